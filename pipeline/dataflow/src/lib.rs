@@ -1,0 +1,10 @@
+//! The dataflow: merged inputs and views, maintained under additions and removals. Only this crate and the pipeline's worker
+//! name timely or differential.
+//!
+//! ```text
+//! Update ─▶ merge (by natural key) ─▶ facts, lines, invites ─▶ one function a view ─▶ Output ─▶ sink
+//! ```
+//!
+//! Inside everything is pure: no clock, no I/O, no panics on data.
+
+pub mod update;

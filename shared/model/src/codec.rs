@@ -1,0 +1,262 @@
+//! The bytes of keys and rows in the store, and of one place only.
+//!
+//! Keys order as exports sort: identities end in `0x00` (none holds one), numbers are big-endian with the sign bit turned.
+//! Rows are compact: variable-length integers, identities ended as in keys.
+
+use std::fmt;
+
+use crate::ids::{ItemId, MemberId, OrderId, Owner, SessionId};
+use crate::records::{InteractionKey, Subject};
+use crate::units::{Day, EventTime, Kind};
+
+/// Bytes that are not what was written: a person must look.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("stored bytes do not decode: {0}")]
+pub struct Corrupt(pub &'static str);
+
+/// Something with an order-preserving encoding.
+pub trait KeyCodec: Sized + Clone + Ord + fmt::Debug {
+    /// Appends the encoding.
+    fn encode(&self, out: &mut Vec<u8>);
+    /// Reads it back, advancing `bytes`.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when the bytes are none.
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt>;
+
+    /// The encoding by itself.
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(32);
+        self.encode(&mut out);
+        out
+    }
+    /// Reads a whole key.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when the bytes are none, or more.
+    fn from_bytes(mut bytes: &[u8]) -> Result<Self, Corrupt> {
+        let key = Self::decode(&mut bytes)?;
+        if bytes.is_empty() { Ok(key) } else { Err(Corrupt("a key with bytes left over")) }
+    }
+}
+
+/// The encoding of a row's value.
+pub trait RowCodec: Sized + Clone + PartialEq + fmt::Debug {
+    /// Appends the encoding.
+    fn encode(&self, out: &mut Vec<u8>);
+    /// Reads a whole row.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when the bytes are none.
+    fn decode(bytes: &[u8]) -> Result<Self, Corrupt>;
+}
+
+/// Appends an identity and its end.
+pub fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+    out.push(0);
+}
+
+/// Reads an identity up to its end.
+///
+/// # Errors
+/// [`Corrupt`] when there is no end or no UTF-8.
+pub fn take_text<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, Corrupt> {
+    let end = bytes.iter().position(|&byte| byte == 0).ok_or(Corrupt("a text without an end"))?;
+    let (text, rest) = bytes.split_at(end);
+    *bytes = &rest[1..];
+    std::str::from_utf8(text).map_err(|_| Corrupt("a text that is not UTF-8"))
+}
+
+/// Reads `N` bytes.
+///
+/// # Errors
+/// [`Corrupt`] when there are fewer.
+pub fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Corrupt> {
+    let (taken, rest) = bytes.split_first_chunk::<N>().ok_or(Corrupt("too few bytes"))?;
+    *bytes = rest;
+    Ok(*taken)
+}
+
+/// Appends a variable-length integer (LEB128).
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value as u8) | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Reads a variable-length integer.
+///
+/// # Errors
+/// [`Corrupt`] when it does not end within 64 bits.
+pub fn take_varint(bytes: &mut &[u8]) -> Result<u64, Corrupt> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let [byte] = take::<1>(bytes)?;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(Corrupt("a number too long"))
+}
+
+/// Appends a signed variable-length integer (zigzag).
+pub fn put_signed(out: &mut Vec<u8>, value: i64) {
+    put_varint(out, ((value << 1) ^ (value >> 63)) as u64);
+}
+
+/// Reads a signed variable-length integer.
+///
+/// # Errors
+/// As [`take_varint`].
+pub fn take_signed(bytes: &mut &[u8]) -> Result<i64, Corrupt> {
+    let value = take_varint(bytes)?;
+    Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+}
+
+macro_rules! text_key {
+    ($($name:ident),+) => { $(
+        impl KeyCodec for $name {
+            fn encode(&self, out: &mut Vec<u8>) {
+                put_text(out, self.as_str());
+            }
+            fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
+                Ok(Self::trusted(take_text(bytes)?.to_owned()))
+            }
+        }
+    )+ };
+}
+text_key!(ItemId, MemberId, OrderId, SessionId);
+
+impl KeyCodec for () {
+    fn encode(&self, _out: &mut Vec<u8>) {}
+    fn decode(_bytes: &mut &[u8]) -> Result<Self, Corrupt> {
+        Ok(())
+    }
+}
+
+impl<A: KeyCodec, B: KeyCodec> KeyCodec for (A, B) {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+        self.1.encode(out);
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
+        Ok((A::decode(bytes)?, B::decode(bytes)?))
+    }
+}
+
+impl<A: KeyCodec, B: KeyCodec, C: KeyCodec> KeyCodec for (A, B, C) {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0.encode(out);
+        self.1.encode(out);
+        self.2.encode(out);
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
+        Ok((A::decode(bytes)?, B::decode(bytes)?, C::decode(bytes)?))
+    }
+}
+
+impl KeyCodec for Day {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&((self.0 as u32) ^ 0x8000_0000).to_be_bytes());
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
+        Ok(Self((u32::from_be_bytes(take(bytes)?) ^ 0x8000_0000) as i32))
+    }
+}
+
+impl KeyCodec for Kind {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.code());
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
+        let [code] = take(bytes)?;
+        Self::from_code(code).ok_or(Corrupt("an unknown kind"))
+    }
+}
+
+const SESSION: u8 = 1;
+const MEMBER: u8 = 2;
+
+impl KeyCodec for Owner {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Session(session) => {
+                out.push(SESSION);
+                session.encode(out);
+            }
+            Self::Member(member) => {
+                out.push(MEMBER);
+                member.encode(out);
+            }
+        }
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
+        match take(bytes)? {
+            [SESSION] => Ok(Self::Session(SessionId::decode(bytes)?)),
+            [MEMBER] => Ok(Self::Member(MemberId::decode(bytes)?)),
+            _ => Err(Corrupt("an unknown kind of owner")),
+        }
+    }
+}
+
+const ITEM: u8 = 1;
+const QUERY: u8 = 2;
+/// Sorts after every day of the accepted years.
+const RETRACT: [u8; 4] = [0xff; 4];
+
+impl KeyCodec for InteractionKey {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match &self.subject {
+            Subject::Item(item) => {
+                out.push(ITEM);
+                item.encode(out);
+            }
+            Subject::Query(query) => {
+                out.push(QUERY);
+                put_text(out, query);
+            }
+        }
+        self.kind.encode(out);
+        match self.day {
+            Some(day) => day.encode(out),
+            None => out.extend_from_slice(&RETRACT),
+        }
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
+        let subject = match take(bytes)? {
+            [ITEM] => Subject::Item(ItemId::decode(bytes)?),
+            [QUERY] => Subject::Query(take_text(bytes)?.into()),
+            _ => return Err(Corrupt("an unknown kind of subject")),
+        };
+        let kind = Kind::decode(bytes)?;
+        let day = if bytes.starts_with(&RETRACT) {
+            *bytes = &bytes[RETRACT.len()..];
+            None
+        } else {
+            Some(Day::decode(bytes)?)
+        };
+        Ok(Self { subject, kind, day })
+    }
+}
+
+impl RowCodec for EventTime {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_signed(out, self.0);
+    }
+    fn decode(mut bytes: &[u8]) -> Result<Self, Corrupt> {
+        take_signed(&mut bytes).map(Self)
+    }
+}
+
+impl RowCodec for u64 {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, *self);
+    }
+    fn decode(mut bytes: &[u8]) -> Result<Self, Corrupt> {
+        take_varint(&mut bytes)
+    }
+}

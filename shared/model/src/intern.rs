@@ -1,0 +1,229 @@
+//! Interned identities: a `u32` in place of a string, for what the dataflow holds by the million.
+//!
+//! The numbers are private to a process (DESIGN, rule 4): nothing is ordered by them, stored under them, or sent to another
+//! process with them. That is why [`Item`] and [`Party`] have no order of their own that means anything, and why they
+//! serialise as their strings: timely writes them to another process as text, and the reader interns them anew.
+//!
+//! The table only grows, as long as the process lives: an identity costs its bytes once and some 40 bytes of index.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::OnceLock;
+
+use parking_lot::RwLock;
+use rustc_hash::FxHasher;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::ids::{ItemId, MemberId, Owner, SessionId};
+
+/// Bucket b holds 2^b strings, so that a string never moves and is read without a lock.
+const BUCKETS: usize = 32;
+
+struct Interner {
+    numbers: RwLock<HashMap<&'static str, u32, BuildHasherDefault<FxHasher>>>,
+    buckets: [OnceLock<Box<[OnceLock<&'static str>]>>; BUCKETS],
+}
+
+impl Interner {
+    const fn new() -> Self {
+        let numbers = RwLock::new(HashMap::with_hasher(BuildHasherDefault::new()));
+        Self { numbers, buckets: [const { OnceLock::new() }; BUCKETS] }
+    }
+
+    fn place(number: u32) -> (usize, usize) {
+        let n = u64::from(number) + 1;
+        let bucket = n.ilog2();
+        (bucket as usize, (n - (1 << bucket)) as usize)
+    }
+
+    fn find(&self, text: &str) -> Option<u32> {
+        self.numbers.read().get(text).copied()
+    }
+
+    fn intern(&self, text: &str) -> u32 {
+        if let Some(number) = self.find(text) {
+            return number;
+        }
+        let mut numbers = self.numbers.write();
+        if let Some(&number) = numbers.get(text) {
+            return number;
+        }
+        let number = u32::try_from(numbers.len()).expect("fewer than 2^32 identities a process");
+        let text: &'static str = Box::leak(text.to_owned().into_boxed_str());
+        let (bucket, slot) = Self::place(number);
+        let bucket = self.buckets[bucket].get_or_init(|| (0..1usize << bucket).map(|_| OnceLock::new()).collect());
+        bucket[slot].set(text).expect("a new number has an empty slot");
+        numbers.insert(text, number);
+        number
+    }
+
+    fn text(&self, number: u32) -> &'static str {
+        let (bucket, slot) = Self::place(number);
+        self.buckets[bucket].get().and_then(|bucket| bucket[slot].get()).expect("an interned number has a text")
+    }
+
+    fn len(&self) -> usize {
+        self.numbers.read().len()
+    }
+}
+
+static ITEMS: Interner = Interner::new();
+static PARTIES: Interner = Interner::new();
+
+/// An interned item. Its derived order is that of the numbers: good for grouping, never for ranking ([`Item::as_str`] is).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Item(u32);
+
+impl Item {
+    /// The number of an item, given now if it had none.
+    pub fn intern(item: &str) -> Self {
+        Self(ITEMS.intern(item))
+    }
+
+    /// The number of an item that has one. Requests from outside use this: they must not grow the table.
+    pub fn find(item: &str) -> Option<Self> {
+        ITEMS.find(item).map(Self)
+    }
+
+    /// The item's identity.
+    pub fn as_str(self) -> &'static str {
+        ITEMS.text(self.0)
+    }
+
+    /// The item's identity, without a copy.
+    pub fn id(self) -> ItemId {
+        ItemId::trusted(self.as_str())
+    }
+
+    /// The number, to index arrays of this process.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The item with this number. NB: only for numbers that came from [`Item::number`] in this process.
+    pub const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// A hash of the identity, the same in every process: what shards rows and lists.
+    pub fn shard_hash(self) -> u64 {
+        stable_hash(self.as_str())
+    }
+
+    /// How many items this process has interned.
+    pub fn count() -> usize {
+        ITEMS.len()
+    }
+}
+
+/// An interned owner of interactions: a member or a session.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Party(u32);
+
+const SESSION: char = 's';
+const MEMBER: char = 'm';
+
+impl Party {
+    /// The number of an owner, given now if it had none.
+    pub fn intern(owner: &Owner) -> Self {
+        match owner {
+            Owner::Member(member) => Self::member(member.as_str()),
+            Owner::Session(session) => Self(PARTIES.intern(&format!("{SESSION}{session}"))),
+        }
+    }
+
+    /// The number of a member.
+    pub fn member(member: &str) -> Self {
+        Self(PARTIES.intern(&format!("{MEMBER}{member}")))
+    }
+
+    /// The owner.
+    pub fn owner(self) -> Owner {
+        let text = PARTIES.text(self.0);
+        match text.strip_prefix(MEMBER) {
+            Some(member) => Owner::Member(MemberId::trusted(member)),
+            None => Owner::Session(SessionId::trusted(&text[1..])),
+        }
+    }
+
+    /// Whether it is a member.
+    pub fn is_member(self) -> bool {
+        PARTIES.text(self.0).starts_with(MEMBER)
+    }
+
+    /// The number, to index arrays of this process.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The owner with this number. NB: only for numbers that came from [`Party::number`] in this process.
+    pub const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// A hash of the identity, the same in every process: what shards histories and baskets.
+    pub fn shard_hash(self) -> u64 {
+        stable_hash(PARTIES.text(self.0))
+    }
+
+    /// How many owners this process has interned.
+    pub fn count() -> usize {
+        PARTIES.len()
+    }
+}
+
+/// FNV-1a with a final mix: short inputs, no state, the same everywhere.
+fn stable_hash(text: &str) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for &byte in text.as_bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash ^= hash >> 32;
+    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash ^ (hash >> 29)
+}
+
+impl Serialize for Item {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self::intern(&text))
+    }
+}
+
+impl Serialize for Party {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(PARTIES.text(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Party {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(PARTIES.intern(&text)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_give_their_texts_back_from_any_thread() {
+        let threads: Vec<_> = (0..4)
+            .map(|_| std::thread::spawn(|| (0..3_000).map(|n| Item::intern(&format!("intern-test-{n}"))).collect::<Vec<_>>()))
+            .collect();
+        let numbers: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert!(numbers.windows(2).all(|pair| pair[0] == pair[1]));
+        for (n, item) in numbers[0].iter().enumerate() {
+            assert_eq!(item.as_str(), format!("intern-test-{n}"));
+        }
+        assert_eq!(Item::find("intern-test-never"), None);
+        let owner = Owner::Session(SessionId::trusted("x"));
+        assert_eq!(Party::intern(&owner).owner(), owner);
+        assert_ne!(Party::intern(&owner), Party::member("x"));
+    }
+}

@@ -1,0 +1,18 @@
+//! The pure core: identities, units, the four records and how each merges, the measure of similarity, the rules of points, and
+//! the declaration of every view. No clock, no I/O, no threads; each rule and each number stands here once.
+
+pub mod codec;
+pub mod ids;
+pub mod intern;
+pub mod loyalty;
+pub mod merge;
+pub mod records;
+pub mod settings;
+pub mod similarity;
+pub mod units;
+pub mod views;
+
+pub use ids::{ItemId, MemberId, OrderId, Owner, SessionId};
+pub use records::{Invalid, Record};
+pub use settings::Semantics;
+pub use units::{Day, EventTime, Kind, Position, Tier, Topic};

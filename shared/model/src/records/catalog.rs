@@ -1,0 +1,198 @@
+//! `catalog`: what is sold. Natural key: item. Merge: greatest (version, canonical bytes). It decorates and filters what is
+//! served; no view depends on it.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Invalid, bounded, from_json, required, text, word};
+use crate::ids::{ItemId, check_id};
+use crate::records::order::PRICE_MINOR_MAX;
+use crate::units::EventTime;
+
+const TITLE_BYTES_MAX: usize = 1_024;
+const DESCRIPTION_BYTES_MAX: usize = 65_536;
+const URL_BYTES_MAX: usize = 2_048;
+/// Levels of a category path.
+const CATEGORY_DEPTH_MAX: usize = 16;
+const TAGS_MAX: usize = 64;
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $field:literal { $($(#[$vdoc:meta])* $variant:ident $text:literal),+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl std::str::FromStr for $name {
+            type Err = Invalid;
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(Invalid::new($field, format!("{text:?} is none of {}", [$($text),+].join(", ")))),
+                }
+            }
+        }
+    };
+}
+
+words!(
+    /// What sort of thing it is (R40: activities can be recommended too).
+    ItemKind, "kind" {
+        /// A product.
+        Good "good",
+        /// A service.
+        Service "service",
+        /// An activity or campaign.
+        Activity "activity"
+    }
+);
+
+words!(
+    /// Who may see it (R7). Each level sees what the ones before it see.
+    Visibility, "visibility" {
+        /// Everybody; what an absent visibility means.
+        Public "public",
+        /// Signed-in members.
+        Registered "registered",
+        /// VIP and above.
+        Vip "vip",
+        /// SVIP alone.
+        Svip "svip"
+    }
+);
+
+/// One item as of one version.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct CatalogRecord {
+    /// The item.
+    pub item: ItemId,
+    /// Greater is newer.
+    pub version: u64,
+    /// What sort of thing it is.
+    pub kind: ItemKind,
+    /// What people call it.
+    pub title: Box<str>,
+    /// What it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<Box<str>>,
+    /// Path from the widest category to the narrowest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub category: Vec<Box<str>>,
+    /// Free words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<Box<str>>,
+    /// Price in minor units of the shop's currency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price_minor: Option<i64>,
+    /// Its page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<Box<str>>,
+    /// Its picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<Box<str>>,
+    /// Whether it can be bought; absent means it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub available: Option<bool>,
+    /// Who may see it; absent is public.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<Visibility>,
+    /// When it was put on sale.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listed_at: Option<EventTime>,
+    /// It is gone for good.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+}
+
+#[derive(Deserialize)]
+struct Raw<'a> {
+    #[serde(borrow)]
+    item: Option<Cow<'a, str>>,
+    version: Option<u64>,
+    #[serde(borrow)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    title: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    description: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    category: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow)]
+    tags: Option<Vec<Cow<'a, str>>>,
+    price_minor: Option<i64>,
+    #[serde(borrow)]
+    url: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    image: Option<Cow<'a, str>>,
+    available: Option<bool>,
+    #[serde(borrow)]
+    visibility: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    listed_at: Option<Cow<'a, str>>,
+    deleted: Option<bool>,
+}
+
+fn labels(field: &str, values: Option<Vec<Cow<'_, str>>>, max: usize) -> Result<Vec<Box<str>>, Invalid> {
+    let values = values.unwrap_or_default();
+    if values.len() > max {
+        return Err(Invalid::new(field, format!("has {} entries; at most {max} are accepted", values.len())));
+    }
+    values.into_iter().enumerate().map(|(n, value)| check_id(&format!("{field}[{n}]"), &value).map(|()| value.into())).collect()
+}
+
+/// A link that a page may show: http, https or a path of the shop's own; never a script.
+fn link(field: &str, value: Option<Cow<'_, str>>) -> Result<Option<Box<str>>, Invalid> {
+    let Some(value) = text(field, value, URL_BYTES_MAX)? else { return Ok(None) };
+    let own_path = value.starts_with('/') && !value.starts_with("//");
+    if own_path || value.starts_with("https://") || value.starts_with("http://") {
+        Ok(Some(value))
+    } else {
+        Err(Invalid::new(field, "must start with https://, http:// or /"))
+    }
+}
+
+impl CatalogRecord {
+    /// Decodes and validates one JSON object.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field and the reason.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Invalid> {
+        let raw: Raw = from_json(bytes)?;
+        let title = required("title", text("title", raw.title, TITLE_BYTES_MAX)?)?;
+        if title.trim().is_empty() {
+            return Err(Invalid::new("title", "must not be empty"));
+        }
+        Ok(Self {
+            item: ItemId::parse(&required("item", raw.item)?)?,
+            version: required("version", raw.version)?,
+            kind: word("kind", &required("kind", raw.kind)?)?,
+            title,
+            description: text("description", raw.description, DESCRIPTION_BYTES_MAX)?,
+            category: labels("category", raw.category, CATEGORY_DEPTH_MAX)?,
+            tags: labels("tags", raw.tags, TAGS_MAX)?,
+            price_minor: raw.price_minor.map(|price| bounded("price_minor", price, 0, PRICE_MINOR_MAX)).transpose()?,
+            url: link("url", raw.url)?,
+            image: link("image", raw.image)?,
+            available: raw.available,
+            visibility: raw.visibility.as_deref().map(|visibility| word("visibility", visibility)).transpose()?,
+            listed_at: raw.listed_at.map(|time| EventTime::parse("listed_at", &time)).transpose()?,
+            deleted: raw.deleted.unwrap_or(false),
+        })
+    }
+
+    /// The frozen encoding (version 1): JSON with the fields in the order of the schema, absent ones left out.
+    pub fn canonical(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a catalog record serialises")
+    }
+
+    /// Who may see it.
+    pub fn visibility(&self) -> Visibility {
+        self.visibility.unwrap_or(Visibility::Public)
+    }
+
+    /// Whether an answer may show it at all, whoever asks.
+    pub fn is_offered(&self) -> bool {
+        !self.deleted && self.available.unwrap_or(true)
+    }
+}

@@ -1,0 +1,251 @@
+//! `interactions`: what an owner did with an item. Natural key (owner, item or normalised query, kind, UTC day of `at`); of a
+//! retract (owner, item or normalised query, kind). Merge: greatest (`at`, payload bytes).
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization;
+
+use super::{Invalid, bounded, from_json, required, text, word};
+use crate::ids::{ID_BYTES_MAX, ItemId, MemberId, Owner, SessionId, check_id};
+use crate::units::{Day, EventTime, Kind};
+
+/// The longest query, in bytes. Longer ones are no searches of people.
+const QUERY_BYTES_MAX: usize = 512;
+/// The greatest rating; scales up to percent fit.
+const RATING_MAX: f64 = 100.0;
+
+/// What an interaction is about.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Subject {
+    /// An item.
+    Item(ItemId),
+    /// A search, by its normalised query ([`normalise_query`]).
+    Query(Box<str>),
+}
+
+/// The natural key within an owner. Ordered by (subject, kind, day), a retract after every day of what it hides, so that of two
+/// identities with one `at` the cap drops the hidden one first and the retract outlives what it hides.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct InteractionKey {
+    /// The item or the normalised query.
+    pub subject: Subject,
+    /// What was done.
+    pub kind: Kind,
+    /// The UTC day of `at`; `None` is a retract, which speaks about all days.
+    pub day: Option<Day>,
+}
+
+impl PartialOrd for InteractionKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for InteractionKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let day = |key: &Self| (key.day.is_none(), key.day);
+        (&self.subject, self.kind).cmp(&(&other.subject, other.kind)).then_with(|| day(self).cmp(&day(other)))
+    }
+}
+
+/// What an interaction carries beyond its key and time. Its canonical bytes ([`Payload::canonical`]) break the tie of two
+/// records with one key and one `at`: the key and `at` being equal, they are all that can differ.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct Payload {
+    /// The item found, of a search that names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item: Option<ItemId>,
+    /// The query as it was typed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<Box<str>>,
+    /// 0 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rating: Option<f64>,
+    /// The recommendation it came from: the `Kindred-Reco-Id` of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reco_id: Option<Box<str>>,
+    /// Place in the list shown, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<u32>,
+    /// The generation that served the list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Box<str>>,
+}
+
+impl Payload {
+    /// The frozen encoding (version 1): JSON with the fields in this order, absent ones left out; empty when there is nothing.
+    pub fn canonical(&self) -> Vec<u8> {
+        if *self == Self::default() {
+            return Vec::new();
+        }
+        serde_json::to_vec(self).expect("a payload serialises")
+    }
+}
+
+/// One interaction of an owner.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Interaction {
+    /// Whose it is.
+    pub owner: Owner,
+    /// What it is about.
+    pub subject: Subject,
+    /// What was done.
+    pub kind: Kind,
+    /// When.
+    pub at: EventTime,
+    /// Takes back all of (owner, subject, kind) at or before `at`.
+    pub retract: bool,
+    /// The rest.
+    pub payload: Payload,
+}
+
+#[derive(Deserialize)]
+struct Raw<'a> {
+    #[serde(borrow)]
+    member: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    session: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    item: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    query: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    at: Option<Cow<'a, str>>,
+    rating: Option<f64>,
+    #[serde(borrow)]
+    reco_id: Option<Cow<'a, str>>,
+    rank: Option<i64>,
+    #[serde(borrow)]
+    generation: Option<Cow<'a, str>>,
+    retract: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct Out<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<&'a MemberId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<&'a SessionId>,
+    kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    item: Option<&'a ItemId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<&'a str>,
+    at: EventTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rating: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reco_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rank: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    retract: bool,
+}
+
+impl Interaction {
+    /// Decodes and validates one JSON object.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field and the reason.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Invalid> {
+        let raw: Raw = from_json(bytes)?;
+        let owner = match (raw.member, raw.session) {
+            (Some(member), None) => Owner::Member(MemberId::parse(&member)?),
+            (None, Some(session)) => Owner::Session(SessionId::parse(&session)?),
+            (None, None) => return Err(Invalid::new("member", "is required, or a session in its place")),
+            (Some(_), Some(_)) => {
+                return Err(Invalid::new("session", "must not stand beside a member: an interaction has one owner"));
+            }
+        };
+        let kind: Kind = word("kind", &required("kind", raw.kind)?)?;
+        let at = EventTime::parse("at", &required("at", raw.at)?)?;
+        let item = raw.item.as_deref().map(ItemId::parse).transpose()?;
+        let query = text("query", raw.query, QUERY_BYTES_MAX)?;
+        let mut payload = Payload::default();
+        let subject = if kind == Kind::Search {
+            let query = required("query", query)?;
+            let normalised = normalise_query(&query);
+            if normalised.is_empty() {
+                return Err(Invalid::new("query", "must not be empty"));
+            }
+            payload.item = item;
+            payload.query = Some(query);
+            Subject::Query(normalised)
+        } else {
+            if query.is_some() {
+                return Err(Invalid::new("query", "belongs to a search only"));
+            }
+            Subject::Item(required("item", item)?)
+        };
+        if let Some(rating) = raw.rating {
+            if !(0.0..=RATING_MAX).contains(&rating) {
+                return Err(Invalid::new("rating", format!("is {rating}; from 0 to {RATING_MAX} is accepted")));
+            }
+            payload.rating = Some(rating);
+        }
+        if let Some(reco_id) = raw.reco_id {
+            check_id("reco_id", &reco_id)?;
+            payload.reco_id = Some(reco_id.into());
+        }
+        if let Some(rank) = raw.rank {
+            payload.rank = Some(u32::try_from(bounded("rank", rank, 1, 10_000)?).expect("bounded"));
+        }
+        if let Some(generation) = raw.generation {
+            check_id("generation", &generation)?;
+            payload.generation = Some(generation.into());
+        }
+        Ok(Self { owner, subject, kind, at, retract: raw.retract.unwrap_or(false), payload })
+    }
+
+    /// The natural key within the owner.
+    pub fn key(&self) -> InteractionKey {
+        let day = (!self.retract).then(|| self.at.day());
+        InteractionKey { subject: self.subject.clone(), kind: self.kind, day }
+    }
+
+    /// The record as JSON, fields in the order of the schema.
+    pub fn to_json(&self) -> Vec<u8> {
+        let (item, query) = match &self.subject {
+            Subject::Item(item) => (Some(item), None),
+            // A search read back from its merged input always has the query as typed.
+            Subject::Query(normalised) => (self.payload.item.as_ref(), Some(self.payload.query.as_deref().unwrap_or(normalised))),
+        };
+        let (member, session) = match &self.owner {
+            Owner::Member(member) => (Some(member), None),
+            Owner::Session(session) => (None, Some(session)),
+        };
+        let payload = &self.payload;
+        let out = Out {
+            member,
+            session,
+            kind: self.kind,
+            item,
+            query,
+            at: self.at,
+            rating: payload.rating,
+            reco_id: payload.reco_id.as_deref(),
+            rank: payload.rank,
+            generation: payload.generation.as_deref(),
+            retract: self.retract,
+        };
+        serde_json::to_vec(&out).expect("an interaction serialises")
+    }
+}
+
+/// A query as its identity: NFKC, lower case, white space folded to one blank, at most [`ID_BYTES_MAX`] bytes of it.
+pub fn normalise_query(query: &str) -> Box<str> {
+    let folded: String = query.nfkc().flat_map(char::to_lowercase).collect();
+    let mut normalised = folded.split_whitespace().collect::<Vec<_>>().join(" ");
+    normalised.retain(|c| !c.is_control());
+    let mut end = normalised.len().min(ID_BYTES_MAX);
+    while !normalised.is_char_boundary(end) {
+        end -= 1;
+    }
+    normalised.truncate(end);
+    normalised.into_boxed_str()
+}

@@ -1,0 +1,181 @@
+//! `members`: the state of a member, or the member that a session became. Natural key: member or session. Merge: greatest
+//! (is `erased`, version, canonical bytes).
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Invalid, from_json, required, word};
+use crate::ids::{MemberId, Owner, SessionId};
+use crate::units::{EventTime, Tier};
+
+/// The natural key: a member or a session, two name spaces.
+pub type MemberKey = Owner;
+
+/// Where a member stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// Has an account that is not verified yet.
+    Registered,
+    /// Verified.
+    Activated,
+    /// Locked by staff.
+    Suspended,
+    /// Forgotten: in no list, profile, tally or member report.
+    Erased,
+}
+
+impl std::str::FromStr for MemberState {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Ok(match text {
+            "registered" => Self::Registered,
+            "activated" => Self::Activated,
+            "suspended" => Self::Suspended,
+            "erased" => Self::Erased,
+            _ => {
+                let reason = format!("{text:?} is none of registered, activated, suspended, erased");
+                return Err(Invalid::new("state", reason));
+            }
+        })
+    }
+}
+
+/// One member as of one version.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Membership {
+    /// The member.
+    pub member: MemberId,
+    /// Greater is newer.
+    pub version: u64,
+    /// Where the member stands.
+    pub state: MemberState,
+    /// The level; absent is normal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// Who invited them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invited_by: Option<MemberId>,
+    /// When the account was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registered_at: Option<EventTime>,
+    /// When it was verified; an invitee counts from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activated_at: Option<EventTime>,
+}
+
+/// A record of `members`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(untagged)]
+pub enum MemberRecord {
+    /// A member's own record.
+    Member(Membership),
+    /// A session whose interactions are a member's.
+    Session {
+        /// The session.
+        session: SessionId,
+        /// Greater is newer.
+        version: u64,
+        /// The member. No chains: it is no session.
+        merged_into: MemberId,
+    },
+}
+
+#[derive(Deserialize)]
+struct Raw<'a> {
+    #[serde(borrow)]
+    member: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    session: Option<Cow<'a, str>>,
+    version: Option<u64>,
+    #[serde(borrow)]
+    state: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    tier: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    invited_by: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    registered_at: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    activated_at: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    merged_into: Option<Cow<'a, str>>,
+}
+
+impl MemberRecord {
+    /// Decodes and validates one JSON object.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field and the reason.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Invalid> {
+        let raw: Raw = from_json(bytes)?;
+        let version = required("version", raw.version)?;
+        let time = |field: &str, value: Option<Cow<'_, str>>| value.map(|text| EventTime::parse(field, &text)).transpose();
+        match (raw.member, raw.session) {
+            (Some(member), None) => {
+                if raw.merged_into.is_some() {
+                    return Err(Invalid::new("merged_into", "belongs to a session only"));
+                }
+                let state: MemberState = word("state", &required("state", raw.state)?)?;
+                // An erased record carries only invited_by and activated_at; whatever else a producer left in it is the person's.
+                let kept = state != MemberState::Erased;
+                let tier = raw.tier.as_deref().map(|tier| word("tier", tier)).transpose()?;
+                let registered_at = time("registered_at", raw.registered_at)?;
+                Ok(Self::Member(Membership {
+                    member: MemberId::parse(&member)?,
+                    version,
+                    state,
+                    tier: tier.filter(|_| kept),
+                    invited_by: match raw.invited_by.as_deref().map(MemberId::parse).transpose() {
+                        Ok(invited_by) => invited_by,
+                        Err(error) => return Err(Invalid::new("invited_by", error.reason)),
+                    },
+                    registered_at: registered_at.filter(|_| kept),
+                    activated_at: time("activated_at", raw.activated_at)?,
+                }))
+            }
+            (None, Some(session)) => {
+                let merged_into = required("merged_into", raw.merged_into)?;
+                let merged_into = MemberId::parse(&merged_into).map_err(|error| Invalid::new("merged_into", error.reason))?;
+                Ok(Self::Session { session: SessionId::parse(&session)?, version, merged_into })
+            }
+            (None, None) => Err(Invalid::new("member", "is required, or a session in its place")),
+            (Some(_), Some(_)) => Err(Invalid::new("session", "must not stand beside a member: a record is about one of them")),
+        }
+    }
+
+    /// The natural key.
+    pub fn key(&self) -> MemberKey {
+        match self {
+            Self::Member(membership) => Owner::Member(membership.member.clone()),
+            Self::Session { session, .. } => Owner::Session(session.clone()),
+        }
+    }
+
+    /// Its version.
+    pub fn version(&self) -> u64 {
+        match self {
+            Self::Member(membership) => membership.version,
+            Self::Session { version, .. } => *version,
+        }
+    }
+
+    /// Whether the member is erased.
+    pub fn is_erased(&self) -> bool {
+        matches!(self, Self::Member(membership) if membership.state == MemberState::Erased)
+    }
+
+    /// The latest time it speaks of.
+    pub fn time(&self) -> Option<EventTime> {
+        match self {
+            Self::Member(membership) => membership.activated_at.max(membership.registered_at),
+            Self::Session { .. } => None,
+        }
+    }
+
+    /// The frozen encoding (version 1): JSON with the fields in the order of the schema, absent ones left out.
+    pub fn canonical(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a member record serialises")
+    }
+}

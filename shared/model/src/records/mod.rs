@@ -1,0 +1,190 @@
+//! The four records of the log, and how each merges (DESIGN, Events).
+//!
+//! ```text
+//! bytes ──decode──▶ record ──merge by natural key──▶ the merged input ──canonical──▶ bytes of its table
+//! ```
+//!
+//! Merging is a join-semilattice on a natural key: idempotent, commutative, associative. That is the first of the four rules
+//! that make what is served a function of the set of events.
+
+mod catalog;
+mod interaction;
+mod member;
+mod order;
+
+use std::borrow::Cow;
+use std::fmt;
+
+pub use catalog::{CatalogRecord, ItemKind, Visibility};
+pub use interaction::{Interaction, InteractionKey, Payload, Subject, normalise_query};
+pub use member::{MemberKey, MemberRecord, MemberState, Membership};
+pub use order::{Line, OrderRecord, OrderStatus, Refund};
+use serde::Deserialize;
+
+use crate::units::Topic;
+
+/// The largest record accepted, in bytes of JSON. An order of 1,000 lines with long identities stays well below it.
+pub const RECORD_BYTES_MAX: usize = 1 << 20;
+
+/// Why a record or a value is not accepted, for a person to read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct Invalid {
+    /// The field, as a path like `lines[2].quantity`; empty when it is the record as a whole.
+    pub field: String,
+    /// What is wrong with it: a fragment that reads on after the field.
+    pub reason: String,
+}
+
+impl Invalid {
+    /// An error about one field.
+    pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into() }
+    }
+
+    /// The same error with its field below `parent`.
+    #[must_use]
+    pub fn within(mut self, parent: impl fmt::Display) -> Self {
+        self.field = if self.field.is_empty() { parent.to_string() } else { format!("{parent}.{}", self.field) };
+        self
+    }
+
+    /// The field as a JSON pointer (RFC 6901).
+    pub fn pointer(&self) -> String {
+        let mut pointer = String::new();
+        for part in self.field.split(['.', '[']).filter(|part| !part.is_empty()) {
+            pointer.push('/');
+            pointer.push_str(&part.trim_end_matches(']').replace('~', "~0").replace('/', "~1"));
+        }
+        pointer
+    }
+}
+
+/// What decoding has to know of the settings: they are part of the function, with the events.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rules {
+    /// `shop.currency`: the one currency of the installation, ISO 4217.
+    pub currency: String,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { currency: "EUR".to_owned() }
+    }
+}
+
+/// One of the four records, decoded and valid.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Record {
+    /// From `interactions`.
+    Interaction(Interaction),
+    /// From `orders`.
+    Order(OrderRecord),
+    /// From `catalog`.
+    Catalog(CatalogRecord),
+    /// From `members`.
+    Member(MemberRecord),
+}
+
+impl Record {
+    /// Decodes and validates one JSON object of a topic. Unknown fields are dropped, `null` means absent.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field and a reason a person understands.
+    pub fn decode(topic: Topic, bytes: &[u8], rules: &Rules) -> Result<Self, Invalid> {
+        Ok(match topic {
+            Topic::Interactions => Self::Interaction(Interaction::decode(bytes)?),
+            Topic::Orders => Self::Order(OrderRecord::decode(bytes, rules)?),
+            Topic::Catalog => Self::Catalog(CatalogRecord::decode(bytes)?),
+            Topic::Members => Self::Member(MemberRecord::decode(bytes)?),
+        })
+    }
+
+    /// The topic it belongs to.
+    pub const fn topic(&self) -> Topic {
+        match self {
+            Self::Interaction(_) => Topic::Interactions,
+            Self::Order(_) => Topic::Orders,
+            Self::Catalog(_) => Topic::Catalog,
+            Self::Member(_) => Topic::Members,
+        }
+    }
+
+    /// The record as JSON with its fields in the order of the schema, absent ones left out: what the log holds.
+    pub fn to_json(&self) -> Vec<u8> {
+        match self {
+            Self::Interaction(record) => record.to_json(),
+            Self::Order(record) => record.canonical(),
+            Self::Catalog(record) => record.canonical(),
+            Self::Member(record) => record.canonical(),
+        }
+    }
+
+    /// When it happened, for those that say so: an import appends in this order.
+    pub fn time(&self) -> Option<crate::units::EventTime> {
+        match self {
+            Self::Interaction(record) => Some(record.at),
+            Self::Order(record) => Some(record.placed_at),
+            Self::Catalog(record) => record.listed_at,
+            Self::Member(record) => record.time(),
+        }
+    }
+}
+
+/// Reads one JSON object into its raw form; the error names the field.
+pub(crate) fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Invalid> {
+    if bytes.len() > RECORD_BYTES_MAX {
+        return Err(Invalid::new("", format!("the record has {} bytes; at most {RECORD_BYTES_MAX} are accepted", bytes.len())));
+    }
+    serde_json::from_slice(bytes).map_err(|first| {
+        // Only a record that failed is read a second time, to learn the path.
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+            Err(error) => {
+                let path = error.path().to_string();
+                let field = if path == "." || path == "?" { String::new() } else { path };
+                Invalid::new(field, reason(error.inner()))
+            }
+            Ok(_) => Invalid::new("", reason(&first)),
+        }
+    })
+}
+
+fn reason(error: &serde_json::Error) -> String {
+    match error.classify() {
+        serde_json::error::Category::Data => error.to_string().split(" at line ").next().unwrap_or_default().to_owned(),
+        serde_json::error::Category::Eof => "the record is not whole JSON: it ends too early".to_owned(),
+        _ => format!("the record is not JSON: {error}"),
+    }
+}
+
+/// A required field, or the error that names it.
+pub(crate) fn required<T>(field: &str, value: Option<T>) -> Result<T, Invalid> {
+    value.ok_or_else(|| Invalid::new(field, "is required"))
+}
+
+/// A whole number within bounds, or the error that names the field.
+pub(crate) fn bounded(field: &str, value: i64, min: i64, max: i64) -> Result<i64, Invalid> {
+    if (min..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(Invalid::new(field, format!("is {value}; from {min} to {max} is accepted")))
+    }
+}
+
+/// A text of at most `max` bytes without control characters (line breaks are allowed).
+pub(crate) fn text(field: &str, value: Option<Cow<'_, str>>, max: usize) -> Result<Option<Box<str>>, Invalid> {
+    let Some(value) = value else { return Ok(None) };
+    if value.len() > max {
+        return Err(Invalid::new(field, format!("is {} bytes long; at most {max} are accepted", value.len())));
+    }
+    if value.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        return Err(Invalid::new(field, "must not contain control characters"));
+    }
+    Ok(Some(value.into()))
+}
+
+/// Reads one of a closed set of words, naming the field when it is none.
+pub(crate) fn word<T: std::str::FromStr<Err = Invalid>>(field: &str, value: &str) -> Result<T, Invalid> {
+    value.parse().map_err(|error: Invalid| Invalid::new(field, error.reason))
+}

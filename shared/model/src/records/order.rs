@@ -1,0 +1,359 @@
+//! `orders`: the state of one order as of a version. Natural key: order. Merge: greatest (`erased`, version, canonical bytes).
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Invalid, Rules, bounded, from_json, required, word};
+use crate::ids::{ItemId, MemberId, OrderId, check_id};
+use crate::units::{EventTime, Tier};
+
+/// Units of one line; beyond it a record is a mistake of its producer.
+pub const QUANTITY_MAX: i64 = 1_000_000;
+/// Price of one unit in minor units.
+pub const PRICE_MINOR_MAX: i64 = 10_000_000_000;
+/// Sum of an order in minor units.
+pub const TOTAL_MINOR_MAX: i128 = 10_000_000_000_000;
+/// Lines of one order.
+pub const LINES_MAX: usize = 1_000;
+/// Refund entries of one order: every unit of a wholesale order may come back by itself, a flood may not.
+pub const REFUNDS_MAX: usize = 10_000;
+
+macro_rules! status {
+    ($($(#[$doc:meta])* $variant:ident $text:literal),+) => {
+        /// Where an order stands. Transitions are not checked: any status may follow any.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum OrderStatus { $($(#[$doc])* $variant),+ }
+
+        impl OrderStatus {
+            /// The word in records.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl std::str::FromStr for OrderStatus {
+            type Err = Invalid;
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(Invalid::new("status", format!("{text:?} is none of {}", [$($text),+].join(", ")))),
+                }
+            }
+        }
+    };
+}
+
+status!(
+    /// Ordered, not paid.
+    Placed "placed",
+    /// Paid: it counts.
+    Paid "paid",
+    /// Under way: it counts.
+    Shipped "shipped",
+    /// Received: it counts, and its points become available.
+    Completed "completed",
+    /// Taken back before it was paid.
+    Cancelled "cancelled",
+    /// Taken back as a whole; a part is a `refunds` entry.
+    Refunded "refunded"
+);
+
+impl OrderStatus {
+    /// Whether an order of this status counts as bought (DESIGN, Definitions: Bought).
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Paid | Self::Shipped | Self::Completed)
+    }
+}
+
+/// One line of an order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Line {
+    /// Its number within the order, from 1.
+    pub line: u32,
+    /// What was bought.
+    pub item: ItemId,
+    /// How many, from 1 to [`QUANTITY_MAX`].
+    pub quantity: i64,
+    /// Price of one unit in minor units.
+    pub unit_price_minor: i64,
+    /// Taken off the line's price, in minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discount_minor: Option<i64>,
+    /// The coupon that took it off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coupon: Option<Box<str>>,
+}
+
+/// Units of one line that came back.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+pub struct Refund {
+    /// The refund's identity; (refund, line) is unique within the order.
+    pub refund: Box<str>,
+    /// When.
+    pub at: EventTime,
+    /// The line it takes from.
+    pub line: u32,
+    /// How many units.
+    pub quantity: i64,
+    /// How much money, in minor units.
+    pub amount_minor: i64,
+}
+
+/// One order as of one version.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct OrderRecord {
+    /// The order's identity.
+    pub order: OrderId,
+    /// Greater is newer.
+    pub version: u64,
+    /// Where it stands.
+    pub status: OrderStatus,
+    /// Who bought; absent for a guest and in an erased order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member: Option<MemberId>,
+    /// The member's level at purchase; absent is normal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// The promotion it was bought under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<Box<str>>,
+    /// When it was placed.
+    pub placed_at: EventTime,
+    /// When it was paid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paid_at: Option<EventTime>,
+    /// When it was received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<EventTime>,
+    /// When it was cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancelled_at: Option<EventTime>,
+    /// ISO 4217; the installation's one currency.
+    pub currency: Box<str>,
+    /// Ordered by line number.
+    pub lines: Vec<Line>,
+    /// Ordered by (refund, line).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refunds: Vec<Refund>,
+    /// The member was erased: it counts in sales totals alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub erased: bool,
+}
+
+#[derive(Deserialize)]
+struct Raw<'a> {
+    #[serde(borrow)]
+    order: Option<Cow<'a, str>>,
+    version: Option<u64>,
+    #[serde(borrow)]
+    status: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    member: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    tier: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    promotion: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    placed_at: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    paid_at: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    completed_at: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    cancelled_at: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    currency: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    lines: Option<Vec<RawLine<'a>>>,
+    #[serde(borrow)]
+    refunds: Option<Vec<RawRefund<'a>>>,
+    erased: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct RawLine<'a> {
+    line: Option<i64>,
+    #[serde(borrow)]
+    item: Option<Cow<'a, str>>,
+    quantity: Option<i64>,
+    unit_price_minor: Option<i64>,
+    discount_minor: Option<i64>,
+    #[serde(borrow)]
+    coupon: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct RawRefund<'a> {
+    #[serde(borrow)]
+    refund: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    at: Option<Cow<'a, str>>,
+    line: Option<i64>,
+    quantity: Option<i64>,
+    amount_minor: Option<i64>,
+}
+
+fn line_number(value: Option<i64>) -> Result<u32, Invalid> {
+    Ok(u32::try_from(bounded("line", required("line", value)?, 1, i64::from(u32::MAX))?).expect("bounded"))
+}
+
+fn identity(field: &str, value: Option<Cow<'_, str>>) -> Result<Option<Box<str>>, Invalid> {
+    value.map(|text| check_id(field, &text).map(|()| text.into())).transpose()
+}
+
+fn time(field: &str, value: Option<Cow<'_, str>>) -> Result<Option<EventTime>, Invalid> {
+    value.map(|text| EventTime::parse(field, &text)).transpose()
+}
+
+impl RawLine<'_> {
+    fn check(self) -> Result<Line, Invalid> {
+        let quantity = bounded("quantity", required("quantity", self.quantity)?, 1, QUANTITY_MAX)?;
+        let unit_price_minor =
+            bounded("unit_price_minor", required("unit_price_minor", self.unit_price_minor)?, 0, PRICE_MINOR_MAX)?;
+        let discount_minor = match self.discount_minor {
+            None => None,
+            Some(discount) => {
+                let price = quantity.checked_mul(unit_price_minor).expect("both bounded");
+                Some(bounded("discount_minor", discount, 0, price)?)
+            }
+        };
+        Ok(Line {
+            line: line_number(self.line)?,
+            item: ItemId::parse(&required("item", self.item)?)?,
+            quantity,
+            unit_price_minor,
+            discount_minor,
+            coupon: identity("coupon", self.coupon)?,
+        })
+    }
+}
+
+impl RawRefund<'_> {
+    fn check(self) -> Result<Refund, Invalid> {
+        Ok(Refund {
+            refund: required("refund", identity("refund", self.refund)?)?,
+            at: required("at", time("at", self.at)?)?,
+            line: line_number(self.line)?,
+            quantity: bounded("quantity", required("quantity", self.quantity)?, 1, QUANTITY_MAX)?,
+            amount_minor: bounded(
+                "amount_minor",
+                required("amount_minor", self.amount_minor)?,
+                0,
+                i64::try_from(TOTAL_MINOR_MAX).expect("fits"),
+            )?,
+        })
+    }
+}
+
+impl OrderRecord {
+    /// Decodes and validates one JSON object.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the field and the reason.
+    pub fn decode(bytes: &[u8], rules: &Rules) -> Result<Self, Invalid> {
+        let raw: Raw = from_json(bytes)?;
+        let lines = raw
+            .lines
+            .ok_or_else(|| Invalid::new("lines", "is required"))?
+            .into_iter()
+            .enumerate()
+            .map(|(n, line)| line.check().map_err(|error| error.within(format!("lines[{n}]"))))
+            .collect::<Result<Vec<_>, _>>()?;
+        let refunds = raw
+            .refunds
+            .unwrap_or_default()
+            .into_iter()
+            .enumerate()
+            .map(|(n, refund)| refund.check().map_err(|error| error.within(format!("refunds[{n}]"))))
+            .collect::<Result<Vec<_>, _>>()?;
+        let record = Self {
+            order: OrderId::parse(&required("order", raw.order)?)?,
+            version: required("version", raw.version)?,
+            status: word("status", &required("status", raw.status)?)?,
+            member: raw.member.as_deref().map(MemberId::parse).transpose()?,
+            tier: raw.tier.as_deref().map(|tier| word("tier", tier)).transpose()?,
+            promotion: identity("promotion", raw.promotion)?,
+            placed_at: required("placed_at", time("placed_at", raw.placed_at)?)?,
+            paid_at: time("paid_at", raw.paid_at)?,
+            completed_at: time("completed_at", raw.completed_at)?,
+            cancelled_at: time("cancelled_at", raw.cancelled_at)?,
+            currency: required("currency", raw.currency)?.into(),
+            lines,
+            refunds,
+            erased: raw.erased.unwrap_or(false),
+        };
+        record.checked(rules)
+    }
+
+    /// Puts lines and refunds in order and checks what must hold between them. Everything that makes an order goes through here.
+    ///
+    /// # Errors
+    /// [`Invalid`] when an invariant is broken: a line twice, refunded more than bought, another currency, a sum too large.
+    pub fn checked(mut self, rules: &Rules) -> Result<Self, Invalid> {
+        if *self.currency != *rules.currency {
+            let (is, ours) = (&self.currency, &rules.currency);
+            return Err(Invalid::new("currency", format!("is {is:?}; this shop's currency is {ours:?} (shop.currency)")));
+        }
+        if self.lines.is_empty() {
+            return Err(Invalid::new("lines", "must not be empty"));
+        }
+        if self.lines.len() > LINES_MAX {
+            return Err(Invalid::new("lines", format!("are {}; at most {LINES_MAX} are accepted", self.lines.len())));
+        }
+        if self.refunds.len() > REFUNDS_MAX {
+            return Err(Invalid::new("refunds", format!("are {}; at most {REFUNDS_MAX} are accepted", self.refunds.len())));
+        }
+        if self.erased {
+            self.member = None;
+        }
+        self.lines.sort_by_key(|line| line.line);
+        self.refunds.sort();
+        let mut bought = BTreeMap::new();
+        let mut total: i128 = 0;
+        for line in &self.lines {
+            if bought.insert(line.line, line.quantity).is_some() {
+                return Err(Invalid::new("lines", format!("name line {} twice", line.line)));
+            }
+            total += i128::from(line.quantity) * i128::from(line.unit_price_minor);
+        }
+        if total > TOTAL_MINOR_MAX {
+            return Err(Invalid::new("lines", format!("sum up to {total} minor units; at most {TOTAL_MINOR_MAX} are accepted")));
+        }
+        let mut seen = BTreeSet::new();
+        for refund in &self.refunds {
+            let (name, line) = (&refund.refund, refund.line);
+            if !seen.insert((name, line)) {
+                return Err(Invalid::new("refunds", format!("name refund {name:?} of line {line} twice")));
+            }
+            let Some(left) = bought.get_mut(&line) else {
+                return Err(Invalid::new("refunds", format!("name line {line}, which the order has not")));
+            };
+            *left -= refund.quantity;
+            if *left < 0 {
+                return Err(Invalid::new("refunds", format!("take back more of line {line} than was bought")));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The frozen encoding (version 1): JSON with the fields in the order of the schema, absent ones left out.
+    pub fn canonical(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("an order serialises")
+    }
+
+    /// Each line with its net quantity: bought less refunded. The order's status is not looked at.
+    pub fn net_lines(&self) -> impl Iterator<Item = (&Line, i64)> + '_ {
+        self.lines.iter().map(|line| {
+            let refunded: i64 = self.refunds.iter().filter(|refund| refund.line == line.line).map(|refund| refund.quantity).sum();
+            (line, line.quantity - refunded)
+        })
+    }
+
+    /// Each line that counts, with its net quantity above 0: none unless the status counts (DESIGN, Definitions: Bought).
+    pub fn counting_lines(&self) -> impl Iterator<Item = (&Line, i64)> + '_ {
+        self.net_lines().filter(|&(_, net)| self.status.counts() && net > 0)
+    }
+}

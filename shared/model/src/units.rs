@@ -1,0 +1,316 @@
+//! Units: event time and days, kinds and tiers, and the place of a record in the log.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::records::Invalid;
+
+/// When something happened in the shop, in milliseconds since 1970-01-01 UTC.
+///
+/// Written as RFC 3339 in UTC with three decimals: `2026-01-05T10:11:12.123Z`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct EventTime(pub i64);
+
+const MS_A_DAY: i64 = 86_400_000;
+
+impl EventTime {
+    /// The first accepted time, 2000-01-01. Fixed, because whether a record is accepted must not depend on when it is read.
+    pub const MIN: Self = Self(946_684_800_000);
+    /// The first time that is not accepted any more, 2100-01-01.
+    pub const END: Self = Self(4_102_444_800_000);
+
+    /// Reads RFC 3339 with an offset, to the millisecond (finer digits are cut) and within [`Self::MIN`] and [`Self::END`].
+    ///
+    /// # Errors
+    /// [`Invalid`] naming `field`.
+    pub fn parse(field: &str, text: &str) -> Result<Self, Invalid> {
+        let time: jiff::Timestamp = text.parse().map_err(|_| {
+            Invalid::new(field, format!("{text:?} is not a time as RFC 3339 with an offset, like 2026-01-05T10:11:12.123Z"))
+        })?;
+        Self::from_ms(field, time.as_nanosecond().div_euclid(1_000_000))
+    }
+
+    /// Takes milliseconds since 1970 and checks the accepted range.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming `field`.
+    pub fn from_ms(field: &str, ms: impl Into<i128>) -> Result<Self, Invalid> {
+        let ms = ms.into();
+        if ms < i128::from(Self::MIN.0) || ms >= i128::from(Self::END.0) {
+            return Err(Invalid::new(field, "lies outside of the accepted years 2000 to 2099"));
+        }
+        Ok(Self(i64::try_from(ms).expect("within the accepted years")))
+    }
+
+    /// The UTC day it falls on.
+    pub fn day(self) -> Day {
+        Day(i32::try_from(self.0.div_euclid(MS_A_DAY)).expect("a day of the accepted years fits"))
+    }
+}
+
+impl fmt::Display for EventTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = jiff::Timestamp::from_millisecond(self.0).map_err(|_| fmt::Error)?;
+        write!(f, "{time:.3}")
+    }
+}
+
+impl Serialize for EventTime {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A UTC day, counted from 1970-01-01. Written `2026-01-05`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Day(pub i32);
+
+impl Day {
+    /// The day `days` later.
+    #[must_use]
+    pub fn plus(self, days: u32) -> Self {
+        Self(self.0.saturating_add_unsigned(days))
+    }
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = jiff::Timestamp::from_second(i64::from(self.0) * 86_400).map_err(|_| fmt::Error)?;
+        write!(f, "{}", jiff::tz::Offset::UTC.to_datetime(time).date())
+    }
+}
+
+impl FromStr for Day {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let wrong = || Invalid::new("day", format!("{text:?} is not a day like 2026-01-05"));
+        let date: jiff::civil::Date = text.parse().map_err(|_| wrong())?;
+        let midnight = jiff::tz::Offset::UTC.to_timestamp(date.at(0, 0, 0, 0)).map_err(|_| wrong())?;
+        Ok(Self(i32::try_from(midnight.as_second().div_euclid(86_400)).map_err(|_| wrong())?))
+    }
+}
+
+impl Serialize for Day {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $code:literal $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant = $code),+ }
+
+        impl $name {
+            /// All of them, in the order of their codes.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word for it in records, exports and settings.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// Its stable number in keys of the store.
+            pub const fn code(self) -> u8 {
+                self as u8
+            }
+
+            /// The one with this stable number.
+            pub const fn from_code(code: u8) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Invalid;
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(Invalid::new(
+                        stringify!($name).to_ascii_lowercase(),
+                        format!("{text:?} is none of {}", [$($text),+].join(", ")),
+                    )),
+                }
+            }
+        }
+    };
+}
+
+names!(
+    /// What an owner did with an item. Codes follow the alphabet, so that keys sort as exports do.
+    Kind {
+        /// Put into the basket.
+        Cart = 1 "cart",
+        /// A recommendation was clicked.
+        Click = 2 "click",
+        /// Commented on.
+        Comment = 3 "comment",
+        /// Marked as a favourite.
+        Favorite = 4 "favorite",
+        /// Followed.
+        Follow = 5 "follow",
+        /// A recommendation was shown.
+        Impression = 6 "impression",
+        /// Bought, as the storefront saw it; orders say it with more authority.
+        Purchase = 7 "purchase",
+        /// Searched for; keyed by its query, in no basket, history or popularity.
+        Search = 8 "search",
+        /// Product page seen.
+        View = 9 "view",
+    }
+);
+
+names!(
+    /// A member's level, with its benefits (R18). It is no staff role.
+    Tier {
+        /// The free level; what an absent tier means.
+        Normal = 0 "normal",
+        /// Discounts (R30).
+        Vip = 1 "vip",
+        /// Higher points reward (R23).
+        Svip = 2 "svip",
+    }
+);
+
+names!(
+    /// The event topics of the log (DESIGN, Events).
+    Topic {
+        /// What owners did with items.
+        Interactions = 0 "interactions",
+        /// Orders and their refunds.
+        Orders = 1 "orders",
+        /// What is sold.
+        Catalog = 2 "catalog",
+        /// Members and the sessions that became theirs.
+        Members = 3 "members",
+    }
+);
+
+/// The number of the next record to read in each (topic, partition): a place in the log.
+///
+/// To everybody but the server it is an opaque token ([`fmt::Display`], [`FromStr`]). A missing entry means 0.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Hash)]
+pub struct Position {
+    next: std::collections::BTreeMap<(Topic, u32), u64>,
+}
+
+impl Position {
+    /// The position before the first record of every topic.
+    pub fn beginning() -> Self {
+        Self::default()
+    }
+
+    /// The next offset to read of a partition.
+    pub fn next_offset(&self, topic: Topic, partition: u32) -> u64 {
+        self.next.get(&(topic, partition)).copied().unwrap_or(0)
+    }
+
+    /// Takes in that `offset` of a partition has been read; never steps back.
+    pub fn passed(&mut self, topic: Topic, partition: u32, offset: u64) {
+        let next = self.next.entry((topic, partition)).or_insert(0);
+        *next = (*next).max(offset + 1);
+    }
+
+    /// The least position that reaches both.
+    pub fn join(&mut self, other: &Self) {
+        for (&key, &offset) in &other.next {
+            let next = self.next.entry(key).or_insert(0);
+            *next = (*next).max(offset);
+        }
+    }
+
+    /// Whether everything before `other` has been read here.
+    pub fn reaches(&self, other: &Self) -> bool {
+        other.next.iter().all(|(key, offset)| self.next.get(key).copied().unwrap_or(0) >= *offset)
+    }
+
+    /// The partitions with their next offsets, in order.
+    pub fn partitions(&self) -> impl Iterator<Item = (Topic, u32, u64)> + '_ {
+        self.next.iter().map(|(&(topic, partition), &offset)| (topic, partition, offset))
+    }
+
+    /// How many records lie between `self` and a later position.
+    pub fn lag_behind(&self, end: &Self) -> u64 {
+        end.partitions().map(|(t, p, offset)| offset.saturating_sub(self.next_offset(t, p))).sum()
+    }
+}
+
+impl fmt::Display for Position {
+    /// `i0.1234-o0.17`: short, safe in a URL and in a header. Its form is no promise.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.next.is_empty() {
+            return f.write_str("0");
+        }
+        for (n, ((topic, partition), offset)) in self.next.iter().enumerate() {
+            let dash = if n == 0 { "" } else { "-" };
+            write!(f, "{dash}{}{partition}.{offset}", &topic.name()[..1])?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Position {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let mut position = Self::default();
+        if text == "0" {
+            return Ok(position);
+        }
+        let wrong = || Invalid::new("position", "is not a position that this server gave out");
+        for part in text.split('-') {
+            let topic = Topic::ALL.iter().find(|t| part.starts_with(&t.name()[..1])).ok_or_else(wrong)?;
+            let (partition, offset) = part[1..].split_once('.').ok_or_else(wrong)?;
+            let key = (*topic, partition.parse().map_err(|_| wrong())?);
+            if position.next.insert(key, offset.parse().map_err(|_| wrong())?).is_some() {
+                return Err(wrong());
+            }
+        }
+        Ok(position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_days_read_back_as_written() {
+        let time = EventTime::parse("at", "2026-01-05T11:11:12.1239+01:00").unwrap();
+        assert_eq!(time.to_string(), "2026-01-05T10:11:12.123Z");
+        assert_eq!(time.day().to_string(), "2026-01-05");
+        assert_eq!("2026-01-05".parse::<Day>().unwrap(), time.day());
+        assert_eq!(EventTime::parse("at", "2026-01-05T10:11:12Z").unwrap().to_string(), "2026-01-05T10:11:12.000Z");
+        for bad in ["1970-01-01T00:00:00Z", "9999-01-01T00:00:00Z", "2026-01-05T10:11:12", "2026-01-05", "now"] {
+            assert!(EventTime::parse("at", bad).is_err(), "{bad} was accepted");
+        }
+    }
+
+    #[test]
+    fn positions_read_back_and_compare_by_partition() {
+        let mut a = Position::beginning();
+        a.passed(Topic::Interactions, 0, 41);
+        let mut b = a.clone();
+        b.passed(Topic::Orders, 0, 0);
+        assert!(b.reaches(&a) && !a.reaches(&b));
+        assert_eq!(b.to_string().parse::<Position>().unwrap(), b);
+        assert_eq!(a.lag_behind(&b), 1);
+        assert!("x".parse::<Position>().is_err() && "".parse::<Position>().is_err());
+    }
+
+    #[test]
+    fn kinds_sort_like_their_names() {
+        assert!(Kind::ALL.is_sorted_by_key(|kind| kind.name()));
+    }
+}

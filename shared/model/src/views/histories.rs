@@ -1,0 +1,147 @@
+//! `histories`: per owner (after `merged_into`) the unhidden identities with an item.
+//!
+//! It is the table of merged interactions read back, not a second one: hiding, the sessions of a member and erasure are applied
+//! here, when read. Checked by `oracle::histories`, served by `GET /v1/members/{member}/history`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::inputs::{Interactions, Members, StoredInteraction};
+use super::{Cell, EmitRow, ExportContext, ReadError, Rows, TableInfo, View, get, scan};
+use crate::codec::KeyCodec;
+use crate::ids::{ItemId, MemberId, Owner, SessionId};
+use crate::records::{InteractionKey, MemberRecord, Subject};
+use crate::settings::Semantics;
+use crate::units::{Day, EventTime, Kind};
+
+/// The view.
+pub struct Histories;
+
+/// One row of a history.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Entry {
+    /// The item.
+    pub item: ItemId,
+    /// What was done.
+    pub kind: Kind,
+    /// The UTC day.
+    pub day: Day,
+    /// The greatest `at` of that day.
+    pub at: EventTime,
+}
+
+type Merged = BTreeMap<(ItemId, Kind, Day), EventTime>;
+
+/// Takes the identities of one raw owner, applies its retracts, and adds what is unhidden and has an item to `merged`.
+fn add_unhidden(identities: &[(InteractionKey, EventTime)], merged: &mut Merged) {
+    let retracts: HashMap<(&Subject, Kind), EventTime> =
+        identities.iter().filter(|(key, _)| key.day.is_none()).map(|(key, at)| ((&key.subject, key.kind), *at)).collect();
+    for (key, at) in identities {
+        let (Subject::Item(item), Some(day)) = (&key.subject, key.day) else { continue };
+        if retracts.get(&(&key.subject, key.kind)).is_some_and(|hidden_to| at <= hidden_to) {
+            continue;
+        }
+        let greatest = merged.entry((item.clone(), key.kind, day)).or_insert(*at);
+        *greatest = (*greatest).max(*at);
+    }
+}
+
+fn entries(merged: Merged) -> Vec<Entry> {
+    merged.into_iter().map(|((item, kind, day), at)| Entry { item, kind, day, at }).collect()
+}
+
+fn identities_of(rows: &dyn Rows, owner: &Owner) -> Result<Vec<(InteractionKey, EventTime)>, ReadError> {
+    let mut identities = Vec::new();
+    scan::<Interactions>(rows, &owner.to_bytes(), |(_, key), StoredInteraction { at, .. }| identities.push((key, at)))?;
+    Ok(identities)
+}
+
+/// What a member's or session's record says, as far as histories care.
+fn decoded(bytes: &[u8]) -> Result<MemberRecord, ReadError> {
+    MemberRecord::decode(bytes).map_err(|_| crate::codec::Corrupt("a member record that does not decode").into())
+}
+
+/// The history of one owner: its own identities and those of `sessions`, which the caller knows to be merged into it.
+/// Sorted by (item, kind, day). Empty for an erased member.
+///
+/// # Errors
+/// What reading says.
+pub fn read_history(rows: &dyn Rows, owner: &Owner, sessions: &[SessionId]) -> Result<Vec<Entry>, ReadError> {
+    if let Some(record) = get::<Members>(rows, owner)?
+        && decoded(&record.0)?.is_erased()
+    {
+        return Ok(Vec::new());
+    }
+    let mut merged = Merged::new();
+    add_unhidden(&identities_of(rows, owner)?, &mut merged);
+    for session in sessions {
+        add_unhidden(&identities_of(rows, &Owner::Session(session.clone()))?, &mut merged);
+    }
+    Ok(entries(merged))
+}
+
+impl View for Histories {
+    const NAME: &'static str = "histories";
+    const SUMMARY: &'static str = "what an owner did: its unhidden identities with an item";
+    const COLUMNS: &'static [&'static str] = &["member", "session", "item", "kind", "day", "at"];
+    const ROUTE: &'static str = "GET /v1/members/{member}/history";
+
+    fn tables() -> Vec<TableInfo> {
+        Vec::new()
+    }
+
+    fn enabled(settings: &Semantics) -> bool {
+        settings.views.histories.enabled
+    }
+
+    fn export(rows: &dyn Rows, _context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
+        let mut merged_into: BTreeMap<SessionId, MemberId> = BTreeMap::new();
+        let mut erased: HashSet<MemberId> = HashSet::new();
+        let mut failed = None;
+        scan::<Members>(rows, &[], |_, record| match decoded(&record.0) {
+            Ok(MemberRecord::Session { session, merged_into: member, .. }) => {
+                merged_into.insert(session, member);
+            }
+            Ok(MemberRecord::Member(membership)) if membership.state == crate::records::MemberState::Erased => {
+                erased.insert(membership.member);
+            }
+            Ok(MemberRecord::Member(_)) => {}
+            Err(error) => failed = Some(error),
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let mut sessions_of: HashMap<&MemberId, Vec<&SessionId>> = HashMap::new();
+        for (session, member) in &merged_into {
+            sessions_of.entry(member).or_default().push(session);
+        }
+
+        // The owners in order: those with identities of their own, and members that live by their sessions alone.
+        let mut owners: std::collections::BTreeSet<Owner> = merged_into.values().cloned().map(Owner::Member).collect();
+        let mut last: Option<Owner> = None;
+        scan::<Interactions>(rows, &[], |(owner, _), _| {
+            if last.as_ref() != Some(&owner) {
+                owners.insert(owner.clone());
+                last = Some(owner);
+            }
+        })?;
+        for owner in &owners {
+            let (member, session, sessions) = match owner {
+                Owner::Session(session) if merged_into.contains_key(session) => continue,
+                Owner::Session(session) => (Cell::Empty, Cell::text(session), Vec::new()),
+                Owner::Member(member) if erased.contains(member) => continue,
+                Owner::Member(member) => {
+                    let sessions = sessions_of.get(member).into_iter().flatten().map(|session| (*session).clone());
+                    (Cell::text(member), Cell::Empty, sessions.collect())
+                }
+            };
+            for entry in read_history(rows, owner, &sessions)? {
+                let mut cells = vec![member.clone(), session.clone()];
+                cells.extend([Cell::text(entry.item), Cell::text(entry.kind), Cell::text(entry.day), Cell::text(entry.at)]);
+                if emit(&cells).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}

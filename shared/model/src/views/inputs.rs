@@ -1,0 +1,77 @@
+//! The merged inputs: what the log's records have become, one table a topic. They are tables like any view's, written in the
+//! same unit, and what a restart and `verify` derive everything else from.
+
+use super::Table;
+use crate::codec::{Corrupt, RowCodec, put_signed, take_signed};
+use crate::ids::{ItemId, OrderId, Owner};
+use crate::records::{InteractionKey, MemberKey};
+use crate::units::EventTime;
+
+/// Identities of each raw owner that the cap keeps, hidden ones and retracts among them. It is also the view `histories`.
+pub struct Interactions;
+
+/// What one identity holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredInteraction {
+    /// The greatest time.
+    pub at: EventTime,
+    /// Its payload's canonical bytes.
+    pub payload: Box<[u8]>,
+}
+
+impl RowCodec for StoredInteraction {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_signed(out, self.at.0);
+        out.extend_from_slice(&self.payload);
+    }
+    fn decode(mut bytes: &[u8]) -> Result<Self, Corrupt> {
+        let at = EventTime(take_signed(&mut bytes)?);
+        Ok(Self { at, payload: bytes.into() })
+    }
+}
+
+/// The canonical bytes of a merged record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Canonical(pub Box<[u8]>);
+
+impl RowCodec for Canonical {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, Corrupt> {
+        Ok(Self(bytes.into()))
+    }
+}
+
+impl Table for Interactions {
+    const NAME: &'static str = "inputs_interactions";
+    type Key = (Owner, InteractionKey);
+    type Row = StoredInteraction;
+}
+
+/// The greatest record of each order.
+pub struct Orders;
+
+impl Table for Orders {
+    const NAME: &'static str = "inputs_orders";
+    type Key = OrderId;
+    type Row = Canonical;
+}
+
+/// The greatest record of each item.
+pub struct Catalog;
+
+impl Table for Catalog {
+    const NAME: &'static str = "inputs_catalog";
+    type Key = ItemId;
+    type Row = Canonical;
+}
+
+/// The greatest record of each member and session.
+pub struct Members;
+
+impl Table for Members {
+    const NAME: &'static str = "inputs_members";
+    type Key = MemberKey;
+    type Row = Canonical;
+}

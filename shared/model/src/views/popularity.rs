@@ -1,0 +1,41 @@
+//! `popularity`: per item, kind and UTC day, the owners with an unhidden interaction of that key.
+//!
+//! Maintained by `pipeline::dataflow::popularity`, checked by `oracle::popularity`, served by `GET /v1/popular`. Days are stored
+//! as they are; sums and decay are evaluated when read, for an as-of day.
+
+use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, scan};
+use crate::ids::ItemId;
+use crate::settings::Semantics;
+use crate::units::{Day, Kind};
+
+/// The view, and its one table. A row counts the owners; a count of nought is no row.
+pub struct Popularity;
+
+impl Table for Popularity {
+    const NAME: &'static str = "popularity";
+    type Key = (ItemId, Kind, Day);
+    type Row = u64;
+}
+
+impl View for Popularity {
+    const NAME: &'static str = "popularity";
+    const SUMMARY: &'static str = "how many owners did a thing with an item on a day";
+    const COLUMNS: &'static [&'static str] = &["item", "kind", "day", "owners"];
+    const ROUTE: &'static str = "GET /v1/popular";
+
+    fn tables() -> Vec<TableInfo> {
+        vec![TableInfo::of::<Self>()]
+    }
+
+    fn enabled(settings: &Semantics) -> bool {
+        settings.views.popularity.enabled
+    }
+
+    fn export(rows: &dyn Rows, _context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
+        let mut open = true;
+        scan::<Self>(rows, &[], |(item, kind, day), owners| {
+            let cells = [Cell::text(item), Cell::text(kind), Cell::text(day), Cell::Number(i128::from(owners))];
+            open = open && emit(&cells).is_continue();
+        })
+    }
+}
