@@ -1,0 +1,1 @@
+// The widget <kindred-list>. Written in this file alone.
