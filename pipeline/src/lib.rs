@@ -1,1 +1,235 @@
-//! placeholder
+//! The pipeline: log → merge → views → store, one thread a stage, bounded channels between them.
+//!
+//! ```text
+//!  EventLog ──source──▶ Batch ──worker 0──▶ timely dataflow (n workers) ──Output──▶ sink ──apply──▶ ViewStore
+//!   (reads, decodes, rejects)   (epochs clock themselves)          (encodes, coalesces, one unit)
+//! ```
+//!
+//! What is maintained is a function of the set of events and the settings; epochs batch the work and never reach a result. A
+//! start reads the merged inputs back as one epoch and resumes the log at the positions found beside them.
+
+mod error;
+mod forget;
+mod progress;
+mod sink;
+mod source;
+mod verify;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+pub use error::PipelineError;
+use kindred_clock::Clock;
+pub use kindred_dataflow::update::Stats;
+use kindred_dataflow::update::Update;
+use kindred_log::EventLog;
+use kindred_model::views::{input_tables, view_tables};
+use kindred_model::{Position, Semantics};
+use kindred_store::ViewStore;
+pub use progress::{PipelineState, PipelineStatus, Progress};
+use source::Batch;
+use tracing::info;
+pub use verify::{VerifyReport, repair, verify};
+
+/// Batches between source and worker: enough to decode ahead of the dataflow, few enough to bound the memory of a slow one.
+const BATCHES_AHEAD: usize = 64;
+
+/// How a pipeline runs. `semantics` decides results; nothing else here does.
+#[derive(Clone, Debug)]
+pub struct PipelineConfig {
+    /// The pinned settings.
+    pub semantics: Semantics,
+    /// Timely workers, at least 1. Results do not depend on it.
+    pub workers: usize,
+    /// The shortest epoch: below it, epochs would cost more than they carry.
+    pub epoch_min: Duration,
+    /// Records of one epoch while catching up: as many as fit in memory.
+    pub epoch_records_max: usize,
+    /// How often what was applied is made to survive a loss of power.
+    pub sync_interval: Duration,
+    /// `erasure.raw_days`: raw records of an erased member leave within that many days. 0 is as soon as possible.
+    pub raw_days: u32,
+    /// Forget the store and rebuild it from the log alone.
+    pub from_beginning: bool,
+}
+
+impl PipelineConfig {
+    /// The defaults, with these semantics.
+    pub fn new(semantics: Semantics) -> Self {
+        Self {
+            semantics,
+            workers: 1,
+            epoch_min: Duration::from_millis(1),
+            epoch_records_max: 2_000_000,
+            sync_interval: Duration::from_secs(1),
+            raw_days: 30,
+            from_beginning: false,
+        }
+    }
+}
+
+/// A running pipeline. Dropping it without [`Pipeline::stop`] stops it too, without waiting.
+pub struct Pipeline {
+    stop: Arc<AtomicBool>,
+    progress: Arc<Progress>,
+    store: Arc<dyn ViewStore>,
+    log: Arc<dyn EventLog>,
+    inject: Sender<Batch>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pipeline {
+    /// Starts the threads: restores the state from the merged inputs of the store, then follows the log. Returns once they run;
+    /// [`Pipeline::status`] tells when the state is restored.
+    ///
+    /// # Errors
+    /// When log or store do not answer, or a setting cannot be used.
+    pub fn start(
+        config: PipelineConfig,
+        log: Arc<dyn EventLog>,
+        store: Arc<dyn ViewStore>,
+        clock: Clock,
+    ) -> Result<Self, PipelineError> {
+        config.semantics.check().map_err(PipelineError::Settings)?;
+        let runtime = block_on_runtime()?;
+        if config.from_beginning {
+            let mut tables: Vec<&'static str> = input_tables().iter().map(|table| table.name).collect();
+            tables.extend(view_tables().iter().map(|table| table.name));
+            runtime.block_on(async {
+                store.clear(&tables).await?;
+                store.reset_position(Position::beginning()).await
+            })?;
+            info!("emptied the store; rebuilding from the log");
+        }
+
+        let frontier = store.frontier();
+        let stats = Arc::new(Stats::default());
+        let progress = Arc::new(Progress::new(&frontier, Arc::clone(&stats)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (batches, incoming) = bounded::<Batch>(BATCHES_AHEAD);
+        let (outputs, outgoing) = unbounded();
+        let mut threads = Vec::new();
+
+        let context = Context { stop: Arc::clone(&stop), progress: Arc::clone(&progress) };
+        threads.push(sink::spawn(
+            sink::Sink::new(Arc::clone(&store), context.clone(), &frontier, config.sync_interval),
+            outgoing,
+        )?);
+        threads.push(worker::spawn(&config, Arc::clone(&store), context.clone(), incoming, outputs, stats)?);
+        threads.push(source::spawn(
+            source::Source {
+                log: Arc::clone(&log),
+                rules: config.semantics.rules(),
+                context: context.clone(),
+                batches: batches.clone(),
+            },
+            frontier.position,
+        )?);
+        threads.push(forget::spawn(forget::Sweeper {
+            log: Arc::clone(&log),
+            store: Arc::clone(&store),
+            context,
+            inject: batches.clone(),
+            rules: config.semantics.rules(),
+            raw_days: config.raw_days,
+            clock,
+        })?);
+        Ok(Self { stop, progress, store, log, inject: batches, threads })
+    }
+
+    /// How far the store reaches: everything before is readable and outlives a kill.
+    pub fn applied(&self) -> Position {
+        self.progress.applied()
+    }
+
+    /// Waits until the store reaches `position`.
+    ///
+    /// # Errors
+    /// [`PipelineError::Late`] after `timeout`; [`PipelineError::Failed`] when the pipeline has ended.
+    pub async fn wait_for(&self, position: &Position, timeout: Duration) -> Result<(), PipelineError> {
+        self.progress.wait_for(position, timeout).await
+    }
+
+    /// Waits until the store reaches the present end of the log and survives a loss of power.
+    ///
+    /// # Errors
+    /// As [`Pipeline::wait_for`].
+    pub async fn settle(&self, timeout: Duration) -> Result<Position, PipelineError> {
+        let end = self.log.end().await?;
+        self.wait_for(&end, timeout).await?;
+        self.store.sync().await?;
+        Ok(end)
+    }
+
+    /// What it does and how far it is.
+    pub fn status(&self) -> PipelineStatus {
+        self.progress.status()
+    }
+
+    /// A handle on progress that outlives borrows of the pipeline: for the API's answers and for readiness.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Takes an administrative act in, between records of the log.
+    ///
+    /// # Errors
+    /// [`PipelineError::Failed`] when the pipeline has ended.
+    pub fn inject(&self, updates: Vec<Update>) -> Result<(), PipelineError> {
+        self.inject.send(Batch::act(updates)).map_err(|_| self.progress.failure())
+    }
+
+    /// Stops: what was read is finished and written, the store is synced, and every thread has ended when it returns.
+    ///
+    /// # Errors
+    /// [`PipelineError::Failed`] when the pipeline had ended before.
+    pub fn stop(mut self) -> Result<(), PipelineError> {
+        self.stop.store(true, Ordering::Release);
+        // The worker sees the end of the channel once every sender is gone.
+        self.inject = bounded(0).0;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                self.progress.fail("a thread of the pipeline ended by a panic".to_owned());
+            }
+        }
+        match self.progress.status().state {
+            PipelineState::Failed => Err(self.progress.failure()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+/// What every thread of a pipeline shares.
+#[derive(Clone)]
+struct Context {
+    stop: Arc<AtomicBool>,
+    progress: Arc<Progress>,
+}
+
+impl Context {
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Ends the pipeline for a reason that repeating does not cure.
+    fn fail(&self, reason: String) {
+        tracing::error!("the pipeline ends: {reason}");
+        self.progress.fail(reason);
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+/// The ports are async, for stores across a network; the pipeline's threads wait on them one call at a time.
+fn block_on_runtime() -> Result<tokio::runtime::Runtime, PipelineError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PipelineError::Thread)
+}

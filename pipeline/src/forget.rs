@@ -1,0 +1,193 @@
+//! Forgetting: the raw records of erased members leave the log, the merged inputs and `rejected`.
+//!
+//! Erasure takes a person out of every view at once; that is the dataflow's work and no special case. What remains is what
+//! the views no longer look at. Per sweep, for all members erased since the last one:
+//!
+//! 1. their orders are appended again without the member, marked `erased`: they count in sales totals alone, as before;
+//! 2. the payloads of their interactions, orders, records and of their sessions' interactions are emptied in the log;
+//! 3. the identities of their sessions leave the merged inputs.
+//!
+//! No result changes, so each step may be repeated after a crash. What stays is the erased record, with who invited whom and
+//! when it was activated, and the links of the sessions, so that a late duplicate of a session's event stays hidden.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use kindred_clock::Clock;
+use kindred_dataflow::update::Update;
+use kindred_log::EventLog;
+use kindred_model::intern::Party;
+use kindred_model::records::{MemberRecord, OrderRecord, Record, Rules};
+use kindred_model::views::inputs::{Members, Orders};
+use kindred_model::views::scan;
+use kindred_model::{Owner, Topic};
+use kindred_store::ViewStore;
+use tracing::{info, warn};
+
+use crate::progress::PipelineState;
+use crate::source::Batch;
+use crate::{Context, PipelineError, block_on_runtime};
+
+/// How often to look for members erased since the last sweep. A sweep reads the whole log, so it takes many at once.
+const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
+/// The same where `erasure.raw_days` is 0.
+const SWEEP_SOON: Duration = Duration::from_secs(10);
+/// How long to sleep before looking whether to stop.
+const NAP: Duration = Duration::from_millis(100);
+/// How long one step may take to pass the views before the sweep is put off.
+const STEP_TIMEOUT: Duration = Duration::from_secs(600);
+/// Under which the store notes that a member's raw records have left, and when.
+const SWEPT: &str = "swept:";
+
+/// Numbers the administrative acts of the process, to wait for each.
+static ACTS: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) struct Sweeper {
+    pub log: Arc<dyn EventLog>,
+    pub store: Arc<dyn ViewStore>,
+    pub context: Context,
+    pub inject: Sender<Batch>,
+    pub rules: Rules,
+    pub raw_days: u32,
+    pub clock: Clock,
+}
+
+pub(crate) fn spawn(sweeper: Sweeper) -> Result<JoinHandle<()>, PipelineError> {
+    let runtime = block_on_runtime()?;
+    std::thread::Builder::new()
+        .name("kindred-forget".to_owned())
+        .spawn(move || sweeper.run(&runtime))
+        .map_err(PipelineError::Thread)
+}
+
+impl Sweeper {
+    fn run(&self, runtime: &tokio::runtime::Runtime) {
+        let every = if self.raw_days == 0 { SWEEP_SOON } else { SWEEP_EVERY };
+        let mut last: Option<Instant> = None;
+        while !self.context.stopping() {
+            let due = last.is_none_or(|last| last.elapsed() >= every);
+            if due && self.context.progress.state() == PipelineState::Running {
+                last = Some(Instant::now());
+                if let Err(error) = runtime.block_on(self.sweep())
+                    && !self.context.stopping()
+                {
+                    warn!("could not sweep raw records of erased members, trying again later: {error}");
+                }
+            }
+            std::thread::sleep(NAP);
+        }
+    }
+
+    async fn sweep(&self) -> Result<(), PipelineError> {
+        let Some(condemned) = self.condemned().await? else { return Ok(()) };
+        let erased_orders = self.erased_orders(&condemned)?;
+        let orders = erased_orders.len();
+        if let Some(last) = self.append(erased_orders).await? {
+            self.context.progress.wait_for(&last, STEP_TIMEOUT).await?;
+        }
+
+        let rules = &self.rules;
+        let is_condemned = |topic: Topic, payload: &[u8]| match Record::decode(topic, payload, rules) {
+            Ok(record) => condemned.holds(&record),
+            // What does not decode may still name the person: the identities are looked for as text.
+            Err(_) => condemned.is_named_in(payload),
+        };
+        let mut purged = 0;
+        for topic in [Topic::Interactions, Topic::Orders, Topic::Members] {
+            purged += self.log.purge(topic, &|payload| is_condemned(topic, payload)).await?;
+        }
+
+        let act = ACTS.fetch_add(1, Ordering::Relaxed);
+        let purges = condemned.sessions.iter().map(|session| Update::Purge(Party::intern(session))).collect();
+        self.inject.send(Batch { act, ..Batch::act(purges) }).map_err(|_| self.context.progress.failure())?;
+        self.context.progress.wait_for_act(act, STEP_TIMEOUT).await?;
+        self.store.sync().await?;
+
+        let today = self.clock.today().to_string();
+        for member in &condemned.members {
+            self.store.put_meta(&format!("{SWEPT}{member}"), today.as_bytes()).await?;
+        }
+        info!(members = condemned.members.len(), orders, purged, "raw records of erased members have left");
+        Ok(())
+    }
+
+    /// The members erased since the last sweep and their sessions; `None` when there is nobody.
+    async fn condemned(&self) -> Result<Option<Condemned>, PipelineError> {
+        let swept: HashSet<String> = self.store.scan_meta(SWEPT).await?.into_iter().map(|(name, _)| name).collect();
+        let snapshot = self.store.snapshot()?;
+        let mut condemned = Condemned::default();
+        let mut links = Vec::new();
+        scan::<Members>(&*snapshot.rows, &[], |_, row| match MemberRecord::decode(&row.0) {
+            Ok(record @ MemberRecord::Member(_)) if record.is_erased() => {
+                let member = record.key().id().to_owned();
+                if !swept.contains(&format!("{SWEPT}{member}")) {
+                    condemned.members.insert(member);
+                }
+            }
+            Ok(MemberRecord::Session { session, merged_into, .. }) => links.push((session, merged_into)),
+            _ => {}
+        })?;
+        links.retain(|(_, member)| condemned.members.contains(member.as_str()));
+        condemned.sessions.extend(links.into_iter().map(|(session, _)| Owner::Session(session)));
+        Ok((!condemned.members.is_empty()).then_some(condemned))
+    }
+
+    fn erased_orders(&self, condemned: &Condemned) -> Result<Vec<Vec<u8>>, PipelineError> {
+        let snapshot = self.store.snapshot()?;
+        let mut orders = Vec::new();
+        scan::<Orders>(&*snapshot.rows, &[], |_, row| {
+            if let Ok(order) = OrderRecord::decode(&row.0, &self.rules)
+                && order.member.as_ref().is_some_and(|member| condemned.members.contains(member.as_str()))
+            {
+                let erased = OrderRecord { member: None, erased: true, ..order };
+                orders.push(erased.canonical());
+            }
+        })?;
+        Ok(orders)
+    }
+
+    /// Appends in portions; returns the position after the last.
+    async fn append(&self, orders: Vec<Vec<u8>>) -> Result<Option<kindred_model::Position>, PipelineError> {
+        let mut last = None;
+        for portion in orders.chunks(1_000) {
+            let places = self.log.append(Topic::Orders, portion.to_vec(), None).await?;
+            last = places.last().map(|place| place.position()).or(last);
+        }
+        Ok(last)
+    }
+}
+
+/// Whose raw records leave.
+#[derive(Default)]
+struct Condemned {
+    members: HashSet<String>,
+    sessions: HashSet<Owner>,
+}
+
+impl Condemned {
+    fn holds(&self, record: &Record) -> bool {
+        match record {
+            Record::Interaction(interaction) => self.holds_owner(&interaction.owner),
+            Record::Order(order) => order.member.as_ref().is_some_and(|member| self.members.contains(member.as_str())),
+            Record::Member(record) => !record.is_erased() && matches!(record, MemberRecord::Member(_)) && self.holds_owner(&record.key()),
+            Record::Catalog(_) => false,
+        }
+    }
+
+    fn holds_owner(&self, owner: &Owner) -> bool {
+        match owner {
+            Owner::Member(member) => self.members.contains(member.as_str()),
+            session @ Owner::Session(_) => self.sessions.contains(session),
+        }
+    }
+
+    fn is_named_in(&self, payload: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(payload);
+        let quoted = |id: &str| text.contains(&serde_json::Value::from(id).to_string());
+        self.members.iter().any(|member| quoted(member)) || self.sessions.iter().any(|session| quoted(session.id()))
+    }
+}

@@ -1,0 +1,244 @@
+//! How far the pipeline is: what the threads report, and what status, readiness and waiting readers see.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use kindred_dataflow::update::Stats;
+use kindred_model::Position;
+use kindred_store::Frontier;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::PipelineError;
+
+/// What a pipeline is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PipelineState {
+    /// Reading the merged inputs back; stored rows are served meanwhile.
+    Restoring,
+    /// Following the log.
+    Running,
+    /// The store or the log does not answer; it goes on by itself when they do.
+    Waiting,
+    /// Ended by [`crate::Pipeline::stop`].
+    Stopped,
+    /// Ended for a reason that a person must look at.
+    Failed,
+}
+
+/// The figures behind `kindred status`.
+#[derive(Clone, Debug, Serialize)]
+pub struct PipelineStatus {
+    /// What it is doing.
+    pub state: PipelineState,
+    /// Why it waits or failed.
+    pub reason: Option<String>,
+    /// The last epoch applied.
+    pub epoch: u64,
+    /// How far the store reaches.
+    pub applied: String,
+    /// Records taken in since the start.
+    pub records: u64,
+    /// Records turned away since the start.
+    pub rejected: u64,
+    /// Two contents under one version, since the start.
+    pub conflicts: u64,
+    /// Rows written since the start.
+    pub rows_written: u64,
+    /// How long the state took to restore, in milliseconds.
+    pub restore_ms: u64,
+    /// From reading a record to its rows being readable, for the last epoch, in microseconds.
+    pub last_epoch_us: u64,
+    /// Owners with identities.
+    pub owners: u64,
+    /// Identities held.
+    pub identities: u64,
+    /// Identities that fell out of an owner's cap.
+    pub evicted: u64,
+    /// Orders held.
+    pub orders: u64,
+    /// Directed pairs held.
+    pub pairs: u64,
+    /// Bytes of rows and lists of the similarity views.
+    pub similarity_bytes: u64,
+}
+
+/// Shared by the pipeline's threads and everybody who watches them.
+pub struct Progress {
+    applied: watch::Sender<Applied>,
+    state: Mutex<(PipelineState, Option<String>)>,
+    started: Instant,
+    restore_ms: AtomicU64,
+    pub(crate) records: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    pub(crate) rows_written: AtomicU64,
+    pub(crate) last_epoch_us: AtomicU64,
+    /// The last epoch, by the dataflow's count, that is written.
+    written: AtomicU64,
+    stats: Arc<Stats>,
+}
+
+#[derive(Clone, Debug)]
+struct Applied {
+    epoch: u64,
+    position: Position,
+    /// The last administrative act that is applied.
+    act: u64,
+    ended: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(frontier: &Frontier, stats: Arc<Stats>) -> Self {
+        let applied = Applied { epoch: frontier.epoch, position: frontier.position.clone(), act: 0, ended: false };
+        Self {
+            applied: watch::Sender::new(applied),
+            state: Mutex::new((PipelineState::Restoring, None)),
+            started: Instant::now(),
+            restore_ms: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            rows_written: AtomicU64::new(0),
+            last_epoch_us: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            stats,
+        }
+    }
+
+    /// How far the store reaches.
+    pub fn applied(&self) -> Position {
+        self.applied.borrow().position.clone()
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> PipelineState {
+        self.state.lock().0
+    }
+
+    pub(crate) fn advance(&self, epoch: u64, position: &Position, act: u64) {
+        self.applied.send_modify(|applied| {
+            applied.epoch = epoch;
+            applied.position = position.clone();
+            applied.act = applied.act.max(act);
+        });
+    }
+
+    pub(crate) fn wrote(&self, epoch: u64) {
+        self.written.store(epoch, Ordering::Release);
+    }
+
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn restored(&self) {
+        self.restore_ms.store(millis(self.started.elapsed()), Ordering::Relaxed);
+        self.turn(PipelineState::Restoring, PipelineState::Running, None);
+    }
+
+    /// The other side does not answer; `resumed` takes it back.
+    pub(crate) fn waits(&self, reason: String) {
+        let mut state = self.state.lock();
+        if !matches!(state.0, PipelineState::Failed | PipelineState::Stopped) {
+            *state = (PipelineState::Waiting, Some(reason));
+        }
+    }
+
+    pub(crate) fn resumed(&self) {
+        let restored = self.restore_ms.load(Ordering::Relaxed) > 0;
+        let next = if restored { PipelineState::Running } else { PipelineState::Restoring };
+        self.turn(PipelineState::Waiting, next, None);
+    }
+
+    pub(crate) fn stopped(&self) {
+        let mut state = self.state.lock();
+        if state.0 != PipelineState::Failed {
+            *state = (PipelineState::Stopped, None);
+        }
+        drop(state);
+        self.applied.send_modify(|applied| applied.ended = true);
+    }
+
+    pub(crate) fn fail(&self, reason: String) {
+        let mut state = self.state.lock();
+        if state.0 != PipelineState::Failed {
+            *state = (PipelineState::Failed, Some(reason));
+        }
+        drop(state);
+        self.applied.send_modify(|applied| applied.ended = true);
+    }
+
+    pub(crate) fn failure(&self) -> PipelineError {
+        let state = self.state.lock();
+        PipelineError::Failed(state.1.clone().unwrap_or_else(|| "it was stopped".to_owned()))
+    }
+
+    fn turn(&self, from: PipelineState, to: PipelineState, reason: Option<String>) {
+        let mut state = self.state.lock();
+        if state.0 == from {
+            *state = (to, reason);
+        }
+    }
+
+    /// Waits until the store reaches `position`.
+    ///
+    /// # Errors
+    /// [`PipelineError::Late`] after `timeout`; [`PipelineError::Failed`] when the pipeline has ended.
+    pub async fn wait_for(&self, position: &Position, timeout: Duration) -> Result<(), PipelineError> {
+        self.wait_until(timeout, |applied| applied.position.reaches(position)).await
+    }
+
+    pub(crate) async fn wait_for_act(&self, act: u64, timeout: Duration) -> Result<(), PipelineError> {
+        self.wait_until(timeout, |applied| applied.act >= act).await
+    }
+
+    async fn wait_until(&self, timeout: Duration, reached: impl Fn(&Applied) -> bool) -> Result<(), PipelineError> {
+        let mut receiver = self.applied.subscribe();
+        let waiting = receiver.wait_for(|applied| applied.ended || reached(applied));
+        match tokio::time::timeout(timeout, waiting).await {
+            Err(_) => Err(PipelineError::Late(timeout)),
+            Ok(Ok(applied)) if reached(&applied) => Ok(()),
+            Ok(_) => Err(self.failure()),
+        }
+    }
+
+    /// Waits until the pipeline has ended, by whatever cause.
+    pub async fn ended(&self) {
+        let mut receiver = self.applied.subscribe();
+        // The sender lives in `self`: the wait cannot fail while it is borrowed.
+        let _ = receiver.wait_for(|applied| applied.ended).await;
+    }
+
+    /// All figures.
+    pub fn status(&self) -> PipelineStatus {
+        let (state, reason) = self.state.lock().clone();
+        let applied = self.applied.borrow().clone();
+        let load = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let stats = &self.stats;
+        PipelineStatus {
+            state,
+            reason,
+            epoch: applied.epoch,
+            applied: applied.position.to_string(),
+            records: load(&self.records),
+            rejected: load(&self.rejected),
+            conflicts: load(&stats.conflicts),
+            rows_written: load(&self.rows_written),
+            restore_ms: load(&self.restore_ms),
+            last_epoch_us: load(&self.last_epoch_us),
+            owners: load(&stats.owners),
+            identities: load(&stats.identities),
+            evicted: load(&stats.evicted),
+            orders: load(&stats.orders),
+            pairs: load(&stats.pairs),
+            similarity_bytes: load(&stats.similarity_bytes),
+        }
+    }
+}
+
+/// At least 1, so that a figure of nought means "not yet".
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}

@@ -1,0 +1,188 @@
+//! The sink: gathers the outputs of an epoch from all workers, encodes them, and writes them as one unit with the positions.
+//!
+//! It keeps the newest value of each changed row: epochs that wait while the store is busy are written together, once a row.
+//! Every write is an upsert of an absolute value, so writing a unit twice changes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use kindred_dataflow::update::Output;
+use kindred_model::Position;
+use kindred_model::views::view_tables;
+use kindred_store::{Change, EpochChanges, Frontier, StoreError, ViewStore};
+use tracing::{info, warn};
+
+use crate::{Context, PipelineError, block_on_runtime};
+
+/// How long to wait before asking a store again that did not answer or had no room.
+const RETRY: Duration = Duration::from_millis(200);
+
+pub(crate) enum SinkMessage {
+    /// Changed rows.
+    Output(Output),
+    /// All outputs of this and every earlier epoch have been sent.
+    EpochEnd(EpochEnd),
+}
+
+pub(crate) struct EpochEnd {
+    /// The dataflow's number of the epoch; the store's counts on over restarts.
+    pub epoch: u64,
+    /// How far the log is taken in.
+    pub position: Position,
+    /// When the first of its records was read.
+    pub read_at: Option<Instant>,
+    /// The last administrative act within.
+    pub act: u64,
+}
+
+pub(crate) struct Sink {
+    store: Arc<dyn ViewStore>,
+    context: Context,
+    /// The store's epoch of the dataflow's epoch 0.
+    base: u64,
+    /// The rows of epoch 0, the restored state, are written too: a unit was left unfinished.
+    rewrite: bool,
+    sync_interval: Duration,
+    /// Outputs of epochs that have not ended.
+    open: BTreeMap<u64, Vec<Output>>,
+    /// Changes of ended epochs, not yet written: the newest row of each key.
+    pending: BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>,
+    end: Option<EpochEnd>,
+}
+
+pub(crate) fn spawn(sink: Sink, messages: Receiver<SinkMessage>) -> Result<JoinHandle<()>, PipelineError> {
+    let runtime = block_on_runtime()?;
+    std::thread::Builder::new()
+        .name("kindred-sink".to_owned())
+        .spawn(move || sink.run(&messages, &runtime))
+        .map_err(PipelineError::Thread)
+}
+
+impl Sink {
+    pub fn new(store: Arc<dyn ViewStore>, context: Context, frontier: &Frontier, sync_interval: Duration) -> Self {
+        Self {
+            store,
+            context,
+            base: frontier.epoch,
+            rewrite: frontier.unfinished,
+            sync_interval,
+            open: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            end: None,
+        }
+    }
+
+    fn run(mut self, messages: &Receiver<SinkMessage>, runtime: &tokio::runtime::Runtime) {
+        let mut synced = Instant::now();
+        let mut dirty = false;
+        loop {
+            let mut disconnected = false;
+            match messages.recv_timeout(self.sync_interval) {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => disconnected = true,
+            }
+            while let Ok(message) = messages.try_recv() {
+                self.take(message);
+            }
+            if let Some(end) = self.end.take() {
+                if let Err(error) = self.write(end, runtime) {
+                    return self.context.fail(error.to_string());
+                }
+                dirty = true;
+            }
+            if dirty && (disconnected || synced.elapsed() >= self.sync_interval) {
+                // A sync that fails loses nothing: the log is durable and read again from the last synced position.
+                match runtime.block_on(self.store.sync()) {
+                    Ok(()) => dirty = false,
+                    Err(error) => warn!("could not sync the store: {error}"),
+                }
+                synced = Instant::now();
+            }
+            if disconnected {
+                return self.context.progress.stopped();
+            }
+        }
+    }
+
+    fn take(&mut self, message: SinkMessage) {
+        match message {
+            SinkMessage::Output(output) => self.open.entry(output.epoch).or_default().push(output),
+            SinkMessage::EpochEnd(end) => {
+                let mut later = self.open.split_off(&(end.epoch + 1));
+                std::mem::swap(&mut later, &mut self.open);
+                for (epoch, outputs) in later {
+                    if epoch == 0 && !self.rewrite {
+                        continue;
+                    }
+                    for output in outputs {
+                        output.changes.encode(&mut |table, key, row| {
+                            self.pending.insert((table, key.to_vec()), row.map(<[u8]>::to_vec));
+                        });
+                    }
+                }
+                let earlier = self.end.take();
+                let read_at = earlier.as_ref().and_then(|earlier| earlier.read_at).or(end.read_at);
+                let act = earlier.map_or(end.act, |earlier| earlier.act.max(end.act));
+                self.end = Some(EpochEnd { read_at, act, ..end });
+            }
+        }
+    }
+
+    fn write(&mut self, end: EpochEnd, runtime: &tokio::runtime::Runtime) -> Result<(), StoreError> {
+        let progress = &self.context.progress;
+        if end.epoch == 0 && !self.rewrite {
+            // What was restored is what the store holds already.
+            progress.wrote(0);
+            return Ok(());
+        }
+        if self.rewrite {
+            info!(rows = self.pending.len(), "writing every row anew: the last unit was left unfinished");
+            let tables: Vec<&'static str> = view_tables().iter().map(|table| table.name).collect();
+            retry(&self.context, || runtime.block_on(self.store.clear(&tables)))?;
+            self.rewrite = false;
+        }
+        let epoch = self.base + end.epoch;
+        let changes: Vec<Change> = std::mem::take(&mut self.pending)
+            .into_iter()
+            .map(|((table, key), row)| Change { table, key, row })
+            .collect();
+        let rows = changes.len() as u64;
+        let unit = EpochChanges { epoch, position: end.position, changes };
+        let began = Instant::now();
+        retry(&self.context, || runtime.block_on(self.store.apply(unit.clone())))?;
+        metrics::histogram!("store_apply_duration_seconds").record(began.elapsed().as_secs_f64());
+        metrics::counter!("store_rows_written_total").increment(rows);
+        progress.rows_written.fetch_add(rows, Ordering::Relaxed);
+        if let Some(read_at) = end.read_at {
+            let took = read_at.elapsed();
+            progress.last_epoch_us.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            metrics::histogram!("pipeline_read_to_applied_seconds").record(took.as_secs_f64());
+        }
+        progress.advance(epoch, &unit.position, end.act);
+        progress.wrote(end.epoch);
+        Ok(())
+    }
+}
+
+/// Repeats a call while the store does not answer or has no room: writes are absolute values, so repeating is safe.
+fn retry<T>(context: &Context, mut call: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    loop {
+        match call() {
+            Ok(value) => {
+                context.progress.resumed();
+                return Ok(value);
+            }
+            Err(StoreError::Unavailable(reason) | StoreError::Full(reason)) if !context.stopping() => {
+                warn!("the store did not take a unit, trying again: {reason}");
+                context.progress.waits(reason);
+                std::thread::sleep(RETRY);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
