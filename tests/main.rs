@@ -1,1 +1,9 @@
-fn main() {}
+//! System tests: the real binary, real files, real sockets, and kill -9. One test binary, a module a subject.
+
+mod browser;
+mod crash;
+mod hostile;
+mod law;
+mod real_data;
+mod support;
+mod walkthroughs;

@@ -1,0 +1,99 @@
+//! Kill -9 under load: no acknowledged event is lost, none counts twice, and what is served afterwards is what the oracle says.
+//!
+//! `KINDRED_KILLS` says how often (CI: a few; `tests/kills 200` for the long run).
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::support::{Server, kindred, kindred_ok, text};
+
+/// Records of one request: whole requests are acknowledged or not.
+const BATCH: usize = 20;
+const MEMBERS: usize = 60;
+const ITEMS: usize = 40;
+
+fn kills() -> u64 {
+    std::env::var("KINDRED_KILLS").ok().map_or(8, |kills| kills.parse().expect("KINDRED_KILLS is a number"))
+}
+
+/// Event n as a line of NDJSON: a purchase by a member of an item on a day, all different, so that presence can be checked.
+fn event(n: usize) -> (String, String) {
+    let (member, item, day) = (n % MEMBERS, (n / MEMBERS) % ITEMS, n / (MEMBERS * ITEMS));
+    let date = format!("2026-{:02}-{:02}", 1 + day / 28, 1 + day % 28);
+    let key = format!("m{member:02},,i{item:02},purchase,{date}");
+    let line = format!(
+        r#"{{"member":"m{member:02}","item":"i{item:02}","kind":"purchase","at":"{date}T{:02}:{:02}:{:02}Z"}}"#,
+        n % 24,
+        n % 60,
+        n % 59
+    );
+    (key, line)
+}
+
+/// If this fails, an event that was acknowledged with 202 can be lost by a crash, or one can count twice.
+#[test]
+fn kill_9_loses_no_acknowledged_event_and_doubles_none() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let dir = temp.path().join("shop");
+    std::fs::create_dir(&dir).expect("a directory");
+    let mut rng = StdRng::seed_from_u64(9);
+    let mut next = 0usize;
+    let mut acknowledged: BTreeSet<String> = BTreeSet::new();
+    let mut sent: BTreeSet<String> = BTreeSet::new();
+    for _ in 0..kills() {
+        let server = Server::start(&dir, &[]);
+        let pid = server.pid();
+        let killed = AtomicBool::new(false);
+        let alive_ms = rng.random_range(1..400);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(alive_ms));
+                let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it can be killed");
+                killed.store(true, Ordering::Release);
+            });
+            while !killed.load(Ordering::Acquire) {
+                let (mut keys, mut body) = (Vec::new(), String::new());
+                for n in next..next + BATCH {
+                    let (key, line) = event(n);
+                    keys.push(key);
+                    body.push_str(&line);
+                    body.push('\n');
+                }
+                next += BATCH;
+                sent.extend(keys.iter().cloned());
+                let answer = server.try_post("/v1/events/interactions", "application/x-ndjson", body.as_bytes());
+                match answer {
+                    Some(answer) if answer.status == 202 => acknowledged.extend(keys),
+                    Some(answer) => panic!("answered {}: {}", answer.status, answer.body),
+                    None => break,
+                }
+            }
+        });
+        server.kill();
+    }
+
+    let server = Server::start(&dir, &[]);
+    let histories = server.export("histories");
+    server.stop();
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    for row in histories.lines().skip(1) {
+        let key = row.rsplit_once(',').expect("an `at`").0.to_owned();
+        assert!(found.insert(key.clone()), "{key} stands twice");
+    }
+    assert!(acknowledged.len() > BATCH, "too few events were acknowledged for the test to mean anything");
+    let lost: Vec<_> = acknowledged.difference(&found).collect();
+    assert!(lost.is_empty(), "{} acknowledged events are lost, the first: {}", lost.len(), lost[0]);
+    let invented: Vec<_> = found.difference(&sent).collect();
+    assert!(invented.is_empty(), "events that nobody sent: {invented:?}");
+    let dir = dir.to_str().expect("a path");
+    let verified = kindred(&["verify", "--data", dir]);
+    assert!(verified.status.success(), "{}{}", text(&verified.stdout), text(&verified.stderr));
+    // Each (member, item) counts once in its item's support, however often its event was read.
+    let rebuilt = kindred_ok(&["export", "histories", "--format", "csv", "--data", dir]);
+    assert_eq!(rebuilt.lines().count(), found.len() + 1);
+}

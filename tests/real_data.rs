@@ -1,0 +1,53 @@
+//! A year of real orders of a gift shop: imported, exported, and held against an independent script that knows the definitions
+//! and nothing of our code.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{kindred_ok, text};
+
+/// The last day of the data.
+const AS_OF: &str = "2011-12-31";
+
+/// `tests/run` sets it where the data is; without, it has said so in its closing lines.
+fn orders() -> Option<PathBuf> {
+    let data = std::env::var_os("KINDRED_DATA")?;
+    let orders = Path::new(&data).join("online-retail/orders.csv.zst");
+    assert!(orders.is_file(), "KINDRED_DATA names no folder with online-retail/orders.csv.zst");
+    Some(orders)
+}
+
+/// If this fails, the import or a view has another meaning than the definitions.
+#[test]
+fn a_year_of_real_orders_equals_the_independent_script() {
+    let Some(orders) = orders() else {
+        eprintln!("not run: KINDRED_DATA is not set");
+        return;
+    };
+    let temp = tempfile::tempdir().expect("a directory");
+    let dir = temp.path().join("shop");
+    let (dir, orders) = (dir.to_str().expect("a path"), orders.to_str().expect("a path"));
+    let settings = ["--set", "shop.currency=GBP", "--set", "views.also_bought.window=1000000", "--set", "views.also_bought.support_rounding=1"];
+    let mut import = vec!["import", "orders", orders, "--format", "csv", "--map-status", "placed=completed"];
+    import.extend(["--link-cancellations", "--data", dir]);
+    import.extend(settings);
+    kindred_ok(&import);
+
+    let expected = temp.path().join("expected");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/online_retail_check.py");
+    let output = Command::new("python3")
+        .arg(script)
+        .args([orders, "--as-of", AS_OF, "--out"])
+        .arg(&expected)
+        .output()
+        .expect("python3 runs: tests/run checks that it is there");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for view in ["also_bought", "points", "popularity"] {
+        let ours = kindred_ok(&["export", view, "--format", "csv", "--as-of", AS_OF, "--data", dir]);
+        let theirs = std::fs::read_to_string(expected.join(format!("{view}.csv"))).expect("the script wrote it");
+        let difference = ours.lines().zip(theirs.lines()).find(|(ours, theirs)| ours != theirs);
+        assert!(difference.is_none(), "{view}: we say {:?}, the script says {:?}", difference.unwrap().0, difference.unwrap().1);
+        assert_eq!(ours.lines().count(), theirs.lines().count(), "{view} has another number of rows");
+    }
+    kindred_ok(&["verify", "--data", dir]);
+}

@@ -1,0 +1,229 @@
+//! What every system test needs: the binary, a server on a directory of its own, and requests to it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before a test gives up on it; generous, because tests share two cores with each other.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Runs `kindred` with these arguments and waits for it.
+pub fn kindred(args: &[&str]) -> Output {
+    command(args).output().expect("the binary runs")
+}
+
+/// Runs `kindred`, demands that it succeeds, and returns what it printed.
+pub fn kindred_ok(args: &[&str]) -> String {
+    let output = kindred(args);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "kindred {args:?} ended with {}\n{stdout}\n{stderr}", output.status);
+    stdout
+}
+
+/// The command, without running it. Settings of the machine do not reach it.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kindred"));
+    command.args(args).stdin(Stdio::null()).env_remove("KINDRED_CONFIG").env_remove("KINDRED_DATA");
+    command.env_remove("KINDRED_URL").env_remove("KINDRED_KEY").env("KINDRED_TELEMETRY__LOG", "warn");
+    command
+}
+
+/// Bytes as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A running `kindred serve`. Dropping it kills it.
+pub struct Server {
+    child: Child,
+    dir: PathBuf,
+    /// Where its API answers.
+    pub url: String,
+    /// Its service key.
+    pub key: String,
+    agent: ureq::Agent,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.body))
+    }
+}
+
+impl Server {
+    /// Starts on a directory and waits until it is ready.
+    pub fn start(dir: &Path, more: &[&str]) -> Self {
+        Self::start_with(command(&[]), dir, more)
+    }
+
+    /// Starts by a prepared command (limits, environment).
+    pub fn start_with(mut command: Command, dir: &Path, more: &[&str]) -> Self {
+        let lock = dir.join("lock");
+        let stale = std::fs::read_to_string(&lock).unwrap_or_default();
+        command.args(["serve", "--data"]).arg(dir).args(["--listen", "127.0.0.1:0", "--set", "api.admin_listen=127.0.0.1:0"]);
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.with_extension("log")).expect("a log file");
+        let child = command
+            .args(more)
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("the binary starts");
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
+        let mut server = Self { child, dir: dir.to_owned(), url: String::new(), key: String::new(), agent };
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = server.child.try_wait().expect("it can be asked") {
+                panic!("the server ended with {status}:\n{}", server.log());
+            }
+            let lock = std::fs::read_to_string(&lock).unwrap_or_default();
+            if lock != stale
+                && let Ok(lock) = serde_json::from_str::<Value>(&lock)
+                && let Some(url) = lock["url"].as_str()
+            {
+                server.url = url.to_owned();
+                server.key = std::fs::read_to_string(dir.join("service.key")).unwrap_or_default().trim().to_owned();
+                if server.agent.get(format!("{url}/readyz")).call().is_ok_and(|answer| answer.status() == 200) {
+                    return server;
+                }
+            }
+            assert!(begin.elapsed() < PATIENCE, "the server is not ready after {PATIENCE:?}:\n{}", server.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What it printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`: no time to write anything.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// SIGTERM, and waits until it has ended by itself.
+    pub fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be asked to stop");
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "the server ended with {status}:\n{}", self.log());
+    }
+
+    /// GET with the service key.
+    pub fn get(&self, path: &str) -> Answer {
+        let url = format!("{}{path}", self.url);
+        answer(self.agent.get(url).header("Authorization", format!("Bearer {}", self.key)).call())
+    }
+
+    /// GET that must answer 200 with JSON.
+    pub fn get_json(&self, path: &str) -> Value {
+        let answer = self.get(path);
+        assert_eq!(answer.status, 200, "GET {path}: {}", answer.body);
+        answer.json()
+    }
+
+    /// POST with the service key; `None` when no answer came (the server was killed).
+    pub fn try_post(&self, path: &str, content_type: &str, body: &[u8]) -> Option<Answer> {
+        let request = self.agent.post(format!("{}{path}", self.url));
+        let request = request.header("Authorization", format!("Bearer {}", self.key)).header("Content-Type", content_type);
+        match request.send(body) {
+            Ok(response) => {
+                let (parts, mut body) = response.into_parts();
+                let body = body.read_to_string().ok()?;
+                Some(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// POST with the service key.
+    pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
+        self.try_post(path, content_type, body).unwrap_or_else(|| panic!("POST {path} got no answer:\n{}", self.log()))
+    }
+
+    /// Posts records of a topic, demands that all are accepted, and returns the position after them.
+    pub fn post_events(&self, topic: &str, records: &[Value]) -> String {
+        let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
+        let answer = self.post(&format!("/v1/events/{topic}"), "application/x-ndjson", lines.as_bytes());
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        let body = answer.json();
+        assert_eq!(body["rejected"], 0, "{body}");
+        body["position"].as_str().expect("a position").to_owned()
+    }
+
+    /// DELETE with the service key.
+    pub fn delete(&self, path: &str) -> Answer {
+        let url = format!("{}{path}", self.url);
+        answer(self.agent.delete(url).header("Authorization", format!("Bearer {}", self.key)).call())
+    }
+
+    /// The pure list of an item as of a position.
+    pub fn list(&self, item: &str, position: &str) -> Value {
+        self.get_json(&format!("/v1/items/{item}/similar?fill=false&min_position={position}&wait_ms=10000"))
+    }
+
+    /// The items of the pure list of an item, best first.
+    pub fn list_items(&self, item: &str, position: &str) -> Vec<String> {
+        let list = self.list(item, position);
+        let entries = list["items"].as_array().expect("items");
+        entries.iter().map(|entry| entry["item"].as_str().expect("an item").to_owned()).collect()
+    }
+
+    /// An export of a running server.
+    pub fn export(&self, view: &str) -> String {
+        kindred_ok(&["export", view, "--format", "csv", "--as-of", AS_OF, "--url", &self.url, "--key", &self.key])
+    }
+}
+
+/// The as-of day of exports in tests: results must not depend on when they run.
+pub const AS_OF: &str = "2026-06-30";
+
+/// The views exported and compared.
+pub const VIEWS: [&str; 4] = ["also_bought", "popularity", "points", "histories"];
+
+fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
+    let (parts, mut body) = result.expect("the server answers").into_parts();
+    let body = body.read_to_string().expect("a body");
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One interaction as JSON.
+pub fn interaction(member: &str, item: &str, kind: &str, at: &str) -> Value {
+    serde_json::json!({ "member": member, "item": item, "kind": kind, "at": at })
+}
+
+/// An order of one unit of each item, as JSON.
+pub fn order(order: &str, version: u64, status: &str, member: &str, placed_at: &str, items: &[&str]) -> Value {
+    let lines: Vec<Value> = items
+        .iter()
+        .enumerate()
+        .map(|(n, item)| serde_json::json!({ "line": n + 1, "item": item, "quantity": 1, "unit_price_minor": 1000 }))
+        .collect();
+    serde_json::json!({
+        "order": order, "version": version, "status": status, "member": member,
+        "placed_at": placed_at, "currency": "EUR", "lines": lines,
+    })
+}
