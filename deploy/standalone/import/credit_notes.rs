@@ -1,0 +1,140 @@
+//! Credit notes (`--link-cancellations`): orders with status `cancelled` under an identity of their own become refunds of what
+//! they take back.
+//!
+//! ```text
+//! C536379 cancelled, member 14527, 2 × D ──▶ 536370 of member 14527, its line of D: refunds [{refund: C536379, quantity: 2}]
+//! ```
+//!
+//! Credit notes are taken in (time, row) order. Each line takes back up to its quantity from the same member's lines of that
+//! item bought earlier or at the same time, the latest (time, order, line) first. What finds nothing to take back is told, not
+//! turned away. The credit note itself is no order.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kindred_model::records::{OrderStatus, Refund};
+use kindred_model::{EventTime, ItemId, MemberId, OrderId};
+
+use super::orders::SourcedOrder;
+use super::rejects::Origin;
+
+/// Lines with nothing to take back that the report names.
+const LINES_NAMED: usize = 8;
+
+/// What the credit notes took back, and what they could not.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CreditNoteReport {
+    /// Credit notes.
+    pub notes: u64,
+    /// Their lines.
+    pub lines: u64,
+    /// Their units.
+    pub units: i64,
+    /// Refund entries made.
+    pub refunds: u64,
+    /// Orders that got some.
+    pub orders: u64,
+    /// Units taken back.
+    pub units_taken: i64,
+    /// Their worth at the credit notes' prices, in minor units.
+    pub amount_minor: i128,
+    /// Credit notes of which something found nothing to take back.
+    pub leftover_notes: u64,
+    /// Their lines of which something was left over.
+    pub leftover_lines: u64,
+    /// Units left over.
+    pub leftover_units: i64,
+    /// The worth of those, in minor units.
+    pub leftover_minor: i128,
+    /// Where the first of those lines stand.
+    pub leftover_first: Vec<Origin>,
+}
+
+/// The lines of one (member, item), latest last, each with its place among the orders and the units that are left.
+type Bought = BTreeMap<(EventTime, OrderId, u32), (usize, i64)>;
+
+/// Splits credit notes from orders, and writes what they take back into the orders' refunds.
+pub fn link(all: Vec<SourcedOrder>) -> (Vec<SourcedOrder>, CreditNoteReport) {
+    let (notes, mut orders): (Vec<_>, Vec<_>) = all.into_iter().partition(|order| order.record.status == OrderStatus::Cancelled);
+    let mut bought: HashMap<(MemberId, ItemId), Bought> = HashMap::new();
+    for (n, SourcedOrder { record, .. }) in orders.iter().enumerate() {
+        // A guest has no identity to be the same, and an order refunded as a whole has nothing left.
+        let Some(member) = &record.member else { continue };
+        if record.status == OrderStatus::Refunded {
+            continue;
+        }
+        for (line, net) in record.net_lines().filter(|&(_, net)| net > 0) {
+            let key = (record.placed_at, record.order.clone(), line.line);
+            bought.entry((member.clone(), line.item.clone())).or_default().insert(key, (n, net));
+        }
+    }
+
+    let mut report = CreditNoteReport { notes: notes.len() as u64, ..CreditNoteReport::default() };
+    let mut lines: Vec<(EventTime, (usize, u64), u32, usize, usize)> = Vec::new();
+    for (n, note) in notes.iter().enumerate() {
+        for (l, (line, origin)) in note.record.lines.iter().zip(&note.rows).enumerate() {
+            lines.push((note.record.placed_at, origin.row(), line.line, n, l));
+        }
+    }
+    lines.sort_unstable();
+
+    let mut left_over = vec![false; notes.len()];
+    let mut touched = vec![false; orders.len()];
+    for (at, _, _, n, l) in lines {
+        let note = &notes[n];
+        let line = &note.record.lines[l];
+        let mut open = line.quantity;
+        report.lines += 1;
+        report.units += open;
+        if let Some(member) = &note.record.member
+            && let Some(bought) = bought.get_mut(&(member.clone(), line.item.clone()))
+        {
+            while open > 0 {
+                let Some((key, (target, left))) = latest(bought, at) else { break };
+                let taken = open.min(left);
+                if taken == left {
+                    bought.remove(&key);
+                } else if let Some((_, left)) = bought.get_mut(&key) {
+                    *left -= taken;
+                }
+                let amount_minor = taken * line.unit_price_minor;
+                let made = refund(&mut orders[target], note, at, key.2, taken, amount_minor);
+                report.refunds += u64::from(made);
+                report.orders += u64::from(!std::mem::replace(&mut touched[target], true));
+                report.units_taken += taken;
+                report.amount_minor += i128::from(amount_minor);
+                open -= taken;
+            }
+        }
+        if open > 0 {
+            report.leftover_lines += 1;
+            report.leftover_units += open;
+            report.leftover_minor += i128::from(open) * i128::from(line.unit_price_minor);
+            report.leftover_notes += u64::from(!std::mem::replace(&mut left_over[n], true));
+            if report.leftover_first.len() < LINES_NAMED {
+                report.leftover_first.push(note.rows[l].clone());
+            }
+        }
+    }
+    (orders, report)
+}
+
+/// The latest line bought not after `at` that has units left.
+fn latest(bought: &Bought, at: EventTime) -> Option<((EventTime, OrderId, u32), (usize, i64))> {
+    // No identity of an order is empty, so this bound lies before every line of the next millisecond and after all of `at`.
+    let bound = (EventTime(at.0 + 1), OrderId::trusted(""), 0);
+    bought.range(..bound).next_back().map(|(key, value)| (key.clone(), *value))
+}
+
+/// Adds units to the refund of this note on a line: (refund, line) is one entry, even if the note names the item twice.
+/// Returns whether the entry is new.
+fn refund(order: &mut SourcedOrder, note: &SourcedOrder, at: EventTime, line: u32, quantity: i64, amount_minor: i64) -> bool {
+    let name = note.record.order.as_str();
+    let refunds = &mut order.record.refunds;
+    if let Some(entry) = refunds.iter_mut().find(|entry| *entry.refund == *name && entry.line == line) {
+        entry.quantity += quantity;
+        entry.amount_minor += amount_minor;
+        return false;
+    }
+    refunds.push(Refund { refund: name.into(), at, line, quantity, amount_minor });
+    true
+}

@@ -1,0 +1,21 @@
+//! `kindred import`: a shop's files become records in its log, in time order.
+//!
+//! ```text
+//! FILE… ──convert──▶ records in time order ──append under a mark──▶ log ──pipeline──▶ views, durable
+//! ```
+
+mod columns;
+mod convert;
+mod credit_notes;
+mod options;
+mod orders;
+mod rejects;
+#[cfg(test)]
+mod tests;
+mod time_order;
+
+pub use convert::{Converted, Input, convert};
+pub use credit_notes::CreditNoteReport;
+pub use options::{Format, ImportOptions, VERSION_ABSENT, shell_word};
+pub use rejects::{Origin, Reason, RejectReport, Rejects};
+pub use time_order::{InOrder, MEMORY_BYTES};

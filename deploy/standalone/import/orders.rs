@@ -1,0 +1,356 @@
+//! Rows of order lines become orders: one record an order, however far apart its rows stand.
+//!
+//! ```text
+//! row (order_id, member, item, quantity, unit_price_cents, timestamp_ms, status, …) ──▶ order with its lines ──▶ OrderRecord
+//! ```
+//!
+//! - A line's number is the number of its row within its order; an order's `placed_at` is the earliest of its rows.
+//! - What is the order's and not the line's must be the same in all its rows: `member` (empty is a guest) and the meaning of
+//!   `status` always, the rest (`tier`, `currency`, …) where a row names it.
+//! - An order is taken as a whole or not at all. Half of one would earn half of its points, and the whole one, imported later
+//!   under the same version, would be a conflict. So a row that is turned away takes its order's other rows with it.
+
+use std::collections::HashMap;
+
+use kindred_model::records::{Invalid, OrderRecord, OrderStatus, Rules};
+use kindred_model::{EventTime, OrderId};
+use serde::Serialize;
+
+use super::options::ImportOptions;
+use super::rejects::{Origin, Rejects};
+
+/// One row of the file, its fields as text; an empty one is absent.
+#[derive(Clone, Debug, Default)]
+pub struct OrderRow<'a> {
+    /// Identity of the order.
+    pub order: Option<&'a str>,
+    /// Who bought.
+    pub member: Option<&'a str>,
+    /// What.
+    pub item: Option<&'a str>,
+    /// How many.
+    pub quantity: Option<&'a str>,
+    /// Price of one in minor units.
+    pub unit_price_minor: Option<&'a str>,
+    /// Taken off, in minor units.
+    pub discount_minor: Option<&'a str>,
+    /// The coupon that took it off.
+    pub coupon: Option<&'a str>,
+    /// The word for where it stands.
+    pub status: Option<&'a str>,
+    /// The order's version.
+    pub version: Option<&'a str>,
+    /// The member's level.
+    pub tier: Option<&'a str>,
+    /// The promotion.
+    pub promotion: Option<&'a str>,
+    /// The currency.
+    pub currency: Option<&'a str>,
+    /// When it was placed.
+    pub placed_at: Option<&'a str>,
+    /// When it was paid.
+    pub paid_at: Option<&'a str>,
+    /// When it was received.
+    pub completed_at: Option<&'a str>,
+    /// When it was cancelled.
+    pub cancelled_at: Option<&'a str>,
+}
+
+/// An order with the rows that it came from, one a line.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SourcedOrder {
+    /// The order.
+    pub record: OrderRecord,
+    /// Where each line stands; of an NDJSON order its one line for all.
+    pub rows: Vec<Origin>,
+}
+
+/// The fields of an order that all its rows share.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Shared {
+    member: Option<Box<str>>,
+    status: Option<OrderStatus>,
+    version: Option<u64>,
+    tier: Option<Box<str>>,
+    promotion: Option<Box<str>>,
+    currency: Option<Box<str>>,
+    paid_at: Option<EventTime>,
+    completed_at: Option<EventTime>,
+    cancelled_at: Option<EventTime>,
+}
+
+struct LineRow {
+    origin: Origin,
+    raw: Box<[u8]>,
+    item: Box<str>,
+    quantity: i64,
+    unit_price_minor: i64,
+    discount_minor: Option<i64>,
+    coupon: Option<Box<str>>,
+}
+
+struct Pending {
+    order: Box<str>,
+    placed_at: EventTime,
+    shared: Shared,
+    lines: Vec<LineRow>,
+    /// The first row that was turned away.
+    broken: Option<Origin>,
+}
+
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    line: usize,
+    item: &'a str,
+    quantity: i64,
+    unit_price_minor: i64,
+    discount_minor: Option<i64>,
+    coupon: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct JsonOrder<'a> {
+    order: &'a str,
+    version: u64,
+    status: OrderStatus,
+    member: Option<&'a str>,
+    tier: Option<&'a str>,
+    promotion: Option<&'a str>,
+    placed_at: EventTime,
+    paid_at: Option<EventTime>,
+    completed_at: Option<EventTime>,
+    cancelled_at: Option<EventTime>,
+    currency: &'a str,
+    lines: Vec<JsonLine<'a>>,
+}
+
+/// Gathers rows into orders.
+pub struct OrderAssembly<'a> {
+    options: &'a ImportOptions,
+    by_id: HashMap<Box<str>, usize>,
+    pending: Vec<Pending>,
+}
+
+fn required<'a>(field: &str, value: Option<&'a str>) -> Result<&'a str, Invalid> {
+    value.ok_or_else(|| Invalid::new(field, "is required"))
+}
+
+pub(super) fn whole_number(field: &str, text: &str) -> Result<i64, Invalid> {
+    text.parse().map_err(|_| {
+        let hint = if text.contains(['.', ',']) { "; money counts in minor units, like 255 for 2.55" } else { "" };
+        Invalid::new(field, format!("{text:?} is not a whole number{hint}"))
+    })
+}
+
+/// Milliseconds since 1970, or RFC 3339 with an offset.
+pub(super) fn time(field: &str, text: &str) -> Result<EventTime, Invalid> {
+    match text.parse::<i64>() {
+        Ok(ms) => EventTime::from_ms(field, ms),
+        Err(_) => EventTime::parse(field, text),
+    }
+}
+
+impl Shared {
+    fn read(row: &OrderRow<'_>, options: &ImportOptions) -> Result<Self, Invalid> {
+        let word = required("status", row.status)?;
+        let status = options.status(word).ok_or_else(|| Invalid::new("status", ImportOptions::unknown_status(word)))?;
+        let optional_time = |field: &str, value: Option<&str>| value.map(|text| time(field, text)).transpose();
+        Ok(Self {
+            member: row.member.map(Into::into),
+            status: Some(status),
+            version: match row.version {
+                None => None,
+                Some(text) => Some(
+                    u64::try_from(whole_number("version", text)?).map_err(|_| Invalid::new("version", "must not be negative"))?,
+                ),
+            },
+            tier: row.tier.map(Into::into),
+            promotion: row.promotion.map(Into::into),
+            currency: row.currency.map(Into::into),
+            paid_at: optional_time("paid_at", row.paid_at)?,
+            completed_at: optional_time("completed_at", row.completed_at)?,
+            cancelled_at: optional_time("cancelled_at", row.cancelled_at)?,
+        })
+    }
+
+    /// Takes in what another row of the order says.
+    fn agree(&mut self, row: Self) -> Result<(), Invalid> {
+        fn same<T: PartialEq>(field: &str, ours: &mut Option<T>, theirs: Option<T>) -> Result<(), Invalid> {
+            match (&*ours, theirs) {
+                (Some(a), Some(b)) if *a != b => {
+                    Err(Invalid::new(field, "is not the same in all rows of the order: it is the order's, not the line's"))
+                }
+                (None, Some(b)) => {
+                    *ours = Some(b);
+                    Ok(())
+                }
+                _ => Ok(()),
+            }
+        }
+        if self.member != row.member {
+            return Err(Invalid::new(
+                "member",
+                "is not the same in all rows of the order: an order has one member or is a guest's",
+            ));
+        }
+        same("status", &mut self.status, row.status)?;
+        same("version", &mut self.version, row.version)?;
+        same("tier", &mut self.tier, row.tier)?;
+        same("promotion", &mut self.promotion, row.promotion)?;
+        same("currency", &mut self.currency, row.currency)?;
+        same("paid_at", &mut self.paid_at, row.paid_at)?;
+        same("completed_at", &mut self.completed_at, row.completed_at)?;
+        same("cancelled_at", &mut self.cancelled_at, row.cancelled_at)
+    }
+}
+
+impl<'a> OrderAssembly<'a> {
+    /// Nothing yet.
+    pub fn new(options: &'a ImportOptions) -> Self {
+        Self { options, by_id: HashMap::new(), pending: Vec::new() }
+    }
+
+    /// Takes one row; `raw` is the row as it stands in the file.
+    ///
+    /// # Errors
+    /// Where the sink of the rejects fails.
+    pub fn row(&mut self, origin: Origin, row: &OrderRow<'_>, raw: &[u8], rejects: &mut Rejects<'_>) -> anyhow::Result<()> {
+        let id = match required("order", row.order).and_then(OrderId::parse) {
+            Ok(id) => id,
+            Err(error) => return rejects.add(&origin, &error.to_string(), raw),
+        };
+        if let Err(error) = self.take(&id, &origin, row, raw) {
+            rejects.add(&origin, &error.to_string(), raw)?;
+            let n = self.pending_of(&id);
+            self.pending[n].broken.get_or_insert(origin);
+        }
+        Ok(())
+    }
+
+    fn pending_of(&mut self, id: &OrderId) -> usize {
+        if let Some(&n) = self.by_id.get(id.as_str()) {
+            return n;
+        }
+        let n = self.pending.len();
+        let order: Box<str> = id.as_str().into();
+        self.by_id.insert(order.clone(), n);
+        self.pending.push(Pending {
+            order,
+            placed_at: EventTime::END,
+            shared: Shared::default(),
+            lines: Vec::new(),
+            broken: None,
+        });
+        n
+    }
+
+    fn take(&mut self, id: &OrderId, origin: &Origin, row: &OrderRow<'_>, raw: &[u8]) -> Result<(), Invalid> {
+        let line = LineRow {
+            origin: origin.clone(),
+            raw: raw.into(),
+            item: required("item", row.item)?.into(),
+            quantity: whole_number("quantity", required("quantity", row.quantity)?)?,
+            unit_price_minor: whole_number("unit_price_minor", required("unit_price_minor", row.unit_price_minor)?)?,
+            discount_minor: row.discount_minor.map(|text| whole_number("discount_minor", text)).transpose()?,
+            coupon: row.coupon.map(Into::into),
+        };
+        let placed_at = time("placed_at", required("placed_at", row.placed_at)?)?;
+        let shared = Shared::read(row, self.options)?;
+        let n = self.pending_of(id);
+        let pending = &mut self.pending[n];
+        if pending.lines.is_empty() {
+            pending.shared = shared;
+        } else {
+            pending.shared.agree(shared)?;
+        }
+        pending.placed_at = pending.placed_at.min(placed_at);
+        pending.lines.push(line);
+        Ok(())
+    }
+
+    /// The orders, in the order in which their first rows stand.
+    ///
+    /// # Errors
+    /// Where the sink of the rejects fails.
+    pub fn finish(self, rules: &Rules, rejects: &mut Rejects<'_>) -> anyhow::Result<Vec<SourcedOrder>> {
+        let mut orders = Vec::with_capacity(self.pending.len());
+        for pending in self.pending {
+            let broken = match &pending.broken {
+                Some(origin) => Some((origin.clone(), None)),
+                None => match pending.decode(self.options, rules) {
+                    Ok(record) => {
+                        let rows = pending.lines.into_iter().map(|line| line.origin).collect();
+                        orders.push(SourcedOrder { record, rows });
+                        continue;
+                    }
+                    Err(error) => Some(pending.blame(error)),
+                },
+            };
+            if let Some((culprit, reason)) = broken {
+                pending.turn_away(&culprit, reason.as_deref(), rejects)?;
+            }
+        }
+        Ok(orders)
+    }
+}
+
+impl Pending {
+    /// Goes through the one decoder, so that an imported order obeys what every other does.
+    fn decode(&self, options: &ImportOptions, rules: &Rules) -> Result<OrderRecord, Invalid> {
+        let shared = &self.shared;
+        let lines = self.lines.iter().enumerate().map(|(n, line)| JsonLine {
+            line: n + 1,
+            item: &line.item,
+            quantity: line.quantity,
+            unit_price_minor: line.unit_price_minor,
+            discount_minor: line.discount_minor,
+            coupon: line.coupon.as_deref(),
+        });
+        let json = JsonOrder {
+            order: &self.order,
+            version: shared.version.unwrap_or(options.version),
+            status: shared.status.expect("read with the first row"),
+            member: shared.member.as_deref(),
+            tier: shared.tier.as_deref(),
+            promotion: shared.promotion.as_deref(),
+            placed_at: self.placed_at,
+            paid_at: shared.paid_at,
+            completed_at: shared.completed_at,
+            cancelled_at: shared.cancelled_at,
+            currency: shared.currency.as_deref().unwrap_or(&options.currency),
+            lines: lines.collect(),
+        };
+        OrderRecord::decode(&serde_json::to_vec(&json).expect("an order serialises"), rules)
+    }
+
+    /// The row that an error is about, and the error in the words of a row: `lines[3].quantity` is the fourth row's `quantity`.
+    fn blame(&self, error: Invalid) -> (Origin, Option<String>) {
+        let of_line = error.field.strip_prefix("lines[").and_then(|rest| rest.split_once("]."));
+        if let Some((n, field)) = of_line
+            && let Some(line) = n.parse::<usize>().ok().and_then(|n| self.lines.get(n))
+        {
+            return (line.origin.clone(), Some(Invalid::new(field, error.reason.clone()).to_string()));
+        }
+        (self.lines[0].origin.clone(), Some(error.to_string()))
+    }
+
+    /// Turns all rows away that were not yet: the culprit with the reason, the others with a word about it.
+    fn turn_away(&self, culprit: &Origin, reason: Option<&str>, rejects: &mut Rejects<'_>) -> anyhow::Result<()> {
+        for line in &self.lines {
+            match reason {
+                Some(reason) if line.origin == *culprit => rejects.add(&line.origin, reason, &line.raw)?,
+                _ => {
+                    let why =
+                        format!("its order {:?} is taken as a whole, and line {} of it is rejected", self.order, culprit.line);
+                    rejects.add_under("another row of the same order is rejected", &line.origin, &why, &line.raw)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The sequence in which orders are appended: by `placed_at`, then by the bytes of the order's identity.
+pub fn sort_by_time(orders: &mut [SourcedOrder]) {
+    orders.sort_by(|a, b| (a.record.placed_at, &a.record.order).cmp(&(b.record.placed_at, &b.record.order)));
+}

@@ -1,0 +1,321 @@
+//! The conversion, from texts to records: what a shop's file means.
+
+use std::cell::RefCell;
+
+use kindred_log::Rejected;
+use kindred_model::Topic;
+use kindred_model::records::{OrderStatus, Rules};
+use serde_json::{Value, json};
+
+use super::*;
+
+const HEADER: &str = "order_id,member,item,quantity,unit_price_cents,timestamp_ms,status\n";
+/// 2026-01-05T00:00:00Z; the tests count minutes from here.
+const START_MS: i64 = 1_767_571_200_000;
+
+struct Outcome {
+    records: Vec<Value>,
+    rejected: Vec<Rejected>,
+    converted: Converted,
+}
+
+impl Outcome {
+    fn reasons(&self) -> Vec<(u64, &str)> {
+        self.rejected.iter().map(|rejected| (rejected.offset, rejected.reason.as_str())).collect()
+    }
+    fn order(&self, id: &str) -> &Value {
+        self.records.iter().find(|record| record["order"] == id).unwrap_or_else(|| panic!("no order {id}"))
+    }
+    fn ids(&self) -> Vec<&str> {
+        self.records.iter().map(|record| record["order"].as_str().unwrap()).collect()
+    }
+    fn notes(&self) -> &CreditNoteReport {
+        self.converted.credit_notes.as_ref().unwrap()
+    }
+}
+
+fn run(options: &ImportOptions, files: &[(&str, &str)]) -> anyhow::Result<Outcome> {
+    let rejected = RefCell::new(Vec::new());
+    let rejects = Rejects::new(
+        options.topic,
+        Box::new(|batch| {
+            rejected.borrow_mut().extend(batch);
+            Ok(())
+        }),
+    );
+    let inputs = files
+        .iter()
+        .map(|(name, text)| Input { name: (*name).to_owned(), reader: Box::new(std::io::Cursor::new(text.as_bytes().to_vec())) });
+    let mut converted = convert(inputs.collect(), options, &Rules::default(), rejects, MEMORY_BYTES, &mut || {})?;
+    let mut records = Vec::new();
+    while let Some(record) = converted.records.next_record()? {
+        records.push(serde_json::from_slice(&record)?);
+    }
+    assert_eq!(converted.count, records.len() as u64);
+    assert_eq!(converted.rejects.rows, rejected.borrow().len() as u64);
+    Ok(Outcome { records, rejected: rejected.into_inner(), converted })
+}
+
+fn orders() -> ImportOptions {
+    ImportOptions::new(Topic::Orders, "EUR")
+}
+
+/// Rows of (order, member, item, quantity, price, minute, status), below the header.
+fn rows(rows: &[(&str, &str, &str, i64, i64, i64, &str)]) -> String {
+    let mut text = HEADER.to_owned();
+    for (order, member, item, quantity, price, minute, status) in rows {
+        let ms = START_MS + minute * 60_000;
+        text.push_str(&format!("{order},{member},{item},{quantity},{price},{ms},{status}\n"));
+    }
+    text
+}
+
+fn linked(text: &str) -> Outcome {
+    let options = ImportOptions { link_cancellations: true, ..orders() };
+    run(&options, &[("orders.csv", text)]).unwrap()
+}
+
+/// Rows of an order may be apart: its time is the earliest, a line's number that of its row within the order.
+#[test]
+fn rows_of_an_order_may_be_apart() {
+    let text = rows(&[
+        ("B", "m2", "x", 1, 100, 5, "paid"),
+        ("A", "m1", "y", 2, 50, 9, "paid"),
+        ("B", "m2", "z", 3, 70, 3, "paid"),
+        ("A", "m1", "y", 1, 50, 8, "paid"),
+    ]);
+    let outcome = run(&orders(), &[("orders.csv", &text)]).unwrap();
+    assert_eq!(outcome.ids(), ["B", "A"], "in time order");
+    let b = outcome.order("B");
+    assert_eq!(b["placed_at"], "2026-01-05T00:03:00.000Z");
+    assert_eq!(b["currency"], "EUR");
+    assert_eq!(b["version"], 1);
+    assert_eq!(
+        b["lines"],
+        json!([
+            {"line": 1, "item": "x", "quantity": 1, "unit_price_minor": 100},
+            {"line": 2, "item": "z", "quantity": 3, "unit_price_minor": 70},
+        ])
+    );
+    assert_eq!(outcome.order("A")["lines"][1]["line"], 2, "an item may stand on two lines");
+}
+
+/// Two orders of one time are appended by the bytes of their identities, so that a resumed import sees the same sequence.
+#[test]
+fn orders_of_one_time_go_by_identity() {
+    let text = rows(&[("b", "m", "x", 1, 1, 0, "paid"), ("a", "m", "x", 1, 1, 0, "paid"), ("B", "m", "x", 1, 1, 0, "paid")]);
+    assert_eq!(run(&orders(), &[("orders.csv", &text)]).unwrap().ids(), ["B", "a", "b"]);
+}
+
+#[test]
+fn an_empty_member_is_a_guest_and_an_empty_currency_the_shops() {
+    let text = "order_id,member,item,quantity,unit_price_cents,timestamp_ms,status,currency,tier,discount_minor,coupon,paid_at\n\
+                A,,x,1,100,2026-01-05T01:00:00+01:00,paid,,,,,\n\
+                B,m,x,2,100,1767571200000,paid,EUR,vip,20,SPRING,2026-01-05T00:00:01Z\n";
+    let outcome = run(&orders(), &[("orders.csv", text)]).unwrap();
+    let (a, b) = (outcome.order("A"), outcome.order("B"));
+    assert_eq!((a.get("member"), &a["currency"], &a["placed_at"]), (None, &json!("EUR"), &json!("2026-01-05T00:00:00.000Z")));
+    assert_eq!((&b["tier"], &b["paid_at"]), (&json!("vip"), &json!("2026-01-05T00:00:01.000Z")));
+    assert_eq!((&b["lines"][0]["discount_minor"], &b["lines"][0]["coupon"]), (&json!(20), &json!("SPRING")));
+}
+
+/// A broken row takes its order with it: half an order would earn half of its points.
+#[test]
+fn an_order_is_taken_as_a_whole_or_not_at_all() {
+    let text = rows(&[
+        ("A", "m", "x", 1, 100, 0, "paid"),
+        ("A", "m", "y", 0, 100, 0, "paid"),
+        ("B", "m", "x", 1, 100, 0, "paid"),
+        ("C", "m", "x", 1, 100, 0, "paid"),
+        ("C", "n", "x", 1, 100, 0, "paid"),
+        ("D", "m", "x", 1, 100, 0, "bought it"),
+    ]) + "E,m,x,1,2.55,1767571200000,paid\n,m,x,1,2,1767571200000,paid\nF,m,x,1,2\n";
+    let outcome = run(&orders(), &[("o.csv", &text)]).unwrap();
+    assert_eq!(outcome.ids(), ["B"]);
+    let mut reasons = outcome.reasons();
+    reasons.sort_unstable();
+    let lines: Vec<u64> = reasons.iter().map(|(line, _)| *line).collect();
+    assert_eq!(lines, [2, 3, 5, 6, 7, 8, 9, 10]);
+    assert!(reasons[0].1.contains("line 3 of it is rejected"), "{reasons:?}");
+    assert_eq!(reasons[1].1, "quantity: is 0; from 1 to 1000000 is accepted");
+    assert!(reasons[3].1.starts_with("member: is not the same in all rows"), "{reasons:?}");
+    assert!(reasons[4].1.ends_with("--map-status 'bought it'=STATUS"), "{reasons:?}");
+    assert!(reasons[5].1.contains("money counts in minor units"), "{reasons:?}");
+    assert_eq!(reasons[6].1, "order: is required");
+    assert_eq!(reasons[7].1, "row: has 5 fields where the header has 7");
+    assert_eq!(outcome.rejected[0].source, "import:o.csv");
+    assert!(outcome.rejected.iter().any(|rejected| rejected.payload == "A,m,y,0,100,1767571200000,paid"));
+    let group = outcome.converted.rejects.reasons.iter().find(|(reason, _)| reason.starts_with("another row")).unwrap();
+    assert_eq!(group.1.rows, 2);
+}
+
+#[test]
+fn words_of_the_status_are_mapped() {
+    let mut options = orders();
+    options.map_status.insert("placed".to_owned(), OrderStatus::Completed);
+    let text = rows(&[("A", "m", "x", 1, 100, 0, "placed"), ("B", "m", "x", 1, 100, 0, "shipped")]);
+    let outcome = run(&options, &[("o.csv", &text)]).unwrap();
+    assert_eq!((&outcome.order("A")["status"], &outcome.order("B")["status"]), (&json!("completed"), &json!("shipped")));
+    let ndjson = r#"{"order":"A","status":"placed","placed_at":"2026-01-05T00:00:00Z","lines":[{"line":1,"item":"x","quantity":1,"unit_price_minor":1}]}"#;
+    let outcome = run(&options, &[("o.ndjson", ndjson)]).unwrap();
+    assert_eq!(outcome.order("A")["status"], "completed", "in NDJSON too");
+    assert_eq!(outcome.order("A")["currency"], "EUR");
+}
+
+#[test]
+fn a_credit_note_takes_back_the_latest_lines_first_over_two_orders() {
+    let outcome = linked(&rows(&[
+        ("A", "m", "x", 3, 100, 0, "completed"),
+        ("B", "m", "x", 2, 100, 1, "completed"),
+        ("B", "m", "x", 1, 100, 1, "completed"),
+        ("Other", "n", "x", 9, 100, 1, "completed"),
+        ("C1", "m", "x", 4, 90, 2, "cancelled"),
+    ]));
+    assert_eq!(outcome.ids(), ["A", "B", "Other"], "a credit note is no order");
+    let at = "2026-01-05T00:02:00.000Z";
+    assert_eq!(
+        outcome.order("B")["refunds"],
+        json!([
+            {"refund": "C1", "at": at, "line": 1, "quantity": 2, "amount_minor": 180},
+            {"refund": "C1", "at": at, "line": 2, "quantity": 1, "amount_minor": 90},
+        ])
+    );
+    assert_eq!(outcome.order("A")["refunds"], json!([{"refund": "C1", "at": at, "line": 1, "quantity": 1, "amount_minor": 90}]));
+    assert_eq!(outcome.order("Other").get("refunds"), None, "somebody else's");
+    let notes = outcome.notes();
+    assert_eq!((notes.notes, notes.lines, notes.refunds, notes.orders), (1, 1, 3, 2));
+    assert_eq!((notes.units, notes.units_taken, notes.amount_minor, notes.leftover_units), (4, 4, 360, 0));
+}
+
+/// Earlier or at the same time, never later; the rows' order in the file does not matter.
+#[test]
+fn what_was_bought_later_is_not_taken_back() {
+    let outcome = linked(&rows(&[
+        ("C1", "m", "x", 2, 100, 1, "cancelled"),
+        ("C2", "m", "y", 1, 100, 1, "cancelled"),
+        ("A", "m", "x", 5, 100, 2, "completed"),
+        ("B", "m", "y", 5, 100, 1, "completed"),
+        ("C3", "", "y", 1, 100, 9, "cancelled"),
+    ]));
+    assert_eq!(outcome.order("A").get("refunds"), None);
+    assert_eq!(outcome.order("B")["refunds"][0]["refund"], "C2", "the same time is early enough");
+    let notes = outcome.notes();
+    assert_eq!((notes.leftover_notes, notes.leftover_lines, notes.leftover_units), (2, 2, 3), "C1 and the guest's C3");
+    assert_eq!(notes.leftover_first.iter().map(|origin| origin.line).collect::<Vec<_>>(), [2, 6]);
+    assert!(outcome.rejected.is_empty(), "leftovers are no rejects");
+}
+
+/// Credit notes go in (time, row) order, and units taken back once are gone.
+#[test]
+fn credit_notes_share_what_is_there_and_report_the_rest() {
+    let outcome = linked(&rows(&[
+        ("A", "m", "x", 3, 100, 0, "completed"),
+        ("Late", "m", "x", 3, 100, 9, "cancelled"),
+        ("Early", "m", "x", 2, 100, 5, "cancelled"),
+    ]));
+    let refunds = outcome.order("A")["refunds"].as_array().unwrap();
+    let taken: Vec<_> = refunds.iter().map(|r| (r["refund"].as_str().unwrap(), r["quantity"].as_i64().unwrap())).collect();
+    assert_eq!(taken, [("Early", 2), ("Late", 1)]);
+    assert_eq!((outcome.notes().leftover_lines, outcome.notes().leftover_units), (1, 2));
+}
+
+/// A note that names an item twice makes one entry a line: (refund, line) is an identity.
+#[test]
+fn two_lines_of_a_note_on_one_line_are_one_refund() {
+    let outcome = linked(&rows(&[
+        ("A", "m", "x", 5, 100, 0, "completed"),
+        ("C", "m", "x", 1, 100, 1, "cancelled"),
+        ("C", "m", "x", 2, 90, 1, "cancelled"),
+    ]));
+    let refunds = outcome.order("A")["refunds"].as_array().unwrap();
+    assert_eq!(refunds.len(), 1);
+    assert_eq!((&refunds[0]["quantity"], &refunds[0]["amount_minor"]), (&json!(3), &json!(280)));
+    assert_eq!((outcome.notes().refunds, outcome.notes().units_taken), (1, 3));
+}
+
+#[test]
+fn without_linking_a_cancelled_order_is_an_order() {
+    let text = rows(&[("C", "m", "x", 1, 100, 1, "cancelled")]);
+    assert_eq!(run(&orders(), &[("o.csv", &text)]).unwrap().order("C")["status"], "cancelled");
+}
+
+#[test]
+fn columns_are_mapped_and_missing_ones_named() {
+    let mut options = orders();
+    let text =
+        "Invoice,member,StockCode,quantity,unit_price_cents,timestamp_ms,status,country\nA,m,x,1,2,1767571200000,paid,NL\n";
+    let error = format!("{:#}", run(&options, &[("o.csv", text)]).err().unwrap());
+    assert!(error.contains("no column order or order_id") && error.contains("--map order=COLUMN"), "{error}");
+    options.map.insert("order_id".to_owned(), "Invoice".to_owned());
+    options.map.insert("item".to_owned(), "StockCode".to_owned());
+    let outcome = run(&options, &[("o.csv", text)]).unwrap();
+    assert_eq!(outcome.order("A")["lines"][0]["item"], "x");
+    assert_eq!(outcome.converted.unused_columns, ["country"]);
+    options.map.insert("prize".to_owned(), "country".to_owned());
+    let error = format!("{:#}", run(&options, &[("o.csv", text)]).err().unwrap());
+    assert!(error.contains("no field \"prize\""), "{error}");
+}
+
+#[test]
+fn catalog_rows_become_items() {
+    let options = ImportOptions { version: 7, ..ImportOptions::new(Topic::Catalog, "EUR") };
+    let text = "item,title,category,tags,price_cents,description\n\
+                10002,\"GLOBE, POLITICAL\",,a|b,85,\"two\nlines\"\n\
+                10003,,,,1,\n\
+                10004,FINE,home|kitchen,,,\n";
+    let outcome = run(&options, &[("catalog.csv", text)]).unwrap();
+    assert_eq!(
+        outcome.records,
+        [
+            json!({"item": "10002", "version": 7, "kind": "good", "title": "GLOBE, POLITICAL", "description": "two\nlines",
+                   "tags": ["a", "b"], "price_minor": 85}),
+            json!({"item": "10004", "version": 7, "kind": "good", "title": "FINE", "category": ["home", "kitchen"]}),
+        ]
+    );
+    assert_eq!(outcome.reasons(), [(4, "title: is required")], "a record begins at its first line");
+    assert!(outcome.rejected[0].payload.starts_with('{'), "kept as the record that it would have been");
+}
+
+#[test]
+fn interactions_are_put_into_time_order_and_broken_lines_named() {
+    let options = ImportOptions::new(Topic::Interactions, "EUR");
+    let text = "{\"member\":\"m\",\"kind\":\"view\",\"item\":\"late\",\"at\":\"2026-01-05T00:00:02Z\"}\n\n\
+                {\"member\":\"m\",\"kind\":\"stare\",\"item\":\"x\",\"at\":\"2026-01-05T00:00:01Z\"}\n\
+                {\"session\":\"s\",\"kind\":\"view\",\"item\":\"early\",\"at\":\"2026-01-05T00:00:01Z\"}\n\
+                not json";
+    let outcome = run(&options, &[("-", text)]).unwrap();
+    let items: Vec<&str> = outcome.records.iter().map(|record| record["item"].as_str().unwrap()).collect();
+    assert_eq!(items, ["early", "late"]);
+    assert_eq!(outcome.rejected.iter().map(|rejected| rejected.offset).collect::<Vec<_>>(), [3, 5]);
+    let mapped = ImportOptions {
+        format: Some(Format::Ndjson),
+        map: [("item".to_owned(), "sku".to_owned()), ("at".to_owned(), "ts".to_owned())].into(),
+        ..options
+    };
+    let outcome = run(&mapped, &[("x", r#"{"member":"m","kind":"view","sku":"a","ts":1767571200000}"#)]).unwrap();
+    assert_eq!((&outcome.records[0]["item"], &outcome.records[0]["at"]), (&json!("a"), &json!("2026-01-05T00:00:00.000Z")));
+}
+
+/// A line longer than any record is turned away without being held, and the next one is read.
+#[test]
+fn a_line_of_many_megabytes_is_turned_away() {
+    let options = ImportOptions::new(Topic::Interactions, "EUR");
+    let good = "{\"member\":\"m\",\"kind\":\"view\",\"item\":\"x\",\"at\":\"2026-01-05T00:00:02Z\"}";
+    let text = format!("{}\n{good}\n", "x".repeat(10 << 20));
+    let outcome = run(&options, &[("i.ndjson", &text)]).unwrap();
+    assert_eq!(outcome.records.len(), 1);
+    assert_eq!(outcome.rejected[0].offset, 1);
+    assert!(outcome.rejected[0].payload.len() <= 64 << 10);
+}
+
+/// All files of one command are one import: an order may be split over them, credit notes may stand in another.
+#[test]
+fn files_of_one_command_belong_together() {
+    let options = ImportOptions { link_cancellations: true, ..orders() };
+    let notes = rows(&[("C", "m", "x", 1, 100, 5, "cancelled")]);
+    let bought =
+        rows(&[("A", "m", "x", 1, 100, 1, "paid"), ("A", "m", "y", 0, 100, 1, "paid"), ("B", "m", "x", 1, 100, 1, "paid")]);
+    let outcome = run(&options, &[("notes.csv", &notes), ("bought.csv", &bought)]).unwrap();
+    assert_eq!(outcome.order("B")["refunds"][0]["refund"], "C");
+    assert_eq!(outcome.rejected.iter().map(|rejected| &*rejected.source).collect::<Vec<_>>(), ["import:bought.csv"; 2]);
+}
