@@ -173,7 +173,9 @@ impl Condemned {
         match record {
             Record::Interaction(interaction) => self.holds_owner(&interaction.owner),
             Record::Order(order) => order.member.as_ref().is_some_and(|member| self.members.contains(member.as_str())),
-            Record::Member(record) => !record.is_erased() && matches!(record, MemberRecord::Member(_)) && self.holds_owner(&record.key()),
+            Record::Member(record) => {
+                !record.is_erased() && matches!(record, MemberRecord::Member(_)) && self.holds_owner(&record.key())
+            }
             Record::Catalog(_) => false,
         }
     }

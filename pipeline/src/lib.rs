@@ -115,10 +115,8 @@ impl Pipeline {
         let mut threads = Vec::new();
 
         let context = Context { stop: Arc::clone(&stop), progress: Arc::clone(&progress) };
-        threads.push(sink::spawn(
-            sink::Sink::new(Arc::clone(&store), context.clone(), &frontier, config.sync_interval),
-            outgoing,
-        )?);
+        threads
+            .push(sink::spawn(sink::Sink::new(Arc::clone(&store), context.clone(), &frontier, config.sync_interval), outgoing)?);
         threads.push(worker::spawn(&config, Arc::clone(&store), context.clone(), incoming, outputs, stats)?);
         threads.push(source::spawn(
             source::Source {

@@ -49,8 +49,8 @@ pub(crate) struct Sink {
     sync_interval: Duration,
     /// Outputs of epochs that have not ended.
     open: BTreeMap<u64, Vec<Output>>,
-    /// Changes of ended epochs, not yet written: the newest row of each key.
-    pending: BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>,
+    /// Changes of ended epochs, not yet written, in the order of the epochs.
+    pending: Vec<Change>,
     end: Option<EpochEnd>,
 }
 
@@ -71,7 +71,7 @@ impl Sink {
             rewrite: frontier.unfinished,
             sync_interval,
             open: BTreeMap::new(),
-            pending: BTreeMap::new(),
+            pending: Vec::new(),
             end: None,
         }
     }
@@ -121,7 +121,7 @@ impl Sink {
                     }
                     for output in outputs {
                         output.changes.encode(&mut |table, key, row| {
-                            self.pending.insert((table, key.to_vec()), row.map(<[u8]>::to_vec));
+                            self.pending.push(Change { table, key: key.to_vec(), row: row.map(<[u8]>::to_vec) });
                         });
                     }
                 }
@@ -147,10 +147,7 @@ impl Sink {
             self.rewrite = false;
         }
         let epoch = self.base + end.epoch;
-        let changes: Vec<Change> = std::mem::take(&mut self.pending)
-            .into_iter()
-            .map(|((table, key), row)| Change { table, key, row })
-            .collect();
+        let changes = newest(std::mem::take(&mut self.pending));
         let rows = changes.len() as u64;
         let unit = EpochChanges { epoch, position: end.position, changes };
         let began = Instant::now();
@@ -167,6 +164,20 @@ impl Sink {
         progress.wrote(end.epoch);
         Ok(())
     }
+}
+
+/// The newest row of each key, sorted: the store takes sorted rows faster.
+fn newest(mut changes: Vec<Change>) -> Vec<Change> {
+    // Stable: of one key, the rows stay in the order of their epochs, and the last stands.
+    changes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+    changes.dedup_by(|later, kept| {
+        let same = (later.table, &later.key) == (kept.table, &kept.key);
+        if same {
+            kept.row = later.row.take();
+        }
+        same
+    });
+    changes
 }
 
 /// Repeats a call while the store does not answer or has no room: writes are absolute values, so repeating is safe.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{SendTimeoutError, Sender};
 use kindred_dataflow::update::Update;
 use kindred_log::{EventLog, EventReader, LogError, LogRecord, Rejected};
-use kindred_model::records::{Record, Rules};
 use kindred_model::Position;
+use kindred_model::records::{Record, Rules};
 use tracing::{debug, warn};
 
 use crate::{Context, PipelineError, block_on_runtime};
