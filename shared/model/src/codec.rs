@@ -95,7 +95,11 @@ pub fn take_varint(bytes: &mut &[u8]) -> Result<u64, Corrupt> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let [byte] = take::<1>(bytes)?;
-        value |= u64::from(byte & 0x7f) << shift;
+        let seven = u64::from(byte & 0x7f);
+        if seven << shift >> shift != seven {
+            break;
+        }
+        value |= seven << shift;
         if byte & 0x80 == 0 {
             return Ok(value);
         }
@@ -115,6 +119,20 @@ pub fn put_signed(out: &mut Vec<u8>, value: i64) {
 pub fn take_signed(bytes: &mut &[u8]) -> Result<i64, Corrupt> {
     let value = take_varint(bytes)?;
     Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+}
+
+/// Reads a time.
+///
+/// # Errors
+/// [`Corrupt`] when it has no day.
+pub fn take_time(bytes: &mut &[u8]) -> Result<EventTime, Corrupt> {
+    let ms = take_signed(bytes)?;
+    let has_day = i32::try_from(ms.div_euclid(86_400_000)).is_ok();
+    if has_day { Ok(EventTime(ms)) } else { Err(Corrupt("a time out of range")) }
+}
+
+fn whole<T>(rest: &[u8], value: T) -> Result<T, Corrupt> {
+    if rest.is_empty() { Ok(value) } else { Err(Corrupt("a row with bytes left over")) }
 }
 
 macro_rules! text_key {
@@ -248,7 +266,8 @@ impl RowCodec for EventTime {
         put_signed(out, self.0);
     }
     fn decode(mut bytes: &[u8]) -> Result<Self, Corrupt> {
-        take_signed(&mut bytes).map(Self)
+        let time = take_time(&mut bytes)?;
+        whole(bytes, time)
     }
 }
 
@@ -257,6 +276,7 @@ impl RowCodec for u64 {
         put_varint(out, *self);
     }
     fn decode(mut bytes: &[u8]) -> Result<Self, Corrupt> {
-        take_varint(&mut bytes)
+        let value = take_varint(&mut bytes)?;
+        whole(bytes, value)
     }
 }

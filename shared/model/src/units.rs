@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::calendar;
 use crate::records::Invalid;
 
 /// When something happened in the shop, in milliseconds since 1970-01-01 UTC.
@@ -21,15 +22,19 @@ impl EventTime {
     /// The first time that is not accepted any more, 2100-01-01.
     pub const END: Self = Self(4_102_444_800_000);
 
-    /// Reads RFC 3339 with an offset, to the millisecond (finer digits are cut) and within [`Self::MIN`] and [`Self::END`].
+    /// Reads RFC 3339 with an offset (`T` between date and time, at most 9 decimals), to the millisecond: finer digits are cut, a
+    /// leap second is the second before it. Must lie within [`Self::MIN`] and [`Self::END`].
     ///
     /// # Errors
     /// [`Invalid`] naming `field`.
     pub fn parse(field: &str, text: &str) -> Result<Self, Invalid> {
-        let time: jiff::Timestamp = text.parse().map_err(|_| {
-            Invalid::new(field, format!("{text:?} is not a time as RFC 3339 with an offset, like 2026-01-05T10:11:12.123Z"))
-        })?;
-        Self::from_ms(field, time.as_nanosecond().div_euclid(1_000_000))
+        match calendar::parse_time(text) {
+            Some(ms) => Self::from_ms(field, ms),
+            None => {
+                let example = "2026-01-05T10:11:12.123Z";
+                Err(Invalid::new(field, format!("{text:?} is not a time as RFC 3339 with an offset, like {example}")))
+            }
+        }
     }
 
     /// Takes milliseconds since 1970 and checks the accepted range.
@@ -44,16 +49,16 @@ impl EventTime {
         Ok(Self(i64::try_from(ms).expect("within the accepted years")))
     }
 
-    /// The UTC day it falls on.
+    /// The UTC day it falls on. NB: a day of the accepted years fits; times beyond some 5 million years have no day of their own.
     pub fn day(self) -> Day {
-        Day(i32::try_from(self.0.div_euclid(MS_A_DAY)).expect("a day of the accepted years fits"))
+        let days = self.0.div_euclid(MS_A_DAY);
+        Day(i32::try_from(days).unwrap_or(if days < 0 { i32::MIN } else { i32::MAX }))
     }
 }
 
 impl fmt::Display for EventTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = jiff::Timestamp::from_millisecond(self.0).map_err(|_| fmt::Error)?;
-        write!(f, "{time:.3}")
+        calendar::write_time(self.0, f)
     }
 }
 
@@ -77,8 +82,7 @@ impl Day {
 
 impl fmt::Display for Day {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = jiff::Timestamp::from_second(i64::from(self.0) * 86_400).map_err(|_| fmt::Error)?;
-        write!(f, "{}", jiff::tz::Offset::UTC.to_datetime(time).date())
+        calendar::write_date(i64::from(self.0), f)
     }
 }
 
@@ -86,10 +90,9 @@ impl FromStr for Day {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let wrong = || Invalid::new("day", format!("{text:?} is not a day like 2026-01-05"));
-        let date: jiff::civil::Date = text.parse().map_err(|_| wrong())?;
-        let midnight = jiff::tz::Offset::UTC.to_timestamp(date.at(0, 0, 0, 0)).map_err(|_| wrong())?;
-        Ok(Self(i32::try_from(midnight.as_second().div_euclid(86_400)).map_err(|_| wrong())?))
+        let days = calendar::parse_date(text.as_bytes());
+        let days = days.ok_or_else(|| Invalid::new("day", format!("{text:?} is not a day like 2026-01-05")))?;
+        Ok(Self(i32::try_from(days).expect("the days of four-digit years fit")))
     }
 }
 
@@ -219,7 +222,7 @@ impl Position {
     /// Takes in that `offset` of a partition has been read; never steps back.
     pub fn passed(&mut self, topic: Topic, partition: u32, offset: u64) {
         let next = self.next.entry((topic, partition)).or_insert(0);
-        *next = (*next).max(offset + 1);
+        *next = (*next).max(offset.saturating_add(1));
     }
 
     /// The least position that reaches both.
@@ -242,7 +245,8 @@ impl Position {
 
     /// How many records lie between `self` and a later position.
     pub fn lag_behind(&self, end: &Self) -> u64 {
-        end.partitions().map(|(t, p, offset)| offset.saturating_sub(self.next_offset(t, p))).sum()
+        // A position may come from a caller, with any numbers in it.
+        end.partitions().fold(0, |lag: u64, (t, p, offset)| lag.saturating_add(offset.saturating_sub(self.next_offset(t, p))))
     }
 }
 
@@ -273,11 +277,10 @@ impl FromStr for Position {
             let topic = Topic::ALL.iter().find(|t| part.starts_with(&t.name()[..1])).ok_or_else(wrong)?;
             let (partition, offset) = part[1..].split_once('.').ok_or_else(wrong)?;
             let key = (*topic, partition.parse().map_err(|_| wrong())?);
-            if position.next.insert(key, offset.parse().map_err(|_| wrong())?).is_some() {
-                return Err(wrong());
-            }
+            position.next.insert(key, offset.parse().map_err(|_| wrong())?);
         }
-        Ok(position)
+        // One place, one token: what is not written as we write it (a sign, a nought in front, another order) is not ours.
+        if position.to_string() == text { Ok(position) } else { Err(wrong()) }
     }
 }
 

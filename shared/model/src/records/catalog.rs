@@ -1,11 +1,9 @@
 //! `catalog`: what is sold. Natural key: item. Merge: greatest (version, canonical bytes). It decorates and filters what is
 //! served; no view depends on it.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, bounded, from_json, required, text, word};
+use super::{Invalid, Text, bounded, from_json, required, text, word};
 use crate::ids::{ItemId, check_id};
 use crate::records::order::PRICE_MINOR_MAX;
 use crate::units::EventTime;
@@ -108,32 +106,32 @@ pub struct CatalogRecord {
 #[derive(Deserialize)]
 struct Raw<'a> {
     #[serde(borrow)]
-    item: Option<Cow<'a, str>>,
+    item: Option<Text<'a>>,
     version: Option<u64>,
     #[serde(borrow)]
-    kind: Option<Cow<'a, str>>,
+    kind: Option<Text<'a>>,
     #[serde(borrow)]
-    title: Option<Cow<'a, str>>,
+    title: Option<Text<'a>>,
     #[serde(borrow)]
-    description: Option<Cow<'a, str>>,
+    description: Option<Text<'a>>,
     #[serde(borrow)]
-    category: Option<Vec<Cow<'a, str>>>,
+    category: Option<Vec<Text<'a>>>,
     #[serde(borrow)]
-    tags: Option<Vec<Cow<'a, str>>>,
+    tags: Option<Vec<Text<'a>>>,
     price_minor: Option<i64>,
     #[serde(borrow)]
-    url: Option<Cow<'a, str>>,
+    url: Option<Text<'a>>,
     #[serde(borrow)]
-    image: Option<Cow<'a, str>>,
+    image: Option<Text<'a>>,
     available: Option<bool>,
     #[serde(borrow)]
-    visibility: Option<Cow<'a, str>>,
+    visibility: Option<Text<'a>>,
     #[serde(borrow)]
-    listed_at: Option<Cow<'a, str>>,
+    listed_at: Option<Text<'a>>,
     deleted: Option<bool>,
 }
 
-fn labels(field: &str, values: Option<Vec<Cow<'_, str>>>, max: usize) -> Result<Vec<Box<str>>, Invalid> {
+fn labels(field: &str, values: Option<Vec<Text<'_>>>, max: usize) -> Result<Vec<Box<str>>, Invalid> {
     let values = values.unwrap_or_default();
     if values.len() > max {
         return Err(Invalid::new(field, format!("has {} entries; at most {max} are accepted", values.len())));
@@ -142,7 +140,7 @@ fn labels(field: &str, values: Option<Vec<Cow<'_, str>>>, max: usize) -> Result<
 }
 
 /// A link that a page may show: http, https or a path of the shop's own; never a script.
-fn link(field: &str, value: Option<Cow<'_, str>>) -> Result<Option<Box<str>>, Invalid> {
+fn link(field: &str, value: Option<Text<'_>>) -> Result<Option<Box<str>>, Invalid> {
     let Some(value) = text(field, value, URL_BYTES_MAX)? else { return Ok(None) };
     let own_path = value.starts_with('/') && !value.starts_with("//");
     if own_path || value.starts_with("https://") || value.starts_with("http://") {

@@ -1,12 +1,10 @@
 //! `interactions`: what an owner did with an item. Natural key (owner, item or normalised query, kind, UTC day of `at`); of a
 //! retract (owner, item or normalised query, kind). Merge: greatest (`at`, payload bytes).
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
 
-use super::{Invalid, bounded, from_json, required, text, word};
+use super::{Invalid, Text, bounded, from_json, required, text, word};
 use crate::ids::{ID_BYTES_MAX, ItemId, MemberId, Owner, SessionId, check_id};
 use crate::units::{Day, EventTime, Kind};
 
@@ -103,23 +101,23 @@ pub struct Interaction {
 #[derive(Deserialize)]
 struct Raw<'a> {
     #[serde(borrow)]
-    member: Option<Cow<'a, str>>,
+    member: Option<Text<'a>>,
     #[serde(borrow)]
-    session: Option<Cow<'a, str>>,
+    session: Option<Text<'a>>,
     #[serde(borrow)]
-    kind: Option<Cow<'a, str>>,
+    kind: Option<Text<'a>>,
     #[serde(borrow)]
-    item: Option<Cow<'a, str>>,
+    item: Option<Text<'a>>,
     #[serde(borrow)]
-    query: Option<Cow<'a, str>>,
+    query: Option<Text<'a>>,
     #[serde(borrow)]
-    at: Option<Cow<'a, str>>,
+    at: Option<Text<'a>>,
     rating: Option<f64>,
     #[serde(borrow)]
-    reco_id: Option<Cow<'a, str>>,
+    reco_id: Option<Text<'a>>,
     rank: Option<i64>,
     #[serde(borrow)]
-    generation: Option<Cow<'a, str>>,
+    generation: Option<Text<'a>>,
     retract: Option<bool>,
 }
 
@@ -186,7 +184,8 @@ impl Interaction {
             if !(0.0..=RATING_MAX).contains(&rating) {
                 return Err(Invalid::new("rating", format!("is {rating}; from 0 to {RATING_MAX} is accepted")));
             }
-            payload.rating = Some(rating);
+            // Minus nought is nought: one number, one canonical form.
+            payload.rating = Some(rating + 0.0);
         }
         if let Some(reco_id) = raw.reco_id {
             check_id("reco_id", &reco_id)?;
@@ -239,13 +238,13 @@ impl Interaction {
 
 /// A query as its identity: NFKC, lower case, white space folded to one blank, at most [`ID_BYTES_MAX`] bytes of it.
 pub fn normalise_query(query: &str) -> Box<str> {
-    let folded: String = query.nfkc().flat_map(char::to_lowercase).collect();
+    let folded: String = query.nfkc().flat_map(char::to_lowercase).filter(|c| c.is_whitespace() || !c.is_control()).collect();
     let mut normalised = folded.split_whitespace().collect::<Vec<_>>().join(" ");
-    normalised.retain(|c| !c.is_control());
     let mut end = normalised.len().min(ID_BYTES_MAX);
     while !normalised.is_char_boundary(end) {
         end -= 1;
     }
     normalised.truncate(end);
+    normalised.truncate(normalised.trim_end().len());
     normalised.into_boxed_str()
 }

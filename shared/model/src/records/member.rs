@@ -1,11 +1,9 @@
 //! `members`: the state of a member, or the member that a session became. Natural key: member or session. Merge: greatest
 //! (is `erased`, version, canonical bytes).
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, from_json, required, word};
+use super::{Invalid, Text, from_json, required, word};
 use crate::ids::{MemberId, Owner, SessionId};
 use crate::units::{EventTime, Tier};
 
@@ -85,22 +83,22 @@ pub enum MemberRecord {
 #[derive(Deserialize)]
 struct Raw<'a> {
     #[serde(borrow)]
-    member: Option<Cow<'a, str>>,
+    member: Option<Text<'a>>,
     #[serde(borrow)]
-    session: Option<Cow<'a, str>>,
+    session: Option<Text<'a>>,
     version: Option<u64>,
     #[serde(borrow)]
-    state: Option<Cow<'a, str>>,
+    state: Option<Text<'a>>,
     #[serde(borrow)]
-    tier: Option<Cow<'a, str>>,
+    tier: Option<Text<'a>>,
     #[serde(borrow)]
-    invited_by: Option<Cow<'a, str>>,
+    invited_by: Option<Text<'a>>,
     #[serde(borrow)]
-    registered_at: Option<Cow<'a, str>>,
+    registered_at: Option<Text<'a>>,
     #[serde(borrow)]
-    activated_at: Option<Cow<'a, str>>,
+    activated_at: Option<Text<'a>>,
     #[serde(borrow)]
-    merged_into: Option<Cow<'a, str>>,
+    merged_into: Option<Text<'a>>,
 }
 
 impl MemberRecord {
@@ -111,7 +109,7 @@ impl MemberRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, Invalid> {
         let raw: Raw = from_json(bytes)?;
         let version = required("version", raw.version)?;
-        let time = |field: &str, value: Option<Cow<'_, str>>| value.map(|text| EventTime::parse(field, &text)).transpose();
+        let time = |field: &str, value: Option<Text<'_>>| value.map(|text| EventTime::parse(field, &text)).transpose();
         match (raw.member, raw.session) {
             (Some(member), None) => {
                 if raw.merged_into.is_some() {

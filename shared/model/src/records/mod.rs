@@ -9,17 +9,17 @@
 
 mod catalog;
 mod interaction;
+mod json;
 mod member;
 mod order;
 
-use std::borrow::Cow;
 use std::fmt;
 
 pub use catalog::{CatalogRecord, ItemKind, Visibility};
 pub use interaction::{Interaction, InteractionKey, Payload, Subject, normalise_query};
+pub(crate) use json::{Object, Text, from_json};
 pub use member::{MemberKey, MemberRecord, MemberState, Membership};
 pub use order::{Line, OrderRecord, OrderStatus, Refund};
-use serde::Deserialize;
 
 use crate::units::Topic;
 
@@ -131,33 +131,6 @@ impl Record {
     }
 }
 
-/// Reads one JSON object into its raw form; the error names the field.
-pub(crate) fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Invalid> {
-    if bytes.len() > RECORD_BYTES_MAX {
-        return Err(Invalid::new("", format!("the record has {} bytes; at most {RECORD_BYTES_MAX} are accepted", bytes.len())));
-    }
-    serde_json::from_slice(bytes).map_err(|first| {
-        // Only a record that failed is read a second time, to learn the path.
-        let mut reader = serde_json::Deserializer::from_slice(bytes);
-        match serde_path_to_error::deserialize::<_, T>(&mut reader) {
-            Err(error) => {
-                let path = error.path().to_string();
-                let field = if path == "." || path == "?" { String::new() } else { path };
-                Invalid::new(field, reason(error.inner()))
-            }
-            Ok(_) => Invalid::new("", reason(&first)),
-        }
-    })
-}
-
-fn reason(error: &serde_json::Error) -> String {
-    match error.classify() {
-        serde_json::error::Category::Data => error.to_string().split(" at line ").next().unwrap_or_default().to_owned(),
-        serde_json::error::Category::Eof => "the record is not whole JSON: it ends too early".to_owned(),
-        _ => format!("the record is not JSON: {error}"),
-    }
-}
-
 /// A required field, or the error that names it.
 pub(crate) fn required<T>(field: &str, value: Option<T>) -> Result<T, Invalid> {
     value.ok_or_else(|| Invalid::new(field, "is required"))
@@ -173,7 +146,7 @@ pub(crate) fn bounded(field: &str, value: i64, min: i64, max: i64) -> Result<i64
 }
 
 /// A text of at most `max` bytes without control characters (line breaks are allowed).
-pub(crate) fn text(field: &str, value: Option<Cow<'_, str>>, max: usize) -> Result<Option<Box<str>>, Invalid> {
+pub(crate) fn text(field: &str, value: Option<Text<'_>>, max: usize) -> Result<Option<Box<str>>, Invalid> {
     let Some(value) = value else { return Ok(None) };
     if value.len() > max {
         return Err(Invalid::new(field, format!("is {} bytes long; at most {max} are accepted", value.len())));

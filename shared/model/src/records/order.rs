@@ -1,11 +1,10 @@
 //! `orders`: the state of one order as of a version. Natural key: order. Merge: greatest (`erased`, version, canonical bytes).
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Rules, bounded, from_json, required, word};
+use super::{Invalid, Object, Rules, Text, bounded, from_json, required, word};
 use crate::ids::{ItemId, MemberId, OrderId, check_id};
 use crate::units::{EventTime, Tier};
 
@@ -146,30 +145,30 @@ pub struct OrderRecord {
 #[derive(Deserialize)]
 struct Raw<'a> {
     #[serde(borrow)]
-    order: Option<Cow<'a, str>>,
+    order: Option<Text<'a>>,
     version: Option<u64>,
     #[serde(borrow)]
-    status: Option<Cow<'a, str>>,
+    status: Option<Text<'a>>,
     #[serde(borrow)]
-    member: Option<Cow<'a, str>>,
+    member: Option<Text<'a>>,
     #[serde(borrow)]
-    tier: Option<Cow<'a, str>>,
+    tier: Option<Text<'a>>,
     #[serde(borrow)]
-    promotion: Option<Cow<'a, str>>,
+    promotion: Option<Text<'a>>,
     #[serde(borrow)]
-    placed_at: Option<Cow<'a, str>>,
+    placed_at: Option<Text<'a>>,
     #[serde(borrow)]
-    paid_at: Option<Cow<'a, str>>,
+    paid_at: Option<Text<'a>>,
     #[serde(borrow)]
-    completed_at: Option<Cow<'a, str>>,
+    completed_at: Option<Text<'a>>,
     #[serde(borrow)]
-    cancelled_at: Option<Cow<'a, str>>,
+    cancelled_at: Option<Text<'a>>,
     #[serde(borrow)]
-    currency: Option<Cow<'a, str>>,
+    currency: Option<Text<'a>>,
     #[serde(borrow)]
-    lines: Option<Vec<RawLine<'a>>>,
+    lines: Option<Vec<Object<RawLine<'a>>>>,
     #[serde(borrow)]
-    refunds: Option<Vec<RawRefund<'a>>>,
+    refunds: Option<Vec<Object<RawRefund<'a>>>>,
     erased: Option<bool>,
 }
 
@@ -177,20 +176,20 @@ struct Raw<'a> {
 struct RawLine<'a> {
     line: Option<i64>,
     #[serde(borrow)]
-    item: Option<Cow<'a, str>>,
+    item: Option<Text<'a>>,
     quantity: Option<i64>,
     unit_price_minor: Option<i64>,
     discount_minor: Option<i64>,
     #[serde(borrow)]
-    coupon: Option<Cow<'a, str>>,
+    coupon: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
 struct RawRefund<'a> {
     #[serde(borrow)]
-    refund: Option<Cow<'a, str>>,
+    refund: Option<Text<'a>>,
     #[serde(borrow)]
-    at: Option<Cow<'a, str>>,
+    at: Option<Text<'a>>,
     line: Option<i64>,
     quantity: Option<i64>,
     amount_minor: Option<i64>,
@@ -200,11 +199,11 @@ fn line_number(value: Option<i64>) -> Result<u32, Invalid> {
     Ok(u32::try_from(bounded("line", required("line", value)?, 1, i64::from(u32::MAX))?).expect("bounded"))
 }
 
-fn identity(field: &str, value: Option<Cow<'_, str>>) -> Result<Option<Box<str>>, Invalid> {
+fn identity(field: &str, value: Option<Text<'_>>) -> Result<Option<Box<str>>, Invalid> {
     value.map(|text| check_id(field, &text).map(|()| text.into())).transpose()
 }
 
-fn time(field: &str, value: Option<Cow<'_, str>>) -> Result<Option<EventTime>, Invalid> {
+fn time(field: &str, value: Option<Text<'_>>) -> Result<Option<EventTime>, Invalid> {
     value.map(|text| EventTime::parse(field, &text)).transpose()
 }
 
@@ -260,14 +259,14 @@ impl OrderRecord {
             .ok_or_else(|| Invalid::new("lines", "is required"))?
             .into_iter()
             .enumerate()
-            .map(|(n, line)| line.check().map_err(|error| error.within(format!("lines[{n}]"))))
+            .map(|(n, Object(line))| line.check().map_err(|error| error.within(format!("lines[{n}]"))))
             .collect::<Result<Vec<_>, _>>()?;
         let refunds = raw
             .refunds
             .unwrap_or_default()
             .into_iter()
             .enumerate()
-            .map(|(n, refund)| refund.check().map_err(|error| error.within(format!("refunds[{n}]"))))
+            .map(|(n, Object(refund))| refund.check().map_err(|error| error.within(format!("refunds[{n}]"))))
             .collect::<Result<Vec<_>, _>>()?;
         let record = Self {
             order: OrderId::parse(&required("order", raw.order)?)?,

@@ -2,7 +2,7 @@
 //! same unit, and what a restart and `verify` derive everything else from.
 
 use super::Table;
-use crate::codec::{Corrupt, RowCodec, put_signed, take_signed};
+use crate::codec::{Corrupt, RowCodec, put_signed, take_time};
 use crate::ids::{ItemId, OrderId, Owner};
 use crate::records::{InteractionKey, MemberKey};
 use crate::units::EventTime;
@@ -25,7 +25,7 @@ impl RowCodec for StoredInteraction {
         out.extend_from_slice(&self.payload);
     }
     fn decode(mut bytes: &[u8]) -> Result<Self, Corrupt> {
-        let at = EventTime(take_signed(&mut bytes)?);
+        let at = take_time(&mut bytes)?;
         Ok(Self { at, payload: bytes.into() })
     }
 }

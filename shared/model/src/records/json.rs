@@ -1,0 +1,104 @@
+//! From bytes to the raw form of a record, whose fields are all optional: what is missing or wrong is then said with its name.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+
+use super::{Invalid, RECORD_BYTES_MAX};
+
+/// Reads one JSON object into its raw form; the error names the field.
+pub(crate) fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Invalid> {
+    if bytes.len() > RECORD_BYTES_MAX {
+        return Err(Invalid::new("", format!("the record has {} bytes; at most {RECORD_BYTES_MAX} are accepted", bytes.len())));
+    }
+    // Of a whole record, because a parser looks only at the fields it wants: JSON is UTF-8 in all of them.
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        Invalid::new("", format!("the record is not UTF-8: byte {} begins no character", error.valid_up_to()))
+    })?;
+    let read: Result<Object<T>, _> = serde_json::from_str(text);
+    read.map(|Object(raw)| raw).map_err(|first| {
+        // Only a record that failed is read a second time, to learn the path.
+        let mut reader = serde_json::Deserializer::from_str(text);
+        match serde_path_to_error::deserialize::<_, Object<T>>(&mut reader) {
+            Err(error) => {
+                let path = error.path().to_string();
+                let field = if path == "." || path == "?" { String::new() } else { path };
+                Invalid::new(field, reason(error.inner()))
+            }
+            Ok(_) => Invalid::new("", reason(&first)),
+        }
+    })
+}
+
+fn reason(error: &serde_json::Error) -> String {
+    match error.classify() {
+        serde_json::error::Category::Data => error.to_string().split(" at line ").next().unwrap_or_default().to_owned(),
+        serde_json::error::Category::Eof => "the record is not whole JSON: it ends too early".to_owned(),
+        _ => format!("the record is not JSON: {error}"),
+    }
+}
+
+/// A JSON object as a `T`. By itself serde reads a struct from an array too, by position; a record is an object.
+pub(crate) struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMap<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(OfMap(PhantomData))
+    }
+}
+
+/// A text that borrows from the record where it has no escapes. (An optional `Cow` never does: serde copies it.)
+pub(crate) struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfText;
+
+        impl<'de> Visitor<'de> for OfText {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(OfText)
+    }
+}
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Text<'_>> for Box<str> {
+    fn from(text: Text<'_>) -> Self {
+        text.0.into()
+    }
+}
