@@ -1,0 +1,490 @@
+//! The command line: what can be said, and what `--help` says about it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::TypedValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kindred_model::records::OrderStatus;
+use kindred_model::{Day, Topic};
+
+use crate::import::Format;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, and nothing was found wrong
+  1  done, and something was found: rows that `verify` finds different, rows that `import` or `rejected retry` turn away
+  2  the command line or the settings cannot be used
+  3  it could not be done
+  4  the data directory is in use by another process; the message says where to ask instead
+
+Settings come from kindred.toml, KINDRED_… variables and --set; see `kindred config`.";
+
+/// Live recommendations and loyalty from a shop's event log.
+#[derive(Parser, Debug)]
+#[command(
+    name = "kindred",
+    version,
+    about = "Live recommendations and loyalty from a shop's event log",
+    long_about = "Kindred turns a shop's event log into live recommendations and loyalty points: lists of items bought together by the \
+                  same people, what is popular, what a member has earned. What it serves is a function of the set of events, the \
+                  settings and the day, and of nothing else; a refund or a forgotten member is taken back exactly.\n\n\
+                  Without a command it runs the demo: a simulated shop, and a page at http://127.0.0.1:8080/ to watch it.",
+    after_long_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Settings, for every command.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// The command; the demo when there is none.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Where settings come from besides the environment.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SettingsArgs {
+    /// The settings file; without it KINDRED_CONFIG, or kindred.toml in the working directory
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
+    pub config: Option<PathBuf>,
+    /// One setting over all others, as in views.also_bought.window=100; may be repeated
+    #[arg(long = "set", global = true, value_name = "NAME=VALUE", help_heading = "Settings")]
+    pub set: Vec<String>,
+}
+
+/// What can be done.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a simulated shop and a page to watch it (the default)
+    #[command(
+        long_about = "Runs everything in one process on a simulated shop: some hundred products, shoppers with tastes who look, buy and \
+                      sometimes send back, and a page where you watch their lists move as events arrive, and take part.\n\n\
+                      Examples:\n  kindred\n  kindred demo --listen 127.0.0.1:9000 --data /tmp/demo"
+    )]
+    Demo(DemoArgs),
+    /// Run the pipeline and the API on a data directory
+    #[command(
+        long_about = "Runs the pipeline and the API on a data directory until SIGTERM or SIGINT, which drain and end it cleanly. The \
+                      directory is created if it is not there; the settings that results depend on are then pinned in it, and a \
+                      service key is made and written to DIR/service.key.\n\n\
+                      Examples:\n  kindred serve --data shop\n  kindred serve --data shop --listen 127.0.0.1:9000 --set \
+                      pipeline.workers=2\n  kindred serve --data shop --from beginning"
+    )]
+    Serve(ServeArgs),
+    /// Import files of a shop's records
+    #[command(
+        long_about = "Imports files into the log, in time order, and returns once the views are durable. Into a data directory, or with \
+                      --url into a running server. Files may be plain, gzip or zstd; - is standard input. Killed at any moment, the \
+                      same command goes on where it was.\n\n\
+                      CSV files start with a header. Interactions, catalog and members: a column is the record's field of that name \
+                      (tags and category as a|b; times in RFC 3339 with an offset or in milliseconds since 1970; timestamp_ms is `at`, \
+                      price_cents is `price_minor`; an item without a kind is a good). Orders: a row is an order line \
+                      (order_id, member, item, quantity, unit_price_cents, timestamp_ms, status, and if there tier, currency, \
+                      promotion, discount_minor, coupon, paid_at, completed_at, cancelled_at, version). The rows of an order may be \
+                      apart: its time is the earliest, a line's number that of its row within the order. An order is taken as a whole \
+                      or not at all. An empty member is a guest.\n\n\
+                      What cannot be accepted is told by reason with line numbers, and kept: see `kindred rejected`. Exit code 1 says \
+                      that there was some; credit notes with nothing to take back and versions in conflict are told, and are none.\n\n\
+                      Examples:\n  kindred import orders orders.csv.zst --map-status placed=completed --link-cancellations --data shop\n  \
+                      kindred import catalog products.csv --map item=sku --map title=name --data shop\n  \
+                      zcat clicks.ndjson.gz | kindred import interactions - --data shop\n  \
+                      kindred import members members.ndjson --url http://127.0.0.1:8080 --key \"$(cat shop/service.key)\""
+    )]
+    Import(ImportArgs),
+    /// Write the rows of a view to standard output
+    #[command(
+        long_about = "Writes the rows of a view to standard output, sorted, and nothing else, so that two exports compare with diff. CSV \
+                      has a header; ids are raw, times like 2026-01-05T10:11:12.123Z, days like 2026-01-05. `kindred views` lists the \
+                      views and their columns.\n\n\
+                      Examples:\n  kindred export also_bought --data shop > lists.csv\n  kindred export points --as-of 2026-01-31 --data \
+                      shop\n  kindred export popularity --format ndjson --url http://127.0.0.1:8080 --key \"$(cat shop/service.key)\""
+    )]
+    Export(ExportArgs),
+    /// Recompute every view by brute force and compare
+    #[command(
+        long_about = "Recomputes every view from the merged inputs by brute force, the way a batch job would, and compares all rows byte \
+                      by byte. Names the first differences and ends with exit code 1 if there is one. --repair writes the right rows, \
+                      deletes the wrong ones, and verifies again.\n\n\
+                      Examples:\n  kindred verify --data shop\n  kindred verify --data shop --repair\n  kindred verify --url \
+                      http://127.0.0.1:8080 --key \"$(cat shop/service.key)\""
+    )]
+    Verify(VerifyArgs),
+    /// Forget a member: take the person out of every view
+    #[command(
+        long_about = "Erases a member: the person is in no list, profile or tally any more as soon as the command returns, and the raw \
+                      records leave the log within erasure.raw_days. What stays is without the person: the orders in sales totals, and \
+                      the points of who invited them.\n\n\
+                      Example:\n  kindred forget 17850 --data shop"
+    )]
+    Forget(ForgetArgs),
+    /// Look at records that could not be accepted, and retry them
+    #[command(subcommand)]
+    Rejected(RejectedCommand),
+    /// Show topics, positions, lag, rows a view, memory and disk
+    #[command(
+        long_about = "Shows what lies in the log, how far the views are, what is waiting, and what it costs in rows, memory and disk. Of a \
+                      running server with --url; of a directory that nobody uses with --data.\n\n\
+                      Examples:\n  kindred status --data shop\n  kindred status --url http://127.0.0.1:8080 --key \"$(cat \
+                      shop/service.key)\" --json"
+    )]
+    Status(StatusArgs),
+    /// Make, list and revoke keys of the API
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Show the settings: those that would be used, the documented file, or all names
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// List the views: what a row means, the columns of the export, the route
+    Views(ViewsArgs),
+}
+
+/// Where the data is: a directory of this machine, or a running server.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TargetArgs {
+    /// The data directory; without it the setting data.dir (data)
+    #[arg(long, value_name = "DIR", help_heading = "Where the data is")]
+    pub data: Option<PathBuf>,
+    /// A running server to ask instead [env: KINDRED_URL, unless --data is given]
+    #[arg(long, value_name = "URL", help_heading = "Where the data is")]
+    pub url: Option<String>,
+    /// Its service key [env: KINDRED_KEY; with --data, the one in DIR/service.key]
+    #[arg(long, value_name = "KEY", help_heading = "Where the data is")]
+    pub key: Option<String>,
+}
+
+/// `kindred demo`
+#[derive(Args, Clone, Debug, Default)]
+pub struct DemoArgs {
+    /// The data directory; without it the setting data.dir if it was set, else kindred-demo
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where the page and the API listen; without it the setting api.listen (127.0.0.1:8080)
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// From where a start reads the log.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum From {
+    /// Empty the store and rebuild it from the log alone.
+    Beginning,
+}
+
+/// `kindred serve`
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeArgs {
+    /// The data directory; without it the setting data.dir (data)
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where the API listens; without it the setting api.listen (127.0.0.1:8080)
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// `beginning` empties the store and rebuilds it from the log alone
+    #[arg(long, value_name = "WHERE")]
+    pub from: Option<From>,
+}
+
+/// `kindred import`
+#[derive(Args, Clone, Debug)]
+pub struct ImportArgs {
+    /// What the files hold
+    #[arg(value_name = "TOPIC", value_parser = clap::builder::PossibleValuesParser::new(["interactions", "orders", "catalog", "members"])
+        .map(|topic| topic.parse::<Topic>().expect("a topic's name")))]
+    pub topic: Topic,
+    /// The files, together one import; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// How the records stand in the files; without it by the name, then by the first byte
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// A field that stands under another name, as in item=StockCode; may be repeated
+    #[arg(long, value_name = "FIELD=COLUMN", value_parser = pair)]
+    pub map: Vec<(String, String)>,
+    /// Orders: a word of the files that means a status, as in placed=completed; may be repeated
+    #[arg(long, value_name = "WORD=STATUS", value_parser = status_pair)]
+    pub map_status: Vec<(String, OrderStatus)>,
+    /// Orders: turn credit notes (status cancelled, an order id of their own) into refunds of the same member's earlier lines of
+    /// that item, latest first
+    #[arg(long)]
+    pub link_cancellations: bool,
+    /// The version of records that name none
+    #[arg(long, value_name = "N", default_value_t = crate::import::VERSION_ABSENT)]
+    pub version: u64,
+    /// Where to.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred export`
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// The view: also_bought, histories, points, popularity
+    #[arg(value_name = "VIEW")]
+    pub view: String,
+    /// How rows are written
+    #[arg(long, value_name = "FORMAT", default_value = "csv")]
+    pub format: Format,
+    /// Figures that depend on today are for this day (UTC); without it today
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = day)]
+    pub as_of: Option<Day>,
+    /// Where from.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred verify`
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArgs {
+    /// Mend what differs, then verify again
+    #[arg(long)]
+    pub repair: bool,
+    /// How many differences to name
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub first: usize,
+    /// Of what.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred forget`
+#[derive(Args, Clone, Debug)]
+pub struct ForgetArgs {
+    /// The member
+    #[arg(value_name = "MEMBER")]
+    pub member: String,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred rejected`
+#[derive(Subcommand, Debug)]
+pub enum RejectedCommand {
+    /// List rejected records: id, topic, reason
+    List(RejectedListArgs),
+    /// Show one rejected record with its payload
+    Show(RejectedShowArgs),
+    /// Try rejected records again, all or those named: what is accepted now goes to the log
+    Retry(RejectedRetryArgs),
+}
+
+/// `kindred rejected list`
+#[derive(Args, Clone, Debug)]
+pub struct RejectedListArgs {
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// Only those after this id
+    #[arg(long, value_name = "ID")]
+    pub after: Option<String>,
+    /// One JSON object a line, payload and all
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred rejected show`
+#[derive(Args, Clone, Debug)]
+pub struct RejectedShowArgs {
+    /// Its id, as `list` shows it
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred rejected retry`
+#[derive(Args, Clone, Debug)]
+pub struct RejectedRetryArgs {
+    /// Their ids; without one, all
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred status`
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    /// For programs: one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Of what.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// What kind of key.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyKindArg {
+    /// For browsers: no secret. Reads lists, posts events of its own session.
+    Publishable,
+    /// Secret. Everything.
+    Service,
+}
+
+/// `kindred keys`
+#[derive(Subcommand, Debug)]
+pub enum KeysCommand {
+    /// Make a key and print it once
+    #[command(
+        long_about = "Makes a key and prints it. A publishable key stands in a shop's pages and is no secret: it is bound to the origins \
+                      of the shop, may read lists, and may post events of the visitor's own session. A service key is a secret that \
+                      may do everything; it is shown once and stored as a digest.\n\n\
+                      Example:\n  kindred keys create storefront --origin https://shop.example --data shop"
+    )]
+    Create(KeysCreateArgs),
+    /// List keys, without secrets
+    List(KeysListArgs),
+    /// Revoke a key: at once and for good
+    Revoke(KeysRevokeArgs),
+}
+
+/// `kindred keys create`
+#[derive(Args, Clone, Debug)]
+pub struct KeysCreateArgs {
+    /// What it is called, for people
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// What kind
+    #[arg(long, value_name = "KIND", default_value = "publishable")]
+    pub kind: KeyKindArg,
+    /// An origin whose pages may use it, as in https://shop.example; may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    pub origin: Vec<String>,
+    /// Requests a second; without it the default of the kind
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u32>,
+    /// It may read lists only, and post no events
+    #[arg(long)]
+    pub read_only: bool,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred keys list`
+#[derive(Args, Clone, Debug)]
+pub struct KeysListArgs {
+    /// For programs: one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred keys revoke`
+#[derive(Args, Clone, Debug)]
+pub struct KeysRevokeArgs {
+    /// Its id, as `list` shows it
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred config`
+#[derive(Subcommand, Debug)]
+pub enum ConfigCommand {
+    /// Print the settings that a command would use now, as TOML
+    Show(ConfigShowArgs),
+    /// Print the documented settings file: every setting with its default, unit and meaning
+    Example,
+    /// List the names of all settings with their defaults
+    Keys,
+}
+
+/// `kindred config show`
+#[derive(Args, Clone, Debug)]
+pub struct ConfigShowArgs {
+    /// With what this data directory pins
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `kindred views`
+#[derive(Args, Clone, Debug)]
+pub struct ViewsArgs {
+    /// For programs: one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("field=column is accepted, as in item=StockCode".to_owned()),
+    }
+}
+
+fn status_pair(text: &str) -> Result<(String, OrderStatus), String> {
+    // The word is the shop's and may hold anything; a status holds no sign.
+    let (word, status) = text.rsplit_once('=').ok_or("word=status is accepted, as in placed=completed")?;
+    Ok((word.to_owned(), status.parse().map_err(|error: kindred_model::records::Invalid| error.reason)?))
+}
+
+fn day(text: &str) -> Result<Day, String> {
+    text.parse().map_err(|error: kindred_model::records::Invalid| error.reason)
+}
+
+/// `kindred --listen …` means the demo: its options may stand without its name.
+pub fn with_default_command(mut args: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
+    let first = args.get(1).and_then(|first| first.to_str()).unwrap_or_default();
+    let name = first.split('=').next().unwrap_or_default();
+    if ["--data", "--listen"].contains(&name) {
+        args.insert(1, "demo".into());
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Clap's own checks: names that clash, defaults that do not parse.
+    #[test]
+    fn the_command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every command and every option says what it is: a person has nothing else to go by.
+    #[test]
+    fn everything_has_a_help_text() {
+        fn check(command: &clap::Command, path: &str) {
+            assert!(command.get_about().is_some(), "{path} says nothing about itself");
+            for argument in command.get_arguments().filter(|argument| !["help", "version"].contains(&argument.get_id().as_str()))
+            {
+                assert!(argument.get_help().is_some(), "{path}: {} says nothing about itself", argument.get_id());
+            }
+            for below in command.get_subcommands() {
+                check(below, &format!("{path} {}", below.get_name()));
+            }
+        }
+        check(&Cli::command(), "kindred");
+    }
+
+    #[test]
+    fn the_demo_is_the_default() {
+        let parse = |args: &[&str]| Cli::try_parse_from(with_default_command(args.iter().map(Into::into).collect())).unwrap();
+        assert!(parse(&["kindred"]).command.is_none());
+        assert!(matches!(parse(&["kindred", "--listen", "127.0.0.1:1"]).command, Some(Command::Demo(_))));
+        assert!(matches!(parse(&["kindred", "--data=x"]).command, Some(Command::Demo(_))));
+        let cli = parse(&["kindred", "--set", "a.b=1", "serve", "--set", "c.d=2"]);
+        assert!(matches!(cli.command, Some(Command::Serve(_))));
+    }
+
+    #[test]
+    fn words_of_a_status_may_hold_an_equals_sign() {
+        assert_eq!(status_pair("a=b=paid").unwrap(), ("a=b".to_owned(), OrderStatus::Paid));
+        assert!(status_pair("placed=bought").unwrap_err().contains("none of placed"));
+    }
+}
