@@ -1,0 +1,133 @@
+//! The life of an order: placed, paid, shipped, completed; sometimes cancelled, sometimes money goes back. Each step is a new
+//! version of the whole record, as a shop's own system would write it.
+
+use kindred_model::records::{OrderRecord, OrderStatus, Refund};
+use kindred_model::{EventTime, OrderId};
+
+/// What happens to an order next.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Step {
+    /// The money arrived.
+    Pay,
+    /// It never will.
+    Cancel,
+    /// The parcel is under way.
+    Ship,
+    /// It was received.
+    Complete,
+    /// Everything comes back.
+    RefundAll,
+    /// Some units of a line come back.
+    RefundSome {
+        /// The line.
+        line: u32,
+        /// How many units.
+        quantity: i64,
+    },
+}
+
+/// A step and when it is due.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Due {
+    /// When.
+    pub at: EventTime,
+    /// Of which order. (Its text, because identities of orders have an order of their own.)
+    pub order: OrderId,
+    /// What.
+    pub step: Step,
+}
+
+impl Step {
+    /// The order after this step, or `None` where it does not follow: it happened before, or something else ended the order.
+    /// So a step may be tried again, after a restart for one.
+    pub fn apply(&self, order: &OrderRecord, at: EventTime) -> Option<OrderRecord> {
+        use OrderStatus::{Cancelled, Completed, Paid, Placed, Refunded, Shipped};
+        let mut next = order.clone();
+        next.version = order.version + 1;
+        match (self, order.status) {
+            _ if order.erased => return None,
+            (Self::Pay, Placed) => {
+                next.status = Paid;
+                next.paid_at = Some(at);
+            }
+            (Self::Cancel, Placed) => {
+                next.status = Cancelled;
+                next.cancelled_at = Some(at);
+            }
+            (Self::Ship, Paid) => next.status = Shipped,
+            (Self::Complete, Paid | Shipped) => {
+                next.status = Completed;
+                next.completed_at = Some(at);
+            }
+            (Self::RefundAll, Paid | Shipped | Completed) => next.status = Refunded,
+            (Self::RefundSome { line, quantity }, Paid | Shipped | Completed) => {
+                let bought = order.lines.iter().find(|candidate| candidate.line == *line)?;
+                // One refund a line: its identity is the same whenever the step is tried.
+                let refund = format!("{}-r{line}", order.order);
+                if order.refunds.iter().any(|known| known.line == *line) || *quantity > bought.quantity {
+                    return None;
+                }
+                let amount_minor = bought.unit_price_minor * quantity;
+                next.refunds.push(Refund { refund: refund.into(), at, line: *line, quantity: *quantity, amount_minor });
+                next.refunds.sort();
+            }
+            _ => return None,
+        }
+        Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kindred_model::ItemId;
+    use kindred_model::records::Line;
+
+    use super::*;
+
+    fn placed() -> OrderRecord {
+        OrderRecord {
+            order: OrderId::trusted("o1"),
+            version: 1,
+            status: OrderStatus::Placed,
+            member: None,
+            tier: None,
+            promotion: None,
+            placed_at: EventTime(1_700_000_000_000),
+            paid_at: None,
+            completed_at: None,
+            cancelled_at: None,
+            currency: "EUR".into(),
+            lines: vec![Line {
+                line: 1,
+                item: ItemId::trusted("tents-01"),
+                quantity: 2,
+                unit_price_minor: 500,
+                discount_minor: None,
+                coupon: None,
+            }],
+            refunds: Vec::new(),
+            erased: false,
+        }
+    }
+
+    /// A step that is tried twice, as after a restart, must not take money back twice.
+    #[test]
+    fn a_step_follows_once() {
+        let at = EventTime(1_700_000_001_000);
+        let paid = Step::Pay.apply(&placed(), at).unwrap();
+        assert_eq!((paid.version, paid.status, paid.paid_at), (2, OrderStatus::Paid, Some(at)));
+        assert_eq!(Step::Pay.apply(&paid, at), None);
+        assert_eq!(Step::Cancel.apply(&paid, at), None);
+        let some = Step::RefundSome { line: 1, quantity: 1 };
+        let partly = some.apply(&paid, at).unwrap();
+        assert_eq!(partly.refunds[0].amount_minor, 500);
+        assert_eq!(some.apply(&partly, at), None);
+        assert_eq!(Step::RefundSome { line: 1, quantity: 3 }.apply(&paid, at), None);
+        assert_eq!(Step::RefundSome { line: 2, quantity: 1 }.apply(&paid, at), None);
+        let refunded = Step::RefundAll.apply(&partly, at).unwrap();
+        assert_eq!(refunded.status, OrderStatus::Refunded);
+        assert_eq!(Step::RefundAll.apply(&refunded, at), None);
+        assert_eq!(Step::Complete.apply(&refunded, at), None);
+        assert_eq!(Step::Ship.apply(&OrderRecord { erased: true, ..paid }, at), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! Who shops: members with a name, a level, a taste, and perhaps somebody who invited them.
+
+use kindred_model::records::{MemberRecord, MemberState, Membership};
+use kindred_model::{EventTime, MemberId, Tier};
+
+use crate::catalog::{Catalog, DEPARTMENTS};
+use crate::random::Random;
+
+/// Members of the history. Some five orders each, so that lists are full and a single purchase still shows in them.
+pub const SHOPPERS_LEN: usize = 620;
+
+const FIRST: [&str; 40] = [
+    "Ada", "Amara", "Anton", "Astrid", "Ben", "Carla", "Chiara", "Daan", "Diego", "Elif", "Emil", "Esther", "Farid", "Fiona",
+    "Greta", "Hanna", "Hugo", "Ida", "Ines", "Iva", "Jonas", "Kofi", "Lena", "Leo", "Lina", "Luca", "Mara", "Mei", "Milan",
+    "Nadia", "Noah", "Nora", "Oskar", "Priya", "Rosa", "Samir", "Sofia", "Tomás", "Vera", "Yara",
+];
+const LAST: [&str; 40] = [
+    "Aalto", "Adeyemi", "Almeida", "Bakker", "Bauer", "Bergström", "Castro", "Chen", "Conti", "Dahl", "Demir", "Dubois",
+    "Eriksen", "Fischer", "Garcia", "Haas", "Horvat", "Ito", "Jansen", "Keller", "Kowalski", "Laurent", "Lindqvist", "Marino",
+    "Meyer", "Moreau", "Nair", "Novak", "Okafor", "Petrov", "Reyes", "Rossi", "Sato", "Schmid", "Silva", "Sørensen", "Tanaka",
+    "Vogel", "Weber", "Ziegler",
+];
+
+/// One member of the shop.
+#[derive(Clone, Debug)]
+pub struct Shopper {
+    /// The pseudonym that stands in the log.
+    pub member: MemberId,
+    /// The name, which the shop alone knows.
+    pub name: String,
+    /// The level.
+    pub tier: Tier,
+    /// Who invited them.
+    pub invited_by: Option<MemberId>,
+    /// When the account was made.
+    pub registered_at: EventTime,
+    /// When it was verified, if it was.
+    pub activated_at: Option<EventTime>,
+    /// Weight of each department.
+    tastes: [f64; DEPARTMENTS.len()],
+    /// How often this one comes by, in proportion to others.
+    pub activity: f64,
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+impl Shopper {
+    /// Draws a member with a given pseudonym, registered at a time.
+    pub fn draw(random: &mut Random, member: MemberId, registered_at: EventTime, inviters: &[Self]) -> Self {
+        let mut tastes = [0.15; DEPARTMENTS.len()];
+        // Most people come for one thing, and sometimes for another.
+        tastes[random.index(DEPARTMENTS.len())] += 6.0;
+        tastes[random.index(DEPARTMENTS.len())] += 2.0;
+        let tier = [Tier::Normal, Tier::Vip, Tier::Svip][random.weighted(&[0.8, 0.15, 0.05])];
+        let name = format!("{} {}", random.pick(&FIRST), random.pick(&LAST));
+        let invited_by = (!inviters.is_empty() && random.chance(0.22)).then(|| random.pick(inviters).member.clone());
+        let activated_at = random.chance(0.93).then(|| EventTime(registered_at.0 + random.between(1, 20) * HOUR_MS / 4));
+        // Some come daily, most now and then.
+        let activity = 1.0 / (0.08 + random.unit());
+        Self { member, name, tier, invited_by, registered_at, activated_at, tastes, activity }
+    }
+
+    /// The members of the history that begins at `start` and has `days`: two thirds were there before it.
+    pub fn population(random: &mut Random, start: EventTime, days: i64) -> Vec<Self> {
+        let day_ms = 24 * HOUR_MS;
+        let mut times: Vec<i64> = (0..SHOPPERS_LEN)
+            .map(|n| {
+                let span = if n % 3 == 0 { (start.0, start.0 + (days - 1) * day_ms) } else { (start.0 - 90 * day_ms, start.0) };
+                random.between(span.0, span.1)
+            })
+            .collect();
+        times.sort_unstable();
+        let mut shoppers: Vec<Self> = Vec::with_capacity(SHOPPERS_LEN);
+        for (n, time) in times.into_iter().enumerate() {
+            let member = MemberId::trusted(format!("m{:04}", n + 1));
+            let shopper = Self::draw(random, member, EventTime(time), &shoppers);
+            shoppers.push(shopper);
+        }
+        shoppers
+    }
+
+    /// A product this one may like.
+    pub fn draw_product(&self, catalog: &Catalog, random: &mut Random) -> usize {
+        let department = DEPARTMENTS[random.weighted(&self.tastes)].clone();
+        let shelf = department.start + random.index(department.len());
+        catalog.draw(random, shelf)
+    }
+
+    /// The records of the account, as far as its times are over at `now`: registered, then activated.
+    pub fn records(&self, now: EventTime) -> Vec<MemberRecord> {
+        let registered = Membership {
+            member: self.member.clone(),
+            version: 1,
+            state: MemberState::Registered,
+            tier: Some(self.tier),
+            invited_by: self.invited_by.clone(),
+            registered_at: Some(self.registered_at),
+            activated_at: None,
+        };
+        let activated = self.activated_at.filter(|&at| at <= now).map(|at| Membership {
+            version: 2,
+            state: MemberState::Activated,
+            activated_at: Some(at),
+            ..registered.clone()
+        });
+        std::iter::once(registered).chain(activated).map(MemberRecord::Member).collect()
+    }
+}
