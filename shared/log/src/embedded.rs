@@ -1,1 +1,540 @@
-//! embedded
+//! The embedded log: one fjall database in a directory of its own, fsynced before an append is answered.
+//!
+//! ```text
+//! append (many tasks) ──▶ queue ──▶ writer thread: one batch and one fsync for all that wait ──▶ places
+//!                                        └──▶ durable ends ──▶ readers
+//! ```
+//!
+//! A topic is a keyspace of offset (big-endian) → payload with one partition, 0. Offsets are contiguous: the next one is found
+//! from the last key when the log is opened. Readers see nothing beyond the durable ends.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use kindred_embedded::fjall::{Readable, Snapshot};
+use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES};
+use kindred_model::records::RECORD_BYTES_MAX;
+use kindred_model::{Position, Topic};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected};
+
+/// What this code writes and reads; another number in a directory is refused.
+const FORMAT: &str = "1";
+/// Requests that wait for the writer; beyond it `append` waits, which is the backpressure of the API.
+const QUEUE_MAX: usize = 4_096;
+/// Payload bytes of one batch, so that a commit stays in the tens of milliseconds. A larger request is a batch of its own.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Memtable of one topic: also what one flush writes at once.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+/// One thread flushes, one compacts.
+const WORKERS: usize = 2;
+/// Payload kept of a rejected record.
+const REJECTED_BYTES_MAX: usize = 64 << 10;
+/// Records that a purge looks at before it lets others run.
+const PURGE_STEP: usize = 10_000;
+
+const REJECTED: &str = "rejected";
+const MARKS: &str = "marks";
+const META: &str = "meta";
+
+impl From<Failure> for LogError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Full(text) => Self::Full(text),
+            Failure::Unavailable(text) => Self::Unavailable(text),
+            Failure::Refused(text) => Self::Refused(text),
+            Failure::Corrupt(text) => Self::Corrupt(text),
+        }
+    }
+}
+
+/// The embedded log of one directory, which it owns until it is dropped.
+pub struct EmbeddedLog {
+    shared: Arc<Shared>,
+    commands: Option<mpsc::Sender<Command>>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+struct Shared {
+    database: Database,
+    identity: String,
+    /// The next durable offset of each topic, by its code.
+    ends: [AtomicU64; Topic::ALL.len()],
+    /// Readers wait here for the ends to move.
+    gate: Mutex<()>,
+    moved: Condvar,
+}
+
+enum Work {
+    Append { topic: Topic, records: Vec<Vec<u8>>, mark: Option<Mark> },
+    Reject(Vec<Rejected>),
+    Remove(Vec<String>),
+    Empty { topic: Topic, offsets: Vec<u64>, rejected: Vec<Rejected> },
+}
+
+struct Command {
+    work: Work,
+    reply: oneshot::Sender<Result<Vec<Place>, LogError>>,
+}
+
+impl Command {
+    fn bytes(&self) -> usize {
+        match &self.work {
+            Work::Append { records, .. } => records.iter().map(|record| record.len() + 48).sum(),
+            Work::Reject(records) | Work::Empty { rejected: records, .. } => records.iter().map(|r| r.payload.len() + 256).sum(),
+            Work::Remove(ids) => ids.len() * 64,
+        }
+    }
+}
+
+impl EmbeddedLog {
+    /// Opens or creates the log in `dir`.
+    ///
+    /// # Errors
+    /// [`LogError::Refused`] when another process uses the directory or it was written in another format.
+    pub fn open(dir: &Path) -> Result<Self, LogError> {
+        Self::open_with(dir, RESERVE_BYTES)
+    }
+
+    /// As [`EmbeddedLog::open`], leaving free another number of bytes than [`RESERVE_BYTES`].
+    ///
+    /// # Errors
+    /// As [`EmbeddedLog::open`].
+    pub fn open_with(dir: &Path, reserve_bytes: u64) -> Result<Self, LogError> {
+        let spaces = Topic::ALL.iter().map(|topic| topic.name()).chain([REJECTED, MARKS, META]).map(str::to_owned).collect();
+        let options = Options { spaces, memtable_bytes: MEMTABLE_BYTES, reserve_bytes, workers: WORKERS };
+        let database = Database::open(dir, options)?;
+        let identity = identity(&database)?;
+        let ends = ends(&database.get()?)?.map(AtomicU64::new);
+        let shared = Arc::new(Shared { database, identity, ends, gate: Mutex::new(()), moved: Condvar::new() });
+        let (commands, queue) = mpsc::channel(QUEUE_MAX);
+        let writer = std::thread::Builder::new()
+            .name("log-writer".into())
+            .spawn({
+                let shared = shared.clone();
+                move || write_all(&shared, queue)
+            })
+            .map_err(|error| LogError::Unavailable(format!("could not start the writer: {error}")))?;
+        Ok(Self { shared, commands: Some(commands), writer: Some(writer) })
+    }
+
+    async fn ask(&self, work: Work) -> Result<Vec<Place>, LogError> {
+        let gone = || LogError::Unavailable("the writer of the log has stopped".into());
+        let (reply, answer) = oneshot::channel();
+        let commands = self.commands.as_ref().expect("present until dropped");
+        commands.send(Command { work, reply }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for EmbeddedLog {
+    /// Waits for what is queued, so that the directory is free afterwards. Readers must be gone.
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer of the log panicked");
+        }
+    }
+}
+
+/// Checks the format and returns the identity; makes both in a new directory.
+fn identity(database: &Database) -> Result<String, LogError> {
+    let read = |name: &str| -> Result<Option<String>, LogError> {
+        let value = database.get()?.space(META).get(name).map_err(Failure::from)?;
+        Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+    };
+    match read("format")? {
+        Some(format) if format == FORMAT => {
+            read("identity")?.ok_or_else(|| LogError::Corrupt("the log has a format but no identity".into()))
+        }
+        Some(format) => Err(LogError::Refused(format!(
+            "the log has format {format}, this version reads format {FORMAT}: use the version that wrote it"
+        ))),
+        None => {
+            let identity = uuid::Uuid::now_v7().to_string();
+            database.commit(128, true, |engine, batch| {
+                batch.insert(engine.space(META), "format", FORMAT);
+                batch.insert(engine.space(META), "identity", identity.as_str());
+            })?;
+            Ok(identity)
+        }
+    }
+}
+
+fn offset_of(key: &[u8]) -> Result<u64, LogError> {
+    let bytes = key.try_into().map_err(|_| LogError::Corrupt("an offset has not 8 bytes".into()))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// The writer thread: takes what waits, commits it as one batch, answers.
+fn write_all(shared: &Shared, mut queue: mpsc::Receiver<Command>) {
+    let mut ahead = None;
+    while let Some(first) = ahead.take().or_else(|| queue.blocking_recv()) {
+        let mut bytes = first.bytes();
+        let mut group = vec![first];
+        while let Ok(command) = queue.try_recv() {
+            if bytes + command.bytes() > GROUP_BYTES_MAX {
+                ahead = Some(command);
+                break;
+            }
+            bytes += command.bytes();
+            group.push(command);
+        }
+        commit(shared, group, bytes);
+    }
+}
+
+fn commit(shared: &Shared, group: Vec<Command>, bytes: usize) {
+    let start: [u64; Topic::ALL.len()] = std::array::from_fn(|code| shared.ends[code].load(Ordering::Relaxed));
+    let outcome = shared.database.commit(bytes as u64, true, |engine, batch| {
+        let mut next = start;
+        for command in &group {
+            match &command.work {
+                Work::Append { topic, records, mark } => {
+                    let (space, next) = (engine.space(topic.name()), &mut next[usize::from(topic.code())]);
+                    for record in records {
+                        batch.insert(space, next.to_be_bytes(), record.as_slice());
+                        *next += 1;
+                    }
+                    if let Some(mark) = mark {
+                        batch.insert(engine.space(MARKS), mark.name.as_str(), mark.done.to_be_bytes());
+                    }
+                }
+                Work::Reject(records) => {
+                    for record in records {
+                        batch.insert(engine.space(REJECTED), record.id(), json(record));
+                    }
+                }
+                Work::Remove(ids) => {
+                    for id in ids {
+                        batch.remove(engine.space(REJECTED), id.as_str());
+                    }
+                }
+                Work::Empty { topic, offsets, rejected } => {
+                    for offset in offsets {
+                        batch.insert(engine.space(topic.name()), offset.to_be_bytes(), []);
+                    }
+                    for record in rejected {
+                        batch.insert(engine.space(REJECTED), record.id(), json(record));
+                    }
+                }
+            }
+        }
+    });
+    let mut next = start;
+    let mut answers = Vec::with_capacity(group.len());
+    for command in group {
+        let places = match command.work {
+            Work::Append { topic, records, .. } => {
+                let next = &mut next[usize::from(topic.code())];
+                let places = (*next..).take(records.len()).map(|offset| Place { topic, partition: 0, offset }).collect();
+                *next += records.len() as u64;
+                places
+            }
+            _ => Vec::new(),
+        };
+        answers.push((command.reply, places));
+    }
+    match &outcome {
+        Ok(()) => shared.publish(next),
+        // What is in doubt may have been written; then it is there to be read, and its offsets are taken.
+        Err(Failure::Unavailable(_)) => match shared.read(ends) {
+            Ok(ends) => shared.publish(ends),
+            Err(error) => tracing::warn!(reason = %error, "the end of the log is not known for now"),
+        },
+        Err(_) => (),
+    }
+    for (reply, places) in answers {
+        // The asker may have gone away; what it asked for is done all the same.
+        let _ = reply.send(outcome.clone().map(|()| places).map_err(LogError::from));
+    }
+}
+
+/// The offset after the last record of each topic, by its code.
+fn ends(engine: &Engine) -> Result<[u64; Topic::ALL.len()], LogError> {
+    let mut ends = [0; Topic::ALL.len()];
+    for topic in Topic::ALL {
+        let last = engine.space(topic.name()).last_key_value().map(|guard| guard.key()).transpose().map_err(Failure::from)?;
+        ends[usize::from(topic.code())] = last.map(|key| offset_of(&key)).transpose()?.map_or(0, |last| last + 1);
+    }
+    Ok(ends)
+}
+
+fn json(record: &Rejected) -> Vec<u8> {
+    serde_json::to_vec(record).expect("a rejected record is plain data")
+}
+
+fn rejected_from(bytes: &[u8]) -> Result<Rejected, LogError> {
+    serde_json::from_slice(bytes).map_err(|error| LogError::Corrupt(format!("a rejected record does not read: {error}")))
+}
+
+impl Shared {
+    /// Lets readers see records up to `next`.
+    fn publish(&self, next: [u64; Topic::ALL.len()]) {
+        for (end, next) in self.ends.iter().zip(next) {
+            end.store(next, Ordering::Release);
+        }
+        let _gate = self.gate.lock();
+        self.moved.notify_all();
+    }
+
+    fn end(&self) -> Position {
+        let mut position = Position::beginning();
+        for topic in Topic::ALL {
+            if let Some(last) = self.ends[usize::from(topic.code())].load(Ordering::Acquire).checked_sub(1) {
+                position.passed(*topic, 0, last);
+            }
+        }
+        position
+    }
+
+    fn read<R>(&self, read: impl FnOnce(&Engine) -> Result<R, LogError>) -> Result<R, LogError> {
+        read(&self.database.get()?)
+    }
+}
+
+#[async_trait]
+impl EventLog for EmbeddedLog {
+    fn identity(&self) -> &str {
+        &self.shared.identity
+    }
+
+    async fn append(&self, topic: Topic, records: Vec<Vec<u8>>, mark: Option<Mark>) -> Result<Vec<Place>, LogError> {
+        for record in &records {
+            if record.is_empty() {
+                return Err(LogError::Refused("a record must not be empty: that is how a purged one looks".into()));
+            }
+            if record.len() > RECORD_BYTES_MAX {
+                let bytes = record.len();
+                return Err(LogError::Refused(format!("a record has {bytes} bytes; at most {RECORD_BYTES_MAX} are accepted")));
+            }
+        }
+        if records.is_empty() && mark.is_none() {
+            return Ok(Vec::new());
+        }
+        self.ask(Work::Append { topic, records, mark }).await
+    }
+
+    async fn mark(&self, name: &str) -> Result<Option<u64>, LogError> {
+        self.shared.read(|engine| {
+            let value = engine.space(MARKS).get(name).map_err(Failure::from)?;
+            value.map(|value| offset_of(&value)).transpose()
+        })
+    }
+
+    fn reader(&self) -> Result<Box<dyn EventReader>, LogError> {
+        Ok(Box::new(Reader { shared: self.shared.clone(), next: [0; Topic::ALL.len()], first: 0 }))
+    }
+
+    async fn end(&self) -> Result<Position, LogError> {
+        Ok(self.shared.end())
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionStatus>, LogError> {
+        let next = |topic: Topic| self.shared.ends[usize::from(topic.code())].load(Ordering::Acquire);
+        Ok(Topic::ALL.iter().map(|&topic| PartitionStatus { topic, partition: 0, first: 0, next: next(topic) }).collect())
+    }
+
+    fn disk_bytes(&self) -> Option<u64> {
+        self.shared.database.disk_bytes()
+    }
+
+    async fn reject(&self, mut records: Vec<Rejected>) -> Result<(), LogError> {
+        for record in &mut records {
+            let cut = record.payload.floor_char_boundary(REJECTED_BYTES_MAX);
+            record.payload.truncate(cut);
+        }
+        self.ask(Work::Reject(records)).await.map(|_| ())
+    }
+
+    async fn rejected(&self, after: Option<&str>, limit: usize) -> Result<Vec<Rejected>, LogError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.shared.read(|engine| {
+            let from = after.map_or(Unbounded, |id| Excluded(id.as_bytes()));
+            let range = engine.space(REJECTED).range::<&[u8], _>((from, Unbounded));
+            range.take(limit).map(|guard| rejected_from(&guard.value().map_err(Failure::from)?)).collect()
+        })
+    }
+
+    async fn rejected_one(&self, id: &str) -> Result<Option<Rejected>, LogError> {
+        self.shared.read(|engine| {
+            let value = engine.space(REJECTED).get(id).map_err(Failure::from)?;
+            value.map(|value| rejected_from(&value)).transpose()
+        })
+    }
+
+    async fn rejected_remove(&self, ids: &[String]) -> Result<(), LogError> {
+        self.ask(Work::Remove(ids.to_vec())).await.map(|_| ())
+    }
+
+    async fn purge(&self, topic: Topic, condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, LogError> {
+        let mut purged = 0;
+        let end = self.shared.ends[usize::from(topic.code())].load(Ordering::Acquire);
+        let mut next = 0;
+        while next < end {
+            let mut offsets = Vec::new();
+            self.shared.read(|engine| {
+                let snapshot = engine.snapshot();
+                let upto = end.min(next + PURGE_STEP as u64);
+                for guard in snapshot.range(engine.space(topic.name()), next.to_be_bytes()..upto.to_be_bytes()) {
+                    let (key, payload) = guard.into_inner().map_err(Failure::from)?;
+                    if !payload.is_empty() && condemned(&payload) {
+                        offsets.push(offset_of(&key)?);
+                    }
+                }
+                next = upto;
+                Ok(())
+            })?;
+            purged += offsets.len() as u64;
+            if !offsets.is_empty() {
+                self.ask(Work::Empty { topic, offsets, rejected: Vec::new() }).await?;
+            }
+            tokio::task::yield_now().await;
+        }
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.rejected(after.as_deref(), 1_000).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id());
+            let matching = |r: &Rejected| r.topic == topic && !r.payload.is_empty() && condemned(r.payload.as_bytes());
+            let mut rejected: Vec<Rejected> = page.into_iter().filter(matching).collect();
+            for record in &mut rejected {
+                record.payload.clear();
+                // The reason may quote the payload.
+                record.reason = "purged".into();
+            }
+            purged += rejected.len() as u64;
+            if !rejected.is_empty() {
+                self.ask(Work::Empty { topic, offsets: Vec::new(), rejected }).await?;
+            }
+        }
+        Ok(purged)
+    }
+}
+
+/// Reads all topics of an embedded log.
+struct Reader {
+    shared: Arc<Shared>,
+    /// The next offset of each topic, by its code.
+    next: [u64; Topic::ALL.len()],
+    /// The topic that is asked first, in turn, so that none waits for ever.
+    first: usize,
+}
+
+impl Reader {
+    /// What waits of each topic.
+    fn waiting(&self) -> [u64; Topic::ALL.len()] {
+        std::array::from_fn(|code| self.shared.ends[code].load(Ordering::Acquire).saturating_sub(self.next[code]))
+    }
+
+    fn take(
+        &mut self,
+        engine: &Engine,
+        snapshot: &Snapshot,
+        code: usize,
+        count: u64,
+        into: &mut Vec<LogRecord>,
+    ) -> Result<(), LogError> {
+        let topic = Topic::ALL[code];
+        let (from, upto) = (self.next[code], self.next[code] + count);
+        for guard in snapshot.range(engine.space(topic.name()), from.to_be_bytes()..upto.to_be_bytes()) {
+            let (key, payload) = guard.into_inner().map_err(Failure::from)?;
+            let offset = offset_of(&key)?;
+            if offset != self.next[code] {
+                return Err(LogError::Corrupt(format!("{topic} has no record {} though it has {offset}", self.next[code])));
+            }
+            into.push(LogRecord { place: Place { topic, partition: 0, offset }, payload: payload.to_vec() });
+            self.next[code] = offset + 1;
+        }
+        if self.next[code] != upto {
+            return Err(LogError::Corrupt(format!("{topic} has no record {}", self.next[code])));
+        }
+        Ok(())
+    }
+}
+
+impl EventReader for Reader {
+    fn seek(&mut self, position: &Position) -> Result<(), LogError> {
+        let end = self.shared.end();
+        if !end.reaches(position) {
+            return Err(LogError::Refused(format!(
+                "position {position} lies after the end of this log, {end}: was it restored from an older copy?"
+            )));
+        }
+        self.next = std::array::from_fn(|code| position.next_offset(Topic::ALL[code], 0));
+        Ok(())
+    }
+
+    fn poll(&mut self, limit: usize, timeout: Duration, into: &mut Vec<LogRecord>) -> Result<(), LogError> {
+        // A day stands for ever; adding more could overflow the clock.
+        let deadline = Instant::now() + timeout.min(Duration::from_secs(86_400));
+        let mut waiting = self.waiting();
+        if waiting == [0; Topic::ALL.len()] {
+            let mut gate = self.shared.gate.lock();
+            loop {
+                waiting = self.waiting();
+                if waiting != [0; Topic::ALL.len()] {
+                    break;
+                }
+                if self.shared.moved.wait_until(&mut gate, deadline).timed_out() {
+                    return Ok(());
+                }
+            }
+        }
+        let engine = self.shared.database.get()?;
+        let snapshot = engine.snapshot();
+        let before = (into.len(), self.next);
+        let mut left = limit as u64;
+        let topics = Topic::ALL.len();
+        let mut open = waiting.iter().filter(|count| **count > 0).count() as u64;
+        // The topics with little first, so that what they leave goes to the others.
+        let mut order: Vec<usize> = (0..topics).map(|n| (self.first + n) % topics).filter(|&code| waiting[code] > 0).collect();
+        order.sort_by_key(|&code| waiting[code].min(limit.div_ceil(topics) as u64));
+        for code in order {
+            let count = waiting[code].min(left.div_ceil(open.max(1)));
+            open -= 1;
+            left -= count;
+            if let Err(error) = self.take(&engine, &snapshot, code, count, into) {
+                into.truncate(before.0);
+                self.next = before.1;
+                return Err(error);
+            }
+        }
+        self.first = (self.first + 1) % topics;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<Position, LogError> {
+        Ok(self.shared.end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_appended_is_there_after_opening_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = {
+            let log = EmbeddedLog::open(dir.path()).unwrap();
+            let places = log.append(Topic::Orders, vec![b"a".to_vec(), b"b".to_vec()], None).await.unwrap();
+            assert_eq!(places.iter().map(|place| place.offset).collect::<Vec<_>>(), [0, 1]);
+            log.identity().to_owned()
+        };
+        let log = EmbeddedLog::open(dir.path()).unwrap();
+        assert_eq!(log.identity(), identity);
+        assert_eq!(log.append(Topic::Orders, vec![b"c".to_vec()], None).await.unwrap()[0].offset, 2);
+        let (mut reader, mut into) = (log.reader().unwrap(), Vec::new());
+        reader.poll(10, Duration::ZERO, &mut into).unwrap();
+        assert_eq!(into.iter().map(|record| record.payload.as_slice()).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
+        assert!(matches!(EmbeddedLog::open(dir.path()), Err(LogError::Refused(_))));
+    }
+}

@@ -1,1 +1,457 @@
-//! embedded
+//! The embedded store: one fjall database in a directory of its own, a keyspace a table.
+//!
+//! ```text
+//! apply ──▶ queue ──▶ writer thread: one atomic batch (rows, frontier) ──▶ the readers' view moves on ──▶ listeners
+//! ```
+//!
+//! A unit goes to the operating system without fsync: a kill of the process loses nothing, a loss of power cuts back to an
+//! earlier whole unit, and the log is read again from there. Readers hold a fjall snapshot of the last whole unit.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kindred_embedded::fjall::{self, Keyspace, Readable, Snapshot as Instant};
+use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES};
+use kindred_model::views::{ReadError, Rows, Visit, input_tables, view_tables};
+use kindred_model::{Position, Topic};
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{Change, EpochChanges, Frontier, Listener, Snapshot, StoreError, ViewStore};
+
+/// What this code writes and reads; another number in a directory is refused.
+const FORMAT: &str = "1";
+/// Commands that wait for the writer.
+const QUEUE_MAX: usize = 64;
+/// Changes of one batch; a larger unit is written in pieces under the unfinished mark. Bounds the memory of a batch.
+pub const PIECE_CHANGES_MAX: usize = 200_000;
+/// Memtable of one table: also what one flush writes at once.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+/// One thread flushes, one compacts.
+const WORKERS: usize = 2;
+
+/// How long opening again waits for a running scan; then the write fails and the next one tries again.
+const SCAN_WAIT: Duration = Duration::from_secs(2);
+
+const META: &str = "meta";
+/// The store's own state: its format and frontier.
+const STATE: &str = "state";
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Full(text) => Self::Full(text),
+            Failure::Unavailable(text) => Self::Unavailable(text),
+            Failure::Refused(text) => Self::Refused(text),
+            Failure::Corrupt(text) => Self::Corrupt(text),
+        }
+    }
+}
+
+/// The frontier as it is stored. The text of a position is no promise, so its parts are written.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    epoch: u64,
+    position: Vec<(Topic, u32, u64)>,
+    unfinished: bool,
+}
+
+fn encode(frontier: &Frontier) -> Vec<u8> {
+    let position = frontier.position.partitions().collect();
+    let stored = Stored { epoch: frontier.epoch, position, unfinished: frontier.unfinished };
+    serde_json::to_vec(&stored).expect("a frontier is plain data")
+}
+
+fn decode(bytes: &[u8]) -> Result<Frontier, StoreError> {
+    let stored: Stored =
+        serde_json::from_slice(bytes).map_err(|error| StoreError::Corrupt(format!("the frontier does not read: {error}")))?;
+    let mut position = Position::beginning();
+    for (topic, partition, next) in stored.position {
+        if let Some(last) = next.checked_sub(1) {
+            position.passed(topic, partition, last);
+        }
+    }
+    Ok(Frontier { epoch: stored.epoch, position, unfinished: stored.unfinished })
+}
+
+/// The embedded store of one directory, which it owns until it is dropped.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    commands: Option<mpsc::Sender<Command>>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+struct Shared {
+    database: Database,
+    /// The last whole unit, and who hears of the next. One lock, so that a listener misses nothing.
+    served: Mutex<Served>,
+    /// Readings that were handed out, to be closed when the database has to be opened again.
+    handed_out: Mutex<Vec<std::sync::Weak<Reading>>>,
+}
+
+struct Served {
+    reading: Arc<Reading>,
+    listeners: Vec<Listener>,
+}
+
+enum Command {
+    Apply(EpochChanges, Reply),
+    Clear(Vec<&'static str>, Reply),
+    ResetPosition(Position, Reply),
+    Sync(Reply),
+    PutMeta(String, Option<Vec<u8>>, Reply),
+}
+
+type Reply = oneshot::Sender<Result<(), StoreError>>;
+
+/// The store as of one unit.
+struct Reading {
+    frontier: Frontier,
+    /// `None` after the database was opened again.
+    open: RwLock<Option<(Engine, Instant)>>,
+}
+
+impl Reading {
+    fn read<R>(&self, table: &str, read: impl FnOnce(&Instant, &Keyspace) -> Result<R, ReadError>) -> Result<R, ReadError> {
+        let open = self.open.read();
+        let (engine, instant) = open.as_ref().ok_or_else(|| {
+            ReadError::Unavailable("the store was opened again since this reading was taken; take a new one".into())
+        })?;
+        let space = engine.try_space(table).ok_or_else(|| ReadError::Unavailable(format!("there is no table {table}")))?;
+        read(instant, space)
+    }
+}
+
+fn unreadable(error: fjall::Error) -> ReadError {
+    ReadError::Unavailable(Failure::from(error).to_string())
+}
+
+impl Rows for Reading {
+    fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.read(table, |instant, space| Ok(instant.get(space, key).map_err(unreadable)?.map(|row| row.to_vec())))
+    }
+
+    fn scan(&self, table: &str, prefix: &[u8], visit: Visit<'_>) -> Result<(), ReadError> {
+        self.read(table, |instant, space| {
+            for guard in instant.prefix(space, prefix) {
+                let (key, row) = guard.into_inner().map_err(unreadable)?;
+                if let ControlFlow::Break(error) = visit(&key, &row) {
+                    return Err(error);
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Shares one reading among those who asked for it.
+struct Handed(Arc<Reading>);
+
+impl Rows for Handed {
+    fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.0.get(table, key)
+    }
+
+    fn scan(&self, table: &str, prefix: &[u8], visit: Visit<'_>) -> Result<(), ReadError> {
+        self.0.scan(table, prefix, visit)
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens or creates the store in `dir`.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when another process uses the directory or it was written in another format.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with(dir, RESERVE_BYTES)
+    }
+
+    /// As [`EmbeddedStore::open`], leaving free another number of bytes than [`RESERVE_BYTES`].
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`].
+    pub fn open_with(dir: &Path, reserve_bytes: u64) -> Result<Self, StoreError> {
+        let tables = input_tables().into_iter().chain(view_tables()).map(|table| table.name);
+        let spaces = tables.chain([META, STATE]).map(str::to_owned).collect();
+        let options = Options { spaces, memtable_bytes: MEMTABLE_BYTES, reserve_bytes, workers: WORKERS };
+        let database = Database::open(dir, options)?;
+        let format = database.get()?.space(STATE).get("format").map_err(Failure::from)?;
+        match format.map(|format| String::from_utf8_lossy(&format).into_owned()) {
+            Some(format) if format == FORMAT => (),
+            Some(format) => {
+                return Err(StoreError::Refused(format!(
+                    "the store has format {format}, this version reads format {FORMAT}: use the version that wrote it"
+                )));
+            }
+            None => database.commit(128, true, |engine, batch| batch.insert(engine.space(STATE), "format", FORMAT))?,
+        }
+        let reading = Arc::new(reading(&database)?);
+        let served = Mutex::new(Served { reading, listeners: Vec::new() });
+        let shared = Arc::new(Shared { database, served, handed_out: Mutex::new(Vec::new()) });
+        let weak = Arc::downgrade(&shared);
+        shared.database.on_reopen(move || {
+            if let Some(shared) = weak.upgrade() {
+                shared.close_readings();
+            }
+        });
+        let (commands, queue) = mpsc::channel(QUEUE_MAX);
+        let writer = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn({
+                let shared = shared.clone();
+                move || write_all(&shared, queue)
+            })
+            .map_err(|error| StoreError::Unavailable(format!("could not start the writer: {error}")))?;
+        Ok(Self { shared, commands: Some(commands), writer: Some(writer) })
+    }
+
+    async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<(), StoreError> {
+        let gone = || StoreError::Unavailable("the writer of the store has stopped".into());
+        let (reply, answer) = oneshot::channel();
+        let commands = self.commands.as_ref().expect("present until dropped");
+        commands.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for EmbeddedStore {
+    /// Waits for what is queued, so that the directory is free afterwards. Snapshots must be gone.
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer of the store panicked");
+        }
+    }
+}
+
+/// The store as it is now, which is a whole unit unless its frontier says otherwise.
+fn reading(database: &Database) -> Result<Reading, StoreError> {
+    let engine = database.get()?;
+    let instant = engine.snapshot();
+    let stored = instant.get(engine.space(STATE), "frontier").map_err(Failure::from)?;
+    let frontier = stored.map(|bytes| decode(&bytes)).transpose()?.unwrap_or_default();
+    Ok(Reading { frontier, open: RwLock::new(Some((engine, instant))) })
+}
+
+/// The writer thread.
+fn write_all(shared: &Shared, mut queue: mpsc::Receiver<Command>) {
+    while let Some(command) = queue.blocking_recv() {
+        let (outcome, reply) = match command {
+            Command::Apply(changes, reply) => (shared.apply(&changes), reply),
+            Command::Clear(tables, reply) => (shared.clear(&tables), reply),
+            Command::ResetPosition(position, reply) => (shared.reset_position(position), reply),
+            Command::Sync(reply) => (shared.database.sync().map_err(StoreError::from), reply),
+            Command::PutMeta(name, value, reply) => (shared.put_meta(&name, value.as_deref()), reply),
+        };
+        if let Err(error) = shared.mend() {
+            tracing::warn!(reason = %error, "the store cannot be read until the next write");
+        }
+        // The asker may have gone away; what it asked for is done all the same.
+        let _ = reply.send(outcome);
+    }
+}
+
+impl Shared {
+    /// Serves again after the database was opened again.
+    fn mend(&self) -> Result<(), StoreError> {
+        let closed = self.served.lock().reading.open.read().is_none();
+        if closed { self.serve(None) } else { Ok(()) }
+    }
+
+    fn frontier(&self) -> Frontier {
+        self.served.lock().reading.frontier.clone()
+    }
+
+    fn apply(&self, unit: &EpochChanges) -> Result<(), StoreError> {
+        let engine = self.database.get()?;
+        if let Some(change) = unit.changes.iter().find(|change| engine.try_space(change.table).is_none()) {
+            return Err(StoreError::Refused(format!("there is no table {}", change.table)));
+        }
+        drop(engine);
+        let done = Frontier { epoch: unit.epoch, position: unit.position.clone(), unfinished: false };
+        let mut pieces = unit.changes.chunks(PIECE_CHANGES_MAX).peekable();
+        if unit.changes.len() > PIECE_CHANGES_MAX {
+            // The mark goes with what is certain: nothing of the unit is taken in until its last piece is.
+            let marked = Frontier { unfinished: true, ..self.frontier() };
+            while let Some(piece) = pieces.next_if(|piece| piece.len() == PIECE_CHANGES_MAX) {
+                self.write(piece, &marked)?;
+            }
+        }
+        self.write(pieces.next().unwrap_or_default(), &done)?;
+        self.serve(Some(unit))
+    }
+
+    fn write(&self, changes: &[Change], frontier: &Frontier) -> Result<(), StoreError> {
+        let bytes: usize = changes.iter().map(|c| c.key.len() + c.row.as_ref().map_or(0, Vec::len) + 48).sum();
+        let frontier = encode(frontier);
+        Ok(self.database.commit(bytes as u64, false, |engine, batch| {
+            for change in changes {
+                match &change.row {
+                    Some(row) => batch.insert(engine.space(change.table), change.key.as_slice(), row.as_slice()),
+                    None => batch.remove(engine.space(change.table), change.key.as_slice()),
+                }
+            }
+            batch.insert(engine.space(STATE), "frontier", frontier.as_slice());
+        })?)
+    }
+
+    /// Moves readers on to what is written now, and tells the listeners.
+    fn serve(&self, unit: Option<&EpochChanges>) -> Result<(), StoreError> {
+        let reading = Arc::new(reading(&self.database)?);
+        let mut served = self.served.lock();
+        served.reading = reading;
+        if let Some(unit) = unit {
+            for listener in &served.listeners {
+                listener(unit);
+            }
+        }
+        Ok(())
+    }
+
+    fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
+        let engine = self.database.get()?;
+        if let Some(table) = tables.iter().find(|table| engine.try_space(table).is_none()) {
+            return Err(StoreError::Refused(format!("there is no table {table}")));
+        }
+        drop(engine);
+        self.write(&[], &Frontier { unfinished: true, ..self.frontier() })?;
+        // The mark must not be lost where the emptying is not.
+        self.database.sync()?;
+        for table in tables {
+            self.database.renew(table)?;
+        }
+        Ok(())
+    }
+
+    fn reset_position(&self, position: Position) -> Result<(), StoreError> {
+        self.write(&[], &Frontier { position, ..self.frontier() })?;
+        self.serve(None)
+    }
+
+    fn put_meta(&self, name: &str, value: Option<&[u8]>) -> Result<(), StoreError> {
+        let bytes = (name.len() + value.map_or(0, <[u8]>::len)) as u64;
+        Ok(self.database.commit(bytes, true, |engine, batch| match value {
+            Some(value) => batch.insert(engine.space(META), name, value),
+            None => batch.remove(engine.space(META), name),
+        })?)
+    }
+
+    fn hand_out(&self, reading: &Arc<Reading>) -> Snapshot {
+        let mut handed_out = self.handed_out.lock();
+        handed_out.retain(|reading| reading.strong_count() > 0);
+        handed_out.push(Arc::downgrade(reading));
+        Snapshot { frontier: reading.frontier.clone(), rows: Box::new(Handed(reading.clone())) }
+    }
+
+    /// Takes the engine out of every reading, once running reads of it are through.
+    fn close_readings(&self) {
+        let served = self.served.lock().reading.clone();
+        let handed_out = std::mem::take(&mut *self.handed_out.lock());
+        for reading in handed_out.iter().filter_map(std::sync::Weak::upgrade).chain([served]) {
+            match reading.open.try_write_for(SCAN_WAIT) {
+                Some(mut open) => *open = None,
+                None => tracing::warn!("a scan of the store goes on while the store has to be opened again"),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ViewStore for EmbeddedStore {
+    async fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let reading = self.shared.served.lock().reading.clone();
+        reading.get(table, key).map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let reading = self.shared.served.lock().reading.clone();
+        Ok(self.shared.hand_out(&reading))
+    }
+
+    fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError> {
+        let mut served = self.shared.served.lock();
+        served.listeners.push(listener);
+        Ok(self.shared.hand_out(&served.reading))
+    }
+
+    fn frontier(&self) -> Frontier {
+        self.shared.frontier()
+    }
+
+    async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError> {
+        self.ask(|reply| Command::Apply(changes, reply)).await
+    }
+
+    async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
+        self.ask(|reply| Command::Clear(tables.to_vec(), reply)).await
+    }
+
+    async fn reset_position(&self, position: Position) -> Result<(), StoreError> {
+        self.ask(|reply| Command::ResetPosition(position, reply)).await
+    }
+
+    async fn sync(&self) -> Result<(), StoreError> {
+        self.ask(Command::Sync).await
+    }
+
+    async fn get_meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = self.shared.database.get()?.space(META).get(name).map_err(Failure::from)?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    async fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.ask(|reply| Command::PutMeta(name.to_owned(), Some(value.to_vec()), reply)).await
+    }
+
+    async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let engine = self.shared.database.get()?;
+        let rows = engine.space(META).prefix(prefix).map(|guard| {
+            let (name, value) = guard.into_inner().map_err(Failure::from)?;
+            Ok((String::from_utf8_lossy(&name).into_owned(), value.to_vec()))
+        });
+        rows.collect()
+    }
+
+    async fn delete_meta(&self, name: &str) -> Result<(), StoreError> {
+        self.ask(|reply| Command::PutMeta(name.to_owned(), None, reply)).await
+    }
+
+    fn row_count(&self, table: &str) -> Result<u64, StoreError> {
+        let engine = self.shared.database.get()?;
+        let space = engine.try_space(table).ok_or_else(|| StoreError::Refused(format!("there is no table {table}")))?;
+        Ok(space.approximate_len() as u64)
+    }
+
+    fn disk_bytes(&self) -> Option<u64> {
+        self.shared.database.disk_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_unit_is_there_after_opening_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = input_tables()[0].name;
+        let mut position = Position::beginning();
+        position.passed(Topic::Orders, 0, 7);
+        {
+            let store = EmbeddedStore::open(dir.path()).unwrap();
+            let changes = vec![Change { table, key: b"k".to_vec(), row: Some(b"v".to_vec()) }];
+            store.apply(EpochChanges { epoch: 3, position: position.clone(), changes }).await.unwrap();
+            assert_eq!(store.get(table, b"k").await.unwrap(), Some(b"v".to_vec()));
+        }
+        let store = EmbeddedStore::open(dir.path()).unwrap();
+        assert_eq!(store.frontier(), Frontier { epoch: 3, position, unfinished: false });
+        assert_eq!(store.get(table, b"k").await.unwrap(), Some(b"v".to_vec()));
+        assert!(matches!(EmbeddedStore::open(dir.path()), Err(StoreError::Refused(_))));
+    }
+}

@@ -1,0 +1,331 @@
+//! What the embedded log and the embedded store share: one fjall database in one directory, opened with bounds, written in
+//! numbered batches, and opened again by itself after the disk was full.
+//!
+//! ```text
+//! commit(batch) ──room?──▶ fjall ──failed?──▶ close, open again, look whether the batch is in ──▶ done, or did not happen
+//! ```
+//!
+//! # How fjall 3.1 behaves, and what is done about it
+//! - A failed write, or a flush or compaction that found the disk full, *poisons* the database: reads go on, every later write
+//!   fails until it is opened again. [`Database::commit`] opens it again by itself.
+//! - A batch whose write failed is in doubt: its bytes may lie in a buffer that reaches the file when the database closes. Every
+//!   batch therefore carries a number, so that after opening again it is known whether it happened.
+//! - It holds a lock on the directory as long as any handle lives. Handles stay inside of [`Engine`]; whoever keeps an engine for
+//!   longer than one call gives it up in the hook of [`Database::on_reopen`].
+//! - With four memtables waiting to be flushed a writer sleeps in steps of 100 ms, and for ever if the flusher died.
+//!   [`Database::commit`] waits before it comes to that, in steps of a millisecond, and looks whether the flusher lives.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fjall::{AbstractTree, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
+
+pub use fjall;
+
+/// The keyspace of the number of the last batch.
+const COMMITS: &str = "commits";
+/// Bytes of the cache for blocks and of nothing else; reads of hot rows are served from the memory of the API.
+pub const CACHE_BYTES: u64 = 16 << 20;
+/// Room that is left free for flushing and compaction; below it writes are refused while they still can be refused cleanly.
+pub const RESERVE_BYTES: u64 = 64 << 20;
+/// All journals together, fjall's least; what lies in them is read when the database is opened.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+/// Journal bytes per batch byte and more than that: what a batch needs until it is compacted.
+const ROOM_PER_BYTE: u64 = 3;
+/// How long opening again waits for readers to let go.
+const RELEASE_WAIT: Duration = Duration::from_secs(2);
+
+/// Why an operation on the database failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// It did not happen, for want of room.
+    #[error("{0}")]
+    Full(String),
+    /// It may or may not have happened.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It did not happen and will not: the directory is in use, or its format unknown.
+    #[error("{0}")]
+    Refused(String),
+    /// The files are not what was written.
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+impl From<fjall::Error> for Failure {
+    fn from(error: fjall::Error) -> Self {
+        use fjall::Error as E;
+        let text = error.to_string();
+        match &error {
+            E::Io(io) | E::Storage(fjall::LsmError::Io(io)) => match io.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
+                    Self::Full(io.to_string())
+                }
+                _ => Self::Unavailable(io.to_string()),
+            },
+            E::Locked => Self::Refused("another process uses the directory".into()),
+            E::InvalidVersion(_) => Self::Refused(format!("the directory was written in another format: {text}")),
+            E::Poisoned => Self::Unavailable("an earlier write failed and the database is not open again yet".into()),
+            E::KeyspaceDeleted => Self::Unavailable("the table was emptied meanwhile".into()),
+            _ => Self::Corrupt(text),
+        }
+    }
+}
+
+/// What an opened database is made of. Cheap to clone; an engine that is kept holds the directory.
+#[derive(Clone)]
+pub struct Engine {
+    db: fjall::Database,
+    spaces: Arc<FxHashMap<String, fjall::Keyspace>>,
+    /// Counts the engines alive, to know when the directory is free.
+    _alive: Arc<()>,
+}
+
+impl Engine {
+    /// A keyspace by its name.
+    ///
+    /// # Panics
+    /// If it is none of the names that the database was opened with.
+    pub fn space(&self, name: &str) -> &fjall::Keyspace {
+        self.spaces.get(name).unwrap_or_else(|| panic!("no keyspace {name}"))
+    }
+
+    /// A keyspace by its name, if there is one.
+    pub fn try_space(&self, name: &str) -> Option<&fjall::Keyspace> {
+        self.spaces.get(name)
+    }
+
+    /// What is committed now, for all keyspaces.
+    pub fn snapshot(&self) -> fjall::Snapshot {
+        self.db.snapshot()
+    }
+
+    fn poisoned(&self) -> bool {
+        matches!(self.db.persist(PersistMode::Buffer), Err(fjall::Error::Poisoned))
+    }
+
+    /// Waits until the keyspaces can take a batch without fjall putting the writer to sleep; false if the database is poisoned.
+    fn calm(&self) -> bool {
+        let busy = |space: &fjall::Keyspace| space.sealed_memtable_count() >= 3 || space.tree.l0_run_count() >= 18;
+        while self.spaces.values().any(busy) {
+            if self.poisoned() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+}
+
+/// How a database is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The keyspaces, created where they are missing.
+    pub spaces: Vec<String>,
+    /// Memtable of a keyspace in bytes: memory, and what one flush writes at once.
+    pub memtable_bytes: u64,
+    /// Free bytes below which writes are refused, [`RESERVE_BYTES`] unless a test asks otherwise.
+    pub reserve_bytes: u64,
+    /// Threads that flush and compact.
+    pub workers: usize,
+}
+
+/// One fjall database in a directory of its own. Reads from any thread; [`Database::commit`] one at a time.
+pub struct Database {
+    dir: PathBuf,
+    options: Options,
+    alive: Arc<()>,
+    /// `None` only between a failed opening and the next attempt.
+    slot: RwLock<Option<Engine>>,
+    /// The number of the last batch that happened.
+    number: Mutex<u64>,
+    release: Mutex<Box<dyn Fn() + Send + Sync>>,
+    reopened: std::sync::atomic::AtomicU64,
+}
+
+impl Database {
+    /// Opens or creates the database.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`] when another process uses the directory or its format is unknown.
+    pub fn open(dir: &Path, options: Options) -> Result<Self, Failure> {
+        std::fs::create_dir_all(dir).map_err(|error| Failure::from(fjall::Error::Io(error)))?;
+        let alive = Arc::new(());
+        let engine = Self::engine(dir, &options, &alive)?;
+        let number = last_number(&engine)?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            options,
+            alive,
+            slot: RwLock::new(Some(engine)),
+            number: Mutex::new(number),
+            release: Mutex::new(Box::new(|| ())),
+            reopened: std::sync::atomic::AtomicU64::new(0),
+        })
+    }
+
+    fn engine(dir: &Path, options: &Options, alive: &Arc<()>) -> Result<Engine, Failure> {
+        let db = fjall::Database::builder(dir)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .worker_threads(options.workers)
+            .open()?;
+        let mut spaces = FxHashMap::default();
+        for name in options.spaces.iter().map(String::as_str).chain([COMMITS]) {
+            spaces.insert(name.to_owned(), Self::create(&db, options, name)?);
+        }
+        Ok(Engine { db, spaces: Arc::new(spaces), _alive: alive.clone() })
+    }
+
+    fn create(db: &fjall::Database, options: &Options, name: &str) -> Result<fjall::Keyspace, Failure> {
+        Ok(db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes))?)
+    }
+
+    /// Called before the database is opened again: whoever keeps an [`Engine`] must drop it then.
+    pub fn on_reopen(&self, release: impl Fn() + Send + Sync + 'static) {
+        *self.release.lock() = Box::new(release);
+    }
+
+    /// How often the database had to be opened again.
+    pub fn reopened(&self) -> u64 {
+        self.reopened.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The open database; waits while it is being opened again.
+    ///
+    /// # Errors
+    /// [`Failure::Unavailable`] when it could not be opened again; the next write tries once more.
+    pub fn get(&self) -> Result<Engine, Failure> {
+        self.slot.read().clone().ok_or_else(|| Failure::Unavailable("the database could not be opened again yet".into()))
+    }
+
+    /// Whether `bytes` more can be written with the reserve left over.
+    ///
+    /// # Errors
+    /// [`Failure::Full`] with the figures.
+    pub fn room(&self, bytes: u64) -> Result<(), Failure> {
+        let free = match rustix::fs::statvfs(&self.dir) {
+            Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
+            // What cannot be asked is found out by writing.
+            Err(_) => return Ok(()),
+        };
+        let need =
+            self.options.reserve_bytes.saturating_add(if self.options.reserve_bytes == 0 { 0 } else { bytes * ROOM_PER_BYTE });
+        if free < need {
+            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+            return Err(Failure::Full(format!(
+                "{} MiB are free at {}, {} MiB are needed",
+                mib(free),
+                self.dir.display(),
+                mib(need)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Writes one atomic batch of about `bytes`, with fsync if `durable`, else as far as the operating system, which outlives a
+    /// kill of the process. `fill` may be called twice.
+    ///
+    /// # Errors
+    /// After [`Failure::Full`] and [`Failure::Refused`] it did not happen; after [`Failure::Unavailable`] it may have.
+    pub fn commit(&self, bytes: u64, durable: bool, fill: impl Fn(&Engine, &mut OwnedWriteBatch)) -> Result<(), Failure> {
+        let mut number = self.number.lock();
+        self.room(bytes)?;
+        let this = *number + 1;
+        for attempt in 0.. {
+            let engine = match self.get() {
+                Ok(engine) => engine,
+                Err(_) => {
+                    self.reopen()?;
+                    self.get()?
+                }
+            };
+            let mode = if durable { PersistMode::SyncAll } else { PersistMode::Buffer };
+            let outcome = if engine.calm() {
+                let mut batch = OwnedWriteBatch::with_capacity(engine.db.clone(), 64).durability(Some(mode));
+                fill(&engine, &mut batch);
+                batch.insert(engine.space(COMMITS), *b"last", this.to_be_bytes());
+                batch.commit()
+            } else {
+                Err(fjall::Error::Poisoned)
+            };
+            let Err(error) = outcome else {
+                *number = this;
+                return Ok(());
+            };
+            drop(engine);
+            // A poisoned database refuses before it writes, so nothing is in doubt.
+            let in_doubt = !matches!(error, fjall::Error::Poisoned);
+            let failure = Failure::from(error);
+            tracing::warn!(reason = %failure, "a batch failed; opening the database again");
+            self.reopen()
+                .map_err(|again| if in_doubt { Failure::Unavailable(format!("{failure}; then {again}")) } else { again })?;
+            if in_doubt {
+                *number = last_number(&self.get()?)?;
+                // A failed fsync is not made good by a later one, so only a full disk is looked at.
+                return if *number == this && matches!(failure, Failure::Full(_)) { Ok(()) } else { Err(failure) };
+            }
+            if attempt > 0 {
+                return Err(failure);
+            }
+            self.room(bytes)?;
+        }
+        unreachable!("the loop ends with its second attempt")
+    }
+
+    /// Makes everything written so far survive a loss of power.
+    ///
+    /// # Errors
+    /// [`Failure::Unavailable`], [`Failure::Full`].
+    pub fn sync(&self) -> Result<(), Failure> {
+        self.commit(0, true, |_, _| ())
+    }
+
+    /// Replaces a keyspace by an empty one, at once. Engines taken before still see the old rows. Not atomic with any batch.
+    ///
+    /// # Errors
+    /// [`Failure::Full`], [`Failure::Unavailable`].
+    pub fn renew(&self, name: &str) -> Result<(), Failure> {
+        let mut slot = self.slot.write();
+        let engine = slot.as_mut().ok_or_else(|| Failure::Unavailable("the database is not open".into()))?;
+        engine.db.delete_keyspace(engine.space(name).clone())?;
+        let mut spaces = (*engine.spaces).clone();
+        spaces.insert(name.to_owned(), Self::create(&engine.db, &self.options, name)?);
+        engine.spaces = Arc::new(spaces);
+        Ok(())
+    }
+
+    /// Bytes on disk.
+    pub fn disk_bytes(&self) -> Option<u64> {
+        self.get().ok()?.db.disk_space().ok()
+    }
+
+    /// Closes and opens the database.
+    fn reopen(&self) -> Result<(), Failure> {
+        (self.release.lock())();
+        let mut slot = self.slot.write();
+        // Ours and the one in the slot; the rest belongs to calls that are about to end.
+        let patience = Instant::now() + RELEASE_WAIT;
+        let held = if slot.is_some() { 2 } else { 1 };
+        while Arc::strong_count(&self.alive) > held {
+            if Instant::now() > patience {
+                return Err(Failure::Unavailable("a reader holds the database that has to be opened again".into()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        *slot = None;
+        let engine = Self::engine(&self.dir, &self.options, &self.alive)?;
+        *slot = Some(engine);
+        self.reopened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn last_number(engine: &Engine) -> Result<u64, Failure> {
+    let Some(bytes) = engine.snapshot().get(engine.space(COMMITS), b"last")? else { return Ok(0) };
+    let bytes = bytes.as_ref().try_into().map_err(|_| Failure::Corrupt("the number of the last batch has not 8 bytes".into()))?;
+    Ok(u64::from_be_bytes(bytes))
+}
