@@ -7,4 +7,8 @@
 //!
 //! Inside everything is pure: no clock, no I/O, no panics on data.
 
+pub mod also_bought;
+pub mod baskets;
+pub mod reference;
+pub mod similar;
 pub mod update;

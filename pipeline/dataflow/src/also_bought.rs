@@ -1,0 +1,46 @@
+//! `also_bought`: the items most often bought by the owners who bought an item.
+//!
+//! ```text
+//! unhidden purchases, counting order lines ──▶ baskets (K most recent items an owner) ──▶ similar ──▶ lists, supports
+//! ```
+
+use std::sync::Arc;
+
+use differential_dataflow::VecCollection;
+use kindred_model::intern::{Item, Party};
+use kindred_model::settings::{Owners, Similarity};
+use kindred_model::similarity::PairWeight;
+
+use crate::baskets::{Order, baskets};
+pub use crate::similar::SimilarityRows;
+use crate::similar::{Tuning, similar};
+use crate::update::Stats;
+
+/// The lists of what was bought by the same owners. `held` is a multiset of (owner, (item, at ms)): every unhidden purchase and
+/// every counting order line. An item's time in a basket is the greatest `at` with a positive count; without one it is not in
+/// the basket, and what a removal takes from a basket is taken from its pairs.
+pub fn also_bought<'s>(
+    held: VecCollection<'s, u64, (Party, (Item, i64)), isize>,
+    settings: &Similarity,
+    stats: &Arc<Stats>,
+) -> SimilarityRows<'s> {
+    also_bought_tuned(held, settings, Tuning::default(), stats)
+}
+
+/// [`also_bought`] with numbers that reach no result, for tests.
+pub fn also_bought_tuned<'s>(
+    held: VecCollection<'s, u64, (Party, (Item, i64)), isize>,
+    settings: &Similarity,
+    tuning: Tuning,
+    stats: &Arc<Stats>,
+) -> SimilarityRows<'s> {
+    let held = match settings.owners {
+        Owners::All => held,
+        Owners::Members => held.filter(|(owner, _)| owner.is_member()),
+    };
+    let order = match settings.pair_weight {
+        PairWeight::Count => Order::Set,
+        PairWeight::Distance => Order::Sequence,
+    };
+    similar(baskets(held, settings.window, order), settings, tuning, stats)
+}

@@ -1,0 +1,201 @@
+//! The candidates of one item's list: the best neighbours of its row, some more than the list holds.
+//!
+//! Between epochs a list holds *exactly* the neighbours with enough support that rank at or before its threshold, in order. So
+//! its first N are the N best of the row, and most changes touch the list alone. When fewer than N are left it is filled
+//! again from the row; the slack makes that rare.
+
+use kindred_model::similarity::{Damping, rank_key};
+
+use super::labels::Labels;
+use super::row::Row;
+
+/// How neighbours rank: all that an order of a list depends on but the co-counts.
+pub(crate) struct Ranking {
+    pub(crate) damping: Damping,
+    /// N.
+    pub(crate) top: usize,
+    /// Candidates kept beyond N after a refill; at twice as many the list is cut.
+    pub(crate) slack: usize,
+    /// The least co-count in a list, in the unit of the pair weight.
+    pub(crate) least: u64,
+    /// q(n) by item number, as of the last settled epoch.
+    pub(crate) q: Vec<u32>,
+    pub(crate) labels: Labels,
+}
+
+impl Ranking {
+    /// The rank key of a neighbour. Infinite while q is 0, for an item that is new in the open epoch: its true rank is known
+    /// when the epoch settles. NB: c > 0, so it is never NaN.
+    #[inline]
+    pub(crate) fn key(&self, c: u32, q: u32) -> f64 {
+        rank_key(self.damping, u64::from(c), u64::from(q))
+    }
+
+    /// Whether c is enough to be in a list at all.
+    #[inline]
+    pub(crate) fn supported(&self, c: u32) -> bool {
+        u64::from(c) >= self.least
+    }
+
+    #[inline]
+    fn candidate(&self, (item, c): (u32, u32)) -> Candidate {
+        Candidate { key: self.key(c, self.q[item as usize]), item, c }
+    }
+
+    /// Whether `a` ranks after `b`.
+    #[inline]
+    fn after(&self, a: &Candidate, b: &Candidate) -> bool {
+        a.key < b.key || (a.key == b.key && self.labels.of(a.item) > self.labels.of(b.item))
+    }
+
+    fn compare(&self, a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+        b.key.total_cmp(&a.key).then_with(|| self.labels.of(a.item).cmp(&self.labels.of(b.item)))
+    }
+}
+
+/// A neighbour with its key.
+#[derive(Clone, Copy)]
+pub(crate) struct Candidate {
+    key: f64,
+    item: u32,
+    c: u32,
+}
+
+/// Where a list ends: the key and the item of the last place; [`Threshold::OPEN`] takes in every neighbour.
+#[derive(Clone, Copy)]
+pub(crate) struct Threshold {
+    pub(crate) key: f64,
+    item: u32,
+}
+
+impl Threshold {
+    /// Below every key.
+    pub(crate) const OPEN: Self = Self { key: -1.0, item: u32::MAX };
+
+    fn is_open(self) -> bool {
+        self.key < 0.0
+    }
+
+    /// Whether a neighbour with this key ranks at or before the threshold.
+    #[inline]
+    pub(crate) fn takes(self, ranking: &Ranking, key: f64, item: u32) -> bool {
+        key > self.key || (key == self.key && ranking.labels.of(item) <= ranking.labels.of(self.item))
+    }
+}
+
+/// The candidates: (neighbour, c), best first when settled.
+#[derive(Default)]
+pub(crate) struct List {
+    candidates: Vec<(u32, u32)>,
+}
+
+impl List {
+    /// Bytes on the heap.
+    pub(crate) fn bytes(&self) -> usize {
+        self.candidates.capacity() * size_of::<(u32, u32)>()
+    }
+
+    /// The list itself. NB: only of a settled list.
+    pub(crate) fn top(&self, top: usize) -> &[(u32, u32)] {
+        &self.candidates[..self.candidates.len().min(top)]
+    }
+
+    /// Takes in a neighbour that came to the threshold or before it. The list is unordered until it settles.
+    pub(crate) fn push(&mut self, item: u32, c: u32) {
+        self.candidates.push((item, c));
+    }
+
+    /// Changes c of a candidate.
+    pub(crate) fn update(&mut self, item: u32, c: u32) {
+        let place = self.place(item);
+        self.candidates[place].1 = c;
+    }
+
+    /// Takes out a candidate.
+    pub(crate) fn remove(&mut self, item: u32) {
+        let place = self.place(item);
+        self.candidates.remove(place);
+    }
+
+    fn place(&self, item: u32) -> usize {
+        self.candidates
+            .iter()
+            .position(|&(other, _)| other == item)
+            .expect("a neighbour at or before the threshold is a candidate")
+    }
+
+    /// Whether a list without edits is settled as it stands, though some supports have changed.
+    pub(crate) fn still_settled(&self, threshold: Threshold, ranking: &Ranking) -> bool {
+        let mut before: Option<Candidate> = None;
+        for &entry in &self.candidates {
+            let candidate = ranking.candidate(entry);
+            if before.is_some_and(|before| ranking.after(&before, &candidate)) {
+                return false;
+            }
+            before = Some(candidate);
+        }
+        before.is_none_or(|last| threshold.takes(ranking, last.key, last.item))
+    }
+
+    /// Puts the candidates in order under the present ranking and makes the invariant hold; false if fewer than N are left of
+    /// a list that does not hold all of its row, so that it has to be filled.
+    pub(crate) fn settle(&mut self, threshold: &mut Threshold, ranking: &Ranking, room: &mut Vec<Candidate>) -> bool {
+        room.clear();
+        room.extend(self.candidates.iter().map(|&entry| ranking.candidate(entry)));
+        sort(room, ranking);
+        while room.last().is_some_and(|last| !threshold.takes(ranking, last.key, last.item)) {
+            room.pop();
+        }
+        if room.len() < ranking.top && !threshold.is_open() {
+            return false;
+        }
+        if room.len() > ranking.top + 2 * ranking.slack {
+            room.truncate(ranking.top + ranking.slack);
+            let last = room[room.len() - 1];
+            *threshold = Threshold { key: last.key, item: last.item };
+        }
+        self.candidates.clear();
+        self.candidates.extend(room.iter().map(|candidate| (candidate.item, candidate.c)));
+        true
+    }
+
+    /// Fills the list from its row.
+    pub(crate) fn fill(&mut self, threshold: &mut Threshold, row: &Row, ranking: &Ranking, room: &mut Vec<Candidate>) {
+        room.clear();
+        room.extend(row.iter().filter(|&(_, c)| ranking.supported(c)).map(|entry| ranking.candidate(entry)));
+        let keep = ranking.top + ranking.slack;
+        *threshold = Threshold::OPEN;
+        if room.len() > keep {
+            let (_, &mut last, _) = room.select_nth_unstable_by(keep - 1, |a, b| ranking.compare(a, b));
+            *threshold = Threshold { key: last.key, item: last.item };
+            room.truncate(keep);
+        }
+        room.sort_unstable_by(|a, b| ranking.compare(a, b));
+        // A list that cannot grow much is not given room to.
+        let capacity = if threshold.is_open() { room.len() } else { keep + ranking.slack / 2 };
+        if self.candidates.capacity() < room.len() || self.candidates.capacity() > 2 * capacity {
+            self.candidates = Vec::with_capacity(capacity);
+        }
+        self.candidates.clear();
+        self.candidates.extend(room.iter().map(|candidate| (candidate.item, candidate.c)));
+    }
+}
+
+/// Insertion sort while the list is nearly in order, as it is when a few keys moved a little; else the library's.
+fn sort(candidates: &mut [Candidate], ranking: &Ranking) {
+    let mut budget = 8 * candidates.len();
+    for sorted in 1..candidates.len() {
+        let moving = candidates[sorted];
+        let mut place = sorted;
+        while place > 0 && ranking.after(&candidates[place - 1], &moving) {
+            candidates[place] = candidates[place - 1];
+            place -= 1;
+        }
+        candidates[place] = moving;
+        let moved = sorted - place;
+        if moved > budget {
+            return candidates.sort_unstable_by(|a, b| ranking.compare(a, b));
+        }
+        budget -= moved;
+    }
+}

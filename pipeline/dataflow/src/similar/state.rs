@@ -1,0 +1,389 @@
+//! What a worker keeps: n, q and a label of every item, rows and lists of its own items; and what an epoch does to them.
+//!
+//! Stage 1 ([`Shard::take_in`]) edits rows and lists under the q of the last epoch, then looks along the row of each item whose
+//! q changed. Stage 2 ([`Shard::hear`], [`Shard::settle`]) hears of the items of other workers, switches q, and settles each
+//! list that was touched, once.
+
+use kindred_model::intern::Item;
+use kindred_model::settings::Similarity;
+use kindred_model::similarity::{PairWeight, SupportGrid};
+
+use super::epoch::Epoch;
+use super::labels::Labels;
+use super::list::{Candidate, List, Ranking, Threshold};
+use super::row::Row;
+use super::{Neighbours, Notice, Tuning};
+use crate::baskets::{Addressed, Change, Delta, worker_of};
+
+/// No number; no row here.
+const NONE: u32 = u32::MAX;
+
+/// What the open epoch has done to a list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Touch {
+    No,
+    /// Keys of candidates changed.
+    Ranked,
+    /// Candidates changed; the list as it was stands at this place of `before`.
+    Edited(u32),
+}
+
+/// The state of one worker.
+pub(crate) struct Shard {
+    weight: PairWeight,
+    tuning: Tuning,
+    grid: SupportGrid,
+    worker: u64,
+    peers: usize,
+    ranking: Ranking,
+
+    // By the number of an item in this process.
+    numbers: Vec<u32>,
+    // By the number of an item here.
+    items: Vec<Item>,
+    supports: Vec<u32>,
+    rows_of: Vec<u32>,
+    // By row: the items of this worker.
+    owned: Vec<u32>,
+    rows: Vec<Row>,
+    lists: Vec<List>,
+    thresholds: Vec<Threshold>,
+    touches: Vec<Touch>,
+    baskets: u64,
+
+    // The open epoch.
+    fresh: Vec<(&'static str, u32)>,
+    epoch: Epoch,
+    rebuilding: bool,
+    /// Items whose n changed.
+    counted: Vec<u32>,
+    baskets_before: u64,
+    touched: Vec<u32>,
+    /// The edited lists as they were: each one's length, then its entries.
+    before: Vec<(u32, u32)>,
+    room: Vec<Candidate>,
+    figures: Figures,
+}
+
+/// What the worker holds and has done.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Figures {
+    /// Directed pairs.
+    pub(crate) pairs: u64,
+    /// Bytes of rows and lists.
+    pub(crate) bytes: u64,
+    /// Pair updates done, ever.
+    pub(crate) updates: u64,
+    /// Lists that changed, ever.
+    pub(crate) lists_changed: u64,
+}
+
+impl Shard {
+    pub(crate) fn new(settings: &Similarity, tuning: Tuning, worker: usize, peers: usize) -> Self {
+        let ranking = Ranking {
+            damping: settings.popularity_damping,
+            top: settings.top,
+            slack: tuning.slack,
+            least: u64::from(settings.min_support) * settings.pair_weight.unit(),
+            q: Vec::new(),
+            labels: Labels::default(),
+        };
+        Self {
+            weight: settings.pair_weight,
+            tuning,
+            grid: SupportGrid::new(settings.support_rounding),
+            worker: worker as u64,
+            peers,
+            ranking,
+            numbers: Vec::new(),
+            items: Vec::new(),
+            supports: Vec::new(),
+            rows_of: Vec::new(),
+            owned: Vec::new(),
+            rows: Vec::new(),
+            lists: Vec::new(),
+            thresholds: Vec::new(),
+            touches: Vec::new(),
+            baskets: 0,
+            fresh: Vec::new(),
+            epoch: Epoch::default(),
+            rebuilding: false,
+            counted: Vec::new(),
+            baskets_before: 0,
+            touched: Vec::new(),
+            before: Vec::new(),
+            room: Vec::new(),
+            figures: Figures::default(),
+        }
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        self.figures
+    }
+
+    /// Stage 1. `tell` gets what the lists of other workers have to know.
+    pub(crate) fn take_in(&mut self, changes: &[Addressed<Change>], tell: impl FnMut(Addressed<Notice>)) {
+        self.count(changes);
+        let deltas = changes.iter().filter_map(|(_, change)| if let Change::Basket(delta) = change { Some(delta) } else { None });
+        self.lay_out(deltas);
+        self.ranking.labels.insert(&mut self.fresh);
+        self.edit_rows();
+        self.cross(tell);
+    }
+
+    /// Adds up the changes of n and of the number of baskets.
+    fn count(&mut self, changes: &[Addressed<Change>]) {
+        self.baskets_before = self.baskets;
+        let mut net: Vec<(u32, i64)> = Vec::new();
+        for (_, change) in changes {
+            match *change {
+                Change::Support(item, change) => net.push((self.number(item), change)),
+                Change::Baskets(change) => self.baskets = self.baskets.checked_add_signed(change).expect("baskets are counted"),
+                Change::Basket(_) => {}
+            }
+        }
+        net.sort_unstable_by_key(|&(item, _)| item);
+        for changes in net.chunk_by(|a, b| a.0 == b.0) {
+            let item = changes[0].0;
+            let support = &mut self.supports[item as usize];
+            let before = *support;
+            let after = i64::from(before) + changes.iter().map(|&(_, change)| change).sum::<i64>();
+            *support = u32::try_from(after).expect("a support lies between 0 and 2^32");
+            if *support != before {
+                self.counted.push(item);
+            }
+        }
+    }
+
+    fn lay_out<'a>(&mut self, deltas: impl Iterator<Item = &'a Delta>) {
+        let (mut old, mut new) = (Vec::new(), Vec::new());
+        self.epoch.clear();
+        for delta in deltas {
+            old.clear();
+            new.clear();
+            for (numbers, items) in [(&mut old, &delta.old), (&mut new, &delta.new)] {
+                numbers.extend(items.iter().map(|&item| self.number(item)));
+            }
+            self.epoch.make_room(self.items.len());
+            let rows_of = &self.rows_of;
+            self.epoch.push(self.weight, &old, &new, |item| Some(rows_of[item as usize]).filter(|&row| row != NONE));
+        }
+        self.rebuilding = self.epoch.updates > self.tuning.rebuild_from.saturating_add(self.figures.pairs / 2);
+        self.figures.updates += self.epoch.updates;
+    }
+
+    /// The worker's number of an item, given now if it had none.
+    fn number(&mut self, item: Item) -> u32 {
+        let place = item.number() as usize;
+        if place >= self.numbers.len() {
+            self.numbers.resize((place + 1).max(self.numbers.len() * 5 / 4), NONE);
+        }
+        if self.numbers[place] == NONE {
+            let number = u32::try_from(self.items.len()).expect("items are numbered by u32");
+            self.numbers[place] = number;
+            self.items.push(item);
+            self.supports.push(0);
+            self.ranking.q.push(0);
+            self.fresh.push((item.as_str(), number));
+            let own = self.peers == 1 || worker_of(item, self.peers) == self.worker;
+            self.rows_of.push(if own { self.rows.len() as u32 } else { NONE });
+            if own {
+                self.owned.push(number);
+                self.rows.push(Row::default());
+                self.lists.push(List::default());
+                self.thresholds.push(Threshold::OPEN);
+                self.touches.push(Touch::No);
+                self.figures.bytes += (size_of::<Row>() + size_of::<List>() + size_of::<Threshold>()) as u64;
+            }
+        }
+        self.numbers[place]
+    }
+
+    /// Edits the rows, and with them the lists, whose keys still use the old q and so stay consistent.
+    fn edit_rows(&mut self) {
+        let mut epoch = std::mem::take(&mut self.epoch);
+        epoch.for_each_row(self.weight, self.rows.len(), |row, nets| {
+            let bytes = self.rows[row as usize].bytes();
+            let pairs = self.rows[row as usize].len();
+            if self.rebuilding && pairs == 0 {
+                self.rows[row as usize].reserve(nets.len());
+            }
+            for &(neighbour, change) in nets {
+                let (before, after) = self.rows[row as usize].add(neighbour, change);
+                if !self.rebuilding {
+                    self.edit_list(row, neighbour, before, after);
+                }
+            }
+            let row = &mut self.rows[row as usize];
+            row.shrink();
+            self.figures.bytes = self.figures.bytes + row.bytes() as u64 - bytes as u64;
+            self.figures.pairs = self.figures.pairs + row.len() as u64 - pairs as u64;
+        });
+        self.epoch = epoch;
+    }
+
+    /// c of a pair changed: keeps the candidates those at or before the threshold.
+    #[inline]
+    fn edit_list(&mut self, row: u32, neighbour: u32, before: u32, after: u32) {
+        let ranking = &self.ranking;
+        let threshold = self.thresholds[row as usize];
+        let q = ranking.q[neighbour as usize];
+        let takes = |c| ranking.supported(c) && threshold.takes(ranking, ranking.key(c, q), neighbour);
+        match (takes(before), takes(after)) {
+            (false, false) => {}
+            (false, true) => self.edited(row).push(neighbour, after),
+            (true, false) => self.edited(row).remove(neighbour),
+            (true, true) => self.edited(row).update(neighbour, after),
+        }
+    }
+
+    /// A list about to be edited, remembered as it was.
+    fn edited(&mut self, row: u32) -> &mut List {
+        let touch = &mut self.touches[row as usize];
+        let list = &mut self.lists[row as usize];
+        if !matches!(touch, Touch::Edited(_)) {
+            if *touch == Touch::No {
+                self.touched.push(row);
+            }
+            *touch = Touch::Edited(self.before.len() as u32);
+            let top = list.top(self.ranking.top);
+            self.before.push((top.len() as u32, 0));
+            self.before.extend_from_slice(top);
+        }
+        list
+    }
+
+    /// For each item j whose q changed: row j is also column j, so it names the lists that may hold j.
+    fn cross(&mut self, mut tell: impl FnMut(Addressed<Notice>)) {
+        if self.ranking.damping.quarters() == 0 {
+            return;
+        }
+        let mut holders: Vec<Vec<Item>> = vec![Vec::new(); self.peers];
+        for place in 0..self.counted.len() {
+            let item = self.counted[place];
+            let (old, new) = self.q_of(item);
+            let row = self.rows_of[item as usize];
+            if old == new || row == NONE || (self.rebuilding && self.peers == 1) {
+                continue;
+            }
+            let column = std::mem::take(&mut self.rows[row as usize]);
+            for (holder, c) in column.iter() {
+                let row = self.rows_of[holder as usize];
+                if row != NONE {
+                    self.rank(row, item, c, old, new);
+                } else if self.ranking.supported(c) {
+                    let holder = self.items[holder as usize];
+                    holders[worker_of(holder, self.peers) as usize].push(holder);
+                }
+            }
+            self.rows[row as usize] = column;
+            for (worker, holders) in (0..).zip(&mut holders).filter(|(_, holders)| !holders.is_empty()) {
+                let holders = std::mem::take(holders).into_boxed_slice();
+                tell((worker, Notice::Crossed { item: self.items[item as usize], holders }));
+            }
+        }
+    }
+
+    /// q of an item before and after the epoch.
+    fn q_of(&self, item: u32) -> (u32, u32) {
+        let new = self.grid.round(u64::from(self.supports[item as usize]));
+        (self.ranking.q[item as usize], u32::try_from(new).expect("q(n) is at most n"))
+    }
+
+    /// q of a neighbour changes: takes it in if it comes to the threshold; if it leaves, settling drops it.
+    #[inline]
+    fn rank(&mut self, row: u32, neighbour: u32, c: u32, old: u32, new: u32) {
+        if self.rebuilding {
+            return;
+        }
+        let ranking = &self.ranking;
+        let threshold = self.thresholds[row as usize];
+        let (key_old, key_new) = (ranking.key(c, old), ranking.key(c, new));
+        if (key_old < threshold.key && key_new < threshold.key) || !ranking.supported(c) {
+            return;
+        }
+        let (was, is) = (threshold.takes(ranking, key_old, neighbour), threshold.takes(ranking, key_new, neighbour));
+        if !was && is {
+            self.edited(row).push(neighbour, c);
+        } else if was && self.touches[row as usize] == Touch::No {
+            self.touches[row as usize] = Touch::Ranked;
+            self.touched.push(row);
+        }
+    }
+
+    /// Stage 2: another worker's item crossed a line of the grid; these lists of ours may hold it.
+    pub(crate) fn hear(&mut self, item: Item, holders: &[Item]) {
+        if self.rebuilding {
+            return;
+        }
+        let item = self.number(item);
+        let (old, new) = self.q_of(item);
+        for &holder in holders {
+            let holder = self.number(holder);
+            let row = self.rows_of[holder as usize];
+            debug_assert_ne!(row, NONE, "a notice reaches the worker of the list");
+            let c = self.rows[row as usize].get(item);
+            self.rank(row, item, c, old, new);
+        }
+    }
+
+    /// Stage 2: switches q, settles the lists and closes the epoch. `changed` gets each item with its new list; `counted` each
+    /// item with its new n, and nothing with the new number of baskets.
+    pub(crate) fn settle(
+        &mut self,
+        mut changed: impl FnMut(Item, Option<Neighbours>),
+        mut counted: impl FnMut(Option<Item>, Option<u64>),
+    ) {
+        for item in std::mem::take(&mut self.counted) {
+            self.ranking.q[item as usize] = self.q_of(item).1;
+            let support = self.supports[item as usize];
+            if self.rows_of[item as usize] != NONE {
+                counted(Some(self.items[item as usize]), (support > 0).then_some(u64::from(support)));
+            }
+        }
+        if self.baskets != self.baskets_before {
+            counted(None, (self.baskets > 0).then_some(self.baskets));
+            self.baskets_before = self.baskets;
+        }
+        if self.rebuilding {
+            for row in 0..self.rows.len() as u32 {
+                if self.rows[row as usize].len() > 0 || self.lists[row as usize].bytes() > 0 {
+                    self.edited(row);
+                }
+            }
+        }
+        for row in std::mem::take(&mut self.touched) {
+            if self.settle_list(row) {
+                let list = self.lists[row as usize].top(self.ranking.top);
+                let named = list.iter().map(|&(item, c)| (self.items[item as usize], u64::from(c)));
+                let named: Option<Neighbours> = (!list.is_empty()).then(|| named.collect());
+                changed(self.items[self.owned[row as usize] as usize], named);
+                self.figures.lists_changed += 1;
+            }
+        }
+        self.before.clear();
+        self.rebuilding = false;
+    }
+
+    /// Settles one touched list; whether the list itself changed.
+    fn settle_list(&mut self, row: u32) -> bool {
+        let place = row as usize;
+        if self.touches[place] == Touch::Ranked {
+            if self.lists[place].still_settled(self.thresholds[place], &self.ranking) {
+                self.touches[place] = Touch::No;
+                return false;
+            }
+            self.edited(row);
+        }
+        let Touch::Edited(before) = std::mem::replace(&mut self.touches[place], Touch::No) else { return false };
+        let (list, threshold) = (&mut self.lists[place], &mut self.thresholds[place]);
+        let bytes = list.bytes();
+        if self.rebuilding || !list.settle(threshold, &self.ranking, &mut self.room) {
+            list.fill(threshold, &self.rows[place], &self.ranking, &mut self.room);
+        }
+        self.figures.bytes = self.figures.bytes + list.bytes() as u64 - bytes as u64;
+        let before = before as usize;
+        let length = self.before[before].0 as usize;
+        self.before[before + 1..before + 1 + length] != *list.top(self.ranking.top)
+    }
+}
