@@ -1,0 +1,229 @@
+//! Open loop: requests leave by the clock, not when the last answer has come. A latency counts from the moment a request was
+//! due, so that what waits behind a slow answer is counted as slow too (the error of leaving it out is called coordinated
+//! omission). A closed loop, which only measures how much fits through, stands beside it.
+//!
+//! ```text
+//! pacer (a thread: the timers of an async runtime are a millisecond coarse) ──Due──▶ one task a connection ──▶ latencies
+//! ```
+
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hdrhistogram::Histogram;
+use tokio::sync::mpsc;
+
+use crate::http::Connection;
+use crate::report::{latencies, record};
+
+/// How long the end of an open loop waits for the last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(30);
+
+/// A request that is due.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    /// Its number, from 0.
+    pub number: u64,
+    /// When it was to leave: latencies count from here.
+    pub at: Instant,
+}
+
+/// Sends what is due to `lanes` in turn, at `rate` a second, for `lasting`. Ends when that is over or `stop` is set; returns how
+/// many were due.
+pub fn pace(rate: f64, lasting: Duration, lanes: Vec<mpsc::UnboundedSender<Due>>, stop: &AtomicBool) -> u64 {
+    // Without it the kernel may wake us 50 µs late. A system that refuses costs us that much accuracy and no more.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
+    let total = (rate * lasting.as_secs_f64()) as u64;
+    let began = Instant::now();
+    for number in 0..total {
+        let at = began + Duration::from_secs_f64(number as f64 / rate);
+        let now = Instant::now();
+        if at > now {
+            std::thread::sleep(at - now);
+        }
+        if stop.load(Ordering::Relaxed) {
+            return number;
+        }
+        // A lane that is gone has failed, which its task reports.
+        let _ = lanes[number as usize % lanes.len()].send(Due { number, at });
+    }
+    total
+}
+
+/// Starts [`pace`] on a thread and returns what it feeds: a receiver for each of `lanes`.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(rate: f64, lasting: Duration, lanes: usize, stop: Arc<AtomicBool>) -> Result<Vec<mpsc::UnboundedReceiver<Due>>> {
+    ensure!(rate > 0.0 && rate.is_finite(), "the rate is {rate}; a number above 0 is accepted");
+    let (senders, receivers) = (0..lanes.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
+    std::thread::Builder::new()
+        .name("bench-pacer".to_owned())
+        .spawn(move || pace(rate, lasting, senders, &stop))
+        .context("could not start the pacer")?;
+    Ok(receivers)
+}
+
+/// What a loop of reads found.
+#[derive(Debug)]
+pub struct Reads {
+    /// Latencies in nanoseconds: of an open loop from when a request was due, of a closed one from when it left.
+    pub latencies: Histogram<u64>,
+    /// Answers that were not 200.
+    pub failed: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Reads {
+    /// Answers a second.
+    pub fn per_second(&self) -> f64 {
+        self.latencies.len() as f64 / self.took.as_secs_f64()
+    }
+}
+
+/// Reads by the clock over `connections`, `requests` in turn.
+///
+/// # Errors
+/// When a connection fails, or answers stay out.
+pub async fn open_loop(
+    address: SocketAddr,
+    requests: Arc<Vec<Vec<u8>>>,
+    connections: usize,
+    rate: f64,
+    lasting: Duration,
+) -> Result<Reads> {
+    let began = Instant::now();
+    let opened = connect(address, connections).await?;
+    let lanes = start(rate, lasting, connections, Arc::new(AtomicBool::new(false)))?;
+    let tasks: Vec<_> = opened
+        .into_iter()
+        .zip(lanes)
+        .map(|(mut connection, mut lane)| {
+            let requests = Arc::clone(&requests);
+            tokio::spawn(async move {
+                let (mut histogram, mut failed) = (latencies(), 0u64);
+                while let Some(due) = lane.recv().await {
+                    let request = &requests[due.number as usize % requests.len()];
+                    let status = connection.exchange(request).await.context("an open loop of reads")?.status;
+                    failed += u64::from(status != 200);
+                    record(&mut histogram, due.at.elapsed());
+                }
+                anyhow::Ok((histogram, failed))
+            })
+        })
+        .collect();
+    let collected = tokio::time::timeout(lasting + LAST_ANSWERS, collect(tasks)).await;
+    let (latencies, failed) = collected.context("answers stayed out for 30 s after the last request")??;
+    Ok(Reads { latencies, failed, took: began.elapsed() })
+}
+
+/// Reads as fast as answers come, over `connections`.
+///
+/// # Errors
+/// When a connection fails.
+pub async fn closed_loop(
+    address: SocketAddr,
+    requests: Arc<Vec<Vec<u8>>>,
+    connections: usize,
+    lasting: Duration,
+) -> Result<Reads> {
+    let opened = connect(address, connections).await?;
+    let next = Arc::new(AtomicU64::new(0));
+    let began = Instant::now();
+    let tasks: Vec<_> = opened
+        .into_iter()
+        .map(|mut connection| {
+            let (requests, next) = (Arc::clone(&requests), Arc::clone(&next));
+            tokio::spawn(async move {
+                let (mut histogram, mut failed) = (latencies(), 0u64);
+                let mut left = Instant::now();
+                while left - began < lasting {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let status = connection.exchange(&requests[number as usize % requests.len()]).await?.status;
+                    failed += u64::from(status != 200);
+                    let now = Instant::now();
+                    record(&mut histogram, now - left);
+                    left = now;
+                }
+                anyhow::Ok((histogram, failed))
+            })
+        })
+        .collect();
+    let (latencies, failed) = collect(tasks).await?;
+    Ok(Reads { latencies, failed, took: began.elapsed() })
+}
+
+async fn connect(address: SocketAddr, connections: usize) -> Result<Vec<Connection>> {
+    let mut opened = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        opened.push(Connection::open(address).await.with_context(|| format!("could not connect to {address}"))?);
+    }
+    Ok(opened)
+}
+
+/// What a task of a loop hands back: its latencies, and how many answers were not 200.
+type Part = Result<(Histogram<u64>, u64)>;
+
+async fn collect(tasks: Vec<tokio::task::JoinHandle<Part>>) -> Part {
+    let (mut all, mut failed) = (latencies(), 0);
+    for task in tasks {
+        let (histogram, of_task) = task.await.context("a task of the load generator panicked")??;
+        all.add(&histogram).expect("the same bounds");
+        failed += of_task;
+    }
+    Ok((all, failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use warp::Filter;
+
+    use super::*;
+    use crate::http::get;
+    use crate::report::quantile_ms;
+
+    async fn server_that_stalls() -> SocketAddr {
+        // The 21st answer takes 200 ms, and holds up all others: one slow moment of a server.
+        let seen = Arc::new(AtomicU64::new(0));
+        let gate = Arc::new(tokio::sync::Mutex::new(()));
+        let route = warp::any().then(move || {
+            let (seen, gate) = (Arc::clone(&seen), Arc::clone(&gate));
+            async move {
+                let _held = gate.lock().await;
+                if seen.fetch_add(1, Ordering::Relaxed) == 20 {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                "ok"
+            }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(warp::serve(route).incoming(listener).run());
+        address
+    }
+
+    /// Coordinated omission: a stall of 200 ms at 200 requests a second delays 40 of them, not the one or two that were under
+    /// way. A generator that sends the next request only after the last answer would report a p90 of next to nothing.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_waits_behind_a_slow_answer_counts_as_slow() {
+        let address = server_that_stalls().await;
+        let requests = Arc::new(vec![get("/", address, None)]);
+        let reads = open_loop(address, requests, 2, 200.0, Duration::from_secs(1)).await.unwrap();
+        assert_eq!((reads.latencies.len(), reads.failed), (200, 0), "every request that was due was sent and answered");
+        assert!(quantile_ms(&reads.latencies, 0.9) > 50.0, "p90 is {} ms", quantile_ms(&reads.latencies, 0.9));
+        assert!(quantile_ms(&reads.latencies, 0.5) < 50.0, "p50 is {} ms", quantile_ms(&reads.latencies, 0.5));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_closed_loop_counts_answers_and_failures() {
+        let address = server_that_stalls().await;
+        let requests = Arc::new(vec![get("/", address, None)]);
+        let reads = closed_loop(address, requests, 4, Duration::from_millis(300)).await.unwrap();
+        assert!(reads.latencies.len() > 20 && reads.failed == 0 && reads.per_second() > 60.0, "{}", reads.per_second());
+        assert!(open_loop(address, Arc::new(vec![Vec::new()]), 1, 0.0, Duration::ZERO).await.is_err());
+    }
+}
