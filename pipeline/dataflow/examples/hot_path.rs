@@ -47,7 +47,8 @@ fn log(members: usize, items: usize, events: usize) -> Vec<Fact> {
     let parties: Vec<Party> = (0..members).map(|n| Party::member(&format!("m{n}"))).collect();
     (0..events)
         .map(|event| {
-            let member = up_to.partition_point(|&sum| sum <= rng.random::<f64>() * total).min(members - 1);
+            let drawn = rng.random::<f64>() * total;
+            let member = up_to.partition_point(|&sum| sum <= drawn).min(members - 1);
             let item = Item::intern(&format!("item-{}", popularity.sample(&mut rng) as u64));
             (parties[member], (item, 1_700_000_000_000 + event as i64 * 5_000))
         })
@@ -63,7 +64,7 @@ fn cpu_time() -> Duration {
 fn memory_mb(name: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e3
+    line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e3
 }
 
 fn main() {
@@ -74,8 +75,8 @@ fn main() {
 
     let log = Arc::new(log(members, items, events));
     println!("{events} events, {members} members, {items} items; {workers} workers; log and names {:.0} MB", memory_mb("VmRSS:"));
+    let stats = Arc::new(Stats::default());
     let guards = timely::execute(timely::Config::process(workers), move |worker| {
-        let stats = Arc::new(Stats::default());
         let mut input = InputSession::<u64, Fact, isize>::new();
         let probe = probe::Handle::new();
         worker.dataflow::<u64, _, _>(|scope| {
@@ -122,7 +123,7 @@ fn main() {
             );
             let (pairs, bytes) = (Stats::get(&stats.pairs), Stats::get(&stats.similarity_bytes));
             if an_epoch > 1_000 && pairs > 0 {
-                println!("         {pairs} directed pairs, {:.2} bytes a pair (worker 0)", bytes as f64 / pairs as f64);
+                println!("         {pairs} directed pairs, {:.2} bytes a pair", bytes as f64 / pairs as f64);
             }
         };
         let bulk = log.len() * 9 / 10;

@@ -102,6 +102,10 @@ impl List {
 
     /// Takes in a neighbour that came to the threshold or before it. The list is unordered until it settles.
     pub(crate) fn push(&mut self, item: u32, c: u32) {
+        if self.candidates.len() == self.candidates.capacity() {
+            // To double would be to hold twice the slack in most lists.
+            self.candidates.reserve_exact((self.candidates.len() / 4).max(4));
+        }
         self.candidates.push((item, c));
     }
 
@@ -124,17 +128,18 @@ impl List {
             .expect("a neighbour at or before the threshold is a candidate")
     }
 
-    /// Whether a list without edits is settled as it stands, though some supports have changed.
-    pub(crate) fn still_settled(&self, threshold: Threshold, ranking: &Ranking) -> bool {
-        let mut before: Option<Candidate> = None;
-        for &entry in &self.candidates {
-            let candidate = ranking.candidate(entry);
-            if before.is_some_and(|before| ranking.after(&before, &candidate)) {
-                return false;
+    /// Whether a candidate whose key changed stands where it should, in a list that is otherwise settled. When all whose keys
+    /// changed do, the list is settled as it stands.
+    pub(crate) fn stands(&self, item: u32, threshold: Threshold, ranking: &Ranking) -> bool {
+        let place = self.place(item);
+        let moved = ranking.candidate(self.candidates[place]);
+        let before = place.checked_sub(1).map(|place| ranking.candidate(self.candidates[place]));
+        let after = self.candidates.get(place + 1).map(|&entry| ranking.candidate(entry));
+        before.is_none_or(|before| !ranking.after(&before, &moved))
+            && match after {
+                Some(after) => !ranking.after(&moved, &after),
+                None => threshold.takes(ranking, moved.key, moved.item),
             }
-            before = Some(candidate);
-        }
-        before.is_none_or(|last| threshold.takes(ranking, last.key, last.item))
     }
 
     /// Puts the candidates in order under the present ranking and makes the invariant hold; false if fewer than N are left of
@@ -154,9 +159,18 @@ impl List {
             let last = room[room.len() - 1];
             *threshold = Threshold { key: last.key, item: last.item };
         }
-        self.candidates.clear();
-        self.candidates.extend(room.iter().map(|candidate| (candidate.item, candidate.c)));
+        self.replace(room, ranking.top + 2 * ranking.slack + 2);
         true
+    }
+
+    /// Takes the candidates over, in room for `capacity` of them if there is too little or far too much.
+    fn replace(&mut self, candidates: &[Candidate], capacity: usize) {
+        let now = self.candidates.capacity();
+        if now < candidates.len() || now > capacity + capacity / 4 + 4 {
+            self.candidates = Vec::with_capacity(capacity.max(candidates.len()));
+        }
+        self.candidates.clear();
+        self.candidates.extend(candidates.iter().map(|candidate| (candidate.item, candidate.c)));
     }
 
     /// Fills the list from its row.
@@ -171,13 +185,7 @@ impl List {
             room.truncate(keep);
         }
         room.sort_unstable_by(|a, b| ranking.compare(a, b));
-        // A list that cannot grow much is not given room to.
-        let capacity = if threshold.is_open() { room.len() } else { keep + ranking.slack / 2 };
-        if self.candidates.capacity() < room.len() || self.candidates.capacity() > 2 * capacity {
-            self.candidates = Vec::with_capacity(capacity);
-        }
-        self.candidates.clear();
-        self.candidates.extend(room.iter().map(|candidate| (candidate.item, candidate.c)));
+        self.replace(room, if threshold.is_open() { room.len() } else { keep + ranking.slack + 2 });
     }
 }
 

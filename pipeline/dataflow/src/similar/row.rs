@@ -1,8 +1,7 @@
 //! The co-counts of one item: neighbour → c, in 8 bytes a slot.
 //!
 //! An open-addressing table with linear probing. A slot holds (neighbour + 1) in its upper half and c in its lower; 0 is free.
-//! The table is filled to 7/8 and grows by 1.3, so that a pair costs 9 to 12 bytes; a power of two would cost 16 half of the
-//! time. Removal shifts entries back, so there are no tombstones, and a row is scanned as one array.
+//! The table is filled to 7/8 and grows by 1.2, so that a pair costs 9 to 11 bytes; powers of two would cost up to 18. Removal shifts entries back, so there are no tombstones, and a row is scanned as one array.
 
 /// Room for a row's first pairs.
 const FIRST: usize = 4;
@@ -54,7 +53,7 @@ impl Row {
     /// If c leaves `u32`: 4 billion, or below nought, which is our mistake. To wrap would be to serve wrong lists in silence.
     pub(crate) fn add(&mut self, neighbour: u32, change: i64) -> (u32, u32) {
         if (self.len() + 1) * 8 > self.slots.len() * 7 {
-            self.resize((self.slots.len() * 13 / 10).max(capacity_for(self.len() + 1)));
+            self.resize((self.slots.len() * 6 / 5).max(capacity_for(self.len() + 1)));
         }
         let place = self.find(neighbour);
         let before = self.slots[place] as u32;

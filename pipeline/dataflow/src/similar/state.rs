@@ -18,16 +18,6 @@ use crate::baskets::{Addressed, Change, Delta, worker_of};
 /// No number; no row here.
 const NONE: u32 = u32::MAX;
 
-/// What the open epoch has done to a list.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Touch {
-    No,
-    /// Keys of candidates changed.
-    Ranked,
-    /// Candidates changed; the list as it was stands at this place of `before`.
-    Edited(u32),
-}
-
 /// The state of one worker.
 pub(crate) struct Shard {
     weight: PairWeight,
@@ -48,7 +38,8 @@ pub(crate) struct Shard {
     rows: Vec<Row>,
     lists: Vec<List>,
     thresholds: Vec<Threshold>,
-    touches: Vec<Touch>,
+    /// Where in `before` a list edited in the open epoch stands; NONE for one that is settled.
+    edits: Vec<u32>,
     baskets: u64,
 
     // The open epoch.
@@ -58,7 +49,10 @@ pub(crate) struct Shard {
     /// Items whose n changed.
     counted: Vec<u32>,
     baskets_before: u64,
-    touched: Vec<u32>,
+    /// Rows whose lists are edited.
+    edited: Vec<u32>,
+    /// (row, neighbour) where a candidate's key changed.
+    rekeyed: Vec<(u32, u32)>,
     /// The edited lists as they were: each one's length, then its entries.
     before: Vec<(u32, u32)>,
     room: Vec<Candidate>,
@@ -103,14 +97,15 @@ impl Shard {
             rows: Vec::new(),
             lists: Vec::new(),
             thresholds: Vec::new(),
-            touches: Vec::new(),
+            edits: Vec::new(),
             baskets: 0,
             fresh: Vec::new(),
             epoch: Epoch::default(),
             rebuilding: false,
             counted: Vec::new(),
             baskets_before: 0,
-            touched: Vec::new(),
+            edited: Vec::new(),
+            rekeyed: Vec::new(),
             before: Vec::new(),
             room: Vec::new(),
             figures: Figures::default(),
@@ -192,7 +187,7 @@ impl Shard {
                 self.rows.push(Row::default());
                 self.lists.push(List::default());
                 self.thresholds.push(Threshold::OPEN);
-                self.touches.push(Touch::No);
+                self.edits.push(NONE);
                 self.figures.bytes += (size_of::<Row>() + size_of::<List>() + size_of::<Threshold>()) as u64;
             }
         }
@@ -231,21 +226,19 @@ impl Shard {
         let takes = |c| ranking.supported(c) && threshold.takes(ranking, ranking.key(c, q), neighbour);
         match (takes(before), takes(after)) {
             (false, false) => {}
-            (false, true) => self.edited(row).push(neighbour, after),
-            (true, false) => self.edited(row).remove(neighbour),
-            (true, true) => self.edited(row).update(neighbour, after),
+            (false, true) => self.edit(row).push(neighbour, after),
+            (true, false) => self.edit(row).remove(neighbour),
+            (true, true) => self.edit(row).update(neighbour, after),
         }
     }
 
     /// A list about to be edited, remembered as it was.
-    fn edited(&mut self, row: u32) -> &mut List {
-        let touch = &mut self.touches[row as usize];
+    fn edit(&mut self, row: u32) -> &mut List {
         let list = &mut self.lists[row as usize];
-        if !matches!(touch, Touch::Edited(_)) {
-            if *touch == Touch::No {
-                self.touched.push(row);
-            }
-            *touch = Touch::Edited(self.before.len() as u32);
+        if self.edits[row as usize] == NONE {
+            self.edits[row as usize] =
+                u32::try_from(self.before.len()).expect("fewer than 2^32 entries in the lists of an epoch");
+            self.edited.push(row);
             let top = list.top(self.ranking.top);
             self.before.push((top.len() as u32, 0));
             self.before.extend_from_slice(top);
@@ -304,10 +297,9 @@ impl Shard {
         }
         let (was, is) = (threshold.takes(ranking, key_old, neighbour), threshold.takes(ranking, key_new, neighbour));
         if !was && is {
-            self.edited(row).push(neighbour, c);
-        } else if was && self.touches[row as usize] == Touch::No {
-            self.touches[row as usize] = Touch::Ranked;
-            self.touched.push(row);
+            self.edit(row).push(neighbour, c);
+        } else if was {
+            self.rekeyed.push((row, neighbour));
         }
     }
 
@@ -348,11 +340,17 @@ impl Shard {
         if self.rebuilding {
             for row in 0..self.rows.len() as u32 {
                 if self.rows[row as usize].len() > 0 || self.lists[row as usize].bytes() > 0 {
-                    self.edited(row);
+                    self.edit(row);
                 }
             }
         }
-        for row in std::mem::take(&mut self.touched) {
+        for (row, neighbour) in std::mem::take(&mut self.rekeyed) {
+            let place = row as usize;
+            if self.edits[place] == NONE && !self.lists[place].stands(neighbour, self.thresholds[place], &self.ranking) {
+                self.edit(row);
+            }
+        }
+        for row in std::mem::take(&mut self.edited) {
             if self.settle_list(row) {
                 let list = self.lists[row as usize].top(self.ranking.top);
                 let named = list.iter().map(|&(item, c)| (self.items[item as usize], u64::from(c)));
@@ -365,24 +363,16 @@ impl Shard {
         self.rebuilding = false;
     }
 
-    /// Settles one touched list; whether the list itself changed.
+    /// Settles an edited list; whether the list itself changed.
     fn settle_list(&mut self, row: u32) -> bool {
         let place = row as usize;
-        if self.touches[place] == Touch::Ranked {
-            if self.lists[place].still_settled(self.thresholds[place], &self.ranking) {
-                self.touches[place] = Touch::No;
-                return false;
-            }
-            self.edited(row);
-        }
-        let Touch::Edited(before) = std::mem::replace(&mut self.touches[place], Touch::No) else { return false };
         let (list, threshold) = (&mut self.lists[place], &mut self.thresholds[place]);
         let bytes = list.bytes();
         if self.rebuilding || !list.settle(threshold, &self.ranking, &mut self.room) {
             list.fill(threshold, &self.rows[place], &self.ranking, &mut self.room);
         }
         self.figures.bytes = self.figures.bytes + list.bytes() as u64 - bytes as u64;
-        let before = before as usize;
+        let before = std::mem::replace(&mut self.edits[place], NONE) as usize;
         let length = self.before[before].0 as usize;
         self.before[before + 1..before + 1 + length] != *list.top(self.ranking.top)
     }
