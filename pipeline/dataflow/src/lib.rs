@@ -7,4 +7,16 @@
 //!
 //! Inside everything is pure: no clock, no I/O, no panics on data.
 
+pub mod also_bought;
+pub mod build;
+pub mod facts;
+pub mod links;
+pub mod merge;
+pub mod output;
+pub mod points;
+pub mod popularity;
+pub mod restore;
 pub mod update;
+
+pub use build::{Dataflow, build};
+pub use restore::restore;
