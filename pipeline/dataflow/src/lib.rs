@@ -9,6 +9,17 @@
 
 pub mod also_bought;
 pub mod baskets;
+pub mod build;
+pub mod facts;
+pub mod links;
+pub mod merge;
+pub mod output;
+pub mod points;
+pub mod popularity;
 pub mod reference;
+pub mod restore;
 pub mod similar;
 pub mod update;
+
+pub use build::{Dataflow, build};
+pub use restore::restore;

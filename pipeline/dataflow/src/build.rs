@@ -1,0 +1,196 @@
+//! The dataflow of one worker, from updates to outputs.
+
+use std::sync::Arc;
+
+use differential_dataflow::AsCollection;
+use kindred_model::codec::{KeyCodec, RowCodec};
+use kindred_model::intern::{Item, Party};
+use kindred_model::records::{MemberRecord, OrderRecord, Rules};
+use kindred_model::settings::Owners;
+use kindred_model::views::points::Earned;
+use kindred_model::views::{Table, also_bought as lists, inputs, points as points_view, popularity as popularity_view};
+use kindred_model::{Kind, MemberId, Owner, Semantics};
+use timely::dataflow::operators::vec::Input;
+use timely::dataflow::{InputHandleVec, ProbeHandle, StreamVec};
+use timely::worker::Worker;
+use tracing::error;
+
+use crate::also_bought::{SimilarityRows, also_bought};
+use crate::facts::{self, MemberFact, MemberKey};
+use crate::links::{Standing, standing};
+use crate::merge::interactions::{InteractionInput, InteractionRow, merged_interactions};
+use crate::merge::versioned::{MergedRecord, VersionedUpdate, derived, merged_records};
+use crate::output::{Encoding, Sink, upserts};
+use crate::points::points;
+use crate::popularity::{Deed, popularity};
+use crate::update::{OutputFn, Stats, Update};
+
+/// The inputs of one worker's dataflow, and the probe behind its outputs. Epochs start at 0.
+pub struct Dataflow {
+    interactions: InputHandleVec<u64, InteractionInput>,
+    orders: InputHandleVec<u64, VersionedUpdate>,
+    catalog: InputHandleVec<u64, VersionedUpdate>,
+    members: InputHandleVec<u64, VersionedUpdate>,
+    probe: ProbeHandle<u64>,
+}
+
+impl Dataflow {
+    /// Takes in an update at the current epoch.
+    pub fn send(&mut self, update: Update) {
+        match update {
+            Update::Interaction(interaction) => self.interactions.send(InteractionInput::Update(interaction)),
+            Update::Purge(party) => self.interactions.send(InteractionInput::Purge(party)),
+            Update::Order(order) => self.orders.send(VersionedUpdate::new(&order.order, &*order)),
+            Update::Catalog(record) => self.catalog.send(VersionedUpdate::new(&record.item, &*record)),
+            Update::Member(record) => self.members.send(VersionedUpdate::new(&record.key(), &*record)),
+        }
+    }
+
+    /// Closes every epoch before this one, which is the current one from now on.
+    pub fn advance_to(&mut self, epoch: u64) {
+        self.interactions.advance_to(epoch);
+        self.orders.advance_to(epoch);
+        self.catalog.advance_to(epoch);
+        self.members.advance_to(epoch);
+    }
+
+    /// Whether all outputs of this and every earlier epoch have been given, on every worker.
+    pub fn has_passed(&self, epoch: u64) -> bool {
+        !self.probe.less_equal(&epoch)
+    }
+
+    /// Says that there is no more input. Workers that feed nothing call it right away.
+    pub fn close(self) {}
+}
+
+/// Builds the dataflow of a worker; every worker of an installation builds the same. `output` hears of every changed row.
+pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, output: &OutputFn) -> Dataflow {
+    worker.dataflow_named::<u64, _, _>("Kindred", |scope| {
+        let (interactions, interaction_inputs) = scope.new_input();
+        let (orders, order_updates) = scope.new_input();
+        let (catalog, catalog_updates) = scope.new_input();
+        let (members, member_updates) = scope.new_input();
+        let sink = Sink::new(output);
+        let views = &semantics.views;
+
+        let merged_orders = merged_records(order_updates, "Orders", stats, |stats| Stats::add(&stats.orders, 1));
+        let merged_catalog = merged_records(catalog_updates, "Catalog", stats, |_| {});
+        let merged_members = merged_records(member_updates, "Members", stats, |_| {});
+        emit_records(&sink, merged_orders.clone(), inputs::Orders::NAME);
+        emit_records(&sink, merged_catalog, inputs::Catalog::NAME);
+        emit_records(&sink, merged_members.clone(), inputs::Members::NAME);
+
+        let rules = semantics.rules();
+        let program = semantics.program.clone();
+        let of_orders = derived(merged_orders, "Order facts", move |bytes| {
+            decode_order(bytes, &rules).map(|order| facts::of_order(&order, &program)).unwrap_or_default()
+        });
+        let program = semantics.program.clone();
+        let of_members = derived(merged_members.clone(), "Member facts", move |bytes| {
+            decode_member(bytes).map(|record| facts::of_member(&record, &program)).unwrap_or_default()
+        });
+        let erased = derived(merged_members, "Erased members", |bytes| {
+            decode_member(bytes).and_then(|record| facts::erased(&record)).into_iter().collect()
+        });
+        let Standing { living, fates } = standing(of_orders.concat(of_members), erased);
+
+        let cap = semantics.inputs.identities_per_owner;
+        let (rows, fact_changes) = merged_interactions(interaction_inputs, fates.inner, cap, stats);
+        let encoding = Encoding {
+            table: inputs::Interactions::NAME,
+            key: InteractionRow::encode_key,
+            row: InteractionRow::encode_row,
+        };
+        sink.emit(rows, encoding);
+
+        let interacted = fact_changes.as_collection();
+        let lines = living.clone().flat_map(|(MemberKey(member), fact)| match fact {
+            MemberFact::Line(line) => Some((member, line)),
+            MemberFact::Invited { .. } | MemberFact::Session(_) => None,
+        });
+
+        if views.also_bought.enabled {
+            let ordered = lines.clone().map(|(member, line)| (member, (line.item, line.placed_at)));
+            let members_only = views.also_bought.owners == Owners::Members;
+            let held = interacted.clone().flat_map(move |(owner, fact)| {
+                let counts = fact.kind == Kind::Purchase && (!members_only || owner.is_member());
+                counts.then_some((owner, (fact.item, fact.at)))
+            });
+            let SimilarityRows { lists, supports } = also_bought(held.concat(ordered), &views.also_bought, stats);
+            sink.emit(lists, LISTS);
+            sink.emit(supports, SUPPORTS);
+        }
+        if views.popularity.enabled {
+            sink.emit(upserts(popularity(interacted, lines), "Popularity rows"), POPULARITY);
+        }
+        if views.points.enabled {
+            sink.emit(upserts(points(living), "Points rows"), POINTS);
+        }
+        Dataflow { interactions, orders, catalog, members, probe: sink.probe() }
+    })
+}
+
+const LISTS: Encoding<(Item, Option<Box<[(Item, u64)]>>)> = Encoding {
+    table: lists::Lists::NAME,
+    key: |(item, _), out| item.id().encode(out),
+    row: |(_, list), out| {
+        let Some(list) = list else { return false };
+        lists::Neighbors(list.iter().map(|(item, c)| (item.id(), *c)).collect()).encode(out);
+        true
+    },
+};
+
+const SUPPORTS: Encoding<(Option<Item>, Option<u64>)> = Encoding {
+    table: lists::Supports::NAME,
+    key: |(item, _), out| item.map_or_else(lists::baskets_key, Item::id).encode(out),
+    row: |(_, support), out| encode_row(support.as_ref(), out),
+};
+
+const POPULARITY: Encoding<(Deed, Option<isize>)> = Encoding {
+    table: popularity_view::Popularity::NAME,
+    key: |(deed, _), out| (deed.item.id(), deed.kind(), deed.day()).encode(out),
+    row: |(_, owners), out| encode_row(owners.map(|owners| owners as u64).as_ref(), out),
+};
+
+const POINTS: Encoding<(Party, Option<Earned>)> = Encoding {
+    table: points_view::Points::NAME,
+    key: |(member, _), out| MemberId::trusted(member_text(*member)).encode(out),
+    row: |(_, earned), out| encode_row(earned.as_ref(), out),
+};
+
+fn encode_row<R: RowCodec>(row: Option<&R>, out: &mut Vec<u8>) -> bool {
+    row.map(|row| row.encode(out)).is_some()
+}
+
+fn member_text(member: Party) -> String {
+    match member.owner() {
+        Owner::Member(member) => member.as_str().to_owned(),
+        Owner::Session(session) => unreachable!("session {session} among members"),
+    }
+}
+
+fn emit_records(sink: &Sink, records: StreamVec<'_, u64, MergedRecord>, table: &'static str) {
+    let encoding = Encoding {
+        table,
+        key: |record: &MergedRecord, out| out.extend_from_slice(&record.key),
+        row: |record, out| {
+            out.extend_from_slice(&record.new);
+            true
+        },
+    };
+    sink.emit(records, encoding);
+}
+
+/// Reads a merged order. It was valid when it was taken in, so failing is a mistake of ours; it then counts as nothing.
+fn decode_order(bytes: &[u8], rules: &Rules) -> Option<OrderRecord> {
+    OrderRecord::decode(bytes, rules).inspect_err(|invalid| not_ours("order", invalid)).ok()
+}
+
+fn decode_member(bytes: &[u8]) -> Option<MemberRecord> {
+    MemberRecord::decode(bytes).inspect_err(|invalid| not_ours("member", invalid)).ok()
+}
+
+fn not_ours(what: &str, invalid: &kindred_model::Invalid) {
+    debug_assert!(false, "a merged {what} does not decode: {invalid}");
+    error!("a merged {what} does not decode: {invalid}");
+}

@@ -1,0 +1,280 @@
+//! The merge of `interactions`: identities of each raw owner below its cap, and the facts they show.
+//!
+//! ```text
+//! InteractionInput ──by raw owner──▶ ┌──────────────┐ ─▶ rows of the table
+//! fates            ──by raw owner──▶ │ Interactions │ ─▶ (effective owner, Fact) ±1
+//!                                    └──────────────┘
+//! ```
+//!
+//! Records of the earliest open epoch are merged as they come; what the epoch changed is given when it closes, net, once the
+//! fates of that epoch are known too. Keeps about 30 bytes an identity (see [`super::owner`]).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use kindred_model::codec::{KeyCodec, RowCodec};
+use kindred_model::intern::Party;
+use kindred_model::views::inputs::StoredInteraction;
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+
+use super::owner::{FEW_MAX, Held, Identities, Touched, compare};
+use super::subject::Identity;
+use crate::facts::Fact;
+use crate::links::Fate;
+use crate::update::{InteractionUpdate, Stats};
+
+/// Owners settled before the operator lets others run: a large epoch's facts do not pile up in queues.
+const OWNERS_A_TURN: usize = 4_096;
+
+/// What enters.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum InteractionInput {
+    /// A record.
+    Update(InteractionUpdate),
+    /// All identities of the raw owner leave.
+    Purge(Party),
+}
+
+impl InteractionInput {
+    fn party(&self) -> Party {
+        match self {
+            Self::Update(update) => update.party,
+            Self::Purge(party) => *party,
+        }
+    }
+}
+
+/// A changed row of the table, still interned.
+#[derive(Clone, Debug)]
+pub struct InteractionRow {
+    party: Party,
+    identity: Identity,
+    held: Option<Held>,
+}
+
+impl InteractionRow {
+    /// Appends the key of the row.
+    pub fn encode_key(&self, out: &mut Vec<u8>) {
+        self.party.owner().encode(out);
+        self.identity.key().encode(out);
+    }
+
+    /// Appends the row; says whether there is one, or it is deleted.
+    pub fn encode_row(&self, out: &mut Vec<u8>) -> bool {
+        let Some(held) = &self.held else { return false };
+        StoredInteraction { at: held.at, payload: held.payload.bytes().into() }.encode(out);
+        true
+    }
+}
+
+/// A fact of an effective owner that came (+1) or went (-1).
+pub type FactChange = ((Party, Fact), u64, isize);
+
+/// Merges interactions. `fates` says which raw owners are not their own: see [`crate::links`]. `cap` is
+/// `inputs.identities_per_owner`.
+///
+/// A retract takes out the facts of its (owner, item or query, kind) at or before its time. When an owner's fate changes, all of
+/// its facts move, or leave with an erased member. An erased member's own identities are dropped at once, and later ones are not
+/// taken; those of its sessions stay, without facts, because the link may change, until they are purged.
+pub fn merged_interactions<'s>(
+    inputs: StreamVec<'s, u64, InteractionInput>,
+    fates: StreamVec<'s, u64, (Fate, u64, isize)>,
+    cap: usize,
+    stats: &Arc<Stats>,
+) -> (StreamVec<'s, u64, InteractionRow>, StreamVec<'s, u64, FactChange>) {
+    let scope = inputs.scope();
+    let mut builder = OperatorBuilder::new("Interactions".to_owned(), scope);
+    let activator = scope.activator_for(builder.operator_info().address);
+    let mut inputs = builder.new_input(inputs, Exchange::new(|input: &InteractionInput| input.party().shard_hash()));
+    let mut fates = builder.new_input(fates, Exchange::new(|(fate, ..): &(Fate, u64, isize)| fate.raw.shard_hash()));
+    let (rows_output, rows) = builder.new_output();
+    let (facts_output, facts) = builder.new_output();
+    let mut rows_output = OutputBuilder::from(rows_output);
+    let mut facts_output = OutputBuilder::from(facts_output);
+
+    let mut merge = Merge { owners: HashMap::default(), fates: HashMap::default(), cap, stats: Arc::clone(stats) };
+    builder.build(move |_capabilities| {
+        let mut open: BTreeMap<u64, Open> = BTreeMap::new();
+        let mut closing: Option<Closing> = None;
+        move |frontiers| {
+            let is_open = |epoch: &u64| frontiers[0].less_equal(epoch) || frontiers[1].less_equal(epoch);
+            inputs.for_each(|capability, data| {
+                let (Some(rows), Some(facts)) = (capability.retain_least(0), capability.retain_least(1)) else { return };
+                open.entry(*rows.time()).or_insert_with(|| Open::at(rows, facts)).inputs.append(data);
+            });
+            fates.for_each(|capability, data| {
+                let (Some(rows), Some(facts)) = (capability.retain_least(0), capability.retain_least(1)) else { return };
+                open.entry(*rows.time()).or_insert_with(|| Open::at(rows, facts)).fates.append(data);
+            });
+            loop {
+                if let Some(closed) = &mut closing {
+                    let mut rows_output = rows_output.activate();
+                    let mut facts_output = facts_output.activate();
+                    let mut rows = rows_output.session(&closed.capabilities.0);
+                    let mut facts = facts_output.session(&closed.capabilities.1);
+                    let epoch = *closed.capabilities.1.time();
+                    for _ in 0..OWNERS_A_TURN {
+                        let Some(settling) = closed.owners.pop() else { break };
+                        merge.settle(settling, |row| rows.give(row), |fact, diff| facts.give((fact, epoch, diff)));
+                    }
+                    if !closed.owners.is_empty() {
+                        activator.activate();
+                        return;
+                    }
+                }
+                closing = None;
+                let Some(mut entry) = open.first_entry() else { return };
+                let epoch = entry.get_mut();
+                // Earlier epochs are closed and settled: what has come of this one can be merged.
+                for input in epoch.inputs.drain(..) {
+                    merge.take(input, &mut epoch.touched);
+                }
+                if is_open(entry.key()) {
+                    return;
+                }
+                let epoch = entry.remove();
+                closing = Some(Closing { owners: merge.close(epoch.touched, epoch.fates), capabilities: epoch.capabilities });
+            }
+        }
+    });
+    (rows, facts)
+}
+
+/// An epoch that may still get records.
+struct Open {
+    capabilities: (Capability<u64>, Capability<u64>),
+    inputs: Vec<InteractionInput>,
+    fates: Vec<(Fate, u64, isize)>,
+    touched: FxHashMap<Party, Vec<Touched>>,
+}
+
+impl Open {
+    fn at(rows: Capability<u64>, facts: Capability<u64>) -> Self {
+        Self { capabilities: (rows, facts), inputs: Vec::new(), fates: Vec::new(), touched: HashMap::default() }
+    }
+}
+
+/// An epoch whose changes are being given.
+struct Closing {
+    capabilities: (Capability<u64>, Capability<u64>),
+    owners: Vec<Settling>,
+}
+
+/// A raw owner with what changed in an epoch.
+struct Settling {
+    party: Party,
+    log: Vec<Touched>,
+    /// Whose its facts were before the epoch.
+    effective_before: Option<Party>,
+}
+
+/// The state of one worker.
+struct Merge {
+    owners: FxHashMap<Party, Identities>,
+    /// Raw owners that are not their own.
+    fates: FxHashMap<Party, Option<Party>>,
+    cap: usize,
+    stats: Arc<Stats>,
+}
+
+impl Merge {
+    /// Whose the facts of a raw owner are; `None` when they are nobody's.
+    fn effective(&self, raw: Party) -> Option<Party> {
+        self.fates.get(&raw).copied().unwrap_or(Some(raw))
+    }
+
+    /// An erased member: it never comes back, and nothing of it is kept. (A session without an effective owner is not erased.)
+    fn is_erased(&self, raw: Party) -> bool {
+        self.fates.get(&raw).is_some_and(Option::is_none) && raw.is_member()
+    }
+
+    fn take(&mut self, input: InteractionInput, touched: &mut FxHashMap<Party, Vec<Touched>>) {
+        match input {
+            InteractionInput::Purge(party) => self.drop_identities(party, touched.entry(party).or_default()),
+            InteractionInput::Update(update) if self.is_erased(update.party) => {}
+            InteractionInput::Update(update) => {
+                let identity = Identity::of(&update);
+                let held = Held { at: update.at(), payload: update.payload.into() };
+                let owner = self.owners.entry(update.party).or_insert_with(|| {
+                    Stats::add(&self.stats.owners, 1);
+                    Identities::default()
+                });
+                if owner.merge(identity, held, self.cap, FEW_MAX, touched.entry(update.party).or_default()) {
+                    Stats::add(&self.stats.evicted, 1);
+                }
+            }
+        }
+    }
+
+    fn drop_identities(&mut self, party: Party, log: &mut Vec<Touched>) {
+        if let Some(mut identities) = self.owners.remove(&party) {
+            Stats::sub(&self.stats.owners, 1);
+            log.extend(identities.drain().into_iter().map(|(identity, held)| (identity, Some(held))));
+        }
+    }
+
+    /// Applies the fates of an epoch; the answer is every owner with something to settle.
+    fn close(&mut self, touched: FxHashMap<Party, Vec<Touched>>, fates: Vec<(Fate, u64, isize)>) -> Vec<Settling> {
+        let mut owners: FxHashMap<Party, Settling> = touched
+            .into_iter()
+            .map(|(party, log)| (party, Settling { party, log, effective_before: self.effective(party) }))
+            .collect();
+        // What came and went within the epoch cancels.
+        let mut changes: FxHashMap<Fate, isize> = HashMap::default();
+        for (fate, _epoch, diff) in fates {
+            *changes.entry(fate).or_default() += diff;
+        }
+        for fate in changes.iter().filter(|(_, diff)| **diff != 0).map(|(fate, _)| fate) {
+            let effective_before = self.effective(fate.raw);
+            owners.entry(fate.raw).or_insert_with(|| Settling { party: fate.raw, log: Vec::new(), effective_before });
+        }
+        for fate in changes.iter().filter(|(_, diff)| **diff < 0).map(|(fate, _)| fate) {
+            self.fates.remove(&fate.raw);
+        }
+        for fate in changes.iter().filter(|(_, diff)| **diff > 0).map(|(fate, _)| fate) {
+            let known = self.fates.insert(fate.raw, fate.effective);
+            debug_assert!(known.is_none(), "two fates of {:?}", fate.raw);
+        }
+        let mut owners: Vec<Settling> = owners.into_values().collect();
+        for owner in &mut owners {
+            if self.is_erased(owner.party) {
+                self.drop_identities(owner.party, &mut owner.log);
+            }
+        }
+        owners
+    }
+
+    /// Gives what changed of one owner.
+    fn settle(&self, mut owner: Settling, mut row: impl FnMut(InteractionRow), mut fact: impl FnMut((Party, Fact), isize)) {
+        let nothing = Identities::default();
+        let now = self.owners.get(&owner.party).unwrap_or(&nothing);
+        let (before, after) = (owner.effective_before, self.effective(owner.party));
+        let (mut came, mut went) = (0, 0);
+        compare(now, &mut owner.log, before != after, |changed| {
+            if changed.before != changed.after {
+                came += u64::from(changed.before.is_none());
+                went += u64::from(changed.after.is_none());
+                row(InteractionRow { party: owner.party, identity: changed.identity, held: changed.after.cloned() });
+            }
+            let Some(item) = changed.identity.fact_item() else { return };
+            let kind = changed.identity.kind();
+            let shown_before = before.zip(changed.shown_before);
+            let shown_after = after.zip(changed.shown_after);
+            if shown_before != shown_after {
+                for (shown, diff) in [(shown_before, -1), (shown_after, 1)] {
+                    if let Some((effective, at)) = shown {
+                        fact((effective, Fact { item, kind, at: at.0 }), diff);
+                    }
+                }
+            }
+        });
+        Stats::add(&self.stats.identities, came);
+        Stats::sub(&self.stats.identities, went);
+    }
+}

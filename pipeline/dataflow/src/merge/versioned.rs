@@ -1,0 +1,138 @@
+//! The merge of `orders`, `catalog` and `members`: the greatest record under each key.
+//!
+//! ```text
+//! VersionedUpdate ──by key──▶ [ greatest (erased, version, canonical bytes) ] ─▶ MergedRecord (old, new), net of the epoch
+//!                                                                                 ├─▶ row of the table
+//!                                                                                 └─▶ facts of new, less those of old
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use differential_dataflow::AsCollection;
+use kindred_model::merge::{Merged, Versioned, merge_versioned};
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::Operator;
+
+use crate::facts::Facts;
+use crate::update::Stats;
+
+/// A record of any of the three topics as far as merging cares.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VersionedUpdate {
+    key: Arc<[u8]>,
+    rank: (bool, u64),
+    canonical: Arc<[u8]>,
+}
+
+impl VersionedUpdate {
+    /// Of a record and the key of its row.
+    pub fn new(key: &impl kindred_model::codec::KeyCodec, record: &impl Versioned) -> Self {
+        Self { key: key.to_bytes().into(), rank: record.rank(), canonical: record.canonical().into() }
+    }
+}
+
+/// A merged record that an epoch changed.
+#[derive(Clone, Debug)]
+pub struct MergedRecord {
+    /// The key of its row.
+    pub key: Arc<[u8]>,
+    /// Its canonical bytes before the epoch.
+    pub old: Option<Arc<[u8]>>,
+    /// Its canonical bytes from the epoch on.
+    pub new: Arc<[u8]>,
+}
+
+struct Known {
+    rank: (bool, u64),
+    canonical: Arc<[u8]>,
+}
+
+/// The greatest record under each key. Two contents under one version are counted in `stats.conflicts` whenever they meet; the
+/// count is a diagnostic and depends on what arrives, the record kept does not. `held` counts keys. Keeps the canonical bytes.
+pub fn merged_records<'s>(
+    updates: StreamVec<'s, u64, VersionedUpdate>,
+    name: &str,
+    stats: &Arc<Stats>,
+    held: fn(&Stats),
+) -> StreamVec<'s, u64, MergedRecord> {
+    let stats = Arc::clone(stats);
+    let by_key = Exchange::new(|update: &VersionedUpdate| stable_hash(&update.key));
+    updates.unary_frontier(by_key, name, move |_capability, _info| {
+        let mut known: FxHashMap<Arc<[u8]>, Known> = HashMap::default();
+        let mut open: BTreeMap<u64, (Capability<u64>, Vec<VersionedUpdate>)> = BTreeMap::new();
+        move |(input, frontier), output| {
+            input.for_each(|capability, data| {
+                let Some(capability) = capability.retain_least(0) else { return };
+                open.entry(*capability.time()).or_insert_with(|| (capability, Vec::new())).1.append(data);
+            });
+            while let Some(entry) = open.first_entry() {
+                if frontier.less_equal(entry.key()) {
+                    return;
+                }
+                let (capability, updates) = entry.remove();
+                let mut before: FxHashMap<Arc<[u8]>, Option<Arc<[u8]>>> = HashMap::default();
+                for VersionedUpdate { key, rank, canonical } in updates {
+                    let found = known.get(&key);
+                    let merged = merge_versioned(found.map(|known| (known.rank, &*known.canonical)), rank, &canonical);
+                    if matches!(merged, Merged::Conflict { .. }) {
+                        Stats::add(&stats.conflicts, 1);
+                    }
+                    if merged.replaces() {
+                        let old = known.insert(Arc::clone(&key), Known { rank, canonical });
+                        if old.is_none() {
+                            held(&stats);
+                        }
+                        before.entry(key).or_insert(old.map(|old| old.canonical));
+                    }
+                }
+                let mut session = output.session(&capability);
+                for (key, old) in before {
+                    let new = Arc::clone(&known[&key].canonical);
+                    session.give(MergedRecord { key, old, new });
+                }
+            }
+        }
+    })
+}
+
+/// Facts of merged records: `derive` gives those of one record from its canonical bytes. What a record's change leaves as it was
+/// is not touched. Keeps nothing.
+pub fn derived<'s, D: differential_dataflow::Data>(
+    records: StreamVec<'s, u64, MergedRecord>,
+    name: &str,
+    derive: impl Fn(&[u8]) -> Vec<D> + 'static,
+) -> Facts<'s, D> {
+    records
+        .unary(Pipeline, name, move |_capability, _info| {
+            move |input, output| {
+                input.for_each(|capability, records| {
+                    let Some(&epoch) = capability.least() else { return };
+                    let mut session = output.session(&capability);
+                    for record in records.drain(..) {
+                        let mut changes: Vec<(D, isize)> = derive(&record.new).into_iter().map(|fact| (fact, 1)).collect();
+                        if let Some(old) = &record.old {
+                            changes.extend(derive(old).into_iter().map(|fact| (fact, -1)));
+                        }
+                        differential_dataflow::consolidation::consolidate(&mut changes);
+                        session.give_iterator(changes.into_iter().map(|(fact, diff)| (fact, epoch, diff)));
+                    }
+                });
+            }
+        })
+        .as_collection()
+}
+
+/// A hash of key bytes, the same in every process (FNV-1a with a final mix).
+fn stable_hash(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for &byte in bytes {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash ^ (hash >> 29)
+}

@@ -1,0 +1,134 @@
+//! The way out: changed rows, typed and interned, go to the sink's thread and are encoded there.
+//!
+//! ```text
+//! (key, row or none), one a key and epoch ─▶ Output ─▶ OutputFn
+//! collection of (key, row) ─▶ upserts ─▶ the same
+//! ```
+//!
+//! The operators here give outputs within their own schedule, before their capability is released: when the probe has passed an
+//! epoch, all of it has been given.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::{Capability, Probe};
+use timely::dataflow::{ProbeHandle, StreamVec};
+
+use crate::facts::Facts;
+use crate::update::{Changes, EncodeInto, Output, OutputFn};
+
+/// How changes of one table are encoded.
+pub struct Encoding<D> {
+    /// The table's name.
+    pub table: &'static str,
+    /// Appends the key of a change.
+    pub key: fn(&D, &mut Vec<u8>),
+    /// Appends the row of a change, or says that it is a delete.
+    pub row: fn(&D, &mut Vec<u8>) -> bool,
+}
+
+impl<D> Clone for Encoding<D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<D> Copy for Encoding<D> {}
+
+struct Batch<D> {
+    encoding: Encoding<D>,
+    changes: Vec<D>,
+}
+
+impl<D: Send> Changes for Batch<D> {
+    fn encode(&self, into: EncodeInto<'_>) {
+        let (mut key, mut row) = (Vec::new(), Vec::new());
+        for change in &self.changes {
+            key.clear();
+            row.clear();
+            (self.encoding.key)(change, &mut key);
+            let is_row = (self.encoding.row)(change, &mut row);
+            into(self.encoding.table, &key, is_row.then_some(row.as_slice()));
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.changes.len()
+    }
+}
+
+/// Where changes go, and the probe behind it.
+#[derive(Clone)]
+pub struct Sink {
+    output: OutputFn,
+    probe: ProbeHandle<u64>,
+}
+
+impl Sink {
+    /// A way to `output`.
+    pub fn new(output: &OutputFn) -> Self {
+        Self { output: Arc::clone(output), probe: ProbeHandle::new() }
+    }
+
+    /// What has been given on every worker.
+    pub fn probe(&self) -> ProbeHandle<u64> {
+        self.probe.clone()
+    }
+
+    /// Gives the changes of a table away as they come: at most one a key and epoch over all workers.
+    pub fn emit<D: Send + Clone + 'static>(&self, changes: StreamVec<'_, u64, D>, encoding: Encoding<D>) {
+        let output = Arc::clone(&self.output);
+        let given: StreamVec<'_, u64, ()> =
+            changes.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, encoding.table, move |_capability, _info| {
+                move |input, _output| {
+                    input.for_each(|capability, data| {
+                        let Some(&epoch) = capability.least() else { return };
+                        let changes = std::mem::take(data);
+                        if !changes.is_empty() {
+                            output(Output { epoch, changes: Box::new(Batch { encoding, changes }) });
+                        }
+                    });
+                }
+            });
+        given.probe_with(&self.probe);
+    }
+}
+
+/// The changes of a collection that holds at most one row a key: within an epoch, what came is an upsert, what only went is a
+/// delete. All differences of a key must stand on one worker, as they do behind an arrangement by it. Keeps nothing beyond open
+/// epochs.
+pub fn upserts<'s, K, R>(rows: Facts<'s, (K, R)>, name: &str) -> StreamVec<'s, u64, (K, Option<R>)>
+where
+    K: Ord + Clone + 'static,
+    R: Ord + Clone + 'static,
+{
+    rows.inner.unary_frontier(Pipeline, name, move |_capability, _info| {
+        let mut open: BTreeMap<u64, (Capability<u64>, Vec<((K, R), isize)>)> = BTreeMap::new();
+        move |(input, frontier), output| {
+            input.for_each(|capability, data| {
+                let Some(capability) = capability.retain_least(0) else { return };
+                for (row, epoch, diff) in data.drain(..) {
+                    // A message may carry later epochs than its own.
+                    let (_, rows) = open.entry(epoch).or_insert_with(|| (capability.delayed(&epoch), Vec::new()));
+                    rows.push((row, diff));
+                }
+            });
+            while let Some(entry) = open.first_entry() {
+                if frontier.less_equal(entry.key()) {
+                    return;
+                }
+                let (capability, mut rows) = entry.remove();
+                differential_dataflow::consolidation::consolidate(&mut rows);
+                let mut session = output.session(&capability);
+                for changes in rows.chunk_by(|a, b| a.0.0 == b.0.0) {
+                    let mut came = changes.iter().filter(|(_, diff)| *diff > 0);
+                    let row = came.next().map(|((_, row), _)| row.clone());
+                    debug_assert!(came.next().is_none(), "two rows under one key of a view");
+                    session.give((changes[0].0.0.clone(), row));
+                }
+            }
+        }
+    })
+}

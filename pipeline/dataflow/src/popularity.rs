@@ -1,0 +1,77 @@
+//! `popularity`: per item, kind and UTC day, the owners with an unhidden interaction of that key, or for `purchase` a counting
+//! line placed that day.
+//!
+//! facts, lines ─▶ distinct (item, kind, day, owner) ─▶ count by (item, kind, day)
+
+use std::hash::{Hash, Hasher};
+
+use differential_dataflow::operators::{CountTotal, ThresholdTotal};
+use kindred_model::intern::{Item, Party};
+use kindred_model::{Day, EventTime, Kind};
+use serde::{Deserialize, Serialize};
+
+use crate::facts::{Fact, Facts, OrderLine};
+
+/// What owners are counted by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Deed {
+    /// The item.
+    pub item: Item,
+    /// The kind's code in the highest byte, the day since 1970 in the rest: the two in one word, for there are many of them.
+    kind_day: u32,
+}
+
+impl Deed {
+    fn new(item: Item, kind: Kind, day: Day) -> Self {
+        Self { item, kind_day: (u32::from(kind.code()) << 24) | (day.0 as u32 & 0x00ff_ffff) }
+    }
+
+    /// What was done.
+    pub fn kind(self) -> Kind {
+        Kind::from_code((self.kind_day >> 24) as u8).expect("the code of a kind")
+    }
+
+    /// When.
+    pub const fn day(self) -> Day {
+        Day((self.kind_day & 0x00ff_ffff) as i32)
+    }
+}
+
+impl Hash for Deed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.item.shard_hash());
+        state.write_u32(self.kind_day);
+    }
+}
+
+/// A deed and who did it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+struct Doer {
+    deed: Deed,
+    owner: Party,
+}
+
+impl Hash for Doer {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.owner.shard_hash());
+        self.deed.hash(state);
+    }
+}
+
+/// One row a deed: how many owners did it. `facts` and `lines` are by effective owner, without the erased and guests. An owner is
+/// counted once, by however many sessions and orders; it stops counting when the last of them is taken out, and a deed that nobody
+/// did has no row. Arranges the distinct deeds of owners once (some 40 bytes each), the counts once.
+pub fn popularity<'s>(facts: Facts<'s, (Party, Fact)>, lines: Facts<'s, (Party, OrderLine)>) -> Facts<'s, (Deed, isize)> {
+    let interacted = facts.map(|(owner, fact)| Doer { deed: Deed::new(fact.item, fact.kind, fact.day()), owner });
+    let ordered = lines.map(|(owner, line)| {
+        let day = EventTime(line.placed_at).day();
+        Doer { deed: Deed::new(line.item, Kind::Purchase, day), owner }
+    });
+    interacted
+        .concat(ordered)
+        .arrange_by_self_named("Deeds of owners")
+        .distinct_total()
+        .map(|doer| doer.deed)
+        .arrange_by_self_named("Deeds")
+        .count_total()
+}

@@ -1,0 +1,60 @@
+//! The way back: the merged inputs of the store as updates, for epoch 0 of a restart.
+
+use kindred_model::codec::Corrupt;
+use kindred_model::intern::{Item, Party};
+use kindred_model::records::{CatalogRecord, Invalid, MemberRecord, OrderRecord, Subject};
+use kindred_model::views::inputs::{Catalog, Interactions, Members, Orders};
+use kindred_model::views::{ReadError, Rows, Table, scan};
+use kindred_model::{Owner, Semantics};
+
+use crate::update::{InteractionUpdate, SubjectKey, Update};
+
+/// Reads the four tables of merged inputs and gives each row as the update that makes it. Fed to an empty dataflow, they make the
+/// same state, tables and views as everything that was merged into them.
+///
+/// # Errors
+/// What reading says; [`ReadError::Corrupt`] when a row does not decode.
+pub fn restore(rows: &dyn Rows, semantics: &Semantics, each: &mut dyn FnMut(Update)) -> Result<(), ReadError> {
+    // Members first: the identities of what they say is nobody's need not become facts before.
+    records::<Members>(rows, |bytes| Ok(Update::Member(Box::new(MemberRecord::decode(bytes)?))), each)?;
+    records::<Catalog>(rows, |bytes| Ok(Update::Catalog(Box::new(CatalogRecord::decode(bytes)?))), each)?;
+    let rules = semantics.rules();
+    records::<Orders>(rows, |bytes| Ok(Update::Order(Box::new(OrderRecord::decode(bytes, &rules)?))), each)?;
+    // Rows come owner by owner: interning each owner once is enough.
+    let mut last: Option<(Owner, Party)> = None;
+    scan::<Interactions>(rows, &[], |(owner, key), row| {
+        let party = match &last {
+            Some((known, party)) if *known == owner => *party,
+            _ => {
+                let party = Party::intern(&owner);
+                last = Some((owner, party));
+                party
+            }
+        };
+        each(Update::Interaction(InteractionUpdate {
+            party,
+            subject: match key.subject {
+                Subject::Item(item) => SubjectKey::Item(Item::intern(item.as_str())),
+                Subject::Query(query) => SubjectKey::Query(query),
+            },
+            kind: key.kind.code(),
+            retract: key.day.is_none(),
+            at: row.at.0,
+            payload: row.payload,
+        }));
+    })
+}
+
+fn records<T: Table>(
+    rows: &dyn Rows,
+    decode: impl Fn(&[u8]) -> Result<Update, Invalid>,
+    each: &mut dyn FnMut(Update),
+) -> Result<(), ReadError> {
+    rows.scan(T::NAME, &[], &mut |_key, row| match decode(row) {
+        Ok(update) => {
+            each(update);
+            std::ops::ControlFlow::Continue(())
+        }
+        Err(_) => std::ops::ControlFlow::Break(Corrupt("a merged record that is not valid").into()),
+    })
+}
