@@ -519,22 +519,19 @@ impl EventReader for Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conformance;
 
-    #[tokio::test]
-    async fn what_was_appended_is_there_after_opening_again() {
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_conforms() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = {
-            let log = EmbeddedLog::open(dir.path()).unwrap();
-            let places = log.append(Topic::Orders, vec![b"a".to_vec(), b"b".to_vec()], None).await.unwrap();
-            assert_eq!(places.iter().map(|place| place.offset).collect::<Vec<_>>(), [0, 1]);
-            log.identity().to_owned()
-        };
-        let log = EmbeddedLog::open(dir.path()).unwrap();
-        assert_eq!(log.identity(), identity);
-        assert_eq!(log.append(Topic::Orders, vec![b"c".to_vec()], None).await.unwrap()[0].offset, 2);
-        let (mut reader, mut into) = (log.reader().unwrap(), Vec::new());
-        reader.poll(10, Duration::ZERO, &mut into).unwrap();
-        assert_eq!(into.iter().map(|record| record.payload.as_slice()).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
+        conformance::run(async |name| Arc::new(EmbeddedLog::open(&dir.path().join(name)).unwrap()) as Arc<dyn EventLog>).await;
+    }
+
+    /// If it failed, two processes would write one log.
+    #[test]
+    fn a_directory_has_one_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let _log = EmbeddedLog::open(dir.path()).unwrap();
         assert!(matches!(EmbeddedLog::open(dir.path()), Err(LogError::Refused(_))));
     }
 }

@@ -1,1 +1,358 @@
-//! conformance
+//! What every implementation of the store has to pass: each sentence of the port's documentation as a check.
+//!
+//! ```no_run
+//! # async fn example(open: impl AsyncFn(&str) -> std::sync::Arc<dyn kindred_store::ViewStore>) {
+//! kindred_store::conformance::run(open).await;
+//! # }
+//! ```
+//! `open(name)` opens the store of that name and makes it where there is none. The suite drops a store and opens it again by its
+//! name; nothing else uses it meanwhile. A check that fails panics and says which sentence does not hold.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kindred_model::views::{ReadError, Rows, input_tables, view_tables};
+use kindred_model::{Position, Topic};
+use parking_lot::Mutex;
+
+use crate::{Change, EpochChanges, Frontier, Snapshot, StoreError, ViewStore};
+
+type Opened = Arc<dyn ViewStore>;
+type Row = (Vec<u8>, Vec<u8>);
+
+/// Runs all checks.
+///
+/// # Panics
+/// When one fails.
+pub async fn run(open: impl AsyncFn(&str) -> Opened) {
+    an_empty_store_reaches_nothing(&open).await;
+    a_unit_is_readable_once_applied(&open).await;
+    applying_again_changes_nothing(&open).await;
+    a_snapshot_does_not_move(&open).await;
+    scans_come_in_the_order_of_keys(&open).await;
+    nobody_sees_half_a_unit(&open).await;
+    listeners_miss_nothing(&open).await;
+    clearing_is_a_unit_that_is_not_finished(&open).await;
+    a_position_can_be_reset(&open).await;
+    named_values_are_kept_apart(&open).await;
+    a_unit_with_an_unknown_table_is_refused(&open).await;
+    opening_again_gives_the_same(&open).await;
+}
+
+/// All tables; two of them are enough for most checks.
+fn tables() -> Vec<&'static str> {
+    input_tables().into_iter().chain(view_tables()).map(|table| table.name).collect()
+}
+
+fn put(table: &'static str, key: impl Into<Vec<u8>>, row: impl Into<Vec<u8>>) -> Change {
+    Change { table, key: key.into(), row: Some(row.into()) }
+}
+
+fn delete(table: &'static str, key: impl Into<Vec<u8>>) -> Change {
+    Change { table, key: key.into(), row: None }
+}
+
+/// A position that grows with the epoch.
+fn position(epoch: u64) -> Position {
+    let mut position = Position::beginning();
+    position.passed(Topic::Interactions, 0, epoch * 3);
+    position.passed(Topic::Orders, 2, epoch);
+    position
+}
+
+fn unit(epoch: u64, changes: Vec<Change>) -> EpochChanges {
+    EpochChanges { epoch, position: position(epoch), changes }
+}
+
+fn finished(epoch: u64) -> Frontier {
+    Frontier { epoch, position: position(epoch), unfinished: false }
+}
+
+fn rows(snapshot: &Snapshot, table: &str, prefix: &[u8]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let visit = &mut |key: &[u8], row: &[u8]| {
+        rows.push((key.to_vec(), row.to_vec()));
+        ControlFlow::Continue(())
+    };
+    snapshot.rows.scan(table, prefix, visit).expect("a scan");
+    rows
+}
+
+fn all(snapshot: &Snapshot) -> BTreeMap<&'static str, Vec<Row>> {
+    tables().into_iter().map(|table| (table, rows(snapshot, table, b""))).collect()
+}
+
+async fn an_empty_store_reaches_nothing(open: &impl AsyncFn(&str) -> Opened) {
+    let store = open("empty").await;
+    assert_eq!(store.frontier(), Frontier::default());
+    let snapshot = store.snapshot().expect("a snapshot");
+    assert_eq!(snapshot.frontier, Frontier::default());
+    for table in tables() {
+        assert_eq!(store.get(table, b"a").await.expect("read"), None);
+        assert_eq!(rows(&snapshot, table, b""), []);
+        assert_eq!(store.row_count(table).expect("a count"), 0);
+    }
+    assert!(matches!(store.row_count("no_such_table"), Err(StoreError::Refused(_))));
+}
+
+async fn a_unit_is_readable_once_applied(open: &impl AsyncFn(&str) -> Opened) {
+    let store = open("apply").await;
+    for (n, table) in tables().into_iter().enumerate() {
+        let epoch = n as u64 + 1;
+        store
+            .apply(unit(epoch, vec![put(table, "a", "1"), put(table, "b", vec![0, 255]), put(table, "c", "")]))
+            .await
+            .expect("applied");
+        assert_eq!(store.frontier(), finished(epoch), "the frontier is that of the unit");
+        assert_eq!(store.get(table, b"a").await.expect("read"), Some(b"1".to_vec()));
+        assert_eq!(store.get(table, b"b").await.expect("read"), Some(vec![0, 255]));
+        assert_eq!(store.get(table, b"c").await.expect("read"), Some(Vec::new()), "an empty row is a row");
+        assert_eq!(store.row_count(table).expect("a count"), 3);
+    }
+    let table = tables()[0];
+    store.apply(unit(90, vec![put(table, "a", "2"), delete(table, "b"), delete(table, "never")])).await.expect("applied");
+    assert_eq!(store.get(table, b"a").await.expect("read"), Some(b"2".to_vec()), "a row is replaced");
+    assert_eq!(store.get(table, b"b").await.expect("read"), None, "or deleted");
+    assert_eq!(store.get(table, b"never").await.expect("read"), None);
+    assert_eq!(store.get(tables()[1], b"b").await.expect("read"), Some(vec![0, 255]), "in its table alone");
+    store.apply(unit(91, Vec::new())).await.expect("applied");
+    assert_eq!(store.frontier(), finished(91), "a unit without changes moves the frontier");
+    store.sync().await.expect("synced");
+}
+
+async fn applying_again_changes_nothing(open: &impl AsyncFn(&str) -> Opened) {
+    let store = open("twice").await;
+    let [one, two] = [tables()[0], tables()[1]];
+    store.apply(unit(1, vec![put(one, "gone", "1"), put(two, "x", "1")])).await.expect("applied");
+    let again = unit(2, vec![put(one, "a", "1"), delete(one, "gone"), put(two, "x", "2")]);
+    store.apply(again.clone()).await.expect("applied");
+    let before = all(&store.snapshot().expect("a snapshot"));
+    store.apply(again).await.expect("applied again");
+    assert_eq!(all(&store.snapshot().expect("a snapshot")), before, "applying a unit again changes nothing");
+    assert_eq!(store.frontier(), finished(2));
+}
+
+async fn a_snapshot_does_not_move(open: &impl AsyncFn(&str) -> Opened) {
+    let store = open("snapshot").await;
+    let table = tables()[0];
+    store.apply(unit(1, vec![put(table, "a", "1"), put(table, "b", "1")])).await.expect("applied");
+    let snapshot = store.snapshot().expect("a snapshot");
+    let before = all(&snapshot);
+    for epoch in 2..12 {
+        let changes = vec![put(table, "a", epoch.to_string()), delete(table, "b"), put(table, format!("n{epoch}"), "1")];
+        store.apply(unit(epoch, changes)).await.expect("applied");
+    }
+    assert_eq!(all(&snapshot), before, "later writes do not show in a snapshot");
+    assert_eq!(snapshot.frontier, finished(1));
+    assert_eq!(snapshot.rows.get(table, b"a").expect("read"), Some(b"1".to_vec()));
+    assert_eq!(snapshot.rows.get(table, b"b").expect("read"), Some(b"1".to_vec()));
+    assert_eq!(snapshot.rows.get(table, b"n2").expect("read"), None);
+    assert_eq!(store.snapshot().expect("a snapshot").frontier, finished(11), "a new one is of the last unit");
+}
+
+async fn scans_come_in_the_order_of_keys(open: &impl AsyncFn(&str) -> Opened) {
+    let store = open("scan").await;
+    let table = tables()[0];
+    let keys: [&[u8]; 8] = [b"\0", b"a", b"a\0", b"ab", b"ab\xff", b"ac", b"b", b"\xff\xff"];
+    let shuffled = [5, 2, 7, 0, 3, 6, 1, 4].map(|n: usize| put(table, keys[n], vec![u8::try_from(n).expect("small")]));
+    store.apply(unit(1, shuffled.to_vec())).await.expect("applied");
+    let snapshot = store.snapshot().expect("a snapshot");
+    let scanned = |prefix: &[u8]| rows(&snapshot, table, prefix).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    assert_eq!(scanned(b""), keys, "rows come in the order of their keys");
+    assert_eq!(scanned(b"a"), keys[1..6], "those with the prefix, and only those");
+    assert_eq!(scanned(b"ab"), keys[3..5]);
+    assert_eq!(scanned(b"\xff"), keys[7..]);
+    assert_eq!(scanned(b"zz"), Vec::<&[u8]>::new());
+    let mut seen = 0;
+    let stopped = snapshot.rows.scan(table, b"", &mut |_, _| {
+        seen += 1;
+        if seen == 2 { ControlFlow::Break(ReadError::Unavailable("enough".into())) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(stopped, Err(ReadError::Unavailable(text)) if text == "enough"), "breaking ends the scan with its error");
+    assert_eq!(seen, 2, "and at once");
+}
+
+async fn nobody_sees_half_a_unit(open: &impl AsyncFn(&str) -> Opened) {
+    const UNITS: u64 = 150;
+    let store = open("atomic").await;
+    let tables = tables();
+    let changes = |epoch: u64| -> Vec<Change> {
+        let rows = (0..12).map(|n| put(tables[n % tables.len()], format!("k{n}"), epoch.to_string()));
+        // A row that moves from key to key: a reader has to find it exactly once.
+        rows.chain([put(tables[0], format!("m{}", epoch % 5), "m"), delete(tables[0], format!("m{}", (epoch + 4) % 5))]).collect()
+    };
+    store.apply(unit(1, changes(1))).await.expect("applied");
+    let done = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let (store, done) = (store.clone(), done.clone());
+            std::thread::spawn(move || {
+                let mut snapshots = 0;
+                while !done.load(Ordering::Relaxed) || snapshots == 0 {
+                    let snapshot = store.snapshot().expect("a snapshot");
+                    assert!(!snapshot.frontier.unfinished, "a snapshot is of a whole unit");
+                    let expected = snapshot.frontier.epoch.to_string().into_bytes();
+                    let all = all(&snapshot);
+                    let (moving, counted): (Vec<Row>, Vec<Row>) =
+                        all.into_values().flatten().partition(|(key, _)| key.starts_with(b"m"));
+                    assert_eq!(counted.len(), 12);
+                    for (_, row) in counted {
+                        assert_eq!(row, expected, "all rows and the frontier of a snapshot are of one unit");
+                    }
+                    assert_eq!(moving.len(), 1, "a deletion and its upsert are seen together");
+                    snapshots += 1;
+                }
+                snapshots
+            })
+        })
+        .collect();
+    for epoch in 2..=UNITS {
+        store.apply(unit(epoch, changes(epoch))).await.expect("applied");
+        let row = store.get(tables[0], b"k0").await.expect("read");
+        assert_eq!(row, Some(epoch.to_string().into_bytes()), "a get serves the last unit");
+    }
+    done.store(true, Ordering::Relaxed);
+    for reader in readers {
+        let snapshots = tokio::task::spawn_blocking(|| reader.join()).await.expect("joined").expect("a reader saw half a unit");
+        assert!(snapshots > 0);
+    }
+}
+
+async fn listeners_miss_nothing(open: &impl AsyncFn(&str) -> Opened) {
+    const UNITS: u64 = 60;
+    let store = open("listen").await;
+    let table = tables()[0];
+    let writer = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for epoch in 1..=UNITS {
+                store.apply(unit(epoch, vec![put(table, "k", epoch.to_string())])).await.expect("applied");
+            }
+        })
+    };
+    let mut listening = Vec::new();
+    for _ in 0..5 {
+        let heard: Arc<Mutex<Vec<u64>>> = Arc::default();
+        let listener = {
+            let (heard, store) = (heard.clone(), Arc::downgrade(&store));
+            move |unit: &EpochChanges| {
+                // A listener may read, and finds what it is told of.
+                if let Some(store) = store.upgrade() {
+                    let snapshot = store.snapshot().expect("a snapshot");
+                    assert!(snapshot.frontier.epoch >= unit.epoch && store.frontier().epoch >= unit.epoch);
+                    assert_eq!(unit.position, position(unit.epoch));
+                    assert_eq!(unit.changes.len(), 1);
+                }
+                heard.lock().push(unit.epoch);
+            }
+        };
+        let snapshot = store.listen(Arc::new(listener)).expect("listening");
+        let row = snapshot.rows.get(table, b"k").expect("read");
+        assert_eq!(row, (snapshot.frontier.epoch > 0).then(|| snapshot.frontier.epoch.to_string().into_bytes()));
+        listening.push((snapshot.frontier.epoch, heard));
+        tokio::task::yield_now().await;
+    }
+    writer.await.expect("no panic");
+    store.sync().await.expect("synced");
+    for (from, heard) in listening {
+        let expected: Vec<u64> = (from + 1..=UNITS).collect();
+        assert_eq!(*heard.lock(), expected, "a listener hears of every unit after its snapshot, in order, once");
+    }
+}
+
+async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Opened) {
+    let store = open("clear").await;
+    let [one, two] = [tables()[0], tables()[5]];
+    store.put_meta("fingerprint", b"f").await.expect("written");
+    store.apply(unit(1, vec![put(one, "a", "1"), put(two, "a", "1"), put(two, "b", "1")])).await.expect("applied");
+    let snapshot = store.snapshot().expect("a snapshot");
+    let before = all(&snapshot);
+    store.clear(&[two]).await.expect("cleared");
+    let during = store.snapshot().expect("a snapshot");
+    assert_eq!((all(&during), &during.frontier), (before.clone(), &finished(1)), "readers keep the last whole unit");
+    assert_eq!(store.get(two, b"a").await.expect("read"), Some(b"1".to_vec()));
+    drop((store, during, snapshot));
+
+    let store = open("clear").await;
+    assert_eq!(store.frontier(), Frontier { unfinished: true, ..finished(1) }, "a stop in between leaves the mark");
+    let now = store.snapshot().expect("a snapshot");
+    assert_eq!(
+        (rows(&now, one, b"").len(), rows(&now, two, b"")),
+        (1, Vec::new()),
+        "and what was cleared is gone, the rest there"
+    );
+    drop(now);
+    store.apply(unit(2, vec![put(two, "b", "2")])).await.expect("applied");
+    assert_eq!(store.frontier(), finished(2), "the next unit lifts the mark");
+    let now = store.snapshot().expect("a snapshot");
+    assert_eq!(rows(&now, two, b""), [(b"b".to_vec(), b"2".to_vec())]);
+    assert_eq!(rows(&now, one, b""), [(b"a".to_vec(), b"1".to_vec())]);
+    assert_eq!(store.get_meta("fingerprint").await.expect("read"), Some(b"f".to_vec()), "named values are no rows");
+    assert!(matches!(store.clear(&["no_such_table"]).await, Err(StoreError::Refused(_))));
+    drop((store, now));
+    let store = open("clear").await;
+    assert_eq!(store.frontier(), finished(2));
+    assert_eq!(rows(&store.snapshot().expect("a snapshot"), two, b""), [(b"b".to_vec(), b"2".to_vec())]);
+}
+
+async fn a_position_can_be_reset(open: &impl AsyncFn(&str) -> Opened) {
+    let store = open("reset").await;
+    let table = tables()[0];
+    store.apply(unit(7, vec![put(table, "a", "1")])).await.expect("applied");
+    store.reset_position(Position::beginning()).await.expect("reset");
+    let expected = Frontier { epoch: 7, position: Position::beginning(), unfinished: false };
+    assert_eq!(store.frontier(), expected, "the position is another, the epoch counts on");
+    assert_eq!(store.snapshot().expect("a snapshot").frontier, expected);
+    drop(store);
+    let store = open("reset").await;
+    assert_eq!(store.frontier(), expected);
+    assert_eq!(store.get(table, b"a").await.expect("read"), Some(b"1".to_vec()), "rows stay");
+}
+
+async fn named_values_are_kept_apart(open: &impl AsyncFn(&str) -> Opened) {
+    let store = open("meta").await;
+    assert_eq!(store.get_meta("a").await.expect("read"), None);
+    for name in ["key:b", "key:a", "key", "kez", "erased:a"] {
+        store.put_meta(name, name.as_bytes()).await.expect("written");
+    }
+    store.put_meta("key:a", b"2").await.expect("replaced");
+    store.put_meta("erased:a", b"").await.expect("replaced");
+    assert_eq!(store.get_meta("key:a").await.expect("read"), Some(b"2".to_vec()));
+    assert_eq!(store.get_meta("erased:a").await.expect("read"), Some(Vec::new()), "an empty value is a value");
+    let named = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    assert_eq!(store.scan_meta("key:").await.expect("read"), [named("key:a", "2"), named("key:b", "key:b")], "in order");
+    assert_eq!(store.scan_meta("").await.expect("read").len(), 5, "nothing of the store's own is among them");
+    store.delete_meta("key:b").await.expect("deleted");
+    store.delete_meta("key:b").await.expect("deleting what is not there changes nothing");
+    store.apply(unit(1, vec![put(tables()[0], "key:b", "a row")])).await.expect("applied");
+    drop(store);
+    let store = open("meta").await;
+    assert_eq!(store.scan_meta("key:").await.expect("read"), [named("key:a", "2")], "named values are durable");
+    assert_eq!(store.get_meta("key:b").await.expect("read"), None);
+}
+
+async fn a_unit_with_an_unknown_table_is_refused(open: &impl AsyncFn(&str) -> Opened) {
+    let store = open("unknown").await;
+    let table = tables()[0];
+    let refused = store.apply(unit(1, vec![put(table, "a", "1"), put("no_such_table", "a", "1")])).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))));
+    assert_eq!(store.get(table, b"a").await.expect("read"), None, "nothing of it is readable");
+    assert_eq!(store.frontier(), Frontier::default());
+}
+
+async fn opening_again_gives_the_same(open: &impl AsyncFn(&str) -> Opened) {
+    let store = open("again").await;
+    for epoch in 1..=20 {
+        let changes = tables().into_iter().map(|table| put(table, format!("k{}", epoch % 7), epoch.to_string())).collect();
+        store.apply(unit(epoch, changes)).await.expect("applied");
+    }
+    let before = all(&store.snapshot().expect("a snapshot"));
+    drop(store);
+    let store = open("again").await;
+    assert_eq!(store.frontier(), finished(20), "a store that is opened again reaches as far");
+    assert_eq!(all(&store.snapshot().expect("a snapshot")), before, "with the same rows");
+    store.apply(unit(21, Vec::new())).await.expect("applied");
+    assert_eq!(store.frontier(), finished(21), "and goes on");
+}
