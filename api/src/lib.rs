@@ -1,1 +1,136 @@
-//! placeholder
+//! The API: events in, lists and points out.
+//!
+//! ```text
+//! POST /v1/events ──▶ EventLog            ViewStore ──listener──▶ recommend (memory) ──▶ GET lists, streams
+//!                                             └──snapshot──▶ members, export
+//! ```
+//!
+//! It meets the pipeline in the log and in the store, and nowhere else. [`start`] binds the addresses and serves until the
+//! returned [`Running`] is shut down.
+
+mod api;
+mod auth;
+mod context;
+pub mod export_writer;
+mod measure;
+pub mod openapi;
+mod params;
+mod problem;
+mod recommend;
+mod routes;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use context::{
+    ApiConfig, Check, Context, Limits, OperationError, Operations, VerifiedTable, VerifyReport,
+};
+pub use problem::{Code, FieldError, Problem};
+pub use recommend::LoadError;
+
+use crate::api::{Api, RecoIds, SessionRates};
+use crate::auth::KeyRing;
+use crate::measure::Measures;
+use crate::recommend::Memory;
+
+/// Why the API could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be bound.
+    #[error("could not listen on {address}: {error}; choose another with --listen")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The memory could not be loaded from the store.
+    #[error("could not load what is served: {0}")]
+    Load(#[from] LoadError),
+    /// The system has no random numbers.
+    #[error("could not draw random numbers: {0}")]
+    Random(#[from] getrandom::Error),
+    /// The task that loads was lost.
+    #[error("could not load what is served: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// A running API. Dropping it leaves the API running to the end of the process; [`Running::shutdown`] ends it in order.
+pub struct Running {
+    /// Where it listens: the port that was given out where 0 was asked for.
+    pub address: SocketAddr,
+    /// Where `/metrics` is.
+    pub admin_address: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    servers: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Takes no new requests, ends streams, lets running requests end (5 s at most), and returns.
+    pub async fn shutdown(self) {
+        self.stop.send_replace(true);
+        for server in self.servers {
+            if let Err(error) = server.await {
+                tracing::error!("a server did not end in order: {error}");
+            }
+        }
+    }
+}
+
+/// Binds the addresses, loads what is served, and serves.
+///
+/// # Errors
+/// [`StartError`]; nothing is served then.
+pub async fn start(config: ApiConfig, context: Context) -> Result<Running, StartError> {
+    let listener = bind(config.listen).await?;
+    let admin_listener = match config.admin_listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let address = local_address(&listener, config.listen)?;
+    let admin_address = admin_listener.as_ref().zip(config.admin_listen).map(|(l, asked)| local_address(l, asked)).transpose()?;
+
+    let (stop, stopping) = watch::channel(false);
+    let connections = config.limits.connections;
+    let api = prepare(config, context, stopping.clone()).await?;
+    let mut servers = vec![tokio::spawn(server::serve(listener, routes::public(&api), connections, stopping.clone()))];
+    if let Some(listener) = admin_listener {
+        servers.push(tokio::spawn(server::serve(listener, routes::admin_address(&api), connections, stopping)));
+    }
+    tracing::info!(%address, "listening on http://{address}");
+    Ok(Running { address, admin_address, stop, servers })
+}
+
+/// Everything but the sockets.
+async fn prepare(config: ApiConfig, context: Context, stopping: watch::Receiver<bool>) -> Result<Arc<Api>, StartError> {
+    let ring = Arc::new(KeyRing::new(context.keys.clone(), context.clock.clone()));
+    let (store, settings, clock) = (context.store.clone(), context.settings.clone(), context.clock.clone());
+    let generation = config.generation.clone();
+    let memory = tokio::task::spawn_blocking(move || Memory::load(&*store, settings, &generation, clock)).await??;
+    Ok(Arc::new(Api {
+        context,
+        config,
+        memory,
+        ring,
+        measures: Measures::new(),
+        reco_ids: RecoIds::new()?,
+        session_rates: SessionRates::new(),
+        stopping,
+    }))
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Bind { address, error })
+}
+
+fn local_address(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|error| StartError::Bind { address, error })
+}

@@ -1,0 +1,270 @@
+//! Who may do what: keys, scopes, origins (CORS) and rates.
+//!
+//! ```text
+//! Authorization / ?key= ──KeyRing──▶ Grant ──scope, origin, rate──▶ Admission ──dress──▶ CORS and RateLimit headers
+//! ```
+//!
+//! A service key is a secret: events of any kind, any member's data, administration. A publishable key is none, it stands in
+//! pages: it reads lists and posts the browser events of sessions, from its origins, at its rate.
+
+mod keyring;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE, VARY,
+};
+use http::{HeaderName, HeaderValue, StatusCode};
+use warp::reject::Rejection;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+pub(crate) use keyring::{KeyRing, KeySettings, KeyShown};
+
+use crate::problem::{Code, Problem};
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// How long a browser keeps the answer to a preflight, in seconds.
+const PREFLIGHT_SECONDS: &str = "600";
+const EXPOSED: &str = "ETag, Kindred-As-Of, Kindred-Reco-Id, RateLimit, RateLimit-Policy, Retry-After";
+
+/// What a route needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Need {
+    /// To read lists: `lists:read`.
+    ReadLists,
+    /// To post events: `events:write`; what a publishable key may post is checked by the record.
+    WriteEvents,
+    /// A service key.
+    Service,
+}
+
+/// What the caller presented.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    authorization: Option<String>,
+    origin: Option<String>,
+}
+
+/// Reads what the caller presented.
+pub(crate) fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Copy {
+    warp::header::optional::<String>("authorization")
+        .and(warp::header::optional::<String>("origin"))
+        .map(|authorization, origin| Caller { authorization, origin })
+}
+
+/// What a key grants.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    /// The key's public name.
+    pub id: String,
+    /// Everything.
+    pub service: bool,
+    /// `lists:read`.
+    pub reads_lists: bool,
+    /// `events:write`.
+    pub writes_events: bool,
+    /// Pages that may use it; of a publishable key.
+    pub origins: Vec<String>,
+    rate: Option<Rate>,
+    /// Streams open now.
+    pub streams: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Rate {
+    limiter: Limiter,
+    per_minute: u32,
+    policy: HeaderValue,
+}
+
+impl Grant {
+    /// A service key's.
+    pub fn service(id: String) -> Self {
+        Self {
+            id,
+            service: true,
+            reads_lists: true,
+            writes_events: true,
+            origins: Vec::new(),
+            rate: None,
+            streams: AtomicUsize::new(0),
+        }
+    }
+
+    /// A publishable key's, which does `per_minute` requests a minute, and as many at once. `scopes`: (reads lists, writes events).
+    pub fn publishable(id: String, scopes: (bool, bool), origins: Vec<String>, per_minute: NonZeroU32) -> Self {
+        let limiter = RateLimiter::direct(Quota::per_minute(per_minute)).with_middleware::<StateInformationMiddleware>();
+        let policy = HeaderValue::from_str(&format!("\"key\";q={per_minute};w=60")).expect("ASCII");
+        let rate = Some(Rate { limiter, per_minute: per_minute.get(), policy });
+        let (reads_lists, writes_events) = scopes;
+        Self { id, service: false, reads_lists, writes_events, origins, rate, streams: AtomicUsize::new(0) }
+    }
+
+    fn allows(&self, need: Need) -> bool {
+        match need {
+            Need::ReadLists => self.reads_lists,
+            Need::WriteEvents => self.writes_events,
+            Need::Service => self.service,
+        }
+    }
+
+    fn lists(&self, origin: &str) -> bool {
+        self.origins.iter().any(|listed| listed == origin)
+    }
+}
+
+/// Counts a stream for as long as it lives.
+pub(crate) struct StreamSlot(Arc<Grant>);
+
+impl StreamSlot {
+    /// Takes one of the `most` slots of a key.
+    pub fn take(grant: &Arc<Grant>, most: usize) -> Option<Self> {
+        let taken = grant.streams.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < most).then_some(open + 1));
+        taken.ok().map(|_| Self(grant.clone()))
+    }
+}
+
+impl Drop for StreamSlot {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What came of looking at a caller: the answer wears its headers, whether it is granted or refused.
+pub(crate) struct Admission {
+    /// The key, or why not.
+    pub outcome: Result<Arc<Grant>, Problem>,
+    allow_origin: Option<HeaderValue>,
+    rate: Option<(HeaderValue, HeaderValue)>,
+    /// Whether the answer depends on the origin.
+    vary: bool,
+}
+
+impl Admission {
+    /// Looks at a caller. `query_key` is the key of the query, on the routes that take one.
+    pub fn of(ring: &KeyRing, caller: &Caller, query_key: Option<&str>, need: Need) -> Self {
+        let mut admission = Self { outcome: Err(no_key()), allow_origin: None, rate: None, vary: caller.origin.is_some() };
+        let grant = match presented(caller, query_key) {
+            Ok(key) => match ring.grant_of(key) {
+                Some(grant) => grant,
+                None => {
+                    metrics::counter!("auth_failures_total", "reason" => "unknown_key").increment(1);
+                    admission.outcome = Err(Problem::new(Code::Unauthorized, "the key is unknown or revoked"));
+                    return admission;
+                }
+            },
+            Err(problem) => {
+                metrics::counter!("auth_failures_total", "reason" => "no_key").increment(1);
+                admission.outcome = Err(problem);
+                return admission;
+            }
+        };
+        if query_key.is_some() && grant.service {
+            metrics::counter!("auth_failures_total", "reason" => "secret_in_query").increment(1);
+            admission.outcome = Err(Problem::new(
+                Code::Unauthorized,
+                "a service key is a secret and does not belong into a URL: send it as Authorization: Bearer",
+            ));
+            return admission;
+        }
+        admission.outcome = admission.admit(grant, caller, need);
+        admission
+    }
+
+    fn admit(&mut self, grant: Arc<Grant>, caller: &Caller, need: Need) -> Result<Arc<Grant>, Problem> {
+        if let Some(origin) = caller.origin.as_deref().filter(|_| !grant.service) {
+            self.vary = true;
+            if !grant.lists(origin) {
+                metrics::counter!("auth_failures_total", "reason" => "origin").increment(1);
+                return Err(Problem::new(Code::OriginNotAllowed, Code::OriginNotAllowed.meaning()));
+            }
+            self.allow_origin = HeaderValue::from_str(origin).ok();
+        }
+        if !grant.allows(need) {
+            metrics::counter!("auth_failures_total", "reason" => "scope").increment(1);
+            return Err(Problem::new(Code::InsufficientScope, Code::InsufficientScope.meaning()));
+        }
+        if let Some(rate) = &grant.rate {
+            let (remaining, wait) = match rate.limiter.check() {
+                Ok(state) => (state.remaining_burst_capacity(), None),
+                Err(until) => (0, Some(until.wait_time_from(DefaultClock::default().now()))),
+            };
+            // Seconds until all of it is there again: it comes back evenly.
+            let used = u64::from(rate.per_minute.saturating_sub(remaining));
+            let reset = (used * 60).div_ceil(u64::from(rate.per_minute));
+            let header = HeaderValue::from_str(&format!("\"key\";r={remaining};t={reset}")).expect("ASCII");
+            self.rate = Some((rate.policy.clone(), header));
+            if let Some(wait) = wait {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                return Err(Problem::new(Code::RateLimited, "the rate of this key is used up").retry_after(seconds.max(1)));
+            }
+        }
+        Ok(grant)
+    }
+
+    /// Puts the CORS and rate headers on an answer.
+    pub fn dress(self, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        if let Some((policy, rate)) = self.rate {
+            headers.insert(RATE_LIMIT_POLICY, policy);
+            headers.insert(RATE_LIMIT, rate);
+        }
+        if let Some(origin) = self.allow_origin {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+        }
+        if self.vary {
+            headers.append(VARY, HeaderValue::from_static("Origin"));
+        }
+        response
+    }
+}
+
+fn no_key() -> Problem {
+    Problem::new(Code::Unauthorized, "no key was presented: send Authorization: Bearer kd_...")
+}
+
+/// The key that was presented: of one place, not of two.
+fn presented<'c>(caller: &'c Caller, query_key: Option<&'c str>) -> Result<&'c str, Problem> {
+    match (&caller.authorization, query_key) {
+        (None, None) => Err(no_key()),
+        (Some(_), Some(_)) => Err(Problem::query("key", "must not stand beside an Authorization header")),
+        (None, Some(key)) => Ok(key),
+        (Some(authorization), None) => match authorization.split_once(' ') {
+            Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => Ok(key.trim()),
+            _ => Err(Problem::new(Code::Unauthorized, "the Authorization header is not of the form Bearer kd_...")),
+        },
+    }
+}
+
+/// OPTIONS /v1/...: the preflight has no key, so an origin is allowed that any active publishable key lists.
+pub(crate) fn preflight(ring: Arc<KeyRing>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    warp::path("v1")
+        .and(warp::options())
+        .and(warp::header::<String>("origin"))
+        .and(warp::header::<String>("access-control-request-method"))
+        .map(move |origin: String, _method: String| {
+            let mut response = StatusCode::NO_CONTENT.into_response();
+            let headers = response.headers_mut();
+            headers.insert(VARY, HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers"));
+            if let Some(origin) = HeaderValue::from_str(&origin).ok().filter(|_| ring.lists_origin(&origin)) {
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+                headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+                let allowed = "authorization, content-type, if-none-match, last-event-id, traceparent";
+                headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+                headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECONDS));
+            }
+            response
+        })
+}

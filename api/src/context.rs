@@ -1,0 +1,165 @@
+//! What the API is given, and its settings.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kindred_clock::Clock;
+use kindred_log::EventLog;
+use kindred_model::Semantics;
+use kindred_store::ViewStore;
+use kindred_store::keys::KeyStore;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+/// What the API builds on.
+#[derive(Clone)]
+pub struct Context {
+    /// Where events go.
+    pub log: Arc<dyn EventLog>,
+    /// Where rows are.
+    pub store: Arc<dyn ViewStore>,
+    /// The keys: the API is their one writer.
+    pub keys: Arc<KeyStore>,
+    /// The pinned settings.
+    pub settings: Arc<Semantics>,
+    /// What only the whole process can do.
+    pub operations: Arc<dyn Operations>,
+    /// The wall clock.
+    pub clock: Clock,
+    /// The text of `/metrics`; without it the admin address has none.
+    pub render_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    /// Further routes (the demo's pages). They are tried last, and pass the same finish: problems and headers.
+    pub extra: Option<BoxedFilter<(Response,)>>,
+}
+
+/// Settings of the API.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// Where it listens. It has no TLS: outside of a machine it stands behind a proxy.
+    pub listen: SocketAddr,
+    /// Where `/metrics` is; nothing of it is on the public address.
+    pub admin_listen: Option<SocketAddr>,
+    /// The name of the generation served.
+    pub generation: String,
+    /// `erasure.raw_days`: for the receipt of an erasure.
+    pub raw_days: u32,
+    /// The limits.
+    pub limits: Limits,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin_listen: None,
+            generation: "g1".to_owned(),
+            raw_days: 30,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What one caller may ask for. The defaults are what a machine of two cores bears; the tests use smaller ones.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a body; beyond it 413. 10,000 records of a kilobyte.
+    pub body_bytes: usize,
+    /// Records of a request; beyond it 413. A batch this large is one fsync already, larger ones gain nothing.
+    pub records: usize,
+    /// Streams of one key; beyond it 429. A publishable key is shared by all visitors of a shop.
+    pub streams_per_key: usize,
+    /// Records a session may post in an hour through a publishable key; beyond it 429. A person makes some hundreds.
+    pub records_per_session_hour: u32,
+    /// How long an erasure waits for the pipeline, in milliseconds; beyond it 503.
+    pub erasure_wait_ms: u64,
+    /// How long a body may take to arrive, in milliseconds; beyond it 408.
+    pub body_read_ms: u64,
+    /// How long a handler may take, in milliseconds; beyond it 503. Streams, exports and verify are exempt.
+    pub handler_ms: u64,
+    /// Open connections; beyond it new ones wait to be accepted.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 10_000_000,
+            records: 10_000,
+            streams_per_key: 1_000,
+            records_per_session_hour: 1_000,
+            erasure_wait_ms: 10_000,
+            body_read_ms: 30_000,
+            handler_ms: 30_000,
+            connections: 10_000,
+        }
+    }
+}
+
+/// What only the whole process can do: the all-in-one package implements it, since api and pipeline never name each other.
+#[async_trait]
+pub trait Operations: Send + Sync {
+    /// Topics, positions, durable frontier, lag, rows a view, memory, disk: the body of `GET /v1/admin/status`.
+    async fn status(&self) -> Value;
+
+    /// Recomputes every view by the oracle and compares; mends what differs where `repair`.
+    ///
+    /// # Errors
+    /// [`OperationError`].
+    async fn verify(&self, repair: bool) -> Result<VerifyReport, OperationError>;
+
+    /// Whether requests should be sent here: `Ok`, or what is not ready. Must not block: `/readyz` asks.
+    fn readiness(&self) -> Vec<Check>;
+}
+
+/// One thing that has to be well for the process to be ready.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Check {
+    /// What was looked at: `pipeline`, `log`, `store`.
+    pub name: String,
+    /// Whether it is well.
+    pub ready: bool,
+    /// For a person; no data of the shop.
+    pub detail: String,
+}
+
+/// Why an operation did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    /// The same is under way already.
+    #[error("it is being done already: {0}")]
+    Busy(String),
+    /// It may be asked again later.
+    #[error("it is not available now: {0}")]
+    Unavailable(String),
+    /// A person must look.
+    #[error("it failed: {0}")]
+    Failed(String),
+}
+
+/// What `verify` found.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct VerifyReport {
+    /// Whether every row is what the oracle computes.
+    pub ok: bool,
+    /// Whether the differences were mended.
+    pub repaired: bool,
+    /// Each table that was compared.
+    pub tables: Vec<VerifiedTable>,
+}
+
+/// What `verify` found in one table.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub struct VerifiedTable {
+    /// The table.
+    pub table: String,
+    /// Rows compared.
+    pub rows: u64,
+    /// Rows that differ.
+    pub differences: u64,
+    /// The first of them, for a person.
+    pub first: Vec<String>,
+}

@@ -1,0 +1,113 @@
+//! The contract, generated from the handlers: OpenAPI 3.1, served at `/openapi.json` and committed as `schemas/openapi.json`.
+
+use std::sync::LazyLock;
+
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use crate::routes::{admin, admin_keys, events, health, members, popular, similar, stream, widget};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Kindred",
+        description = "Live recommendations and loyalty from a shop's event log. Errors are problem details (RFC 9457)."
+    ),
+    paths(
+        similar::show_similar_items,
+        stream::follow_similar_items,
+        popular::show_popular_items,
+        events::post_events,
+        members::show_points,
+        members::show_history,
+        members::forget_member,
+        admin::show_status,
+        admin::export_view,
+        admin::list_rejected,
+        admin::show_rejected,
+        admin::drop_rejected,
+        admin::retry_rejected,
+        admin::verify_views,
+        admin_keys::list_keys,
+        admin_keys::make_key,
+        admin_keys::revoke_key,
+        health::live,
+        health::ready,
+        health::contract,
+        health::explain_problem,
+        widget::show_widget,
+    ),
+    modifiers(&Keys),
+    tags(
+        (name = "lists", description = "what is recommended"),
+        (name = "events", description = "what happened"),
+        (name = "members", description = "what is about one person"),
+        (name = "admin", description = "for the operator"),
+        (name = "health", description = "for machines, and this contract"),
+        (name = "widget", description = "for the storefront"),
+    )
+)]
+struct Contract;
+
+/// The ways a key is presented.
+struct Keys;
+
+impl Modify for Keys {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let bearer = |description: &str| {
+            SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build())
+        };
+        let in_query = "a publishable key, where no header can be sent (EventSource)";
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("service_key", bearer("kd_sk_...: a secret of the shop's servers"));
+        components.add_security_scheme("publishable_key", bearer("kd_pk_...: stands in pages; its origins, its rate"));
+        components.add_security_scheme(
+            "publishable_key_in_query",
+            SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::with_description("key", in_query))),
+        );
+    }
+}
+
+static TEXT: LazyLock<String> = LazyLock::new(|| {
+    let mut text = Contract::openapi().to_pretty_json().expect("the contract serialises");
+    text.push('\n');
+    text
+});
+
+/// The contract as JSON.
+pub fn text() -> &'static str {
+    &TEXT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is committed is what the code says: whoever changes a route changes the contract knowingly.
+    #[test]
+    fn the_committed_contract_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/openapi.json");
+        if std::env::var_os("KINDRED_WRITE_OPENAPI").is_some() {
+            std::fs::write(path, text()).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(committed == text(), "schemas/openapi.json is another: KINDRED_WRITE_OPENAPI=1 cargo test -p kindred-api openapi");
+    }
+
+    /// Every route but the admin address's stands in the contract, with its methods, and the other way round.
+    #[test]
+    fn the_contract_has_every_route() {
+        let contract: serde_json::Value = serde_json::from_str(text()).unwrap();
+        assert!(contract["openapi"].as_str().unwrap().starts_with("3.1"));
+        let paths = contract["paths"].as_object().unwrap();
+        for (template, methods) in crate::routes::finish::ROUTES.iter().filter(|(template, _)| *template != "/metrics") {
+            let described = paths.get(*template).unwrap_or_else(|| panic!("{template} is not in the contract"));
+            let methods: Vec<String> =
+                methods.split(", ").filter(|method| *method != "OPTIONS").map(str::to_lowercase).collect();
+            let described: Vec<&String> = described.as_object().unwrap().keys().collect();
+            assert_eq!(described.len(), methods.len(), "{template}: {described:?}");
+            assert!(described.iter().all(|method| methods.contains(method)), "{template}: {described:?}");
+        }
+        assert_eq!(paths.len(), crate::routes::finish::ROUTES.len() - 1);
+    }
+}

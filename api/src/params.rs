@@ -1,0 +1,192 @@
+//! Parameters of paths and queries: bounded, decoded, each known by name and given once.
+
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use kindred_model::{Day, Invalid, ItemId, MemberId, Position};
+use percent_encoding::percent_decode_str;
+
+use crate::problem::{Code, Problem};
+
+/// A query longer than this is refused: no route needs so much (an identity percent-encoded is at most 384 bytes).
+const QUERY_BYTES_MAX: usize = 4_096;
+
+/// A segment of the path as it came, still percent-encoded.
+#[derive(Debug)]
+pub(crate) struct Segment(String);
+
+impl FromStr for Segment {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl Segment {
+    /// Its text.
+    ///
+    /// # Errors
+    /// A 400 when what is percent-encoded is no UTF-8.
+    pub fn decoded(&self) -> Result<Cow<'_, str>, Problem> {
+        percent_decode_str(&self.0)
+            .decode_utf8()
+            .map_err(|_| Problem::new(Code::MalformedRequest, "the path is not UTF-8 once percent-decoded"))
+    }
+
+    /// An item's identity.
+    ///
+    /// # Errors
+    /// A 400 that names it.
+    pub fn item(&self) -> Result<ItemId, Problem> {
+        ItemId::parse(&self.decoded()?).map_err(|error| Problem::path(&error))
+    }
+
+    /// A member's identity.
+    ///
+    /// # Errors
+    /// A 400 that names it.
+    pub fn member(&self) -> Result<MemberId, Problem> {
+        MemberId::parse(&self.decoded()?).map_err(|error| Problem::path(&error))
+    }
+}
+
+/// The parameters of a query.
+pub(crate) struct Params<'a> {
+    given: Vec<(&'static str, Cow<'a, str>)>,
+}
+
+impl<'a> Params<'a> {
+    /// Reads a query of which each key is `known` and given once.
+    ///
+    /// # Errors
+    /// A 400 that names the parameter.
+    pub fn parse(raw: &'a str, known: &[&'static str]) -> Result<Self, Problem> {
+        if raw.len() > QUERY_BYTES_MAX {
+            return Err(Problem::new(Code::MalformedRequest, format!("the query has more than {QUERY_BYTES_MAX} bytes")));
+        }
+        let mut given: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
+        for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let key = form_decoded(key).ok_or_else(|| Problem::new(Code::MalformedRequest, "the query is not UTF-8"))?;
+            let Some(&name) = known.iter().find(|name| **name == key) else {
+                let names = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                let shown: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
+                return Err(Problem::query(&shown, format!("is not known here; accepted: {names}")));
+            };
+            if given.iter().any(|(other, _)| *other == name) {
+                return Err(Problem::query(name, "is given twice"));
+            }
+            let value = form_decoded(value).ok_or_else(|| Problem::query(name, "is not UTF-8"))?;
+            given.push((name, value));
+        }
+        Ok(Self { given })
+    }
+
+    /// The value of a parameter as it is.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.given.iter().find(|(other, _)| *other == name).map(|(_, value)| &**value)
+    }
+
+    /// A whole number within bounds.
+    ///
+    /// # Errors
+    /// A 400 that names it.
+    pub fn number(&self, name: &str, default: u64, accepted: RangeInclusive<u64>) -> Result<u64, Problem> {
+        let Some(text) = self.get(name) else { return Ok(default) };
+        let (least, most) = (accepted.start(), accepted.end());
+        text.parse()
+            .ok()
+            .filter(|number| accepted.contains(number) && !text.starts_with('+'))
+            .ok_or_else(|| Problem::query(name, format!("is not a whole number from {least} to {most}")))
+    }
+
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// A 400 that names it.
+    pub fn boolean(&self, name: &str, default: bool) -> Result<bool, Problem> {
+        match self.get(name) {
+            None => Ok(default),
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            Some(_) => Err(Problem::query(name, "is neither true nor false")),
+        }
+    }
+
+    /// Something that the model can read.
+    ///
+    /// # Errors
+    /// A 400 that names it.
+    pub fn parsed<T: FromStr<Err = Invalid>>(&self, name: &str) -> Result<Option<T>, Problem> {
+        self.get(name).map(|text| text.parse().map_err(|error: Invalid| Problem::query(name, error.reason))).transpose()
+    }
+
+    /// A day of the accepted years.
+    ///
+    /// # Errors
+    /// A 400 that names it.
+    pub fn day(&self, name: &str) -> Result<Option<Day>, Problem> {
+        let accepted = kindred_model::EventTime::MIN.day()..kindred_model::EventTime::END.day();
+        match self.parsed::<Day>(name)? {
+            Some(day) if !accepted.contains(&day) => Err(Problem::query(name, "lies outside of the accepted years 2000 to 2099")),
+            day => Ok(day),
+        }
+    }
+
+    /// `min_position` and `wait_ms`.
+    ///
+    /// # Errors
+    /// A 400 that names them.
+    pub fn freshness(&self) -> Result<Option<Freshness>, Problem> {
+        let wait_ms = self.number("wait_ms", WAIT_MS_DEFAULT, 0..=WAIT_MS_MAX)?;
+        Ok(self.parsed::<Position>("min_position")?.map(|min_position| Freshness { min_position, wait_ms }))
+    }
+}
+
+/// How long an answer waits for its `min_position` unless told: a healthy pipeline needs some milliseconds.
+const WAIT_MS_DEFAULT: u64 = 1_000;
+/// The longest wait: what proxies and people bear.
+pub(crate) const WAIT_MS_MAX: u64 = 10_000;
+
+/// How far an answer must reach, and how long to wait for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Freshness {
+    /// A position this server gave out.
+    pub min_position: Position,
+    /// Milliseconds.
+    pub wait_ms: u64,
+}
+
+/// Text of `application/x-www-form-urlencoded`; `None` when it is no UTF-8.
+fn form_decoded(text: &str) -> Option<Cow<'_, str>> {
+    if !text.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
+        return Some(Cow::Borrowed(text));
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().ok()?.into_owned();
+    Some(Cow::Owned(decoded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[&str] = &["limit", "fill", "q"];
+
+    #[test]
+    fn each_parameter_is_known_and_given_once() {
+        assert!(Params::parse("limit=3&fill=true", KNOWN).is_ok());
+        for bad in ["limit=3&limit=4", "limit=3&other=1", "q=%ff", "%ff=1", "lim%69t=1&limit=1"] {
+            assert!(Params::parse(bad, KNOWN).is_err(), "{bad} was accepted");
+        }
+        let params = Params::parse("q=a%20b+c&limit=50", KNOWN).ok().unwrap();
+        assert_eq!(params.get("q"), Some("a b c"));
+        assert_eq!(params.number("limit", 12, 1..=50).ok(), Some(50));
+        for bad in ["limit=0", "limit=51", "limit=-1", "limit=%2B5", "limit=", "limit=1e1", "limit=NaN"] {
+            assert!(Params::parse(bad, KNOWN).ok().unwrap().number("limit", 12, 1..=50).is_err(), "{bad} was accepted");
+        }
+        assert!(Params::parse("fill=1", KNOWN).ok().unwrap().boolean("fill", true).is_err());
+        assert!(Params::parse(&"a".repeat(5_000), KNOWN).is_err());
+    }
+}

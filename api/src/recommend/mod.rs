@@ -1,0 +1,295 @@
+//! The serving memory: what the store holds of lists, supports, catalog and popularity, moved forward with each unit, and the
+//! rendered bodies beside it.
+//!
+//! ```text
+//! store ──listener (the sink's thread)──▶ State (one lock) ──render──▶ bodies (cache) ──▶ answers, streams
+//!                                           └──Published: version, position──▶ waiters, Kindred-As-Of
+//! ```
+//!
+//! A hit costs no lock of the state: a body that was valid at the published version is what would be rendered. After a change a
+//! body is checked once, part by part, and only rendered again when a part of it changed.
+
+mod ranking;
+mod render;
+mod state;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use kindred_clock::Clock;
+use kindred_model::settings::Semantics;
+use kindred_model::{Day, EventTime, MemberId, Position, SessionId};
+use kindred_store::{EpochChanges, StoreError, ViewStore};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+
+pub use ranking::{DAYS_DEFAULT, KIND_DEFAULT};
+pub use render::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, PopularOptions, Rendered};
+pub(crate) use render::{Because, Explanation, ListItem, PopularItem, PopularList, Price, SimilarList, etag_of};
+use state::{Edit, State, decode_changes};
+
+/// Bytes of rendered bodies that are kept: some 25,000 lists of 20 items, more than a shop shows in an hour.
+const BODIES_BYTES_MAX: u64 = 64 << 20;
+
+/// How far the memory reaches.
+#[derive(Debug)]
+pub struct Published {
+    /// Counts the changes of the memory.
+    pub version: u64,
+    /// How far the log is taken in.
+    pub position: Position,
+    /// The day that "today" is.
+    pub today: Day,
+    /// `Kindred-As-Of`: the position, and since when it is reached.
+    pub as_of: HeaderValue,
+}
+
+impl Published {
+    fn new(version: u64, position: Position, today: Day, now: EventTime) -> Self {
+        let as_of = format!("{position}; time={now}");
+        let as_of = HeaderValue::from_str(&as_of).expect("positions and times are ASCII");
+        Self { version, position, today, as_of }
+    }
+}
+
+/// Something about the store kept the memory from being loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The store refused a listener or a snapshot.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A table could not be read.
+    #[error(transparent)]
+    Read(#[from] kindred_model::views::ReadError),
+}
+
+/// What is served, in memory.
+pub struct Memory {
+    settings: Arc<Semantics>,
+    generation: Box<str>,
+    clock: Clock,
+    state: RwLock<State>,
+    published: ArcSwap<Published>,
+    /// Told of every published version.
+    moved: Notify,
+    watches: RwLock<HashMap<Box<str>, watch::Sender<()>>>,
+    bodies: moka::sync::Cache<Box<[u8]>, Arc<Rendered>>,
+    /// Units that arrive while the tables are still read; `None` once they are.
+    early: Mutex<Option<Vec<EpochChanges>>>,
+}
+
+/// A list and how far it reaches.
+pub struct Answer {
+    /// The body.
+    pub rendered: Arc<Rendered>,
+    /// At least so far.
+    pub published: Arc<Published>,
+}
+
+impl Memory {
+    /// Reads the tables and follows the store from then on. Blocks for as long as the reading takes: about a million rows a second.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn load(
+        store: &dyn ViewStore,
+        settings: Arc<Semantics>,
+        generation: &str,
+        clock: Clock,
+    ) -> Result<Arc<Self>, LoadError> {
+        let now = clock.now();
+        let memory = Arc::new(Self {
+            settings,
+            generation: generation.into(),
+            state: RwLock::new(State::default()),
+            published: ArcSwap::from_pointee(Published::new(0, Position::beginning(), now.day(), now)),
+            moved: Notify::new(),
+            watches: RwLock::default(),
+            bodies: moka::sync::Cache::builder()
+                .max_capacity(BODIES_BYTES_MAX)
+                .weigher(|key: &Box<[u8]>, rendered: &Arc<Rendered>| {
+                    rendered.weight().saturating_add(u32::try_from(key.len()).unwrap_or(u32::MAX))
+                })
+                .build(),
+            early: Mutex::new(Some(Vec::new())),
+            clock,
+        });
+        // Weak: the store keeps its listeners for good, the memory ends with its server.
+        let follower = Arc::downgrade(&memory);
+        let snapshot = store.listen(Arc::new(move |unit: &EpochChanges| {
+            if let Some(memory) = follower.upgrade() {
+                memory.follow(unit);
+            }
+        }))?;
+        let mut state = State::load(&*snapshot.rows, memory.published.load().today)?;
+        let mut early = memory.early.lock();
+        state.version = 1;
+        state.turn_to(state.today);
+        *memory.state.write() = state;
+        memory.publish(&memory.state.read(), snapshot.frontier.position);
+        for unit in early.take().unwrap_or_default() {
+            memory.take_in(&unit);
+        }
+        drop(early);
+        Ok(memory)
+    }
+
+    /// Hears of a unit, on the writer's thread.
+    fn follow(&self, unit: &EpochChanges) {
+        let mut early = self.early.lock();
+        match &mut *early {
+            Some(units) => units.push(unit.clone()),
+            None => self.take_in(unit),
+        }
+    }
+
+    fn take_in(&self, unit: &EpochChanges) {
+        let edits = decode_changes(&unit.changes);
+        let watched = self.watched(&edits);
+        let mut state = self.state.write();
+        state.version += u64::from(!edits.is_empty());
+        for edit in edits {
+            state.edit(edit);
+        }
+        self.publish(&state, unit.position.clone());
+        drop(state);
+        self.moved.notify_waiters();
+        for sender in watched {
+            sender.send_replace(());
+        }
+    }
+
+    /// The watches of the lists that change.
+    fn watched(&self, edits: &[Edit]) -> Vec<watch::Sender<()>> {
+        let watches = self.watches.read();
+        if watches.is_empty() {
+            return Vec::new();
+        }
+        let changed = edits.iter().filter_map(|edit| match edit {
+            Edit::List { item, .. } => watches.get(item),
+            _ => None,
+        });
+        changed.cloned().collect()
+    }
+
+    /// Called with the state locked, so that versions are published in order.
+    fn publish(&self, state: &State, position: Position) {
+        self.published.store(Arc::new(Published::new(state.version, position, state.today, self.clock.now())));
+    }
+
+    /// How far it reaches now; "today" is the clock's.
+    pub fn published(&self) -> Arc<Published> {
+        let published = self.published.load_full();
+        let today = self.clock.today();
+        if published.today == today {
+            return published;
+        }
+        let mut state = self.state.write();
+        if state.today != today {
+            state.version += 1;
+            state.turn_to(today);
+            let position = self.published.load().position.clone();
+            self.publish(&state, position);
+        }
+        drop(state);
+        self.published.load_full()
+    }
+
+    /// The list of an item. A hit costs about a microsecond.
+    ///
+    /// # Errors
+    /// When its row does not decode.
+    pub fn list(&self, item: &str, options: ListOptions) -> Result<Answer, kindred_model::codec::Corrupt> {
+        let published = self.published();
+        let mut buffer = [0u8; kindred_model::ids::ID_BYTES_MAX + 2];
+        let key = body_key(item, options, &mut buffer);
+        let cached = self.bodies.get(key);
+        if let Some(rendered) = cached {
+            if rendered.was_valid_at(published.version) {
+                return Ok(Answer { rendered, published });
+            }
+            if rendered.is_valid(item, &self.state.read()) {
+                return Ok(Answer { rendered, published });
+            }
+        }
+        let rendered = Arc::new(render::render(&self.settings, &self.generation, item, options, &self.state.read())?);
+        if rendered.cacheable {
+            self.bodies.insert(key.into(), rendered.clone());
+        }
+        Ok(Answer { rendered, published })
+    }
+
+    /// The body of popularity. A pass over all items: for a thread that may block.
+    pub fn popular(&self, options: &PopularOptions) -> (Vec<u8>, Arc<Published>) {
+        let published = self.published();
+        (render::render_popular(&self.settings, &self.generation, options, &self.state.read()), published)
+    }
+
+    /// The sessions that are a member's, and how far that reaches.
+    pub fn sessions(&self, member: &MemberId) -> (Vec<SessionId>, Arc<Published>) {
+        let state = self.state.read();
+        (state.sessions(member), self.published.load_full())
+    }
+
+    /// Waits until the memory reaches a position; whether it did in time.
+    pub async fn reached(&self, position: &Position, within: Duration) -> bool {
+        let reached = || self.published.load().position.reaches(position);
+        if reached() {
+            return true;
+        }
+        let wait = async {
+            loop {
+                let moved = self.moved.notified();
+                tokio::pin!(moved);
+                moved.as_mut().enable();
+                if reached() {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        tokio::time::timeout(within, wait).await.is_ok()
+    }
+
+    /// Hears when the row of an item changes.
+    pub fn watch(self: &Arc<Self>, item: &str) -> Watch {
+        let mut watches = self.watches.write();
+        let sender = watches.entry(item.into()).or_insert_with(|| watch::Sender::new(()));
+        Watch { changed: sender.subscribe(), item: item.into(), memory: self.clone() }
+    }
+
+    /// How many items are watched.
+    #[cfg(test)]
+    pub(crate) fn watched_items(&self) -> usize {
+        self.watches.read().len()
+    }
+}
+
+/// Hears of changes to one row; unregisters itself when dropped.
+pub struct Watch {
+    /// Marked when the row changed.
+    pub changed: watch::Receiver<()>,
+    item: Box<str>,
+    memory: Arc<Memory>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut watches = self.memory.watches.write();
+        // Our own receiver still counts: under the lock no other can come.
+        if watches.get(&self.item).is_some_and(|sender| sender.receiver_count() <= 1) {
+            watches.remove(&self.item);
+        }
+    }
+}
+
+/// The key of a body without an allocation: options, then the item.
+fn body_key<'b>(item: &str, options: ListOptions, buffer: &'b mut [u8; kindred_model::ids::ID_BYTES_MAX + 2]) -> &'b [u8] {
+    buffer[0] = options.limit;
+    buffer[1] = u8::from(options.fill) | u8::from(options.explain) << 1;
+    buffer[2..2 + item.len()].copy_from_slice(item.as_bytes());
+    &buffer[..2 + item.len()]
+}

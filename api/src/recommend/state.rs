@@ -1,0 +1,296 @@
+//! What is served, in memory: lists, supports, catalog, popularity and the sessions of members, moved forward by each unit
+//! that the store applied.
+//!
+//! ```text
+//! EpochChanges ──decode (no lock)──▶ edits ──apply (write lock)──▶ State, version + 1
+//! ```
+//!
+//! Every part carries the version that changed it last, so that a rendered body can be checked against it exactly.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use kindred_model::codec::{Corrupt, KeyCodec, RowCodec, take_text, take_varint};
+use kindred_model::records::{CatalogRecord, MemberRecord, Visibility};
+use kindred_model::views::also_bought::{Lists, Supports};
+use kindred_model::views::inputs::{Catalog, Members};
+use kindred_model::views::popularity::Popularity;
+use kindred_model::views::{ReadError, Rows, Table};
+use kindred_model::{Day, ItemId, Kind, MemberId, Owner, SessionId};
+use kindred_store::Change;
+
+use super::ranking::{DAYS_DEFAULT, Days, KIND_DEFAULT, Rankings, in_window};
+
+/// The tables that the memory follows.
+pub(crate) const TABLES: &[&str] = &[Lists::NAME, Supports::NAME, Catalog::NAME, Popularity::NAME, Members::NAME];
+
+/// What the catalog says of an item, as far as answers need it.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Card {
+    pub title: Box<str>,
+    pub url: Option<Box<str>>,
+    pub image: Option<Box<str>>,
+    pub price_minor: Option<i64>,
+    /// Every prefix of the category path joined by `/`, the widest first.
+    pub categories: Box<[Arc<str>]>,
+    /// Whether a public answer may show it.
+    pub shown: bool,
+}
+
+impl Card {
+    fn of(record: CatalogRecord) -> Self {
+        let mut categories: Vec<Arc<str>> = Vec::with_capacity(record.category.len());
+        for label in &record.category {
+            categories.push(match categories.last() {
+                Some(wider) => format!("{wider}/{label}").into(),
+                None => (**label).into(),
+            });
+        }
+        Self {
+            shown: record.is_offered() && record.visibility() == Visibility::Public,
+            title: record.title,
+            url: record.url,
+            image: record.image,
+            price_minor: record.price_minor,
+            categories: categories.into(),
+        }
+    }
+}
+
+/// What is known of one item.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub id: Arc<str>,
+    /// n: the baskets that hold it.
+    pub support: u64,
+    /// Its row of `also_bought` as it is stored; read when a body is rendered.
+    list: Box<[u8]>,
+    /// The version that changed `list` last.
+    pub list_changed: u64,
+    /// The version that changed `support` or `card` last.
+    pub changed: u64,
+    pub card: Option<Box<Card>>,
+    pub days: Days,
+    /// The sum of [`KIND_DEFAULT`] over the window; in the rankings unless it is not shown.
+    recent: u64,
+}
+
+impl Entry {
+    /// An item without a record is public and available.
+    pub fn is_shown(&self) -> bool {
+        self.card.as_ref().is_none_or(|card| card.shown)
+    }
+
+    fn categories(&self) -> &[Arc<str>] {
+        self.card.as_ref().map_or(&[], |card| &card.categories)
+    }
+
+    fn ranked(&self) -> u64 {
+        if self.is_shown() { self.recent } else { 0 }
+    }
+}
+
+/// One decoded change.
+#[derive(Debug)]
+pub(crate) enum Edit {
+    List { item: Box<str>, row: Box<[u8]> },
+    Support { item: Box<str>, support: u64 },
+    Card { item: Box<str>, card: Option<Box<Card>> },
+    Owners { item: Box<str>, kind: Kind, day: Day, owners: u64 },
+    Session { session: SessionId, member: Option<MemberId> },
+}
+
+/// Decodes one row of one of [`TABLES`]; `None` for what the memory has no use for.
+pub(crate) fn decode(table: &str, mut key: &[u8], row: Option<&[u8]>) -> Result<Option<Edit>, Corrupt> {
+    let item = |key: &mut &[u8]| Ok::<Box<str>, Corrupt>(take_text(key)?.into());
+    Ok(Some(if table == Lists::NAME {
+        Edit::List { item: item(&mut key)?, row: row.unwrap_or_default().into() }
+    } else if table == Supports::NAME {
+        Edit::Support { item: item(&mut key)?, support: row.map_or(Ok(0), u64::decode)? }
+    } else if table == Popularity::NAME {
+        let (item, kind, day) = <(ItemId, Kind, Day)>::from_bytes(key)?;
+        Edit::Owners { item: item.as_str().into(), kind, day, owners: row.map_or(Ok(0), u64::decode)? }
+    } else if table == Catalog::NAME {
+        let record = row.map(CatalogRecord::decode).transpose().map_err(|_| Corrupt("a catalog record that does not decode"))?;
+        Edit::Card { item: item(&mut key)?, card: record.map(|record| Box::new(Card::of(record))) }
+    } else if table == Members::NAME {
+        let Owner::Session(session) = Owner::from_bytes(key)? else { return Ok(None) };
+        let record = row.map(MemberRecord::decode).transpose().map_err(|_| Corrupt("a member record that does not decode"))?;
+        let member = match record {
+            Some(MemberRecord::Session { merged_into, .. }) => Some(merged_into),
+            _ => None,
+        };
+        Edit::Session { session, member }
+    } else {
+        return Ok(None);
+    }))
+}
+
+/// Decodes the changes of a unit; a row that does not decode is logged and left as it was.
+pub(crate) fn decode_changes(changes: &[Change]) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    for change in changes.iter().filter(|change| TABLES.contains(&change.table)) {
+        match decode(change.table, &change.key, change.row.as_deref()) {
+            Ok(edit) => edits.extend(edit),
+            Err(corrupt) => tracing::error!(table = change.table, "a changed row does not decode: {corrupt}"),
+        }
+    }
+    edits
+}
+
+/// All that is served.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Counts the changes of this memory; private to the process.
+    pub version: u64,
+    index: HashMap<Arc<str>, u32>,
+    items: Vec<Entry>,
+    /// B: the number of baskets.
+    pub baskets: u64,
+    /// The version that changed `baskets` last.
+    pub baskets_changed: u64,
+    pub rankings: Rankings,
+    /// The last day of the window of the rankings.
+    pub today: Day,
+    member_of: HashMap<SessionId, MemberId>,
+    sessions_of: HashMap<MemberId, BTreeSet<SessionId>>,
+}
+
+impl State {
+    /// Reads all tables.
+    pub fn load(rows: &dyn Rows, today: Day) -> Result<Self, ReadError> {
+        let mut state = Self { today, ..Self::default() };
+        for table in TABLES {
+            rows.scan(table, &[], &mut |key, row| match decode(table, key, Some(row)) {
+                Ok(edit) => {
+                    edit.into_iter().for_each(|edit| state.edit(edit));
+                    std::ops::ControlFlow::Continue(())
+                }
+                Err(corrupt) => std::ops::ControlFlow::Break(corrupt.into()),
+            })?;
+        }
+        Ok(state)
+    }
+
+    /// The index of an item that is known.
+    pub fn find(&self, item: &str) -> Option<u32> {
+        self.index.get(item).copied()
+    }
+
+    /// An item by its index.
+    pub fn item(&self, index: u32) -> &Entry {
+        &self.items[index as usize]
+    }
+
+    /// All items.
+    pub fn items(&self) -> &[Entry] {
+        &self.items
+    }
+
+    /// The sessions that are a member's.
+    pub fn sessions(&self, member: &MemberId) -> Vec<SessionId> {
+        self.sessions_of.get(member).into_iter().flatten().cloned().collect()
+    }
+
+    fn intern(&mut self, item: &str) -> u32 {
+        if let Some(index) = self.find(item) {
+            return index;
+        }
+        let id: Arc<str> = item.into();
+        let index = u32::try_from(self.items.len()).expect("fewer than 2^32 items fit into memory");
+        self.items.push(Entry {
+            id: id.clone(),
+            support: 0,
+            list: Box::default(),
+            list_changed: self.version,
+            changed: self.version,
+            card: None,
+            days: Days::default(),
+            recent: 0,
+        });
+        self.index.insert(id, index);
+        index
+    }
+
+    /// Takes in one change under the present version. Taking it in again changes nothing but versions.
+    pub fn edit(&mut self, edit: Edit) {
+        let version = self.version;
+        match edit {
+            Edit::List { item, row } => {
+                let index = self.intern(&item);
+                let entry = &mut self.items[index as usize];
+                entry.list = row;
+                entry.list_changed = version;
+            }
+            Edit::Support { item, support } if item.is_empty() => {
+                self.baskets = support;
+                self.baskets_changed = version;
+            }
+            Edit::Support { item, support } => {
+                let index = self.intern(&item);
+                let entry = &mut self.items[index as usize];
+                entry.support = support;
+                entry.changed = version;
+            }
+            Edit::Card { item, card } => {
+                let index = self.intern(&item);
+                let entry = &mut self.items[index as usize];
+                if entry.card == card {
+                    return;
+                }
+                self.rankings.moved(&entry.id, index, entry.categories(), entry.ranked(), 0, version);
+                entry.card = card;
+                entry.changed = version;
+                self.rankings.moved(&entry.id, index, entry.categories(), 0, entry.ranked(), version);
+            }
+            Edit::Owners { item, kind, day, owners } => {
+                let index = self.intern(&item);
+                let entry = &mut self.items[index as usize];
+                let before = entry.days.set(kind, day, owners);
+                if kind == KIND_DEFAULT && in_window(day, self.today) {
+                    let ranked = entry.ranked();
+                    entry.recent = (entry.recent + owners).saturating_sub(before);
+                    self.rankings.moved(&entry.id, index, entry.categories(), ranked, entry.ranked(), version);
+                }
+            }
+            Edit::Session { session, member } => {
+                if let Some(before) = self.member_of.remove(&session)
+                    && let Some(sessions) = self.sessions_of.get_mut(&before)
+                {
+                    sessions.remove(&session);
+                    if sessions.is_empty() {
+                        self.sessions_of.remove(&before);
+                    }
+                }
+                if let Some(member) = member {
+                    self.sessions_of.entry(member.clone()).or_default().insert(session.clone());
+                    self.member_of.insert(session, member);
+                }
+            }
+        }
+    }
+
+    /// Moves the window of the rankings, under the present version.
+    pub fn turn_to(&mut self, today: Day) {
+        self.today = today;
+        self.rankings = Rankings::default();
+        self.rankings.overall.changed = self.version;
+        self.rankings.emptied = self.version;
+        for (index, entry) in self.items.iter_mut().enumerate() {
+            entry.recent = entry.days.sum(KIND_DEFAULT, today, DAYS_DEFAULT);
+            let (ranked, index) = (entry.ranked(), u32::try_from(index).expect("interned"));
+            self.rankings.moved(&entry.id, index, entry.categories(), 0, ranked, self.version);
+        }
+    }
+
+    /// The neighbours in the row of an item: (id, c), in the order of the row.
+    pub fn neighbors(&self, index: u32) -> Result<Vec<(&str, u64)>, Corrupt> {
+        let mut row = &*self.item(index).list;
+        let mut neighbors = Vec::with_capacity(50);
+        while !row.is_empty() {
+            let item = take_text(&mut row)?;
+            neighbors.push((item, take_varint(&mut row)?));
+        }
+        Ok(neighbors)
+    }
+}

@@ -1,0 +1,428 @@
+//! Administration: status, export, rejected records, verify. A service key's; what the commands do on a running server.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
+use kindred_log::Rejected;
+use kindred_model::Topic;
+use kindred_model::records::Record;
+use kindred_model::views::{self, ExportContext, ViewInfo};
+use kindred_store::Snapshot;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use utoipa::ToSchema;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use super::body::{Posted, posted};
+use super::{AS_OF, NO_STORE, guarded, in_time, json, query, today, with};
+use crate::api::Api;
+use crate::auth::{Caller, Need, caller};
+use crate::context::{OperationError, VerifyReport};
+use crate::export_writer::{ExportWriter, Format};
+use crate::params::{Params, Segment};
+use crate::problem::{Code, Problem};
+
+/// Bytes of an export that are sent at once.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks that wait for a slow reader; then the export waits.
+const CHUNKS_WAITING: usize = 4;
+/// Rejected records of a page unless asked otherwise.
+const PAGE_DEFAULT: u64 = 100;
+/// The most rejected records of a page, and of a retry.
+const PAGE_MAX: u64 = 1_000;
+
+/// All routes of this module.
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let status =
+        warp::path!("v1" / "admin" / "status").and(warp::get()).and(query()).and(caller()).and(with(api)).then(show_status);
+    let export = warp::path!("v1" / "admin" / "export" / Segment)
+        .and(warp::get())
+        .and(query())
+        .and(caller())
+        .and(with(api))
+        .then(export_view);
+    let listed =
+        warp::path!("v1" / "admin" / "rejected").and(warp::get()).and(query()).and(caller()).and(with(api)).then(list_rejected);
+    let retry = warp::path!("v1" / "admin" / "rejected" / "retry")
+        .and(warp::post())
+        .and(query())
+        .and(caller())
+        .and(posted())
+        .and(with(api))
+        .then(retry_rejected);
+    let shown = warp::path!("v1" / "admin" / "rejected" / Segment)
+        .and(warp::get())
+        .and(query())
+        .and(caller())
+        .and(with(api))
+        .then(show_rejected);
+    let dropped = warp::path!("v1" / "admin" / "rejected" / Segment)
+        .and(warp::delete())
+        .and(query())
+        .and(caller())
+        .and(with(api))
+        .then(drop_rejected);
+    let verify =
+        warp::path!("v1" / "admin" / "verify").and(warp::post()).and(query()).and(caller()).and(with(api)).then(verify_views);
+    let rejected = listed.or(retry).unify().or(shown).unify().or(dropped).unify();
+    status.or(export).unify().or(rejected).unify().or(verify).unify().boxed()
+}
+
+/// GET /v1/admin/status
+///
+/// Topics, positions, the durable frontier, lag, rows a view, memory, disk.
+#[utoipa::path(
+    get, path = "/v1/admin/status", tag = "admin",
+    responses(
+        (status = 200, description = "the status", body = Object),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn show_status(query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        Params::parse(&query, &[])?;
+        let status = in_time(shared, async { Ok(shared.context.operations.status().await) }).await?;
+        json(StatusCode::OK, &status)
+    })
+    .await
+}
+
+/// GET /v1/admin/export/{view}
+///
+/// All rows of a view, sorted, as of one applied unit. Two exports compare with `diff`. An export that breaks off ends the
+/// connection and not the chunks, so that half of it is not taken for the whole.
+#[utoipa::path(
+    get, path = "/v1/admin/export/{view}", tag = "admin",
+    params(
+        ("view" = String, Path, description = "`also_bought`, `histories`, `points` or `popularity`"),
+        ("format" = Option<String>, Query, description = "`ndjson` or `csv`; ndjson unless given"),
+        ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today (UTC) unless given"),
+    ),
+    responses(
+        (status = 200, description = "the rows", content((String = "application/x-ndjson"), (String = "text/csv"))),
+        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "no such view, or it is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn export_view(view: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        let name = view.decoded()?;
+        let view = views::find(&name).ok_or_else(|| {
+            let names: Vec<&str> = views::ALL.iter().map(|view| view.name).collect();
+            Problem::new(Code::NotFound, format!("there is no such view; there are {}", names.join(", ")))
+        })?;
+        let params = Params::parse(&query, &["format", "as_of"])?;
+        let format = params.parsed::<Format>("format")?.unwrap_or_default();
+        let as_of = params.day("as_of")?.unwrap_or_else(|| today(shared));
+        if !(view.enabled)(&shared.context.settings) {
+            return Err(Problem::new(Code::ViewDisabled, format!("views.{}.enabled is false", view.name)));
+        }
+        let snapshot = shared.context.store.snapshot()?;
+        let reached = snapshot.frontier.position.to_string();
+        let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING);
+        let settings = shared.context.settings.clone();
+        tokio::task::spawn_blocking(move || {
+            let context = ExportContext { settings: &settings, as_of };
+            write_export(view, &snapshot, context, format, chunks);
+        });
+        let mut response = warp::reply::stream(ReceiverStream::new(receiver)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+        headers.insert(CACHE_CONTROL, NO_STORE);
+        headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+        headers.insert(AS_OF, HeaderValue::from_str(&reached).map_err(Problem::internal)?);
+        Ok(response)
+    })
+    .await
+}
+
+type Chunks = mpsc::Sender<Result<Bytes, std::io::Error>>;
+
+/// Sends what is written in chunks; a reader who left is a broken pipe.
+struct ChunkWriter {
+    chunks: Chunks,
+    waiting: Vec<u8>,
+}
+
+impl std::io::Write for ChunkWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= CHUNK_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let chunk = std::mem::replace(&mut self.waiting, Vec::with_capacity(CHUNK_BYTES + 512));
+        self.chunks.blocking_send(Ok(chunk.into())).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+fn write_export(view: &ViewInfo, snapshot: &Snapshot, context: ExportContext<'_>, format: Format, chunks: Chunks) {
+    let failed = chunks.clone();
+    let out = ChunkWriter { chunks, waiting: Vec::new() };
+    let written = ExportWriter::begin(format, view.columns, out).and_then(|mut writer| {
+        let mut broken = None;
+        let read = (view.export)(&*snapshot.rows, context, &mut |cells| match writer.row(cells) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                broken = Some(error);
+                ControlFlow::Break(())
+            }
+        });
+        match (broken, read) {
+            (Some(error), _) => Err(error),
+            (None, Err(error)) => Err(std::io::Error::other(error.to_string())),
+            (None, Ok(())) => writer.finish().map(drop),
+        }
+    });
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        tracing::error!(view = view.name, "could not finish an export: {error}");
+        // The reader may have left meanwhile; then nobody is misled.
+        let _ = failed.blocking_send(Err(error));
+    }
+}
+
+/// A record that could not be accepted.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RejectedShown {
+    /// (source, partition, offset).
+    id: String,
+    /// A topic of the log, or `import:FILE`.
+    source: String,
+    /// The topic it was meant for.
+    #[schema(value_type = String)]
+    topic: Topic,
+    partition: u32,
+    /// Its offset, or the line of the file.
+    offset: u64,
+    /// What is wrong, for a person.
+    reason: String,
+    /// The record as it came; cut at 64 KiB.
+    payload: String,
+}
+
+impl From<Rejected> for RejectedShown {
+    fn from(rejected: Rejected) -> Self {
+        let id = rejected.id();
+        let Rejected { source, topic, partition, offset, reason, payload } = rejected;
+        Self { id, source, topic, partition, offset, reason, payload }
+    }
+}
+
+/// A page of rejected records.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RejectedPage {
+    /// In the order of their ids.
+    rejected: Vec<RejectedShown>,
+    /// The `after` of the next page; null on the last.
+    next: Option<String>,
+}
+
+/// GET /v1/admin/rejected
+///
+/// Records that could not be accepted, each with its reason.
+#[utoipa::path(
+    get, path = "/v1/admin/rejected", tag = "admin",
+    params(
+        ("after" = Option<String>, Query, description = "`next` of the page before"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1_000, description = "100 unless given"),
+    ),
+    responses(
+        (status = 200, description = "a page", body = RejectedPage),
+        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn list_rejected(query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        let params = Params::parse(&query, &["after", "limit"])?;
+        let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
+        let after = params.get("after");
+        let mut rejected = in_time(shared, async { Ok(shared.context.log.rejected(after, limit + 1).await?) }).await?;
+        let more = rejected.len() > limit;
+        rejected.truncate(limit);
+        let next = rejected.last().filter(|_| more).map(Rejected::id);
+        json(StatusCode::OK, &RejectedPage { rejected: rejected.into_iter().map(Into::into).collect(), next })
+    })
+    .await
+}
+
+/// GET /v1/admin/rejected/{id}
+///
+/// One rejected record.
+#[utoipa::path(
+    get, path = "/v1/admin/rejected/{id}", tag = "admin",
+    params(("id" = String, Path, description = "its id, percent-encoded")),
+    responses(
+        (status = 200, description = "the record", body = RejectedShown),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "no such record", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn show_rejected(id: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        Params::parse(&query, &[])?;
+        let id = id.decoded()?;
+        let rejected = in_time(shared, async { Ok(shared.context.log.rejected_one(&id).await?) }).await?;
+        let rejected = rejected.ok_or_else(|| Problem::new(Code::NotFound, "there is no rejected record of this id"))?;
+        json(StatusCode::OK, &RejectedShown::from(rejected))
+    })
+    .await
+}
+
+/// DELETE /v1/admin/rejected/{id}
+///
+/// Drops a rejected record for good.
+#[utoipa::path(
+    delete, path = "/v1/admin/rejected/{id}", tag = "admin",
+    params(("id" = String, Path, description = "its id, percent-encoded")),
+    responses(
+        (status = 204, description = "it is gone, or never was"),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn drop_rejected(id: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        Params::parse(&query, &[])?;
+        let id = id.decoded()?.into_owned();
+        in_time(shared, async { Ok(shared.context.log.rejected_remove(&[id]).await?) }).await?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    })
+    .await
+}
+
+/// Which rejected records to try again.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Retry {
+    /// At most 1,000.
+    ids: Vec<String>,
+}
+
+/// What became of the records that were tried again.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Retried {
+    /// They are durable in the log now, and no longer rejected.
+    accepted: Vec<String>,
+    /// They are still rejected.
+    rejected: Vec<StillRejected>,
+    /// There are no rejected records of these ids.
+    unknown: Vec<String>,
+}
+
+/// A record that was tried again in vain.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StillRejected {
+    id: String,
+    /// What is wrong now.
+    reason: String,
+}
+
+/// POST /v1/admin/rejected/retry
+///
+/// Validates rejected records again (a newer version may accept them), appends those that pass and drops them from `rejected`.
+#[utoipa::path(
+    post, path = "/v1/admin/rejected/retry", tag = "admin",
+    request_body = Retry,
+    responses(
+        (status = 200, description = "what became of each", body = Retried),
+        (status = 400, description = "the body is not JSON", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 422, description = "the body is another", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 507, description = "the log has no room left", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn retry_rejected(query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        Params::parse(&query, &[])?;
+        let Retry { ids } = posted.json(shared).await?;
+        if ids.len() as u64 > PAGE_MAX {
+            return Err(Problem::new(Code::PayloadTooLarge, format!("at most {PAGE_MAX} ids are accepted at once")));
+        }
+        json(StatusCode::OK, &in_time(shared, retry_all(shared, ids)).await?)
+    })
+    .await
+}
+
+/// First the log, then `rejected`: a crash between leaves a record in both, and trying it again merges into itself.
+async fn retry_all(api: &Api, ids: Vec<String>) -> Result<Retried, Problem> {
+    let (log, rules) = (&api.context.log, api.context.settings.rules());
+    let mut retried = Retried { accepted: Vec::new(), rejected: Vec::new(), unknown: Vec::new() };
+    let mut passed: Vec<(Topic, String, Vec<u8>)> = Vec::new();
+    for id in ids {
+        let Some(rejected) = log.rejected_one(&id).await? else {
+            retried.unknown.push(id);
+            continue;
+        };
+        match Record::decode(rejected.topic, rejected.payload.as_bytes(), &rules) {
+            Ok(record) => passed.push((rejected.topic, id, record.to_json())),
+            Err(error) => retried.rejected.push(StillRejected { id, reason: error.to_string() }),
+        }
+    }
+    for topic in Topic::ALL {
+        let (ids, payloads): (Vec<String>, Vec<Vec<u8>>) =
+            passed.iter().filter(|(of, ..)| of == topic).map(|(_, id, payload)| (id.clone(), payload.clone())).unzip();
+        if !ids.is_empty() {
+            log.append(*topic, payloads, None).await?;
+            log.rejected_remove(&ids).await?;
+            retried.accepted.extend(ids);
+        }
+    }
+    Ok(retried)
+}
+
+/// POST /v1/admin/verify
+///
+/// Recomputes every view by brute force and compares; `repair=true` mends what differs. It takes as long as it takes.
+#[utoipa::path(
+    post, path = "/v1/admin/verify", tag = "admin",
+    params(("repair" = Option<bool>, Query, description = "mend what differs; false unless given")),
+    responses(
+        (status = 200, description = "what was found", body = VerifyReport),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 409, description = "it is being verified already", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 503, description = "not now", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn verify_views(query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        let repair = Params::parse(&query, &["repair"])?.boolean("repair", false)?;
+        let report = shared.context.operations.verify(repair).await.map_err(|error| match error {
+            OperationError::Busy(reason) => Problem::new(Code::Conflict, reason).retry_after(10),
+            OperationError::Unavailable(reason) => Problem::new(Code::Unavailable, reason).retry_after(1),
+            OperationError::Failed(reason) => Problem::internal(format_args!("verify failed: {reason}")),
+        })?;
+        json(StatusCode::OK, &report)
+    })
+    .await
+}

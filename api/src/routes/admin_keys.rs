@@ -1,0 +1,124 @@
+//! Keys: made, listed, revoked. The text of a key is told once, when it is made.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use super::body::{Posted, posted};
+use super::{guarded, in_time, json, query, with};
+use crate::api::Api;
+use crate::auth::{Caller, KeySettings, KeyShown, Need, caller};
+use crate::params::{Params, Segment};
+use crate::problem::{Code, Problem};
+
+/// All routes of this module.
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let listed = warp::path!("v1" / "admin" / "keys").and(warp::get()).and(query()).and(caller()).and(with(api)).then(list_keys);
+    let made = warp::path!("v1" / "admin" / "keys")
+        .and(warp::post())
+        .and(query())
+        .and(caller())
+        .and(posted())
+        .and(with(api))
+        .then(make_key);
+    let revoked = warp::path!("v1" / "admin" / "keys" / Segment)
+        .and(warp::delete())
+        .and(query())
+        .and(caller())
+        .and(with(api))
+        .then(revoke_key);
+    listed.or(made).unify().or(revoked).unify().boxed()
+}
+
+/// All keys, without their texts.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct KeyList {
+    keys: Vec<KeyShown>,
+}
+
+/// A key that was just made.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct KeyMade {
+    /// The key itself: told this once, and stored nowhere.
+    key: String,
+    #[serde(flatten)]
+    shown: KeyShown,
+}
+
+/// GET /v1/admin/keys
+///
+/// All keys, revoked ones included, without their texts.
+#[utoipa::path(
+    get, path = "/v1/admin/keys", tag = "admin",
+    responses(
+        (status = 200, description = "the keys", body = KeyList),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn list_keys(query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        Params::parse(&query, &[])?;
+        json(StatusCode::OK, &KeyList { keys: shared.ring.list() })
+    })
+    .await
+}
+
+/// POST /v1/admin/keys
+///
+/// Makes a key and tells its text, this once.
+#[utoipa::path(
+    post, path = "/v1/admin/keys", tag = "admin",
+    request_body = KeySettings,
+    responses(
+        (status = 201, description = "the key", body = KeyMade),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 422, description = "the settings are not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn make_key(query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        Params::parse(&query, &[])?;
+        let settings: KeySettings = posted.json(shared).await?;
+        let (key, shown) = in_time(shared, shared.ring.make(settings)).await?;
+        tracing::info!(key = shown.id, "made a key");
+        json(StatusCode::CREATED, &KeyMade { key, shown })
+    })
+    .await
+}
+
+/// DELETE /v1/admin/keys/{id}
+///
+/// Revokes a key: it is refused from the next request on.
+#[utoipa::path(
+    delete, path = "/v1/admin/keys/{id}", tag = "admin",
+    params(("id" = String, Path, description = "the key's id")),
+    responses(
+        (status = 204, description = "it is revoked"),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "no such key", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn revoke_key(id: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        Params::parse(&query, &[])?;
+        let id = id.decoded()?;
+        if !in_time(shared, shared.ring.revoke(&id)).await? {
+            return Err(Problem::new(Code::NotFound, "there is no key of this id"));
+        }
+        tracing::info!(key = &*id, "revoked a key");
+        Ok(StatusCode::NO_CONTENT.into_response())
+    })
+    .await
+}

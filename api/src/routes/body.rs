@@ -1,0 +1,134 @@
+//! Bodies, capped while they are read: `warp::body::bytes` reads without bound, and `content_length_limit` answers 411 to a
+//! chunked body.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use serde::de::DeserializeOwned;
+use warp::{Filter, Rejection};
+
+use crate::api::Api;
+use crate::problem::{Code, FieldError, Problem};
+
+/// A body that was not read yet.
+pub(crate) type Incoming = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
+
+/// Bytes of a body that is no batch of records: a list of ids, the settings of a key.
+const SMALL_BODY_BYTES_MAX: usize = 1 << 20;
+
+/// A request's body and what its headers say of it.
+pub(crate) struct Posted {
+    content_type: Option<String>,
+    content_length: Option<String>,
+    content_encoding: Option<String>,
+    incoming: Incoming,
+}
+
+/// How the body is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    /// One JSON value.
+    Json,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+/// Takes the body without reading it.
+pub(crate) fn posted() -> impl Filter<Extract = (Posted,), Error = Rejection> + Copy {
+    let header = warp::header::optional::<String>;
+    header("content-type").and(header("content-length")).and(header("content-encoding")).and(warp::body::stream()).map(
+        |content_type, content_length, content_encoding, body| Posted {
+            content_type,
+            content_length,
+            content_encoding,
+            incoming: boxed(body),
+        },
+    )
+}
+
+fn boxed(body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send + 'static) -> Incoming {
+    body.map_ok(|mut chunk| chunk.copy_to_bytes(chunk.remaining())).boxed()
+}
+
+impl Posted {
+    /// How it is written.
+    ///
+    /// # Errors
+    /// A 415 for anything else, also a form: no page of another origin can post one unasked.
+    pub fn form(&self) -> Result<Form, Problem> {
+        let refused = |what: &str| {
+            let detail = format!("{what}; accepted: application/json or application/x-ndjson, in UTF-8 and not compressed");
+            Err(Problem::new(Code::UnsupportedMediaType, detail))
+        };
+        if self.content_encoding.as_deref().is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+            return refused("the body is compressed");
+        }
+        let Some(content_type) = &self.content_type else { return refused("there is no Content-Type") };
+        let mut parts = content_type.split(';').map(str::trim);
+        let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+        for parameter in parts {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            if name.trim().eq_ignore_ascii_case("charset") && !value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8") {
+                return refused("the charset is not UTF-8");
+            }
+        }
+        match &*essence {
+            "application/json" => Ok(Form::Json),
+            "application/x-ndjson" => Ok(Form::Ndjson),
+            _ => refused("the Content-Type is another"),
+        }
+    }
+
+    /// Reads it, up to a number of bytes and for as long as a body may take.
+    ///
+    /// # Errors
+    /// A 413 as soon as it is known to be too large, a 408 when it does not arrive, a 400 when it breaks off.
+    pub async fn read(self, api: &Api, most: usize) -> Result<Vec<u8>, Problem> {
+        let too_large = || Problem::new(Code::PayloadTooLarge, format!("the body has more than {most} bytes; nothing of it was taken"));
+        let announced = self.content_length.and_then(|length| length.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > most as u64) {
+            return Err(too_large());
+        }
+        let mut incoming = self.incoming;
+        let reading = async {
+            let mut bytes = Vec::with_capacity(usize::try_from(announced.unwrap_or(0)).unwrap_or(0));
+            while let Some(chunk) = incoming.next().await {
+                let chunk = chunk.map_err(|_| Problem::new(Code::MalformedRequest, "the body broke off"))?;
+                if bytes.len() + chunk.len() > most {
+                    return Err(too_large());
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes)
+        };
+        let within = Duration::from_millis(api.config.limits.body_read_ms);
+        tokio::time::timeout(within, reading)
+            .await
+            .unwrap_or_else(|_| Err(Problem::new(Code::RequestTimeout, format!("the body did not arrive within {within:?}"))))
+    }
+
+    /// Reads one JSON value; fields that are not known are refused.
+    ///
+    /// # Errors
+    /// As [`Posted::read`]; a 400 when it is no JSON, a 422 that names the field when it is another.
+    pub async fn json<T: DeserializeOwned>(self, api: &Arc<Api>) -> Result<T, Problem> {
+        if self.form()? != Form::Json {
+            return Err(Problem::new(Code::UnsupportedMediaType, "this body is application/json"));
+        }
+        let bytes = self.read(api, SMALL_BODY_BYTES_MAX).await?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            if error.classify() != serde_json::error::Category::Data {
+                return Problem::new(Code::MalformedJson, format!("the body is not JSON: {error}"));
+            }
+            // serde quotes the field's name first.
+            let message = error.to_string();
+            let field = message.split('`').nth(1).unwrap_or_default().to_owned();
+            let pointer = if field.is_empty() { String::new() } else { format!("/{field}") };
+            let problem = Problem::new(Code::InvalidRecord, message.clone());
+            Problem { errors: vec![FieldError { place: "body", pointer, code: "invalid", message }], ..problem }
+        })
+    }
+}

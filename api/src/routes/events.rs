@@ -1,0 +1,372 @@
+//! The way in: `POST /v1/events/{topic}`.
+//!
+//! ```text
+//! body ──cap──▶ records ──decode, clock, what the key may──▶ accepted ──append (durable)──▶ 202 with a position each
+//!                                                       └──▶ rejected, with a reason each
+//! ```
+//!
+//! Records are accepted one by one: a bad one does not keep out its neighbours. What was rejected here was never in the log, so
+//! the caller hears of it and nothing else does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::StatusCode;
+use kindred_model::records::{Interaction, MemberRecord, OrderRecord, Record, Rules};
+use kindred_model::{EventTime, Invalid, Kind, Owner, Position, SessionId, Topic};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::body::{Form, Posted, posted};
+use super::{guarded, in_time, json, query, with};
+use crate::api::Api;
+use crate::auth::{Caller, Grant, Need, caller};
+use crate::params::{Params, Segment};
+use crate::problem::{Code, FieldError, Problem};
+
+/// How far a time may lie ahead of our clock. Only this edge looks at a clock: what is in the log was accepted.
+const AHEAD_MS_MAX: i64 = 5 * 60 * 1_000;
+/// Errors that a 422 lists; the others are counted.
+const ERRORS_LISTED_MAX: usize = 100;
+/// Bodies up to this are decoded where they are; larger ones on a thread that may block (some 100 µs lie here).
+const DECODED_IN_PLACE_BYTES: usize = 32 << 10;
+/// What browsers send; the rest is for the shop's servers to say.
+const BROWSER_KINDS: &[Kind] =
+    &[Kind::View, Kind::Search, Kind::Cart, Kind::Favorite, Kind::Follow, Kind::Impression, Kind::Click];
+
+/// All routes of this module.
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    warp::path!("v1" / "events" / Segment)
+        .and(warp::post())
+        .and(query())
+        .and(caller())
+        .and(posted())
+        .and(with(api))
+        .then(post_events)
+        .boxed()
+}
+
+/// What became of the records of a request.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Receipt {
+    /// Records that are durable in the log.
+    accepted: usize,
+    /// Records that are not in it.
+    rejected: usize,
+    /// The position after the last of them: read your writes with `min_position`.
+    position: String,
+    /// Of each record, in the order of the request.
+    results: Vec<Outcome>,
+}
+
+/// What became of one record.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// It is durable in the log.
+    Accepted {
+        /// The position just after it.
+        position: String,
+    },
+    /// It is not in the log.
+    Rejected {
+        /// What is wrong with it.
+        error: RecordError,
+    },
+}
+
+/// What is wrong with one record.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct RecordError {
+    /// `invalid`, `ahead_of_clock` or `forbidden`.
+    code: &'static str,
+    /// The field within the record (RFC 6901); empty when it is the record as a whole.
+    pointer: String,
+    /// For a person.
+    message: String,
+}
+
+/// POST /v1/events/{topic}
+///
+/// Takes one record, an array of records, or NDJSON. 202 once the log has them durably; posting again is harmless, records merge
+/// by their natural keys. A publishable key posts browser events of sessions to `interactions`.
+#[utoipa::path(
+    post, path = "/v1/events/{topic}", tag = "events",
+    params(("topic" = String, Path, description = "`interactions`, `orders`, `catalog` or `members`")),
+    request_body(
+        description = "a record as in schemas/events: one object, an array, or one object a line; at most 10 MB and 10,000 records",
+        content((Vec<Object> = "application/json"), (String = "application/x-ndjson")),
+    ),
+    responses(
+        (status = 202, description = "durable; the result of each record", body = Receipt),
+        (status = 400, description = "the body is not JSON", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "no such topic", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 413, description = "too large", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 415, description = "another content type", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 422, description = "no record is acceptable", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 429, description = "the key's rate, or the session's, is used up", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 503, description = "the log did not answer; repeating is safe", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 507, description = "the log has no room left", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = []), ("publishable_key" = [])),
+)]
+async fn post_events(topic: Segment, query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::WriteEvents, |grant| async move {
+        let topic = topic.decoded()?;
+        let topic: Topic = topic
+            .parse()
+            .map_err(|_| Problem::new(Code::NotFound, "there is no such topic; there are interactions, orders, catalog and members"))?;
+        Params::parse(&query, &[])?;
+        if !grant.service && topic != Topic::Interactions {
+            let detail = "a publishable key posts to interactions alone; the others need a service key";
+            return Err(Problem::new(Code::InsufficientScope, detail));
+        }
+        let form = posted.form()?;
+        let body = posted.read(shared, shared.config.limits.body_bytes).await?;
+        let batch = decode_all(shared, &grant, topic, form, body).await?;
+        append(shared, &grant, topic, batch).await
+    })
+    .await
+}
+
+/// The records of a request, decoded.
+struct Batch {
+    /// Whether the body is one record by itself: then its errors point into the body.
+    single: bool,
+    records: Vec<Result<(Record, Vec<u8>), RecordError>>,
+}
+
+async fn decode_all(api: &Arc<Api>, grant: &Arc<Grant>, topic: Topic, form: Form, body: Vec<u8>) -> Result<Batch, Problem> {
+    let check = RecordCheck {
+        topic,
+        rules: api.context.settings.rules(),
+        latest: EventTime(api.context.clock.now().0.saturating_add(AHEAD_MS_MAX)),
+        browser: !grant.service,
+    };
+    let most = api.config.limits.records;
+    if body.len() <= DECODED_IN_PLACE_BYTES {
+        return check.batch(form, &body, most);
+    }
+    super::blocking(move || check.batch(form, &body, most)).await
+}
+
+async fn append(api: &Arc<Api>, grant: &Grant, topic: Topic, batch: Batch) -> Result<Response, Problem> {
+    let rejected = batch.records.iter().filter(|record| record.is_err()).count();
+    api.measures.events_rejected.increment(rejected as u64);
+    if rejected == batch.records.len() {
+        return Err(nothing_acceptable(&batch));
+    }
+    let counted = count_sessions(api, grant, &batch)?;
+    let mut outcomes = Vec::with_capacity(batch.records.len());
+    let mut payloads = Vec::with_capacity(batch.records.len() - rejected);
+    for record in batch.records {
+        outcomes.push(record.map(|(_, payload)| payloads.push(payload)));
+    }
+    let accepted = payloads.len();
+    let appended = in_time(api, async { Ok(api.context.log.append(topic, payloads, None).await?) }).await;
+    let places = appended.inspect_err(|problem| {
+        // What may have happened stays counted; what did not, does not.
+        if problem.code != Code::Unavailable {
+            for (session, records) in &counted {
+                api.session_rates.forgive(&grant.id, session, *records);
+            }
+        }
+    })?;
+    if places.len() != accepted {
+        return Err(Problem::internal(format_args!("the log took {accepted} records and gave {} places", places.len())));
+    }
+    api.measures.events_accepted.increment(accepted as u64);
+    let mut position = Position::beginning();
+    let mut places = places.into_iter();
+    let results = outcomes
+        .into_iter()
+        .map(|outcome| match outcome {
+            Ok(()) => {
+                let after = places.next().map(kindred_log::Place::position).unwrap_or_default();
+                position.join(&after);
+                Outcome::Accepted { position: after.to_string() }
+            }
+            Err(error) => Outcome::Rejected { error },
+        })
+        .collect();
+    json(StatusCode::ACCEPTED, &Receipt { accepted, rejected, position: position.to_string(), results })
+}
+
+/// Counts the records of sessions that come through a publishable key.
+fn count_sessions(api: &Api, grant: &Grant, batch: &Batch) -> Result<Vec<(SessionId, u32)>, Problem> {
+    if grant.service {
+        return Ok(Vec::new());
+    }
+    let mut records_of: HashMap<&SessionId, u32> = HashMap::new();
+    for (record, _) in batch.records.iter().flatten() {
+        if let Record::Interaction(Interaction { owner: Owner::Session(session), .. }) = record {
+            *records_of.entry(session).or_default() += 1;
+        }
+    }
+    let most = api.config.limits.records_per_session_hour;
+    let mut counted: Vec<(SessionId, u32)> = Vec::with_capacity(records_of.len());
+    for (session, records) in records_of {
+        if !api.session_rates.count(&grant.id, session, records, most) {
+            for (session, records) in &counted {
+                api.session_rates.forgive(&grant.id, session, *records);
+            }
+            let detail = format!("a session posts at most {most} records an hour through a publishable key; nothing was appended");
+            return Err(Problem::new(Code::SessionLimit, detail).retry_after(3_600));
+        }
+        counted.push((session.clone(), records));
+    }
+    Ok(counted)
+}
+
+/// The problem of a request without one acceptable record.
+fn nothing_acceptable(batch: &Batch) -> Problem {
+    let errors: Vec<&RecordError> = batch.records.iter().filter_map(|record| record.as_ref().err()).collect();
+    let Some(first) = errors.first() else {
+        return Problem::new(Code::InvalidRecord, "the body has no records");
+    };
+    let code = if errors.iter().all(|error| error.code == "forbidden") { Code::InsufficientScope } else { Code::InvalidRecord };
+    let detail = match (batch.single, errors.len()) {
+        (true, _) => format!("{}{}{}", first.pointer, if first.pointer.is_empty() { "" } else { ": " }, first.message),
+        (false, count) => format!("none of the {count} records is acceptable; the first: {}", first.message),
+    };
+    let listed = errors.iter().enumerate().take(ERRORS_LISTED_MAX).map(|(n, error)| FieldError {
+        place: "body",
+        pointer: if batch.single { error.pointer.clone() } else { format!("/{n}{}", error.pointer) },
+        code: error.code,
+        message: error.message.clone(),
+    });
+    Problem { errors: listed.collect(), ..Problem::new(code, detail) }.with("rejected", errors.len())
+}
+
+/// What a record must pass at this edge.
+struct RecordCheck {
+    topic: Topic,
+    rules: Rules,
+    /// The latest time accepted.
+    latest: EventTime,
+    /// The key is a publishable one.
+    browser: bool,
+}
+
+impl RecordCheck {
+    /// Splits a body into its records and checks each.
+    fn batch(&self, form: Form, body: &[u8], most: usize) -> Result<Batch, Problem> {
+        let too_many = || Problem::new(Code::PayloadTooLarge, format!("the body has more than {most} records; nothing of it was taken"));
+        if form == Form::Ndjson {
+            let mut records = Vec::new();
+            for line in body.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+                if records.len() == most {
+                    return Err(too_many());
+                }
+                records.push(self.record(line));
+            }
+            return Ok(Batch { single: false, records });
+        }
+        let body = body.trim_ascii();
+        let malformed = |error: serde_json::Error| Problem::new(Code::MalformedJson, format!("the body is not JSON: {error}"));
+        if body.first() == Some(&b'[') {
+            let mut reader = serde_json::Deserializer::from_slice(body);
+            let mut exceeded = false;
+            let raw = serde::Deserializer::deserialize_seq(&mut reader, AtMost { most, exceeded: &mut exceeded });
+            if exceeded {
+                return Err(too_many());
+            }
+            let raw = raw.map_err(malformed)?;
+            reader.end().map_err(malformed)?;
+            return Ok(Batch { single: false, records: raw.into_iter().map(|raw| self.record(raw.get().as_bytes())).collect() });
+        }
+        let raw: &RawValue = serde_json::from_slice(body).map_err(malformed)?;
+        Ok(Batch { single: true, records: vec![self.record(raw.get().as_bytes())] })
+    }
+
+    /// Checks one record and gives what the log is to hold of it.
+    fn record(&self, bytes: &[u8]) -> Result<(Record, Vec<u8>), RecordError> {
+        let record = Record::decode(self.topic, bytes, &self.rules).map_err(|error| RecordError::new("invalid", &error))?;
+        if self.browser {
+            may_come_from_browsers(&record).map_err(|error| RecordError::new("forbidden", &error))?;
+        }
+        if let Some((field, _)) = times(&record).into_iter().find(|(_, at)| *at > self.latest) {
+            let error = Invalid::new(field, "lies more than 5 minutes ahead of this server's clock");
+            return Err(RecordError::new("ahead_of_clock", &error));
+        }
+        let payload = record.to_json();
+        Ok((record, payload))
+    }
+}
+
+impl RecordError {
+    fn new(code: &'static str, error: &Invalid) -> Self {
+        Self { code, pointer: error.pointer(), message: error.reason.clone() }
+    }
+}
+
+/// What a publishable key may post: it is no secret, so it says nothing of members, purchases or the catalog.
+fn may_come_from_browsers(record: &Record) -> Result<(), Invalid> {
+    let Record::Interaction(interaction) = record else {
+        return Err(Invalid::new("", "needs a service key"));
+    };
+    if matches!(interaction.owner, Owner::Member(_)) {
+        return Err(Invalid::new("member", "needs a service key: a publishable key posts for sessions"));
+    }
+    if !BROWSER_KINDS.contains(&interaction.kind) {
+        return Err(Invalid::new("kind", format!("is {}, which needs a service key", interaction.kind)));
+    }
+    Ok(())
+}
+
+/// The times at which a record says that something happened. `listed_at` is none: an item may be listed ahead.
+fn times(record: &Record) -> Vec<(String, EventTime)> {
+    let named = |times: &[(&str, Option<EventTime>)]| {
+        times.iter().filter_map(|(field, at)| at.map(|at| ((*field).to_owned(), at))).collect::<Vec<_>>()
+    };
+    match record {
+        Record::Interaction(interaction) => named(&[("at", Some(interaction.at))]),
+        Record::Order(OrderRecord { placed_at, paid_at, completed_at, cancelled_at, refunds, .. }) => {
+            let mut times = named(&[
+                ("placed_at", Some(*placed_at)),
+                ("paid_at", *paid_at),
+                ("completed_at", *completed_at),
+                ("cancelled_at", *cancelled_at),
+            ]);
+            times.extend(refunds.iter().enumerate().map(|(n, refund)| (format!("refunds[{n}].at"), refund.at)));
+            times
+        }
+        Record::Member(MemberRecord::Member(membership)) => {
+            named(&[("registered_at", membership.registered_at), ("activated_at", membership.activated_at)])
+        }
+        Record::Member(MemberRecord::Session { .. }) | Record::Catalog(_) => Vec::new(),
+    }
+}
+
+/// Reads an array of at most so many values, each as it stands; says when there are more.
+struct AtMost<'e> {
+    most: usize,
+    exceeded: &'e mut bool,
+}
+
+impl<'de> serde::de::Visitor<'de> for AtMost<'_> {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an array of records")
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut values: A) -> Result<Self::Value, A::Error> {
+        let mut taken = Vec::new();
+        while let Some(value) = values.next_element::<&'de RawValue>()? {
+            if taken.len() == self.most {
+                *self.exceeded = true;
+                return Err(serde::de::Error::custom("too many records"));
+            }
+            taken.push(value);
+        }
+        Ok(taken)
+    }
+}

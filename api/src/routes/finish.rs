@@ -1,0 +1,185 @@
+//! What every answer passes: problems get their body, every answer its security headers, a line in the access log and its place
+//! in the metrics. The log names routes, never paths: identities of people stand in them.
+
+use std::convert::Infallible;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method};
+use warp::filters::BoxedFilter;
+use warp::path::FullPath;
+use warp::reply::Response;
+use warp::{Filter, Rejection, Reply};
+
+use crate::api::Api;
+use crate::problem::{Code, Problem, from_rejection};
+
+/// Every route: its template and its methods. `Allow`, the label of the metrics and the access log come from here; a test holds
+/// it against the OpenAPI document.
+pub(crate) const ROUTES: &[(&str, &str)] = &[
+    (crate::measure::SIMILAR, "GET, OPTIONS"),
+    ("/v1/items/{item}/similar/stream", "GET, OPTIONS"),
+    ("/v1/events/{topic}", "POST, OPTIONS"),
+    ("/v1/popular", "GET, OPTIONS"),
+    ("/v1/members/{member}", "DELETE"),
+    ("/v1/members/{member}/points", "GET"),
+    ("/v1/members/{member}/history", "GET"),
+    ("/v1/admin/status", "GET"),
+    ("/v1/admin/export/{view}", "GET"),
+    ("/v1/admin/rejected", "GET"),
+    ("/v1/admin/rejected/retry", "POST"),
+    ("/v1/admin/rejected/{id}", "GET, DELETE"),
+    ("/v1/admin/verify", "POST"),
+    ("/v1/admin/keys", "GET, POST"),
+    ("/v1/admin/keys/{id}", "DELETE"),
+    ("/livez", "GET"),
+    ("/readyz", "GET"),
+    ("/openapi.json", "GET"),
+    ("/problems/{code}", "GET"),
+    ("/widget.js", "GET"),
+    ("/metrics", "GET"),
+];
+
+/// The route that a path belongs to: (template, methods).
+pub(crate) fn route_of(path: &str) -> Option<(&'static str, &'static str)> {
+    ROUTES.iter().copied().find(|(template, _)| {
+        let mut segments = path.split('/');
+        let matches = template.split('/').all(|wanted| {
+            segments.next().is_some_and(|segment| if wanted.starts_with('{') { !segment.is_empty() } else { wanted == segment })
+        });
+        matches && segments.next().is_none()
+    })
+}
+
+/// The trace of a request: the caller's (`traceparent`, W3C), or its own.
+#[derive(Clone, Copy)]
+struct TraceId(u128);
+
+impl FromStr for TraceId {
+    type Err = std::convert::Infallible;
+    /// What is no `traceparent` is as if it were not there; so the standard wants it.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let trace = text.split('-').nth(1).filter(|id| id.len() == 32 && !id.starts_with('+'));
+        Ok(Self(trace.and_then(|id| u128::from_str_radix(id, 16).ok()).unwrap_or(0)))
+    }
+}
+
+impl TraceId {
+    fn shown(self) -> String {
+        let id = if self.0 == 0 { uuid::Uuid::now_v7().as_u128() } else { self.0 };
+        format!("{id:032x}")
+    }
+}
+
+/// The routes with everything around them.
+pub(crate) fn finished(
+    api: &Arc<Api>,
+    routed: impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static,
+) -> BoxedFilter<(Response,)> {
+    let api = api.clone();
+    let trace = warp::header::optional::<TraceId>("traceparent").or_else(|_| async { Ok::<_, Infallible>((None,)) });
+    warp::any()
+        .map(Instant::now)
+        .and(warp::method())
+        .and(warp::path::full())
+        .and(trace)
+        .and(routed.recover(rejected).unify())
+        .map(move |begun, method, path, trace, response| finish(&api, begun, &method, &path, trace, response))
+        .boxed()
+}
+
+/// Routing failures become problems like any other.
+async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {
+    Ok(from_rejection(&rejection).into_response())
+}
+
+fn finish(
+    api: &Api,
+    begun: Instant,
+    method: &Method,
+    path: &FullPath,
+    trace: Option<TraceId>,
+    mut response: Response,
+) -> Response {
+    let route = route_of(path.as_str());
+    if method == Method::TRACE {
+        // No route takes it, so nothing was done.
+        response = Problem::new(Code::MethodNotAllowed, "TRACE is not answered").into_response();
+    }
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let trace_id = trace.unwrap_or(TraceId(0)).shown();
+        let allow = (problem.code == Code::MethodNotAllowed).then(|| route.map_or("", |(_, methods)| methods));
+        let worn = std::mem::take(response.headers_mut());
+        if problem.code.status().is_server_error() {
+            let route = route.map_or("none", |(template, _)| template);
+            tracing::warn!(trace_id, route, code = problem.code.name(), "answered a request with {}", problem.code.name());
+        }
+        response = problem.render(path.as_str(), &trace_id, allow);
+        // What the admission put on it stays: CORS and rates.
+        for (name, value) in &worn {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // The demo's pages bring their own.
+    headers
+        .entry(CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+
+    let status = response.status().as_u16();
+    let template = route.map_or("none", |(template, _)| template);
+    let took = begun.elapsed();
+    api.measures.answered(method_label(method), template, status, took.as_secs_f64());
+    if status >= 400 || method != Method::GET {
+        tracing::info!(method = method_label(method), route = template, status, us = took.as_micros(), "answered {status}");
+    } else {
+        tracing::debug!(method = method_label(method), route = template, status, us = took.as_micros(), "answered {status}");
+    }
+    response
+}
+
+/// A closed set: labels must not be made by callers.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_belong_to_routes() {
+        let template = |path| route_of(path).map(|(template, _)| template);
+        assert_eq!(template("/v1/items/a%2Fb/similar"), Some(crate::measure::SIMILAR));
+        assert_eq!(template("/v1/admin/rejected/retry"), Some("/v1/admin/rejected/retry"));
+        assert_eq!(template("/v1/admin/rejected/x"), Some("/v1/admin/rejected/{id}"));
+        for none in ["/", "", "/v1", "/v1/items//similar", "/v1/items/a/similar/", "/v1/items/a/similar/stream/x"] {
+            assert_eq!(template(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_trace_is_the_callers_or_new() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let Ok(trace) = format!("00-{id}-00f067aa0ba902b7-01").parse::<TraceId>();
+        assert_eq!(trace.shown(), id);
+        for none in ["", "00", "00-xyz-1-01", "00-00000000000000000000000000000000-1-01"] {
+            let Ok(trace) = none.parse::<TraceId>();
+            assert_eq!(trace.shown().len(), 32);
+            assert_ne!(trace.shown(), "0".repeat(32));
+        }
+    }
+}

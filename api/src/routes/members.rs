@@ -1,0 +1,373 @@
+//! What is about one member: points, history, and being forgotten. A service key's: sign-in comes later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::LINK;
+use http::{HeaderValue, StatusCode};
+use kindred_model::codec::{KeyCodec, RowCodec};
+use kindred_model::records::{MemberRecord, MemberState, Membership};
+use kindred_model::views::histories::{Entry, read_history};
+use kindred_model::views::inputs::{Canonical, Members};
+use kindred_model::views::points::{Earned, Points};
+use kindred_model::views::{Table, get};
+use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, Position, Topic};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::{AS_OF, blocking, guarded, in_time, json, query, reach, today, with};
+use crate::api::Api;
+use crate::auth::{Caller, Need, caller};
+use crate::params::{Params, Segment};
+use crate::problem::{Code, Problem};
+
+/// Entries of a page of history.
+const PAGE_DEFAULT: u64 = 50;
+/// The most entries of a page.
+const PAGE_MAX: u64 = 200;
+/// Looks at a member's sessions and the rows until the two are of one time; each look takes some ms at most.
+const HISTORY_LOOKS_MAX: usize = 10;
+/// Under which the store notes when a member was first forgotten: the receipt's dates stay what they were.
+const ERASED: &str = "erased:";
+
+/// All routes of this module.
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let points = warp::path!("v1" / "members" / Segment / "points")
+        .and(warp::get())
+        .and(query())
+        .and(caller())
+        .and(with(api))
+        .then(show_points);
+    let history = warp::path!("v1" / "members" / Segment / "history")
+        .and(warp::get())
+        .and(query())
+        .and(caller())
+        .and(with(api))
+        .then(show_history);
+    let member = warp::path!("v1" / "members" / Segment)
+        .and(warp::delete())
+        .and(query())
+        .and(caller())
+        .and(with(api))
+        .then(forget_member);
+    points.or(history).unify().or(member).unify().boxed()
+}
+
+/// What a member has earned.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PointsShown {
+    #[schema(value_type = String)]
+    member: MemberId,
+    /// Figures are evaluated for this day.
+    #[schema(value_type = String)]
+    as_of: Day,
+    /// Not available yet.
+    pending: i64,
+    /// Available on the day.
+    available: i64,
+    /// Earned by items, pending or not.
+    from_items: i64,
+    /// Earned by invites.
+    from_invites: i64,
+}
+
+/// GET /v1/members/{member}/points
+///
+/// The points a member has earned, pending and available as of a day. Who has earned none has nought: that is no error.
+#[utoipa::path(
+    get, path = "/v1/members/{member}/points", tag = "members",
+    params(
+        ("member" = String, Path, description = "the member, percent-encoded"),
+        ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today (UTC) unless given"),
+        ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
+        ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
+    ),
+    responses(
+        (status = 200, description = "the points", body = PointsShown),
+        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn show_points(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        let member = member.member()?;
+        let params = Params::parse(&query, &["as_of", "min_position", "wait_ms"])?;
+        if !shared.context.settings.views.points.enabled {
+            return Err(Problem::new(Code::ViewDisabled, "views.points.enabled is false"));
+        }
+        let as_of = params.day("as_of")?.unwrap_or_else(|| today(shared));
+        let freshness = params.freshness()?;
+        let (row, published) = in_time(shared, async {
+            reach(shared, freshness).await?;
+            // Loaded before the row is read: the row reaches at least so far.
+            let published = shared.memory.published();
+            Ok((shared.context.store.get(Points::NAME, &member.to_bytes()).await?, published))
+        })
+        .await?;
+        let earned = row.map_or(Ok(Earned::default()), |row| Earned::decode(&row)).map_err(Problem::internal)?;
+        let (pending, available) = earned.as_of(as_of);
+        let (from_items, from_invites) = (earned.items_total(), earned.from_invites);
+        let shown = PointsShown { member, as_of, pending, available, from_items, from_invites };
+        let mut response = json(StatusCode::OK, &shown)?;
+        response.headers_mut().insert(AS_OF, published.as_of.clone());
+        Ok(response)
+    })
+    .await
+}
+
+/// A page of what a member did, newest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HistoryPage {
+    #[schema(value_type = String)]
+    member: MemberId,
+    items: Vec<HistoryItem>,
+    /// Where the next page begins; null on the last.
+    next_cursor: Option<String>,
+}
+
+/// One thing that a member did on a day.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HistoryItem {
+    #[schema(value_type = String)]
+    item: ItemId,
+    #[schema(value_type = String)]
+    kind: Kind,
+    /// The UTC day.
+    #[schema(value_type = String)]
+    day: Day,
+    /// The latest time of that day.
+    #[schema(value_type = String)]
+    at: EventTime,
+}
+
+/// The order of pages: newest first, then by item bytes, then by kind.
+type Place = (std::cmp::Reverse<EventTime>, ItemId, Kind, Day);
+
+fn place(entry: &Entry) -> Place {
+    (std::cmp::Reverse(entry.at), entry.item.clone(), entry.kind, entry.day)
+}
+
+/// Where a page ended, as an opaque token. It is a place in the order and no number, so new entries shift nothing.
+#[derive(Serialize, Deserialize)]
+struct Cursor(i64, String, Kind, i32);
+
+impl Cursor {
+    fn after(entry: &Entry) -> String {
+        let cursor = Self(entry.at.0, entry.item.to_string(), entry.kind, entry.day.0);
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).expect("a cursor serialises"))
+    }
+
+    fn read(text: &str) -> Option<Place> {
+        let Self(at, item, kind, day) = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        Some((std::cmp::Reverse(EventTime(at)), ItemId::parse(&item).ok()?, kind, Day(day)))
+    }
+}
+
+/// GET /v1/members/{member}/history
+///
+/// What a member did, their sessions included, newest first. Empty for who is not known, and for who was forgotten.
+#[utoipa::path(
+    get, path = "/v1/members/{member}/history", tag = "members",
+    params(
+        ("member" = String, Path, description = "the member, percent-encoded"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 200, description = "50 unless given"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
+        ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
+    ),
+    responses(
+        (status = 200, description = "a page; `Link` names the next", body = HistoryPage),
+        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        let member = member.member()?;
+        let params = Params::parse(&query, &["limit", "cursor", "min_position", "wait_ms"])?;
+        if !shared.context.settings.views.histories.enabled {
+            return Err(Problem::new(Code::ViewDisabled, "views.histories.enabled is false"));
+        }
+        let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
+        let wrong = || Problem::query("cursor", "is not one that this server gave out");
+        let after = params.get("cursor").map(|text| Cursor::read(text).ok_or_else(wrong)).transpose()?;
+        let freshness = params.freshness()?;
+        let (mut entries, reached) = in_time(shared, async {
+            reach(shared, freshness).await?;
+            consistent_history(shared, &member).await
+        })
+        .await?;
+        entries.sort_by_cached_key(place);
+        let from = after.map_or(0, |after| entries.partition_point(|entry| place(entry) <= after));
+        let rest = &entries[from..];
+        let page = &rest[..limit.min(rest.len())];
+        let next_cursor = (rest.len() > limit).then(|| page.last().map(Cursor::after)).flatten();
+        let link = next_cursor.as_ref().and_then(|cursor| {
+            HeaderValue::from_str(&format!("<?limit={limit}&cursor={cursor}>; rel=\"next\"")).ok()
+        });
+        let items = page
+            .iter()
+            .map(|entry| HistoryItem { item: entry.item.clone(), kind: entry.kind, day: entry.day, at: entry.at })
+            .collect();
+        let mut response = json(StatusCode::OK, &HistoryPage { member, items, next_cursor })?;
+        let headers = response.headers_mut();
+        if let Some(link) = link {
+            headers.insert(LINK, link);
+        }
+        headers.insert(AS_OF, HeaderValue::from_str(&reached.to_string()).map_err(Problem::internal)?);
+        Ok(response)
+    })
+    .await
+}
+
+/// The history of a member from rows and sessions of one time. Sessions stand in memory, rows in the store, which is a little
+/// ahead: the sessions are looked at before the rows, and again once the memory has come as far as the rows.
+async fn consistent_history(api: &Arc<Api>, member: &MemberId) -> Result<(Vec<Entry>, Position), Problem> {
+    for _ in 0..HISTORY_LOOKS_MAX {
+        let (sessions, _) = api.memory.sessions(member);
+        let (store, owner, looked_at) = (api.context.store.clone(), Owner::Member(member.clone()), sessions.clone());
+        let (entries, position) = blocking(move || {
+            let snapshot = store.snapshot()?;
+            Ok((read_history(&*snapshot.rows, &owner, &looked_at)?, snapshot.frontier.position))
+        })
+        .await?;
+        let caught_up = api.memory.reached(&position, Duration::from_secs(1)).await;
+        if caught_up && api.memory.sessions(member).0 == sessions {
+            return Ok((entries, position));
+        }
+    }
+    Err(Problem::new(Code::Unavailable, "the member's sessions keep changing; ask again").retry_after(1))
+}
+
+/// What an erasure answers.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ErasureReceipt {
+    #[schema(value_type = String)]
+    member: MemberId,
+    /// Always true: otherwise it is an error, and may be asked for again.
+    erased: bool,
+    /// The position from which on no view holds the person.
+    position: String,
+    /// It survives a loss of power.
+    durable: bool,
+    /// Since when no view holds the person.
+    views_erased_at: String,
+    /// The day by which the raw records have left the log, too.
+    #[schema(value_type = String)]
+    raw_erased_by: String,
+}
+
+/// DELETE /v1/members/{member}
+///
+/// Forgets a member: out of every view when this answers, the raw records within `erasure.raw_days`. What stays, without the
+/// person: their orders in sales totals, and their inviter's points. Asking again changes nothing and answers the same.
+#[utoipa::path(
+    delete, path = "/v1/members/{member}", tag = "members",
+    params(("member" = String, Path, description = "the member, percent-encoded")),
+    responses(
+        (status = 200, description = "forgotten, durably", body = ErasureReceipt),
+        (status = 400, description = "no identity", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 503, description = "the pipeline is behind; ask again", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 507, description = "the log has no room left", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn forget_member(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        let member = member.member()?;
+        Params::parse(&query, &[])?;
+        in_time(shared, forget(shared, member)).await
+    })
+    .await
+}
+
+/// `invited_by` and `activated_at` are copied from the merged record into the erased one: an inviter keeps the points. So the
+/// merged record must be whole first: everything that was in the log when this was asked for.
+async fn forget(api: &Arc<Api>, member: MemberId) -> Result<Response, Problem> {
+    let within = Duration::from_millis(api.config.limits.erasure_wait_ms);
+    let behind = |detail: &'static str| Problem::new(Code::PositionNotReached, detail).retry_after(1);
+    let log = &api.context.log;
+    let store = &api.context.store;
+
+    let end = log.end().await?;
+    if !api.memory.reached(&end, within).await {
+        return Err(behind("the pipeline is behind the log; nothing was erased, ask again"));
+    }
+    let owner = Owner::Member(member.clone());
+    let merged = merged_record(api, owner.clone()).await?;
+    let position = if merged.as_ref().is_some_and(MemberRecord::is_erased) {
+        end
+    } else {
+        let known = match merged {
+            Some(MemberRecord::Member(membership)) => Some(membership),
+            _ => None,
+        };
+        let erased = MemberRecord::Member(Membership {
+            member: member.clone(),
+            version: known.as_ref().map_or(0, |known| known.version).saturating_add(1),
+            state: MemberState::Erased,
+            tier: None,
+            invited_by: known.as_ref().and_then(|known| known.invited_by.clone()),
+            registered_at: None,
+            activated_at: known.as_ref().and_then(|known| known.activated_at),
+        });
+        let places = log.append(Topic::Members, vec![erased.canonical()], None).await?;
+        let mut position = end;
+        for place in places {
+            position.join(&place.position());
+        }
+        position
+    };
+    if !api.memory.reached(&position, within).await {
+        return Err(behind("the erasure is in the log, but the pipeline has not taken it in yet; ask again to learn when it is durable"));
+    }
+    store.sync().await?;
+
+    let now = api.context.clock.now();
+    let mark = format!("{ERASED}{member}");
+    let since = match store.get_meta(&mark).await? {
+        Some(noted) => String::from_utf8_lossy(&noted).into_owned(),
+        None => {
+            store.put_meta(&mark, now.to_string().as_bytes()).await?;
+            now.to_string()
+        }
+    };
+    let erased_at = EventTime::parse("erased_at", &since).map_err(Problem::internal)?;
+    tracing::info!(%position, "forgot a member");
+    json(
+        StatusCode::OK,
+        &ErasureReceipt {
+            member,
+            erased: true,
+            position: position.to_string(),
+            durable: true,
+            views_erased_at: since,
+            raw_erased_by: erased_at.day().plus(api.config.raw_days).to_string(),
+        },
+    )
+}
+
+async fn merged_record(api: &Arc<Api>, owner: Owner) -> Result<Option<MemberRecord>, Problem> {
+    let store = api.context.store.clone();
+    blocking(move || {
+        let snapshot = store.snapshot()?;
+        let Some(Canonical(bytes)) = get::<Members>(&*snapshot.rows, &owner)? else { return Ok(None) };
+        let decoded = MemberRecord::decode(&bytes);
+        decoded.map(Some).map_err(|_| Problem::internal("a merged member record does not decode"))
+    })
+    .await
+}

@@ -1,0 +1,191 @@
+//! The routes, one module a resource: routes on top, handlers beneath.
+//!
+//! ```text
+//! request ──▶ similar (the hot one first) | stream | events | popular | members | admin | pages | extra ──▶ finish
+//! ```
+
+pub(crate) mod admin;
+pub(crate) mod admin_keys;
+pub(crate) mod body;
+pub(crate) mod events;
+pub(crate) mod finish;
+pub(crate) mod health;
+pub(crate) mod members;
+pub(crate) mod popular;
+pub(crate) mod similar;
+pub(crate) mod stream;
+pub(crate) mod widget;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use http::{HeaderName, HeaderValue, StatusCode};
+use kindred_model::Day;
+use serde::Serialize;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use crate::api::Api;
+use crate::auth::{Admission, Caller, Grant, Need, preflight};
+use crate::params::Freshness;
+use crate::problem::{Code, Problem};
+use crate::recommend::Published;
+
+/// `Kindred-As-Of`: how far the state that answered reaches.
+pub(crate) const AS_OF: HeaderName = HeaderName::from_static("kindred-as-of");
+/// `Kindred-Reco-Id`: the name of one answer, for attribution.
+pub(crate) const RECO_ID: HeaderName = HeaderName::from_static("kindred-reco-id");
+/// Answers about a person, and administration, are kept nowhere.
+pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// A list may be kept, but is asked about each time: that is what its `ETag` is for.
+pub(crate) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+/// Everything on the public address. The hot route stands first and apart: it pays for no other.
+pub(crate) fn public(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let others = stream::routes(api)
+        .or(events::routes(api))
+        .unify()
+        .or(popular::routes(api))
+        .unify()
+        .or(members::routes(api))
+        .unify()
+        .or(admin::routes(api))
+        .unify()
+        .or(admin_keys::routes(api))
+        .unify()
+        .or(health::routes(api))
+        .unify()
+        .or(widget::routes())
+        .unify()
+        .or(preflight(api.ring.clone()))
+        .unify()
+        .boxed();
+    let others = match api.context.extra.clone() {
+        Some(extra) => others.or(extra).unify().boxed(),
+        None => others,
+    };
+    finish::finished(api, similar::routes(api).or(others).unify())
+}
+
+/// Everything on the admin address: metrics and health. No data, no keys.
+pub(crate) fn admin_address(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    finish::finished(api, health::routes(api).or(health::metrics_routes(api)).unify())
+}
+
+/// Hands the API to a handler.
+pub(crate) fn with(api: &Arc<Api>) -> impl Filter<Extract = (Arc<Api>,), Error = Infallible> + Clone + use<> {
+    let api = api.clone();
+    warp::any().map(move || api.clone())
+}
+
+/// The query as it came; empty when there is none.
+pub(crate) fn query() -> impl Filter<Extract = (String,), Error = Infallible> + Copy {
+    warp::query::raw().or_else(|_| async { Ok::<_, Infallible>((String::new(),)) })
+}
+
+/// The key of a query, also where the rest of it is not acceptable: so that the error reaches who asked.
+pub(crate) fn query_key(raw: &str) -> Option<&str> {
+    raw.split('&').find_map(|pair| pair.strip_prefix("key="))
+}
+
+/// Lets a caller in and answers; granted or refused, the answer wears the headers of the admission.
+pub(crate) async fn guarded<Handled>(
+    api: &Arc<Api>,
+    caller: &Caller,
+    query_key: Option<&str>,
+    need: Need,
+    handle: impl FnOnce(Arc<Grant>) -> Handled,
+) -> Response
+where
+    Handled: Future<Output = Result<Response, Problem>>,
+{
+    let mut admission = Admission::of(&api.ring, caller, query_key, need);
+    let outcome = std::mem::replace(&mut admission.outcome, Err(Problem::new(Code::Internal, "")));
+    let answer = match outcome {
+        Ok(grant) => handle(grant).await,
+        Err(problem) => Err(problem),
+    };
+    admission.dress(answer.into_response())
+}
+
+/// Bounds how long a handler takes. What it began may still end: every write is repeatable.
+pub(crate) async fn in_time<T>(api: &Api, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    let limit = Duration::from_millis(api.config.limits.handler_ms);
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(Problem::new(Code::Unavailable, "it took too long; it may still happen, repeating is safe").retry_after(1))
+    })
+}
+
+/// Runs what reads rows or computes for long on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Problem::internal(error)),
+    }
+}
+
+/// Waits until the views reach what was asked for.
+pub(crate) async fn reach(api: &Api, freshness: Option<Freshness>) -> Result<(), Problem> {
+    let Some(Freshness { min_position, wait_ms }) = freshness else { return Ok(()) };
+    if api.memory.reached(&min_position, Duration::from_millis(wait_ms)).await {
+        return Ok(());
+    }
+    let reached = api.memory.published().position.to_string();
+    let detail = format!("the views did not reach min_position within {wait_ms} ms");
+    Err(Problem::new(Code::PositionNotReached, detail).retry_after(1).with("position", reached))
+}
+
+/// The as-of day: today (UTC) unless asked.
+pub(crate) fn today(api: &Api) -> Day {
+    api.context.clock.today()
+}
+
+/// A JSON answer that is kept nowhere.
+pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Result<Response, Problem> {
+    let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
+    let mut response = Response::new(bytes.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    Ok(response)
+}
+
+/// A list: with its validator, how far it reaches, and a name for attribution; 304 when the caller has it already.
+pub(crate) fn list(
+    api: &Api,
+    body: Bytes,
+    etag: HeaderValue,
+    published: &Published,
+    if_none_match: Option<&str>,
+) -> Response {
+    let unchanged = if_none_match.is_some_and(|tags| names(tags, &etag));
+    let mut response = if unchanged {
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        let mut response = Response::new(body.into());
+        response.headers_mut().insert(CONTENT_TYPE, JSON);
+        response
+    };
+    let headers = response.headers_mut();
+    headers.insert(ETAG, etag);
+    headers.insert(CACHE_CONTROL, NO_CACHE);
+    headers.insert(AS_OF, published.as_of.clone());
+    headers.insert(RECO_ID, api.reco_ids.next());
+    response
+}
+
+/// Whether `If-None-Match` names a validator (RFC 9110: weak comparison).
+pub(crate) fn names(tags: &str, etag: &HeaderValue) -> bool {
+    let tags = tags.trim();
+    tags == "*" || tags.split(',').any(|tag| tag.trim().trim_start_matches("W/").as_bytes() == etag.as_bytes())
+}

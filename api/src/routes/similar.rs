@@ -1,0 +1,100 @@
+//! The lists behind the storefront widgets: the hot route.
+
+use std::sync::Arc;
+
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use super::{guarded, in_time, list, query, query_key, reach, with};
+use crate::api::Api;
+use crate::auth::{Caller, Need, caller};
+use crate::params::{Params, Segment};
+use crate::problem::{Code, Problem};
+use crate::recommend::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, SimilarList};
+
+const KNOWN: &[&str] = &["view", "limit", "fill", "explain", "min_position", "wait_ms", "key"];
+
+/// All routes of this module.
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    warp::path!("v1" / "items" / Segment / "similar")
+        .and(warp::get())
+        .and(query())
+        .and(caller())
+        .and(warp::header::optional::<String>("if-none-match"))
+        .and(with(api))
+        .then(show_similar_items)
+        .boxed()
+}
+
+/// GET /v1/items/{item}/similar
+///
+/// The items most often bought by those who bought this one. An item without a list answers 200, with what fills it: the widget
+/// hides itself when there is nothing, and a new item is no error.
+#[utoipa::path(
+    get, path = "/v1/items/{item}/similar", tag = "lists",
+    params(
+        ("item" = String, Path, description = "the item, percent-encoded; 1 to 128 bytes"),
+        ("view" = Option<String>, Query, description = "`also_bought`"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 50, description = "12 unless given"),
+        ("fill" = Option<bool>, Query, description = "fill a short list from popularity; true unless given"),
+        ("explain" = Option<bool>, Query, description = "add the counts behind each item"),
+        ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
+        ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
+        ("key" = Option<String>, Query, description = "a publishable key, in place of the header"),
+        ("If-None-Match" = Option<String>, Header, description = "an ETag: 304 when the list is still that"),
+    ),
+    responses(
+        (status = 200, description = "the list", body = SimilarList, headers(
+            ("ETag" = String, description = "strong validator of the body"),
+            ("Kindred-Reco-Id" = String, description = "the name of this answer; send it as `reco_id` with impressions and clicks"),
+            ("Kindred-As-Of" = String, description = "`<position>; time=<RFC 3339>`: how far the answer reaches"),
+        )),
+        (status = 304, description = "the list is what the ETag names"),
+        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 429, description = "the key's rate is used up", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 503, description = "the position is not reached", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = [])),
+)]
+async fn show_similar_items(
+    item: Segment,
+    query: String,
+    caller: Caller,
+    if_none_match: Option<String>,
+    api: Arc<Api>,
+) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, query_key(&query), Need::ReadLists, |_| async {
+        let params = Params::parse(&query, KNOWN)?;
+        let item = item.item()?;
+        let options = list_options(shared, &params)?;
+        if let Some(freshness) = params.freshness()? {
+            in_time(shared, reach(shared, Some(freshness))).await?;
+        }
+        let answer = shared.memory.list(item.as_str(), options).map_err(Problem::internal)?;
+        shared.measures.lists.increment(1);
+        let (body, etag) = (answer.rendered.body.clone(), answer.rendered.etag.clone());
+        Ok(list(shared, body, etag, &answer.published, if_none_match.as_deref()))
+    })
+    .await
+}
+
+/// `view`, `limit`, `fill` and `explain`.
+pub(super) fn list_options(api: &Api, params: &Params<'_>) -> Result<ListOptions, Problem> {
+    if let Some(view) = params.get("view").filter(|view| *view != "also_bought") {
+        let shown: String = view.chars().filter(|c| !c.is_control()).take(64).collect();
+        return Err(Problem::query("view", format!("{shown:?} is no view of lists; accepted: also_bought")));
+    }
+    if !api.context.settings.views.also_bought.enabled {
+        return Err(Problem::new(Code::ViewDisabled, "views.also_bought.enabled is false"));
+    }
+    let limit = params.number("limit", LIMIT_DEFAULT, 1..=LIMIT_MAX)?;
+    Ok(ListOptions {
+        limit: u8::try_from(limit).expect("bounded"),
+        fill: params.boolean("fill", true)?,
+        explain: params.boolean("explain", false)?,
+    })
+}

@@ -1,0 +1,49 @@
+//! The widget: one file without dependencies, served to any page.
+
+use std::sync::LazyLock;
+
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use http::{HeaderValue, StatusCode};
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::names;
+use crate::recommend::etag_of;
+
+const WIDGET: &str = include_str!("../../widget/widget.js");
+static VALIDATOR: LazyLock<HeaderValue> = LazyLock::new(|| etag_of(WIDGET.as_bytes()));
+
+/// All routes of this module.
+pub(super) fn routes() -> BoxedFilter<(Response,)> {
+    warp::path!("widget.js").and(warp::get()).and(warp::header::optional::<String>("if-none-match")).then(show_widget).boxed()
+}
+
+/// GET /widget.js
+///
+/// `<kindred-list item="…" key="…">`. It is the same for everybody and no secret, so any page may load it.
+#[utoipa::path(
+    get, path = "/widget.js", tag = "widget",
+    params(("If-None-Match" = Option<String>, Header, description = "an ETag: 304 when the file is still that")),
+    responses(
+        (status = 200, description = "the script", body = String, content_type = "text/javascript"),
+        (status = 304, description = "the file is what the ETag names"),
+    ),
+)]
+async fn show_widget(if_none_match: Option<String>) -> Response {
+    let mut response = if if_none_match.is_some_and(|tags| names(&tags, &VALIDATOR)) {
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        let mut response = Response::new(WIDGET.into());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
+        response
+    };
+    let headers = response.headers_mut();
+    headers.insert(ETAG, VALIDATOR.clone());
+    // A shop that pastes three lines wants fixes without pasting again; asking costs a 304.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300, must-revalidate"));
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}

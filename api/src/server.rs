@@ -1,0 +1,77 @@
+//! Serving: accepts connections, bounds them, and lets them end in order.
+//!
+//! warp's own server binds no timeouts to what a caller sends and leaves Nagle's algorithm on, which holds a small event of a
+//! stream back by up to 40 ms; so the filters run as a service on hyper's connections here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+/// How long a request's head may take to arrive, and a connection may stay idle: a slow one must not hold a place for nothing.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a request's head (line and headers).
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// How long running requests may take once the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Before accepting again after the system refused (no file descriptors, for one).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until told to stop; returns when the last request has ended, or was given up.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    routes: BoxedFilter<(Response,)>,
+    connections: usize,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(connections));
+    let graceful = GracefulShutdown::new();
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+    loop {
+        let accepted = tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let Some((stream, place)) = accepted else { continue };
+        let service = TowerToHyperService::new(warp::service(routes.clone()));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                // A caller that went away or spoke no HTTP is nobody's fault here.
+                tracing::debug!("a connection ended: {error}");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+        tracing::warn!("gave up requests that took longer than {DRAIN_TIMEOUT:?} to end");
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!("could not set TCP_NODELAY: {error}");
+            }
+            Some((stream, place))
+        }
+        Err(error) => {
+            tracing::warn!("could not accept a connection: {error}");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
