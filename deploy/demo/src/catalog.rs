@@ -119,8 +119,27 @@ const SHELVES: [Shelf; SHELVES_LEN] = [
 
 /// Pairs of shelves whose products are bought together, by number in [`SHELVES`]; what a tent wants is a sleeping bag.
 const COMPLEMENTS: [(usize, usize); 21] = [
-    (0, 1), (0, 2), (1, 2), (3, 4), (3, 0), (5, 6), (6, 7), (8, 9), (9, 10), (8, 10), (11, 12), (13, 19), (13, 14), (15, 16),
-    (17, 18), (18, 19), (19, 20), (20, 21), (21, 22), (14, 23), (2, 11),
+    (0, 1),
+    (0, 2),
+    (1, 2),
+    (3, 4),
+    (3, 0),
+    (5, 6),
+    (6, 7),
+    (8, 9),
+    (9, 10),
+    (8, 10),
+    (11, 12),
+    (13, 19),
+    (13, 14),
+    (15, 16),
+    (17, 18),
+    (18, 19),
+    (19, 20),
+    (20, 21),
+    (21, 22),
+    (14, 23),
+    (2, 11),
 ];
 
 /// Departments a shopper can have a taste for: ranges of shelves.
@@ -184,7 +203,11 @@ impl Catalog {
                 let (low, high) = shelf.price_minor;
                 // Most products lie near the lower end; prices end on 90.
                 let share = random.unit() * random.unit();
-                #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "prices are small whole numbers")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_precision_loss,
+                    reason = "prices are small whole numbers"
+                )]
                 let price = low + ((high - low) as f64 * share) as i64;
                 let category = shelf.path;
                 let description =

@@ -10,8 +10,30 @@ use crate::random::Random;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the names are the things they show")]
 pub enum Shape {
-    Tent, SleepingBag, Stove, Backpack, Boot, Helmet, BikeLight, Pannier, Grinder, Brewer, Beans, Pan, Knife, Lamp, Blanket, Plant,
-    Pot, Notebook, Pen, Keyboard, Headphones, Speaker, Turntable, Game,
+    Tent,
+    SleepingBag,
+    Stove,
+    Backpack,
+    Boot,
+    Helmet,
+    BikeLight,
+    Pannier,
+    Grinder,
+    Brewer,
+    Beans,
+    Pan,
+    Knife,
+    Lamp,
+    Blanket,
+    Plant,
+    Pot,
+    Notebook,
+    Pen,
+    Keyboard,
+    Headphones,
+    Speaker,
+    Turntable,
+    Game,
 }
 
 /// Backdrop, body, its shadow side, its light side, accent.

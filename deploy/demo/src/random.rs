@@ -11,9 +11,9 @@ impl Random {
     /// A generator for a purpose: the same seed and purpose give the same sequence.
     pub fn new(seed: u64, purpose: &str) -> Self {
         // FNV-1a over the purpose, so that two purposes under one seed do not walk in step.
-        let hash = purpose.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let hash = purpose
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         Self(seed ^ hash)
     }
 

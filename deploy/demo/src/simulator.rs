@@ -10,7 +10,9 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
-use kindred_model::records::{Interaction, Line, MemberRecord, OrderRecord, OrderStatus, Payload, Record, Subject, normalise_query};
+use kindred_model::records::{
+    Interaction, Line, MemberRecord, OrderRecord, OrderStatus, Payload, Record, Subject, normalise_query,
+};
 use kindred_model::{Day, EventTime, Kind, MemberId, OrderId, Owner, SessionId, Tier};
 
 use crate::catalog::Catalog;
@@ -200,7 +202,15 @@ impl Scribe<'_> {
 }
 
 /// An order of one product, paid at once: the button "buy".
-pub fn bought(catalog: &Catalog, currency: &str, order: String, buyer: &Shopper, product: usize, quantity: i64, at: EventTime) -> OrderRecord {
+pub fn bought(
+    catalog: &Catalog,
+    currency: &str,
+    order: String,
+    buyer: &Shopper,
+    product: usize,
+    quantity: i64,
+    at: EventTime,
+) -> OrderRecord {
     let placed = Scribe { catalog, currency }.order(order, Some((&buyer.member, buyer.tier)), &[(product, quantity)], at);
     OrderRecord { status: OrderStatus::Paid, paid_at: Some(at), ..placed }
 }
@@ -462,7 +472,14 @@ mod tests {
         assert!((2_600..3_500).contains(&orders.len()), "{} orders", orders.len());
         let interactions = counts[&kindred_model::Topic::Interactions];
         assert!((26_000..36_000).contains(&interactions), "{interactions} interactions");
-        for status in [OrderStatus::Placed, OrderStatus::Paid, OrderStatus::Shipped, OrderStatus::Completed, OrderStatus::Cancelled, OrderStatus::Refunded] {
+        for status in [
+            OrderStatus::Placed,
+            OrderStatus::Paid,
+            OrderStatus::Shipped,
+            OrderStatus::Completed,
+            OrderStatus::Cancelled,
+            OrderStatus::Refunded,
+        ] {
             if status != OrderStatus::Placed {
                 assert!(orders.values().any(|order| order.status == status), "no order is {status:?}");
             }
@@ -487,7 +504,12 @@ mod tests {
             }
         }
         let both = |a: usize, b: usize| shelves.values().filter(|taken| taken.contains(&a) && taken.contains(&b)).count();
-        assert!(both(0, 1) > 2 * both(0, 22), "tents go with sleeping bags ({}) rather than records ({})", both(0, 1), both(0, 22));
+        assert!(
+            both(0, 1) > 2 * both(0, 22),
+            "tents go with sleeping bags ({}) rather than records ({})",
+            both(0, 1),
+            both(0, 22)
+        );
     }
 
     #[test]

@@ -1,0 +1,165 @@
+//! The shop's own book: the present state of its orders and who has been forgotten, read from the log like any other view.
+//!
+//! ```text
+//! log ──tail──▶ Book (merged by natural key) ──▶ next version of an order, last orders of a member, a sentence per event
+//! ```
+//!
+//! It is bounded: the last orders of each member and the last orders at all. What fell out can no longer be refunded here.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use kindred_model::records::{MemberRecord, MemberState, OrderRecord, Record};
+use kindred_model::{EventTime, MemberId, OrderId};
+
+use crate::orders::Step;
+
+/// Orders kept of one member: as many as the page shows.
+const ORDERS_A_MEMBER: usize = 12;
+/// Orders kept at all. An order runs its course in minutes when it is live, and the history has some 3,000.
+const ORDERS_MAX: usize = 20_000;
+
+/// The book.
+#[derive(Debug, Default)]
+pub struct Book {
+    orders: HashMap<OrderId, OrderRecord>,
+    /// In the order in which they were first seen.
+    arrival: VecDeque<OrderId>,
+    by_member: HashMap<MemberId, VecDeque<OrderId>>,
+    forgotten: HashSet<MemberId>,
+}
+
+impl Book {
+    /// Takes in a record; again, or an older version, changes nothing.
+    pub fn take(&mut self, record: &Record) {
+        match record {
+            Record::Order(order) => self.take_order(order),
+            Record::Member(MemberRecord::Member(membership)) if membership.state == MemberState::Erased => {
+                self.forgotten.insert(membership.member.clone());
+                for order in self.by_member.remove(&membership.member).into_iter().flatten() {
+                    self.orders.remove(&order);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_order(&mut self, order: &OrderRecord) {
+        if order.member.as_ref().is_some_and(|member| self.forgotten.contains(member)) {
+            return;
+        }
+        let newer = |known: &OrderRecord| (order.erased, order.version) > (known.erased, known.version);
+        match self.orders.get_mut(&order.order) {
+            Some(known) if newer(known) => *known = order.clone(),
+            Some(_) => {}
+            None => {
+                self.orders.insert(order.order.clone(), order.clone());
+                self.arrival.push_back(order.order.clone());
+                if let Some(member) = &order.member {
+                    let of_member = self.by_member.entry(member.clone()).or_default();
+                    of_member.push_back(order.order.clone());
+                    if of_member.len() > ORDERS_A_MEMBER {
+                        of_member.pop_front();
+                    }
+                }
+                if self.arrival.len() > ORDERS_MAX
+                    && let Some(oldest) = self.arrival.pop_front()
+                    && let Some(order) = self.orders.remove(&oldest)
+                    && let Some(member) = &order.member
+                    && let Some(of_member) = self.by_member.get_mut(member)
+                {
+                    of_member.retain(|order| *order != oldest);
+                    if of_member.is_empty() {
+                        self.by_member.remove(member);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The state of an order.
+    pub fn order(&self, order: &OrderId) -> Option<&OrderRecord> {
+        self.orders.get(order)
+    }
+
+    /// The order after a step, noted as done, or `None` where the step does not follow.
+    pub fn advance(&mut self, order: &OrderId, step: &Step, at: EventTime) -> Option<OrderRecord> {
+        let known = self.orders.get_mut(order)?;
+        let next = step.apply(known, at)?;
+        *known = next.clone();
+        Some(next)
+    }
+
+    /// Puts an order back to `before` if nothing followed `after`: its next version could not be written.
+    pub fn revert(&mut self, after: &OrderRecord, before: OrderRecord) {
+        if let Some(known) = self.orders.get_mut(&before.order)
+            && *known == *after
+        {
+            *known = before;
+        }
+    }
+
+    /// The last orders of a member, latest first.
+    pub fn orders_of(&self, member: &MemberId) -> Vec<&OrderRecord> {
+        let mut orders: Vec<&OrderRecord> =
+            self.by_member.get(member).into_iter().flatten().filter_map(|order| self.orders.get(order)).collect();
+        orders.sort_by(|a, b| (b.placed_at, &b.order).cmp(&(a.placed_at, &a.order)));
+        orders
+    }
+
+    /// Whether a member asked to be forgotten.
+    pub fn is_forgotten(&self, member: &MemberId) -> bool {
+        self.forgotten.contains(member)
+    }
+
+    /// Notes at once that a member is to be forgotten: nothing more is written about them.
+    pub fn forget(&mut self, member: &MemberId) {
+        self.forgotten.insert(member.clone());
+        for order in self.by_member.remove(member).into_iter().flatten() {
+            self.orders.remove(&order);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kindred_model::records::{Membership, OrderStatus};
+    use kindred_model::{Day, Topic};
+
+    use super::*;
+    use crate::catalog::Catalog;
+    use crate::simulator::History;
+
+    /// The book must not depend on the order in which versions are read, since two writers append to one log.
+    #[test]
+    fn the_book_keeps_the_newest_version_whatever_the_order() {
+        let history = History::new(3, Day(20_400), &Catalog::new(3), "EUR");
+        let orders: Vec<&Record> = history.records.iter().filter(|record| record.topic() == Topic::Orders).collect();
+        let (mut forward, mut backward) = (Book::default(), Book::default());
+        orders.iter().for_each(|record| forward.take(record));
+        orders.iter().rev().for_each(|record| backward.take(record));
+        assert!(forward.orders.len() > 2_000);
+        assert_eq!(forward.orders, backward.orders);
+    }
+
+    #[test]
+    fn a_forgotten_member_leaves_the_book_and_does_not_come_back() {
+        let history = History::new(3, Day(20_400), &Catalog::new(3), "EUR");
+        let mut book = Book::default();
+        history.records.iter().for_each(|record| book.take(record));
+        let member =
+            history.shoppers.iter().map(|shopper| &shopper.member).find(|member| !book.orders_of(member).is_empty()).unwrap();
+        let order = book.orders_of(member)[0].clone();
+        book.take(&Record::Member(MemberRecord::Member(Membership {
+            member: member.clone(),
+            version: 9,
+            state: MemberState::Erased,
+            tier: None,
+            invited_by: None,
+            registered_at: None,
+            activated_at: None,
+        })));
+        assert!(book.is_forgotten(member) && book.orders_of(member).is_empty() && book.order(&order.order).is_none());
+        book.take(&Record::Order(OrderRecord { version: 99, status: OrderStatus::Paid, ..order }));
+        assert!(book.orders_of(member).is_empty());
+    }
+}

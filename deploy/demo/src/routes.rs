@@ -1,0 +1,447 @@
+//! The shop's own HTTP: the page, its files, and what its buttons call. They stand for a shop's backend, so they take no key.
+//!
+//! What keeps a foreign page from pressing the buttons: writes are JSON (which a form cannot send), come from the same origin, and
+//! the host is a name that this shop goes by (so a name that was re-bound to this machine is refused).
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Buf;
+use futures_util::{Stream, StreamExt};
+use kindred_model::{ItemId, MemberId, OrderId, Tier};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio_stream::wrappers::BroadcastStream;
+use warp::filters::BoxedFilter;
+use warp::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use warp::http::{HeaderMap, Response, StatusCode};
+use warp::{Filter, Reply};
+
+use crate::pictures::picture;
+use crate::shop::{RATE_MAX, Shop, ShopError, Written};
+
+/// The longest body of a write; the longest there is has two identities.
+const BODY_BYTES_MAX: usize = 4 * 1024;
+/// Members to choose from on the page.
+const REGULARS: usize = 16;
+/// Units a click may buy.
+const QUANTITY_MAX: i64 = 100;
+/// A comment on the stream this often keeps proxies from closing it.
+const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(15);
+
+const PAGE: &str = include_str!("../pages/index.html");
+const STYLE: &str = include_str!("../pages/shop.css");
+const SCRIPT: &str = include_str!("../pages/shop.js");
+/// The page shows what it loads from here and nothing else.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const NOTHING_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// All routes of the shop; boxed, so that their types stay in it.
+pub fn routes(shop: Arc<Shop>) -> BoxedFilter<(impl Reply,)> {
+    let demo = catalog(shop.clone())
+        .or(pictures(shop.clone()))
+        .unify()
+        .or(shop_state(shop.clone()))
+        .unify()
+        .or(points(shop.clone()))
+        .unify()
+        .or(history(shop.clone()))
+        .unify()
+        .or(orders(shop.clone()))
+        .unify()
+        .or(stream(shop.clone()))
+        .unify()
+        .or(writes(shop))
+        .unify();
+    pages().or(demo).unify().boxed()
+}
+
+/// GET / and the files of the page
+fn pages() -> BoxedFilter<(Body,)> {
+    let file = |content_type: &'static str, content: &'static str| {
+        move || async move { reply(StatusCode::OK, content_type, PAGE_POLICY, content.to_owned()) }
+    };
+    let html = file("text/html; charset=utf-8", PAGE);
+    let index = warp::path::end().and(warp::get()).then(html);
+    let style = warp::path!("demo" / "shop.css").and(warp::get()).then(file("text/css; charset=utf-8", STYLE));
+    let script = warp::path!("demo" / "shop.js").and(warp::get()).then(file("text/javascript; charset=utf-8", SCRIPT));
+    index.or(style).unify().or(script).unify().map(whole).boxed()
+}
+
+/// GET /demo/catalog.json
+fn catalog(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
+    read("catalog.json", shop, |shop| async move { Ok(json!({ "items": catalog_json(&shop) })) })
+}
+
+fn catalog_json(shop: &Shop) -> Vec<Value> {
+    let currency = &shop.config().currency;
+    let product = |product: &crate::catalog::Product| {
+        json!({
+            "item": product.item,
+            "title": product.title,
+            "description": product.description,
+            "category": product.category,
+            "tags": product.tags,
+            "price": { "amount_minor": product.price_minor, "currency": currency },
+            "image": format!("/demo/pictures/{}.svg", product.item),
+        })
+    };
+    shop.catalog().products.iter().map(product).collect()
+}
+
+/// GET /demo/pictures/{item}.svg
+fn pictures(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
+    warp::path!("demo" / "pictures" / String)
+        .and(warp::get())
+        .map(move |file: String| {
+            let number =
+                file.strip_suffix(".svg").and_then(|item| ItemId::parse(item).ok()).and_then(|item| shop.catalog().number(&item));
+            let Some(number) = number else { return problem(StatusCode::NOT_FOUND, "no such picture") };
+            let svg = picture(number, shop.catalog().products[number].shape);
+            let mut reply = reply(StatusCode::OK, "image/svg+xml", NOTHING_POLICY, svg);
+            reply.headers_mut().insert(CACHE_CONTROL, "max-age=86400".parse().expect("a header"));
+            whole(reply)
+        })
+        .boxed()
+}
+
+/// GET /demo/shop.json: what the page needs to begin: the key of its widget, the rate, members to choose from
+fn shop_state(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
+    read("shop.json", shop, |shop| async move {
+        let members: Vec<Value> = shop
+            .regulars(REGULARS)
+            .into_iter()
+            .map(|(shopper, _)| json!({ "member": shopper.member, "name": shopper.name, "tier": tier(shopper.tier) }))
+            .collect();
+        let config = shop.config();
+        Ok(
+            json!({ "key": config.publishable_key, "currency": config.currency, "rate": shop.rate(), "rate_max": RATE_MAX, "members": members }),
+        )
+    })
+}
+
+fn tier(tier: Tier) -> &'static str {
+    tier.name()
+}
+
+/// GET /demo/points/{member}
+fn points(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
+    of_member("points", shop, |shop, member| async move { shop.points(&member).await })
+}
+
+/// GET /demo/history/{member}
+fn history(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
+    of_member("history", shop, |shop, member| async move { shop.history(&member).await })
+}
+
+/// GET /demo/orders/{member}: the last orders from the shop's own book, latest first
+fn orders(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
+    of_member("orders", shop, |shop, member| async move { Ok(json!({ "orders": shop.orders_of(&member) })) })
+}
+
+/// GET /demo/stream: the events as they are appended, one a message, its position as the id
+fn stream(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
+    warp::path!("demo" / "stream")
+        .and(warp::get())
+        .and(known_host(shop.clone()))
+        .map(move |known: bool| {
+            if !known {
+                return unknown_host();
+            }
+            // A page too slow for the stream misses some of it.
+            let ticks = BroadcastStream::new(shop.ticks()).filter_map(|tick| async move {
+                let tick = tick.ok()?;
+                let event = warp::sse::Event::default().event("tick").id(tick.position.clone());
+                event.json_data(&*tick).ok().map(Ok::<_, Infallible>)
+            });
+            let reply = warp::sse::reply(warp::sse::keep_alive().interval(HEARTBEAT).stream(ticks));
+            warp::reply::with_header(reply, CACHE_CONTROL, "no-store").into_response()
+        })
+        .boxed()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct View {
+    member: String,
+    item: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Buy {
+    member: String,
+    item: String,
+    #[serde(default = "one")]
+    quantity: i64,
+}
+
+const fn one() -> i64 {
+    1
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refund {
+    order: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Forget {
+    member: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Speed {
+    rate: u32,
+}
+
+#[derive(Serialize)]
+struct WrittenJson {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<OrderId>,
+    position: String,
+}
+
+fn written(written: Written) -> Result<Value, Refusal> {
+    let body = WrittenJson { order: written.order, position: written.position.to_string() };
+    Ok(serde_json::to_value(body).expect("two strings"))
+}
+
+/// POST /demo/view, /demo/buy, /demo/refund, /demo/forget, /demo/speed
+fn writes(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
+    let view = write("view", shop.clone(), |shop, View { member, item }| async move {
+        written(shop.view(&MemberId::parse(&member)?, &ItemId::parse(&item)?).await?)
+    });
+    let buy = write("buy", shop.clone(), |shop, Buy { member, item, quantity }| async move {
+        if !(1..=QUANTITY_MAX).contains(&quantity) {
+            return Err(Refusal::Invalid(format!("quantity: is {quantity}; from 1 to {QUANTITY_MAX} is accepted")));
+        }
+        written(shop.buy(&MemberId::parse(&member)?, &ItemId::parse(&item)?, quantity).await?)
+    });
+    let refund =
+        write(
+            "refund",
+            shop.clone(),
+            |shop, Refund { order }| async move { written(shop.refund(&OrderId::parse(&order)?).await?) },
+        );
+    let forget =
+        write(
+            "forget",
+            shop.clone(),
+            |shop, Forget { member }| async move { Ok(shop.forget(&MemberId::parse(&member)?).await?) },
+        );
+    let speed = write("speed", shop, |shop, Speed { rate }| async move { Ok(json!({ "rate": shop.set_rate(rate) })) });
+    view.or(buy).unify().or(refund).unify().or(forget).unify().or(speed).unify().boxed()
+}
+
+/// The one type of all replies here.
+type Body = warp::reply::Response;
+
+/// Why a request was turned down.
+enum Refusal {
+    Invalid(String),
+    Shop(ShopError),
+}
+
+impl From<ShopError> for Refusal {
+    fn from(error: ShopError) -> Self {
+        Self::Shop(error)
+    }
+}
+
+impl From<kindred_model::Invalid> for Refusal {
+    fn from(error: kindred_model::Invalid) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
+impl Refusal {
+    fn reply(&self) -> Body {
+        let (status, detail) = match self {
+            Self::Invalid(detail) => (StatusCode::UNPROCESSABLE_ENTITY, detail.clone()),
+            Self::Shop(error) => {
+                let status = match error {
+                    ShopError::NotFound(_) => StatusCode::NOT_FOUND,
+                    ShopError::Conflict(_) => StatusCode::CONFLICT,
+                    ShopError::Log(kindred_log::LogError::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
+                    ShopError::Log(_) => StatusCode::SERVICE_UNAVAILABLE,
+                    // A mistake of ours in asking is not the visitor's.
+                    ShopError::Backend(error) if error.status == 404 => StatusCode::NOT_FOUND,
+                    ShopError::Backend(_) => StatusCode::BAD_GATEWAY,
+                };
+                (status, error.to_string())
+            }
+        };
+        problem(status, &detail)
+    }
+}
+
+fn read<F, R>(name: &'static str, shop: Arc<Shop>, handler: F) -> BoxedFilter<(Body,)>
+where
+    F: Fn(Arc<Shop>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Result<Value, ShopError>> + Send,
+{
+    warp::path("demo")
+        .and(warp::path(name))
+        .and(warp::path::end())
+        .and(warp::get())
+        .and(known_host(shop.clone()))
+        .then(move |known: bool| {
+            let answer = handler(shop.clone());
+            async move { if known { answer_json(answer.await.map_err(Refusal::Shop)) } else { unknown_host() } }
+        })
+        .boxed()
+}
+
+fn of_member<F, R>(name: &'static str, shop: Arc<Shop>, handler: F) -> BoxedFilter<(Body,)>
+where
+    F: Fn(Arc<Shop>, MemberId) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Result<Value, ShopError>> + Send,
+{
+    warp::path("demo")
+        .and(warp::path(name))
+        .and(warp::path::param::<String>())
+        .and(warp::path::end())
+        .and(warp::get())
+        .and(known_host(shop.clone()))
+        .then(move |member: String, known: bool| {
+            let (handler, shop) = (handler.clone(), shop.clone());
+            async move {
+                if !known {
+                    return unknown_host();
+                }
+                let member = percent_encoding::percent_decode_str(&member).decode_utf8_lossy();
+                match MemberId::parse(&member) {
+                    Ok(member) => answer_json(handler(shop, member).await.map_err(Refusal::Shop)),
+                    Err(error) => Refusal::from(error).reply(),
+                }
+            }
+        })
+        .boxed()
+}
+
+fn write<T, F, R>(name: &'static str, shop: Arc<Shop>, handler: F) -> BoxedFilter<(Body,)>
+where
+    T: for<'de> Deserialize<'de> + Send,
+    F: Fn(Arc<Shop>, T) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Result<Value, Refusal>> + Send,
+{
+    warp::path("demo")
+        .and(warp::path(name))
+        .and(warp::path::end())
+        .and(warp::post())
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(move |headers: HeaderMap, body| {
+            let (handler, shop) = (handler.clone(), shop.clone());
+            async move {
+                if let Some(refused) = refuse_write(&headers, &shop.config().hosts) {
+                    return refused;
+                }
+                let bytes = match collect(body).await {
+                    Ok(bytes) => bytes,
+                    Err(refused) => return refused,
+                };
+                match serde_json::from_slice(&bytes) {
+                    Ok(request) => answer_json(handler(shop, request).await),
+                    Err(error) => problem(StatusCode::BAD_REQUEST, &format!("the body is not what /demo/{name} takes: {error}")),
+                }
+            }
+        })
+        .boxed()
+}
+
+/// Reads a body up to its limit: `warp::body::bytes` would read without bound.
+async fn collect(body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send) -> Result<Vec<u8>, Body> {
+    let mut bytes = Vec::new();
+    let mut body = std::pin::pin!(body);
+    while let Some(chunk) = body.next().await {
+        let Ok(mut chunk) = chunk else { return Err(problem(StatusCode::BAD_REQUEST, "the body ended too early")) };
+        if bytes.len() + chunk.remaining() > BODY_BYTES_MAX {
+            return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, &format!("a body has at most {BODY_BYTES_MAX} bytes")));
+        }
+        while chunk.has_remaining() {
+            let part = chunk.chunk();
+            bytes.extend_from_slice(part);
+            let len = part.len();
+            chunk.advance(len);
+        }
+    }
+    Ok(bytes)
+}
+
+/// Why a write is not taken from whoever sends it, if so.
+fn refuse_write(headers: &HeaderMap, hosts: &[String]) -> Option<Body> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if !host_is_known(headers, hosts) {
+        return Some(unknown_host());
+    }
+    // Browsers send one of the two with every POST; what sends neither is no browser and carries nobody's trust.
+    let foreign = match (text("sec-fetch-site"), text("origin")) {
+        (Some(site), _) => site != "same-origin",
+        (None, Some(origin)) => origin.split_once("://").map(|(_, host)| host) != text("host"),
+        (None, None) => false,
+    };
+    if foreign {
+        return Some(problem(StatusCode::FORBIDDEN, "only the shop's own page may ask for this"));
+    }
+    let json =
+        text("content-type").and_then(|value| value.split(';').next()).is_some_and(|kind| kind.trim() == "application/json");
+    (!json).then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send it as application/json"))
+}
+
+fn known_host(shop: Arc<Shop>) -> impl Filter<Extract = (bool,), Error = Infallible> + Clone {
+    warp::header::headers_cloned().map(move |headers: HeaderMap| host_is_known(&headers, &shop.config().hosts))
+}
+
+/// An address cannot be re-bound; a name can, so only known ones are answered.
+fn host_is_known(headers: &HeaderMap, hosts: &[String]) -> bool {
+    let Some(host) = headers.get("host") else { return true }; // HTTP/2 and tests: no browser leaves it out
+    let Ok(host) = host.to_str() else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.rsplit_once(':').map_or(host, |(name, _port)| name),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok()
+        || hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+fn unknown_host() -> Body {
+    problem(StatusCode::MISDIRECTED_REQUEST, "this shop does not go by that host name")
+}
+
+fn answer_json(answer: Result<Value, Refusal>) -> Body {
+    match answer {
+        Ok(body) => whole(reply(StatusCode::OK, "application/json; charset=utf-8", NOTHING_POLICY, body.to_string())),
+        Err(refusal) => refusal.reply(),
+    }
+}
+
+/// RFC 9457.
+fn problem(status: StatusCode, detail: &str) -> Body {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
+    whole(reply(status, "application/problem+json", NOTHING_POLICY, body.to_string()))
+}
+
+fn reply(status: StatusCode, content_type: &str, policy: &str, body: String) -> Response<String> {
+    Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, content_type)
+        .header(CACHE_CONTROL, "no-cache")
+        .header(CONTENT_SECURITY_POLICY, policy)
+        .header(X_CONTENT_TYPE_OPTIONS, "nosniff")
+        .header(REFERRER_POLICY, "no-referrer")
+        .body(body)
+        .expect("headers are constants")
+}
+
+fn whole(reply: Response<String>) -> Body {
+    reply.into_response()
+}

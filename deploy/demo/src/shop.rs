@@ -1,0 +1,490 @@
+//! The shop as it runs: it makes its history once, reads its book from the log, and lets shoppers come by.
+//!
+//! ```text
+//! simulation ──┐                       ┌──▶ book (orders, the forgotten) ──▶ next versions
+//!              ├──append──▶ EventLog ──┤
+//! the buttons ─┘                       └──▶ ticks ──▶ /demo/stream
+//! ```
+//!
+//! It stands for a shop's own backend: it writes to the log through the port and asks Kindred through [`Backend`], so that the
+//! service key stays on this side.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use kindred_log::{EventLog, LogError, LogRecord, Mark, Place};
+use kindred_model::records::{MemberRecord, MemberState, OrderRecord, Record, Rules};
+use kindred_model::{Day, EventTime, ItemId, MemberId, OrderId, Position, Topic};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::broadcast;
+use tracing::{debug, info, warn};
+
+use crate::book::Book;
+use crate::catalog::Catalog;
+use crate::orders::{Due, Step};
+use crate::random::Random;
+use crate::shoppers::Shopper;
+use crate::simulator::{self, Event, History, Live};
+use crate::ticker::{Tick, tick};
+
+/// The fastest the simulated shop goes, in events a second.
+pub const RATE_MAX: u32 = 200;
+/// Records of one append while the history is written: one fsync for many, and none that a reader waits long for.
+const CHUNK: usize = 2_000;
+/// How often the simulation wakes up; what it owes since the last time is one append a topic.
+const TICK_MS: u64 = 50;
+/// Ticks that a slow page may lag behind; beyond it the page misses some.
+const TICKS_KEPT: usize = 512;
+/// Names kept for members that joined live; beyond it they are called "A member".
+const NAMES_MAX: usize = 10_000;
+/// When the parcel of an order made by the button leaves, and when it arrives: soon enough to be watched.
+const SHIP_MS: i64 = 12_000;
+const COMPLETE_MS: i64 = 25_000;
+
+/// What the shop's backend asks of Kindred, with the service key that a browser never sees. The answers are the API's own bodies.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// `DELETE /v1/members/{member}`.
+    ///
+    /// # Errors
+    /// [`BackendError`], in the API's words.
+    async fn forget(&self, member: &MemberId) -> Result<Value, BackendError>;
+
+    /// `GET /v1/members/{member}/points`: an object with `pending` and `available`.
+    ///
+    /// # Errors
+    /// [`BackendError`], in the API's words.
+    async fn points(&self, member: &MemberId) -> Result<Value, BackendError>;
+
+    /// `GET /v1/members/{member}/history`.
+    ///
+    /// # Errors
+    /// [`BackendError`], in the API's words.
+    async fn history(&self, member: &MemberId) -> Result<Value, BackendError>;
+}
+
+/// Why Kindred did not do what the shop asked.
+#[derive(Debug, thiserror::Error)]
+#[error("kindred answered {status}: {detail}")]
+pub struct BackendError {
+    /// The HTTP status; 503 where there was no answer.
+    pub status: u16,
+    /// What it said, for a person.
+    pub detail: String,
+}
+
+/// Why the shop did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ShopError {
+    /// There is no such thing; the message says what.
+    #[error("{0}")]
+    NotFound(String),
+    /// It does not follow from the present state.
+    #[error("{0}")]
+    Conflict(String),
+    /// The log did not take it.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Kindred did not answer as hoped.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// How the shop is set up.
+#[derive(Clone, Debug)]
+pub struct ShopConfig {
+    /// What the simulation grows from; the same seed is the same shop.
+    pub seed: u64,
+    /// `shop.currency`: the currency of prices and orders.
+    pub currency: String,
+    /// The key that the page gives to its widget. It is no secret.
+    pub publishable_key: String,
+    /// Events a second at the start, at most [`RATE_MAX`].
+    pub rate: u32,
+    /// Host names under which the page may be asked for, beside `localhost` and addresses; guards against DNS rebinding.
+    pub hosts: Vec<String>,
+}
+
+impl Default for ShopConfig {
+    fn default() -> Self {
+        Self { seed: 1, currency: "EUR".to_owned(), publishable_key: String::new(), rate: 5, hosts: Vec::new() }
+    }
+}
+
+/// What an action wrote.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The order it was about, if it was one.
+    pub order: Option<OrderId>,
+    /// The position just after it.
+    pub position: Position,
+}
+
+/// The shop. Its simulation and its reader end when the last `Arc` is dropped.
+pub struct Shop {
+    log: Arc<dyn EventLog>,
+    backend: Arc<dyn Backend>,
+    config: ShopConfig,
+    catalog: Catalog,
+    shoppers: Vec<Shopper>,
+    names: Mutex<HashMap<MemberId, String>>,
+    book: Mutex<Book>,
+    /// What the orders made by the buttons still have before them.
+    due: Mutex<Vec<Due>>,
+    ticks: broadcast::Sender<Arc<Tick>>,
+    rate: AtomicU32,
+    caught_up: AtomicBool,
+    orders: Mutex<(i64, u32)>,
+}
+
+/// Now, as a time of an event.
+fn now() -> EventTime {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    EventTime(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+}
+
+impl Shop {
+    /// Opens the shop on a log: writes the history that is not there yet, reads the book, and lets the first shoppers in.
+    ///
+    /// On a log that has the history nothing is written twice: the day it was made for and how far it came are marks of the log.
+    ///
+    /// # Errors
+    /// [`ShopError::Log`] when the log cannot be written or read.
+    pub async fn open(log: Arc<dyn EventLog>, backend: Arc<dyn Backend>, config: ShopConfig) -> Result<Arc<Self>, ShopError> {
+        let catalog = Catalog::new(config.seed);
+        let history = write_history(log.as_ref(), &config, &catalog, now().day()).await?;
+        let shop = Arc::new(Self {
+            backend,
+            names: Mutex::new(simulator::names(&history.shoppers)),
+            shoppers: history.shoppers.clone(),
+            book: Mutex::default(),
+            due: Mutex::default(),
+            ticks: broadcast::channel(TICKS_KEPT).0,
+            rate: AtomicU32::new(config.rate.min(RATE_MAX)),
+            caught_up: AtomicBool::new(false),
+            orders: Mutex::new((0, 0)),
+            catalog,
+            config,
+            log,
+        });
+        shop.read_log().await?;
+        let live = Live::new(shop.config.seed, now(), &history, &shop.config.currency);
+        tokio::spawn(simulate(Arc::downgrade(&shop), live));
+        Ok(shop)
+    }
+
+    /// Starts the thread that reads the log to the end and on, and waits until it is there.
+    async fn read_log(self: &Arc<Self>) -> Result<(), ShopError> {
+        let mut reader = self.log.reader()?;
+        reader.seek(&Position::beginning())?;
+        let end = self.log.end().await?;
+        let (done, caught_up) = tokio::sync::oneshot::channel();
+        let shop = Arc::downgrade(self);
+        let read = move || {
+            let (mut position, mut done, mut batch) = (Position::beginning(), Some(done), Vec::new());
+            loop {
+                if done.is_some() && position.reaches(&end) {
+                    let Some(shop) = shop.upgrade() else { return };
+                    shop.caught_up.store(true, Ordering::Relaxed);
+                    let _ = done.take().map(|done| done.send(()));
+                }
+                batch.clear();
+                if let Err(error) = reader.poll(1_024, Duration::from_millis(200), &mut batch) {
+                    warn!(%error, "the demo shop could not read its log and tries again");
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+                let Some(shop) = shop.upgrade() else { return };
+                for record in &batch {
+                    position.passed(record.place.topic, record.place.partition, record.place.offset);
+                    shop.hear(record);
+                }
+            }
+        };
+        std::thread::Builder::new()
+            .name("demo-book".to_owned())
+            .spawn(read)
+            .map_err(|error| LogError::Unavailable(format!("no thread to read it: {error}")))?;
+        caught_up.await.map_err(|_| LogError::Unavailable("the demo shop stopped reading it".to_owned()))?;
+        Ok(())
+    }
+
+    /// Takes in one record of the log.
+    fn hear(&self, record: &LogRecord) {
+        let live = self.caught_up.load(Ordering::Relaxed);
+        // While catching up only what the book keeps is decoded.
+        if record.payload.is_empty() || (!live && matches!(record.place.topic, Topic::Interactions | Topic::Catalog)) {
+            return;
+        }
+        let rules = Rules { currency: self.config.currency.clone() };
+        let Ok(record_read) = Record::decode(record.place.topic, &record.payload, &rules) else { return };
+        self.book.lock().take(&record_read);
+        if let Record::Member(MemberRecord::Member(membership)) = &record_read
+            && membership.state == MemberState::Erased
+        {
+            self.names.lock().remove(&membership.member);
+        }
+        if live && self.ticks.receiver_count() > 0 {
+            let position = record.place.position().to_string();
+            let tick = tick(&record_read, position, &self.catalog, &|member| self.names.lock().get(member).cloned());
+            let _ = self.ticks.send(Arc::new(tick));
+        }
+    }
+
+    async fn append(&self, topic: Topic, records: Vec<Vec<u8>>) -> Result<Position, LogError> {
+        let places = self.log.append(topic, records, None).await?;
+        Ok(reached(&places))
+    }
+
+    /// Appends the records topic by topic and takes out those that are written; what stays is to be tried again. What the log
+    /// refuses for good is dropped.
+    async fn append_all(&self, records: &mut Vec<Record>) -> Result<(), LogError> {
+        for topic in Topic::ALL {
+            let of_topic: Vec<Vec<u8>> = records.iter().filter(|record| record.topic() == *topic).map(Record::to_json).collect();
+            if of_topic.is_empty() {
+                continue;
+            }
+            match self.append(*topic, of_topic).await {
+                Err(error @ (LogError::Unavailable(_) | LogError::Full(_))) => return Err(error),
+                Err(error) => warn!(%error, "the log refuses events of the demo shop: {topic}"),
+                Ok(_) => {}
+            }
+            records.retain(|record| record.topic() != *topic);
+        }
+        Ok(())
+    }
+
+    /// The assortment.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// How it is set up.
+    pub fn config(&self) -> &ShopConfig {
+        &self.config
+    }
+
+    /// Events a second.
+    pub fn rate(&self) -> u32 {
+        self.rate.load(Ordering::Relaxed)
+    }
+
+    /// Sets the events a second; more than [`RATE_MAX`] is [`RATE_MAX`]. Returns what it is now.
+    pub fn set_rate(&self, rate: u32) -> u32 {
+        let rate = rate.min(RATE_MAX);
+        self.rate.store(rate, Ordering::Relaxed);
+        rate
+    }
+
+    /// Members to choose from on the page: those with the most orders in the book, none who was forgotten.
+    pub fn regulars(&self, limit: usize) -> Vec<(Shopper, usize)> {
+        let book = self.book.lock();
+        let mut regulars: Vec<(Shopper, usize)> = self
+            .shoppers
+            .iter()
+            .filter(|shopper| !book.is_forgotten(&shopper.member))
+            .map(|shopper| (shopper.clone(), book.orders_of(&shopper.member).len()))
+            .collect();
+        regulars.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.member.cmp(&b.0.member)));
+        regulars.truncate(limit);
+        regulars
+    }
+
+    /// The last orders of a member, latest first.
+    pub fn orders_of(&self, member: &MemberId) -> Vec<OrderRecord> {
+        self.book.lock().orders_of(member).into_iter().cloned().collect()
+    }
+
+    /// The events as they are appended, from now on.
+    pub fn ticks(&self) -> broadcast::Receiver<Arc<Tick>> {
+        self.ticks.subscribe()
+    }
+
+    fn shopper(&self, member: &MemberId) -> Result<&Shopper, ShopError> {
+        let unknown = || ShopError::NotFound(format!("no member {member} shops here"));
+        if self.book.lock().is_forgotten(member) {
+            return Err(unknown());
+        }
+        self.shoppers.iter().find(|shopper| shopper.member == *member).ok_or_else(unknown)
+    }
+
+    fn product(&self, item: &ItemId) -> Result<usize, ShopError> {
+        self.catalog.number(item).ok_or_else(|| ShopError::NotFound(format!("no item {item} is sold here")))
+    }
+
+    /// A member looks at a product.
+    ///
+    /// # Errors
+    /// [`ShopError`].
+    pub async fn view(&self, member: &MemberId, item: &ItemId) -> Result<Written, ShopError> {
+        let member = &self.shopper(member)?.member;
+        let record = simulator::viewed(&self.catalog, member, self.product(item)?, now());
+        let position = self.append(Topic::Interactions, vec![record.to_json()]).await?;
+        Ok(Written { order: None, position })
+    }
+
+    /// A member buys a product; paid at once, sent and received within half a minute.
+    ///
+    /// # Errors
+    /// [`ShopError`].
+    pub async fn buy(&self, member: &MemberId, item: &ItemId, quantity: i64) -> Result<Written, ShopError> {
+        let (buyer, product, at) = (self.shopper(member)?, self.product(item)?, now());
+        let order = self.order_number(at);
+        let order = simulator::bought(&self.catalog, &self.config.currency, order, buyer, product, quantity, at);
+        let record = Record::Order(order.clone());
+        let position = self.append(Topic::Orders, vec![record.to_json()]).await?;
+        self.book.lock().take(&record);
+        let due = |after_ms, step| Due { at: EventTime(at.0 + after_ms), order: order.order.clone(), step };
+        self.due.lock().extend([due(SHIP_MS, Step::Ship), due(COMPLETE_MS, Step::Complete)]);
+        Ok(Written { order: Some(order.order), position })
+    }
+
+    /// A number that no other order has: the time, and a count within one millisecond.
+    fn order_number(&self, at: EventTime) -> String {
+        let mut last = self.orders.lock();
+        *last = if last.0 == at.0 { (at.0, last.1 + 1) } else { (at.0, 0) };
+        format!("b{:x}-{}-{:x}", at.0, last.1, Random::new(self.config.seed ^ at.0.unsigned_abs(), "order").below(1 << 20))
+    }
+
+    /// Takes an order back as a whole.
+    ///
+    /// # Errors
+    /// [`ShopError::Conflict`] where there is nothing to take back any more.
+    pub async fn refund(&self, order: &OrderId) -> Result<Written, ShopError> {
+        let before = self.book.lock().order(order).cloned();
+        let before = before.ok_or_else(|| ShopError::NotFound(format!("no order {order} is in the book")))?;
+        let after = self.book.lock().advance(order, &Step::RefundAll, now());
+        let after = after.ok_or_else(|| ShopError::Conflict(format!("order {order} is {}", before.status.name())))?;
+        match self.append(Topic::Orders, vec![Record::Order(after.clone()).to_json()]).await {
+            Ok(position) => Ok(Written { order: Some(order.clone()), position }),
+            Err(error) => {
+                // Trying again writes the same bytes, should it have happened after all.
+                self.book.lock().revert(&after, before);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A member asks to be forgotten: the shop deletes the name first, then tells Kindred.
+    ///
+    /// # Errors
+    /// [`ShopError`].
+    pub async fn forget(&self, member: &MemberId) -> Result<Value, ShopError> {
+        let member = self.shopper(member)?.member.clone();
+        self.names.lock().remove(&member);
+        self.book.lock().forget(&member);
+        Ok(self.backend.forget(&member).await?)
+    }
+
+    /// A member's points, as Kindred has them.
+    ///
+    /// # Errors
+    /// [`ShopError`].
+    pub async fn points(&self, member: &MemberId) -> Result<Value, ShopError> {
+        Ok(self.backend.points(member).await?)
+    }
+
+    /// What Kindred knows of a member's interactions.
+    ///
+    /// # Errors
+    /// [`ShopError`].
+    pub async fn history(&self, member: &MemberId) -> Result<Value, ShopError> {
+        Ok(self.backend.history(member).await?)
+    }
+
+    /// The name of a member, if the shop has it.
+    pub fn name(&self, member: &MemberId) -> Option<String> {
+        self.names.lock().get(member).cloned()
+    }
+
+    /// What is due of the orders made by the buttons, whatever the rate.
+    fn due_now(&self, at: EventTime) -> Vec<Record> {
+        let mut due = self.due.lock();
+        let ready: Vec<Due> = due.extract_if(.., |next| next.at <= at).collect();
+        drop(due);
+        let mut book = self.book.lock();
+        ready.iter().filter_map(|next| book.advance(&next.order, &next.step, at)).map(Record::Order).collect()
+    }
+}
+
+/// The position that reaches all of the places.
+fn reached(places: &[Place]) -> Position {
+    let mut position = Position::beginning();
+    for place in places {
+        position.join(&place.position());
+    }
+    position
+}
+
+/// Writes what the log lacks of the history. A log keeps the day for which its history was begun.
+async fn write_history(log: &dyn EventLog, config: &ShopConfig, catalog: &Catalog, today: Day) -> Result<History, LogError> {
+    let name = |part: &str| format!("demo.{}.{part}", config.seed);
+    let mark = |part: &str, done: u64| Some(Mark { name: name(part), done });
+    let begun = log.mark(&name("day")).await?.and_then(|day| i32::try_from(day).ok()).map(Day);
+    let day = begun.unwrap_or(today);
+    let history = History::new(config.seed, day, catalog, &config.currency);
+    for topic in [Topic::Catalog, Topic::Members, Topic::Orders, Topic::Interactions] {
+        let records: Vec<Vec<u8>> =
+            history.records.iter().filter(|record| record.topic() == topic).map(Record::to_json).collect();
+        if begun.is_none() && topic == Topic::Catalog {
+            let day = u64::try_from(day.0).map_err(|_| LogError::Refused("the clock says a day before 1970".to_owned()))?;
+            log.append(topic, vec![records[0].clone()], mark("day", day)).await?;
+        }
+        let done = usize::try_from(log.mark(&name(topic.name())).await?.unwrap_or(0)).unwrap_or(usize::MAX);
+        let mut written = done.min(records.len());
+        for chunk in records[written..].chunks(CHUNK) {
+            written += chunk.len();
+            log.append(topic, chunk.to_vec(), mark(topic.name(), written as u64)).await?;
+        }
+        if written > done {
+            info!(records = written - done, "wrote the shop's history: {topic}");
+        }
+    }
+    Ok(history)
+}
+
+/// Plays the simulation at the rate that the page has set, until the shop is gone.
+async fn simulate(shop: Weak<Shop>, mut live: Live) {
+    let mut clock = tokio::time::interval(Duration::from_millis(TICK_MS));
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut owed = 0.0;
+    let mut records: Vec<Record> = Vec::new();
+    loop {
+        clock.tick().await;
+        let Some(shop) = shop.upgrade() else { return };
+        let at = now();
+        records.extend(shop.due_now(at));
+        owed += f64::from(shop.rate()) * Duration::from_millis(TICK_MS).as_secs_f64();
+        while owed >= 1.0 {
+            owed -= 1.0;
+            let event = live.next(&shop.catalog, at, &|member| shop.book.lock().is_forgotten(member));
+            match event {
+                Event::Record(record) => {
+                    if let Record::Member(MemberRecord::Member(membership)) = &record
+                        && membership.state == MemberState::Registered
+                        && let Some(newest) = live.newest()
+                    {
+                        let mut names = shop.names.lock();
+                        if names.len() < NAMES_MAX {
+                            names.insert(newest.member.clone(), newest.name.clone());
+                        }
+                    }
+                    // The book knows an order before its first step is due.
+                    shop.book.lock().take(&record);
+                    records.push(record);
+                }
+                Event::Step(due) => {
+                    records.extend(shop.book.lock().advance(&due.order, &due.step, at.max(due.at)).map(Record::Order));
+                }
+            }
+        }
+        if let Err(error) = shop.append_all(&mut records).await {
+            debug!(%error, waiting = records.len(), "the log did not take events of the demo shop, which tries again");
+            owed = 0.0; // what would have happened meanwhile does not
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+}

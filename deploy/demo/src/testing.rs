@@ -1,0 +1,176 @@
+//! A log in memory and a Kindred that only notes what it is asked, for the tests of this crate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kindred_log::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected};
+use kindred_model::{MemberId, Position, Topic};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::shop::{Backend, BackendError};
+
+#[derive(Default)]
+struct Inner {
+    records: Vec<LogRecord>,
+    marks: std::collections::HashMap<String, u64>,
+    /// Set to refuse appends from then on, as a full disk would.
+    full: bool,
+}
+
+/// The log; clones are the same log.
+#[derive(Clone, Default)]
+pub struct MemoryLog(Arc<Mutex<Inner>>);
+
+impl MemoryLog {
+    pub fn records(&self, topic: Topic) -> Vec<Vec<u8>> {
+        self.0.lock().records.iter().filter(|record| record.place.topic == topic).map(|record| record.payload.clone()).collect()
+    }
+
+    pub fn set_full(&self, full: bool) {
+        self.0.lock().full = full;
+    }
+
+    /// Keeps the first `len` records, as if the process had been killed there. Marks fall back with them.
+    pub fn cut(&self, len: usize) {
+        let mut inner = self.0.lock();
+        inner.records.truncate(len);
+        let lengths: Vec<(Topic, u64)> = Topic::ALL
+            .iter()
+            .map(|&topic| (topic, inner.records.iter().filter(|record| record.place.topic == topic).count() as u64))
+            .collect();
+        for (topic, len) in lengths {
+            for (name, done) in &mut inner.marks {
+                if name.ends_with(topic.name()) {
+                    *done = (*done).min(len);
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl EventLog for MemoryLog {
+    fn identity(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn append(&self, topic: Topic, records: Vec<Vec<u8>>, mark: Option<Mark>) -> Result<Vec<Place>, LogError> {
+        let mut inner = self.0.lock();
+        if inner.full {
+            return Err(LogError::Full("it is set to be full".to_owned()));
+        }
+        if let Some(mark) = mark {
+            inner.marks.insert(mark.name, mark.done);
+        }
+        let mut offset = inner.records.iter().filter(|record| record.place.topic == topic).count() as u64;
+        let mut places = Vec::new();
+        for payload in records {
+            let place = Place { topic, partition: 0, offset };
+            inner.records.push(LogRecord { place, payload });
+            places.push(place);
+            offset += 1;
+        }
+        Ok(places)
+    }
+
+    async fn mark(&self, name: &str) -> Result<Option<u64>, LogError> {
+        Ok(self.0.lock().marks.get(name).copied())
+    }
+
+    fn reader(&self) -> Result<Box<dyn EventReader>, LogError> {
+        Ok(Box::new(Reader { log: self.clone(), next: 0 }))
+    }
+
+    async fn end(&self) -> Result<Position, LogError> {
+        let mut position = Position::beginning();
+        for record in &self.0.lock().records {
+            position.join(&record.place.position());
+        }
+        Ok(position)
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionStatus>, LogError> {
+        Ok(Vec::new())
+    }
+
+    fn disk_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    async fn reject(&self, _records: Vec<Rejected>) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    async fn rejected(&self, _after: Option<&str>, _limit: usize) -> Result<Vec<Rejected>, LogError> {
+        Ok(Vec::new())
+    }
+
+    async fn rejected_one(&self, _id: &str) -> Result<Option<Rejected>, LogError> {
+        Ok(None)
+    }
+
+    async fn rejected_remove(&self, _ids: &[String]) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    async fn purge(&self, _topic: Topic, _condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, LogError> {
+        Ok(0)
+    }
+}
+
+struct Reader {
+    log: MemoryLog,
+    next: usize,
+}
+
+impl EventReader for Reader {
+    fn seek(&mut self, position: &Position) -> Result<(), LogError> {
+        assert_eq!(*position, Position::beginning(), "the shop reads from the beginning");
+        self.next = 0;
+        Ok(())
+    }
+
+    fn poll(&mut self, limit: usize, timeout: Duration, into: &mut Vec<LogRecord>) -> Result<(), LogError> {
+        let begun = std::time::Instant::now();
+        loop {
+            let inner = self.log.0.lock();
+            if self.next < inner.records.len() {
+                let end = inner.records.len().min(self.next + limit);
+                into.extend_from_slice(&inner.records[self.next..end]);
+                self.next = end;
+                return Ok(());
+            }
+            drop(inner);
+            if begun.elapsed() > timeout {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn end(&mut self) -> Result<Position, LogError> {
+        Err(LogError::Refused("the shop does not ask a reader for the end".to_owned()))
+    }
+}
+
+/// A Kindred that notes whom it was told to forget.
+#[derive(Clone, Default)]
+pub struct Notebook(pub Arc<Mutex<Vec<MemberId>>>);
+
+#[async_trait]
+impl Backend for Notebook {
+    async fn forget(&self, member: &MemberId) -> Result<Value, BackendError> {
+        self.0.lock().push(member.clone());
+        Ok(json!({ "forgotten": member }))
+    }
+
+    async fn points(&self, member: &MemberId) -> Result<Value, BackendError> {
+        Ok(json!({ "member": member, "pending": 20, "available": 130 }))
+    }
+
+    async fn history(&self, member: &MemberId) -> Result<Value, BackendError> {
+        Err(BackendError { status: 503, detail: format!("no history of {member} here") })
+    }
+}
