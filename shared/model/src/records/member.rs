@@ -134,6 +134,16 @@ impl MemberRecord {
                 }))
             }
             (None, Some(session)) => {
+                let of_a_member = [
+                    ("state", raw.state.is_some()),
+                    ("tier", raw.tier.is_some()),
+                    ("invited_by", raw.invited_by.is_some()),
+                    ("registered_at", raw.registered_at.is_some()),
+                    ("activated_at", raw.activated_at.is_some()),
+                ];
+                if let Some((field, _)) = of_a_member.into_iter().find(|(_, given)| *given) {
+                    return Err(Invalid::new(field, "belongs to a member only"));
+                }
                 let merged_into = required("merged_into", raw.merged_into)?;
                 let merged_into = MemberId::parse(&merged_into).map_err(|error| Invalid::new("merged_into", error.reason))?;
                 Ok(Self::Session { session: SessionId::parse(&session)?, version, merged_into })

@@ -87,7 +87,7 @@ pub struct Line {
 }
 
 /// Units of one line that came back.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Refund {
     /// The refund's identity; (refund, line) is unique within the order.
     pub refund: Box<str>,
@@ -309,7 +309,7 @@ impl OrderRecord {
             self.member = None;
         }
         self.lines.sort_by_key(|line| line.line);
-        self.refunds.sort();
+        self.refunds.sort_by(|a, b| (&a.refund, a.line).cmp(&(&b.refund, b.line)));
         let mut bought = BTreeMap::new();
         let mut total: i128 = 0;
         for line in &self.lines {
