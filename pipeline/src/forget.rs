@@ -1,7 +1,7 @@
 //! Forgetting: the raw records of erased members leave the log, the merged inputs and `rejected`.
 //!
 //! Erasure takes a person out of every view at once; that is the dataflow's work and no special case. What remains is what
-//! the views no longer look at. Per sweep, for all members erased since the last one:
+//! the views no longer look at. It leaves a day before `erasure.raw_days` have passed, so that the promise is kept:
 //!
 //! 1. their orders are appended again without the member, marked `erased`: they count in sales totals alone, as before;
 //! 2. the payloads of their interactions, orders, records and of their sessions' interactions are emptied in the log;
@@ -10,7 +10,7 @@
 //! No result changes, so each step may be repeated after a crash. What stays is the erased record, with who invited whom and
 //! when it was activated, and the links of the sessions, so that a late duplicate of a session's event stays hidden.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -40,6 +40,8 @@ const SWEEP_SOON: Duration = Duration::from_secs(10);
 const NAP: Duration = Duration::from_millis(100);
 /// How long one step may take to pass the views before the sweep is put off.
 const STEP_TIMEOUT: Duration = Duration::from_secs(600);
+/// Under which the store notes since which day a member is known to be erased.
+const ERASED: &str = "erased:";
 /// Under which the store notes that a member's raw records have left, and when.
 const SWEPT: &str = "swept:";
 
@@ -115,22 +117,35 @@ impl Sweeper {
         Ok(())
     }
 
-    /// The members erased since the last sweep and their sessions; `None` when there is nobody.
+    /// The members whose raw records are due, and their sessions; `None` when there is nobody.
     async fn condemned(&self) -> Result<Option<Condemned>, PipelineError> {
         let swept: HashSet<String> = self.store.scan_meta(SWEPT).await?.into_iter().map(|(name, _)| name).collect();
+        let known: HashMap<String, Vec<u8>> = self.store.scan_meta(ERASED).await?.into_iter().collect();
+        let today = self.clock.today();
+        let mut new = Vec::new();
         let snapshot = self.store.snapshot()?;
         let mut condemned = Condemned::default();
         let mut links = Vec::new();
         scan::<Members>(&*snapshot.rows, &[], |_, row| match MemberRecord::decode(&row.0) {
             Ok(record @ MemberRecord::Member(_)) if record.is_erased() => {
                 let member = record.key().id().to_owned();
-                if !swept.contains(&format!("{SWEPT}{member}")) {
+                if swept.contains(&format!("{SWEPT}{member}")) {
+                    return;
+                }
+                let since = known.get(&format!("{ERASED}{member}")).and_then(|day| str::from_utf8(day).ok()?.parse().ok());
+                if since.is_none() {
+                    new.push(member.clone());
+                }
+                if today >= since.unwrap_or(today).plus(self.raw_days.saturating_sub(1)) {
                     condemned.members.insert(member);
                 }
             }
             Ok(MemberRecord::Session { session, merged_into, .. }) => links.push((session, merged_into)),
             _ => {}
         })?;
+        for member in new {
+            self.store.put_meta(&format!("{ERASED}{member}"), today.to_string().as_bytes()).await?;
+        }
         links.retain(|(_, member)| condemned.members.contains(member.as_str()));
         condemned.sessions.extend(links.into_iter().map(|(session, _)| Owner::Session(session)));
         Ok((!condemned.members.is_empty()).then_some(condemned))

@@ -88,21 +88,18 @@ impl Pipeline {
     ///
     /// # Errors
     /// When log or store do not answer, or a setting cannot be used.
-    pub fn start(
+    pub async fn start(
         config: PipelineConfig,
         log: Arc<dyn EventLog>,
         store: Arc<dyn ViewStore>,
         clock: Clock,
     ) -> Result<Self, PipelineError> {
         config.semantics.check().map_err(PipelineError::Settings)?;
-        let runtime = block_on_runtime()?;
         if config.from_beginning {
             let mut tables: Vec<&'static str> = input_tables().iter().map(|table| table.name).collect();
             tables.extend(view_tables().iter().map(|table| table.name));
-            runtime.block_on(async {
-                store.clear(&tables).await?;
-                store.reset_position(Position::beginning()).await
-            })?;
+            store.clear(&tables).await?;
+            store.reset_position(Position::beginning()).await?;
             info!("emptied the store; rebuilding from the log");
         }
 

@@ -1,0 +1,212 @@
+//! The pipeline on the embedded log and store: what the store holds is what the oracle says of everything appended, after any
+//! cut into appends, a restart, a rebuild from the log and the leaving of raw records.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kindred_clock::Clock;
+use kindred_log::EventLog;
+use kindred_log::embedded::EmbeddedLog;
+use kindred_model::{EventTime, Record, Semantics, Topic};
+use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
+use kindred_oracle::{first_differences, inputs, tables};
+use kindred_pipeline::{Pipeline, PipelineConfig, PipelineState, repair, verify};
+use kindred_store::embedded::EmbeddedStore;
+use kindred_store::{Change, EpochChanges, ViewStore};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Shop {
+    log: Arc<dyn EventLog>,
+    store: Arc<dyn ViewStore>,
+}
+
+fn open(dir: &Path) -> Shop {
+    let log = Arc::new(EmbeddedLog::open(&dir.join("log")).expect("a log"));
+    let store = Arc::new(EmbeddedStore::open(&dir.join("store")).expect("a store"));
+    Shop { log, store }
+}
+
+impl Shop {
+    async fn start(&self, config: PipelineConfig) -> Pipeline {
+        let clock = Clock::fixed(EventTime(1_780_000_000_000));
+        Pipeline::start(config, Arc::clone(&self.log), Arc::clone(&self.store), clock).await.expect("it starts")
+    }
+
+    async fn append(&self, records: &[Record]) {
+        for topic in Topic::ALL {
+            let payloads: Vec<Vec<u8>> = records.iter().filter(|record| record.topic() == *topic).map(Record::to_json).collect();
+            if !payloads.is_empty() {
+                self.log.append(*topic, payloads, None).await.expect("it appends");
+            }
+        }
+    }
+
+    fn assert_is(&self, records: &[Record], semantics: &Semantics, when: &str) {
+        let expected = tables(&inputs(records.iter().cloned(), semantics), semantics);
+        let snapshot = self.store.snapshot().expect("a snapshot");
+        let differences = first_differences(&expected, &*snapshot.rows, 5).expect("rows");
+        let shown: Vec<String> = differences
+            .iter()
+            .map(|d| {
+                format!(
+                    "{} {}: expected {:?}, stored {:?}",
+                    d.table,
+                    d.describe_key(),
+                    d.describe_expected(),
+                    d.describe_actual()
+                )
+            })
+            .collect();
+        assert!(differences.is_empty(), "{when}: {shown:#?}");
+    }
+}
+
+/// If this fails, the store can hold something else than a batch job over the same events would say.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_holds_what_the_oracle_says() {
+    for (seed, workers, semantics) in [(1, 1, Semantics::default()), (2, 2, small_semantics()), (3, 4, small_semantics())] {
+        let temp = tempfile::tempdir().expect("a directory");
+        let records = random_log(seed, 600, &Shape::default());
+        let mut rng = Rng::new(seed);
+        let mut feed: Vec<Record> = records.clone();
+        feed.extend(records.iter().filter(|_| rng.chance(30)).cloned());
+        rng.shuffle(&mut feed);
+        let mut shop = open(temp.path());
+        let config = PipelineConfig { workers, ..PipelineConfig::new(semantics.clone()) };
+        let mut pipeline = shop.start(config.clone()).await;
+        for (n, portion) in feed.chunks(97).enumerate() {
+            shop.append(portion).await;
+            if n % 3 == 2 {
+                // Restarted wherever it stands, on what the store holds by then.
+                pipeline.stop().expect("it stops");
+                drop(shop);
+                shop = open(temp.path());
+                pipeline = shop.start(config.clone()).await;
+            }
+        }
+        pipeline.settle(PATIENCE).await.expect("it settles");
+        shop.assert_is(&records, &semantics, &format!("seed {seed}, live"));
+        let snapshot = shop.store.snapshot().expect("a snapshot");
+        assert!(verify(&*snapshot.rows, &semantics, 3).expect("it reads").holds());
+        drop(snapshot);
+        pipeline.stop().expect("it stops");
+
+        let rebuild = PipelineConfig { from_beginning: true, ..config };
+        let pipeline = shop.start(rebuild).await;
+        pipeline.settle(PATIENCE).await.expect("it settles");
+        shop.assert_is(&records, &semantics, &format!("seed {seed}, rebuilt"));
+        pipeline.stop().expect("it stops");
+    }
+}
+
+/// If this fails, a row that was damaged stays damaged, or `verify` does not see it.
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_names_a_wrong_row_and_repair_mends_it() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let semantics = Semantics::default();
+    let shop = open(temp.path());
+    let records = random_log(7, 300, &Shape::default());
+    let pipeline = shop.start(PipelineConfig::new(semantics.clone())).await;
+    shop.append(&records).await;
+    pipeline.settle(PATIENCE).await.expect("it settles");
+    pipeline.stop().expect("it stops");
+
+    let frontier = shop.store.frontier();
+    let invented = Change { table: "points", key: b"nobody\0".to_vec(), row: Some(vec![2]) };
+    let unit = EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: vec![invented] };
+    shop.store.apply(unit).await.expect("it writes");
+    let report = verify(&*shop.store.snapshot().expect("a snapshot").rows, &semantics, 3).expect("it reads");
+    assert_eq!(report.differences.len(), 1, "{report:?}");
+    assert_eq!((report.differences[0].key.as_str(), &report.differences[0].expected), ("\"nobody\"", &None));
+    assert_eq!(repair(Arc::clone(&shop.store), &semantics).await.expect("it mends"), 1);
+    assert!(verify(&*shop.store.snapshot().expect("a snapshot").rows, &semantics, 3).expect("it reads").holds());
+}
+
+/// If this fails, a broken record stops the pipeline, or is lost without a reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_accepted_is_in_rejected_with_its_place_and_reason() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let shop = open(temp.path());
+    let pipeline = shop.start(PipelineConfig::new(Semantics::default())).await;
+    let good = br#"{"member":"m","item":"i","kind":"view","at":"2026-01-05T10:00:00Z"}"#.to_vec();
+    let bad = br#"{"member":"m","item":"i","kind":"stare","at":"2026-01-05T10:00:00Z"}"#.to_vec();
+    shop.log
+        .append(Topic::Interactions, vec![good.clone(), bad.clone(), b"\xff{".to_vec(), good], None)
+        .await
+        .expect("it appends");
+    pipeline.settle(PATIENCE).await.expect("it settles");
+    let rejected = shop.log.rejected(None, 10).await.expect("it answers");
+    assert_eq!(rejected.len(), 2, "{rejected:?}");
+    assert_eq!((rejected[0].offset, rejected[1].offset), (1, 2));
+    assert!(rejected[0].reason.starts_with("kind: "), "{}", rejected[0].reason);
+    assert_eq!(rejected[0].payload.as_bytes(), bad);
+    assert_eq!(pipeline.status().rejected, 2);
+    pipeline.stop().expect("it stops");
+}
+
+/// If this fails, a person's raw records stay in the log after the erasure, or a result changes when they leave.
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let semantics = Semantics::default();
+    let shop = open(temp.path());
+    let lines = |topic, lines: &[&str]| -> Vec<Record> {
+        lines.iter().map(|line| Record::decode(topic, line.as_bytes(), &semantics.rules()).expect("valid")).collect()
+    };
+    let mut records = lines(
+        Topic::Interactions,
+        &[
+            r#"{"member":"ann","item":"x","kind":"purchase","at":"2026-01-05T10:00:00Z"}"#,
+            r#"{"session":"s1","item":"y","kind":"purchase","at":"2026-01-05T10:00:00Z"}"#,
+            r#"{"member":"bob","item":"x","kind":"purchase","at":"2026-01-05T10:00:00Z"}"#,
+            r#"{"member":"bob","item":"y","kind":"purchase","at":"2026-01-06T10:00:00Z"}"#,
+        ],
+    );
+    records.extend(lines(
+        Topic::Orders,
+        &[
+            r#"{"order":"o1","version":1,"status":"paid","member":"ann","placed_at":"2026-01-05T10:00:00Z","currency":"EUR","lines":[{"line":1,"item":"z","quantity":1,"unit_price_minor":100}]}"#,
+        ],
+    ));
+    records.extend(lines(
+        Topic::Members,
+        &[
+            r#"{"session":"s1","version":1,"merged_into":"ann"}"#,
+            r#"{"member":"ann","version":1,"state":"activated","invited_by":"bob","activated_at":"2026-01-01T00:00:00Z"}"#,
+            r#"{"member":"ann","version":2,"state":"erased","invited_by":"bob","activated_at":"2026-01-01T00:00:00Z"}"#,
+        ],
+    ));
+    shop.append(&records).await;
+    // The sweep runs once the state is restored.
+    let pipeline = shop.start(PipelineConfig { raw_days: 0, ..PipelineConfig::new(semantics.clone()) }).await;
+    pipeline.settle(PATIENCE).await.expect("it settles");
+    let begin = std::time::Instant::now();
+    while shop.store.get_meta("swept:ann").await.expect("it answers").is_none() {
+        assert!(begin.elapsed() < PATIENCE, "no sweep; {:?}", pipeline.status());
+        assert_eq!(pipeline.status().state, PipelineState::Running);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    pipeline.settle(PATIENCE).await.expect("it settles");
+
+    let mut reader = shop.log.reader().expect("a reader");
+    let mut left = Vec::new();
+    while reader.poll(100, Duration::from_millis(10), &mut left).is_ok_and(|()| left.len() < records.len() + 1) {}
+    let text: String = left.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned() + "\n").collect();
+    // What stays: the erased record, the session's link, the order without its member.
+    assert_eq!(text.matches("ann").count(), 2, "{text}");
+    assert!(text.contains(r#""erased":true"#) && text.contains("bob"), "{text}");
+
+    let remaining: Vec<Record> = left
+        .iter()
+        .filter(|record| !record.payload.is_empty())
+        .map(|record| Record::decode(record.place.topic, &record.payload, &semantics.rules()).expect("valid"))
+        .collect();
+    shop.assert_is(&remaining, &semantics, "after the sweep");
+    pipeline.stop().expect("it stops");
+    let pipeline = shop.start(PipelineConfig { from_beginning: true, ..PipelineConfig::new(semantics.clone()) }).await;
+    pipeline.settle(PATIENCE).await.expect("it settles");
+    shop.assert_is(&remaining, &semantics, "rebuilt after the sweep");
+    pipeline.stop().expect("it stops");
+}
