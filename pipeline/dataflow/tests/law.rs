@@ -1,0 +1,294 @@
+//! The law: what the dataflow gives is a function of the set of records and the settings, and of nothing else. Random logs,
+//! shuffled, repeated, cut into random epochs, over 1, 2 and 4 workers, must give the oracle's tables byte for byte.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kindred_dataflow::update::{Output, OutputFn, Stats, Update};
+use kindred_dataflow::{build, restore};
+use kindred_model::intern::{Item, Party};
+use kindred_model::records::{MemberRecord, Record};
+use kindred_model::settings::Owners;
+use kindred_model::similarity::PairWeight;
+use kindred_model::{Owner, Semantics};
+use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
+use kindred_oracle::{Inputs, Tables, first_differences, inputs, tables};
+
+/// What is fed in one epoch, and the tables that must have been given once it has passed, where that is checked.
+struct Epoch {
+    updates: Vec<Update>,
+    expected: Option<Tables>,
+}
+
+/// A worker that panics leaves the others waiting for it: end the process instead, with the reason.
+fn end_with_a_panic() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if std::thread::current().name().is_some_and(|name| name.starts_with("timely")) {
+                // Not by the macros, whose output the test harness would keep to itself.
+                let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{info}\n").as_bytes());
+                std::process::exit(101);
+            }
+            hook(info);
+        }));
+    });
+}
+
+/// Feeds epochs to a dataflow and gathers what it gives; the answer is the tables at the end, and the figures.
+fn run(workers: usize, semantics: &Semantics, epochs: Vec<Epoch>, label: &str) -> (Tables, Arc<Stats>) {
+    end_with_a_panic();
+    let stats = Arc::new(Stats::default());
+    let given: Arc<Mutex<Vec<Output>>> = Arc::default();
+    let output: OutputFn = {
+        let given = Arc::clone(&given);
+        Arc::new(move |output| given.lock().unwrap().push(output))
+    };
+    let epochs = Arc::new(Mutex::new(Some(epochs)));
+    let gathered: Arc<Mutex<Tables>> = Arc::default();
+    let guards = {
+        let (semantics, stats, gathered, label) = (semantics.clone(), Arc::clone(&stats), Arc::clone(&gathered), label.to_owned());
+        timely::execute(timely::Config::process(workers), move |worker| {
+            let mut dataflow = build(worker, &semantics, &stats, &output);
+            if worker.index() != 0 {
+                dataflow.close();
+                while worker.step_or_park(None) {}
+                return;
+            }
+            let mut tables = Tables::default();
+            for (epoch, Epoch { updates, expected }) in epochs.lock().unwrap().take().unwrap().into_iter().enumerate() {
+                for update in updates {
+                    dataflow.send(update);
+                    if epoch % 3 == 2 {
+                        // Stepping with the epoch open must not show anything of it.
+                        worker.step();
+                    }
+                }
+                dataflow.advance_to(epoch as u64 + 1);
+                while !dataflow.has_passed(epoch as u64) {
+                    worker.step_or_park(Some(Duration::from_millis(10)));
+                }
+                let mut changed = HashSet::new();
+                for output in given.lock().unwrap().drain(..) {
+                    assert_eq!(output.epoch, epoch as u64, "{label}: an output of another epoch than the one that passed");
+                    let mut count = 0;
+                    output.changes.encode(&mut |table, key, row| {
+                        count += 1;
+                        assert!(changed.insert((table, key.to_vec())), "{label}: two changes of a key of {table} in epoch {epoch}");
+                        tables.set(table, key.to_vec(), row.map(<[u8]>::to_vec));
+                    });
+                    assert_eq!(count, output.changes.len());
+                }
+                if let Some(expected) = expected {
+                    assert_equal(&expected, &tables, &format!("{label}, after epoch {epoch}"));
+                }
+            }
+            dataflow.close();
+            while worker.step() {}
+            *gathered.lock().unwrap() = tables;
+        })
+        .unwrap()
+    };
+    for result in guards.join() {
+        result.unwrap_or_else(|error| panic!("{label}: a worker failed: {error}"));
+    }
+    let tables = std::mem::take(&mut *gathered.lock().unwrap());
+    (tables, stats)
+}
+
+fn assert_equal(expected: &Tables, actual: &Tables, label: &str) {
+    let differences = first_differences(expected, actual, 5).unwrap();
+    let shown: Vec<String> = differences
+        .iter()
+        .map(|d| {
+            let (expected, actual) = (d.describe_expected(), d.describe_actual());
+            format!("{} {}: expected {expected:?}, got {actual:?}", d.table, d.describe_key())
+        })
+        .collect();
+    assert!(shown.is_empty(), "{label}:\n{}", shown.join("\n"));
+}
+
+/// Cuts records into about `epochs` epochs, some of them empty; every `check_every`th is checked against the oracle of what came
+/// so far.
+fn cut(records: Vec<Record>, epochs: u64, check_every: u64, semantics: &Semantics, rng: &mut Rng) -> Vec<Epoch> {
+    let mut cuts: Vec<usize> = (0..epochs).map(|_| rng.below(records.len() as u64 + 1) as usize).collect();
+    cuts.push(records.len());
+    cuts.sort_unstable();
+    let mut from = 0;
+    let mut cut_up = Vec::new();
+    for (n, to) in cuts.into_iter().enumerate() {
+        let last = to == records.len();
+        let checked = last || (n as u64).is_multiple_of(check_every);
+        let expected = checked.then(|| tables(&inputs(records[..to].to_vec(), semantics), semantics));
+        cut_up.push(Epoch { updates: records[from..to].iter().cloned().map(Update::from).collect(), expected });
+        from = to;
+    }
+    cut_up
+}
+
+/// Settings that together reach every branch of the definitions.
+fn semantics_of(seed: u64) -> Semantics {
+    let mut semantics = match seed % 3 {
+        0 => Semantics::default(),
+        _ => small_semantics(),
+    };
+    let also_bought = &mut semantics.views.also_bought;
+    match seed % 7 {
+        1 => also_bought.pair_weight = PairWeight::Distance,
+        2 => also_bought.min_support = 2,
+        3 => also_bought.support_rounding = 1.0,
+        4 => also_bought.popularity_damping = 0.25.try_into().unwrap(),
+        5 => also_bought.owners = Owners::Members,
+        6 => {
+            also_bought.support_rounding = 2.0;
+            also_bought.popularity_damping = 1.0.try_into().unwrap();
+        }
+        _ => {}
+    }
+    semantics
+}
+
+/// Names are interned in this order: the reverse of their bytes, so that a number that ranks where bytes should is noticed.
+fn intern_in_another_order(records: &[Record]) {
+    let mut items: Vec<String> = Vec::new();
+    for record in records {
+        match record {
+            Record::Order(order) => items.extend(order.lines.iter().map(|line| line.item.as_str().to_owned())),
+            Record::Catalog(record) => items.push(record.item.as_str().to_owned()),
+            _ => {}
+        }
+    }
+    items.sort();
+    for item in items.iter().rev() {
+        Item::intern(item);
+    }
+}
+
+/// The law itself. If it failed, what a shop shows would depend on how its events happened to arrive.
+#[test]
+fn any_order_cut_and_number_of_workers_gives_the_oracles_tables() {
+    for seed in 0..24 {
+        let semantics = semantics_of(seed);
+        let mut rng = Rng::new(seed ^ 0xabcd);
+        let shape = match seed % 4 {
+            0 => Shape::default(),
+            // Few owners: caps and windows evict all the time.
+            1 => Shape { members: 3, sessions: 3, items: 20, days: 8, ..Shape::default() },
+            // Links and erasures above all.
+            2 => Shape { members: 4, sessions: 6, erasures_pct: 20, ..Shape::default() },
+            _ => Shape { members: 30, sessions: 30, items: 40, orders: 150, ..Shape::default() },
+        };
+        let mut records = random_log(seed, 500, &shape);
+        rng.shuffle(&mut records);
+        intern_in_another_order(&records);
+        let epochs = [1, 6, 25, 60][(seed / 3 % 4) as usize];
+        let workers = [1, 2, 4][(seed % 3) as usize];
+        let label = format!("seed {seed}, {workers} workers, {epochs} epochs");
+        run(workers, &semantics, cut(records, epochs, 4, &semantics, &mut rng), &label);
+    }
+}
+
+/// The same set in two orders, once with every record again, over 1 and 4 workers: not a byte may differ, and the figures that
+/// do not depend on arrival must agree.
+#[test]
+fn shuffles_and_duplicates_change_nothing() {
+    let semantics = small_semantics();
+    let records = random_log(77, 600, &Shape::default());
+    let mut ends = Vec::new();
+    for (workers, epochs) in [(1, 10), (4, 3)] {
+        let mut rng = Rng::new(workers as u64);
+        let mut again = records.clone();
+        if workers == 4 {
+            again.extend(records.clone());
+        }
+        rng.shuffle(&mut again);
+        let (tables, stats) = run(workers, &semantics, cut(again, epochs, 100, &semantics, &mut rng), "shuffled");
+        let held = inputs(records.clone(), &semantics);
+        let identities: usize = held.interactions.values().map(|identities| identities.len()).sum();
+        assert_eq!(Stats::get(&stats.identities), identities as u64);
+        assert_eq!(Stats::get(&stats.owners), held.interactions.len() as u64);
+        assert_eq!(Stats::get(&stats.orders), held.orders.len() as u64);
+        assert!(Stats::get(&stats.evicted) > 0 && Stats::get(&stats.conflicts) > 0);
+        ends.push(tables);
+    }
+    assert_eq!(ends[0], ends[1]);
+}
+
+/// A restart would show something else than before, or forget what it knew: the stored inputs, fed back as one epoch, give the
+/// same tables, and what comes after them is taken in as if nothing had happened.
+#[test]
+fn the_stored_inputs_restore_the_state() {
+    for seed in 100..106 {
+        let semantics = semantics_of(seed);
+        let mut rng = Rng::new(seed);
+        let records = random_log(seed, 600, &Shape { erasures_pct: 10, ..Shape::default() });
+        let (before, after) = records.split_at(350);
+        let (stored, _) = run(2, &semantics, cut(before.to_vec(), 8, 100, &semantics, &mut rng), "before the restart");
+
+        let mut updates = Vec::new();
+        restore(&stored, &semantics, &mut |update| updates.push(update)).unwrap();
+        let mut epochs = vec![Epoch { updates, expected: Some(stored) }];
+        // The log is read again from a little before where the store stood.
+        for records in [&records[300..350], after] {
+            epochs.push(Epoch { updates: records.iter().cloned().map(Update::from).collect(), expected: None });
+        }
+        epochs[2].expected = Some(tables(&inputs(records.clone(), &semantics), &semantics));
+        run(1, &semantics, epochs, &format!("restart, seed {seed}"));
+    }
+}
+
+/// A session of an erased member would not be forgotten, or would take others with it: purging takes out what the log does not
+/// hold any more, and nothing else.
+#[test]
+fn a_purged_session_is_as_if_it_had_never_been() {
+    for seed in 200..206 {
+        let semantics = semantics_of(seed);
+        let records = random_log(seed, 500, &Shape { erasures_pct: 30, members: 4, ..Shape::default() });
+        let merged = inputs(records.clone(), &semantics);
+        let sessions: HashSet<Owner> = merged
+            .members
+            .iter()
+            .filter(|(_, record)| match record {
+                MemberRecord::Session { merged_into, .. } => {
+                    merged.members.get(&Owner::Member(merged_into.clone())).is_some_and(MemberRecord::is_erased)
+                }
+                MemberRecord::Member(_) => false,
+            })
+            .map(|(owner, _)| owner.clone())
+            .collect();
+        assert!(sessions.iter().any(|session| merged.interactions.contains_key(session)), "seed {seed} has nothing to purge");
+        let left = records.iter().filter(|record| match record {
+            Record::Interaction(interaction) => !sessions.contains(&interaction.owner),
+            _ => true,
+        });
+        let expected = tables(&inputs(left.cloned(), &semantics), &semantics);
+        let mut epochs = cut(records, 5, 100, &semantics, &mut Rng::new(seed));
+        let updates = sessions.iter().map(|session| Update::Purge(Party::intern(session))).collect();
+        epochs.push(Epoch { updates, expected: Some(expected) });
+        run(2, &semantics, epochs, &format!("purge, seed {seed}"));
+    }
+}
+
+/// A view that the settings do not keep costs nothing and gives nothing.
+#[test]
+fn views_that_are_not_kept_give_no_rows() {
+    let mut semantics = Semantics::default();
+    semantics.views.also_bought.enabled = false;
+    semantics.views.popularity.enabled = false;
+    semantics.views.points.enabled = false;
+    let records = random_log(5, 300, &Shape::default());
+    let expected = inputs(records.clone(), &semantics).tables();
+    let (tables, _) = run(1, &semantics, cut(records, 3, 1, &semantics, &mut Rng::new(5)), "inputs alone");
+    assert_eq!(tables, expected);
+}
+
+/// `verify` reads the inputs of the store with the oracle: what the dataflow wrote must read back as what the records merge to.
+#[test]
+fn the_written_inputs_are_what_verify_starts_from() {
+    let semantics = small_semantics();
+    let records = random_log(9, 600, &Shape::default());
+    let (written, _) = run(1, &semantics, cut(records.clone(), 4, 100, &semantics, &mut Rng::new(9)), "verify");
+    assert_eq!(Inputs::read(&written, &semantics).unwrap(), inputs(records, &semantics));
+}

@@ -1,0 +1,35 @@
+//! `popularity` by brute force: the set of who did what on which day, counted.
+
+use std::collections::{BTreeMap, HashSet};
+
+use kindred_model::views::popularity::Popularity;
+use kindred_model::{Day, ItemId, Kind, Semantics};
+
+use crate::Inputs;
+use crate::inputs::Who;
+use crate::tables::Tables;
+
+/// How many owners did a thing with an item on a day.
+pub fn popularity(inputs: &Inputs) -> BTreeMap<(ItemId, Kind, Day), u64> {
+    let mut deeds: HashSet<(Who<'_>, &ItemId, Kind, Day)> = HashSet::new();
+    inputs.unhidden(|who, item, kind, day, _at| {
+        deeds.insert((who, item, kind, day));
+    });
+    inputs.bought(|member, order, item, _net| {
+        deeds.insert(((true, member), item, Kind::Purchase, order.placed_at.day()));
+    });
+    let mut counts = BTreeMap::new();
+    for (_who, item, kind, day) in deeds {
+        *counts.entry((item.clone(), kind, day)).or_default() += 1;
+    }
+    counts
+}
+
+/// The view's table.
+pub(crate) fn tables(inputs: &Inputs, _semantics: &Semantics) -> Tables {
+    let mut tables = Tables::default();
+    for (key, owners) in popularity(inputs) {
+        tables.put::<Popularity>(&key, &owners);
+    }
+    tables
+}

@@ -1,0 +1,268 @@
+//! Random logs for tests: small alphabets, so that ties, collisions, conflicts, refunds, retracts, merges and erasures meet all the
+//! time. Seeded: the same seed gives the same log, everywhere.
+
+use kindred_model::records::{
+    CatalogRecord, Interaction, ItemKind, Line, MemberRecord, MemberState, Membership, OrderRecord, OrderStatus, Payload, Record,
+    Refund, Subject, normalise_query,
+};
+use kindred_model::{EventTime, ItemId, Kind, MemberId, OrderId, Owner, Semantics, SessionId, Tier};
+
+/// A small generator of random numbers (xorshift64*), for tests alone.
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// Seeded; any seed will do.
+    pub fn new(seed: u64) -> Self {
+        // A mix of the seed that is never 0 (splitmix64).
+        let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Self((z ^ (z >> 31)) | 1)
+    }
+
+    /// The next number.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A number below `end`, which is above 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        (self.next_u64() >> 11) % end
+    }
+
+    /// True in `percent` of 100.
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of them.
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len() as u64) as usize]
+    }
+
+    /// Puts them in a random order.
+    pub fn shuffle<T>(&mut self, of: &mut [T]) {
+        for n in (1..of.len()).rev() {
+            of.swap(n, self.below(n as u64 + 1) as usize);
+        }
+    }
+}
+
+/// How large the alphabets of a log are.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Members.
+    pub members: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Items.
+    pub items: u64,
+    /// Queries.
+    pub queries: u64,
+    /// Orders.
+    pub orders: u64,
+    /// Days.
+    pub days: u64,
+    /// Of 100 records, how many repeat an earlier one.
+    pub duplicates_pct: u64,
+    /// Of 100 records about a member, how many erase it.
+    pub erasures_pct: u64,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { members: 8, sessions: 8, items: 12, queries: 3, orders: 40, days: 5, duplicates_pct: 10, erasures_pct: 5 }
+    }
+}
+
+/// Settings under which evictions happen all the time: a cap of 5, a window of 3, lists of 3.
+pub fn small_semantics() -> Semantics {
+    let mut semantics = Semantics::default();
+    semantics.inputs.identities_per_owner = 5;
+    semantics.views.also_bought.window = 3;
+    semantics.views.also_bought.top = 3;
+    semantics
+}
+
+/// `size` records of all topics. Their order means nothing: a test may shuffle, cut and repeat them. They are valid under the
+/// default currency.
+pub fn random_log(seed: u64, size: usize, shape: &Shape) -> Vec<Record> {
+    let mut log = Log { rng: Rng::new(seed), shape };
+    let mut records: Vec<Record> = Vec::with_capacity(size);
+    while records.len() < size {
+        let record = if !records.is_empty() && log.rng.chance(shape.duplicates_pct) {
+            log.rng.pick(&records).clone()
+        } else {
+            match log.rng.below(100) {
+                0..55 => Record::Interaction(log.interaction()),
+                55..80 => Record::Order(log.order()),
+                80..96 => Record::Member(log.member()),
+                _ => Record::Catalog(log.catalog()),
+            }
+        };
+        records.push(record);
+    }
+    records
+}
+
+/// 2026-01-05, a Monday.
+const FIRST_DAY_MS: i64 = 20_458 * 86_400_000;
+
+struct Log<'a> {
+    rng: Rng,
+    shape: &'a Shape,
+}
+
+/// A name whose byte order has nothing to do with its number, now and then of another length or script.
+fn name(prefix: &str, number: u64) -> String {
+    let scrambled = Rng::new(number.wrapping_mul(0x51_7c_c1_b7)).next_u64();
+    match number % 5 {
+        0 => format!("{prefix}{}", scrambled % 10),
+        1 => format!("{}{prefix}{number}", ["é", "Z", "a", "ß"][(scrambled % 4) as usize]),
+        2 => format!("{:x}-{number}", scrambled % 256),
+        3 => format!("{prefix}{:x}", scrambled >> 32),
+        _ => format!("{prefix}{}", 1_000_000 - number),
+    }
+}
+
+impl Log<'_> {
+    fn member_id(&mut self) -> MemberId {
+        // Members and sessions share names: they are two name spaces.
+        MemberId::trusted(name("o", self.rng.below(self.shape.members)))
+    }
+
+    fn session_id(&mut self) -> SessionId {
+        SessionId::trusted(name("o", self.rng.below(self.shape.sessions)))
+    }
+
+    fn item_id(&mut self) -> ItemId {
+        // The minimum of two makes some items popular.
+        let number = self.rng.below(self.shape.items).min(self.rng.below(self.shape.items));
+        ItemId::trusted(name("i", number))
+    }
+
+    /// One of few moments of each day, so that many records have the same.
+    fn time(&mut self) -> EventTime {
+        let day = self.rng.below(self.shape.days) as i64;
+        let moment = *self.rng.pick(&[0, 1, 43_200_000, 86_399_999]);
+        EventTime(FIRST_DAY_MS + day * 86_400_000 + moment)
+    }
+
+    fn some_time(&mut self, percent: u64) -> Option<EventTime> {
+        self.rng.chance(percent).then(|| self.time())
+    }
+
+    fn interaction(&mut self) -> Interaction {
+        let owner = if self.rng.chance(50) { Owner::Member(self.member_id()) } else { Owner::Session(self.session_id()) };
+        let mut payload = Payload::default();
+        let kind = match self.rng.below(100) {
+            0..40 => Kind::Purchase,
+            40..65 => Kind::View,
+            65..75 => Kind::Search,
+            _ => *self.rng.pick(Kind::ALL),
+        };
+        let subject = if kind == Kind::Search {
+            let typed = format!("Red  {}", name("Q", self.rng.below(self.shape.queries)));
+            let normalised = normalise_query(&typed);
+            payload.query = Some(typed.into());
+            payload.item = self.rng.chance(30).then(|| self.item_id());
+            Subject::Query(normalised)
+        } else {
+            Subject::Item(self.item_id())
+        };
+        if self.rng.chance(20) {
+            payload.rating = Some(self.rng.below(5) as f64 / 2.0);
+        }
+        Interaction { owner, subject, kind, at: self.time(), retract: self.rng.chance(12), payload }
+    }
+
+    fn order(&mut self) -> OrderRecord {
+        let order = OrderId::trusted(name("order", self.rng.below(self.shape.orders)));
+        let lines: Vec<Line> = (0..1 + self.rng.below(4))
+            .map(|line| Line {
+                line: line as u32 + 1,
+                item: self.item_id(),
+                quantity: 1 + self.rng.below(3) as i64,
+                unit_price_minor: self.rng.below(10_000) as i64,
+                discount_minor: None,
+                coupon: None,
+            })
+            .collect();
+        let mut refunds = Vec::new();
+        for line in &lines {
+            if self.rng.chance(25) {
+                let quantity = 1 + self.rng.below(line.quantity as u64) as i64;
+                let refund = format!("r{}", line.line).into();
+                refunds.push(Refund { refund, at: self.time(), line: line.line, quantity, amount_minor: 100 });
+            }
+        }
+        let status = match self.rng.below(10) {
+            0 => OrderStatus::Placed,
+            1..4 => OrderStatus::Paid,
+            4 => OrderStatus::Shipped,
+            5..8 => OrderStatus::Completed,
+            8 => OrderStatus::Cancelled,
+            _ => OrderStatus::Refunded,
+        };
+        OrderRecord {
+            order,
+            version: 1 + self.rng.below(4),
+            status,
+            member: self.rng.chance(85).then(|| self.member_id()),
+            tier: self.rng.chance(60).then(|| *self.rng.pick(Tier::ALL)),
+            promotion: None,
+            placed_at: self.time(),
+            paid_at: self.some_time(60),
+            completed_at: self.some_time(30),
+            cancelled_at: None,
+            currency: "EUR".into(),
+            lines,
+            refunds,
+            erased: self.rng.chance(2),
+        }
+        .checked(&Semantics::default().rules())
+        .expect("what is made here is valid")
+    }
+
+    fn member(&mut self) -> MemberRecord {
+        let version = 1 + self.rng.below(4);
+        if self.rng.chance(45) {
+            return MemberRecord::Session { session: self.session_id(), version, merged_into: self.member_id() };
+        }
+        let member = self.member_id();
+        let invited_by = self.rng.chance(60).then(|| self.member_id());
+        let activated_at = self.some_time(60);
+        if self.rng.chance(self.shape.erasures_pct) {
+            let (tier, registered_at) = (None, None);
+            let state = MemberState::Erased;
+            return MemberRecord::Member(Membership { member, version, state, tier, invited_by, registered_at, activated_at });
+        }
+        let state = *self.rng.pick(&[MemberState::Registered, MemberState::Activated, MemberState::Suspended]);
+        let tier = self.rng.chance(40).then(|| *self.rng.pick(Tier::ALL));
+        let registered_at = self.some_time(50);
+        MemberRecord::Member(Membership { member, version, state, tier, invited_by, registered_at, activated_at })
+    }
+
+    fn catalog(&mut self) -> CatalogRecord {
+        CatalogRecord {
+            item: self.item_id(),
+            version: 1 + self.rng.below(3),
+            kind: ItemKind::Good,
+            title: format!("Thing {}", self.rng.below(4)).into(),
+            description: None,
+            category: vec!["Things".into()],
+            tags: Vec::new(),
+            price_minor: Some(self.rng.below(1_000) as i64),
+            url: None,
+            image: None,
+            available: None,
+            visibility: None,
+            listed_at: None,
+            deleted: self.rng.chance(10),
+        }
+    }
+}
