@@ -56,8 +56,8 @@ pub enum Change {
 pub type Addressed<T> = (u64, T);
 
 /// The worker, of `peers`, that has an item's row and list.
-pub fn worker_of(item: Item, peers: usize) -> u64 {
-    item.shard_hash() % peers as u64
+pub fn worker_of(item: Item, peers: usize) -> usize {
+    (item.shard_hash() % peers as u64) as usize
 }
 
 /// The changes of the baskets that keep the `window` most recent items of each owner. `held` is a multiset of (owner, (item,
@@ -115,6 +115,8 @@ struct Owners {
     supports: FxHashMap<Item, i64>,
     /// An owner's items with their times; kept for its memory.
     times: Vec<(i64, Item)>,
+    /// The worker of an item, by its number, once it was asked for: a hash of the text each time would tell.
+    workers: Vec<Option<u32>>,
 }
 
 #[derive(Default)]
@@ -126,8 +128,8 @@ struct Holding {
 
 impl Owners {
     fn new(window: usize, order: Order, peers: usize) -> Self {
-        let (holdings, touched, supports, times) = Default::default();
-        Self { window, order, peers, holdings, touched, supports, times }
+        let (holdings, touched, supports, times, workers) = Default::default();
+        Self { window, order, peers, holdings, touched, supports, times, workers }
     }
 
     fn apply(&mut self, owner: Party, item: Item, at: i64, diff: isize) {
@@ -159,7 +161,7 @@ impl Owners {
                 let old = std::mem::replace(&mut holding.basket, Arc::clone(&new));
                 count_change += i64::from(!new.is_empty()) - i64::from(!old.is_empty());
                 count_items(&mut self.supports, self.order, &old, &new);
-                address(Delta { old, new }, &mut told, &mut give);
+                address(Delta { old, new }, &mut self.workers, &mut told, &mut give);
             }
             if holding.entries.is_empty() {
                 self.holdings.remove(&owner);
@@ -210,13 +212,17 @@ fn count_items(supports: &mut FxHashMap<Item, i64>, order: Order, old: &[Item], 
 }
 
 /// Sends one copy to each worker that has an item of the delta.
-fn address(delta: Delta, told: &mut [bool], mut give: impl FnMut(u64, Change)) {
+fn address(delta: Delta, workers: &mut Vec<Option<u32>>, told: &mut [bool], mut give: impl FnMut(u64, Change)) {
     if let [_] = told {
         return give(0, Change::Basket(delta));
     }
     told.fill(false);
     for &item in delta.old.iter().chain(&*delta.new) {
-        told[worker_of(item, told.len()) as usize] = true;
+        let place = item.number() as usize;
+        if place >= workers.len() {
+            workers.resize((place + 1).max(workers.len() * 5 / 4), None);
+        }
+        told[*workers[place].get_or_insert_with(|| worker_of(item, told.len()) as u32) as usize] = true;
     }
     for (worker, _) in (0..).zip(&*told).filter(|&(_, &told)| told) {
         give(worker, Change::Basket(delta.clone()));

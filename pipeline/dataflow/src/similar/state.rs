@@ -15,15 +15,33 @@ use super::row::Row;
 use super::{Neighbours, Notice, Tuning};
 use crate::baskets::{Addressed, Change, Delta, worker_of};
 
-/// No number; no row here.
+/// No number; no edit.
 const NONE: u32 = u32::MAX;
+
+/// Where an item's row and list are.
+#[derive(Clone, Copy)]
+enum Home {
+    /// Here, under this number.
+    Row(u32),
+    /// At this worker.
+    Worker(u32),
+}
+
+impl Home {
+    fn row(self) -> Option<u32> {
+        match self {
+            Self::Row(row) => Some(row),
+            Self::Worker(_) => None,
+        }
+    }
+}
 
 /// The state of one worker.
 pub(crate) struct Shard {
     weight: PairWeight,
     tuning: Tuning,
     grid: SupportGrid,
-    worker: u64,
+    worker: usize,
     peers: usize,
     ranking: Ranking,
 
@@ -32,7 +50,7 @@ pub(crate) struct Shard {
     // By the number of an item here.
     items: Vec<Item>,
     supports: Vec<u32>,
-    rows_of: Vec<u32>,
+    homes: Vec<Home>,
     // By row: the items of this worker.
     owned: Vec<u32>,
     rows: Vec<Row>,
@@ -86,13 +104,13 @@ impl Shard {
             weight: settings.pair_weight,
             tuning,
             grid: SupportGrid::new(settings.support_rounding),
-            worker: worker as u64,
+            worker,
             peers,
             ranking,
             numbers: Vec::new(),
             items: Vec::new(),
             supports: Vec::new(),
-            rows_of: Vec::new(),
+            homes: Vec::new(),
             owned: Vec::new(),
             rows: Vec::new(),
             lists: Vec::new(),
@@ -160,8 +178,8 @@ impl Shard {
                 numbers.extend(items.iter().map(|&item| self.number(item)));
             }
             self.epoch.make_room(self.items.len());
-            let rows_of = &self.rows_of;
-            self.epoch.push(self.weight, &old, &new, |item| Some(rows_of[item as usize]).filter(|&row| row != NONE));
+            let homes = &self.homes;
+            self.epoch.push(self.weight, &old, &new, |item| homes[item as usize].row());
         }
         self.rebuilding = self.epoch.updates > self.tuning.rebuild_from.saturating_add(self.figures.pairs / 2);
         self.figures.updates += self.epoch.updates;
@@ -180,9 +198,11 @@ impl Shard {
             self.supports.push(0);
             self.ranking.q.push(0);
             self.fresh.push((item.as_str(), number));
-            let own = self.peers == 1 || worker_of(item, self.peers) == self.worker;
-            self.rows_of.push(if own { self.rows.len() as u32 } else { NONE });
-            if own {
+            let worker = if self.peers == 1 { 0 } else { worker_of(item, self.peers) };
+            if worker != self.worker {
+                self.homes.push(Home::Worker(worker as u32));
+            } else {
+                self.homes.push(Home::Row(self.rows.len() as u32));
                 self.owned.push(number);
                 self.rows.push(Row::default());
                 self.lists.push(List::default());
@@ -255,18 +275,19 @@ impl Shard {
         for place in 0..self.counted.len() {
             let item = self.counted[place];
             let (old, new) = self.q_of(item);
-            let row = self.rows_of[item as usize];
-            if old == new || row == NONE || (self.rebuilding && self.peers == 1) {
+            let Home::Row(row) = self.homes[item as usize] else { continue };
+            // Alone and rebuilding there is nobody to tell.
+            if old == new || (self.rebuilding && self.peers == 1) {
                 continue;
             }
             let column = std::mem::take(&mut self.rows[row as usize]);
             for (holder, c) in column.iter() {
-                let row = self.rows_of[holder as usize];
-                if row != NONE {
-                    self.rank(row, item, c, old, new);
-                } else if self.ranking.supported(c) {
-                    let holder = self.items[holder as usize];
-                    holders[worker_of(holder, self.peers) as usize].push(holder);
+                match self.homes[holder as usize] {
+                    Home::Row(row) => self.rank(row, item, c, old, new),
+                    Home::Worker(worker) if self.ranking.supported(c) => {
+                        holders[worker as usize].push(self.items[holder as usize]);
+                    }
+                    Home::Worker(_) => {}
                 }
             }
             self.rows[row as usize] = column;
@@ -312,8 +333,10 @@ impl Shard {
         let (old, new) = self.q_of(item);
         for &holder in holders {
             let holder = self.number(holder);
-            let row = self.rows_of[holder as usize];
-            debug_assert_ne!(row, NONE, "a notice reaches the worker of the list");
+            let Home::Row(row) = self.homes[holder as usize] else {
+                debug_assert!(false, "a notice reaches the worker of the list");
+                continue;
+            };
             let c = self.rows[row as usize].get(item);
             self.rank(row, item, c, old, new);
         }
@@ -329,7 +352,7 @@ impl Shard {
         for item in std::mem::take(&mut self.counted) {
             self.ranking.q[item as usize] = self.q_of(item).1;
             let support = self.supports[item as usize];
-            if self.rows_of[item as usize] != NONE {
+            if self.homes[item as usize].row().is_some() {
                 counted(Some(self.items[item as usize]), (support > 0).then_some(u64::from(support)));
             }
         }
