@@ -10,6 +10,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -107,6 +108,8 @@ pub struct EmbeddedStore {
 struct Shared {
     database: Database,
     piece_changes: usize,
+    /// Whether the stored frontier is marked unfinished; the one that is served may be from before.
+    marked: AtomicBool,
     /// The last whole unit, and who hears of the next. One lock, so that a listener misses nothing.
     served: Mutex<Served>,
     /// Readings that were handed out, to be closed when the database has to be opened again.
@@ -122,7 +125,6 @@ enum Command {
     Apply(EpochChanges, Reply),
     Clear(Vec<&'static str>, Reply),
     ResetPosition(Position, Reply),
-    Sync(Reply),
     PutMeta(String, Option<Vec<u8>>, Reply),
 }
 
@@ -211,8 +213,9 @@ impl EmbeddedStore {
             None => database.commit(128, true, |engine, batch| batch.insert(engine.space(STATE), "format", FORMAT))?,
         }
         let reading = Arc::new(reading(&database)?);
+        let marked = AtomicBool::new(reading.frontier.unfinished);
         let served = Mutex::new(Served { reading, listeners: Vec::new() });
-        let shared = Arc::new(Shared { database, piece_changes, served, handed_out: Mutex::new(Vec::new()) });
+        let shared = Arc::new(Shared { database, piece_changes, marked, served, handed_out: Mutex::new(Vec::new()) });
         let weak = Arc::downgrade(&shared);
         shared.database.on_reopen(move || {
             if let Some(shared) = weak.upgrade() {
@@ -267,7 +270,6 @@ fn write_all(shared: &Shared, mut queue: mpsc::Receiver<Command>) {
             Command::Apply(changes, reply) => (shared.apply(&changes), reply),
             Command::Clear(tables, reply) => (shared.clear(&tables), reply),
             Command::ResetPosition(position, reply) => (shared.reset_position(position), reply),
-            Command::Sync(reply) => (shared.database.sync().map_err(StoreError::from), reply),
             Command::PutMeta(name, value, reply) => (shared.put_meta(&name, value.as_deref()), reply),
         };
         if let Err(error) = shared.mend() {
@@ -311,8 +313,13 @@ impl Shared {
 
     fn write(&self, changes: &[Change], frontier: &Frontier) -> Result<(), StoreError> {
         let bytes: usize = changes.iter().map(|c| c.key.len() + c.row.as_ref().map_or(0, Vec::len) + 48).sum();
+        if frontier.unfinished {
+            // Also where the write fails: it may have happened.
+            self.marked.store(true, Ordering::Relaxed);
+        }
+        let unfinished = frontier.unfinished;
         let frontier = encode(frontier);
-        Ok(self.database.commit(bytes as u64, false, |engine, batch| {
+        self.database.commit(bytes as u64, false, |engine, batch| {
             for change in changes {
                 match &change.row {
                     Some(row) => batch.insert(engine.space(change.table), change.key.as_slice(), row.as_slice()),
@@ -320,7 +327,9 @@ impl Shared {
                 }
             }
             batch.insert(engine.space(STATE), "frontier", frontier.as_slice());
-        })?)
+        })?;
+        self.marked.store(unfinished, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Moves readers on to what is written now, and tells the listeners.
@@ -355,8 +364,10 @@ impl Shared {
         Ok(())
     }
 
+    /// Readers see the store as it is from here on, tables that were cleared before included.
     fn reset_position(&self, position: Position) -> Result<(), StoreError> {
-        self.write(&[], &Frontier { position, ..self.frontier() })?;
+        let unfinished = self.marked.load(Ordering::Relaxed);
+        self.write(&[], &Frontier { position, unfinished, epoch: self.frontier().epoch })?;
         self.serve(None)
     }
 
@@ -423,7 +434,15 @@ impl ViewStore for EmbeddedStore {
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
-        self.ask(Command::Sync).await
+        let shared = self.shared.clone();
+        // Beside the writer, which goes on meanwhile.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => match runtime.spawn_blocking(move || shared.database.sync()).await {
+                Ok(synced) => Ok(synced?),
+                Err(error) => Err(StoreError::Unavailable(format!("could not sync: {error}"))),
+            },
+            Err(_) => Ok(shared.database.sync()?),
+        }
     }
 
     async fn get_meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
