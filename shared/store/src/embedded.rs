@@ -484,6 +484,8 @@ impl ViewStore for EmbeddedStore {
 
 #[cfg(test)]
 mod tests {
+    use kindred_embedded::small_disk::SmallDisk;
+
     use super::*;
     use crate::conformance;
 
@@ -509,5 +511,94 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let _store = EmbeddedStore::open(dir.path()).unwrap();
         assert!(matches!(EmbeddedStore::open(dir.path()), Err(StoreError::Refused(_))));
+    }
+
+    /// If it failed, a disk that runs full would lose or halve a unit, or keep the store shut when there is room again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_disk_takes_no_half_unit_and_the_store_goes_on() {
+        let Some(disk) = SmallDisk::mount(24) else { return };
+        let dir = disk.path().join("store");
+        let limits = Limits { reserve_bytes: 0, piece_changes: 2 };
+        let table = input_tables()[0].name;
+        // Four rows, two pieces; not to be compressed.
+        let unit = |epoch: u64| {
+            let rows = (0..4_u8).map(|n| {
+                let mut row = epoch.to_be_bytes().to_vec();
+                row.extend(rand::random_iter::<u8>().take(20_000));
+                Change { table, key: vec![n], row: Some(row) }
+            });
+            EpochChanges { epoch, position: Position::beginning(), changes: rows.collect() }
+        };
+        let epochs = |snapshot: &Snapshot| {
+            let mut epochs = Vec::new();
+            let visit = &mut |_: &[u8], row: &[u8]| {
+                epochs.push(u64::from_be_bytes(row[..8].try_into().unwrap()));
+                ControlFlow::Continue(())
+            };
+            snapshot.rows.scan(table, b"", visit).unwrap();
+            epochs
+        };
+        let store = EmbeddedStore::open_with(&dir, limits).unwrap();
+        let mut epoch = 0;
+        for _ in 0..3 {
+            let ballast = disk.fill(2 << 20);
+            let reason = loop {
+                epoch += 1;
+                assert!(epoch < 10_000, "the disk was never full");
+                match store.apply(unit(epoch)).await {
+                    Ok(()) => (),
+                    Err(StoreError::Full(reason)) => break reason,
+                    Err(other) => panic!("{other}"),
+                }
+            };
+            assert!(!reason.is_empty());
+            let snapshot = store.snapshot().unwrap();
+            if snapshot.frontier.unfinished {
+                // The database had to be opened again within the unit: its mark tells.
+                assert_eq!(snapshot.frontier.epoch, epoch - 1);
+            } else {
+                assert_eq!((snapshot.frontier.epoch, epochs(&snapshot)), (epoch - 1, vec![epoch - 1; 4]));
+            }
+            drop((snapshot, ballast));
+            store.apply(unit(epoch)).await.expect("there is room again");
+            let snapshot = store.snapshot().unwrap();
+            assert_eq!(
+                (snapshot.frontier.epoch, snapshot.frontier.unfinished, epochs(&snapshot)),
+                (epoch, false, vec![epoch; 4])
+            );
+        }
+        assert!(store.shared.database.reopened() > 0, "the database was never poisoned");
+        drop(store);
+        let store = EmbeddedStore::open_with(&dir, limits).unwrap();
+        assert_eq!((store.frontier().epoch, epochs(&store.snapshot().unwrap())), (epoch, vec![epoch; 4]));
+    }
+
+    /// A snapshot that somebody holds must not keep the store shut; it says that it has to be taken anew.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_snapshot_held_over_a_full_disk_asks_to_be_taken_anew() {
+        let Some(disk) = SmallDisk::mount(24) else { return };
+        let store =
+            EmbeddedStore::open_with(&disk.path().join("store"), Limits { reserve_bytes: 0, ..Limits::default() }).unwrap();
+        let table = input_tables()[0].name;
+        let put = |n: u64| {
+            let row = Some(rand::random_iter::<u8>().take(50_000).collect());
+            EpochChanges {
+                epoch: n,
+                changes: vec![Change { table, key: n.to_be_bytes().to_vec(), row }],
+                ..EpochChanges::default()
+            }
+        };
+        store.apply(put(0)).await.unwrap();
+        let held = store.snapshot().unwrap();
+        assert!(held.rows.get(table, &0_u64.to_be_bytes()).unwrap().is_some());
+        let ballast = disk.fill(1 << 20);
+        let mut n = 0;
+        while store.apply(put(n)).await.is_ok() {
+            n += 1;
+        }
+        drop(ballast);
+        store.apply(put(n)).await.expect("there is room again");
+        assert!(matches!(held.rows.get(table, &0_u64.to_be_bytes()), Err(ReadError::Unavailable(_))));
+        assert!(store.snapshot().unwrap().rows.get(table, &n.to_be_bytes()).unwrap().is_some());
     }
 }
