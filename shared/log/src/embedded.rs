@@ -518,6 +518,8 @@ impl EventReader for Reader {
 
 #[cfg(test)]
 mod tests {
+    use kindred_embedded::small_disk::SmallDisk;
+
     use super::*;
     use crate::conformance;
 
@@ -533,5 +535,72 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let _log = EmbeddedLog::open(dir.path()).unwrap();
         assert!(matches!(EmbeddedLog::open(dir.path()), Err(LogError::Refused(_))));
+    }
+
+    /// Appends until the disk is full, makes room, goes on; returns what was acknowledged.
+    async fn through_a_full_disk(log: &EmbeddedLog, disk: &SmallDisk, left: u64) -> Vec<(Place, Vec<u8>)> {
+        let record = |n: usize| {
+            let mut record = n.to_string().into_bytes();
+            // Not to be compressed: a page of zeros fills no disk.
+            record.extend(rand::random_iter::<u8>().take(30_000));
+            record
+        };
+        let mut acknowledged = Vec::new();
+        for round in 0..2 {
+            let ballast = disk.fill(left);
+            let mut full = 0;
+            for n in 0..10_000 {
+                let records: Vec<Vec<u8>> = (0..3).map(|m| record(round * 100_000 + n * 3 + m)).collect();
+                match log.append(Topic::Orders, records.clone(), None).await {
+                    // Also after a refusal: what a failed batch had written is cut off, which makes room.
+                    Ok(places) => acknowledged.extend(places.into_iter().zip(records)),
+                    Err(LogError::Full(reason)) => {
+                        assert!(!reason.is_empty());
+                        full += 1;
+                        if full == 3 {
+                            break;
+                        }
+                    }
+                    Err(other) => panic!("round {round}, call {n}: {other}"),
+                }
+            }
+            assert_eq!(full, 3, "the disk was never full");
+            // Reading goes on.
+            assert_eq!(read_back(log), acknowledged);
+            drop(ballast);
+            let places = log.append(Topic::Orders, vec![record(round)], None).await.expect("there is room again");
+            assert_eq!(read_back(log).last().unwrap().0, places[0]);
+            let (_, last) = read_back(log).pop().unwrap();
+            acknowledged.push((places[0], last));
+        }
+        acknowledged
+    }
+
+    fn read_back(log: &EmbeddedLog) -> Vec<(Place, Vec<u8>)> {
+        let mut into = Vec::new();
+        log.reader().unwrap().poll(usize::MAX, Duration::ZERO, &mut into).unwrap();
+        into.into_iter().map(|record| (record.place, record.payload)).collect()
+    }
+
+    /// If it failed, a disk that runs full would lose what was acknowledged, or keep the log shut when there is room again.
+    /// Here fjall itself meets the full disk.
+    #[tokio::test]
+    async fn a_full_disk_loses_nothing_and_the_log_goes_on() {
+        let Some(disk) = SmallDisk::mount(24) else { return };
+        let dir = disk.path().join("log");
+        let log = EmbeddedLog::open_with(&dir, 0).unwrap();
+        let acknowledged = through_a_full_disk(&log, &disk, 2 << 20).await;
+        assert!(log.shared.database.reopened() > 0, "the database was never poisoned");
+        drop(log);
+        assert!(read_back(&EmbeddedLog::open_with(&dir, 0).unwrap()) == acknowledged, "opened again, the log is another");
+    }
+
+    /// The common case: the disk fills up from elsewhere, and the log refuses before fjall meets it.
+    #[tokio::test]
+    async fn a_nearly_full_disk_is_refused_before_it_is_full() {
+        let Some(disk) = SmallDisk::mount(100) else { return };
+        let log = EmbeddedLog::open(&disk.path().join("log")).unwrap();
+        through_a_full_disk(&log, &disk, RESERVE_BYTES + (2 << 20)).await;
+        assert_eq!(log.shared.database.reopened(), 0, "the reserve did not hold");
     }
 }

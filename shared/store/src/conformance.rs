@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kindred_model::views::{ReadError, Rows, input_tables, view_tables};
+use kindred_model::views::{ReadError, input_tables, view_tables};
 use kindred_model::{Position, Topic};
 use parking_lot::Mutex;
 
@@ -295,6 +295,16 @@ async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Op
     let store = open("clear").await;
     assert_eq!(store.frontier(), finished(2));
     assert_eq!(rows(&store.snapshot().expect("a snapshot"), two, b""), [(b"b".to_vec(), b"2".to_vec())]);
+    // A rebuild from the log: emptied, and back to the beginning.
+    store.clear(&[one, two]).await.expect("cleared");
+    store.reset_position(Position::beginning()).await.expect("reset");
+    let expected = Frontier { epoch: 2, position: Position::beginning(), unfinished: true };
+    assert_eq!(store.frontier(), expected, "setting the position does not lift the mark");
+    let now = store.snapshot().expect("a snapshot");
+    assert_eq!((rows(&now, one, b""), rows(&now, two, b"")), (Vec::new(), Vec::new()), "and shows the store as it is");
+    store.apply(unit(3, vec![put(one, "c", "3")])).await.expect("applied");
+    assert_eq!(store.frontier(), finished(3));
+    assert_eq!(rows(&store.snapshot().expect("a snapshot"), one, b""), [(b"c".to_vec(), b"3".to_vec())]);
 }
 
 async fn a_position_can_be_reset(open: &impl AsyncFn(&str) -> Opened) {

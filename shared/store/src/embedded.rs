@@ -10,6 +10,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -107,6 +108,8 @@ pub struct EmbeddedStore {
 struct Shared {
     database: Database,
     piece_changes: usize,
+    /// Whether the stored frontier is marked unfinished; the one that is served may be from before.
+    marked: AtomicBool,
     /// The last whole unit, and who hears of the next. One lock, so that a listener misses nothing.
     served: Mutex<Served>,
     /// Readings that were handed out, to be closed when the database has to be opened again.
@@ -122,7 +125,6 @@ enum Command {
     Apply(EpochChanges, Reply),
     Clear(Vec<&'static str>, Reply),
     ResetPosition(Position, Reply),
-    Sync(Reply),
     PutMeta(String, Option<Vec<u8>>, Reply),
 }
 
@@ -211,8 +213,9 @@ impl EmbeddedStore {
             None => database.commit(128, true, |engine, batch| batch.insert(engine.space(STATE), "format", FORMAT))?,
         }
         let reading = Arc::new(reading(&database)?);
+        let marked = AtomicBool::new(reading.frontier.unfinished);
         let served = Mutex::new(Served { reading, listeners: Vec::new() });
-        let shared = Arc::new(Shared { database, piece_changes, served, handed_out: Mutex::new(Vec::new()) });
+        let shared = Arc::new(Shared { database, piece_changes, marked, served, handed_out: Mutex::new(Vec::new()) });
         let weak = Arc::downgrade(&shared);
         shared.database.on_reopen(move || {
             if let Some(shared) = weak.upgrade() {
@@ -267,7 +270,6 @@ fn write_all(shared: &Shared, mut queue: mpsc::Receiver<Command>) {
             Command::Apply(changes, reply) => (shared.apply(&changes), reply),
             Command::Clear(tables, reply) => (shared.clear(&tables), reply),
             Command::ResetPosition(position, reply) => (shared.reset_position(position), reply),
-            Command::Sync(reply) => (shared.database.sync().map_err(StoreError::from), reply),
             Command::PutMeta(name, value, reply) => (shared.put_meta(&name, value.as_deref()), reply),
         };
         if let Err(error) = shared.mend() {
@@ -311,8 +313,13 @@ impl Shared {
 
     fn write(&self, changes: &[Change], frontier: &Frontier) -> Result<(), StoreError> {
         let bytes: usize = changes.iter().map(|c| c.key.len() + c.row.as_ref().map_or(0, Vec::len) + 48).sum();
+        if frontier.unfinished {
+            // Also where the write fails: it may have happened.
+            self.marked.store(true, Ordering::Relaxed);
+        }
+        let unfinished = frontier.unfinished;
         let frontier = encode(frontier);
-        Ok(self.database.commit(bytes as u64, false, |engine, batch| {
+        self.database.commit(bytes as u64, false, |engine, batch| {
             for change in changes {
                 match &change.row {
                     Some(row) => batch.insert(engine.space(change.table), change.key.as_slice(), row.as_slice()),
@@ -320,7 +327,9 @@ impl Shared {
                 }
             }
             batch.insert(engine.space(STATE), "frontier", frontier.as_slice());
-        })?)
+        })?;
+        self.marked.store(unfinished, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Moves readers on to what is written now, and tells the listeners.
@@ -355,8 +364,10 @@ impl Shared {
         Ok(())
     }
 
+    /// Readers see the store as it is from here on, tables that were cleared before included.
     fn reset_position(&self, position: Position) -> Result<(), StoreError> {
-        self.write(&[], &Frontier { position, ..self.frontier() })?;
+        let unfinished = self.marked.load(Ordering::Relaxed);
+        self.write(&[], &Frontier { position, unfinished, epoch: self.frontier().epoch })?;
         self.serve(None)
     }
 
@@ -423,7 +434,15 @@ impl ViewStore for EmbeddedStore {
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
-        self.ask(Command::Sync).await
+        let shared = self.shared.clone();
+        // Beside the writer, which goes on meanwhile.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => match runtime.spawn_blocking(move || shared.database.sync()).await {
+                Ok(synced) => Ok(synced?),
+                Err(error) => Err(StoreError::Unavailable(format!("could not sync: {error}"))),
+            },
+            Err(_) => Ok(shared.database.sync()?),
+        }
     }
 
     async fn get_meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -465,6 +484,8 @@ impl ViewStore for EmbeddedStore {
 
 #[cfg(test)]
 mod tests {
+    use kindred_embedded::small_disk::SmallDisk;
+
     use super::*;
     use crate::conformance;
 
@@ -490,5 +511,94 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let _store = EmbeddedStore::open(dir.path()).unwrap();
         assert!(matches!(EmbeddedStore::open(dir.path()), Err(StoreError::Refused(_))));
+    }
+
+    /// If it failed, a disk that runs full would lose or halve a unit, or keep the store shut when there is room again.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_disk_takes_no_half_unit_and_the_store_goes_on() {
+        let Some(disk) = SmallDisk::mount(24) else { return };
+        let dir = disk.path().join("store");
+        let limits = Limits { reserve_bytes: 0, piece_changes: 2 };
+        let table = input_tables()[0].name;
+        // Four rows, two pieces; not to be compressed.
+        let unit = |epoch: u64| {
+            let rows = (0..4_u8).map(|n| {
+                let mut row = epoch.to_be_bytes().to_vec();
+                row.extend(rand::random_iter::<u8>().take(20_000));
+                Change { table, key: vec![n], row: Some(row) }
+            });
+            EpochChanges { epoch, position: Position::beginning(), changes: rows.collect() }
+        };
+        let epochs = |snapshot: &Snapshot| {
+            let mut epochs = Vec::new();
+            let visit = &mut |_: &[u8], row: &[u8]| {
+                epochs.push(u64::from_be_bytes(row[..8].try_into().unwrap()));
+                ControlFlow::Continue(())
+            };
+            snapshot.rows.scan(table, b"", visit).unwrap();
+            epochs
+        };
+        let store = EmbeddedStore::open_with(&dir, limits).unwrap();
+        let mut epoch = 0;
+        for _ in 0..3 {
+            let ballast = disk.fill(2 << 20);
+            let reason = loop {
+                epoch += 1;
+                assert!(epoch < 10_000, "the disk was never full");
+                match store.apply(unit(epoch)).await {
+                    Ok(()) => (),
+                    Err(StoreError::Full(reason)) => break reason,
+                    Err(other) => panic!("{other}"),
+                }
+            };
+            assert!(!reason.is_empty());
+            let snapshot = store.snapshot().unwrap();
+            if snapshot.frontier.unfinished {
+                // The database had to be opened again within the unit: its mark tells.
+                assert_eq!(snapshot.frontier.epoch, epoch - 1);
+            } else {
+                assert_eq!((snapshot.frontier.epoch, epochs(&snapshot)), (epoch - 1, vec![epoch - 1; 4]));
+            }
+            drop((snapshot, ballast));
+            store.apply(unit(epoch)).await.expect("there is room again");
+            let snapshot = store.snapshot().unwrap();
+            assert_eq!(
+                (snapshot.frontier.epoch, snapshot.frontier.unfinished, epochs(&snapshot)),
+                (epoch, false, vec![epoch; 4])
+            );
+        }
+        assert!(store.shared.database.reopened() > 0, "the database was never poisoned");
+        drop(store);
+        let store = EmbeddedStore::open_with(&dir, limits).unwrap();
+        assert_eq!((store.frontier().epoch, epochs(&store.snapshot().unwrap())), (epoch, vec![epoch; 4]));
+    }
+
+    /// A snapshot that somebody holds must not keep the store shut; it says that it has to be taken anew.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_snapshot_held_over_a_full_disk_asks_to_be_taken_anew() {
+        let Some(disk) = SmallDisk::mount(24) else { return };
+        let store =
+            EmbeddedStore::open_with(&disk.path().join("store"), Limits { reserve_bytes: 0, ..Limits::default() }).unwrap();
+        let table = input_tables()[0].name;
+        let put = |n: u64| {
+            let row = Some(rand::random_iter::<u8>().take(50_000).collect());
+            EpochChanges {
+                epoch: n,
+                changes: vec![Change { table, key: n.to_be_bytes().to_vec(), row }],
+                ..EpochChanges::default()
+            }
+        };
+        store.apply(put(0)).await.unwrap();
+        let held = store.snapshot().unwrap();
+        assert!(held.rows.get(table, &0_u64.to_be_bytes()).unwrap().is_some());
+        let ballast = disk.fill(1 << 20);
+        let mut n = 0;
+        while store.apply(put(n)).await.is_ok() {
+            n += 1;
+        }
+        drop(ballast);
+        store.apply(put(n)).await.expect("there is room again");
+        assert!(matches!(held.rows.get(table, &0_u64.to_be_bytes()), Err(ReadError::Unavailable(_))));
+        assert!(store.snapshot().unwrap().rows.get(table, &n.to_be_bytes()).unwrap().is_some());
     }
 }
