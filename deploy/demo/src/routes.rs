@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use futures_util::{Stream, StreamExt};
-use kindred_model::{ItemId, MemberId, OrderId, Tier};
+use kindred_model::{ItemId, MemberId, OrderId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_stream::wrappers::BroadcastStream;
@@ -113,17 +113,13 @@ fn shop_state(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
         let members: Vec<Value> = shop
             .regulars(REGULARS)
             .into_iter()
-            .map(|(shopper, _)| json!({ "member": shopper.member, "name": shopper.name, "tier": tier(shopper.tier) }))
+            .map(|shopper| json!({ "member": shopper.member, "name": shopper.name, "tier": shopper.tier.name() }))
             .collect();
         let config = shop.config();
         Ok(
             json!({ "key": config.publishable_key, "currency": config.currency, "rate": shop.rate(), "rate_max": RATE_MAX, "members": members }),
         )
     })
-}
-
-fn tier(tier: Tier) -> &'static str {
-    tier.name()
 }
 
 /// GET /demo/points/{member}
