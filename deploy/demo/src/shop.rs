@@ -435,7 +435,9 @@ async fn write_history(log: &dyn EventLog, config: &ShopConfig, catalog: &Catalo
             let day = u64::try_from(day.0).map_err(|_| LogError::Refused("the clock says a day before 1970".to_owned()))?;
             log.append(topic, vec![records[0].clone()], mark("day", day)).await?;
         }
-        let done = usize::try_from(log.mark(&name(topic.name())).await?.unwrap_or(0)).unwrap_or(usize::MAX);
+        // The first record of the catalog carries the mark of the day.
+        let least = u64::from(topic == Topic::Catalog);
+        let done = usize::try_from(log.mark(&name(topic.name())).await?.unwrap_or(0).max(least)).unwrap_or(usize::MAX);
         let mut written = done.min(records.len());
         for chunk in records[written..].chunks(CHUNK) {
             written += chunk.len();
