@@ -3,7 +3,7 @@
 //   <script async src="https://recs.example/widget.js"></script>
 //   <kindred-list item="SKU-1" key="kd_pk_…"></kindred-list>
 //
-//   list (GET, ETag) ──▶ cards ◀── stream (server-sent events)        impressions, clicks ──▶ POST /v1/events/interactions
+//   list (GET, ETag) ──▶ cards ◀── stream (server-sent events)     impressions, clicks ──▶ POST /v1/events/interactions
 //
 // What comes from the server is data: it reaches the page by textContent and checked URLs alone. Works as a classic script and
 // as a module. docs/WIDGET.md describes attributes, theming, DOM events and privacy.
@@ -30,9 +30,9 @@
   const STYLE = new CSSStyleSheet(); // a constructed sheet, so that `style-src 'self'` of the shop's CSP allows it
   STYLE.replaceSync(`
     :host { display: block; color: var(--kindred-color, inherit); font: var(--kindred-font, inherit);
-      --muted: var(--kindred-muted, color-mix(in srgb, currentColor 62%, transparent));
-      --line: var(--kindred-line, color-mix(in srgb, currentColor 14%, transparent));
-      --accent: var(--kindred-accent, #0b7a5b); }
+      --_muted: var(--kindred-muted, color-mix(in srgb, currentColor 62%, transparent));
+      --_line: var(--kindred-line, color-mix(in srgb, currentColor 14%, transparent));
+      --_accent: var(--kindred-accent, #0b7a5b); }
     :host([hidden]) { display: none; }
     h2 { font-size: 1.1em; margin: 0 0 .7em; line-height: 1.3; }
     ul { list-style: none; margin: 0; padding: 0; display: grid; gap: var(--kindred-gap, .9rem);
@@ -40,19 +40,19 @@
     li { min-width: 0; position: relative; }
     .card { display: flex; flex-direction: column; gap: .25em; box-sizing: border-box; height: 100%; padding: .6em .6em .75em;
       color: inherit; text-decoration: none; background: var(--kindred-card-background, transparent);
-      border: 1px solid var(--line); border-radius: var(--kindred-radius, .8rem);
+      border: 1px solid var(--_line); border-radius: var(--kindred-radius, .8rem);
       transition: border-color .2s, box-shadow .2s, background-color .6s; }
-    a.card:hover { border-color: var(--accent); }
-    .card:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-    .card[data-change] { border-color: var(--accent); box-shadow: 0 0 0 2px var(--accent);
-      background: var(--kindred-highlight, color-mix(in srgb, var(--accent) 12%, transparent)); }
-    img, .blank { width: 100%; aspect-ratio: 1; object-fit: cover; border-radius: calc(var(--kindred-radius, .8rem) * .7);
-      background: var(--line); }
+    a.card:hover { border-color: var(--_accent); }
+    .card:focus-visible { outline: 3px solid var(--_accent); outline-offset: 2px; }
+    .card[data-change] { border-color: var(--_accent); box-shadow: 0 0 0 2px var(--_accent);
+      background: var(--kindred-highlight, color-mix(in srgb, var(--_accent) 12%, transparent)); }
+    img, .blank { width: 100%; aspect-ratio: var(--kindred-image-aspect, 1); object-fit: cover; background: var(--_line);
+      border-radius: calc(var(--kindred-radius, .8rem) * .7); }
     .title { font-weight: 600; line-height: 1.3; overflow-wrap: anywhere; display: -webkit-box; -webkit-box-orient: vertical;
       -webkit-line-clamp: 2; overflow: hidden; margin-top: .25em; }
     .price { font-variant-numeric: tabular-nums; }
-    .reason { color: var(--muted); font-size: .82em; line-height: 1.35; }
-    .bone { background: var(--line); border-radius: .3em; height: .8em; }
+    .reason { color: var(--_muted); font-size: .82em; line-height: 1.35; }
+    .bone { background: var(--_line); border-radius: .3em; height: .8em; }
     .bone.short { width: 45%; }
     [hidden] { display: none; }
     .status { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
@@ -90,6 +90,14 @@
     } catch { return null; }
   }
 
+  /** Lets an element come from where it was; one that was nowhere fades in. */
+  function glide(element, from) {
+    const to = element.getBoundingClientRect();
+    const [x, y] = from ? [from.left - to.left, from.top - to.top] : [0, 0];
+    const transform = [from ? `translate(${x}px, ${y}px)` : "scale(.92)", "none"];
+    if (!from || x || y) element.animate({ transform, opacity: [from ? 1 : 0, 1] }, { duration: MOVE_MS, easing: "cubic-bezier(.2, .8, .2, 1)" });
+  }
+
   /** Waits longer after each failure, with jitter, so that a thousand pages do not come back in one moment. */
   const backoffMs = (failures) => Math.min(BACKOFF_MS_MAX, 500 * 2 ** failures) * (0.75 + Math.random() / 2);
 
@@ -109,7 +117,7 @@
   class KindredList extends HTMLElement {
     static observedAttributes = ["item", "key", "base", "limit", "view", "heading", "no-stream"];
 
-    /** Texts, to be replaced by a page in another language: `customElements.get("kindred-list").strings.heading = "…"`. */
+    /** Texts, for a page in another language: `customElements.get("kindred-list").strings.heading = "…"`. */
     static strings = {
       heading: "Often bought together",
       together: (n) => `bought by ${n} who bought this`,
@@ -121,62 +129,57 @@
     #list = make("ul", "list");
     #heading = make("h2", "heading");
     #status = make("p", "status");
-    #cards = new Map(); // item → { li, card, entry, … } of what is shown
-    #run = 0; // grows with every restart: an answer to an older question is dropped
+    #cards = new Map(); // item → { li, card, entry, rank, seenTimer } of what is shown, in order
+    #run = 0; // grows with every stop: an answer to an older question is dropped
     #abort = null;
     #source = null;
     #timer = 0;
     #streamFailures = 0;
     #onScreen = false;
-    #empty = false; // hidden by us; it keeps listening, since the first pair may come any moment
-    #gaveUp = false;
-    #pending = false;
     #following = false;
+    #gaveUp = false;
+    #hiding = false; // by us, not by the page
+    #restarting = false;
+    #listening = null;
     #reco = null;
     #generation = null;
     #announcedAt = 0;
     #queue = [];
     #flushTimer = 0;
     #seen = new Set(); // "reco id, item": one impression each
-    #screen = new IntersectionObserver((entries) => {
-      this.#onScreen = entries.at(-1).isIntersecting;
-      this.#follow();
-    });
-    #watch = new IntersectionObserver((entries) => entries.forEach((entry) => this.#glimpsed(entry)), { threshold: [0, SEEN_SHARE] });
-    #onVisibility = () => {
-      if (document.hidden) this.#flush();
-      else this.#gaveUp = false; // the visitor is back: worth another try
-      this.#follow();
-    };
-    #onLeave = () => this.#flush();
+    #screen = new IntersectionObserver((entries) => { this.#onScreen = entries.at(-1).isIntersecting; this.#follow(); });
+    #watch = new IntersectionObserver((seen) => seen.forEach((entry) => this.#glimpsed(entry)), { threshold: [0, SEEN_SHARE] });
 
     constructor() {
       super();
-      const root = this.attachShadow({ mode: "open" });
-      root.adoptedStyleSheets = [STYLE];
-      this.#list.setAttribute("role", "list"); // Safari forgets it under `list-style: none`
-      this.#status.setAttribute("role", "status"); // aria-live=polite, spelt out for older readers
-      this.#status.setAttribute("aria-live", "polite");
       const section = make("section", "section");
       this.#heading.id = "heading";
       section.setAttribute("aria-labelledby", "heading");
       section.append(this.#heading, this.#list, this.#status);
-      root.append(section);
+      this.#list.setAttribute("role", "list"); // Safari forgets it under `list-style: none`
       this.#list.addEventListener("keydown", (event) => this.#arrow(event));
+      this.#status.setAttribute("aria-live", "polite");
+      const root = this.attachShadow({ mode: "open" });
+      root.adoptedStyleSheets = [STYLE];
+      root.append(section);
     }
 
     connectedCallback() {
-      document.addEventListener("visibilitychange", this.#onVisibility);
-      addEventListener("online", this.#onVisibility);
-      addEventListener("pagehide", this.#onLeave);
+      const { signal } = (this.#listening = new AbortController());
+      const look = () => {
+        if (document.hidden) this.#flush();
+        else this.#gaveUp = false; // the visitor or the network is back: worth another try
+        this.#follow();
+      };
+      document.addEventListener("visibilitychange", look, { signal });
+      addEventListener("online", look, { signal });
+      addEventListener("pagehide", () => this.#flush(), { signal });
       this.#restart();
       this.#screen.observe(this);
     }
 
     disconnectedCallback() {
-      document.removeEventListener("visibilitychange", this.#onVisibility);
-      removeEventListener("online", this.#onVisibility);
-      removeEventListener("pagehide", this.#onLeave);
+      this.#listening.abort();
       this.#screen.disconnect();
       this.#onScreen = false;
       this.#stop();
@@ -184,14 +187,10 @@
     }
 
     attributeChangedCallback(name, before, after) {
-      if (before === after || !this.isConnected) return;
-      if (name === "heading") { this.#heading.textContent = after ?? KindredList.strings.heading; return; }
-      if (this.#pending) return; // several attributes set at once are one restart
-      this.#pending = true;
-      queueMicrotask(() => {
-        this.#pending = false;
-        if (this.isConnected) this.#restart();
-      });
+      if (before === after || !this.isConnected || this.#restarting) return;
+      if (name === "heading") return void (this.#heading.textContent = after ?? KindredList.strings.heading);
+      this.#restarting = true; // several attributes set at once are one restart
+      queueMicrotask(() => { this.#restarting = false; if (this.isConnected) this.#restart(); });
     }
 
     get #limit() {
@@ -199,15 +198,15 @@
       return limit >= 1 && limit <= 100 ? limit : 8;
     }
 
-    #address(path, query) {
-      const url = new URL(path, safeUrl(this.getAttribute("base")) ?? ORIGIN);
-      for (const [name, value] of Object.entries(query)) if (value) url.searchParams.set(name, value);
-      return url;
-    }
+    get #ready() { return Boolean(this.getAttribute("item") && this.getAttribute("key")); }
+
+    #address(path) { return new URL(path, safeUrl(this.getAttribute("base")) ?? ORIGIN); }
 
     #listAddress(tail) {
+      const url = this.#address(`/v1/items/${encodeURIComponent(this.getAttribute("item"))}/similar${tail}`);
       const query = { view: this.getAttribute("view"), limit: String(this.#limit), key: this.getAttribute("key") };
-      return this.#address(`/v1/items/${encodeURIComponent(this.getAttribute("item"))}/similar${tail}`, query);
+      for (const [name, value] of Object.entries(query)) if (value) url.searchParams.set(name, value);
+      return url;
     }
 
     /** Forgets what is shown and begins anew: on connection, and when an attribute says something else. */
@@ -217,22 +216,20 @@
       this.#gaveUp = false;
       this.#reco = null;
       this.#heading.textContent = this.getAttribute("heading") ?? KindredList.strings.heading;
-      if (!this.getAttribute("item") || !this.getAttribute("key")) return this.#hide("it needs the attributes item and key");
+      if (!this.#ready) return this.#hide("it needs the attributes item and key");
       this.#show();
       this.#skeleton();
       this.#follow();
     }
 
-    /** Runs while the list can be seen, rests while it cannot: no stream is kept for a tab in the background. */
+    /** Runs while the list can be seen, rests while it cannot: a tab in the background keeps no stream. Hidden because there was
+     *  nothing to show it goes on, since the first pair may come any moment. */
     #follow() {
-      const wanted = this.isConnected && !document.hidden && !this.#gaveUp && (this.#onScreen || this.#empty)
-        && this.getAttribute("item") && this.getAttribute("key");
-      if (wanted && !this.#following) {
-        this.#following = true;
-        this.#load(0);
-      } else if (!wanted && this.#following) {
-        this.#stop();
-      }
+      const wanted = this.isConnected && this.#ready && !document.hidden && !this.#gaveUp && (this.#onScreen || this.#hiding);
+      if (wanted === this.#following) return;
+      if (!wanted) return this.#stop();
+      this.#following = true;
+      this.#load(0);
     }
 
     #stop() {
@@ -240,7 +237,6 @@
       this.#run += 1;
       this.#abort?.abort();
       this.#source?.close();
-      this.#source = null;
       clearTimeout(this.#timer);
     }
 
@@ -248,46 +244,40 @@
     async #load(failures, then = () => this.#openStream()) {
       const run = this.#run;
       this.#abort = new AbortController();
-      let problem, permanent = false;
+      let problem;
+      let final = failures + 1 >= ATTEMPTS_MAX;
       try {
         const answer = await fetch(this.#listAddress(""), { cache: "no-cache", credentials: "omit", signal: this.#abort.signal });
-        if (answer.ok) {
-          const body = await answer.json();
-          if (run !== this.#run) return;
+        const body = answer.ok ? await answer.json() : null;
+        if (run !== this.#run) return;
+        if (body) {
           this.#reco = answer.headers.get("Kindred-Reco-Id") ?? this.#reco;
-          const asOf = answer.headers.get("Kindred-As-Of");
-          this.#accept(body, asOf ? asOf.split(/[;, ]/)[0] : null, "fetch");
+          this.#accept(body, answer.headers.get("Kindred-As-Of")?.split(/[;, ]/)[0] ?? null, "fetch");
           return then();
         }
-        permanent = answer.status < 500 && answer.status !== 408 && answer.status !== 429;
         problem = `the server answered ${answer.status}`;
+        final ||= answer.status < 500 && answer.status !== 408 && answer.status !== 429; // asking again will not help
       } catch (error) { problem = error.message; }
       if (run !== this.#run) return;
-      if (permanent || failures + 1 >= ATTEMPTS_MAX) {
-        this.#gaveUp = true;
-        this.#stop();
-        return this.#hide(problem);
-      }
-      this.#timer = setTimeout(() => this.#load(failures + 1, then), backoffMs(failures));
+      if (!final) return void (this.#timer = setTimeout(() => this.#load(failures + 1, then), backoffMs(failures)));
+      this.#gaveUp = true;
+      this.#stop();
+      this.#hide(problem);
     }
 
     #openStream() {
       if (this.hasAttribute("no-stream") || !("EventSource" in window)) return;
       if (this.#streamFailures >= STREAM_FAILURES_MAX) return this.#poll(1);
       const run = this.#run;
-      const source = new EventSource(this.#listAddress("/stream"));
-      this.#source = source;
+      const source = (this.#source = new EventSource(this.#listAddress("/stream")));
       source.addEventListener("list", (event) => {
         if (run !== this.#run) return;
         this.#streamFailures = 0;
-        let body;
-        try { body = JSON.parse(event.data); } catch { return debug("a stream event is no JSON"); }
-        this.#accept(body, event.lastEventId || null, "stream");
+        try { this.#accept(JSON.parse(event.data), event.lastEventId || null, "stream"); } catch (error) { debug(error.message); }
       });
       source.onerror = () => {
         // While it says CONNECTING the browser comes back by itself, with Last-Event-ID; CLOSED is for us.
         if (run !== this.#run || source.readyState !== EventSource.CLOSED) return;
-        source.close();
         this.#streamFailures += 1;
         this.#timer = setTimeout(() => this.#load(0), backoffMs(this.#streamFailures));
       };
@@ -296,95 +286,77 @@
     /** Where no stream gets through (some proxies), the list is asked for again and again, and the stream now and then. */
     #poll(round) {
       if (round === 1) debug("no stream gets through, polling instead");
-      this.#timer = setTimeout(() => {
-        if (round >= POLLS_BEFORE_STREAM) this.#streamFailures = STREAM_FAILURES_MAX - 1;
-        this.#load(0, round >= POLLS_BEFORE_STREAM ? undefined : () => this.#poll(round + 1));
-      }, POLL_MS);
+      const again = round >= POLLS_BEFORE_STREAM;
+      if (again) this.#streamFailures = STREAM_FAILURES_MAX - 1;
+      this.#timer = setTimeout(() => this.#load(0, again ? undefined : () => this.#poll(round + 1)), POLL_MS);
     }
 
     /** Takes in a list body. `kindred:list` tells the page: { body, position, recoId, source, changes }. */
     #accept(body, position, source) {
-      if (!body || !Array.isArray(body.items)) return debug("the body is no list");
+      if (!Array.isArray(body?.items)) throw new TypeError("the body is no list");
       this.#generation = body.generation ?? null;
-      const known = new Set(); // one card an item, whatever the body says
-      const entries = body.items.filter((entry) => entry && typeof entry.item === "string" && !known.has(entry.item) && known.add(entry.item));
-      const shown = entries.slice(0, this.#limit);
-      const changes = shown.length ? (this.#show(), this.#render(shown)) : (this.#hide("the list is empty"), []);
-      this.#empty = shown.length === 0;
-      this.dispatchEvent(new CustomEvent("kindred:list", {
-        bubbles: true, composed: true, detail: { body, position, recoId: this.#reco, source, changes },
-      }));
+      const entries = new Map(body.items.filter((entry) => typeof entry?.item === "string").map((entry) => [entry.item, entry]));
+      const shown = [...entries.values()].slice(0, this.#limit);
+      let changes = [];
+      if (shown.length) { this.#show(); changes = this.#render(shown); } else this.#hide("the list is empty");
+      const detail = { body, position, recoId: this.#reco, source, changes };
+      this.dispatchEvent(new CustomEvent("kindred:list", { bubbles: true, composed: true, detail }));
     }
 
     #skeleton() {
       this.#cards.clear();
       this.#watch.disconnect();
       this.#list.setAttribute("aria-busy", "true");
-      this.#list.replaceChildren(...Array.from({ length: Math.min(this.#limit, 4) }, () => {
-        const li = make("li");
-        const card = make("div", "card");
-        li.className = "skeleton";
-        li.ariaHidden = "true";
+      const bones = Array.from({ length: Math.min(this.#limit, 4) }, () => {
+        const [li, card] = [make("li", "skeleton"), make("div", "card")];
         card.append(make("div", "blank"), make("div", "bone"), make("div", "bone short"));
         li.append(card);
         return li;
-      }));
+      });
+      this.#list.replaceChildren(...bones);
     }
 
-    /** Draws the list and moves what moved from its old place to its new one (FLIP). Returns what changed, by item. */
+    /** Draws the list and glides what moved from its old place to its new one (FLIP). Returns what changed, by item. */
     #render(entries) {
-      const first = this.#cards.size === 0;
+      const old = this.#cards;
+      const first = old.size === 0;
       const focused = this.shadowRoot.activeElement;
-      const before = new Map([...this.#cards].map(([item, { li }]) => [item, li.getBoundingClientRect()]));
-      const leader = [...this.#cards.keys()][0];
-      const next = new Map();
+      const places = new Map([...old].map(([item, { li }]) => [item, li.getBoundingClientRect()]));
       const changes = [];
-      entries.forEach((entry, n) => {
-        const shown = this.#cards.get(entry.item) ?? this.#card(entry.item);
-        const change = { item: entry.item, rank: n + 1, rankBefore: shown.rank ?? null, coCount: entry.co_count ?? null, coCountBefore: shown.entry?.co_count ?? null };
-        if (shown.entry && change.rank === change.rankBefore && change.coCount === change.coCountBefore) change.kind = null;
-        else if (!shown.entry) change.kind = "new";
-        else if (change.rank < change.rankBefore) change.kind = "moved-up";
-        else change.kind = change.rank > change.rankBefore ? "moved-down" : "changed";
-        this.#fill(shown, entry, n + 1);
-        // A card that only made room is not worth a highlight; it still glides.
-        const worth = change.kind === "new" || change.kind === "moved-up" || change.coCount !== change.coCountBefore;
-        if (change.kind && !first) { changes.push(change); if (worth) this.#mark(shown, change.kind); }
-        next.set(entry.item, shown);
-      });
-      for (const [item, { li, rank, entry }] of this.#cards) {
-        if (next.has(item)) continue;
+      this.#cards = new Map(entries.map((entry, n) => {
+        const shown = old.get(entry.item) ?? this.#card(entry.item);
+        const [rank, coCount] = [n + 1, entry.co_count ?? null];
+        const [rankBefore, coCountBefore] = [shown.rank, shown.entry?.co_count ?? null];
+        const isNew = shown.entry === null;
+        this.#fill(shown, entry, rank);
+        if (!first && (isNew || rank !== rankBefore || coCount !== coCountBefore)) {
+          const kind = isNew ? "new" : rank < rankBefore ? "moved-up" : rank > rankBefore ? "moved-down" : "changed";
+          changes.push({ item: entry.item, kind, rank, rankBefore, coCount, coCountBefore });
+          // A card that only made room glides, but is not worth a highlight.
+          if (isNew || kind === "moved-up" || coCount !== coCountBefore) this.#mark(shown.card, kind);
+        }
+        return [entry.item, shown];
+      }));
+      for (const [item, { li, rank, entry }] of old) {
+        if (this.#cards.has(item)) continue;
         this.#watch.unobserve(li);
-        changes.push({ item, rank: null, rankBefore: rank, coCount: null, coCountBefore: entry.co_count ?? null, kind: "gone" });
+        changes.push({ item, kind: "gone", rank: null, rankBefore: rank, coCount: null, coCountBefore: entry.co_count ?? null });
       }
-      this.#cards = next;
-      const order = [...next.values()].map(({ li }) => li);
-      // Only what stands elsewhere is touched, so that focus and hover survive.
-      if (this.#list.children.length !== order.length || order.some((li, n) => this.#list.children[n] !== li)) this.#list.replaceChildren(...order);
-      if (focused?.isConnected && this.shadowRoot.activeElement !== focused) focused.focus({ preventScroll: true });
+      const order = [...this.#cards.values()].map(({ li }) => li);
+      const inPlace = this.#list.children.length === order.length && order.every((li, n) => this.#list.children[n] === li);
+      if (!inPlace) this.#list.replaceChildren(...order);
+      if (focused?.isConnected) focused.focus({ preventScroll: true }); // moving an element takes its focus away
       this.#list.removeAttribute("aria-busy");
-      if (!calm.matches) for (const [item, { li }] of next) this.#glide(li, before.get(item), first);
-      const [top, { entry }] = next.entries().next().value;
-      if (!first && top !== leader && Date.now() - this.#announcedAt > ANNOUNCE_MS) {
+      if (!calm.matches && !first) for (const [item, { li }] of this.#cards) glide(li, places.get(item));
+      if (!first && old.keys().next().value !== entries[0].item && Date.now() - this.#announcedAt > ANNOUNCE_MS) {
         this.#announcedAt = Date.now();
-        this.#status.textContent = KindredList.strings.updated(entry.title ?? top);
+        this.#status.textContent = KindredList.strings.updated(entries[0].title ?? entries[0].item);
       }
       return changes;
     }
 
-    #glide(li, from, first) {
-      if (!from) {
-        if (!first) li.animate({ opacity: [0, 1], transform: ["scale(.92)", "none"] }, { duration: MOVE_MS, easing: "ease-out" });
-        return;
-      }
-      const to = li.getBoundingClientRect();
-      const [x, y] = [from.left - to.left, from.top - to.top];
-      if (x || y) li.animate({ transform: [`translate(${x}px, ${y}px)`, "none"] }, { duration: MOVE_MS, easing: "cubic-bezier(.2, .8, .2, 1)" });
-    }
-
     #card(item) {
-      const li = make("li");
-      li.setAttribute("part", "item");
+      const li = make("li", "item");
       li.dataset.item = item;
       this.#watch.observe(li);
       return { li, card: null, rank: null, entry: null, seenTimer: 0 };
@@ -392,10 +364,9 @@
 
     /** Builds the card anew only when what it says has changed. */
     #fill(shown, entry, rank) {
-      shown.rank = rank;
-      const was = shown.entry;
-      shown.entry = entry;
-      if (was && JSON.stringify(was) === JSON.stringify(entry)) return;
+      const same = shown.entry !== null && JSON.stringify(shown.entry) === JSON.stringify(entry);
+      Object.assign(shown, { entry, rank });
+      if (same) return;
       const href = safeUrl(entry.url);
       if (!shown.card || (shown.card.tagName === "A") !== Boolean(href)) {
         shown.card = make(href ? "a" : "div", "card");
@@ -407,36 +378,24 @@
       const source = safeUrl(entry.image);
       let picture = shown.card.querySelector("img");
       if (!source) picture = make("div", "blank");
-      else if (picture?.src !== source) {
-        picture = make("img", "image");
-        picture.alt = ""; // the title beside it says the same
-        picture.loading = "lazy";
-        picture.decoding = "async";
-        picture.src = source;
-      }
-      const parts = [picture, make("span", "title", entry.title ?? entry.item)];
+      else if (picture?.src !== source) picture = Object.assign(make("img", "image"), { alt: "", decoding: "async", src: source });
       const price = formatPrice(entry.price);
-      if (price) parts.push(make("span", "price", price));
       const reason = this.#reason(entry.because?.[0]);
-      if (reason) parts.push(make("span", "reason", reason));
-      shown.card.replaceChildren(...parts);
+      shown.card.replaceChildren(picture, make("span", "title", entry.title ?? entry.item),
+        ...(price ? [make("span", "price", price)] : []), ...(reason ? [make("span", "reason", reason)] : []));
     }
 
     #reason(because) {
       const { strings } = KindredList;
-      if (!because) return null;
-      if (because.fill) return String(because.fill).startsWith("category") ? strings.category : strings.popular;
-      return because.co_count > 0 ? strings.together(new Intl.NumberFormat(navigator.languages).format(because.co_count)) : null;
+      if (because?.fill) return String(because.fill).startsWith("category") ? strings.category : strings.popular;
+      return because?.co_count > 0 ? strings.together(new Intl.NumberFormat(navigator.languages).format(because.co_count)) : null;
     }
 
-    #mark({ card }, kind) {
+    #mark(card, kind) {
       card.dataset.change = kind;
       card.setAttribute("part", `card ${kind}`);
       clearTimeout(card.markTimer);
-      card.markTimer = setTimeout(() => {
-        delete card.dataset.change;
-        card.setAttribute("part", "card");
-      }, MARK_MS);
+      card.markTimer = setTimeout(() => { delete card.dataset.change; card.setAttribute("part", "card"); }, MARK_MS);
     }
 
     /** Arrow keys, Home and End walk the list; Tab works as everywhere. */
@@ -445,26 +404,24 @@
       const at = links.indexOf(this.shadowRoot.activeElement);
       if (at < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
       const columns = getComputedStyle(this.#list).gridTemplateColumns.split(" ").length;
-      const forward = getComputedStyle(this).direction === "rtl" ? -1 : 1;
-      const step = { ArrowRight: forward, ArrowLeft: -forward, ArrowDown: columns, ArrowUp: -columns }[event.key];
-      const to = event.key === "Home" ? 0 : event.key === "End" ? links.length - 1 : step === undefined ? -1 : at + step;
-      if (to < 0 || to >= links.length) return;
+      const right = getComputedStyle(this).direction === "rtl" ? -1 : 1;
+      const steps = { ArrowRight: right, ArrowLeft: -right, ArrowDown: columns, ArrowUp: -columns, Home: -at, End: links.length - 1 - at };
+      const to = at + steps[event.key];
+      if (links[to] === undefined) return;
       event.preventDefault();
       links[to].focus();
     }
 
-    #show() { this.hidden = false; }
+    #show() {
+      if (this.#hiding) this.hidden = this.#hiding = false;
+    }
 
     #hide(why) {
-      if (!this.hidden) debug(`hidden, ${why}`, this.getAttribute("item") ?? "");
-      this.hidden = true;
+      if (!this.#hiding) debug(`hidden, ${why}:`, this.getAttribute("item") ?? "");
+      this.hidden = this.#hiding = true;
       this.#cards.clear();
       this.#watch.disconnect();
       this.#list.replaceChildren();
-    }
-
-    get #tracks() {
-      return !this.hasAttribute("no-track") && !navigator.globalPrivacyControl && navigator.doNotTrack !== "1";
     }
 
     #glimpsed({ target, isIntersecting, intersectionRatio }) {
@@ -484,19 +441,19 @@
     #clicked(event, shown) {
       this.#record("click", shown);
       this.#flush(); // the page may be gone in a moment
+      const cancelable = event.type === "click" && !event.ctrlKey && !event.metaKey && !event.shiftKey;
       const detail = { entry: shown.entry, rank: shown.rank, recoId: this.#reco };
-      const plain = event.type === "click" && !event.ctrlKey && !event.metaKey && !event.shiftKey;
-      const click = new CustomEvent("kindred:click", { bubbles: true, composed: true, cancelable: plain, detail });
+      const click = new CustomEvent("kindred:click", { bubbles: true, composed: true, cancelable, detail });
       if (!this.dispatchEvent(click)) event.preventDefault();
     }
 
     #record(kind, { entry, rank }) {
-      if (!this.#tracks) return;
+      if (this.hasAttribute("no-track") || navigator.globalPrivacyControl || navigator.doNotTrack === "1") return;
       const event = { session: sessionId(), kind, item: entry.item, at: new Date().toISOString(), rank };
       if (this.#reco) event.reco_id = this.#reco;
       if (this.#generation) event.generation = this.#generation;
       this.#queue = [...this.#queue, event].slice(-QUEUE_MAX);
-      if (!this.#flushTimer) this.#flushTimer = setTimeout(() => this.#flush(), FLUSH_MS);
+      this.#flushTimer ||= setTimeout(() => this.#flush(), FLUSH_MS);
     }
 
     /** Sends what has gathered; `keepalive` lets the request outlive the page. Sending an event twice is harmless: it merges. */
@@ -507,7 +464,7 @@
       if (!events.length) return;
       const headers = { "Content-Type": "application/json", Authorization: `Bearer ${this.getAttribute("key")}` };
       const request = { method: "POST", keepalive: true, credentials: "omit", headers, body: JSON.stringify(events) };
-      const answer = await fetch(this.#address("/v1/events/interactions", {}), request).catch((error) => ({ status: 503, error }));
+      const answer = await fetch(this.#address("/v1/events/interactions"), request).catch(() => ({ ok: false, status: 503 }));
       if (answer.ok) return;
       const later = answer.status >= 500 || answer.status === 429;
       debug(`${events.length} events were not taken (${answer.status})`, later ? "and wait" : "and are dropped");

@@ -6,6 +6,7 @@
 
 const $ = (id) => document.getElementById(id);
 const RATES = [0, 1, 2, 5, 10, 20, 50, 100, 200];
+const LIMIT = 8;
 const TICKS_SHOWN = 24;
 const LIST_WAIT_MS = 2_500; // a list that has not moved by then does not move: rows show at once, bare scores within a second
 const POINTS_EVERY_MS = 4_000;
@@ -13,6 +14,8 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 const shop = await get("/demo/shop.json");
 const { items } = await get("/demo/catalog.json");
+const shelves = Map.groupBy(items, (product) => product.category.join("/")); // one of each shelf, then the next of each
+items.sort((a, b) => place(a) - place(b));
 const catalog = new Map(items.map((product) => [product.item, product]));
 const list = $("list");
 let product = null;
@@ -52,7 +55,12 @@ function money({ amount_minor, currency }) {
   return format.format(amount_minor / 10 ** format.resolvedOptions().maximumFractionDigits);
 }
 
+function place(product) {
+  return shelves.get(product.category.join("/")).indexOf(product);
+}
+
 const title = (item) => catalog.get(item)?.title ?? item;
+const COUNTS = new Set(["paid", "shipped", "completed"]);
 const firstName = () => member?.name.split(" ")[0] ?? "The member";
 
 // Positions. To a customer they are opaque; this page is served by the one that made them, so it may read them.
@@ -162,8 +170,9 @@ function settle() {
   clearTimeout(waiting.timer);
   waiting = null;
   const ms = hit.at - from;
-  // A list that came by GET (polling) says nothing about how fast the stream is.
-  if (hit.source === "stream") measure(ms);
+  // A list that came by GET (where no stream gets through) says nothing about how fast the stream is.
+  const streamed = hit.source === "stream";
+  if (streamed) measure(ms);
   const changes = difference(before, hit.body);
   const entry = ({ title: name, item, from: old, to, rankFrom, rank }) => {
     const up = to !== null && (old === null || to > old);
@@ -171,7 +180,7 @@ function settle() {
     const place = rank !== null && rankFrom !== null && rank !== rankFrom ? `, place ${rankFrom} → ${rank}` : "";
     return element("li", null, `${name ?? title(item)}: `, element("i", { class: up ? null : "down" }, count + place));
   };
-  tell(`<b>${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms</b> after the click ${word}`, "moved", changes.slice(0, 8).map(entry));
+  tell(streamed ? `<b>${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms</b> after the click ${word}` : `By the next look ${word}`, "moved", changes.slice(0, 8).map(entry));
 }
 
 function still() {
@@ -179,12 +188,40 @@ function still() {
   const { why } = waiting;
   waiting = null;
   tell(`This list did not move. ${why}`);
+  if (member) $("effect").firstChild.append(" ", element("button", { type: "button", onclick: suggest }, `Show something that would move for ${firstName()}`));
+}
+
+/** Shows a product that the member lacks and whose list holds what the member owns: buying it moves that list. */
+async function suggest() {
+  const mine = new Set(orders.filter((order) => COUNTS.has(order.status)).flatMap((order) => order.lines.map((line) => line.item)));
+  const similar = (item, limit) => get(`/v1/items/${encodeURIComponent(item)}/similar?limit=${limit}&key=${encodeURIComponent(shop.key)}`)
+    .then((body) => body.items.filter((entry) => entry.co_count && catalog.has(entry.item)), () => []);
+  const lists = await Promise.all([...mine].slice(0, 6).map((item) => similar(item, 12)));
+  const votes = new Map();
+  for (const { item, co_count: weight } of lists.flat()) if (!mine.has(item)) votes.set(item, (votes.get(item) ?? 0) + weight);
+  const candidates = [...votes].sort((a, b) => b[1] - a[1]).slice(0, 12).map(([item]) => item);
+  const moved = await Promise.all(candidates.map(async (item) => (await similar(item, LIMIT)).filter((entry) => mine.has(entry.item)).length));
+  const best = candidates[moved.indexOf(Math.max(...moved))] ?? (product ? null : items[0].item);
+  if (best) await show(best);
+}
+
+/** Brings the list on the screen and up to date: off it the widget rests, and there would be nothing to compare with. */
+async function watchList() {
+  const { top, bottom } = list.getBoundingClientRect();
+  if (shown && (list.hidden || (top < innerHeight - 120 && bottom > 120))) return;
+  const arrives = new Promise((done) => {
+    setTimeout(done, LIST_WAIT_MS);
+    list.addEventListener("kindred:list", done, { once: true });
+  });
+  $("effect").scrollIntoView({ block: "start" });
+  await arrives;
 }
 
 /** Runs an action and awaits its effect on the list. */
 async function act(step, request, { word, why }) {
   const buttons = [$("view"), $("buy"), $("refund"), $("forget")];
   buttons.forEach((button) => { button.disabled = true; });
+  if (word) await watchList();
   const action = { before: shown?.body ?? null, from: performance.now(), position: null, word, why };
   waiting = word ? action : null;
   try {
@@ -216,14 +253,14 @@ function tell(html, state = "", rows = []) {
   box.replaceChildren(line, ...(rows.length ? [element("ul", null, ...rows)] : []));
 }
 
-const owned = () => orders.some((order) => ["paid", "shipped", "completed"].includes(order.status) && order.lines.some((line) => line.item === product.item));
+const owned = () => orders.some((order) => COUNTS.has(order.status) && order.lines.some((line) => line.item === product.item));
 
 $("view").addEventListener("click", () => act("view", () => post("/demo/view", { member: member.member, item: product.item }), { word: null })
   .then((reply) => reply && tell("The view is in the log and in the member’s history. This list counts purchases, so it stays as it is.")));
 
 $("buy").addEventListener("click", () => {
-  const why = owned() ? "The pair was known: this member had bought it before, and counts once."
-    : "What this member owns lies below the places shown, or there is nothing yet to pair it with.";
+  const why = owned() ? `${firstName()} had bought it before, and each buyer counts once.`
+    : `What ${firstName()} owns lies below the places shown, or there is nothing yet to pair it with.`;
   return act("buy", () => post("/demo/buy", { member: member.member, item: product.item, quantity: 1 }), { word: "the list had moved:", why });
 });
 
@@ -250,7 +287,8 @@ $("confirm").addEventListener("close", async () => {
   choose(shop.members[0] ?? null);
 });
 
-const refundable = () => orders.find((order) => ["paid", "shipped", "completed"].includes(order.status)) ?? null;
+
+const refundable = () => orders.find((order) => COUNTS.has(order.status)) ?? null;
 
 // The guide
 
@@ -301,7 +339,10 @@ function choose(next) {
   return refreshMember();
 }
 
-$("member").addEventListener("change", () => choose(shop.members.find((candidate) => candidate.member === $("member").value)));
+$("member").addEventListener("change", async () => {
+  await choose(shop.members.find((candidate) => candidate.member === $("member").value));
+  await suggest();
+});
 
 let refreshing = false;
 async function refreshMember() {
@@ -401,6 +442,7 @@ $("speed").addEventListener("change", async () => {
 const nearest = RATES.reduce((best, rate, n) => (Math.abs(rate - shop.rate) < Math.abs(RATES[best] - shop.rate) ? n : best), 0);
 $("speed").value = nearest;
 renderRate(shop.rate);
+list.setAttribute("limit", LIMIT);
 list.setAttribute("key", shop.key);
 $("search").addEventListener("input", renderGrid);
 addEventListener("popstate", () => show(new URLSearchParams(location.search).get("item") ?? items[0].item, { push: false }));
@@ -408,4 +450,7 @@ renderDepartments();
 renderGrid();
 await choose(shop.members[0] ?? null);
 const asked = new URLSearchParams(location.search).get("item");
-show(catalog.has(asked) ? asked : orders[0]?.lines[0].item ?? items[0].item, { push: false });
+if (catalog.has(asked)) show(asked, { push: false });
+else {
+  await suggest();
+}

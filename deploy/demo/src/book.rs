@@ -13,8 +13,8 @@ use kindred_model::{EventTime, MemberId, OrderId};
 
 use crate::orders::Step;
 
-/// Orders kept of one member: as many as the page shows.
-const ORDERS_A_MEMBER: usize = 12;
+/// Orders kept of one member: the page looks through them for what the member owns.
+const ORDERS_A_MEMBER: usize = 50;
 /// Orders kept at all. An order runs its course in minutes when it is live, and the history has some 3,000.
 const ORDERS_MAX: usize = 20_000;
 

@@ -20,7 +20,7 @@ struct Shelf {
     /// Price of the cheapest and the dearest product, in minor units.
     price_minor: (i64, i64),
     tags: [&'static str; 3],
-    /// What every product of the shelf is good for: the first sentence of its description ends so.
+    /// What every product of the shelf is good for; reads on after the name of the shelf.
     purpose: &'static str,
     titles: [&'static str; 10],
 }
@@ -100,21 +100,32 @@ const SHELVES: [Shelf; SHELVES_LEN] = [
     shelf!(Pen, "Office" > "Writing" > "Pens", 390 - 14900, ["writing", "refillable", "smooth"], "for handwriting one can read", [
         "Fountain pen, fine", "Fountain pen, broad", "Brass ballpoint", "Gel pen set", "Drafting pencil 0.5", "Brush pen",
         "Cedar pencil dozen", "Ink bottle, night blue", "Rollerball", "Highlighter set"]),
-    shelf!(Keyboard, "Office" > "Desk" > "Keyboards", 4900 - 22900, ["desk", "mechanical", "wireless"], "for long sentences", [
+    shelf!(Keyboard, "Office" > "Desk" > "Keyboards", 1900 - 22900, ["desk", "mechanical", "wireless"], "for long sentences", [
         "Tactile 75 keyboard", "Silent 65 keyboard", "Split ergo keyboard", "Full-size keyboard", "Travel keyboard",
         "Wooden wrist rest", "Number pad", "Low-profile keyboard", "Keycap set, cream", "Developer's 60"]),
-    shelf!(Headphones, "Audio" > "Listening" > "Headphones", 3900 - 39900, ["audio", "wireless", "closed"], "for trains, offices and neighbours", [
+    shelf!(Headphones, "Audio" > "Listening" > "Headphones", 2400 - 39900, ["audio", "wireless", "closed"], "for trains, offices and neighbours", [
         "Studio 40 headphones", "Hush noise-cancelling", "Open-back HD", "Commuter on-ear", "Kids' safe headphones",
         "DJ monitor headphones", "Planar one", "Sleep headband", "Gaming headset", "Folding travel headphones"]),
     shelf!(Speaker, "Audio" > "Listening" > "Speakers", 4900 - 49900, ["audio", "wireless", "room"], "for kitchens that sing", [
         "Bookshelf pair", "Kitchen radio speaker", "Pebble portable speaker", "Tower speaker", "Soundbar mini",
         "Garden speaker", "Desk monitors", "Walnut one-box", "Subwoofer 8", "Shower speaker"]),
-    shelf!(Turntable, "Audio" > "Vinyl" > "Turntables", 3900 - 59900, ["audio", "vinyl", "belt drive"], "for records played to the end", [
+    shelf!(Turntable, "Audio" > "Vinyl" > "Turntables", 1490 - 59900, ["audio", "vinyl", "belt drive"], "for records played to the end", [
         "Belt-drive turntable", "Direct-drive turntable", "Starter record player", "Suitcase player", "Record cleaning kit",
         "Cork slip mat", "Phono preamp", "Walnut record crate", "Carbon brush", "Automatic turntable"]),
     shelf!(Game, "Play" > "Table" > "Board games", 1290 - 6990, ["games", "2-4 players", "evening"], "for rainy Sundays", [
         "Harbour masters", "Nine villages", "The lighthouse", "Tiles of Porto", "Word orchard", "Night train",
         "Little astronomers", "Market day", "Hedge maze", "The cartographer"]),
+];
+
+/// What costs little on its shelf.
+#[rustfmt::skip]
+const SMALL: [&str; 34] = [
+    "Record cleaning kit", "Cork slip mat", "Carbon brush", "Walnut record crate", "Wooden wrist rest", "Keycap set, cream", "Number pad",
+    "Ink bottle, night blue", "Highlighter set", "Cedar pencil dozen", "Gel pen set", "Rollerball", "Brass ballpoint", "Brush pen",
+    "Drafting pencil 0.5", "Drizzle tarp shelter", "Nomad wool liner", "Trail kettle 0.9 l", "Glow spoke light", "Top-tube snack box",
+    "Cloth filter brewer", "Shower speaker", "Kiddo helmet", "Clip reading light", "Baby blanket", "Milk pan 1.5 l", "Egg pan 18 cm",
+    "Paring knife 9 cm", "Aloe vera", "Pocket spirit stove", "Pocket notebook trio", "Sleep headband", "Kids' safe headphones",
+    "Terracotta pot 14 cm",
 ];
 
 /// Pairs of shelves whose products are bought together, by number in [`SHELVES`]; what a tent wants is a sleeping bag.
@@ -201,8 +212,9 @@ impl Catalog {
             }
             for (n, (title, place)) in shelf.titles.into_iter().zip(places).enumerate() {
                 let (low, high) = shelf.price_minor;
-                // Most products lie near the lower end; prices end on 90.
-                let share = random.unit() * random.unit();
+                // Small things lie at the lower end of their shelf, the rest above it and mostly not far; prices end on 90.
+                let drawn = random.unit() * random.unit();
+                let share = if SMALL.contains(&title) { 0.08 * drawn } else { 0.15 + 0.85 * drawn };
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_precision_loss,
@@ -210,8 +222,7 @@ impl Catalog {
                 )]
                 let price = low + ((high - low) as f64 * share) as i64;
                 let category = shelf.path;
-                let description =
-                    format!("{title}: {}, {}. {}", category[2].to_lowercase(), shelf.purpose, random.pick(&MATERIALS));
+                let description = format!("{} {}. {}", category[2], shelf.purpose, random.pick(&MATERIALS));
                 let mut tags = shelf.tags.to_vec();
                 tags.rotate_left(random.index(3));
                 products.push(Product {
@@ -328,6 +339,9 @@ mod tests {
         }
         for shelf in &SHELVES {
             assert!(shelf.price_minor.0 < shelf.price_minor.1);
+        }
+        for title in SMALL {
+            assert!(SHELVES.iter().any(|shelf| shelf.titles.contains(&title)), "{title} is on no shelf");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use futures_util::{Stream, StreamExt};
-use kindred_model::{ItemId, MemberId, OrderId, Tier};
+use kindred_model::{ItemId, MemberId, OrderId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_stream::wrappers::BroadcastStream;
@@ -113,17 +113,13 @@ fn shop_state(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
         let members: Vec<Value> = shop
             .regulars(REGULARS)
             .into_iter()
-            .map(|(shopper, _)| json!({ "member": shopper.member, "name": shopper.name, "tier": tier(shopper.tier) }))
+            .map(|shopper| json!({ "member": shopper.member, "name": shopper.name, "tier": shopper.tier.name() }))
             .collect();
         let config = shop.config();
         Ok(
             json!({ "key": config.publishable_key, "currency": config.currency, "rate": shop.rate(), "rate_max": RATE_MAX, "members": members }),
         )
     })
-}
-
-fn tier(tier: Tier) -> &'static str {
-    tier.name()
 }
 
 /// GET /demo/points/{member}
@@ -444,4 +440,219 @@ fn reply(status: StatusCode, content_type: &str, policy: &str, body: String) -> 
 
 fn whole(reply: Response<String>) -> Body {
     reply.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kindred_model::records::{OrderRecord, OrderStatus, Record, Rules};
+    use kindred_model::{Position, Topic};
+
+    use super::*;
+    use crate::shop::ShopConfig;
+    use crate::testing::{MemoryLog, Notebook};
+
+    /// A quiet shop, with what it writes to and whom it told to forget.
+    async fn open(log: &MemoryLog) -> (Arc<Shop>, Notebook) {
+        let kindred = Notebook::default();
+        let config = ShopConfig { publishable_key: "kd_pk_test".to_owned(), rate: 0, ..ShopConfig::default() };
+        (Shop::open(Arc::new(log.clone()), Arc::new(kindred.clone()), config).await.unwrap(), kindred)
+    }
+
+    fn post(path: &str, body: &Value) -> warp::test::RequestBuilder {
+        let request = warp::test::request().method("POST").path(path).header("host", "127.0.0.1:8080");
+        request.header("sec-fetch-site", "same-origin").header("content-type", "application/json").body(body.to_string())
+    }
+
+    fn body(reply: &Response<bytes::Bytes>) -> Value {
+        serde_json::from_slice(reply.body()).unwrap()
+    }
+
+    fn orders(log: &MemoryLog) -> Vec<OrderRecord> {
+        let decode = |bytes: &Vec<u8>| match Record::decode(Topic::Orders, bytes, &Rules::default()) {
+            Ok(Record::Order(order)) => order,
+            other => panic!("{other:?}"),
+        };
+        log.records(Topic::Orders).iter().map(decode).collect()
+    }
+
+    #[tokio::test]
+    async fn the_page_and_its_files_load_nothing_from_elsewhere() {
+        let (shop, _) = open(&MemoryLog::default()).await;
+        let routes = routes(shop);
+        for (path, kind) in [
+            ("/", "text/html"),
+            ("/demo/shop.css", "text/css"),
+            ("/demo/shop.js", "text/javascript"),
+            ("/demo/pictures/tents-01.svg", "image/svg+xml"),
+        ] {
+            let reply = warp::test::request().path(path).reply(&routes).await;
+            assert_eq!(reply.status(), 200, "{path}");
+            assert!(reply.headers()["content-type"].to_str().unwrap().starts_with(kind));
+            assert!(reply.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+            let text = std::str::from_utf8(reply.body()).unwrap().replace("http://www.w3.org/2000/svg", "");
+            assert!(!text.contains("http://") && !text.contains("https://"), "{path} names another host");
+        }
+        assert_eq!(warp::test::request().path("/demo/pictures/none.svg").reply(&routes).await.status(), 404);
+        let reply = warp::test::request().path("/demo/catalog.json").reply(&routes).await;
+        assert_eq!(body(&reply)["items"].as_array().unwrap().len(), 240);
+    }
+
+    /// A second start on the same log, whole or cut short, must end with the same records, or the shop would double its sales.
+    #[tokio::test]
+    async fn a_history_is_written_once_and_an_interrupted_one_is_gone_on_with() {
+        let log = MemoryLog::default();
+        drop(open(&log).await);
+        let all: Vec<_> = Topic::ALL.iter().map(|&topic| log.records(topic)).collect();
+        assert!(all.iter().all(|records| records.len() > 200));
+        for cut in [usize::MAX, 5_000, 100] {
+            log.cut(cut);
+            drop(open(&log).await);
+            assert_eq!(all, Topic::ALL.iter().map(|&topic| log.records(topic)).collect::<Vec<_>>(), "cut at {cut}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_purchase_is_an_order_in_the_log_and_a_refund_its_next_version() {
+        let log = MemoryLog::default();
+        let (shop, _) = open(&log).await;
+        let routes = routes(shop);
+        let before = orders(&log).len();
+        let reply = post("/demo/buy", &json!({ "member": "m0003", "item": "tents-02", "quantity": 2 })).reply(&routes).await;
+        assert_eq!(reply.status(), 200, "{:?}", reply.body());
+        let bought = orders(&log).pop().unwrap();
+        assert_eq!((bought.status, bought.version, bought.lines[0].quantity), (OrderStatus::Paid, 1, 2));
+        assert_eq!(bought.member.as_ref().map(MemberId::as_str), Some("m0003"));
+        assert_eq!(body(&reply)["order"], bought.order.as_str());
+        let position: Position = body(&reply)["position"].as_str().unwrap().parse().unwrap();
+        assert_eq!(position.next_offset(Topic::Orders, 0), before as u64 + 1);
+
+        let listed = body(&warp::test::request().path("/demo/orders/m0003").reply(&routes).await);
+        assert_eq!(listed["orders"][0]["order"], bought.order.as_str(), "the latest order stands first");
+
+        let refund = json!({ "order": bought.order });
+        assert_eq!(post("/demo/refund", &refund).reply(&routes).await.status(), 200);
+        let refunded = orders(&log).pop().unwrap();
+        assert_eq!((refunded.order, refunded.status, refunded.version), (bought.order, OrderStatus::Refunded, 2));
+        let again = post("/demo/refund", &refund).reply(&routes).await;
+        assert_eq!(again.status(), 409);
+        assert!(body(&again)["detail"].as_str().unwrap().contains("refunded"));
+    }
+
+    /// A refund that the log could not take must be possible once it can.
+    #[tokio::test]
+    async fn a_full_log_is_said_and_nothing_is_half_done() {
+        let log = MemoryLog::default();
+        let (shop, _) = open(&log).await;
+        let routes = routes(shop);
+        let buy = json!({ "member": "m0003", "item": "tents-02" });
+        let order = body(&post("/demo/buy", &buy).reply(&routes).await)["order"].clone();
+        log.set_full(true);
+        assert_eq!(post("/demo/buy", &buy).reply(&routes).await.status(), 507);
+        assert_eq!(post("/demo/refund", &json!({ "order": order })).reply(&routes).await.status(), 507);
+        log.set_full(false);
+        assert_eq!(post("/demo/refund", &json!({ "order": order })).reply(&routes).await.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_member_is_told_to_kindred_and_can_do_nothing_more() {
+        let log = MemoryLog::default();
+        let (shop, kindred) = open(&log).await;
+        let routes = routes(shop.clone());
+        let member = shop.regulars(1)[0].member.clone();
+        assert!(shop.name(&member).is_some());
+        assert_eq!(post("/demo/forget", &json!({ "member": member })).reply(&routes).await.status(), 200);
+        assert_eq!(*kindred.0.lock(), std::slice::from_ref(&member));
+        assert!(shop.name(&member).is_none() && shop.orders_of(&member).is_empty());
+        assert_ne!(shop.regulars(1)[0].member, member);
+        assert_eq!(post("/demo/buy", &json!({ "member": member, "item": "tents-02" })).reply(&routes).await.status(), 404);
+        assert_eq!(post("/demo/view", &json!({ "member": member, "item": "tents-02" })).reply(&routes).await.status(), 404);
+    }
+
+    #[tokio::test]
+    async fn what_kindred_says_is_passed_on_and_its_silence_is_a_502() {
+        let (shop, _) = open(&MemoryLog::default()).await;
+        let routes = routes(shop);
+        let points = body(&warp::test::request().path("/demo/points/m0003").reply(&routes).await);
+        assert_eq!((&points["pending"], &points["available"]), (&json!(20), &json!(130)));
+        assert_eq!(warp::test::request().path("/demo/history/m0003").reply(&routes).await.status(), 502);
+    }
+
+    /// What a foreign page could send must not press a button.
+    #[tokio::test]
+    async fn writes_from_elsewhere_are_refused() {
+        let log = MemoryLog::default();
+        let (shop, _) = open(&log).await;
+        let routes = routes(shop);
+        let buy = json!({ "member": "m0003", "item": "tents-02" });
+        let before = orders(&log).len();
+        let plain = || warp::test::request().method("POST").path("/demo/buy").body(buy.to_string());
+        let json_type = ("content-type", "application/json");
+        for (headers, status) in [
+            (vec![json_type, ("host", "127.0.0.1:8080"), ("sec-fetch-site", "cross-site")], 403),
+            (vec![json_type, ("host", "127.0.0.1:8080"), ("sec-fetch-site", "same-site")], 403),
+            (vec![json_type, ("host", "127.0.0.1:8080"), ("origin", "https://evil.example")], 403),
+            (vec![json_type, ("host", "127.0.0.1:8080"), ("origin", "null")], 403),
+            (vec![json_type, ("host", "evil.example:8080"), ("sec-fetch-site", "same-origin")], 421),
+            (vec![("content-type", "text/plain"), ("host", "127.0.0.1:8080"), ("sec-fetch-site", "same-origin")], 415),
+            (vec![("host", "127.0.0.1:8080"), ("sec-fetch-site", "same-origin")], 415),
+        ] {
+            let request = headers.iter().fold(plain(), |request, (name, value)| request.header(*name, *value));
+            assert_eq!(request.reply(&routes).await.status(), status, "{headers:?}");
+        }
+        assert_eq!(orders(&log).len(), before);
+        for host in ["localhost:8080", "[::1]:8080", "127.0.0.1"] {
+            let request = plain()
+                .header("host", host)
+                .header("origin", format!("http://{host}"))
+                .header("content-type", "application/json");
+            assert_eq!(request.reply(&routes).await.status(), 200, "{host}");
+        }
+        let points = warp::test::request().path("/demo/points/m0003").header("host", "evil.example").reply(&routes).await;
+        assert_eq!(points.status(), 421);
+    }
+
+    #[tokio::test]
+    async fn wrong_bodies_get_an_answer_that_says_what_is_wrong() {
+        let (shop, _) = open(&MemoryLog::default()).await;
+        let routes = routes(shop);
+        for (path, sent, status, says) in [
+            ("/demo/buy", json!({ "member": "m0003", "item": "tents-02", "quantity": 0 }), 422, "quantity"),
+            ("/demo/buy", json!({ "member": "m0003", "item": "tents-02", "quantity": 101 }), 422, "quantity"),
+            ("/demo/buy", json!({ "member": "", "item": "tents-02" }), 422, "member"),
+            ("/demo/buy", json!({ "member": "m0003", "item": "nothing" }), 404, "nothing"),
+            ("/demo/buy", json!({ "member": "m0003" }), 400, "item"),
+            ("/demo/buy", json!({ "member": "m0003", "item": "tents-02", "price": 0 }), 400, "price"),
+            ("/demo/refund", json!({ "order": "none" }), 404, "none"),
+            ("/demo/speed", json!({ "rate": -1 }), 400, "/demo/speed"),
+            ("/demo/forget", json!([]), 400, "forget"),
+        ] {
+            let reply = post(path, &sent).reply(&routes).await;
+            assert_eq!(reply.status(), status, "{path} {sent}");
+            assert_eq!(reply.headers()["content-type"], "application/problem+json");
+            assert!(body(&reply)["detail"].as_str().unwrap().contains(says), "{:?}", reply.body());
+        }
+        let long = post("/demo/buy", &json!({ "member": "m".repeat(BODY_BYTES_MAX) })).reply(&routes).await;
+        assert_eq!(long.status(), 413);
+        assert_eq!(body(&post("/demo/speed", &json!({ "rate": 100_000 })).reply(&routes).await)["rate"], RATE_MAX);
+    }
+
+    /// What is appended, by whomever, must appear in the stream of the page; the simulation keeps its rate.
+    #[tokio::test]
+    async fn the_shop_lives_and_its_events_are_told() {
+        let log = MemoryLog::default();
+        let (shop, _) = open(&log).await;
+        let mut ticks = shop.ticks();
+        let count = || Topic::ALL.iter().map(|&topic| log.records(topic).len()).sum::<usize>();
+        let quiet = count();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert_eq!(count(), quiet, "a paused shop is quiet");
+        shop.set_rate(RATE_MAX);
+        for _ in 0..40 {
+            let tick = tokio::time::timeout(Duration::from_secs(5), ticks.recv()).await.expect("events arrive").unwrap();
+            assert!(!tick.text.is_empty() && tick.position.parse::<Position>().is_ok());
+        }
+        assert!(count() >= quiet + 40);
+    }
 }

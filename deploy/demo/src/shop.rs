@@ -41,6 +41,8 @@ const TICK_MS: u64 = 50;
 const TICKS_KEPT: usize = 512;
 /// Names kept for members that joined live; beyond it they are called "A member".
 const NAMES_MAX: usize = 10_000;
+/// Orders of a member with whom the page likes to begin.
+const A_HANDFUL: usize = 7;
 /// When the parcel of an order made by the button leaves, and when it arrives: soon enough to be watched.
 const SHIP_MS: i64 = 12_000;
 const COMPLETE_MS: i64 = 25_000;
@@ -279,18 +281,18 @@ impl Shop {
         rate
     }
 
-    /// Members to choose from on the page: those with the most orders in the book, none who was forgotten.
-    pub fn regulars(&self, limit: usize) -> Vec<(Shopper, usize)> {
+    /// Members to choose from on the page, none who was forgotten: those with a handful of orders first. Whoever has bought half
+    /// the shop moves little by buying more, and whoever bought nothing moves nothing.
+    pub fn regulars(&self, limit: usize) -> Vec<&Shopper> {
         let book = self.book.lock();
-        let mut regulars: Vec<(Shopper, usize)> = self
+        let mut regulars: Vec<(usize, &Shopper)> = self
             .shoppers
             .iter()
             .filter(|shopper| !book.is_forgotten(&shopper.member))
-            .map(|shopper| (shopper.clone(), book.orders_of(&shopper.member).len()))
+            .map(|shopper| (book.orders_of(&shopper.member).len().abs_diff(A_HANDFUL), shopper))
             .collect();
-        regulars.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.member.cmp(&b.0.member)));
-        regulars.truncate(limit);
-        regulars
+        regulars.sort_by(|a, b| (a.0, &a.1.member).cmp(&(b.0, &b.1.member)));
+        regulars.into_iter().take(limit).map(|(_, shopper)| shopper).collect()
     }
 
     /// The last orders of a member, latest first.
@@ -433,7 +435,9 @@ async fn write_history(log: &dyn EventLog, config: &ShopConfig, catalog: &Catalo
             let day = u64::try_from(day.0).map_err(|_| LogError::Refused("the clock says a day before 1970".to_owned()))?;
             log.append(topic, vec![records[0].clone()], mark("day", day)).await?;
         }
-        let done = usize::try_from(log.mark(&name(topic.name())).await?.unwrap_or(0)).unwrap_or(usize::MAX);
+        // The first record of the catalog carries the mark of the day.
+        let least = u64::from(topic == Topic::Catalog);
+        let done = usize::try_from(log.mark(&name(topic.name())).await?.unwrap_or(0).max(least)).unwrap_or(usize::MAX);
         let mut written = done.min(records.len());
         for chunk in records[written..].chunks(CHUNK) {
             written += chunk.len();

@@ -347,7 +347,8 @@ impl Live {
 
     /// The next event, at a time that does not step back. Whoever is `gone` has been forgotten and does not come by.
     pub fn next(&mut self, catalog: &Catalog, now: EventTime, gone: &dyn Fn(&MemberId) -> bool) -> Event {
-        if self.due.peek().is_some_and(|Reverse(due)| due.at <= now) {
+        // After a night's rest many parcels are due at once; shoppers come by between them all the same.
+        if self.due.peek().is_some_and(|Reverse(due)| due.at <= now) && self.random.chance(0.5) {
             let Reverse(due) = self.due.pop().expect("peeked");
             return Event::Step(due);
         }

@@ -64,14 +64,10 @@ impl EventLog for MemoryLog {
         if let Some(mark) = mark {
             inner.marks.insert(mark.name, mark.done);
         }
-        let mut offset = inner.records.iter().filter(|record| record.place.topic == topic).count() as u64;
-        let mut places = Vec::new();
-        for payload in records {
-            let place = Place { topic, partition: 0, offset };
-            inner.records.push(LogRecord { place, payload });
-            places.push(place);
-            offset += 1;
-        }
+        let next = inner.records.iter().filter(|record| record.place.topic == topic).count() as u64;
+        let places: Vec<Place> = (next..).zip(&records).map(|(offset, _)| Place { topic, partition: 0, offset }).collect();
+        let records = places.iter().zip(records).map(|(&place, payload)| LogRecord { place, payload });
+        inner.records.extend(records);
         Ok(places)
     }
 
