@@ -120,7 +120,7 @@ impl Driver {
     fn restore(&self, worker: &mut Worker, dataflow: &mut Dataflow) -> Result<(), PipelineError> {
         let snapshot = self.store.snapshot()?;
         let mut records = 0usize;
-        restore(&*snapshot.rows, &mut |update| {
+        restore(&*snapshot.rows, &self.config.semantics, &mut |update| {
             dataflow.send(update);
             records += 1;
             if records.is_multiple_of(STEP_EVERY) {
