@@ -6,7 +6,6 @@ use differential_dataflow::AsCollection;
 use kindred_model::codec::{KeyCodec, RowCodec};
 use kindred_model::intern::{Item, Party};
 use kindred_model::records::{MemberRecord, OrderRecord, Rules};
-use kindred_model::settings::Owners;
 use kindred_model::views::points::Earned;
 use kindred_model::views::{Table, also_bought as lists, inputs, points as points_view, popularity as popularity_view};
 use kindred_model::{Kind, MemberId, Owner, Semantics};
@@ -96,11 +95,8 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
 
         let cap = semantics.inputs.identities_per_owner;
         let (rows, fact_changes) = merged_interactions(interaction_inputs, fates.inner, cap, stats);
-        let encoding = Encoding {
-            table: inputs::Interactions::NAME,
-            key: InteractionRow::encode_key,
-            row: InteractionRow::encode_row,
-        };
+        let encoding =
+            Encoding { table: inputs::Interactions::NAME, key: InteractionRow::encode_key, row: InteractionRow::encode_row };
         sink.emit(rows, encoding);
 
         let interacted = fact_changes.as_collection();
@@ -111,12 +107,10 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
 
         if views.also_bought.enabled {
             let ordered = lines.clone().map(|(member, line)| (member, (line.item, line.placed_at)));
-            let members_only = views.also_bought.owners == Owners::Members;
-            let held = interacted.clone().flat_map(move |(owner, fact)| {
-                let counts = fact.kind == Kind::Purchase && (!members_only || owner.is_member());
-                counts.then_some((owner, (fact.item, fact.at)))
-            });
-            let SimilarityRows { lists, supports } = also_bought(held.concat(ordered), &views.also_bought, stats);
+            let purchases = interacted
+                .clone()
+                .flat_map(|(owner, fact)| (fact.kind == Kind::Purchase).then_some((owner, (fact.item, fact.at))));
+            let SimilarityRows { lists, supports } = also_bought(purchases.concat(ordered), &views.also_bought, stats);
             sink.emit(lists, LISTS);
             sink.emit(supports, SUPPORTS);
         }

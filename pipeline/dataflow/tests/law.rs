@@ -49,7 +49,8 @@ fn run(workers: usize, semantics: &Semantics, epochs: Vec<Epoch>, label: &str) -
     let epochs = Arc::new(Mutex::new(Some(epochs)));
     let gathered: Arc<Mutex<Tables>> = Arc::default();
     let guards = {
-        let (semantics, stats, gathered, label) = (semantics.clone(), Arc::clone(&stats), Arc::clone(&gathered), label.to_owned());
+        let (semantics, stats, gathered, label) =
+            (semantics.clone(), Arc::clone(&stats), Arc::clone(&gathered), label.to_owned());
         timely::execute(timely::Config::process(workers), move |worker| {
             let mut dataflow = build(worker, &semantics, &stats, &output);
             if worker.index() != 0 {
@@ -76,7 +77,10 @@ fn run(workers: usize, semantics: &Semantics, epochs: Vec<Epoch>, label: &str) -
                     let mut count = 0;
                     output.changes.encode(&mut |table, key, row| {
                         count += 1;
-                        assert!(changed.insert((table, key.to_vec())), "{label}: two changes of a key of {table} in epoch {epoch}");
+                        assert!(
+                            changed.insert((table, key.to_vec())),
+                            "{label}: two changes of a key of {table} in epoch {epoch}"
+                        );
                         tables.set(table, key.to_vec(), row.map(<[u8]>::to_vec));
                     });
                     assert_eq!(count, output.changes.len());

@@ -194,7 +194,8 @@ pub(crate) fn compare<'a>(now: &'a Identities, log: &'a mut Vec<Touched>, whole:
     if whole {
         now.visit(None, |identity, was| held.push((identity, was)));
         let (mut held, mut log) = (held.as_slice(), log);
-        while let Some(group) = held.first().map(|(identity, _)| identity.group()).into_iter().chain(log.first().map(|(i, _)| i.group())).min()
+        while let Some(group) =
+            held.first().map(|(identity, _)| identity.group()).into_iter().chain(log.first().map(|(i, _)| i.group())).min()
         {
             let last = group.retract();
             let (held_here, held_rest) = held.split_at(held.partition_point(|(identity, _)| *identity <= last));
@@ -207,8 +208,9 @@ pub(crate) fn compare<'a>(now: &'a Identities, log: &'a mut Vec<Touched>, whole:
     for group in log.chunk_by(|a, b| a.0.group() == b.0.group()) {
         let retract = group[0].0.retract();
         held.clear();
-        let hiding_changed =
-            group.last().is_some_and(|(last, before)| *last == retract && before.as_ref().map(|b| b.at) != now.get(retract).map(|a| a.at));
+        let hiding_changed = group
+            .last()
+            .is_some_and(|(last, before)| *last == retract && before.as_ref().map(|b| b.at) != now.get(retract).map(|a| a.at));
         if hiding_changed {
             now.visit(Some((retract.group(), retract)), |identity, was| held.push((identity, was)));
         } else {
