@@ -14,6 +14,7 @@
   const SCRIPT = document.currentScript ?? document.querySelector('script[src*="/widget.js"]');
   const ORIGIN = SCRIPT?.src ? new URL(SCRIPT.src).origin : location.origin;
   const SESSION_KEY = "kindred.session";
+  const LIMIT_MAX = 50; // what the API gives at most
   const ATTEMPTS_MAX = 4; // fetches before the widget gives up and hides; some 7 s in all
   const STREAM_FAILURES_MAX = 3; // in a row, before it polls instead
   const POLL_MS = 10_000;
@@ -195,7 +196,7 @@
 
     get #limit() {
       const limit = Number.parseInt(this.getAttribute("limit") ?? "8", 10);
-      return limit >= 1 && limit <= 100 ? limit : 8;
+      return limit >= 1 && limit <= LIMIT_MAX ? limit : 8;
     }
 
     get #ready() { return Boolean(this.getAttribute("item") && this.getAttribute("key")); }
@@ -270,11 +271,13 @@
       if (this.#streamFailures >= STREAM_FAILURES_MAX) return this.#poll(1);
       const run = this.#run;
       const source = (this.#source = new EventSource(this.#listAddress("/stream")));
-      source.addEventListener("list", (event) => {
+      const take = ({ data, lastEventId }) => {
         if (run !== this.#run) return;
         this.#streamFailures = 0;
-        try { this.#accept(JSON.parse(event.data), event.lastEventId || null, "stream"); } catch (error) { debug(error.message); }
-      });
+        // The id is `position~digest`; the server reads it again as Last-Event-ID.
+        try { this.#accept(JSON.parse(data), lastEventId.split("~")[0] || null, "stream"); } catch (error) { debug(error.message); }
+      };
+      for (const name of ["list", "message"]) source.addEventListener(name, take);
       source.onerror = () => {
         // While it says CONNECTING the browser comes back by itself, with Last-Event-ID; CLOSED is for us.
         if (run !== this.#run || source.readyState !== EventSource.CLOSED) return;

@@ -146,9 +146,10 @@ list.addEventListener("kindred:click", (event) => {
   scrollTo({ top: 0, behavior: calm.matches ? "auto" : "smooth" });
 });
 
-/** What differs between two bodies, by item. */
+/** What differs between two bodies, by item. What only fills a short list is popular, not bought together: it does not count. */
 function difference(before, after) {
-  const places = (body) => new Map((body?.items ?? []).map((entry, n) => [entry.item, { rank: n + 1, count: entry.co_count ?? 0, title: entry.title, entry }]));
+  const pairs = (body) => (body?.items ?? []).filter((entry) => entry.co_count);
+  const places = (body) => new Map(pairs(body).map((entry, n) => [entry.item, { rank: n + 1, count: entry.co_count, title: entry.title }]));
   const [old, now] = [places(before), places(after)];
   const changes = [];
   for (const [item, { rank, count, title }] of now) {
