@@ -1,0 +1,167 @@
+//! The bytes of keys and rows. If the order of keys failed, exports would not be sorted; if a round trip did, a restart would
+//! read other rows than were written; if random bytes panicked, one damaged row would stop a server.
+
+use kindred_model::codec::{Corrupt, KeyCodec, RowCodec, put_signed, put_varint, take_signed, take_varint};
+use kindred_model::records::InteractionKey;
+use kindred_model::views::also_bought::{Neighbors, baskets_key};
+use kindred_model::views::inputs::{Canonical, StoredInteraction};
+use kindred_model::views::points::Earned;
+use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, OrderId, Owner, SessionId};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+
+use crate::generators::{day, id, interaction_key, item, kind, member, owner, time};
+
+fn orders_as_its_bytes<K: KeyCodec>(a: &K, b: &K) {
+    assert_eq!(a.cmp(b), a.to_bytes().cmp(&b.to_bytes()), "{a:?} {b:?}");
+    assert_eq!(&K::from_bytes(&a.to_bytes()).unwrap(), a);
+}
+
+fn reads_back<R: RowCodec>(row: &R) {
+    let mut bytes = Vec::new();
+    row.encode(&mut bytes);
+    assert_eq!(&R::decode(&bytes).unwrap(), row);
+}
+
+/// Whatever reads as a key is written as those bytes: no two byte strings are one key.
+fn is_one_to_one<K: KeyCodec>(bytes: &[u8]) {
+    if let Ok(key) = K::from_bytes(bytes) {
+        assert_eq!(key.to_bytes(), bytes, "{key:?}");
+    }
+}
+
+/// Whatever reads as a row reads so again.
+fn is_stable<R: RowCodec>(bytes: &[u8]) {
+    if let Ok(row) = R::decode(bytes) {
+        assert!(!format!("{row:?}").is_empty());
+        reads_back(&row);
+    }
+}
+
+proptest! {
+    #[test]
+    fn keys_order_as_their_bytes(
+        items in (item(), item()), owners in (owner(), owner()), keys in (interaction_key(), interaction_key()),
+        kinds in (kind(), kind()), days in (day(), day()), any_days in (any::<i32>(), any::<i32>()),
+    ) {
+        orders_as_its_bytes(&items.0, &items.1);
+        orders_as_its_bytes(&owners.0, &owners.1);
+        orders_as_its_bytes(&keys.0, &keys.1);
+        orders_as_its_bytes(&kinds.0, &kinds.1);
+        orders_as_its_bytes(&Day(any_days.0), &Day(any_days.1));
+        orders_as_its_bytes(&(owners.0.clone(), keys.0), &(owners.1.clone(), keys.1));
+        orders_as_its_bytes(&(items.0.clone(), kinds.0, days.0), &(items.1.clone(), kinds.1, days.1));
+        orders_as_its_bytes(&(items.0.clone(), days.1, kinds.1), &(items.0.clone(), days.0, kinds.0));
+        orders_as_its_bytes(&(owners.0, items.0.clone()), &(owners.1, items.1));
+        orders_as_its_bytes(&baskets_key(), &items.0);
+    }
+
+    /// A scan by prefix finds all of an owner and nobody else.
+    #[test]
+    fn an_owner_is_a_prefix_of_its_keys_alone(a in owner(), b in owner(), key in interaction_key()) {
+        let of_b = (b.clone(), key).to_bytes();
+        prop_assert_eq!(of_b.starts_with(&a.to_bytes()), a == b);
+    }
+
+    /// Keys sort by kind as exports do: by the word.
+    #[test]
+    fn kinds_order_as_their_words(a in kind(), b in kind()) {
+        prop_assert_eq!(a.to_bytes().cmp(&b.to_bytes()), a.name().cmp(b.name()));
+    }
+
+    /// Of one subject and kind the retract comes last: the cap drops what is hidden before what hides it.
+    #[test]
+    fn a_retract_orders_after_every_day(key in interaction_key(), day in day()) {
+        let (dated, retract) = (InteractionKey { day: Some(day), ..key.clone() }, InteractionKey { day: None, ..key });
+        prop_assert!(dated < retract && dated.to_bytes() < retract.to_bytes());
+    }
+
+    #[test]
+    fn rows_read_back(
+        time in time(), count: u64, payload in vec(any::<u8>(), 0..20), neighbors in vec((item(), any::<u64>()), 0..5),
+        from_invites: i64, from_items in btree_map(day(), any::<i64>(), 0..4),
+    ) {
+        reads_back(&time);
+        reads_back(&count);
+        reads_back(&StoredInteraction { at: time, payload: payload.clone().into() });
+        reads_back(&Canonical(payload.into()));
+        reads_back(&Neighbors(neighbors));
+        reads_back(&Earned { from_invites, from_items: from_items.into_iter().collect() });
+    }
+
+    #[test]
+    fn numbers_read_back_from_within_others(unsigned: u64, signed: i64, rest in vec(any::<u8>(), 0..3)) {
+        let mut bytes = Vec::new();
+        put_varint(&mut bytes, unsigned);
+        put_signed(&mut bytes, signed);
+        bytes.extend(&rest);
+        let mut reader = &bytes[..];
+        prop_assert_eq!(take_varint(&mut reader), Ok(unsigned));
+        prop_assert_eq!(take_signed(&mut reader), Ok(signed));
+        prop_assert_eq!(reader, &rest[..]);
+    }
+
+    #[test]
+    fn random_bytes_are_corrupt_or_one_key(bytes in almost_a_key()) {
+        is_one_to_one::<()>(&bytes);
+        is_one_to_one::<ItemId>(&bytes);
+        is_one_to_one::<MemberId>(&bytes);
+        is_one_to_one::<SessionId>(&bytes);
+        is_one_to_one::<OrderId>(&bytes);
+        is_one_to_one::<Owner>(&bytes);
+        is_one_to_one::<Day>(&bytes);
+        is_one_to_one::<Kind>(&bytes);
+        is_one_to_one::<InteractionKey>(&bytes);
+        is_one_to_one::<(Owner, InteractionKey)>(&bytes);
+        is_one_to_one::<(ItemId, Kind, Day)>(&bytes);
+    }
+
+    #[test]
+    fn random_bytes_are_corrupt_or_a_row(bytes in almost_a_key()) {
+        is_stable::<u64>(&bytes);
+        is_stable::<EventTime>(&bytes);
+        is_stable::<StoredInteraction>(&bytes);
+        is_stable::<Canonical>(&bytes);
+        is_stable::<Neighbors>(&bytes);
+        is_stable::<Earned>(&bytes);
+        if let Ok(StoredInteraction { at, .. }) = StoredInteraction::decode(&bytes) {
+            prop_assert!(!at.to_string().is_empty() && !at.day().to_string().is_empty());
+        }
+    }
+}
+
+/// Bytes near to what is stored: a key cut, stretched or with a byte changed; or any.
+fn almost_a_key() -> impl Strategy<Value = Vec<u8>> {
+    let keys = prop_oneof![
+        (owner(), interaction_key()).prop_map(|key| key.to_bytes()),
+        (item(), kind(), day()).prop_map(|key| key.to_bytes()),
+        member().prop_map(|key| key.to_bytes()),
+        id().prop_map(String::into_bytes),
+    ];
+    let bent = (keys, any::<prop::sample::Index>(), any::<u8>(), 0..4u8).prop_map(|(mut bytes, place, byte, how)| {
+        let place = place.index(bytes.len());
+        match how {
+            0 => bytes[place] = byte,
+            1 => bytes.truncate(place),
+            2 => bytes.insert(place, byte),
+            _ => {}
+        }
+        bytes
+    });
+    prop_oneof![3 => bent, 1 => vec(any::<u8>(), 0..24)]
+}
+
+/// A bug once: rows with bytes left over, and numbers beyond 64 bits, were read as something.
+#[test]
+fn rows_and_numbers_are_read_whole() {
+    assert_eq!(u64::decode(&[5, 0]), Err(Corrupt("a row with bytes left over")));
+    assert_eq!(EventTime::decode(&[2, 9]), Err(Corrupt("a row with bytes left over")));
+    let mut too_great = [0xff; 10];
+    too_great[9] = 0x02;
+    assert!(take_varint(&mut &too_great[..]).is_err());
+    too_great[9] = 0x01;
+    assert_eq!(take_varint(&mut &too_great[..]), Ok(u64::MAX));
+    let mut bytes = Vec::new();
+    put_signed(&mut bytes, i64::MAX);
+    assert_eq!(EventTime::decode(&bytes), Err(Corrupt("a time out of range")));
+}

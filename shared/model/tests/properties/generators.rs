@@ -1,0 +1,236 @@
+//! Records as a shop might write them, and as it should not: small domains, so that keys, versions and times collide.
+
+use kindred_model::records::{
+    CatalogRecord, Interaction, InteractionKey, ItemKind, Line, MemberRecord, MemberState, Membership, OrderRecord, OrderStatus,
+    Payload, Refund, Rules, Subject, Visibility, normalise_query,
+};
+use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, OrderId, Owner, Record, SessionId, Tier};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// An identity: mostly one of few, sometimes any.
+pub fn id() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => "[ab]{1,2}",
+        1 => "\\PC{1,30}",
+        1 => select(vec!["é", "e\u{301}", "a b", "a\"\\/b", "\u{10ffff}", "ÿ", "\u{2028}", "~", "\u{feff}x"]).prop_map(str::to_owned),
+        1 => "[a-z]{128}",
+    ]
+}
+
+pub fn item() -> impl Strategy<Value = ItemId> {
+    id().prop_map(|id| ItemId::parse(&id).unwrap())
+}
+
+pub fn member() -> impl Strategy<Value = MemberId> {
+    id().prop_map(|id| MemberId::parse(&id).unwrap())
+}
+
+pub fn owner() -> impl Strategy<Value = Owner> {
+    prop_oneof![member().prop_map(Owner::Member), id().prop_map(|id| Owner::Session(SessionId::parse(&id).unwrap())),]
+}
+
+/// A time of the accepted years: its ends, a few that collide, the turns of days and leap years, or any.
+pub fn time() -> impl Strategy<Value = EventTime> {
+    let ends = select(vec![EventTime::MIN, EventTime(EventTime::MIN.0 + 1), EventTime(EventTime::END.0 - 1)]);
+    let turns =
+        select(vec!["2000-02-29T23:59:59.999Z", "2024-02-29T00:00:00Z", "2026-01-05T00:00:00Z", "2026-01-05T23:59:59.999Z"])
+            .prop_map(|text| EventTime::parse("at", text).unwrap());
+    prop_oneof![
+        1 => ends,
+        1 => turns,
+        2 => (0..3i64).prop_map(|ms| EventTime(1_767_607_872_000 + ms)),
+        2 => (EventTime::MIN.0..EventTime::END.0).prop_map(EventTime),
+    ]
+}
+
+pub fn day() -> impl Strategy<Value = Day> {
+    time().prop_map(EventTime::day)
+}
+
+pub fn kind() -> impl Strategy<Value = Kind> {
+    select(Kind::ALL.to_vec())
+}
+
+pub fn version() -> impl Strategy<Value = u64> {
+    prop_oneof![4 => 0..3u64, 1 => Just(u64::MAX), 1 => any::<u64>()]
+}
+
+/// A query as people type it.
+pub fn query() -> impl Strategy<Value = String> {
+    prop_oneof![2 => "[aA ]{0,3}[bB][\t ]{0,2}", 1 => "\\PC{0,20}x\\PC{0,40}", 1 => "x{500,512}", 1 => "[ａ-ｚ　]{1,40}z"]
+        .prop_filter("at most 512 bytes", |query| query.len() <= 512)
+}
+
+fn rating() -> impl Strategy<Value = f64> {
+    prop_oneof![select(vec![0.0, 0.1, 4.0, 4.5, 99.99999999999999, 100.0, 5e-324, 1e-7]), 0.0..100.0]
+}
+
+pub fn payload() -> impl Strategy<Value = Payload> {
+    (option::of(rating()), option::of(id()), option::of(1..=10_000u32), option::of(id())).prop_map(
+        |(rating, reco_id, rank, generation)| Payload {
+            rating,
+            reco_id: reco_id.map(Into::into),
+            rank,
+            generation: generation.map(Into::into),
+            ..Payload::default()
+        },
+    )
+}
+
+pub fn interaction() -> impl Strategy<Value = Interaction> {
+    let what = (kind(), item(), query(), any::<bool>());
+    (owner(), what, time(), any::<bool>(), payload()).prop_map(|(owner, (kind, item, query, named), at, retract, mut payload)| {
+        let subject = if kind == Kind::Search {
+            let normalised = normalise_query(&query);
+            payload.item = named.then_some(item);
+            payload.query = Some(query.into());
+            Subject::Query(normalised)
+        } else {
+            Subject::Item(item)
+        };
+        Interaction { owner, subject, kind, at, retract, payload }
+    })
+}
+
+/// The natural key of an interaction within its owner.
+pub fn interaction_key() -> impl Strategy<Value = InteractionKey> {
+    interaction().prop_map(|interaction| interaction.key())
+}
+
+fn line(number: u32) -> impl Strategy<Value = Line> {
+    let quantity = prop_oneof![4 => 1..4i64, 1 => Just(1_000_000)];
+    (item(), quantity, 0..100_000i64, option::of(0..=100u32), option::of(id())).prop_map(
+        move |(item, quantity, unit_price_minor, percent, coupon)| Line {
+            line: number,
+            item,
+            quantity,
+            unit_price_minor,
+            discount_minor: percent.map(|percent| quantity * unit_price_minor * i64::from(percent) / 100),
+            coupon: coupon.map(Into::into),
+        },
+    )
+}
+
+fn lines() -> impl Strategy<Value = Vec<Line>> {
+    proptest::collection::btree_set(prop_oneof![4 => 1..6u32, 1 => Just(u32::MAX)], 1..4)
+        .prop_flat_map(|numbers| numbers.into_iter().map(|number| line(number).boxed()).collect::<Vec<_>>())
+        .prop_shuffle()
+}
+
+/// Refunds that take from lines no more than was bought.
+fn refunds(lines: &[Line]) -> impl Strategy<Value = Vec<Refund>> + use<> {
+    let lines: Vec<_> = lines.iter().map(|line| (line.line, line.quantity)).collect();
+    vec((time(), 0..lines.len(), 1..3i64, 0..10_000i64), 0..4).prop_map(move |wanted| {
+        let mut left = lines.clone();
+        let mut refunds = Vec::new();
+        for (n, (at, line, quantity, amount_minor)) in wanted.into_iter().enumerate() {
+            let (line, left) = &mut left[line];
+            let quantity = quantity.min(*left);
+            *left -= quantity;
+            if quantity > 0 {
+                refunds.push(Refund { refund: format!("r{}", 9 - n).into(), at, line: *line, quantity, amount_minor });
+            }
+        }
+        refunds
+    })
+}
+
+pub fn order() -> impl Strategy<Value = OrderRecord> {
+    use OrderStatus::{Cancelled, Completed, Paid, Placed, Refunded, Shipped};
+    let status = select(vec![Placed, Paid, Shipped, Completed, Cancelled, Refunded]);
+    let times = (time(), option::of(time()), option::of(time()), option::of(time()));
+    let who = (option::of(member()), option::of(select(Tier::ALL.to_vec())), option::of(id()), any::<bool>());
+    let goods = lines().prop_flat_map(|lines| (refunds(&lines), Just(lines)));
+    (id(), version(), status, who, times, goods).prop_map(|(order, version, status, who, times, (refunds, lines))| {
+        let (member, tier, promotion, erased) = who;
+        let (placed_at, paid_at, completed_at, cancelled_at) = times;
+        OrderRecord {
+            order: OrderId::parse(&order).unwrap(),
+            version,
+            status,
+            member,
+            tier,
+            promotion: promotion.map(Into::into),
+            placed_at,
+            paid_at,
+            completed_at,
+            cancelled_at,
+            currency: "EUR".into(),
+            lines,
+            refunds,
+            erased,
+        }
+        .checked(&Rules::default())
+        .unwrap()
+    })
+}
+
+pub fn catalog() -> impl Strategy<Value = CatalogRecord> {
+    let visibility = select(vec![Visibility::Public, Visibility::Registered, Visibility::Vip, Visibility::Svip]);
+    let text = "[\\PC\n\t]{0,40}x";
+    let labels = || vec(id(), 0..3).prop_map(|labels| labels.into_iter().map(Into::into).collect::<Vec<Box<str>>>());
+    let link = select(vec!["https://shop.example/a?b#c", "http://x", "/p/1"]);
+    let head = (item(), version(), select(vec![ItemKind::Good, ItemKind::Service, ItemKind::Activity]), text);
+    let looks = (option::of(text), labels(), labels(), option::of(link.clone()), option::of(link));
+    let offer =
+        (option::of(0..=10_000_000_000i64), option::of(any::<bool>()), option::of(visibility), option::of(time()), any::<bool>());
+    (head, looks, offer).prop_map(|((item, version, kind, title), looks, offer)| {
+        let (description, category, tags, url, image) = looks;
+        let (price_minor, available, visibility, listed_at, deleted) = offer;
+        CatalogRecord {
+            item,
+            version,
+            kind,
+            title: title.into(),
+            description: description.map(Into::into),
+            category,
+            tags,
+            price_minor,
+            url: url.map(Into::into),
+            image: image.map(Into::into),
+            available,
+            visibility,
+            listed_at,
+            deleted,
+        }
+    })
+}
+
+pub fn member_record() -> impl Strategy<Value = MemberRecord> {
+    use MemberState::{Activated, Erased, Registered, Suspended};
+    let state = select(vec![Registered, Activated, Suspended, Erased]);
+    let membership = (
+        (member(), version(), state),
+        (option::of(select(Tier::ALL.to_vec())), option::of(member()), option::of(time()), option::of(time())),
+    )
+        .prop_map(|((member, version, state), (tier, invited_by, registered_at, activated_at))| {
+            let kept = state != Erased;
+            MemberRecord::Member(Membership {
+                member,
+                version,
+                state,
+                tier: tier.filter(|_| kept),
+                invited_by,
+                registered_at: registered_at.filter(|_| kept),
+                activated_at,
+            })
+        });
+    let session = (id(), version(), member()).prop_map(|(session, version, merged_into)| MemberRecord::Session {
+        session: SessionId::parse(&session).unwrap(),
+        version,
+        merged_into,
+    });
+    prop_oneof![3 => membership, 1 => session]
+}
+
+pub fn record() -> impl Strategy<Value = Record> {
+    prop_oneof![
+        interaction().prop_map(Record::Interaction),
+        order().prop_map(Record::Order),
+        catalog().prop_map(Record::Catalog),
+        member_record().prop_map(Record::Member),
+    ]
+}
