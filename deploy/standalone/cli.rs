@@ -336,7 +336,7 @@ pub enum KeysCommand {
         long_about = "Makes a key and prints it. A publishable key stands in a shop's pages and is no secret: it is bound to the origins \
                       of the shop, may read lists, and may post events of the visitor's own session. A service key is a secret that \
                       may do everything; it is shown once and stored as a digest.\n\n\
-                      Example:\n  kindred keys create storefront --origin https://shop.example --data shop"
+                      Example:\n  kindred keys create publishable --origin https://shop.example --data shop"
     )]
     Create(KeysCreateArgs),
     /// List keys, without secrets
@@ -348,19 +348,19 @@ pub enum KeysCommand {
 /// `kindred keys create`
 #[derive(Args, Clone, Debug)]
 pub struct KeysCreateArgs {
-    /// What it is called, for people
-    #[arg(value_name = "NAME")]
-    pub name: String,
     /// What kind
-    #[arg(long, value_name = "KIND", default_value = "publishable")]
+    #[arg(value_name = "KIND", default_value = "publishable")]
     pub kind: KeyKindArg,
+    /// What it is called, for people; without it its kind
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// An origin whose pages may use it, as in https://shop.example; may be repeated
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Vec<String>,
-    /// Requests a second; without it the default of the kind
-    #[arg(long, value_name = "N")]
-    pub rate: Option<u32>,
-    /// It may read lists only, and post no events
+    /// Requests a minute that a publishable key may make, over all visitors
+    #[arg(long, value_name = "N", default_value_t = 6_000)]
+    pub rate_limit: u32,
+    /// A publishable key may read lists only, and post no events
     #[arg(long)]
     pub read_only: bool,
     /// Where.

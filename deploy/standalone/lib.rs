@@ -1,6 +1,72 @@
 //! The all-in-one process: `kindred`. Pipeline and API over an embedded log and store in one directory, and the commands
 //! around them.
+//!
+//! ```text
+//! main ──▶ cli ──▶ serve, demo ──▶ start(config) -> Running { pipeline, API, the demo's shop }
+//!             └──▶ import, export, verify, forget, rejected, status, keys ──▶ a directory, or a running server
+//! ```
 
+pub mod app;
 pub mod cli;
+pub mod directory;
+mod export;
 pub mod failure;
+mod forget;
 pub mod import;
+mod keys;
+mod local;
+mod rejected;
+mod remote;
+mod serve;
+mod server;
+mod settings;
+mod status;
+mod verify;
+
+use anyhow::Result;
+use kindred_config::{Sources, load};
+
+pub use server::{Running, StartConfig, start};
+
+use crate::app::App;
+use crate::cli::{Cli, Command, DemoArgs};
+use crate::failure::Failure;
+
+/// Log lines of a command that ends by itself, unless the settings say otherwise: it tells its result on stdout.
+const QUIET: &str = "warn";
+
+/// Runs one command line; returns the exit code ([`failure::exit`]).
+///
+/// # Errors
+/// What a person has to know, for [`failure::report`].
+pub fn run(cli: Cli) -> Result<u8> {
+    let command = cli.command.unwrap_or(Command::Demo(DemoArgs::default()));
+    if let Command::Views(args) = &command {
+        return Ok(settings::views(args));
+    }
+    let sources = Sources { config: cli.settings.config, set: cli.settings.set };
+    let loaded = load(&sources).map_err(|error| {
+        Failure::usage(error.to_string())
+            .help("`kindred config keys` lists the settings, `kindred config example` documents them")
+    })?;
+    if let Command::Config(command) = &command {
+        return settings::config(&loaded, command);
+    }
+    let serves = matches!(command, Command::Serve(_) | Command::Demo(_));
+    let telemetry = &loaded.settings.telemetry;
+    let filter = if serves || loaded.explicit.contains_key("telemetry.log") { telemetry.log.as_str() } else { QUIET };
+    kindred_telemetry::init(filter, telemetry.format).map_err(|error| Failure::usage(error.to_string()))?;
+    let app = App::new()?;
+    match command {
+        Command::Demo(args) => serve::demo(&app, loaded, &args),
+        Command::Serve(args) => serve::serve(&app, loaded, &args),
+        Command::Import(args) => import::run(&app, &loaded, &args),
+        Command::Export(args) => export::run(&app, &loaded, &args),
+        Command::Verify(args) => verify::run(&app, &loaded, &args),
+        Command::Forget(args) => forget::run(&app, &loaded, &args),
+        Command::Rejected(command) => rejected::run(&app, &loaded, &command),
+        Command::Status(args) => status::run(&app, &loaded, &args),
+        Command::Keys(command) => keys::run(&app, &loaded, &command),
+        Command::Config(_) | Command::Views(_) => unreachable!("answered above, without a runtime"),
+    }
+}

@@ -1,1 +1,16 @@
-fn main() {}
+//! The binary `kindred`: parses the command line, runs the command, tells what went wrong.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use kindred::cli::{Cli, with_default_command};
+use kindred::failure::report;
+
+/// The dataflow makes and drops many small rows, on one thread and on another: what this allocator is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(with_default_command(std::env::args_os().collect()));
+    ExitCode::from(kindred::run(cli).unwrap_or_else(|error| report(&error)))
+}

@@ -69,7 +69,7 @@ impl Step {
                 }
                 let amount_minor = bought.unit_price_minor * quantity;
                 next.refunds.push(Refund { refund: refund.into(), at, line: *line, quantity: *quantity, amount_minor });
-                next.refunds.sort();
+                next.refunds.sort_by(|a, b| (&a.refund, a.line).cmp(&(&b.refund, b.line)));
             }
             _ => return None,
         }

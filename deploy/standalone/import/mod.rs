@@ -7,9 +7,11 @@
 mod columns;
 mod convert;
 mod credit_notes;
+mod input;
 mod options;
 mod orders;
 mod rejects;
+mod run;
 #[cfg(test)]
 mod tests;
 mod time_order;
@@ -18,4 +20,5 @@ pub use convert::{Converted, Input, convert};
 pub use credit_notes::CreditNoteReport;
 pub use options::{Format, ImportOptions, VERSION_ABSENT, shell_word};
 pub use rejects::{Origin, Reason, RejectReport, Rejects};
+pub use run::run;
 pub use time_order::{InOrder, MEMORY_BYTES};

@@ -1,0 +1,426 @@
+//! The data directory: log, store, pinned settings, service key, and who owns it.
+//!
+//! ```text
+//! DIR/kindred.toml   the settings that results depend on, pinned when the directory is created
+//! DIR/log  DIR/store two databases; the store's meta holds the fingerprint: format, settings, the log's identity
+//! DIR/lock           locked by the one process that owns the directory; says who and where to ask instead
+//! DIR/service.key    the secret of the API's first key, readable by its owner alone
+//! ```
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use kindred_config::{Loaded, check_pinned, pinned_toml, read_pinned};
+use kindred_log::EventLog;
+use kindred_log::embedded::EmbeddedLog;
+use kindred_model::{Position, Semantics};
+use kindred_store::ViewStore;
+use kindred_store::embedded::EmbeddedStore;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, exit};
+use crate::import::shell_word;
+
+/// The version of everything that lies in a directory. A change that an older program would misread takes the next number.
+const FORMAT: u32 = 1;
+/// Under which the store holds the fingerprint.
+const FINGERPRINT: &str = "fingerprint";
+const PINNED: &str = "kindred.toml";
+const LOCK: &str = "lock";
+const LOG: &str = "log";
+const STORE: &str = "store";
+const SERVICE_KEY: &str = "service.key";
+
+/// Whether a directory that is not there is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Open {
+    /// It is created, with the settings pinned in it.
+    OrCreate,
+    /// That is an error.
+    Existing,
+    /// As `Existing`; a store that belongs to another log is accepted, since it is about to be rebuilt.
+    ToRebuild,
+}
+
+/// What a store was computed from. Results of two of them never mix.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Fingerprint {
+    format: u32,
+    log: String,
+    settings: String,
+}
+
+/// Who owns a directory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process.
+    pub pid: u32,
+    /// What it does.
+    pub command: String,
+    /// Where its API answers, if it has one.
+    pub url: Option<String>,
+}
+
+/// A data directory, owned by this process until it is dropped.
+pub struct Directory {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it pins.
+    pub semantics: Semantics,
+    /// The event log.
+    pub log: Arc<dyn EventLog>,
+    /// The store.
+    pub store: Arc<dyn ViewStore>,
+    /// Whether this opening created it.
+    pub created: bool,
+    lock: File,
+    command: String,
+}
+
+impl Directory {
+    /// Takes hold of a directory and opens what is in it.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says what helps: it is in use, it is not there, it pins other settings, its store belongs to another log
+    /// or another version.
+    pub async fn open(path: &Path, loaded: &Loaded, open: Open, command: &str) -> Result<Self> {
+        let shown = path.display();
+        let pinned_at = path.join(PINNED);
+        if !pinned_at.is_file() {
+            if open != Open::OrCreate {
+                return Err(Failure::new(format!("there is no data directory at {shown}"))
+                    .help("name it with --data DIR; `kindred serve` and `kindred import` create one")
+                    .into());
+            }
+            refuse_foreign(path)?;
+        }
+        std::fs::create_dir_all(path).with_context(|| format!("could not create the data directory {shown}"))?;
+        let lock = lock(path, command)?;
+
+        // Under the lock: of two that start at once, one pins and the other reads.
+        let created = !pinned_at.is_file();
+        let semantics = if created {
+            let semantics = loaded.settings.semantics.clone();
+            let text = format!(
+                "# Pinned when this data directory was created: results depend on these settings, and results of two settings never \
+                 mix.\n# Do not edit; another value means another directory.\n\n{}",
+                pinned_toml(&semantics)
+            );
+            write_durably(&pinned_at, text.as_bytes(), false)?;
+            semantics
+        } else {
+            pinned_settings(path, loaded)?
+        };
+
+        let log: Arc<dyn EventLog> =
+            Arc::new(EmbeddedLog::open(&path.join(LOG)).with_context(|| format!("could not open the log in {shown}"))?);
+        let store: Arc<dyn ViewStore> =
+            Arc::new(EmbeddedStore::open(&path.join(STORE)).with_context(|| format!("could not open the store in {shown}"))?);
+        check_fingerprint(&*store, &*log, &semantics, open, path).await?;
+        Ok(Self { path: path.to_owned(), semantics, log, store, created, lock, command: command.to_owned() })
+    }
+
+    /// Tells whoever finds the directory in use where to ask instead.
+    ///
+    /// # Errors
+    /// When the lock's file cannot be written.
+    pub fn announce(&self, url: &str) -> Result<()> {
+        write_holder(&self.lock, &self.command, Some(url)).context("could not write the lock of the data directory")
+    }
+
+    /// Where the service key is.
+    pub fn service_key_path(&self) -> PathBuf {
+        service_key_path(&self.path)
+    }
+
+    /// Makes a service key if the directory has none, and returns it. `mint` makes one in the store and gives its secret.
+    ///
+    /// # Errors
+    /// When the file cannot be written or `mint` fails.
+    pub async fn service_key(&self, mint: impl AsyncFnOnce() -> Result<String>) -> Result<String> {
+        if let Some(key) = read_service_key(&self.path)? {
+            return Ok(key);
+        }
+        // A kill between the two leaves a key that nobody knows, which is harmless; never a file with a key that is none.
+        let key = mint().await?;
+        write_durably(&self.service_key_path(), format!("{key}\n").as_bytes(), true)?;
+        Ok(key)
+    }
+}
+
+/// The settings that results depend on, as a directory pins them.
+///
+/// # Errors
+/// A [`Failure`] where there is no such directory, or where the command line, the environment or the file say otherwise.
+pub fn pinned_settings(directory: &Path, loaded: &Loaded) -> Result<Semantics> {
+    let path = directory.join(PINNED);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let pinned = read_pinned(&text).map_err(|error| Failure::new(error.to_string()))?;
+    let checked = check_pinned(&pinned, &loaded.explicit, &loaded.settings.semantics);
+    Ok(checked.map_err(|error| Failure::usage(error.to_string()))?)
+}
+
+/// Where the service key of a directory is.
+pub fn service_key_path(directory: &Path) -> PathBuf {
+    directory.join(SERVICE_KEY)
+}
+
+/// The service key of a directory, if it has one.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub fn read_service_key(directory: &Path) -> Result<Option<String>> {
+    let path = service_key_path(directory);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|key| !key.is_empty())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("could not read the service key {}", path.display())),
+    }
+}
+
+/// Refuses a directory that holds something else: it may be a mistake, and we would write into it.
+fn refuse_foreign(path: &Path) -> Result<()> {
+    let ours = |name: &str| [PINNED, LOCK, LOG, STORE, SERVICE_KEY].contains(&name) || name.starts_with(".kindred-");
+    let Ok(entries) = std::fs::read_dir(path) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if !ours(&entry.file_name().to_string_lossy()) {
+            return Err(Failure::new(format!(
+                "{} is no data directory of Kindred, and it is not empty: it holds {}",
+                path.display(),
+                entry.file_name().display()
+            ))
+            .help("name an empty or a new directory with --data DIR")
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn lock(path: &Path, command: &str) -> Result<File> {
+    let at = path.join(LOCK);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&at)
+        .with_context(|| format!("could not open {}", at.display()))?;
+    match file.try_lock() {
+        Ok(()) => {
+            write_holder(&file, command, None).with_context(|| format!("could not write {}", at.display()))?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let _ = file.read_to_string(&mut text);
+            Err(in_use(path, serde_json::from_str(&text).ok()).into())
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("could not lock {}", at.display())),
+    }
+}
+
+fn write_holder(mut file: &File, command: &str, url: Option<&str>) -> std::io::Result<()> {
+    let holder = Holder { pid: std::process::id(), command: command.to_owned(), url: url.map(Into::into) };
+    file.rewind()?;
+    file.set_len(0)?;
+    file.write_all(&serde_json::to_vec(&holder)?)?;
+    file.flush()
+}
+
+/// Says by which process a directory is in use, and where to ask instead.
+fn in_use(path: &Path, holder: Option<Holder>) -> Failure {
+    let shown = path.display();
+    let Some(holder) = holder else {
+        return Failure::new(format!("{shown} is in use by another process")).code(exit::IN_USE).help("try again in a moment");
+    };
+    let Holder { pid, command, url } = holder;
+    let failure =
+        |serves: &str| Failure::new(format!("{shown} is in use by process {pid} (kindred {command}){serves}")).code(exit::IN_USE);
+    match url {
+        Some(url) => failure(&format!(", which answers at {url}")).help(ask_instead(path, &url, std::env::args().skip(1))),
+        None => failure("").help("wait until it has ended, or use another directory"),
+    }
+}
+
+/// The command line that asks the running server: the one that was given, with `--url` in place of `--data`.
+fn ask_instead(path: &Path, url: &str, arguments: impl Iterator<Item = String>) -> String {
+    let mut words = Vec::new();
+    let mut skip = false;
+    for argument in arguments {
+        if std::mem::take(&mut skip) || argument.starts_with("--data=") {
+            continue;
+        }
+        if argument == "--data" {
+            skip = true;
+            continue;
+        }
+        words.push(shell_word(&argument));
+    }
+    const ASK: [&str; 7] = ["import", "export", "verify", "forget", "rejected", "status", "keys"];
+    if !words.iter().any(|word| ASK.contains(&word.as_str())) {
+        return format!("it is being served already, at {url}; use another directory for another server");
+    }
+    let key = shell_word(&service_key_path(path).display().to_string());
+    format!("ask it: kindred {} --url {url} --key \"$(cat {key})\"", words.join(" "))
+}
+
+async fn check_fingerprint(
+    store: &dyn ViewStore,
+    log: &dyn EventLog,
+    semantics: &Semantics,
+    open: Open,
+    path: &Path,
+) -> Result<()> {
+    let ours = Fingerprint { format: FORMAT, log: log.identity().to_owned(), settings: pinned_toml(semantics) };
+    let shown = path.display();
+    let stored = store.get_meta(FINGERPRINT).await.context("could not read the store's fingerprint")?;
+    let rebuild = format!("kindred serve --data {} --from beginning", shell_word(&shown.to_string()));
+    match stored {
+        None if open == Open::ToRebuild || store.frontier().position == Position::beginning() => {}
+        None => {
+            return Err(Failure::new(format!("the store in {shown} does not say what it was computed from"))
+                .help(format!("rebuild it from the log: {rebuild}"))
+                .into());
+        }
+        Some(bytes) => {
+            let theirs: Fingerprint = serde_json::from_slice(&bytes)
+                .map_err(|error| Failure::new(format!("the fingerprint of the store in {shown} does not read: {error}")))?;
+            // Settings compare by what they mean: one that came with a later version has its default in the older text.
+            let same_settings = read_pinned(&theirs.settings).is_ok_and(|theirs| theirs == *semantics);
+            if theirs.format == FORMAT && theirs.log == ours.log && same_settings {
+                return Ok(());
+            }
+            if theirs.format != FORMAT {
+                return Err(Failure::new(format!(
+                    "{shown} was written in format {}, and this version of kindred reads format {FORMAT}",
+                    theirs.format
+                ))
+                .help("use the version that wrote it, or import the events into another directory")
+                .into());
+            }
+            if open != Open::ToRebuild {
+                let what = if theirs.log == ours.log {
+                    format!("its {PINNED} was edited after the store was computed with other settings")
+                } else {
+                    "its store was computed from another log: positions of the one mean nothing in the other".to_owned()
+                };
+                return Err(Failure::new(format!("{shown} does not fit together: {what}"))
+                    .help(format!("put back what was there, or rebuild the store from the log: {rebuild}"))
+                    .into());
+            }
+        }
+    }
+    let bytes = serde_json::to_vec(&ours).expect("a fingerprint serialises");
+    store.put_meta(FINGERPRINT, &bytes).await.context("could not write the store's fingerprint")?;
+    Ok(())
+}
+
+/// Writes a file so that after a crash at any moment it is there whole or not at all.
+fn write_durably(path: &Path, bytes: &[u8], secret: bool) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let aside = directory.join(format!(".kindred-{name}-{}", std::process::id()));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, if secret { 0o600 } else { 0o644 });
+        let mut file = options.open(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&aside, path)?;
+        File::open(directory)?.sync_all()
+    };
+    write().with_context(|| format!("could not write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(set: &[&str]) -> Loaded {
+        let sources = kindred_config::Sources { config: None, set: set.iter().map(|set| (*set).to_owned()).collect() };
+        kindred_config::load_from(&sources, std::iter::empty(), Path::new("/nonexistent")).unwrap()
+    }
+
+    async fn open(path: &Path, set: &[&str], open: Open) -> Result<Directory> {
+        Directory::open(path, &loaded(set), open, "test").await
+    }
+
+    #[tokio::test]
+    async fn settings_are_pinned_by_the_first_and_inherited_by_the_next() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("shop");
+        assert!(open(&path, &[], Open::Existing).await.err().unwrap().to_string().contains("no data directory"));
+        let first = open(&path, &["views.also_bought.window=7"], Open::OrCreate).await.unwrap();
+        assert!(first.created);
+        drop(first);
+        let next = open(&path, &[], Open::Existing).await.unwrap();
+        assert_eq!((next.semantics.views.also_bought.window, next.created), (7, false));
+        drop(next);
+        let error = open(&path, &["views.also_bought.window=8"], Open::OrCreate).await.err().unwrap();
+        assert!(error.to_string().contains("views.also_bought.window is 7 there, 8 was given"), "{error}");
+        open(&path, &["views.also_bought.window=7"], Open::Existing).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_directory_has_one_owner() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("shop");
+        let owner = open(&path, &[], Open::OrCreate).await.unwrap();
+        let error = open(&path, &[], Open::OrCreate).await.err().unwrap();
+        assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
+        owner.announce("http://127.0.0.1:8080").unwrap();
+        let error = open(&path, &[], Open::OrCreate).await.err().unwrap();
+        assert!(error.to_string().contains("answers at http://127.0.0.1:8080"), "{error}");
+        drop(owner);
+        open(&path, &[], Open::OrCreate).await.unwrap();
+    }
+
+    /// A log created anew under an old store would make the pipeline skip or misread records.
+    #[tokio::test]
+    async fn a_store_of_another_log_is_refused_and_can_be_rebuilt() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("shop");
+        drop(open(&path, &[], Open::OrCreate).await.unwrap());
+        std::fs::remove_dir_all(path.join(LOG)).unwrap();
+        let error = open(&path, &[], Open::Existing).await.err().unwrap();
+        assert!(error.to_string().contains("another log"), "{error}");
+        drop(open(&path, &[], Open::ToRebuild).await.unwrap());
+        open(&path, &[], Open::Existing).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_directory_of_somebody_else_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::write(parent.path().join("thesis.tex"), "x").unwrap();
+        let error = open(parent.path(), &[], Open::OrCreate).await.err().unwrap();
+        assert!(error.to_string().contains("it holds thesis.tex"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn the_service_key_is_made_once_and_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = tempfile::tempdir().unwrap();
+        let directory = open(&parent.path().join("shop"), &[], Open::OrCreate).await.unwrap();
+        let first = directory.service_key(async || Ok("kd_sk_1".to_owned())).await.unwrap();
+        let second = directory.service_key(async || Ok("kd_sk_2".to_owned())).await.unwrap();
+        assert_eq!((first.as_str(), second.as_str()), ("kd_sk_1", "kd_sk_1"));
+        let mode = std::fs::metadata(directory.service_key_path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_command_that_helps_is_the_one_that_was_given() {
+        let arguments = ["export", "also_bought", "--data", "my shop", "--as-of=2026-01-01"].map(str::to_owned);
+        assert_eq!(
+            ask_instead(Path::new("my shop"), "http://127.0.0.1:8080", arguments.into_iter()),
+            "ask it: kindred export also_bought --as-of=2026-01-01 --url http://127.0.0.1:8080 --key \"$(cat 'my shop/service.key')\""
+        );
+        assert!(ask_instead(Path::new("x"), "http://a", std::iter::once("serve".to_owned())).contains("served already"));
+    }
+}

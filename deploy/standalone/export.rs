@@ -1,0 +1,92 @@
+//! `kindred export`: the rows of a view on standard output, and nothing else.
+
+use std::io::{self, BufWriter, Read, Write};
+use std::ops::ControlFlow;
+
+use anyhow::{Context, Result};
+use kindred_api::export_writer::{ExportWriter, Format as Written};
+use kindred_config::Loaded;
+use kindred_model::views::{ALL, ExportContext, ViewInfo, find};
+
+use crate::app::App;
+use crate::cli::ExportArgs;
+use crate::directory::{Directory, Open};
+use crate::failure::{Failure, exit};
+use crate::import::Format;
+use crate::remote::{Target, segment};
+
+/// Bytes written at once.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Runs `kindred export`.
+///
+/// # Errors
+/// When there is no such view, or the directory or the server cannot be used. A reader that went away is none.
+pub fn run(app: &App, loaded: &Loaded, args: &ExportArgs) -> Result<u8> {
+    let view = find(&args.view).ok_or_else(|| {
+        let names: Vec<&str> = ALL.iter().map(|view| view.name).collect();
+        Failure::usage(format!("there is no view {:?}", args.view)).help(format!("there are {}", names.join(", ")))
+    })?;
+    let written = match Target::of(&args.target, loaded)? {
+        Target::Directory(path) => {
+            let directory =
+                app.runtime.block_on(Directory::open(&path, loaded, Open::Existing, &format!("export {}", view.name)))?;
+            if !(view.enabled)(&directory.semantics) {
+                return Err(Failure::new(format!("{} pins views.{}.enabled = false", path.display(), view.name)).into());
+            }
+            from_directory(app, &directory, view, args)?
+        }
+        Target::Server(remote) => {
+            let format = if args.format == Format::Csv { "csv" } else { "ndjson" };
+            let as_of = args.as_of.map(|day| format!("&as_of={day}")).unwrap_or_default();
+            let answer = remote.stream(&format!("/v1/admin/export/{}?format={format}{as_of}", segment(view.name)))?;
+            copy(answer)?
+        }
+    };
+    match written {
+        Ok(()) => Ok(exit::FINE),
+        // `kindred export … | head` is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(exit::FINE),
+        Err(error) => Err(error).context("could not write to standard output"),
+    }
+}
+
+fn from_directory(app: &App, directory: &Directory, view: &ViewInfo, args: &ExportArgs) -> Result<io::Result<()>> {
+    let snapshot = directory.store.snapshot().context("could not read the store")?;
+    let context = ExportContext { settings: &directory.semantics, as_of: args.as_of.unwrap_or_else(|| app.clock.today()) };
+    let format = if args.format == Format::Csv { Written::Csv } else { Written::Ndjson };
+    let out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
+    let mut writer = match ExportWriter::begin(format, view.columns, out) {
+        Ok(writer) => writer,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut failed = None;
+    let rows = &*snapshot.rows;
+    (view.export)(rows, context, &mut |cells| match writer.row(cells) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })
+    .with_context(|| format!("could not read the rows of {}", view.name))?;
+    Ok(match failed {
+        Some(error) => Err(error),
+        None => writer.finish().map(drop),
+    })
+}
+
+/// Copies an answer to standard output; tells apart which of the two ends failed.
+fn copy(mut answer: impl Read) -> Result<io::Result<()>> {
+    let mut out = io::stdout().lock();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let read = answer.read(&mut buffer).context("the server broke off; what was written so far is not whole")?;
+        if read == 0 {
+            return Ok(out.flush());
+        }
+        if let Err(error) = out.write_all(&buffer[..read]) {
+            return Ok(Err(error));
+        }
+    }
+}

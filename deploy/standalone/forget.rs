@@ -1,0 +1,73 @@
+//! `kindred forget`: a member leaves every view, and in time the raw log.
+
+use anyhow::{Context, Result};
+use kindred_config::Loaded;
+use kindred_log::EventLog;
+use kindred_model::records::{Invalid, MemberRecord, MemberState, Membership};
+use kindred_model::views::get;
+use kindred_model::views::inputs::Members;
+use kindred_model::{MemberId, Owner, Position, Topic};
+use kindred_store::ViewStore;
+
+use crate::app::App;
+use crate::cli::ForgetArgs;
+use crate::directory::{Directory, Open};
+use crate::failure::{Failure, exit};
+use crate::local::Local;
+use crate::remote::{Target, segment, text};
+
+/// Runs `kindred forget`. Repeating it changes nothing.
+///
+/// # Errors
+/// When the member's identity is none, or the directory or the server cannot be used.
+pub fn run(app: &App, loaded: &Loaded, args: &ForgetArgs) -> Result<u8> {
+    let member = MemberId::parse(&args.member).map_err(|error: Invalid| Failure::usage(error.to_string()))?;
+    let (position, raw_by) = match Target::of(&args.target, loaded)? {
+        Target::Server(remote) => {
+            let receipt = remote.delete(&format!("/v1/members/{}", segment(member.as_str())))?;
+            (text(&receipt["position"]).to_owned(), text(&receipt["raw_erased_by"]).to_owned())
+        }
+        Target::Directory(path) => {
+            let directory = app.runtime.block_on(Directory::open(&path, loaded, Open::Existing, "forget"))?;
+            let raw_by = app.clock.today().plus(loaded.settings.erasure.raw_days);
+            (in_directory(app, loaded, directory, &member)?.to_string(), raw_by.to_string())
+        }
+    };
+    println!("{member} is forgotten: in no view from position {position} on, durably");
+    println!("  the raw records leave the log by {raw_by}, while `kindred serve` runs");
+    Ok(exit::FINE)
+}
+
+fn in_directory(app: &App, loaded: &Loaded, directory: Directory, member: &MemberId) -> Result<Position> {
+    let local = Local::start(app, loaded, directory)?;
+    // The erased record copies who invited the member, so everything that the log says of that must be taken in first.
+    let end = app.runtime.block_on(local.directory.log.end()).context("could not read the end of the log")?;
+    local.wait_for(app, &end, |_| ())?;
+    app.runtime.block_on(erase(&*local.directory.log, &*local.directory.store, member))?;
+    local.stop(app)
+}
+
+/// Appends the erased record of a member, unless it is erased already.
+async fn erase(log: &dyn EventLog, store: &dyn ViewStore, member: &MemberId) -> Result<()> {
+    let known = {
+        let snapshot = store.snapshot().context("could not read the store")?;
+        get::<Members>(&*snapshot.rows, &Owner::Member(member.clone())).context("could not read the member's record")?
+    };
+    let known = known.map(|row| MemberRecord::decode(&row.0)).transpose().map_err(|error| Failure::new(error.to_string()))?;
+    let known = match known {
+        Some(record) if record.is_erased() => return Ok(()),
+        Some(MemberRecord::Member(membership)) => Some(membership),
+        _ => None,
+    };
+    let erased = MemberRecord::Member(Membership {
+        member: member.clone(),
+        version: known.as_ref().map_or(0, |known| known.version).saturating_add(1),
+        state: MemberState::Erased,
+        tier: None,
+        invited_by: known.as_ref().and_then(|known| known.invited_by.clone()),
+        registered_at: None,
+        activated_at: known.and_then(|known| known.activated_at),
+    });
+    log.append(Topic::Members, vec![erased.canonical()], None).await.context("could not append to the log")?;
+    Ok(())
+}

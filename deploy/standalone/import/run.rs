@@ -1,0 +1,329 @@
+//! The command: converts, appends under a mark, waits until the views are durable, and tells what happened.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kindred_config::Loaded;
+use kindred_log::{Mark, Rejected};
+use kindred_model::{Position, Topic};
+use sha2::{Digest, Sha256};
+
+use super::convert::{Converted, convert};
+use super::input::{self, Reading};
+use super::options::ImportOptions;
+use super::rejects::Rejects;
+use super::time_order::MEMORY_BYTES;
+use crate::app::App;
+use crate::cli::ImportArgs;
+use crate::directory::{Directory, Open};
+use crate::failure::{Failure, exit, thousands};
+use crate::local::Local;
+use crate::remote::{Remote, Target};
+
+/// Records of one append: one fsync for many, and little to do again after a kill.
+const BATCH_RECORDS: usize = 10_000;
+/// Bytes of one append, and of one request.
+const BATCH_BYTES: usize = 4 << 20;
+/// How long the bar may stand still.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What the command tells at its end.
+struct Summary {
+    topic: Topic,
+    files: String,
+    converted: Converted,
+    /// Of the records, those that an earlier run had appended.
+    there_already: u64,
+    /// Records that the server turned away, which no conversion saw.
+    refused: u64,
+    /// Two contents under one version, since the pipeline started; unknown of a server.
+    conflicts: Option<u64>,
+    position: Position,
+    took: Duration,
+}
+
+/// Runs `kindred import`; returns the exit code.
+///
+/// # Errors
+/// When a file, the directory or the server cannot be used.
+pub fn run(app: &App, loaded: &Loaded, args: &ImportArgs) -> Result<u8> {
+    if args.topic != Topic::Orders && (args.link_cancellations || !args.map_status.is_empty()) {
+        return Err(
+            Failure::usage(format!("--map-status and --link-cancellations are for orders, not for {}", args.topic)).into()
+        );
+    }
+    let started = Instant::now();
+    let options = |currency: &str| ImportOptions {
+        topic: args.topic,
+        format: args.format,
+        map: args.map.iter().cloned().collect(),
+        map_status: args.map_status.iter().cloned().collect(),
+        link_cancellations: args.link_cancellations,
+        version: args.version,
+        currency: currency.to_owned(),
+    };
+    let summary = match Target::of(&args.target, loaded)? {
+        Target::Directory(path) => {
+            let command = format!("import {}", args.topic);
+            let directory = app.runtime.block_on(Directory::open(&path, loaded, Open::OrCreate, &command))?;
+            let options = options(&directory.semantics.shop.currency);
+            into_directory(app, loaded, directory, args, &options)?
+        }
+        Target::Server(remote) => {
+            let currency = remote.currency()?;
+            into_server(&remote, args, &options(&currency))?
+        }
+    };
+    let summary = Summary { took: started.elapsed(), ..summary };
+    print!("{}", summary.text());
+    Ok(if summary.converted.rejects.rows + summary.refused > 0 { exit::FOUND } else { exit::FINE })
+}
+
+fn into_directory(
+    app: &App,
+    loaded: &Loaded,
+    directory: Directory,
+    args: &ImportArgs,
+    options: &ImportOptions,
+) -> Result<Summary> {
+    let bar = Bar::new();
+    let log = std::sync::Arc::clone(&directory.log);
+    let reject = |batch: Vec<Rejected>| app.runtime.block_on(log.reject(batch)).context("could not keep what was rejected");
+    let (mut converted, name) = read(args, options, &directory.semantics.rules(), Box::new(reject), &bar)?;
+
+    let done = app.runtime.block_on(log.mark(&name)).context("could not read how far the import came")?.unwrap_or(0);
+    let there_already = done.min(converted.count);
+    let mut appended = 0;
+    bar.stage("appending", converted.count);
+    while appended < there_already && converted.records.next_record()?.is_some() {
+        appended += 1;
+    }
+    while let Some(batch) = next_batch(&mut converted)? {
+        appended += batch.len() as u64;
+        let mark = Mark { name: name.clone(), done: appended };
+        app.runtime.block_on(log.append(options.topic, batch, Some(mark))).context("could not append to the log")?;
+        bar.at(appended);
+    }
+
+    // Only now: a pipeline that sees the whole backlog takes it in few large epochs, which is several times less work.
+    let local = Local::start(app, loaded, directory)?;
+    let end = app.runtime.block_on(log.end()).context("could not read the end of the log")?;
+    let from = local.pipeline.applied();
+    let lag = from.lag_behind(&end);
+    bar.stage("computing", lag);
+    local.wait_for(app, &end, |applied| bar.at(lag.saturating_sub(applied.lag_behind(&end))))?;
+    let conflicts = local.pipeline.status().conflicts;
+    let position = local.stop(app)?;
+    bar.done();
+    Ok(Summary {
+        topic: options.topic,
+        files: files(args),
+        converted,
+        there_already,
+        refused: 0,
+        conflicts: Some(conflicts),
+        position,
+        took: Duration::ZERO,
+    })
+}
+
+fn into_server(remote: &Remote, args: &ImportArgs, options: &ImportOptions) -> Result<Summary> {
+    let bar = Bar::new();
+    let rules = kindred_model::records::Rules { currency: options.currency.clone() };
+    let (mut converted, _) = read(args, options, &rules, Box::new(|_| Ok(())), &bar)?;
+    bar.stage("sending", converted.count);
+    let (mut sent, mut refused, mut position) = (0, 0, Position::beginning());
+    while let Some(batch) = next_batch(&mut converted)? {
+        let answer = remote.post_events(options.topic, &batch)?;
+        sent += batch.len() as u64;
+        refused += answer.refused;
+        for reason in answer.reasons {
+            bar.say(&format!("refused by the server: {reason}"));
+        }
+        position.join(&answer.position);
+        bar.at(sent);
+    }
+    bar.stage("computing", 0);
+    remote.wait_for(&position)?;
+    bar.done();
+    Ok(Summary {
+        topic: options.topic,
+        files: files(args),
+        converted,
+        there_already: 0,
+        refused,
+        conflicts: None,
+        position,
+        took: Duration::ZERO,
+    })
+}
+
+fn files(args: &ImportArgs) -> String {
+    let names: Vec<String> = args.files.iter().map(|file| file.display().to_string()).collect();
+    if names == ["-"] { "standard input".to_owned() } else { names.join(", ") }
+}
+
+/// Reads and converts the files; returns with the records the name of this import: a digest of contents and options.
+fn read(
+    args: &ImportArgs,
+    options: &ImportOptions,
+    rules: &kindred_model::records::Rules,
+    reject: super::rejects::RejectSink<'_>,
+    bar: &Bar,
+) -> Result<(Converted, String)> {
+    let (inputs, reading) = input::open(&args.files)?;
+    bar.reading(&reading);
+    let rejects = Rejects::new(options.topic, reject);
+    let converted = convert(inputs, options, rules, rejects, MEMORY_BYTES, &mut || bar.at(reading.bytes_read()))?;
+    let mut name = Sha256::new();
+    name.update(serde_json::to_vec(options).expect("options serialise"));
+    name.update(reading.digest());
+    let name = name.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    Ok((converted, format!("import:{name}")))
+}
+
+fn next_batch(converted: &mut Converted) -> Result<Option<Vec<Vec<u8>>>> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while batch.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
+        let Some(record) = converted.records.next_record().context("could not read a temporary file")? else { break };
+        bytes += record.len() + 1;
+        batch.push(record);
+    }
+    Ok((!batch.is_empty()).then_some(batch))
+}
+
+/// Progress on stderr, where that is a terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    fn reading(&self, reading: &Reading) {
+        let template = "{msg:<10} {wide_bar} {bytes} of {total_bytes}, {elapsed}";
+        self.0.set_style(ProgressStyle::with_template(template).expect("a template"));
+        self.0.set_length(reading.bytes_total);
+        self.0.set_message("reading");
+    }
+
+    fn stage(&self, name: &'static str, records: u64) {
+        let template = "{msg:<10} {wide_bar} {human_pos} of {human_len} records, {elapsed}";
+        self.0.set_style(ProgressStyle::with_template(template).expect("a template"));
+        self.0.set_position(0);
+        self.0.set_length(records);
+        self.0.set_message(name);
+    }
+
+    fn at(&self, position: u64) {
+        self.0.set_position(position);
+    }
+
+    fn say(&self, line: &str) {
+        self.0.suspend(|| eprintln!("{line}"));
+    }
+
+    fn done(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+impl Summary {
+    fn text(&self) -> String {
+        let converted = &self.converted;
+        let rows =
+            if converted.rows == converted.count { String::new() } else { format!(" of {} rows", thousands(converted.rows)) };
+        let mut text = format!(
+            "imported {} {}{rows} from {} in {:.1} s\n",
+            thousands(converted.count),
+            what(self.topic, converted.count),
+            self.files,
+            self.took.as_secs_f64()
+        );
+        let mut line = |indented: String| {
+            text.push_str("  ");
+            text.push_str(&indented);
+            text.push('\n');
+        };
+        if self.there_already > 0 {
+            line(format!("{} of them were in the log already: an earlier run had come so far", thousands(self.there_already)));
+        }
+        if !converted.unused_columns.is_empty() {
+            line(format!("columns not used: {}", converted.unused_columns.join(", ")));
+        }
+        if let Some(notes) = &converted.credit_notes {
+            line(format!(
+                "credit notes: {} with {} lines took back {} of {} units, worth {} minor units, by {} refunds of {} orders",
+                thousands(notes.notes),
+                thousands(notes.lines),
+                thousands(notes.units_taken),
+                thousands(notes.units),
+                thousands(notes.amount_minor),
+                thousands(notes.refunds),
+                thousands(notes.orders)
+            ));
+            if notes.leftover_lines > 0 {
+                let first: Vec<String> = notes.leftover_first.iter().map(|origin| origin.line.to_string()).collect();
+                line(format!(
+                    "nothing to take back: {} units on {} lines of {} credit notes, worth {} minor units (first rows: {})",
+                    thousands(notes.leftover_units),
+                    thousands(notes.leftover_lines),
+                    thousands(notes.leftover_notes),
+                    thousands(notes.leftover_minor),
+                    first.join(", ")
+                ));
+            }
+        }
+        if let Some(conflicts) = self.conflicts.filter(|conflicts| *conflicts > 0) {
+            line(format!("conflicts: {} records had another content under a version that was there", thousands(conflicts)));
+        }
+        if converted.rejects.rows > 0 {
+            line(format!("rejected: {} rows (kept: kindred rejected list)", thousands(converted.rejects.rows)));
+            for (reason, met) in converted.rejects.reasons.iter().take(REASONS_SHOWN) {
+                let several = met.first.iter().any(|origin| origin.file != met.first[0].file);
+                let first: Vec<String> = met
+                    .first
+                    .iter()
+                    .map(|origin| if several { format!("{}:{}", origin.file, origin.line) } else { origin.line.to_string() })
+                    .collect();
+                let more = if met.rows > met.first.len() as u64 { ", …" } else { "" };
+                let lines = if met.rows == 1 { "line" } else { "lines" };
+                line(format!("  {} × {reason} ({lines} {}{more})", thousands(met.rows), first.join(", ")));
+            }
+            let hidden = converted.rejects.reasons.len().saturating_sub(REASONS_SHOWN);
+            if hidden > 0 {
+                line(format!("  and {} further reasons", thousands(hidden as u64)));
+            }
+        }
+        if self.refused > 0 {
+            line(format!("refused by the server: {} records", thousands(self.refused)));
+        }
+        line(format!("the views are durable at position {}", self.position));
+        text
+    }
+}
+
+/// Reasons that the summary lists.
+const REASONS_SHOWN: usize = 20;
+
+const fn what(topic: Topic, count: u64) -> &'static str {
+    match (topic, count) {
+        (Topic::Interactions, 1) => "interaction",
+        (Topic::Interactions, _) => "interactions",
+        (Topic::Orders, 1) => "order",
+        (Topic::Orders, _) => "orders",
+        (Topic::Catalog, 1) => "item",
+        (Topic::Catalog, _) => "items",
+        (Topic::Members, 1) => "member record",
+        (Topic::Members, _) => "member records",
+    }
+}

@@ -1,0 +1,199 @@
+//! `kindred rejected`: what could not be accepted, and trying it again.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+use kindred_config::Loaded;
+use kindred_log::{EventLog, Rejected};
+use kindred_model::records::{Record, Rules};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::cli::{RejectedCommand, RejectedListArgs, RejectedRetryArgs, RejectedShowArgs};
+use crate::directory::{Directory, Open};
+use crate::failure::{Failure, exit, thousands};
+use crate::local::Local;
+use crate::remote::{Remote, Target, segment};
+
+/// Records looked at together.
+const PAGE: usize = 1_000;
+
+/// Runs `kindred rejected`.
+///
+/// # Errors
+/// When there is no such record, or the directory or the server cannot be used.
+pub fn run(app: &App, loaded: &Loaded, command: &RejectedCommand) -> Result<u8> {
+    match command {
+        RejectedCommand::List(args) => list(app, loaded, args),
+        RejectedCommand::Show(args) => show(app, loaded, args),
+        RejectedCommand::Retry(args) => retry(app, loaded, args),
+    }
+}
+
+fn list(app: &App, loaded: &Loaded, args: &RejectedListArgs) -> Result<u8> {
+    let records: Vec<Value> = match Target::of(&args.target, loaded)? {
+        Target::Server(remote) => {
+            let mut records = Vec::new();
+            let mut after = args.after.clone();
+            while records.len() < args.limit {
+                let page = page(&remote, after.as_deref(), args.limit - records.len())?;
+                after = page["next"].as_str().map(str::to_owned);
+                records.extend(page["rejected"].as_array().into_iter().flatten().cloned());
+                if after.is_none() {
+                    break;
+                }
+            }
+            records
+        }
+        Target::Directory(path) => app.runtime.block_on(async {
+            let directory = Directory::open(&path, loaded, Open::Existing, "rejected list").await?;
+            let records = directory.log.rejected(args.after.as_deref(), args.limit).await;
+            anyhow::Ok(records.context("could not read the rejected records")?.iter().map(shown).collect())
+        })?,
+    };
+    let mut out = io::stdout().lock();
+    let mut write = || -> io::Result<()> {
+        for record in &records {
+            if args.json {
+                writeln!(out, "{record}")?;
+            } else {
+                let (id, topic, reason) = (&record["id"], &record["topic"], &record["reason"]);
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                writeln!(out, "{}  {}  {}", text(id), text(topic), text(reason))?;
+            }
+        }
+        Ok(())
+    };
+    match write() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("could not write to standard output"),
+        _ => {
+            if records.len() == args.limit {
+                let last = records.last().and_then(|record| record["id"].as_str()).unwrap_or_default();
+                eprintln!("there may be more: --after {}", crate::import::shell_word(last));
+            }
+            Ok(exit::FINE)
+        }
+    }
+}
+
+/// A page of a server's rejected records, at most [`PAGE`] of them.
+fn page(remote: &Remote, after: Option<&str>, limit: usize) -> Result<Value> {
+    let after = after.map(|after| format!("&after={}", segment(after))).unwrap_or_default();
+    remote.get(&format!("/v1/admin/rejected?limit={}{after}", limit.clamp(1, PAGE)))
+}
+
+/// Has a server try records again, those named or all; how many were accepted, and how many were not.
+fn retry_on(remote: &Remote, ids: &[String]) -> Result<(u64, u64)> {
+    let (mut accepted, mut still) = (0, 0);
+    let mut retry = |ids: &[String]| -> Result<()> {
+        let answer = remote.post("/v1/admin/rejected/retry", &json!({ "ids": ids }))?;
+        let count = |name: &str| answer[name].as_array().map_or(0, |listed| listed.len() as u64);
+        accepted += count("accepted");
+        still += count("rejected");
+        match answer["unknown"].as_array().and_then(|unknown| unknown.first()).and_then(Value::as_str) {
+            Some(unknown) => Err(none(unknown).into()),
+            None => Ok(()),
+        }
+    };
+    for ids in ids.chunks(PAGE) {
+        retry(ids)?;
+    }
+    let mut after: Option<String> = None;
+    while ids.is_empty() {
+        let page = page(remote, after.as_deref(), PAGE)?;
+        let records = page["rejected"].as_array().into_iter().flatten();
+        let listed: Vec<String> = records.filter_map(|record| record["id"].as_str().map(str::to_owned)).collect();
+        if !listed.is_empty() {
+            retry(&listed)?;
+        }
+        after = page["next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok((accepted, still))
+}
+
+/// A rejected record as it is shown: its fields, and the id to name it by.
+pub fn shown(record: &Rejected) -> Value {
+    let mut value = serde_json::to_value(record).expect("a rejected record serialises");
+    value["id"] = Value::from(record.id());
+    value
+}
+
+fn show(app: &App, loaded: &Loaded, args: &RejectedShowArgs) -> Result<u8> {
+    let record = match Target::of(&args.target, loaded)? {
+        Target::Server(remote) => remote.get(&format!("/v1/admin/rejected/{}", segment(&args.id)))?,
+        Target::Directory(path) => app.runtime.block_on(async {
+            let directory = Directory::open(&path, loaded, Open::Existing, "rejected show").await?;
+            let record = directory.log.rejected_one(&args.id).await.context("could not read the rejected records")?;
+            let record = record.ok_or_else(|| none(&args.id))?;
+            anyhow::Ok(shown(&record))
+        })?,
+    };
+    println!("{}", serde_json::to_string_pretty(&record).expect("a value serialises"));
+    Ok(exit::FINE)
+}
+
+fn none(id: &str) -> Failure {
+    Failure::new(format!("there is no rejected record {id}")).help("`kindred rejected list` shows the ids")
+}
+
+fn retry(app: &App, loaded: &Loaded, args: &RejectedRetryArgs) -> Result<u8> {
+    let (accepted, still) = match Target::of(&args.target, loaded)? {
+        Target::Server(remote) => retry_on(&remote, &args.ids)?,
+        Target::Directory(path) => {
+            let directory = app.runtime.block_on(Directory::open(&path, loaded, Open::Existing, "rejected retry"))?;
+            let rules = directory.semantics.rules();
+            let retried = app.runtime.block_on(retry_in(&*directory.log, &rules, &args.ids))?;
+            if retried.0 > 0 {
+                Local::start(app, loaded, directory)?.stop(app)?;
+            }
+            retried
+        }
+    };
+    println!("{} records are accepted now and in the log; {} are not", thousands(accepted), thousands(still));
+    Ok(if still > 0 { exit::FOUND } else { exit::FINE })
+}
+
+/// Decodes rejected records again; appends those that are accepted now and drops them from the rejected. A kill in between
+/// leaves both, which is harmless: records merge. Returns how many were accepted, and how many were not.
+async fn retry_in(log: &dyn EventLog, rules: &Rules, ids: &[String]) -> Result<(u64, u64)> {
+    let reading = "could not read the rejected records";
+    let (mut accepted, mut still) = (0, 0);
+    let mut take = async |records: Vec<Rejected>| -> Result<()> {
+        let (mut mended, mut kept) = (std::collections::BTreeMap::<_, (Vec<String>, Vec<Vec<u8>>)>::new(), 0);
+        for record in &records {
+            match Record::decode(record.topic, record.payload.as_bytes(), rules) {
+                Ok(decoded) => {
+                    let (ids, payloads) = mended.entry(record.topic).or_default();
+                    ids.push(record.id());
+                    payloads.push(decoded.to_json());
+                }
+                Err(_) => kept += 1,
+            }
+        }
+        still += kept;
+        for (topic, (ids, payloads)) in mended {
+            accepted += ids.len() as u64;
+            log.append(topic, payloads, None).await.context("could not append to the log")?;
+            log.rejected_remove(&ids).await.context("could not drop what was accepted from the rejected records")?;
+        }
+        Ok(())
+    };
+    if !ids.is_empty() {
+        let mut records = Vec::new();
+        for id in ids {
+            records.push(log.rejected_one(id).await.context(reading)?.ok_or_else(|| none(id))?);
+        }
+        take(records).await?;
+        return Ok((accepted, still));
+    }
+    let mut after: Option<String> = None;
+    loop {
+        let page = log.rejected(after.as_deref(), PAGE).await.context(reading)?;
+        let Some(last) = page.last() else { return Ok((accepted, still)) };
+        after = Some(last.id());
+        take(page).await?;
+    }
+}

@@ -1,0 +1,275 @@
+//! A running server, asked over HTTP with its service key.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kindred_config::Loaded;
+use kindred_model::{Position, Topic};
+use serde_json::Value;
+use ureq::http::{Response, StatusCode};
+use ureq::{Agent, Body};
+
+use crate::cli::TargetArgs;
+use crate::directory::read_service_key;
+use crate::failure::Failure;
+
+const URL_VARIABLE: &str = "KINDRED_URL";
+const KEY_VARIABLE: &str = "KINDRED_KEY";
+/// How long a server may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often to ask how far the views are.
+const LOOK: Duration = Duration::from_millis(200);
+/// Reasons of refused records that are shown of one batch.
+const REASONS_SHOWN: usize = 3;
+/// The largest answer that is read whole.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// Where the data of a command is.
+pub enum Target {
+    /// In a directory of this machine.
+    Directory(PathBuf),
+    /// Behind a running server.
+    Server(Remote),
+}
+
+impl Target {
+    /// What the command line and the environment say: `--url`; else `--data`; else `KINDRED_URL`; else the setting `data.dir`.
+    ///
+    /// # Errors
+    /// A URL without a key, or one that is none.
+    pub fn of(args: &TargetArgs, loaded: &Loaded) -> Result<Self> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let url = match (&args.url, &args.data) {
+            (Some(url), _) => Some(url.clone()),
+            (None, Some(_)) => None,
+            (None, None) => variable(URL_VARIABLE),
+        };
+        let Some(url) = url else {
+            return Ok(Self::Directory(args.data.clone().unwrap_or_else(|| loaded.settings.data.dir.clone())));
+        };
+        let from_directory = || args.data.as_deref().map(read_service_key).transpose().map(Option::flatten);
+        let key = match args.key.clone().or_else(|| variable(KEY_VARIABLE)) {
+            Some(key) => Some(key),
+            None => from_directory()?,
+        };
+        let key = key.ok_or_else(|| {
+            Failure::usage(format!("no service key for {url}"))
+                .help("give it with --key or KINDRED_KEY; it lies in service.key of the server's data directory")
+        })?;
+        Ok(Self::Server(Remote::new(&url, &key)?))
+    }
+}
+
+/// A server answered, but not as hoped.
+#[derive(Debug, thiserror::Error)]
+#[error("the server answered {status} to {path}: {detail}")]
+pub struct AnswerError {
+    /// The HTTP status.
+    pub status: u16,
+    /// What was asked for.
+    pub path: String,
+    /// What the server says, for a person.
+    pub detail: String,
+}
+
+/// A server and the key to it.
+#[derive(Clone)]
+pub struct Remote {
+    agent: Agent,
+    base: String,
+    authorization: String,
+}
+
+/// What a server did with a batch of records.
+pub struct Posted {
+    /// The position after the last that was accepted.
+    pub position: Position,
+    /// How many were not accepted.
+    pub refused: u64,
+    /// Some of the reasons.
+    pub reasons: Vec<String>,
+}
+
+impl Remote {
+    /// A server at a URL.
+    ///
+    /// # Errors
+    /// When it is no URL of HTTP.
+    pub fn new(url: &str, key: &str) -> Result<Self> {
+        let base = url.trim_end_matches('/').to_owned();
+        if !base.starts_with("http://") && !base.starts_with("https://") {
+            return Err(Failure::usage(format!("{url:?} is no URL")).help("one looks like http://127.0.0.1:8080").into());
+        }
+        let agent = Agent::config_builder()
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            // The status is looked at here, where the body still says why.
+            .http_status_as_error(false)
+            .build()
+            .into();
+        Ok(Self { agent, base, authorization: format!("Bearer {}", key.trim()) })
+    }
+
+    /// `GET`, the answer as JSON.
+    ///
+    /// # Errors
+    /// When the server does not answer or refuses.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        self.json(self.agent.get(self.url(path)).header("authorization", &self.authorization).call(), path)
+    }
+
+    /// `GET`, the answer as a stream.
+    ///
+    /// # Errors
+    /// As [`Remote::get`].
+    pub fn stream(&self, path: &str) -> Result<impl BufRead + use<>> {
+        let answer = self.checked(self.agent.get(self.url(path)).header("authorization", &self.authorization).call(), path)?;
+        Ok(BufReader::with_capacity(64 << 10, answer.into_body().into_reader()))
+    }
+
+    /// `POST` of JSON.
+    ///
+    /// # Errors
+    /// As [`Remote::get`].
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        let request = self.agent.post(self.url(path)).header("authorization", &self.authorization);
+        self.json(request.send_json(body), path)
+    }
+
+    /// `DELETE`.
+    ///
+    /// # Errors
+    /// As [`Remote::get`].
+    pub fn delete(&self, path: &str) -> Result<Value> {
+        self.json(self.agent.delete(self.url(path)).header("authorization", &self.authorization).call(), path)
+    }
+
+    /// The shop's currency.
+    ///
+    /// # Errors
+    /// As [`Remote::get`].
+    pub fn currency(&self) -> Result<String> {
+        let status = self.status()?;
+        let currency = status["settings"]["shop"]["currency"].as_str();
+        Ok(currency
+            .ok_or_else(|| Failure::new("the server does not tell the shop's currency; is it of another version?"))?
+            .to_owned())
+    }
+
+    /// What `kindred status` shows.
+    ///
+    /// # Errors
+    /// As [`Remote::get`].
+    pub fn status(&self) -> Result<Value> {
+        self.get("/v1/admin/status")
+    }
+
+    /// Posts a batch of records as NDJSON. Repeating it is harmless: records merge by their natural keys.
+    ///
+    /// # Errors
+    /// As [`Remote::get`].
+    pub fn post_events(&self, topic: Topic, records: &[Vec<u8>]) -> Result<Posted> {
+        let mut body = Vec::new();
+        for record in records {
+            body.extend_from_slice(record);
+            body.push(b'\n');
+        }
+        let path = format!("/v1/events/{topic}");
+        let request = self.agent.post(self.url(&path)).header("authorization", &self.authorization);
+        let answer = request.header("content-type", "application/x-ndjson").send(&body[..]);
+        let answer = answer.map_err(|error| self.no_answer(&error))?;
+        if answer.status() == StatusCode::UNPROCESSABLE_ENTITY {
+            // Not one of them is acceptable to the server.
+            let problem = read_json(answer).unwrap_or_default();
+            let reasons = problem["errors"].as_array().into_iter().flatten().take(REASONS_SHOWN);
+            let reasons = reasons.map(|error| format!("{} {}", text(&error["pointer"]), text(&error["message"]))).collect();
+            return Ok(Posted { position: Position::beginning(), refused: records.len() as u64, reasons });
+        }
+        let receipt = self.json(Ok(answer), &path)?;
+        let position = text(&receipt["position"]).parse().map_err(|_| Failure::new("the server gave no position"))?;
+        let results = receipt["results"].as_array().into_iter().flatten();
+        let refused = results.filter(|result| result["status"] == "rejected");
+        let reasons = refused
+            .take(REASONS_SHOWN)
+            .map(|result| format!("{} {}", text(&result["error"]["pointer"]), text(&result["error"]["message"])));
+        Ok(Posted { position, refused: receipt["rejected"].as_u64().unwrap_or(0), reasons: reasons.collect() })
+    }
+
+    /// Waits until the server's views reach a position.
+    ///
+    /// # Errors
+    /// As [`Remote::get`], and when its pipeline has ended.
+    pub fn wait_for(&self, position: &Position) -> Result<()> {
+        loop {
+            let status = self.status()?;
+            let reached: Option<Position> = text(&status["position"]).parse().ok();
+            if reached.is_some_and(|reached| reached.reaches(position)) {
+                return Ok(());
+            }
+            if status["pipeline"]["state"] == "failed" {
+                let reason = text(&status["pipeline"]["reason"]);
+                return Err(Failure::new(format!("the server's pipeline has ended: {reason}")).into());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn no_answer(&self, error: &ureq::Error) -> Failure {
+        Failure::new(format!("{} does not answer: {error}", self.base))
+            .help("is the server running there? `kindred serve` starts one")
+    }
+
+    fn checked(&self, answer: std::result::Result<Response<Body>, ureq::Error>, path: &str) -> Result<Response<Body>> {
+        let answer = answer.map_err(|error| self.no_answer(&error))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let problem = read_json(answer).unwrap_or_default();
+        let detail = problem["detail"].as_str().or(problem["title"].as_str()).unwrap_or("it says no more");
+        let answer = AnswerError { status: status.as_u16(), path: path.to_owned(), detail: detail.to_owned() };
+        if status != StatusCode::UNAUTHORIZED {
+            return Err(answer.into());
+        }
+        let failure = Failure::new(answer.to_string())
+            .help("give the service key with --key or KINDRED_KEY; it lies in service.key of the server's data directory");
+        Err(failure.into())
+    }
+
+    fn json(&self, answer: std::result::Result<Response<Body>, ureq::Error>, path: &str) -> Result<Value> {
+        let answer = self.checked(answer, path)?;
+        if answer.status() == StatusCode::NO_CONTENT {
+            return Ok(Value::Null);
+        }
+        read_json(answer).with_context(|| format!("could not read the server's answer to {path}"))
+    }
+}
+
+fn read_json(answer: Response<Body>) -> Result<Value> {
+    let mut bytes = Vec::new();
+    answer.into_body().into_reader().take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// A member of an answer as text; empty where it is none.
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// A text as a segment of a path.
+pub fn segment(text: &str) -> String {
+    let mut segment = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    segment
+}

@@ -1,0 +1,152 @@
+//! `kindred serve` and `kindred demo`: starts, tells where, and ends on a signal.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use kindred_config::Loaded;
+
+use crate::app::App;
+use crate::cli::{DemoArgs, From, ServeArgs};
+use crate::failure::exit;
+use crate::server::{Running, StartConfig, start};
+
+/// Where the demo keeps its data unless told otherwise: beside whoever tries it, easy to find and to throw away.
+const DEMO_DATA: &str = "kindred-demo";
+
+/// Runs `kindred serve`.
+///
+/// # Errors
+/// When it cannot start, or the pipeline ends by itself.
+pub fn serve(app: &App, loaded: Loaded, args: &ServeArgs) -> Result<u8> {
+    let api = &loaded.settings.api;
+    let config = StartConfig {
+        data: args.data.clone().unwrap_or_else(|| loaded.settings.data.dir.clone()),
+        listen: args.listen.unwrap_or(api.listen),
+        admin_listen: Some(api.admin_listen),
+        from_beginning: args.from == Some(From::Beginning),
+        demo: false,
+        command: "serve".to_owned(),
+        clock: app.clock.clone(),
+        loaded,
+    };
+    run(app, config, banner)
+}
+
+/// Runs `kindred demo`.
+///
+/// # Errors
+/// As [`serve`].
+pub fn demo(app: &App, loaded: Loaded, args: &DemoArgs) -> Result<u8> {
+    let api = &loaded.settings.api;
+    let set = |name: &str| loaded.explicit.contains_key(name);
+    let data = || if set("data.dir") { loaded.settings.data.dir.clone() } else { PathBuf::from(DEMO_DATA) };
+    // Somebody who tries it did not ask for a second address, and must not stumble over it.
+    let admin_is_free = std::net::TcpListener::bind(api.admin_listen).is_ok();
+    let config = StartConfig {
+        data: args.data.clone().unwrap_or_else(data),
+        listen: args.listen.unwrap_or(api.listen),
+        admin_listen: (set("api.admin_listen") || admin_is_free).then_some(api.admin_listen),
+        from_beginning: false,
+        demo: true,
+        command: "demo".to_owned(),
+        clock: app.clock.clone(),
+        loaded,
+    };
+    println!("Kindred opens a simulated shop in {} …", config.data.display());
+    run(app, config, demo_banner)
+}
+
+fn run(app: &App, config: StartConfig, banner: fn(&Running) -> String) -> Result<u8> {
+    app.runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let running = tokio::select! {
+            running = start(config) => running?,
+            // Before anything is served there is nothing to drain, and a second start goes on where this one was.
+            () = signals.next() => return Ok(exit::FINE),
+        };
+        print!("{}", banner(&running));
+        tokio::select! {
+            () = signals.next() => {}
+            error = running.ended() => {
+                let stopped = running.stop().await;
+                if let Err(error) = stopped {
+                    tracing::warn!("{error:#}");
+                }
+                return Err(error);
+            }
+        }
+        eprintln!("ending in order; once more ends at once, and loses nothing that was acknowledged");
+        tokio::select! {
+            stopped = running.stop() => stopped.map(|()| exit::FINE),
+            () = signals.next() => {
+                eprintln!("ended at once");
+                std::process::exit(i32::from(exit::FAILED));
+            }
+        }
+    })
+}
+
+fn banner(running: &Running) -> String {
+    let directory = &running.directory;
+    let pinned = if directory.created { " (created, with its settings pinned)" } else { "" };
+    let admin = running.admin_address.map(|address| format!("  metrics      http://{address}/metrics\n")).unwrap_or_default();
+    format!(
+        "Kindred serves at {url}\n  data         {data}{pinned}\n  service key  {key}\n{admin}  contract     {url}/openapi.json\n  \
+         status       kindred status --url {url} --data {data}\n",
+        url = running.url,
+        data = directory.path.display(),
+        key = directory.service_key_path().display(),
+    )
+}
+
+fn demo_banner(running: &Running) -> String {
+    let data = running.directory.path.display();
+    let url = shown_to_browsers(&running.url);
+    format!(
+        "\n  Open {url}/ and watch the lists move.\n\n  data         {data} (delete it to start over)\n  service key  {key}\n  \
+         look inside  kindred status --url {url} --data {data}\n  end          Ctrl-C\n",
+        key = running.directory.service_key_path().display(),
+    )
+}
+
+/// An address that listens everywhere is opened at this machine's own.
+fn shown_to_browsers(url: &str) -> String {
+    match url.strip_prefix("http://").and_then(|address| address.parse::<SocketAddr>().ok()) {
+        Some(address) if address.ip().is_unspecified() => format!("http://{}:{}", Ipv4Addr::LOCALHOST, address.port()),
+        _ => url.to_owned(),
+    }
+}
+
+/// SIGTERM and SIGINT, one after another.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let listen = |kind| signal(kind).context("could not listen for signals");
+            Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        #[cfg(not(unix))]
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

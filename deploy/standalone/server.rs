@@ -1,0 +1,353 @@
+//! The process that serves: pipeline and API on one directory, and the simulated shop when asked.
+//!
+//! ```text
+//! Directory ──▶ Pipeline (log → views → store)
+//!          └──▶ API (log, store) ◀── Operations: what only the whole process can do
+//! ```
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use async_trait::async_trait;
+use kindred_api::{ApiConfig, Check, Context, OperationError, Operations, StartError, VerifiedTable, VerifyReport};
+use kindred_clock::Clock;
+use kindred_config::Loaded;
+use kindred_demo::{Backend, BackendError, Shop, ShopConfig};
+use kindred_log::EventLog;
+use kindred_model::{MemberId, Semantics};
+use kindred_pipeline::{Pipeline, PipelineError, PipelineState, Progress};
+use kindred_store::ViewStore;
+use kindred_store::keys::{Grant, KeyStore, Scope};
+use serde_json::{Value, json};
+use warp::{Filter, Reply};
+
+use crate::directory::{Directory, Open};
+use crate::failure::Failure;
+use crate::local::pipeline_config;
+use crate::remote::{AnswerError, Remote, segment};
+use crate::status::{Observed, observe};
+
+/// How long the end waits for the views to take in what is in the log. What is left is taken in by the next start.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Differences that `verify` names for each table.
+const DIFFERENCES_NAMED: usize = 10;
+/// What the keys that a start makes are called.
+const FIRST_KEY: &str = "first";
+const DEMO_KEY: &str = "demo";
+/// Requests a minute of the demo's page, which reads lists and follows streams in many tabs at once.
+const DEMO_RATE_PER_MINUTE: u32 = 60_000;
+
+/// What to start.
+pub struct StartConfig {
+    /// The settings.
+    pub loaded: Loaded,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// Where `/metrics` is; `None` has none.
+    pub admin_listen: Option<SocketAddr>,
+    /// Empty the store and rebuild it from the log.
+    pub from_beginning: bool,
+    /// Run the simulated shop.
+    pub demo: bool,
+    /// What the owner of the directory is called, for whoever finds it in use.
+    pub command: String,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// A serving process.
+pub struct Running {
+    /// Where the API answers.
+    pub url: String,
+    /// Where `/metrics` is.
+    pub admin_address: Option<SocketAddr>,
+    /// The service key.
+    pub service_key: String,
+    /// The directory.
+    pub directory: Directory,
+    api: kindred_api::Running,
+    pipeline: Pipeline,
+    _shop: Option<Arc<Shop>>,
+}
+
+/// Starts: opens the directory, makes a service key if it has none, starts the pipeline and the API. Returns when requests are
+/// answered; `/readyz` says when the state is restored.
+///
+/// # Errors
+/// A [`Failure`] that says what helps, where a person can do something about it.
+pub async fn start(config: StartConfig) -> Result<Running> {
+    let StartConfig { loaded, data, listen, admin_listen, from_beginning, demo, command, clock } = config;
+    is_free(listen)?;
+    let open = if from_beginning { Open::ToRebuild } else { Open::OrCreate };
+    let directory = Directory::open(&data, &loaded, open, &command).await?;
+    let (log, store) = (Arc::clone(&directory.log), Arc::clone(&directory.store));
+    let semantics = Arc::new(directory.semantics.clone());
+
+    let keys = Arc::new(KeyStore::open(Arc::clone(&store)).await.context("could not read the keys")?);
+    let first_key = async || Ok(keys.create_service(FIRST_KEY, clock.now()).await.context("could not make a service key")?.token);
+    let service_key = directory.service_key(first_key).await?;
+
+    // Metrics recorded before there is a recorder are lost.
+    let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
+    let pipeline_config = kindred_pipeline::PipelineConfig { from_beginning, ..pipeline_config(&loaded.settings, &semantics) };
+    let pipeline = Pipeline::start(pipeline_config, Arc::clone(&log), Arc::clone(&store), clock.clone());
+    let pipeline = pipeline.await.context("could not start the pipeline")?;
+    let operations = Arc::new(Process {
+        log: Arc::clone(&log),
+        store: Arc::clone(&store),
+        semantics: Arc::clone(&semantics),
+        progress: pipeline.progress(),
+        started: Instant::now(),
+        verifying: AtomicBool::new(false),
+    });
+
+    let backend = Arc::new(Loopback::default());
+    let shop = match demo {
+        true => Some(open_shop(&directory, &keys, Arc::clone(&backend), listen, &clock).await?),
+        false => None,
+    };
+    let extra = shop.clone().map(|shop| kindred_demo::routes(shop).map(Reply::into_response).boxed());
+    let api_config = ApiConfig { listen, admin_listen, raw_days: loaded.settings.erasure.raw_days, ..ApiConfig::default() };
+    let context = Context {
+        log,
+        store,
+        keys,
+        settings: semantics,
+        operations,
+        clock,
+        render_metrics: Some(Arc::new(move || metrics.render())),
+        extra,
+    };
+    let api = kindred_api::start(api_config, context).await.map_err(explain_start)?;
+    let url = format!("http://{}", api.address);
+    backend.found(Remote::new(&url, &service_key)?);
+    directory.announce(&url)?;
+    let admin_address = api.admin_address;
+    Ok(Running { url, admin_address, service_key, directory, api, pipeline, _shop: shop })
+}
+
+impl Running {
+    /// Returns when the pipeline has ended by itself, with why. While it runs, this waits.
+    pub async fn ended(&self) -> anyhow::Error {
+        let progress = self.pipeline.progress();
+        progress.ended().await;
+        let reason = progress.status().reason.unwrap_or_else(|| "it does not say why".to_owned());
+        Failure::new(format!("the pipeline has ended: {reason}"))
+            .help("nothing that was acknowledged is lost; look at the log lines above, then start again")
+            .into()
+    }
+
+    /// How far the pipeline is.
+    pub fn progress(&self) -> Arc<Progress> {
+        self.pipeline.progress()
+    }
+
+    /// Ends in order: no new requests, running ones end, the views take in what is in the log, the store is durable.
+    ///
+    /// # Errors
+    /// When the pipeline had ended before, or the store cannot be made durable.
+    pub async fn stop(self) -> Result<()> {
+        self.api.shutdown().await;
+        match self.pipeline.settle(DRAIN_TIMEOUT).await {
+            Ok(position) => tracing::info!(%position, "the views have taken in the whole log"),
+            Err(PipelineError::Late(_)) => tracing::warn!("ending with records not taken in yet; the next start goes on there"),
+            Err(error) => tracing::warn!("ending without having taken in the whole log: {error}"),
+        }
+        let pipeline = self.pipeline;
+        let stopped = tokio::task::spawn_blocking(move || pipeline.stop());
+        stopped.await.map_err(|error| anyhow!(error))?.context("could not end the pipeline in order")?;
+        self.directory.store.sync().await.context("could not make the store durable")
+    }
+}
+
+/// Looks whether an address can be had, before anything is made on disk for a server that cannot start.
+fn is_free(listen: SocketAddr) -> Result<()> {
+    match std::net::TcpListener::bind(listen) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(explain_bind(listen, &error).into()),
+    }
+}
+
+fn explain_bind(address: SocketAddr, error: &std::io::Error) -> Failure {
+    let next = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
+    let failure = Failure::new(format!("could not listen on {address}: {error}"));
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            failure.help(format!("something listens there already; choose another with --listen {next}"))
+        }
+        _ => {
+            failure.help(format!("choose an address of this machine with --listen, as in --listen 127.0.0.1:{}", address.port()))
+        }
+    }
+}
+
+fn explain_start(error: StartError) -> anyhow::Error {
+    match error {
+        StartError::Bind { address, error } => Failure::new(format!("could not listen on {address}: {error}"))
+            .help("choose others with --listen ADDR:PORT and --set api.admin_listen=ADDR:PORT")
+            .into(),
+        other => anyhow!(other).context("could not start the API"),
+    }
+}
+
+/// What only the whole process can do for the API.
+struct Process {
+    log: Arc<dyn EventLog>,
+    store: Arc<dyn ViewStore>,
+    semantics: Arc<Semantics>,
+    progress: Arc<Progress>,
+    started: Instant,
+    verifying: AtomicBool,
+}
+
+#[async_trait]
+impl Operations for Process {
+    async fn status(&self) -> Value {
+        let observed = Observed {
+            log: &*self.log,
+            store: &*self.store,
+            semantics: &self.semantics,
+            pipeline: Some(self.progress.status()),
+            uptime: Some(self.started.elapsed()),
+        };
+        observe(observed)
+            .await
+            .unwrap_or_else(|error| json!({ "error": format!("{error:#}"), "pipeline": self.progress.status() }))
+    }
+
+    async fn verify(&self, repair: bool) -> Result<VerifyReport, OperationError> {
+        if repair {
+            return Err(OperationError::Unavailable(
+                "rows are mended while nothing writes to them: stop the server, then kindred verify --data DIR --repair"
+                    .to_owned(),
+            ));
+        }
+        if self.verifying.swap(true, Ordering::AcqRel) {
+            return Err(OperationError::Busy("the views are being verified already".to_owned()));
+        }
+        let (store, semantics) = (Arc::clone(&self.store), Arc::clone(&self.semantics));
+        let compared = tokio::task::spawn_blocking(move || {
+            let snapshot = store.snapshot()?;
+            Ok::<_, PipelineError>(kindred_pipeline::verify(&*snapshot.rows, &semantics, DIFFERENCES_NAMED)?)
+        });
+        let report = compared.await;
+        self.verifying.store(false, Ordering::Release);
+        let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
+        let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
+        Ok(by_table(&report, &*self.store))
+    }
+
+    fn readiness(&self) -> Vec<Check> {
+        let status = self.progress.status();
+        // One that waits for room or for a disk still serves what it has.
+        let ready = matches!(status.state, PipelineState::Running | PipelineState::Waiting);
+        let state =
+            serde_json::to_value(status.state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default();
+        let detail = status.reason.map_or(state.clone(), |reason| format!("{state}: {reason}"));
+        vec![Check { name: "pipeline".to_owned(), ready, detail }]
+    }
+}
+
+/// The report of the pipeline, table by table.
+fn by_table(report: &kindred_pipeline::VerifyReport, store: &dyn ViewStore) -> VerifyReport {
+    let tables = kindred_model::views::view_tables();
+    let tables = tables.iter().map(|table| {
+        let differences: Vec<_> = report.differences.iter().filter(|difference| difference.table == table.name).collect();
+        let side = |row: &Option<String>| row.clone().unwrap_or_else(|| "no row".to_owned());
+        VerifiedTable {
+            table: table.name.to_owned(),
+            rows: store.row_count(table.name).unwrap_or(0),
+            differences: differences.len() as u64,
+            first: differences
+                .iter()
+                .map(|d| format!("{}: expected {}, stored {}", d.key, side(&d.expected), side(&d.stored)))
+                .collect(),
+        }
+    });
+    VerifyReport { ok: report.holds(), repaired: false, tables: tables.collect() }
+}
+
+/// Opens the simulated shop: writes its history if the log has none yet.
+async fn open_shop(
+    directory: &Directory,
+    keys: &KeyStore,
+    backend: Arc<Loopback>,
+    listen: SocketAddr,
+    clock: &Clock,
+) -> Result<Arc<Shop>> {
+    let origins = demo_origins(listen);
+    let known = keys.list().into_iter().find_map(|key| match &key.grant {
+        Grant::Publishable { token, origins: theirs, .. } if key.name == DEMO_KEY && *theirs == origins => Some(token.clone()),
+        _ => None,
+    });
+    let publishable_key = match known {
+        Some(token) => token,
+        None => {
+            let scopes = [Scope::ListsRead, Scope::EventsWrite];
+            let made = keys.create_publishable(DEMO_KEY, &origins, &scopes, DEMO_RATE_PER_MINUTE, clock.now()).await;
+            made.context("could not make the key of the demo's page")?.token
+        }
+    };
+    let config = ShopConfig {
+        currency: directory.semantics.shop.currency.clone(),
+        publishable_key,
+        hosts: vec![listen.ip().to_string()],
+        ..ShopConfig::default()
+    };
+    Shop::open(Arc::clone(&directory.log), backend, config).await.context("could not open the simulated shop")
+}
+
+/// The names under which a browser of this machine finds the page.
+fn demo_origins(listen: SocketAddr) -> Vec<String> {
+    let port = listen.port();
+    let mut origins = vec![format!("http://127.0.0.1:{port}"), format!("http://localhost:{port}"), format!("http://{listen}")];
+    origins.sort();
+    origins.dedup();
+    origins
+}
+
+/// The shop's own server asks Kindred over HTTP, as any shop would.
+#[derive(Default)]
+struct Loopback(OnceLock<Remote>);
+
+impl Loopback {
+    /// Tells where Kindred answers.
+    fn found(&self, remote: Remote) {
+        // Set once, by the one start.
+        let _ = self.0.set(remote);
+    }
+
+    async fn ask(&self, ask: impl FnOnce(&Remote) -> Result<Value> + Send + 'static) -> Result<Value, BackendError> {
+        let unavailable = |detail: String| BackendError { status: 503, detail };
+        let remote = self.0.get().cloned().ok_or_else(|| unavailable("the server is starting".to_owned()))?;
+        let answer = tokio::task::spawn_blocking(move || ask(&remote)).await.map_err(|error| unavailable(error.to_string()))?;
+        answer.map_err(|error| match error.downcast_ref::<AnswerError>() {
+            Some(answer) => BackendError { status: answer.status, detail: answer.detail.clone() },
+            None => unavailable(format!("{error:#}")),
+        })
+    }
+}
+
+#[async_trait]
+impl Backend for Loopback {
+    async fn forget(&self, member: &MemberId) -> Result<Value, BackendError> {
+        let path = format!("/v1/members/{}", segment(member.as_str()));
+        self.ask(move |remote| remote.delete(&path)).await
+    }
+
+    async fn points(&self, member: &MemberId) -> Result<Value, BackendError> {
+        let path = format!("/v1/members/{}/points", segment(member.as_str()));
+        self.ask(move |remote| remote.get(&path)).await
+    }
+
+    async fn history(&self, member: &MemberId) -> Result<Value, BackendError> {
+        let path = format!("/v1/members/{}/history", segment(member.as_str()));
+        self.ask(move |remote| remote.get(&path)).await
+    }
+}

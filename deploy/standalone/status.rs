@@ -1,0 +1,190 @@
+//! `kindred status`: what lies in the log, how far the views are, what it costs. One JSON value for programs and for the API's
+//! `GET /v1/admin/status`; a page of text for people.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kindred_config::Loaded;
+use kindred_log::EventLog;
+use kindred_model::Semantics;
+use kindred_model::views::{ALL, input_tables, view_tables};
+use kindred_pipeline::PipelineStatus;
+use kindred_store::ViewStore;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::cli::StatusArgs;
+use crate::directory::{Directory, Open};
+use crate::failure::{Failure, bytes, exit, thousands};
+use crate::remote::{Target, text};
+
+/// Rejected records that are counted one by one; beyond it the figure says "more".
+const REJECTED_COUNTED: usize = 10_000;
+
+/// What a status is made of.
+pub struct Observed<'a> {
+    /// The log.
+    pub log: &'a dyn EventLog,
+    /// The store.
+    pub store: &'a dyn ViewStore,
+    /// The pinned settings.
+    pub semantics: &'a Semantics,
+    /// The pipeline, where one runs.
+    pub pipeline: Option<PipelineStatus>,
+    /// How long this process has served, if it does.
+    pub uptime: Option<Duration>,
+}
+
+#[derive(Serialize)]
+struct TopicStatus {
+    topic: &'static str,
+    partition: u32,
+    first: u64,
+    next: u64,
+    applied: u64,
+    lag: u64,
+}
+
+/// Everything, as `status --json` prints it.
+///
+/// # Errors
+/// When log or store do not answer.
+pub async fn observe(observed: Observed<'_>) -> Result<Value> {
+    let Observed { log, store, semantics, pipeline, uptime } = observed;
+    let frontier = store.frontier();
+    let partitions = log.partitions().await.context("could not read the log")?;
+    let topics: Vec<TopicStatus> = partitions
+        .iter()
+        .map(|partition| {
+            let applied = frontier.position.next_offset(partition.topic, partition.partition);
+            TopicStatus {
+                topic: partition.topic.name(),
+                partition: partition.partition,
+                first: partition.first,
+                next: partition.next,
+                applied,
+                lag: partition.next.saturating_sub(applied),
+            }
+        })
+        .collect();
+    let lag: u64 = topics.iter().map(|topic| topic.lag).sum();
+    let rejected = log.rejected(None, REJECTED_COUNTED + 1).await.context("could not read the rejected records")?.len();
+    let rows = |table: &str| store.row_count(table).with_context(|| format!("could not count the rows of {table}"));
+    let mut views = Vec::new();
+    for view in ALL {
+        // A view without tables of its own reads the merged interactions back.
+        let own = (view.tables)();
+        let table = own.first().map_or("inputs_interactions", |table| table.name);
+        views.push(json!({ "view": view.name, "enabled": (view.enabled)(semantics), "rows": rows(table)? }));
+    }
+    let mut tables = Vec::new();
+    for table in input_tables().iter().chain(&view_tables()) {
+        tables.push(json!({ "table": table.name, "rows": rows(table.name)? }));
+    }
+    Ok(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "uptime_s": uptime.map(|uptime| uptime.as_secs()),
+        "position": frontier.position.to_string(),
+        "epoch": frontier.epoch,
+        "unfinished": frontier.unfinished,
+        "lag": lag,
+        "topics": topics,
+        "rejected": rejected.min(REJECTED_COUNTED),
+        "rejected_more": rejected > REJECTED_COUNTED,
+        "views": views,
+        "tables": tables,
+        "pipeline": pipeline,
+        "memory": {
+            "resident_bytes": kindred_telemetry::rss_bytes(),
+            "peak_resident_bytes": kindred_telemetry::peak_rss_bytes(),
+        },
+        "disk": { "log_bytes": log.disk_bytes(), "store_bytes": store.disk_bytes() },
+        "log": log.identity(),
+        "settings": semantics,
+    }))
+}
+
+/// Runs `kindred status`.
+///
+/// # Errors
+/// When the directory or the server cannot be used.
+pub fn run(app: &App, loaded: &Loaded, args: &StatusArgs) -> Result<u8> {
+    let status = match Target::of(&args.target, loaded)? {
+        Target::Server(remote) => remote.status()?,
+        Target::Directory(path) => app.runtime.block_on(async {
+            let directory = Directory::open(&path, loaded, Open::Existing, "status").await?;
+            observe(Observed {
+                log: &*directory.log,
+                store: &*directory.store,
+                semantics: &directory.semantics,
+                pipeline: None,
+                uptime: None,
+            })
+            .await
+        })?,
+    };
+    if args.json {
+        println!("{status}");
+    } else {
+        print!("{}", for_people(&status));
+    }
+    match text(&status["pipeline"]["state"]) {
+        "failed" => Err(Failure::new("the pipeline has ended; the server has to be started again").into()),
+        _ => Ok(exit::FINE),
+    }
+}
+
+fn for_people(status: &Value) -> String {
+    let number = |value: &Value| value.as_u64().map_or_else(|| "?".to_owned(), thousands);
+    let size = |value: &Value| value.as_u64().map_or_else(|| "unknown".to_owned(), bytes);
+    let each = |name: &str| status[name].as_array().cloned().unwrap_or_default();
+    let mut lines = Vec::new();
+    let pipeline = &status["pipeline"];
+    lines.push(match pipeline["state"].as_str() {
+        Some(state) => {
+            let uptime = status["uptime_s"].as_u64().map(|seconds| format!(" for {seconds} s")).unwrap_or_default();
+            let reason = pipeline["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("pipeline   {state}{uptime}{reason}")
+        }
+        None => "pipeline   not running".to_owned(),
+    });
+    let unfinished = if status["unfinished"] == true { "; an epoch was not finished, the next start mends it" } else { "" };
+    lines.push(format!("frontier   {} (epoch {}){unfinished}", text(&status["position"]), number(&status["epoch"])));
+    lines.push(format!("lag        {} records", number(&status["lag"])));
+    let more = if status["rejected_more"] == true { " and more" } else { "" };
+    lines.push(format!("rejected   {}{more}", number(&status["rejected"])));
+    lines.push(format!("memory     {} resident", size(&status["memory"]["resident_bytes"])));
+    lines.push(format!("disk       log {}, store {}", size(&status["disk"]["log_bytes"]), size(&status["disk"]["store_bytes"])));
+    if pipeline.is_object() {
+        let line = format!(
+            "state      {} owners with {} identities, {} orders, {} directed pairs in {}",
+            number(&pipeline["owners"]),
+            number(&pipeline["identities"]),
+            number(&pipeline["orders"]),
+            number(&pipeline["pairs"]),
+            size(&pipeline["similarity_bytes"])
+        );
+        lines.push(line);
+    }
+    lines.push(String::new());
+    lines.push(format!("{:<24}{:>14}{:>14}{:>14}", "topic", "records", "applied", "lag"));
+    for topic in each("topics") {
+        lines.push(format!(
+            "{:<24}{:>14}{:>14}{:>14}",
+            text(&topic["topic"]),
+            number(&topic["next"]),
+            number(&topic["applied"]),
+            number(&topic["lag"])
+        ));
+    }
+    lines.push(String::new());
+    lines.push(format!("{:<24}{:>14}", "view", "rows"));
+    for view in each("views") {
+        let off = if view["enabled"] == false { "  (off)" } else { "" };
+        lines.push(format!("{:<24}{:>14}{off}", text(&view["view"]), number(&view["rows"])));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
