@@ -27,13 +27,25 @@ fn broken_records_get_a_4xx_that_names_the_field() {
         ("interactions", br#"{"member":"m","item":"i","kind":"view","at":NaN}"#.to_vec(), ""),
         ("interactions", br#"{"member":"m","item":"i","kind":"view","at":"2026-01-05T10:00:00Z","rating":1e400}"#.to_vec(), ""),
         ("interactions", deep.into_bytes(), ""),
-        ("interactions", json!({"member": "m", "item": "i", "kind": "view", "at": "1970-01-01T00:00:00Z"}).to_string().into(), "/at"),
-        ("interactions", json!({"member": "m", "item": "i", "kind": "view", "at": "9999-01-01T00:00:00Z"}).to_string().into(), "/at"),
+        (
+            "interactions",
+            json!({"member": "m", "item": "i", "kind": "view", "at": "1970-01-01T00:00:00Z"}).to_string().into(),
+            "/at",
+        ),
+        (
+            "interactions",
+            json!({"member": "m", "item": "i", "kind": "view", "at": "9999-01-01T00:00:00Z"}).to_string().into(),
+            "/at",
+        ),
         ("interactions", json!({"member": "m", "item": "i", "kind": "stare", "at": at}).to_string().into(), "/kind"),
         ("interactions", json!({"member": "m", "item": long, "kind": "view", "at": at}).to_string().into(), "/item"),
         ("interactions", json!({"member": "m\n", "item": "i", "kind": "view", "at": at}).to_string().into(), "/member"),
         ("interactions", json!({"item": "i", "kind": "view", "at": at}).to_string().into(), "/member"),
-        ("interactions", json!({"member": "m", "item": "i", "kind": "view", "at": at, "rating": "five"}).to_string().into(), "/rating"),
+        (
+            "interactions",
+            json!({"member": "m", "item": "i", "kind": "view", "at": at, "rating": "five"}).to_string().into(),
+            "/rating",
+        ),
         (
             "orders",
             json!({"order": "o", "version": 1, "status": "paid", "placed_at": at, "currency": "EUR",
@@ -50,7 +62,11 @@ fn broken_records_get_a_4xx_that_names_the_field() {
             .into(),
             "/currency",
         ),
-        ("catalog", json!({"item": "i", "version": 1, "kind": "good", "title": "t", "url": "javascript:alert(1)"}).to_string().into(), "/url"),
+        (
+            "catalog",
+            json!({"item": "i", "version": 1, "kind": "good", "title": "t", "url": "javascript:alert(1)"}).to_string().into(),
+            "/url",
+        ),
         ("members", json!({"member": "m", "version": -1, "state": "activated"}).to_string().into(), "/version"),
     ];
     for (topic, body, pointer) in cases {
@@ -67,7 +83,8 @@ fn broken_records_get_a_4xx_that_names_the_field() {
     // A server that answers 413 before it has read everything may close the connection on the client.
     assert!(answer.is_none_or(|answer| (400..500).contains(&answer.status)));
 
-    let position = server.post_events("interactions", &[interaction("a", "x", "purchase", at), interaction("a", "y", "purchase", at)]);
+    let position =
+        server.post_events("interactions", &[interaction("a", "x", "purchase", at), interaction("a", "y", "purchase", at)]);
     assert_eq!(server.list_items("x", &position), ["y"], "it goes on after all that");
 }
 
@@ -124,7 +141,11 @@ fn a_full_disk_is_a_507_and_it_goes_on_when_there_is_room() {
     std::fs::remove_file(&ballast).expect("it can be removed");
     let begin = std::time::Instant::now();
     let position = loop {
-        let answer = server.post("/v1/events/interactions", "application/json", interaction("b", "z", "purchase", at).to_string().as_bytes());
+        let answer = server.post(
+            "/v1/events/interactions",
+            "application/json",
+            interaction("b", "z", "purchase", at).to_string().as_bytes(),
+        );
         if answer.status == 202 {
             break answer.json()["position"].as_str().expect("a position").to_owned();
         }
@@ -134,5 +155,10 @@ fn a_full_disk_is_a_507_and_it_goes_on_when_there_is_room() {
     };
     server.list("x", &position);
     let histories = server.export("histories");
-    assert_eq!(histories.lines().count(), 1 + accepted + 1, "what was acknowledged is there, and nothing else:\n{}", server.log());
+    assert_eq!(
+        histories.lines().count(),
+        1 + accepted + 1,
+        "what was acknowledged is there, and nothing else:\n{}",
+        server.log()
+    );
 }

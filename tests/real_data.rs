@@ -27,7 +27,14 @@ fn a_year_of_real_orders_equals_the_independent_script() {
     let temp = tempfile::tempdir().expect("a directory");
     let dir = temp.path().join("shop");
     let (dir, orders) = (dir.to_str().expect("a path"), orders.to_str().expect("a path"));
-    let settings = ["--set", "shop.currency=GBP", "--set", "views.also_bought.window=1000000", "--set", "views.also_bought.support_rounding=1"];
+    let settings = [
+        "--set",
+        "shop.currency=GBP",
+        "--set",
+        "views.also_bought.window=1000000",
+        "--set",
+        "views.also_bought.support_rounding=1",
+    ];
     let mut import = vec!["import", "orders", orders, "--format", "csv", "--map-status", "placed=completed"];
     import.extend(["--link-cancellations", "--data", dir]);
     import.extend(settings);

@@ -72,12 +72,8 @@ impl Server {
         let stale = std::fs::read_to_string(&lock).unwrap_or_default();
         command.args(["serve", "--data"]).arg(dir).args(["--listen", "127.0.0.1:0", "--set", "api.admin_listen=127.0.0.1:0"]);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.with_extension("log")).expect("a log file");
-        let child = command
-            .args(more)
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("the binary starts");
+        let child =
+            command.args(more).stdout(log.try_clone().expect("a second handle")).stderr(log).spawn().expect("the binary starts");
         let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
         let mut server = Self { child, dir: dir.to_owned(), url: String::new(), key: String::new(), agent };
         let begin = Instant::now();

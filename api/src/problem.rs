@@ -271,11 +271,13 @@ impl From<LogError> for Problem {
         match error {
             LogError::Unavailable(reason) => {
                 tracing::warn!("the log did not answer: {reason}");
-                Self::new(Code::Unavailable, "the log did not answer; it may or may not have happened, repeating is safe").retry_after(1)
+                Self::new(Code::Unavailable, "the log did not answer; it may or may not have happened, repeating is safe")
+                    .retry_after(1)
             }
             LogError::Full(reason) => {
                 tracing::error!("the log has no room left: {reason}");
-                Self::new(Code::InsufficientStorage, "the log has no room left; nothing of this request was appended").retry_after(30)
+                Self::new(Code::InsufficientStorage, "the log has no room left; nothing of this request was appended")
+                    .retry_after(30)
             }
             LogError::Refused(reason) => Self::new(Code::LogRefused, format!("the log refused: {reason}")),
             LogError::Corrupt(reason) => Self::internal(format_args!("the log is damaged: {reason}")),

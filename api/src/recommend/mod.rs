@@ -27,8 +27,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 pub use ranking::{DAYS_DEFAULT, KIND_DEFAULT};
-pub use render::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, PopularOptions, Rendered};
 pub(crate) use render::{Because, Explanation, ListItem, PopularItem, PopularList, Price, SimilarList, etag_of};
+pub use render::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, PopularOptions, Rendered};
 use state::{Edit, State, decode_changes};
 
 /// Bytes of rendered bodies that are kept: some 25,000 lists of 20 items, more than a shop shows in an hour.
@@ -94,12 +94,7 @@ impl Memory {
     ///
     /// # Errors
     /// [`LoadError`].
-    pub fn load(
-        store: &dyn ViewStore,
-        settings: Arc<Semantics>,
-        generation: &str,
-        clock: Clock,
-    ) -> Result<Arc<Self>, LoadError> {
+    pub fn load(store: &dyn ViewStore, settings: Arc<Semantics>, generation: &str, clock: Clock) -> Result<Arc<Self>, LoadError> {
         let now = clock.now();
         let memory = Arc::new(Self {
             settings,

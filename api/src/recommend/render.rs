@@ -413,7 +413,10 @@ mod tests {
         assert_eq!((explained.support, explained.confidence), (0.1, 0.5));
         assert!((explained.lift - 1.666_667).abs() < 1e-9);
         let expected: f64 = 2.0
-            * (10.0 * (10.0f64 / 6.0).ln() + 10.0 * (10.0f64 / 14.0).ln() + 20.0 * (20.0f64 / 24.0).ln() + 60.0 * (60.0f64 / 56.0).ln());
+            * (10.0 * (10.0f64 / 6.0).ln()
+                + 10.0 * (10.0f64 / 14.0).ln()
+                + 20.0 * (20.0f64 / 24.0).ln()
+                + 60.0 * (60.0f64 / 56.0).ln());
         assert!((explained.g2 - expected).abs() < 1e-6);
         let independent = Explanation::of(6.0, 20, 30, 100);
         assert_eq!((independent.lift, independent.g2), (1.0, 0.0));
