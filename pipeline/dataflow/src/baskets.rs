@@ -21,7 +21,7 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 
 /// Entries beyond which an owner's holding gets indexes. Below, one sorted array is smaller and faster.
-const LARGE: usize = 512;
+const LARGE: usize = 256;
 
 /// Whether the order of a basket's items matters to who reads it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -110,6 +110,10 @@ enum Feed {
     AtOnce,
     /// An epoch when the last has passed.
     Stepwise,
+    /// Stepwise, with every message written and read as between processes.
+    Serialized,
+    /// Three epochs at a time, the latest first.
+    LaterFirst,
 }
 
 /// Feeds a script to what `build` builds, from worker 0.
@@ -118,21 +122,34 @@ where
     B: for<'s> Fn(VecCollection<'s, u64, Fact, isize>, &probe::Handle<u64>) + Send + Sync + 'static,
 {
     let script = script.clone();
-    let guards = timely::execute(timely::Config::process(workers), move |worker| {
+    let communication = match feed {
+        Feed::Serialized => timely::CommunicationConfig::ProcessBinary(workers),
+        _ => timely::CommunicationConfig::Process(workers),
+    };
+    let config = timely::Config { communication, worker: timely::WorkerConfig::default() };
+    let guards = timely::execute(config, move |worker| {
         let mut input = InputSession::<u64, Fact, isize>::new();
         let probe = probe::Handle::new();
         worker.dataflow(|scope| build(input.to_collection(scope), &probe));
         if worker.index() > 0 {
             return;
         }
-        for (epoch, differences) in (0..).zip(&script) {
-            for &(fact, diff) in differences {
-                input.update_at(fact, epoch, diff);
+        let epochs: Vec<(u64, &Vec<(Fact, isize)>)> = (0..).zip(&script).collect();
+        for several in epochs.chunks(if feed == Feed::LaterFirst { 3 } else { 1 }) {
+            for &(epoch, differences) in several.iter().rev() {
+                for &(fact, diff) in differences {
+                    input.update_at(fact, epoch, diff);
+                }
+                if feed == Feed::LaterFirst {
+                    input.flush();
+                    worker.step();
+                }
             }
-            if feed == Feed::Stepwise {
-                input.advance_to(epoch + 1);
+            if feed != Feed::AtOnce {
+                let next = several[several.len() - 1].0 + 1;
+                input.advance_to(next);
                 input.flush();
-                while probe.less_than(&(epoch + 1)) {
+                while probe.less_than(&next) {
                     worker.step_or_park(None);
                 }
             }
@@ -352,7 +369,8 @@ fn lists_and_supports_match_a_recomputation() {
             let settings = settings(&mut rng);
             let expected = expected(&script, &settings);
             full += expected.iter().flat_map(|view| view.lists.values()).filter(|list| list.len() == settings.top).count();
-            for (workers, feed) in [(1, Feed::Stepwise), (2, Feed::AtOnce), (4, Feed::Stepwise)] {
+            let second = if seed % 3 == 0 { (2, Feed::Serialized) } else { (2, Feed::AtOnce) };
+            for (workers, feed) in [(1, Feed::Stepwise), (1, Feed::LaterFirst), second, (4, Feed::AtOnce)] {
                 let tuning = tuning(&mut rng);
                 let what = format!("seed {seed}.{round}, {workers} workers, {feed:?}, {settings:?}, {tuning:?}");
                 let (views, stats) = operators(&script, workers, feed, &settings, tuning);
@@ -376,7 +394,7 @@ fn the_reference_matches_a_recomputation() {
         let script = script(&mut rng, &Shape { owners: 25, items: 20, epochs: 10, changes: 25 });
         let settings = settings(&mut rng);
         let expected = expected(&script, &settings);
-        for (workers, feed) in [(1, Feed::AtOnce), (2, Feed::Stepwise)] {
+        for (workers, feed) in [(1, Feed::AtOnce), (2, Feed::Stepwise), (2, Feed::LaterFirst)] {
             let views = differential(&script, workers, feed, &settings);
             assert_views(&views, &expected, &format!("seed {seed}, {workers} workers, {feed:?}, {settings:?}"));
         }

@@ -383,7 +383,11 @@ impl Shard {
             }
         }
         self.before.clear();
-        self.rebuilding = false;
+        if std::mem::take(&mut self.rebuilding) {
+            // What a bulk load needed is not needed again.
+            self.epoch = Epoch::default();
+            (self.before, self.edited, self.rekeyed) = Default::default();
+        }
     }
 
     /// Settles an edited list; whether the list itself changed.
