@@ -124,7 +124,10 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
     })
 }
 
-const LISTS: Encoding<(Item, Option<Box<[(Item, u64)]>>)> = Encoding {
+/// The list of an item, or none any more.
+type ListChange = (Item, Option<Box<[(Item, u64)]>>);
+
+const LISTS: Encoding<ListChange> = Encoding {
     table: lists::Lists::NAME,
     key: |(item, _), out| item.id().encode(out),
     row: |(_, list), out| {

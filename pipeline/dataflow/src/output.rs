@@ -96,6 +96,9 @@ impl Sink {
     }
 }
 
+/// What has come of an epoch, and the right to answer.
+type Open<D> = (Capability<u64>, Vec<(D, isize)>);
+
 /// The changes of a collection that holds at most one row a key: within an epoch, what came is an upsert, what only went is a
 /// delete. All differences of a key must stand on one worker, as they do behind an arrangement by it. Keeps nothing beyond open
 /// epochs.
@@ -105,7 +108,7 @@ where
     R: Ord + Clone + 'static,
 {
     rows.inner.unary_frontier(Pipeline, name, move |_capability, _info| {
-        let mut open: BTreeMap<u64, (Capability<u64>, Vec<((K, R), isize)>)> = BTreeMap::new();
+        let mut open: BTreeMap<u64, Open<(K, R)>> = BTreeMap::new();
         move |(input, frontier), output| {
             input.for_each(|capability, data| {
                 let Some(capability) = capability.retain_least(0) else { return };

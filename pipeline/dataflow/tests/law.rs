@@ -194,6 +194,25 @@ fn any_order_cut_and_number_of_workers_gives_the_oracles_tables() {
     }
 }
 
+/// Owners of many identities are held in another form, and a large epoch is given in turns: neither may show.
+#[test]
+fn bots_and_large_epochs_are_no_exception() {
+    for (cap, shape, workers, epochs) in [
+        (10_000, Shape { members: 2, sessions: 1, items: 150, days: 20, ..Shape::default() }, 2, 4),
+        (400, Shape { members: 1, sessions: 1, items: 150, days: 20, ..Shape::default() }, 1, 6),
+        (10_000, Shape { members: 3_000, sessions: 15_000, items: 60, ..Shape::default() }, 1, 1),
+    ] {
+        let mut semantics = Semantics::default();
+        semantics.inputs.identities_per_owner = cap;
+        let records = random_log(31, if shape.sessions > 1 { 14_000 } else { 3_000 }, &shape);
+        let owners = inputs(records.clone(), &semantics).interactions;
+        let most = owners.values().map(|identities| identities.len()).max();
+        assert!(most > Some(256) || owners.len() > 4_096, "neither a bot nor a large epoch");
+        let cuts = cut(records, epochs, 2, &semantics, &mut Rng::new(cap as u64));
+        run(workers, &semantics, cuts, &format!("cap {cap}, {} owners", owners.len()));
+    }
+}
+
 /// The same set in two orders, once with every record again, over 1 and 4 workers: not a byte may differ, and the figures that
 /// do not depend on arrival must agree.
 #[test]
@@ -269,7 +288,9 @@ fn a_purged_session_is_as_if_it_had_never_been() {
         });
         let expected = tables(&inputs(left.cloned(), &semantics), &semantics);
         let mut epochs = cut(records, 5, 100, &semantics, &mut Rng::new(seed));
-        let updates = sessions.iter().map(|session| Update::Purge(Party::intern(session))).collect();
+        let mut updates: Vec<Update> = sessions.iter().map(|session| Update::Purge(Party::intern(session))).collect();
+        // Repeating an act changes nothing.
+        updates.extend(updates.clone());
         epochs.push(Epoch { updates, expected: Some(expected) });
         run(2, &semantics, epochs, &format!("purge, seed {seed}"));
     }

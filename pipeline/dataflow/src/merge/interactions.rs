@@ -9,6 +9,7 @@
 //! Records of the earliest open epoch are merged as they come; what the epoch changed is given when it closes, net, once the
 //! fates of that epoch are known too. Keeps about 30 bytes an identity (see [`super::owner`]).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use super::owner::{FEW_MAX, Held, Identities, Touched, compare};
+use super::owner::{FEW_MAX, Held, Identities, Log, compare};
 use super::subject::Identity;
 use crate::facts::Fact;
 use crate::links::Fate;
@@ -151,7 +152,7 @@ struct Open {
     capabilities: (Capability<u64>, Capability<u64>),
     inputs: Vec<InteractionInput>,
     fates: Vec<(Fate, u64, isize)>,
-    touched: FxHashMap<Party, Vec<Touched>>,
+    touched: FxHashMap<Party, Log>,
 }
 
 impl Open {
@@ -169,7 +170,7 @@ struct Closing {
 /// A raw owner with what changed in an epoch.
 struct Settling {
     party: Party,
-    log: Vec<Touched>,
+    log: Log,
     /// Whose its facts were before the epoch.
     effective_before: Option<Party>,
 }
@@ -194,33 +195,40 @@ impl Merge {
         self.fates.get(&raw).is_some_and(Option::is_none) && raw.is_member()
     }
 
-    fn take(&mut self, input: InteractionInput, touched: &mut FxHashMap<Party, Vec<Touched>>) {
+    fn take(&mut self, input: InteractionInput, touched: &mut FxHashMap<Party, Log>) {
         match input {
             InteractionInput::Purge(party) => self.drop_identities(party, touched.entry(party).or_default()),
             InteractionInput::Update(update) if self.is_erased(update.party) => {}
             InteractionInput::Update(update) => {
                 let identity = Identity::of(&update);
                 let held = Held { at: update.at(), payload: update.payload.into() };
-                let owner = self.owners.entry(update.party).or_insert_with(|| {
-                    Stats::add(&self.stats.owners, 1);
-                    Identities::default()
-                });
-                if owner.merge(identity, held, self.cap, FEW_MAX, touched.entry(update.party).or_default()) {
+                let (owner, log) = match self.owners.entry(update.party) {
+                    Entry::Occupied(owner) => (owner.into_mut(), touched.entry(update.party).or_default()),
+                    Entry::Vacant(vacant) => {
+                        Stats::add(&self.stats.owners, 1);
+                        // One that was purged in this epoch has its log already.
+                        let log = touched.entry(update.party).or_insert_with(Log::of_new_owner);
+                        (vacant.insert(Identities::default()), log)
+                    }
+                };
+                if owner.merge(identity, held, self.cap, FEW_MAX, log) {
                     Stats::add(&self.stats.evicted, 1);
                 }
             }
         }
     }
 
-    fn drop_identities(&mut self, party: Party, log: &mut Vec<Touched>) {
+    fn drop_identities(&mut self, party: Party, log: &mut Log) {
         if let Some(mut identities) = self.owners.remove(&party) {
             Stats::sub(&self.stats.owners, 1);
-            log.extend(identities.drain().into_iter().map(|(identity, held)| (identity, Some(held))));
+            for (identity, held) in identities.drain() {
+                log.note(identity, Some(held));
+            }
         }
     }
 
     /// Applies the fates of an epoch; the answer is every owner with something to settle.
-    fn close(&mut self, touched: FxHashMap<Party, Vec<Touched>>, fates: Vec<(Fate, u64, isize)>) -> Vec<Settling> {
+    fn close(&mut self, touched: FxHashMap<Party, Log>, fates: Vec<(Fate, u64, isize)>) -> Vec<Settling> {
         let mut owners: FxHashMap<Party, Settling> = touched
             .into_iter()
             .map(|(party, log)| (party, Settling { party, log, effective_before: self.effective(party) }))
@@ -232,7 +240,7 @@ impl Merge {
         }
         for fate in changes.iter().filter(|(_, diff)| **diff != 0).map(|(fate, _)| fate) {
             let effective_before = self.effective(fate.raw);
-            owners.entry(fate.raw).or_insert_with(|| Settling { party: fate.raw, log: Vec::new(), effective_before });
+            owners.entry(fate.raw).or_insert_with(|| Settling { party: fate.raw, log: Log::default(), effective_before });
         }
         for fate in changes.iter().filter(|(_, diff)| **diff < 0).map(|(fate, _)| fate) {
             self.fates.remove(&fate.raw);
