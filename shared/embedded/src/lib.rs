@@ -38,6 +38,11 @@ pub const RESERVE_BYTES: u64 = 64 << 20;
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// Journal bytes per batch byte and more than that: what a batch needs until it is compacted.
 const ROOM_PER_BYTE: u64 = 3;
+/// From this size on fjall seals a journal when it flushes.
+const JOURNAL_SEALED_BYTES: usize = 64_000_000;
+const FILLER_BYTES: usize = 1 << 20;
+/// How long shedding waits for the flushes.
+const SHED_WAIT: Duration = Duration::from_secs(60);
 /// How long opening again waits for readers to let go.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
@@ -320,6 +325,48 @@ impl Database {
         let mut spaces = (*engine.spaces).clone();
         spaces.insert(name.to_owned(), Self::create(&engine.db, &self.options, name)?);
         engine.spaces = Arc::new(spaces);
+        Ok(())
+    }
+
+    /// Makes the bytes of replaced and deleted rows of some keyspaces leave the disk now, as far as no snapshot needs them: seconds,
+    /// and some 64 MiB of room. Without it they leave with the compactions and journals to come.
+    ///
+    /// fjall seals a journal only once it has 64 MB, so it is filled up; then all that lies in it is flushed, which removes it,
+    /// and the keyspaces are compacted as a whole.
+    ///
+    /// # Errors
+    /// [`Failure::Full`] and [`Failure::Unavailable`]: the bytes leave later.
+    pub fn shed(&self, names: &[&str]) -> Result<(), Failure> {
+        let mut filler = vec![0; FILLER_BYTES];
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        for _ in 0..=JOURNAL_SEALED_BYTES / FILLER_BYTES {
+            // Other bytes each time, because the journal is compressed.
+            for chunk in filler.chunks_exact_mut(8) {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                chunk.copy_from_slice(&state.to_ne_bytes());
+            }
+            self.commit(FILLER_BYTES as u64, false, |engine, batch| {
+                batch.insert(engine.space(COMMITS), "filler", filler.as_slice())
+            })?;
+        }
+        self.commit(0, false, |engine, batch| batch.remove(engine.space(COMMITS), "filler"))?;
+        let engine = self.get()?;
+        // That one first: its flush finds the journal full and seals it.
+        for space in std::iter::once(engine.space(COMMITS)).chain(engine.spaces.values()) {
+            space.rotate_memtable()?;
+        }
+        let patience = Instant::now() + SHED_WAIT;
+        while engine.spaces.values().any(|space| space.sealed_memtable_count() > 0) {
+            if engine.poisoned() || Instant::now() > patience {
+                return Err(Failure::Unavailable("what was written is not flushed yet".into()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for name in names.iter().chain([&COMMITS]) {
+            engine.space(name).major_compact()?;
+        }
         Ok(())
     }
 
