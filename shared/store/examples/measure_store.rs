@@ -84,7 +84,7 @@ async fn main() {
         let started = Instant::now();
         store.apply(unit).await.expect("applied");
         took.push(started.elapsed());
-        if started.elapsed() > Duration::from_millis(20) {
+        if started.elapsed() > Duration::from_millis(100) {
             println!("  epoch {epoch}: {:?}", started.elapsed());
         }
         if last.elapsed() > Duration::from_secs(1) {
