@@ -14,6 +14,9 @@
 //!   longer than one call gives it up in the hook of [`Database::on_reopen`].
 //! - With four memtables waiting to be flushed a writer sleeps in steps of 100 ms, and for ever if the flusher died.
 //!   [`Database::commit`] waits before it comes to that, in steps of a millisecond, and looks whether the flusher lives.
+//! - At every flush of a memtable, and when it begins a new journal, it fsyncs the journal *while it holds the writer*: after tens
+//!   of megabytes of batches without fsync, one batch in thousands took 100 ms and more (`examples/measure_store.rs` tells the
+//!   slow ones). A thread therefore syncs the journal's file every 4 MiB through a handle of its own, which holds nobody.
 
 #[cfg(feature = "testing")]
 pub mod small_disk;
@@ -38,6 +41,14 @@ pub const RESERVE_BYTES: u64 = 64 << 20;
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// Journal bytes per batch byte and more than that: what a batch needs until it is compacted.
 const ROOM_PER_BYTE: u64 = 3;
+/// From this size on fjall seals a journal when it flushes.
+const JOURNAL_SEALED_BYTES: usize = 64_000_000;
+const FILLER_BYTES: usize = 1 << 20;
+/// How long shedding waits for the flushes.
+const SHED_WAIT: Duration = Duration::from_secs(60);
+/// Unsynced journal bytes at which it is synced: at every flush fjall fsyncs the journal while it holds the writer, and so many
+/// bytes are what that takes at most. A disk of 200 MB/s writes them in 20 ms.
+const PACE_BYTES: u64 = 4 << 20;
 /// How long opening again waits for readers to let go.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
@@ -146,6 +157,10 @@ pub struct Database {
     /// The number of the last batch that happened.
     number: Mutex<u64>,
     release: Mutex<Box<dyn Fn() + Send + Sync>>,
+    /// Bytes handed to the operating system since the pacemaker was last called.
+    unsynced: std::sync::atomic::AtomicU64,
+    /// Calls the pacemaker; closing it ends its thread.
+    pacemaker: std::sync::mpsc::SyncSender<()>,
     reopened: std::sync::atomic::AtomicU64,
 }
 
@@ -159,6 +174,18 @@ impl Database {
         let alive = Arc::new(());
         let engine = Self::engine(dir, &options, &alive)?;
         let number = last_number(&engine)?;
+        let (pacemaker, calls) = std::sync::mpsc::sync_channel::<()>(1);
+        let journals = dir.to_path_buf();
+        std::thread::Builder::new()
+            .name("journal-sync".into())
+            .spawn(move || {
+                while calls.recv().is_ok() {
+                    if let Err(failure) = sync_newest_journal(&journals) {
+                        tracing::warn!(reason = %failure, "could not sync the journal ahead of its rotation");
+                    }
+                }
+            })
+            .map_err(|error| Failure::Unavailable(format!("could not start a thread: {error}")))?;
         Ok(Self {
             dir: dir.to_path_buf(),
             options,
@@ -166,6 +193,8 @@ impl Database {
             slot: RwLock::new(Some(engine)),
             number: Mutex::new(number),
             release: Mutex::new(Box::new(|| ())),
+            unsynced: std::sync::atomic::AtomicU64::new(0),
+            pacemaker,
             reopened: std::sync::atomic::AtomicU64::new(0),
         })
     }
@@ -257,6 +286,9 @@ impl Database {
             };
             let Err(error) = outcome else {
                 *number = this;
+                if !durable {
+                    self.pace(bytes);
+                }
                 return Ok(());
             };
             drop(engine);
@@ -287,25 +319,16 @@ impl Database {
     /// # Errors
     /// [`Failure::Unavailable`], [`Failure::Full`].
     pub fn sync(&self) -> Result<(), Failure> {
-        let newest = || -> std::io::Result<Option<PathBuf>> {
-            let mut newest = None;
-            for entry in std::fs::read_dir(&self.dir)? {
-                let path = entry?.path();
-                if path.extension().is_some_and(|extension| extension == "jnl") {
-                    let number: Option<u64> = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-                    newest = newest.max(number.map(|number| (number, path)));
-                }
-            }
-            Ok(newest.map(|(_, path)| path))
-        };
-        loop {
-            let path = newest().map_err(fjall::Error::Io)?.ok_or_else(|| Failure::Unavailable("there is no journal".into()))?;
-            match std::fs::File::open(path).and_then(|journal| journal.sync_data()) {
-                Ok(()) => return Ok(()),
-                // Replaced by a newer one, and everything in it flushed, meanwhile.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
-                Err(error) => return Err(fjall::Error::Io(error).into()),
-            }
+        sync_newest_journal(&self.dir)
+    }
+
+    /// Has the journal synced every few megabytes, beside the writer.
+    fn pace(&self, bytes: u64) {
+        use std::sync::atomic::Ordering::Relaxed;
+        if self.unsynced.fetch_add(bytes, Relaxed) + bytes >= PACE_BYTES {
+            self.unsynced.store(0, Relaxed);
+            // Where it is still at work, it will come to the rest with the next call.
+            let _ = self.pacemaker.try_send(());
         }
     }
 
@@ -320,6 +343,48 @@ impl Database {
         let mut spaces = (*engine.spaces).clone();
         spaces.insert(name.to_owned(), Self::create(&engine.db, &self.options, name)?);
         engine.spaces = Arc::new(spaces);
+        Ok(())
+    }
+
+    /// Makes the bytes of replaced and deleted rows of some keyspaces leave the disk now, as far as no snapshot needs them: seconds,
+    /// and some 64 MiB of room. Without it they leave with the compactions and journals to come.
+    ///
+    /// fjall seals a journal only once it has 64 MB, so it is filled up; then all that lies in it is flushed, which removes it,
+    /// and the keyspaces are compacted as a whole.
+    ///
+    /// # Errors
+    /// [`Failure::Full`] and [`Failure::Unavailable`]: the bytes leave later.
+    pub fn shed(&self, names: &[&str]) -> Result<(), Failure> {
+        let mut filler = vec![0; FILLER_BYTES];
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        for _ in 0..=JOURNAL_SEALED_BYTES / FILLER_BYTES {
+            // Other bytes each time, because the journal is compressed.
+            for chunk in filler.chunks_exact_mut(8) {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                chunk.copy_from_slice(&state.to_ne_bytes());
+            }
+            self.commit(FILLER_BYTES as u64, false, |engine, batch| {
+                batch.insert(engine.space(COMMITS), "filler", filler.as_slice())
+            })?;
+        }
+        self.commit(0, false, |engine, batch| batch.remove(engine.space(COMMITS), "filler"))?;
+        let engine = self.get()?;
+        // That one first: its flush finds the journal full and seals it.
+        for space in std::iter::once(engine.space(COMMITS)).chain(engine.spaces.values()) {
+            space.rotate_memtable()?;
+        }
+        let patience = Instant::now() + SHED_WAIT;
+        while engine.spaces.values().any(|space| space.sealed_memtable_count() > 0) {
+            if engine.poisoned() || Instant::now() > patience {
+                return Err(Failure::Unavailable("what was written is not flushed yet".into()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for name in names.iter().chain([&COMMITS]) {
+            engine.space(name).major_compact()?;
+        }
         Ok(())
     }
 
@@ -346,6 +411,30 @@ impl Database {
         *slot = Some(engine);
         self.reopened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(())
+    }
+}
+
+/// Fsyncs the journal that is written now.
+fn sync_newest_journal(dir: &Path) -> Result<(), Failure> {
+    let newest = || -> std::io::Result<Option<PathBuf>> {
+        let mut newest = None;
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "jnl") {
+                let number: Option<u64> = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+                newest = newest.max(number.map(|number| (number, path)));
+            }
+        }
+        Ok(newest.map(|(_, path)| path))
+    };
+    loop {
+        let path = newest().map_err(fjall::Error::Io)?.ok_or_else(|| Failure::Unavailable("there is no journal".into()))?;
+        match std::fs::File::open(path).and_then(|journal| journal.sync_data()) {
+            Ok(()) => return Ok(()),
+            // Replaced by a newer one, and everything in it flushed, meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+            Err(error) => return Err(fjall::Error::Io(error).into()),
+        }
     }
 }
 

@@ -123,6 +123,21 @@ impl EmbeddedLog {
         Ok(Self { shared, commands: Some(commands), writer: Some(writer) })
     }
 
+    /// Makes purged bytes leave the disk. The purge is done already: where it does not succeed they leave with later compactions.
+    async fn shed(&self, topic: Topic) {
+        let shared = self.shared.clone();
+        let shedding = move || shared.database.shed(&[topic.name(), REJECTED]);
+        let outcome = match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn_blocking(shedding).await.unwrap_or_else(|error| Err(Failure::Unavailable(error.to_string())))
+            }
+            Err(_) => shedding(),
+        };
+        if let Err(failure) = outcome {
+            tracing::warn!(reason = %failure, "purged records are out of reach, but their bytes leave the disk later");
+        }
+    }
+
     async fn ask(&self, work: Work) -> Result<Vec<Place>, LogError> {
         let gone = || LogError::Unavailable("the writer of the log has stopped".into());
         let (reply, answer) = oneshot::channel();
@@ -415,6 +430,9 @@ impl EventLog for EmbeddedLog {
                 self.ask(Work::Empty { topic, offsets: Vec::new(), rejected }).await?;
             }
         }
+        if purged > 0 {
+            self.shed(topic).await;
+        }
         Ok(purged)
     }
 }
@@ -602,5 +620,42 @@ mod tests {
         let log = EmbeddedLog::open(&disk.path().join("log")).unwrap();
         through_a_full_disk(&log, &disk, RESERVE_BYTES + (2 << 20)).await;
         assert_eq!(log.shared.database.reopened(), 0, "the reserve did not hold");
+    }
+
+    /// If it failed, an erased member's records would stay readable in the files.
+    #[tokio::test]
+    async fn purged_bytes_leave_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EmbeddedLog::open(dir.path()).unwrap();
+        let marker = b"Zq7xK2vR9mWt4LbN";
+        let record = |n: u32| [format!("{n} ").as_bytes(), marker].concat();
+        log.append(Topic::Orders, (0..100).map(record).collect(), None).await.unwrap();
+        let rejected = Rejected {
+            source: "orders".into(),
+            topic: Topic::Orders,
+            partition: 0,
+            offset: 1_000,
+            reason: format!("order: {} is no order", String::from_utf8_lossy(marker)),
+            payload: String::from_utf8_lossy(marker).into_owned(),
+        };
+        log.reject(vec![rejected]).await.unwrap();
+        let found = || {
+            let mut found = Vec::new();
+            let mut folders = vec![dir.path().to_path_buf()];
+            while let Some(folder) = folders.pop() {
+                for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                    match path.is_dir() {
+                        true => folders.push(path),
+                        false if std::fs::read(&path).unwrap().windows(marker.len()).any(|w| w == marker) => found.push(path),
+                        false => (),
+                    }
+                }
+            }
+            found
+        };
+        assert!(!found().is_empty(), "the search finds nothing");
+        let purged = log.purge(Topic::Orders, &|payload| payload.ends_with(marker)).await.unwrap();
+        assert_eq!((purged, found()), (101, Vec::new()));
+        assert_eq!(read_back(&log).len(), 100);
     }
 }

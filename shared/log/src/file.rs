@@ -1,11 +1,10 @@
-//! Files for imports: decompressed by what they are, read row by row within bounds.
+//! Files for imports: what a file or standard input holds, decompressed by what it is, not by its name.
 //!
 //! ```text
-//! file or stdin ──first bytes: plain, gzip, zstd──▶ bytes ──NDJSON: lines, CSV: rows under a header──▶ (line number, row or why not)
+//! file or stdin ──first bytes: plain, gzip, zstd──▶ bytes without a byte order mark ──▶ rows (the command `import`)
 //! ```
 //!
-//! It is a source of appends, not a log. Nothing that a file holds makes it use memory without bound or panic: a row longer than
-//! [`RECORD_BYTES_MAX`] is read to its end and told with its line number, and so is one that is not UTF-8.
+//! It is a source of appends, not a log. Memory is bounded whatever the file holds: zstd refuses a window above 128 MiB.
 
 use std::io::{self, Read};
 
@@ -41,4 +40,77 @@ fn peek<const N: usize>(mut inner: impl Read) -> io::Result<(Vec<u8>, impl Read)
     let mut start = Vec::with_capacity(N);
     (&mut inner).take(N as u64).read_to_end(&mut start)?;
     Ok((start.clone(), io::Cursor::new(start).chain(inner)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        zstd::encode_all(bytes, 1).unwrap()
+    }
+
+    fn read(file: &[u8]) -> io::Result<Vec<u8>> {
+        let mut read = Vec::new();
+        decompressed(io::Cursor::new(file.to_vec()))?.read_to_end(&mut read)?;
+        Ok(read)
+    }
+
+    /// If it failed, a file made by joining two others would end in the middle, unnoticed.
+    #[test]
+    fn a_file_of_several_parts_is_read_to_its_end() {
+        let (one, two) = (b"item,title\n1,a\n".repeat(10_000), b"2,b\r\n".repeat(10_000));
+        let whole = [one.as_slice(), &two].concat();
+        assert_eq!(read(&whole).unwrap(), whole);
+        assert_eq!(read(&[gzip(&one), gzip(&two)].concat()).unwrap(), whole);
+        assert_eq!(read(&[zstd(&one), zstd(&two)].concat()).unwrap(), whole);
+        let skippable = [&0x184d_2a53_u32.to_le_bytes()[..], &3_u32.to_le_bytes(), b"xyz"].concat();
+        assert_eq!(read(&[skippable, zstd(&whole)].concat()).unwrap(), whole);
+    }
+
+    #[test]
+    fn the_byte_order_mark_is_left_out_and_short_files_are_files() {
+        for text in ["", "a", "ab", "abc", "{}", "\u{e9}t\u{e9}"] {
+            for marked in [text.to_owned(), format!("\u{feff}{text}")] {
+                for file in [marked.as_bytes().to_vec(), gzip(marked.as_bytes()), zstd(marked.as_bytes())] {
+                    assert_eq!(read(&file).unwrap(), text.as_bytes());
+                }
+            }
+        }
+        assert_eq!(read(b"a\xef\xbb\xbfb").unwrap(), b"a\xef\xbb\xbfb", "only at the beginning");
+    }
+
+    /// If it failed, a download that broke off would count as a whole file.
+    #[test]
+    fn a_cut_or_broken_file_is_an_error() {
+        let whole = b"1,a\n".repeat(50_000);
+        for file in [gzip(&whole), zstd(&whole)] {
+            assert!(read(&file[..file.len() / 2]).is_err());
+            let mut broken = file.clone();
+            let middle = broken.len() / 2;
+            broken[middle..].fill(0xaa);
+            assert!(read(&broken).is_err());
+        }
+    }
+
+    proptest! {
+        /// If it failed, somebody's file would end the import with a panic.
+        #[test]
+        fn no_bytes_panic(magic in prop::sample::select(vec![&b""[..], &GZIP, &ZSTD, &BOM]), rest in prop::collection::vec(any::<u8>(), 0..200)) {
+            let file = [magic, &rest].concat();
+            if let Ok(read) = read(&file) && !file.starts_with(&GZIP) && magic != ZSTD {
+                prop_assert!(file.ends_with(&read) && file.len() - read.len() <= BOM.len());
+            }
+        }
+    }
 }
