@@ -336,6 +336,7 @@ function choose(next) {
   $("member").replaceChildren(...options);
   $("avatar").textContent = member ? member.name.split(" ").map((word) => word[0]).join("").slice(0, 2) : "–";
   for (const figure of ["available", "pending"]) { $(figure).textContent = "–"; delete $(figure).dataset.value; }
+  $("remembered").replaceChildren();
   renderOrders();
   return refreshMember();
 }
@@ -350,14 +351,14 @@ async function refreshMember() {
   if (!member || refreshing || document.hidden) return;
   refreshing = true;
   const who = member;
-  const [points, book] = await Promise.all([
-    get(`/demo/points/${encodeURIComponent(who.member)}`).catch(() => null),
-    get(`/demo/orders/${encodeURIComponent(who.member)}`).catch(() => null),
-  ]);
+  const of = (what) => get(`/demo/${what}/${encodeURIComponent(who.member)}`).catch(() => null);
+  const [points, book, history] = await Promise.all([of("points"), of("orders"), of("history")]);
   refreshing = false;
   if (who !== member) return refreshMember();
   if (points) { count($("available"), points.available); count($("pending"), points.pending); }
   if (book) { orders = book.orders; renderOrders(); }
+  const latest = history?.items?.reduce((best, entry) => (!best || entry.at > best.at ? entry : best), null);
+  $("remembered").replaceChildren(...(latest ? ["Last in the history: ", pill(latest.kind), ` ${title(latest.item)}`] : []));
 }
 
 /** Counts a figure up or down to its new value. */

@@ -463,7 +463,6 @@ async fn simulate(shop: Weak<Shop>, mut live: Live) {
         records.extend(shop.due_now(at));
         owed += f64::from(shop.rate()) * Duration::from_millis(TICK_MS).as_secs_f64();
         while owed >= 1.0 {
-            owed -= 1.0;
             let event = live.next(&shop.catalog, at, &|member| shop.book.lock().is_forgotten(member));
             match event {
                 Event::Record(record) => {
@@ -480,10 +479,12 @@ async fn simulate(shop: Weak<Shop>, mut live: Live) {
                     shop.book.lock().take(&record);
                     records.push(record);
                 }
-                Event::Step(due) => {
-                    records.extend(shop.book.lock().advance(&due.order, &due.step, at.max(due.at)).map(Record::Order));
-                }
+                Event::Step(due) => match shop.book.lock().advance(&due.order, &due.step, at.max(due.at)) {
+                    Some(next) => records.push(Record::Order(next)),
+                    None => continue, // an earlier run took it: it is no event
+                },
             }
+            owed -= 1.0;
         }
         if let Err(error) = shop.append_all(&mut records).await {
             debug!(%error, waiting = records.len(), "the log did not take events of the demo shop, which tries again");

@@ -92,12 +92,14 @@ fn about_interaction(
 fn about_order(order: &OrderRecord, title: &dyn Fn(&ItemId) -> String, called: &dyn Fn(&MemberId) -> String) -> About {
     let who = match &order.member {
         Some(member) => called(member),
-        None if order.erased => "Somebody forgotten".to_owned(),
         None => "A guest".to_owned(),
     };
     let mut what = order.lines.first().map_or_else(String::new, |line| title(&line.item));
     if order.lines.len() > 1 {
         let _ = write!(what, " and {} more", order.lines.len() - 1);
+    }
+    if order.erased {
+        return ("erased", format!("{what}: the order stays, its buyer does not"), None, first(order));
     }
     // The latest refund is what a version with refunds is about, unless all came back.
     let refund = order.refunds.iter().max_by_key(|refund| refund.at).filter(|_| order.status != OrderStatus::Refunded);
