@@ -5,14 +5,11 @@
 
 use kindred_model::codec::{KeyCodec, RowCodec};
 use kindred_model::merge::{Merged, Versioned, merge_versioned};
-use kindred_model::records::{InteractionKey, Rules, normalise_query};
+use kindred_model::records::{InteractionKey, Rules, TOTAL_MINOR_MAX, normalise_query};
 use kindred_model::views::also_bought::Neighbors;
 use kindred_model::views::inputs::{Canonical, StoredInteraction};
 use kindred_model::views::points::Earned;
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, OrderId, Owner, Position, Record, SessionId, Topic};
-
-/// An order's total at most (DESIGN, Events).
-const TOTAL_MINOR_MAX: i128 = 10_000_000_000_000;
 
 /// A target: takes any bytes, panics when something that must hold does not.
 pub type Target = fn(&[u8]);

@@ -19,7 +19,7 @@ pub use catalog::{CatalogRecord, ItemKind, Visibility};
 pub use interaction::{Interaction, InteractionKey, Payload, Subject, normalise_query};
 pub(crate) use json::{Object, Text, from_json};
 pub use member::{MemberKey, MemberRecord, MemberState, Membership};
-pub use order::{Line, OrderRecord, OrderStatus, Refund};
+pub use order::{LINES_MAX, Line, OrderRecord, OrderStatus, PRICE_MINOR_MAX, QUANTITY_MAX, REFUNDS_MAX, Refund, TOTAL_MINOR_MAX};
 
 use crate::units::Topic;
 
