@@ -1,12 +1,21 @@
 //! Measures what the product promises: a command a promise, each with a table, a JSON file and a plot, the machine and the commit
 //! beside every figure. `bench/README.md` says what each command measures and how.
 
+pub mod dataflow;
+pub mod freshness;
 pub mod generate;
+pub mod growth;
 pub mod http;
+pub mod load;
 pub mod machine;
 pub mod pace;
 pub mod plot;
+pub mod post;
 mod progress;
+pub mod replay;
 pub mod report;
+pub mod restart;
+pub mod scipy;
+pub mod server;
 pub mod synthetic;
 pub mod usage;

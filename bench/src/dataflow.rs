@@ -1,0 +1,250 @@
+//! The dataflow by itself, on the calling thread: what an epoch of events costs it in CPU time, without log, store and HTTP.
+//!
+//! ```text
+//! facts ──Feed (one of three engines)──▶ timely worker on this thread ──outputs──▶ a thread that drops them, as the sink would
+//! ```
+//!
+//! NB: beside the pipeline's worker this is the one place outside of `pipeline/dataflow` that names timely and differential: to
+//! measure operators alone one has to feed them alone.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use differential_dataflow::input::InputSession;
+use kindred_dataflow::also_bought::also_bought;
+use kindred_dataflow::update::{InteractionUpdate, Output, OutputFn, Stats, SubjectKey, Update};
+use kindred_dataflow::{Dataflow, build, reference};
+use kindred_model::intern::{Item, Party};
+use kindred_model::{Kind, Semantics};
+use timely::dataflow::ProbeHandle;
+use timely::dataflow::operators::Probe;
+use timely::worker::Worker;
+
+use crate::synthetic::{Purchase, item_id, member_id};
+use crate::usage::thread_cpu;
+
+/// A purchase with interned identities.
+#[derive(Clone, Copy, Debug)]
+pub struct Fact {
+    party: Party,
+    item: Item,
+    at: i64,
+}
+
+impl From<Purchase> for Fact {
+    fn from(purchase: Purchase) -> Self {
+        Self {
+            party: Party::member(member_id(purchase.member).as_str()),
+            item: Item::intern(item_id(purchase.item).as_str()),
+            at: purchase.at,
+        }
+    }
+}
+
+/// What maintains the lists.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Engine {
+    /// The product's dataflow with these settings, from decoded interactions to changed rows.
+    Product(Box<Semantics>),
+    /// The operators of `also_bought` alone, from facts that were merged before.
+    Operators,
+    /// The same view in plain differential, from the same facts.
+    Reference,
+}
+
+impl Engine {
+    /// The product with `also_bought` alone.
+    pub fn also_bought_alone() -> Self {
+        let mut semantics = Semantics::default();
+        semantics.views.popularity.enabled = false;
+        semantics.views.points.enabled = false;
+        Self::Product(Box::new(semantics))
+    }
+
+    /// The product with all its views.
+    pub fn all_views() -> Self {
+        Self::Product(Box::default())
+    }
+}
+
+/// What something cost.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Cost {
+    /// How many events.
+    pub events: usize,
+    /// CPU time of the dataflow's thread.
+    pub cpu: Duration,
+    /// Time on the wall.
+    pub wall: Duration,
+}
+
+impl Cost {
+    /// Events a CPU-second.
+    pub fn events_per_cpu_second(&self) -> f64 {
+        self.events as f64 / self.cpu.as_secs_f64().max(1e-9)
+    }
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, more: Self) {
+        self.events += more.events;
+        self.cpu += more.cpu;
+        self.wall += more.wall;
+    }
+}
+
+/// How an engine takes facts in.
+enum Feed {
+    Product(Box<Dataflow>),
+    Facts(InputSession<u64, (Party, (Item, i64)), isize>, ProbeHandle<u64>),
+}
+
+/// A dataflow that is being measured.
+pub struct Job<'a> {
+    worker: &'a mut Worker,
+    feed: Feed,
+    epoch: u64,
+    /// The figures that the operators keep. The reference keeps none.
+    pub stats: Arc<Stats>,
+}
+
+impl Job<'_> {
+    /// Feeds facts as one epoch and steps until every output of it was given.
+    pub fn epoch(&mut self, facts: impl IntoIterator<Item = Fact>) -> Cost {
+        self.feed(facts, |feed, fact| match feed {
+            Feed::Product(dataflow) => dataflow.send(Update::Interaction(InteractionUpdate {
+                party: fact.party,
+                subject: SubjectKey::Item(fact.item),
+                kind: Kind::Purchase.code(),
+                retract: false,
+                at: fact.at,
+                payload: Box::default(),
+            })),
+            Feed::Facts(session, _) => session.update((fact.party, (fact.item, fact.at)), 1),
+        })
+    }
+
+    /// Feeds the merged inputs as one epoch, as a restart does. For [`Engine::Product`] alone: the others know no other records
+    /// than purchases.
+    pub fn restore(&mut self, inputs: Vec<Update>) -> Cost {
+        self.feed(inputs, |feed, update| match feed {
+            Feed::Product(dataflow) => dataflow.send(update),
+            Feed::Facts(..) => unreachable!("a restart is the product's"),
+        })
+    }
+
+    fn feed<E>(&mut self, entries: impl IntoIterator<Item = E>, mut send: impl FnMut(&mut Feed, E)) -> Cost {
+        let (began, cpu) = (Instant::now(), thread_cpu());
+        let mut events = 0;
+        for entry in entries {
+            events += 1;
+            send(&mut self.feed, entry);
+            // As the pipeline's worker does: queues stay short while much is fed.
+            if events % 16_384 == 0 {
+                self.worker.step();
+            }
+        }
+        let next = self.epoch + 1;
+        match &mut self.feed {
+            Feed::Product(dataflow) => {
+                dataflow.advance_to(next);
+                while !dataflow.has_passed(self.epoch) {
+                    self.worker.step();
+                }
+            }
+            Feed::Facts(session, probe) => {
+                session.advance_to(next);
+                session.flush();
+                while probe.less_than(&next) {
+                    self.worker.step();
+                }
+            }
+        }
+        self.epoch = next;
+        Cost { events, cpu: thread_cpu() - cpu, wall: began.elapsed() }
+    }
+
+    /// Feeds facts in epochs of `each`, until there are none left or `most` CPU time is used; `see` is told of every epoch.
+    pub fn epochs(&mut self, facts: &[Fact], each: usize, most: Duration, mut see: impl FnMut(Cost)) -> Cost {
+        let mut total = Cost::default();
+        for epoch in facts.chunks(each) {
+            let cost = self.epoch(epoch.iter().copied());
+            see(cost);
+            total += cost;
+            if total.cpu >= most {
+                break;
+            }
+        }
+        total
+    }
+}
+
+/// Runs `work` on a fresh dataflow of `engine`, one worker on the calling thread.
+pub fn run<T: Send + 'static>(engine: Engine, work: impl FnOnce(&mut Job<'_>) -> T + Send + Sync + 'static) -> T {
+    // The sink is another thread in the product: what it does with outputs is not the dataflow's.
+    let (give, take) = channel::<Output>();
+    let sink = std::thread::spawn(move || take.into_iter().for_each(drop));
+    let result = timely::execute_directly(move |worker| {
+        let stats = Arc::new(Stats::default());
+        let give = std::sync::Mutex::new(give);
+        // The sink outlives the worker.
+        let output: OutputFn = Arc::new(move |output| drop(give.lock().map(|give| give.send(output))));
+        let feed = feed(engine, worker, &stats, &output);
+        let mut job = Job { worker, feed, epoch: 0, stats };
+        work(&mut job)
+    });
+    sink.join().expect("the sink drops what it gets");
+    result
+}
+
+fn feed(engine: Engine, worker: &mut Worker, stats: &Arc<Stats>, output: &OutputFn) -> Feed {
+    if let Engine::Product(semantics) = engine {
+        return Feed::Product(Box::new(build(worker, &semantics, stats, output)));
+    }
+    let mut session = InputSession::new();
+    let probe = ProbeHandle::new();
+    let settings = Semantics::default().views.also_bought;
+    worker.dataflow::<u64, _, _>(|scope| {
+        let held = session.to_collection(scope);
+        if engine == Engine::Reference {
+            let rows = reference::also_bought(held, &settings);
+            rows.lists.probe_with(&probe);
+            rows.supports.probe_with(&probe);
+        } else {
+            let rows = also_bought(held, &settings, stats);
+            rows.lists.probe_with(&probe);
+            rows.supports.probe_with(&probe);
+        }
+    });
+    Feed::Facts(session, probe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic::{Plan, purchases};
+
+    /// The table compares three engines: they must have been given the same work, and have done it.
+    #[test]
+    fn every_engine_takes_all_facts_in() {
+        let plan = Plan { members: 60, items: 40, events: 1_500, seed: 7 };
+        let facts: Vec<Fact> = purchases(&plan).take(plan.events).map(Fact::from).collect();
+        let mut pairs = Vec::new();
+        for engine in [Engine::also_bought_alone(), Engine::all_views(), Engine::Operators, Engine::Reference] {
+            let facts = facts.clone();
+            let (bulk, live, held) = run(engine, move |job| {
+                let bulk = job.epoch(facts[..1_000].iter().copied());
+                let mut epochs = 0;
+                let live = job.epochs(&facts[1_000..], 100, Duration::MAX, |_| epochs += 1);
+                assert_eq!(epochs, 5);
+                (bulk, live, Stats::get(&job.stats.pairs))
+            });
+            assert_eq!((bulk.events, live.events), (1_000, 500));
+            assert!(bulk.cpu > Duration::ZERO && live.events_per_cpu_second() > 0.0);
+            pairs.push(held);
+        }
+        assert!(pairs[0] > 0 && pairs[..3].iter().all(|held| *held == pairs[0]), "{pairs:?}");
+        assert_eq!(pairs[3], 0, "the reference keeps no figures");
+    }
+}

@@ -1,0 +1,350 @@
+//! The product itself, as its users run it: the binary `kindred`, on a directory that is made for the measurement.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use kindred_model::Topic;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::generate;
+use crate::http::{Connection, get};
+use crate::progress;
+use crate::synthetic::{Mix, Plan};
+use crate::usage::Process;
+
+/// How long a server may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often a server that starts is looked at: the accuracy of what is said about starting.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// The binary `kindred`.
+#[derive(Clone, Debug)]
+pub struct Binary(PathBuf);
+
+impl Binary {
+    /// Takes the one that is named, or the one beside this program: `cargo build --release` makes both.
+    ///
+    /// # Errors
+    /// When it is not there; says how to make it.
+    pub fn find(named: Option<&Path>) -> Result<Self> {
+        let beside = || Some(std::env::current_exe().ok()?.parent()?.join("kindred"));
+        let path = named.map(Path::to_owned).or_else(beside).context("could not find this program's own folder")?;
+        let release = if cfg!(debug_assertions) { "" } else { " --release" };
+        ensure!(
+            path.is_file(),
+            "there is no {}: build it with `cargo build{release} --bin kindred`, or name it with --binary",
+            path.display()
+        );
+        Ok(Self(path))
+    }
+
+    /// A command of it that no setting of this machine reaches.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.0);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("KINDRED_") {
+                command.env_remove(name);
+            }
+        }
+        // Each request logged would be measured too; warnings are worth reading.
+        command.env("KINDRED_TELEMETRY__LOG", "warn").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `kindred import` and looks at it while it runs.
+    ///
+    /// # Errors
+    /// When it fails or turns a record away.
+    pub fn import(&self, topic: Topic, file: &Path, data: &Path, settings: &[String]) -> Result<Finished> {
+        let mut command = self.command();
+        command.args(["import", topic.name()]).arg(file).arg("--data").arg(data).stdout(Stdio::piped()).stderr(Stdio::piped());
+        with_settings(&mut command, settings);
+        let began = Instant::now();
+        let mut child = command.spawn().with_context(|| format!("could not run {}", self.0.display()))?;
+        let process = Process::Other(child.id());
+        let mut finished = Finished::default();
+        let status = loop {
+            let cpu = process.cpu_by_thread();
+            for (name, used) in cpu {
+                // A thread's time only grows, and is gone with the thread.
+                let kept = finished.cpu.entry(name).or_default();
+                *kept = (*kept).max(used);
+            }
+            finished.peak_rss = finished.peak_rss.max(process.peak_rss_bytes());
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        finished.wall = began.elapsed();
+        let output = child.wait_with_output()?;
+        finished.printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !status.success() {
+            bail!("importing {} ended with {status}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(finished)
+    }
+}
+
+fn with_settings(command: &mut Command, settings: &[String]) {
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+}
+
+/// What a command took.
+#[derive(Clone, Default, Debug, Serialize)]
+pub struct Finished {
+    /// From its start to its end.
+    pub wall: Duration,
+    /// CPU time by the name of the thread, to within 20 ms of its end.
+    pub cpu: BTreeMap<String, Duration>,
+    /// The most memory it had.
+    pub peak_rss: u64,
+    /// What it said.
+    pub printed: String,
+}
+
+/// The settings that leave `also_bought` alone. They are pinned: import and server need the same.
+pub fn also_bought_alone() -> Vec<String> {
+    ["views.popularity.enabled=false", "views.points.enabled=false", "views.histories.enabled=false"]
+        .map(ToOwned::to_owned)
+        .to_vec()
+}
+
+/// Where a server answers.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: SocketAddr,
+    /// A service key.
+    pub key: String,
+}
+
+impl Endpoint {
+    /// A running server, by `http://127.0.0.1:8080` and its service key.
+    ///
+    /// # Errors
+    /// When the URL is none of this form.
+    pub fn parse(url: &str, key: &str) -> Result<Self> {
+        let address = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/')).and_then(|rest| rest.parse().ok());
+        let address = address.with_context(|| format!("{url:?} is not like http://127.0.0.1:8080: a plain address and port"))?;
+        Ok(Self { address, key: key.to_owned() })
+    }
+
+    /// The status of a GET; `None` while nobody answers.
+    pub async fn status_of(&self, path: &str) -> Option<u16> {
+        let mut connection = Connection::open(self.address).await.ok()?;
+        Some(connection.exchange(&get(path, self.address, None)).await.ok()?.status)
+    }
+
+    /// The JSON of a GET with the service key.
+    ///
+    /// # Errors
+    /// When the answer is not 200 or no JSON.
+    pub async fn json(&self, path: &str) -> Result<Value> {
+        let mut connection =
+            Connection::open(self.address).await.with_context(|| format!("could not connect to {}", self.address))?;
+        let response = connection.exchange(&get(path, self.address, Some(&self.key))).await?;
+        let body = String::from_utf8_lossy(response.body);
+        ensure!(response.status == 200, "GET {path} answered {}: {body}", response.status);
+        serde_json::from_str(&body).with_context(|| format!("GET {path} answered what is no JSON"))
+    }
+}
+
+/// When a start had come how far.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Started {
+    /// The API answers.
+    pub answers: Duration,
+    /// `/readyz` is 200.
+    pub ready: Duration,
+}
+
+/// A running `kindred serve`. Dropping it kills it.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// Where it answers.
+    pub endpoint: Endpoint,
+    /// When it had come how far.
+    pub started: Started,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts on a directory and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends, or is not ready within two minutes; says what it printed.
+    pub async fn start(binary: &Binary, data: &Path, settings: &[String]) -> Result<Self> {
+        let lock = data.join("lock");
+        let stale = std::fs::read_to_string(&lock).unwrap_or_default();
+        let log = data.with_extension("log");
+        let printed =
+            std::fs::OpenOptions::new().create(true).append(true).open(&log).context("could not write the server's log")?;
+        let mut command = binary.command();
+        command.args(["serve", "--data"]).arg(data).args(["--listen", "127.0.0.1:0", "--set", "api.admin_listen=127.0.0.1:0"]);
+        with_settings(&mut command, settings);
+        command.stdout(printed.try_clone()?).stderr(printed);
+        let began = Instant::now();
+        let mut child = command.spawn().with_context(|| format!("could not run {}", binary.0.display()))?;
+        let said = |log: &Path| std::fs::read_to_string(log).unwrap_or_default();
+        let mut found: Option<(Endpoint, Duration)> = None;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                bail!("the server ended with {status}: {}", said(&log));
+            }
+            if found.is_none() {
+                found = announced(&lock, &stale, data).map(|endpoint| (endpoint, began.elapsed()));
+            }
+            if let Some((endpoint, answers)) = &found
+                && endpoint.status_of("/readyz").await == Some(200)
+            {
+                let started = Started { answers: *answers, ready: began.elapsed() };
+                return Ok(Self { child, endpoint: endpoint.clone(), started, log });
+            }
+            if began.elapsed() > PATIENCE {
+                child.kill().ok();
+                child.wait().ok();
+                bail!("the server is not ready after {PATIENCE:?}: {}", said(&log));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Its process.
+    pub fn process(&self) -> Process {
+        Process::Other(self.child.id())
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// When it had ended by itself before.
+    pub fn kill(mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("the server had ended with {status}: {}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended before, which is what is wanted.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// What the lock of the directory says once the server listens.
+fn announced(lock: &Path, stale: &str, data: &Path) -> Option<Endpoint> {
+    let text = std::fs::read_to_string(lock).ok().filter(|text| text != stale)?;
+    let holder: Value = serde_json::from_str(&text).ok()?;
+    let key = std::fs::read_to_string(data.join("service.key")).ok()?;
+    Endpoint::parse(holder["url"].as_str()?, key.trim()).ok()
+}
+
+/// A file that was imported.
+#[derive(Debug, Serialize)]
+pub struct Import {
+    /// Its topic.
+    #[serde(serialize_with = "topic_name")]
+    pub topic: Topic,
+    /// Its records.
+    pub records: u64,
+    /// What it took.
+    pub finished: Finished,
+}
+
+fn topic_name<S: serde::Serializer>(topic: &Topic, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(topic.name())
+}
+
+/// A directory with a synthetic log taken in, as a shop has one.
+#[derive(Debug)]
+pub struct Preloaded {
+    folder: tempfile::TempDir,
+    /// How each file was imported.
+    pub imports: Vec<Import>,
+    /// The settings it was made with.
+    pub settings: Vec<String>,
+}
+
+impl Preloaded {
+    /// Writes the log of `plan` (the purchases; or with `mix` the whole product's) to files and imports them, catalog first.
+    /// Below `within`, or in the system's folder for temporary files.
+    ///
+    /// # Errors
+    /// When that fails, or there is no room.
+    pub fn make(binary: &Binary, plan: &Plan, mix: Option<Mix>, settings: Vec<String>, within: Option<&Path>) -> Result<Self> {
+        let folder = match within {
+            Some(within) => tempfile::tempdir_in(within),
+            None => tempfile::tempdir(),
+        };
+        let folder = folder.context("could not make a temporary folder")?;
+        let files = folder.path().join("files");
+        let written = generate::run(&generate::Options { plan: *plan, mix, out: files.clone(), zstd: false })?;
+        let bar = progress::bar("importing it", written.len() as u64);
+        bar.tick();
+        let mut imports = Vec::new();
+        for topic in [Topic::Catalog, Topic::Members, Topic::Orders, Topic::Interactions] {
+            if let Some((file, records)) = written.get(&topic) {
+                let finished = binary.import(topic, file, &folder.path().join("data"), &settings)?;
+                imports.push(Import { topic, records: *records, finished });
+                bar.inc(1);
+            }
+        }
+        bar.finish_and_clear();
+        std::fs::remove_dir_all(files).context("could not remove the files that were imported")?;
+        Ok(Self { folder, imports, settings })
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Starts a server on it.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn serve(&self, binary: &Binary) -> Result<Server> {
+        Server::start(binary, &self.data(), &self.settings).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_named_with_what_helps() {
+        let error = Binary::find(Some(Path::new("/nowhere/kindred"))).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/kindred") && error.contains("cargo build"), "{error}");
+        assert!(Endpoint::parse("https://shop.example", "k").unwrap_err().to_string().contains("http://127.0.0.1:8080"));
+        let endpoint = Endpoint::parse("http://127.0.0.1:8080/", "k").unwrap();
+        assert_eq!(endpoint.address.port(), 8080);
+    }
+
+    /// An old lock of a killed server must not be taken for the new one's: the address would be wrong.
+    #[test]
+    fn a_stale_lock_announces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = folder.path().join("lock");
+        let text = r#"{"pid":1,"command":"serve","url":"http://127.0.0.1:4000"}"#;
+        std::fs::write(&lock, text).unwrap();
+        std::fs::write(folder.path().join("service.key"), "secret\n").unwrap();
+        assert!(announced(&lock, text, folder.path()).is_none());
+        let endpoint = announced(&lock, "", folder.path()).unwrap();
+        assert_eq!((endpoint.address.port(), endpoint.key.as_str()), (4000, "secret"));
+    }
+}
