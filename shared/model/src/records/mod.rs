@@ -25,6 +25,8 @@ use crate::units::Topic;
 
 /// The largest record accepted, in bytes of JSON. An order of 1,000 lines with long identities stays well below it.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
+/// At least what the mark of an erased order adds to its bytes.
+const ERASED_BYTES: usize = 64;
 
 /// Why a record or a value is not accepted, for a person to read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -92,12 +94,28 @@ impl Record {
     /// # Errors
     /// [`Invalid`] with the field and a reason a person understands.
     pub fn decode(topic: Topic, bytes: &[u8], rules: &Rules) -> Result<Self, Invalid> {
-        Ok(match topic {
+        let record = match topic {
             Topic::Interactions => Self::Interaction(Interaction::decode(bytes)?),
             Topic::Orders => Self::Order(OrderRecord::decode(bytes, rules)?),
             Topic::Catalog => Self::Catalog(CatalogRecord::decode(bytes)?),
             Topic::Members => Self::Member(MemberRecord::decode(bytes)?),
-        })
+        };
+        // Times written in full make a record longer, but never twice as long: only large ones need to be measured.
+        if bytes.len() > RECORD_BYTES_MAX / 2 {
+            record.check_written()?;
+        }
+        Ok(record)
+    }
+
+    /// What is accepted must be read again from the merged input, and an order also once it is marked `erased`.
+    fn check_written(&self) -> Result<(), Invalid> {
+        let may_grow = matches!(self, Self::Order(order) if !order.erased);
+        let max = if may_grow { RECORD_BYTES_MAX - ERASED_BYTES } else { RECORD_BYTES_MAX };
+        let bytes = self.to_json().len();
+        if bytes > max {
+            return Err(Invalid::new("", format!("the record has {bytes} bytes in full form; at most {max} are accepted")));
+        }
+        Ok(())
     }
 
     /// The topic it belongs to.
@@ -160,4 +178,46 @@ pub(crate) fn text(field: &str, value: Option<Text<'_>>, max: usize) -> Result<O
 /// Reads one of a closed set of words, naming the field when it is none.
 pub(crate) fn word<T: std::str::FromStr<Err = Invalid>>(field: &str, value: &str) -> Result<T, Invalid> {
     value.parse().map_err(|error: Invalid| Invalid::new(field, error.reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An order that only fits as its producer wrote it would be taken in, and then be unreadable in the store.
+    #[test]
+    fn what_is_accepted_reads_back_from_its_full_form() {
+        let order = |padding: usize| {
+            let refund = |n: usize| {
+                format!(r#"{{"refund":"{n:0padding$}","at":"2026-01-05T10:00:00Z","line":1,"quantity":1,"amount_minor":1}}"#)
+            };
+            let refunds: Vec<String> = (0..9_000).map(refund).collect();
+            let line = r#"{"line":1,"item":"i","quantity":9000,"unit_price_minor":1}"#;
+            format!(
+                r#"{{"order":"o","version":1,"status":"paid","member":"m","placed_at":"2026-01-05T10:00:00Z","currency":"EUR","lines":[{line}],"refunds":[{}]}}"#,
+                refunds.join(",")
+            )
+        };
+        let (mut accepted, mut refused) = (0, 0);
+        for padding in (28..36).step_by(2) {
+            let json = order(padding);
+            assert!(json.len() < RECORD_BYTES_MAX);
+            let record = match Record::decode(Topic::Orders, json.as_bytes(), &Rules::default()) {
+                Ok(record) => record,
+                Err(error) => {
+                    assert!(error.reason.contains("in full form"), "{error}");
+                    refused += 1;
+                    continue;
+                }
+            };
+            accepted += 1;
+            let again = Record::decode(Topic::Orders, &record.to_json(), &Rules::default());
+            assert_eq!(again.as_ref(), Ok(&record));
+            let Record::Order(mut order) = record else { unreachable!("an order") };
+            (order.member, order.erased) = (None, true);
+            let erased = Record::Order(order);
+            assert_eq!(Record::decode(Topic::Orders, &erased.to_json(), &Rules::default()).as_ref(), Ok(&erased));
+        }
+        assert!(accepted > 0 && refused > 0, "{accepted} accepted, {refused} refused");
+    }
 }
