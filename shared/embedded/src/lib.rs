@@ -366,7 +366,7 @@ impl Database {
                 chunk.copy_from_slice(&state.to_ne_bytes());
             }
             self.commit(FILLER_BYTES as u64, false, |engine, batch| {
-                batch.insert(engine.space(COMMITS), "filler", filler.as_slice())
+                batch.insert(engine.space(COMMITS), "filler", filler.as_slice());
             })?;
         }
         self.commit(0, false, |engine, batch| batch.remove(engine.space(COMMITS), "filler"))?;
