@@ -73,6 +73,9 @@
     return element;
   }
 
+  /** Puts children into an element, and returns it. */
+  const within = (element, ...children) => { element.replaceChildren(...children); return element; };
+
   /** Absolute form of an http(s) or relative address, or null: a `javascript:` in a catalog goes nowhere. */
   function safeUrl(value) {
     if (typeof value !== "string" || value === "") return null;
@@ -127,36 +130,28 @@
       updated: (title) => `List updated, now first: ${title}`,
     };
 
+    // What is shown.
     #list = make("ul", "list");
     #heading = make("h2", "heading");
     #status = make("p", "status");
-    #cards = new Map(); // item → { li, card, entry, rank, seenTimer } of what is shown, in order
-    #run = 0; // grows with every stop: an answer to an older question is dropped
-    #abort = null;
-    #source = null;
-    #timer = 0;
-    #streamFailures = 0;
-    #onScreen = false;
-    #following = false;
-    #gaveUp = false;
+    #cards = new Map(); // item → { li, card, entry, rank, seenTimer }, in order
     #hiding = false; // by us, not by the page
-    #restarting = false;
-    #listening = null;
-    #reco = null;
-    #generation = null;
     #announcedAt = 0;
-    #queue = [];
-    #flushTimer = 0;
+    // How it is followed.
+    #run = 0; // grows with every stop: an answer to an older question is dropped
+    #abort = null; #source = null; #timer = 0; #streamFailures = 0; #listening = null;
+    #onScreen = false; #following = false; #gaveUp = false; #restarting = false;
+    // What is told.
+    #reco = null; #generation = null; #queue = []; #flushTimer = 0;
     #seen = new Set(); // "reco id, item": one impression each
     #screen = new IntersectionObserver((entries) => { this.#onScreen = entries.at(-1).isIntersecting; this.#follow(); });
     #watch = new IntersectionObserver((seen) => seen.forEach((entry) => this.#glimpsed(entry)), { threshold: [0, SEEN_SHARE] });
 
     constructor() {
       super();
-      const section = make("section", "section");
+      const section = within(make("section", "section"), this.#heading, this.#list, this.#status);
       this.#heading.id = "heading";
       section.setAttribute("aria-labelledby", "heading");
-      section.append(this.#heading, this.#list, this.#status);
       this.#list.setAttribute("role", "list"); // Safari forgets it under `list-style: none`
       this.#list.addEventListener("keydown", (event) => this.#arrow(event));
       this.#status.setAttribute("aria-live", "polite");
@@ -194,13 +189,8 @@
       queueMicrotask(() => { this.#restarting = false; if (this.isConnected) this.#restart(); });
     }
 
-    get #limit() {
-      const limit = Number.parseInt(this.getAttribute("limit") ?? "8", 10);
-      return limit >= 1 && limit <= LIMIT_MAX ? limit : 8;
-    }
-
     get #ready() { return Boolean(this.getAttribute("item") && this.getAttribute("key")); }
-
+    get #limit() { return Math.min(Math.max(Number.parseInt(this.getAttribute("limit"), 10) || 8, 1), LIMIT_MAX); }
     #address(path) { return new URL(path, safeUrl(this.getAttribute("base")) ?? ORIGIN); }
 
     #listAddress(tail) {
@@ -310,13 +300,9 @@
       this.#cards.clear();
       this.#watch.disconnect();
       this.#list.setAttribute("aria-busy", "true");
-      const bones = Array.from({ length: Math.min(this.#limit, 4) }, () => {
-        const [li, card] = [make("li", "skeleton"), make("div", "card")];
-        card.append(make("div", "blank"), make("div", "bone"), make("div", "bone short"));
-        li.append(card);
-        return li;
-      });
-      this.#list.replaceChildren(...bones);
+      const parts = () => ["blank", "bone", "bone short"].map((part) => make("div", part));
+      const bone = () => within(make("li", "skeleton"), within(make("div", "card"), ...parts()));
+      this.#list.replaceChildren(...Array.from({ length: Math.min(this.#limit, 4) }, bone));
     }
 
     /** Draws the list and glides what moved from its old place to its new one (FLIP). Returns what changed, by item. */
@@ -362,7 +348,7 @@
       const li = make("li", "item");
       li.dataset.item = item;
       this.#watch.observe(li);
-      return { li, card: null, rank: null, entry: null, seenTimer: 0 };
+      return { li, card: null, entry: null, rank: null, seenTimer: 0 };
     }
 
     /** Builds the card anew only when what it says has changed. */
@@ -408,8 +394,8 @@
       if (at < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
       const columns = getComputedStyle(this.#list).gridTemplateColumns.split(" ").length;
       const right = getComputedStyle(this).direction === "rtl" ? -1 : 1;
-      const steps = { ArrowRight: right, ArrowLeft: -right, ArrowDown: columns, ArrowUp: -columns, Home: -at, End: links.length - 1 - at };
-      const to = at + steps[event.key];
+      const arrows = { ArrowRight: right, ArrowLeft: -right, ArrowDown: columns, ArrowUp: -columns };
+      const to = at + { ...arrows, Home: -at, End: links.length - 1 - at }[event.key];
       if (links[to] === undefined) return;
       event.preventDefault();
       links[to].focus();
@@ -464,7 +450,7 @@
       clearTimeout(this.#flushTimer);
       this.#flushTimer = 0;
       const events = this.#queue.splice(0);
-      if (!events.length) return;
+      if (events.length === 0) return;
       const headers = { "Content-Type": "application/json", Authorization: `Bearer ${this.getAttribute("key")}` };
       const request = { method: "POST", keepalive: true, credentials: "omit", headers, body: JSON.stringify(events) };
       const answer = await fetch(this.#address("/v1/events/interactions"), request).catch(() => ({ ok: false, status: 503 }));

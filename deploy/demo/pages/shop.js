@@ -121,7 +121,7 @@ function show(item, { push = true } = {}) {
   $("no-list").hidden = true;
   list.setAttribute("item", item);
   $("snippet").textContent = `<script async src="${location.origin}/widget.js"></script>\n<kindred-list item="${item}"\n              key="${shop.key}"></kindred-list>`;
-  tell(`Press <b>Buy</b> and watch the list below.`);
+  tell(["Press ", bold("Buy"), " and watch the list below."]);
   return new Promise((done) => {
     const timer = setTimeout(done, LIST_WAIT_MS);
     list.addEventListener("kindred:list", () => { clearTimeout(timer); done(); }, { once: true });
@@ -181,15 +181,15 @@ function settle() {
     const place = rank !== null && rankFrom !== null && rank !== rankFrom ? `, place ${rankFrom} → ${rank}` : "";
     return element("li", null, `${name ?? title(item)}: `, element("i", { class: up ? null : "down" }, count + place));
   };
-  tell(streamed ? `<b>${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms</b> after the click ${word}` : `By the next look ${word}`, "moved", changes.slice(0, 8).map(entry));
+  tell(streamed ? [bold(`${figure(ms)} ms`), ` after the click ${word}`] : [`By the next look ${word}`], "moved", changes.slice(0, 8).map(entry));
 }
 
 function still() {
   if (!waiting) return;
   const { why } = waiting;
   waiting = null;
-  tell(`This list did not move. ${why}`);
-  if (member) $("effect").firstChild.append(" ", element("button", { type: "button", onclick: suggest }, `Show something that would move for ${firstName()}`));
+  const more = member && element("button", { type: "button", onclick: suggest }, `Show something that would move for ${firstName()}`);
+  tell([`This list did not move. ${why} `, more]);
 }
 
 /** Shows a product that the member lacks and whose list holds what the member owns: buying it moves that list. */
@@ -237,7 +237,7 @@ async function act(step, request, { word, why }) {
     return reply;
   } catch (error) {
     waiting = null;
-    tell("It was not done: ", "failed", [element("li", null, error.message)]);
+    tell(["It was not done: "], "failed", [element("li", null, error.message)]);
     return null;
   } finally {
     buttons.forEach((button) => { button.disabled = false; });
@@ -245,19 +245,18 @@ async function act(step, request, { word, why }) {
   }
 }
 
-/** `html` is markup of this file, never data; `rows` hold the data. */
-function tell(html, state = "", rows = []) {
-  const box = $("effect");
-  box.className = `effect ${state}`;
-  const line = element("p");
-  line.innerHTML = html;
-  box.replaceChildren(line, ...(rows.length ? [element("ul", null, ...rows)] : []));
+/** Says what happened: a line of texts and elements, and rows beneath it. */
+function tell(line, state = "", rows = []) {
+  $("effect").className = `effect ${state}`;
+  $("effect").replaceChildren(element("p", null, ...line), ...(rows.length ? [element("ul", null, ...rows)] : []));
 }
+
+const bold = (text) => element("b", null, text);
 
 const owned = () => orders.some((order) => COUNTS.has(order.status) && order.lines.some((line) => line.item === product.item));
 
 $("view").addEventListener("click", () => act("view", () => post("/demo/view", { member: member.member, item: product.item }), { word: null })
-  .then((reply) => reply && tell("The view is in the log and in the member’s history. This list counts purchases, so it stays as it is.")));
+  .then((reply) => reply && tell(["The view is in the log and in the member’s history. This list counts purchases, so it stays as it is."])));
 
 $("buy").addEventListener("click", () => {
   const why = owned() ? `${firstName()} had bought it before, and each buyer counts once.`
@@ -306,11 +305,12 @@ document.querySelector(".guide button").setAttribute("aria-current", "step");
 
 // The meter
 
+const figure = (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toString());
+
 function measure(ms) {
   measured.push(ms);
   if (measured.length > 40) measured.shift();
   const sorted = [...measured].sort((a, b) => a - b);
-  const figure = (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toString());
   $("last").textContent = figure(ms);
   $("median").textContent = figure(sorted[Math.floor((sorted.length - 1) / 2)]);
   const top = Math.max(20, ...measured);
@@ -435,7 +435,7 @@ function renderRate(rate) {
 }
 $("speed").addEventListener("input", () => renderRate(RATES[$("speed").value]));
 $("speed").addEventListener("change", async () => {
-  const reply = await post("/demo/speed", { rate: RATES[$("speed").value] }).catch((error) => { tell("It was not done: ", "failed", [element("li", null, error.message)]); });
+  const reply = await post("/demo/speed", { rate: RATES[$("speed").value] }).catch((error) => { tell(["It was not done: "], "failed", [element("li", null, error.message)]); });
   if (reply) renderRate(reply.rate);
 });
 
