@@ -54,6 +54,7 @@ fn record(topic: Topic, bytes: &[u8]) {
         Err(error) => {
             assert!(!error.reason.is_empty() && !error.to_string().is_empty());
             assert!(error.pointer().is_empty() == error.field.is_empty());
+            assert!(error.to_string().len() < 1_024);
             return;
         }
     };

@@ -7,8 +7,12 @@ use std::ops::Deref;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde_path_to_error::Segment;
 
 use super::{Invalid, RECORD_BYTES_MAX};
+
+/// No field of ours has a longer name.
+const FIELD_BYTES_MAX: usize = 32;
 
 /// Reads one JSON object into its raw form; the error names the field.
 pub(crate) fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Invalid> {
@@ -25,13 +29,34 @@ pub(crate) fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, In
         let mut reader = serde_json::Deserializer::from_str(text);
         match serde_path_to_error::deserialize::<_, Object<T>>(&mut reader) {
             Err(error) => {
-                let path = error.path().to_string();
-                let field = if path == "." || path == "?" { String::new() } else { path };
+                let field = field(error.path()).unwrap_or_default();
                 Invalid::new(field, reason(error.inner()))
             }
             Ok(_) => Invalid::new("", reason(&first)),
         }
     })
+}
+
+/// The path as we write it. NB: JSON can break off within a field that is none of ours, whose name is whatever somebody made it.
+fn field(path: &serde_path_to_error::Path) -> Option<String> {
+    let mut field = String::new();
+    for segment in path.iter() {
+        match segment {
+            Segment::Seq { index } => field.push_str(&format!("[{index}]")),
+            Segment::Map { key } => {
+                let is_name = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+                if !is_name || key.len() > FIELD_BYTES_MAX {
+                    return None;
+                }
+                if !field.is_empty() {
+                    field.push('.');
+                }
+                field.push_str(key);
+            }
+            Segment::Enum { .. } | Segment::Unknown => return None,
+        }
+    }
+    Some(field)
 }
 
 fn reason(error: &serde_json::Error) -> String {

@@ -38,10 +38,25 @@ pub struct Invalid {
     pub reason: String,
 }
 
+/// A reason is for a person and is kept with the rejected record: one that quotes a longer value is cut in its middle.
+const REASON_BYTES_MAX: usize = 512;
+
 impl Invalid {
     /// An error about one field.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { field: field.into(), reason: reason.into() }
+        let mut reason = reason.into();
+        if reason.len() > REASON_BYTES_MAX {
+            // The end often says what would be accepted.
+            let (mut from, mut to) = (REASON_BYTES_MAX / 2, reason.len() - REASON_BYTES_MAX / 2 + '…'.len_utf8());
+            while !reason.is_char_boundary(from) {
+                from -= 1;
+            }
+            while !reason.is_char_boundary(to) {
+                to += 1;
+            }
+            reason.replace_range(from..to, "…");
+        }
+        Self { field: field.into(), reason }
     }
 
     /// The same error with its field below `parent`.

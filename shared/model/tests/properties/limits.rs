@@ -272,6 +272,43 @@ fn an_array_is_no_record() {
     assert_eq!(error.field, "lines[0]");
 }
 
+/// Found by fuzzing: JSON that breaks off within a field of a foreign name gave that name out as the path to look at.
+#[test]
+fn a_field_that_is_none_of_ours_is_not_pointed_at() {
+    for name in [".....", "[", "a.b", "", "x y", &"n".repeat(5_000)] {
+        let error = refused(Topic::Members, format!("{{\"{name}\":").as_bytes());
+        assert_eq!((error.field.as_str(), error.pointer().as_str()), ("", ""), "{name}");
+    }
+    assert_eq!(refused(Topic::Members, br#"{"version":"#).field, "version");
+    assert_eq!(refused(Topic::Interactions, br#"{"rating":1e999}"#).field, "rating");
+}
+
+/// A reason that quotes what was given would be as long as that.
+#[test]
+fn reasons_stay_short_and_keep_their_end() {
+    for long in ["x".repeat(500_000), "é".repeat(250_000), "員\u{1f642}".repeat(70_000), "\"".repeat(250_000)] {
+        for field in ["kind", "at", "rating", "rank", "retract", "member"] {
+            let error = refused(Topic::Interactions, &view(field, long.as_str().into()));
+            assert_eq!(error.field, field);
+            assert!(error.reason.len() <= 512, "{} bytes", error.reason.len());
+        }
+        let error = refused(Topic::Interactions, &view("kind", long.as_str().into()));
+        assert!(error.reason.ends_with("purchase, search, view"), "{error}");
+    }
+    assert_eq!(Invalid::new("f", "r".repeat(512)).reason.len(), 512);
+    assert_eq!(Invalid::new("f", "r".repeat(513)).reason.len(), 512);
+}
+
+/// Found by fuzzing: control characters were taken out after NFKC, which left marks in another order.
+#[test]
+fn control_characters_do_not_change_a_query() {
+    use kindred_model::records::normalise_query;
+    let marks = "2ĩ:\u{7eb}\u{329}©";
+    let apart: String = marks.chars().flat_map(|c| [c, '\0', '\u{7f}']).collect();
+    assert_eq!(normalise_query(&apart), normalise_query(marks));
+    assert_eq!(normalise_query(&normalise_query(marks)), normalise_query(marks));
+}
+
 #[test]
 fn errors_point_at_the_field() {
     let error = refused(Topic::Orders, &order(json!([line(1, 1, 1), line(2, 0, 1)]), Value::Null));
