@@ -97,7 +97,7 @@ impl std::ops::AddAssign for Cost {
 /// How an engine takes facts in.
 enum Feed {
     Product(Box<Dataflow>),
-    Facts(InputSession<u64, (Party, (Item, i64)), isize>, ProbeHandle<u64>),
+    Facts(Box<InputSession<u64, (Party, (Item, i64)), isize>>, ProbeHandle<u64>),
 }
 
 /// A dataflow that is being measured.
@@ -217,7 +217,7 @@ fn feed(engine: Engine, worker: &mut Worker, stats: &Arc<Stats>, output: &Output
             rows.supports.probe_with(&probe);
         }
     });
-    Feed::Facts(session, probe)
+    Feed::Facts(Box::new(session), probe)
 }
 
 #[cfg(test)]

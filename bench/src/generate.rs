@@ -18,6 +18,8 @@ pub struct Options {
     pub plan: Plan,
     /// The whole product's log with this mix, or purchases alone.
     pub mix: Option<Mix>,
+    /// A catalog of the items, where there are purchases alone; the whole product's log always has one.
+    pub catalog: bool,
     /// Where to: `interactions.ndjson` and so on.
     pub out: PathBuf,
     /// Compress the files (`.ndjson.zst`).
@@ -44,6 +46,9 @@ pub fn run(options: &Options) -> Result<Written> {
             files.write(&entry)?;
         }
     } else {
+        for entry in ShopLog::catalog(plan).take(if options.catalog { usize::MAX } else { 0 }) {
+            files.write(&entry)?;
+        }
         for purchase in bar.wrap_iter(purchases(plan).take(plan.events)) {
             let json = purchase_record(purchase).to_json();
             files.write(&Entry { at: purchase.at, topic: Topic::Interactions, json })?;
@@ -109,7 +114,7 @@ mod tests {
     fn files_hold_every_record_plain_and_compressed() {
         let folder = tempfile::tempdir().unwrap();
         let plan = Plan { members: 100, items: 50, events: 2_000, seed: 7 };
-        let plain = Options { plan, mix: None, out: folder.path().join("plain"), zstd: false };
+        let plain = Options { plan, mix: None, catalog: false, out: folder.path().join("plain"), zstd: false };
         let written = run(&plain).unwrap();
         let (path, count) = &written[&Topic::Interactions];
         assert_eq!((written.len(), *count), (1, 2_000));
@@ -118,7 +123,10 @@ mod tests {
         let first = purchases(&plan).next().unwrap();
         assert_eq!(lines[0].as_bytes(), purchase_record(first).to_json());
 
-        let whole = Options { plan, mix: Some(Mix::usual()), out: folder.path().join("whole"), zstd: true };
+        let written = run(&Options { catalog: true, out: folder.path().join("catalog"), ..plain }).unwrap();
+        assert_eq!((written.len(), written[&Topic::Catalog].1), (2, 50));
+
+        let whole = Options { plan, mix: Some(Mix::usual()), catalog: false, out: folder.path().join("whole"), zstd: true };
         let written = run(&whole).unwrap();
         let total: u64 = written.values().map(|(_, count)| count).sum();
         assert_eq!((written.len(), total), (4, 2_000 + 100 + 50));

@@ -144,6 +144,9 @@ struct GenerateArgs {
     /// Weights of the kinds in the whole product's log, like view=60,cart=10,purchase=5; a purchase becomes an order
     #[arg(long, requires = "whole")]
     kinds: Option<Mix>,
+    /// A catalog of the items beside the purchases; the whole product's log always has one
+    #[arg(long)]
+    catalog: bool,
     /// Folder for the files
     #[arg(long, default_value = ".")]
     out: PathBuf,
@@ -309,7 +312,7 @@ fn client() -> Result<tokio::runtime::Runtime> {
 
 fn generate_files(args: GenerateArgs) -> Result<()> {
     let mix = args.whole.then(|| args.kinds.unwrap_or_else(Mix::usual));
-    let options = generate::Options { plan: args.plan.plan(), mix, out: args.out, zstd: args.zstd };
+    let options = generate::Options { plan: args.plan.plan(), mix, catalog: args.catalog, out: args.out, zstd: args.zstd };
     for (topic, (path, count)) in generate::run(&options)? {
         println!("{topic}: {count} records in {}", path.display());
     }

@@ -14,8 +14,8 @@ const LEFT_OF_BARS: f64 = 250.0;
 const RIGHT: f64 = 30.0;
 const LINES_HEIGHT: f64 = 240.0;
 const BAR_HEIGHT: f64 = 22.0;
-/// Colours that differ for the colour-blind too (Okabe and Ito), by series.
-const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+/// Colours that differ for the colour-blind too (after Okabe and Ito; the blue is lighter, for dark ground), by series.
+const COLOURS: [&str; 6] = ["#2f86c9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 const STYLE: &str = "<style>
 svg{background:#fff;font:13px system-ui,-apple-system,'Segoe UI',sans-serif}
@@ -120,7 +120,7 @@ pub fn draw(panels: &[Panel], caption: &str) -> Result<String> {
 
 fn draw_panel(body: &mut String, panel: &Panel, top: f64) -> Result<f64> {
     let _ = writeln!(body, r#"<text class="title" x="16" y="{}">{}</text>"#, top + 12.0, escaped(&panel.title));
-    let top = top + 30.0;
+    let top = top + 40.0;
     match &panel.drawing {
         Drawing::Bars { unit, bars } => {
             ensure!(bars.iter().all(|(_, value)| value.is_finite()) && !bars.is_empty(), "{:?} has no bars to draw", panel.title);
@@ -177,10 +177,10 @@ fn draw_bars(body: &mut String, unit: &str, bars: &[(String, f64)], target: Opti
         body,
         r#"<text class="small soft" text-anchor="end" x="{}" y="{}">{}</text>"#,
         WIDTH - RIGHT,
-        bottom + 14.0,
+        bottom + 30.0,
         escaped(unit)
     );
-    bottom + 42.0
+    bottom + 54.0
 }
 
 /// Where a panel of lines lies, in data and in pixels.
@@ -316,7 +316,8 @@ fn nines(most: f64) -> Vec<(f64, String)> {
 
 /// A tick's number; small ones keep the digits that tell them apart.
 fn tick_text(value: f64) -> String {
-    if value != 0.0 && value.abs() < 1.0 { format!("{}", (value * 1e6).round() / 1e6) } else { number(value) }
+    // Six decimals at most: a tick is a round number, and its noise is not shown.
+    if value.abs() < 100.0 { format!("{}", (value * 1e6).round() / 1e6) } else { number(value) }
 }
 
 fn escaped(text: &str) -> String {
@@ -332,7 +333,7 @@ mod tests {
         assert_eq!(ticks(0.0, 10.0, 5), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
         assert_eq!(ticks(0.0, 45_500.0, 5), [0.0, 10_000.0, 20_000.0, 30_000.0, 40_000.0]);
         assert_eq!(decades((0.1, 100.0)), [0.1, 1.0, 10.0, 100.0]);
-        assert_eq!(tick_text(0.1), "0.1");
+        assert_eq!([0.1, 1.5, 0.30000000000000004].map(tick_text), ["0.1", "1.5", "0.3"]);
     }
 
     /// Every drawn point and label lies on the picture, and what cannot be drawn is an error, not a broken file.

@@ -251,7 +251,7 @@ fn grid(header: &[String], rows: &[Vec<String>]) -> String {
     let mut line = |cells: &[String]| {
         let mut written = String::new();
         for (cell, &width) in cells.iter().zip(&widths) {
-            let is_number = cell.starts_with(|c: char| c.is_ascii_digit());
+            let is_number = cell.replace(',', "").parse::<f64>().is_ok();
             let _ = if is_number { write!(written, "{cell:>width$}  ") } else { write!(written, "{cell:<width$}  ") };
         }
         text.push_str(written.trim_end());

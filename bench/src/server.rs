@@ -280,7 +280,7 @@ pub struct Preloaded {
 }
 
 impl Preloaded {
-    /// Writes the log of `plan` (the purchases; or with `mix` the whole product's) to files and imports them, catalog first.
+    /// Writes catalog and log of `plan` (the purchases; or with `mix` the whole product's) to files and imports them, catalog first.
     /// Below `within`, or in the system's folder for temporary files.
     ///
     /// # Errors
@@ -292,7 +292,7 @@ impl Preloaded {
         };
         let folder = folder.context("could not make a temporary folder")?;
         let files = folder.path().join("files");
-        let written = generate::run(&generate::Options { plan: *plan, mix, out: files.clone(), zstd: false })?;
+        let written = generate::run(&generate::Options { plan: *plan, mix, catalog: true, out: files.clone(), zstd: false })?;
         let bar = progress::bar("importing it", written.len() as u64);
         bar.tick();
         let mut imports = Vec::new();
