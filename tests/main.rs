@@ -1,6 +1,7 @@
 //! System tests: the real binary, real files, real sockets, and kill -9. One test binary, a module a subject.
 
 mod browser;
+mod cli;
 mod crash;
 mod hostile;
 mod law;

@@ -115,10 +115,10 @@ impl Directory {
             pinned_settings(path, loaded)?
         };
 
-        let log: Arc<dyn EventLog> =
-            Arc::new(EmbeddedLog::open(&path.join(LOG)).with_context(|| format!("could not open the log in {shown}"))?);
-        let store: Arc<dyn ViewStore> =
-            Arc::new(EmbeddedStore::open(&path.join(STORE)).with_context(|| format!("could not open the store in {shown}"))?);
+        let log = open_whole(path, LOG, EmbeddedLog::open).with_context(|| format!("could not open the log in {shown}"))?;
+        let store =
+            open_whole(path, STORE, EmbeddedStore::open).with_context(|| format!("could not open the store in {shown}"))?;
+        let (log, store): (Arc<dyn EventLog>, Arc<dyn ViewStore>) = (Arc::new(log), Arc::new(store));
         check_fingerprint(&*store, &*log, &semantics, open, path).await?;
         Ok(Self { path: path.to_owned(), semantics, log, store, created, lock, command: command.to_owned() })
     }
@@ -179,6 +179,25 @@ pub fn read_service_key(directory: &Path) -> Result<Option<String>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("could not read the service key {}", path.display())),
     }
+}
+
+/// Opens a database of the directory. One that is not there is made aside and moved into place: what a kill leaves half made is
+/// thrown away by the next start, and not taken for a database.
+fn open_whole<T, E>(directory: &Path, name: &str, open: impl Fn(&Path) -> Result<T, E>) -> Result<T>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let at = directory.join(name);
+    if !at.exists() {
+        let aside = directory.join(format!(".kindred-new-{name}"));
+        match std::fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => drop(open(&aside)?),
+        }
+        std::fs::rename(&aside, &at)?;
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(open(&at)?)
 }
 
 /// Refuses a directory that holds something else: it may be a mistake, and we would write into it.

@@ -35,6 +35,9 @@ use crate::failure::Failure;
 /// Log lines of a command that ends by itself, unless the settings say otherwise: it tells its result on stdout.
 const QUIET: &str = "warn";
 
+/// The storage engine tells of every file it writes; a filter that names it hears that again.
+const ENGINE_QUIET: &str = "fjall=warn,lsm_tree=warn";
+
 /// Runs one command line; returns the exit code ([`failure::exit`]).
 ///
 /// # Errors
@@ -55,7 +58,8 @@ pub fn run(cli: Cli) -> Result<u8> {
     let serves = matches!(command, Command::Serve(_) | Command::Demo(_));
     let telemetry = &loaded.settings.telemetry;
     let filter = if serves || loaded.explicit.contains_key("telemetry.log") { telemetry.log.as_str() } else { QUIET };
-    kindred_telemetry::init(filter, telemetry.format).map_err(|error| Failure::usage(error.to_string()))?;
+    kindred_telemetry::init(&format!("{ENGINE_QUIET},{filter}"), telemetry.format)
+        .map_err(|error| Failure::usage(error.to_string()))?;
     let app = App::new()?;
     match command {
         Command::Demo(args) => serve::demo(&app, loaded, &args),

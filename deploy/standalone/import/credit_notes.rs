@@ -49,8 +49,29 @@ pub struct CreditNoteReport {
     pub leftover_first: Vec<Origin>,
 }
 
-/// The lines of one (member, item), latest last, each with its place among the orders and the units that are left.
-type Bought = BTreeMap<(EventTime, OrderId, u32), (usize, i64)>;
+/// Which line of which order, in the order in which they were bought.
+type BoughtLine = (EventTime, OrderId, u32);
+/// The lines of one (member, item), latest last.
+type Bought = BTreeMap<BoughtLine, Left>;
+
+/// What is left of a line that was bought.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    /// The order's place among the orders.
+    order: usize,
+    units: i64,
+}
+
+/// One line of a credit note, in the order in which they are taken.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct NoteLine {
+    at: EventTime,
+    row: (usize, u64),
+    line: u32,
+    /// The note's place among the notes, and the line's among its lines.
+    note: usize,
+    place: usize,
+}
 
 /// Splits credit notes from orders, and writes what they take back into the orders' refunds.
 pub fn link(all: Vec<SourcedOrder>) -> (Vec<SourcedOrder>, CreditNoteReport) {
@@ -64,24 +85,25 @@ pub fn link(all: Vec<SourcedOrder>) -> (Vec<SourcedOrder>, CreditNoteReport) {
         }
         for (line, net) in record.net_lines().filter(|&(_, net)| net > 0) {
             let key = (record.placed_at, record.order.clone(), line.line);
-            bought.entry((member.clone(), line.item.clone())).or_default().insert(key, (n, net));
+            let left = Left { order: n, units: net };
+            bought.entry((member.clone(), line.item.clone())).or_default().insert(key, left);
         }
     }
 
     let mut report = CreditNoteReport { notes: notes.len() as u64, ..CreditNoteReport::default() };
-    let mut lines: Vec<(EventTime, (usize, u64), u32, usize, usize)> = Vec::new();
+    let mut lines = Vec::new();
     for (n, note) in notes.iter().enumerate() {
         for (l, (line, origin)) in note.record.lines.iter().zip(&note.rows).enumerate() {
-            lines.push((note.record.placed_at, origin.row(), line.line, n, l));
+            lines.push(NoteLine { at: note.record.placed_at, row: origin.row(), line: line.line, note: n, place: l });
         }
     }
     lines.sort_unstable();
 
     let mut left_over = vec![false; notes.len()];
     let mut touched = vec![false; orders.len()];
-    for (at, _, _, n, l) in lines {
+    for NoteLine { at, note: n, place, .. } in lines {
         let note = &notes[n];
-        let line = &note.record.lines[l];
+        let line = &note.record.lines[place];
         let mut open = line.quantity;
         report.lines += 1;
         report.units += open;
@@ -89,13 +111,14 @@ pub fn link(all: Vec<SourcedOrder>) -> (Vec<SourcedOrder>, CreditNoteReport) {
             && let Some(bought) = bought.get_mut(&(member.clone(), line.item.clone()))
         {
             while open > 0 {
-                let Some((key, (target, left))) = latest(bought, at) else { break };
-                let taken = open.min(left);
-                if taken == left {
+                let Some((key, left)) = latest(bought, at) else { break };
+                let taken = open.min(left.units);
+                if taken == left.units {
                     bought.remove(&key);
-                } else if let Some((_, left)) = bought.get_mut(&key) {
-                    *left -= taken;
+                } else if let Some(left) = bought.get_mut(&key) {
+                    left.units -= taken;
                 }
+                let target = left.order;
                 let amount_minor = taken * line.unit_price_minor;
                 let made = refund(&mut orders[target], note, at, key.2, taken, amount_minor);
                 report.refunds += u64::from(made);
@@ -111,7 +134,7 @@ pub fn link(all: Vec<SourcedOrder>) -> (Vec<SourcedOrder>, CreditNoteReport) {
             report.leftover_minor += i128::from(open) * i128::from(line.unit_price_minor);
             report.leftover_notes += u64::from(!std::mem::replace(&mut left_over[n], true));
             if report.leftover_first.len() < LINES_NAMED {
-                report.leftover_first.push(note.rows[l].clone());
+                report.leftover_first.push(note.rows[place].clone());
             }
         }
     }
@@ -119,10 +142,10 @@ pub fn link(all: Vec<SourcedOrder>) -> (Vec<SourcedOrder>, CreditNoteReport) {
 }
 
 /// The latest line bought not after `at` that has units left.
-fn latest(bought: &Bought, at: EventTime) -> Option<((EventTime, OrderId, u32), (usize, i64))> {
+fn latest(bought: &Bought, at: EventTime) -> Option<(BoughtLine, Left)> {
     // No identity of an order is empty, so this bound lies before every line of the next millisecond and after all of `at`.
     let bound = (EventTime(at.0 + 1), OrderId::trusted(""), 0);
-    bought.range(..bound).next_back().map(|(key, value)| (key.clone(), *value))
+    bought.range(..bound).next_back().map(|(key, left)| (key.clone(), *left))
 }
 
 /// Adds units to the refund of this note on a line: (refund, line) is one entry, even if the note names the item twice.

@@ -35,6 +35,8 @@ struct Summary {
     converted: Converted,
     /// Of the records, those that an earlier run had appended.
     there_already: u64,
+    /// Whether what was turned away is kept in the log's topic `rejected`.
+    kept: bool,
     /// Records that the server turned away, which no conversion saw.
     refused: u64,
     /// Two contents under one version, since the pipeline started; unknown of a server.
@@ -121,6 +123,7 @@ fn into_directory(
         files: files(args),
         converted,
         there_already,
+        kept: true,
         refused: 0,
         conflicts: Some(conflicts),
         position,
@@ -152,6 +155,7 @@ fn into_server(remote: &Remote, args: &ImportArgs, options: &ImportOptions) -> R
         files: files(args),
         converted,
         there_already: 0,
+        kept: false,
         refused,
         conflicts: None,
         position,
@@ -287,7 +291,8 @@ impl Summary {
             line(format!("conflicts: {} records had another content under a version that was there", thousands(conflicts)));
         }
         if converted.rejects.rows > 0 {
-            line(format!("rejected: {} rows (kept: kindred rejected list)", thousands(converted.rejects.rows)));
+            let kept = if self.kept { "kept: kindred rejected list" } else { "told here only: they did not reach the server" };
+            line(format!("rejected: {} rows ({kept})", thousands(converted.rejects.rows)));
             for (reason, met) in converted.rejects.reasons.iter().take(REASONS_SHOWN) {
                 let several = met.first.iter().any(|origin| origin.file != met.first[0].file);
                 let first: Vec<String> = met
