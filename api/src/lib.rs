@@ -30,9 +30,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use context::{
-    ApiConfig, Check, Context, Limits, OperationError, Operations, VerifiedTable, VerifyReport,
-};
+pub use context::{ApiConfig, Check, Context, Limits, OperationError, Operations, VerifiedTable, VerifyReport};
 pub use problem::{Code, FieldError, Problem};
 pub use recommend::LoadError;
 

@@ -27,7 +27,8 @@ impl Measures {
         metrics::describe_counter!("api_events_total", "records posted, by outcome");
         metrics::describe_counter!("auth_failures_total", "callers refused, by reason");
         metrics::describe_gauge!("api_streams", "streams open");
-        let similar = |status: &'static str| metrics::histogram!(DURATION, "method" => "GET", "route" => SIMILAR, "status" => status);
+        let similar =
+            |status: &'static str| metrics::histogram!(DURATION, "method" => "GET", "route" => SIMILAR, "status" => status);
         Self {
             similar_ok: similar("200"),
             similar_not_modified: similar("304"),
@@ -42,7 +43,8 @@ impl Measures {
         match (route, status) {
             (SIMILAR, 200) => self.similar_ok.record(seconds),
             (SIMILAR, 304) => self.similar_not_modified.record(seconds),
-            _ => metrics::histogram!(DURATION, "method" => method, "route" => route, "status" => status.to_string()).record(seconds),
+            _ => metrics::histogram!(DURATION, "method" => method, "route" => route, "status" => status.to_string())
+                .record(seconds),
         }
     }
 }

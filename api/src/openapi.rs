@@ -91,7 +91,10 @@ mod tests {
             std::fs::write(path, text()).unwrap();
         }
         let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(committed == text(), "schemas/openapi.json is another: KINDRED_WRITE_OPENAPI=1 cargo test -p kindred-api openapi");
+        assert!(
+            committed == text(),
+            "schemas/openapi.json is another: KINDRED_WRITE_OPENAPI=1 cargo test -p kindred-api openapi"
+        );
     }
 
     /// Every route but the admin address's stands in the contract, with its methods, and the other way round.
@@ -102,8 +105,7 @@ mod tests {
         let paths = contract["paths"].as_object().unwrap();
         for (template, methods) in crate::routes::finish::ROUTES.iter().filter(|(template, _)| *template != "/metrics") {
             let described = paths.get(*template).unwrap_or_else(|| panic!("{template} is not in the contract"));
-            let methods: Vec<String> =
-                methods.split(", ").filter(|method| *method != "OPTIONS").map(str::to_lowercase).collect();
+            let methods: Vec<String> = methods.split(", ").filter(|method| *method != "OPTIONS").map(str::to_lowercase).collect();
             let described: Vec<&String> = described.as_object().unwrap().keys().collect();
             assert_eq!(described.len(), methods.len(), "{template}: {described:?}");
             assert!(described.iter().all(|method| methods.contains(method)), "{template}: {described:?}");

@@ -271,11 +271,13 @@ impl From<LogError> for Problem {
         match error {
             LogError::Unavailable(reason) => {
                 tracing::warn!("the log did not answer: {reason}");
-                Self::new(Code::Unavailable, "the log did not answer; it may or may not have happened, repeating is safe").retry_after(1)
+                Self::new(Code::Unavailable, "the log did not answer; it may or may not have happened, repeating is safe")
+                    .retry_after(1)
             }
             LogError::Full(reason) => {
                 tracing::error!("the log has no room left: {reason}");
-                Self::new(Code::InsufficientStorage, "the log has no room left; nothing of this request was appended").retry_after(30)
+                Self::new(Code::InsufficientStorage, "the log has no room left; nothing of this request was appended")
+                    .retry_after(30)
             }
             LogError::Refused(reason) => Self::new(Code::LogRefused, format!("the log refused: {reason}")),
             LogError::Corrupt(reason) => Self::internal(format_args!("the log is damaged: {reason}")),
@@ -309,14 +311,20 @@ impl From<ReadError> for Problem {
     }
 }
 
+/// Nothing is routed there.
+pub(crate) fn no_route() -> Problem {
+    Problem::new(Code::NotFound, "there is no such route; /openapi.json lists them")
+}
+
 /// What warp's routing could not place, as a problem: its plain texts never leave the house.
 pub(crate) fn from_rejection(rejection: &Rejection) -> Problem {
     if rejection.is_not_found() {
-        Problem::new(Code::NotFound, "there is no such route; /openapi.json lists them")
+        no_route()
+    } else if let Some(header) = rejection.find::<reject::InvalidHeader>() {
+        // Before the methods: only a route that has the method looks at headers.
+        Problem::new(Code::MalformedRequest, format!("the header {} is not readable", header.name()))
     } else if rejection.find::<reject::MethodNotAllowed>().is_some() {
         Problem::new(Code::MethodNotAllowed, "this route has other methods")
-    } else if let Some(header) = rejection.find::<reject::InvalidHeader>() {
-        Problem::new(Code::MalformedRequest, format!("the header {} is not readable", header.name()))
     } else if rejection.find::<reject::UnsupportedMediaType>().is_some() {
         Problem::new(Code::UnsupportedMediaType, Code::UnsupportedMediaType.meaning())
     } else if rejection.find::<reject::PayloadTooLarge>().is_some() {

@@ -206,12 +206,8 @@ impl From<KeyError> for Problem {
     fn from(error: KeyError) -> Self {
         match error {
             KeyError::Invalid(invalid) => {
-                let field = FieldError {
-                    place: "body",
-                    pointer: invalid.pointer(),
-                    code: "invalid",
-                    message: invalid.reason.clone(),
-                };
+                let field =
+                    FieldError { place: "body", pointer: invalid.pointer(), code: "invalid", message: invalid.reason.clone() };
                 Self { errors: vec![field], ..Self::new(Code::InvalidRecord, invalid.to_string()) }
             }
             KeyError::Store(error) => error.into(),

@@ -257,7 +257,8 @@ pub(crate) fn preflight(ring: Arc<KeyRing>) -> impl Filter<Extract = (Response,)
         .map(move |origin: String, _method: String| {
             let mut response = StatusCode::NO_CONTENT.into_response();
             let headers = response.headers_mut();
-            headers.insert(VARY, HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers"));
+            headers
+                .insert(VARY, HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers"));
             if let Some(origin) = HeaderValue::from_str(&origin).ok().filter(|_| ring.lists_origin(&origin)) {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
                 headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));

@@ -28,7 +28,7 @@ use tokio::sync::{Notify, watch};
 
 pub use ranking::{DAYS_DEFAULT, KIND_DEFAULT};
 pub use render::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, PopularOptions, Rendered};
-pub(crate) use render::{Because, Explanation, ListItem, PopularItem, PopularList, Price, SimilarList, etag_of};
+pub(crate) use render::{PopularList, SimilarList, etag_of};
 use state::{Edit, State, decode_changes};
 
 /// Bytes of rendered bodies that are kept: some 25,000 lists of 20 items, more than a shop shows in an hour.
@@ -94,12 +94,7 @@ impl Memory {
     ///
     /// # Errors
     /// [`LoadError`].
-    pub fn load(
-        store: &dyn ViewStore,
-        settings: Arc<Semantics>,
-        generation: &str,
-        clock: Clock,
-    ) -> Result<Arc<Self>, LoadError> {
+    pub fn load(store: &dyn ViewStore, settings: Arc<Semantics>, generation: &str, clock: Clock) -> Result<Arc<Self>, LoadError> {
         let now = clock.now();
         let memory = Arc::new(Self {
             settings,
@@ -110,9 +105,7 @@ impl Memory {
             watches: RwLock::default(),
             bodies: moka::sync::Cache::builder()
                 .max_capacity(BODIES_BYTES_MAX)
-                .weigher(|key: &Box<[u8]>, rendered: &Arc<Rendered>| {
-                    rendered.weight().saturating_add(u32::try_from(key.len()).unwrap_or(u32::MAX))
-                })
+                .weigher(|_, rendered: &Arc<Rendered>| rendered.weight())
                 .build(),
             early: Mutex::new(Some(Vec::new())),
             clock,

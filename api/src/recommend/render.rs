@@ -172,9 +172,9 @@ pub struct Rendered {
 }
 
 impl Rendered {
-    /// The bytes that it holds, about.
+    /// The bytes that it holds, about; its key and what surrounds it are the constant.
     pub(super) fn weight(&self) -> u32 {
-        u32::try_from(self.body.len() + 4 * self.depends_on.len() + 256).unwrap_or(u32::MAX)
+        u32::try_from(self.body.len() + 4 * self.depends_on.len() + 512).unwrap_or(u32::MAX)
     }
 
     /// Whether it was found valid at this version or a later one.
@@ -413,7 +413,10 @@ mod tests {
         assert_eq!((explained.support, explained.confidence), (0.1, 0.5));
         assert!((explained.lift - 1.666_667).abs() < 1e-9);
         let expected: f64 = 2.0
-            * (10.0 * (10.0f64 / 6.0).ln() + 10.0 * (10.0f64 / 14.0).ln() + 20.0 * (20.0f64 / 24.0).ln() + 60.0 * (60.0f64 / 56.0).ln());
+            * (10.0 * (10.0f64 / 6.0).ln()
+                + 10.0 * (10.0f64 / 14.0).ln()
+                + 20.0 * (20.0f64 / 24.0).ln()
+                + 60.0 * (60.0f64 / 56.0).ln());
         assert!((explained.g2 - expected).abs() < 1e-6);
         let independent = Explanation::of(6.0, 20, 30, 100);
         assert_eq!((independent.lift, independent.g2), (1.0, 0.0));

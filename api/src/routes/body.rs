@@ -87,7 +87,8 @@ impl Posted {
     /// # Errors
     /// A 413 as soon as it is known to be too large, a 408 when it does not arrive, a 400 when it breaks off.
     pub async fn read(self, api: &Api, most: usize) -> Result<Vec<u8>, Problem> {
-        let too_large = || Problem::new(Code::PayloadTooLarge, format!("the body has more than {most} bytes; nothing of it was taken"));
+        let too_large =
+            || Problem::new(Code::PayloadTooLarge, format!("the body has more than {most} bytes; nothing of it was taken"));
         let announced = self.content_length.and_then(|length| length.parse::<u64>().ok());
         if announced.is_some_and(|length| length > most as u64) {
             return Err(too_large());

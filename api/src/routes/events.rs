@@ -120,9 +120,9 @@ async fn post_events(topic: Segment, query: String, caller: Caller, posted: Post
     let shared = &api;
     guarded(shared, &caller, None, Need::WriteEvents, |grant| async move {
         let topic = topic.decoded()?;
-        let topic: Topic = topic
-            .parse()
-            .map_err(|_| Problem::new(Code::NotFound, "there is no such topic; there are interactions, orders, catalog and members"))?;
+        let topic: Topic = topic.parse().map_err(|_| {
+            Problem::new(Code::NotFound, "there is no such topic; there are interactions, orders, catalog and members")
+        })?;
         Params::parse(&query, &[])?;
         if !grant.service && topic != Topic::Interactions {
             let detail = "a publishable key posts to interactions alone; the others need a service key";
@@ -217,7 +217,8 @@ fn count_sessions(api: &Api, grant: &Grant, batch: &Batch) -> Result<Vec<(Sessio
             for (session, records) in &counted {
                 api.session_rates.forgive(&grant.id, session, *records);
             }
-            let detail = format!("a session posts at most {most} records an hour through a publishable key; nothing was appended");
+            let detail =
+                format!("a session posts at most {most} records an hour through a publishable key; nothing was appended");
             return Err(Problem::new(Code::SessionLimit, detail).retry_after(3_600));
         }
         counted.push((session.clone(), records));
@@ -258,7 +259,8 @@ struct RecordCheck {
 impl RecordCheck {
     /// Splits a body into its records and checks each.
     fn batch(&self, form: Form, body: &[u8], most: usize) -> Result<Batch, Problem> {
-        let too_many = || Problem::new(Code::PayloadTooLarge, format!("the body has more than {most} records; nothing of it was taken"));
+        let too_many =
+            || Problem::new(Code::PayloadTooLarge, format!("the body has more than {most} records; nothing of it was taken"));
         if form == Form::Ndjson {
             let mut records = Vec::new();
             for line in body.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {

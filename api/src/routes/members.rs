@@ -49,12 +49,8 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(caller())
         .and(with(api))
         .then(show_history);
-    let member = warp::path!("v1" / "members" / Segment)
-        .and(warp::delete())
-        .and(query())
-        .and(caller())
-        .and(with(api))
-        .then(forget_member);
+    let member =
+        warp::path!("v1" / "members" / Segment).and(warp::delete()).and(query()).and(caller()).and(with(api)).then(forget_member);
     points.or(history).unify().or(member).unify().boxed()
 }
 
@@ -213,9 +209,9 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
         let rest = &entries[from..];
         let page = &rest[..limit.min(rest.len())];
         let next_cursor = (rest.len() > limit).then(|| page.last().map(Cursor::after)).flatten();
-        let link = next_cursor.as_ref().and_then(|cursor| {
-            HeaderValue::from_str(&format!("<?limit={limit}&cursor={cursor}>; rel=\"next\"")).ok()
-        });
+        let link = next_cursor
+            .as_ref()
+            .and_then(|cursor| HeaderValue::from_str(&format!("<?limit={limit}&cursor={cursor}>; rel=\"next\"")).ok());
         let items = page
             .iter()
             .map(|entry| HistoryItem { item: entry.item.clone(), kind: entry.kind, day: entry.day, at: entry.at })
@@ -333,7 +329,9 @@ async fn forget(api: &Arc<Api>, member: MemberId) -> Result<Response, Problem> {
         position
     };
     if !api.memory.reached(&position, within).await {
-        return Err(behind("the erasure is in the log, but the pipeline has not taken it in yet; ask again to learn when it is durable"));
+        return Err(behind(
+            "the erasure is in the log, but the pipeline has not taken it in yet; ask again to learn when it is durable",
+        ));
     }
     store.sync().await?;
 

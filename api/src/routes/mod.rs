@@ -159,13 +159,7 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Result<Respons
 }
 
 /// A list: with its validator, how far it reaches, and a name for attribution; 304 when the caller has it already.
-pub(crate) fn list(
-    api: &Api,
-    body: Bytes,
-    etag: HeaderValue,
-    published: &Published,
-    if_none_match: Option<&str>,
-) -> Response {
+pub(crate) fn list(api: &Api, body: Bytes, etag: HeaderValue, published: &Published, if_none_match: Option<&str>) -> Response {
     let unchanged = if_none_match.is_some_and(|tags| names(tags, &etag));
     let mut response = if unchanged {
         let mut response = Response::default();
