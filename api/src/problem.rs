@@ -311,14 +311,20 @@ impl From<ReadError> for Problem {
     }
 }
 
+/// Nothing is routed there.
+pub(crate) fn no_route() -> Problem {
+    Problem::new(Code::NotFound, "there is no such route; /openapi.json lists them")
+}
+
 /// What warp's routing could not place, as a problem: its plain texts never leave the house.
 pub(crate) fn from_rejection(rejection: &Rejection) -> Problem {
     if rejection.is_not_found() {
-        Problem::new(Code::NotFound, "there is no such route; /openapi.json lists them")
+        no_route()
+    } else if let Some(header) = rejection.find::<reject::InvalidHeader>() {
+        // Before the methods: only a route that has the method looks at headers.
+        Problem::new(Code::MalformedRequest, format!("the header {} is not readable", header.name()))
     } else if rejection.find::<reject::MethodNotAllowed>().is_some() {
         Problem::new(Code::MethodNotAllowed, "this route has other methods")
-    } else if let Some(header) = rejection.find::<reject::InvalidHeader>() {
-        Problem::new(Code::MalformedRequest, format!("the header {} is not readable", header.name()))
     } else if rejection.find::<reject::UnsupportedMediaType>().is_some() {
         Problem::new(Code::UnsupportedMediaType, Code::UnsupportedMediaType.meaning())
     } else if rejection.find::<reject::PayloadTooLarge>().is_some() {

@@ -27,8 +27,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 pub use ranking::{DAYS_DEFAULT, KIND_DEFAULT};
-pub(crate) use render::{Because, Explanation, ListItem, PopularItem, PopularList, Price, SimilarList, etag_of};
 pub use render::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, PopularOptions, Rendered};
+pub(crate) use render::{PopularList, SimilarList, etag_of};
 use state::{Edit, State, decode_changes};
 
 /// Bytes of rendered bodies that are kept: some 25,000 lists of 20 items, more than a shop shows in an hour.
@@ -105,9 +105,7 @@ impl Memory {
             watches: RwLock::default(),
             bodies: moka::sync::Cache::builder()
                 .max_capacity(BODIES_BYTES_MAX)
-                .weigher(|key: &Box<[u8]>, rendered: &Arc<Rendered>| {
-                    rendered.weight().saturating_add(u32::try_from(key.len()).unwrap_or(u32::MAX))
-                })
+                .weigher(|_, rendered: &Arc<Rendered>| rendered.weight())
                 .build(),
             early: Mutex::new(Some(Vec::new())),
             clock,

@@ -172,9 +172,9 @@ pub struct Rendered {
 }
 
 impl Rendered {
-    /// The bytes that it holds, about.
+    /// The bytes that it holds, about; its key and what surrounds it are the constant.
     pub(super) fn weight(&self) -> u32 {
-        u32::try_from(self.body.len() + 4 * self.depends_on.len() + 256).unwrap_or(u32::MAX)
+        u32::try_from(self.body.len() + 4 * self.depends_on.len() + 512).unwrap_or(u32::MAX)
     }
 
     /// Whether it was found valid at this version or a later one.

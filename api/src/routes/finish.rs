@@ -14,7 +14,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use crate::api::Api;
-use crate::problem::{Code, Problem, from_rejection};
+use crate::problem::{Code, Problem, from_rejection, no_route};
 
 /// Every route: its template and its methods. `Allow`, the label of the metrics and the access log come from here; a test holds
 /// it against the OpenAPI document.
@@ -44,6 +44,8 @@ pub(crate) const ROUTES: &[(&str, &str)] = &[
 
 /// The route that a path belongs to: (template, methods).
 pub(crate) fn route_of(path: &str) -> Option<(&'static str, &'static str)> {
+    // warp takes one slash more at the end for nothing, and so do we.
+    let path = path.strip_suffix('/').unwrap_or(path);
     ROUTES.iter().copied().find(|(template, _)| {
         let mut segments = path.split('/');
         let matches = template.split('/').all(|wanted| {
@@ -58,7 +60,7 @@ pub(crate) fn route_of(path: &str) -> Option<(&'static str, &'static str)> {
 struct TraceId(u128);
 
 impl FromStr for TraceId {
-    type Err = std::convert::Infallible;
+    type Err = Infallible;
     /// What is no `traceparent` is as if it were not there; so the standard wants it.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let trace = text.split('-').nth(1).filter(|id| id.len() == 32 && !id.starts_with('+'));
@@ -108,7 +110,11 @@ fn finish(
         // No route takes it, so nothing was done.
         response = Problem::new(Code::MethodNotAllowed, "TRACE is not answered").into_response();
     }
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+    if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
+        if problem.code == Code::MethodNotAllowed && route.is_none() && path.as_str().starts_with("/v1") {
+            // Preflights are asked of all of /v1, so warp takes any path there for one that exists.
+            problem = no_route();
+        }
         let trace_id = trace.unwrap_or(TraceId(0)).shown();
         let allow = (problem.code == Code::MethodNotAllowed).then(|| route.map_or("", |(_, methods)| methods));
         let worn = std::mem::take(response.headers_mut());
@@ -164,7 +170,8 @@ mod tests {
         assert_eq!(template("/v1/items/a%2Fb/similar"), Some(crate::measure::SIMILAR));
         assert_eq!(template("/v1/admin/rejected/retry"), Some("/v1/admin/rejected/retry"));
         assert_eq!(template("/v1/admin/rejected/x"), Some("/v1/admin/rejected/{id}"));
-        for none in ["/", "", "/v1", "/v1/items//similar", "/v1/items/a/similar/", "/v1/items/a/similar/stream/x"] {
+        assert_eq!(template("/v1/items/a/similar/"), Some(crate::measure::SIMILAR));
+        for none in ["/", "", "/v1", "/v1/items//similar", "/v1/items/a/similar//", "/v1/items/a/similar/stream/x"] {
             assert_eq!(template(none), None, "{none}");
         }
     }

@@ -19,15 +19,15 @@ use crate::problem::{Code, Problem};
 /// All routes of this module but metrics.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let live = warp::path!("livez").and(warp::get()).then(live);
-    let ready = warp::path!("readyz").and(warp::get()).and(query()).and(with(api)).then(ready);
+    let ready = warp::path!("readyz").and(warp::get()).and(query()).and(with(api)).then(ready).map(Reply::into_response);
     let contract = warp::path!("openapi.json").and(warp::get()).then(contract);
-    let problem = warp::path!("problems" / Segment).and(warp::get()).then(explain_problem);
+    let problem = warp::path!("problems" / Segment).and(warp::get()).then(explain_problem).map(Reply::into_response);
     live.or(ready).unify().or(contract).unify().or(problem).unify().boxed()
 }
 
 /// GET /metrics, on the admin address alone.
 pub(super) fn metrics_routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    warp::path!("metrics").and(warp::get()).and(with(api)).then(show_metrics).boxed()
+    warp::path!("metrics").and(warp::get()).and(with(api)).then(show_metrics).map(Reply::into_response).boxed()
 }
 
 /// GET /livez

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
-use warp::{Filter, Reply};
 
 use super::{guarded, in_time, list, query, query_key, reach, with};
 use crate::api::Api;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CACHE_CONTROL;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -82,9 +82,9 @@ async fn follow_similar_items(
     last_event_id: Option<String>,
     api: Arc<Api>,
 ) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, query_key(&query), Need::ReadLists, |grant| async move {
-        let params = Params::parse(&query, KNOWN)?;
+    let (shared, query) = (&api, &*query);
+    guarded(shared, &caller, query_key(query), Need::ReadLists, |grant| async move {
+        let params = Params::parse(query, KNOWN)?;
         let item = item.item()?;
         let options = list_options(shared, &params)?;
         let most = shared.config.limits.streams_per_key;
@@ -136,7 +136,7 @@ impl Follower {
         }
         loop {
             let open = tokio::select! {
-                _ = stopping.wait_for(|stopping| *stopping) => return,
+                () = stopped(&mut stopping) => return,
                 () = self.events.closed() => return,
                 changed = watch.changed.changed() => {
                     if changed.is_err() {
@@ -175,6 +175,12 @@ impl Follower {
         self.last = Some(id);
         sent
     }
+}
+
+/// Returns when the server stops.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error is a server that is gone.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 /// `<position>~<digest of the body>`: where the state stood, and what was shown of it.

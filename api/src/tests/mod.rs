@@ -1,1 +1,293 @@
-//! tests
+//! The API as its callers see it, over the embedded log and store. The pipeline's place is taken by the test: it applies the
+//! units that a sink would, and where a test posts what it waits for, [`Bench::follow_members`] merges that one topic.
+
+mod admin;
+mod auth;
+mod errors;
+mod events;
+mod lists;
+mod members;
+mod sockets;
+mod streams;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::Method;
+use kindred_clock::Clock;
+use kindred_log::EventLog;
+use kindred_log::embedded::EmbeddedLog;
+use kindred_model::codec::{KeyCodec, RowCodec};
+use kindred_model::records::{CatalogRecord, MemberRecord, Record};
+use kindred_model::views::Table;
+use kindred_model::views::also_bought::{Lists, Neighbors, Supports, baskets_key};
+use kindred_model::views::inputs::{Canonical, Catalog, Members};
+use kindred_model::views::points::{Earned, Points};
+use kindred_model::views::popularity::Popularity;
+use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Position, Semantics, Topic};
+use kindred_store::embedded::EmbeddedStore;
+use kindred_store::keys::{KeyStore, Scope};
+use kindred_store::{Change, EpochChanges, ViewStore};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use crate::api::Api;
+use crate::context::{ApiConfig, Check, Context, Limits, OperationError, Operations, VerifiedTable, VerifyReport};
+
+/// 2026-01-05T10:11:12.123Z.
+const NOW: EventTime = EventTime(1_767_607_872_123);
+const ORIGIN: &str = "https://shop.example";
+
+/// The process around the API, as far as it asks: each call says what it was asked.
+#[derive(Default)]
+struct Process {
+    busy: AtomicBool,
+    unready: AtomicBool,
+    repairs: AtomicU64,
+}
+
+#[async_trait]
+impl Operations for Process {
+    async fn status(&self) -> Value {
+        json!({ "epoch": 7 })
+    }
+
+    async fn verify(&self, repair: bool) -> Result<VerifyReport, OperationError> {
+        if self.busy.load(Ordering::Relaxed) {
+            return Err(OperationError::Busy("a verify is under way".to_owned()));
+        }
+        self.repairs.fetch_add(u64::from(repair), Ordering::Relaxed);
+        let table = VerifiedTable { table: "points".to_owned(), rows: 3, differences: 1, first: vec!["m1".to_owned()] };
+        Ok(VerifyReport { ok: false, repaired: repair, tables: vec![table] })
+    }
+
+    fn readiness(&self) -> Vec<Check> {
+        let ready = !self.unready.load(Ordering::Relaxed);
+        vec![Check { name: "pipeline".to_owned(), ready, detail: "running".to_owned() }]
+    }
+}
+
+/// An API with what it stands on.
+struct Bench {
+    log: Arc<dyn EventLog>,
+    store: Arc<dyn ViewStore>,
+    process: Arc<Process>,
+    clock: Clock,
+    context: Context,
+    config: ApiConfig,
+    api: Arc<Api>,
+    public: BoxedFilter<(Response,)>,
+    service: String,
+    publishable: String,
+    epoch: AtomicU64,
+    stop: watch::Sender<bool>,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        Self::with(|_| {}, |_| {}).await
+    }
+
+    async fn with(limits: impl FnOnce(&mut Limits), settings: impl FnOnce(&mut Semantics)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&dir.path().join("log")).unwrap());
+        let store: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+        Self::over(log, store, dir, limits, settings).await
+    }
+
+    async fn over(
+        log: Arc<dyn EventLog>,
+        store: Arc<dyn ViewStore>,
+        dir: tempfile::TempDir,
+        limits: impl FnOnce(&mut Limits),
+        settings: impl FnOnce(&mut Semantics),
+    ) -> Self {
+        let clock = Clock::fixed(NOW);
+        let keys = Arc::new(KeyStore::open(store.clone()).await.unwrap());
+        let service = keys.create_service("shop server", NOW).await.unwrap().token;
+        let scopes = [Scope::ListsRead, Scope::EventsWrite];
+        let publishable = keys.create_publishable("pages", &[ORIGIN.to_owned()], &scopes, 60_000, NOW).await.unwrap().token;
+        let process = Arc::new(Process::default());
+        let mut semantics = Semantics::default();
+        settings(&mut semantics);
+        let context = Context {
+            log: log.clone(),
+            store: store.clone(),
+            keys,
+            settings: Arc::new(semantics),
+            operations: process.clone(),
+            clock: clock.clone(),
+            render_metrics: Some(Arc::new(|| "up 1\n".to_owned())),
+            extra: None,
+        };
+        let mut config = ApiConfig { listen: ([127, 0, 0, 1], 0).into(), ..ApiConfig::default() };
+        limits(&mut config.limits);
+        let (stop, stopping) = watch::channel(false);
+        let api = crate::prepare(config.clone(), context.clone(), stopping).await.unwrap();
+        let public = crate::routes::public(&api);
+        let epoch = AtomicU64::new(0);
+        Self { log, store, process, clock, context, config, api, public, service, publishable, epoch, stop, _dir: dir }
+    }
+
+    /// Applies one unit, as the sink would.
+    async fn apply(&self, changes: Vec<Change>) {
+        self.apply_at(self.store.frontier().position, changes).await;
+    }
+
+    async fn apply_at(&self, position: Position, changes: Vec<Change>) {
+        let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        self.store.apply(EpochChanges { epoch, position, changes }).await.unwrap();
+    }
+
+    /// Sets the list of an item and all supports.
+    async fn apply_list(&self, item: &str, neighbors: &[(&str, u64)], supports: &[(&str, u64)]) {
+        let mut changes = vec![list(item, neighbors)];
+        changes.extend(supports.iter().map(|(item, n)| support(item, *n)));
+        self.apply(changes).await;
+    }
+
+    /// A request with the service key.
+    fn request(&self, method: Method, path: &str) -> warp::test::RequestBuilder {
+        warp::test::request().method(method.as_str()).path(path).header("authorization", format!("Bearer {}", self.service))
+    }
+
+    async fn get(&self, path: &str) -> http::Response<bytes::Bytes> {
+        self.request(Method::GET, path).reply(&self.public).await
+    }
+
+    async fn post(&self, path: &str, content_type: &str, body: impl AsRef<[u8]>) -> http::Response<bytes::Bytes> {
+        self.request(Method::POST, path).header("content-type", content_type).body(body).reply(&self.public).await
+    }
+
+    /// What the pipeline does for the topic `members`: merges and publishes, until the bench is dropped.
+    fn follow_members(&self) -> tokio::task::JoinHandle<()> {
+        let (log, store) = (self.log.clone(), self.store.clone());
+        let mut stopping = self.stop.subscribe();
+        tokio::spawn(async move {
+            let mut reader = log.reader().unwrap();
+            let mut epoch = 1_000;
+            while !*stopping.borrow_and_update() {
+                let mut records = Vec::new();
+                reader.poll(100, Duration::ZERO, &mut records).unwrap();
+                if records.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    continue;
+                }
+                let mut position = store.frontier().position;
+                let mut changes = Vec::new();
+                for record in records {
+                    position.join(&record.place.position());
+                    if record.place.topic == Topic::Members {
+                        let record = MemberRecord::decode(&record.payload).unwrap();
+                        changes.push(change::<Members>(&record.key(), Some(&Canonical(record.canonical().into()))));
+                    }
+                }
+                epoch += 1;
+                store.apply(EpochChanges { epoch, position, changes }).await.unwrap();
+            }
+        })
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+fn change<T: Table>(key: &T::Key, row: Option<&T::Row>) -> Change {
+    let encoded = row.map(|row| {
+        let mut bytes = Vec::new();
+        row.encode(&mut bytes);
+        bytes
+    });
+    Change { table: T::NAME, key: key.to_bytes(), row: encoded }
+}
+
+fn item(text: &str) -> ItemId {
+    ItemId::parse(text).unwrap()
+}
+
+fn list(of: &str, neighbors: &[(&str, u64)]) -> Change {
+    let row = Neighbors(neighbors.iter().map(|(j, c)| (item(j), *c)).collect());
+    change::<Lists>(&item(of), (!neighbors.is_empty()).then_some(&row))
+}
+
+fn support(of: &str, n: u64) -> Change {
+    change::<Supports>(&item(of), (n > 0).then_some(&n))
+}
+
+fn baskets(n: u64) -> Change {
+    change::<Supports>(&baskets_key(), Some(&n))
+}
+
+fn card(json: Value) -> Change {
+    let record = CatalogRecord::decode(json.to_string().as_bytes()).unwrap();
+    change::<Catalog>(&record.item, Some(&Canonical(record.canonical().into())))
+}
+
+fn owners(of: &str, kind: Kind, day: Day, n: u64) -> Change {
+    change::<Popularity>(&(item(of), kind, day), (n > 0).then_some(&n))
+}
+
+fn body(response: &http::Response<bytes::Bytes>) -> Value {
+    serde_json::from_slice(response.body()).unwrap_or_else(|error| panic!("{error}: {:?}", response.body()))
+}
+
+fn header<'r>(response: &'r http::Response<bytes::Bytes>, name: &str) -> &'r str {
+    response.headers().get(name).unwrap_or_else(|| panic!("no header {name}")).to_str().unwrap()
+}
+
+fn items(response: &http::Response<bytes::Bytes>) -> Vec<String> {
+    let body = body(response);
+    body["items"].as_array().unwrap().iter().map(|item| item["item"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Checks that an answer is a problem of this status and code, with everything a problem has.
+fn assert_problem(response: &http::Response<bytes::Bytes>, status: u16, code: &str, context: &str) -> Value {
+    let problem = body(response);
+    assert_eq!(response.status(), status, "{context}: {problem}");
+    assert_eq!(header(response, "content-type"), "application/problem+json", "{context}");
+    assert_eq!(problem["code"], code, "{context}: {problem}");
+    assert_eq!(problem["type"], format!("/problems/{code}"), "{context}");
+    assert_eq!(problem["status"], status, "{context}");
+    for field in ["title", "detail", "instance"] {
+        assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{context}: {field} is missing: {problem}");
+    }
+    assert_eq!(problem["trace_id"].as_str().unwrap().len(), 32, "{context}");
+    assert_secured(response, context);
+    problem
+}
+
+fn assert_secured(response: &http::Response<bytes::Bytes>, context: &str) {
+    assert_eq!(header(response, "x-content-type-options"), "nosniff", "{context}");
+    assert_eq!(header(response, "referrer-policy"), "no-referrer", "{context}");
+    assert_eq!(header(response, "content-security-policy"), "default-src 'none'; frame-ancestors 'none'", "{context}");
+}
+
+/// One valid view of a session.
+fn view(session: &str, item: &str) -> Value {
+    json!({ "session": session, "kind": "view", "item": item, "at": "2026-01-05T10:00:00Z" })
+}
+
+/// A record as the log has it.
+async fn logged(log: &Arc<dyn EventLog>) -> Vec<(Topic, Record)> {
+    let mut reader = log.reader().unwrap();
+    let mut records = Vec::new();
+    reader.poll(100_000, Duration::ZERO, &mut records).unwrap();
+    let rules = Semantics::default().rules();
+    records.iter().map(|r| (r.place.topic, Record::decode(r.place.topic, &r.payload, &rules).unwrap())).collect()
+}
+
+fn member(text: &str) -> MemberId {
+    MemberId::parse(text).unwrap()
+}
+
+fn earned(of: &str, row: &Earned) -> Change {
+    change::<Points>(&member(of), Some(row))
+}

@@ -1,0 +1,121 @@
+//! Points, history, and being forgotten.
+
+use kindred_model::SessionId;
+use kindred_model::records::{InteractionKey, Subject};
+use kindred_model::views::inputs::{Interactions, StoredInteraction};
+use serde_json::json;
+
+use super::*;
+
+fn did(owner: &kindred_model::Owner, what: &str, kind: Kind, at: &str) -> Change {
+    let at = EventTime::parse("at", at).unwrap();
+    let key = InteractionKey { subject: Subject::Item(item(what)), kind, day: Some(at.day()) };
+    change::<Interactions>(&(owner.clone(), key), Some(&StoredInteraction { at, payload: Box::default() }))
+}
+
+fn linked(session: &str, to: &str) -> Change {
+    let record = MemberRecord::Session { session: SessionId::parse(session).unwrap(), version: 1, merged_into: member(to) };
+    change::<Members>(&record.key(), Some(&Canonical(record.canonical().into())))
+}
+
+#[tokio::test]
+async fn points_are_evaluated_for_the_as_of_day() {
+    let bench = Bench::new().await;
+    let today = NOW.day();
+    let row = Earned { from_invites: 100, from_items: vec![(Day(today.0 - 5), 40), (today, 10), (Day(today.0 + 2), 7)] };
+    bench.apply(vec![earned("m 1", &row)]).await;
+    let answer = bench.get("/v1/members/m%201/points").await;
+    let expected =
+        json!({"member": "m 1", "as_of": "2026-01-05", "pending": 7, "available": 150, "from_items": 57, "from_invites": 100});
+    assert_eq!(body(&answer), expected);
+    assert_eq!(header(&answer, "cache-control"), "no-store");
+    let before = body(&bench.get("/v1/members/m%201/points?as_of=2026-01-04").await);
+    assert_eq!((&before["pending"], &before["available"]), (&json!(17), &json!(140)));
+    let nobody = bench.get("/v1/members/nobody/points").await;
+    assert_eq!((nobody.status().as_u16(), &body(&nobody)["available"]), (200, &json!(0)));
+}
+
+#[tokio::test]
+async fn a_history_has_the_sessions_and_is_read_in_pages() {
+    let bench = Bench::new().await;
+    let me = kindred_model::Owner::Member(member("m"));
+    let session = kindred_model::Owner::Session(SessionId::parse("s").unwrap());
+    bench
+        .apply(vec![
+            did(&me, "a", Kind::View, "2026-01-01T08:00:00Z"),
+            did(&me, "b", Kind::View, "2026-01-03T08:00:00Z"),
+            did(&me, "b", Kind::Cart, "2026-01-03T08:00:00Z"),
+            did(&session, "c", Kind::View, "2026-01-02T08:00:00Z"),
+            did(&session, "a", Kind::View, "2026-01-01T09:00:00Z"),
+        ])
+        .await;
+    assert_eq!(items(&bench.get("/v1/members/m/history").await), ["b", "b", "a"]);
+    bench.apply(vec![linked("s", "m")]).await;
+    let whole = bench.get("/v1/members/m/history").await;
+    assert_eq!(items(&whole), ["b", "b", "c", "a"]);
+    let shown = body(&whole);
+    assert_eq!(shown["items"][3], json!({"item": "a", "kind": "view", "day": "2026-01-01", "at": "2026-01-01T09:00:00.000Z"}));
+    assert_eq!((&shown["items"][0]["kind"], &shown["next_cursor"]), (&json!("cart"), &json!(null)));
+
+    let mut seen = Vec::new();
+    let mut path = "/v1/members/m/history?limit=1".to_owned();
+    loop {
+        let page = bench.get(&path).await;
+        seen.extend(items(&page));
+        let Some(cursor) = body(&page)["next_cursor"].as_str().map(str::to_owned) else {
+            assert!(!page.headers().contains_key("link"));
+            break;
+        };
+        assert_eq!(header(&page, "link"), format!("<?limit=1&cursor={cursor}>; rel=\"next\""));
+        path = format!("/v1/members/m/history?limit=1&cursor={cursor}");
+        // What comes meanwhile stands before the place of the cursor and shifts nothing.
+        bench.apply(vec![did(&me, "new", Kind::View, &format!("2026-01-04T0{}:00:00Z", seen.len()))]).await;
+    }
+    assert_eq!(seen, ["b", "b", "c", "a"]);
+    assert_eq!(items(&bench.get("/v1/members/nobody/history").await).len(), 0);
+}
+
+#[tokio::test]
+async fn an_erasure_keeps_what_the_inviter_earned_and_answers_the_same_again() {
+    let bench = Bench::new().await;
+    let following = bench.follow_members();
+    let known = json!({"member": "m", "version": 7, "state": "activated", "tier": "vip", "invited_by": "inviter",
+        "registered_at": "2026-01-01T00:00:00Z", "activated_at": "2026-01-02T00:00:00Z"});
+    assert_eq!(bench.post("/v1/events/members", "application/json", known.to_string()).await.status(), 202);
+
+    let forget = async || bench.request(Method::DELETE, "/v1/members/m").reply(&bench.public).await;
+    let first = forget().await;
+    assert_eq!(
+        body(&first),
+        json!({"member": "m", "erased": true, "position": "m0.2", "durable": true,
+            "views_erased_at": "2026-01-05T10:11:12.123Z", "raw_erased_by": "2026-02-04"})
+    );
+    let last = logged(&bench.log).await.pop().unwrap().1;
+    let expected =
+        r#"{"member":"m","version":8,"state":"erased","invited_by":"inviter","activated_at":"2026-01-02T00:00:00.000Z"}"#;
+    assert_eq!(String::from_utf8(last.to_json()).unwrap(), expected);
+
+    bench.clock.advance(Duration::from_secs(86_400));
+    let again = body(&forget().await);
+    assert_eq!((&again["views_erased_at"], &again["raw_erased_by"]), (&json!("2026-01-05T10:11:12.123Z"), &json!("2026-02-04")));
+    assert_eq!(logged(&bench.log).await.len(), 2, "an erased member was erased again");
+
+    // Who is not known can be forgotten, too: their late events stay hidden.
+    let unknown = bench.request(Method::DELETE, "/v1/members/unknown").reply(&bench.public).await;
+    assert_eq!(unknown.status(), 200);
+    let last = String::from_utf8(logged(&bench.log).await.pop().unwrap().1.to_json()).unwrap();
+    assert_eq!(last, r#"{"member":"unknown","version":1,"state":"erased"}"#);
+    bench.stop.send_replace(true);
+    following.await.unwrap();
+}
+
+/// Copying from a merged record that is not whole would lose the inviter's points: the erasure waits, or says that it did not.
+#[tokio::test]
+async fn an_erasure_does_not_overtake_the_log() {
+    let bench = Bench::with(|limits| limits.erasure_wait_ms = 30, |_| {}).await;
+    let known = json!({"member": "m", "version": 1, "state": "activated", "invited_by": "inviter"});
+    bench.post("/v1/events/members", "application/json", known.to_string()).await;
+    let behind = bench.request(Method::DELETE, "/v1/members/m").reply(&bench.public).await;
+    assert_problem(&behind, 503, "position_not_reached", "no pipeline");
+    assert_eq!(logged(&bench.log).await.len(), 1, "something was appended all the same");
+}

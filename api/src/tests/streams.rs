@@ -1,0 +1,155 @@
+//! Streams: the list now, and when it moves. Over a real socket, as a browser reads them.
+
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+
+/// A reader of one stream: the text that came, unchunked as far as tests need.
+struct Reader {
+    socket: TcpStream,
+    text: String,
+}
+
+impl Reader {
+    async fn open(bench: &Bench, address: std::net::SocketAddr, headers: &str) -> Self {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let key = &bench.publishable;
+        let request = format!("GET /v1/items/a/similar/stream?fill=false&key={key} HTTP/1.1\r\nHost: t\r\n{headers}\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        Self { socket, text: String::new() }
+    }
+
+    /// Reads until the text holds `wanted` so many times; false when the time is up or the stream ends.
+    async fn until(&mut self, wanted: &str, times: usize, within: Duration) -> bool {
+        let reading = async {
+            let mut buffer = [0; 4_096];
+            while self.text.matches(wanted).count() < times {
+                match self.socket.read(&mut buffer).await {
+                    Ok(0) | Err(_) => return false,
+                    Ok(read) => self.text.push_str(&String::from_utf8_lossy(&buffer[..read])),
+                }
+            }
+            true
+        };
+        tokio::time::timeout(within, reading).await.unwrap_or(false)
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.text.lines().filter_map(|line| line.strip_prefix("id:")).map(|id| id.trim().to_owned()).collect()
+    }
+}
+
+const SOON: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn a_stream_shows_the_list_and_each_move_at_once() {
+    let bench = Bench::new().await;
+    bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
+    let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
+    let mut reader = Reader::open(&bench, running.address, "Origin: https://shop.example\r\n").await;
+    assert!(reader.until("data:", 1, SOON).await, "{}", reader.text);
+    let head = reader.text.to_lowercase();
+    for wanted in [
+        "content-type: text/event-stream",
+        "cache-control: no-store",
+        "access-control-allow-origin: https://shop.example",
+        "retry:2000",
+    ] {
+        assert!(head.contains(wanted), "{wanted} is missing: {head}");
+    }
+    assert!(reader.text.contains(r#""items":[{"item":"b""#));
+
+    let begun = Instant::now();
+    bench.apply_list("a", &[("c", 1), ("b", 1)], &[("c", 1)]).await;
+    assert!(reader.until("data:", 2, SOON).await);
+    assert!(begun.elapsed() < Duration::from_millis(800), "a changed row waited for the tick of scores: {:?}", begun.elapsed());
+    assert!(reader.text.contains(r#"{"item":"c""#));
+
+    // Only a score moves: within about a second.
+    bench.apply(vec![support("b", 9)]).await;
+    assert!(reader.until("data:", 3, SOON).await, "a score did not move");
+    // What does not change the body sends nothing.
+    bench.apply(vec![support("unrelated", 9), list("a", &[("b", 1), ("c", 1)])]).await;
+    assert!(!reader.until("data:", 4, Duration::from_millis(1_300)).await, "{}", reader.text);
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_comes_back_is_not_sent_what_it_has() {
+    let bench = Bench::new().await;
+    bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
+    let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
+    let mut first = Reader::open(&bench, running.address, "").await;
+    assert!(first.until("\n\n", 2, SOON).await);
+    let id = first.ids().pop().unwrap();
+    drop(first);
+    let mut again = Reader::open(&bench, running.address, &format!("Last-Event-ID: {id}\r\n")).await;
+    assert!(!again.until("data:", 1, Duration::from_millis(300)).await, "{}", again.text);
+    bench.apply_list("a", &[("b", 2)], &[("a", 2), ("b", 2)]).await;
+    assert!(again.until("data:", 1, SOON).await);
+    let mut stale = Reader::open(&bench, running.address, &format!("Last-Event-ID: {id}\r\n")).await;
+    assert!(stale.until("data:", 1, SOON).await, "what changed meanwhile was not sent");
+    running.shutdown().await;
+}
+
+/// A row that keeps changing is coalesced: the reader gets the last state, not every one.
+#[tokio::test]
+async fn a_busy_row_is_coalesced() {
+    let bench = Bench::new().await;
+    bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
+    let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
+    let mut reader = Reader::open(&bench, running.address, "").await;
+    assert!(reader.until("data:", 1, SOON).await);
+    for c in 2..=200 {
+        bench.apply_list("a", &[("b", c)], &[("a", c), ("b", c)]).await;
+    }
+    assert!(reader.until(r#""co_count":200"#, 1, SOON).await, "the last state did not come");
+    assert!(reader.text.matches("data:").count() < 60, "every state was sent");
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn streams_of_a_key_are_capped_and_end_with_their_readers_and_the_server() {
+    let bench = Bench::with(|limits| limits.streams_per_key = 2, |_| {}).await;
+    let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut reader = Reader::open(&bench, running.address, "").await;
+        assert!(reader.until("data:", 1, SOON).await);
+        open.push(reader);
+    }
+    let mut refused = Reader::open(&bench, running.address, "").await;
+    assert!(refused.until("too_many_streams", 1, SOON).await);
+    assert!(refused.text.starts_with("HTTP/1.1 429"));
+    drop(open.pop());
+    let mut reader = None;
+    for _ in 0..50 {
+        let mut next = Reader::open(&bench, running.address, "").await;
+        next.until("\r\n\r\n", 1, SOON).await;
+        if next.text.starts_with("HTTP/1.1 200") {
+            reader = Some(next);
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut reader = reader.expect("the place of a reader that left was not given back");
+    let begun = Instant::now();
+    running.shutdown().await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "streams held up the shutdown");
+    assert!(!reader.until("never", 1, SOON).await && !open[0].until("never", 1, SOON).await);
+}
+
+#[tokio::test]
+async fn a_watch_that_is_dropped_leaves_nothing_behind() {
+    let bench = Bench::new().await;
+    let one = bench.api.memory.watch("a");
+    let other = bench.api.memory.watch("a");
+    assert_eq!(bench.api.memory.watched_items(), 1);
+    drop(one);
+    assert_eq!(bench.api.memory.watched_items(), 1);
+    drop(other);
+    assert_eq!(bench.api.memory.watched_items(), 0);
+}
