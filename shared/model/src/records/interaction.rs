@@ -236,11 +236,12 @@ impl Interaction {
     }
 }
 
-/// A query as its identity: NFKC, lower case, white space folded to one blank, at most [`ID_BYTES_MAX`] bytes of it.
+/// A query as its identity: NFKC, lower case, NFKC again, white space folded to one blank, at most [`ID_BYTES_MAX`] bytes of it.
 pub fn normalise_query(query: &str) -> Box<str> {
     // Before NFKC, which would have to order again what stands together once they are gone.
     let shown = query.chars().filter(|c| c.is_whitespace() || !c.is_control());
-    let folded: String = shown.nfkc().flat_map(char::to_lowercase).collect();
+    // And once more after lower case: that of İ ends in a mark, which may have to change places with those that follow.
+    let folded: String = shown.nfkc().flat_map(char::to_lowercase).nfkc().collect();
     let mut normalised = folded.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut end = normalised.len().min(ID_BYTES_MAX);
     while !normalised.is_char_boundary(end) {

@@ -307,6 +307,9 @@ fn control_characters_do_not_change_a_query() {
     let apart: String = marks.chars().flat_map(|c| [c, '\0', '\u{7f}']).collect();
     assert_eq!(normalise_query(&apart), normalise_query(marks));
     assert_eq!(normalise_query(&normalise_query(marks)), normalise_query(marks));
+    // Found by fuzzing: lower case can undo the normal form. Both are the capital with a dot above and a line below.
+    assert_eq!(normalise_query("\u{130}\u{329}"), "i\u{329}\u{307}".into());
+    assert_eq!(normalise_query("I\u{329}\u{307}"), "i\u{329}\u{307}".into());
 }
 
 #[test]
