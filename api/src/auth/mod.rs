@@ -183,8 +183,9 @@ impl Admission {
     }
 
     fn admit(&mut self, grant: Arc<Grant>, caller: &Caller, need: Need) -> Result<Arc<Grant>, Problem> {
+        // Also without an origin: a cache must not give that answer to a page.
+        self.vary |= !grant.service;
         if let Some(origin) = caller.origin.as_deref().filter(|_| !grant.service) {
-            self.vary = true;
             if !grant.lists(origin) {
                 metrics::counter!("auth_failures_total", "reason" => "origin").increment(1);
                 return Err(Problem::new(Code::OriginNotAllowed, Code::OriginNotAllowed.meaning()));

@@ -15,6 +15,7 @@ mod state;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -79,6 +80,9 @@ pub struct Memory {
     bodies: moka::sync::Cache<Box<[u8]>, Arc<Rendered>>,
     /// Units that arrive while the tables are still read; `None` once they are.
     early: Mutex<Option<Vec<EpochChanges>>>,
+    /// The store was left with an unfinished unit: the next one brings every row of the views anew, and what it does not bring
+    /// is no row any more.
+    rows_come_anew: AtomicBool,
 }
 
 /// A list and how far it reaches.
@@ -108,6 +112,7 @@ impl Memory {
                 .weigher(|_, rendered: &Arc<Rendered>| rendered.weight())
                 .build(),
             early: Mutex::new(Some(Vec::new())),
+            rows_come_anew: AtomicBool::new(false),
             clock,
         });
         // Weak: the store keeps its listeners for good, the memory ends with its server.
@@ -119,6 +124,7 @@ impl Memory {
         }))?;
         let mut state = State::load(&*snapshot.rows, memory.published.load().today)?;
         let mut early = memory.early.lock();
+        memory.rows_come_anew.store(snapshot.frontier.unfinished, Ordering::Release);
         state.version = 1;
         state.turn_to(state.today);
         *memory.state.write() = state;
@@ -143,7 +149,11 @@ impl Memory {
         let edits = decode_changes(&unit.changes);
         let watched = self.watched(&edits);
         let mut state = self.state.write();
-        state.version += u64::from(!edits.is_empty());
+        let anew = self.rows_come_anew.swap(false, Ordering::AcqRel);
+        state.version += u64::from(anew || !edits.is_empty());
+        if anew {
+            state.forget_views();
+        }
         for edit in edits {
             state.edit(edit);
         }
@@ -252,6 +262,12 @@ impl Memory {
         let mut watches = self.watches.write();
         let sender = watches.entry(item.into()).or_insert_with(|| watch::Sender::new(()));
         Watch { changed: sender.subscribe(), item: item.into(), memory: self.clone() }
+    }
+
+    /// As after a start on a store with an unfinished unit.
+    #[cfg(test)]
+    pub(crate) fn expect_rows_anew(&self) {
+        self.rows_come_anew.store(true, Ordering::Release);
     }
 
     /// How many items are watched.

@@ -270,6 +270,20 @@ impl State {
         }
     }
 
+    /// Empties what the views' own tables hold, under the present version; the merged inputs stay.
+    pub fn forget_views(&mut self) {
+        for entry in &mut self.items {
+            entry.list = Box::default();
+            entry.list_changed = self.version;
+            entry.support = 0;
+            entry.changed = self.version;
+            entry.days = Days::default();
+        }
+        self.baskets = 0;
+        self.baskets_changed = self.version;
+        self.turn_to(self.today);
+    }
+
     /// Moves the window of the rankings, under the present version.
     pub fn turn_to(&mut self, today: Day) {
         self.today = today;

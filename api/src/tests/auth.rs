@@ -62,6 +62,9 @@ async fn origins_are_those_of_the_key() {
     assert!(header(&listed, "access-control-expose-headers").contains("Kindred-Reco-Id"));
     assert!(!listed.headers().contains_key("access-control-allow-credentials"));
 
+    let bare = bench.publicly("GET", LIST).reply(&bench.public).await;
+    assert_eq!((bare.status().as_u16(), header(&bare, "vary")), (200, "Origin"));
+
     let evil = bench.publicly("GET", LIST).header("origin", "https://evil.example").reply(&bench.public).await;
     assert_problem(&evil, 403, "origin_not_allowed", "evil");
     assert!(!evil.headers().contains_key("access-control-allow-origin"));

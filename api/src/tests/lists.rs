@@ -147,6 +147,28 @@ async fn the_memory_that_follows_equals_one_that_is_loaded_anew() {
     }
 }
 
+/// After a unit that a crash left unfinished the pipeline empties the views and brings every row anew: what it does not bring
+/// must not live on in memory.
+#[tokio::test]
+async fn rows_that_do_not_come_anew_are_gone() {
+    let bench = Bench::new().await;
+    let card_of_b = card(json!({"item": "b", "version": 1, "kind": "good", "title": "Bee"}));
+    bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
+    bench.apply_list("stale", &[("b", 1)], &[("stale", 1)]).await;
+    bench.apply(vec![card_of_b, owners("stale", Kind::Purchase, NOW.day(), 7), baskets(9)]).await;
+    assert_eq!(items(&bench.get("/v1/items/stale/similar").await), ["b"]);
+    bench.api.memory.expect_rows_anew();
+    bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
+    let kept = bench.get("/v1/items/a/similar?explain=true").await;
+    assert_eq!((items(&kept), &body(&kept)["items"][0]["title"]), (vec!["b".to_owned()], &json!("Bee")));
+    assert_eq!(body(&kept)["items"][0]["explain"]["baskets"], 0);
+    assert_eq!(items(&bench.get("/v1/items/stale/similar").await).len(), 0);
+    assert_eq!(items(&bench.get("/v1/popular").await).len(), 0);
+    // Only once: the next unit is one of differences again.
+    bench.apply(vec![support("a", 2)]).await;
+    assert_eq!(items(&bench.get("/v1/items/a/similar").await), ["b"]);
+}
+
 #[tokio::test]
 async fn a_short_list_is_filled_from_its_category_and_then_from_all() {
     let bench = Bench::new().await;
