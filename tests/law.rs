@@ -109,7 +109,6 @@ fn run(seed: u64, workers: usize, variant: &Variant) {
     let server = Server::start_with(command(&[]), &dir, &rebuild);
     let end = server.get_json("/v1/admin/status");
     assert!(end.is_object());
-    server.post_events("catalog", &[]);
     server.stop();
     assert_eq!(exports(data), served, "a rebuild from the log gives other bytes, seed {seed}");
 }
