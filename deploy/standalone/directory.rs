@@ -1,7 +1,7 @@
 //! The data directory: log, store, pinned settings, service key, and who owns it.
 //!
 //! ```text
-//! DIR/kindred.toml   the settings that results depend on, pinned when the directory is created
+//! DIR/pinned.toml    the settings that results depend on, pinned when the directory is created
 //! DIR/log  DIR/store two databases; the store's meta holds the fingerprint: format, settings, the log's identity
 //! DIR/lock           locked by the one process that owns the directory; says who and where to ask instead
 //! DIR/service.key    the secret of the API's first key, readable by its owner alone
@@ -28,7 +28,7 @@ use crate::import::shell_word;
 const FORMAT: u32 = 1;
 /// Under which the store holds the fingerprint.
 const FINGERPRINT: &str = "fingerprint";
-const PINNED: &str = "kindred.toml";
+const PINNED: &str = "pinned.toml";
 const LOCK: &str = "lock";
 const LOG: &str = "log";
 const STORE: &str = "store";

@@ -1,5 +1,7 @@
 //! `kindred forget`: a member leaves every view, and in time the raw log.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use kindred_config::Loaded;
 use kindred_log::EventLog;
@@ -43,8 +45,18 @@ fn in_directory(app: &App, loaded: &Loaded, directory: Directory, member: &Membe
     // The erased record copies who invited the member, so everything that the log says of that must be taken in first.
     let end = app.runtime.block_on(local.directory.log.end()).context("could not read the end of the log")?;
     local.wait_for(app, &end, |_| ())?;
-    app.runtime.block_on(erase(&*local.directory.log, &*local.directory.store, member))?;
-    local.stop(app)
+    let (log, store) = (Arc::clone(&local.directory.log), Arc::clone(&local.directory.store));
+    app.runtime.block_on(erase(&*log, &*store, member))?;
+    let position = local.stop(app)?;
+    // From when `erasure.raw_days` are counted; the API and the pipeline note it in the same form.
+    let mark = format!("erased:{member}");
+    app.runtime.block_on(async {
+        if store.get_meta(&mark).await.context("could not read the store")?.is_none() {
+            let now = app.clock.now().to_string();
+            store.put_meta(&mark, now.as_bytes()).await.context("could not note the erasure")?;
+        }
+        Ok(position)
+    })
 }
 
 /// Appends the erased record of a member, unless it is erased already.

@@ -33,6 +33,8 @@ use crate::status::{Observed, observe};
 
 /// How long the end waits for the views to take in what is in the log. What is left is taken in by the next start.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often samples of metrics are put into their buckets.
+const METRICS_UPKEEP: Duration = Duration::from_secs(10);
 /// Differences that `verify` names for each table.
 const DIFFERENCES_NAMED: usize = 10;
 /// What the keys that a start makes are called.
@@ -73,7 +75,8 @@ pub struct Running {
     pub directory: Directory,
     api: kindred_api::Running,
     pipeline: Pipeline,
-    _shop: Option<Arc<Shop>>,
+    shop: Option<Arc<Shop>>,
+    upkeep: tokio::task::JoinHandle<()>,
 }
 
 /// Starts: opens the directory, makes a service key if it has none, starts the pipeline and the API. Returns when requests are
@@ -121,15 +124,26 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         settings: semantics,
         operations,
         clock,
-        render_metrics: Some(Arc::new(move || metrics.render())),
+        render_metrics: Some(Arc::new({
+            let metrics = metrics.clone();
+            move || metrics.render()
+        })),
         extra,
     };
     let api = kindred_api::start(api_config, context).await.map_err(explain_start)?;
     let url = format!("http://{}", api.address);
     backend.found(Remote::new(&url, &service_key)?);
     directory.announce(&url)?;
+    let upkeep = tokio::spawn(async move {
+        // Where nobody scrapes, samples would pile up.
+        let mut due = tokio::time::interval(METRICS_UPKEEP);
+        loop {
+            due.tick().await;
+            metrics.upkeep();
+        }
+    });
     let admin_address = api.admin_address;
-    Ok(Running { url, admin_address, service_key, directory, api, pipeline, _shop: shop })
+    Ok(Running { url, admin_address, service_key, directory, api, pipeline, shop, upkeep })
 }
 
 impl Running {
@@ -153,7 +167,10 @@ impl Running {
     /// # Errors
     /// When the pipeline had ended before, or the store cannot be made durable.
     pub async fn stop(self) -> Result<()> {
+        self.upkeep.abort();
         self.api.shutdown().await;
+        // Its shoppers go home before the log is looked at for the last time.
+        drop(self.shop);
         match self.pipeline.settle(DRAIN_TIMEOUT).await {
             Ok(position) => tracing::info!(%position, "the views have taken in the whole log"),
             Err(PipelineError::Late(_)) => tracing::warn!("ending with records not taken in yet; the next start goes on there"),

@@ -39,7 +39,8 @@ fn in_directory(app: &App, directory: &Directory, args: &VerifyArgs) -> Result<u
     if frontier.unfinished {
         println!("an epoch was not finished when the last process ended; the next start, or --repair, mends it");
     }
-    if report.holds() || !args.repair {
+    let nothing_to_mend = report.holds() && !frontier.unfinished;
+    if nothing_to_mend || !args.repair {
         return Ok(verdict(&report));
     }
     let mended = app

@@ -24,7 +24,7 @@ use kindred_model::intern::Party;
 use kindred_model::records::{MemberRecord, OrderRecord, Record, Rules};
 use kindred_model::views::inputs::{Members, Orders};
 use kindred_model::views::scan;
-use kindred_model::{Owner, Topic};
+use kindred_model::{EventTime, Owner, Topic};
 use kindred_store::ViewStore;
 use tracing::{info, warn};
 
@@ -40,7 +40,7 @@ const SWEEP_SOON: Duration = Duration::from_secs(10);
 const NAP: Duration = Duration::from_millis(100);
 /// How long one step may take to pass the views before the sweep is put off.
 const STEP_TIMEOUT: Duration = Duration::from_secs(600);
-/// Under which the store notes since which day a member is known to be erased.
+/// Under which the store notes since when a member is known to be erased; the API notes it under the same name, in the same form.
 const ERASED: &str = "erased:";
 /// Under which the store notes that a member's raw records have left, and when.
 const SWEPT: &str = "swept:";
@@ -132,11 +132,11 @@ impl Sweeper {
                 if swept.contains(&format!("{SWEPT}{member}")) {
                     return;
                 }
-                let since = known.get(&format!("{ERASED}{member}")).and_then(|day| str::from_utf8(day).ok()?.parse().ok());
+                let since = known.get(&format!("{ERASED}{member}")).and_then(|noted| EventTime::parse("erased", str::from_utf8(noted).ok()?).ok());
                 if since.is_none() {
                     new.push(member.clone());
                 }
-                if today >= since.unwrap_or(today).plus(self.raw_days.saturating_sub(1)) {
+                if today >= since.map_or(today, EventTime::day).plus(self.raw_days.saturating_sub(1)) {
                     condemned.members.insert(member);
                 }
             }
@@ -144,7 +144,7 @@ impl Sweeper {
             _ => {}
         })?;
         for member in new {
-            self.store.put_meta(&format!("{ERASED}{member}"), today.to_string().as_bytes()).await?;
+            self.store.put_meta(&format!("{ERASED}{member}"), self.clock.now().to_string().as_bytes()).await?;
         }
         links.retain(|(_, member)| condemned.members.contains(member.as_str()));
         condemned.sessions.extend(links.into_iter().map(|(session, _)| Owner::Session(session)));
