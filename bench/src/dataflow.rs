@@ -94,10 +94,13 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
+/// (owner, (item, at)): what the operators alone take in.
+type Facts = InputSession<u64, (Party, (Item, i64)), isize>;
+
 /// How an engine takes facts in.
 enum Feed {
     Product(Box<Dataflow>),
-    Facts(Box<InputSession<u64, (Party, (Item, i64)), isize>>, ProbeHandle<u64>),
+    Facts(Box<Facts>, ProbeHandle<u64>),
 }
 
 /// A dataflow that is being measured.
