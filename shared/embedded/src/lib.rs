@@ -14,9 +14,13 @@
 //!   longer than one call gives it up in the hook of [`Database::on_reopen`].
 //! - With four memtables waiting to be flushed a writer sleeps in steps of 100 ms, and for ever if the flusher died.
 //!   [`Database::commit`] waits before it comes to that, in steps of a millisecond, and looks whether the flusher lives.
-//! - At every flush of a memtable, and when it begins a new journal, it fsyncs the journal *while it holds the writer*: after tens
-//!   of megabytes of batches without fsync, one batch in thousands took 100 ms and more (`examples/measure_store.rs` tells the
-//!   slow ones). A thread therefore syncs the journal's file every 4 MiB through a handle of its own, which holds nobody.
+//! - Every flush and every compaction writes the table's manifest, with its fsyncs, *while it holds that table's lock* (lsm-tree's
+//!   `upgrade_version`): reads and writes of that one table wait. That is where the slow batches are: of those above 30 ms in
+//!   `examples/measure_store.rs`, most waited for that lock before they wrote anything, and no memtable was full. On a machine
+//!   whose cores are all taken they are as slow on a tmpfs, where an fsync costs nothing: whoever holds the lock waits for a core.
+//!   It cannot be helped from outside; it comes with every flush, so memtables are not small.
+//! - At every flush it also fsyncs the journal while it holds the writer. [`Database::sync`], called once a second, goes through
+//!   a handle of its own and leaves little for that.
 
 #[cfg(feature = "testing")]
 pub mod small_disk;
@@ -46,9 +50,6 @@ const JOURNAL_SEALED_BYTES: usize = 64_000_000;
 const FILLER_BYTES: usize = 1 << 20;
 /// How long shedding waits for the flushes.
 const SHED_WAIT: Duration = Duration::from_secs(60);
-/// Unsynced journal bytes at which it is synced: at every flush fjall fsyncs the journal while it holds the writer, and so many
-/// bytes are what that takes at most. A disk of 200 MB/s writes them in 20 ms.
-const PACE_BYTES: u64 = 4 << 20;
 /// How long opening again waits for readers to let go.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
@@ -157,10 +158,6 @@ pub struct Database {
     /// The number of the last batch that happened.
     number: Mutex<u64>,
     release: Mutex<Box<dyn Fn() + Send + Sync>>,
-    /// Bytes handed to the operating system since the pacemaker was last called.
-    unsynced: std::sync::atomic::AtomicU64,
-    /// Calls the pacemaker; closing it ends its thread.
-    pacemaker: std::sync::mpsc::SyncSender<()>,
     reopened: std::sync::atomic::AtomicU64,
 }
 
@@ -174,18 +171,6 @@ impl Database {
         let alive = Arc::new(());
         let engine = Self::engine(dir, &options, &alive)?;
         let number = last_number(&engine)?;
-        let (pacemaker, calls) = std::sync::mpsc::sync_channel::<()>(1);
-        let journals = dir.to_path_buf();
-        std::thread::Builder::new()
-            .name("journal-sync".into())
-            .spawn(move || {
-                while calls.recv().is_ok() {
-                    if let Err(failure) = sync_newest_journal(&journals) {
-                        tracing::warn!(reason = %failure, "could not sync the journal ahead of its rotation");
-                    }
-                }
-            })
-            .map_err(|error| Failure::Unavailable(format!("could not start a thread: {error}")))?;
         Ok(Self {
             dir: dir.to_path_buf(),
             options,
@@ -193,8 +178,6 @@ impl Database {
             slot: RwLock::new(Some(engine)),
             number: Mutex::new(number),
             release: Mutex::new(Box::new(|| ())),
-            unsynced: std::sync::atomic::AtomicU64::new(0),
-            pacemaker,
             reopened: std::sync::atomic::AtomicU64::new(0),
         })
     }
@@ -286,9 +269,6 @@ impl Database {
             };
             let Err(error) = outcome else {
                 *number = this;
-                if !durable {
-                    self.pace(bytes);
-                }
                 return Ok(());
             };
             drop(engine);
@@ -320,16 +300,6 @@ impl Database {
     /// [`Failure::Unavailable`], [`Failure::Full`].
     pub fn sync(&self) -> Result<(), Failure> {
         sync_newest_journal(&self.dir)
-    }
-
-    /// Has the journal synced every few megabytes, beside the writer.
-    fn pace(&self, bytes: u64) {
-        use std::sync::atomic::Ordering::Relaxed;
-        if self.unsynced.fetch_add(bytes, Relaxed) + bytes >= PACE_BYTES {
-            self.unsynced.store(0, Relaxed);
-            // Where it is still at work, it will come to the rest with the next call.
-            let _ = self.pacemaker.try_send(());
-        }
     }
 
     /// Replaces a keyspace by an empty one, at once. Engines taken before still see the old rows. Not atomic with any batch.
