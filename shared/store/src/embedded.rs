@@ -30,9 +30,9 @@ const FORMAT: &str = "1";
 const QUEUE_MAX: usize = 64;
 /// Changes of one batch; a larger unit is written in pieces under the unfinished mark. Bounds the memory of a batch.
 pub const PIECE_CHANGES_MAX: usize = 200_000;
-/// Memtable of one table, and what one flush writes at once; batches are slowest around a flush ([`kindred_embedded`]). One run
-/// each of `examples/measure_store.rs` on two busy cores: 16 MiB 160,000 lists/s in bulk, p99 of a live unit 19 ms; 32 MiB
-/// 320,000 and 9 ms; 64 MiB 240,000 and 8 ms, but it took more than a second to open.
+/// Memtable of one table, and what one flush writes at once; batches are slowest around a flush ([`kindred_embedded`]). A hint and
+/// no more, one run each of `examples/measure_store.rs` (500,000 rows) on two busy cores: 16 MiB 160,000 lists/s in bulk, p99 of
+/// a live unit 19 ms; 32 MiB 320,000 and 9 ms; 64 MiB 240,000 and 8 ms, but it took more than a second to open.
 const MEMTABLE_BYTES: u64 = 32 << 20;
 /// One thread flushes, one compacts.
 const WORKERS: usize = 2;
