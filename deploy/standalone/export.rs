@@ -11,7 +11,7 @@ use kindred_model::views::{ALL, ExportContext, ViewInfo, find};
 use crate::app::App;
 use crate::cli::ExportArgs;
 use crate::directory::{Directory, Open};
-use crate::failure::{Failure, exit};
+use crate::failure::{Failure, exit, thousands};
 use crate::import::Format;
 use crate::remote::{Target, segment};
 
@@ -33,6 +33,11 @@ pub fn run(app: &App, loaded: &Loaded, args: &ExportArgs) -> Result<u8> {
                 app.runtime.block_on(Directory::open(&path, loaded, Open::Existing, &format!("export {}", view.name)))?;
             if !(view.enabled)(&directory.semantics) {
                 return Err(Failure::new(format!("{} pins views.{}.enabled = false", path.display(), view.name)).into());
+            }
+            let end = app.runtime.block_on(directory.log.end()).context("could not read the end of the log")?;
+            let lag = directory.store.frontier().position.lag_behind(&end);
+            if lag > 0 {
+                eprintln!("{} records of the log are not taken in yet; the rows are of those before", thousands(lag));
             }
             from_directory(app, &directory, view, args)?
         }

@@ -273,3 +273,21 @@ pub fn segment(text: &str) -> String {
     }
     segment
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An id with a slash would name another route.
+    #[test]
+    fn a_segment_is_percent_encoded() {
+        assert_eq!(segment("import:a/b c.csv:0:7"), "import%3Aa%2Fb%20c.csv%3A0%3A7");
+        assert_eq!(segment("é~-_."), "%C3%A9~-_.");
+    }
+
+    #[test]
+    fn a_server_has_a_url_of_http() {
+        assert!(Remote::new("127.0.0.1:8080", "k").is_err());
+        assert_eq!(Remote::new("http://127.0.0.1:8080/", " k\n").unwrap().url("/livez"), "http://127.0.0.1:8080/livez");
+    }
+}

@@ -86,7 +86,12 @@ pub struct Running {
 /// A [`Failure`] that says what helps, where a person can do something about it.
 pub async fn start(config: StartConfig) -> Result<Running> {
     let StartConfig { loaded, data, listen, admin_listen, from_beginning, demo, command, clock } = config;
-    is_free(listen)?;
+    let found = free(listen)?;
+    // The demo's key names the origins of its page, so its port has to be known before.
+    let listen = if demo { found } else { listen };
+    if let Some(admin_listen) = admin_listen {
+        free(admin_listen)?;
+    }
     let open = if from_beginning { Open::ToRebuild } else { Open::OrCreate };
     let directory = Directory::open(&data, &loaded, open, &command).await?;
     let (log, store) = (Arc::clone(&directory.log), Arc::clone(&directory.store));
@@ -183,32 +188,25 @@ impl Running {
     }
 }
 
-/// Looks whether an address can be had, before anything is made on disk for a server that cannot start.
-fn is_free(listen: SocketAddr) -> Result<()> {
-    match std::net::TcpListener::bind(listen) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(explain_bind(listen, &error).into()),
-    }
+/// Looks whether an address can be had, before anything is made on disk for a server that cannot start. Returns it, with a port
+/// where none was named.
+fn free(address: SocketAddr) -> Result<SocketAddr> {
+    let bound = std::net::TcpListener::bind(address).and_then(|listener| listener.local_addr());
+    bound.map_err(|error| explain_bind(address, &error).into())
 }
 
 fn explain_bind(address: SocketAddr, error: &std::io::Error) -> Failure {
-    let next = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
     let failure = Failure::new(format!("could not listen on {address}: {error}"));
+    let options = "--listen ADDR:PORT for the API, --set api.admin_listen=ADDR:PORT for /metrics";
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            failure.help(format!("something listens there already; choose another with --listen {next}"))
-        }
-        _ => {
-            failure.help(format!("choose an address of this machine with --listen, as in --listen 127.0.0.1:{}", address.port()))
-        }
+        std::io::ErrorKind::AddrInUse => failure.help(format!("something listens there already; choose another with {options}")),
+        _ => failure.help(format!("choose an address of this machine with {options}")),
     }
 }
 
 fn explain_start(error: StartError) -> anyhow::Error {
     match error {
-        StartError::Bind { address, error } => Failure::new(format!("could not listen on {address}: {error}"))
-            .help("choose others with --listen ADDR:PORT and --set api.admin_listen=ADDR:PORT")
-            .into(),
+        StartError::Bind { address, error } => explain_bind(address, &error).into(),
         other => anyhow!(other).context("could not start the API"),
     }
 }
