@@ -158,7 +158,17 @@ async fn steady(report: &mut Report, subject: &Subject, options: &Options) -> Re
     let panel = Panel::percentiles(format!("Freshness at {rate} events/s"));
     let panel = panel.with_series("event to list", curve(&posted.shown)).with_series("post to 202", curve(&posted.accepted));
     report.plot(panel);
+    report.plot(over_time("Freshness over time", &posted, pace).with_target(30.0));
     Ok(())
+}
+
+/// Worst and median of each piece of time.
+fn over_time(title: impl Into<String>, posted: &Posted, pace: Pace) -> Panel {
+    let each = (pace.lasting.as_secs_f64() / 120.0).max(1.0);
+    let pieces = pieces(&posted.over_time, each);
+    Panel::lines(title, "seconds", "ms")
+        .with_series(format!("worst of each {} s", number(each)), pieces.iter().map(|(at, worst, _)| (*at, *worst)).collect())
+        .with_series("median", pieces.iter().map(|(at, _, median)| (*at, *median)).collect())
 }
 
 fn tell_posted(report: &mut Report, posted: &Posted, used: &ServerUse) -> Result<()> {
@@ -208,15 +218,8 @@ async fn sustained(report: &mut Report, subject: &Subject, options: &Options) ->
     let target = Target::AtLeast(pace.rate * 0.99);
     report.measure("events accepted, against those asked for", posted.per_second(), "events/s", Some(target));
     tell_posted(report, &posted, &used)?;
-    let each = (pace.lasting.as_secs_f64() / 120.0).max(1.0);
-    let pieces = pieces(&posted.over_time, each);
     let title = format!("Freshness at {} events/s in batches of {}", number(pace.rate), pace.batch);
-    report.plot(
-        Panel::lines(title, "seconds", "ms")
-            .with_series(format!("worst of each {} s", number(each)), pieces.iter().map(|(at, worst, _)| (*at, *worst)).collect())
-            .with_series("median", pieces.iter().map(|(at, _, median)| (*at, *median)).collect())
-            .with_target(1_000.0),
-    );
+    report.plot(over_time(title, &posted, pace).with_target(1_000.0));
     if used.rss_over_time.len() > 1 {
         report.plot(Panel::lines("Memory of the server", "seconds", "MB").with_series("RSS", used.rss_over_time.clone()));
     }
