@@ -132,7 +132,9 @@ impl Sweeper {
                 if swept.contains(&format!("{SWEPT}{member}")) {
                     return;
                 }
-                let since = known.get(&format!("{ERASED}{member}")).and_then(|noted| EventTime::parse("erased", str::from_utf8(noted).ok()?).ok());
+                let since = known
+                    .get(&format!("{ERASED}{member}"))
+                    .and_then(|noted| EventTime::parse("erased", str::from_utf8(noted).ok()?).ok());
                 if since.is_none() {
                     new.push(member.clone());
                 }
