@@ -218,7 +218,7 @@ pub struct Memory {
     pub peak_rss: u64,
 }
 
-/// Takes the log in and tells what it takes. For a process that does nothing else: see [`memory_in_child`].
+/// Takes the log in and tells what it takes. For a process that does nothing else: see `memory_in_child`.
 pub fn memory(plan: &Plan) -> Memory {
     let plan = *plan;
     run(Engine::also_bought_alone(), move |job| {
@@ -233,7 +233,7 @@ pub fn memory(plan: &Plan) -> Memory {
     })
 }
 
-/// The name of the command that [`memory_in_child`] runs this program with.
+/// The name of the command that `memory_in_child` runs this program with.
 pub const MEMORY_COMMAND: &str = "dataflow-memory";
 
 /// [`memory`] in a process of its own, so that what this one holds is not counted. In a program that is not the bench (a test)
