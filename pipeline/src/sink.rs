@@ -115,15 +115,10 @@ impl Sink {
             SinkMessage::EpochEnd(end) => {
                 let mut later = self.open.split_off(&(end.epoch + 1));
                 std::mem::swap(&mut later, &mut self.open);
-                for (epoch, outputs) in later {
-                    if epoch == 0 && !self.rewrite {
-                        continue;
-                    }
-                    for output in outputs {
-                        output.changes.encode(&mut |table, key, row| {
-                            self.pending.push(Change { table, key: key.to_vec(), row: row.map(<[u8]>::to_vec) });
-                        });
-                    }
+                for output in later.into_values().flatten() {
+                    output.changes.encode(&mut |table, key, row| {
+                        self.pending.push(Change { table, key: key.to_vec(), row: row.map(<[u8]>::to_vec) });
+                    });
                 }
                 let earlier = self.end.take();
                 let read_at = earlier.as_ref().and_then(|earlier| earlier.read_at).or(end.read_at);

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use kindred_dataflow::update::{OutputFn, Stats};
+use kindred_dataflow::update::{Output, OutputFn, Stats};
 use kindred_dataflow::{Dataflow, build, restore};
 use kindred_model::Position;
 use kindred_store::ViewStore;
@@ -44,13 +44,20 @@ pub(crate) fn spawn(
     stats: Arc<Stats>,
 ) -> Result<JoinHandle<()>, PipelineError> {
     let config = config.clone();
+    let rewrite = store.frontier().unfinished;
     std::thread::Builder::new()
         .name("kindred-workers".to_owned())
         .spawn(move || {
             let output: OutputFn = {
                 let outgoing = outgoing.clone();
-                // The sink outlives the workers; if it is gone, the pipeline has failed and outputs go nowhere.
-                Arc::new(move |output| drop(outgoing.send(SinkMessage::Output(output))))
+                // The rows of epoch 0, the restored state, are what the store holds, unless a unit was left unfinished.
+                let first = if rewrite { 0 } else { 1 };
+                Arc::new(move |output: Output| {
+                    if output.epoch >= first {
+                        // The sink outlives the workers; if it is gone, the pipeline has failed and outputs go nowhere.
+                        drop(outgoing.send(SinkMessage::Output(output)));
+                    }
+                })
             };
             let driver = Driver { config: config.clone(), store, context: context.clone(), incoming, outgoing };
             let driver = Mutex::new(Some(driver));
@@ -116,7 +123,7 @@ impl Driver {
         while worker.step() {}
     }
 
-    /// Reads the merged inputs back as epoch 0. The sink drops what it gives, unless rows have to be derived anew.
+    /// Reads the merged inputs back as epoch 0.
     fn restore(&self, worker: &mut Worker, dataflow: &mut Dataflow) -> Result<(), PipelineError> {
         let snapshot = self.store.snapshot()?;
         let mut records = 0usize;
