@@ -354,7 +354,7 @@ pub struct KeysCreateArgs {
     /// What it is called, for people; without it its kind
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// An origin whose pages may use it, as in https://shop.example; may be repeated
+    /// An origin whose pages may use it, as in `https://shop.example`; may be repeated
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Vec<String>,
     /// Requests a minute that a publishable key may make, over all visitors

@@ -41,8 +41,9 @@ const COMMITS: &str = "commits";
 pub const CACHE_BYTES: u64 = 16 << 20;
 /// Room that is left free for flushing and compaction; below it writes are refused while they still can be refused cleanly.
 pub const RESERVE_BYTES: u64 = 64 << 20;
-/// All journals together, fjall's least; what lies in them is read when the database is opened.
-const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+/// All journals together; what lies in them is read when the database is opened. When they are full, tables are flushed, and a
+/// flush holds writers up: twice fjall's least halves how often that happens.
+const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 /// Journal bytes per batch byte and more than that: what a batch needs until it is compacted.
 const ROOM_PER_BYTE: u64 = 3;
 /// From this size on fjall seals a journal when it flushes.

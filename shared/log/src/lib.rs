@@ -4,7 +4,7 @@
 //! API, import ──append (durable before it returns)──▶ EventLog ──EventReader (one thread, polls)──▶ pipeline source
 //! ```
 //!
-//! Implementations: [`embedded`] (fjall, a database of its own, fsynced); Kafka comes later. [`file`] reads records from files
+//! Implementations: [`embedded`] (fjall, a database of its own, fsynced); Kafka comes later. [`mod@file`] reads files
 //! for imports; it is a source of appends, not a log.
 
 pub mod conformance;
