@@ -1,5 +1,5 @@
-//! The dataflow: merged inputs and views, maintained under additions and removals. Only this crate and the pipeline's worker
-//! name timely or differential.
+//! The dataflow: merged inputs and views, maintained under additions and removals. Only this crate, the pipeline's worker and
+//! the bench that measures operators by themselves name timely or differential.
 //!
 //! ```text
 //! Update ─▶ merge (by natural key) ─▶ facts, lines, invites ─▶ one function a view ─▶ Output ─▶ sink
