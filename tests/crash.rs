@@ -23,7 +23,7 @@ fn kills() -> u64 {
 /// Event n as a line of NDJSON: a purchase by a member of an item on a day, all different, so that presence can be checked.
 fn event(n: usize) -> (String, String) {
     let (member, item, day) = (n % MEMBERS, (n / MEMBERS) % ITEMS, n / (MEMBERS * ITEMS));
-    let date = format!("2026-{:02}-{:02}", 1 + day / 28, 1 + day % 28);
+    let date = format!("{}-{:02}-{:02}", 2010 + day / 336, 1 + day / 28 % 12, 1 + day % 28);
     let key = format!("m{member:02},,i{item:02},purchase,{date}");
     let line = format!(
         r#"{{"member":"m{member:02}","item":"i{item:02}","kind":"purchase","at":"{date}T{:02}:{:02}:{:02}Z"}}"#,
