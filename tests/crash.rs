@@ -13,7 +13,8 @@ use crate::support::{Server, kindred, kindred_ok, text};
 
 /// Records of one request: whole requests are acknowledged or not.
 const BATCH: usize = 20;
-const MEMBERS: usize = 60;
+/// So many that none comes near the cap of identities an owner, beyond which the oldest leave by definition.
+const MEMBERS: usize = 6_000;
 const ITEMS: usize = 40;
 
 fn kills() -> u64 {
@@ -24,9 +25,9 @@ fn kills() -> u64 {
 fn event(n: usize) -> (String, String) {
     let (member, item, day) = (n % MEMBERS, (n / MEMBERS) % ITEMS, n / (MEMBERS * ITEMS));
     let date = format!("{}-{:02}-{:02}", 2010 + day / 336, 1 + day / 28 % 12, 1 + day % 28);
-    let key = format!("m{member:02},,i{item:02},purchase,{date}");
+    let key = format!("m{member:04},,i{item:02},purchase,{date}");
     let line = format!(
-        r#"{{"member":"m{member:02}","item":"i{item:02}","kind":"purchase","at":"{date}T{:02}:{:02}:{:02}Z"}}"#,
+        r#"{{"member":"m{member:04}","item":"i{item:02}","kind":"purchase","at":"{date}T{:02}:{:02}:{:02}Z"}}"#,
         n % 24,
         n % 60,
         n % 59
