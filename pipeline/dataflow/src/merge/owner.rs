@@ -172,13 +172,27 @@ impl Identities {
         }
     }
 
+    /// Merges records, in any order, and drains them: see [`Identities::merge`]. Returns how many fell out.
+    pub fn merge_all(&mut self, records: &mut Vec<(Identity, Held)>, cap: usize, few_max: usize, log: &mut Log) -> u64 {
+        if self.len() == 0 && log.is_new && records.len() <= cap.min(few_max) {
+            // None can fall out and none was held: the greatest of each identity are what is held.
+            records.sort_unstable_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1)));
+            records.dedup_by_key(|(identity, _)| *identity);
+            let mut few = Vec::with_capacity(records.len());
+            few.append(records);
+            *self = Self::Few(few);
+            return 0;
+        }
+        records.drain(..).map(|(identity, held)| u64::from(self.merge(identity, held, cap, few_max, log))).sum()
+    }
+
     /// Merges one record: the greatest (`at`, payload) of its identity. Above the cap the least by (`at`, identity) falls out, and
     /// what would be less than all that are kept never enters. `log` hears what each identity held before; the answer is whether
     /// something fell out.
     ///
     /// That is a function of the set: an identity's greatest `at` only grows, so the bound only rises, and whatever fell out is
     /// below it for good, or comes back with a greater `at` that says all.
-    pub fn merge(&mut self, identity: Identity, held: Held, cap: usize, few_max: usize, log: &mut Log) -> bool {
+    fn merge(&mut self, identity: Identity, held: Held, cap: usize, few_max: usize, log: &mut Log) -> bool {
         if let Some(known) = self.get(identity) {
             if held > *known {
                 let old = self.set(identity, held);
@@ -355,12 +369,13 @@ mod tests {
             let (mut now, mut all, mut state) = (Identities::default(), Vec::new(), State::new());
             for epoch in 0..12 {
                 let mut log = if now.len() == 0 { Log::of_new_owner() } else { Log::default() };
+                let mut records = Vec::new();
                 for _ in 0..1 + rng.below(12) {
                     let update = update(&mut rng);
-                    let held = Held { at: update.at(), payload: update.payload.clone().into() };
-                    now.merge(Identity::of(&update), held, cap, few_max, &mut log);
+                    records.push((Identity::of(&update), Held { at: update.at(), payload: update.payload.clone().into() }));
                     all.push(update);
                 }
+                now.merge_all(&mut records, cap, few_max, &mut log);
                 if rng.chance(10) {
                     for (identity, held) in now.drain() {
                         log.note(identity, Some(held));

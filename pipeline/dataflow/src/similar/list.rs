@@ -7,6 +7,7 @@
 use kindred_model::similarity::{Damping, rank_key};
 
 use super::labels::Labels;
+use super::prefetch::all_soon;
 use super::row::Row;
 
 /// How neighbours rank: all that an order of a list depends on but the co-counts.
@@ -93,6 +94,12 @@ impl List {
     /// Bytes on the heap.
     pub(crate) fn bytes(&self) -> usize {
         self.candidates.capacity() * size_of::<(u32, u32)>()
+    }
+
+    /// Hints that the list will be read soon.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        all_soon(&self.candidates);
     }
 
     /// The list itself. NB: only of a settled list.

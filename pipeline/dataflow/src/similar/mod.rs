@@ -17,6 +17,7 @@
 mod epoch;
 mod labels;
 mod list;
+mod prefetch;
 mod row;
 mod state;
 

@@ -3,6 +3,8 @@
 //! An open-addressing table with linear probing. A slot holds (neighbour + 1) in its upper half and c in its lower; 0 is free.
 //! The table is filled to 7/8 and grows by 1.2, so that a pair costs 9 to 11 bytes; powers of two would cost up to 18. Removal shifts entries back, so there are no tombstones, and a row is scanned as one array.
 
+use super::prefetch::soon;
+
 /// Room for a row's first pairs.
 const FIRST: usize = 4;
 
@@ -36,6 +38,14 @@ impl Row {
     /// Bytes on the heap.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.slots)
+    }
+
+    /// Hints that a neighbour will be looked up soon.
+    #[inline]
+    pub(crate) fn prefetch(&self, neighbour: u32) {
+        if let Some(slot) = self.slots.get(home(neighbour, self.slots.len())) {
+            soon(slot);
+        }
     }
 
     /// c of a neighbour, 0 if there is none.

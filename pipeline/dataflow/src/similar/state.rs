@@ -11,12 +11,19 @@ use kindred_model::similarity::{PairWeight, SupportGrid};
 use super::epoch::Epoch;
 use super::labels::Labels;
 use super::list::{Candidate, List, Ranking, Threshold};
+use super::prefetch::soon;
 use super::row::Row;
 use super::{Neighbours, Notice, Tuning};
 use crate::baskets::{Addressed, Change, Delta, worker_of};
 
 /// No number; no edit.
 const NONE: u32 = u32::MAX;
+/// Pair updates whose slots are asked for before the first of them is read: their lines take half of a first-level cache.
+const PAIRS_AHEAD: usize = 256;
+/// Lists that hold a crossing item, whose thresholds are asked for before they are read.
+const HOLDERS_AHEAD: usize = 16;
+/// Lists that are asked for before they are read; each is some eight lines.
+const LISTS_AHEAD: usize = 8;
 
 /// Where an item's row and list are.
 #[derive(Clone, Copy)]
@@ -33,6 +40,31 @@ impl Home {
             Self::Row(row) => Some(row),
             Self::Worker(_) => None,
         }
+    }
+}
+
+/// Rows with their net changes, asked for and not yet edited.
+#[derive(Default)]
+struct Ahead {
+    /// (row, how many of `nets`).
+    rows: Vec<(u32, usize)>,
+    nets: Vec<(u32, i64)>,
+}
+
+impl Ahead {
+    fn push(&mut self, row: u32, nets: &[(u32, i64)]) {
+        self.rows.push((row, nets.len()));
+        self.nets.extend_from_slice(nets);
+    }
+
+    fn drain(&mut self, mut edit: impl FnMut(u32, &[(u32, i64)])) {
+        let mut nets = self.nets.as_slice();
+        for (row, length) in self.rows.drain(..) {
+            let (of_row, rest) = nets.split_at(length);
+            edit(row, of_row);
+            nets = rest;
+        }
+        self.nets.clear();
     }
 }
 
@@ -63,6 +95,7 @@ pub(crate) struct Shard {
     // The open epoch.
     fresh: Vec<(&'static str, u32)>,
     epoch: Epoch,
+    ahead: Ahead,
     rebuilding: bool,
     /// Items whose n changed.
     counted: Vec<u32>,
@@ -119,6 +152,7 @@ impl Shard {
             baskets: 0,
             fresh: Vec::new(),
             epoch: Epoch::default(),
+            ahead: Ahead::default(),
             rebuilding: false,
             counted: Vec::new(),
             baskets_before: 0,
@@ -217,24 +251,36 @@ impl Shard {
     /// Edits the rows, and with them the lists, whose keys still use the old q and so stay consistent.
     fn edit_rows(&mut self) {
         let mut epoch = std::mem::take(&mut self.epoch);
+        let mut ahead = std::mem::take(&mut self.ahead);
         epoch.for_each_row(self.weight, self.rows.len(), |row, nets| {
-            let bytes = self.rows[row as usize].bytes();
-            let pairs = self.rows[row as usize].len();
-            if self.rebuilding && pairs == 0 {
-                self.rows[row as usize].reserve(nets.len());
+            let pairs = &self.rows[row as usize];
+            nets.iter().for_each(|&(neighbour, _)| pairs.prefetch(neighbour));
+            soon(&self.thresholds[row as usize]);
+            ahead.push(row, nets);
+            if ahead.nets.len() >= PAIRS_AHEAD {
+                ahead.drain(|row, nets| self.edit_row(row, nets));
             }
-            for &(neighbour, change) in nets {
-                let (before, after) = self.rows[row as usize].add(neighbour, change);
-                if !self.rebuilding {
-                    self.edit_list(row, neighbour, before, after);
-                }
-            }
-            let row = &mut self.rows[row as usize];
-            row.shrink();
-            self.figures.bytes = self.figures.bytes + row.bytes() as u64 - bytes as u64;
-            self.figures.pairs = self.figures.pairs + row.len() as u64 - pairs as u64;
         });
-        self.epoch = epoch;
+        ahead.drain(|row, nets| self.edit_row(row, nets));
+        (self.epoch, self.ahead) = (epoch, ahead);
+    }
+
+    fn edit_row(&mut self, row: u32, nets: &[(u32, i64)]) {
+        let bytes = self.rows[row as usize].bytes();
+        let pairs = self.rows[row as usize].len();
+        if self.rebuilding && pairs == 0 {
+            self.rows[row as usize].reserve(nets.len());
+        }
+        for &(neighbour, change) in nets {
+            let (before, after) = self.rows[row as usize].add(neighbour, change);
+            if !self.rebuilding {
+                self.edit_list(row, neighbour, before, after);
+            }
+        }
+        let row = &mut self.rows[row as usize];
+        row.shrink();
+        self.figures.bytes = self.figures.bytes + row.bytes() as u64 - bytes as u64;
+        self.figures.pairs = self.figures.pairs + row.len() as u64 - pairs as u64;
     }
 
     /// c of a pair changed: keeps the candidates those at or before the threshold.
@@ -281,7 +327,11 @@ impl Shard {
                 continue;
             }
             let column = std::mem::take(&mut self.rows[row as usize]);
+            let mut later = column.iter().skip(HOLDERS_AHEAD);
             for (holder, c) in column.iter() {
+                if let Some(row) = later.next().and_then(|(holder, _)| self.homes[holder as usize].row()) {
+                    soon(&self.thresholds[row as usize]);
+                }
                 match self.homes[holder as usize] {
                     Home::Row(row) => self.rank(row, item, c, old, new),
                     Home::Worker(worker) if self.ranking.supported(c) => {
@@ -290,6 +340,7 @@ impl Shard {
                     Home::Worker(_) => {}
                 }
             }
+            drop(later);
             self.rows[row as usize] = column;
             for (worker, holders) in (0..).zip(&mut holders).filter(|(_, holders)| !holders.is_empty()) {
                 let holders = std::mem::take(holders).into_boxed_slice();
@@ -320,6 +371,7 @@ impl Shard {
         if !was && is {
             self.edit(row).push(neighbour, c);
         } else if was {
+            soon(&self.lists[row as usize]);
             self.rekeyed.push((row, neighbour));
         }
     }
@@ -367,13 +419,21 @@ impl Shard {
                 }
             }
         }
-        for (row, neighbour) in std::mem::take(&mut self.rekeyed) {
+        let rekeyed = std::mem::take(&mut self.rekeyed);
+        for (at, &(row, neighbour)) in rekeyed.iter().enumerate() {
+            if let Some(&(later, _)) = rekeyed.get(at + LISTS_AHEAD) {
+                self.lists[later as usize].prefetch();
+            }
             let place = row as usize;
             if self.edits[place] == NONE && !self.lists[place].stands(neighbour, self.thresholds[place], &self.ranking) {
                 self.edit(row);
             }
         }
-        for row in std::mem::take(&mut self.edited) {
+        let edited = std::mem::take(&mut self.edited);
+        for (at, &row) in edited.iter().enumerate() {
+            if let Some(&later) = edited.get(at + LISTS_AHEAD) {
+                self.lists[later as usize].prefetch();
+            }
             if self.settle_list(row) {
                 let list = self.lists[row as usize].top(self.ranking.top);
                 let named = list.iter().map(|&(item, c)| (self.items[item as usize], u64::from(c)));
