@@ -1,6 +1,6 @@
-//! Figures of the store: `cargo run --release -p kindred-store --example measure_store -- WHERE [ROWS]`. WHERE is a directory that does
-//! not exist yet (embedded), or `cql://HOST:PORT`: then the keyspace `kindred_measure` is used, with a generation that is dropped at
-//! the end.
+//! Figures of the store: `cargo run --release -p kindred-store --example measure_store -- WHERE [ROWS [BUCKETS]]`. WHERE is a directory that
+//! does not exist yet (embedded), or `cql://HOST:PORT`: then a keyspace `kindred_measure_BUCKETS` is used, with a generation that is
+//! dropped at the end.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,9 +27,11 @@ enum Place {
 }
 
 impl Place {
-    async fn of(text: &str) -> Self {
+    async fn of(text: &str, buckets: u32) -> Self {
         let Some(node) = text.strip_prefix("cql://") else { return Self::Directory(text.into()) };
-        let config = CqlConfig { nodes: vec![node.to_owned()], keyspace: "kindred_measure".into(), ..CqlConfig::default() };
+        let keyspace = format!("kindred_measure_{buckets}");
+        let (view_buckets, input_buckets) = (buckets, buckets);
+        let config = CqlConfig { nodes: vec![node.to_owned()], keyspace, view_buckets, input_buckets, ..CqlConfig::default() };
         CqlStore::migrate(config.clone()).await.expect("migrated");
         let generations = CqlStore::generations_of(config).await.expect("connected");
         let name = format!("measure-{}", std::process::id());
@@ -85,8 +87,10 @@ fn row(seed: u64, bytes: usize) -> Vec<u8> {
 #[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
-    let place = Place::of(&arguments.next().expect("a directory, or cql://HOST:PORT")).await;
+    let place = arguments.next().expect("a directory, or cql://HOST:PORT");
     let bulk: u64 = arguments.next().map_or(2_000_000, |text| text.parse().expect("a number"));
+    let buckets = arguments.next().map_or(64, |text| text.parse().expect("a number"));
+    let place = Place::of(&place, buckets).await;
     let store = place.open().await;
     store.begin().await.expect("begun");
     let (input, view) = (input_tables()[0].name, view_tables()[0].name);

@@ -43,7 +43,7 @@ pub enum StoreError {
 pub struct Change {
     /// The table ([`kindred_model::views::Table::NAME`]).
     pub table: &'static str,
-    /// The encoded key.
+    /// The encoded key; never empty.
     pub key: Vec<u8>,
     /// The encoded row; `None` deletes it.
     pub row: Option<Vec<u8>>,

@@ -46,7 +46,9 @@ pub struct CqlConfig {
     pub input_buckets: u32,
     /// How long one request may take before it is repeated, in milliseconds. Keep it above the timeouts of the database itself.
     pub request_timeout_ms: u64,
-    /// How often a request is sent before the caller hears that the store does not answer.
+    /// The same for the read of one row, which somebody waits for. It is repeated once.
+    pub read_timeout_ms: u64,
+    /// How often any other request is sent before the caller hears that the store does not answer.
     pub attempts: u32,
     /// Batches under way at a time. More raise the throughput until the database is busy, then only the latency.
     pub writes_in_flight: usize,
@@ -73,6 +75,7 @@ impl Default for CqlConfig {
             view_buckets: 64,
             input_buckets: 64,
             request_timeout_ms: 12_000,
+            read_timeout_ms: 2_000,
             attempts: 4,
             writes_in_flight: 16,
             scans_in_flight: 8,
@@ -170,6 +173,7 @@ impl CqlConfig {
         range("view_buckets", self.view_buckets as usize, BUCKETS_MAX as usize)?;
         range("input_buckets", self.input_buckets as usize, BUCKETS_MAX as usize)?;
         range("request_timeout_ms", usize::try_from(self.request_timeout_ms).unwrap_or(usize::MAX), 600_000)?;
+        range("read_timeout_ms", usize::try_from(self.read_timeout_ms).unwrap_or(usize::MAX), 600_000)?;
         range("attempts", self.attempts as usize, 100)?;
         range("writes_in_flight", self.writes_in_flight, 1_024)?;
         range("scans_in_flight", self.scans_in_flight, 1_024)?;

@@ -1,5 +1,7 @@
 //! The open database: its session, the statements, and which partitions a table of the model has.
 
+use std::time::Duration;
+
 use kindred_model::views::{input_tables, view_tables};
 use rustc_hash::FxHashMap;
 use scylla::client::session::Session;
@@ -107,10 +109,12 @@ async fn rows(session: &Session, config: &CqlConfig, table: &str, buckets: u32) 
     let page = i32::try_from((SCAN_ROWS_WAITING / buckets).clamp(PAGE_ROWS_MIN, PAGE_ROWS_MAX)).expect("within bounds");
     let mut scan_from = read(format!("SELECT key, value FROM {table} WHERE {partition} AND key >= ?")).await?;
     let mut scan_between = read(format!("SELECT key, value FROM {table} WHERE {partition} AND key >= ? AND key < ?")).await?;
+    let mut get = read(format!("SELECT value FROM {table} WHERE {partition} AND key = ?")).await?;
+    get.set_request_timeout(Some(Duration::from_millis(config.read_timeout_ms)));
     scan_from.set_page_size(page);
     scan_between.set_page_size(page);
     Ok(RowStatements {
-        get: read(format!("SELECT value FROM {table} WHERE {partition} AND key = ?")).await?,
+        get,
         scan_from,
         scan_between,
         put: read(format!("INSERT INTO {table} (generation, table_name, bucket, key, value) VALUES (?, ?, ?, ?, ?)")).await?,

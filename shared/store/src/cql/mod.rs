@@ -6,8 +6,8 @@
 //! ```
 //!
 //! There is no atomic unit over partitions, so a unit is written first and the frontier follows; what a crash leaves half is noticed by
-//! the next [`ViewStore::begin`], and the pipeline derives every row anew. [`frontier`] has the timestamps that make late writes of a
-//! replaced process lose, [`bucket`] the partitions, [`write`] the batches, [`migrate`] the schema.
+//! the next [`ViewStore::begin`], and the pipeline derives every row anew. `frontier` has the timestamps that make late writes of a
+//! replaced process lose, `bucket` the partitions, `write` the batches, `migrate` the schema.
 
 mod bridge;
 mod bucket;

@@ -21,13 +21,16 @@ use super::connection::{Connection, Place};
 use super::session::{answered, unreadable};
 use crate::StoreError;
 
+/// Somebody waits for the row, and can ask again.
+const GET_ATTEMPTS: u32 = 2;
+
 impl Connection {
     /// One row.
     pub async fn get(&self, generation: &str, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let place = self.place(table)?;
         let values = (generation, place.name, bucket(key, place.buckets), key);
         let get = &self.rows(place).get;
-        let result = answered(self.config.attempts, "get", || self.session.execute_unpaged(get, &values)).await?;
+        let result = answered(GET_ATTEMPTS, "get", || self.session.execute_unpaged(get, &values)).await?;
         let rows = result.into_rows_result().map_err(|error| unreadable(&error))?;
         let row = rows.maybe_first_row::<(&[u8],)>().map_err(|error| unreadable(&error))?;
         Ok(row.map(|(value,)| value.to_vec()))

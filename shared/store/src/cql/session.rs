@@ -45,6 +45,8 @@ pub(super) async fn connect(config: &CqlConfig) -> Result<Session, StoreError> {
     let mut builder = SessionBuilder::new()
         .known_nodes(&config.nodes)
         .connection_timeout(CONNECT_TIMEOUT)
+        // Where its rows lie is all that token-awareness needs.
+        .keyspaces_to_fetch([&config.keyspace])
         .default_execution_profile_handle(profile.into_handle());
     if let (Some(user), Some(password)) = (&config.user, &config.password) {
         builder = builder.user(user, password);
