@@ -30,7 +30,7 @@ async fn assert_is(store: &Arc<CqlStore>, records: &[Record], semantics: &Semant
     let (store, records, semantics) = (Arc::clone(store), records.to_vec(), semantics.clone());
     tokio::task::spawn_blocking(move || {
         let snapshot = store.snapshot().expect("a snapshot");
-        let expected = tables(&inputs(records.into_iter(), &semantics), &semantics);
+        let expected = tables(&inputs(records, &semantics), &semantics);
         let differences = first_differences(&expected, &*snapshot.rows, 5).expect("rows");
         let shown: Vec<String> = differences.iter().map(|d| format!("{} {}", d.table, d.describe_key())).collect();
         assert!(differences.is_empty(), "{when}: {shown:#?}");

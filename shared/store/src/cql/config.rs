@@ -25,7 +25,7 @@ pub struct CqlConfig {
     /// Contact points, `host:port`; the others are learnt from them.
     pub nodes: Vec<String>,
     /// The keyspace, in small letters, digits and `_`. `kindred migrate` makes it where there is none; one that is there keeps
-    /// its replication. (`ScyllaDB` before 2025.4 has no lightweight transactions in keyspaces with tablets: make it beforehand, with
+    /// its replication. (`ScyllaDB` up to 2025.3 has no lightweight transactions in keyspaces with tablets: make it beforehand, with
     /// `tablets = {'enabled': false}`.)
     pub keyspace: String,
     /// Copies of every row, for the keyspace that `kindred migrate` makes: a number, or a number by datacenter.

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A batch within one partition is a single mutation: it is applied whole, needs no log of batches, and is some twelve times cheaper a
-//! row than rows sent one by one. Its timestamp is that of the epoch ([`super::frontier`]), so sending it again changes nothing.
+//! row than rows sent one by one. Its timestamp is that of the epoch (`frontier`), so sending it again changes nothing.
 
 use futures_util::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
 use scylla::serialize::SerializationError;
