@@ -97,7 +97,6 @@ fn beyond(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The rows of one generation, read when they are asked for.
-#[derive(Clone)]
 pub(super) struct Reading {
     pub connection: Arc<Connection>,
     pub bridge: Arc<Bridge>,
@@ -117,8 +116,9 @@ fn read_error(error: StoreError) -> ReadError {
 
 impl Rows for Reading {
     fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        let (this, table, key) = (self.clone(), table.to_owned(), key.to_vec());
-        let answer = self.bridge.wait(async move { this.connection.get(&this.generation, &table, &key).await });
+        let (connection, generation) = (Arc::clone(&self.connection), self.generation.clone());
+        let (table, key) = (table.to_owned(), key.to_vec());
+        let answer = self.bridge.wait(async move { connection.get(&generation, &table, &key).await });
         answer.map_err(read_error)
     }
 

@@ -163,6 +163,32 @@ async fn generations_live_side_by_side() {
     first.delete_meta("key:abc").await.expect("deleted");
 }
 
+/// If it failed, code that is not async would stop for good or panic where it is called from a runtime's only thread.
+#[tokio::test(flavor = "current_thread")]
+async fn rows_are_read_and_a_store_is_dropped_on_any_thread() {
+    let Some(config) = keyspace().await else { return };
+    let store = opened(&config, "any-thread").await;
+    store.begin().await.expect("begun");
+    let table = input_tables()[0].name;
+    let changes = vec![Change { table, key: b"a\0".to_vec(), row: Some(b"1".to_vec()) }];
+    store.apply(EpochChanges { epoch: 1, changes, ..EpochChanges::default() }).await.expect("applied");
+    let snapshot = store.snapshot().expect("a snapshot");
+    drop(store);
+    let read = || {
+        assert_eq!(snapshot.rows.get(table, b"a\0").expect("read"), Some(b"1".to_vec()));
+        let mut rows = 0;
+        let visit = &mut |_: &[u8], _: &[u8]| {
+            rows += 1;
+            std::ops::ControlFlow::Continue(())
+        };
+        snapshot.rows.scan(table, b"", visit).expect("scanned");
+        assert_eq!(rows, 1);
+    };
+    read();
+    std::thread::scope(|scope| scope.spawn(read).join().expect("no panic"));
+    drop(snapshot);
+}
+
 /// If it failed, a restart of the database would lose or halve what was acknowledged, or end the pipeline. It stops and starts the
 /// database with the commands in `KINDRED_TEST_CASSANDRA_STOP` and `_START`, so it runs alone: `cargo test -- --ignored`.
 #[tokio::test(flavor = "multi_thread")]
