@@ -601,6 +601,9 @@ async fn processes_of_a_cluster_write_under_one_incarnation(open: &impl AsyncFn(
     assert_eq!(second.join(incarnation.number).await.expect("joined").number, incarnation.number);
     first.write(1, vec![put(table, "a", "first")]).await.expect("written");
     second.write(1, vec![put(table, "b", "second")]).await.expect("written");
+    assert!(matches!(second.commit(1, position(1)).await, Err(StoreError::Refused(_))), "only the one that began commits");
+    assert!(matches!(second.end_clean().await, Err(StoreError::Refused(_))), "or ends cleanly");
+    assert_eq!(first.frontier(), Frontier::default());
     first.commit(1, position(1)).await.expect("committed");
     let expected = [(b"a".to_vec(), b"first".to_vec()), (b"b".to_vec(), b"second".to_vec())];
     assert_eq!(rows(&first.snapshot().expect("a snapshot"), table, b""), expected);

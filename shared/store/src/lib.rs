@@ -144,7 +144,7 @@ pub trait ViewStore: Send + Sync {
     /// Moves the frontier over everything that was written. Lifts the mark of an unfinished unit.
     ///
     /// # Errors
-    /// [`StoreError::Refused`]: another pipeline has taken over; end this one.
+    /// [`StoreError::Refused`]: another pipeline has taken over; end this one. Or this process only joined.
     async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError>;
 
     /// Writes and commits one unit. Embedded it is all or nothing for every reader and after a kill at any moment; one too large

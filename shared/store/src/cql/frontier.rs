@@ -94,6 +94,8 @@ fn stamp(incarnation: u64, epoch: u64) -> Result<i64, StoreError> {
 pub(super) struct Held {
     pub number: u64,
     pub first_epoch: u64,
+    /// Begun by another process, which alone moves the frontier.
+    pub joined: bool,
 }
 
 impl Held {
@@ -196,8 +198,8 @@ mod tests {
     /// If it failed, a write of an earlier incarnation would win over a later one's.
     #[test]
     fn timestamps_order_by_incarnation_then_epoch() {
-        let held = Held { number: 3, first_epoch: 70 };
-        let later = Held { number: 4, first_epoch: 71 };
+        let held = Held { number: 3, first_epoch: 70, joined: false };
+        let later = Held { number: 4, first_epoch: 71, joined: false };
         assert!(before(3).unwrap() < held.timestamp(70).unwrap());
         assert!(held.timestamp(70).unwrap() < held.timestamp(71).unwrap());
         assert!(held.timestamp(70 + (1 << EPOCH_BITS) - 1).unwrap() < later.timestamp(71).unwrap());

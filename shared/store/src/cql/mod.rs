@@ -197,9 +197,20 @@ impl Shared {
         })
     }
 
-    fn hold(&self, incarnation: &Incarnation) {
+    /// As [`Shared::held`], for what only the process does that began.
+    fn held_first(&self) -> Result<Held, StoreError> {
+        let held = self.held()?;
+        if held.joined {
+            return Err(StoreError::Refused(
+                "this process joined an incarnation: the one that began it commits, and ends it cleanly".into(),
+            ));
+        }
+        Ok(held)
+    }
+
+    fn hold(&self, incarnation: &Incarnation, joined: bool) {
         let mut state = self.state.lock();
-        state.held = Some(Held { number: incarnation.number, first_epoch: incarnation.first_epoch });
+        state.held = Some(Held { number: incarnation.number, first_epoch: incarnation.first_epoch, joined });
         state.frontier = incarnation.frontier.clone();
         state.uncommitted = false;
         state.last_written = None;
@@ -221,7 +232,7 @@ impl Shared {
 
     /// Returns who listened when the frontier moved: who comes later has the unit in its snapshot.
     async fn commit(&self, epoch: u64, position: Position) -> Result<Vec<Listener>, StoreError> {
-        let held = self.held()?;
+        let held = self.held_first()?;
         let stale = self.state.lock().stale.clone();
         for (table, timestamp) in stale {
             self.connection.clear(&self.generation, table, timestamp).await?;
@@ -250,7 +261,7 @@ impl Shared {
     }
 
     async fn reset_position(&self, position: Position) -> Result<(), StoreError> {
-        self.connection.reset_position(&self.generation, self.held()?, &position).await?;
+        self.connection.reset_position(&self.generation, self.held_first()?, &position).await?;
         let mut state = self.state.lock();
         state.frontier.position = position;
         state.frontier.unfinished |= !state.stale.is_empty();
@@ -258,7 +269,7 @@ impl Shared {
     }
 
     async fn end_clean(&self) -> Result<(), StoreError> {
-        let held = self.held()?;
+        let held = self.held_first()?;
         let unfinished = {
             let state = self.state.lock();
             if state.uncommitted {
@@ -308,7 +319,7 @@ impl ViewStore for CqlStore {
         self.run(async |shared| {
             let _turn = shared.turn.lock().await;
             let incarnation = shared.connection.begin(&shared.generation).await?;
-            shared.hold(&incarnation);
+            shared.hold(&incarnation, false);
             Ok(incarnation)
         })
         .await
@@ -318,7 +329,7 @@ impl ViewStore for CqlStore {
         self.run(async move |shared| {
             let _turn = shared.turn.lock().await;
             let incarnation = shared.connection.join(&shared.generation, number).await?;
-            shared.hold(&incarnation);
+            shared.hold(&incarnation, true);
             Ok(incarnation)
         })
         .await
