@@ -95,6 +95,7 @@ impl Pipeline {
         clock: Clock,
     ) -> Result<Self, PipelineError> {
         config.semantics.check().map_err(PipelineError::Settings)?;
+        store.begin().await?;
         if config.from_beginning {
             let mut tables: Vec<&'static str> = input_tables().iter().map(|table| table.name).collect();
             tables.extend(view_tables().iter().map(|table| table.name));

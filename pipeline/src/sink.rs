@@ -104,6 +104,10 @@ impl Sink {
                 synced = Instant::now();
             }
             if disconnected {
+                // What cannot be noted costs the next start a rewrite, and nothing else.
+                if let Err(error) = runtime.block_on(self.store.end_clean()) {
+                    warn!("could not end cleanly, so the next start writes every row anew: {error}");
+                }
                 return self.context.progress.stopped();
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kindred_model::Semantics;
-use kindred_model::views::{ReadError, Rows};
+use kindred_model::views::{ReadError, Rows, view_tables};
 use kindred_oracle::{Difference, Inputs, first_differences, tables};
 use kindred_store::{Change, EpochChanges, ViewStore};
 use serde::Serialize;
@@ -71,16 +71,26 @@ pub fn verify(rows: &dyn Rows, semantics: &Semantics, limit: usize) -> Result<Ve
 /// # Errors
 /// What reading and writing say.
 pub async fn repair(store: Arc<dyn ViewStore>, semantics: &Semantics) -> Result<u64, PipelineError> {
+    let frontier = store.begin().await?.frontier;
     let snapshot = store.snapshot()?;
     let expected = tables(&Inputs::read(&*snapshot.rows, semantics)?, semantics);
     let differences = first_differences(&expected, &*snapshot.rows, usize::MAX)?;
     let mended = differences.len() as u64;
-    let changes = differences
-        .into_iter()
-        .map(|difference| Change { table: difference.table, key: difference.key, row: difference.expected })
-        .collect();
-    let frontier = snapshot.frontier;
+    drop(snapshot);
+    let changes = if frontier.unfinished {
+        // Every row, as a start does: what a process that was replaced still sends must lose against it.
+        let views: Vec<&'static str> = view_tables().iter().map(|table| table.name).collect();
+        store.clear(&views).await?;
+        let rows = |table| expected.rows(table).map(move |(key, row)| Change { table, key: key.into(), row: Some(row.into()) });
+        views.into_iter().flat_map(rows).collect()
+    } else {
+        differences
+            .into_iter()
+            .map(|difference| Change { table: difference.table, key: difference.key, row: difference.expected })
+            .collect()
+    };
     store.apply(EpochChanges { epoch: frontier.epoch, position: frontier.position, changes }).await?;
     store.sync().await?;
+    store.end_clean().await?;
     Ok(mended)
 }

@@ -2,16 +2,19 @@
 //!
 //! ```no_run
 //! # async fn example(open: impl AsyncFn(&str) -> std::sync::Arc<dyn kindred_store::ViewStore>) {
-//! kindred_store::conformance::run(open).await;
+//! kindred_store::conformance::run(&open).await; // every store
+//! kindred_store::conformance::run_atomic(&open).await; // one whose units and snapshots are whole: embedded
 //! # }
 //! ```
-//! `open(name)` opens the store of that name and makes it where there is none. The suite drops a store and opens it again by its
-//! name; nothing else uses it meanwhile. A check that fails panics and says which sentence does not hold.
+//! and [`run_shared`] for one that several processes write. `open(name)` opens the store of that name and makes it where there is
+//! none. The suite drops a store and opens it again by its name; nothing else uses it meanwhile. A check that fails panics and says
+//! which sentence does not hold.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use kindred_model::views::{ReadError, input_tables, view_tables};
 use kindred_model::{Position, Topic};
@@ -22,23 +25,49 @@ use crate::{Change, EpochChanges, Frontier, Snapshot, StoreError, ViewStore};
 type Opened = Arc<dyn ViewStore>;
 type Row = (Vec<u8>, Vec<u8>);
 
-/// Runs all checks.
+/// What holds of every store.
 ///
 /// # Panics
-/// When one fails.
-pub async fn run(open: impl AsyncFn(&str) -> Opened) {
-    an_empty_store_reaches_nothing(&open).await;
-    a_unit_is_readable_once_applied(&open).await;
-    applying_again_changes_nothing(&open).await;
-    a_snapshot_does_not_move(&open).await;
-    scans_come_in_the_order_of_keys(&open).await;
-    nobody_sees_half_a_unit(&open).await;
-    listeners_miss_nothing(&open).await;
-    clearing_is_a_unit_that_is_not_finished(&open).await;
-    a_position_can_be_reset(&open).await;
-    named_values_are_kept_apart(&open).await;
-    a_unit_with_an_unknown_table_is_refused(&open).await;
-    opening_again_gives_the_same(&open).await;
+/// When a check fails.
+pub async fn run(open: &impl AsyncFn(&str) -> Opened) {
+    an_empty_store_reaches_nothing(open).await;
+    a_unit_is_readable_once_applied(open).await;
+    applying_again_changes_nothing(open).await;
+    what_is_written_is_covered_by_the_next_commit(open).await;
+    scans_come_in_the_order_of_keys(open).await;
+    scans_of_many_rows_miss_none(open).await;
+    listeners_miss_nothing(open).await;
+    clearing_is_a_unit_that_is_not_finished(open).await;
+    a_position_can_be_reset(open).await;
+    named_values_are_kept_apart(open).await;
+    a_unit_with_an_unknown_table_is_refused(open).await;
+    opening_again_gives_the_same(open).await;
+}
+
+/// What holds of a store whose units are applied whole and whose snapshots do not move.
+///
+/// # Panics
+/// When a check fails.
+pub async fn run_atomic(open: &impl AsyncFn(&str) -> Opened) {
+    a_snapshot_does_not_move(open).await;
+    nobody_sees_half_a_unit(open).await;
+    a_reading_is_of_one_unit(open).await;
+    a_cleared_table_is_empty(open).await;
+}
+
+/// What holds of a store that several processes may open. `open` is called again while the store of that name is still open: each is
+/// a process of its own.
+///
+/// # Panics
+/// When a check fails.
+pub async fn run_shared(open: &impl AsyncFn(&str) -> Opened) {
+    nothing_is_written_before_it_is_begun(open).await;
+    an_unclean_end_is_noticed_and_a_clean_one_is_not(open).await;
+    a_replaced_pipeline_commits_no_more(open).await;
+    a_late_write_does_not_win(open).await;
+    a_rewrite_serves_old_rows_until_it_is_through(open).await;
+    processes_of_a_cluster_write_under_one_incarnation(open).await;
+    a_reader_hears_how_far_the_store_reaches(open).await;
 }
 
 /// All tables; two of them are enough for most checks.
@@ -60,6 +89,29 @@ fn position(epoch: u64) -> Position {
     position.passed(Topic::Interactions, 0, epoch * 3);
     position.passed(Topic::Orders, 2, epoch);
     position
+}
+
+/// Opened, and begun: this process may write.
+async fn begun(open: &impl AsyncFn(&str) -> Opened, name: &str) -> Opened {
+    let store = open(name).await;
+    store.begin().await.expect("begun");
+    store
+}
+
+/// Ends a store cleanly, so that the next begin finds it whole.
+async fn end(store: Opened) {
+    store.end_clean().await.expect("a clean end");
+}
+
+/// Looks until a count is what it should be: where counting is dear, it lags.
+async fn counts(store: &Opened, table: &str, expected: u64) {
+    for _ in 0..200 {
+        if store.row_count(table).expect("a count") == expected {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{table} never counted {expected} rows, but {}", store.row_count(table).expect("a count"));
 }
 
 fn unit(epoch: u64, changes: Vec<Change>) -> EpochChanges {
@@ -92,13 +144,13 @@ async fn an_empty_store_reaches_nothing(open: &impl AsyncFn(&str) -> Opened) {
     for table in tables() {
         assert_eq!(store.get(table, b"a").await.expect("read"), None);
         assert_eq!(rows(&snapshot, table, b""), []);
-        assert_eq!(store.row_count(table).expect("a count"), 0);
+        counts(&store, table, 0).await;
     }
     assert!(matches!(store.row_count("no_such_table"), Err(StoreError::Refused(_))));
 }
 
 async fn a_unit_is_readable_once_applied(open: &impl AsyncFn(&str) -> Opened) {
-    let store = open("apply").await;
+    let store = begun(open, "apply").await;
     for (n, table) in tables().into_iter().enumerate() {
         let epoch = n as u64 + 1;
         store
@@ -109,7 +161,7 @@ async fn a_unit_is_readable_once_applied(open: &impl AsyncFn(&str) -> Opened) {
         assert_eq!(store.get(table, b"a").await.expect("read"), Some(b"1".to_vec()));
         assert_eq!(store.get(table, b"b").await.expect("read"), Some(vec![0, 255]));
         assert_eq!(store.get(table, b"c").await.expect("read"), Some(Vec::new()), "an empty row is a row");
-        assert_eq!(store.row_count(table).expect("a count"), 3);
+        counts(&store, table, 3).await;
     }
     let table = tables()[0];
     store.apply(unit(90, vec![put(table, "a", "2"), delete(table, "b"), delete(table, "never")])).await.expect("applied");
@@ -123,7 +175,7 @@ async fn a_unit_is_readable_once_applied(open: &impl AsyncFn(&str) -> Opened) {
 }
 
 async fn applying_again_changes_nothing(open: &impl AsyncFn(&str) -> Opened) {
-    let store = open("twice").await;
+    let store = begun(open, "twice").await;
     let [one, two] = [tables()[0], tables()[1]];
     store.apply(unit(1, vec![put(one, "gone", "1"), put(two, "x", "1")])).await.expect("applied");
     let again = unit(2, vec![put(one, "a", "1"), delete(one, "gone"), put(two, "x", "2")]);
@@ -134,8 +186,27 @@ async fn applying_again_changes_nothing(open: &impl AsyncFn(&str) -> Opened) {
     assert_eq!(store.frontier(), finished(2));
 }
 
+async fn what_is_written_is_covered_by_the_next_commit(open: &impl AsyncFn(&str) -> Opened) {
+    let store = begun(open, "write").await;
+    let [one, two] = [tables()[0], tables()[5]];
+    store.apply(unit(1, vec![put(one, "a", "1"), put(two, "gone", "1")])).await.expect("applied");
+    store.write(2, vec![put(one, "a", "2"), delete(two, "gone")]).await.expect("written");
+    store.write(2, vec![put(two, "b", "2")]).await.expect("written");
+    assert_eq!(store.frontier(), finished(1), "writing does not move the frontier");
+    let refused = store.end_clean().await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "a pipeline does not end cleanly with rows that no commit covers");
+    store.commit(2, position(2)).await.expect("committed");
+    assert_eq!(store.frontier(), finished(2));
+    let now = store.snapshot().expect("a snapshot");
+    let expected = (vec![(b"a".to_vec(), b"2".to_vec())], vec![(b"b".to_vec(), b"2".to_vec())]);
+    assert_eq!((rows(&now, one, b""), rows(&now, two, b"")), expected);
+    let unknown = store.write(3, vec![put("no_such_table", "a", "1")]).await;
+    assert!(matches!(unknown, Err(StoreError::Refused(_))));
+    end(store).await;
+}
+
 async fn a_snapshot_does_not_move(open: &impl AsyncFn(&str) -> Opened) {
-    let store = open("snapshot").await;
+    let store = begun(open, "snapshot").await;
     let table = tables()[0];
     store.apply(unit(1, vec![put(table, "a", "1"), put(table, "b", "1")])).await.expect("applied");
     let snapshot = store.snapshot().expect("a snapshot");
@@ -153,7 +224,7 @@ async fn a_snapshot_does_not_move(open: &impl AsyncFn(&str) -> Opened) {
 }
 
 async fn scans_come_in_the_order_of_keys(open: &impl AsyncFn(&str) -> Opened) {
-    let store = open("scan").await;
+    let store = begun(open, "scan").await;
     let table = tables()[0];
     let keys: [&[u8]; 8] = [b"\0", b"a", b"a\0", b"ab", b"ab\xff", b"ac", b"b", b"\xff\xff"];
     let shuffled = [5, 2, 7, 0, 3, 6, 1, 4].map(|n: usize| put(table, keys[n], vec![u8::try_from(n).expect("small")]));
@@ -174,9 +245,33 @@ async fn scans_come_in_the_order_of_keys(open: &impl AsyncFn(&str) -> Opened) {
     assert_eq!(seen, 2, "and at once");
 }
 
+async fn scans_of_many_rows_miss_none(open: &impl AsyncFn(&str) -> Opened) {
+    // More than a page in a partition, several batches in a partition, and one identity with many rows.
+    const ROWS: u64 = 20_000;
+    let store = begun(open, "many").await;
+    let table = tables()[0];
+    let key = |n: u64| match n % 2 {
+        0 => [format!("owner {}", n % 70).as_bytes(), &[0], &n.to_be_bytes()[..]].concat(),
+        _ => [&b"bot\0"[..], &n.to_be_bytes()].concat(),
+    };
+    let changes = (0..ROWS).map(|n| put(table, key(n), n.to_string()));
+    store.apply(unit(1, changes.collect())).await.expect("applied");
+    let mut expected: Vec<Row> = (0..ROWS).map(|n| (key(n), n.to_string().into_bytes())).collect();
+    expected.sort();
+    let snapshot = store.snapshot().expect("a snapshot");
+    assert!(rows(&snapshot, table, b"") == expected, "a scan gives every row once, in the order of their keys");
+    let of = |prefix: &[u8]| expected.iter().filter(|(key, _)| key.starts_with(prefix)).cloned().collect::<Vec<_>>();
+    for prefix in [&b"bot\0"[..], b"owner 3", b"owner 33\0", b"o"] {
+        assert!(rows(&snapshot, table, prefix) == of(prefix), "and so does one below a prefix");
+    }
+    for (key, row) in expected.iter().step_by(997) {
+        assert_eq!(store.get(table, key).await.expect("read").as_ref(), Some(row));
+    }
+}
+
 async fn nobody_sees_half_a_unit(open: &impl AsyncFn(&str) -> Opened) {
     const UNITS: u64 = 150;
-    let store = open("atomic").await;
+    let store = begun(open, "atomic").await;
     let tables = tables();
     let changes = |epoch: u64| -> Vec<Change> {
         let rows = (0..12).map(|n| put(tables[n % tables.len()], format!("k{n}"), epoch.to_string()));
@@ -222,7 +317,7 @@ async fn nobody_sees_half_a_unit(open: &impl AsyncFn(&str) -> Opened) {
 
 async fn listeners_miss_nothing(open: &impl AsyncFn(&str) -> Opened) {
     const UNITS: u64 = 60;
-    let store = open("listen").await;
+    let store = begun(open, "listen").await;
     let table = tables()[0];
     let writer = {
         let store = store.clone();
@@ -250,7 +345,8 @@ async fn listeners_miss_nothing(open: &impl AsyncFn(&str) -> Opened) {
         };
         let snapshot = store.listen(Arc::new(listener)).expect("listening");
         let row = snapshot.rows.get(table, b"k").expect("read");
-        assert_eq!(row, (snapshot.frontier.epoch > 0).then(|| snapshot.frontier.epoch.to_string().into_bytes()));
+        let epoch = row.map_or(0, |row| String::from_utf8(row).expect("a number").parse().expect("a number"));
+        assert!(epoch >= snapshot.frontier.epoch, "rows are at least as new as the frontier");
         listening.push((snapshot.frontier.epoch, heard));
         tokio::task::yield_now().await;
     }
@@ -262,37 +358,53 @@ async fn listeners_miss_nothing(open: &impl AsyncFn(&str) -> Opened) {
     }
 }
 
+async fn a_reading_is_of_one_unit(open: &impl AsyncFn(&str) -> Opened) {
+    let store = begun(open, "one unit").await;
+    let table = tables()[0];
+    let writer = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for epoch in 1..=60 {
+                store.apply(unit(epoch, vec![put(table, "k", epoch.to_string())])).await.expect("applied");
+            }
+        })
+    };
+    for _ in 0..5 {
+        let snapshot = store.listen(Arc::new(|_: &EpochChanges| ())).expect("listening");
+        let row = snapshot.rows.get(table, b"k").expect("read");
+        assert_eq!(row, (snapshot.frontier.epoch > 0).then(|| snapshot.frontier.epoch.to_string().into_bytes()));
+        tokio::task::yield_now().await;
+    }
+    writer.await.expect("no panic");
+}
+
 async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Opened) {
-    let store = open("clear").await;
+    let store = begun(open, "clear").await;
     let [one, two] = [tables()[0], tables()[5]];
     store.put_meta("fingerprint", b"f").await.expect("written");
     store.apply(unit(1, vec![put(one, "a", "1"), put(two, "a", "1"), put(two, "b", "1")])).await.expect("applied");
-    let snapshot = store.snapshot().expect("a snapshot");
-    let before = all(&snapshot);
     store.clear(&[two]).await.expect("cleared");
     let during = store.snapshot().expect("a snapshot");
-    assert_eq!((all(&during), &during.frontier), (before.clone(), &finished(1)), "readers keep the last whole unit");
+    assert_eq!(&during.frontier, &finished(1));
+    assert_eq!(rows(&during, two, b"").len(), 2, "readers keep the rows of views");
     assert_eq!(store.get(two, b"a").await.expect("read"), Some(b"1".to_vec()));
-    drop((store, during, snapshot));
+    drop((store, during));
 
-    let store = open("clear").await;
+    let store = begun(open, "clear").await;
     assert_eq!(store.frontier(), Frontier { unfinished: true, ..finished(1) }, "a stop in between leaves the mark");
-    let now = store.snapshot().expect("a snapshot");
-    assert_eq!(
-        (rows(&now, one, b"").len(), rows(&now, two, b"")),
-        (1, Vec::new()),
-        "and what was cleared is gone, the rest there"
-    );
-    drop(now);
+    assert_eq!(rows(&store.snapshot().expect("a snapshot"), one, b"").len(), 1, "the other tables are as they were");
+    // What a pipeline does that finds the mark.
+    store.clear(&[two]).await.expect("cleared");
     store.apply(unit(2, vec![put(two, "b", "2")])).await.expect("applied");
     assert_eq!(store.frontier(), finished(2), "the next unit lifts the mark");
     let now = store.snapshot().expect("a snapshot");
-    assert_eq!(rows(&now, two, b""), [(b"b".to_vec(), b"2".to_vec())]);
+    assert_eq!(rows(&now, two, b""), [(b"b".to_vec(), b"2".to_vec())], "and what was not written again is gone");
     assert_eq!(rows(&now, one, b""), [(b"a".to_vec(), b"1".to_vec())]);
     assert_eq!(store.get_meta("fingerprint").await.expect("read"), Some(b"f".to_vec()), "named values are no rows");
     assert!(matches!(store.clear(&["no_such_table"]).await, Err(StoreError::Refused(_))));
-    drop((store, now));
-    let store = open("clear").await;
+    drop(now);
+    end(store).await;
+    let store = begun(open, "clear").await;
     assert_eq!(store.frontier(), finished(2));
     assert_eq!(rows(&store.snapshot().expect("a snapshot"), two, b""), [(b"b".to_vec(), b"2".to_vec())]);
     // A rebuild from the log: emptied, and back to the beginning.
@@ -301,28 +413,42 @@ async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Op
     let expected = Frontier { epoch: 2, position: Position::beginning(), unfinished: true };
     assert_eq!(store.frontier(), expected, "setting the position does not lift the mark");
     let now = store.snapshot().expect("a snapshot");
-    assert_eq!((rows(&now, one, b""), rows(&now, two, b"")), (Vec::new(), Vec::new()), "and shows the store as it is");
+    assert_eq!(rows(&now, one, b""), [], "merged inputs are gone at once: nothing must be restored from them");
     store.apply(unit(3, vec![put(one, "c", "3")])).await.expect("applied");
     assert_eq!(store.frontier(), finished(3));
-    assert_eq!(rows(&store.snapshot().expect("a snapshot"), one, b""), [(b"c".to_vec(), b"3".to_vec())]);
+    let now = store.snapshot().expect("a snapshot");
+    assert_eq!((rows(&now, one, b""), rows(&now, two, b"")), (vec![(b"c".to_vec(), b"3".to_vec())], Vec::new()));
+}
+
+async fn a_cleared_table_is_empty(open: &impl AsyncFn(&str) -> Opened) {
+    let store = begun(open, "emptied").await;
+    let table = tables()[5];
+    store.apply(unit(1, vec![put(table, "a", "1")])).await.expect("applied");
+    store.clear(&[table]).await.expect("cleared");
+    drop(store);
+    let store = begun(open, "emptied").await;
+    assert_eq!(rows(&store.snapshot().expect("a snapshot"), table, b""), [], "a stop in between shows the store as it is");
+    store.clear(&[table]).await.expect("cleared");
+    store.reset_position(Position::beginning()).await.expect("reset");
+    assert_eq!(rows(&store.snapshot().expect("a snapshot"), table, b""), [], "and so does setting the position");
 }
 
 async fn a_position_can_be_reset(open: &impl AsyncFn(&str) -> Opened) {
-    let store = open("reset").await;
+    let store = begun(open, "reset").await;
     let table = tables()[0];
     store.apply(unit(7, vec![put(table, "a", "1")])).await.expect("applied");
     store.reset_position(Position::beginning()).await.expect("reset");
     let expected = Frontier { epoch: 7, position: Position::beginning(), unfinished: false };
     assert_eq!(store.frontier(), expected, "the position is another, the epoch counts on");
     assert_eq!(store.snapshot().expect("a snapshot").frontier, expected);
-    drop(store);
-    let store = open("reset").await;
+    end(store).await;
+    let store = begun(open, "reset").await;
     assert_eq!(store.frontier(), expected);
     assert_eq!(store.get(table, b"a").await.expect("read"), Some(b"1".to_vec()), "rows stay");
 }
 
 async fn named_values_are_kept_apart(open: &impl AsyncFn(&str) -> Opened) {
-    let store = open("meta").await;
+    let store = begun(open, "meta").await;
     assert_eq!(store.get_meta("a").await.expect("read"), None);
     for name in ["key:b", "key:a", "key", "kez", "erased:a"] {
         store.put_meta(name, name.as_bytes()).await.expect("written");
@@ -337,14 +463,14 @@ async fn named_values_are_kept_apart(open: &impl AsyncFn(&str) -> Opened) {
     store.delete_meta("key:b").await.expect("deleted");
     store.delete_meta("key:b").await.expect("deleting what is not there changes nothing");
     store.apply(unit(1, vec![put(tables()[0], "key:b", "a row")])).await.expect("applied");
-    drop(store);
-    let store = open("meta").await;
+    end(store).await;
+    let store = begun(open, "meta").await;
     assert_eq!(store.scan_meta("key:").await.expect("read"), [named("key:a", "2")], "named values are durable");
     assert_eq!(store.get_meta("key:b").await.expect("read"), None);
 }
 
 async fn a_unit_with_an_unknown_table_is_refused(open: &impl AsyncFn(&str) -> Opened) {
-    let store = open("unknown").await;
+    let store = begun(open, "unknown").await;
     let table = tables()[0];
     let refused = store.apply(unit(1, vec![put(table, "a", "1"), put("no_such_table", "a", "1")])).await;
     assert!(matches!(refused, Err(StoreError::Refused(_))));
@@ -353,16 +479,153 @@ async fn a_unit_with_an_unknown_table_is_refused(open: &impl AsyncFn(&str) -> Op
 }
 
 async fn opening_again_gives_the_same(open: &impl AsyncFn(&str) -> Opened) {
-    let store = open("again").await;
+    let store = begun(open, "again").await;
     for epoch in 1..=20 {
         let changes = tables().into_iter().map(|table| put(table, format!("k{}", epoch % 7), epoch.to_string())).collect();
         store.apply(unit(epoch, changes)).await.expect("applied");
     }
     let before = all(&store.snapshot().expect("a snapshot"));
-    drop(store);
-    let store = open("again").await;
+    end(store).await;
+    let store = begun(open, "again").await;
     assert_eq!(store.frontier(), finished(20), "a store that is opened again reaches as far");
     assert_eq!(all(&store.snapshot().expect("a snapshot")), before, "with the same rows");
     store.apply(unit(21, Vec::new())).await.expect("applied");
     assert_eq!(store.frontier(), finished(21), "and goes on");
+}
+
+async fn nothing_is_written_before_it_is_begun(open: &impl AsyncFn(&str) -> Opened) {
+    let store = open("unbegun").await;
+    let change = || vec![put(tables()[0], "a", "1")];
+    assert!(matches!(store.write(1, change()).await, Err(StoreError::Refused(_))));
+    assert!(matches!(store.apply(unit(1, change())).await, Err(StoreError::Refused(_))));
+    assert!(matches!(store.commit(1, position(1)).await, Err(StoreError::Refused(_))));
+    assert!(matches!(store.clear(&[tables()[0]]).await, Err(StoreError::Refused(_))));
+    assert_eq!(store.get(tables()[0], b"a").await.expect("read"), None);
+}
+
+async fn an_unclean_end_is_noticed_and_a_clean_one_is_not(open: &impl AsyncFn(&str) -> Opened) {
+    let store = open("unclean").await;
+    let first = store.begin().await.expect("begun");
+    assert!(!first.frontier.unfinished, "a new store is whole");
+    store.apply(unit(1, vec![put(tables()[0], "a", "1")])).await.expect("applied");
+    end(store).await;
+
+    let store = open("unclean").await;
+    let second = store.begin().await.expect("begun");
+    assert_eq!(second.frontier, finished(1), "after a clean end there is nothing to mend");
+    assert!(second.number > first.number, "each begin takes a higher number");
+    store.write(2, vec![put(tables()[0], "a", "half")]).await.expect("written");
+    drop(store);
+
+    let store = open("unclean").await;
+    let third = store.begin().await.expect("begun");
+    assert_eq!(third.frontier, Frontier { unfinished: true, ..finished(1) }, "a pipeline that just ended is noticed");
+    // It ends cleanly without having written the rows anew: they are still to be mended.
+    end(store).await;
+    let store = open("unclean").await;
+    let fourth = store.begin().await.expect("begun");
+    assert!(fourth.frontier.unfinished, "the mark stays until a commit");
+    store.apply(unit(2, vec![put(tables()[0], "a", "2")])).await.expect("applied");
+    assert_eq!(store.frontier(), finished(2));
+    end(store).await;
+    assert_eq!(open("unclean").await.begin().await.expect("begun").frontier, finished(2));
+}
+
+async fn a_replaced_pipeline_commits_no_more(open: &impl AsyncFn(&str) -> Opened) {
+    let old = begun(open, "replaced").await;
+    old.apply(unit(1, vec![put(tables()[0], "a", "1")])).await.expect("applied");
+    let new = begun(open, "replaced").await;
+    let told = |refused: Result<(), StoreError>| match refused {
+        Err(StoreError::Refused(reason)) => assert!(reason.contains("taken over"), "it says why: {reason}"),
+        other => panic!("a replaced pipeline went on: {other:?}"),
+    };
+    told(old.apply(unit(2, vec![put(tables()[0], "b", "1")])).await);
+    told(old.commit(3, position(3)).await);
+    told(old.reset_position(Position::beginning()).await);
+    new.apply(unit(2, vec![put(tables()[0], "a", "new")])).await.expect("the new one goes on");
+    told(old.commit(9, position(9)).await);
+    assert_eq!(new.frontier(), finished(2));
+    assert!(matches!(old.end_clean().await, Err(StoreError::Refused(_))), "nor does it end in the new one's name");
+    drop(new);
+    assert_eq!(open("replaced").await.begin().await.expect("begun").frontier, Frontier { unfinished: true, ..finished(2) });
+}
+
+async fn a_late_write_does_not_win(open: &impl AsyncFn(&str) -> Opened) {
+    let [one, two] = [tables()[0], tables()[5]];
+    let old = begun(open, "late").await;
+    old.apply(unit(5, vec![put(one, "a", "old"), put(two, "a", "old"), put(two, "stray", "old")])).await.expect("applied");
+    let new = begun(open, "late").await;
+    assert!(new.frontier().unfinished);
+    new.clear(&[two]).await.expect("cleared");
+    new.apply(unit(5, vec![put(one, "a", "new"), put(two, "a", "new"), delete(one, "b")])).await.expect("applied");
+    // The old one was paused in the middle of a later epoch, and goes on.
+    let late =
+        vec![put(one, "a", "late"), put(one, "b", "late"), put(two, "a", "late"), delete(two, "a"), put(two, "stray", "late")];
+    for change in late {
+        old.write(900, vec![change]).await.expect("written, to no effect");
+    }
+    let now = new.snapshot().expect("a snapshot");
+    assert_eq!(rows(&now, one, b""), [(b"a".to_vec(), b"new".to_vec())], "neither a late row nor a late delete wins");
+    assert_eq!(rows(&now, two, b""), [(b"a".to_vec(), b"new".to_vec())], "nor a late row where the rewrite deleted one");
+    // Within one incarnation the later epoch wins, in whichever order they arrive.
+    new.write(8, vec![put(one, "c", "8"), delete(one, "d")]).await.expect("written");
+    new.write(7, vec![put(one, "c", "7"), put(one, "d", "7")]).await.expect("written");
+    assert_eq!(new.get(one, b"c").await.expect("read"), Some(b"8".to_vec()));
+    assert_eq!(new.get(one, b"d").await.expect("read"), None);
+}
+
+async fn a_rewrite_serves_old_rows_until_it_is_through(open: &impl AsyncFn(&str) -> Opened) {
+    let table = tables()[5];
+    let old = begun(open, "rewrite").await;
+    let rows_of =
+        |epoch: u64, keys: std::ops::Range<u64>| keys.map(move |n| put(table, format!("k{n}"), epoch.to_string())).collect();
+    old.apply(unit(1, rows_of(1, 0..100))).await.expect("applied");
+    drop(old);
+    let new = begun(open, "rewrite").await;
+    assert!(new.frontier().unfinished);
+    new.clear(&[table]).await.expect("cleared");
+    assert_eq!(rows(&new.snapshot().expect("a snapshot"), table, b"").len(), 100, "every row is served meanwhile");
+    new.write(1, rows_of(2, 0..60)).await.expect("written");
+    let between = rows(&new.snapshot().expect("a snapshot"), table, b"");
+    assert_eq!(between.len(), 100);
+    assert_eq!(between.iter().filter(|(_, row)| row == b"2").count(), 60, "also those that were written again");
+    new.commit(1, position(1)).await.expect("committed");
+    let after = rows(&new.snapshot().expect("a snapshot"), table, b"");
+    assert!(after.len() == 60 && after.iter().all(|(_, row)| row == b"2"), "then those are gone that were not");
+}
+
+async fn processes_of_a_cluster_write_under_one_incarnation(open: &impl AsyncFn(&str) -> Opened) {
+    let table = tables()[0];
+    let (first, second) = (open("cluster").await, open("cluster").await);
+    let incarnation = first.begin().await.expect("begun");
+    assert_eq!(second.join(incarnation.number).await.expect("joined").number, incarnation.number);
+    first.write(1, vec![put(table, "a", "first")]).await.expect("written");
+    second.write(1, vec![put(table, "b", "second")]).await.expect("written");
+    assert!(matches!(second.commit(1, position(1)).await, Err(StoreError::Refused(_))), "only the one that began commits");
+    assert!(matches!(second.end_clean().await, Err(StoreError::Refused(_))), "or ends cleanly");
+    assert_eq!(first.frontier(), Frontier::default());
+    first.commit(1, position(1)).await.expect("committed");
+    let expected = [(b"a".to_vec(), b"first".to_vec()), (b"b".to_vec(), b"second".to_vec())];
+    assert_eq!(rows(&first.snapshot().expect("a snapshot"), table, b""), expected);
+    let next = open("cluster").await;
+    let taken = next.begin().await.expect("begun");
+    assert!(taken.frontier.unfinished);
+    let refused = open("cluster").await.join(incarnation.number).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "nobody joins an incarnation that was replaced");
+}
+
+async fn a_reader_hears_how_far_the_store_reaches(open: &impl AsyncFn(&str) -> Opened) {
+    let reader = open("reader").await;
+    let writer = begun(open, "reader").await;
+    for epoch in 1..=3 {
+        writer.apply(unit(epoch, vec![put(tables()[0], "a", epoch.to_string())])).await.expect("applied");
+        assert_eq!(reader.get(tables()[0], b"a").await.expect("read"), Some(epoch.to_string().into_bytes()), "rows at once");
+    }
+    for _ in 0..200 {
+        if reader.frontier() == finished(3) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the reader was never told, and stands at {:?}", reader.frontier());
 }

@@ -7,6 +7,7 @@
 //! A unit goes to the operating system without fsync: a kill of the process loses nothing, a loss of power cuts back to an
 //! earlier whole unit, and the log is read again from there. Readers hold a fjall snapshot of the last whole unit.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Change, EpochChanges, Frontier, Listener, Snapshot, StoreError, ViewStore};
+use crate::{Change, EpochChanges, Frontier, Incarnation, Listener, Snapshot, StoreError, ViewStore};
 
 /// What this code writes and reads; another number in a directory is refused.
 const FORMAT: &str = "1";
@@ -105,7 +106,11 @@ pub struct EmbeddedStore {
     shared: Arc<Shared>,
     commands: Option<mpsc::Sender<Command>>,
     writer: Option<std::thread::JoinHandle<()>>,
+    /// What was written and waits for its commit, by table and key.
+    waiting: Mutex<Waiting>,
 }
+
+type Waiting = BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>;
 
 struct Shared {
     database: Database,
@@ -232,7 +237,7 @@ impl EmbeddedStore {
                 move || write_all(&shared, queue)
             })
             .map_err(|error| StoreError::Unavailable(format!("could not start the writer: {error}")))?;
-        Ok(Self { shared, commands: Some(commands), writer: Some(writer) })
+        Ok(Self { shared, commands: Some(commands), writer: Some(writer), waiting: Mutex::default() })
     }
 
     async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<(), StoreError> {
@@ -423,8 +428,45 @@ impl ViewStore for EmbeddedStore {
         self.shared.frontier()
     }
 
+    /// The directory has one process, and a frontier that is left half is marked: there is nothing to take over.
+    async fn begin(&self) -> Result<Incarnation, StoreError> {
+        let frontier = self.frontier();
+        self.waiting.lock().clear();
+        Ok(Incarnation { number: 0, first_epoch: frontier.epoch, frontier })
+    }
+
+    async fn join(&self, number: u64) -> Result<Incarnation, StoreError> {
+        Err(StoreError::Refused(format!("an embedded store has one process, so there is no incarnation {number} to join")))
+    }
+
+    async fn write(&self, _epoch: u64, changes: Vec<Change>) -> Result<(), StoreError> {
+        let engine = self.shared.database.get()?;
+        if let Some(change) = changes.iter().find(|change| engine.try_space(change.table).is_none()) {
+            return Err(StoreError::Refused(format!("there is no table {}", change.table)));
+        }
+        self.waiting.lock().extend(changes.into_iter().map(|change| ((change.table, change.key), change.row)));
+        Ok(())
+    }
+
+    /// Everything that waits and the frontier, as one unit.
+    async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError> {
+        // Kept until it is done: a commit that found no room is repeated.
+        let waiting = self.waiting.lock().clone();
+        let changes = waiting.into_iter().map(|((table, key), row)| Change { table, key, row }).collect();
+        self.ask(|reply| Command::Apply(EpochChanges { epoch, position, changes }, reply)).await?;
+        self.waiting.lock().clear();
+        Ok(())
+    }
+
     async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError> {
         self.ask(|reply| Command::Apply(changes, reply)).await
+    }
+
+    async fn end_clean(&self) -> Result<(), StoreError> {
+        if self.waiting.lock().is_empty() {
+            return Ok(());
+        }
+        Err(StoreError::Refused("rows were written that no commit covers; they are dropped".into()))
     }
 
     async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
@@ -494,7 +536,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn it_conforms() {
         let dir = tempfile::tempdir().unwrap();
-        conformance::run(async |name| Arc::new(EmbeddedStore::open(&dir.path().join(name)).unwrap()) as Arc<dyn ViewStore>).await;
+        let open = async |name: &str| Arc::new(EmbeddedStore::open(&dir.path().join(name)).unwrap()) as Arc<dyn ViewStore>;
+        conformance::run(&open).await;
+        conformance::run_atomic(&open).await;
     }
 
     /// If it failed, a unit in pieces would be seen half, or a crash within it go unnoticed.
@@ -504,7 +548,8 @@ mod tests {
         let limits = Limits { piece_changes: 2, ..Limits::default() };
         let open =
             async |name: &str| Arc::new(EmbeddedStore::open_with(&dir.path().join(name), limits).unwrap()) as Arc<dyn ViewStore>;
-        conformance::run(open).await;
+        conformance::run(&open).await;
+        conformance::run_atomic(&open).await;
     }
 
     /// If it failed, two processes would write one store.

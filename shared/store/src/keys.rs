@@ -29,8 +29,8 @@ pub const SERVICE_PREFIX: &str = "kd_sk_";
 /// What the token of a publishable key starts with.
 pub const PUBLISHABLE_PREFIX: &str = "kd_pk_";
 
-/// Where keys lie among the named values of the store.
-const PREFIX: &str = "key:";
+/// Where keys lie among the named values of the store. They are the same for every generation.
+pub(crate) const PREFIX: &str = "key:";
 const SECRET_BYTES: usize = 32;
 /// A publishable token must only be unlike every other.
 const PUBLIC_BYTES: usize = 16;

@@ -1,15 +1,19 @@
 //! The store: merged inputs, the rows of the views, and how far they reach, behind one port with one conformance suite.
 //!
 //! ```text
-//! pipeline sink ──apply(one epoch, one unit)──▶ ViewStore ──snapshot, get──▶ API, export, verify
-//!                                                  └──listener (what changed)──▶ the API's memory
+//! pipeline ──begin──▶ sink ──apply(one epoch, one unit)──▶ ViewStore ──snapshot, get──▶ API, export, verify
+//!                       └──────write, then commit──────▶      └──listener (what changed)──▶ the API's memory
 //! ```
 //!
-//! Implementations: [`embedded`] (fjall); CQL comes later. Each table has one writer: views, the pipeline's sink; keys, the API.
+//! Implementations: [`embedded`] (fjall, a directory of one process) and [`cql`] (Cassandra, `ScyllaDB`; many processes). Each table
+//! has one writer: views, the pipeline's sink; keys, the API.
 
 pub mod conformance;
+pub mod cql;
 pub mod embedded;
+pub mod generations;
 pub mod keys;
+pub mod wire;
 
 use std::sync::Arc;
 
@@ -39,7 +43,7 @@ pub enum StoreError {
 pub struct Change {
     /// The table ([`kindred_model::views::Table::NAME`]).
     pub table: &'static str,
-    /// The encoded key.
+    /// The encoded key; never empty.
     pub key: Vec<u8>,
     /// The encoded row; `None` deletes it.
     pub row: Option<Vec<u8>>,
@@ -63,14 +67,27 @@ pub struct Frontier {
     pub epoch: u64,
     /// How far the log is taken in.
     pub position: Position,
-    /// A unit too large for one batch was not finished: every row has to be derived anew from the inputs.
+    /// A unit too large for one batch was not finished, or the last pipeline did not end cleanly where that matters: every row
+    /// has to be derived anew from the inputs.
     pub unfinished: bool,
+}
+
+/// The right to write as the pipeline of a store, from one [`ViewStore::begin`] until the next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Incarnation {
+    /// Its number; each begin of a store that several processes can reach takes a higher one.
+    pub number: u64,
+    /// The epoch that the store had reached then: the pipeline's epochs count on from it.
+    pub first_epoch: u64,
+    /// How far the store reached then; [`Frontier::unfinished`] where the pipeline before did not end cleanly.
+    pub frontier: Frontier,
 }
 
 /// Hears of every unit right after it became readable, in order, on the writer's thread: it must be quick.
 pub type Listener = Arc<dyn Fn(&EpochChanges) + Send + Sync>;
 
-/// A reading of the store as of one applied unit.
+/// A reading of the store. Embedded, it is of one applied unit and does not move. On CQL, which has no such thing, every read sees
+/// the rows of that moment: at least as new as `frontier`.
 pub struct Snapshot {
     /// How far it reaches.
     pub frontier: Frontier,
@@ -87,23 +104,72 @@ pub trait ViewStore: Send + Sync {
     /// [`StoreError::Unavailable`]: reads have no effect, so asking again is safe.
     async fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// The whole store as of the last applied unit; later writes do not show in it.
-    fn snapshot(&self) -> Result<Snapshot, StoreError>;
-
-    /// Registers a listener and returns the snapshot that its first unit follows, with nothing between.
-    fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError>;
-
-    /// How far the store reaches.
-    fn frontier(&self) -> Frontier;
-
-    /// Writes one unit, all or nothing for every reader and after a kill at any moment. Applying it again changes nothing. One
-    /// too large for one batch is written in pieces under a mark: a crash within leaves [`Frontier::unfinished`].
+    /// The whole store ([`Snapshot`] says as of when). Reading from it blocks; never do so on a thread of an async runtime.
     ///
     /// # Errors
-    /// [`StoreError::Full`]: nothing of it is readable; apply it again when there is room.
+    /// What the store says.
+    fn snapshot(&self) -> Result<Snapshot, StoreError>;
+
+    /// Registers a listener and returns the snapshot that its first unit follows, with nothing between. It hears of what this
+    /// process writes, after it is readable; what others write comes to it as [`EpochChanges::decode`] reads it.
+    ///
+    /// # Errors
+    /// What the store says.
+    fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError>;
+
+    /// How far the store reaches: the last commit of this process, or what it heard of another's.
+    fn frontier(&self) -> Frontier;
+
+    /// Takes over as the pipeline of the store: what it writes wins over whatever an earlier one still sends, and an earlier one
+    /// commits no more. Call it before anything is written, in one process of a cluster.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; begin again.
+    async fn begin(&self) -> Result<Incarnation, StoreError>;
+
+    /// Writes under the incarnation that another process of the cluster has begun.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`]: it was replaced, or the store is of one process.
+    async fn join(&self, number: u64) -> Result<Incarnation, StoreError>;
+
+    /// Writes rows of an epoch, a (table, key) at most once, without moving the frontier: [`ViewStore::commit`] does, once
+    /// every process has written. Embedded, they are kept until then; on CQL they are readable when this returns. Writing them
+    /// again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: some of it may have happened; write it again. [`StoreError::Refused`]: nothing was begun.
+    async fn write(&self, epoch: u64, changes: Vec<Change>) -> Result<(), StoreError>;
+
+    /// Moves the frontier over everything that was written. Lifts the mark of an unfinished unit.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`]: another pipeline has taken over; end this one. Or this process only joined.
+    async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError>;
+
+    /// Writes and commits one unit. Embedded it is all or nothing for every reader and after a kill at any moment; one too large
+    /// for one batch is written in pieces under a mark, and a crash within leaves [`Frontier::unfinished`]. On CQL rows are
+    /// readable one by one, the frontier follows, and a crash within is noticed by the next [`ViewStore::begin`]. Applying a unit
+    /// again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: nothing of it is readable; apply it again when there is room. Otherwise as [`ViewStore::write`] and
+    /// [`ViewStore::commit`].
     async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError>;
 
-    /// Empties tables, under the mark of an unfinished unit that the next [`ViewStore::apply`] lifts. For rebuilding.
+    /// Notes that everything that was begun is written and committed, so that the next [`ViewStore::begin`] finds the rows whole.
+    /// The last call of a pipeline that stops.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`]: rows were written and not committed, or another pipeline has taken over. The next start will
+    /// derive the rows anew; nothing else is wrong.
+    async fn end_clean(&self) -> Result<(), StoreError>;
+
+    /// Empties tables, under the mark of an unfinished unit that the next [`ViewStore::commit`] lifts. For rebuilding. On CQL the
+    /// rows of views are served until then; the ones not written since are deleted with it.
+    ///
+    /// # Errors
+    /// As [`ViewStore::write`].
     async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError>;
 
     /// Sets how far the store reaches without rows: `--from beginning` starts over at nothing.
@@ -112,7 +178,8 @@ pub trait ViewStore: Send + Sync {
     /// Makes what was applied survive a loss of power (fsync).
     async fn sync(&self) -> Result<(), StoreError>;
 
-    /// A small named value beside the rows: fingerprint, marks of erasures.
+    /// A small named value beside the rows: fingerprint, marks of erasures. Each generation has its own; only the API's keys
+    /// ([`keys`]) are the same for all.
     async fn get_meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Writes a named value, durable when it returns.
@@ -124,7 +191,11 @@ pub trait ViewStore: Send + Sync {
     /// Deletes a named value, durable when it returns.
     async fn delete_meta(&self, name: &str) -> Result<(), StoreError>;
 
-    /// Rows of a table, approximately where exactly is dear.
+    /// Rows of a table, approximately where exactly is dear; there the answer is the last count, and asking starts the next. It
+    /// does not wait.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`]: there is no such table.
     fn row_count(&self, table: &str) -> Result<u64, StoreError>;
 
     /// Bytes on disk, where that is known.

@@ -80,6 +80,9 @@ pub struct Metrics(PrometheusHandle);
 /// Upper bounds of histograms whose name ends in `_ms`: from a memory read to a stalled disk, three a decade.
 const LATENCY_BUCKETS_MS: &[f64] =
     &[0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
+/// The same for names that end in `_seconds`, as Prometheus prefers them.
+const LATENCY_BUCKETS_SECONDS: &[f64] =
+    &[0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
 /// Upper bounds of every other histogram: counts of records, rows and bytes.
 const SIZE_BUCKETS: &[f64] = &[1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0, 100_000_000.0];
 
@@ -93,6 +96,7 @@ pub fn metrics_handle() -> Result<Metrics, TelemetryError> {
     let handle = HANDLE.get_or_init(|| {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_ms".to_owned()), LATENCY_BUCKETS_MS)
+            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), LATENCY_BUCKETS_SECONDS))
             .and_then(|builder| builder.set_buckets(SIZE_BUCKETS))
             .expect("the buckets are not empty")
             .build_recorder();
@@ -133,10 +137,13 @@ mod tests {
         let metrics = metrics_handle().unwrap();
         metrics::counter!("telemetry_test_total").increment(3);
         metrics::histogram!("telemetry_test_latency_ms").record(3.0);
+        metrics::histogram!("telemetry_test_duration_seconds").record(0.003);
         let text = metrics_handle().unwrap().render();
         assert!(text.contains("telemetry_test_total 3"), "{text}");
         assert!(text.contains("telemetry_test_latency_ms_bucket{le=\"5\"} 1"), "{text}");
         assert!(text.contains("telemetry_test_latency_ms_bucket{le=\"2\"} 0"), "{text}");
+        assert!(text.contains("telemetry_test_duration_seconds_bucket{le=\"0.005\"} 1"), "{text}");
+        assert!(text.contains("telemetry_test_duration_seconds_bucket{le=\"0.002\"} 0"), "{text}");
         assert!(text.contains("process_cpu_seconds"), "{text}");
         metrics.upkeep();
     }

@@ -1,0 +1,112 @@
+//! The pipeline on a store of a CQL database, at `KINDRED_TEST_CASSANDRA` (host:port): what it holds is what the oracle says, after restarts,
+//! after a pipeline was replaced while it still ran, and after a rebuild. Without the variable it says that it was not run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kindred_clock::Clock;
+use kindred_log::EventLog;
+use kindred_log::embedded::EmbeddedLog;
+use kindred_model::{EventTime, Record, Semantics, Topic};
+use kindred_oracle::testing::{Shape, random_log, small_semantics};
+use kindred_oracle::{first_differences, inputs, tables};
+use kindred_pipeline::{Pipeline, PipelineConfig, PipelineState, repair, verify};
+use kindred_store::cql::{CqlConfig, CqlStore};
+use kindred_store::generations::Generations;
+use kindred_store::{Change, EpochChanges, ViewStore};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn append(log: &Arc<dyn EventLog>, records: &[Record]) {
+    for topic in Topic::ALL {
+        let payloads: Vec<Vec<u8>> = records.iter().filter(|record| record.topic() == *topic).map(Record::to_json).collect();
+        if !payloads.is_empty() {
+            log.append(*topic, payloads, None).await.expect("it appends");
+        }
+    }
+}
+
+async fn assert_is(store: &Arc<CqlStore>, records: &[Record], semantics: &Semantics, when: &'static str) {
+    let (store, records, semantics) = (Arc::clone(store), records.to_vec(), semantics.clone());
+    tokio::task::spawn_blocking(move || {
+        let snapshot = store.snapshot().expect("a snapshot");
+        let expected = tables(&inputs(records, &semantics), &semantics);
+        let differences = first_differences(&expected, &*snapshot.rows, 5).expect("rows");
+        let shown: Vec<String> = differences.iter().map(|d| format!("{} {}", d.table, d.describe_key())).collect();
+        assert!(differences.is_empty(), "{when}: {shown:#?}");
+        assert!(verify(&*snapshot.rows, &semantics, 3).expect("it reads").holds(), "{when}");
+    })
+    .await
+    .expect("compared");
+}
+
+/// If it failed, a crash or a process that was replaced and still runs could leave rows that no event explains.
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_and_take_overs_leave_what_the_oracle_says() {
+    let Ok(node) = std::env::var("KINDRED_TEST_CASSANDRA") else {
+        eprintln!("NOT RUN: the pipeline on CQL: KINDRED_TEST_CASSANDRA names no Cassandra (host:port)");
+        return;
+    };
+    let keyspace = format!("kindred_pipeline_{}", std::process::id());
+    let config = CqlConfig { nodes: vec![node], keyspace, view_buckets: 8, input_buckets: 8, ..CqlConfig::default() };
+    CqlStore::migrate(config.clone()).await.expect("migrated");
+    let generations = CqlStore::generations_of(config).await.expect("connected");
+    generations.create("g1", "", EventTime(0)).await.expect("created");
+    let open = async || Arc::new(CqlStore::open_in(&generations, "g1").await.expect("opened"));
+    let temp = tempfile::tempdir().expect("a directory");
+    let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&temp.path().join("log")).expect("a log"));
+    let semantics = small_semantics();
+    let pipeline_config = PipelineConfig { workers: 2, ..PipelineConfig::new(semantics.clone()) };
+    let start = async |store: &Arc<CqlStore>, config: &PipelineConfig| {
+        let store: Arc<dyn ViewStore> = Arc::clone(store) as _;
+        let clock = Clock::fixed(EventTime(1_780_000_000_000));
+        Pipeline::start(config.clone(), Arc::clone(&log), store, clock).await.expect("it starts")
+    };
+    let records = random_log(5, 600, &Shape::default());
+    let [first, second, third] = [&records[..200], &records[200..400], &records[400..]];
+
+    let store = open().await;
+    let pipeline = start(&store, &pipeline_config).await;
+    append(&log, first).await;
+    pipeline.settle(PATIENCE).await.expect("it settles");
+    assert_is(&store, first, &semantics, "live").await;
+    pipeline.stop().expect("it stops");
+    drop(store);
+
+    let store = open().await;
+    let old = start(&store, &pipeline_config).await;
+    assert!(!store.frontier().unfinished, "a pipeline that stopped leaves the store clean");
+    append(&log, second).await;
+    old.settle(PATIENCE).await.expect("it settles");
+    assert_is(&store, &records[..400], &semantics, "restarted").await;
+
+    // Another takes over while the old one runs: rows that the old one may have left half are written anew.
+    let replaced = store;
+    let stray = Change { table: "points", key: b"nobody\0".to_vec(), row: Some(vec![2]) };
+    replaced.write(replaced.frontier().epoch + 500, vec![stray]).await.expect("written");
+    let store = open().await;
+    let new = start(&store, &pipeline_config).await;
+    append(&log, third).await;
+    new.settle(PATIENCE).await.expect("it settles");
+    assert!(old.settle(PATIENCE).await.is_err(), "the old one ends");
+    assert_eq!(old.status().state, PipelineState::Failed);
+    let reason = old.stop().expect_err("it failed").to_string();
+    assert!(reason.contains("taken over"), "{reason}");
+    assert_is(&store, &records, &semantics, "taken over").await;
+    new.stop().expect("it stops");
+
+    let rebuild = PipelineConfig { from_beginning: true, ..pipeline_config };
+    let rebuilt = start(&store, &rebuild).await;
+    rebuilt.settle(PATIENCE).await.expect("it settles");
+    assert_is(&store, &records, &semantics, "rebuilt").await;
+    rebuilt.stop().expect("it stops");
+
+    let frontier = store.begin().await.expect("begun").frontier;
+    let invented = Change { table: "points", key: b"nobody\0".to_vec(), row: Some(vec![2]) };
+    let unit = EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: vec![invented] };
+    store.apply(unit).await.expect("it writes");
+    let left: Arc<dyn ViewStore> = open().await;
+    repair(Arc::clone(&left), &semantics).await.expect("it mends");
+    assert_is(&store, &records, &semantics, "mended").await;
+    generations.drop("g1").await.expect("dropped");
+}

@@ -1,0 +1,279 @@
+//! Tests against a real database, at `KINDRED_TEST_CASSANDRA` (host:port); `tests/run` starts one. Without it they say that they were not
+//! run. All share one keyspace, since changes of the schema are slow: each store has a generation of a name of its own.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kindred_model::units::EventTime;
+use kindred_model::views::{input_tables, view_tables};
+use kindred_model::{Position, Topic};
+use tokio::sync::OnceCell;
+
+use super::*;
+use crate::conformance;
+use crate::generations::Generations;
+
+const AT: EventTime = EventTime(1_767_600_000_000);
+
+/// Where the database is, or nowhere, loudly.
+fn database() -> Option<CqlConfig> {
+    let Ok(node) = std::env::var("KINDRED_TEST_CASSANDRA") else {
+        eprintln!("NOT RUN: the store on CQL: KINDRED_TEST_CASSANDRA names no Cassandra (host:port)");
+        return None;
+    };
+    let keyspace = format!("kindred_test_{}", std::process::id());
+    Some(CqlConfig {
+        nodes: vec![node],
+        keyspace,
+        view_buckets: 8,
+        input_buckets: 8,
+        frontier_poll_ms: 50,
+        ..CqlConfig::default()
+    })
+}
+
+/// The keyspace of this run, made by the first test that asks.
+async fn keyspace() -> Option<CqlConfig> {
+    static MADE: OnceCell<()> = OnceCell::const_new();
+    let config = database()?;
+    MADE.get_or_init(async || {
+        let made = CqlStore::migrate(config.clone()).await.expect("migrated");
+        assert_eq!(made.buckets, Buckets { views: 8, inputs: 8 });
+    })
+    .await;
+    Some(config)
+}
+
+async fn opened(config: &CqlConfig, generation: &str) -> Arc<CqlStore> {
+    let generations = CqlStore::generations_of(config.clone()).await.expect("connected");
+    if !generations.list().await.expect("listed").iter().any(|there| there.name == generation) {
+        generations.create(generation, "settings", AT).await.expect("created");
+    }
+    Arc::new(CqlStore::open_in(&generations, generation).await.expect("opened"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_conforms() {
+    let Some(config) = keyspace().await else { return };
+    let open = async |name: &str| opened(&config, &format!("run-{name}")).await as Arc<dyn ViewStore>;
+    conformance::run(&open).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_conforms_between_processes() {
+    let Some(config) = keyspace().await else { return };
+    let open = async |name: &str| opened(&config, &format!("shared-{name}")).await as Arc<dyn ViewStore>;
+    conformance::run_shared(&open).await;
+}
+
+/// If it failed, a keyspace that does not fit would be written to, or nobody would know what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_does_not_fit_is_refused_with_the_command() {
+    let Some(config) = keyspace().await else { return };
+    let again = CqlStore::migrate(CqlConfig { view_buckets: 99, ..config.clone() }).await.expect("migrated again");
+    assert_eq!(again, Migrated { applied: Vec::new(), buckets: Buckets { views: 8, inputs: 8 } }, "what was fixed stays");
+    let refusal = async |config: &CqlConfig| match CqlStore::open(config.clone(), "g1").await {
+        Err(StoreError::Refused(reason)) => reason,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was opened"),
+    };
+    let nowhere = CqlConfig { keyspace: "kindred_is_not_here".into(), ..config.clone() };
+    assert!(refusal(&nowhere).await.contains("`kindred migrate`"));
+    // In a keyspace of its own: the others share theirs.
+    let own = CqlConfig { keyspace: format!("{}_schema", config.keyspace), ..config.clone() };
+    CqlStore::migrate(own.clone()).await.expect("migrated");
+    let session = session::connect(&own).await.expect("connected");
+    let run = async |text: &str| {
+        let text = text.replace("KS", &own.keyspace);
+        session.query_unpaged(text, ()).await.expect("it is done");
+    };
+    assert!(refusal(&own).await.contains("there is no generation g1"));
+    run("INSERT INTO KS.schema_migrations (number, name, checksum) VALUES (999, '999_later', 'x')").await;
+    let unknown = refusal(&own).await;
+    assert!(unknown.contains("999_later") && unknown.contains("`kindred migrate`"), "{unknown}");
+    run("DELETE FROM KS.schema_migrations WHERE number = 999").await;
+    run("UPDATE KS.schema_migrations SET checksum = 'x' WHERE number = 1").await;
+    let edited = refusal(&own).await;
+    assert!(edited.contains("001_tables") && edited.contains("`kindred migrate`"), "{edited}");
+    run("DELETE FROM KS.schema_migrations WHERE number = 1").await;
+    assert!(refusal(&own).await.contains("lacks migration 001_tables: run `kindred migrate`"));
+    let mended = CqlStore::migrate(own.clone()).await.expect("an interrupted migration is repeated");
+    assert_eq!(mended.applied, ["001_tables"]);
+    run("DROP KEYSPACE KS").await;
+}
+
+/// If it failed, a promotion would be seen half, or a dropped generation leave rows to the next of its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn generations_live_side_by_side() {
+    let Some(config) = keyspace().await else { return };
+    let generations = CqlStore::generations_of(config.clone()).await.expect("connected");
+    let refused = |result: Result<(), StoreError>| assert!(matches!(result, Err(StoreError::Refused(_))), "{result:?}");
+    generations.create("side-1", "K=50", AT).await.expect("created");
+    generations.create("side-2", "K=100", EventTime(AT.0 + 1)).await.expect("created");
+    refused(generations.create("side-1", "K=50", EventTime(1)).await);
+    refused(generations.create("Side 1", "", AT).await);
+    let (one, two) = (input_tables()[0].name, view_tables()[0].name);
+    let put = |table, key: &str, row: &str| Change { table, key: key.into(), row: Some(row.into()) };
+    let (first, second) = (opened(&config, "side-1").await, opened(&config, "side-2").await);
+    let mut position = Position::beginning();
+    position.passed(Topic::Orders, 3, 7);
+    for (store, row) in [(&first, "of the first"), (&second, "of the second")] {
+        store.begin().await.expect("begun");
+        let changes = vec![put(one, "a\0", row), put(two, "b\0", row)];
+        store.apply(EpochChanges { epoch: 4, position: position.clone(), changes }).await.expect("applied");
+        store.put_meta("fingerprint", row.as_bytes()).await.expect("written");
+    }
+    first.put_meta("key:abc", b"a key").await.expect("written");
+    assert_eq!(first.get(one, b"a\0").await.expect("read"), Some(b"of the first".to_vec()));
+    assert_eq!(second.get(one, b"a\0").await.expect("read"), Some(b"of the second".to_vec()));
+    assert_eq!(second.get_meta("fingerprint").await.expect("read"), Some(b"of the second".to_vec()));
+    assert_eq!(second.get_meta("key:abc").await.expect("read"), Some(b"a key".to_vec()), "the API's keys are the same for all");
+    second.end_clean().await.expect("a clean end");
+    let listed = generations.list().await.expect("listed");
+    let of = |name: &str| listed.iter().find(|generation| generation.name == name).expect("listed").clone();
+    assert_eq!((of("side-1").settings.as_str(), of("side-1").created_at, of("side-1").clean), ("K=50", AT, false));
+    assert_eq!((of("side-2").frontier, of("side-2").clean), (Frontier { epoch: 4, position, unfinished: false }, true));
+
+    assert_eq!(generations.live().await.expect("read"), None);
+    assert!(matches!(generations.promote("side-9").await, Err(StoreError::Refused(_))));
+    assert_eq!(generations.promote("side-1").await.expect("promoted"), None);
+    assert_eq!(generations.promote("side-2").await.expect("promoted"), Some("side-1".into()));
+    assert_eq!(generations.live().await.expect("read"), Some("side-2".into()));
+    assert_eq!(generations.promote("side-1").await.expect("rolled back"), Some("side-2".into()));
+    refused(generations.drop("side-1").await);
+    generations.drop("side-2").await.expect("dropped");
+    refused(generations.drop("side-2").await);
+    assert!(!generations.list().await.expect("listed").iter().any(|generation| generation.name == "side-2"));
+    assert!(matches!(CqlStore::open_in(&generations, "side-2").await, Err(StoreError::Refused(_))));
+
+    generations.create("side-2", "K=10", AT).await.expect("a name may be used again");
+    let again = opened(&config, "side-2").await;
+    assert_eq!((again.get(one, b"a\0").await.expect("read"), again.get(two, b"b\0").await.expect("read")), (None, None));
+    assert_eq!(again.get_meta("fingerprint").await.expect("read"), None);
+    let begun = again.begin().await.expect("begun");
+    assert_eq!((begun.frontier, begun.number > of("side-2").incarnation), (Frontier::default(), true));
+    again
+        .apply(EpochChanges { epoch: 1, changes: vec![put(one, "a\0", "new")], ..EpochChanges::default() })
+        .await
+        .expect("applied");
+    assert_eq!(again.get(one, b"a\0").await.expect("read"), Some(b"new".to_vec()), "and what was dropped does not hide its rows");
+    assert_eq!(first.get(one, b"a\0").await.expect("read"), Some(b"of the first".to_vec()), "the others are as they were");
+    first.delete_meta("key:abc").await.expect("deleted");
+}
+
+/// If it failed, code that is not async would stop for good or panic where it is called from a runtime's only thread.
+#[tokio::test(flavor = "current_thread")]
+async fn rows_are_read_and_a_store_is_dropped_on_any_thread() {
+    let Some(config) = keyspace().await else { return };
+    let store = opened(&config, "any-thread").await;
+    store.begin().await.expect("begun");
+    let table = input_tables()[0].name;
+    let changes = vec![Change { table, key: b"a\0".to_vec(), row: Some(b"1".to_vec()) }];
+    store.apply(EpochChanges { epoch: 1, changes, ..EpochChanges::default() }).await.expect("applied");
+    let snapshot = store.snapshot().expect("a snapshot");
+    drop(store);
+    let read = || {
+        assert_eq!(snapshot.rows.get(table, b"a\0").expect("read"), Some(b"1".to_vec()));
+        let mut rows = 0;
+        let visit = &mut |_: &[u8], _: &[u8]| {
+            rows += 1;
+            std::ops::ControlFlow::Continue(())
+        };
+        snapshot.rows.scan(table, b"", visit).expect("scanned");
+        assert_eq!(rows, 1);
+    };
+    read();
+    std::thread::scope(|scope| scope.spawn(read).join().expect("no panic"));
+    drop(snapshot);
+}
+
+/// If it failed, a restart of the database would lose or halve what was acknowledged, or end the pipeline. It stops and starts the
+/// database with the commands in `KINDRED_TEST_CASSANDRA_STOP` and `_START`, so it runs alone: `cargo test -- --ignored`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "stops the database that other tests use"]
+async fn a_database_that_stops_in_the_middle_of_writes_loses_nothing() {
+    const UNITS: u64 = 60;
+    const ROWS: u64 = 2_000;
+    let Some(config) = keyspace().await else { return };
+    let command = |name: &str| std::env::var(format!("KINDRED_TEST_CASSANDRA_{name}")).ok();
+    let (Some(stop), Some(start)) = (command("STOP"), command("START")) else {
+        eprintln!(
+            "NOT RUN: the database stopped in the middle of writes: KINDRED_TEST_CASSANDRA_STOP and _START name no commands"
+        );
+        return;
+    };
+    let config = CqlConfig { request_timeout_ms: 3_000, attempts: 2, ..config };
+    let store = opened(&config, "stopped").await;
+    store.begin().await.expect("begun");
+    let tables = [input_tables()[0].name, view_tables()[0].name];
+    let row = |epoch: u64, n: u64| (tables[(n % 2) as usize], format!("item {}\0", (n * 7 + epoch) % 5_000).into_bytes());
+    let unit = |epoch: u64| {
+        let mut position = Position::beginning();
+        position.passed(Topic::Orders, 0, epoch);
+        let changes = (0..ROWS).map(|n| {
+            let (table, key) = row(epoch, n);
+            Change { table, key, row: (n % 11 != 0).then(|| epoch.to_string().into_bytes()) }
+        });
+        EpochChanges { epoch, position, changes: changes.collect() }
+    };
+    let done = Arc::new(AtomicBool::new(false));
+    let meddler = std::thread::spawn({
+        let done = done.clone();
+        move || {
+            let mut stops = 0;
+            while !done.load(Ordering::Relaxed) && stops < 2 {
+                std::thread::sleep(Duration::from_millis(700));
+                for command in [&stop, &start] {
+                    let status = Command::new("sh").arg("-c").arg(command).status().expect("a shell");
+                    assert!(status.success(), "{command} failed");
+                }
+                stops += 1;
+            }
+            stops
+        }
+    });
+    let mut unavailable = 0;
+    for epoch in 1..=UNITS {
+        while let Err(error) = store.apply(unit(epoch)).await {
+            assert!(matches!(error, StoreError::Unavailable(_)), "only an answer is missing, but: {error}");
+            unavailable += 1;
+            assert!(unavailable < 1_000, "the database never came back: {error}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        if epoch % 10 == 0 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    let stops = tokio::task::spawn_blocking(move || meddler.join().expect("no panic")).await.expect("joined");
+    assert!(stops > 0 && unavailable > 0, "the database was stopped {stops} times, and {unavailable} calls noticed");
+    let mut expected: BTreeMap<(&str, Vec<u8>), u64> = BTreeMap::new();
+    for epoch in 1..=UNITS {
+        for change in unit(epoch).changes {
+            match change.row {
+                Some(_) => expected.insert((change.table, change.key), epoch),
+                None => expected.remove(&(change.table, change.key)),
+            };
+        }
+    }
+    store.end_clean().await.expect("a clean end");
+    drop(store);
+    let store = opened(&config, "stopped").await;
+    assert_eq!((store.frontier().epoch, store.frontier().position), (UNITS, unit(UNITS).position));
+    let mut found = BTreeMap::new();
+    tokio::task::spawn_blocking(move || {
+        let snapshot = store.snapshot().expect("a snapshot");
+        for table in tables {
+            let visit = &mut |key: &[u8], row: &[u8]| {
+                found.insert((table, key.to_vec()), String::from_utf8_lossy(row).parse::<u64>().expect("an epoch"));
+                std::ops::ControlFlow::Continue(())
+            };
+            snapshot.rows.scan(table, b"", visit).expect("scanned");
+        }
+        assert!(found == expected, "rows are those of the last unit: {} found, {} expected", found.len(), expected.len());
+    })
+    .await
+    .expect("compared");
+}
