@@ -1,12 +1,16 @@
 //! Figures of the log on Kafka: `cargo run --release -p kindred-log --example measure_kafka -- HOST:PORT [RECORDS] [PARTITIONS]`.
 //! Makes topics of its own under a prefix that nobody else has, and leaves them.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kindred_log::kafka::{KafkaConfig, KafkaLog};
 use kindred_log::{EventLog, Share};
 use kindred_model::Topic;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message};
 use tokio::task::JoinSet;
 
 /// Records of one append, as an import writes them.
@@ -46,6 +50,63 @@ fn cpu() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
+/// What a heap of records adds up to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Sum {
+    records: usize,
+    bytes: usize,
+    digests: u64,
+}
+
+impl Sum {
+    fn add(&mut self, payload: &[u8]) {
+        let mut hasher = std::hash::DefaultHasher::new();
+        payload.hash(&mut hasher);
+        self.records += 1;
+        self.bytes += payload.len();
+        self.digests = self.digests.wrapping_add(hasher.finish());
+    }
+
+    fn join(&mut self, other: &Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.digests = self.digests.wrapping_add(other.digests);
+    }
+}
+
+/// The fetch settings of our reader: without them librdkafka waits a second each time that its queue was full.
+const OURS: &[(&str, &str)] =
+    &[("fetch.queue.backoff.ms", "5"), ("fetch.wait.max.ms", "100"), ("isolation.level", "read_committed")];
+
+/// The foil: rdkafka's safe consumer, one poll a message; copies the payload as our reader does.
+fn plain(config: &KafkaConfig, settings: &[(&str, &str)], partitions: u32, count: usize) -> Sum {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &config.brokers).set("group.id", &config.prefix).set("enable.auto.commit", "false");
+    for (name, value) in settings {
+        client.set(*name, *value);
+    }
+    let consumer: BaseConsumer = client.create().expect("a consumer");
+    let mut assigned = TopicPartitionList::new();
+    for partition in 0..i32::try_from(partitions).expect("few") {
+        assigned.add_partition_offset(&config.topic("interactions"), partition, Offset::Beginning).expect("a partition");
+    }
+    consumer.assign(&assigned).expect("assigned");
+    let mut sum = Sum::default();
+    while sum.records < count {
+        if let Some(message) = consumer.poll(Duration::from_millis(50)) {
+            sum.add(&message.expect("a message").payload().unwrap_or_default().to_vec());
+        }
+    }
+    sum
+}
+
+fn report(what: &str, sum: &Sum, expected: &Sum, began: Instant, cpu_before: f64) {
+    let took = began.elapsed().as_secs_f64();
+    let micros = (cpu() - cpu_before) * 1e6 / sum.records as f64;
+    assert_eq!(sum, expected, "{what}: every record once, as it was appended");
+    println!("{what}: {:.0}/s, {:.2} s, {micros:.2} us of CPU each", sum.records as f64 / took, took);
+}
+
 #[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -79,29 +140,37 @@ async fn main() {
         count as f64 / took
     );
 
-    for of in [1, 2] {
-        let (began, cpu_before) = (Instant::now(), cpu());
-        let readers: Vec<_> = (0..of)
-            .map(|index| {
-                let mut reader = log.reader(Share::new(index, of)).expect("a reader");
-                std::thread::spawn(move || {
-                    let (mut records, mut read, mut bytes) = (Vec::new(), 0, 0);
-                    let end = reader.end().expect("the end");
-                    while !reader.position().reaches(&end) {
-                        records.clear();
-                        reader.poll(4_096, Duration::from_millis(50), &mut records).expect("polled");
-                        read += records.len();
-                        bytes += records.iter().map(|record| record.payload.len()).sum::<usize>();
-                    }
-                    (read, bytes)
+    // What was appended, whatever the order: how many, how many bytes, and the sum of their digests.
+    let mut expected = Sum::default();
+    (0..count).for_each(|n| expected.add(&record(n)));
+    // The first round also warms the brokers' caches and our allocator: each way is taken twice.
+    for round in 1..=2 {
+        for (how, settings) in [("librdkafka's settings", &[][..]), ("our settings", OURS)] {
+            let (began, cpu_before) = (Instant::now(), cpu());
+            let sum = plain(&config, settings, partitions, count);
+            report(&format!("read by BaseConsumer::poll with {how}, round {round}"), &sum, &expected, began, cpu_before);
+        }
+        for of in [1, 2] {
+            let (began, cpu_before) = (Instant::now(), cpu());
+            let readers: Vec<_> = (0..of)
+                .map(|index| {
+                    let mut reader = log.reader(Share::new(index, of)).expect("a reader");
+                    std::thread::spawn(move || {
+                        let (mut records, mut sum) = (Vec::new(), Sum::default());
+                        let end = reader.end().expect("the end");
+                        while !reader.position().reaches(&end) {
+                            records.clear();
+                            reader.poll(4_096, Duration::from_millis(50), &mut records).expect("polled");
+                            records.iter().for_each(|record| sum.add(&record.payload));
+                        }
+                        sum
+                    })
                 })
-            })
-            .collect();
-        let read: usize = readers.into_iter().map(|reader| reader.join().expect("no panic").0).sum();
-        assert_eq!(read, count, "every record once");
-        let took = began.elapsed().as_secs_f64();
-        let micros = (cpu() - cpu_before) * 1e6 / count as f64;
-        println!("read by {of}: {:.0}/s, {micros:.2} us of CPU each", count as f64 / took);
+                .collect();
+            let mut sum = Sum::default();
+            readers.into_iter().for_each(|reader| sum.join(&reader.join().expect("no panic")));
+            report(&format!("read by {of} of our readers, round {round}"), &sum, &expected, began, cpu_before);
+        }
     }
 
     let mut reader = log.reader(Share::ALL).expect("a reader");
