@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kindred_log::broadcast::{Broadcast, Heard};
 use kindred_log::kafka::{KafkaConfig, KafkaLog};
 use kindred_log::{EventLog, EventReader, LogError, LogRecord, Rejected, Share, conformance};
 use kindred_model::{Position, Topic};
@@ -37,6 +38,12 @@ fn config(partitions: u32) -> Option<KafkaConfig> {
 fn at(brokers: &str, partitions: u32) -> KafkaConfig {
     let prefix = format!("t{:016x}.", rand::random::<u64>());
     KafkaConfig { brokers: brokers.to_owned(), prefix, partitions, ..KafkaConfig::default() }
+}
+
+/// Lets readers fetch little ahead, so that they can be overtaken.
+fn fetch_little(config: &mut KafkaConfig) {
+    let little = [("queued.max.messages.kbytes", "1"), ("fetch.message.max.bytes", "1000"), ("queued.min.messages", "1")];
+    config.properties = little.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
 }
 
 async fn made(config: &KafkaConfig) -> KafkaLog {
@@ -124,6 +131,36 @@ async fn it_conforms_with_three_partitions() {
 async fn the_broadcast_conforms() {
     let Some(config) = config(1) else { return };
     conformance::broadcast(&made(&config).await.broadcast()).await;
+}
+
+/// If it failed, an API that was away longer than changes are kept would serve stale rows and never know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_retention_overtakes_is_told() {
+    let Some(mut config) = config(1) else { return };
+    fetch_little(&mut config);
+    let all = made(&config).await.broadcast();
+    let mut slow = all.subscribe().await.expect("subscribed");
+    let message = |n: usize| format!("message {n:0>1000}").into_bytes();
+    // More than lie between the topic and a subscriber that does not listen.
+    const SENT: usize = 4_000;
+    for n in 0..SENT {
+        all.publish(message(n)).await.expect("published");
+    }
+    let mut upto = TopicPartitionList::new();
+    upto.add_partition_offset(&config.topic("changes"), 0, Offset::End).expect("a partition");
+    admin(&config).delete_records(&upto, &options()).await.expect("removed");
+    let mut heard = 0;
+    loop {
+        match tokio::time::timeout(PATIENCE, slow.next()).await.expect("heard in time").expect("it goes on") {
+            Heard::Message(bytes) => assert_eq!(bytes, message(heard), "in order, up to where it is overtaken"),
+            Heard::Lost => break,
+        }
+        heard += 1;
+    }
+    assert!(heard < SENT, "nothing was lost: the test has not overtaken it");
+    all.publish(message(SENT)).await.expect("published");
+    let next = tokio::time::timeout(PATIENCE, slow.next()).await.expect("heard in time");
+    assert_eq!(next, Some(Heard::Message(message(SENT))), "then it hears what follows");
 }
 
 /// If it failed, `kindred migrate` would not say what is missing, or change what is there.
@@ -374,9 +411,7 @@ async fn what_retention_has_removed_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_retention_overtakes_is_told() {
     let Some(mut config) = config(1) else { return };
-    // Fetches little ahead, so that it can be overtaken.
-    let little = [("queued.max.messages.kbytes", "1"), ("fetch.message.max.bytes", "1000"), ("queued.min.messages", "1")];
-    config.properties = little.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    fetch_little(&mut config);
     let log = made(&config).await;
     for n in 0..200 {
         log.append(Topic::Interactions, payloads(n..n + 1), None).await.expect("appended");
@@ -507,10 +542,7 @@ async fn a_broker_may_go_and_come_back() {
     let mut reader = log.all();
     let mut acknowledged: BTreeSet<Vec<u8>> = BTreeSet::new();
     let mut got: BTreeSet<Vec<u8>> = BTreeSet::new();
-    let mut ear = {
-        use kindred_log::broadcast::Broadcast;
-        log.broadcast().subscribe().await.expect("subscribed")
-    };
+    let mut ear = log.broadcast().subscribe().await.expect("subscribed");
     for (round, signal) in ["KILL", "STOP", "KILL"].into_iter().enumerate() {
         let before = payloads(round * 1_000..round * 1_000 + 50);
         log.append(Topic::Orders, before.clone(), None).await.expect("appended");
@@ -558,7 +590,6 @@ async fn a_broker_may_go_and_come_back() {
             }
             assert!(back.elapsed() < PATIENCE, "{signal}: acknowledged records are missing");
         }
-        use kindred_log::broadcast::{Broadcast, Heard};
         let message = format!("round {round}").into_bytes();
         log.broadcast().publish(message.clone()).await.expect("published");
         let heard = tokio::time::timeout(PATIENCE, ear.next()).await.expect("heard in time");

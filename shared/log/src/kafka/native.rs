@@ -6,9 +6,10 @@
 //! ```
 //!
 //! Why it is not done through `BaseConsumer::poll`: its errors do not say in which topic, and its end of a partition not at which
-//! offset, without which a reader cannot tell how far it is where the last offsets hold no record. That is the reason; that a thread gets
-//! about twice as many records a second, at the same CPU a record, comes with it (`examples/measure_kafka.rs`: 2.6 to 3.1 against 1.2 to
-//! 1.3 million/s of 186 bytes with the same fetch settings, which matter more: with librdkafka's own it is 0.2). The fetcher uses librdkafka's simple consumer: no group, no commits.
+//! offset, without which a reader cannot tell how far it is where the last offsets hold no record. That is the reason; that a thread
+//! gets about twice as many records a second, at the same CPU a record, comes with it (`examples/measure_kafka.rs`: 2.6 to 3.1
+//! against 1.2 to 1.3 million/s of 186 bytes with the same fetch settings, which matter more: with librdkafka's own it is 0.2). The
+//! fetcher uses librdkafka's simple consumer: no group, no commits.
 //!
 //! This is the one module of the crate with `unsafe`. Every pointer in it belongs to a struct that holds the client (`Arc`) that it was
 //! made from, and frees it before the client goes; librdkafka's handles may be used from any thread. Miri cannot run foreign code: the
