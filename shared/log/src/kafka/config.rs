@@ -37,7 +37,8 @@ pub struct KafkaConfig {
     pub client_id: String,
     /// How long an append waits for the brokers before it is in doubt, in milliseconds.
     pub message_timeout_ms: u32,
-    /// Any setting of librdkafka, last: security (`security.protocol`, `sasl.mechanism`, `sasl.username`, …), tuning.
+    /// Any setting of librdkafka, last: security (`security.protocol`, `sasl.mechanism`, `sasl.username`, …), tuning. TLS and
+    /// SASL/SCRAM need the feature `tls` of this crate; without it they are refused when the log is opened.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -173,5 +174,41 @@ impl KafkaConfig {
     /// For making and describing topics.
     pub(super) fn admin(&self) -> ClientConfig {
         self.with_properties(self.client())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, a password would stand in a log.
+    #[test]
+    fn passwords_are_not_shown() {
+        let properties = [("sasl.password".to_owned(), "s3cret".to_owned())].into();
+        let shown = format!("{:?}", KafkaConfig { properties, ..KafkaConfig::default() });
+        assert!(shown.contains("sasl.password") && !shown.contains("s3cret"), "{shown}");
+    }
+
+    /// If it failed, a wrong setting would look like a broker that does not answer, and be tried for ever.
+    #[tokio::test]
+    async fn wrong_settings_are_named() {
+        let with = |name: &str, value: &str| {
+            let properties = [(name.to_owned(), value.to_owned())].into();
+            KafkaConfig { brokers: "127.0.0.1:1".into(), properties, ..KafkaConfig::default() }
+        };
+        let mut wrong = vec![
+            (with("no.such.setting", "1"), "no.such.setting"),
+            (KafkaConfig { prefix: "a/b".into(), ..KafkaConfig::default() }, "log.kafka.prefix"),
+            (KafkaConfig { partitions: 0, ..KafkaConfig::default() }, "log.kafka.partitions"),
+        ];
+        if !cfg!(feature = "tls") {
+            wrong.push((with("security.protocol", "ssl"), "security.protocol"));
+        }
+        for (config, name) in wrong {
+            match super::super::KafkaLog::open(&config).await.err() {
+                Some(LogError::Refused(reason)) => assert!(reason.contains(name), "{reason} does not name {name}"),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
     }
 }
