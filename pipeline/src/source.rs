@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender};
 use kindred_dataflow::update::Update;
-use kindred_log::{EventLog, EventReader, LogError, LogRecord, Rejected};
+use kindred_log::{EventLog, EventReader, LogError, LogRecord, Rejected, Share};
 use kindred_model::Position;
 use kindred_model::records::{Record, Rules};
 use tracing::{debug, warn};
@@ -52,7 +52,7 @@ pub(crate) struct Source {
 }
 
 pub(crate) fn spawn(source: Source, from: Position) -> Result<JoinHandle<()>, PipelineError> {
-    let mut reader = source.log.reader()?;
+    let mut reader = source.log.reader(Share::ALL)?;
     reader.seek(&from)?;
     let runtime = block_on_runtime()?;
     std::thread::Builder::new()
@@ -66,8 +66,12 @@ impl Source {
         let mut records = Vec::with_capacity(BATCH_RECORDS);
         while !self.context.stopping() {
             records.clear();
-            let behind = match self.read(reader, &mut records, &position) {
-                Ok(_) if records.is_empty() => continue,
+            let behind = match self.read(reader, &mut records) {
+                // A position that moved without a record passed offsets that hold none: the frontier has to pass them, too.
+                Ok(_) if records.is_empty() && position.reaches(reader.position()) => {
+                    self.context.progress.resumed();
+                    continue;
+                }
                 Ok(behind) => behind,
                 Err(LogError::Unavailable(reason)) => {
                     warn!("the log does not answer, trying again: {reason}");
@@ -81,8 +85,8 @@ impl Source {
             let read_at = Instant::now();
             let mut updates = Vec::with_capacity(records.len());
             let mut rejected = Vec::new();
+            position.join(reader.position());
             for record in &records {
-                position.passed(record.place.topic, record.place.partition, record.place.offset);
                 self.decode(record, &mut updates, &mut rejected);
             }
             if !rejected.is_empty() && !self.reject(rejected, runtime) {
@@ -97,13 +101,14 @@ impl Source {
         }
     }
 
-    fn read(&self, reader: &mut dyn EventReader, into: &mut Vec<LogRecord>, from: &Position) -> Result<u64, LogError> {
+    /// Reads a batch; returns how many records wait behind it.
+    fn read(&self, reader: &mut dyn EventReader, into: &mut Vec<LogRecord>) -> Result<u64, LogError> {
         reader.poll(BATCH_RECORDS, POLL, into)?;
         if into.len() < BATCH_RECORDS {
             return Ok(0);
         }
-        let end = reader.end()?;
-        Ok(from.lag_behind(&end).saturating_sub(into.len() as u64))
+        // What was read is read: that the end is not known must not lose it. Whatever is wrong, the next poll tells.
+        Ok(reader.end().map_or(0, |end| reader.position().lag_behind(&end)))
     }
 
     fn decode(&self, record: &LogRecord, updates: &mut Vec<Update>, rejected: &mut Vec<Rejected>) {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kindred_clock::Clock;
-use kindred_log::EventLog;
 use kindred_log::embedded::EmbeddedLog;
+use kindred_log::{EventLog, Share};
 use kindred_model::{EventTime, Record, Semantics, Topic};
 use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
 use kindred_oracle::{first_differences, inputs, tables};
@@ -190,7 +190,7 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
     }
     pipeline.settle(PATIENCE).await.expect("it settles");
 
-    let mut reader = shop.log.reader().expect("a reader");
+    let mut reader = shop.log.reader(Share::ALL).expect("a reader");
     let mut left = Vec::new();
     while reader.poll(100, Duration::from_millis(10), &mut left).is_ok_and(|()| left.len() < records.len() + 1) {}
     let text: String = left.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned() + "\n").collect();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU8;
 
-use kindred_log::{EventReader, LogError, Mark, PartitionStatus, Place, Rejected};
+use kindred_log::{EventReader, LogError, Mark, PartitionStatus, Place, Rejected, Share};
 use serde_json::json;
 
 use super::*;
@@ -48,7 +48,7 @@ async fn the_log_gets_the_record_and_not_the_bytes() {
     let mut record = view("s1", "a");
     record["tracking_pixel"] = json!("x".repeat(1_000));
     bench.post(INTERACTIONS, JSON, record.to_string()).await;
-    let mut reader = bench.log.reader().unwrap();
+    let mut reader = bench.log.reader(Share::ALL).unwrap();
     let mut records = Vec::new();
     reader.poll(10, Duration::ZERO, &mut records).unwrap();
     let expected = r#"{"session":"s1","kind":"view","item":"a","at":"2026-01-05T10:00:00.000Z"}"#;
@@ -203,7 +203,7 @@ impl EventLog for Failing {
     async fn mark(&self, _: &str) -> Result<Option<u64>, LogError> {
         Ok(None)
     }
-    fn reader(&self) -> Result<Box<dyn EventReader>, LogError> {
+    fn reader(&self, _: Share) -> Result<Box<dyn EventReader>, LogError> {
         Err(LogError::Refused("nothing to read".to_owned()))
     }
     async fn end(&self) -> Result<Position, LogError> {

@@ -17,8 +17,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::Method;
 use kindred_clock::Clock;
-use kindred_log::EventLog;
 use kindred_log::embedded::EmbeddedLog;
+use kindred_log::{EventLog, Share};
 use kindred_model::codec::{KeyCodec, RowCodec};
 use kindred_model::records::{CatalogRecord, MemberRecord, Record};
 use kindred_model::views::Table;
@@ -169,7 +169,7 @@ impl Bench {
         let (log, store) = (self.log.clone(), self.store.clone());
         let mut stopping = self.stop.subscribe();
         tokio::spawn(async move {
-            let mut reader = log.reader().unwrap();
+            let mut reader = log.reader(Share::ALL).unwrap();
             let mut epoch = 1_000;
             while !*stopping.borrow_and_update() {
                 let mut records = Vec::new();
@@ -277,7 +277,7 @@ fn view(session: &str, item: &str) -> Value {
 
 /// A record as the log has it.
 async fn logged(log: &Arc<dyn EventLog>) -> Vec<(Topic, Record)> {
-    let mut reader = log.reader().unwrap();
+    let mut reader = log.reader(Share::ALL).unwrap();
     let mut records = Vec::new();
     reader.poll(100_000, Duration::ZERO, &mut records).unwrap();
     let rules = Semantics::default().rules();

@@ -15,7 +15,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use kindred_log::{EventLog, LogError, LogRecord, Mark, Place};
+use kindred_log::{EventLog, LogError, LogRecord, Mark, Place, Share};
 use kindred_model::records::{MemberRecord, MemberState, OrderRecord, Record, Rules};
 use kindred_model::{Day, EventTime, ItemId, MemberId, OrderId, Position, Topic};
 use parking_lot::Mutex;
@@ -181,15 +181,15 @@ impl Shop {
 
     /// Starts the thread that reads the log to the end and on, and waits until it is there.
     async fn read_log(self: &Arc<Self>) -> Result<(), ShopError> {
-        let mut reader = self.log.reader()?;
+        let mut reader = self.log.reader(Share::ALL)?;
         reader.seek(&Position::beginning())?;
         let end = self.log.end().await?;
         let (done, caught_up) = tokio::sync::oneshot::channel();
         let shop = Arc::downgrade(self);
         let read = move || {
-            let (mut position, mut done, mut batch) = (Position::beginning(), Some(done), Vec::new());
+            let (mut done, mut batch) = (Some(done), Vec::new());
             loop {
-                if done.is_some() && position.reaches(&end) {
+                if done.is_some() && reader.position().reaches(&end) {
                     let Some(shop) = shop.upgrade() else { return };
                     shop.caught_up.store(true, Ordering::Relaxed);
                     let _ = done.take().map(|done| done.send(()));
@@ -201,7 +201,6 @@ impl Shop {
                 }
                 let Some(shop) = shop.upgrade() else { return };
                 for record in &batch {
-                    position.passed(record.place.topic, record.place.partition, record.place.offset);
                     shop.hear(record);
                 }
             }

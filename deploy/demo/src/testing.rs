@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kindred_log::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected};
+use kindred_log::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected, Share};
 use kindred_model::{MemberId, Position, Topic};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -75,8 +75,8 @@ impl EventLog for MemoryLog {
         Ok(self.0.lock().marks.get(name).copied())
     }
 
-    fn reader(&self) -> Result<Box<dyn EventReader>, LogError> {
-        Ok(Box::new(Reader { log: self.clone(), next: 0 }))
+    fn reader(&self, _share: Share) -> Result<Box<dyn EventReader>, LogError> {
+        Ok(Box::new(Reader { log: self.clone(), next: 0, position: Position::beginning() }))
     }
 
     async fn end(&self) -> Result<Position, LogError> {
@@ -119,12 +119,13 @@ impl EventLog for MemoryLog {
 struct Reader {
     log: MemoryLog,
     next: usize,
+    position: Position,
 }
 
 impl EventReader for Reader {
     fn seek(&mut self, position: &Position) -> Result<(), LogError> {
         assert_eq!(*position, Position::beginning(), "the shop reads from the beginning");
-        self.next = 0;
+        (self.next, self.position) = (0, Position::beginning());
         Ok(())
     }
 
@@ -134,7 +135,10 @@ impl EventReader for Reader {
             let inner = self.log.0.lock();
             if self.next < inner.records.len() {
                 let end = inner.records.len().min(self.next + limit);
-                into.extend_from_slice(&inner.records[self.next..end]);
+                for record in &inner.records[self.next..end] {
+                    self.position.join(&record.place.position());
+                    into.push(record.clone());
+                }
                 self.next = end;
                 return Ok(());
             }
@@ -144,6 +148,10 @@ impl EventReader for Reader {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    fn position(&self) -> &Position {
+        &self.position
     }
 
     fn end(&mut self) -> Result<Position, LogError> {

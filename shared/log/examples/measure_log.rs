@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kindred_log::EventLog;
 use kindred_log::embedded::EmbeddedLog;
+use kindred_log::{EventLog, Share};
 use kindred_model::Topic;
 
 fn records(count: usize) -> Vec<Vec<u8>> {
@@ -70,7 +70,7 @@ async fn main() {
     println!("disk: {} MB", log.disk_bytes().unwrap_or(0) / 1_000_000);
 
     for round in ["first", "second"] {
-        let (mut reader, mut into, mut count) = (log.reader().expect("a reader"), Vec::new(), 0);
+        let (mut reader, mut into, mut count) = (log.reader(Share::ALL).expect("a reader"), Vec::new(), 0);
         let started = Instant::now();
         loop {
             into.clear();

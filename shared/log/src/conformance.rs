@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # async fn example(open: impl AsyncFn(&str) -> std::sync::Arc<dyn kindred_log::EventLog>) {
-//! kindred_log::conformance::run(open).await;
+//! kindred_log::conformance::run(open, kindred_log::conformance::Purging::InPlace).await;
 //! # }
 //! ```
 //! `open(name)` opens the log of that name and makes it where there is none. The suite drops a log and opens it again by its
@@ -15,18 +15,28 @@ use std::time::{Duration, Instant};
 use kindred_model::records::RECORD_BYTES_MAX;
 use kindred_model::{Position, Topic};
 
-use crate::{EventLog, EventReader, LogError, LogRecord, Mark, Place, Rejected};
+use crate::broadcast::{Broadcast, Heard};
+use crate::{EventLog, EventReader, LogError, LogRecord, Mark, Place, Rejected, Share};
 
 /// A poll that has to wait for nothing still crosses a network in some implementations.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 type Opened = Arc<dyn EventLog>;
 
+/// What [`EventLog::purge`] can do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purging {
+    /// Records are emptied where they lie.
+    InPlace,
+    /// Rejected records are emptied; records leave in other ways.
+    RejectedOnly,
+}
+
 /// Runs all checks.
 ///
 /// # Panics
 /// When one fails.
-pub async fn run(open: impl AsyncFn(&str) -> Opened) {
+pub async fn run(open: impl AsyncFn(&str) -> Opened, purging: Purging) {
     an_empty_log_has_no_records(&open).await;
     places_count_up_in_the_order_of_a_call(&open).await;
     what_is_acknowledged_can_be_read(&open).await;
@@ -37,7 +47,8 @@ pub async fn run(open: impl AsyncFn(&str) -> Opened) {
     marks_are_written_with_their_records(&open).await;
     a_refused_call_appends_nothing(&open).await;
     rejected_records_are_kept_until_removed(&open).await;
-    purging_empties_payloads_and_keeps_offsets(&open).await;
+    purging_empties_payloads_and_keeps_offsets(&open, purging).await;
+    shares_divide_the_partitions(&open).await;
     opening_again_gives_the_same(&open).await;
 }
 
@@ -64,7 +75,7 @@ fn read(reader: &mut dyn EventReader, count: usize) -> Vec<LogRecord> {
 async fn read_all(log: &Opened) -> Vec<LogRecord> {
     let end = log.end().await.expect("the end");
     let count = Position::beginning().lag_behind(&end);
-    let records = read(&mut *log.reader().expect("a reader"), usize::try_from(count).expect("few"));
+    let records = read(&mut *log.reader(Share::ALL).expect("a reader"), usize::try_from(count).expect("few"));
     assert_eq!(records.len() as u64, count, "a reader from the beginning reads up to the end");
     records
 }
@@ -97,7 +108,7 @@ async fn an_empty_log_has_no_records(open: &impl AsyncFn(&str) -> Opened) {
     assert!(log.partitions().await.expect("partitions").iter().all(|p| p.first == 0 && p.next == 0));
     let mut records = Vec::new();
     let started = Instant::now();
-    log.reader().expect("a reader").poll(10, Duration::from_millis(50), &mut records).expect("nothing is no error");
+    log.reader(Share::ALL).expect("a reader").poll(10, Duration::from_millis(50), &mut records).expect("nothing is no error");
     assert!(
         records.is_empty() && started.elapsed() >= Duration::from_millis(50),
         "poll waits for its timeout, then returns nothing"
@@ -134,7 +145,7 @@ async fn places_count_up_in_the_order_of_a_call(open: &impl AsyncFn(&str) -> Ope
 
 async fn what_is_acknowledged_can_be_read(open: &impl AsyncFn(&str) -> Opened) {
     let log = open("acknowledged").await;
-    let mut reader = log.reader().expect("a reader");
+    let mut reader = log.reader(Share::ALL).expect("a reader");
     for n in 0..20 {
         let places = log.append(Topic::Interactions, payloads(n..n + 1), None).await.expect("appended");
         assert!(log.end().await.expect("the end").reaches(&places[0].position()), "the end is after what was acknowledged");
@@ -175,7 +186,7 @@ async fn a_reader_may_stand_anywhere(open: &impl AsyncFn(&str) -> Opened) {
     let second = log.append(Topic::Orders, payloads(10..15), None).await.expect("appended");
     log.append(Topic::Members, payloads(0..3), None).await.expect("appended");
     let end = log.end().await.expect("the end");
-    let mut reader = log.reader().expect("a reader");
+    let mut reader = log.reader(Share::ALL).expect("a reader");
     for (position, count) in [(&middle, 8), (&Position::beginning(), 18), (&end, 0), (&middle, 8)] {
         reader.seek(position).expect("a position of this log");
         let mut records = Vec::new();
@@ -200,8 +211,9 @@ async fn a_reader_may_stand_anywhere(open: &impl AsyncFn(&str) -> Opened) {
     for record in &records {
         position.passed(record.place.topic, record.place.partition, record.place.offset);
     }
+    assert_eq!(reader.position(), &position, "a reader tells where it stands");
     assert_eq!(position.lag_behind(&end), 4, "the rest is left");
-    let mut other = log.reader().expect("a second reader");
+    let mut other = log.reader(Share::ALL).expect("a second reader");
     other.seek(&position).expect("where the first one stands");
     let rest = |reader: &mut dyn EventReader| {
         let mut rest = read(reader, 4);
@@ -213,7 +225,7 @@ async fn a_reader_may_stand_anywhere(open: &impl AsyncFn(&str) -> Opened) {
 
 async fn polling_waits_for_the_first_record(open: &impl AsyncFn(&str) -> Opened) {
     let log = open("wait").await;
-    let mut reader = log.reader().expect("a reader");
+    let mut reader = log.reader(Share::ALL).expect("a reader");
     let waiting = std::thread::spawn(move || {
         let started = Instant::now();
         let mut records = Vec::new();
@@ -230,7 +242,7 @@ async fn polling_waits_for_the_first_record(open: &impl AsyncFn(&str) -> Opened)
 async fn reading_goes_on_while_writing(open: &impl AsyncFn(&str) -> Opened) {
     const COUNT: usize = 600;
     let log = open("while").await;
-    let mut reader = log.reader().expect("a reader");
+    let mut reader = log.reader(Share::ALL).expect("a reader");
     let reading = std::thread::spawn(move || read(&mut *reader, COUNT));
     let mut places = Vec::new();
     for n in (0..COUNT).step_by(20) {
@@ -306,7 +318,7 @@ async fn rejected_records_are_kept_until_removed(open: &impl AsyncFn(&str) -> Op
     assert_eq!(open("rejected").await.rejected(None, 10).await.expect("listed"), records[1..], "all of it is durable");
 }
 
-async fn purging_empties_payloads_and_keeps_offsets(open: &impl AsyncFn(&str) -> Opened) {
+async fn purging_empties_payloads_and_keeps_offsets(open: &impl AsyncFn(&str) -> Opened, purging: Purging) {
     let log = open("purge").await;
     let record =
         |n: usize| format!("{{\"member\":\"{}\",\"n\":{n}}}", if n.is_multiple_of(3) { "gone" } else { "stays" }).into_bytes();
@@ -320,12 +332,13 @@ async fn purging_empties_payloads_and_keeps_offsets(open: &impl AsyncFn(&str) ->
     let before = (read_all(&log).await, log.end().await.expect("the end"));
     let gone = |payload: &[u8]| payload.windows(4).any(|window| window == b"gone");
     let purged = log.purge(Topic::Interactions, &gone).await.expect("purged");
-    assert_eq!(purged, 11, "it tells how many records and rejected records were emptied");
+    let in_place = purging == Purging::InPlace;
+    assert_eq!(purged, if in_place { 11 } else { 1 }, "it tells how many records and rejected records were emptied");
     let check = |records: &[LogRecord]| {
         assert_eq!(records.len(), before.0.len(), "offsets stay");
         let by_place: BTreeMap<Place, &Vec<u8>> = records.iter().map(|r| (r.place, &r.payload)).collect();
         for record in &before.0 {
-            let empty = record.place.topic == Topic::Interactions && gone(&record.payload);
+            let empty = in_place && record.place.topic == Topic::Interactions && gone(&record.payload);
             let expected = if empty { &Vec::new() } else { &record.payload };
             assert_eq!(by_place[&record.place], expected, "what is condemned is emptied, of that topic alone");
         }
@@ -338,6 +351,48 @@ async fn purging_empties_payloads_and_keeps_offsets(open: &impl AsyncFn(&str) ->
     assert_eq!(log.end().await.expect("the end"), before.1);
     drop(log);
     check(&read_all(&open("purge").await).await);
+}
+
+/// Polls until the reader stands at the end of its share; nothing must come.
+fn settle(reader: &mut dyn EventReader) {
+    let end = reader.end().expect("the end");
+    let (mut records, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+    while !reader.position().reaches(&end) {
+        assert!(Instant::now() < deadline, "a reader that has read everything stands at the end: {} of {end}", reader.position());
+        reader.poll(10, Duration::from_millis(20), &mut records).expect("polling");
+    }
+    assert_eq!(records, [], "everything was read already");
+}
+
+async fn shares_divide_the_partitions(open: &impl AsyncFn(&str) -> Opened) {
+    let log = open("shares").await;
+    for topic in Topic::ALL {
+        log.append(*topic, payloads(0..40), None).await.expect("appended");
+    }
+    let mut everything: Vec<Place> = read_all(&log).await.into_iter().map(|record| record.place).collect();
+    everything.sort();
+    for of in [1, 2, 3] {
+        let mut got = Vec::new();
+        let mut stood = Position::beginning();
+        for index in 0..of {
+            let share = Share::new(index, of);
+            let mut reader = log.reader(share).expect("a reader");
+            let end = reader.end().expect("the end of its share");
+            let count = usize::try_from(Position::beginning().lag_behind(&end)).expect("few");
+            let records = read(&mut *reader, count);
+            assert_eq!(records.len(), count, "a reader reads up to the end of its share");
+            assert!(records.iter().all(|r| share.holds(r.place.topic, r.place.partition)), "and nothing else");
+            settle(&mut *reader);
+            assert_eq!(reader.position(), &end, "then it stands there");
+            reader.seek(&log.end().await.expect("the end")).expect("others' places do not matter");
+            assert_eq!(reader.position(), &end, "a position is of its share alone");
+            stood.join(reader.position());
+            got.extend(records.into_iter().map(|record| record.place));
+        }
+        got.sort();
+        assert_eq!(got, everything, "between them, readers read each record once");
+        assert_eq!(stood, log.end().await.expect("the end"));
+    }
 }
 
 async fn opening_again_gives_the_same(open: &impl AsyncFn(&str) -> Opened) {
@@ -356,4 +411,31 @@ async fn opening_again_gives_the_same(open: &impl AsyncFn(&str) -> Opened) {
     assert_eq!(state(&log).await, before, "a log that is opened again is the same log");
     let place = log.append(Topic::Members, payloads(0..1), None).await.expect("appended")[0];
     assert_eq!(place.offset, before.2.next_offset(Topic::Members, place.partition), "and goes on where it ended");
+}
+
+/// What every implementation of the broadcast has to pass. Nothing else publishes meanwhile.
+///
+/// # Panics
+/// When a check fails.
+pub async fn broadcast(all: &dyn Broadcast) {
+    let message = |n: usize| Heard::Message(payload(n));
+    let hear = async |ear: &mut dyn crate::broadcast::Subscription| {
+        tokio::time::timeout(PATIENCE, ear.next()).await.expect("heard in time")
+    };
+    all.publish(payload(0)).await.expect("published to nobody");
+    let mut first = all.subscribe().await.expect("subscribed");
+    all.publish(payload(1)).await.expect("published");
+    let mut second = all.subscribe().await.expect("subscribed");
+    for n in 2..100 {
+        all.publish(payload(n)).await.expect("published");
+    }
+    for n in 1..100 {
+        assert_eq!(hear(&mut *first).await, Some(message(n)), "a subscriber hears everything from its time on, in order");
+    }
+    for n in 2..100 {
+        assert_eq!(hear(&mut *second).await, Some(message(n)), "each for itself");
+    }
+    drop(first);
+    all.publish(payload(100)).await.expect("published");
+    assert_eq!(hear(&mut *second).await, Some(message(100)), "one that goes takes nothing from the others");
 }

@@ -16,12 +16,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use kindred_embedded::fjall::{Readable, Snapshot};
 use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES};
-use kindred_model::records::RECORD_BYTES_MAX;
 use kindred_model::{Position, Topic};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected};
+use crate::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected, Share};
 
 /// What this code writes and reads; another number in a directory is refused.
 const FORMAT: &str = "1";
@@ -33,8 +32,6 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// One thread flushes, one compacts.
 const WORKERS: usize = 2;
-/// Payload kept of a rejected record.
-const REJECTED_BYTES_MAX: usize = 64 << 10;
 /// Records that a purge looks at before it lets others run.
 const PURGE_STEP: usize = 10_000;
 
@@ -290,6 +287,20 @@ fn rejected_from(bytes: &[u8]) -> Result<Rejected, LogError> {
     serde_json::from_slice(bytes).map_err(|error| LogError::Corrupt(format!("a rejected record does not read: {error}")))
 }
 
+/// The position before the offsets `next`, by code, of the topics that are `held`.
+fn position(next: &[u64; Topic::ALL.len()], held: &[bool; Topic::ALL.len()]) -> Position {
+    let mut position = Position::beginning();
+    for topic in Topic::ALL {
+        let code = usize::from(topic.code());
+        if let (true, Some(last)) = (held[code], next[code].checked_sub(1)) {
+            position.passed(*topic, 0, last);
+        }
+    }
+    position
+}
+
+const EVERYTHING: [bool; Topic::ALL.len()] = [true; Topic::ALL.len()];
+
 impl Shared {
     /// Lets readers see records up to `next`.
     fn publish(&self, next: [u64; Topic::ALL.len()]) {
@@ -300,14 +311,8 @@ impl Shared {
         self.moved.notify_all();
     }
 
-    fn end(&self) -> Position {
-        let mut position = Position::beginning();
-        for topic in Topic::ALL {
-            if let Some(last) = self.ends[usize::from(topic.code())].load(Ordering::Acquire).checked_sub(1) {
-                position.passed(*topic, 0, last);
-            }
-        }
-        position
+    fn end(&self, held: &[bool; Topic::ALL.len()]) -> Position {
+        position(&self.ends.each_ref().map(|end| end.load(Ordering::Acquire)), held)
     }
 
     fn read<R>(&self, read: impl FnOnce(&Engine) -> Result<R, LogError>) -> Result<R, LogError> {
@@ -322,15 +327,7 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn append(&self, topic: Topic, records: Vec<Vec<u8>>, mark: Option<Mark>) -> Result<Vec<Place>, LogError> {
-        for record in &records {
-            if record.is_empty() {
-                return Err(LogError::Refused("a record must not be empty: that is how a purged one looks".into()));
-            }
-            if record.len() > RECORD_BYTES_MAX {
-                let bytes = record.len();
-                return Err(LogError::Refused(format!("a record has {bytes} bytes; at most {RECORD_BYTES_MAX} are accepted")));
-            }
-        }
+        crate::check_records(&records)?;
         if records.is_empty() && mark.is_none() {
             return Ok(Vec::new());
         }
@@ -344,12 +341,14 @@ impl EventLog for EmbeddedLog {
         })
     }
 
-    fn reader(&self) -> Result<Box<dyn EventReader>, LogError> {
-        Ok(Box::new(Reader { shared: self.shared.clone(), next: [0; Topic::ALL.len()], first: 0 }))
+    fn reader(&self, share: Share) -> Result<Box<dyn EventReader>, LogError> {
+        let held = std::array::from_fn(|code| share.holds(Topic::ALL[code], 0));
+        let position = Position::beginning();
+        Ok(Box::new(Reader { shared: self.shared.clone(), held, next: [0; Topic::ALL.len()], position, first: 0 }))
     }
 
     async fn end(&self) -> Result<Position, LogError> {
-        Ok(self.shared.end())
+        Ok(self.shared.end(&EVERYTHING))
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, LogError> {
@@ -361,12 +360,8 @@ impl EventLog for EmbeddedLog {
         self.shared.database.disk_bytes()
     }
 
-    async fn reject(&self, mut records: Vec<Rejected>) -> Result<(), LogError> {
-        for record in &mut records {
-            let cut = record.payload.floor_char_boundary(REJECTED_BYTES_MAX);
-            record.payload.truncate(cut);
-        }
-        self.ask(Work::Reject(records)).await.map(|_| ())
+    async fn reject(&self, records: Vec<Rejected>) -> Result<(), LogError> {
+        self.ask(Work::Reject(records.into_iter().map(Rejected::cut).collect())).await.map(|_| ())
     }
 
     async fn rejected(&self, after: Option<&str>, limit: usize) -> Result<Vec<Rejected>, LogError> {
@@ -419,12 +414,7 @@ impl EventLog for EmbeddedLog {
             let Some(last) = page.last() else { break };
             after = Some(last.id());
             let matching = |r: &Rejected| r.topic == topic && !r.payload.is_empty() && condemned(r.payload.as_bytes());
-            let mut rejected: Vec<Rejected> = page.into_iter().filter(matching).collect();
-            for record in &mut rejected {
-                record.payload.clear();
-                // The reason may quote the payload.
-                record.reason = "purged".into();
-            }
+            let rejected: Vec<Rejected> = page.into_iter().filter(matching).map(Rejected::emptied).collect();
             purged += rejected.len() as u64;
             if !rejected.is_empty() {
                 self.ask(Work::Empty { topic, offsets: Vec::new(), rejected }).await?;
@@ -440,8 +430,12 @@ impl EventLog for EmbeddedLog {
 /// Reads all topics of an embedded log.
 struct Reader {
     shared: Arc<Shared>,
+    /// Whether each topic, by its code, is of its share: topics have one partition, so shares are of whole topics.
+    held: [bool; Topic::ALL.len()],
     /// The next offset of each topic, by its code.
     next: [u64; Topic::ALL.len()],
+    /// The same as a position.
+    position: Position,
     /// The topic that is asked first, in turn, so that none waits for ever.
     first: usize,
 }
@@ -449,7 +443,15 @@ struct Reader {
 impl Reader {
     /// What waits of each topic.
     fn waiting(&self) -> [u64; Topic::ALL.len()] {
-        std::array::from_fn(|code| self.shared.ends[code].load(Ordering::Acquire).saturating_sub(self.next[code]))
+        std::array::from_fn(|code| match self.held[code] {
+            true => self.shared.ends[code].load(Ordering::Acquire).saturating_sub(self.next[code]),
+            false => 0,
+        })
+    }
+
+    /// Tells where it stands.
+    fn stand(&mut self) {
+        self.position = position(&self.next, &self.held);
     }
 
     fn take(
@@ -480,13 +482,14 @@ impl Reader {
 
 impl EventReader for Reader {
     fn seek(&mut self, position: &Position) -> Result<(), LogError> {
-        let end = self.shared.end();
+        let end = self.shared.end(&EVERYTHING);
         if !end.reaches(position) {
             return Err(LogError::Refused(format!(
                 "position {position} lies after the end of this log, {end}: was it restored from an older copy?"
             )));
         }
         self.next = std::array::from_fn(|code| position.next_offset(Topic::ALL[code], 0));
+        self.stand();
         Ok(())
     }
 
@@ -526,11 +529,16 @@ impl EventReader for Reader {
             }
         }
         self.first = (self.first + 1) % topics;
+        self.stand();
         Ok(())
     }
 
+    fn position(&self) -> &Position {
+        &self.position
+    }
+
     fn end(&mut self) -> Result<Position, LogError> {
-        Ok(self.shared.end())
+        Ok(self.shared.end(&self.held))
     }
 }
 
@@ -544,7 +552,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn it_conforms() {
         let dir = tempfile::tempdir().unwrap();
-        conformance::run(async |name| Arc::new(EmbeddedLog::open(&dir.path().join(name)).unwrap()) as Arc<dyn EventLog>).await;
+        let open = async |name: &str| Arc::new(EmbeddedLog::open(&dir.path().join(name)).unwrap()) as Arc<dyn EventLog>;
+        conformance::run(open, conformance::Purging::InPlace).await;
     }
 
     /// If it failed, two processes would write one log.
@@ -596,7 +605,7 @@ mod tests {
 
     fn read_back(log: &EmbeddedLog) -> Vec<(Place, Vec<u8>)> {
         let mut into = Vec::new();
-        log.reader().unwrap().poll(usize::MAX, Duration::ZERO, &mut into).unwrap();
+        log.reader(Share::ALL).unwrap().poll(usize::MAX, Duration::ZERO, &mut into).unwrap();
         into.into_iter().map(|record| (record.place, record.payload)).collect()
     }
 

@@ -4,21 +4,24 @@
 //! API, import ──append (durable before it returns)──▶ EventLog ──EventReader (one thread, polls)──▶ pipeline source
 //! ```
 //!
-//! Implementations: [`embedded`] (fjall, a database of its own, fsynced); Kafka comes later. [`mod@file`] reads files
-//! for imports; it is a source of appends, not a log.
+//! Implementations: [`embedded`] (fjall, a database of its own, fsynced) and [`kafka`]. [`mod@file`] reads files
+//! for imports; it is a source of appends, not a log. [`broadcast`] is beside the log: how processes tell each other what changed.
 
+pub mod broadcast;
 pub mod conformance;
 pub mod embedded;
 pub mod file;
+pub mod kafka;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kindred_model::records::RECORD_BYTES_MAX;
 use kindred_model::{Position, Topic};
 use serde::{Deserialize, Serialize};
 
 /// Why a call on the log did not do its work. A variant exists because callers act differently on it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LogError {
     /// It may or may not have happened; repeat it, appends are merged by natural key.
     #[error("the log did not answer: {0}")]
@@ -85,6 +88,34 @@ impl Rejected {
     pub fn id(&self) -> String {
         format!("{}:{}:{}", self.source, self.partition, self.offset)
     }
+
+    /// With its payload cut to what is kept.
+    fn cut(mut self) -> Self {
+        self.payload.truncate(self.payload.floor_char_boundary(REJECTED_BYTES_MAX));
+        self
+    }
+
+    /// Without what it held; the reason may quote it.
+    fn emptied(self) -> Self {
+        Self { payload: String::new(), reason: "purged".into(), ..self }
+    }
+}
+
+/// Payload kept of a rejected record.
+const REJECTED_BYTES_MAX: usize = 64 << 10;
+
+/// Checks that records can be appended.
+fn check_records(records: &[Vec<u8>]) -> Result<(), LogError> {
+    for record in records {
+        if record.is_empty() {
+            return Err(LogError::Refused("a record must not be empty: that is how a purged one looks".into()));
+        }
+        if record.len() > RECORD_BYTES_MAX {
+            let bytes = record.len();
+            return Err(LogError::Refused(format!("a record has {bytes} bytes; at most {RECORD_BYTES_MAX} are accepted")));
+        }
+    }
+    Ok(())
 }
 
 /// How far an import has come: written in one unit with the records, so that it can be resumed.
@@ -119,14 +150,15 @@ pub trait EventLog: Send + Sync {
     /// all replicas). Appending a record twice is harmless: it merges into itself. Calls from many tasks share one fsync.
     ///
     /// # Errors
-    /// [`LogError::Full`] and [`LogError::Refused`]: none of them was appended.
+    /// [`LogError::Full`] and [`LogError::Refused`]: none of them was appended (where Kafka refuses some of a call only, the message
+    /// says how many are there all the same: repeating them is harmless).
     async fn append(&self, topic: Topic, records: Vec<Vec<u8>>, mark: Option<Mark>) -> Result<Vec<Place>, LogError>;
 
     /// How far an import of that name has come.
     async fn mark(&self, name: &str) -> Result<Option<u64>, LogError>;
 
-    /// A reader of all topics, standing at the beginning.
-    fn reader(&self) -> Result<Box<dyn EventReader>, LogError>;
+    /// A reader of the partitions of all topics that fall to `share`, standing at the beginning.
+    fn reader(&self, share: Share) -> Result<Box<dyn EventReader>, LogError>;
 
     /// The position after the last durable record of every topic.
     async fn end(&self) -> Result<Position, LogError>;
@@ -150,26 +182,63 @@ pub trait EventLog: Send + Sync {
     async fn rejected_remove(&self, ids: &[String]) -> Result<(), LogError>;
 
     /// Empties the payload of every record of a topic (and every rejected record meant for it) for which `condemned` says so;
-    /// their offsets stay. How the raw records of an erased member leave. Durable when it returns; returns how many.
+    /// their offsets stay. How the raw records of an erased member leave. Durable when it returns; returns how many. On Kafka, where
+    /// no record can be changed, the rejected ones alone; the others leave by retention and compaction ([`kafka`], Forgetting).
     async fn purge(&self, topic: Topic, condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, LogError>;
 }
 
-/// Reads all topics from a position on. Blocking, for one thread of its own.
+/// Which partitions a reader reads: those that fall to `index` when they are dealt out to `of` readers. Between them all readers
+/// of one `of` read each partition once, whatever partitions there are or come to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    index: u32,
+    of: u32,
+}
+
+impl Share {
+    /// Everything.
+    pub const ALL: Self = Self { index: 0, of: 1 };
+
+    /// The share of reader `index` (from 0) of `of`.
+    ///
+    /// # Panics
+    /// When there is no such reader.
+    pub fn new(index: u32, of: u32) -> Self {
+        assert!(index < of, "there is no reader {index} of {of}");
+        Self { index, of }
+    }
+
+    /// Whether a partition falls to it. Consecutive partitions go to consecutive readers, and topics start one after the other, so
+    /// that neither the partitions of one topic nor those numbered 0 fall to one reader.
+    pub fn holds(self, topic: Topic, partition: u32) -> bool {
+        (u64::from(topic.code()) + u64::from(partition)) % u64::from(self.of) == u64::from(self.index)
+    }
+}
+
+/// Reads its share of all topics from a position on. Blocking, for one thread of its own.
 pub trait EventReader: Send {
-    /// Stands at `position`: the next record read of a partition is the one at its offset.
+    /// Stands at `position`: the next record read of a partition is the one at its offset; one that the position does not name is
+    /// read from its beginning, wherever retention has moved that.
     ///
     /// # Errors
-    /// [`LogError::Refused`] when retention has removed what lies there; the message says from where it can be read.
+    /// [`LogError::Refused`] when retention has removed what lies there (the message says from where it can be read), or the
+    /// position is not of this log.
     fn seek(&mut self, position: &Position) -> Result<(), LogError>;
 
     /// Appends up to `limit` records to `into`, in the order of each partition. Waits up to `timeout` for the first; returns at
     /// once with what is there. Returning nothing is no error and not the end.
     ///
     /// # Errors
-    /// [`LogError::Unavailable`]: nothing was consumed, poll again.
+    /// [`LogError::Unavailable`]: nothing was consumed, poll again; it goes on by itself when the log does. [`LogError::Refused`]: what
+    /// comes next cannot be read any more (removed by retention, the topic created anew); the message has the command that helps.
     fn poll(&mut self, limit: usize, timeout: Duration, into: &mut Vec<LogRecord>) -> Result<(), LogError>;
 
-    /// The position after the last record that can be read now.
+    /// Where it stands in its share: after everything that `poll` has given, and after offsets that hold no record (removed by
+    /// compaction or retention, or markers of transactions). Once everything is read it reaches [`EventReader::end`], which the
+    /// records alone do not where the last offsets of a partition hold none.
+    fn position(&self) -> &Position;
+
+    /// The position after the last record of its share that can be read now.
     ///
     /// # Errors
     /// [`LogError::Unavailable`].

@@ -1,0 +1,110 @@
+//! The broadcast: how one process tells all others what has changed, beside the log.
+//!
+//! ```text
+//! pipeline sink ──publish──▶ Broadcast ──Subscription──▶ every API: its memory, cache and streams of events
+//! ```
+//!
+//! Messages come in the order they were published, each at least once, from the time of the subscription on. They are hints: who
+//! has lost its place is told so and reads what it needs from the store. Implementations: [`InMemory`] for one process, and
+//! [`crate::kafka::KafkaBroadcast`].
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+use crate::LogError;
+
+/// Messages kept for a subscriber that is slow; beyond it the subscriber has lost its place.
+const KEPT: usize = 4_096;
+
+/// Tells all subscribers.
+#[async_trait]
+pub trait Broadcast: Send + Sync {
+    /// Sends one message to everybody who is subscribed; it is on its way durably when this returns.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`]: it may or may not have been sent; send it again.
+    async fn publish(&self, message: Vec<u8>) -> Result<(), LogError>;
+
+    /// Listens from now on: hears everything that is published after this returns.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`].
+    async fn subscribe(&self) -> Result<Box<dyn Subscription>, LogError>;
+}
+
+/// What a subscriber hears.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// A message.
+    Message(Vec<u8>),
+    /// Messages are gone before they could be heard: load anew what they would have told. Later messages follow.
+    Lost,
+}
+
+/// One subscriber's ear.
+#[async_trait]
+pub trait Subscription: Send {
+    /// Waits for the next message; `None` when there can be none any more. Nothing is lost when the future is dropped.
+    async fn next(&mut self) -> Option<Heard>;
+}
+
+/// Within one process.
+pub struct InMemory(broadcast::Sender<Vec<u8>>);
+
+impl Default for InMemory {
+    fn default() -> Self {
+        Self(broadcast::channel(KEPT).0)
+    }
+}
+
+#[async_trait]
+impl Broadcast for InMemory {
+    async fn publish(&self, message: Vec<u8>) -> Result<(), LogError> {
+        // Nobody listens: that is no error.
+        let _ = self.0.send(message);
+        Ok(())
+    }
+
+    async fn subscribe(&self) -> Result<Box<dyn Subscription>, LogError> {
+        Ok(Box::new(Ear(self.0.subscribe())))
+    }
+}
+
+struct Ear(broadcast::Receiver<Vec<u8>>);
+
+#[async_trait]
+impl Subscription for Ear {
+    async fn next(&mut self) -> Option<Heard> {
+        match self.0.recv().await {
+            Ok(message) => Some(Heard::Message(message)),
+            Err(broadcast::error::RecvError::Lagged(_)) => Some(Heard::Lost),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_conforms() {
+        crate::conformance::broadcast(&InMemory::default()).await;
+    }
+
+    /// If it failed, a slow API would serve stale rows and never know.
+    #[tokio::test]
+    async fn who_is_too_slow_is_told() {
+        let all = InMemory::default();
+        let mut slow = all.subscribe().await.unwrap();
+        for n in 0..=KEPT {
+            all.publish(n.to_string().into_bytes()).await.unwrap();
+        }
+        assert_eq!(slow.next().await, Some(Heard::Lost));
+        assert_eq!(slow.next().await, Some(Heard::Message(b"1".to_vec())), "and hears what is still there");
+        drop(all);
+        while let Some(heard) = slow.next().await {
+            assert_ne!(heard, Heard::Lost);
+        }
+    }
+}

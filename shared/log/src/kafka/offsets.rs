@@ -1,0 +1,58 @@
+//! Where partitions begin and end: one request to each broker, whatever the number of partitions.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::errors::{from_code, from_error};
+use super::native::Client;
+use crate::LogError;
+
+/// Which end of a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    /// The oldest offset that can be read.
+    First,
+    /// The offset after the last record that can be read: of no transaction that is still open.
+    Next,
+}
+
+/// The offsets of partitions, by (topic, partition).
+///
+/// # Errors
+/// [`LogError::Unavailable`] also when a single partition has no leader.
+pub(super) fn offsets(
+    client: &Client,
+    partitions: impl IntoIterator<Item = (impl AsRef<str>, u32)>,
+    side: Side,
+    timeout: Duration,
+) -> Result<BTreeMap<(String, u32), u64>, LogError> {
+    const DOING: &str = "could not ask Kafka for the ends of the topics";
+    let mut asked = TopicPartitionList::new();
+    // Asking "for the time" -1 or -2 is how the protocol asks for an end.
+    let time = match side {
+        Side::First => Offset::Beginning,
+        Side::Next => Offset::End,
+    };
+    for (topic, partition) in partitions {
+        let number = i32::try_from(partition).map_err(|_| from_code(RDKafkaErrorCode::UnknownPartition, DOING))?;
+        asked.add_partition_offset(topic.as_ref(), number, time).map_err(|error| from_error(&error, DOING))?;
+    }
+    if asked.count() == 0 {
+        return Ok(BTreeMap::new());
+    }
+    let answer = client.offsets_for_times(asked, timeout).map_err(|error| from_error(&error, DOING))?;
+    let mut offsets = BTreeMap::new();
+    for element in answer.elements() {
+        element.error().map_err(|error| from_error(&error, DOING))?;
+        let (Offset::Offset(offset), Ok(partition)) = (element.offset(), u32::try_from(element.partition())) else {
+            return Err(LogError::Unavailable(format!("{DOING}: {} {} told none", element.topic(), element.partition())));
+        };
+        offsets.insert((element.topic().to_owned(), partition), u64::try_from(offset).unwrap_or(0));
+    }
+    client.context().answered();
+    Ok(offsets)
+}

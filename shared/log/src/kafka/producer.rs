@@ -1,0 +1,192 @@
+//! Appending: many records at once, one answer for each call.
+//!
+//! ```text
+//! send(topic, items) ──▶ librdkafka's queue (bounded) ──▶ brokers ──delivery──▶ Ticket (one a record) ──▶ Call ──▶ places
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use rdkafka::Message;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use tokio::sync::oneshot;
+
+use super::config::KafkaConfig;
+use super::context::Context;
+use super::errors::{counted, from_code, from_error, seconds};
+use crate::LogError;
+
+/// How long to wait before asking again for room in the queue.
+const FULL: Duration = Duration::from_millis(2);
+/// How much longer than librdkafka we wait for its answers: it always gives one, so this is for what must not happen.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// One message to write: key and payload; without a payload a tombstone.
+pub(super) struct Item {
+    pub key: Option<Vec<u8>>,
+    pub payload: Option<Vec<u8>>,
+}
+
+/// Where a message was written: partition and offset.
+pub(super) type Written = (u32, u64);
+
+/// What the deliveries of one call add up to.
+struct Call {
+    state: Mutex<State>,
+}
+
+struct State {
+    /// By the message's number in the call.
+    written: Vec<Option<Written>>,
+    /// Deliveries that are awaited.
+    left: usize,
+    /// Why the first message that failed did so.
+    failed: Option<RDKafkaErrorCode>,
+    done: Option<oneshot::Sender<()>>,
+}
+
+impl Call {
+    fn settle(&self, number: usize, outcome: Result<Written, RDKafkaErrorCode>) {
+        let mut state = self.state.lock();
+        match outcome {
+            Ok(written) => state.written[number] = Some(written),
+            Err(code) => _ = state.failed.get_or_insert(code),
+        }
+        state.left -= 1;
+        if state.left == 0
+            && let Some(done) = state.done.take()
+        {
+            // Whoever asked may have gone.
+            let _ = done.send(());
+        }
+    }
+}
+
+/// Goes with each message through librdkafka and comes back with its delivery.
+pub(super) struct Ticket {
+    call: Arc<Call>,
+    number: usize,
+}
+
+impl Ticket {
+    pub(super) fn delivered(&self, delivered: &DeliveryResult<'_>) {
+        let outcome = match delivered {
+            Ok(message) => match (u32::try_from(message.partition()), u64::try_from(message.offset())) {
+                (Ok(partition), Ok(offset)) => Ok((partition, offset)),
+                _ => Err(RDKafkaErrorCode::Unknown),
+            },
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)),
+        };
+        self.call.settle(self.number, outcome);
+    }
+}
+
+type Native = ThreadedProducer<Context>;
+
+/// The producer of a log. After a fatal error, which ends librdkafka's idempotent producer, another one takes its place.
+pub(super) struct Producer {
+    config: KafkaConfig,
+    native: RwLock<Arc<Native>>,
+}
+
+fn native(config: &KafkaConfig) -> Result<Arc<Native>, LogError> {
+    let made = config.producer().create_with_context(Context::default());
+    made.map(Arc::new).map_err(|error| from_error(&error, "could not make a producer"))
+}
+
+impl Producer {
+    pub(super) fn new(config: &KafkaConfig) -> Result<Self, LogError> {
+        Ok(Self { config: config.clone(), native: RwLock::new(native(config)?) })
+    }
+
+    /// Writes messages to a topic in this order, and returns where they are once all replicas in sync have them.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`]: each may or may not be there. [`LogError::Refused`]: as its text says.
+    pub(super) async fn send(&self, topic: &str, items: Vec<Item>) -> Result<Vec<Written>, LogError> {
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let native = self.native.read().clone();
+        let outcome = self.try_send(&native, topic, items).await;
+        if native.client().fatal_error().is_some() {
+            self.renew(&native);
+        }
+        outcome.map_err(|error| counted(error, "append"))
+    }
+
+    async fn try_send(&self, native: &Native, topic: &str, items: Vec<Item>) -> Result<Vec<Written>, LogError> {
+        let count = items.len();
+        let deadline = Instant::now() + self.config.timeout();
+        let (done, all_done) = oneshot::channel();
+        let state = State { written: vec![None; count], left: count, failed: None, done: Some(done) };
+        let call = Arc::new(Call { state: Mutex::new(state) });
+        for (number, item) in items.iter().enumerate() {
+            if let Err(code) = Self::enqueue(native, topic, item, Box::new(Ticket { call: call.clone(), number }), deadline).await
+            {
+                // This and the rest are not sent; what was sent is awaited, so that the answer is the whole truth.
+                for unsent in number..count {
+                    call.settle(unsent, Err(code));
+                }
+                break;
+            }
+        }
+        if tokio::time::timeout(self.config.timeout() + GRACE, all_done).await.is_err() {
+            return Err(LogError::Unavailable(format!("no broker answered within {}", seconds(self.config.timeout() + GRACE))));
+        }
+        let state = call.state.lock();
+        let written: Vec<Written> = state.written.iter().copied().flatten().collect();
+        match state.failed {
+            None => Ok(written),
+            Some(code) => {
+                let there = written.len();
+                let doing = match there {
+                    0 => format!("could not append to {topic}"),
+                    _ => format!("could not append all {count} records to {topic}; {there} are there"),
+                };
+                Err(from_code(code, &doing))
+            }
+        }
+    }
+
+    /// Puts a message into librdkafka's queue, and waits for room until `deadline`.
+    async fn enqueue(
+        native: &Native,
+        topic: &str,
+        item: &Item,
+        ticket: Box<Ticket>,
+        deadline: Instant,
+    ) -> Result<(), RDKafkaErrorCode> {
+        let mut record: BaseRecord<'_, [u8], [u8], _> = BaseRecord::with_opaque_to(topic, ticket);
+        record.key = item.key.as_deref();
+        record.payload = item.payload.as_deref();
+        while let Err((error, back)) = native.send(record) {
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+            if code != RDKafkaErrorCode::QueueFull || Instant::now() >= deadline {
+                return Err(code);
+            }
+            record = back;
+            tokio::time::sleep(FULL).await;
+        }
+        Ok(())
+    }
+
+    fn renew(&self, broken: &Arc<Native>) {
+        let mut current = self.native.write();
+        if !Arc::ptr_eq(&current, broken) {
+            return;
+        }
+        let reason = broken.client().fatal_error().map_or_else(String::new, |(_, reason)| reason);
+        match native(&self.config) {
+            Ok(new) => {
+                tracing::warn!(reason, "the producer of the log had to be made anew");
+                metrics::counter!("log_producers_renewed_total").increment(1);
+                *current = new;
+            }
+            Err(error) => tracing::error!(reason, "could not make a producer anew: {error}"),
+        }
+    }
+}
