@@ -252,7 +252,7 @@ fn the_stored_inputs_restore_the_state() {
         let (stored, _) = run(2, &semantics, cut(before.to_vec(), 8, 100, &semantics, &mut rng), "before the restart");
 
         let mut updates = Vec::new();
-        restore(&stored, &semantics, &mut |update| updates.push(update)).unwrap();
+        restore(&stored, (0, 1), &semantics, &mut |update| updates.push(update)).unwrap();
         let mut epochs = vec![Epoch { updates, expected: Some(stored) }];
         // The log is read again from a little before where the store stood.
         for records in [&records[300..350], after] {
