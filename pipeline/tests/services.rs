@@ -1,5 +1,6 @@
-//! The pipeline on a store of a CQL database, at `KINDRED_TEST_CASSANDRA` (host:port): what it holds is what the oracle says, after restarts,
-//! after a pipeline was replaced while it still ran, and after a rebuild. Without the variable it says that it was not run.
+//! The pipeline on real services, at `KINDRED_TEST_CASSANDRA` and `KINDRED_TEST_KAFKA` (host:port): what it holds is what the oracle
+//! says, after restarts, after a pipeline was replaced while it still ran, after a rebuild, and for any number of processes and
+//! workers. Without the variables it says that it was not run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +8,11 @@ use std::time::Duration;
 use kindred_clock::Clock;
 use kindred_log::EventLog;
 use kindred_log::embedded::EmbeddedLog;
+use kindred_log::kafka::{KafkaConfig, KafkaLog};
 use kindred_model::{EventTime, Record, Semantics, Topic};
-use kindred_oracle::testing::{Shape, random_log, small_semantics};
+use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
 use kindred_oracle::{first_differences, inputs, tables};
-use kindred_pipeline::{Pipeline, PipelineConfig, PipelineState, repair, verify};
+use kindred_pipeline::{Cluster, Pipeline, PipelineConfig, PipelineState, repair, verify};
 use kindred_store::cql::{CqlConfig, CqlStore};
 use kindred_store::generations::Generations;
 use kindred_store::{Change, EpochChanges, ViewStore};
@@ -108,5 +110,75 @@ async fn restarts_and_take_overs_leave_what_the_oracle_says() {
     let left: Arc<dyn ViewStore> = open().await;
     repair(Arc::clone(&left), &semantics).await.expect("it mends");
     assert_is(&store, &records, &semantics, "mended").await;
+    generations.drop("g1").await.expect("dropped");
+}
+
+/// A port that was free a moment ago, for each process of a cluster.
+fn free_hosts(processes: usize) -> Vec<String> {
+    let listeners: Vec<_> = (0..processes).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("an address").to_string()).collect()
+}
+
+/// If it failed, results would depend on the number of processes and workers, or a restart with another number would lose or
+/// double what was taken in.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_and_workers_change_nothing() {
+    let (Ok(node), Ok(brokers)) = (std::env::var("KINDRED_TEST_CASSANDRA"), std::env::var("KINDRED_TEST_KAFKA")) else {
+        eprintln!("NOT RUN: a pipeline of several processes: KINDRED_TEST_CASSANDRA and KINDRED_TEST_KAFKA name no services");
+        return;
+    };
+    let id = std::process::id();
+    let config = CqlConfig {
+        nodes: vec![node],
+        keyspace: format!("kindred_cluster_{id}"),
+        view_buckets: 8,
+        input_buckets: 8,
+        ..CqlConfig::default()
+    };
+    CqlStore::migrate(config.clone()).await.expect("migrated");
+    let generations = CqlStore::generations_of(config).await.expect("connected");
+    generations.create("g1", "", EventTime(0)).await.expect("created");
+    let kafka =
+        KafkaConfig { brokers, prefix: format!("cluster-{id}-"), partitions: 4, replication: 1, ..KafkaConfig::default() };
+    KafkaLog::create_topics(&kafka).await.expect("topics");
+    let log: Arc<dyn EventLog> = Arc::new(KafkaLog::open(&kafka).await.expect("opened"));
+    let semantics = small_semantics();
+    let records = random_log(11, 900, &Shape::default());
+    let mut rng = Rng::new(11);
+    let mut feed = records.clone();
+    feed.extend(records.iter().filter(|_| rng.chance(30)).cloned());
+    rng.shuffle(&mut feed);
+
+    let shapes = [(1, 1), (2, 2), (2, 1), (1, 3), (2, 2)];
+    let portions = feed.chunks(feed.len().div_ceil(shapes.len()));
+    for (n, ((processes, workers), portion)) in shapes.into_iter().zip(portions).enumerate() {
+        let hosts = if processes > 1 { free_hosts(processes) } else { Vec::new() };
+        let starts = (0..processes).map(|process| {
+            let cluster = (processes > 1).then(|| Cluster { process, hosts: hosts.clone() });
+            let config = PipelineConfig { workers, cluster, ..PipelineConfig::new(semantics.clone()) };
+            let (generations, log) = (&generations, Arc::clone(&log));
+            async move {
+                let store: Arc<dyn ViewStore> = Arc::new(CqlStore::open_in(generations, "g1").await.expect("opened"));
+                let clock = Clock::fixed(EventTime(1_780_000_000_000));
+                Pipeline::start(config, log, store, clock).await.expect("it starts")
+            }
+        });
+        let mut pipelines = Vec::new();
+        for start in starts {
+            pipelines.push(start.await);
+        }
+        append(&log, portion).await;
+        pipelines[0].settle(PATIENCE).await.expect("it settles");
+        let store = Arc::new(CqlStore::open_in(&generations, "g1").await.expect("opened"));
+        let taken_in: Vec<Record> = feed.iter().take((n + 1) * feed.len().div_ceil(shapes.len())).cloned().collect();
+        assert_is(&store, &taken_in, &semantics, "after another portion").await;
+        // One is told to stop, and the others follow.
+        let stops = pipelines.into_iter().rev().map(|pipeline| tokio::task::spawn_blocking(move || pipeline.stop()));
+        for stop in stops {
+            stop.await.expect("joined").expect("it stops in order");
+        }
+        let reopened = CqlStore::open_in(&generations, "g1").await.expect("opened");
+        assert!(!reopened.frontier().unfinished, "{processes} processes of {workers} workers end cleanly");
+    }
     generations.drop("g1").await.expect("dropped");
 }
