@@ -66,6 +66,8 @@ pub struct PipelineConfig {
     pub raw_days: u32,
     /// Forget the store and rebuild it from the log alone. In a cluster process 0 does.
     pub from_beginning: bool,
+    /// Append merged records again where a compacted log would lose them. One pipeline of a log does.
+    pub mends_log: bool,
     /// The processes, if there are several. Workers are of each.
     pub cluster: Option<Cluster>,
 }
@@ -81,6 +83,7 @@ impl PipelineConfig {
             sync_interval: Duration::from_secs(1),
             raw_days: 30,
             from_beginning: false,
+            mends_log: true,
             cluster: None,
         }
     }
@@ -148,7 +151,8 @@ impl Pipeline {
         let is_cluster = config.cluster.is_some();
 
         let mut threads = Vec::new();
-        let sink = sink::Sink::new(Arc::clone(&store), context.clone(), role, config.sync_interval);
+        let mended = config.mends_log.then(|| Arc::clone(&log));
+        let sink = sink::Sink::new(Arc::clone(&store), mended, context.clone(), role, config.sync_interval);
         threads.push(sink::spawn(sink, messages)?);
         if role != sink::Role::Follower {
             threads.push(forget::spawn(forget::Sweeper {

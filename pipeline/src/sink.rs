@@ -12,9 +12,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use kindred_dataflow::update::Output;
-use kindred_model::Position;
+use kindred_dataflow::update::{Changes, Output};
+use kindred_log::{EventLog, LogError};
 use kindred_model::views::view_tables;
+use kindred_model::{Position, Topic};
 use kindred_store::{Change, EpochChanges, Incarnation, StoreError, ViewStore};
 use tracing::{info, warn};
 
@@ -45,6 +46,9 @@ pub(crate) struct EpochEnd {
     pub act: u64,
 }
 
+/// Merged records of a topic to be appended again, and the epoch in which lesser ones came.
+type Superseded = (u64, Topic, Vec<Arc<[u8]>>);
+
 /// What this process does of writing an epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
@@ -58,6 +62,8 @@ pub(crate) enum Role {
 
 pub(crate) struct Sink {
     store: Arc<dyn ViewStore>,
+    /// Where superseded records are appended again; `None` where another pipeline of the same log does.
+    log: Option<Arc<dyn EventLog>>,
     context: Context,
     role: Role,
     /// The store's epoch of the dataflow's epoch 0.
@@ -66,7 +72,9 @@ pub(crate) struct Sink {
     rewrite: bool,
     sync_interval: Duration,
     /// Outputs of epochs that have not ended.
-    open: BTreeMap<u64, Vec<Output>>,
+    open: BTreeMap<u64, Vec<Box<dyn Changes>>>,
+    /// Merged records to be appended again.
+    superseded: Vec<Superseded>,
     /// Changes of ended epochs, not yet written, in the order of the epochs.
     pending: Vec<Change>,
     end: Option<EpochEnd>,
@@ -85,15 +93,23 @@ pub(crate) fn spawn(sink: Sink, messages: Receiver<SinkMessage>) -> Result<JoinH
 }
 
 impl Sink {
-    pub fn new(store: Arc<dyn ViewStore>, context: Context, role: Role, sync_interval: Duration) -> Self {
+    pub fn new(
+        store: Arc<dyn ViewStore>,
+        log: Option<Arc<dyn EventLog>>,
+        context: Context,
+        role: Role,
+        sync_interval: Duration,
+    ) -> Self {
         Self {
             store,
+            log,
             context,
             role,
             base: 0,
             rewrite: false,
             sync_interval,
             open: BTreeMap::new(),
+            superseded: Vec::new(),
             pending: Vec::new(),
             end: None,
             uncommitted: VecDeque::new(),
@@ -163,12 +179,17 @@ impl Sink {
 
     fn take(&mut self, message: SinkMessage) {
         match message {
-            SinkMessage::Output(output) => self.open.entry(output.epoch).or_default().push(output),
+            SinkMessage::Output(Output::Rows { epoch, changes }) => self.open.entry(epoch).or_default().push(changes),
+            SinkMessage::Output(Output::Superseded { epoch, topic, merged }) => {
+                if self.log.as_ref().is_some_and(|log| log.compacts()) {
+                    self.superseded.push((epoch, topic, merged));
+                }
+            }
             SinkMessage::EpochEnd(end) => {
                 let mut later = self.open.split_off(&(end.epoch + 1));
                 std::mem::swap(&mut later, &mut self.open);
-                for output in later.into_values().flatten() {
-                    output.changes.encode(&mut |table, key, row| {
+                for changes in later.into_values().flatten() {
+                    changes.encode(&mut |table, key, row| {
                         self.pending.push(Change { table, key: key.to_vec(), row: row.map(<[u8]>::to_vec) });
                     });
                 }
@@ -182,7 +203,7 @@ impl Sink {
         }
     }
 
-    fn write(&mut self, end: EpochEnd, runtime: &tokio::runtime::Runtime) -> Result<(), StoreError> {
+    fn write(&mut self, end: EpochEnd, runtime: &tokio::runtime::Runtime) -> Result<(), PipelineError> {
         if end.epoch == 0 && !self.rewrite {
             // What was restored is what the store holds already.
             self.context.progress.wrote(0);
@@ -196,6 +217,7 @@ impl Sink {
             }
             self.rewrite = false;
         }
+        self.append_again(end.epoch, runtime)?;
         let epoch = self.base + end.epoch;
         let changes = newest(std::mem::take(&mut self.pending));
         let rows = changes.len() as u64;
@@ -219,8 +241,22 @@ impl Sink {
         Ok(())
     }
 
+    /// Appends the merged records again that epochs up to this one superseded, before the positions that pass the lesser ones can
+    /// become durable. What they merge into is themselves, so to append one twice is harmless, and it supersedes nothing.
+    fn append_again(&mut self, epoch: u64, runtime: &tokio::runtime::Runtime) -> Result<(), PipelineError> {
+        let Some(log) = self.log.clone() else { return Ok(()) };
+        let (due, later) = std::mem::take(&mut self.superseded).into_iter().partition(|(of, ..)| *of <= epoch);
+        self.superseded = later;
+        for (_, topic, merged) in due {
+            let records: Vec<Vec<u8>> = merged.iter().map(|record| record.to_vec()).collect();
+            metrics::counter!("pipeline_superseded_records_total").increment(records.len() as u64);
+            retry(&self.context, || runtime.block_on(log.append(topic, records.clone(), None)))?;
+        }
+        Ok(())
+    }
+
     /// Commits what all processes have written.
-    fn commit(&mut self, runtime: &tokio::runtime::Runtime) -> Result<(), StoreError> {
+    fn commit(&mut self, runtime: &tokio::runtime::Runtime) -> Result<(), PipelineError> {
         let ready = self.uncommitted.partition_point(|end| end.epoch < self.committable_before);
         let ready: Vec<EpochEnd> = self.uncommitted.drain(..ready).collect();
         if let Some(last) = ready.last() {
@@ -257,17 +293,34 @@ fn newest(mut changes: Vec<Change>) -> Vec<Change> {
     changes
 }
 
-/// Repeats a call while the store does not answer or has no room: writes are absolute values, so repeating is safe.
-fn retry<T>(context: &Context, mut call: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+/// An error that may pass by itself: the other side does not answer, or has no room.
+trait Passing: std::fmt::Display {
+    fn passes(&self) -> bool;
+}
+
+impl Passing for StoreError {
+    fn passes(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Full(_))
+    }
+}
+
+impl Passing for LogError {
+    fn passes(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Full(_))
+    }
+}
+
+/// Repeats a call while the other side does not answer or has no room: what is written is absolute values, so repeating is safe.
+fn retry<T, E: Passing>(context: &Context, mut call: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     loop {
         match call() {
             Ok(value) => {
                 context.progress.resumed();
                 return Ok(value);
             }
-            Err(StoreError::Unavailable(reason) | StoreError::Full(reason)) if !context.stopping() => {
-                warn!("the store did not take a unit, trying again: {reason}");
-                context.progress.waits(reason);
+            Err(error) if error.passes() && !context.stopping() => {
+                warn!("an epoch could not be written, trying again: {error}");
+                context.progress.waits(error.to_string());
                 std::thread::sleep(RETRY);
             }
             Err(error) => return Err(error),

@@ -129,7 +129,7 @@ impl Shared {
     fn output(self: &Arc<Self>) -> OutputFn {
         let shared = Arc::clone(self);
         Arc::new(move |output: Output| {
-            if output.epoch > 0 || shared.writes_restored.load(Ordering::Acquire) {
+            if output.epoch() > 0 || shared.writes_restored.load(Ordering::Acquire) {
                 shared.tell_sink(SinkMessage::Output(output));
             }
         })

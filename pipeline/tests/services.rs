@@ -2,13 +2,15 @@
 //! says, after restarts, after a pipeline was replaced while it still ran, after a rebuild, and for any number of processes and
 //! workers. Without the variables it says that it was not run.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kindred_clock::Clock;
-use kindred_log::EventLog;
 use kindred_log::embedded::EmbeddedLog;
 use kindred_log::kafka::{KafkaConfig, KafkaLog};
+use kindred_log::{EventLog, Share};
+use kindred_model::codec::KeyCodec;
 use kindred_model::{EventTime, Record, Semantics, Topic};
 use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
 use kindred_oracle::{first_differences, inputs, tables};
@@ -113,6 +115,32 @@ async fn restarts_and_take_overs_leave_what_the_oracle_says() {
     generations.drop("g1").await.expect("dropped");
 }
 
+/// What compaction may leave of the log at worst: of the compacted topics the last record of each key.
+fn compacted(log: &dyn EventLog, semantics: &Semantics) -> Vec<Record> {
+    let mut reader = log.reader(Share::ALL).expect("a reader");
+    let (mut read, end) = (Vec::new(), reader.end().expect("an end"));
+    while !reader.position().reaches(&end) {
+        reader.poll(10_000, Duration::from_secs(1), &mut read).expect("it reads");
+    }
+    let mut last: HashMap<(Topic, Vec<u8>), Record> = HashMap::new();
+    let mut interactions = Vec::new();
+    for read in read {
+        let record = Record::decode(read.place.topic, &read.payload, &semantics.rules()).expect("it decodes");
+        let key = match &record {
+            Record::Interaction(_) => {
+                interactions.push(record);
+                continue;
+            }
+            Record::Order(order) => order.order.to_bytes(),
+            Record::Catalog(item) => item.item.to_bytes(),
+            Record::Member(member) => member.key().to_bytes(),
+        };
+        last.insert((read.place.topic, key), record);
+    }
+    interactions.extend(last.into_values());
+    interactions
+}
+
 /// A port that was free a moment ago, for each process of a cluster.
 fn free_hosts(processes: usize) -> Vec<String> {
     let listeners: Vec<_> = (0..processes).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
@@ -180,5 +208,11 @@ async fn processes_and_workers_change_nothing() {
         let reopened = CqlStore::open_in(&generations, "g1").await.expect("opened");
         assert!(!reopened.frontier().unfinished, "{processes} processes of {workers} workers end cleanly");
     }
+    let store = Arc::new(CqlStore::open_in(&generations, "g1").await.expect("opened"));
+    let left = {
+        let (log, semantics) = (Arc::clone(&log), semantics.clone());
+        tokio::task::spawn_blocking(move || compacted(&*log, &semantics)).await.expect("read")
+    };
+    assert_is(&store, &left, &semantics, "from what compaction leaves of the log").await;
     generations.drop("g1").await.expect("dropped");
 }
