@@ -42,6 +42,20 @@ impl From<Purchase> for Fact {
     }
 }
 
+impl Fact {
+    /// As it enters the product's dataflow.
+    pub fn update(&self) -> Update {
+        Update::Interaction(InteractionUpdate {
+            party: self.party,
+            subject: SubjectKey::Item(self.item),
+            kind: Kind::Purchase.code(),
+            retract: false,
+            at: self.at,
+            payload: Box::default(),
+        })
+    }
+}
+
 /// What maintains the lists.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Engine {
@@ -116,14 +130,7 @@ impl Job<'_> {
     /// Feeds facts as one epoch and steps until every output of it was given.
     pub fn epoch(&mut self, facts: impl IntoIterator<Item = Fact>) -> Cost {
         self.feed(facts, |feed, fact| match feed {
-            Feed::Product(dataflow) => dataflow.send(Update::Interaction(InteractionUpdate {
-                party: fact.party,
-                subject: SubjectKey::Item(fact.item),
-                kind: Kind::Purchase.code(),
-                retract: false,
-                at: fact.at,
-                payload: Box::default(),
-            })),
+            Feed::Product(dataflow) => dataflow.send(fact.update()),
             Feed::Facts(session, _) => session.update((fact.party, (fact.item, fact.at)), 1),
         })
     }

@@ -17,5 +17,6 @@ pub mod report;
 pub mod restart;
 pub mod scipy;
 pub mod server;
+pub mod shards;
 pub mod synthetic;
 pub mod usage;

@@ -10,7 +10,7 @@ use kindred_bench::post::Pace;
 use kindred_bench::report::{Report, Results};
 use kindred_bench::server::Endpoint;
 use kindred_bench::synthetic::{Mix, Plan};
-use kindred_bench::{generate, growth, load, replay, restart};
+use kindred_bench::{generate, growth, load, replay, restart, shards};
 
 /// The product's allocator, so that what is measured here is what it does.
 #[global_allocator]
@@ -45,6 +45,8 @@ enum Command {
     Restart(RestartArgs),
     /// Cost of an event as the log grows
     Growth(GrowthArgs),
+    /// How evenly pairs and pair updates fall to the workers: counted, not timed
+    Shards(CommonArgs),
     /// The memory of also_bought in a process by itself; `replay` runs it
     #[command(name = replay::MEMORY_COMMAND, hide = true)]
     DataflowMemory(PlanArgs),
@@ -292,6 +294,11 @@ fn main() -> Result<()> {
         Command::Growth(args) => {
             let options = if args.quick { growth::Options::quick() } else { growth_options(&args)? };
             finish(growth::run_growth(&options)?, args.quick, args.results.as_ref())
+        }
+        Command::Shards(args) => {
+            let plan = args.plan.plan_for(args.quick);
+            let options = if args.quick { shards::Options::quick() } else { shards::Options::full(plan) };
+            args.finish(shards::run_shards(&options)?)
         }
         Command::DataflowMemory(args) => {
             println!("{}", serde_json::to_string(&replay::memory(&args.plan()))?);
