@@ -137,7 +137,7 @@ impl Job<'_> {
 
     /// Feeds the merged inputs as one epoch, as a restart does. For [`Engine::Product`] alone: the others know no other records
     /// than purchases.
-    pub fn restore(&mut self, inputs: Vec<Update>) -> Cost {
+    pub fn restore(&mut self, inputs: impl IntoIterator<Item = Update>) -> Cost {
         self.feed(inputs, |feed, update| match feed {
             Feed::Product(dataflow) => dataflow.send(update),
             Feed::Facts(..) => unreachable!("a restart is the product's"),
