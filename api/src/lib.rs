@@ -32,7 +32,7 @@ use tokio::task::JoinHandle;
 
 pub use context::{ApiConfig, Check, Context, Limits, OperationError, Operations, VerifiedTable, VerifyReport};
 pub use problem::{Code, FieldError, Problem};
-pub use recommend::LoadError;
+pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};
 
 use crate::api::{Api, RecoIds, SessionRates};
 use crate::auth::KeyRing;

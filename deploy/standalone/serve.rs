@@ -119,7 +119,7 @@ fn shown_to_browsers(url: &str) -> String {
 }
 
 /// SIGTERM and SIGINT, one after another.
-struct Signals {
+pub struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -127,7 +127,11 @@ struct Signals {
 }
 
 impl Signals {
-    fn listen() -> Result<Self> {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn listen() -> Result<Self> {
         #[cfg(unix)]
         {
             use tokio::signal::unix::{SignalKind, signal};
@@ -138,7 +142,8 @@ impl Signals {
         Ok(Self {})
     }
 
-    async fn next(&mut self) {
+    /// Waits for the next.
+    pub async fn next(&mut self) {
         #[cfg(unix)]
         tokio::select! {
             _ = self.terminate.recv() => {}

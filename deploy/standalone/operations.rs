@@ -1,0 +1,182 @@
+//! What a process tells of itself and does for its API: status, readiness, `verify`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use kindred_api::{Check, OperationError, Operations, VerifiedTable, VerifyReport};
+use kindred_log::EventLog;
+use kindred_model::Semantics;
+use kindred_pipeline::{PipelineError, PipelineState, Progress};
+use kindred_store::ViewStore;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::changes::Feed;
+use crate::fingerprint::FINGERPRINT;
+use crate::status::{Observed, observe};
+
+/// Differences that `verify` names for each table.
+const DIFFERENCES_NAMED: usize = 10;
+/// How often log and store are asked whether they answer.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+/// How long one of them may be silent before requests are sent elsewhere: a leader that moves takes some seconds.
+const SILENT_MAX: Duration = Duration::from_secs(10);
+
+/// Where the views are kept.
+pub enum Views {
+    /// In this process.
+    Here(Arc<Progress>),
+    /// By a pipeline in another one.
+    Elsewhere(Arc<Reach>),
+}
+
+/// How well a process that only serves reaches what it serves from.
+pub struct Reach {
+    feed: Arc<Feed>,
+    /// The log and the store: since when each does not answer, and why.
+    silent: Mutex<[Option<(Instant, String)>; 2]>,
+}
+
+const ASKED: [&str; 2] = ["log", "store"];
+
+impl Reach {
+    /// Through this feed.
+    pub fn new(feed: Arc<Feed>) -> Self {
+        Self { feed, silent: Mutex::default() }
+    }
+
+    /// Asks log and store again and again; never ends.
+    pub async fn watch(self: Arc<Self>, log: Arc<dyn EventLog>, store: Arc<dyn ViewStore>) {
+        let mut due = tokio::time::interval(ASK_EVERY);
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            due.tick().await;
+            let (end, row) = tokio::join!(log.end(), store.get_meta(FINGERPRINT));
+            self.answered(0, end.map_err(|error| error.to_string()));
+            self.answered(1, row.map_err(|error| error.to_string()));
+        }
+    }
+
+    fn answered<T>(&self, which: usize, answer: Result<T, String>) {
+        let mut silent = self.silent.lock();
+        match answer {
+            Ok(_) => silent[which] = None,
+            Err(reason) => {
+                let since = silent[which].as_ref().map_or_else(Instant::now, |(since, _)| *since);
+                silent[which] = Some((since, reason));
+            }
+        }
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        let silent = self.silent.lock();
+        let mut checks: Vec<Check> = ASKED
+            .iter()
+            .zip(silent.iter())
+            .map(|(name, silent)| {
+                let ready = silent.as_ref().is_none_or(|(since, _)| since.elapsed() < SILENT_MAX);
+                let detail = silent.as_ref().map_or_else(|| "answers".to_owned(), |(_, reason)| reason.clone());
+                Check { name: (*name).to_owned(), ready, detail }
+            })
+            .collect();
+        let feed = self.feed.status();
+        let detail = feed.trouble.unwrap_or_else(|| format!("{} ms behind the store", feed.behind_ms));
+        checks.push(Check { name: "changes".to_owned(), ready: self.feed.is_fresh(), detail });
+        checks
+    }
+}
+
+/// What only the whole process can do for the API.
+pub struct Process {
+    log: Arc<dyn EventLog>,
+    store: Arc<dyn ViewStore>,
+    semantics: Arc<Semantics>,
+    views: Views,
+    started: Instant,
+    verifying: AtomicBool,
+}
+
+impl Process {
+    /// Of a process that starts now.
+    pub fn new(log: Arc<dyn EventLog>, store: Arc<dyn ViewStore>, semantics: Arc<Semantics>, views: Views) -> Self {
+        Self { log, store, semantics, views, started: Instant::now(), verifying: AtomicBool::new(false) }
+    }
+}
+
+#[async_trait]
+impl Operations for Process {
+    async fn status(&self) -> Value {
+        let (pipeline, feed) = match &self.views {
+            Views::Here(progress) => (Some(progress.status()), None),
+            Views::Elsewhere(reach) => (None, Some(reach.feed.status())),
+        };
+        let observed = Observed {
+            log: &*self.log,
+            store: &*self.store,
+            semantics: &self.semantics,
+            pipeline: pipeline.clone(),
+            uptime: Some(self.started.elapsed()),
+            feed: feed.clone(),
+        };
+        observe(observed)
+            .await
+            .unwrap_or_else(|error| json!({ "error": format!("{error:#}"), "pipeline": pipeline, "changes": feed }))
+    }
+
+    async fn verify(&self, repair: bool) -> Result<VerifyReport, OperationError> {
+        if repair {
+            let help = match self.views {
+                Views::Here(_) => "stop the server, then kindred verify --data DIR --repair",
+                Views::Elsewhere(_) => "stop the pipeline, then kindred verify --config FILE --repair",
+            };
+            return Err(OperationError::Unavailable(format!("rows are mended while nothing writes to them: {help}")));
+        }
+        if self.verifying.swap(true, Ordering::AcqRel) {
+            return Err(OperationError::Busy("the views are being verified already".to_owned()));
+        }
+        let (store, semantics) = (Arc::clone(&self.store), Arc::clone(&self.semantics));
+        let compared = tokio::task::spawn_blocking(move || {
+            let snapshot = store.snapshot()?;
+            Ok::<_, PipelineError>(kindred_pipeline::verify(&*snapshot.rows, &semantics, DIFFERENCES_NAMED)?)
+        });
+        let report = compared.await;
+        self.verifying.store(false, Ordering::Release);
+        let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
+        let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
+        Ok(by_table(&report, &*self.store))
+    }
+
+    fn readiness(&self) -> Vec<Check> {
+        let status = match &self.views {
+            Views::Here(progress) => progress.status(),
+            Views::Elsewhere(reach) => return reach.checks(),
+        };
+        // One that waits for room or for a disk still serves what it has.
+        let ready = matches!(status.state, PipelineState::Running | PipelineState::Waiting);
+        let state =
+            serde_json::to_value(status.state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default();
+        let detail = status.reason.map_or(state.clone(), |reason| format!("{state}: {reason}"));
+        vec![Check { name: "pipeline".to_owned(), ready, detail }]
+    }
+}
+
+/// The report of the pipeline, table by table.
+fn by_table(report: &kindred_pipeline::VerifyReport, store: &dyn ViewStore) -> VerifyReport {
+    let tables = kindred_model::views::view_tables();
+    let tables = tables.iter().map(|table| {
+        let differences: Vec<_> = report.differences.iter().filter(|difference| difference.table == table.name).collect();
+        let side = |row: &Option<String>| row.clone().unwrap_or_else(|| "no row".to_owned());
+        VerifiedTable {
+            table: table.name.to_owned(),
+            rows: store.row_count(table.name).unwrap_or(0),
+            differences: differences.len() as u64,
+            first: differences
+                .iter()
+                .map(|d| format!("{}: expected {}, stored {}", d.key, side(&d.expected), side(&d.stored)))
+                .collect(),
+        }
+    });
+    VerifyReport { ok: report.holds(), repaired: false, tables: tables.collect() }
+}
