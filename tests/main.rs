@@ -3,6 +3,7 @@
 mod browser;
 mod cli;
 mod crash;
+mod faults;
 mod hostile;
 mod law;
 mod real_data;
