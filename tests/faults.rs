@@ -73,21 +73,22 @@ impl Drop for Services {
     }
 }
 
-/// One installation on the services, and what runs on it.
-struct Shop {
+/// One installation on services, and what runs on it.
+pub struct Shop {
     dir: PathBuf,
     config: String,
-    key: String,
+    /// Its service key.
+    pub key: String,
 }
 
 impl Shop {
-    fn migrate(dir: &Path, services: &Services, more: &str) -> Self {
+    /// Makes one of that name, with its logs in `dir`; `more` are further settings.
+    pub fn migrate(dir: &Path, kafka: &str, cassandra: &str, name: &str, more: &str) -> Self {
         let config = dir.join("kindred.toml");
         let text = format!(
-            "{more}\n[log]\nkind = \"kafka\"\n[log.kafka]\nbrokers = \"{}\"\nprefix = \"faults-\"\npartitions = 4\nreplication = 1\n\
-             [store]\nkind = \"cql\"\n[store.cql]\nnodes = [\"{}\"]\nkeyspace = \"faults\"\nview_buckets = 8\ninput_buckets = 8\n\
+            "{more}\n[log]\nkind = \"kafka\"\n[log.kafka]\nbrokers = \"{kafka}\"\nprefix = \"{name}-\"\npartitions = 4\nreplication = 1\n\
+             [store]\nkind = \"cql\"\n[store.cql]\nnodes = [\"{cassandra}\"]\nkeyspace = \"{name}\"\nview_buckets = 8\ninput_buckets = 8\n\
              [pipeline]\nworkers = 2\nadmin_listen = \"127.0.0.1:0\"\n[api]\nadmin_listen = \"127.0.0.1:0\"\n",
-            services.kafka, services.cassandra
         );
         std::fs::write(&config, text).expect("a settings file");
         let config = config.to_str().expect("a path").to_owned();
@@ -97,13 +98,15 @@ impl Shop {
         shop
     }
 
-    fn run(&self, args: &[&str]) -> String {
+    /// Runs a command on it, and demands that it succeeds.
+    pub fn run(&self, args: &[&str]) -> String {
         let output = command(args).args(["--config", &self.config]).output().expect("the binary runs");
         assert!(output.status.success(), "kindred {args:?}: {}\n{}", text(&output.stdout), text(&output.stderr));
         text(&output.stdout)
     }
 
-    fn spawn(&self, name: &str, args: &[&str]) -> Child {
+    /// Starts a process on it.
+    pub fn spawn(&self, name: &str, args: &[&str]) -> Child {
         let log = File::options().create(true).append(true).open(self.dir.join(format!("{name}.log"))).expect("a log file");
         let mut command = command(args);
         command.args(["--config", &self.config]).stdout(log.try_clone().expect("a second handle")).stderr(log);
@@ -123,7 +126,8 @@ impl Shop {
         (0..2).map(start).collect()
     }
 
-    fn logs(&self) -> String {
+    /// The ends of what its processes printed.
+    pub fn logs(&self) -> String {
         let names = ["pipeline-0", "pipeline-1", "api"];
         let tail = |name: &&str| {
             let log = std::fs::read_to_string(self.dir.join(format!("{name}.log"))).unwrap_or_default();
@@ -170,7 +174,8 @@ impl Supervisor {
     }
 }
 
-fn end(process: &mut Child) {
+/// Ends a process at once.
+pub fn end(process: &mut Child) {
     let _ = process.kill();
     let _ = process.wait();
 }
@@ -221,7 +226,7 @@ fn faults_leave_no_trace() {
     let services = Services::start(temp.path());
     let variant = small();
     let more = "[inputs]\nidentities_per_owner = 6\n[views.also_bought]\nwindow = 3\ntop = 4\n";
-    let shop = Arc::new(Shop::migrate(temp.path(), &services, more));
+    let shop = Arc::new(Shop::migrate(temp.path(), &services.kafka, &services.cassandra, "faults", more));
     let mut rng = StdRng::seed_from_u64(5);
     let records = kindred_oracle::testing::random_log(5, 6_000, &kindred_oracle::testing::Shape::default());
     let mut feed: Vec<&Record> = records.iter().collect();

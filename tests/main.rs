@@ -4,6 +4,7 @@ mod browser;
 mod cli;
 mod crash;
 mod faults;
+mod foreign;
 mod hostile;
 mod law;
 mod real_data;
