@@ -80,7 +80,7 @@ impl Running {
         ));
         let keys = Arc::new(KeyStore::open(Arc::clone(&services.store) as _).await.context("could not read the keys")?);
         let semantics = Arc::new(services.semantics.clone());
-        let reach = Arc::new(Reach::new(followed.feed()));
+        let reach = Arc::new(Reach::new(Some(followed.feed())));
         let views = Views::Elsewhere(Arc::clone(&reach));
         let process =
             Process::new(Arc::clone(&services.log) as _, Arc::clone(&services.store) as _, Arc::clone(&semantics), views);
@@ -134,10 +134,16 @@ impl Running {
 async fn follow_keys(keys: Arc<KeyStore>) {
     let mut due = tokio::time::interval(KEYS_EVERY);
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut answered = true;
     loop {
         due.tick().await;
-        if let Err(error) = keys.refresh().await {
+        let refreshed = keys.refresh().await;
+        // Told once, not every time.
+        if let Err(error) = &refreshed
+            && answered
+        {
             tracing::warn!("could not look for keys made or revoked elsewhere: {error}");
         }
+        answered = refreshed.is_ok();
     }
 }

@@ -576,3 +576,218 @@ impl ViewStore for Followed {
 fn reads_only() -> StoreError {
     StoreError::Refused("this process reads; the pipeline's writes".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use kindred_log::broadcast::InMemory;
+    use kindred_model::Topic;
+    use kindred_model::units::EventTime;
+    use kindred_model::views::ReadError;
+    use kindred_store::Listen;
+    use kindred_store::embedded::EmbeddedStore;
+    use kindred_store::generations::Generation;
+
+    use super::*;
+
+    const TABLE: &str = kindred_api::FOLLOWED_TABLES[0];
+
+    /// The one generation of an embedded store, under an incarnation that the test says.
+    struct One(AtomicU64);
+
+    #[async_trait]
+    impl Generations for One {
+        async fn list(&self) -> Result<Vec<Generation>, StoreError> {
+            Ok(vec![Generation {
+                name: "g1".to_owned(),
+                settings: String::new(),
+                created_at: EventTime(0),
+                incarnation: self.0.load(Ordering::Relaxed),
+                frontier: Frontier::default(),
+                clean: false,
+            }])
+        }
+        async fn create(&self, _: &str, _: &str, _: EventTime) -> Result<(), StoreError> {
+            Err(reads_only())
+        }
+        async fn live(&self) -> Result<Option<String>, StoreError> {
+            Ok(Some("g1".to_owned()))
+        }
+        async fn promote(&self, _: &str) -> Result<Option<String>, StoreError> {
+            Err(reads_only())
+        }
+        async fn drop(&self, _: &str) -> Result<(), StoreError> {
+            Err(reads_only())
+        }
+    }
+
+    /// Notes what it is told, a line each.
+    #[derive(Default)]
+    struct Hears(Mutex<Vec<String>>);
+
+    impl Listen for Hears {
+        fn unit(&self, unit: &EpochChanges) {
+            let rows: Vec<String> = unit
+                .changes
+                .iter()
+                .map(|change| {
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    format!("{}={}", text(&change.key), change.row.as_deref().map_or("-".to_owned(), text))
+                })
+                .collect();
+            self.0.lock().push(format!("{} at {}", rows.join(" "), unit.position));
+        }
+        fn anew(&self, snapshot: Snapshot) -> Result<(), ReadError> {
+            let row = snapshot.rows.get(TABLE, b"k")?.unwrap_or_default();
+            self.0.lock().push(format!("anew k={} at {}", String::from_utf8_lossy(&row), snapshot.frontier.position));
+            Ok(())
+        }
+    }
+
+    struct Pair {
+        store: Arc<dyn ViewStore>,
+        broadcast: Arc<dyn Broadcast>,
+        published: Published,
+        followed: Arc<Followed>,
+        hears: Arc<Hears>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Pair {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+            let broadcast: Arc<dyn Broadcast> = Arc::new(InMemory::default());
+            let published = Self::pipeline(&store, &broadcast, "g1", 5);
+            let generations = Arc::new(One(AtomicU64::new(5)));
+            let followed = Arc::new(Followed::new(Arc::clone(&store), Arc::clone(&broadcast), generations, "g1"));
+            let hears = Arc::new(Hears::default());
+            let (listening, listener) = (Arc::clone(&followed), Arc::clone(&hears) as Listener);
+            tokio::task::spawn_blocking(move || drop(listening.listen(listener).unwrap())).await.unwrap();
+            Self { store, broadcast, published, followed, hears, _dir: dir }
+        }
+
+        fn pipeline(store: &Arc<dyn ViewStore>, broadcast: &Arc<dyn Broadcast>, generation: &str, number: u64) -> Published {
+            let published = Published::new(Arc::clone(store), Arc::clone(broadcast), generation);
+            published.incarnation.store(number, Ordering::Release);
+            published
+        }
+
+        /// Waits until so much was heard, and demands that it is this.
+        async fn hears(&self, wanted: &[&str]) {
+            for _ in 0..500 {
+                if self.hears.0.lock().len() >= wanted.len() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert_eq!(*self.hears.0.lock(), wanted);
+        }
+    }
+
+    impl Drop for Pair {
+        fn drop(&mut self) {
+            self.followed.stop.store(true, Ordering::Release);
+        }
+    }
+
+    fn row(key: &str, value: &str) -> Change {
+        Change { table: TABLE, key: key.into(), row: (!value.is_empty()).then(|| value.into()) }
+    }
+
+    fn at(offset: u64) -> Position {
+        let mut position = Position::beginning();
+        position.passed(Topic::Orders, 0, offset);
+        position
+    }
+
+    /// If it failed, an API would say that it has what it has not, or never hear of a deleted row.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rows_are_told_and_then_the_position() {
+        let pair = Pair::new().await;
+        let other = Change { table: "points", key: b"ann\0".to_vec(), row: Some(vec![2]) };
+        pair.published.write(1, vec![row("k", "1"), other, row("l", "")]).await.unwrap();
+        let start = Position::beginning().to_string();
+        pair.hears(&[&format!("k=1 l=- at {start}")]).await;
+        pair.published.commit(1, at(3)).await.unwrap();
+        pair.hears(&[&format!("k=1 l=- at {start}"), &format!(" at {}", at(3))]).await;
+        assert!(pair.followed.feed().is_fresh());
+        assert!(pair.followed.write(2, Vec::new()).await.is_err(), "an API writes no rows");
+    }
+
+    /// If it failed, a pipeline that was replaced, or a replay of another generation, could change what an API serves.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_was_replaced_is_not_heard() {
+        let pair = Pair::new().await;
+        let old = Pair::pipeline(&pair.store, &pair.broadcast, "g1", 4);
+        let replay = Pair::pipeline(&pair.store, &pair.broadcast, "g2", 9);
+        let new = Pair::pipeline(&pair.store, &pair.broadcast, "g1", 6);
+        old.publish_rows(7, vec![row("k", "old")]).await.unwrap();
+        replay.publish_rows(7, vec![row("k", "other")]).await.unwrap();
+        new.publish_rows(8, vec![row("k", "new")]).await.unwrap();
+        pair.published.publish(9, News::Reached(at(9))).await.unwrap();
+        new.publish(9, News::Reached(at(4))).await.unwrap();
+        let start = Position::beginning().to_string();
+        pair.hears(&[&format!("k=new at {start}"), &format!(" at {}", at(4))]).await;
+    }
+
+    /// If it failed, an API would miss what was too much to tell, or keep rows that a rewrite deleted.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_not_told_is_read_anew() {
+        let pair = Pair::new().await;
+        let start = Position::beginning().to_string();
+        let many: Vec<Change> = (0..=ROWS_TOLD_MAX).map(|n| row(&format!("r{n}"), "1")).collect();
+        pair.published.write(1, many).await.unwrap();
+        pair.hears(&[&format!("anew k= at {start}")]).await;
+
+        pair.published.clear(&[TABLE]).await.unwrap();
+        pair.published.apply(EpochChanges { epoch: 2, position: at(2), changes: vec![row("k", "2")] }).await.unwrap();
+        let so_far = [&format!("anew k= at {start}"), &format!("anew k=2 at {start}"), &format!(" at {}", at(2))];
+        pair.hears(&so_far.map(String::as_str)).await;
+
+        // A message that does not read: what it said is read from the store, and hearing goes on.
+        pair.broadcast.publish(b"nonsense".to_vec()).await.unwrap();
+        let anew = format!("anew k=2 at {}", at(2));
+        pair.hears(&[so_far[0], so_far[1], so_far[2], &anew].map(String::as_str)).await;
+        pair.published.apply(EpochChanges { epoch: 3, position: at(3), changes: vec![row("k", "3")] }).await.unwrap();
+        let (rows, reached) = (format!("k=3 at {}", at(2)), format!(" at {}", at(3)));
+        pair.hears(&[so_far[0], so_far[1], so_far[2], &anew, &rows, &reached].map(String::as_str)).await;
+        assert_eq!(pair.followed.feed().status().reloads, 3);
+    }
+
+    /// If it failed, brokers would refuse a large unit, and the pipeline would end.
+    #[tokio::test]
+    async fn large_units_are_told_in_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+        let broadcast: Arc<dyn Broadcast> = Arc::new(InMemory::default());
+        let mut ear = broadcast.subscribe().await.unwrap();
+        let published = Pair::pipeline(&store, &broadcast, "g1", 1);
+        let value = "x".repeat(1_000);
+        let rows: Vec<Change> = (0..2_000).map(|n| row(&format!("r{n}"), &value)).collect();
+        published.publish_rows(1, rows.clone()).await.unwrap();
+        let mut heard = Vec::new();
+        while heard.len() < rows.len() {
+            let Some(Heard::Message(bytes)) = ear.next().await else { panic!("a message") };
+            assert!(bytes.len() < CHUNK_BYTES + (64 << 10), "{}", bytes.len());
+            let News::Rows(changes) = Message::decode(&bytes).unwrap().news else { panic!("rows") };
+            heard.extend(changes);
+        }
+        assert_eq!(heard, rows);
+    }
+
+    #[test]
+    fn bytes_from_outside_are_read_or_refused() {
+        let message = Message { generation: "g1".to_owned(), incarnation: 7, epoch: 3, news: News::Rows(vec![row("k", "v")]) };
+        let whole = message.encode();
+        let read = Message::decode(&whole).unwrap();
+        assert_eq!((read.generation.as_str(), read.incarnation, read.epoch), ("g1", 7, 3));
+        for cut in 0..whole.len() {
+            assert!(Message::decode(&whole[..cut]).is_err(), "a part is no message");
+        }
+        for at in 0..whole.len() {
+            let mut turned = whole.clone();
+            turned[at] ^= 0xff;
+            let _ = Message::decode(&turned);
+        }
+    }
+}

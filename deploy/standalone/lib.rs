@@ -44,7 +44,7 @@ use crate::failure::Failure;
 const QUIET: &str = "warn";
 
 /// The storage engine tells of every file it writes, the driver of every connection; a filter that names them hears that again.
-const ENGINE_QUIET: &str = "fjall=warn,lsm_tree=warn,scylla=warn";
+const ENGINE_QUIET: &str = "fjall=warn,lsm_tree=warn,scylla=off";
 
 /// Runs one command line; returns the exit code ([`failure::exit`]).
 ///

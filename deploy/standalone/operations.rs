@@ -26,15 +26,34 @@ const SILENT_MAX: Duration = Duration::from_secs(10);
 
 /// Where the views are kept.
 pub enum Views {
-    /// In this process.
+    /// In this process, on a directory.
     Here(Arc<Progress>),
+    /// In this process, on services.
+    OnServices(Arc<Progress>, Arc<Reach>),
     /// By a pipeline in another one.
     Elsewhere(Arc<Reach>),
 }
 
-/// How well a process that only serves reaches what it serves from.
+impl Views {
+    fn progress(&self) -> Option<&Progress> {
+        match self {
+            Self::Here(progress) | Self::OnServices(progress, _) => Some(progress),
+            Self::Elsewhere(_) => None,
+        }
+    }
+
+    fn reach(&self) -> Option<&Reach> {
+        match self {
+            Self::Here(_) => None,
+            Self::OnServices(_, reach) | Self::Elsewhere(reach) => Some(reach),
+        }
+    }
+}
+
+/// How well a process reaches the services that it works on.
 pub struct Reach {
-    feed: Arc<Feed>,
+    /// What it hears of a pipeline elsewhere.
+    feed: Option<Arc<Feed>>,
     /// The log and the store: since when each does not answer, and why.
     silent: Mutex<[Option<(Instant, String)>; 2]>,
 }
@@ -42,8 +61,8 @@ pub struct Reach {
 const ASKED: [&str; 2] = ["log", "store"];
 
 impl Reach {
-    /// Through this feed.
-    pub fn new(feed: Arc<Feed>) -> Self {
+    /// With this feed, if it listens.
+    pub fn new(feed: Option<Arc<Feed>>) -> Self {
         Self { feed, silent: Mutex::default() }
     }
 
@@ -81,9 +100,11 @@ impl Reach {
                 Check { name: (*name).to_owned(), ready, detail }
             })
             .collect();
-        let feed = self.feed.status();
-        let detail = feed.trouble.unwrap_or_else(|| format!("{} ms behind the store", feed.behind_ms));
-        checks.push(Check { name: "changes".to_owned(), ready: self.feed.is_fresh(), detail });
+        if let Some(feed) = &self.feed {
+            let status = feed.status();
+            let detail = status.trouble.unwrap_or_else(|| format!("{} ms behind the store", status.behind_ms));
+            checks.push(Check { name: "changes".to_owned(), ready: feed.is_fresh(), detail });
+        }
         checks
     }
 }
@@ -108,10 +129,8 @@ impl Process {
 #[async_trait]
 impl Operations for Process {
     async fn status(&self) -> Value {
-        let (pipeline, feed) = match &self.views {
-            Views::Here(progress) => (Some(progress.status()), None),
-            Views::Elsewhere(reach) => (None, Some(reach.feed.status())),
-        };
+        let pipeline = self.views.progress().map(Progress::status);
+        let feed = self.views.reach().and_then(|reach| Some(reach.feed.as_ref()?.status()));
         let observed = Observed {
             log: &*self.log,
             store: &*self.store,
@@ -129,7 +148,7 @@ impl Operations for Process {
         if repair {
             let help = match self.views {
                 Views::Here(_) => "stop the server, then kindred verify --data DIR --repair",
-                Views::Elsewhere(_) => "stop the pipeline, then kindred verify --config FILE --repair",
+                _ => "stop the pipeline, then kindred verify --config FILE --repair",
             };
             return Err(OperationError::Unavailable(format!("rows are mended while nothing writes to them: {help}")));
         }
@@ -149,17 +168,22 @@ impl Operations for Process {
     }
 
     fn readiness(&self) -> Vec<Check> {
-        let status = match &self.views {
-            Views::Here(progress) => progress.status(),
-            Views::Elsewhere(reach) => return reach.checks(),
-        };
-        // One that waits for room or for a disk still serves what it has.
-        let ready = matches!(status.state, PipelineState::Running | PipelineState::Waiting);
-        let state =
-            serde_json::to_value(status.state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default();
-        let detail = status.reason.map_or(state.clone(), |reason| format!("{state}: {reason}"));
-        vec![Check { name: "pipeline".to_owned(), ready, detail }]
+        let mut checks = Vec::new();
+        if let Some(progress) = self.views.progress() {
+            checks.push(check_pipeline(progress));
+        }
+        checks.extend(self.views.reach().map(Reach::checks).unwrap_or_default());
+        checks
     }
+}
+
+fn check_pipeline(progress: &Progress) -> Check {
+    let status = progress.status();
+    // One that waits for room or for a disk still serves what it has.
+    let ready = matches!(status.state, PipelineState::Running | PipelineState::Waiting);
+    let state = serde_json::to_value(status.state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default();
+    let detail = status.reason.map_or(state.clone(), |reason| format!("{state}: {reason}"));
+    Check { name: "pipeline".to_owned(), ready, detail }
 }
 
 /// The report of the pipeline, table by table.

@@ -24,7 +24,7 @@ use crate::cli::{From, PipelineArgs};
 use crate::failure::{Failure, exit};
 use crate::installation::Open;
 use crate::local::pipeline_config;
-use crate::operations::{Process, Views};
+use crate::operations::{Process, Reach, Views};
 use crate::serve::Signals;
 use crate::server::{explain_bind, keep_up};
 use crate::services::Services;
@@ -79,7 +79,7 @@ struct Running {
     services: Services,
     pipeline: Pipeline,
     admin_address: SocketAddr,
-    background: [JoinHandle<()>; 2],
+    background: [JoinHandle<()>; 3],
 }
 
 impl Running {
@@ -102,13 +102,15 @@ impl Running {
         let pipeline = Pipeline::start(config, Arc::clone(&log) as _, store, app.clock.clone()).await;
         let pipeline = pipeline.context("could not start the pipeline")?;
 
-        let views = Views::Here(pipeline.progress());
+        let reach = Arc::new(Reach::new(None));
+        let views = Views::OnServices(pipeline.progress(), Arc::clone(&reach));
         let semantics = Arc::new(services.semantics.clone());
-        let process = Arc::new(Process::new(log, Arc::clone(&services.store) as _, semantics, views));
+        let process = Arc::new(Process::new(Arc::clone(&log) as _, Arc::clone(&services.store) as _, semantics, views));
         let (rendered, kept) = (metrics.clone(), metrics);
         let routes = admin_routes(process, move || rendered.render());
         let served = tokio::spawn(warp::serve(routes).incoming(listener).run());
-        let background = [served, tokio::spawn(keep_up(kept))];
+        let watched = tokio::spawn(reach.watch(log, Arc::clone(&services.store) as _));
+        let background = [served, tokio::spawn(keep_up(kept)), watched];
         Ok(Self { services, pipeline, admin_address, background })
     }
 

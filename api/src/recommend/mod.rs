@@ -168,7 +168,7 @@ impl Memory {
     }
 
     /// Reads all tables anew beside what is served, and turns to them in one step: no answer mixes the two.
-    fn reload(&self, snapshot: &Snapshot) -> Result<(), ReadError> {
+    pub(crate) fn reload(&self, snapshot: &Snapshot) -> Result<(), ReadError> {
         let mut fresh = self.state.read().emptied();
         fresh.read(&*snapshot.rows)?;
         let mut state = self.state.write();

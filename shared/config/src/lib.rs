@@ -17,10 +17,12 @@ mod pinned;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use kindred_log::LogError;
 use kindred_log::kafka::KafkaConfig;
 use kindred_model::Semantics;
 use kindred_model::loyalty::Program;
 use kindred_model::settings::{Inputs, Shop, ViewSettings};
+use kindred_store::StoreError;
 use kindred_store::cql::CqlConfig;
 pub use kindred_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
@@ -276,8 +278,14 @@ impl Settings {
         if *process >= hosts.len().max(1) {
             return Err(format!("cluster.process is {process}; cluster.hosts names {} processes, counted from 0", hosts.len()));
         }
-        self.log.kafka.check().map_err(|error| error.to_string())?;
-        self.store.cql.check().map_err(|error| format!("store.cql: {error}"))
+        self.log.kafka.check().map_err(|error| match error {
+            LogError::Refused(reason) => reason,
+            error => error.to_string(),
+        })?;
+        self.store.cql.check().map_err(|error| match error {
+            StoreError::Refused(reason) => format!("store.cql.{reason}"),
+            error => error.to_string(),
+        })
     }
 
     /// Whether log and store are services that several processes share, and no data directory.

@@ -320,6 +320,39 @@ mod tests {
     }
 
     #[test]
+    fn services_are_named_together_and_secrets_are_not_shown() {
+        let case = Case::new()
+            .file("[log]\nkind = \"kafka\"\n[log.kafka.properties]\n\"sasl.username\" = \"shop\"\n[store.cql]\nreplication = { north = 3 }\n")
+            .variable("KINDRED_STORE__CQL__PASSWORD", "geheim1")
+            .set("store.kind=cql")
+            .set("store.cql.user=shop")
+            .set("log.kafka.properties.sasl.password=geheim2");
+        let loaded = case.load().unwrap();
+        assert!(loaded.settings.on_services());
+        let kafka = &loaded.settings.log.kafka;
+        assert_eq!(kafka.properties["sasl.username"], "shop");
+        assert_eq!(kafka.properties["sasl.password"], "geheim2");
+        let cql = &loaded.settings.store.cql;
+        assert_eq!(
+            (cql.user.as_deref(), cql.password.as_deref(), cql.datacenter.as_deref()),
+            (Some("shop"), Some("geheim1"), None)
+        );
+        let shown = format!("{:?} {:?} {}", loaded.settings, loaded.origins, loaded.settings.to_toml());
+        assert!(!shown.contains("geheim"), "{shown}");
+
+        Case::new().set("log.kind=kafka").fails_with(&["log.kind is \"kafka\"", "store.kind is \"embedded\"", "store.kind=cql"]);
+        Case::new().set("store.kind=cql").fails_with(&["store.kind is \"cql\"", "log.kind=kafka"]);
+        Case::new().set("cluster.process=1").fails_with(&["cluster.process is 1"]);
+        Case::new().set("store.cql.keyspac=x").fails_with(&["did you mean store.cql.keyspace?"]);
+        Case::new().set("store.cql.batch_rows=0").fails_with(&["store.cql.batch_rows is 0", "--set store.cql.batch_rows=0"]);
+        Case::new().set("log.kafka.prefix=a/b").fails_with(&["log.kafka.prefix"]);
+        let set = "store.cql.password=geheim3";
+        Case::new().set(set).set("views.also_bought.window=0").fails_with(&["views.also_bought.window"]);
+        let error = Case::new().set(set).load().unwrap_err().to_string();
+        assert!(error.contains("user and password") && !error.contains("geheim"), "{error}");
+    }
+
+    #[test]
     fn the_example_of_a_revision_in_the_documented_file_is_one() {
         let commented = EXAMPLE.split("As a table of its own:").nth(1).unwrap();
         let revision: String = commented

@@ -380,6 +380,25 @@ mod tests {
         assert_eq!((scopes.as_slice(), token), ([Scope::ListsRead, Scope::EventsWrite].as_slice(), &public.token));
     }
 
+    /// If it failed, a key that one process revoked would go on being good in another.
+    #[tokio::test]
+    async fn what_another_process_does_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir);
+        let (one, other) = (KeyStore::open(store.clone()).await.unwrap(), KeyStore::open(store).await.unwrap());
+        let made = one.create_service("shop server", AT).await.unwrap();
+        assert_eq!(other.verify(&made.token), None);
+        other.refresh().await.unwrap();
+        assert_eq!(other.verify(&made.token).unwrap(), made.key);
+        let version = other.version();
+        other.refresh().await.unwrap();
+        assert_eq!(other.version(), version, "nothing changed");
+        one.revoke(&made.key.id).await.unwrap();
+        other.refresh().await.unwrap();
+        assert_eq!(other.verify(&made.token), None);
+        assert_ne!(other.version(), version);
+    }
+
     /// If it failed, a copy of the directory, or a log line, would give away a service key.
     #[tokio::test]
     async fn the_secret_is_nowhere_but_in_the_answer() {
