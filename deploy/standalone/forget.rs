@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use kindred_config::Loaded;
 use kindred_log::EventLog;
-use kindred_model::records::{Invalid, MemberRecord, MemberState, Membership};
+use kindred_model::records::{Invalid, MemberRecord, Membership};
 use kindred_model::views::get;
 use kindred_model::views::inputs::Members;
 use kindred_model::{MemberId, Owner, Position, Topic};
@@ -71,15 +71,7 @@ async fn erase(log: &dyn EventLog, store: &dyn ViewStore, member: &MemberId) -> 
         Some(MemberRecord::Member(membership)) => Some(membership),
         _ => None,
     };
-    let erased = MemberRecord::Member(Membership {
-        member: member.clone(),
-        version: known.as_ref().map_or(0, |known| known.version).saturating_add(1),
-        state: MemberState::Erased,
-        tier: None,
-        invited_by: known.as_ref().and_then(|known| known.invited_by.clone()),
-        registered_at: None,
-        activated_at: known.and_then(|known| known.activated_at),
-    });
+    let erased = MemberRecord::Member(Membership::erased(member.clone(), known));
     log.append(Topic::Members, vec![erased.canonical()], None).await.context("could not append to the log")?;
     Ok(())
 }
