@@ -84,7 +84,7 @@ fn others_write_and_read_the_topics() {
         std::thread::sleep(Duration::from_millis(500));
     }
     let rejected = shop.run(&["rejected", "list"]);
-    assert!(rejected.contains("interactions") && rejected.contains("no JSON"), "{rejected}");
+    assert!(rejected.contains("interactions") && rejected.contains("the record is not JSON"), "{rejected}");
 
     // Read back to the end, ours (appended again where theirs were lesser) among theirs.
     for topic in Topic::ALL {
@@ -92,7 +92,7 @@ fn others_write_and_read_the_topics() {
         let schema = jsonschema::validator_for(&serde_json::from_str(&schema).expect("JSON")).expect("a schema");
         let topic_name = topic_name(*topic);
         let args = ["--bootstrap-server", &kafka, "--topic", &topic_name, "--from-beginning", "--timeout-ms", "4000"];
-        let read = tool("ConsoleConsumer", &args, b"");
+        let read = tool("consumer.ConsoleConsumer", &args, b"");
         let (valid, other): (Vec<&str>, Vec<&str>) =
             read.lines().partition(|line| serde_json::from_str(line).is_ok_and(|record: Value| schema.is_valid(&record)));
         let written = records.iter().filter(|record| record.topic() == *topic).count();

@@ -215,10 +215,6 @@ impl EventLog for Failing {
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, LogError> {
         Ok(Vec::new())
     }
-    fn compacts(&self) -> bool {
-        false
-    }
-
     fn disk_bytes(&self) -> Option<u64> {
         None
     }
