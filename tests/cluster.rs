@@ -192,6 +192,7 @@ fn services_serve_what_an_embedded_run_serves() {
     assert!(!again.contains("made") && !again.contains("kd_sk_"), "it is made once: {again}");
     assert!(on.fails(2, &["status", "--set", "views.also_bought.window=9"]).contains("views.also_bought.window is 8 there"));
     assert!(on.fails(2, &["status", "--data", "x"]).contains("--data"));
+    assert!(on.fails(2, &["serve"]).contains("kindred pipeline"));
 
     let mut pipeline = on.pipeline();
     let (one, other) = (on.api("one", &key), on.api("other", &key));

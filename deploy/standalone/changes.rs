@@ -309,13 +309,15 @@ impl Feed {
     fn is_deaf(&self, reached: &Position) -> bool {
         let mut state = self.state.lock();
         let ahead = state.heard.as_ref().is_some_and(|heard| !heard.reaches(reached));
-        match &state.missing {
-            Some((_, since)) => since.elapsed() > STALE,
+        let behind = match &state.missing {
+            Some((_, since)) => since.elapsed(),
             None => {
                 state.missing = ahead.then(|| (reached.clone(), Instant::now()));
-                false
+                Duration::ZERO
             }
-        }
+        };
+        metrics::gauge!("changes_behind_seconds").set(behind.as_secs_f64());
+        behind > STALE
     }
 }
 
@@ -386,6 +388,17 @@ struct Place {
     position: Position,
 }
 
+/// An API that hears no more must not be taken for one that nobody tells anything.
+struct ToldOfPanics<'a>(&'a Feed);
+
+impl Drop for ToldOfPanics<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.trouble("the thread that hears of changes ended by a panic: start this process again".to_owned());
+        }
+    }
+}
+
 impl Ear {
     /// Begins to listen; then a snapshot that what is heard leads on from.
     fn begin(&self) -> Result<(Place, Snapshot), StoreError> {
@@ -410,6 +423,7 @@ impl Ear {
 
     /// Listens until told to stop.
     fn follow(&self, mut place: Place, listener: &Listener, stop: &AtomicBool) {
+        let _told = ToldOfPanics(&self.feed);
         self.feed.heard(&place.position);
         while !stop.load(Ordering::Acquire) {
             let heard = self.runtime.block_on(async { tokio::time::timeout(LOOK, place.subscription.next()).await });
@@ -457,6 +471,7 @@ impl Ear {
         let snapshot = self.snapshot(&place.position)?;
         listener.anew(snapshot).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         self.feed.state.lock().reloads += 1;
+        metrics::counter!("changes_read_anew_total").increment(1);
         self.feed.heard(&place.position);
         Ok(())
     }
@@ -752,6 +767,14 @@ mod tests {
         let (rows, reached) = (format!("k=3 at {}", at(2)), format!(" at {}", at(3)));
         pair.hears(&[so_far[0], so_far[1], so_far[2], &anew, &rows, &reached].map(String::as_str)).await;
         assert_eq!(pair.followed.feed().status().reloads, 3);
+
+        // The store is ahead of what was heard, for too long: a message never came.
+        let since = Instant::now().checked_sub(STALE + Duration::from_secs(1)).unwrap();
+        pair.followed.feed().state.lock().missing = Some((at(9), since));
+        assert!(!pair.followed.feed().is_fresh());
+        let again = format!("anew k=3 at {}", at(3));
+        pair.hears(&[so_far[0], so_far[1], so_far[2], &anew, &rows, &reached, &again].map(String::as_str)).await;
+        assert!(pair.followed.feed().is_fresh());
     }
 
     /// If it failed, brokers would refuse a large unit, and the pipeline would end.
