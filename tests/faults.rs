@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -106,14 +107,14 @@ impl Shop {
     }
 
     /// Starts a process on it.
-    pub fn spawn(&self, name: &str, args: &[&str]) -> Child {
+    pub fn spawn(&self, name: &str, args: &[&str]) -> Process {
         let log = File::options().create(true).append(true).open(self.dir.join(format!("{name}.log"))).expect("a log file");
         let mut command = command(args);
         command.args(["--config", &self.config]).stdout(log.try_clone().expect("a second handle")).stderr(log);
-        command.stdin(Stdio::null()).spawn().expect("the binary starts")
+        Process(command.stdin(Stdio::null()).spawn().expect("the binary starts"))
     }
 
-    fn start_processes(&self) -> Vec<Child> {
+    fn start_processes(&self) -> Vec<Process> {
         let listeners: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
         let hosts: Vec<String> =
             listeners.iter().map(|listener| format!("\"{}\"", listener.local_addr().expect("an address"))).collect();
@@ -140,7 +141,7 @@ impl Shop {
 
 /// Restarts all processes of the pipeline when one has ended, as systemd or Kubernetes would.
 struct Supervisor {
-    processes: Mutex<Vec<Child>>,
+    processes: Mutex<Vec<Process>>,
     restarts: AtomicUsize,
     ends: AtomicBool,
 }
@@ -150,7 +151,8 @@ impl Supervisor {
         while !self.ends.load(Ordering::Acquire) {
             let mut processes = self.processes.lock().expect("nobody panicked with it");
             if processes.iter_mut().any(|process| process.try_wait().expect("it can be asked").is_some()) {
-                processes.iter_mut().for_each(end);
+                // All have ended before the next begin.
+                processes.clear();
                 *processes = shop.start_processes();
                 self.restarts.fetch_add(1, Ordering::AcqRel);
             }
@@ -174,10 +176,28 @@ impl Supervisor {
     }
 }
 
-/// Ends a process at once.
-pub fn end(process: &mut Child) {
-    let _ = process.kill();
-    let _ = process.wait();
+/// A process of the test: it ends with the test, however that ends.
+pub struct Process(Child);
+
+impl Deref for Process {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Posts everything in small batches, each again until it is accepted; returns the position after the last of each topic.
@@ -234,7 +254,7 @@ fn faults_leave_no_trace() {
     feed.shuffle(&mut rng);
 
     let listen = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").to_string();
-    let mut api = shop.spawn("api", &["api", "--listen", &listen]);
+    let api = shop.spawn("api", &["api", "--listen", &listen]);
     let url = format!("http://{listen}");
     let supervisor = Arc::new(Supervisor {
         processes: Mutex::new(shop.start_processes()),
@@ -320,5 +340,5 @@ fn faults_leave_no_trace() {
         let served = shop.run(&["export", view, "--format", "csv", "--as-of", AS_OF]);
         assert_eq!(served, oracle_export(view, &records, &variant.semantics), "{view}\n{}", shop.logs());
     }
-    end(&mut api);
+    drop(api);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kindred_model::{Record, Topic};
 use serde_json::Value;
 
-use crate::faults::{Shop, end};
+use crate::faults::Shop;
 use crate::law::{oracle_export, small};
 use crate::support::{AS_OF, PATIENCE, VIEWS, text};
 
@@ -50,7 +50,7 @@ fn others_write_and_read_the_topics() {
     let variant = small();
     let more = "[inputs]\nidentities_per_owner = 6\n[views.also_bought]\nwindow = 3\ntop = 4\n";
     let shop = Shop::migrate(temp.path(), &kafka, &cassandra, &name, more);
-    let mut pipeline = shop.spawn("pipeline-0", &["pipeline"]);
+    let pipeline = shop.spawn("pipeline-0", &["pipeline"]);
     let topic_name = |topic: Topic| format!("{name}-{topic}");
 
     let records = kindred_oracle::testing::random_log(9, 400, &kindred_oracle::testing::Shape::default());
@@ -99,5 +99,5 @@ fn others_write_and_read_the_topics() {
         assert!(valid.len() >= written, "{topic}: {} of {written} records read back as the schema says", valid.len());
         assert_eq!(other.len(), usize::from(*topic == Topic::Interactions), "{topic}: {other:?}");
     }
-    end(&mut pipeline);
+    drop(pipeline);
 }
