@@ -3,6 +3,7 @@
 mod browser;
 mod cli;
 mod crash;
+mod generations;
 mod hostile;
 mod law;
 mod real_data;

@@ -18,6 +18,7 @@ mod params;
 mod problem;
 mod recommend;
 mod routes;
+mod served;
 mod server;
 
 #[cfg(test)]
@@ -30,7 +31,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use context::{ApiConfig, Check, Context, Limits, OperationError, Operations, VerifiedTable, VerifyReport};
+pub use context::{
+    ApiConfig, Check, Context, GenerationOperations, GenerationShown, GenerationSource, Limits, OperationError, Operations,
+    VerifiedTable, VerifyReport,
+};
 pub use problem::{Code, FieldError, Problem};
 pub use recommend::LoadError;
 
@@ -38,6 +42,7 @@ use crate::api::{Api, RecoIds, SessionRates};
 use crate::auth::KeyRing;
 use crate::measure::Measures;
 use crate::recommend::Memory;
+use crate::served::{Served, Serving};
 
 /// Why the API could not start.
 #[derive(Debug, thiserror::Error)]
@@ -113,10 +118,16 @@ async fn prepare(config: ApiConfig, context: Context, stopping: watch::Receiver<
     let (store, settings, clock) = (context.store.clone(), context.settings.clone(), context.clock.clone());
     let generation = config.generation.clone();
     let memory = tokio::task::spawn_blocking(move || Memory::load(&*store, settings, &generation, clock)).await??;
+    let live = Serving {
+        generation: config.generation.clone(),
+        memory,
+        store: context.store.clone(),
+        settings: context.settings.clone(),
+    };
     Ok(Arc::new(Api {
+        served: Served::new(live),
         context,
         config,
-        memory,
         ring,
         measures: Measures::new(),
         reco_ids: RecoIds::new()?,

@@ -4,6 +4,7 @@
 //! ```text
 //! main ──▶ cli ──▶ serve, demo ──▶ start(config) -> Running { pipeline, API, the demo's shop }
 //!             └──▶ import, export, verify, forget, rejected, status, keys ──▶ a directory, or a running server
+//!             └──▶ replay, generations, compare, promote, drop ──▶ generations
 //! ```
 
 pub mod app;
@@ -12,6 +13,7 @@ pub mod directory;
 mod export;
 pub mod failure;
 mod forget;
+mod generations;
 pub mod import;
 mod keys;
 mod local;
@@ -70,6 +72,11 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Forget(args) => forget::run(&app, &loaded, &args),
         Command::Rejected(command) => rejected::run(&app, &loaded, &command),
         Command::Status(args) => status::run(&app, &loaded, &args),
+        Command::Replay(args) => generations::replay(&app, &loaded, &args),
+        Command::Generations(args) => generations::list(&app, &loaded, &args),
+        Command::Compare(args) => generations::compare(&app, &loaded, &args),
+        Command::Promote(args) => generations::promote(&app, &loaded, &args),
+        Command::Drop(args) => generations::drop_one(&app, &loaded, &args),
         Command::Keys(command) => keys::run(&app, &loaded, &command),
         Command::Config(_) | Command::Views(_) => unreachable!("answered above, without a runtime"),
     }

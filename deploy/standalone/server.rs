@@ -1,7 +1,7 @@
 //! The process that serves: pipeline and API on one directory, and the simulated shop when asked.
 //!
 //! ```text
-//! Directory ──▶ Pipeline (log → views → store)
+//! Directory ──▶ Fleet: a Pipeline (log → views → store) for each generation
 //!          └──▶ API (log, store) ◀── Operations: what only the whole process can do
 //! ```
 
@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use async_trait::async_trait;
-use kindred_api::{ApiConfig, Check, Context, OperationError, Operations, StartError, VerifiedTable, VerifyReport};
+use kindred_api::{
+    ApiConfig, Check, Context, GenerationOperations, OperationError, Operations, StartError, VerifiedTable, VerifyReport,
+};
 use kindred_clock::Clock;
 use kindred_config::Loaded;
 use kindred_demo::{Backend, BackendError, Shop, ShopConfig};
 use kindred_log::EventLog;
-use kindred_model::{MemberId, Semantics};
-use kindred_pipeline::{Pipeline, PipelineError, PipelineState, Progress};
+use kindred_model::MemberId;
+use kindred_pipeline::{PipelineError, PipelineState, Progress};
 use kindred_store::ViewStore;
 use kindred_store::keys::{Grant, KeyStore, Scope};
 use serde_json::{Value, json};
@@ -27,7 +29,7 @@ use warp::{Filter, Reply};
 
 use crate::directory::{Directory, Open};
 use crate::failure::Failure;
-use crate::local::pipeline_config;
+use crate::generations::{Fleet, Kept, explain_end};
 use crate::remote::{AnswerError, Remote, segment};
 use crate::status::{Observed, observe};
 
@@ -74,7 +76,7 @@ pub struct Running {
     /// The directory.
     pub directory: Directory,
     api: kindred_api::Running,
-    pipeline: Pipeline,
+    fleet: Arc<Fleet>,
     shop: Option<Arc<Shop>>,
     upkeep: tokio::task::JoinHandle<()>,
 }
@@ -97,20 +99,16 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     let (log, store) = (Arc::clone(&directory.log), Arc::clone(&directory.store));
     let semantics = Arc::new(directory.semantics.clone());
 
-    let keys = Arc::new(KeyStore::open(Arc::clone(&store)).await.context("could not read the keys")?);
+    let keys = Arc::new(KeyStore::open(Arc::clone(&directory.keys)).await.context("could not read the keys")?);
     let first_key = async || Ok(keys.create_service(FIRST_KEY, clock.now()).await.context("could not make a service key")?.token);
     let service_key = directory.service_key(first_key).await?;
 
     // Metrics recorded before there is a recorder are lost.
     let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
-    let pipeline_config = kindred_pipeline::PipelineConfig { from_beginning, ..pipeline_config(&loaded.settings, &semantics) };
-    let pipeline = Pipeline::start(pipeline_config, Arc::clone(&log), Arc::clone(&store), clock.clone());
-    let pipeline = pipeline.await.context("could not start the pipeline")?;
+    let fleet = Fleet::start(&directory, &loaded.settings, &clock, from_beginning).await?;
     let operations = Arc::new(Process {
         log: Arc::clone(&log),
-        store: Arc::clone(&store),
-        semantics: Arc::clone(&semantics),
-        progress: pipeline.progress(),
+        fleet: Arc::clone(&fleet),
         started: Instant::now(),
         verifying: AtomicBool::new(false),
     });
@@ -121,13 +119,20 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         false => None,
     };
     let extra = shop.clone().map(|shop| kindred_demo::routes(shop).map(Reply::into_response).boxed());
-    let api_config = ApiConfig { listen, admin_listen, raw_days: loaded.settings.erasure.raw_days, ..ApiConfig::default() };
+    let api_config = ApiConfig {
+        listen,
+        admin_listen,
+        generation: directory.live.clone(),
+        raw_days: loaded.settings.erasure.raw_days,
+        ..ApiConfig::default()
+    };
     let context = Context {
         log,
         store,
         keys,
         settings: semantics,
         operations,
+        generations: Some(Arc::clone(&fleet) as Arc<dyn GenerationOperations>),
         clock,
         render_metrics: Some(Arc::new({
             let metrics = metrics.clone();
@@ -148,23 +153,18 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         }
     });
     let admin_address = api.admin_address;
-    Ok(Running { url, admin_address, service_key, directory, api, pipeline, shop, upkeep })
+    Ok(Running { url, admin_address, service_key, directory, api, fleet, shop, upkeep })
 }
 
 impl Running {
     /// Returns when the pipeline has ended by itself, with why. While it runs, this waits.
     pub async fn ended(&self) -> anyhow::Error {
-        let progress = self.pipeline.progress();
-        progress.ended().await;
-        let reason = progress.status().reason.unwrap_or_else(|| "it does not say why".to_owned());
-        Failure::new(format!("the pipeline has ended: {reason}"))
-            .help("nothing that was acknowledged is lost; look at the log lines above, then start again")
-            .into()
+        explain_end(&*self.fleet.ended().await)
     }
 
     /// How far the pipeline is.
     pub fn progress(&self) -> Arc<Progress> {
-        self.pipeline.progress()
+        self.fleet.progress()
     }
 
     /// Ends in order: no new requests, running ones end, the views take in what is in the log, the store is durable.
@@ -176,15 +176,7 @@ impl Running {
         self.api.shutdown().await;
         // Its shoppers go home before the log is looked at for the last time.
         drop(self.shop);
-        match self.pipeline.settle(DRAIN_TIMEOUT).await {
-            Ok(position) => tracing::info!(%position, "the views have taken in the whole log"),
-            Err(PipelineError::Late(_)) => tracing::warn!("ending with records not taken in yet; the next start goes on there"),
-            Err(error) => tracing::warn!("ending without having taken in the whole log: {error}"),
-        }
-        let pipeline = self.pipeline;
-        let stopped = tokio::task::spawn_blocking(move || pipeline.stop());
-        stopped.await.map_err(|error| anyhow!(error))?.context("could not end the pipeline in order")?;
-        self.directory.store.sync().await.context("could not make the store durable")
+        self.fleet.stop(DRAIN_TIMEOUT).await
     }
 }
 
@@ -214,9 +206,7 @@ fn explain_start(error: StartError) -> anyhow::Error {
 /// What only the whole process can do for the API.
 struct Process {
     log: Arc<dyn EventLog>,
-    store: Arc<dyn ViewStore>,
-    semantics: Arc<Semantics>,
-    progress: Arc<Progress>,
+    fleet: Arc<Fleet>,
     started: Instant,
     verifying: AtomicBool,
 }
@@ -224,16 +214,16 @@ struct Process {
 #[async_trait]
 impl Operations for Process {
     async fn status(&self) -> Value {
+        let live = self.fleet.live();
+        let pipeline = live.progress.map(|progress| progress.status());
         let observed = Observed {
             log: &*self.log,
-            store: &*self.store,
-            semantics: &self.semantics,
-            pipeline: Some(self.progress.status()),
+            store: &*live.store,
+            semantics: &live.semantics,
+            pipeline: pipeline.clone(),
             uptime: Some(self.started.elapsed()),
         };
-        observe(observed)
-            .await
-            .unwrap_or_else(|error| json!({ "error": format!("{error:#}"), "pipeline": self.progress.status() }))
+        observe(observed).await.unwrap_or_else(|error| json!({ "error": format!("{error:#}"), "pipeline": pipeline }))
     }
 
     async fn verify(&self, repair: bool) -> Result<VerifyReport, OperationError> {
@@ -246,7 +236,8 @@ impl Operations for Process {
         if self.verifying.swap(true, Ordering::AcqRel) {
             return Err(OperationError::Busy("the views are being verified already".to_owned()));
         }
-        let (store, semantics) = (Arc::clone(&self.store), Arc::clone(&self.semantics));
+        let Kept { store, semantics, .. } = self.fleet.live();
+        let verified = Arc::clone(&store);
         let compared = tokio::task::spawn_blocking(move || {
             let snapshot = store.snapshot()?;
             Ok::<_, PipelineError>(kindred_pipeline::verify(&*snapshot.rows, &semantics, DIFFERENCES_NAMED)?)
@@ -255,11 +246,11 @@ impl Operations for Process {
         self.verifying.store(false, Ordering::Release);
         let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
         let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
-        Ok(by_table(&report, &*self.store))
+        Ok(by_table(&report, &*verified))
     }
 
     fn readiness(&self) -> Vec<Check> {
-        let status = self.progress.status();
+        let status = self.fleet.progress().status();
         // One that waits for room or for a disk still serves what it has.
         let ready = matches!(status.state, PipelineState::Running | PipelineState::Waiting);
         let state =

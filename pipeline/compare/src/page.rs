@@ -123,11 +123,10 @@ fn tile(figure: &str, what: &str, detail: &str) -> String {
     format!("<div class=\"tile\"><b>{figure}</b><span>{what}</span><small>{detail}</small></div>")
 }
 
-/// Bars that stand on a line, each with its count above and its name below.
-fn bars(values: &[(String, f64, String)], title: &str) -> String {
+/// Bars that stand on a line, each with its figure above and its name below; the height is that of `most`.
+fn bars(values: &[(String, f64, String)], most: f64, title: &str) -> String {
     let (width, height_all, above, below) = (440.0, 200.0, 22.0, 24.0);
     let step = width / values.len().max(1) as f64;
-    let most = values.iter().map(|(_, value, _)| *value).fold(f64::MIN_POSITIVE, f64::max);
     let mut svg = format!("<svg viewBox=\"0 0 {width} {height_all}\" role=\"img\" aria-label=\"{title}\">");
     let floor = height_all - below;
     for (n, (name, value, shown)) in values.iter().enumerate() {
@@ -149,12 +148,13 @@ fn bars(values: &[(String, f64, String)], title: &str) -> String {
 fn histogram(counts: &[u64]) -> String {
     let name = |n: usize| if n == HISTOGRAM_DEPTH { "all".to_owned() } else { format!("{} %", n * 10) };
     let values: Vec<_> = counts.iter().enumerate().map(|(n, count)| (name(n), *count as f64, count.to_string())).collect();
-    bars(&values, "lists by the share of their first ten that both have")
+    let most = counts.iter().max().map_or(1.0, |most| (*most).max(1) as f64);
+    bars(&values, most, "lists by the share of their first ten that both have")
 }
 
 fn depths(overlap: &[(usize, f64)]) -> String {
     let values: Vec<_> = overlap.iter().map(|(depth, mean)| (format!("first {depth}"), *mean, percent(*mean))).collect();
-    bars(&values, "mean overlap by depth")
+    bars(&values, 1.0, "mean overlap by depth")
 }
 
 fn shown_example(example: &Example, a: &str, b: &str) -> String {

@@ -33,21 +33,21 @@ pub fn table(comparison: &Comparison) -> String {
     let Comparison { names, as_of, lists, .. } = comparison;
     let mut out = String::new();
     let mut line = |text: std::fmt::Arguments<'_>| writeln!(out, "{text}").expect("a string takes all");
-    line(format_args!("{:<28}{:>20}{:>20}", "", names.a, names.b));
-    line(format_args!("{:<28}{:>20}{:>20}", "as of", as_of.a, as_of.b));
+    line(format_args!("{:<38}{:>26}{:>26}", "", names.a, names.b));
+    line(format_args!("{:<38}{:>26}{:>26}", "as of", as_of.a, as_of.b));
     for change in &comparison.settings {
-        line(format_args!("{:<28}{:>20}{:>20}", change.name, change.a, change.b));
+        line(format_args!("{:<38}{:>26}{:>26}", change.name, change.a, change.b));
     }
     if comparison.settings.is_empty() {
-        line(format_args!("{:<28}{:>40}", "settings", "the same"));
+        line(format_args!("{:<38}{:>26}", "settings", "the same"));
     }
-    line(format_args!("{:<28}{:>20}{:>20}", "items with a list", lists.with_list.a, lists.with_list.b));
+    line(format_args!("{:<38}{:>26}{:>26}", "items with a list", lists.with_list.a, lists.with_list.b));
     let covered = |covered, catalog| share(covered, catalog);
-    line(format_args!("{:<28}{}", format!("catalog in lists, {}", names.a), covered(lists.covered.a, lists.catalog.a)));
-    line(format_args!("{:<28}{}", format!("catalog in lists, {}", names.b), covered(lists.covered.b, lists.catalog.b)));
+    line(format_args!("{:<38}{}", format!("catalog in lists, {}", names.a), covered(lists.covered.a, lists.catalog.a)));
+    line(format_args!("{:<38}{}", format!("catalog in lists, {}", names.b), covered(lists.covered.b, lists.catalog.b)));
     if let Some(points) = &comparison.points {
-        line(format_args!("{:<28}{:>20}{:>20}", "points available", points.a.available, points.b.available));
-        line(format_args!("{:<28}{:>20}{:>20}", "points pending", points.a.pending, points.b.pending));
+        line(format_args!("{:<38}{:>26}{:>26}", "points available", points.a.available, points.b.available));
+        line(format_args!("{:<38}{:>26}{:>26}", "points pending", points.a.pending, points.b.pending));
     }
     line(format_args!("\nevents     {}", events_sentence(comparison)));
     line(format_args!("moved      {} of the lists", share(lists.moved, lists.items)));
@@ -59,13 +59,13 @@ pub fn table(comparison: &Comparison) -> String {
         line(format_args!("overlap@{depth:<3}{}", percent(*overlap)));
     }
     line(format_args!("ranks      {:.4} rank-biased overlap, p = {}", lists.rank_biased_overlap, crate::measure::PERSISTENCE));
-    line(format_args!("\n{:<28}{:>14}{:>14}{:>14}", "rows", names.a, names.b, "different"));
+    line(format_args!("\n{:<38}{:>17}{:>17}{:>17}", "rows", names.a, names.b, "different"));
     for table in &comparison.inputs {
         let different = if table.equal { "no" } else { "yes" };
-        line(format_args!("{:<28}{:>14}{:>14}{:>14}", table.table, table.rows_a, table.rows_b, different));
+        line(format_args!("{:<38}{:>17}{:>17}{:>17}", table.table, table.rows_a, table.rows_b, different));
     }
     for table in &comparison.tables {
-        line(format_args!("{:<28}{:>14}{:>14}{:>14}", table.table, table.rows_a, table.rows_b, table.different));
+        line(format_args!("{:<38}{:>17}{:>17}{:>17}", table.table, table.rows_a, table.rows_b, table.different));
     }
     if !comparison.examples.is_empty() {
         line(format_args!(

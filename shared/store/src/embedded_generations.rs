@@ -123,7 +123,8 @@ impl EmbeddedGenerations {
     /// # Errors
     /// [`StoreError::Refused`]: there is none of that name.
     pub fn settings(&self, name: &str) -> Result<String, StoreError> {
-        Ok(self.about(name)?.settings)
+        check_name(name)?;
+        Self::settings_of(&self.dir, name)
     }
 
     /// The name of the live one. Needs no open store.
@@ -134,6 +135,15 @@ impl EmbeddedGenerations {
         let path = dir.join(LIVE);
         let live: Option<Live> = read(&path)?;
         Ok(live.map_or_else(|| FIRST.to_owned(), |live| live.live))
+    }
+
+    /// The settings of a generation of a directory that may be in use.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`]: there is none of that name.
+    pub fn settings_of(dir: &Path, name: &str) -> Result<String, StoreError> {
+        let about: Option<About> = read(&dir.join(GENERATIONS).join(name).join(ABOUT))?;
+        Ok(about.ok_or_else(|| unknown(name))?.settings)
     }
 
     /// Opens a store whole: one that is not there is made aside, so that a kill leaves none that is half made.
@@ -314,7 +324,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         put(&EmbeddedStore::open(&dir.path().join(STORE)).unwrap(), 7).await;
         let generations = open(dir.path());
-        assert_eq!(got(&*generations.store(FIRST).unwrap()).await, Some(vec![7]));
+        assert_eq!(got(&generations.store(FIRST).unwrap()).await, Some(vec![7]));
         assert_eq!(generations.list().await.unwrap()[0].settings, "pinned");
         generations.create("g2", "other", EventTime(2)).await.unwrap();
         let second = generations.store("g2").unwrap();
@@ -326,8 +336,8 @@ mod tests {
         fs::create_dir_all(dir.path().join(GENERATIONS).join(".kindred-new-g3/store")).unwrap();
         let generations = open(dir.path());
         assert_eq!(generations.live().await.unwrap().as_deref(), Some("g2"));
-        assert_eq!(got(&*generations.store("g2").unwrap()).await, Some(vec![8]));
-        assert_eq!(got(&*generations.store(FIRST).unwrap()).await, Some(vec![7]));
+        assert_eq!(got(&generations.store("g2").unwrap()).await, Some(vec![8]));
+        assert_eq!(got(&generations.store(FIRST).unwrap()).await, Some(vec![7]));
         assert_eq!(generations.list().await.unwrap().len(), 2);
         assert!(!dir.path().join(GENERATIONS).join(".kindred-new-g3").exists());
     }
