@@ -264,17 +264,29 @@ fn a_running_server_turns_to_another_generation_without_a_failed_or_mixed_answer
     let listed = server.get_json("/v1/admin/generations");
     let live: Vec<_> = listed["generations"].as_array().expect("a list").iter().filter(|g| g["live"] == true).collect();
     assert_eq!((live.len(), &live[0]["name"]), (1, &json!("g2")));
-    for dropped in ["g1", "rules"] {
+    // Also the one that the process began with.
+    assert_eq!(
+        server.post("/v1/admin/generations/g1/promote", "application/json", b"{}").json(),
+        json!({ "live": "g1", "before": "g2" })
+    );
+    assert_eq!(server.list_items("p", &placed), ["q"]);
+    let in_use = kindred(&["generations", "--data", &data]);
+    assert!(text(&in_use.stderr).contains("kindred generations --url"), "{}", text(&in_use.stderr));
+    let in_use = kindred(&["replay", "--generation", "g3", "--data", &data]);
+    assert!(text(&in_use.stderr).contains("end it, replay, and start it again"), "{}", text(&in_use.stderr));
+    for dropped in ["g2", "rules"] {
         let answer = server.delete(&format!("/v1/admin/generations/{dropped}"));
         assert_eq!(answer.status, 204, "{}", answer.body);
     }
-    assert_eq!(server.get(&format!("{}&generation=g1", path(0))).status, 404);
+    assert_eq!(server.get(&format!("{}&generation=g2", path(0))).status, 404);
+    assert!(!Path::new(&data).join("generations/g2").exists());
     assert_eq!(server.list_items("p", &placed), ["q"]);
     let exports: Vec<String> = VIEWS.iter().map(|view| server.export(view)).collect();
     server.stop();
     assert!(shop.run(&["verify"]).contains("verified"));
-    scratch.import("orders", &[order("new", 1, "completed", "x", "2026-03-01T00:00:00Z", &["p", "q"])], &[]);
-    assert_eq!(scratch.exports(), exports);
+    let anew = Shop::new(&[], 60);
+    anew.import("orders", &[order("new", 1, "completed", "x", "2026-03-01T00:00:00Z", &["p", "q"])], &[]);
+    assert!(anew.exports() == exports, "the exports are not those of an installation with these settings");
 }
 
 fn path(n: usize) -> String {

@@ -113,17 +113,14 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
 }
 
 /// Everything but the sockets.
-async fn prepare(config: ApiConfig, context: Context, stopping: watch::Receiver<bool>) -> Result<Arc<Api>, StartError> {
+async fn prepare(config: ApiConfig, mut context: Context, stopping: watch::Receiver<bool>) -> Result<Arc<Api>, StartError> {
     let ring = Arc::new(KeyRing::new(context.keys.clone(), context.clock.clone()));
     let (store, settings, clock) = (context.store.clone(), context.settings.clone(), context.clock.clone());
     let generation = config.generation.clone();
     let memory = tokio::task::spawn_blocking(move || Memory::load(&*store, settings, &generation, clock)).await??;
-    let live = Serving {
-        generation: config.generation.clone(),
-        memory,
-        store: context.store.clone(),
-        settings: context.settings.clone(),
-    };
+    // The store belongs to its generation, which may be dropped one day; what the API keeps for good is the one of its keys.
+    let store = std::mem::replace(&mut context.store, context.keys.store());
+    let live = Serving { generation: config.generation.clone(), memory, store, settings: context.settings.clone() };
     Ok(Arc::new(Api {
         served: Served::new(live),
         context,

@@ -95,7 +95,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         free(admin_listen)?;
     }
     let open = if from_beginning { Open::ToRebuild } else { Open::OrCreate };
-    let directory = Directory::open(&data, &loaded, open, &command).await?;
+    let mut directory = Directory::open(&data, &loaded, open, &command).await?;
     let (log, store) = (Arc::clone(&directory.log), Arc::clone(&directory.store));
     let semantics = Arc::new(directory.semantics.clone());
 
@@ -153,6 +153,8 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         }
     });
     let admin_address = api.admin_address;
+    // The fleet holds the stores: one that is not live any more can be dropped while this runs.
+    directory.store = Arc::clone(&directory.keys);
     Ok(Running { url, admin_address, service_key, directory, api, fleet, shop, upkeep })
 }
 

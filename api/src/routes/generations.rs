@@ -9,6 +9,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
+use super::body::{Posted, posted};
 use super::{guarded, in_time, json, query, today, with};
 use crate::api::Api;
 use crate::auth::{Caller, Need, caller};
@@ -35,6 +36,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(warp::post())
         .and(query())
         .and(caller())
+        .and(posted())
         .and(with(api))
         .then(promote_generation);
     let dropped = warp::path!("v1" / "admin" / "generations" / Segment)
@@ -130,9 +132,10 @@ pub(crate) struct Promoted {
     ),
     security(("service_key" = [])),
 )]
-async fn promote_generation(name: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+async fn promote_generation(name: Segment, query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
     let shared = &api;
     guarded(shared, &caller, None, Need::Service, |_| async {
+        posted.ignore(shared).await?;
         Params::parse(&query, &[])?;
         let live = name.decoded()?.into_owned();
         let before = promote(shared, &live).await?;

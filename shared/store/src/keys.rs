@@ -152,6 +152,11 @@ pub struct KeyStore {
 }
 
 impl KeyStore {
+    /// Where they are.
+    pub fn store(&self) -> Arc<dyn ViewStore> {
+        Arc::clone(&self.store)
+    }
+
     /// Reads the keys of a store.
     ///
     /// # Errors
