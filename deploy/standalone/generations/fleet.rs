@@ -36,8 +36,10 @@ use crate::local::pipeline_config;
 
 /// How long a drop waits for requests that still read.
 const DROP_WAIT: Duration = Duration::from_secs(10);
-/// How often it looks.
-const DROP_LOOK: Duration = Duration::from_millis(50);
+/// How long a promotion waits for the state of the new one to be restored.
+const RESTORE_WAIT: Duration = Duration::from_secs(10);
+/// How often either looks.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long to wait before looking again whether a generation has reached the end of the log.
 const COMPLETE_LOOK: Duration = Duration::from_secs(3_600);
 
@@ -230,7 +232,13 @@ impl GenerationOperations for Fleet {
         if let Some(reason) = origin.not_promotable(&kept.semantics, &self.live().semantics) {
             return Err(OperationError::Refused(format!("{name} cannot be promoted: {reason}")));
         }
-        match kept.progress.map(|progress| progress.state()) {
+        let state = || kept.progress.as_ref().map(|progress| progress.state());
+        // Right after a start; readiness must not be lost by a promotion.
+        let waited = tokio::time::Instant::now();
+        while state() == Some(PipelineState::Restoring) && waited.elapsed() < RESTORE_WAIT {
+            tokio::time::sleep(LOOK).await;
+        }
+        match state() {
             Some(PipelineState::Running | PipelineState::Waiting) => Ok(()),
             Some(PipelineState::Restoring) => Err(OperationError::Unavailable(format!("{name} is being restored"))),
             _ => Err(OperationError::Unavailable(format!("{name} does not follow the log; start the server again"))),
@@ -267,7 +275,7 @@ impl GenerationOperations for Fleet {
             match Generations::drop(&*self.generations, name).await {
                 Ok(()) => return Ok(()),
                 // A request that reads it has the store in hand.
-                Err(StoreError::Refused(_)) if waited.elapsed() < DROP_WAIT => tokio::time::sleep(DROP_LOOK).await,
+                Err(StoreError::Refused(_)) if waited.elapsed() < DROP_WAIT => tokio::time::sleep(LOOK).await,
                 Err(error) => {
                     if let Ok(store) = self.generations.store(name) {
                         let kept = Kept { store, semantics, progress: None };
