@@ -13,9 +13,9 @@ use rand::{Rng, SeedableRng};
 use crate::support::{AS_OF, Server, VIEWS, command, kindred_ok};
 
 /// The settings of a run, as they are given to the command and as the oracle takes them.
-struct Variant {
-    set: Vec<String>,
-    semantics: Semantics,
+pub struct Variant {
+    pub set: Vec<String>,
+    pub semantics: Semantics,
 }
 
 fn defaults() -> Variant {
@@ -23,7 +23,7 @@ fn defaults() -> Variant {
 }
 
 /// Window and cap so small that evictions happen all the time.
-fn small() -> Variant {
+pub fn small() -> Variant {
     let mut semantics = Semantics::default();
     semantics.inputs.identities_per_owner = 6;
     semantics.views.also_bought.window = 3;
@@ -32,7 +32,7 @@ fn small() -> Variant {
     Variant { set: set.map(str::to_owned).to_vec(), semantics }
 }
 
-fn oracle_export(view: &str, records: &[Record], semantics: &Semantics) -> String {
+pub fn oracle_export(view: &str, records: &[Record], semantics: &Semantics) -> String {
     let inputs = kindred_oracle::inputs(records.iter().cloned(), semantics);
     let tables = kindred_oracle::tables(&inputs, semantics);
     let view = views::find(view).expect("a view");

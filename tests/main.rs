@@ -2,7 +2,10 @@
 
 mod browser;
 mod cli;
+mod cluster;
 mod crash;
+mod faults;
+mod foreign;
 mod generations;
 mod hostile;
 mod law;

@@ -97,6 +97,18 @@ impl Server {
         }
     }
 
+    /// An API that was started otherwise: waits until it is ready. Its output is in the file beside `dir`.
+    pub fn attach(child: Child, dir: &Path, url: &str, key: &str) -> Self {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
+        let server = Self { child, dir: dir.to_owned(), url: url.to_owned(), key: key.to_owned(), agent };
+        let begin = Instant::now();
+        while server.get("/readyz").status != 200 {
+            assert!(begin.elapsed() < PATIENCE, "the API is not ready after {PATIENCE:?}:\n{}", server.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        server
+    }
+
     /// What it printed.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default()

@@ -36,7 +36,7 @@ pub use context::{
     VerifiedTable, VerifyReport,
 };
 pub use problem::{Code, FieldError, Problem};
-pub use recommend::LoadError;
+pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};
 
 use crate::api::{Api, RecoIds, SessionRates};
 use crate::auth::KeyRing;

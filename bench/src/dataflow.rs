@@ -42,6 +42,20 @@ impl From<Purchase> for Fact {
     }
 }
 
+impl Fact {
+    /// As it enters the product's dataflow.
+    pub fn update(&self) -> Update {
+        Update::Interaction(InteractionUpdate {
+            party: self.party,
+            subject: SubjectKey::Item(self.item),
+            kind: Kind::Purchase.code(),
+            retract: false,
+            at: self.at,
+            payload: Box::default(),
+        })
+    }
+}
+
 /// What maintains the lists.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Engine {
@@ -116,21 +130,14 @@ impl Job<'_> {
     /// Feeds facts as one epoch and steps until every output of it was given.
     pub fn epoch(&mut self, facts: impl IntoIterator<Item = Fact>) -> Cost {
         self.feed(facts, |feed, fact| match feed {
-            Feed::Product(dataflow) => dataflow.send(Update::Interaction(InteractionUpdate {
-                party: fact.party,
-                subject: SubjectKey::Item(fact.item),
-                kind: Kind::Purchase.code(),
-                retract: false,
-                at: fact.at,
-                payload: Box::default(),
-            })),
+            Feed::Product(dataflow) => dataflow.send(fact.update()),
             Feed::Facts(session, _) => session.update((fact.party, (fact.item, fact.at)), 1),
         })
     }
 
     /// Feeds the merged inputs as one epoch, as a restart does. For [`Engine::Product`] alone: the others know no other records
     /// than purchases.
-    pub fn restore(&mut self, inputs: Vec<Update>) -> Cost {
+    pub fn restore(&mut self, inputs: impl IntoIterator<Item = Update>) -> Cost {
         self.feed(inputs, |feed, update| match feed {
             Feed::Product(dataflow) => dataflow.send(update),
             Feed::Facts(..) => unreachable!("a restart is the product's"),

@@ -17,5 +17,7 @@ pub mod report;
 pub mod restart;
 pub mod scipy;
 pub mod server;
+pub mod services;
+pub mod shards;
 pub mod synthetic;
 pub mod usage;

@@ -10,7 +10,7 @@ use kindred_bench::post::Pace;
 use kindred_bench::report::{Report, Results};
 use kindred_bench::server::Endpoint;
 use kindred_bench::synthetic::{Mix, Plan};
-use kindred_bench::{generate, growth, load, replay, restart};
+use kindred_bench::{generate, growth, load, replay, restart, services, shards};
 
 /// The product's allocator, so that what is measured here is what it does.
 #[global_allocator]
@@ -45,6 +45,10 @@ enum Command {
     Restart(RestartArgs),
     /// Cost of an event as the log grows
     Growth(GrowthArgs),
+    /// How evenly pairs and pair updates fall to the workers: counted, not timed
+    Shards(CommonArgs),
+    /// The pipeline between Kafka and a CQL database beside the embedded one (`deploy/local/up` starts both services)
+    Services(ServicesArgs),
     /// The memory of also_bought in a process by itself; `replay` runs it
     #[command(name = replay::MEMORY_COMMAND, hide = true)]
     DataflowMemory(PlanArgs),
@@ -132,6 +136,24 @@ impl RunningArgs {
     fn endpoint(&self) -> Result<Option<Endpoint>> {
         self.url.as_ref().zip(self.key.as_ref()).map(|(url, key)| Endpoint::parse(url, key)).transpose()
     }
+}
+
+#[derive(Args)]
+struct ServicesArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// The brokers
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:19092")]
+    kafka: String,
+    /// A node of the database
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:19042")]
+    cql: String,
+    /// Partitions of each topic
+    #[arg(long, default_value_t = 4)]
+    partitions: u32,
+    /// Timely workers
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
 }
 
 #[derive(Args)]
@@ -292,6 +314,18 @@ fn main() -> Result<()> {
         Command::Growth(args) => {
             let options = if args.quick { growth::Options::quick() } else { growth_options(&args)? };
             finish(growth::run_growth(&options)?, args.quick, args.results.as_ref())
+        }
+        Command::Shards(args) => {
+            let plan = args.plan.plan_for(args.quick);
+            let options = if args.quick { shards::Options::quick() } else { shards::Options::full(plan) };
+            args.finish(shards::run_shards(&options)?)
+        }
+        Command::Services(args) => {
+            let plan = args.common.plan.plan_for(args.common.quick);
+            let ServicesArgs { kafka, cql, partitions, workers, .. } = &args;
+            let (kafka, cql) = (kafka.clone(), cql.clone());
+            let options = services::Options { plan, kafka, cql, partitions: *partitions, workers: *workers };
+            args.common.finish(client()?.block_on(services::run_services(&options))?)
         }
         Command::DataflowMemory(args) => {
             println!("{}", serde_json::to_string(&replay::memory(&args.plan()))?);

@@ -144,7 +144,7 @@ fn phases(preloaded: &Preloaded, also_bought_only: bool) -> Result<Vec<Phase>> {
     let (began, cpu) = (Instant::now(), thread_cpu());
     let mut updates: Vec<Update> = Vec::new();
     let snapshot = store.snapshot()?;
-    restore(&*snapshot.rows, &Semantics::default(), &mut |update| updates.push(update))?;
+    restore(&*snapshot.rows, (0, 1), &Semantics::default(), &mut |update| updates.push(update))?;
     timed("read the inputs", began, cpu);
     let records = updates.len();
     ensure!(records > 0, "the store holds no inputs");

@@ -93,7 +93,8 @@ fetch_jars() { # jars
     command -v mvn > /dev/null 2>&1 || fail "the jars of $(of title) are not in $lib, and Maven is not installed:" \
         "apt-get install maven, or name a directory that has them with --jars"
     say "fetching the jars of $(of title) with Maven (once)"
-    rm -rf "$lib" "$lib.new"
+    # What is there stays until the new ones are: a broker that runs loads classes from it.
+    rm -rf "$lib.new"
     mkdir -p "$lib.new"
     # A copy: Maven writes beside the pom.
     cp "$pom" "$lib.new/pom.xml"
@@ -102,6 +103,7 @@ fetch_jars() { # jars
         dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$lib.new" > "$home/log/maven.log" 2>&1 ||
         fail_with_log "Maven could not fetch the jars" "$home/log/maven.log"
     echo "$sum" > "$lib.new/.pom"
+    rm -rf "$lib"
     mv "$lib.new" "$lib"
     exec 8>&-
 }

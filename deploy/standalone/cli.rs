@@ -73,6 +73,31 @@ pub enum Command {
                       pipeline.workers=2\n  kindred serve --data shop --from beginning"
     )]
     Serve(ServeArgs),
+    /// Make what is missing on the services: topics, keyspace, tables, the first generation
+    #[command(
+        long_about = "On Kafka and CQL (log.kind=kafka, store.kind=cql): makes the topics that are missing, makes the keyspace or brings \
+                      its tables up to this version, makes the generation g1 with the settings that results depend on pinned in it, \
+                      promotes it, and makes a first service key, which is printed once. Says what it found and did; repeating it \
+                      changes nothing.\n\n\
+                      Example:\n  kindred migrate --config /etc/kindred.toml"
+    )]
+    Migrate,
+    /// Keep the views on the services
+    #[command(
+        long_about = "On Kafka and CQL: reads the log, keeps the views, writes them, and tells every `kindred api` what changed, until \
+                      SIGTERM or SIGINT, which end it cleanly. Metrics, readiness and status are on pipeline.admin_listen. Several \
+                      processes share the work when each is started with the same cluster.hosts and a cluster.process of its own. It \
+                      ends with an exit code that is not 0 when it cannot go on, or one of its processes is lost: start all again.\n\n\
+                      Examples:\n  kindred pipeline --config /etc/kindred.toml\n  kindred pipeline --config /etc/kindred.toml --set \
+                      'cluster.hosts=[\"a:2101\",\"b:2101\"]' --set cluster.process=1"
+    )]
+    Pipeline(PipelineArgs),
+    /// Run the API on the services; any number of them
+    #[command(
+        long_about = "On Kafka and CQL: takes events into the log and serves what the pipeline keeps. Any number may run.\n\n\
+                      Example:\n  kindred api --config /etc/kindred.toml --listen 0.0.0.0:8080"
+    )]
+    Api(ApiArgs),
     /// Import files of a shop's records
     #[command(
         long_about = "Imports files into the log, in time order, and returns once the views are durable. Into a data directory, or with \
@@ -171,7 +196,7 @@ pub enum Command {
 /// Where the data is: a directory of this machine, or a running server.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TargetArgs {
-    /// The data directory; without it the setting data.dir (data)
+    /// The data directory; without it the services that the settings name, or data.dir (data)
     #[arg(long, value_name = "DIR", help_heading = "Where the data is")]
     pub data: Option<PathBuf>,
     /// A running server to ask instead [env: KINDRED_URL, unless --data is given]
@@ -212,6 +237,22 @@ pub struct ServeArgs {
     /// `beginning` empties the store and rebuilds it from the log alone
     #[arg(long, value_name = "WHERE")]
     pub from: Option<From>,
+}
+
+/// `kindred pipeline`
+#[derive(Args, Clone, Debug, Default)]
+pub struct PipelineArgs {
+    /// `beginning` empties the store and rebuilds it from the log alone
+    #[arg(long, value_name = "WHERE")]
+    pub from: Option<From>,
+}
+
+/// `kindred api`
+#[derive(Args, Clone, Debug, Default)]
+pub struct ApiArgs {
+    /// Where the API listens; without it the setting api.listen (127.0.0.1:8080)
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// `kindred import`

@@ -17,42 +17,21 @@ use anyhow::{Context, Result};
 use kindred_config::{Loaded, check_pinned, pinned_toml, read_pinned};
 use kindred_log::EventLog;
 use kindred_log::embedded::EmbeddedLog;
-use kindred_model::{Position, Semantics};
+use kindred_model::Semantics;
 use kindred_store::ViewStore;
 use kindred_store::embedded_generations::{EmbeddedGenerations, FIRST};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, exit};
+use crate::fingerprint::{Subject, check_fingerprint};
 use crate::import::shell_word;
+use crate::installation::Open;
 
-/// The version of everything that lies in a directory. A change that an older program would misread takes the next number.
-const FORMAT: u32 = 1;
-/// Under which the store holds the fingerprint.
-const FINGERPRINT: &str = "fingerprint";
 const PINNED: &str = "pinned.toml";
 const LOCK: &str = "lock";
 const LOG: &str = "log";
 const STORE: &str = "store";
 const SERVICE_KEY: &str = "service.key";
-
-/// Whether a directory that is not there is made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Open {
-    /// It is created, with the settings pinned in it.
-    OrCreate,
-    /// That is an error.
-    Existing,
-    /// As `Existing`; a store that belongs to another log is accepted, since it is about to be rebuilt.
-    ToRebuild,
-}
-
-/// What a store was computed from. Results of two of them never mix.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Fingerprint {
-    format: u32,
-    log: String,
-    settings: String,
-}
 
 /// Who owns a directory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -129,7 +108,7 @@ impl Directory {
         let live = EmbeddedGenerations::live_of(path).with_context(opened)?;
         let store = generations.store(&live).with_context(opened)?;
         let keys = generations.keys();
-        check_fingerprint(&*store, &log, &semantics, open, path).await?;
+        check_fingerprint(&*store, &log, &semantics, open, &subject(path)).await?;
         Ok(Self {
             path: path.to_owned(),
             semantics,
@@ -155,7 +134,7 @@ impl Directory {
         let settings = self.generations.settings(name).map_err(|error| Failure::new(error.to_string()))?;
         let semantics = read_pinned(&settings).map_err(|error| Failure::new(error.to_string()))?;
         let store = self.generations.store(name).with_context(|| format!("could not open generation {name}"))?;
-        check_fingerprint(&*store, &*self.log, &semantics, Open::Existing, &self.path).await?;
+        check_fingerprint(&*store, &*self.log, &semantics, Open::Existing, &subject(&self.path)).await?;
         Ok((store, semantics))
     }
 
@@ -184,6 +163,15 @@ impl Directory {
         let key = mint().await?;
         write_durably(&self.service_key_path(), format!("{key}\n").as_bytes(), true)?;
         Ok(key)
+    }
+}
+
+/// What a fingerprint that does not fit is about.
+fn subject(path: &Path) -> Subject {
+    Subject {
+        shown: path.display().to_string(),
+        pinned: format!("its {PINNED}"),
+        rebuild: format!("kindred serve --data {} --from beginning", shell_word(&path.display().to_string())),
     }
 }
 
@@ -329,57 +317,6 @@ fn ask_instead(path: &Path, url: &str, arguments: impl Iterator<Item = String>) 
     }
     let key = shell_word(&service_key_path(path).display().to_string());
     format!("ask it: kindred {} --url {url} --key \"$(cat {key})\"", words.join(" "))
-}
-
-async fn check_fingerprint(
-    store: &dyn ViewStore,
-    log: &dyn EventLog,
-    semantics: &Semantics,
-    open: Open,
-    path: &Path,
-) -> Result<()> {
-    let ours = Fingerprint { format: FORMAT, log: log.identity().to_owned(), settings: pinned_toml(semantics) };
-    let shown = path.display();
-    let stored = store.get_meta(FINGERPRINT).await.context("could not read the store's fingerprint")?;
-    let rebuild = format!("kindred serve --data {} --from beginning", shell_word(&shown.to_string()));
-    match stored {
-        None if open == Open::ToRebuild || store.frontier().position == Position::beginning() => {}
-        None => {
-            return Err(Failure::new(format!("the store in {shown} does not say what it was computed from"))
-                .help(format!("rebuild it from the log: {rebuild}"))
-                .into());
-        }
-        Some(bytes) => {
-            let theirs: Fingerprint = serde_json::from_slice(&bytes)
-                .map_err(|error| Failure::new(format!("the fingerprint of the store in {shown} does not read: {error}")))?;
-            // Settings compare by what they mean: one that came with a later version has its default in the older text.
-            let same_settings = read_pinned(&theirs.settings).is_ok_and(|theirs| theirs == *semantics);
-            if theirs.format == FORMAT && theirs.log == ours.log && same_settings {
-                return Ok(());
-            }
-            if theirs.format != FORMAT {
-                return Err(Failure::new(format!(
-                    "{shown} was written in format {}, and this version of kindred reads format {FORMAT}",
-                    theirs.format
-                ))
-                .help("use the version that wrote it, or import the events into another directory")
-                .into());
-            }
-            if open != Open::ToRebuild {
-                let what = if theirs.log == ours.log {
-                    format!("its {PINNED} was edited after the store was computed with other settings")
-                } else {
-                    "its store was computed from another log: positions of the one mean nothing in the other".to_owned()
-                };
-                return Err(Failure::new(format!("{shown} does not fit together: {what}"))
-                    .help(format!("put back what was there, or rebuild the store from the log: {rebuild}"))
-                    .into());
-            }
-        }
-    }
-    let bytes = serde_json::to_vec(&ours).expect("a fingerprint serialises");
-    store.put_meta(FINGERPRINT, &bytes).await.context("could not write the store's fingerprint")?;
-    Ok(())
 }
 
 /// Writes a file so that after a crash at any moment it is there whole or not at all.

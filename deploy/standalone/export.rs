@@ -10,9 +10,9 @@ use kindred_model::views::{ALL, ExportContext, ViewInfo, find};
 
 use crate::app::App;
 use crate::cli::ExportArgs;
-use crate::directory::{Directory, Open};
 use crate::failure::{Failure, exit, thousands};
 use crate::import::Format;
+use crate::installation::{Installation, Open};
 use crate::remote::{Target, segment};
 
 /// Bytes written at once.
@@ -28,18 +28,18 @@ pub fn run(app: &App, loaded: &Loaded, args: &ExportArgs) -> Result<u8> {
         Failure::usage(format!("there is no view {:?}", args.view)).help(format!("there are {}", names.join(", ")))
     })?;
     let written = match Target::of(&args.target, loaded)? {
-        Target::Directory(path) => {
-            let directory =
-                app.runtime.block_on(Directory::open(&path, loaded, Open::Existing, &format!("export {}", view.name)))?;
-            if !(view.enabled)(&directory.semantics) {
-                return Err(Failure::new(format!("{} pins views.{}.enabled = false", path.display(), view.name)).into());
+        Target::Here(place) => {
+            let installation =
+                app.runtime.block_on(Installation::open(&place, loaded, Open::Existing, &format!("export {}", view.name)))?;
+            if !(view.enabled)(&installation.semantics) {
+                return Err(Failure::new(format!("{installation} pins views.{}.enabled = false", view.name)).into());
             }
-            let end = app.runtime.block_on(directory.log.end()).context("could not read the end of the log")?;
-            let lag = directory.store.frontier().position.lag_behind(&end);
+            let end = app.runtime.block_on(installation.log.end()).context("could not read the end of the log")?;
+            let lag = installation.store.frontier().position.lag_behind(&end);
             if lag > 0 {
                 eprintln!("{} records of the log are not taken in yet; the rows are of those before", thousands(lag));
             }
-            from_directory(app, &directory, view, args)?
+            from_installation(app, &installation, view, args)?
         }
         Target::Server(remote) => {
             let format = if args.format == Format::Csv { "csv" } else { "ndjson" };
@@ -56,9 +56,9 @@ pub fn run(app: &App, loaded: &Loaded, args: &ExportArgs) -> Result<u8> {
     }
 }
 
-fn from_directory(app: &App, directory: &Directory, view: &ViewInfo, args: &ExportArgs) -> Result<io::Result<()>> {
-    let snapshot = directory.store.snapshot().context("could not read the store")?;
-    let context = ExportContext { settings: &directory.semantics, as_of: args.as_of.unwrap_or_else(|| app.clock.today()) };
+fn from_installation(app: &App, installation: &Installation, view: &ViewInfo, args: &ExportArgs) -> Result<io::Result<()>> {
+    let snapshot = installation.store.snapshot().context("could not read the store")?;
+    let context = ExportContext { settings: &installation.semantics, as_of: args.as_of.unwrap_or_else(|| app.clock.today()) };
     let format = if args.format == Format::Csv { Written::Csv } else { Written::Ndjson };
     let out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     let mut writer = match ExportWriter::begin(format, view.columns, out) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use kindred_config::Loaded;
 use kindred_log::EventLog;
-use kindred_model::records::{Invalid, MemberRecord, MemberState, Membership};
+use kindred_model::records::{Invalid, MemberRecord, Membership};
 use kindred_model::views::get;
 use kindred_model::views::inputs::Members;
 use kindred_model::{MemberId, Owner, Position, Topic};
@@ -13,8 +13,8 @@ use kindred_store::ViewStore;
 
 use crate::app::App;
 use crate::cli::ForgetArgs;
-use crate::directory::{Directory, Open};
 use crate::failure::{Failure, exit};
+use crate::installation::{Installation, Open};
 use crate::local::Local;
 use crate::remote::{Target, segment, text};
 
@@ -29,23 +29,23 @@ pub fn run(app: &App, loaded: &Loaded, args: &ForgetArgs) -> Result<u8> {
             let receipt = remote.delete(&format!("/v1/members/{}", segment(member.as_str())))?;
             (text(&receipt["position"]).to_owned(), text(&receipt["raw_erased_by"]).to_owned())
         }
-        Target::Directory(path) => {
-            let directory = app.runtime.block_on(Directory::open(&path, loaded, Open::Existing, "forget"))?;
+        Target::Here(place) => {
+            let installation = app.runtime.block_on(Installation::open(&place, loaded, Open::Existing, "forget"))?;
             let raw_by = app.clock.today().plus(loaded.settings.erasure.raw_days);
-            (in_directory(app, loaded, directory, &member)?.to_string(), raw_by.to_string())
+            (in_installation(app, loaded, installation, &member)?.to_string(), raw_by.to_string())
         }
     };
     println!("{member} is forgotten: in no view from position {position} on, durably");
-    println!("  the raw records leave the log by {raw_by}, while `kindred serve` runs");
+    println!("  the raw records leave the log by {raw_by}, while `kindred serve` or `kindred pipeline` runs");
     Ok(exit::FINE)
 }
 
-fn in_directory(app: &App, loaded: &Loaded, directory: Directory, member: &MemberId) -> Result<Position> {
-    let local = Local::start(app, loaded, directory)?;
+fn in_installation(app: &App, loaded: &Loaded, installation: Installation, member: &MemberId) -> Result<Position> {
+    let local = Local::start(app, loaded, installation)?;
     // The erased record copies who invited the member, so everything that the log says of that must be taken in first.
-    let end = app.runtime.block_on(local.directory.log.end()).context("could not read the end of the log")?;
+    let end = app.runtime.block_on(local.installation.log.end()).context("could not read the end of the log")?;
     local.wait_for(app, &end, |_| ())?;
-    let (log, store) = (Arc::clone(&local.directory.log), Arc::clone(&local.directory.store));
+    let (log, store) = (Arc::clone(&local.installation.log), Arc::clone(&local.installation.store));
     app.runtime.block_on(erase(&*log, &*store, member))?;
     let position = local.stop(app)?;
     // From when `erasure.raw_days` are counted; the API and the pipeline note it in the same form.
@@ -71,15 +71,7 @@ async fn erase(log: &dyn EventLog, store: &dyn ViewStore, member: &MemberId) -> 
         Some(MemberRecord::Member(membership)) => Some(membership),
         _ => None,
     };
-    let erased = MemberRecord::Member(Membership {
-        member: member.clone(),
-        version: known.as_ref().map_or(0, |known| known.version).saturating_add(1),
-        state: MemberState::Erased,
-        tier: None,
-        invited_by: known.as_ref().and_then(|known| known.invited_by.clone()),
-        registered_at: None,
-        activated_at: known.and_then(|known| known.activated_at),
-    });
+    let erased = MemberRecord::Member(Membership::erased(member.clone(), known));
     log.append(Topic::Members, vec![erased.canonical()], None).await.context("could not append to the log")?;
     Ok(())
 }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::cli::{KeyKindArg, KeysCommand, KeysCreateArgs, KeysListArgs, KeysRevokeArgs};
-use crate::directory::{Directory, Open};
 use crate::failure::{Failure, exit};
+use crate::installation::{Installation, Open};
 use crate::remote::{Target, segment, text};
 
 /// Runs `kindred keys`.
@@ -48,9 +48,9 @@ fn create(app: &App, loaded: &Loaded, args: &KeysCreateArgs) -> Result<u8> {
             let made = remote.post("/v1/admin/keys", &body)?;
             (text(&made["id"]).to_owned(), text(&made["key"]).to_owned())
         }
-        Target::Directory(path) => app.runtime.block_on(async {
-            let directory = Directory::open(&path, loaded, Open::OrCreate, "keys create").await?;
-            let keys = KeyStore::open(Arc::clone(&directory.keys)).await.context("could not read the keys")?;
+        Target::Here(place) => app.runtime.block_on(async {
+            let installation = Installation::open(&place, loaded, Open::OrCreate, "keys create").await?;
+            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
             let made = if publishable {
                 keys.create_publishable(name, &args.origin, scopes, args.rate_limit, app.clock.now()).await
             } else {
@@ -72,9 +72,9 @@ fn create(app: &App, loaded: &Loaded, args: &KeysCreateArgs) -> Result<u8> {
 fn list(app: &App, loaded: &Loaded, args: &KeysListArgs) -> Result<u8> {
     let keys: Vec<Value> = match Target::of(&args.target, loaded)? {
         Target::Server(remote) => remote.get("/v1/admin/keys")?["keys"].as_array().cloned().unwrap_or_default(),
-        Target::Directory(path) => app.runtime.block_on(async {
-            let directory = Directory::open(&path, loaded, Open::Existing, "keys list").await?;
-            let keys = KeyStore::open(Arc::clone(&directory.keys)).await.context("could not read the keys")?;
+        Target::Here(place) => app.runtime.block_on(async {
+            let installation = Installation::open(&place, loaded, Open::Existing, "keys list").await?;
+            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
             anyhow::Ok(keys.list().iter().map(|key| serde_json::to_value(&**key).expect("a key serialises")).collect())
         })?,
     };
@@ -94,9 +94,9 @@ fn list(app: &App, loaded: &Loaded, args: &KeysListArgs) -> Result<u8> {
 fn revoke(app: &App, loaded: &Loaded, args: &KeysRevokeArgs) -> Result<u8> {
     match Target::of(&args.target, loaded)? {
         Target::Server(remote) => drop(remote.delete(&format!("/v1/admin/keys/{}", segment(&args.id)))?),
-        Target::Directory(path) => app.runtime.block_on(async {
-            let directory = Directory::open(&path, loaded, Open::Existing, "keys revoke").await?;
-            let keys = KeyStore::open(Arc::clone(&directory.keys)).await.context("could not read the keys")?;
+        Target::Here(place) => app.runtime.block_on(async {
+            let installation = Installation::open(&place, loaded, Open::Existing, "keys revoke").await?;
+            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
             if !keys.revoke(&args.id).await.context("could not revoke the key")? {
                 return Err(Failure::new(format!("there is no key {}", args.id)).help("`kindred keys list` shows them").into());
             }

@@ -1,26 +1,34 @@
-//! The all-in-one process: `kindred`. Pipeline and API over an embedded log and store in one directory, and the commands
-//! around them.
+//! The program `kindred`. Pipeline and API in one process over an embedded log and store in one directory, or in processes of their
+//! own over services; and the commands around them.
 //!
 //! ```text
 //! main ──▶ cli ──▶ serve, demo ──▶ start(config) -> Running { pipeline, API, the demo's shop }
-//!             └──▶ import, export, verify, forget, rejected, status, keys ──▶ a directory, or a running server
-//!             └──▶ replay, generations, compare, promote, drop ──▶ generations
+//!             ├──▶ migrate, pipeline, api ──▶ services: Kafka, CQL
+//!             ├──▶ import, export, verify, forget, rejected, status, keys ──▶ a directory, services, or a running server
+//!             └──▶ replay, generations, compare, promote, drop ──▶ a directory's generations
 //! ```
 
+mod api;
 pub mod app;
+pub mod changes;
 pub mod cli;
 pub mod directory;
 mod export;
 pub mod failure;
+mod fingerprint;
 mod forget;
 mod generations;
 pub mod import;
+pub mod installation;
 mod keys;
 mod local;
+mod operations;
+mod pipeline;
 mod rejected;
 mod remote;
 mod serve;
 mod server;
+pub mod services;
 mod settings;
 mod status;
 mod verify;
@@ -37,8 +45,8 @@ use crate::failure::Failure;
 /// Log lines of a command that ends by itself, unless the settings say otherwise: it tells its result on stdout.
 const QUIET: &str = "warn";
 
-/// The storage engine tells of every file it writes; a filter that names it hears that again.
-const ENGINE_QUIET: &str = "fjall=warn,lsm_tree=warn";
+/// The storage engine tells of every file it writes, the driver of every connection; a filter that names them hears that again.
+const ENGINE_QUIET: &str = "fjall=warn,lsm_tree=warn,scylla=off";
 
 /// Runs one command line; returns the exit code ([`failure::exit`]).
 ///
@@ -57,7 +65,7 @@ pub fn run(cli: Cli) -> Result<u8> {
     if let Command::Config(command) = &command {
         return settings::config(&loaded, command);
     }
-    let serves = matches!(command, Command::Serve(_) | Command::Demo(_));
+    let serves = matches!(command, Command::Serve(_) | Command::Demo(_) | Command::Pipeline(_) | Command::Api(_));
     let telemetry = &loaded.settings.telemetry;
     let filter = if serves || loaded.explicit.contains_key("telemetry.log") { telemetry.log.as_str() } else { QUIET };
     kindred_telemetry::init(&format!("{ENGINE_QUIET},{filter}"), telemetry.format)
@@ -66,6 +74,9 @@ pub fn run(cli: Cli) -> Result<u8> {
     match command {
         Command::Demo(args) => serve::demo(&app, loaded, &args),
         Command::Serve(args) => serve::serve(&app, loaded, &args),
+        Command::Migrate => services::migrate(&app, &loaded),
+        Command::Pipeline(args) => pipeline::run(&app, &loaded, &args),
+        Command::Api(args) => api::run(&app, &loaded, &args),
         Command::Import(args) => import::run(&app, &loaded, &args),
         Command::Export(args) => export::run(&app, &loaded, &args),
         Command::Verify(args) => verify::run(&app, &loaded, &args),

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::cli::{RejectedCommand, RejectedListArgs, RejectedRetryArgs, RejectedShowArgs};
-use crate::directory::{Directory, Open};
 use crate::failure::{Failure, exit, thousands};
+use crate::installation::{Installation, Open};
 use crate::local::Local;
 use crate::remote::{Remote, Target, segment};
 
@@ -45,9 +45,9 @@ fn list(app: &App, loaded: &Loaded, args: &RejectedListArgs) -> Result<u8> {
             }
             records
         }
-        Target::Directory(path) => app.runtime.block_on(async {
-            let directory = Directory::open(&path, loaded, Open::Existing, "rejected list").await?;
-            let records = directory.log.rejected(args.after.as_deref(), args.limit).await;
+        Target::Here(place) => app.runtime.block_on(async {
+            let installation = Installation::open(&place, loaded, Open::Existing, "rejected list").await?;
+            let records = installation.log.rejected(args.after.as_deref(), args.limit).await;
             anyhow::Ok(records.context("could not read the rejected records")?.iter().map(shown).collect())
         })?,
     };
@@ -124,9 +124,9 @@ pub fn shown(record: &Rejected) -> Value {
 fn show(app: &App, loaded: &Loaded, args: &RejectedShowArgs) -> Result<u8> {
     let record = match Target::of(&args.target, loaded)? {
         Target::Server(remote) => remote.get(&format!("/v1/admin/rejected/{}", segment(&args.id)))?,
-        Target::Directory(path) => app.runtime.block_on(async {
-            let directory = Directory::open(&path, loaded, Open::Existing, "rejected show").await?;
-            let record = directory.log.rejected_one(&args.id).await.context("could not read the rejected records")?;
+        Target::Here(place) => app.runtime.block_on(async {
+            let installation = Installation::open(&place, loaded, Open::Existing, "rejected show").await?;
+            let record = installation.log.rejected_one(&args.id).await.context("could not read the rejected records")?;
             let record = record.ok_or_else(|| none(&args.id))?;
             anyhow::Ok(shown(&record))
         })?,
@@ -142,12 +142,12 @@ fn none(id: &str) -> Failure {
 fn retry(app: &App, loaded: &Loaded, args: &RejectedRetryArgs) -> Result<u8> {
     let (accepted, still) = match Target::of(&args.target, loaded)? {
         Target::Server(remote) => retry_on(&remote, &args.ids)?,
-        Target::Directory(path) => {
-            let directory = app.runtime.block_on(Directory::open(&path, loaded, Open::Existing, "rejected retry"))?;
-            let rules = directory.semantics.rules();
-            let retried = app.runtime.block_on(retry_in(&*directory.log, &rules, &args.ids))?;
+        Target::Here(place) => {
+            let installation = app.runtime.block_on(Installation::open(&place, loaded, Open::Existing, "rejected retry"))?;
+            let rules = installation.semantics.rules();
+            let retried = app.runtime.block_on(retry_in(&*installation.log, &rules, &args.ids))?;
             if retried.0 > 0 {
-                Local::start(app, loaded, directory)?.stop(app)?;
+                Local::start(app, loaded, installation)?.stop(app)?;
             }
             retried
         }

@@ -1,7 +1,6 @@
 //! A running server, asked over HTTP with its service key.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -14,6 +13,7 @@ use ureq::{Agent, Body};
 use crate::cli::TargetArgs;
 use crate::directory::read_service_key;
 use crate::failure::Failure;
+use crate::installation::Place;
 
 const URL_VARIABLE: &str = "KINDRED_URL";
 const KEY_VARIABLE: &str = "KINDRED_KEY";
@@ -28,14 +28,15 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// Where the data of a command is.
 pub enum Target {
-    /// In a directory of this machine.
-    Directory(PathBuf),
+    /// In a directory of this machine, or on services.
+    Here(Place),
     /// Behind a running server.
     Server(Remote),
 }
 
 impl Target {
-    /// What the command line and the environment say: `--url`; else `--data`; else `KINDRED_URL`; else the setting `data.dir`.
+    /// What the command line and the environment say: `--url`; else `--data`; else `KINDRED_URL`; else what the settings
+    /// name: services, or `data.dir`.
     ///
     /// # Errors
     /// A URL without a key, or one that is none.
@@ -47,7 +48,7 @@ impl Target {
             (None, None) => variable(URL_VARIABLE),
         };
         let Some(url) = url else {
-            return Ok(Self::Directory(args.data.clone().unwrap_or_else(|| loaded.settings.data.dir.clone())));
+            return Ok(Self::Here(Place::of(args.data.as_ref(), loaded)?));
         };
         let from_directory = || args.data.as_deref().map(read_service_key).transpose().map(Option::flatten);
         let key = match args.key.clone().or_else(|| variable(KEY_VARIABLE)) {

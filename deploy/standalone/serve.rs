@@ -8,7 +8,7 @@ use kindred_config::Loaded;
 
 use crate::app::App;
 use crate::cli::{DemoArgs, From, ServeArgs};
-use crate::failure::exit;
+use crate::failure::{Failure, exit};
 use crate::server::{Running, StartConfig, start};
 
 /// Where the demo keeps its data unless told otherwise: beside whoever tries it, easy to find and to throw away.
@@ -19,6 +19,7 @@ const DEMO_DATA: &str = "kindred-demo";
 /// # Errors
 /// When it cannot start, or the pipeline ends by itself.
 pub fn serve(app: &App, loaded: Loaded, args: &ServeArgs) -> Result<u8> {
+    refuse_services(&loaded, "serve")?;
     let api = &loaded.settings.api;
     let config = StartConfig {
         data: args.data.clone().unwrap_or_else(|| loaded.settings.data.dir.clone()),
@@ -38,6 +39,7 @@ pub fn serve(app: &App, loaded: Loaded, args: &ServeArgs) -> Result<u8> {
 /// # Errors
 /// As [`serve`].
 pub fn demo(app: &App, loaded: Loaded, args: &DemoArgs) -> Result<u8> {
+    refuse_services(&loaded, "demo")?;
     let api = &loaded.settings.api;
     let set = |name: &str| loaded.explicit.contains_key(name);
     let data = || if set("data.dir") { loaded.settings.data.dir.clone() } else { PathBuf::from(DEMO_DATA) };
@@ -55,6 +57,17 @@ pub fn demo(app: &App, loaded: Loaded, args: &DemoArgs) -> Result<u8> {
     };
     println!("Kindred opens a simulated shop in {} …", config.data.display());
     run(app, config, demo_banner)
+}
+
+fn refuse_services(loaded: &Loaded, command: &str) -> Result<()> {
+    if !loaded.settings.on_services() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "kindred {command} runs on a data directory, and log.kind=kafka and store.kind=cql name services"
+    ))
+    .help("on services run `kindred pipeline` and `kindred api`; `kindred migrate` makes what they need")
+    .into())
 }
 
 fn run(app: &App, config: StartConfig, banner: fn(&Running) -> String) -> Result<u8> {
@@ -119,7 +132,7 @@ fn shown_to_browsers(url: &str) -> String {
 }
 
 /// SIGTERM and SIGINT, one after another.
-pub(crate) struct Signals {
+pub struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -127,7 +140,11 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    pub(crate) fn listen() -> Result<Self> {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn listen() -> Result<Self> {
         #[cfg(unix)]
         {
             use tokio::signal::unix::{SignalKind, signal};
@@ -138,7 +155,8 @@ impl Signals {
         Ok(Self {})
     }
 
-    pub(crate) async fn next(&mut self) {
+    /// Waits for the next.
+    pub async fn next(&mut self) {
         #[cfg(unix)]
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -7,38 +7,32 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use async_trait::async_trait;
-use kindred_api::{
-    ApiConfig, Check, Context, GenerationOperations, OperationError, Operations, StartError, VerifiedTable, VerifyReport,
-};
+use kindred_api::{ApiConfig, Context, GenerationOperations, StartError};
 use kindred_clock::Clock;
 use kindred_config::Loaded;
 use kindred_demo::{Backend, BackendError, Shop, ShopConfig};
-use kindred_log::EventLog;
 use kindred_model::MemberId;
-use kindred_pipeline::{PipelineError, PipelineState, Progress};
-use kindred_store::ViewStore;
+use kindred_pipeline::Progress;
 use kindred_store::keys::{Grant, KeyStore, Scope};
-use serde_json::{Value, json};
+use serde_json::Value;
 use warp::{Filter, Reply};
 
-use crate::directory::{Directory, Open};
+use crate::directory::Directory;
 use crate::failure::Failure;
-use crate::generations::{Fleet, Kept, explain_end};
+use crate::generations::{Fleet, explain_end};
+use crate::installation::Open;
+use crate::operations::{Process, Views};
 use crate::remote::{AnswerError, Remote, segment};
-use crate::status::{Observed, observe};
 
 /// How long the end waits for the views to take in what is in the log. What is left is taken in by the next start.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often samples of metrics are put into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(10);
-/// Differences that `verify` names for each table.
-const DIFFERENCES_NAMED: usize = 10;
 /// What the keys that a start makes are called.
 const FIRST_KEY: &str = "first";
 const DEMO_KEY: &str = "demo";
@@ -106,12 +100,8 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     // Metrics recorded before there is a recorder are lost.
     let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
     let fleet = Fleet::start(&directory, &loaded.settings, &clock, from_beginning).await?;
-    let operations = Arc::new(Process {
-        log: Arc::clone(&log),
-        fleet: Arc::clone(&fleet),
-        started: Instant::now(),
-        verifying: AtomicBool::new(false),
-    });
+    let views = Views::Here(Arc::clone(&fleet));
+    let operations = Arc::new(Process::new(Arc::clone(&log), Arc::clone(&directory.keys), Arc::clone(&semantics), views));
 
     let backend = Arc::new(Loopback::default());
     let shop = match demo {
@@ -144,14 +134,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     let url = format!("http://{}", api.address);
     backend.found(Remote::new(&url, &service_key)?);
     directory.announce(&url)?;
-    let upkeep = tokio::spawn(async move {
-        // Where nobody scrapes, samples would pile up.
-        let mut due = tokio::time::interval(METRICS_UPKEEP);
-        loop {
-            due.tick().await;
-            metrics.upkeep();
-        }
-    });
+    let upkeep = tokio::spawn(keep_up(metrics));
     let admin_address = api.admin_address;
     // The fleet holds the stores: one that is not live any more can be dropped while this runs.
     directory.store = Arc::clone(&directory.keys);
@@ -182,14 +165,23 @@ impl Running {
     }
 }
 
+/// Puts samples of metrics into their buckets: where nobody scrapes, they would pile up.
+pub async fn keep_up(metrics: kindred_telemetry::Metrics) {
+    let mut due = tokio::time::interval(METRICS_UPKEEP);
+    loop {
+        due.tick().await;
+        metrics.upkeep();
+    }
+}
+
 /// Looks whether an address can be had, before anything is made on disk for a server that cannot start. Returns it, with a port
 /// where none was named.
-fn free(address: SocketAddr) -> Result<SocketAddr> {
+pub fn free(address: SocketAddr) -> Result<SocketAddr> {
     let bound = std::net::TcpListener::bind(address).and_then(|listener| listener.local_addr());
     bound.map_err(|error| explain_bind(address, &error).into())
 }
 
-fn explain_bind(address: SocketAddr, error: &std::io::Error) -> Failure {
+pub fn explain_bind(address: SocketAddr, error: &std::io::Error) -> Failure {
     let failure = Failure::new(format!("could not listen on {address}: {error}"));
     let options = "--listen ADDR:PORT for the API, --set api.admin_listen=ADDR:PORT for /metrics";
     match error.kind() {
@@ -198,87 +190,11 @@ fn explain_bind(address: SocketAddr, error: &std::io::Error) -> Failure {
     }
 }
 
-fn explain_start(error: StartError) -> anyhow::Error {
+pub fn explain_start(error: StartError) -> anyhow::Error {
     match error {
         StartError::Bind { address, error } => explain_bind(address, &error).into(),
         other => anyhow!(other).context("could not start the API"),
     }
-}
-
-/// What only the whole process can do for the API.
-struct Process {
-    log: Arc<dyn EventLog>,
-    fleet: Arc<Fleet>,
-    started: Instant,
-    verifying: AtomicBool,
-}
-
-#[async_trait]
-impl Operations for Process {
-    async fn status(&self) -> Value {
-        let live = self.fleet.live();
-        let pipeline = live.progress.map(|progress| progress.status());
-        let observed = Observed {
-            log: &*self.log,
-            store: &*live.store,
-            semantics: &live.semantics,
-            pipeline: pipeline.clone(),
-            uptime: Some(self.started.elapsed()),
-        };
-        observe(observed).await.unwrap_or_else(|error| json!({ "error": format!("{error:#}"), "pipeline": pipeline }))
-    }
-
-    async fn verify(&self, repair: bool) -> Result<VerifyReport, OperationError> {
-        if repair {
-            return Err(OperationError::Unavailable(
-                "rows are mended while nothing writes to them: stop the server, then kindred verify --data DIR --repair"
-                    .to_owned(),
-            ));
-        }
-        if self.verifying.swap(true, Ordering::AcqRel) {
-            return Err(OperationError::Busy("the views are being verified already".to_owned()));
-        }
-        let Kept { store, semantics, .. } = self.fleet.live();
-        let verified = Arc::clone(&store);
-        let compared = tokio::task::spawn_blocking(move || {
-            let snapshot = store.snapshot()?;
-            Ok::<_, PipelineError>(kindred_pipeline::verify(&*snapshot.rows, &semantics, DIFFERENCES_NAMED)?)
-        });
-        let report = compared.await;
-        self.verifying.store(false, Ordering::Release);
-        let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
-        let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
-        Ok(by_table(&report, &*verified))
-    }
-
-    fn readiness(&self) -> Vec<Check> {
-        let status = self.fleet.progress().status();
-        // One that waits for room or for a disk still serves what it has.
-        let ready = matches!(status.state, PipelineState::Running | PipelineState::Waiting);
-        let state =
-            serde_json::to_value(status.state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default();
-        let detail = status.reason.map_or(state.clone(), |reason| format!("{state}: {reason}"));
-        vec![Check { name: "pipeline".to_owned(), ready, detail }]
-    }
-}
-
-/// The report of the pipeline, table by table.
-fn by_table(report: &kindred_pipeline::VerifyReport, store: &dyn ViewStore) -> VerifyReport {
-    let tables = kindred_model::views::view_tables();
-    let tables = tables.iter().map(|table| {
-        let differences: Vec<_> = report.differences.iter().filter(|difference| difference.table == table.name).collect();
-        let side = |row: &Option<String>| row.clone().unwrap_or_else(|| "no row".to_owned());
-        VerifiedTable {
-            table: table.name.to_owned(),
-            rows: store.row_count(table.name).unwrap_or(0),
-            differences: differences.len() as u64,
-            first: differences
-                .iter()
-                .map(|d| format!("{}: expected {}, stored {}", d.key, side(&d.expected), side(&d.stored)))
-                .collect(),
-        }
-    });
-    VerifyReport { ok: report.holds(), repaired: false, tables: tables.collect() }
 }
 
 /// Opens the simulated shop: writes its history if the log has none yet.

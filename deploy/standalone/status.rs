@@ -9,18 +9,23 @@ use kindred_log::EventLog;
 use kindred_model::Semantics;
 use kindred_model::views::{ALL, input_tables, view_tables};
 use kindred_pipeline::PipelineStatus;
-use kindred_store::ViewStore;
+use kindred_store::cql::CqlStore;
+use kindred_store::{StoreError, ViewStore};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::changes::FeedStatus;
 use crate::cli::StatusArgs;
-use crate::directory::{Directory, Open};
 use crate::failure::{Failure, bytes, exit, thousands};
+use crate::installation::{Installation, Open};
 use crate::remote::{Target, text};
 
 /// Rejected records that are counted one by one; beyond it the figure says "more".
 const REJECTED_COUNTED: usize = 10_000;
+
+/// How long `kindred status` counts rows that no process has counted.
+const COUNT_MAX: Duration = Duration::from_secs(30);
 
 /// What a status is made of.
 pub struct Observed<'a> {
@@ -34,6 +39,8 @@ pub struct Observed<'a> {
     pub pipeline: Option<PipelineStatus>,
     /// How long this process has served, if it does.
     pub uptime: Option<Duration>,
+    /// How well this process hears what a pipeline elsewhere changes, if it listens.
+    pub feed: Option<FeedStatus>,
 }
 
 #[derive(Serialize)]
@@ -51,7 +58,7 @@ struct TopicStatus {
 /// # Errors
 /// When log or store do not answer.
 pub async fn observe(observed: Observed<'_>) -> Result<Value> {
-    let Observed { log, store, semantics, pipeline, uptime } = observed;
+    let Observed { log, store, semantics, pipeline, uptime, feed } = observed;
     let frontier = store.frontier();
     let partitions = log.partitions().await.context("could not read the log")?;
     let topics: Vec<TopicStatus> = partitions
@@ -96,6 +103,7 @@ pub async fn observe(observed: Observed<'_>) -> Result<Value> {
         "views": views,
         "tables": tables,
         "pipeline": pipeline,
+        "changes": feed,
         "memory": {
             "resident_bytes": kindred_telemetry::rss_bytes(),
             "peak_resident_bytes": kindred_telemetry::peak_rss_bytes(),
@@ -113,14 +121,18 @@ pub async fn observe(observed: Observed<'_>) -> Result<Value> {
 pub fn run(app: &App, loaded: &Loaded, args: &StatusArgs) -> Result<u8> {
     let status = match Target::of(&args.target, loaded)? {
         Target::Server(remote) => remote.status()?,
-        Target::Directory(path) => app.runtime.block_on(async {
-            let directory = Directory::open(&path, loaded, Open::Existing, "status").await?;
+        Target::Here(place) => app.runtime.block_on(async {
+            let installation = Installation::open(&place, loaded, Open::Existing, "status").await?;
+            if let Some(services) = installation.services() {
+                count_rows(&services.store).await;
+            }
             observe(Observed {
-                log: &*directory.log,
-                store: &*directory.store,
-                semantics: &directory.semantics,
+                log: &*installation.log,
+                store: &*installation.store,
+                semantics: &installation.semantics,
                 pipeline: None,
                 uptime: None,
+                feed: None,
             })
             .await
         })?,
@@ -136,6 +148,22 @@ pub fn run(app: &App, loaded: &Loaded, args: &StatusArgs) -> Result<u8> {
     }
 }
 
+/// Counts the rows of all tables, where that is dear: what is asked for afterwards is the last count.
+async fn count_rows(store: &CqlStore) {
+    let counts = input_tables().into_iter().chain(view_tables()).map(|table| store.count(table.name));
+    let counted = async {
+        for count in counts {
+            count.await?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    match tokio::time::timeout(COUNT_MAX, counted).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => eprintln!("could not count all rows: {error}"),
+        Err(_) => eprintln!("not all rows were counted within {} s; those that were not show as 0", COUNT_MAX.as_secs()),
+    }
+}
+
 fn for_people(status: &Value) -> String {
     let number = |value: &Value| value.as_u64().map_or_else(|| "?".to_owned(), thousands);
     let size = |value: &Value| value.as_u64().map_or_else(|| "unknown".to_owned(), bytes);
@@ -148,8 +176,17 @@ fn for_people(status: &Value) -> String {
             let reason = pipeline["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
             format!("pipeline   {state}{uptime}{reason}")
         }
+        None if status["changes"].is_object() => "pipeline   in another process".to_owned(),
+        None if text(&status["log"]).starts_with("kafka/") => {
+            "pipeline   in another process: its /status is on pipeline.admin_listen".to_owned()
+        }
         None => "pipeline   not running".to_owned(),
     });
+    let changes = &status["changes"];
+    if changes.is_object() {
+        let trouble = changes["trouble"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
+        lines.push(format!("changes    heard, {} ms behind the store{trouble}", number(&changes["behind_ms"])));
+    }
     let unfinished = if status["unfinished"] == true { "; an epoch was not finished, the next start mends it" } else { "" };
     lines.push(format!("frontier   {} (epoch {}){unfinished}", text(&status["position"]), number(&status["epoch"])));
     lines.push(format!("lag        {} records", number(&status["lag"])));
@@ -170,10 +207,13 @@ fn for_people(status: &Value) -> String {
     }
     lines.push(String::new());
     lines.push(format!("{:<24}{:>14}{:>14}{:>14}", "topic", "records", "applied", "lag"));
-    for topic in each("topics") {
+    let topics = each("topics");
+    let parts = topics.iter().any(|topic| topic["partition"] != 0);
+    for topic in topics {
+        let partition = if parts { format!(" {}", topic["partition"]) } else { String::new() };
         lines.push(format!(
             "{:<24}{:>14}{:>14}{:>14}",
-            text(&topic["topic"]),
+            format!("{}{partition}", text(&topic["topic"])),
             number(&topic["next"]),
             number(&topic["applied"]),
             number(&topic["lag"])

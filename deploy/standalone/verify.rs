@@ -1,17 +1,24 @@
 //! `kindred verify`: every view recomputed by brute force, compared row by row with what is stored.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kindred_config::Loaded;
 use kindred_pipeline::VerifyReport;
+use kindred_store::generations::Generation;
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::cli::VerifyArgs;
-use crate::directory::{Directory, Open};
-use crate::failure::{exit, thousands};
+use crate::failure::{Failure, exit, thousands};
+use crate::installation::{Installation, Open};
 use crate::remote::{Remote, Target, text};
+
+/// How often rows are compared while a pipeline writes to them.
+const ATTEMPTS: u32 = 4;
+/// After how long this process has heard how far another's writes reach.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Runs `kindred verify`; exit code 1 where a row differs in the end.
 ///
@@ -19,19 +26,19 @@ use crate::remote::{Remote, Target, text};
 /// When the directory or the server cannot be used.
 pub fn run(app: &App, loaded: &Loaded, args: &VerifyArgs) -> Result<u8> {
     match Target::of(&args.target, loaded)? {
-        Target::Directory(path) => {
-            let directory = app.runtime.block_on(Directory::open(&path, loaded, Open::Existing, "verify"))?;
-            in_directory(app, &directory, args)
+        Target::Here(place) => {
+            let installation = app.runtime.block_on(Installation::open(&place, loaded, Open::Existing, "verify"))?;
+            in_installation(app, &installation, args)
         }
         Target::Server(remote) => on_server(&remote, args),
     }
 }
 
-fn in_directory(app: &App, directory: &Directory, args: &VerifyArgs) -> Result<u8> {
-    let report = verified(directory, args.first)?;
+fn in_installation(app: &App, installation: &Installation, args: &VerifyArgs) -> Result<u8> {
+    let report = verified(installation, args.first)?;
     print!("{}", differences_text(&report));
-    let frontier = directory.store.frontier();
-    let end = app.runtime.block_on(directory.log.end()).context("could not read the end of the log")?;
+    let frontier = installation.store.frontier();
+    let end = app.runtime.block_on(installation.log.end()).context("could not read the end of the log")?;
     let lag = frontier.position.lag_behind(&end);
     if lag > 0 {
         println!("{} records of the log are not taken in yet; the views are of those before", thousands(lag));
@@ -43,19 +50,56 @@ fn in_directory(app: &App, directory: &Directory, args: &VerifyArgs) -> Result<u
     if nothing_to_mend || !args.repair {
         return Ok(verdict(&report));
     }
+    if let Some(services) = installation.services() {
+        check_stopped(&app.runtime.block_on(services.row())?)?;
+    }
     let mended = app
         .runtime
-        .block_on(kindred_pipeline::repair(Arc::clone(&directory.store), &directory.semantics))
+        .block_on(kindred_pipeline::repair(Arc::clone(&installation.store), &installation.semantics))
         .context("could not mend the rows")?;
     println!("mended {} rows", thousands(mended));
-    let report = verified(directory, args.first)?;
+    let report = verified(installation, args.first)?;
     print!("{}", differences_text(&report));
     Ok(verdict(&report))
 }
 
-fn verified(directory: &Directory, first: usize) -> Result<VerifyReport> {
-    let snapshot = directory.store.snapshot().context("could not read the store")?;
-    kindred_pipeline::verify(&*snapshot.rows, &directory.semantics, first).context("could not read the rows")
+/// Refuses to mend rows under a pipeline: it would be replaced, and end.
+fn check_stopped(generation: &Generation) -> Result<()> {
+    if generation.clean || generation.incarnation == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "the pipeline of generation {} runs, or did not end in order: rows are mended while nothing writes to them",
+        generation.name
+    ))
+    .help(
+        "stop `kindred pipeline` with SIGTERM and try again; after a kill or a crash start it, which writes every row anew by itself",
+    )
+    .into())
+}
+
+/// Compares. Where a pipeline writes meanwhile, rows and inputs may be read of different moments: then it is done again.
+fn verified(installation: &Installation, first: usize) -> Result<VerifyReport> {
+    let shared = installation.services().is_some();
+    let mut attempts = if shared { ATTEMPTS } else { 1 };
+    loop {
+        let before = installation.store.frontier();
+        let snapshot = installation.store.snapshot().context("could not read the store")?;
+        let compared = kindred_pipeline::verify(&*snapshot.rows, &installation.semantics, first);
+        let report = compared.context("could not read the rows")?;
+        if report.holds() || !shared {
+            return Ok(report);
+        }
+        attempts -= 1;
+        // What was written while it was read is heard of a moment later.
+        std::thread::sleep(SETTLE);
+        if installation.store.frontier() == before || attempts == 0 {
+            if attempts == 0 {
+                println!("the pipeline wrote all the while; stop it to be sure of what follows");
+            }
+            return Ok(report);
+        }
+    }
 }
 
 fn verdict(report: &VerifyReport) -> u8 {

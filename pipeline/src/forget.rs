@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
 use kindred_clock::Clock;
 use kindred_dataflow::update::Update;
 use kindred_log::EventLog;
@@ -29,7 +28,7 @@ use kindred_store::ViewStore;
 use tracing::{info, warn};
 
 use crate::progress::PipelineState;
-use crate::source::Batch;
+use crate::source::Feed;
 use crate::{Context, PipelineError, block_on_runtime};
 
 /// How often to look for members erased since the last sweep. A sweep reads the whole log, so it takes many at once.
@@ -52,7 +51,7 @@ pub(crate) struct Sweeper {
     pub log: Arc<dyn EventLog>,
     pub store: Arc<dyn ViewStore>,
     pub context: Context,
-    pub inject: Sender<Batch>,
+    pub inject: Feed,
     pub rules: Rules,
     pub raw_days: u32,
     pub clock: Clock,
@@ -105,7 +104,9 @@ impl Sweeper {
 
         let act = ACTS.fetch_add(1, Ordering::Relaxed);
         let purges = condemned.sessions.iter().map(|session| Update::Purge(Party::intern(session))).collect();
-        self.inject.send(Batch { act, ..Batch::act(purges) }).map_err(|_| self.context.progress.failure())?;
+        if !self.inject.act(act, purges) {
+            return Err(self.context.progress.failure());
+        }
         self.context.progress.wait_for_act(act, STEP_TIMEOUT).await?;
         self.store.sync().await?;
 

@@ -1,8 +1,9 @@
-//! The pipeline: log → merge → views → store, one thread a stage, bounded channels between them.
+//! The pipeline: log → merge → views → store, one thread a stage (a source and a worker for each worker), bounded channels between
+//! them.
 //!
 //! ```text
-//!  EventLog ──source──▶ Batch ──worker 0──▶ timely dataflow (n workers) ──Output──▶ sink ──apply──▶ ViewStore
-//!   (reads, decodes, rejects)   (epochs clock themselves)          (encodes, coalesces, one unit)
+//!  EventLog ──source──▶ Batch ──worker──▶ timely dataflow (all workers of all processes) ──Output──▶ sink ──▶ ViewStore
+//!   (reads its share, decodes, rejects)  (keep in step, epochs clock themselves)          (encodes, coalesces, one unit)
 //! ```
 //!
 //! What is maintained is a function of the set of events and the settings; epochs batch the work and never reach a result. A
@@ -10,6 +11,7 @@
 
 mod error;
 mod forget;
+mod lockstep;
 mod progress;
 mod sink;
 mod source;
@@ -21,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::unbounded;
 pub use error::PipelineError;
 use kindred_clock::Clock;
 pub use kindred_dataflow::update::Stats;
@@ -29,14 +31,23 @@ use kindred_dataflow::update::Update;
 use kindred_log::EventLog;
 use kindred_model::views::{input_tables, view_tables};
 use kindred_model::{Position, Semantics};
-use kindred_store::ViewStore;
+use kindred_store::{Incarnation, ViewStore};
 pub use progress::{PipelineState, PipelineStatus, Progress};
-use source::Batch;
+use source::Feed;
 use tracing::info;
 pub use verify::{VerifyReport, repair, verify};
 
 /// Batches between source and worker: enough to decode ahead of the dataflow, few enough to bound the memory of a slow one.
 const BATCHES_AHEAD: usize = 64;
+
+/// The processes that run one pipeline together. Each is started with the same hosts and a number of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cluster {
+    /// Which of them this one is, from 0. Process 0 commits.
+    pub process: usize,
+    /// Where each of them listens for the others, `host:port`.
+    pub hosts: Vec<String>,
+}
 
 /// How a pipeline runs. `semantics` decides results; nothing else here does.
 #[derive(Clone, Debug)]
@@ -53,8 +64,12 @@ pub struct PipelineConfig {
     pub sync_interval: Duration,
     /// `erasure.raw_days`: raw records of an erased member leave within that many days. 0 is as soon as possible.
     pub raw_days: u32,
-    /// Forget the store and rebuild it from the log alone.
+    /// Forget the store and rebuild it from the log alone. In a cluster process 0 does.
     pub from_beginning: bool,
+    /// Append merged records again where a compacted log would lose them. One pipeline of a log does.
+    pub mends_log: bool,
+    /// The processes, if there are several. Workers are of each.
+    pub cluster: Option<Cluster>,
 }
 
 impl PipelineConfig {
@@ -68,6 +83,28 @@ impl PipelineConfig {
             sync_interval: Duration::from_secs(1),
             raw_days: 30,
             from_beginning: false,
+            mends_log: true,
+            cluster: None,
+        }
+    }
+
+    fn check(&self) -> Result<(), PipelineError> {
+        self.semantics.check().map_err(PipelineError::Settings)?;
+        let problem = match &self.cluster {
+            _ if self.workers == 0 => "pipeline.workers must be at least 1".to_owned(),
+            Some(Cluster { process, hosts }) if *process >= hosts.len() => {
+                format!("cluster.process is {process}, but cluster.hosts names {} processes, counted from 0", hosts.len())
+            }
+            _ => return Ok(()),
+        };
+        Err(PipelineError::Settings(problem))
+    }
+
+    fn role(&self) -> sink::Role {
+        match &self.cluster {
+            None => sink::Role::Alone,
+            Some(cluster) if cluster.process == 0 => sink::Role::Leader,
+            Some(_) => sink::Role::Follower,
         }
     }
 }
@@ -78,7 +115,8 @@ pub struct Pipeline {
     progress: Arc<Progress>,
     store: Arc<dyn ViewStore>,
     log: Arc<dyn EventLog>,
-    inject: Sender<Batch>,
+    inject: Feed,
+    is_cluster: bool,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -94,47 +132,50 @@ impl Pipeline {
         store: Arc<dyn ViewStore>,
         clock: Clock,
     ) -> Result<Self, PipelineError> {
-        config.semantics.check().map_err(PipelineError::Settings)?;
-        store.begin().await?;
-        if config.from_beginning {
-            let mut tables: Vec<&'static str> = input_tables().iter().map(|table| table.name).collect();
-            tables.extend(view_tables().iter().map(|table| table.name));
-            store.clear(&tables).await?;
-            store.reset_position(Position::beginning()).await?;
-            info!("emptied the store; rebuilding from the log");
-        }
-
-        let frontier = store.frontier();
+        config.check()?;
+        let role = config.role();
+        let begun = match role {
+            sink::Role::Alone | sink::Role::Leader => Some(begin(&*store, config.from_beginning).await?),
+            sink::Role::Follower => None,
+        };
         let stats = Arc::new(Stats::default());
-        let progress = Arc::new(Progress::new(&frontier, Arc::clone(&stats)));
+        let progress = Arc::new(Progress::new(&store.frontier(), Arc::clone(&stats)));
+        if let Some(cluster) = &config.cluster {
+            progress.waits(format!("waits for the other processes: {}", cluster.hosts.join(", ")));
+        }
         let stop = Arc::new(AtomicBool::new(false));
-        let (batches, incoming) = bounded::<Batch>(BATCHES_AHEAD);
-        let (outputs, outgoing) = unbounded();
-        let mut threads = Vec::new();
-
+        let feeds: Vec<_> = (0..config.workers).map(|_| Feed::new(BATCHES_AHEAD)).collect();
+        let inject = feeds[0].0.clone();
+        let (outgoing, messages) = unbounded();
         let context = Context { stop: Arc::clone(&stop), progress: Arc::clone(&progress) };
-        threads
-            .push(sink::spawn(sink::Sink::new(Arc::clone(&store), context.clone(), &frontier, config.sync_interval), outgoing)?);
-        threads.push(worker::spawn(&config, Arc::clone(&store), context.clone(), incoming, outputs, stats)?);
-        threads.push(source::spawn(
-            source::Source {
+        let is_cluster = config.cluster.is_some();
+
+        let mut threads = Vec::new();
+        let mended = config.mends_log.then(|| Arc::clone(&log));
+        let sink = sink::Sink::new(Arc::clone(&store), mended, context.clone(), role, config.sync_interval);
+        threads.push(sink::spawn(sink, messages)?);
+        if role != sink::Role::Follower {
+            threads.push(forget::spawn(forget::Sweeper {
                 log: Arc::clone(&log),
-                rules: config.semantics.rules(),
+                store: Arc::clone(&store),
                 context: context.clone(),
-                batches: batches.clone(),
-            },
-            frontier.position,
-        )?);
-        threads.push(forget::spawn(forget::Sweeper {
+                inject: inject.clone(),
+                rules: config.semantics.rules(),
+                raw_days: config.raw_days,
+                clock,
+            })?);
+        }
+        threads.push(worker::spawn(worker::Workers {
+            config,
+            begun,
             log: Arc::clone(&log),
             store: Arc::clone(&store),
             context,
-            inject: batches.clone(),
-            rules: config.semantics.rules(),
-            raw_days: config.raw_days,
-            clock,
+            feeds,
+            outgoing,
+            stats,
         })?);
-        Ok(Self { stop, progress, store, log, inject: batches, threads })
+        Ok(Self { stop, progress, store, log, inject, is_cluster, threads })
     }
 
     /// How far the store reaches: everything before is readable and outlives a kill.
@@ -176,18 +217,21 @@ impl Pipeline {
     /// # Errors
     /// [`PipelineError::Failed`] when the pipeline has ended.
     pub fn inject(&self, updates: Vec<Update>) -> Result<(), PipelineError> {
-        self.inject.send(Batch::act(updates)).map_err(|_| self.progress.failure())
+        if self.inject.act(0, updates) { Ok(()) } else { Err(self.progress.failure()) }
     }
 
-    /// Stops: what was read is finished and written, the store is synced, and every thread has ended when it returns.
+    /// Stops: what was read is finished and written, the store is synced, and every thread has ended when it returns. In a cluster
+    /// it stops the pipeline of every process.
     ///
     /// # Errors
-    /// [`PipelineError::Failed`] when the pipeline had ended before.
+    /// [`PipelineError::Failed`] when the pipeline had ended before. In a cluster its threads may wait for processes that are gone;
+    /// the process has to end.
     pub fn stop(mut self) -> Result<(), PipelineError> {
         self.stop.store(true, Ordering::Release);
-        // The worker sees the end of the channel once every sender is gone.
-        self.inject = bounded(0).0;
-        for thread in self.threads.drain(..) {
+        for thread in std::mem::take(&mut self.threads) {
+            if self.is_cluster && self.await_end(&thread) {
+                continue;
+            }
             if thread.join().is_err() {
                 self.progress.fail("a thread of the pipeline ended by a panic".to_owned());
             }
@@ -196,6 +240,17 @@ impl Pipeline {
             PipelineState::Failed => Err(self.progress.failure()),
             _ => Ok(()),
         }
+    }
+
+    /// Waits for a thread that may wait for other processes; true when it is given up.
+    fn await_end(&self, thread: &JoinHandle<()>) -> bool {
+        while !thread.is_finished() {
+            if self.progress.failed().is_some() || !self.progress.has_begun() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
     }
 }
 
@@ -217,12 +272,34 @@ impl Context {
         self.stop.load(Ordering::Acquire)
     }
 
+    /// Ends the pipeline because another worker has ended: in order, or for a reason.
+    fn follow(&self, failure: Option<String>) {
+        match failure {
+            Some(reason) => self.fail(format!("another worker of the cluster has ended: {reason}")),
+            None => self.stop.store(true, Ordering::Release),
+        }
+    }
+
     /// Ends the pipeline for a reason that repeating does not cure.
     fn fail(&self, reason: String) {
         tracing::error!("the pipeline ends: {reason}");
         self.progress.fail(reason);
         self.stop.store(true, Ordering::Release);
     }
+}
+
+/// Takes the store over, and empties it where it is to be rebuilt.
+async fn begin(store: &dyn ViewStore, from_beginning: bool) -> Result<Incarnation, PipelineError> {
+    let mut begun = store.begin().await?;
+    if from_beginning {
+        let mut tables: Vec<&'static str> = input_tables().iter().map(|table| table.name).collect();
+        tables.extend(view_tables().iter().map(|table| table.name));
+        store.clear(&tables).await?;
+        store.reset_position(Position::beginning()).await?;
+        begun.frontier = store.frontier();
+        info!("emptied the store; rebuilding from the log");
+    }
+    Ok(begun)
 }
 
 /// The ports are async, for stores across a network; the pipeline's threads wait on them one call at a time.

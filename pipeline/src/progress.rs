@@ -1,7 +1,8 @@
 //! How far the pipeline is: what the threads report, and what status, readiness and waiting readers see.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use kindred_dataflow::update::Stats;
@@ -76,8 +77,10 @@ pub struct Progress {
     pub(crate) rejected: AtomicU64,
     pub(crate) rows_written: AtomicU64,
     pub(crate) last_epoch_us: AtomicU64,
-    /// The last epoch, by the dataflow's count, that is written.
+    /// Epochs, by the dataflow's count, that are written: all before this one.
     written: AtomicU64,
+    /// The thread that waits for them.
+    waiting: OnceLock<Thread>,
     stats: Arc<Stats>,
 }
 
@@ -103,6 +106,7 @@ impl Progress {
             rows_written: AtomicU64::new(0),
             last_epoch_us: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            waiting: OnceLock::new(),
             stats,
         }
     }
@@ -125,12 +129,23 @@ impl Progress {
         });
     }
 
+    /// An epoch, by the dataflow's count, is written, and all before it.
     pub(crate) fn wrote(&self, epoch: u64) {
-        self.written.store(epoch, Ordering::Release);
+        self.written.store(epoch + 1, Ordering::Release);
+        if let Some(thread) = self.waiting.get() {
+            thread.unpark();
+        }
     }
 
-    pub(crate) fn written(&self) -> u64 {
+    /// Every epoch before this one is written.
+    pub(crate) fn written_before(&self) -> u64 {
         self.written.load(Ordering::Acquire)
+    }
+
+    /// The calling thread is woken whenever an epoch is written.
+    pub(crate) fn wake_me(&self) {
+        // Set once: one thread of a process waits for its sink.
+        let _ = self.waiting.set(std::thread::current());
     }
 
     pub(crate) fn restored(&self) {
@@ -173,6 +188,17 @@ impl Progress {
     pub(crate) fn failure(&self) -> PipelineError {
         let state = self.state.lock();
         PipelineError::Failed(state.1.clone().unwrap_or_else(|| "it was stopped".to_owned()))
+    }
+
+    /// Whether all processes have found each other.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.waiting.get().is_some()
+    }
+
+    /// Why it failed, if it has.
+    pub(crate) fn failed(&self) -> Option<String> {
+        let state = self.state.lock();
+        (state.0 == PipelineState::Failed).then(|| state.1.clone().unwrap_or_default())
     }
 
     fn turn(&self, from: PipelineState, to: PipelineState, reason: Option<String>) {

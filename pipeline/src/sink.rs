@@ -1,19 +1,22 @@
 //! The sink: gathers the outputs of an epoch from all workers, encodes them, and writes them as one unit with the positions.
 //!
+//! In a cluster each process writes the rows of its workers, and the leader commits once all have written.
+//!
 //! It keeps the newest value of each changed row: epochs that wait while the store is busy are written together, once a row.
 //! Every write is an upsert of an absolute value, so writing a unit twice changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use kindred_dataflow::update::Output;
-use kindred_model::Position;
+use kindred_dataflow::update::{Changes, Output};
+use kindred_log::{EventLog, LogError};
 use kindred_model::views::view_tables;
-use kindred_store::{Change, EpochChanges, Frontier, StoreError, ViewStore};
+use kindred_model::{Position, Topic};
+use kindred_store::{Change, EpochChanges, Incarnation, StoreError, ViewStore};
 use tracing::{info, warn};
 
 use crate::{Context, PipelineError, block_on_runtime};
@@ -22,10 +25,14 @@ use crate::{Context, PipelineError, block_on_runtime};
 const RETRY: Duration = Duration::from_millis(200);
 
 pub(crate) enum SinkMessage {
+    /// The incarnation under which everything is written; the first message.
+    Begun(Incarnation),
     /// Changed rows.
     Output(Output),
     /// All outputs of this and every earlier epoch have been sent.
     EpochEnd(EpochEnd),
+    /// Every process has written every epoch before this one.
+    Commit { before: u64 },
 }
 
 pub(crate) struct EpochEnd {
@@ -39,19 +46,42 @@ pub(crate) struct EpochEnd {
     pub act: u64,
 }
 
+/// Merged records of a topic to be appended again, and the epoch in which lesser ones came.
+type Superseded = (u64, Topic, Vec<Arc<[u8]>>);
+
+/// What this process does of writing an epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    /// All of it, in one unit.
+    Alone,
+    /// Writes its rows, and commits once all processes have written theirs.
+    Leader,
+    /// Writes its rows.
+    Follower,
+}
+
 pub(crate) struct Sink {
     store: Arc<dyn ViewStore>,
+    /// Where superseded records are appended again; `None` where another pipeline of the same log does.
+    log: Option<Arc<dyn EventLog>>,
     context: Context,
+    role: Role,
     /// The store's epoch of the dataflow's epoch 0.
     base: u64,
     /// The rows of epoch 0, the restored state, are written too: a unit was left unfinished.
     rewrite: bool,
     sync_interval: Duration,
     /// Outputs of epochs that have not ended.
-    open: BTreeMap<u64, Vec<Output>>,
+    open: BTreeMap<u64, Vec<Box<dyn Changes>>>,
+    /// Merged records to be appended again.
+    superseded: Vec<Superseded>,
     /// Changes of ended epochs, not yet written, in the order of the epochs.
     pending: Vec<Change>,
     end: Option<EpochEnd>,
+    /// Written here, and not yet by all: the leader's.
+    uncommitted: VecDeque<EpochEnd>,
+    /// Every epoch before this one is written by all.
+    committable_before: u64,
 }
 
 pub(crate) fn spawn(sink: Sink, messages: Receiver<SinkMessage>) -> Result<JoinHandle<()>, PipelineError> {
@@ -63,20 +93,40 @@ pub(crate) fn spawn(sink: Sink, messages: Receiver<SinkMessage>) -> Result<JoinH
 }
 
 impl Sink {
-    pub fn new(store: Arc<dyn ViewStore>, context: Context, frontier: &Frontier, sync_interval: Duration) -> Self {
+    pub fn new(
+        store: Arc<dyn ViewStore>,
+        log: Option<Arc<dyn EventLog>>,
+        context: Context,
+        role: Role,
+        sync_interval: Duration,
+    ) -> Self {
         Self {
             store,
+            log,
             context,
-            base: frontier.epoch,
-            rewrite: frontier.unfinished,
+            role,
+            base: 0,
+            rewrite: false,
             sync_interval,
             open: BTreeMap::new(),
+            superseded: Vec::new(),
             pending: Vec::new(),
             end: None,
+            uncommitted: VecDeque::new(),
+            committable_before: 0,
         }
     }
 
     fn run(mut self, messages: &Receiver<SinkMessage>, runtime: &tokio::runtime::Runtime) {
+        match messages.recv() {
+            Ok(SinkMessage::Begun(begun)) => {
+                if let Err(error) = self.begin(&begun, runtime) {
+                    return self.context.fail(error.to_string());
+                }
+            }
+            // The workers ended before they began.
+            _ => return self.context.progress.stopped(),
+        }
         let mut synced = Instant::now();
         let mut dirty = false;
         loop {
@@ -89,11 +139,11 @@ impl Sink {
             while let Ok(message) = messages.try_recv() {
                 self.take(message);
             }
-            if let Some(end) = self.end.take() {
-                if let Err(error) = self.write(end, runtime) {
-                    return self.context.fail(error.to_string());
-                }
-                dirty = true;
+            dirty |= self.end.is_some() || !self.uncommitted.is_empty();
+            let ended = self.end.take();
+            let written = ended.map_or(Ok(()), |end| self.write(end, runtime)).and_then(|()| self.commit(runtime));
+            if let Err(error) = written {
+                return self.context.fail(error.to_string());
             }
             if dirty && (disconnected || synced.elapsed() >= self.sync_interval) {
                 // A sync that fails loses nothing: the log is durable and read again from the last synced position.
@@ -104,23 +154,42 @@ impl Sink {
                 synced = Instant::now();
             }
             if disconnected {
-                // What cannot be noted costs the next start a rewrite, and nothing else.
-                if let Err(error) = runtime.block_on(self.store.end_clean()) {
-                    warn!("could not end cleanly, so the next start writes every row anew: {error}");
-                }
-                return self.context.progress.stopped();
+                return self.finish(runtime);
             }
         }
     }
 
+    fn begin(&mut self, begun: &Incarnation, runtime: &tokio::runtime::Runtime) -> Result<(), StoreError> {
+        if self.role == Role::Follower {
+            retry(&self.context, || runtime.block_on(self.store.join(begun.number)))?;
+        }
+        (self.base, self.rewrite) = (begun.first_epoch, begun.frontier.unfinished);
+        Ok(())
+    }
+
+    fn finish(self, runtime: &tokio::runtime::Runtime) {
+        // What cannot be noted costs the next start a rewrite, and nothing else.
+        if self.role != Role::Follower
+            && let Err(error) = runtime.block_on(self.store.end_clean())
+        {
+            warn!("could not end cleanly, so the next start writes every row anew: {error}");
+        }
+        self.context.progress.stopped();
+    }
+
     fn take(&mut self, message: SinkMessage) {
         match message {
-            SinkMessage::Output(output) => self.open.entry(output.epoch).or_default().push(output),
+            SinkMessage::Output(Output::Rows { epoch, changes }) => self.open.entry(epoch).or_default().push(changes),
+            SinkMessage::Output(Output::Superseded { epoch, topic, merged }) => {
+                if self.log.as_ref().is_some_and(|log| log.compacts()) {
+                    self.superseded.push((epoch, topic, merged));
+                }
+            }
             SinkMessage::EpochEnd(end) => {
                 let mut later = self.open.split_off(&(end.epoch + 1));
                 std::mem::swap(&mut later, &mut self.open);
-                for output in later.into_values().flatten() {
-                    output.changes.encode(&mut |table, key, row| {
+                for changes in later.into_values().flatten() {
+                    changes.encode(&mut |table, key, row| {
                         self.pending.push(Change { table, key: key.to_vec(), row: row.map(<[u8]>::to_vec) });
                     });
                 }
@@ -129,39 +198,84 @@ impl Sink {
                 let act = earlier.map_or(end.act, |earlier| earlier.act.max(end.act));
                 self.end = Some(EpochEnd { read_at, act, ..end });
             }
+            SinkMessage::Commit { before } => self.committable_before = before,
+            SinkMessage::Begun(_) => debug_assert!(false, "a pipeline begins once"),
         }
     }
 
-    fn write(&mut self, end: EpochEnd, runtime: &tokio::runtime::Runtime) -> Result<(), StoreError> {
-        let progress = &self.context.progress;
+    fn write(&mut self, end: EpochEnd, runtime: &tokio::runtime::Runtime) -> Result<(), PipelineError> {
         if end.epoch == 0 && !self.rewrite {
             // What was restored is what the store holds already.
-            progress.wrote(0);
+            self.context.progress.wrote(0);
             return Ok(());
         }
         if self.rewrite {
-            info!(rows = self.pending.len(), "writing every row anew: the last unit was left unfinished");
-            let tables: Vec<&'static str> = view_tables().iter().map(|table| table.name).collect();
-            retry(&self.context, || runtime.block_on(self.store.clear(&tables)))?;
+            info!(rows = self.pending.len(), "writing every row anew: the store was not left whole");
+            if self.role != Role::Follower {
+                let tables: Vec<&'static str> = view_tables().iter().map(|table| table.name).collect();
+                retry(&self.context, || runtime.block_on(self.store.clear(&tables)))?;
+            }
             self.rewrite = false;
         }
+        self.append_again(end.epoch, runtime)?;
         let epoch = self.base + end.epoch;
         let changes = newest(std::mem::take(&mut self.pending));
         let rows = changes.len() as u64;
-        let unit = EpochChanges { epoch, position: end.position, changes };
         let began = Instant::now();
-        retry(&self.context, || runtime.block_on(self.store.apply(unit.clone())))?;
+        if self.role == Role::Alone {
+            let unit = EpochChanges { epoch, position: end.position.clone(), changes };
+            retry(&self.context, || runtime.block_on(self.store.apply(unit.clone())))?;
+        } else if rows > 0 {
+            retry(&self.context, || runtime.block_on(self.store.write(epoch, changes.clone())))?;
+        }
         metrics::histogram!("store_apply_duration_seconds").record(began.elapsed().as_secs_f64());
         metrics::counter!("store_rows_written_total").increment(rows);
+        let progress = &self.context.progress;
         progress.rows_written.fetch_add(rows, Ordering::Relaxed);
+        progress.wrote(end.epoch);
+        if self.role == Role::Leader {
+            self.uncommitted.push_back(end);
+        } else {
+            self.reached(&end);
+        }
+        Ok(())
+    }
+
+    /// Appends the merged records again that epochs up to this one superseded, before the positions that pass the lesser ones can
+    /// become durable. What they merge into is themselves, so to append one twice is harmless, and it supersedes nothing.
+    fn append_again(&mut self, epoch: u64, runtime: &tokio::runtime::Runtime) -> Result<(), PipelineError> {
+        let Some(log) = self.log.clone() else { return Ok(()) };
+        let (due, later) = std::mem::take(&mut self.superseded).into_iter().partition(|(of, ..)| *of <= epoch);
+        self.superseded = later;
+        for (_, topic, merged) in due {
+            let records: Vec<Vec<u8>> = merged.iter().map(|record| record.to_vec()).collect();
+            metrics::counter!("pipeline_superseded_records_total").increment(records.len() as u64);
+            retry(&self.context, || runtime.block_on(log.append(topic, records.clone(), None)))?;
+        }
+        Ok(())
+    }
+
+    /// Commits what all processes have written.
+    fn commit(&mut self, runtime: &tokio::runtime::Runtime) -> Result<(), PipelineError> {
+        let ready = self.uncommitted.partition_point(|end| end.epoch < self.committable_before);
+        let ready: Vec<EpochEnd> = self.uncommitted.drain(..ready).collect();
+        if let Some(last) = ready.last() {
+            let epoch = self.base + last.epoch;
+            retry(&self.context, || runtime.block_on(self.store.commit(epoch, last.position.clone())))?;
+        }
+        ready.iter().for_each(|end| self.reached(end));
+        Ok(())
+    }
+
+    /// An epoch is durable, as far as this process can know.
+    fn reached(&self, end: &EpochEnd) {
+        let progress = &self.context.progress;
         if let Some(read_at) = end.read_at {
             let took = read_at.elapsed();
             progress.last_epoch_us.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
             metrics::histogram!("pipeline_read_to_applied_seconds").record(took.as_secs_f64());
         }
-        progress.advance(epoch, &unit.position, end.act);
-        progress.wrote(end.epoch);
-        Ok(())
+        progress.advance(self.base + end.epoch, &end.position, end.act);
     }
 }
 
@@ -179,17 +293,34 @@ fn newest(mut changes: Vec<Change>) -> Vec<Change> {
     changes
 }
 
-/// Repeats a call while the store does not answer or has no room: writes are absolute values, so repeating is safe.
-fn retry<T>(context: &Context, mut call: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+/// An error that may pass by itself: the other side does not answer, or has no room.
+trait Passing: std::fmt::Display {
+    fn passes(&self) -> bool;
+}
+
+impl Passing for StoreError {
+    fn passes(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Full(_))
+    }
+}
+
+impl Passing for LogError {
+    fn passes(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Full(_))
+    }
+}
+
+/// Repeats a call while the other side does not answer or has no room: what is written is absolute values, so repeating is safe.
+fn retry<T, E: Passing>(context: &Context, mut call: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     loop {
         match call() {
             Ok(value) => {
                 context.progress.resumed();
                 return Ok(value);
             }
-            Err(StoreError::Unavailable(reason) | StoreError::Full(reason)) if !context.stopping() => {
-                warn!("the store did not take a unit, trying again: {reason}");
-                context.progress.waits(reason);
+            Err(error) if error.passes() && !context.stopping() => {
+                warn!("an epoch could not be written, trying again: {error}");
+                context.progress.waits(error.to_string());
                 std::thread::sleep(RETRY);
             }
             Err(error) => return Err(error),

@@ -1,12 +1,12 @@
 //! The source: reads the log, decodes and validates, interns, and hands batches to worker 0. What cannot be accepted is in
 //! `rejected`, durably, before the position that passes it can become durable.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
+use std::sync::{Arc, OnceLock};
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{SendTimeoutError, Sender};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use kindred_dataflow::update::Update;
 use kindred_log::{EventLog, EventReader, LogError, LogRecord, Rejected, Share};
 use kindred_model::Position;
@@ -37,10 +37,37 @@ pub(crate) struct Batch {
     pub act: u64,
 }
 
-impl Batch {
-    /// An administrative act.
-    pub fn act(updates: Vec<Update>) -> Self {
-        Self { updates, position: None, behind: 0, read_at: Instant::now(), act: 0 }
+/// Where a worker is fed: it sleeps while there is nothing to do, and whoever feeds it wakes it.
+#[derive(Clone)]
+pub(crate) struct Feed {
+    batches: Sender<Batch>,
+    worker: Arc<OnceLock<Thread>>,
+}
+
+impl Feed {
+    /// A feed and what the worker takes from. Bounded, so that a slow worker holds its source back.
+    pub fn new(ahead: usize) -> (Self, Receiver<Batch>) {
+        let (batches, incoming) = bounded(ahead);
+        (Self { batches, worker: Arc::default() }, incoming)
+    }
+
+    /// The calling thread is the worker.
+    pub fn is_mine(&self) {
+        // Set once: a feed has one worker.
+        let _ = self.worker.set(std::thread::current());
+    }
+
+    /// Feeds an administrative act. False when the worker has ended.
+    pub fn act(&self, act: u64, updates: Vec<Update>) -> bool {
+        let batch = Batch { updates, position: None, behind: 0, read_at: Instant::now(), act };
+        self.batches.send(batch).is_ok_and(|()| self.wake())
+    }
+
+    fn wake(&self) -> bool {
+        if let Some(worker) = self.worker.get() {
+            worker.unpark();
+        }
+        true
     }
 }
 
@@ -48,11 +75,14 @@ pub(crate) struct Source {
     pub log: Arc<dyn EventLog>,
     pub rules: Rules,
     pub context: Context,
-    pub batches: Sender<Batch>,
+    pub feed: Feed,
+    /// Which partitions are this worker's.
+    pub share: Share,
 }
 
+/// Starts reading after `from`.
 pub(crate) fn spawn(source: Source, from: Position) -> Result<JoinHandle<()>, PipelineError> {
-    let mut reader = source.log.reader(Share::ALL)?;
+    let mut reader = source.log.reader(source.share)?;
     reader.seek(&from)?;
     let runtime = block_on_runtime()?;
     std::thread::Builder::new()
@@ -160,8 +190,8 @@ impl Source {
     /// Waits for room between here and the worker. False when the pipeline ends instead.
     fn hand_over(&self, mut batch: Batch) -> bool {
         loop {
-            match self.batches.send_timeout(batch, POLL) {
-                Ok(()) => return true,
+            match self.feed.batches.send_timeout(batch, POLL) {
+                Ok(()) => return self.feed.wake(),
                 Err(SendTimeoutError::Timeout(_)) if self.context.stopping() => return false,
                 Err(SendTimeoutError::Timeout(back)) => batch = back,
                 Err(SendTimeoutError::Disconnected(_)) => return false,

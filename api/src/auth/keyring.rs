@@ -1,6 +1,6 @@
 //! The keys in memory, with what they grant: what a caller presents is looked up, digested once, and remembered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -17,12 +17,19 @@ use crate::problem::{Code, FieldError, Problem};
 /// Requests a minute of a publishable key unless told: a hundred a second, over all visitors of a page.
 const RATE_DEFAULT: u32 = 6_000;
 
-/// The keys and what they grant. Keys are revoked through it and not behind its back: it remembers what it has verified.
+/// The keys and what they grant. It remembers what it has verified for as long as no key changes, here or in another process.
 pub(crate) struct KeyRing {
     keys: Arc<KeyStore>,
     clock: Clock,
     /// By what is presented. Only what was verified stands here, so it is as bounded as the keys are.
-    verified: RwLock<HashMap<Box<str>, Arc<Grant>>>,
+    verified: RwLock<Verified>,
+}
+
+/// What was verified, and under which version of the keys.
+#[derive(Default)]
+struct Verified {
+    version: u64,
+    grants: HashMap<Box<str>, Arc<Grant>>,
 }
 
 impl KeyRing {
@@ -33,14 +40,26 @@ impl KeyRing {
 
     /// What a presented key grants.
     pub fn grant_of(&self, presented: &str) -> Option<Arc<Grant>> {
-        if let Some(grant) = self.verified.read().get(presented) {
-            return Some(grant.clone());
+        {
+            let verified = self.verified.read();
+            if verified.version == self.keys.version()
+                && let Some(grant) = verified.grants.get(presented)
+            {
+                return Some(grant.clone());
+            }
         }
         let key = self.keys.verify(presented)?;
         let mut verified = self.verified.write();
-        // Verified again under the lock: a key revoked meanwhile must not be remembered.
+        let version = self.keys.version();
+        if verified.version != version {
+            // Those that are still good keep what is counted by their grants: requests, streams.
+            let known: HashSet<String> = self.keys.list().iter().map(|key| key.id.clone()).collect();
+            verified.grants.retain(|_, grant| known.contains(&grant.id));
+            verified.version = version;
+        }
+        // Verified again after the version was read: a key revoked meanwhile must not be remembered.
         let grant = self.keys.verify(presented).map(|_| Arc::new(granted(&key)))?;
-        Some(verified.entry(presented.into()).or_insert(grant).clone())
+        Some(verified.grants.entry(presented.into()).or_insert(grant).clone())
     }
 
     /// Whether any publishable key lists an origin.
@@ -77,9 +96,7 @@ impl KeyRing {
     /// # Errors
     /// What the store says; the key is still good then.
     pub async fn revoke(&self, id: &str) -> Result<bool, Problem> {
-        let revoked = self.keys.revoke(id).await?;
-        self.verified.write().retain(|_, grant| grant.id != id);
-        Ok(revoked)
+        Ok(self.keys.revoke(id).await?)
     }
 }
 

@@ -14,22 +14,24 @@ mod render;
 mod state;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use kindred_clock::Clock;
 use kindred_model::settings::Semantics;
+use kindred_model::views::ReadError;
 use kindred_model::{Day, EventTime, MemberId, Position, SessionId};
-use kindred_store::{EpochChanges, StoreError, ViewStore};
+use kindred_store::{EpochChanges, Listen, Snapshot, StoreError, ViewStore};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 pub use ranking::{DAYS_DEFAULT, KIND_DEFAULT};
 pub use render::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, PopularOptions, Rendered};
 pub(crate) use render::{PopularList, SimilarList, etag_of};
+pub use state::TABLES;
 use state::{Edit, State, decode_changes};
 
 /// Bytes of rendered bodies that are kept: some 25,000 lists of 20 items, more than a shop shows in an hour.
@@ -64,7 +66,7 @@ pub enum LoadError {
     Store(#[from] StoreError),
     /// A table could not be read.
     #[error(transparent)]
-    Read(#[from] kindred_model::views::ReadError),
+    Read(#[from] ReadError),
 }
 
 /// What is served, in memory.
@@ -78,11 +80,43 @@ pub struct Memory {
     moved: Notify,
     watches: RwLock<HashMap<Box<str>, watch::Sender<()>>>,
     bodies: moka::sync::Cache<Box<[u8]>, Arc<Rendered>>,
-    /// Units that arrive while the tables are still read; `None` once they are.
-    early: Mutex<Option<Vec<EpochChanges>>>,
+    /// What is told while the tables are still read; `None` once they are.
+    early: Mutex<Option<Vec<Early>>>,
     /// The store was left with an unfinished unit: the next one brings every row of the views anew, and what it does not bring
     /// is no row any more.
     rows_come_anew: AtomicBool,
+}
+
+/// What was told before the memory was loaded.
+enum Early {
+    Unit(EpochChanges),
+    Anew(Snapshot),
+}
+
+/// Tells a memory what the store says. Weak: the store keeps its listeners for good, the memory ends with its server.
+struct Follower(Weak<Memory>);
+
+impl Listen for Follower {
+    fn unit(&self, unit: &EpochChanges) {
+        let Some(memory) = self.0.upgrade() else { return };
+        let mut early = memory.early.lock();
+        match &mut *early {
+            Some(told) => told.push(Early::Unit(unit.clone())),
+            None => memory.take_in(unit),
+        }
+    }
+
+    fn anew(&self, snapshot: Snapshot) -> Result<(), ReadError> {
+        let Some(memory) = self.0.upgrade() else { return Ok(()) };
+        let mut early = memory.early.lock();
+        match &mut *early {
+            Some(told) => {
+                told.push(Early::Anew(snapshot));
+                Ok(())
+            }
+            None => memory.reload(&snapshot),
+        }
+    }
 }
 
 /// A list and how far it reaches.
@@ -115,13 +149,7 @@ impl Memory {
             rows_come_anew: AtomicBool::new(false),
             clock,
         });
-        // Weak: the store keeps its listeners for good, the memory ends with its server.
-        let follower = Arc::downgrade(&memory);
-        let snapshot = store.listen(Arc::new(move |unit: &EpochChanges| {
-            if let Some(memory) = follower.upgrade() {
-                memory.follow(unit);
-            }
-        }))?;
+        let snapshot = store.listen(Arc::new(Follower(Arc::downgrade(&memory))))?;
         let mut state = State::load(&*snapshot.rows, memory.published.load().today)?;
         let mut early = memory.early.lock();
         memory.rows_come_anew.store(snapshot.frontier.unfinished, Ordering::Release);
@@ -129,20 +157,33 @@ impl Memory {
         state.turn_to(state.today);
         *memory.state.write() = state;
         memory.publish(&memory.state.read(), snapshot.frontier.position);
-        for unit in early.take().unwrap_or_default() {
-            memory.take_in(&unit);
+        for told in early.take().unwrap_or_default() {
+            match told {
+                Early::Unit(unit) => memory.take_in(&unit),
+                Early::Anew(snapshot) => memory.reload(&snapshot)?,
+            }
         }
         drop(early);
         Ok(memory)
     }
 
-    /// Hears of a unit, on the writer's thread.
-    fn follow(&self, unit: &EpochChanges) {
-        let mut early = self.early.lock();
-        match &mut *early {
-            Some(units) => units.push(unit.clone()),
-            None => self.take_in(unit),
+    /// Reads all tables anew beside what is served, and turns to them in one step: no answer mixes the two.
+    pub(crate) fn reload(&self, snapshot: &Snapshot) -> Result<(), ReadError> {
+        let mut fresh = self.state.read().emptied();
+        fresh.read(&*snapshot.rows)?;
+        let mut state = self.state.write();
+        fresh.stamp(state.version + 1, state.today);
+        *state = fresh;
+        self.rows_come_anew.store(false, Ordering::Release);
+        self.publish(&state, snapshot.frontier.position.clone());
+        drop(state);
+        self.moved.notify_waiters();
+        // Any list may have changed; a stream sends its own only where it has.
+        let watches: Vec<watch::Sender<()>> = self.watches.read().values().cloned().collect();
+        for sender in watches {
+            sender.send_replace(());
         }
+        Ok(())
     }
 
     fn take_in(&self, unit: &EpochChanges) {

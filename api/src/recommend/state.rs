@@ -22,7 +22,7 @@ use kindred_store::Change;
 use super::ranking::{DAYS_DEFAULT, Days, KIND_DEFAULT, Rankings, in_window};
 
 /// The tables that the memory follows.
-pub(crate) const TABLES: &[&str] = &[Lists::NAME, Supports::NAME, Catalog::NAME, Popularity::NAME, Members::NAME];
+pub const TABLES: &[&str] = &[Lists::NAME, Supports::NAME, Catalog::NAME, Popularity::NAME, Members::NAME];
 
 /// What the catalog says of an item, as far as answers need it.
 #[derive(Clone, PartialEq, Debug)]
@@ -160,16 +160,42 @@ impl State {
     /// Reads all tables.
     pub fn load(rows: &dyn Rows, today: Day) -> Result<Self, ReadError> {
         let mut state = Self { today, ..Self::default() };
+        state.read(rows)?;
+        Ok(state)
+    }
+
+    /// Takes in every row of all tables.
+    pub fn read(&mut self, rows: &dyn Rows) -> Result<(), ReadError> {
         for table in TABLES {
             rows.scan(table, &[], &mut |key, row| match decode(table, key, Some(row)) {
                 Ok(edit) => {
-                    edit.into_iter().for_each(|edit| state.edit(edit));
+                    edit.into_iter().for_each(|edit| self.edit(edit));
                     std::ops::ControlFlow::Continue(())
                 }
                 Err(corrupt) => std::ops::ControlFlow::Break(corrupt.into()),
             })?;
         }
-        Ok(state)
+        Ok(())
+    }
+
+    /// One without rows that numbers the items as this one does: rendered bodies remember those numbers.
+    pub fn emptied(&self) -> Self {
+        let mut empty = Self { today: self.today, version: self.version, ..Self::default() };
+        for entry in &self.items {
+            empty.intern(&entry.id);
+        }
+        empty
+    }
+
+    /// Makes everything as of a version and a day, whatever it was read under.
+    pub fn stamp(&mut self, version: u64, today: Day) {
+        self.version = version;
+        self.baskets_changed = version;
+        for entry in &mut self.items {
+            entry.list_changed = version;
+            entry.changed = version;
+        }
+        self.turn_to(today);
     }
 
     /// The index of an item that is known.

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::LINK;
 use http::{HeaderValue, StatusCode};
 use kindred_model::codec::{KeyCodec, RowCodec};
-use kindred_model::records::{MemberRecord, MemberState, Membership};
+use kindred_model::records::{MemberRecord, Membership};
 use kindred_model::views::histories::{Entry, read_history};
 use kindred_model::views::inputs::{Canonical, Members};
 use kindred_model::views::points::{Earned, Points};
@@ -316,15 +316,7 @@ async fn forget(api: &Arc<Api>, member: MemberId) -> Result<Response, Problem> {
             Some(MemberRecord::Member(membership)) => Some(membership),
             _ => None,
         };
-        let erased = MemberRecord::Member(Membership {
-            member: member.clone(),
-            version: known.as_ref().map_or(0, |known| known.version).saturating_add(1),
-            state: MemberState::Erased,
-            tier: None,
-            invited_by: known.as_ref().and_then(|known| known.invited_by.clone()),
-            registered_at: None,
-            activated_at: known.as_ref().and_then(|known| known.activated_at),
-        });
+        let erased = MemberRecord::Member(Membership::erased(member.clone(), known));
         let places = log.append(Topic::Members, vec![erased.canonical()], None).await?;
         let mut position = end;
         for place in places {

@@ -191,6 +191,9 @@ impl EventLog for Failing {
     fn identity(&self) -> &str {
         "failing"
     }
+    fn compacts(&self) -> bool {
+        false
+    }
     async fn append(&self, _: Topic, _: Vec<Vec<u8>>, _: Option<Mark>) -> Result<Vec<Place>, LogError> {
         let reason = "/dev/secret/path".to_owned();
         Err(match self.how.load(Ordering::Relaxed) {

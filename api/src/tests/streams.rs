@@ -158,3 +158,79 @@ async fn a_watch_that_is_dropped_leaves_nothing_behind() {
     drop(other);
     assert_eq!(bench.api.live().memory.watched_items(), 0);
 }
+
+/// If this failed, an API that lost its place would serve rows that are gone, mix two states in one answer, or leave open streams
+/// standing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_anew_takes_the_place_of_everything_in_one_step() {
+    let bench = Bench::new().await;
+    bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
+    bench.apply_list("gone", &[("b", 1)], &[("gone", 1)]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let other: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+    let mut position = Position::beginning();
+    position.passed(Topic::Orders, 0, 6);
+    let changes = vec![list("a", &[("c", 2)]), support("a", 2), support("c", 2)];
+    other.begin().await.unwrap();
+    other.apply(EpochChanges { epoch: 1, position: position.clone(), changes }).await.unwrap();
+    let before = bench.get("/v1/items/a/similar?fill=false&explain=true").await.into_body();
+
+    let memory = bench.api.memory.clone();
+    let mine = bench.store.clone();
+    let (first, turning) = (other.clone(), memory.clone());
+    tokio::task::spawn_blocking(move || turning.reload(&first.snapshot().unwrap()).unwrap()).await.unwrap();
+    let answer = bench.get("/v1/items/a/similar?fill=false&explain=true").await;
+    assert!(header(&answer, "kindred-as-of").starts_with(&position.to_string()));
+    assert_eq!(items(&answer), ["c"]);
+    assert_eq!(items(&bench.get("/v1/items/gone/similar?fill=false").await).len(), 0);
+    let after = answer.into_body();
+
+    // Turned to and fro under readers: every answer is the one or the other.
+    let enough = Arc::new(AtomicBool::new(false));
+    let stop = enough.clone();
+    let turning = tokio::task::spawn_blocking(move || {
+        for turn in 0.. {
+            if stop.load(Ordering::Acquire) {
+                break;
+            }
+            let store = if turn % 2 == 0 { &mine } else { &other };
+            memory.reload(&store.snapshot().unwrap()).unwrap();
+        }
+    });
+    let mut seen = std::collections::BTreeSet::new();
+    let begun = Instant::now();
+    while seen.len() < 2 || begun.elapsed() < Duration::from_millis(500) {
+        assert!(begun.elapsed() < SOON && !turning.is_finished(), "readers did not meet both");
+        let body = bench.get("/v1/items/a/similar?fill=false&explain=true").await.into_body();
+        assert!(body == before || body == after, "{body:?}");
+        seen.insert(body);
+    }
+    enough.store(true, Ordering::Release);
+    turning.await.unwrap();
+}
+
+/// A stream goes on through it: the reader gets the list when it is another one, and nothing when it is the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_sends_what_is_read_anew() {
+    let bench = Bench::new().await;
+    bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(crate::server::serve(listener, bench.public.clone(), 100, bench.stop.subscribe()));
+    let mut reader = Reader::open(&bench, address, "").await;
+    assert!(reader.until("data:", 1, SOON).await);
+    let dir = tempfile::tempdir().unwrap();
+    let other = EmbeddedStore::open(&dir.path().join("store")).unwrap();
+    other.begin().await.unwrap();
+    let changes = vec![list("a", &[("c", 2)]), support("a", 2), support("c", 2)];
+    other.apply(EpochChanges { epoch: 1, position: Position::beginning(), changes }).await.unwrap();
+    let reload = async |store: &dyn ViewStore| {
+        let snapshot = store.snapshot().unwrap();
+        tokio::task::block_in_place(|| bench.api.memory.reload(&snapshot).unwrap());
+    };
+    reload(&*bench.store).await;
+    assert!(!reader.until("data:", 2, Duration::from_millis(300)).await, "the same list was sent again: {}", reader.text);
+    reload(&other).await;
+    assert!(reader.until(r#"{"item":"c""#, 1, SOON).await, "{}", reader.text);
+    bench.stop.send_replace(true);
+}

@@ -91,6 +91,10 @@ impl EventLog for MemoryLog {
         Ok(Vec::new())
     }
 
+    fn compacts(&self) -> bool {
+        false
+    }
+
     fn disk_bytes(&self) -> Option<u64> {
         None
     }

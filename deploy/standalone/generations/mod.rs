@@ -11,7 +11,7 @@ mod room;
 mod window;
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use kindred_api::GenerationShown;
@@ -22,16 +22,28 @@ use kindred_store::ViewStore;
 use kindred_store::generations::Generations;
 use serde_json::json;
 
-pub use fleet::{Fleet, Kept, explain_end};
+pub use fleet::{Fleet, explain_end};
 pub use replay::run as replay;
 pub use window::Bound;
 
 use crate::app::App;
 use crate::cli::{CompareArgs, DropArgs, GenerationsArgs, PromoteArgs};
-use crate::directory::{Directory, Open};
+use crate::directory::Directory;
 use crate::failure::{Failure, exit, thousands};
+use crate::installation::{Open, Place};
 use crate::remote::{Remote, Target, segment};
 use origin::Origin;
+
+/// The directory of a command; services have generations, but no commands for them here.
+fn directory_of(place: Place) -> Result<PathBuf> {
+    match place {
+        Place::Directory(path) => Ok(path),
+        Place::Services => {
+            let message = "generations on services cannot be replayed, compared or promoted by this version";
+            Err(Failure::new(message).help("on a data directory they can: kindred replay --data DIR").into())
+        }
+    }
+}
 
 /// Runs `kindred generations`.
 ///
@@ -43,8 +55,8 @@ pub fn list(app: &App, loaded: &Loaded, args: &GenerationsArgs) -> Result<u8> {
             let answer = remote.get("/v1/admin/generations")?;
             serde_json::from_value(answer["generations"].clone()).context("the server's list does not read")?
         }
-        Target::Directory(path) => app.runtime.block_on(async {
-            let directory = Directory::open(&path, loaded, Open::Existing, "generations").await?;
+        Target::Here(place) => app.runtime.block_on(async {
+            let directory = Directory::open(&directory_of(place)?, loaded, Open::Existing, "generations").await?;
             describe_all(&directory).await
         })?,
     };
@@ -127,7 +139,8 @@ pub fn compare(app: &App, loaded: &Loaded, args: &CompareArgs) -> Result<u8> {
             let path = format!("/v1/admin/generations/{}/compare?with={}{day}", segment(&args.a), segment(&args.b));
             serde_json::from_value(remote.get(&path)?).context("the server's comparison does not read")?
         }
-        Target::Directory(path) => {
+        Target::Here(place) => {
+            let path = directory_of(place)?;
             let directory = app.runtime.block_on(Directory::open(&path, loaded, Open::Existing, "compare"))?;
             let (a, settings_a) = app.runtime.block_on(directory.generation(&args.a))?;
             let (b, settings_b) = app.runtime.block_on(directory.generation(&args.b))?;
@@ -175,8 +188,8 @@ pub fn promote(app: &App, loaded: &Loaded, args: &PromoteArgs) -> Result<u8> {
             let answer = remote.post(&format!("/v1/admin/generations/{}/promote", segment(name)), &json!({}))?;
             answer["before"].as_str().unwrap_or_default().to_owned()
         }
-        Target::Directory(path) => app.runtime.block_on(async {
-            let directory = Directory::open(&path, loaded, Open::Existing, "promote").await?;
+        Target::Here(place) => app.runtime.block_on(async {
+            let directory = Directory::open(&directory_of(place)?, loaded, Open::Existing, "promote").await?;
             let (store, settings) = directory.generation(name).await?;
             if let Some(reason) = Origin::shown(name, &*store).await?.not_promotable(&settings, &directory.semantics) {
                 return Err(Failure::new(format!("{name} cannot be promoted: {reason}")).into());
@@ -209,7 +222,7 @@ pub fn drop_one(app: &App, loaded: &Loaded, args: &DropArgs) -> Result<u8> {
     }
     match Target::of(&args.target, loaded)? {
         Target::Server(remote) => drop_on_server(&remote, name)?,
-        Target::Directory(path) => drop_in_directory(app, loaded, &path, name)?,
+        Target::Here(place) => drop_in_directory(app, loaded, &directory_of(place)?, name)?,
     }
     println!("dropped {name}");
     Ok(exit::FINE)

@@ -22,13 +22,15 @@ use kindred_store::embedded_generations::FIRST;
 use kindred_store::generations::{Generations, check_name};
 use kindred_store::{Change, EpochChanges, Snapshot, ViewStore};
 
+use super::directory_of;
 use super::origin::Origin;
 use super::room;
 use super::window::{Bound, Window};
 use crate::app::App;
 use crate::cli::{ReplayArgs, ReplayFrom};
-use crate::directory::{Directory, Open};
+use crate::directory::Directory;
 use crate::failure::{Failure, exit, thousands};
+use crate::installation::{Open, Place};
 use crate::local::pipeline_config;
 use crate::serve::Signals;
 
@@ -47,7 +49,7 @@ const ERASED: &str = "erased:";
 /// When it cannot be done: the name is taken, there is no room, the directory is in use.
 pub fn run(app: &App, loaded: &Loaded, args: &ReplayArgs) -> Result<u8> {
     check_name(&args.generation).map_err(|error| Failure::usage(error.to_string()))?;
-    let path = args.data.clone().unwrap_or_else(|| loaded.settings.data.dir.clone());
+    let path = directory_of(Place::of(args.data.as_ref(), loaded)?)?;
     // What is set is for the new generation, and no contradiction to what the live one pins.
     let unset = Loaded { explicit: Default::default(), ..loaded.clone() };
     let directory = app.runtime.block_on(Directory::open(&path, &unset, Open::Existing, "replay"))?;

@@ -123,6 +123,10 @@ impl EventLog for Window {
         self.log.partitions().await
     }
 
+    fn compacts(&self) -> bool {
+        self.log.compacts()
+    }
+
     fn disk_bytes(&self) -> Option<u64> {
         self.log.disk_bytes()
     }

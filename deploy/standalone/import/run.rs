@@ -16,8 +16,8 @@ use super::rejects::Rejects;
 use super::time_order::MEMORY_BYTES;
 use crate::app::App;
 use crate::cli::ImportArgs;
-use crate::directory::{Directory, Open};
 use crate::failure::{Failure, exit, thousands};
+use crate::installation::{Installation, Open};
 use crate::local::Local;
 use crate::remote::{Remote, Target};
 
@@ -66,11 +66,11 @@ pub fn run(app: &App, loaded: &Loaded, args: &ImportArgs) -> Result<u8> {
         currency: currency.to_owned(),
     };
     let summary = match Target::of(&args.target, loaded)? {
-        Target::Directory(path) => {
+        Target::Here(place) => {
             let command = format!("import {}", args.topic);
-            let directory = app.runtime.block_on(Directory::open(&path, loaded, Open::OrCreate, &command))?;
-            let options = options(&directory.semantics.shop.currency);
-            into_directory(app, loaded, directory, args, &options)?
+            let installation = app.runtime.block_on(Installation::open(&place, loaded, Open::OrCreate, &command))?;
+            let options = options(&installation.semantics.shop.currency);
+            into_installation(app, loaded, installation, args, &options)?
         }
         Target::Server(remote) => {
             let currency = remote.currency()?;
@@ -82,17 +82,17 @@ pub fn run(app: &App, loaded: &Loaded, args: &ImportArgs) -> Result<u8> {
     Ok(if summary.converted.rejects.rows + summary.refused > 0 { exit::FOUND } else { exit::FINE })
 }
 
-fn into_directory(
+fn into_installation(
     app: &App,
     loaded: &Loaded,
-    directory: Directory,
+    installation: Installation,
     args: &ImportArgs,
     options: &ImportOptions,
 ) -> Result<Summary> {
     let bar = Bar::new();
-    let log = std::sync::Arc::clone(&directory.log);
+    let log = std::sync::Arc::clone(&installation.log);
     let reject = |batch: Vec<Rejected>| app.runtime.block_on(log.reject(batch)).context("could not keep what was rejected");
-    let (mut converted, name) = read(args, options, &directory.semantics.rules(), Box::new(reject), &bar)?;
+    let (mut converted, name) = read(args, options, &installation.semantics.rules(), Box::new(reject), &bar)?;
 
     let done = app.runtime.block_on(log.mark(&name)).context("could not read how far the import came")?.unwrap_or(0);
     let there_already = done.min(converted.count);
@@ -109,13 +109,13 @@ fn into_directory(
     }
 
     // Only now: a pipeline that sees the whole backlog takes it in few large epochs, which is several times less work.
-    let local = Local::start(app, loaded, directory)?;
+    let local = Local::start(app, loaded, installation)?;
     let end = app.runtime.block_on(log.end()).context("could not read the end of the log")?;
-    let from = local.pipeline.applied();
+    let from = local.applied();
     let lag = from.lag_behind(&end);
     bar.stage("computing", lag);
     local.wait_for(app, &end, |applied| bar.at(lag.saturating_sub(applied.lag_behind(&end))))?;
-    let conflicts = local.pipeline.status().conflicts;
+    let conflicts = local.conflicts();
     let position = local.stop(app)?;
     bar.done();
     Ok(Summary {
@@ -125,7 +125,7 @@ fn into_directory(
         there_already,
         kept: true,
         refused: 0,
-        conflicts: Some(conflicts),
+        conflicts,
         position,
         took: Duration::ZERO,
     })

@@ -8,7 +8,7 @@ use kindred_model::intern::{Item, Party};
 use kindred_model::records::{MemberRecord, OrderRecord, Rules};
 use kindred_model::views::points::Earned;
 use kindred_model::views::{Table, also_bought as lists, inputs, points as points_view, popularity as popularity_view};
-use kindred_model::{Kind, MemberId, Owner, Semantics};
+use kindred_model::{Kind, MemberId, Owner, Semantics, Topic};
 use timely::dataflow::operators::vec::Input;
 use timely::dataflow::{InputHandleVec, ProbeHandle, StreamVec};
 use timely::worker::Worker;
@@ -72,9 +72,9 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
         let sink = Sink::new(output);
         let views = &semantics.views;
 
-        let merged_orders = merged_records(order_updates, "Orders", stats, |stats| Stats::add(&stats.orders, 1));
-        let merged_catalog = merged_records(catalog_updates, "Catalog", stats, |_| {});
-        let merged_members = merged_records(member_updates, "Members", stats, |_| {});
+        let merged_orders = merged_records(order_updates, Topic::Orders, stats, |stats| Stats::add(&stats.orders, 1), output);
+        let merged_catalog = merged_records(catalog_updates, Topic::Catalog, stats, |_| {}, output);
+        let merged_members = merged_records(member_updates, Topic::Members, stats, |_| {}, output);
         emit_records(&sink, merged_orders.clone(), inputs::Orders::NAME);
         emit_records(&sink, merged_catalog, inputs::Catalog::NAME);
         emit_records(&sink, merged_members.clone(), inputs::Members::NAME);

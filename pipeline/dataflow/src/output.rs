@@ -87,7 +87,7 @@ impl Sink {
                         let Some(&epoch) = capability.least() else { return };
                         let changes = std::mem::take(data);
                         if !changes.is_empty() {
-                            output(Output { epoch, changes: Box::new(Batch { encoding, changes }) });
+                            output(Output::Rows { epoch, changes: Box::new(Batch { encoding, changes }) });
                         }
                     });
                 }

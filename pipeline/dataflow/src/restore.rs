@@ -1,28 +1,42 @@
 //! The way back: the merged inputs of the store as updates, for epoch 0 of a restart.
 
-use kindred_model::codec::Corrupt;
+use std::ops::ControlFlow;
+
+use kindred_model::codec::{Corrupt, KeyCodec, RowCodec};
 use kindred_model::intern::{Item, Party};
-use kindred_model::records::{CatalogRecord, Invalid, MemberRecord, OrderRecord, Subject};
-use kindred_model::views::inputs::{Catalog, Interactions, Members, Orders};
-use kindred_model::views::{ReadError, Rows, Table, scan};
+use kindred_model::records::{CatalogRecord, InteractionKey, Invalid, MemberRecord, OrderRecord, Subject};
+use kindred_model::views::inputs::{Catalog, Interactions, Members, Orders, StoredInteraction};
+use kindred_model::views::{ReadError, Rows, Table};
 use kindred_model::{Owner, Semantics};
 
 use crate::update::{InteractionUpdate, SubjectKey, Update};
 
 /// Reads the four tables of merged inputs and gives each row as the update that makes it. Fed to an empty dataflow, they make the
-/// same state, tables and views as everything that was merged into them.
+/// same state, tables and views as everything that was merged into them. `part` (number, of how many) is what this process reads:
+/// see [`Rows::scan_part`].
 ///
 /// # Errors
 /// What reading says; [`ReadError::Corrupt`] when a row does not decode.
-pub fn restore(rows: &dyn Rows, semantics: &Semantics, each: &mut dyn FnMut(Update)) -> Result<(), ReadError> {
+pub fn restore(
+    rows: &dyn Rows,
+    part: (usize, usize),
+    semantics: &Semantics,
+    each: &mut dyn FnMut(Update),
+) -> Result<(), ReadError> {
     // Members first: the identities of what they say is nobody's need not become facts before.
-    records::<Members>(rows, |bytes| Ok(Update::Member(Box::new(MemberRecord::decode(bytes)?))), each)?;
-    records::<Catalog>(rows, |bytes| Ok(Update::Catalog(Box::new(CatalogRecord::decode(bytes)?))), each)?;
+    records::<Members>(rows, part, |bytes| Ok(Update::Member(Box::new(MemberRecord::decode(bytes)?))), each)?;
+    records::<Catalog>(rows, part, |bytes| Ok(Update::Catalog(Box::new(CatalogRecord::decode(bytes)?))), each)?;
     let rules = semantics.rules();
-    records::<Orders>(rows, |bytes| Ok(Update::Order(Box::new(OrderRecord::decode(bytes, &rules)?))), each)?;
+    records::<Orders>(rows, part, |bytes| Ok(Update::Order(Box::new(OrderRecord::decode(bytes, &rules)?))), each)?;
     // Rows come owner by owner: interning each owner once is enough.
     let mut last: Option<(Owner, Party)> = None;
-    scan::<Interactions>(rows, &[], |(owner, key), row| {
+    let (part, of) = part;
+    rows.scan_part(Interactions::NAME, part, of, &mut |key, row| {
+        let decoded = <(Owner, InteractionKey)>::from_bytes(key).and_then(|key| Ok((key, StoredInteraction::decode(row)?)));
+        let ((owner, key), row) = match decoded {
+            Ok(decoded) => decoded,
+            Err(corrupt) => return ControlFlow::Break(corrupt.into()),
+        };
         let party = match &last {
             Some((known, party)) if *known == owner => *party,
             _ => {
@@ -42,19 +56,21 @@ pub fn restore(rows: &dyn Rows, semantics: &Semantics, each: &mut dyn FnMut(Upda
             at: row.at.0,
             payload: row.payload,
         }));
+        ControlFlow::Continue(())
     })
 }
 
 fn records<T: Table>(
     rows: &dyn Rows,
+    (part, of): (usize, usize),
     decode: impl Fn(&[u8]) -> Result<Update, Invalid>,
     each: &mut dyn FnMut(Update),
 ) -> Result<(), ReadError> {
-    rows.scan(T::NAME, &[], &mut |_key, row| match decode(row) {
+    rows.scan_part(T::NAME, part, of, &mut |_key, row| match decode(row) {
         Ok(update) => {
             each(update);
-            std::ops::ControlFlow::Continue(())
+            ControlFlow::Continue(())
         }
-        Err(_) => std::ops::ControlFlow::Break(Corrupt("a merged record that is not valid").into()),
+        Err(_) => ControlFlow::Break(Corrupt("a merged record that is not valid").into()),
     })
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kindred_model::intern::{Item, Party};
 use kindred_model::records::{CatalogRecord, Interaction, MemberRecord, OrderRecord, Record, Subject};
-use kindred_model::{EventTime, Kind};
+use kindred_model::{EventTime, Kind, Topic};
 use serde::{Deserialize, Serialize};
 
 /// One decoded record, or an administrative act, on its way in.
@@ -104,12 +104,34 @@ pub trait Changes: Send {
     }
 }
 
-/// Changes on their way out.
-pub struct Output {
+/// What is on its way out.
+pub enum Output {
+    /// Changed rows.
+    Rows {
+        /// When.
+        epoch: u64,
+        /// What.
+        changes: Box<dyn Changes>,
+    },
+    /// Records came of these keys that are not what is merged under them: the canonical bytes of what is. A compacted topic keeps
+    /// the last record of a key, so the merged one has to be appended again.
+    Superseded {
+        /// When.
+        epoch: u64,
+        /// The topic of the records.
+        topic: Topic,
+        /// What is merged, once a key.
+        merged: Vec<Arc<[u8]>>,
+    },
+}
+
+impl Output {
     /// When.
-    pub epoch: u64,
-    /// What.
-    pub changes: Box<dyn Changes>,
+    pub fn epoch(&self) -> u64 {
+        match self {
+            Self::Rows { epoch, .. } | Self::Superseded { epoch, .. } => *epoch,
+        }
+    }
 }
 
 /// Takes the outputs of every worker. NB: an epoch's outputs have all been given before its probe passes on any worker.

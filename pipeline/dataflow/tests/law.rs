@@ -71,11 +71,18 @@ fn run(workers: usize, semantics: &Semantics, epochs: Vec<Epoch>, label: &str) -
                 while !dataflow.has_passed(epoch as u64) {
                     worker.step_or_park(Some(Duration::from_millis(10)));
                 }
-                let mut changed = HashSet::new();
+                let (mut changed, mut superseded) = (HashSet::new(), Vec::new());
                 for output in given.lock().unwrap().drain(..) {
-                    assert_eq!(output.epoch, epoch as u64, "{label}: an output of another epoch than the one that passed");
+                    assert_eq!(output.epoch(), epoch as u64, "{label}: an output of another epoch than the one that passed");
+                    let changes = match output {
+                        Output::Rows { changes, .. } => changes,
+                        Output::Superseded { topic, merged, .. } => {
+                            superseded.push((format!("inputs_{}", topic.name()), merged));
+                            continue;
+                        }
+                    };
                     let mut count = 0;
-                    output.changes.encode(&mut |table, key, row| {
+                    changes.encode(&mut |table, key, row| {
                         count += 1;
                         assert!(
                             changed.insert((table, key.to_vec())),
@@ -83,7 +90,13 @@ fn run(workers: usize, semantics: &Semantics, epochs: Vec<Epoch>, label: &str) -
                         );
                         tables.set(table, key.to_vec(), row.map(<[u8]>::to_vec));
                     });
-                    assert_eq!(count, output.changes.len());
+                    assert_eq!(count, changes.len());
+                }
+                // What is to be appended again is what is merged, never an older state.
+                for (table, merged) in superseded.drain(..) {
+                    for record in merged {
+                        assert!(tables.rows(&table).any(|(_, row)| *row == *record), "{label}: not what {table} holds");
+                    }
                 }
                 if let Some(expected) = expected {
                     assert_equal(&expected, &tables, &format!("{label}, after epoch {epoch}"));
@@ -252,7 +265,7 @@ fn the_stored_inputs_restore_the_state() {
         let (stored, _) = run(2, &semantics, cut(before.to_vec(), 8, 100, &semantics, &mut rng), "before the restart");
 
         let mut updates = Vec::new();
-        restore(&stored, &semantics, &mut |update| updates.push(update)).unwrap();
+        restore(&stored, (0, 1), &semantics, &mut |update| updates.push(update)).unwrap();
         let mut epochs = vec![Epoch { updates, expected: Some(stored) }];
         // The log is read again from a little before where the store stood.
         for records in [&records[300..350], after] {

@@ -4,7 +4,7 @@
 //! ```text
 //! defaults ◀─ file ◀─ KINDRED_… variables ◀─ --set      the last that names a setting decides
 //!                        │
-//!                        └─▶ Settings { semantics (pinned), data, api, pipeline, erasure, telemetry }
+//!                        └─▶ Settings { semantics (pinned), data, log, store, api, pipeline, cluster, erasure, telemetry }
 //! ```
 //!
 //! One file documents them all, `deploy/kindred.toml` ([`EXAMPLE`]); a test holds it equal to the defaults. A name that is no
@@ -17,9 +17,13 @@ mod pinned;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use kindred_log::LogError;
+use kindred_log::kafka::KafkaConfig;
 use kindred_model::Semantics;
 use kindred_model::loyalty::Program;
 use kindred_model::settings::{Inputs, Shop, ViewSettings};
+use kindred_store::StoreError;
+use kindred_store::cql::CqlConfig;
 pub use kindred_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +33,9 @@ pub use pinned::{Difference, check_pinned, pinned_toml, read_pinned, varied};
 /// The documented settings file: every setting with its default, unit and meaning.
 pub const EXAMPLE: &str = include_str!("../../../deploy/kindred.toml");
 
+/// Stands for a value that is in no output.
+const NOT_SHOWN: &str = "(not shown)";
+
 /// Every setting. In files and names there is no `semantics`: its tables stand beside the others (`views.also_bought.window`).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, Default)]
 #[serde(from = "Tables", into = "Tables")]
@@ -37,10 +44,16 @@ pub struct Settings {
     pub semantics: Semantics,
     /// `data.*`
     pub data: Data,
+    /// `log.*`
+    pub log: Log,
+    /// `store.*`
+    pub store: Store,
     /// `api.*`
     pub api: Api,
     /// `pipeline.*`
     pub pipeline: Pipeline,
+    /// `cluster.*`
+    pub cluster: Cluster,
     /// `erasure.*`
     pub erasure: Erasure,
     /// `telemetry.*`
@@ -53,6 +66,58 @@ pub struct Settings {
 pub struct Data {
     /// The directory that holds the log and the store.
     pub dir: PathBuf,
+}
+
+/// `log.*`
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Which one.
+    pub kind: LogKind,
+    /// `log.kafka.*`
+    pub kafka: KafkaConfig,
+}
+
+/// Where events are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogKind {
+    /// In the data directory.
+    #[default]
+    Embedded,
+    /// On Kafka.
+    Kafka,
+}
+
+/// `store.*`
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Which one.
+    pub kind: StoreKind,
+    /// `store.cql.*`
+    pub cql: CqlConfig,
+}
+
+/// Where merged inputs and rows are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreKind {
+    /// In the data directory.
+    #[default]
+    Embedded,
+    /// In a CQL database: Apache Cassandra, `ScyllaDB`.
+    Cql,
+}
+
+/// `cluster.*`
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cluster {
+    /// Which of the pipeline's processes this one is, from 0.
+    pub process: usize,
+    /// Where each of them listens for the others, `host:port`; none or one is a pipeline of one process.
+    pub hosts: Vec<String>,
 }
 
 /// `api.*`
@@ -77,6 +142,8 @@ pub struct Pipeline {
     pub epoch_records_max: usize,
     /// How often the store is fsynced, in milliseconds.
     pub sync_interval_ms: u64,
+    /// Where `kindred pipeline` serves `/metrics`, `/livez`, `/readyz` and `/status`.
+    pub admin_listen: SocketAddr,
 }
 
 /// `erasure.*`
@@ -97,6 +164,10 @@ pub struct Telemetry {
     pub format: LogFormat,
 }
 
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
 impl Default for Data {
     fn default() -> Self {
         Self { dir: PathBuf::from("data") }
@@ -105,14 +176,13 @@ impl Default for Data {
 
 impl Default for Api {
     fn default() -> Self {
-        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self { listen: local(8080), admin_listen: local(9090) }
     }
 }
 
 impl Default for Pipeline {
     fn default() -> Self {
-        Self { workers: 1, epoch_min_ms: 1, epoch_records_max: 2_000_000, sync_interval_ms: 1_000 }
+        Self { workers: 1, epoch_min_ms: 1, epoch_records_max: 2_000_000, sync_interval_ms: 1_000, admin_listen: local(9091) }
     }
 }
 
@@ -137,24 +207,37 @@ struct Tables {
     views: ViewSettings,
     program: Program,
     data: Data,
+    log: Log,
+    store: Store,
     api: Api,
     pipeline: Pipeline,
+    cluster: Cluster,
     erasure: Erasure,
     telemetry: Telemetry,
 }
 
 impl From<Tables> for Settings {
     fn from(tables: Tables) -> Self {
-        let Tables { shop, inputs, views, program, data, api, pipeline, erasure, telemetry } = tables;
-        Self { semantics: Semantics { shop, inputs, views, program }, data, api, pipeline, erasure, telemetry }
+        let Tables { shop, inputs, views, program, data, log, store, api, pipeline, cluster, erasure, telemetry } = tables;
+        Self {
+            semantics: Semantics { shop, inputs, views, program },
+            data,
+            log,
+            store,
+            api,
+            pipeline,
+            cluster,
+            erasure,
+            telemetry,
+        }
     }
 }
 
 impl From<Settings> for Tables {
     fn from(settings: Settings) -> Self {
-        let Settings { semantics, data, api, pipeline, erasure, telemetry } = settings;
+        let Settings { semantics, data, log, store, api, pipeline, cluster, erasure, telemetry } = settings;
         let Semantics { shop, inputs, views, program } = semantics;
-        Self { shop, inputs, views, program, data, api, pipeline, erasure, telemetry }
+        Self { shop, inputs, views, program, data, log, store, api, pipeline, cluster, erasure, telemetry }
     }
 }
 
@@ -181,12 +264,41 @@ impl Settings {
         if self.data.dir.as_os_str().is_empty() {
             return Err("data.dir must not be empty".to_owned());
         }
-        Ok(())
+        let mixed = match (self.log.kind, self.store.kind) {
+            (LogKind::Kafka, StoreKind::Embedded) => Some(("kafka", "embedded", "store.kind=cql")),
+            (LogKind::Embedded, StoreKind::Cql) => Some(("embedded", "cql", "log.kind=kafka")),
+            _ => None,
+        };
+        if let Some((log, store, help)) = mixed {
+            return Err(format!(
+                "log.kind is {log:?} and store.kind is {store:?}: set {help} too, or leave both embedded, in one data directory"
+            ));
+        }
+        let Cluster { process, hosts } = &self.cluster;
+        if *process >= hosts.len().max(1) {
+            return Err(format!("cluster.process is {process}; cluster.hosts names {} processes, counted from 0", hosts.len()));
+        }
+        self.log.kafka.check().map_err(|error| match error {
+            LogError::Refused(reason) => reason,
+            error => error.to_string(),
+        })?;
+        self.store.cql.check().map_err(|error| match error {
+            StoreError::Refused(reason) => format!("store.cql.{reason}"),
+            error => error.to_string(),
+        })
     }
 
-    /// The settings as TOML that [`load`] reads back: what `kindred config show` prints.
+    /// Whether log and store are services that several processes share, and no data directory.
+    pub fn on_services(&self) -> bool {
+        self.log.kind == LogKind::Kafka
+    }
+
+    /// The settings as TOML: what `kindred config show` prints. [`load`] reads it back, but for passwords and what is told to librdkafka
+    /// beside the settings: those are not shown.
     pub fn to_toml(&self) -> String {
-        toml::to_string_pretty(self).expect("settings serialise")
+        let mut shown = self.clone();
+        shown.log.kafka.properties.values_mut().for_each(|value| NOT_SHOWN.clone_into(value));
+        toml::to_string_pretty(&shown).expect("settings serialise")
     }
 }
 

@@ -105,6 +105,22 @@ fn nearest_above<'a>(origins: &'a BTreeMap<String, String>, mut name: &str) -> O
     }
 }
 
+/// Tables that take any name: what lies in them is not ours to know.
+const OPEN: &[&str] = &["log.kafka.properties"];
+/// Settings whose value may be a table of its own.
+const VALUES: &[&str] = &["store.cql.replication"];
+
+/// Takes a name apart into an open table and the name in it, which may have dots.
+fn split_open(name: &str) -> (&str, Option<&str>) {
+    let open = OPEN.iter().find_map(|open| Some((*open, name.strip_prefix(open)?.strip_prefix('.')?)));
+    open.map_or((name, None), |(table, rest)| (table, Some(rest)))
+}
+
+/// Whether a value may be a secret: it is in no message and no output.
+fn is_secret(name: &str) -> bool {
+    name.contains("password") || split_open(name).1.is_some()
+}
+
 /// What one source says.
 struct Layer {
     /// For messages.
@@ -157,15 +173,17 @@ impl Layer {
         if name.is_empty() || name.split('.').any(str::is_empty) {
             return Err(wrong());
         }
-        Ok(Self::one(format!("--set {set}"), name, value.trim()))
+        let origin = if is_secret(name) { format!("--set {name}=…") } else { format!("--set {set}") };
+        Ok(Self::one(origin, name, value.trim()))
     }
 
     /// A layer of one setting, its value given as text.
     fn one(origin: String, name: &str, text: &str) -> Self {
-        let is_text = defaults().get(name).is_some_and(Value::is_str);
+        let (table, rest) = split_open(name);
+        let is_text = rest.is_some() || defaults().get(name).is_some_and(Value::is_str);
         let mut value = parse(text).filter(|value| !is_text || value.is_str()).unwrap_or_else(|| Value::String(text.to_owned()));
         let mut tree = Table::new();
-        for (n, key) in name.rsplit('.').enumerate() {
+        for (n, key) in rest.into_iter().chain(table.rsplit('.')).enumerate() {
             if n > 0 {
                 value = Value::Table(std::mem::take(&mut tree));
             }
@@ -190,7 +208,10 @@ impl Layer {
     fn check_table(&self, above: &str, table: &Table, known: &BTreeMap<String, Value>) -> Result<(), ConfigError> {
         for (key, value) in table {
             let name = join(above, key);
-            if known.contains_key(&name) && !value.is_table() {
+            if known.contains_key(&name) && (!value.is_table() || VALUES.contains(&name.as_str())) {
+                continue;
+            }
+            if OPEN.contains(&name.as_str()) && value.is_table() {
                 continue;
             }
             let below = format!("{name}.");
@@ -296,6 +317,39 @@ mod tests {
         assert_eq!(documented.len(), defaults().len(), "deploy/kindred.toml names something that is no setting");
         assert_eq!(toml::from_str::<Settings>(EXAMPLE).unwrap(), Settings::default());
         Settings::default().check().unwrap();
+    }
+
+    #[test]
+    fn services_are_named_together_and_secrets_are_not_shown() {
+        let case = Case::new()
+            .file("[log]\nkind = \"kafka\"\n[log.kafka.properties]\n\"sasl.username\" = \"shop\"\n[store.cql]\nreplication = { north = 3 }\n")
+            .variable("KINDRED_STORE__CQL__PASSWORD", "geheim1")
+            .set("store.kind=cql")
+            .set("store.cql.user=shop")
+            .set("log.kafka.properties.sasl.password=geheim2");
+        let loaded = case.load().unwrap();
+        assert!(loaded.settings.on_services());
+        let kafka = &loaded.settings.log.kafka;
+        assert_eq!(kafka.properties["sasl.username"], "shop");
+        assert_eq!(kafka.properties["sasl.password"], "geheim2");
+        let cql = &loaded.settings.store.cql;
+        assert_eq!(
+            (cql.user.as_deref(), cql.password.as_deref(), cql.datacenter.as_deref()),
+            (Some("shop"), Some("geheim1"), None)
+        );
+        let shown = format!("{:?} {:?} {}", loaded.settings, loaded.origins, loaded.settings.to_toml());
+        assert!(!shown.contains("geheim"), "{shown}");
+
+        Case::new().set("log.kind=kafka").fails_with(&["log.kind is \"kafka\"", "store.kind is \"embedded\"", "store.kind=cql"]);
+        Case::new().set("store.kind=cql").fails_with(&["store.kind is \"cql\"", "log.kind=kafka"]);
+        Case::new().set("cluster.process=1").fails_with(&["cluster.process is 1"]);
+        Case::new().set("store.cql.keyspac=x").fails_with(&["did you mean store.cql.keyspace?"]);
+        Case::new().set("store.cql.batch_rows=0").fails_with(&["store.cql.batch_rows is 0", "--set store.cql.batch_rows=0"]);
+        Case::new().set("log.kafka.prefix=a/b").fails_with(&["log.kafka.prefix"]);
+        let set = "store.cql.password=geheim3";
+        Case::new().set(set).set("views.also_bought.window=0").fails_with(&["views.also_bought.window"]);
+        let error = Case::new().set(set).load().unwrap_err().to_string();
+        assert!(error.contains("user and password") && !error.contains("geheim"), "{error}");
     }
 
     #[test]

@@ -356,6 +356,10 @@ impl EventLog for EmbeddedLog {
         Ok(Topic::ALL.iter().map(|&topic| PartitionStatus { topic, partition: 0, first: 0, next: next(topic) }).collect())
     }
 
+    fn compacts(&self) -> bool {
+        false
+    }
+
     fn disk_bytes(&self) -> Option<u64> {
         self.shared.database.disk_bytes()
     }

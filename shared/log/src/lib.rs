@@ -166,6 +166,10 @@ pub trait EventLog: Send + Sync {
     /// What lies in each partition.
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, LogError>;
 
+    /// Whether `orders`, `catalog` and `members` keep the last record of a key and lose those before it. Where they do, a merged
+    /// record that differs from the last one has to be appended again (DESIGN, Events).
+    fn compacts(&self) -> bool;
+
     /// Bytes on disk, where that is known.
     fn disk_bytes(&self) -> Option<u64>;
 

@@ -350,7 +350,7 @@ impl Shared {
         // Not under the lock: a listener may read. Who registers from here on has this unit in its snapshot.
         if let Some(unit) = unit {
             for listener in listeners {
-                listener(unit);
+                listener.unit(unit);
             }
         }
         Ok(())

@@ -11,6 +11,7 @@
 //! There is no clock in here: the caller says when a key was made.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -148,8 +149,14 @@ type TokenDigest = [u8; 32];
 pub struct KeyStore {
     store: Arc<dyn ViewStore>,
     /// By the id, which is known of any token that is presented.
-    keys: RwLock<FxHashMap<String, (TokenDigest, Arc<Key>)>>,
+    keys: RwLock<Keys>,
+    /// Counts the changes of `keys`.
+    version: AtomicU64,
+    /// A change and a reading of all of them come one after the other: neither undoes the other.
+    turn: tokio::sync::Mutex<()>,
 }
+
+type Keys = FxHashMap<String, (TokenDigest, Arc<Key>)>;
 
 impl KeyStore {
     /// Where they are.
@@ -162,13 +169,28 @@ impl KeyStore {
     /// # Errors
     /// [`StoreError::Corrupt`] when one does not read; otherwise what the store says.
     pub async fn open(store: Arc<dyn ViewStore>) -> Result<Self, StoreError> {
-        let mut keys = FxHashMap::default();
-        for (name, value) in store.scan_meta(PREFIX).await? {
-            let id = &name[PREFIX.len()..];
-            let (digest, key) = read(id, &value).ok_or_else(|| StoreError::Corrupt(format!("the API key {id} does not read")))?;
-            keys.insert(id.to_owned(), (digest, Arc::new(key)));
+        let keys = RwLock::new(read_all(&*store).await?);
+        Ok(Self { store, keys, version: AtomicU64::new(0), turn: tokio::sync::Mutex::default() })
+    }
+
+    /// Reads the keys again: another process may have made or revoked some.
+    ///
+    /// # Errors
+    /// As [`KeyStore::open`]; the keys stay as they were.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        let read = read_all(&*self.store).await?;
+        let mut keys = self.keys.write();
+        if *keys != read {
+            *keys = read;
+            self.version.fetch_add(1, Ordering::AcqRel);
         }
-        Ok(Self { store, keys: RwLock::new(keys) })
+        Ok(())
+    }
+
+    /// Counts the changes of the keys, by whatever process: what was verified under another number may be revoked.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Makes a service key.
@@ -225,9 +247,11 @@ impl KeyStore {
         let key = Key { id: id(&digest), name: name.to_owned(), created_at, grant };
         let stored = Stored { name: key.name.clone(), created_at_ms: created_at.0, sha256, grant: key.grant.clone() };
         let value = serde_json::to_vec(&stored).expect("a key is plain data");
+        let _turn = self.turn.lock().await;
         self.store.put_meta(&format!("{PREFIX}{}", key.id), &value).await?;
         let key = Arc::new(key);
         self.keys.write().insert(key.id.clone(), (digest, key.clone()));
+        self.version.fetch_add(1, Ordering::AcqRel);
         Ok(NewKey { key, token })
     }
 
@@ -246,8 +270,11 @@ impl KeyStore {
         if !self.keys.read().contains_key(id) {
             return Ok(false);
         }
+        let _turn = self.turn.lock().await;
         self.store.delete_meta(&format!("{PREFIX}{id}")).await?;
-        Ok(self.keys.write().remove(id).is_some())
+        let revoked = self.keys.write().remove(id).is_some();
+        self.version.fetch_add(1, Ordering::AcqRel);
+        Ok(revoked)
     }
 
     /// The key that a token stands for. The digest is compared in constant time.
@@ -260,6 +287,16 @@ impl KeyStore {
         let (digest, key) = keys.get(&id(&presented))?;
         bool::from(digest.ct_eq(&presented)).then(|| key.clone())
     }
+}
+
+async fn read_all(store: &dyn ViewStore) -> Result<Keys, StoreError> {
+    let mut keys = FxHashMap::default();
+    for (name, value) in store.scan_meta(PREFIX).await? {
+        let id = &name[PREFIX.len()..];
+        let (digest, key) = read(id, &value).ok_or_else(|| StoreError::Corrupt(format!("the API key {id} does not read")))?;
+        keys.insert(id.to_owned(), (digest, Arc::new(key)));
+    }
+    Ok(keys)
 }
 
 fn read(id: &str, value: &[u8]) -> Option<(TokenDigest, Key)> {
@@ -346,6 +383,25 @@ mod tests {
         assert_eq!(keys.verify(&gone.token), None);
         let Grant::Publishable { scopes, token, .. } = &public.key.grant else { panic!("it is publishable") };
         assert_eq!((scopes.as_slice(), token), ([Scope::ListsRead, Scope::EventsWrite].as_slice(), &public.token));
+    }
+
+    /// If it failed, a key that one process revoked would go on being good in another.
+    #[tokio::test]
+    async fn what_another_process_does_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir);
+        let (one, other) = (KeyStore::open(store.clone()).await.unwrap(), KeyStore::open(store).await.unwrap());
+        let made = one.create_service("shop server", AT).await.unwrap();
+        assert_eq!(other.verify(&made.token), None);
+        other.refresh().await.unwrap();
+        assert_eq!(other.verify(&made.token).unwrap(), made.key);
+        let version = other.version();
+        other.refresh().await.unwrap();
+        assert_eq!(other.version(), version, "nothing changed");
+        one.revoke(&made.key.id).await.unwrap();
+        other.refresh().await.unwrap();
+        assert_eq!(other.verify(&made.token), None);
+        assert_ne!(other.version(), version);
     }
 
     /// If it failed, a copy of the directory, or a log line, would give away a service key.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kindred_model::Position;
-use kindred_model::views::Rows;
+use kindred_model::views::{ReadError, Rows};
 
 /// Why a call on the store did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +84,32 @@ pub struct Incarnation {
     pub frontier: Frontier,
 }
 
-/// Hears of every unit right after it became readable, in order, on the writer's thread: it must be quick.
-pub type Listener = Arc<dyn Fn(&EpochChanges) + Send + Sync>;
+/// Hears what became readable, in order, on the writer's thread: it must be quick. A closure hears units alone, and is for stores
+/// that never tell it to read anew.
+pub trait Listen: Send + Sync {
+    /// A unit that became readable just now.
+    fn unit(&self, unit: &EpochChanges);
+
+    /// What was told so far does not lead on to what follows: some of it was lost on the way, or was too much to tell. Everything is
+    /// to be read from this snapshot, which the next unit follows.
+    ///
+    /// # Errors
+    /// What reading says; then it is told again.
+    fn anew(&self, snapshot: Snapshot) -> Result<(), ReadError>;
+}
+
+impl<F: Fn(&EpochChanges) + Send + Sync> Listen for F {
+    fn unit(&self, unit: &EpochChanges) {
+        self(unit);
+    }
+
+    fn anew(&self, _: Snapshot) -> Result<(), ReadError> {
+        unreachable!("a closure listens to a store of its own process, which loses nothing")
+    }
+}
+
+/// Who listens.
+pub type Listener = Arc<dyn Listen>;
 
 /// A reading of the store. Embedded, it is of one applied unit and does not move. On CQL, which has no such thing, every read sees
 /// the rows of that moment: at least as new as `frontier`.

@@ -4,12 +4,14 @@
 //! VersionedUpdate ──by key──▶ [ greatest (erased, version, canonical bytes) ] ─▶ MergedRecord (old, new), net of the epoch
 //!                                                                                 ├─▶ row of the table
 //!                                                                                 └─▶ facts of new, less those of old
+//!                                        └─▶ Output::Superseded: what is merged where a lesser record came
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use differential_dataflow::AsCollection;
+use kindred_model::Topic;
 use kindred_model::merge::{Merged, Versioned, merge_versioned};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -19,7 +21,7 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::facts::Facts;
-use crate::update::Stats;
+use crate::update::{Output, OutputFn, Stats};
 
 /// A record of any of the three topics as far as merging cares.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,16 +55,18 @@ struct Known {
 }
 
 /// The greatest record under each key. Two contents under one version are counted in `stats.conflicts` whenever they meet; the
-/// count is a diagnostic and depends on what arrives, the record kept does not. `held` counts keys. Keeps the canonical bytes.
+/// count is a diagnostic and depends on what arrives, the record kept does not. `held` counts keys. `superseded` hears of keys of which
+/// a lesser record came. Keeps the canonical bytes.
 pub fn merged_records<'s>(
     updates: StreamVec<'s, u64, VersionedUpdate>,
-    name: &str,
+    topic: Topic,
     stats: &Arc<Stats>,
     held: fn(&Stats),
+    superseded: &OutputFn,
 ) -> StreamVec<'s, u64, MergedRecord> {
-    let stats = Arc::clone(stats);
+    let (stats, superseded) = (Arc::clone(stats), Arc::clone(superseded));
     let by_key = Exchange::new(|update: &VersionedUpdate| stable_hash(&update.key));
-    updates.unary_frontier(by_key, name, move |_capability, _info| {
+    updates.unary_frontier(by_key, topic.name(), move |_capability, _info| {
         let mut known: FxHashMap<Arc<[u8]>, Known> = HashMap::default();
         let mut open: BTreeMap<u64, (Capability<u64>, Vec<VersionedUpdate>)> = BTreeMap::new();
         move |(input, frontier), output| {
@@ -76,6 +80,7 @@ pub fn merged_records<'s>(
                 }
                 let (capability, updates) = entry.remove();
                 let mut before: FxHashMap<Arc<[u8]>, Option<Arc<[u8]>>> = HashMap::default();
+                let mut lesser: BTreeSet<Arc<[u8]>> = BTreeSet::new();
                 for VersionedUpdate { key, rank, canonical } in updates {
                     let found = known.get(&key);
                     let merged = merge_versioned(found.map(|known| (known.rank, &*known.canonical)), rank, &canonical);
@@ -88,7 +93,13 @@ pub fn merged_records<'s>(
                             held(&stats);
                         }
                         before.entry(key).or_insert(old.map(|old| old.canonical));
+                    } else if known.get(&key).is_some_and(|known| known.canonical != canonical) {
+                        lesser.insert(key);
                     }
+                }
+                if !lesser.is_empty() {
+                    let merged = lesser.iter().map(|key| Arc::clone(&known[key].canonical)).collect();
+                    superseded(Output::Superseded { epoch: *capability.time(), topic, merged });
                 }
                 let mut session = output.session(&capability);
                 for (key, old) in before {

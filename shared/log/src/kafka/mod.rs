@@ -311,6 +311,10 @@ impl EventLog for KafkaLog {
         .await
     }
 
+    fn compacts(&self) -> bool {
+        true
+    }
+
     fn disk_bytes(&self) -> Option<u64> {
         None
     }

@@ -20,6 +20,7 @@ use super::config::KafkaConfig;
 use super::context::Context;
 use super::errors::{from_code, from_error};
 use super::native::{Client, Describing, TopicState};
+use super::offsets::{Side, offsets};
 use super::{CHANGES, MARKS, REJECTED};
 use crate::LogError;
 
@@ -210,7 +211,16 @@ pub(super) async fn create(client: &Arc<Client>, config: &KafkaConfig) -> Result
     let deadline = Instant::now() + config.timeout();
     let states = loop {
         let (asking, asked) = (client.clone(), config.clone());
-        let states = super::blocking(move || all(&asking, &asked)).await;
+        let states = super::blocking(move || {
+            let states = all(&asking, &asked)?;
+            // A broker may be named as leader before it knows: the topics are there when it answers for each partition.
+            let names = self::plans(&asked).into_iter().map(|plan| plan.name);
+            let partitions =
+                names.zip(&states).flat_map(|(name, state)| (0..).take(state.led.len()).map(move |p| (name.clone(), p)));
+            offsets(&asking, partitions, Side::Next, asked.timeout())?;
+            Ok(states)
+        });
+        let states = states.await;
         match states {
             Ok(states) if states.iter().all(|state| state.led.iter().all(|led| *led)) => break states,
             Ok(_) | Err(LogError::Unavailable(_)) if Instant::now() < deadline => {

@@ -63,6 +63,24 @@ pub struct Membership {
     pub activated_at: Option<EventTime>,
 }
 
+impl Membership {
+    /// The record that forgets `member`, given the one that is merged now: newer, and of the rest only who invited them and since
+    /// when they count, because an inviter keeps the points.
+    pub fn erased(member: MemberId, known: Option<Self>) -> Self {
+        let (version, invited_by, activated_at) =
+            known.map_or((0, None, None), |known| (known.version, known.invited_by, known.activated_at));
+        Self {
+            member,
+            version: version.saturating_add(1),
+            state: MemberState::Erased,
+            tier: None,
+            invited_by,
+            registered_at: None,
+            activated_at,
+        }
+    }
+}
+
 /// A record of `members`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(untagged)]
@@ -185,5 +203,27 @@ impl MemberRecord {
     /// The frozen encoding (version 1): JSON with the fields in the order of the schema, absent ones left out.
     pub fn canonical(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a member record serialises")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, an erasure would lose to the record before it, keep what is the person's, or take an inviter's points.
+    #[test]
+    fn an_erased_record_is_newer_and_keeps_only_the_invite() {
+        let json = r#"{"member":"m","version":7,"state":"activated","tier":"vip","invited_by":"i","registered_at":"2026-01-02T03:04:05Z","activated_at":"2026-01-03T03:04:05Z"}"#;
+        let Ok(MemberRecord::Member(known)) = MemberRecord::decode(json.as_bytes()) else { panic!("{json} is a member's") };
+        let member = known.member.clone();
+        let erased = MemberRecord::Member(Membership::erased(member.clone(), Some(known.clone())));
+        let MemberRecord::Member(kept) = &erased else { unreachable!("it was made above") };
+        assert_eq!((kept.version, kept.state, kept.tier.as_ref()), (8, MemberState::Erased, None));
+        assert_eq!((&kept.invited_by, kept.activated_at), (&known.invited_by, known.activated_at));
+        assert!(known.tier.is_some() && known.registered_at.is_some() && kept.registered_at.is_none());
+        assert_eq!(MemberRecord::decode(&erased.canonical()), Ok(erased));
+        assert_eq!(Membership::erased(member.clone(), None).version, 1);
+        let newest = Membership { version: u64::MAX, ..known };
+        assert_eq!(Membership::erased(member, Some(newest)).version, u64::MAX);
     }
 }

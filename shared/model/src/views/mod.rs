@@ -43,6 +43,16 @@ pub trait Rows {
     /// # Errors
     /// As [`Rows::get`].
     fn scan(&self, table: &str, prefix: &[u8], visit: Visit<'_>) -> Result<(), ReadError>;
+
+    /// Every row of one of `of` parts, in the order of keys; between them the parts have each row once, and all rows of one
+    /// identity are in one. How several processes read a table together. A store that one process owns is one part.
+    ///
+    /// # Errors
+    /// As [`Rows::get`].
+    fn scan_part(&self, table: &str, part: usize, of: usize, visit: Visit<'_>) -> Result<(), ReadError> {
+        debug_assert!(part < of, "there is no part {part} of {of}");
+        if part == 0 { self.scan(table, &[], visit) } else { Ok(()) }
+    }
 }
 
 /// Why rows could not be read.

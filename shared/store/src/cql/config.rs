@@ -32,12 +32,14 @@ pub struct CqlConfig {
     pub replication: Replication,
     /// How many copies have to answer.
     pub consistency: Consistency,
-    /// The datacenter whose nodes are asked first.
+    /// The datacenter whose nodes are asked first; an empty text is none.
+    #[serde(with = "absent")]
     pub datacenter: Option<String>,
-    /// Whom to log in as.
+    /// Whom to log in as; an empty text is nobody.
+    #[serde(with = "absent")]
     pub user: Option<String>,
     /// With which password. It is in no log and no output.
-    #[serde(skip_serializing)]
+    #[serde(serialize_with = "hidden", deserialize_with = "absent::deserialize")]
     pub password: Option<String>,
     /// Partitions of each table of a view; `kindred migrate` fixes the number in the keyspace for good. With 600 bytes a list and
     /// 64, five million items make partitions of 50 MB, half of what Cassandra likes.
@@ -84,6 +86,26 @@ impl Default for CqlConfig {
             frontier_poll_ms: 250,
         }
     }
+}
+
+/// A text that may be absent, which is written as the empty one: settings files name every setting.
+mod absent {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde hands it over so")]
+    pub fn serialize<S: Serializer>(text: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(text.as_deref().unwrap_or_default())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+        Ok(Some(String::deserialize(from)?).filter(|text| !text.is_empty()))
+    }
+}
+
+/// Says whether there is one, and nothing else.
+#[expect(clippy::ref_option, reason = "serde hands it over so")]
+fn hidden<S: serde::Serializer>(secret: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(if secret.is_some() { "(not shown)" } else { "" })
 }
 
 /// Copies of every row.

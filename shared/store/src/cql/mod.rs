@@ -288,7 +288,7 @@ impl Shared {
 /// Tells the listeners, who may read.
 fn tell(listeners: &[Listener], unit: &EpochChanges) {
     if !listeners.is_empty() {
-        tokio::task::block_in_place(|| listeners.iter().for_each(|listener| listener(unit)));
+        tokio::task::block_in_place(|| listeners.iter().for_each(|listener| listener.unit(unit)));
     }
 }
 

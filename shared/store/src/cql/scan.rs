@@ -124,8 +124,20 @@ impl Rows for Reading {
 
     fn scan(&self, table: &str, prefix: &[u8], visit: Visit<'_>) -> Result<(), ReadError> {
         let place = self.connection.place(table).map_err(read_error)?;
+        self.scan_buckets(place, prefix, &buckets_below(prefix, place.buckets), visit)
+    }
+
+    fn scan_part(&self, table: &str, part: usize, of: usize, visit: Visit<'_>) -> Result<(), ReadError> {
+        let place = self.connection.place(table).map_err(read_error)?;
+        let buckets: Vec<i32> = buckets_below(&[], place.buckets).into_iter().skip(part).step_by(of).collect();
+        self.scan_buckets(place, &[], &buckets, visit)
+    }
+}
+
+impl Reading {
+    fn scan_buckets(&self, place: Place, prefix: &[u8], buckets: &[i32], visit: Visit<'_>) -> Result<(), ReadError> {
         let scan = Scan { generation: self.generation.clone(), place, from: prefix.to_vec(), to: beyond(prefix) };
-        let mut merge = Merge::start(self, &Arc::new(scan), &buckets_below(prefix, place.buckets)).map_err(read_error)?;
+        let mut merge = Merge::start(self, &Arc::new(scan), buckets).map_err(read_error)?;
         while let Some((key, value)) = merge.head() {
             if let ControlFlow::Break(error) = visit(key, value) {
                 return Err(error);

@@ -1,0 +1,88 @@
+//! The fingerprint of a store: what its rows were computed from. Results of two never mix.
+
+use anyhow::{Context, Result};
+use kindred_config::{pinned_toml, read_pinned};
+use kindred_log::EventLog;
+use kindred_model::{Position, Semantics};
+use kindred_store::ViewStore;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::installation::Open;
+
+/// The version of everything that is kept. A change that an older program would misread takes the next number.
+const FORMAT: u32 = 1;
+/// Under which the store holds the fingerprint.
+pub const FINGERPRINT: &str = "fingerprint";
+
+/// What a store was computed from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Fingerprint {
+    format: u32,
+    log: String,
+    settings: String,
+}
+
+/// What is looked at, for messages.
+pub struct Subject {
+    /// The directory, or the generation.
+    pub shown: String,
+    /// Where its settings are pinned.
+    pub pinned: String,
+    /// The command that rebuilds the store from the log.
+    pub rebuild: String,
+}
+
+/// Checks that a store was computed from this log with these settings, and notes it where nothing was computed yet.
+///
+/// # Errors
+/// A [`Failure`] that says what does not fit, and what helps.
+pub async fn check_fingerprint(
+    store: &dyn ViewStore,
+    log: &dyn EventLog,
+    semantics: &Semantics,
+    open: Open,
+    subject: &Subject,
+) -> Result<()> {
+    let ours = Fingerprint { format: FORMAT, log: log.identity().to_owned(), settings: pinned_toml(semantics) };
+    let Subject { shown, pinned, rebuild } = subject;
+    let stored = store.get_meta(FINGERPRINT).await.context("could not read the store's fingerprint")?;
+    match stored {
+        None if open == Open::ToRebuild || store.frontier().position == Position::beginning() => {}
+        None => {
+            return Err(Failure::new(format!("the store in {shown} does not say what it was computed from"))
+                .help(format!("rebuild it from the log: {rebuild}"))
+                .into());
+        }
+        Some(bytes) => {
+            let theirs: Fingerprint = serde_json::from_slice(&bytes)
+                .map_err(|error| Failure::new(format!("the fingerprint of the store in {shown} does not read: {error}")))?;
+            // Settings compare by what they mean: one that came with a later version has its default in the older text.
+            let same_settings = read_pinned(&theirs.settings).is_ok_and(|theirs| theirs == *semantics);
+            if theirs.format == FORMAT && theirs.log == ours.log && same_settings {
+                return Ok(());
+            }
+            if theirs.format != FORMAT {
+                return Err(Failure::new(format!(
+                    "{shown} was written in format {}, and this version of kindred reads format {FORMAT}",
+                    theirs.format
+                ))
+                .help("use the version that wrote it, or import the events into another directory")
+                .into());
+            }
+            if open != Open::ToRebuild {
+                let what = if theirs.log == ours.log {
+                    format!("{pinned} was edited after the store was computed with other settings")
+                } else {
+                    "its store was computed from another log: positions of the one mean nothing in the other".to_owned()
+                };
+                return Err(Failure::new(format!("{shown} does not fit together: {what}"))
+                    .help(format!("put back what was there, or rebuild the store from the log: {rebuild}"))
+                    .into());
+            }
+        }
+    }
+    let bytes = serde_json::to_vec(&ours).expect("a fingerprint serialises");
+    store.put_meta(FINGERPRINT, &bytes).await.context("could not write the store's fingerprint")?;
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! `kindred pipeline`: keeps the views on services, alone or as one process of a cluster.
+//!
+//! ```text
+//! Kafka ──▶ Pipeline ──▶ Published ──▶ CQL        pipeline.admin_listen: /metrics /livez /readyz /status
+//!                           └──▶ the topic changes ──▶ kindred api
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use kindred_api::Operations;
+use kindred_config::Loaded;
+use kindred_pipeline::{Pipeline, PipelineConfig};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use warp::http::StatusCode;
+use warp::{Filter, Reply};
+
+use crate::app::App;
+use crate::changes::Published;
+use crate::cli::{From, PipelineArgs};
+use crate::failure::{Failure, exit};
+use crate::installation::Open;
+use crate::local::pipeline_config;
+use crate::operations::{Process, Reach, Views};
+use crate::serve::Signals;
+use crate::server::{explain_bind, keep_up};
+use crate::services::Services;
+
+/// With what a process ends one of whose threads panicked, as Rust's own does.
+const PANICKED: i32 = 101;
+
+/// Runs `kindred pipeline`.
+///
+/// # Errors
+/// When it cannot start, or the pipeline ends by itself.
+pub fn run(app: &App, loaded: &Loaded, args: &PipelineArgs) -> Result<u8> {
+    if !loaded.settings.on_services() {
+        return Err(Failure::usage("kindred pipeline runs on services, and log.kind and store.kind are embedded")
+            .help("`kindred serve` runs everything on a data directory; or name the services with --config FILE")
+            .into());
+    }
+    end_on_panic();
+    app.runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let running = tokio::select! {
+            running = Running::start(app, loaded, args) => running?,
+            // What it may have begun, the next start begins anew.
+            () = signals.next() => return Ok(exit::FINE),
+        };
+        println!("Kindred keeps the views of {}\n  status       http://{}/status", running.services, running.admin_address);
+        tokio::select! {
+            () = signals.next() => {}
+            error = running.ended() => return Err(error),
+        }
+        eprintln!("ending in order; once more ends at once, and loses nothing that was acknowledged");
+        tokio::select! {
+            stopped = running.stop() => stopped.map(|()| exit::FINE),
+            () = signals.next() => {
+                eprintln!("ended at once");
+                std::process::exit(i32::from(exit::FAILED));
+            }
+        }
+    })
+}
+
+/// A thread that panics leaves the others waiting for it, those of other processes too: better none of them runs on.
+fn end_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::exit(PANICKED);
+    }));
+}
+
+struct Running {
+    services: Services,
+    pipeline: Pipeline,
+    admin_address: SocketAddr,
+    background: [JoinHandle<()>; 3],
+}
+
+impl Running {
+    async fn start(app: &App, loaded: &Loaded, args: &PipelineArgs) -> Result<Self> {
+        let address = loaded.settings.pipeline.admin_listen;
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            explain_bind(address, &error).help("choose another address with --set pipeline.admin_listen=ADDR:PORT")
+        })?;
+        let admin_address = listener.local_addr().context("could not tell where it listens")?;
+        // Metrics recorded before there is a recorder are lost.
+        let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
+
+        let from_beginning = args.from == Some(From::Beginning);
+        let open = if from_beginning { Open::ToRebuild } else { Open::Existing };
+        let services = Services::open(loaded, open).await?;
+        let store =
+            Arc::new(Published::new(Arc::clone(&services.store) as _, Arc::new(services.log.broadcast()), &services.generation));
+        let config = PipelineConfig { from_beginning, ..pipeline_config(&loaded.settings, &services.semantics) };
+        let log = Arc::clone(&services.log);
+        let pipeline = Pipeline::start(config, Arc::clone(&log) as _, store, app.clock.clone()).await;
+        let pipeline = pipeline.context("could not start the pipeline")?;
+
+        let reach = Arc::new(Reach::new(None));
+        let views = Views::OnServices(pipeline.progress(), Arc::clone(&reach));
+        let semantics = Arc::new(services.semantics.clone());
+        let process = Arc::new(Process::new(Arc::clone(&log) as _, Arc::clone(&services.store) as _, semantics, views));
+        let (rendered, kept) = (metrics.clone(), metrics);
+        let routes = admin_routes(process, move || rendered.render());
+        let served = tokio::spawn(warp::serve(routes).incoming(listener).run());
+        let watched = tokio::spawn(reach.watch(log, Arc::clone(&services.store) as _));
+        let background = [served, tokio::spawn(keep_up(kept)), watched];
+        Ok(Self { services, pipeline, admin_address, background })
+    }
+
+    /// Returns when the pipeline has ended without being told to here, with why.
+    async fn ended(&self) -> anyhow::Error {
+        let progress = self.pipeline.progress();
+        progress.ended().await;
+        let reason = progress.status().reason.unwrap_or_else(|| "another process of the cluster was stopped".to_owned());
+        Failure::new(format!("the pipeline has ended: {reason}"))
+            .help("nothing that was acknowledged is lost; start all of its processes again")
+            .into()
+    }
+
+    /// What was read is written, and the frontier with it; the store is marked clean.
+    async fn stop(self) -> Result<()> {
+        let pipeline = self.pipeline;
+        let stopped = tokio::task::spawn_blocking(move || pipeline.stop());
+        stopped.await.map_err(|error| anyhow!(error))?.context("could not end the pipeline in order")?;
+        self.background.iter().for_each(JoinHandle::abort);
+        Ok(())
+    }
+}
+
+/// What the admin address answers.
+fn admin_routes(
+    process: Arc<Process>,
+    render: impl Fn() -> String + Clone + Send + Sync + 'static,
+) -> impl Filter<Extract = (impl Reply,), Error = warp::Rejection> + Clone {
+    let live = warp::path!("livez").map(|| "ok\n".into_response());
+    let metrics = warp::path!("metrics").map(move || {
+        warp::reply::with_header(render(), "content-type", "text/plain; version=0.0.4; charset=utf-8").into_response()
+    });
+    let ready = {
+        let process = Arc::clone(&process);
+        warp::path!("readyz").map(move || {
+            let checks = process.readiness();
+            let ready = checks.iter().all(|check| check.ready);
+            let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let body = warp::reply::json(&json!({ "ready": ready, "checks": checks }));
+            warp::reply::with_status(body, status).into_response()
+        })
+    };
+    let status = warp::path!("status").then(move || {
+        let process = Arc::clone(&process);
+        async move { warp::reply::json(&process.status().await).into_response() }
+    });
+    warp::get().and(live.or(metrics).unify().or(ready).unify().or(status).unify())
+}

@@ -1,0 +1,190 @@
+//! An installation on services: the log on Kafka, the store on CQL, of which one generation is live.
+//!
+//! ```text
+//! kindred migrate ──▶ topics, schema, generation g1 (settings pinned in its row), promoted, a first service key
+//! every other command ──▶ the live generation: its settings inherited, its fingerprint checked
+//! ```
+//!
+//! There is no lock: the incarnation in the store guards what a pipeline writes, everything else may be done beside it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use kindred_clock::Clock;
+use kindred_config::{Loaded, Settings, check_pinned, pinned_toml, read_pinned};
+use kindred_log::kafka::{KafkaLog, TopicReport};
+use kindred_model::Semantics;
+use kindred_store::StoreError;
+use kindred_store::cql::{CqlGenerations, CqlStore};
+use kindred_store::generations::{Generation, Generations};
+use kindred_store::keys::KeyStore;
+
+use crate::app::App;
+use crate::failure::{Failure, exit};
+use crate::fingerprint::{Subject, check_fingerprint};
+use crate::installation::Open;
+
+/// What the first generation is called.
+const FIRST_GENERATION: &str = "g1";
+/// What the key that a migration makes is called.
+const FIRST_KEY: &str = "first";
+
+/// Log and store on services.
+pub struct Services {
+    /// What the generation pins.
+    pub semantics: Semantics,
+    /// The log.
+    pub log: Arc<KafkaLog>,
+    /// The store of the live generation.
+    pub store: Arc<CqlStore>,
+    /// The generations beside it.
+    pub generations: Arc<CqlGenerations>,
+    /// The name of the live generation.
+    pub generation: String,
+    keyspace: String,
+}
+
+impl Services {
+    /// Opens log and store, and the live generation.
+    ///
+    /// # Errors
+    /// A [`Failure`] that names what is missing or does not answer, the settings that were given another value than is pinned, or
+    /// what the generation does not fit to.
+    pub async fn open(loaded: &Loaded, open: Open) -> Result<Self> {
+        let settings = &loaded.settings;
+        let generations = Arc::new(generations(settings).await?);
+        let live = generations.live().await.context("could not ask which generation is live")?;
+        let generation = live.ok_or_else(|| missing("no generation is live"))?;
+        let row =
+            find(&generations, &generation).await?.ok_or_else(|| missing(format!("there is no generation {generation}")))?;
+        let semantics = inherited(&row, loaded)?;
+        let log = Arc::new(open_log(settings).await?);
+        let store = CqlStore::open_in(&generations, &generation).await.context("could not open the store")?;
+        let services = Self {
+            semantics,
+            log,
+            store: Arc::new(store),
+            generations,
+            generation,
+            keyspace: settings.store.cql.keyspace.clone(),
+        };
+        services.check(open).await?;
+        Ok(services)
+    }
+
+    async fn check(&self, open: Open) -> Result<()> {
+        let subject = Subject {
+            shown: self.to_string(),
+            pinned: "its row".to_owned(),
+            rebuild: "kindred pipeline --from beginning".to_owned(),
+        };
+        check_fingerprint(&*self.store, &*self.log, &self.semantics, open, &subject).await
+    }
+
+    /// The row of the generation: whether its last pipeline ended cleanly.
+    ///
+    /// # Errors
+    /// When the store does not answer, or the generation was dropped.
+    pub async fn row(&self) -> Result<Generation> {
+        let row = find(&self.generations, &self.generation).await?;
+        Ok(row.ok_or_else(|| missing(format!("{self} was dropped")))?)
+    }
+}
+
+impl fmt::Display for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {} of keyspace {}", self.generation, self.keyspace)
+    }
+}
+
+fn missing(what: impl Into<String>) -> Failure {
+    Failure::new(what).help("`kindred migrate` makes topics, keyspace, tables and the first generation")
+}
+
+async fn generations(settings: &Settings) -> Result<CqlGenerations> {
+    let nodes = settings.store.cql.nodes.join(", ");
+    let opened = CqlStore::generations_of(settings.store.cql.clone()).await;
+    opened.map_err(|error| match error {
+        StoreError::Refused(_) => missing(error.to_string()).into(),
+        error => anyhow::Error::from(error).context(format!("could not open the store on {nodes} (store.cql.nodes)")),
+    })
+}
+
+async fn open_log(settings: &Settings) -> Result<KafkaLog> {
+    let brokers = &settings.log.kafka.brokers;
+    let opened = KafkaLog::open(&settings.log.kafka).await;
+    opened.map_err(|error| missing(format!("could not open the log on {brokers} (log.kafka.brokers): {error}")).into())
+}
+
+async fn find(generations: &CqlGenerations, name: &str) -> Result<Option<Generation>> {
+    let all = generations.list().await.context("could not list the generations")?;
+    Ok(all.into_iter().find(|generation| generation.name == name))
+}
+
+/// The settings of a generation, which commands may repeat.
+fn inherited(generation: &Generation, loaded: &Loaded) -> Result<Semantics> {
+    let pinned = read_pinned(&generation.settings).map_err(|error| Failure::new(error.to_string()))?;
+    let checked = check_pinned(&pinned, &loaded.explicit, &loaded.settings.semantics);
+    Ok(checked.map_err(|error| Failure::usage(error.to_string()))?)
+}
+
+/// Runs `kindred migrate`: makes what is missing and says what it did. Repeating it changes nothing.
+///
+/// # Errors
+/// When a service does not answer or refuses, or what is there does not fit.
+pub fn migrate(app: &App, loaded: &Loaded) -> Result<u8> {
+    if !loaded.settings.on_services() {
+        return Err(Failure::usage("there is nothing to migrate: log.kind and store.kind are embedded")
+            .help("name the services with --config FILE, or --set log.kind=kafka --set store.kind=cql; a data directory needs no migration")
+            .into());
+    }
+    app.runtime.block_on(make(loaded, &app.clock))?;
+    Ok(exit::FINE)
+}
+
+async fn make(loaded: &Loaded, clock: &Clock) -> Result<()> {
+    let settings = &loaded.settings;
+    let brokers = &settings.log.kafka.brokers;
+    let topics = KafkaLog::create_topics(&settings.log.kafka).await;
+    let topics = topics.with_context(|| format!("could not make the topics on {brokers} (log.kafka.brokers)"))?;
+    for TopicReport { topic, created, partitions, .. } in topics {
+        let done = if created { "made" } else { "is there" };
+        println!("topic {topic} {done}, partitions: {partitions}");
+    }
+
+    let keyspace = &settings.store.cql.keyspace;
+    let migrated = CqlStore::migrate(settings.store.cql.clone()).await;
+    let nodes = settings.store.cql.nodes.join(", ");
+    let migrated = migrated.with_context(|| format!("could not migrate the store on {nodes} (store.cql.nodes)"))?;
+    let done = if migrated.applied.is_empty() {
+        "is up to date".to_owned()
+    } else {
+        format!("migrated: {}", migrated.applied.join(", "))
+    };
+    let buckets = migrated.buckets;
+    println!("keyspace {keyspace} {done}; partitions a table: {} of views, {} of inputs", buckets.views, buckets.inputs);
+
+    let generations = generations(settings).await?;
+    if generations.live().await.context("could not ask which generation is live")?.is_none() {
+        // A migration that was interrupted made the row already: then its settings are the pinned ones.
+        if find(&generations, FIRST_GENERATION).await?.is_none() {
+            let pinned = pinned_toml(&settings.semantics);
+            let created = generations.create(FIRST_GENERATION, &pinned, clock.now()).await;
+            created.with_context(|| format!("could not make generation {FIRST_GENERATION}"))?;
+            println!("generation {FIRST_GENERATION} made, with its settings pinned");
+        }
+        let promoted = generations.promote(FIRST_GENERATION).await;
+        promoted.with_context(|| format!("could not promote generation {FIRST_GENERATION}"))?;
+        println!("generation {FIRST_GENERATION} is live now");
+    }
+    let services = Services::open(loaded, Open::Existing).await?;
+    println!("{services} is live, and fits to this log and these settings");
+
+    let keys = KeyStore::open(Arc::clone(&services.store) as _).await.context("could not read the keys")?;
+    if keys.list().is_empty() {
+        let made = keys.create_service(FIRST_KEY, clock.now()).await.context("could not make a service key")?;
+        println!("service key {} made; it is told this once: {}", made.key.id, made.token);
+    }
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! Faults on real services, each at a random moment under load: processes of the pipeline, the broker and the database are killed, or
+//! hang and wake up again after they were replaced. What is exported in the end is what the oracle says, byte for byte.
+//!
+//! ```text
+//! poster ──▶ kindred api ──▶ Kafka ──▶ 2 processes by 2 workers (a supervisor restarts both when one ends) ──▶ Cassandra
+//! ```
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use kindred_model::{Record, Topic};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::law::{oracle_export, small};
+use crate::support::{AS_OF, PATIENCE, VIEWS, command, text};
+
+/// How long the load goes on between two faults, at most.
+const CALM: Duration = Duration::from_secs(3);
+/// How long services stay away.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// Kafka and Cassandra of this test alone: they are killed.
+struct Services {
+    dir: PathBuf,
+    kafka: String,
+    cassandra: String,
+}
+
+impl Services {
+    fn start(dir: &Path) -> Self {
+        let dir = dir.join("services");
+        let told = Self::up(&dir, &["--kafka-port", "0", "--cassandra-port", "0"]);
+        let find = |name: &str| {
+            let line = told.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_else(|| panic!("no {name} in {told}")).to_owned()
+        };
+        Self { kafka: find("KAFKA="), cassandra: find("CASSANDRA="), dir }
+    }
+
+    fn up(dir: &Path, more: &[&str]) -> String {
+        let output = Command::new("deploy/local/up").arg("--dir").arg(dir).args(more).output().expect("deploy/local/up runs");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn send(&self, service: &str, signal: &str) {
+        let mut kill = Command::new("deploy/local/kill");
+        let output = kill.arg(service).arg("--dir").arg(&self.dir).args(["--signal", signal]).output().expect("it runs");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+
+    /// Killed, away for a while, and started again with its data.
+    fn lose(&self, service: &str) {
+        self.send(service, "KILL");
+        sleep(AWAY);
+        Self::up(&self.dir, &[service]);
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        let _ = Command::new("deploy/local/down").arg("--dir").arg(&self.dir).arg("--drop").output();
+    }
+}
+
+/// One installation on services, and what runs on it.
+pub struct Shop {
+    dir: PathBuf,
+    config: String,
+    /// Its service key.
+    pub key: String,
+}
+
+impl Shop {
+    /// Makes one of that name, with its logs in `dir`; `more` are further settings.
+    pub fn migrate(dir: &Path, kafka: &str, cassandra: &str, name: &str, more: &str) -> Self {
+        let config = dir.join("kindred.toml");
+        let text = format!(
+            "{more}\n[log]\nkind = \"kafka\"\n[log.kafka]\nbrokers = \"{kafka}\"\nprefix = \"{name}-\"\npartitions = 4\nreplication = 1\n\
+             [store]\nkind = \"cql\"\n[store.cql]\nnodes = [\"{cassandra}\"]\nkeyspace = \"{name}\"\nview_buckets = 8\ninput_buckets = 8\n\
+             [pipeline]\nworkers = 2\nadmin_listen = \"127.0.0.1:0\"\n[api]\nadmin_listen = \"127.0.0.1:0\"\n",
+        );
+        std::fs::write(&config, text).expect("a settings file");
+        let config = config.to_str().expect("a path").to_owned();
+        let mut shop = Self { dir: dir.to_owned(), config, key: String::new() };
+        let told = shop.run(&["migrate"]);
+        shop.key = told.rsplit(": ").next().expect("a key is told").trim().to_owned();
+        shop
+    }
+
+    /// Runs a command on it, and demands that it succeeds.
+    pub fn run(&self, args: &[&str]) -> String {
+        let output = command(args).args(["--config", &self.config]).output().expect("the binary runs");
+        assert!(output.status.success(), "kindred {args:?}: {}\n{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Starts a process on it.
+    pub fn spawn(&self, name: &str, args: &[&str]) -> Child {
+        let log = File::options().create(true).append(true).open(self.dir.join(format!("{name}.log"))).expect("a log file");
+        let mut command = command(args);
+        command.args(["--config", &self.config]).stdout(log.try_clone().expect("a second handle")).stderr(log);
+        command.stdin(Stdio::null()).spawn().expect("the binary starts")
+    }
+
+    fn start_processes(&self) -> Vec<Child> {
+        let listeners: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let hosts: Vec<String> =
+            listeners.iter().map(|listener| format!("\"{}\"", listener.local_addr().expect("an address"))).collect();
+        drop(listeners);
+        let hosts = format!("cluster.hosts=[{}]", hosts.join(","));
+        let start = |process: usize| {
+            let number = format!("cluster.process={process}");
+            self.spawn(&format!("pipeline-{process}"), &["pipeline", "--set", &hosts, "--set", &number])
+        };
+        (0..2).map(start).collect()
+    }
+
+    /// The ends of what its processes printed.
+    pub fn logs(&self) -> String {
+        let names = ["pipeline-0", "pipeline-1", "api"];
+        let tail = |name: &&str| {
+            let log = std::fs::read_to_string(self.dir.join(format!("{name}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().rev().take(30).collect();
+            format!("--- {name}\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+        };
+        names.iter().map(tail).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Restarts all processes of the pipeline when one has ended, as systemd or Kubernetes would.
+struct Supervisor {
+    processes: Mutex<Vec<Child>>,
+    restarts: AtomicUsize,
+    ends: AtomicBool,
+}
+
+impl Supervisor {
+    fn watch(&self, shop: &Shop) {
+        while !self.ends.load(Ordering::Acquire) {
+            let mut processes = self.processes.lock().expect("nobody panicked with it");
+            if processes.iter_mut().any(|process| process.try_wait().expect("it can be asked").is_some()) {
+                processes.iter_mut().for_each(end);
+                *processes = shop.start_processes();
+                self.restarts.fetch_add(1, Ordering::AcqRel);
+            }
+            drop(processes);
+            sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Which process has that number.
+    fn pid(&self, process: usize) -> Pid {
+        Pid::from_child(&self.processes.lock().expect("nobody panicked with it")[process])
+    }
+
+    /// Waits until the processes have been restarted after a fault that ends them.
+    fn await_restart(&self, before: usize, shop: &Shop) {
+        let begin = Instant::now();
+        while self.restarts.load(Ordering::Acquire) == before {
+            assert!(begin.elapsed() < Duration::from_secs(20), "a lost process did not end the others\n{}", shop.logs());
+            sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Ends a process at once.
+pub fn end(process: &mut Child) {
+    let _ = process.kill();
+    let _ = process.wait();
+}
+
+/// Posts everything in small batches, each again until it is accepted; returns the position after the last of each topic.
+fn post(url: &str, key: &str, feed: &[&Record], rng: &mut StdRng, done: &AtomicUsize) -> Vec<String> {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(20))).build().into();
+    let (mut rest, mut positions) = (feed, Vec::new());
+    while !rest.is_empty() {
+        let (batch, later) = rest.split_at(rng.random_range(1..=8.min(rest.len())));
+        rest = later;
+        for topic in Topic::ALL {
+            let lines: Vec<u8> = batch
+                .iter()
+                .filter(|record| record.topic() == *topic)
+                .flat_map(|record| [record.to_json(), b"\n".to_vec()].concat())
+                .collect();
+            let begin = Instant::now();
+            while !lines.is_empty() {
+                let request = agent.post(format!("{url}/v1/events/{topic}")).header("Authorization", format!("Bearer {key}"));
+                if let Ok(mut answer) = request.header("Content-Type", "application/x-ndjson").send(&lines[..])
+                    && answer.status() == 202
+                {
+                    let body: Value = serde_json::from_str(&answer.body_mut().read_to_string().expect("a body")).expect("JSON");
+                    positions.push(body["position"].as_str().expect("a position").to_owned());
+                    break;
+                }
+                assert!(begin.elapsed() < 2 * PATIENCE, "a batch was not accepted in {:?}", begin.elapsed());
+                sleep(Duration::from_millis(100));
+            }
+        }
+        done.fetch_add(batch.len(), Ordering::AcqRel);
+        sleep(Duration::from_millis(15));
+    }
+    positions
+}
+
+/// If it failed, a crash, a hanging process or a service that was away would lose events, count them twice, or leave rows behind
+/// that no event explains.
+#[test]
+fn faults_leave_no_trace() {
+    if std::env::var("KINDRED_TEST_KAFKA").is_err() {
+        eprintln!("NOT RUN: faults of real services (tests/run starts them)");
+        return;
+    }
+    let temp = tempfile::tempdir().expect("a directory");
+    let services = Services::start(temp.path());
+    let variant = small();
+    let more = "[inputs]\nidentities_per_owner = 6\n[views.also_bought]\nwindow = 3\ntop = 4\n";
+    let shop = Arc::new(Shop::migrate(temp.path(), &services.kafka, &services.cassandra, "faults", more));
+    let mut rng = StdRng::seed_from_u64(5);
+    let records = kindred_oracle::testing::random_log(5, 6_000, &kindred_oracle::testing::Shape::default());
+    let mut feed: Vec<&Record> = records.iter().collect();
+    feed.extend(records.iter().filter(|_| rng.random_bool(0.2)));
+    feed.shuffle(&mut rng);
+
+    let listen = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").to_string();
+    let mut api = shop.spawn("api", &["api", "--listen", &listen]);
+    let url = format!("http://{listen}");
+    let supervisor = Arc::new(Supervisor {
+        processes: Mutex::new(shop.start_processes()),
+        restarts: AtomicUsize::new(0),
+        ends: AtomicBool::new(false),
+    });
+    let done = AtomicUsize::new(0);
+    let positions = std::thread::scope(|scope| {
+        scope.spawn(|| supervisor.watch(&shop));
+        let poster = scope.spawn(|| post(&url, &shop.key, &feed, &mut StdRng::seed_from_u64(6), &done));
+        let mut woken = Vec::new();
+        for fault in ["process 0", "broker", "process 1", "database", "hang", "hanging database", "process 0"] {
+            sleep(rng.random_range(CALM / 3..CALM));
+            let restarts = supervisor.restarts.load(Ordering::Acquire);
+            match fault {
+                "process 0" | "process 1" => {
+                    let process = usize::from(fault == "process 1");
+                    kill_process(supervisor.pid(process), Signal::KILL).expect("it can be killed");
+                    supervisor.await_restart(restarts, &shop);
+                }
+                "broker" => services.lose("kafka"),
+                "database" => services.lose("cassandra"),
+                "hanging database" => {
+                    services.send("cassandra", "STOP");
+                    sleep(AWAY);
+                    services.send("cassandra", "CONT");
+                }
+                _ => {
+                    // Both hang and are replaced; then they wake up, and what they still write must not win.
+                    let mut processes = supervisor.processes.lock().expect("nobody panicked with it");
+                    for process in processes.iter() {
+                        kill_process(Pid::from_child(process), Signal::STOP).expect("it can be stopped");
+                    }
+                    woken.extend(std::mem::replace(&mut *processes, shop.start_processes()));
+                    drop(processes);
+                    sleep(AWAY);
+                    for process in &woken {
+                        kill_process(Pid::from_child(process), Signal::CONT).expect("it can go on");
+                    }
+                }
+            }
+            eprintln!("{fault}: {} of {} records are posted", done.load(Ordering::Acquire), feed.len());
+        }
+        let positions = poster.join().unwrap_or_else(|_| panic!("posting failed\n{}", shop.logs()));
+        for mut process in woken {
+            let begin = Instant::now();
+            let status = loop {
+                if let Some(status) = process.try_wait().expect("it can be asked") {
+                    break status;
+                }
+                assert!(begin.elapsed() < PATIENCE, "a process that was replaced goes on\n{}", shop.logs());
+                sleep(Duration::from_millis(50));
+            };
+            assert!(!status.success(), "a process that was replaced ends as if all were well");
+        }
+        supervisor.ends.store(true, Ordering::Release);
+        positions
+    });
+
+    // An API in another process shows the last of it.
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
+    let last = positions.last().expect("something was posted");
+    let begin = Instant::now();
+    loop {
+        let request = agent.get(format!("{url}/v1/items/i1/similar?min_position={last}&wait_ms=10000"));
+        let answer = request.header("Authorization", format!("Bearer {}", shop.key)).call();
+        if answer.as_ref().is_ok_and(|answer| answer.status() == 200) {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "the last event is not served: {answer:?}\n{}", shop.logs());
+        sleep(Duration::from_millis(500));
+    }
+    for process in supervisor.processes.lock().expect("nobody panicked with it").iter_mut() {
+        kill_process(Pid::from_child(process), Signal::TERM).expect("it can be asked to stop");
+    }
+    for process in supervisor.processes.lock().expect("nobody panicked with it").iter_mut() {
+        let status = process.wait().expect("it ends");
+        assert!(status.success(), "a process of the pipeline ended with {status}\n{}", shop.logs());
+    }
+    shop.run(&["verify"]);
+    for view in VIEWS {
+        let served = shop.run(&["export", view, "--format", "csv", "--as-of", AS_OF]);
+        assert_eq!(served, oracle_export(view, &records, &variant.semantics), "{view}\n{}", shop.logs());
+    }
+    end(&mut api);
+}
