@@ -7,6 +7,7 @@ mod crash;
 mod deployment;
 mod faults;
 mod foreign;
+mod generations;
 mod hostile;
 mod law;
 mod real_data;

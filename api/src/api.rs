@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::auth::KeyRing;
 use crate::context::{ApiConfig, Context};
 use crate::measure::Measures;
-use crate::recommend::Memory;
+use crate::served::{Served, Serving};
 
 /// Sessions whose records are counted at once; beyond it the least used are forgotten, and may start over.
 const SESSIONS_COUNTED_MAX: u64 = 200_000;
@@ -21,13 +21,20 @@ const HOUR: Duration = Duration::from_secs(3_600);
 pub(crate) struct Api {
     pub context: Context,
     pub config: ApiConfig,
-    pub memory: Arc<Memory>,
+    pub served: Served,
     pub ring: Arc<KeyRing>,
     pub measures: Measures,
     pub reco_ids: RecoIds,
     pub session_rates: SessionRates,
     /// Becomes true when the server stops: streams end.
     pub stopping: watch::Receiver<bool>,
+}
+
+impl Api {
+    /// The live generation. Whoever answers takes it once, so that no answer is of two.
+    pub fn live(&self) -> Arc<Serving> {
+        self.served.live()
+    }
 }
 
 /// Names of answers: unique, 128 bits of which 64 are drawn anew by each process.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kindred_clock::Clock;
 use kindred_log::EventLog;
-use kindred_model::Semantics;
+use kindred_model::{Day, Semantics};
 use kindred_store::ViewStore;
 use kindred_store::keys::KeyStore;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
@@ -28,6 +28,8 @@ pub struct Context {
     pub settings: Arc<Semantics>,
     /// What only the whole process can do.
     pub operations: Arc<dyn Operations>,
+    /// The generations; without it the process serves one, and the routes on generations answer 404.
+    pub generations: Option<Arc<dyn GenerationOperations>>,
     /// The wall clock.
     pub clock: Clock,
     /// The text of `/metrics`; without it the admin address has none.
@@ -115,6 +117,83 @@ pub trait Operations: Send + Sync {
     fn readiness(&self) -> Vec<Check>;
 }
 
+/// A generation to read.
+pub struct GenerationSource {
+    /// Its rows.
+    pub store: Arc<dyn ViewStore>,
+    /// What it pins.
+    pub settings: Arc<Semantics>,
+}
+
+/// What is told of a generation.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct GenerationShown {
+    /// Its name.
+    pub name: String,
+    /// Whether it is what is served.
+    pub live: bool,
+    /// When it was made.
+    pub created_at: String,
+    /// How far it reaches.
+    pub position: String,
+    /// Records of the log that it has passed.
+    pub events: u64,
+    /// Records of the log behind them.
+    pub lag: u64,
+    /// From where it was built: `beginning`, `inputs`, a position or a time.
+    pub from: String,
+    /// Where it ends, if it does.
+    pub until: Option<String>,
+    /// Whether it has once reached the end of what it reads.
+    pub complete: bool,
+    /// Why it cannot be promoted, if it cannot.
+    pub not_promotable: Option<String>,
+    /// What it pins, as TOML.
+    pub settings: String,
+    /// The settings that are others than the live one's.
+    pub differing: std::collections::BTreeMap<String, String>,
+}
+
+/// What can be done with the generations of the process.
+#[async_trait]
+pub trait GenerationOperations: Send + Sync {
+    /// All of them, by name.
+    ///
+    /// # Errors
+    /// [`OperationError`].
+    async fn list(&self) -> Result<Vec<GenerationShown>, OperationError>;
+
+    /// One of them, to read.
+    ///
+    /// # Errors
+    /// [`OperationError::Unknown`].
+    async fn open(&self, name: &str) -> Result<GenerationSource, OperationError>;
+
+    /// Whether one can be made the live one now.
+    ///
+    /// # Errors
+    /// [`OperationError::Refused`]: never, and why; [`OperationError::Unavailable`]: not yet.
+    async fn promotable(&self, name: &str) -> Result<(), OperationError>;
+
+    /// Makes one the live one, durably, and returns the one before. The API has its memory ready by then, and turns to it next.
+    ///
+    /// # Errors
+    /// As [`GenerationOperations::promotable`].
+    async fn promote(&self, name: &str) -> Result<String, OperationError>;
+
+    /// Deletes one. The API has let go of it by then.
+    ///
+    /// # Errors
+    /// [`OperationError::Refused`]: it is the live one.
+    async fn drop_generation(&self, name: &str) -> Result<(), OperationError>;
+
+    /// What moved between two; points are told for `day`.
+    ///
+    /// # Errors
+    /// [`OperationError`].
+    async fn compare(&self, a: &str, b: &str, day: Day) -> Result<Value, OperationError>;
+}
+
 /// One thing that has to be well for the process to be ready.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Check {
@@ -135,6 +214,12 @@ pub enum OperationError {
     /// It may be asked again later.
     #[error("it is not available now: {0}")]
     Unavailable(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    Unknown(String),
+    /// It was not done, and repeating will not help.
+    #[error("{0}")]
+    Refused(String),
     /// A person must look.
     #[error("it failed: {0}")]
     Failed(String),

@@ -18,6 +18,7 @@ mod params;
 mod problem;
 mod recommend;
 mod routes;
+mod served;
 mod server;
 
 #[cfg(test)]
@@ -30,7 +31,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use context::{ApiConfig, Check, Context, Limits, OperationError, Operations, VerifiedTable, VerifyReport};
+pub use context::{
+    ApiConfig, Check, Context, GenerationOperations, GenerationShown, GenerationSource, Limits, OperationError, Operations,
+    VerifiedTable, VerifyReport,
+};
 pub use problem::{Code, FieldError, Problem};
 pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};
 
@@ -38,6 +42,7 @@ use crate::api::{Api, RecoIds, SessionRates};
 use crate::auth::KeyRing;
 use crate::measure::Measures;
 use crate::recommend::Memory;
+use crate::served::{Served, Serving};
 
 /// Why the API could not start.
 #[derive(Debug, thiserror::Error)]
@@ -108,15 +113,18 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
 }
 
 /// Everything but the sockets.
-async fn prepare(config: ApiConfig, context: Context, stopping: watch::Receiver<bool>) -> Result<Arc<Api>, StartError> {
+async fn prepare(config: ApiConfig, mut context: Context, stopping: watch::Receiver<bool>) -> Result<Arc<Api>, StartError> {
     let ring = Arc::new(KeyRing::new(context.keys.clone(), context.clock.clone()));
     let (store, settings, clock) = (context.store.clone(), context.settings.clone(), context.clock.clone());
     let generation = config.generation.clone();
     let memory = tokio::task::spawn_blocking(move || Memory::load(&*store, settings, &generation, clock)).await??;
+    // The store belongs to its generation, which may be dropped one day; what the API keeps for good is the one of its keys.
+    let store = std::mem::replace(&mut context.store, context.keys.store());
+    let live = Serving { generation: config.generation.clone(), memory, store, settings: context.settings.clone() };
     Ok(Arc::new(Api {
+        served: Served::new(live),
         context,
         config,
-        memory,
         ring,
         measures: Measures::new(),
         reco_ids: RecoIds::new()?,

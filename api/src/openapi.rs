@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::routes::{admin, admin_keys, events, health, members, popular, similar, stream, widget};
+use crate::routes::{admin, admin_keys, events, generations, health, members, popular, similar, stream, widget};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -31,6 +31,10 @@ use crate::routes::{admin, admin_keys, events, health, members, popular, similar
         admin_keys::list_keys,
         admin_keys::make_key,
         admin_keys::revoke_key,
+        generations::list_generations,
+        generations::compare_generations,
+        generations::promote_generation,
+        generations::delete_generation,
         health::live,
         health::ready,
         health::contract,

@@ -91,6 +91,7 @@ impl Running {
             keys: Arc::clone(&keys),
             settings: semantics,
             operations: Arc::new(process),
+            generations: None,
             clock: app.clock.clone(),
             render_metrics: Some(Arc::new(move || rendered.render())),
             extra: None,

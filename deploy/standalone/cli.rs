@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kindred_model::records::OrderStatus;
 use kindred_model::{Day, Topic};
 
+use crate::generations::Bound;
 use crate::import::Format;
 
 const EXIT_CODES: &str = "\
@@ -154,6 +155,34 @@ pub enum Command {
                       shop/service.key)\" --json"
     )]
     Status(StatusArgs),
+    /// Build another generation of all views from the log, beside the live one
+    #[command(
+        long_about = "Builds a generation: all views anew, from the log or from the live generation's merged inputs, with other settings \
+                      where --set names some. The live one is not touched. An estimate of memory and disk comes first, and without \
+                      room nothing is begun. Interrupted at any moment, the same command goes on. Once at the end of the log it \
+                      follows it until Ctrl-C; with --once it ends there. A server that is started on the directory afterwards keeps \
+                      the generation up to date until it is dropped.\n\n\
+                      A generation of a part of the events (--from a place, --until) or with other program.* rules is a what-if: it \
+                      can be compared, never promoted.\n\n\
+                      Examples:\n  kindred replay --generation g2 --set views.also_bought.window=100 --once --data shop\n  kindred replay \
+                      --generation vip --from inputs --set program.multiplier_pct.vip=300 --once --data shop\n  kindred replay \
+                      --generation may --until 2026-06-01 --data shop"
+    )]
+    Replay(ReplayArgs),
+    /// List the generations: settings, events, as of, which is live
+    Generations(GenerationsArgs),
+    /// Compare two generations: what moved, how far, and examples
+    #[command(
+        long_about = "Compares two generations: settings that differ, whether both are of the same events, how many lists moved (also \
+                      weighted by views), how much of the first 5, 10, 20 and 50 is in both, rank-biased overlap (Webber, Moffat, Zobel \
+                      2010, p = 0.9), how much of the catalog stands in a list, and the lists that moved most.\n\n\
+                      Example:\n  kindred compare g1 g2 --html compared.html --data shop"
+    )]
+    Compare(CompareArgs),
+    /// Make a generation the live one; promoting the one before again rolls back
+    Promote(PromoteArgs),
+    /// Delete a generation that is not live
+    Drop(DropArgs),
     /// Make, list and revoke keys of the API
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -356,6 +385,122 @@ pub struct StatusArgs {
     #[arg(long)]
     pub json: bool,
     /// Of what.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// From where a replay builds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReplayFrom {
+    /// The first record of the log.
+    Beginning,
+    /// The merged inputs of the live generation.
+    Inputs,
+    /// A place in the log or in time.
+    At(Bound),
+}
+
+impl std::str::FromStr for ReplayFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "beginning" => Ok(Self::Beginning),
+            "inputs" => Ok(Self::Inputs),
+            place => place.parse().map(Self::At).map_err(|error| format!("{error}; or beginning, or inputs")),
+        }
+    }
+}
+
+impl std::fmt::Display for ReplayFrom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Beginning => f.write_str("beginning"),
+            Self::Inputs => f.write_str("inputs"),
+            Self::At(bound) => bound.fmt(f),
+        }
+    }
+}
+
+/// `kindred replay`
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// What it is called: small letters, digits, `_`, `-` and `.`
+    #[arg(long, value_name = "NAME")]
+    pub generation: String,
+    /// From where: `beginning` of the log, the merged `inputs` of the live generation, a position, or a time (records of before are
+    /// left out)
+    #[arg(long, value_name = "WHERE", default_value = "beginning")]
+    pub from: ReplayFrom,
+    /// Where it ends: a position, or a time (records of then and later are left out)
+    #[arg(long, value_name = "WHERE")]
+    pub until: Option<Bound>,
+    /// End at the end of the log, and do not follow it
+    #[arg(long)]
+    pub once: bool,
+    /// Begin even where the estimate says that there is no room
+    #[arg(long)]
+    pub force: bool,
+    /// The data directory; without it the setting data.dir (data)
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `kindred generations`
+#[derive(Args, Clone, Debug)]
+pub struct GenerationsArgs {
+    /// For programs: one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Of what.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred compare`
+#[derive(Args, Clone, Debug)]
+pub struct CompareArgs {
+    /// The one
+    #[arg(value_name = "A")]
+    pub a: String,
+    /// The other
+    #[arg(value_name = "B")]
+    pub b: String,
+    /// Write a page to look at, with plots and examples side by side
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// For programs: one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Points are told for this day (UTC); without it today
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = day)]
+    pub as_of: Option<Day>,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred promote`
+#[derive(Args, Clone, Debug)]
+pub struct PromoteArgs {
+    /// The generation
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred drop`
+#[derive(Args, Clone, Debug)]
+pub struct DropArgs {
+    /// The generation
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Where.
     #[command(flatten)]
     pub target: TargetArgs,
 }

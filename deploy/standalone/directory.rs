@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/pinned.toml    the settings that results depend on, pinned when the directory is created
 //! DIR/log  DIR/store two databases; the store's meta holds the fingerprint: format, settings, the log's identity
+//! DIR/generations    further stores beside the first, each with settings of its own (`kindred_store::embedded_generations`)
 //! DIR/lock           locked by the one process that owns the directory; says who and where to ask instead
 //! DIR/service.key    the secret of the API's first key, readable by its owner alone
 //! ```
@@ -18,7 +19,7 @@ use kindred_log::EventLog;
 use kindred_log::embedded::EmbeddedLog;
 use kindred_model::Semantics;
 use kindred_store::ViewStore;
-use kindred_store::embedded::EmbeddedStore;
+use kindred_store::embedded_generations::{EmbeddedGenerations, FIRST};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, exit};
@@ -47,12 +48,18 @@ pub struct Holder {
 pub struct Directory {
     /// Where it is.
     pub path: PathBuf,
-    /// What it pins.
+    /// What the live generation pins.
     pub semantics: Semantics,
     /// The event log.
     pub log: Arc<dyn EventLog>,
-    /// The store.
+    /// The store of the live generation.
     pub store: Arc<dyn ViewStore>,
+    /// The name of the live generation.
+    pub live: String,
+    /// All generations.
+    pub generations: Arc<EmbeddedGenerations>,
+    /// Where the API's keys are, whichever generation is live.
+    pub keys: Arc<dyn ViewStore>,
     /// Whether this opening created it.
     pub created: bool,
     lock: File,
@@ -95,16 +102,40 @@ impl Directory {
         };
 
         let log = open_whole(path, LOG, EmbeddedLog::open).with_context(|| format!("could not open the log in {shown}"))?;
-        let store =
-            open_whole(path, STORE, EmbeddedStore::open).with_context(|| format!("could not open the store in {shown}"))?;
-        let (log, store): (Arc<dyn EventLog>, Arc<dyn ViewStore>) = (Arc::new(log), Arc::new(store));
-        let subject = Subject {
-            shown: path.display().to_string(),
-            pinned: format!("its {PINNED}"),
-            rebuild: format!("kindred serve --data {} --from beginning", shell_word(&path.display().to_string())),
-        };
-        check_fingerprint(&*store, &*log, &semantics, open, &subject).await?;
-        Ok(Self { path: path.to_owned(), semantics, log, store, created, lock, command: command.to_owned() })
+        let opened = || format!("could not open the store in {shown}");
+        let created_at = kindred_clock::Clock::system().now();
+        let generations = EmbeddedGenerations::open(path, &pinned_toml(&semantics), created_at).with_context(opened)?;
+        let live = EmbeddedGenerations::live_of(path).with_context(opened)?;
+        let store = generations.store(&live).with_context(opened)?;
+        let keys = generations.keys();
+        check_fingerprint(&*store, &log, &semantics, open, &subject(path)).await?;
+        Ok(Self {
+            path: path.to_owned(),
+            semantics,
+            log: Arc::new(log),
+            store,
+            live,
+            generations: Arc::new(generations),
+            keys,
+            created,
+            lock,
+            command: command.to_owned(),
+        })
+    }
+
+    /// The store of a generation and what it pins.
+    ///
+    /// # Errors
+    /// There is none of that name, or it does not fit to the log.
+    pub async fn generation(&self, name: &str) -> Result<(Arc<dyn ViewStore>, Semantics)> {
+        if name == self.live {
+            return Ok((Arc::clone(&self.store), self.semantics.clone()));
+        }
+        let settings = self.generations.settings(name).map_err(|error| Failure::new(error.to_string()))?;
+        let semantics = read_pinned(&settings).map_err(|error| Failure::new(error.to_string()))?;
+        let store = self.generations.store(name).with_context(|| format!("could not open generation {name}"))?;
+        check_fingerprint(&*store, &*self.log, &semantics, Open::Existing, &subject(&self.path)).await?;
+        Ok((store, semantics))
     }
 
     /// Tells whoever finds the directory in use where to ask instead.
@@ -135,13 +166,27 @@ impl Directory {
     }
 }
 
+/// What a fingerprint that does not fit is about.
+fn subject(path: &Path) -> Subject {
+    Subject {
+        shown: path.display().to_string(),
+        pinned: format!("its {PINNED}"),
+        rebuild: format!("kindred serve --data {} --from beginning", shell_word(&path.display().to_string())),
+    }
+}
+
 /// The settings that results depend on, as a directory pins them.
 ///
 /// # Errors
 /// A [`Failure`] where there is no such directory, or where the command line, the environment or the file say otherwise.
 pub fn pinned_settings(directory: &Path, loaded: &Loaded) -> Result<Semantics> {
     let path = directory.join(PINNED);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let live = EmbeddedGenerations::live_of(directory).context("could not read which generation is live")?;
+    let text = if live == FIRST {
+        std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?
+    } else {
+        EmbeddedGenerations::settings_of(directory, &live).context("could not read the settings of the live generation")?
+    };
     let pinned = read_pinned(&text).map_err(|error| Failure::new(error.to_string()))?;
     let checked = check_pinned(&pinned, &loaded.explicit, &loaded.settings.semantics);
     Ok(checked.map_err(|error| Failure::usage(error.to_string()))?)
@@ -262,7 +307,11 @@ fn ask_instead(path: &Path, url: &str, arguments: impl Iterator<Item = String>) 
         }
         words.push(shell_word(&argument));
     }
-    const ASK: [&str; 7] = ["import", "export", "verify", "forget", "rejected", "status", "keys"];
+    const ASK: [&str; 11] =
+        ["import", "export", "verify", "forget", "rejected", "status", "keys", "generations", "compare", "promote", "drop"];
+    if words.first().is_some_and(|word| word == "replay") {
+        return "end it, replay, and start it again: it then keeps the new generation up to date and can promote it".to_owned();
+    }
     if !words.iter().any(|word| ASK.contains(&word.as_str())) {
         return format!("it is being served already, at {url}; use another directory for another server");
     }

@@ -68,6 +68,8 @@ pub struct Installation {
     pub log: Arc<dyn EventLog>,
     /// The store: of services, the live generation.
     pub store: Arc<dyn ViewStore>,
+    /// Where the API's keys are, whichever generation is live.
+    pub keys: Arc<dyn ViewStore>,
     /// What they are.
     pub make: Make,
 }
@@ -104,14 +106,20 @@ impl Installation {
 impl From<Directory> for Installation {
     fn from(directory: Directory) -> Self {
         let (log, store) = (Arc::clone(&directory.log), Arc::clone(&directory.store));
-        Self { semantics: directory.semantics.clone(), log, store, make: Make::Directory(directory) }
+        Self {
+            semantics: directory.semantics.clone(),
+            log,
+            store,
+            keys: Arc::clone(&directory.keys),
+            make: Make::Directory(directory),
+        }
     }
 }
 
 impl From<Services> for Installation {
     fn from(services: Services) -> Self {
-        let (log, store) = (Arc::clone(&services.log) as _, Arc::clone(&services.store) as _);
-        Self { semantics: services.semantics.clone(), log, store, make: Make::Services(services) }
+        let (log, store) = (Arc::clone(&services.log) as _, Arc::clone(&services.store) as Arc<dyn ViewStore>);
+        Self { semantics: services.semantics.clone(), log, keys: Arc::clone(&store), store, make: Make::Services(services) }
     }
 }
 

@@ -50,7 +50,7 @@ fn create(app: &App, loaded: &Loaded, args: &KeysCreateArgs) -> Result<u8> {
         }
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::OrCreate, "keys create").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.store)).await.context("could not read the keys")?;
+            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
             let made = if publishable {
                 keys.create_publishable(name, &args.origin, scopes, args.rate_limit, app.clock.now()).await
             } else {
@@ -74,7 +74,7 @@ fn list(app: &App, loaded: &Loaded, args: &KeysListArgs) -> Result<u8> {
         Target::Server(remote) => remote.get("/v1/admin/keys")?["keys"].as_array().cloned().unwrap_or_default(),
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::Existing, "keys list").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.store)).await.context("could not read the keys")?;
+            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
             anyhow::Ok(keys.list().iter().map(|key| serde_json::to_value(&**key).expect("a key serialises")).collect())
         })?,
     };
@@ -96,7 +96,7 @@ fn revoke(app: &App, loaded: &Loaded, args: &KeysRevokeArgs) -> Result<u8> {
         Target::Server(remote) => drop(remote.delete(&format!("/v1/admin/keys/{}", segment(&args.id)))?),
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::Existing, "keys revoke").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.store)).await.context("could not read the keys")?;
+            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
             if !keys.revoke(&args.id).await.context("could not revoke the key")? {
                 return Err(Failure::new(format!("there is no key {}", args.id)).help("`kindred keys list` shows them").into());
             }

@@ -4,7 +4,8 @@
 //! ```text
 //! main ──▶ cli ──▶ serve, demo ──▶ start(config) -> Running { pipeline, API, the demo's shop }
 //!             ├──▶ migrate, pipeline, api ──▶ services: Kafka, CQL
-//!             └──▶ import, export, verify, forget, rejected, status, keys ──▶ a directory, services, or a running server
+//!             ├──▶ import, export, verify, forget, rejected, status, keys ──▶ a directory, services, or a running server
+//!             └──▶ replay, generations, compare, promote, drop ──▶ a directory's generations
 //! ```
 
 mod api;
@@ -16,6 +17,7 @@ mod export;
 pub mod failure;
 mod fingerprint;
 mod forget;
+mod generations;
 pub mod import;
 pub mod installation;
 mod keys;
@@ -81,6 +83,11 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Forget(args) => forget::run(&app, &loaded, &args),
         Command::Rejected(command) => rejected::run(&app, &loaded, &command),
         Command::Status(args) => status::run(&app, &loaded, &args),
+        Command::Replay(args) => generations::replay(&app, &loaded, &args),
+        Command::Generations(args) => generations::list(&app, &loaded, &args),
+        Command::Compare(args) => generations::compare(&app, &loaded, &args),
+        Command::Promote(args) => generations::promote(&app, &loaded, &args),
+        Command::Drop(args) => generations::drop_one(&app, &loaded, &args),
         Command::Keys(command) => keys::run(&app, &loaded, &command),
         Command::Config(_) | Command::Views(_) => unreachable!("answered above, without a runtime"),
     }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::changes::Feed;
 use crate::fingerprint::FINGERPRINT;
+use crate::generations::Fleet;
 use crate::status::{Observed, observe};
 
 /// Differences that `verify` names for each table.
@@ -26,8 +27,8 @@ const SILENT_MAX: Duration = Duration::from_secs(10);
 
 /// Where the views are kept.
 pub enum Views {
-    /// In this process, on a directory.
-    Here(Arc<Progress>),
+    /// In this process, on a directory: of each generation.
+    Here(Arc<Fleet>),
     /// In this process, on services.
     OnServices(Arc<Progress>, Arc<Reach>),
     /// By a pipeline in another one.
@@ -35,9 +36,10 @@ pub enum Views {
 }
 
 impl Views {
-    fn progress(&self) -> Option<&Progress> {
+    fn progress(&self) -> Option<Arc<Progress>> {
         match self {
-            Self::Here(progress) | Self::OnServices(progress, _) => Some(progress),
+            Self::Here(fleet) => Some(fleet.progress()),
+            Self::OnServices(progress, _) => Some(Arc::clone(progress)),
             Self::Elsewhere(_) => None,
         }
     }
@@ -120,21 +122,33 @@ pub struct Process {
 }
 
 impl Process {
-    /// Of a process that starts now.
+    /// Of a process that starts now. Store and settings are those of the live generation where there is but one; of a fleet, the
+    /// live one's are asked for each time.
     pub fn new(log: Arc<dyn EventLog>, store: Arc<dyn ViewStore>, semantics: Arc<Semantics>, views: Views) -> Self {
         Self { log, store, semantics, views, started: Instant::now(), verifying: AtomicBool::new(false) }
+    }
+
+    fn live(&self) -> (Arc<dyn ViewStore>, Arc<Semantics>) {
+        match &self.views {
+            Views::Here(fleet) => {
+                let live = fleet.live();
+                (live.store, live.semantics)
+            }
+            _ => (Arc::clone(&self.store), Arc::clone(&self.semantics)),
+        }
     }
 }
 
 #[async_trait]
 impl Operations for Process {
     async fn status(&self) -> Value {
-        let pipeline = self.views.progress().map(Progress::status);
+        let pipeline = self.views.progress().map(|progress| progress.status());
         let feed = self.views.reach().and_then(|reach| Some(reach.feed.as_ref()?.status()));
+        let (store, semantics) = self.live();
         let observed = Observed {
             log: &*self.log,
-            store: &*self.store,
-            semantics: &self.semantics,
+            store: &*store,
+            semantics: &semantics,
             pipeline: pipeline.clone(),
             uptime: Some(self.started.elapsed()),
             feed: feed.clone(),
@@ -155,7 +169,8 @@ impl Operations for Process {
         if self.verifying.swap(true, Ordering::AcqRel) {
             return Err(OperationError::Busy("the views are being verified already".to_owned()));
         }
-        let (store, semantics) = (Arc::clone(&self.store), Arc::clone(&self.semantics));
+        let (store, semantics) = self.live();
+        let verified = Arc::clone(&store);
         let compared = tokio::task::spawn_blocking(move || {
             let snapshot = store.snapshot()?;
             Ok::<_, PipelineError>(kindred_pipeline::verify(&*snapshot.rows, &semantics, DIFFERENCES_NAMED)?)
@@ -164,13 +179,13 @@ impl Operations for Process {
         self.verifying.store(false, Ordering::Release);
         let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
         let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
-        Ok(by_table(&report, &*self.store))
+        Ok(by_table(&report, &*verified))
     }
 
     fn readiness(&self) -> Vec<Check> {
         let mut checks = Vec::new();
         if let Some(progress) = self.views.progress() {
-            checks.push(check_pipeline(progress));
+            checks.push(check_pipeline(&progress));
         }
         checks.extend(self.views.reach().map(Reach::checks).unwrap_or_default());
         checks

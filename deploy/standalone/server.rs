@@ -1,7 +1,7 @@
 //! The process that serves: pipeline and API on one directory, and the simulated shop when asked.
 //!
 //! ```text
-//! Directory ──▶ Pipeline (log → views → store)
+//! Directory ──▶ Fleet: a Pipeline (log → views → store) for each generation
 //!          └──▶ API (log, store) ◀── Operations: what only the whole process can do
 //! ```
 
@@ -12,20 +12,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use async_trait::async_trait;
-use kindred_api::{ApiConfig, Context, StartError};
+use kindred_api::{ApiConfig, Context, GenerationOperations, StartError};
 use kindred_clock::Clock;
 use kindred_config::Loaded;
 use kindred_demo::{Backend, BackendError, Shop, ShopConfig};
 use kindred_model::MemberId;
-use kindred_pipeline::{Pipeline, PipelineError, Progress};
+use kindred_pipeline::Progress;
 use kindred_store::keys::{Grant, KeyStore, Scope};
 use serde_json::Value;
 use warp::{Filter, Reply};
 
 use crate::directory::Directory;
 use crate::failure::Failure;
+use crate::generations::{Fleet, explain_end};
 use crate::installation::Open;
-use crate::local::pipeline_config;
 use crate::operations::{Process, Views};
 use crate::remote::{AnswerError, Remote, segment};
 
@@ -70,7 +70,7 @@ pub struct Running {
     /// The directory.
     pub directory: Directory,
     api: kindred_api::Running,
-    pipeline: Pipeline,
+    fleet: Arc<Fleet>,
     shop: Option<Arc<Shop>>,
     upkeep: tokio::task::JoinHandle<()>,
 }
@@ -89,21 +89,19 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         free(admin_listen)?;
     }
     let open = if from_beginning { Open::ToRebuild } else { Open::OrCreate };
-    let directory = Directory::open(&data, &loaded, open, &command).await?;
+    let mut directory = Directory::open(&data, &loaded, open, &command).await?;
     let (log, store) = (Arc::clone(&directory.log), Arc::clone(&directory.store));
     let semantics = Arc::new(directory.semantics.clone());
 
-    let keys = Arc::new(KeyStore::open(Arc::clone(&store)).await.context("could not read the keys")?);
+    let keys = Arc::new(KeyStore::open(Arc::clone(&directory.keys)).await.context("could not read the keys")?);
     let first_key = async || Ok(keys.create_service(FIRST_KEY, clock.now()).await.context("could not make a service key")?.token);
     let service_key = directory.service_key(first_key).await?;
 
     // Metrics recorded before there is a recorder are lost.
     let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
-    let pipeline_config = kindred_pipeline::PipelineConfig { from_beginning, ..pipeline_config(&loaded.settings, &semantics) };
-    let pipeline = Pipeline::start(pipeline_config, Arc::clone(&log), Arc::clone(&store), clock.clone());
-    let pipeline = pipeline.await.context("could not start the pipeline")?;
-    let views = Views::Here(pipeline.progress());
-    let operations = Arc::new(Process::new(Arc::clone(&log), Arc::clone(&store), Arc::clone(&semantics), views));
+    let fleet = Fleet::start(&directory, &loaded.settings, &clock, from_beginning).await?;
+    let views = Views::Here(Arc::clone(&fleet));
+    let operations = Arc::new(Process::new(Arc::clone(&log), Arc::clone(&directory.keys), Arc::clone(&semantics), views));
 
     let backend = Arc::new(Loopback::default());
     let shop = match demo {
@@ -111,13 +109,20 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         false => None,
     };
     let extra = shop.clone().map(|shop| kindred_demo::routes(shop).map(Reply::into_response).boxed());
-    let api_config = ApiConfig { listen, admin_listen, raw_days: loaded.settings.erasure.raw_days, ..ApiConfig::default() };
+    let api_config = ApiConfig {
+        listen,
+        admin_listen,
+        generation: directory.live.clone(),
+        raw_days: loaded.settings.erasure.raw_days,
+        ..ApiConfig::default()
+    };
     let context = Context {
         log,
         store,
         keys,
         settings: semantics,
         operations,
+        generations: Some(Arc::clone(&fleet) as Arc<dyn GenerationOperations>),
         clock,
         render_metrics: Some(Arc::new({
             let metrics = metrics.clone();
@@ -131,23 +136,20 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     directory.announce(&url)?;
     let upkeep = tokio::spawn(keep_up(metrics));
     let admin_address = api.admin_address;
-    Ok(Running { url, admin_address, service_key, directory, api, pipeline, shop, upkeep })
+    // The fleet holds the stores: one that is not live any more can be dropped while this runs.
+    directory.store = Arc::clone(&directory.keys);
+    Ok(Running { url, admin_address, service_key, directory, api, fleet, shop, upkeep })
 }
 
 impl Running {
     /// Returns when the pipeline has ended by itself, with why. While it runs, this waits.
     pub async fn ended(&self) -> anyhow::Error {
-        let progress = self.pipeline.progress();
-        progress.ended().await;
-        let reason = progress.status().reason.unwrap_or_else(|| "it does not say why".to_owned());
-        Failure::new(format!("the pipeline has ended: {reason}"))
-            .help("nothing that was acknowledged is lost; look at the log lines above, then start again")
-            .into()
+        explain_end(&*self.fleet.ended().await)
     }
 
     /// How far the pipeline is.
     pub fn progress(&self) -> Arc<Progress> {
-        self.pipeline.progress()
+        self.fleet.progress()
     }
 
     /// Ends in order: no new requests, running ones end, the views take in what is in the log, the store is durable.
@@ -159,15 +161,7 @@ impl Running {
         self.api.shutdown().await;
         // Its shoppers go home before the log is looked at for the last time.
         drop(self.shop);
-        match self.pipeline.settle(DRAIN_TIMEOUT).await {
-            Ok(position) => tracing::info!(%position, "the views have taken in the whole log"),
-            Err(PipelineError::Late(_)) => tracing::warn!("ending with records not taken in yet; the next start goes on there"),
-            Err(error) => tracing::warn!("ending without having taken in the whole log: {error}"),
-        }
-        let pipeline = self.pipeline;
-        let stopped = tokio::task::spawn_blocking(move || pipeline.stop());
-        stopped.await.map_err(|error| anyhow!(error))?.context("could not end the pipeline in order")?;
-        self.directory.store.sync().await.context("could not make the store durable")
+        self.fleet.stop(DRAIN_TIMEOUT).await
     }
 }
 

@@ -23,7 +23,7 @@ use super::body::{Posted, posted};
 use super::{AS_OF, NO_STORE, guarded, in_time, json, query, today, with};
 use crate::api::Api;
 use crate::auth::{Caller, Need, caller};
-use crate::context::{OperationError, VerifyReport};
+use crate::context::VerifyReport;
 use crate::export_writer::{ExportWriter, Format};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
@@ -127,13 +127,14 @@ async fn export_view(view: Segment, query: String, caller: Caller, api: Arc<Api>
         let params = Params::parse(&query, &["format", "as_of"])?;
         let format = params.parsed::<Format>("format")?.unwrap_or_default();
         let as_of = params.day("as_of")?.unwrap_or_else(|| today(shared));
-        if !(view.enabled)(&shared.context.settings) {
+        let serving = shared.live();
+        if !(view.enabled)(&serving.settings) {
             return Err(Problem::new(Code::ViewDisabled, format!("views.{}.enabled is false", view.name)));
         }
-        let snapshot = shared.context.store.snapshot()?;
+        let snapshot = serving.store.snapshot()?;
         let reached = snapshot.frontier.position.to_string();
         let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING);
-        let settings = shared.context.settings.clone();
+        let settings = serving.settings.clone();
         tokio::task::spawn_blocking(move || {
             let context = ExportContext { settings: &settings, as_of };
             write_export(view, &snapshot, context, format, chunks);
@@ -417,11 +418,7 @@ async fn verify_views(query: String, caller: Caller, api: Arc<Api>) -> Response 
     let shared = &api;
     guarded(shared, &caller, None, Need::Service, |_| async {
         let repair = Params::parse(&query, &["repair"])?.boolean("repair", false)?;
-        let report = shared.context.operations.verify(repair).await.map_err(|error| match error {
-            OperationError::Busy(reason) => Problem::new(Code::Conflict, reason).retry_after(10),
-            OperationError::Unavailable(reason) => Problem::new(Code::Unavailable, reason).retry_after(1),
-            OperationError::Failed(reason) => Problem::internal(format_args!("verify failed: {reason}")),
-        })?;
+        let report = shared.context.operations.verify(repair).await?;
         json(StatusCode::OK, &report)
     })
     .await

@@ -82,6 +82,15 @@ impl Posted {
         }
     }
 
+    /// Reads it for nothing, where a route takes none: a connection whose body was left unread is closed, and whoever uses it next
+    /// gets no answer.
+    ///
+    /// # Errors
+    /// As [`Posted::read`].
+    pub async fn ignore(self, api: &Api) -> Result<(), Problem> {
+        self.read(api, SMALL_BODY_BYTES_MAX).await.map(drop)
+    }
+
     /// Reads it, up to a number of bytes and for as long as a body may take.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ use crate::api::Api;
 use crate::auth::{Caller, Need, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
+use crate::served::Serving;
 
 /// Entries of a page of history.
 const PAGE_DEFAULT: u64 = 50;
@@ -96,16 +97,17 @@ async fn show_points(member: Segment, query: String, caller: Caller, api: Arc<Ap
     guarded(shared, &caller, None, Need::Service, |_| async {
         let member = member.member()?;
         let params = Params::parse(&query, &["as_of", "min_position", "wait_ms"])?;
-        if !shared.context.settings.views.points.enabled {
+        let serving = shared.live();
+        if !serving.settings.views.points.enabled {
             return Err(Problem::new(Code::ViewDisabled, "views.points.enabled is false"));
         }
         let as_of = params.day("as_of")?.unwrap_or_else(|| today(shared));
         let freshness = params.freshness()?;
         let (row, published) = in_time(shared, async {
-            reach(shared, freshness).await?;
+            reach(&serving.memory, freshness).await?;
             // Loaded before the row is read: the row reaches at least so far.
-            let published = shared.memory.published();
-            Ok((shared.context.store.get(Points::NAME, &member.to_bytes()).await?, published))
+            let published = serving.memory.published();
+            Ok((serving.store.get(Points::NAME, &member.to_bytes()).await?, published))
         })
         .await?;
         let earned = row.map_or(Ok(Earned::default()), |row| Earned::decode(&row)).map_err(Problem::internal)?;
@@ -192,7 +194,8 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
     guarded(shared, &caller, None, Need::Service, |_| async {
         let member = member.member()?;
         let params = Params::parse(&query, &["limit", "cursor", "min_position", "wait_ms"])?;
-        if !shared.context.settings.views.histories.enabled {
+        let serving = shared.live();
+        if !serving.settings.views.histories.enabled {
             return Err(Problem::new(Code::ViewDisabled, "views.histories.enabled is false"));
         }
         let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
@@ -200,8 +203,8 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
         let after = params.get("cursor").map(|text| Cursor::read(text).ok_or_else(wrong)).transpose()?;
         let freshness = params.freshness()?;
         let (mut entries, reached) = in_time(shared, async {
-            reach(shared, freshness).await?;
-            consistent_history(shared, &member).await
+            reach(&serving.memory, freshness).await?;
+            consistent_history(&serving, &member).await
         })
         .await?;
         entries.sort_by_cached_key(place);
@@ -229,17 +232,17 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
 
 /// The history of a member from rows and sessions of one time. Sessions stand in memory, rows in the store, which is a little
 /// ahead: the sessions are looked at before the rows, and again once the memory has come as far as the rows.
-async fn consistent_history(api: &Arc<Api>, member: &MemberId) -> Result<(Vec<Entry>, Position), Problem> {
+async fn consistent_history(serving: &Serving, member: &MemberId) -> Result<(Vec<Entry>, Position), Problem> {
     for _ in 0..HISTORY_LOOKS_MAX {
-        let (sessions, _) = api.memory.sessions(member);
-        let (store, owner, looked_at) = (api.context.store.clone(), Owner::Member(member.clone()), sessions.clone());
+        let (sessions, _) = serving.memory.sessions(member);
+        let (store, owner, looked_at) = (serving.store.clone(), Owner::Member(member.clone()), sessions.clone());
         let (entries, position) = blocking(move || {
             let snapshot = store.snapshot()?;
             Ok((read_history(&*snapshot.rows, &owner, &looked_at)?, snapshot.frontier.position))
         })
         .await?;
-        let caught_up = api.memory.reached(&position, Duration::from_secs(1)).await;
-        if caught_up && api.memory.sessions(member).0 == sessions {
+        let caught_up = serving.memory.reached(&position, Duration::from_secs(1)).await;
+        if caught_up && serving.memory.sessions(member).0 == sessions {
             return Ok((entries, position));
         }
     }
@@ -297,14 +300,15 @@ async fn forget(api: &Arc<Api>, member: MemberId) -> Result<Response, Problem> {
     let within = Duration::from_millis(api.config.limits.erasure_wait_ms);
     let behind = |detail: &'static str| Problem::new(Code::PositionNotReached, detail).retry_after(1);
     let log = &api.context.log;
-    let store = &api.context.store;
+    let serving = api.live();
+    let store = &serving.store;
 
     let end = log.end().await?;
-    if !api.memory.reached(&end, within).await {
+    if !serving.memory.reached(&end, within).await {
         return Err(behind("the pipeline is behind the log; nothing was erased, ask again"));
     }
     let owner = Owner::Member(member.clone());
-    let merged = merged_record(api, owner.clone()).await?;
+    let merged = merged_record(&serving, owner.clone()).await?;
     let position = if merged.as_ref().is_some_and(MemberRecord::is_erased) {
         end
     } else {
@@ -320,7 +324,7 @@ async fn forget(api: &Arc<Api>, member: MemberId) -> Result<Response, Problem> {
         }
         position
     };
-    if !api.memory.reached(&position, within).await {
+    if !serving.memory.reached(&position, within).await {
         return Err(behind(
             "the erasure is in the log, but the pipeline has not taken it in yet; ask again to learn when it is durable",
         ));
@@ -351,8 +355,8 @@ async fn forget(api: &Arc<Api>, member: MemberId) -> Result<Response, Problem> {
     )
 }
 
-async fn merged_record(api: &Arc<Api>, owner: Owner) -> Result<Option<MemberRecord>, Problem> {
-    let store = api.context.store.clone();
+async fn merged_record(serving: &Serving, owner: Owner) -> Result<Option<MemberRecord>, Problem> {
+    let store = serving.store.clone();
     blocking(move || {
         let snapshot = store.snapshot()?;
         let Some(Canonical(bytes)) = get::<Members>(&*snapshot.rows, &owner)? else { return Ok(None) };

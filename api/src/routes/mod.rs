@@ -9,6 +9,7 @@ pub(crate) mod admin_keys;
 pub(crate) mod body;
 pub(crate) mod events;
 pub(crate) mod finish;
+pub(crate) mod generations;
 pub(crate) mod health;
 pub(crate) mod members;
 pub(crate) mod popular;
@@ -34,7 +35,7 @@ use crate::api::Api;
 use crate::auth::{Admission, Caller, Grant, Need, preflight};
 use crate::params::Freshness;
 use crate::problem::{Code, Problem};
-use crate::recommend::Published;
+use crate::recommend::{Memory, Published};
 
 /// `Kindred-As-Of`: how far the state that answered reaches.
 pub(crate) const AS_OF: HeaderName = HeaderName::from_static("kindred-as-of");
@@ -58,6 +59,8 @@ pub(crate) fn public(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .or(admin::routes(api))
         .unify()
         .or(admin_keys::routes(api))
+        .unify()
+        .or(generations::routes(api))
         .unify()
         .or(health::routes(api))
         .unify()
@@ -133,12 +136,12 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// Waits until the views reach what was asked for.
-pub(crate) async fn reach(api: &Api, freshness: Option<Freshness>) -> Result<(), Problem> {
+pub(crate) async fn reach(memory: &Memory, freshness: Option<Freshness>) -> Result<(), Problem> {
     let Some(Freshness { min_position, wait_ms }) = freshness else { return Ok(()) };
-    if api.memory.reached(&min_position, Duration::from_millis(wait_ms)).await {
+    if memory.reached(&min_position, Duration::from_millis(wait_ms)).await {
         return Ok(());
     }
-    let reached = api.memory.published().position.to_string();
+    let reached = memory.published().position.to_string();
     let detail = format!("the views did not reach min_position within {wait_ms} ms");
     Err(Problem::new(Code::PositionNotReached, detail).retry_after(1).with("position", reached))
 }

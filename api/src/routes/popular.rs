@@ -62,7 +62,8 @@ async fn show_popular_items(query: String, caller: Caller, if_none_match: Option
     let shared = &api;
     guarded(shared, &caller, query_key(&query), Need::ReadLists, |_| async {
         let params = Params::parse(&query, KNOWN)?;
-        if !shared.context.settings.views.popularity.enabled {
+        let serving = shared.live();
+        if !serving.settings.views.popularity.enabled {
             return Err(Problem::new(Code::ViewDisabled, "views.popularity.enabled is false"));
         }
         let kind = params.parsed::<Kind>("kind")?.unwrap_or(KIND_DEFAULT);
@@ -81,9 +82,9 @@ async fn show_popular_items(query: String, caller: Caller, if_none_match: Option
             limit: usize::try_from(params.number("limit", LIMIT_DEFAULT, 1..=LIMIT_MAX)?).expect("bounded"),
         };
         let freshness = params.freshness()?;
-        let memory = shared.memory.clone();
+        let memory = serving.memory.clone();
         let (body, published) = in_time(shared, async {
-            reach(shared, freshness).await?;
+            reach(&serving.memory, freshness).await?;
             blocking(move || Ok(memory.popular(&options))).await
         })
         .await?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kindred_model::Semantics;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -12,8 +13,9 @@ use crate::auth::{Caller, Need, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
 use crate::recommend::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, SimilarList};
+use crate::served::named;
 
-const KNOWN: &[&str] = &["view", "limit", "fill", "explain", "min_position", "wait_ms", "key"];
+const KNOWN: &[&str] = &["view", "limit", "fill", "explain", "min_position", "wait_ms", "key", "generation"];
 
 /// All routes of this module.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -41,6 +43,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         ("explain" = Option<bool>, Query, description = "add the counts behind each item"),
         ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
         ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
+        ("generation" = Option<String>, Query, description = "of this generation in place of the live one; with a service key"),
         ("key" = Option<String>, Query, description = "a publishable key, in place of the header"),
         ("If-None-Match" = Option<String>, Header, description = "an ETag: 304 when the list is still that"),
     ),
@@ -55,6 +58,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 429, description = "the key's rate is used up", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "no such generation", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 503, description = "the position is not reached", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = [])),
@@ -66,15 +70,22 @@ async fn show_similar_items(
     if_none_match: Option<String>,
     api: Arc<Api>,
 ) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, query_key(&query), Need::ReadLists, |_| async {
-        let params = Params::parse(&query, KNOWN)?;
+    let (shared, query) = (&api, &*query);
+    guarded(shared, &caller, query_key(query), Need::ReadLists, |grant| async move {
+        let params = Params::parse(query, KNOWN)?;
         let item = item.item()?;
-        let options = list_options(shared, &params)?;
+        let serving = match params.get("generation") {
+            None => shared.live(),
+            Some(_) if !grant.service => {
+                return Err(Problem::new(Code::InsufficientScope, "generations are named with a service key alone"));
+            }
+            Some(name) => named(shared, name).await?,
+        };
+        let options = list_options(&serving.settings, &params)?;
         if let Some(freshness) = params.freshness()? {
-            in_time(shared, reach(shared, Some(freshness))).await?;
+            in_time(shared, reach(&serving.memory, Some(freshness))).await?;
         }
-        let answer = shared.memory.list(item.as_str(), options).map_err(Problem::internal)?;
+        let answer = serving.memory.list(item.as_str(), options).map_err(Problem::internal)?;
         shared.measures.lists.increment(1);
         let (body, etag) = (answer.rendered.body.clone(), answer.rendered.etag.clone());
         Ok(list(shared, body, etag, &answer.published, if_none_match.as_deref()))
@@ -83,12 +94,12 @@ async fn show_similar_items(
 }
 
 /// `view`, `limit`, `fill` and `explain`.
-pub(super) fn list_options(api: &Api, params: &Params<'_>) -> Result<ListOptions, Problem> {
+pub(super) fn list_options(settings: &Semantics, params: &Params<'_>) -> Result<ListOptions, Problem> {
     if let Some(view) = params.get("view").filter(|view| *view != "also_bought") {
         let shown: String = view.chars().filter(|c| !c.is_control()).take(64).collect();
         return Err(Problem::query("view", format!("{shown:?} is no view of lists; accepted: also_bought")));
     }
-    if !api.context.settings.views.also_bought.enabled {
+    if !settings.views.also_bought.enabled {
         return Err(Problem::new(Code::ViewDisabled, "views.also_bought.enabled is false"));
     }
     let limit = params.number("limit", LIMIT_DEFAULT, 1..=LIMIT_MAX)?;

@@ -86,7 +86,7 @@ async fn follow_similar_items(
     guarded(shared, &caller, query_key(query), Need::ReadLists, |grant| async move {
         let params = Params::parse(query, KNOWN)?;
         let item = item.item()?;
-        let options = list_options(shared, &params)?;
+        let options = list_options(&shared.live().settings, &params)?;
         let most = shared.config.limits.streams_per_key;
         let slot = StreamSlot::take(&grant, most).ok_or_else(|| {
             Problem::new(Code::TooManyStreams, format!("this key has {most} streams open, which is the most")).retry_after(5)
@@ -98,7 +98,7 @@ async fn follow_similar_items(
         let stream = ReceiverStream::new(receiver).map(Ok::<Event, Infallible>);
         let mut response = warp::sse::reply(stream).into_response();
         response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
-        response.headers_mut().insert(AS_OF, shared.memory.published().as_of.clone());
+        response.headers_mut().insert(AS_OF, shared.live().memory.published().as_of.clone());
         // Proxies that would hold events back (nginx) are told not to.
         response.headers_mut().insert("x-accel-buffering", http::HeaderValue::from_static("no"));
         Ok(response)
@@ -125,7 +125,8 @@ impl Follower {
     }
 
     async fn follow(&mut self) {
-        let mut watch = self.api.memory.watch(&self.item);
+        let mut promotions = self.api.served.promotions();
+        let mut watch = self.api.live().memory.watch(&self.item);
         let mut stopping = self.api.stopping.clone();
         let mut scores = interval_at(Instant::now() + SCORES_EVERY, SCORES_EVERY);
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT_EVERY, HEARTBEAT_EVERY);
@@ -146,6 +147,11 @@ impl Follower {
                     sleep_until(Instant::now() + COALESCE).await;
                     open
                 }
+                // The sender lives in the API, which this stream holds.
+                _ = promotions.changed() => {
+                    watch = self.api.live().memory.watch(&self.item);
+                    self.send_if_new().await
+                }
                 _ = scores.tick() => self.send_if_new().await,
                 _ = heartbeat.tick() => self.events.send(Event::default().comment("")).await.is_ok(),
             };
@@ -157,7 +163,7 @@ impl Follower {
 
     /// Sends the list unless the reader has it; whether the reader is still there.
     async fn send_if_new(&mut self) -> bool {
-        let answer = match self.api.memory.list(&self.item, self.options) {
+        let answer = match self.api.live().memory.list(&self.item, self.options) {
             Ok(answer) => answer,
             Err(corrupt) => {
                 tracing::error!("could not render a list for a stream: {corrupt}");

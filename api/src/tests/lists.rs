@@ -139,8 +139,8 @@ async fn the_memory_that_follows_equals_one_that_is_loaded_anew() {
         let anew = crate::prepare(bench.config.clone(), bench.context.clone(), bench.stop.subscribe()).await.unwrap();
         for n in 0..9 {
             for options in [ALL, ListOptions { limit: 5, fill: true, explain: true }] {
-                let followed = bench.api.memory.list(&name(n), options).unwrap().rendered.body.clone();
-                let loaded = anew.memory.list(&name(n), options).unwrap().rendered.body.clone();
+                let followed = bench.api.live().memory.list(&name(n), options).unwrap().rendered.body.clone();
+                let loaded = anew.live().memory.list(&name(n), options).unwrap().rendered.body.clone();
                 assert_eq!(followed, loaded, "round {round}, item {n}");
             }
         }
@@ -157,7 +157,7 @@ async fn rows_that_do_not_come_anew_are_gone() {
     bench.apply_list("stale", &[("b", 1)], &[("stale", 1)]).await;
     bench.apply(vec![card_of_b, owners("stale", Kind::Purchase, NOW.day(), 7), baskets(9)]).await;
     assert_eq!(items(&bench.get("/v1/items/stale/similar").await), ["b"]);
-    bench.api.memory.expect_rows_anew();
+    bench.api.live().memory.expect_rows_anew();
     bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
     let kept = bench.get("/v1/items/a/similar?explain=true").await;
     assert_eq!((items(&kept), &body(&kept)["items"][0]["title"]), (vec!["b".to_owned()], &json!("Bee")));
@@ -333,10 +333,10 @@ async fn a_hit_does_no_work_that_grows_with_the_catalog() {
         (0..2_000).flat_map(|n| [support(&format!("i{n}"), 3), owners(&format!("i{n}"), Kind::Purchase, NOW.day(), n + 1)]);
     bench.apply(changes.collect()).await;
     let options = ListOptions { limit: 12, fill: true, explain: false };
-    bench.api.memory.list("i5", options).unwrap();
+    bench.api.live().memory.list("i5", options).unwrap();
     let begun = std::time::Instant::now();
     for _ in 0..1_000 {
-        bench.api.memory.list("i5", options).unwrap();
+        bench.api.live().memory.list("i5", options).unwrap();
     }
     assert!(begun.elapsed() < Duration::from_millis(500), "1000 hits took {:?}", begun.elapsed());
 }

@@ -5,6 +5,7 @@ mod admin;
 mod auth;
 mod errors;
 mod events;
+mod generations;
 mod lists;
 mod members;
 mod sockets;
@@ -121,6 +122,7 @@ impl Bench {
             keys,
             settings: Arc::new(semantics),
             operations: process.clone(),
+            generations: None,
             clock: clock.clone(),
             render_metrics: Some(Arc::new(|| "up 1\n".to_owned())),
             extra: None,

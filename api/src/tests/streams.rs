@@ -8,22 +8,27 @@ use tokio::net::TcpStream;
 use super::*;
 
 /// A reader of one stream: the text that came, unchunked as far as tests need.
-struct Reader {
+pub(super) struct Reader {
     socket: TcpStream,
-    text: String,
+    pub text: String,
 }
 
 impl Reader {
-    async fn open(bench: &Bench, address: std::net::SocketAddr, headers: &str) -> Self {
-        let mut socket = TcpStream::connect(address).await.unwrap();
+    pub async fn open(bench: &Bench, address: std::net::SocketAddr, headers: &str) -> Self {
+        let socket = TcpStream::connect(address).await.unwrap();
         let key = &bench.publishable;
         let request = format!("GET /v1/items/a/similar/stream?fill=false&key={key} HTTP/1.1\r\nHost: t\r\n{headers}\r\n");
+        Self::on(socket, &request).await
+    }
+
+    /// Sends a request as it is written.
+    pub async fn on(mut socket: TcpStream, request: &str) -> Self {
         socket.write_all(request.as_bytes()).await.unwrap();
         Self { socket, text: String::new() }
     }
 
     /// Reads until the text holds `wanted` so many times; false when the time is up or the stream ends.
-    async fn until(&mut self, wanted: &str, times: usize, within: Duration) -> bool {
+    pub async fn until(&mut self, wanted: &str, times: usize, within: Duration) -> bool {
         let reading = async {
             let mut buffer = [0; 4_096];
             while self.text.matches(wanted).count() < times {
@@ -42,7 +47,7 @@ impl Reader {
     }
 }
 
-const SOON: Duration = Duration::from_secs(5);
+pub(super) const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_stream_shows_the_list_and_each_move_at_once() {
@@ -145,13 +150,13 @@ async fn streams_of_a_key_are_capped_and_end_with_their_readers_and_the_server()
 #[tokio::test]
 async fn a_watch_that_is_dropped_leaves_nothing_behind() {
     let bench = Bench::new().await;
-    let one = bench.api.memory.watch("a");
-    let other = bench.api.memory.watch("a");
-    assert_eq!(bench.api.memory.watched_items(), 1);
+    let one = bench.api.live().memory.watch("a");
+    let other = bench.api.live().memory.watch("a");
+    assert_eq!(bench.api.live().memory.watched_items(), 1);
     drop(one);
-    assert_eq!(bench.api.memory.watched_items(), 1);
+    assert_eq!(bench.api.live().memory.watched_items(), 1);
     drop(other);
-    assert_eq!(bench.api.memory.watched_items(), 0);
+    assert_eq!(bench.api.live().memory.watched_items(), 0);
 }
 
 /// If this failed, an API that lost its place would serve rows that are gone, mix two states in one answer, or leave open streams

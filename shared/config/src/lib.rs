@@ -28,7 +28,7 @@ pub use kindred_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
 pub use load::{Loaded, Sources, load, load_from};
-pub use pinned::{Difference, check_pinned, pinned_toml, read_pinned};
+pub use pinned::{Difference, check_pinned, pinned_toml, read_pinned, varied};
 
 /// The documented settings file: every setting with its default, unit and meaning.
 pub const EXAMPLE: &str = include_str!("../../../deploy/kindred.toml");

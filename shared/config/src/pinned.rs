@@ -58,6 +58,24 @@ pub fn check_pinned(
     if differences.is_empty() { Ok(pinned.clone()) } else { Err(ConfigError::Pinned(differences)) }
 }
 
+/// The settings of another set of rows beside those that pin `pinned`: the same but for what was set. Arguments as of
+/// [`check_pinned`].
+///
+/// # Errors
+/// [`ConfigError::Unreadable`]: together they are not accepted.
+pub fn varied(pinned: &Semantics, explicit: &BTreeMap<String, Value>, wanted: &Semantics) -> Result<Semantics, ConfigError> {
+    let (mut held, wanted) = (Value::Table(tree(pinned)), leaves(&tree(wanted)));
+    for name in explicit.keys() {
+        let Some(value) = wanted.get(name) else { continue };
+        let mut at = &mut held;
+        for part in name.split('.') {
+            at = at.get_mut(part).expect("both are trees of the same settings");
+        }
+        *at = value.clone();
+    }
+    read_pinned(&toml::to_string(&held).expect("settings serialise"))
+}
+
 /// The message of [`ConfigError::Pinned`].
 pub(crate) fn explain(differences: &[Difference]) -> String {
     let mut text = String::from("the data directory pins other settings:\n");
@@ -79,6 +97,16 @@ mod tests {
         let set = set.iter().map(|&set| set.to_owned()).collect();
         let nowhere = tempfile::tempdir().unwrap();
         load_from(&Sources { config: None, set }, std::iter::empty(), nowhere.path()).unwrap()
+    }
+
+    /// If it failed, a replay would be computed with other settings than were asked for.
+    #[test]
+    fn what_is_set_varies_what_is_pinned() {
+        let pinned = loaded(&["views.also_bought.window=7", "views.also_bought.top=9"]).settings.semantics;
+        let given = loaded(&["views.also_bought.window=8", "program.earn_item=11"]);
+        let varied = varied(&pinned, &given.explicit, &given.settings.semantics).unwrap();
+        assert_eq!((varied.views.also_bought.window, varied.views.also_bought.top), (8, 9));
+        assert_eq!(varied.program, given.settings.semantics.program);
     }
 
     #[test]

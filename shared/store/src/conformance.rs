@@ -17,9 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kindred_model::views::{ReadError, input_tables, view_tables};
-use kindred_model::{Position, Topic};
+use kindred_model::{EventTime, Position, Topic};
 use parking_lot::Mutex;
 
+use crate::generations::Generations;
 use crate::{Change, EpochChanges, Frontier, Snapshot, StoreError, ViewStore};
 
 type Opened = Arc<dyn ViewStore>;
@@ -68,6 +69,51 @@ pub async fn run_shared(open: &impl AsyncFn(&str) -> Opened) {
     a_rewrite_serves_old_rows_until_it_is_through(open).await;
     processes_of_a_cluster_write_under_one_incarnation(open).await;
     a_reader_hears_how_far_the_store_reaches(open).await;
+}
+
+/// What holds of the generations of every store. It makes and drops some whose names start with `c-`, and leaves `c-live` live.
+///
+/// # Panics
+/// When a check fails.
+pub async fn run_generations(generations: &dyn Generations) {
+    let refused = |outcome: Result<(), StoreError>, what: &str| {
+        assert!(matches!(outcome, Err(StoreError::Refused(_))), "{what} is refused: {outcome:?}");
+    };
+    for name in ["", ".", "..", ".c", "C-1", "c/1", "c 1", &"c".repeat(49)] {
+        refused(generations.create(name, "", EventTime(1)).await, name);
+    }
+    for (name, settings, at) in [("c-other", "other", 2), ("c-live", "settings", 1)] {
+        generations.create(name, settings, EventTime(at)).await.expect("it is made");
+    }
+    refused(generations.create("c-live", "", EventTime(3)).await, "a second one of a name");
+    let ours = async || -> Vec<(String, String, i64)> {
+        let all = generations.list().await.expect("they are listed");
+        assert!(all.is_sorted_by(|a, b| a.name < b.name), "they are listed by name");
+        let ours = all.into_iter().filter(|generation| generation.name.starts_with("c-"));
+        ours.map(|generation| (generation.name, generation.settings, generation.created_at.0)).collect()
+    };
+    let (live, other) = (("c-live".into(), "settings".into(), 1), ("c-other".into(), "other".into(), 2));
+    assert_eq!(ours().await, [live.clone(), other.clone()]);
+
+    refused(generations.promote("c-none").await.map(drop), "promoting what is not there");
+    refused(generations.drop("c-none").await, "dropping what is not there");
+    let before = generations.live().await.expect("it tells which is live");
+    assert_eq!(generations.promote("c-other").await.expect("it is promoted"), before, "promoting tells which was live");
+    assert_eq!(generations.live().await.expect("it tells which is live").as_deref(), Some("c-other"));
+    assert_eq!(generations.promote("c-live").await.expect("it is promoted").as_deref(), Some("c-other"));
+    assert_eq!(generations.promote("c-other").await.expect("it rolls back").as_deref(), Some("c-live"));
+    assert_eq!(generations.promote("c-live").await.expect("and on").as_deref(), Some("c-other"));
+    assert_eq!(generations.promote("c-live").await.expect("again").as_deref(), Some("c-live"), "promoting again changes nothing");
+    refused(generations.drop("c-live").await, "dropping the live one");
+    assert_eq!(ours().await, [live.clone(), other]);
+
+    generations.drop("c-other").await.expect("it is dropped");
+    assert_eq!(ours().await, std::slice::from_ref(&live));
+    refused(generations.drop("c-other").await, "dropping it again");
+    generations.create("c-other", "anew", EventTime(4)).await.expect("a name may be used again");
+    assert_eq!(ours().await, [live.clone(), ("c-other".into(), "anew".into(), 4)]);
+    generations.drop("c-other").await.expect("it is dropped");
+    assert_eq!(ours().await, [live]);
 }
 
 /// All tables; two of them are enough for most checks.

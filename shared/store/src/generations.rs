@@ -66,13 +66,15 @@ pub trait Generations: Send + Sync {
 /// Whether a text can be the name of a generation.
 ///
 /// # Errors
-/// [`StoreError::Refused`]: names are 1 to 48 small letters, digits, `_`, `-` and `.`.
+/// [`StoreError::Refused`]: names are 1 to 48 small letters, digits, `_`, `-` and `.`, the last not in front.
 pub fn check_name(name: &str) -> Result<(), StoreError> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.".contains(&byte);
-    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain) {
+    // A name that starts with a dot would be a hidden directory, or the one above.
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('.') {
         return Ok(());
     }
     Err(StoreError::Refused(format!(
-        "{name:?} cannot name a generation: use 1 to {NAME_BYTES_MAX} small letters, digits, `_`, `-` and `.`"
+        "{name:?} cannot name a generation: use 1 to {NAME_BYTES_MAX} small letters, digits, `_`, `-` and `.`, the last not in \
+         front"
     )))
 }

@@ -159,6 +159,11 @@ pub struct KeyStore {
 type Keys = FxHashMap<String, (TokenDigest, Arc<Key>)>;
 
 impl KeyStore {
+    /// Where they are.
+    pub fn store(&self) -> Arc<dyn ViewStore> {
+        Arc::clone(&self.store)
+    }
+
     /// Reads the keys of a store.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 pub mod conformance;
 pub mod cql;
 pub mod embedded;
+pub mod embedded_generations;
 pub mod generations;
 pub mod keys;
 pub mod wire;

@@ -1,0 +1,169 @@
+//! Generations: which there are, what moved between two, which is live. A service key's.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use super::body::{Posted, posted};
+use super::{guarded, in_time, json, query, today, with};
+use crate::api::Api;
+use crate::auth::{Caller, Need, caller};
+use crate::context::GenerationShown;
+use crate::params::{Params, Segment};
+use crate::problem::Problem;
+use crate::served::{drop_generation, operations, promote};
+
+/// All routes of this module.
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let listed = warp::path!("v1" / "admin" / "generations")
+        .and(warp::get())
+        .and(query())
+        .and(caller())
+        .and(with(api))
+        .then(list_generations);
+    let compared = warp::path!("v1" / "admin" / "generations" / Segment / "compare")
+        .and(warp::get())
+        .and(query())
+        .and(caller())
+        .and(with(api))
+        .then(compare_generations);
+    let promoted = warp::path!("v1" / "admin" / "generations" / Segment / "promote")
+        .and(warp::post())
+        .and(query())
+        .and(caller())
+        .and(posted())
+        .and(with(api))
+        .then(promote_generation);
+    let dropped = warp::path!("v1" / "admin" / "generations" / Segment)
+        .and(warp::delete())
+        .and(query())
+        .and(caller())
+        .and(with(api))
+        .then(delete_generation);
+    listed.or(compared).unify().or(promoted).unify().or(dropped).unify().boxed()
+}
+
+/// All generations.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct GenerationList {
+    /// By name.
+    generations: Vec<GenerationShown>,
+}
+
+/// GET /v1/admin/generations
+///
+/// All generations: settings, events, as of, which is live.
+#[utoipa::path(
+    get, path = "/v1/admin/generations", tag = "admin",
+    responses(
+        (status = 200, description = "all of them", body = GenerationList),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn list_generations(query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        Params::parse(&query, &[])?;
+        let generations = in_time(shared, async { Ok(operations(shared)?.list().await?) }).await?;
+        json(StatusCode::OK, &GenerationList { generations })
+    })
+    .await
+}
+
+/// GET /v1/admin/generations/{name}/compare
+///
+/// What moved from this one to another. It takes as long as it takes; one is compared at a time.
+#[utoipa::path(
+    get, path = "/v1/admin/generations/{name}/compare", tag = "admin",
+    params(
+        ("name" = String, Path, description = "the one"),
+        ("with" = String, Query, description = "the other"),
+        ("as_of" = Option<String>, Query, description = "points are told for this day; today (UTC) unless given"),
+    ),
+    responses(
+        (status = 200, description = "what moved", body = Object),
+        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "no such generation", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 409, description = "two are being compared already", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn compare_generations(name: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        let params = Params::parse(&query, &["with", "as_of"])?;
+        let other = params.get("with").ok_or_else(|| Problem::query("with", "is missing: name the other generation"))?;
+        let as_of = params.day("as_of")?.unwrap_or_else(|| today(shared));
+        json(StatusCode::OK, &operations(shared)?.compare(&name.decoded()?, other, as_of).await?)
+    })
+    .await
+}
+
+/// What was live before a promotion.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Promoted {
+    /// What is live now.
+    live: String,
+    /// Promoting this one again rolls back.
+    before: String,
+}
+
+/// POST /v1/admin/generations/{name}/promote
+///
+/// Makes a generation the live one: its memory is loaded aside, then all readers turn to it in one step. No request fails, and no
+/// answer is of both.
+#[utoipa::path(
+    post, path = "/v1/admin/generations/{name}/promote", tag = "admin",
+    params(("name" = String, Path, description = "the generation")),
+    responses(
+        (status = 200, description = "it is live, and durably so", body = Promoted),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "no such generation", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 409, description = "it cannot be promoted: other rules, or a part of the events", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 503, description = "it has not caught up yet", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn promote_generation(name: Segment, query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        posted.ignore(shared).await?;
+        Params::parse(&query, &[])?;
+        let live = name.decoded()?.into_owned();
+        let before = promote(shared, &live).await?;
+        json(StatusCode::OK, &Promoted { live, before })
+    })
+    .await
+}
+
+/// DELETE /v1/admin/generations/{name}
+///
+/// Deletes a generation that is not live, with all of its rows.
+#[utoipa::path(
+    delete, path = "/v1/admin/generations/{name}", tag = "admin",
+    params(("name" = String, Path, description = "the generation")),
+    responses(
+        (status = 204, description = "it is gone"),
+        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "no such generation", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 409, description = "it is live", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = [])),
+)]
+async fn delete_generation(name: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, Need::Service, |_| async {
+        Params::parse(&query, &[])?;
+        drop_generation(shared, &name.decoded()?).await?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    })
+    .await
+}

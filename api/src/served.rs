@@ -1,0 +1,137 @@
+//! What is served: the live generation, replaced in one step, and others that were asked for by name.
+//!
+//! ```text
+//! promote(g2): open g2 ──▶ load its memory aside ──▶ wait until it is as far as the live one ──▶ durable ──▶ live = g2
+//! ```
+//!
+//! A generation is its memory, its store and its settings together; a request takes them once. The one before stays in memory, so that
+//! rolling back takes no loading.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use kindred_model::Semantics;
+use kindred_store::ViewStore;
+use tokio::sync::watch;
+
+use crate::api::Api;
+use crate::context::{GenerationOperations, GenerationSource, OperationError};
+use crate::problem::{Code, Problem};
+use crate::recommend::Memory;
+
+/// How long a promotion waits until the new memory is as far as the live one.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(10);
+
+/// One generation, ready to be served.
+pub(crate) struct Serving {
+    pub generation: String,
+    pub memory: Arc<Memory>,
+    pub store: Arc<dyn ViewStore>,
+    pub settings: Arc<Semantics>,
+}
+
+/// All that is in memory.
+pub(crate) struct Served {
+    live: ArcSwap<Serving>,
+    /// Those that are not live, by name. Locked while one is loaded: two that ask for the same load it once.
+    others: tokio::sync::Mutex<HashMap<String, Arc<Serving>>>,
+    /// Counts promotions, for streams.
+    promotions: watch::Sender<u64>,
+}
+
+impl Served {
+    pub fn new(live: Serving) -> Self {
+        Self { live: ArcSwap::from_pointee(live), others: tokio::sync::Mutex::default(), promotions: watch::Sender::new(0) }
+    }
+
+    pub fn live(&self) -> Arc<Serving> {
+        self.live.load_full()
+    }
+
+    /// Marked after each promotion.
+    pub fn promotions(&self) -> watch::Receiver<u64> {
+        self.promotions.subscribe()
+    }
+}
+
+impl From<OperationError> for Problem {
+    fn from(error: OperationError) -> Self {
+        match error {
+            OperationError::Busy(reason) => Self::new(Code::Conflict, reason).retry_after(10),
+            OperationError::Unavailable(reason) => Self::new(Code::Unavailable, reason).retry_after(1),
+            OperationError::Unknown(reason) => Self::new(Code::NotFound, reason),
+            OperationError::Refused(reason) => Self::new(Code::Conflict, reason),
+            OperationError::Failed(reason) => Self::internal(format_args!("it failed: {reason}")),
+        }
+    }
+}
+
+/// What can be done with generations here.
+///
+/// # Errors
+/// The process serves one, and knows of no others.
+pub(crate) fn operations(api: &Api) -> Result<&Arc<dyn GenerationOperations>, Problem> {
+    let none = || Problem::new(Code::NotFound, "this server keeps one generation and cannot turn to another");
+    api.context.generations.as_ref().ok_or_else(none)
+}
+
+/// A generation by name, loaded when it is first asked for.
+pub(crate) async fn named(api: &Api, name: &str) -> Result<Arc<Serving>, Problem> {
+    let live = api.live();
+    if live.generation == name {
+        return Ok(live);
+    }
+    let mut others = api.served.others.lock().await;
+    // A promotion may have come between.
+    let live = api.live();
+    if live.generation == name {
+        return Ok(live);
+    }
+    if let Some(there) = others.get(name) {
+        return Ok(there.clone());
+    }
+    let GenerationSource { store, settings } = operations(api)?.open(name).await?;
+    let (clock, generation) = (api.context.clock.clone(), name.to_owned());
+    let loaded = tokio::task::spawn_blocking(move || {
+        let memory = Memory::load(&*store, settings.clone(), &generation, clock)?;
+        Ok::<_, crate::recommend::LoadError>(Serving { generation, memory, store, settings })
+    });
+    let loaded = Arc::new(loaded.await.map_err(Problem::internal)?.map_err(Problem::internal)?);
+    others.insert(name.to_owned(), loaded.clone());
+    Ok(loaded)
+}
+
+/// Turns to another generation; returns the name of the one before. No request fails or sees both: what runs ends on the old one.
+pub(crate) async fn promote(api: &Api, name: &str) -> Result<String, Problem> {
+    let operations = operations(api)?;
+    operations.promotable(name).await?;
+    let next = named(api, name).await?;
+    // Whoever was promised a position must not fall behind it.
+    let position = api.live().memory.published().position.clone();
+    if !next.memory.reached(&position, CATCH_UP_WAIT).await {
+        let detail = format!("{name} has not caught up with the live generation; look at its lag, and promote it then");
+        return Err(Problem::new(Code::Unavailable, detail).retry_after(10));
+    }
+    // Under the lock, so that what is durable and what is served turn in the same order.
+    let mut others = api.served.others.lock().await;
+    let before = operations.promote(name).await?;
+    let left = api.served.live.swap(next);
+    others.remove(name);
+    if left.generation != name {
+        others.insert(left.generation.clone(), left);
+    }
+    drop(others);
+    api.served.promotions.send_modify(|count| *count += 1);
+    Ok(before)
+}
+
+/// Lets go of a generation and deletes it.
+pub(crate) async fn drop_generation(api: &Api, name: &str) -> Result<(), Problem> {
+    let operations = operations(api)?;
+    let mut others = api.served.others.lock().await;
+    others.remove(name);
+    // Still locked: nobody loads it again meanwhile.
+    Ok(operations.drop_generation(name).await?)
+}

@@ -1,0 +1,142 @@
+//! Another generation in place of the live one: what is read, what streams send, what a key may ask for.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::context::{GenerationOperations, GenerationShown, GenerationSource};
+
+/// Two stores, g1 and g2, and a third name that may not be promoted.
+struct Two {
+    first: Arc<dyn ViewStore>,
+    second: Arc<dyn ViewStore>,
+    settings: Arc<Semantics>,
+    live: Mutex<String>,
+}
+
+#[async_trait]
+impl GenerationOperations for Two {
+    async fn list(&self) -> Result<Vec<GenerationShown>, OperationError> {
+        let shown = |name: &str| GenerationShown {
+            name: name.to_owned(),
+            live: *self.live.lock() == name,
+            created_at: NOW.to_string(),
+            position: "0".to_owned(),
+            events: 0,
+            lag: 0,
+            from: "beginning".to_owned(),
+            until: None,
+            complete: true,
+            not_promotable: None,
+            settings: String::new(),
+            differing: BTreeMap::new(),
+        };
+        Ok(vec![shown("g1"), shown("g2")])
+    }
+
+    async fn open(&self, name: &str) -> Result<GenerationSource, OperationError> {
+        let store = match name {
+            "g1" => self.first.clone(),
+            "g2" => self.second.clone(),
+            _ => return Err(OperationError::Unknown(format!("there is no generation {name}"))),
+        };
+        Ok(GenerationSource { store, settings: self.settings.clone() })
+    }
+
+    async fn promotable(&self, name: &str) -> Result<(), OperationError> {
+        if name == "rules" { Err(OperationError::Refused("it is a what-if".to_owned())) } else { Ok(()) }
+    }
+
+    async fn promote(&self, name: &str) -> Result<String, OperationError> {
+        Ok(std::mem::replace(&mut *self.live.lock(), name.to_owned()))
+    }
+
+    async fn drop_generation(&self, name: &str) -> Result<(), OperationError> {
+        if *self.live.lock() == name { Err(OperationError::Refused("it is live".to_owned())) } else { Ok(()) }
+    }
+
+    async fn compare(&self, a: &str, b: &str, day: Day) -> Result<Value, OperationError> {
+        Ok(json!([a, b, day.to_string()]))
+    }
+}
+
+/// A bench of which g2 says that `a` goes with `c`, and g1 that it goes with `b`.
+async fn two() -> (Bench, tempfile::TempDir) {
+    let mut bench = Bench::new().await;
+    bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1), ("c", 1)]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let second: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+    let changes = vec![list("a", &[("c", 1)]), support("a", 1), support("b", 1), support("c", 1)];
+    let position = bench.store.frontier().position;
+    second.apply(EpochChanges { epoch: 1, position, changes }).await.unwrap();
+    let operations =
+        Two { first: bench.store.clone(), second, settings: bench.context.settings.clone(), live: Mutex::new("g1".to_owned()) };
+    let context = Context { generations: Some(Arc::new(operations)), ..bench.context.clone() };
+    let api = crate::prepare(bench.config.clone(), context.clone(), bench.stop.subscribe()).await.unwrap();
+    let public = crate::routes::public(&api);
+    (bench.context, bench.api, bench.public) = (context, api, public);
+    (bench, dir)
+}
+
+fn first_item(answer: &http::Response<bytes::Bytes>) -> String {
+    let body: Value = serde_json::from_slice(answer.body()).unwrap();
+    body["items"][0]["item"].as_str().unwrap_or_default().to_owned()
+}
+
+/// If it failed, a widget would go on showing the lists of a generation that is not served any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_reaches_readers_and_open_streams() {
+    let (bench, _dir) = two().await;
+    let path = "/v1/items/a/similar?fill=false";
+    let before = bench.get(path).await;
+    assert_eq!(first_item(&before), "b");
+    let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
+    let mut reader = streams::Reader::open(&bench, running.address, "").await;
+    assert!(reader.until("data:", 1, streams::SOON).await);
+    // Of the running server, which has a memory of its own.
+    let promote = async |name: &str| {
+        let client = tokio::net::TcpStream::connect(running.address).await.unwrap();
+        let request = format!(
+            "POST /v1/admin/generations/{name}/promote HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {}\r\nContent-Length: \
+             0\r\nConnection: close\r\n\r\n",
+            bench.service
+        );
+        let mut answer = streams::Reader::on(client, &request).await;
+        assert!(answer.until("HTTP/1.1 200", 1, streams::SOON).await, "{}", answer.text);
+    };
+    promote("g2").await;
+    assert!(reader.until(r#""item":"c""#, 1, streams::SOON).await, "the stream stayed with the old one: {}", reader.text);
+    promote("g1").await;
+    assert!(reader.until(r#""item":"b""#, 2, streams::SOON).await, "{}", reader.text);
+    running.shutdown().await;
+
+    assert_eq!(bench.post("/v1/admin/generations/g2/promote", "application/json", "").await.status(), 200);
+    assert_eq!(first_item(&bench.get(path).await), "c");
+    assert_eq!(bench.post("/v1/admin/generations/g1/promote", "application/json", "").await.status(), 200);
+    assert_eq!(bench.get(path).await.body(), before.body(), "rolling back gives the old bytes");
+}
+
+/// If it failed, a page could read lists that nobody decided to show, or a what-if be served.
+#[tokio::test(flavor = "multi_thread")]
+async fn generations_are_a_service_keys_alone() {
+    let (bench, _dir) = two().await;
+    let other = "/v1/items/a/similar?fill=false&generation=g2";
+    assert_eq!(first_item(&bench.get(other).await), "c");
+    assert_eq!(first_item(&bench.get("/v1/items/a/similar?fill=false&generation=g1").await), "b");
+    assert_eq!(bench.get("/v1/items/a/similar?generation=g9").await.status(), 404);
+    let page = warp::test::request().path(&format!("{other}&key={}", bench.publishable)).reply(&bench.public).await;
+    assert_eq!(page.status(), 403);
+    assert_eq!(bench.post("/v1/admin/generations/rules/promote", "application/json", "").await.status(), 409);
+    assert_eq!(bench.post("/v1/admin/generations/g9/promote", "application/json", "").await.status(), 404);
+    assert_eq!(bench.request(Method::DELETE, "/v1/admin/generations/g1").reply(&bench.public).await.status(), 409);
+    assert_eq!(bench.request(Method::DELETE, "/v1/admin/generations/g2").reply(&bench.public).await.status(), 204);
+    let listed = bench.get("/v1/admin/generations").await;
+    let listed: Value = serde_json::from_slice(listed.body()).unwrap();
+    assert_eq!((&listed["generations"][0]["live"], &listed["generations"][1]["live"]), (&json!(true), &json!(false)));
+    let compared = bench.get("/v1/admin/generations/g1/compare?with=g2&as_of=2026-01-05").await;
+    assert_eq!(compared.body(), r#"["g1","g2","2026-01-05"]"#);
+    assert_eq!(bench.get("/v1/admin/generations/g1/compare").await.status(), 400);
+    let one = Bench::new().await;
+    assert_eq!(one.get("/v1/admin/generations").await.status(), 404, "a process that keeps one says so");
+}

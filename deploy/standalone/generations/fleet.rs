@@ -1,0 +1,312 @@
+//! The generations of a serving process: each whole one follows the log by a pipeline of its own, and one of them is live.
+//!
+//! ```text
+//! log ──▶ Pipeline(g1) ──▶ store g1 ──▶ API (live)      promote(g2): the API builds g2's memory aside, then `live` turns
+//!    └──▶ Pipeline(g2) ──▶ store g2
+//! ```
+//!
+//! The one that was live goes on following, so that rolling back is as quick and as fresh. Generations of a part of the events stand
+//! still.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use async_trait::async_trait;
+use kindred_api::{GenerationOperations, GenerationShown, GenerationSource, OperationError};
+use kindred_clock::Clock;
+use kindred_config::Settings;
+use kindred_log::EventLog;
+use kindred_model::{Day, Semantics};
+use kindred_pipeline::{Pipeline, PipelineConfig, PipelineError, PipelineState, Progress};
+use kindred_store::embedded_generations::EmbeddedGenerations;
+use kindred_store::generations::Generations;
+use kindred_store::{StoreError, ViewStore};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::origin::Origin;
+use super::{compare_stores, describe, replay};
+use crate::directory::Directory;
+use crate::failure::Failure;
+use crate::local::pipeline_config;
+
+/// How long a drop waits for requests that still read.
+const DROP_WAIT: Duration = Duration::from_secs(10);
+/// How long a promotion waits for the state of the new one to be restored.
+const RESTORE_WAIT: Duration = Duration::from_secs(10);
+/// How often either looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long to wait before looking again whether a generation has reached the end of the log.
+const COMPLETE_LOOK: Duration = Duration::from_secs(3_600);
+
+/// One generation, as it is read.
+#[derive(Clone)]
+pub struct Kept {
+    /// Its rows.
+    pub store: Arc<dyn ViewStore>,
+    /// What it pins.
+    pub semantics: Arc<Semantics>,
+    /// How far its pipeline is; `None` where it does not follow the log.
+    pub progress: Option<Arc<Progress>>,
+}
+
+/// All generations of a directory, in a process that serves.
+pub struct Fleet {
+    log: Arc<dyn EventLog>,
+    generations: Arc<EmbeddedGenerations>,
+    kept: Mutex<BTreeMap<String, Kept>>,
+    pipelines: Mutex<BTreeMap<String, Pipeline>>,
+    live: watch::Sender<String>,
+    /// Promotions and drops come one after another.
+    changing: tokio::sync::Mutex<()>,
+    comparing: AtomicBool,
+}
+
+impl Fleet {
+    /// Opens every generation and starts the pipelines. `from_beginning` rebuilds the live one from the log.
+    ///
+    /// # Errors
+    /// When the live one cannot be started. Another one that cannot is left out, and told.
+    pub async fn start(directory: &Directory, settings: &Settings, clock: &Clock, from_beginning: bool) -> Result<Arc<Self>> {
+        let fleet = Arc::new(Self {
+            log: Arc::clone(&directory.log),
+            generations: Arc::clone(&directory.generations),
+            kept: Mutex::default(),
+            pipelines: Mutex::default(),
+            live: watch::Sender::new(directory.live.clone()),
+            changing: tokio::sync::Mutex::default(),
+            comparing: AtomicBool::new(false),
+        });
+        let config = |semantics: &Semantics| pipeline_config(settings, semantics);
+        let live = PipelineConfig { from_beginning, ..config(&directory.semantics) };
+        fleet.follow(&directory.live, Arc::clone(&directory.store), live, clock).await?;
+        for generation in directory.generations.list().await.context("could not list the generations")? {
+            if generation.name == directory.live {
+                continue;
+            }
+            let started = async {
+                let (store, semantics) = directory.generation(&generation.name).await?;
+                if Origin::of(&generation.name, &*store).await?.is_some_and(|origin| origin.is_whole()) {
+                    return fleet.follow(&generation.name, store, config(&semantics), clock).await;
+                }
+                let kept = Kept { store, semantics: Arc::new(semantics), progress: None };
+                fleet.kept.lock().insert(generation.name.clone(), kept);
+                Ok(())
+            };
+            if let Err(error) = started.await {
+                tracing::warn!("generation {} is left alone: {error:#}", generation.name);
+            }
+        }
+        Ok(fleet)
+    }
+
+    async fn follow(
+        self: &Arc<Self>,
+        name: &str,
+        store: Arc<dyn ViewStore>,
+        config: PipelineConfig,
+        clock: &Clock,
+    ) -> Result<()> {
+        let semantics = Arc::new(config.semantics.clone());
+        let pipeline = replay::start(config, Arc::clone(&self.log), Arc::clone(&store), clock.clone()).await?;
+        let progress = pipeline.progress();
+        let kept = Kept { store: Arc::clone(&store), semantics, progress: Some(Arc::clone(&progress)) };
+        self.kept.lock().insert(name.to_owned(), kept);
+        self.pipelines.lock().insert(name.to_owned(), pipeline);
+        let origin = Origin::shown(name, &*store).await?;
+        if !origin.complete {
+            let log = Arc::clone(&self.log);
+            let store = Arc::downgrade(&store);
+            tokio::spawn(async move {
+                let Ok(end) = log.end().await else { return };
+                while let Err(PipelineError::Late(_)) = progress.wait_for(&end, COMPLETE_LOOK).await {}
+                let Some(store) = store.upgrade().filter(|_| progress.applied().reaches(&end)) else { return };
+                if let Err(error) = (Origin { complete: true, ..origin }).note(&*store).await {
+                    tracing::warn!("{error:#}");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// The live one.
+    pub fn live(&self) -> Kept {
+        let name = self.live.borrow().clone();
+        self.kept.lock().get(&name).cloned().expect("the live one is kept")
+    }
+
+    /// How far the live one is.
+    pub fn progress(&self) -> Arc<Progress> {
+        self.live().progress.expect("the live one follows the log")
+    }
+
+    /// Returns when the pipeline of the live one has ended by itself.
+    pub async fn ended(&self) -> Arc<Progress> {
+        let mut turned = self.live.subscribe();
+        loop {
+            let progress = self.progress();
+            turned.mark_unchanged();
+            tokio::select! {
+                () = progress.ended() => if Arc::ptr_eq(&progress, &self.progress()) { return progress },
+                _ = turned.changed() => {}
+            }
+        }
+    }
+
+    /// Ends in order: the live one takes in what is in the log within `drain`, then all of them end and are durable.
+    ///
+    /// # Errors
+    /// When the live one had ended before, or a store cannot be made durable.
+    pub async fn stop(&self, drain: Duration) -> Result<()> {
+        let live = self.live.borrow().clone();
+        let mut pipelines = std::mem::take(&mut *self.pipelines.lock());
+        let first = pipelines.remove(&live).context("the live generation has no pipeline")?;
+        match first.settle(drain).await {
+            Ok(position) => tracing::info!(%position, "the views have taken in the whole log"),
+            Err(PipelineError::Late(_)) => tracing::warn!("ending with records not taken in yet; the next start goes on there"),
+            Err(error) => tracing::warn!("ending without having taken in the whole log: {error}"),
+        }
+        for (name, pipeline) in pipelines {
+            if let Err(error) = stop(pipeline).await {
+                tracing::warn!("generation {name}: {error:#}");
+            }
+        }
+        stop(first).await?;
+        let stores: Vec<_> = self.kept.lock().values().map(|kept| Arc::clone(&kept.store)).collect();
+        for store in stores {
+            store.sync().await.context("could not make the store durable")?;
+        }
+        Ok(())
+    }
+
+    fn kept(&self, name: &str) -> Result<Kept, OperationError> {
+        let kept = self.kept.lock().get(name).cloned();
+        kept.ok_or_else(|| OperationError::Unknown(format!("there is no generation {name}")))
+    }
+}
+
+async fn stop(pipeline: Pipeline) -> Result<()> {
+    let stopped = tokio::task::spawn_blocking(move || pipeline.stop());
+    stopped.await.map_err(|error| anyhow!(error))?.context("could not end the pipeline in order")
+}
+
+fn failed(error: &anyhow::Error) -> OperationError {
+    OperationError::Failed(format!("{error:#}"))
+}
+
+fn of_store(error: StoreError) -> OperationError {
+    match error {
+        StoreError::Refused(reason) => OperationError::Refused(reason),
+        other => OperationError::Failed(other.to_string()),
+    }
+}
+
+#[async_trait]
+impl GenerationOperations for Fleet {
+    async fn list(&self) -> Result<Vec<GenerationShown>, OperationError> {
+        let listed = async {
+            let end = self.log.end().await.context("could not read the end of the log")?;
+            let (name, live) = (self.live.borrow().clone(), self.live());
+            let mut shown = Vec::new();
+            for generation in self.generations.list().await.context("could not list the generations")? {
+                let Ok(kept) = self.kept(&generation.name) else { continue };
+                shown.push(describe(&generation, &*kept.store, &kept.semantics, (&name, &live.semantics), &end).await?);
+            }
+            Ok(shown)
+        };
+        listed.await.map_err(|error| failed(&error))
+    }
+
+    async fn open(&self, name: &str) -> Result<GenerationSource, OperationError> {
+        let Kept { store, semantics, .. } = self.kept(name)?;
+        Ok(GenerationSource { store, settings: semantics })
+    }
+
+    async fn promotable(&self, name: &str) -> Result<(), OperationError> {
+        let kept = self.kept(name)?;
+        let origin = Origin::shown(name, &*kept.store).await.map_err(|error| failed(&error))?;
+        if let Some(reason) = origin.not_promotable(&kept.semantics, &self.live().semantics) {
+            return Err(OperationError::Refused(format!("{name} cannot be promoted: {reason}")));
+        }
+        let state = || kept.progress.as_ref().map(|progress| progress.state());
+        // Right after a start; readiness must not be lost by a promotion.
+        let waited = tokio::time::Instant::now();
+        while state() == Some(PipelineState::Restoring) && waited.elapsed() < RESTORE_WAIT {
+            tokio::time::sleep(LOOK).await;
+        }
+        match state() {
+            Some(PipelineState::Running | PipelineState::Waiting) => Ok(()),
+            Some(PipelineState::Restoring) => Err(OperationError::Unavailable(format!("{name} is being restored"))),
+            _ => Err(OperationError::Unavailable(format!("{name} does not follow the log; start the server again"))),
+        }
+    }
+
+    async fn promote(&self, name: &str) -> Result<String, OperationError> {
+        let _one_at_a_time = self.changing.lock().await;
+        self.promotable(name).await?;
+        let before = self.generations.promote(name).await.map_err(of_store)?;
+        self.live.send_replace(name.to_owned());
+        tracing::info!(generation = name, "promoted generation {name}");
+        Ok(before.unwrap_or_default())
+    }
+
+    async fn drop_generation(&self, name: &str) -> Result<(), OperationError> {
+        let _one_at_a_time = self.changing.lock().await;
+        if *self.live.borrow() == name {
+            return Err(OperationError::Refused(format!("generation {name} is live; promote another one first")));
+        }
+        let mut kept = self.kept(name)?;
+        kept.progress = None;
+        let pipeline = self.pipelines.lock().remove(name);
+        self.kept.lock().remove(name);
+        if let Some(pipeline) = pipeline
+            && let Err(error) = stop(pipeline).await
+        {
+            tracing::warn!("generation {name}: {error:#}");
+        }
+        let semantics = kept.semantics;
+        drop(kept.store);
+        let waited = tokio::time::Instant::now();
+        loop {
+            match Generations::drop(&*self.generations, name).await {
+                Ok(()) => return Ok(()),
+                // A request that reads it has the store in hand.
+                Err(StoreError::Refused(_)) if waited.elapsed() < DROP_WAIT => tokio::time::sleep(LOOK).await,
+                Err(error) => {
+                    if let Ok(store) = self.generations.store(name) {
+                        let kept = Kept { store, semantics, progress: None };
+                        self.kept.lock().insert(name.to_owned(), kept);
+                    }
+                    return Err(of_store(error));
+                }
+            }
+        }
+    }
+
+    async fn compare(&self, a: &str, b: &str, day: Day) -> Result<Value, OperationError> {
+        let (one, other) = (self.kept(a)?, self.kept(b)?);
+        if self.comparing.swap(true, Ordering::AcqRel) {
+            return Err(OperationError::Busy("two generations are being compared already".to_owned()));
+        }
+        let (a, b) = (a.to_owned(), b.to_owned());
+        let compared = tokio::task::spawn_blocking(move || {
+            compare_stores((&a, &*one.store, &one.semantics), (&b, &*other.store, &other.semantics), day)
+        });
+        let compared = compared.await;
+        self.comparing.store(false, Ordering::Release);
+        let comparison = compared.map_err(|error| OperationError::Failed(error.to_string()))?.map_err(|error| failed(&error))?;
+        serde_json::to_value(comparison).map_err(|error| OperationError::Failed(error.to_string()))
+    }
+}
+
+/// Why the pipeline of the live one has ended, for a person.
+pub fn explain_end(progress: &Progress) -> anyhow::Error {
+    let reason = progress.status().reason.unwrap_or_else(|| "it does not say why".to_owned());
+    Failure::new(format!("the pipeline has ended: {reason}"))
+        .help("nothing that was acknowledged is lost; look at the log lines above, then start again")
+        .into()
+}

@@ -1,0 +1,253 @@
+//! Generations: `kindred replay`, `generations`, `compare`, `promote`, `drop`, on a directory or by a running server.
+//!
+//! ```text
+//! replay g2 ──▶ a store beside the live one ──compare──▶ what moved ──promote──▶ it is live; promote g1 rolls back
+//! ```
+
+mod fleet;
+mod origin;
+mod replay;
+mod room;
+mod window;
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use kindred_api::GenerationShown;
+use kindred_compare::{Comparison, Side, compare as compare_rows, page, text};
+use kindred_config::{Loaded, pinned_toml};
+use kindred_model::Semantics;
+use kindred_store::ViewStore;
+use kindred_store::generations::Generations;
+use serde_json::json;
+
+pub use fleet::{Fleet, explain_end};
+pub use replay::run as replay;
+pub use window::Bound;
+
+use crate::app::App;
+use crate::cli::{CompareArgs, DropArgs, GenerationsArgs, PromoteArgs};
+use crate::directory::Directory;
+use crate::failure::{Failure, exit, thousands};
+use crate::installation::{Open, Place};
+use crate::remote::{Remote, Target, segment};
+use origin::Origin;
+
+/// The directory of a command; services have generations, but no commands for them here.
+fn directory_of(place: Place) -> Result<PathBuf> {
+    match place {
+        Place::Directory(path) => Ok(path),
+        Place::Services => {
+            let message = "generations on services cannot be replayed, compared or promoted by this version";
+            Err(Failure::new(message).help("on a data directory they can: kindred replay --data DIR").into())
+        }
+    }
+}
+
+/// Runs `kindred generations`.
+///
+/// # Errors
+/// When the directory or the server cannot be used.
+pub fn list(app: &App, loaded: &Loaded, args: &GenerationsArgs) -> Result<u8> {
+    let shown: Vec<GenerationShown> = match Target::of(&args.target, loaded)? {
+        Target::Server(remote) => {
+            let answer = remote.get("/v1/admin/generations")?;
+            serde_json::from_value(answer["generations"].clone()).context("the server's list does not read")?
+        }
+        Target::Here(place) => app.runtime.block_on(async {
+            let directory = Directory::open(&directory_of(place)?, loaded, Open::Existing, "generations").await?;
+            describe_all(&directory).await
+        })?,
+    };
+    if args.json {
+        println!("{}", json!({ "generations": shown }));
+        return Ok(exit::FINE);
+    }
+    println!("{:<2}{:<16}{:<26}{:<24}{:>14}{:>12}  {:<14}", "", "name", "created", "as of", "events", "lag", "built from");
+    for generation in &shown {
+        let until = generation.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
+        println!(
+            "{:<2}{:<16}{:<26}{:<24}{:>14}{:>12}  {}{until}{}",
+            if generation.live { "*" } else { "" },
+            generation.name,
+            generation.created_at,
+            generation.position,
+            thousands(generation.events),
+            thousands(generation.lag),
+            generation.from,
+            if generation.complete { "" } else { " (not finished)" }
+        );
+        for (name, value) in &generation.differing {
+            println!("    {name} = {value}");
+        }
+        if let Some(reason) = generation.not_promotable.as_ref().filter(|_| !generation.live) {
+            println!("    cannot be promoted: {reason}");
+        }
+    }
+    println!("* is live; settings are shown where they are others than its");
+    Ok(exit::FINE)
+}
+
+/// What is told of every generation of a directory.
+async fn describe_all(directory: &Directory) -> Result<Vec<GenerationShown>> {
+    let end = directory.log.end().await.context("could not read the end of the log")?;
+    let mut shown = Vec::new();
+    for generation in directory.generations.list().await.context("could not list the generations")? {
+        let (store, settings) = directory.generation(&generation.name).await?;
+        let live = (&*directory.live, &directory.semantics);
+        shown.push(describe(&generation, &*store, &settings, live, &end).await?);
+    }
+    Ok(shown)
+}
+
+/// What is told of one generation. `live` is the name and the settings of the live one.
+async fn describe(
+    generation: &kindred_store::generations::Generation,
+    store: &dyn ViewStore,
+    settings: &Semantics,
+    live: (&str, &Semantics),
+    end: &kindred_model::Position,
+) -> Result<GenerationShown> {
+    let origin = Origin::shown(&generation.name, store).await?;
+    let position = store.frontier().position;
+    let differing = kindred_compare::setting_changes(live.1, settings);
+    Ok(GenerationShown {
+        name: generation.name.clone(),
+        live: generation.name == live.0,
+        created_at: generation.created_at.to_string(),
+        events: kindred_model::Position::beginning().lag_behind(&position),
+        lag: position.lag_behind(end),
+        position: position.to_string(),
+        not_promotable: origin.not_promotable(settings, live.1),
+        from: origin.from,
+        until: origin.until,
+        complete: origin.complete,
+        settings: pinned_toml(settings),
+        differing: differing.into_iter().map(|change| (change.name, change.b)).collect(),
+    })
+}
+
+/// Runs `kindred compare`.
+///
+/// # Errors
+/// When one of them is not there, or the directory or the server cannot be used.
+pub fn compare(app: &App, loaded: &Loaded, args: &CompareArgs) -> Result<u8> {
+    let comparison = match Target::of(&args.target, loaded)? {
+        Target::Server(remote) => {
+            let day = args.as_of.map(|day| format!("&as_of={day}")).unwrap_or_default();
+            let path = format!("/v1/admin/generations/{}/compare?with={}{day}", segment(&args.a), segment(&args.b));
+            serde_json::from_value(remote.get(&path)?).context("the server's comparison does not read")?
+        }
+        Target::Here(place) => {
+            let path = directory_of(place)?;
+            let directory = app.runtime.block_on(Directory::open(&path, loaded, Open::Existing, "compare"))?;
+            let (a, settings_a) = app.runtime.block_on(directory.generation(&args.a))?;
+            let (b, settings_b) = app.runtime.block_on(directory.generation(&args.b))?;
+            let day = args.as_of.unwrap_or_else(|| app.clock.today());
+            compare_stores((&args.a, &*a, &settings_a), (&args.b, &*b, &settings_b), day)?
+        }
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&comparison).context("could not write the comparison")?);
+    } else {
+        print!("{}", text::table(&comparison));
+    }
+    if let Some(file) = &args.html {
+        std::fs::write(file, page::html(&comparison)).with_context(|| format!("could not write {}", file.display()))?;
+        eprintln!("wrote {}", file.display());
+    }
+    Ok(exit::FINE)
+}
+
+/// Compares two stores, each as of one applied unit.
+fn compare_stores(
+    (a, store_a, settings_a): (&str, &dyn ViewStore, &Semantics),
+    (b, store_b, settings_b): (&str, &dyn ViewStore, &Semantics),
+    day: kindred_model::Day,
+) -> Result<Comparison> {
+    let (one, other) =
+        (store_a.snapshot().context("could not read the store")?, store_b.snapshot().context("could not read the store")?);
+    let (at_a, at_b) = (one.frontier.position.to_string(), other.frontier.position.to_string());
+    compare_rows(
+        Side { name: a, settings: settings_a, as_of: &at_a, rows: &*one.rows },
+        Side { name: b, settings: settings_b, as_of: &at_b, rows: &*other.rows },
+        day,
+    )
+    .context("could not read the rows")
+}
+
+/// Runs `kindred promote`.
+///
+/// # Errors
+/// When it cannot be promoted, or the directory or the server cannot be used.
+pub fn promote(app: &App, loaded: &Loaded, args: &PromoteArgs) -> Result<u8> {
+    let name = &args.name;
+    let before = match Target::of(&args.target, loaded)? {
+        Target::Server(remote) => {
+            let answer = remote.post(&format!("/v1/admin/generations/{}/promote", segment(name)), &json!({}))?;
+            answer["before"].as_str().unwrap_or_default().to_owned()
+        }
+        Target::Here(place) => app.runtime.block_on(async {
+            let directory = Directory::open(&directory_of(place)?, loaded, Open::Existing, "promote").await?;
+            let (store, settings) = directory.generation(name).await?;
+            if let Some(reason) = Origin::shown(name, &*store).await?.not_promotable(&settings, &directory.semantics) {
+                return Err(Failure::new(format!("{name} cannot be promoted: {reason}")).into());
+            }
+            let end = directory.log.end().await.context("could not read the end of the log")?;
+            let lag = store.frontier().position.lag_behind(&end);
+            if lag > 0 {
+                println!("{} records of the log are not in {name} yet; the next start takes them in", thousands(lag));
+            }
+            let before = directory.generations.promote(name).await.with_context(|| format!("could not promote {name}"))?;
+            Ok::<_, anyhow::Error>(before.unwrap_or_default())
+        })?,
+    };
+    if before == *name {
+        println!("{name} was live already");
+    } else {
+        println!("{name} is live; kindred promote {before} rolls back");
+    }
+    Ok(exit::FINE)
+}
+
+/// Runs `kindred drop`.
+///
+/// # Errors
+/// When it is the live one or is not there, nobody agreed, or the directory or the server cannot be used.
+pub fn drop_one(app: &App, loaded: &Loaded, args: &DropArgs) -> Result<u8> {
+    let name = &args.name;
+    if !args.yes {
+        confirm(name)?;
+    }
+    match Target::of(&args.target, loaded)? {
+        Target::Server(remote) => drop_on_server(&remote, name)?,
+        Target::Here(place) => drop_in_directory(app, loaded, &directory_of(place)?, name)?,
+    }
+    println!("dropped {name}");
+    Ok(exit::FINE)
+}
+
+fn drop_on_server(remote: &Remote, name: &str) -> Result<()> {
+    remote.delete(&format!("/v1/admin/generations/{}", segment(name))).map(drop)
+}
+
+fn drop_in_directory(app: &App, loaded: &Loaded, path: &Path, name: &str) -> Result<()> {
+    app.runtime.block_on(async {
+        let directory = Directory::open(path, loaded, Open::Existing, "drop").await?;
+        Generations::drop(&*directory.generations, name).await.map_err(|error| Failure::new(error.to_string()).into())
+    })
+}
+
+/// Asks whoever sits at the terminal.
+fn confirm(name: &str) -> Result<()> {
+    let unasked = || Failure::usage(format!("dropping {name} deletes its rows")).help("give --yes");
+    if !std::io::stdin().is_terminal() {
+        return Err(unasked().into());
+    }
+    eprint!("delete generation {name} with all of its rows? [y/N] ");
+    std::io::stderr().flush().context("could not ask")?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("could not read the answer")?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(unasked().into()) }
+}

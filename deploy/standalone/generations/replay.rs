@@ -1,0 +1,252 @@
+//! `kindred replay`: builds a generation beside the live one, from the log or from the live one's merged inputs.
+//!
+//! ```text
+//! log (from, until) ──▶ Pipeline ──▶ the generation's own store        the live one is read at most, and never written
+//! live inputs ──copy──▶ the generation's inputs ──▶ (views derived anew)
+//! ```
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use kindred_clock::Clock;
+use kindred_config::{Loaded, pinned_toml, varied};
+use kindred_log::EventLog;
+use kindred_model::records::Rules;
+use kindred_model::views::{ReadError, Rows, input_tables, view_tables};
+use kindred_model::{Position, Semantics};
+use kindred_pipeline::{Pipeline, PipelineConfig, PipelineError, PipelineState};
+use kindred_store::embedded_generations::FIRST;
+use kindred_store::generations::{Generations, check_name};
+use kindred_store::{Change, EpochChanges, Snapshot, ViewStore};
+
+use super::directory_of;
+use super::origin::Origin;
+use super::room;
+use super::window::{Bound, Window};
+use crate::app::App;
+use crate::cli::{ReplayArgs, ReplayFrom};
+use crate::directory::Directory;
+use crate::failure::{Failure, exit, thousands};
+use crate::installation::{Open, Place};
+use crate::local::pipeline_config;
+use crate::serve::Signals;
+
+/// How often to look how far it is.
+const LOOK: Duration = Duration::from_millis(200);
+/// Rows that are copied at once: some tens of megabytes.
+const COPY_ROWS: usize = 50_000;
+/// Portions that wait for the store.
+const PORTIONS_WAITING: usize = 2;
+/// Under which a store notes since when members are known to be erased: the days until their raw records leave are counted from there.
+const ERASED: &str = "erased:";
+
+/// Runs `kindred replay`.
+///
+/// # Errors
+/// When it cannot be done: the name is taken, there is no room, the directory is in use.
+pub fn run(app: &App, loaded: &Loaded, args: &ReplayArgs) -> Result<u8> {
+    check_name(&args.generation).map_err(|error| Failure::usage(error.to_string()))?;
+    let path = directory_of(Place::of(args.data.as_ref(), loaded)?)?;
+    // What is set is for the new generation, and no contradiction to what the live one pins.
+    let unset = Loaded { explicit: Default::default(), ..loaded.clone() };
+    let directory = app.runtime.block_on(Directory::open(&path, &unset, Open::Existing, "replay"))?;
+    let semantics = varied(&directory.semantics, &loaded.explicit, &loaded.settings.semantics)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    app.runtime.block_on(replay(app, loaded, &directory, &semantics, args))
+}
+
+async fn replay(app: &App, loaded: &Loaded, directory: &Directory, semantics: &Semantics, args: &ReplayArgs) -> Result<u8> {
+    let name = &args.generation;
+    if name == FIRST {
+        return Err(Failure::usage(format!("{FIRST} is the first generation's name; choose another")).into());
+    }
+    if semantics.shop != directory.semantics.shop {
+        return Err(Failure::usage("shop.currency is what the records of the log are in; a replay cannot have another").into());
+    }
+    if args.from == ReplayFrom::Inputs && semantics.inputs != directory.semantics.inputs {
+        return Err(Failure::usage("inputs.* decides what the merged inputs keep: they cannot be read back under another")
+            .help("replay --from beginning")
+            .into());
+    }
+    let window = |from: Option<Bound>| {
+        let rules = Rules { currency: semantics.shop.currency.clone() };
+        Window { log: Arc::clone(&directory.log), from, until: args.until.clone(), rules }
+    };
+    let log: Arc<dyn EventLog> = match &args.from {
+        ReplayFrom::At(bound) => Arc::new(window(Some(bound.clone()))),
+        _ => Arc::new(window(None)),
+    };
+    let end = log.end().await.context("could not read the end of the log")?;
+    let wanted = Origin { from: args.from.to_string(), until: args.until.as_ref().map(ToString::to_string), complete: false };
+
+    let there = directory.generations.list().await.context("could not list the generations")?;
+    let is_there = there.iter().any(|generation| generation.name == *name);
+    if !is_there {
+        let estimate = room::estimate(directory, semantics, &args.from, &end)?;
+        println!("{estimate}");
+        if !args.force {
+            estimate.check(&directory.path)?;
+        }
+        let created = directory.generations.create(name, &pinned_toml(semantics), app.clock.now()).await;
+        created.with_context(|| format!("could not make generation {name}"))?;
+    }
+    let (store, theirs) = directory.generation(name).await?;
+    match Origin::of(name, &*store).await? {
+        // Not prepared, by us or by one that was ended within: all of it is done again.
+        None if theirs == *semantics => prepare(directory, &*store, &wanted, &args.from).await?,
+        Some(origin) if theirs == *semantics && origin.is_of(&wanted) => {
+            println!("going on with {name}, which reaches {}", store.frontier().position);
+        }
+        _ => {
+            return Err(Failure::new(format!("there is a generation {name} already, and it is another"))
+                .help(format!("choose another name, or drop it first: kindred drop {name}"))
+                .into());
+        }
+    }
+    follow(app, loaded, directory, semantics, args, log).await
+}
+
+/// Makes an empty store such that a pipeline goes on with it, and notes that last: with the note, all of it is done.
+async fn prepare(directory: &Directory, store: &dyn ViewStore, origin: &Origin, from: &ReplayFrom) -> Result<()> {
+    for (mark, since) in directory.store.scan_meta(ERASED).await.context("could not read the marks of erasures")? {
+        store.put_meta(&mark, &since).await.context("could not copy the marks of erasures")?;
+    }
+    match from {
+        ReplayFrom::Beginning | ReplayFrom::At(Bound::Time(_)) => {}
+        ReplayFrom::At(Bound::Position(position)) => {
+            store.reset_position(position.clone()).await.context("could not set the position")?;
+        }
+        ReplayFrom::Inputs => copy_inputs(&*directory.store, store).await?,
+    }
+    // What is noted must not outlive what it says.
+    store.sync().await.context("could not make the generation durable")?;
+    origin.note(store).await
+}
+
+/// Brings the generation to the end of the log and, unless told otherwise, keeps it there.
+async fn follow(
+    app: &App,
+    loaded: &Loaded,
+    directory: &Directory,
+    semantics: &Semantics,
+    args: &ReplayArgs,
+    log: Arc<dyn EventLog>,
+) -> Result<u8> {
+    let (store, _) = directory.generation(&args.generation).await?;
+    let mut signals = Signals::listen()?;
+    let begun = Instant::now();
+    let config = pipeline_config(&loaded.settings, semantics);
+    let pipeline = start(config, Arc::clone(&log), Arc::clone(&store), app.clock.clone()).await?;
+    let end = log.end().await.context("could not read the end of the log")?;
+    let from = store.frontier().position;
+    let bar = bar(from.lag_behind(&end));
+    let mut interrupted = false;
+    loop {
+        tokio::select! {
+            reached = pipeline.wait_for(&end, LOOK) => match reached {
+                // Where nothing is to be read, the views may still be on their way from the inputs.
+                Ok(()) if store.frontier().unfinished || pipeline.status().state == PipelineState::Restoring => {
+                    tokio::time::sleep(LOOK).await;
+                }
+                Ok(()) => break,
+                Err(PipelineError::Late(_)) => {
+                    let applied = pipeline.applied();
+                    bar.set_position(from.lag_behind(&applied));
+                }
+                Err(error) => return Err(error).context("the replay has ended"),
+            },
+            () = signals.next() => { interrupted = true; break }
+        }
+    }
+    bar.finish_and_clear();
+    let taken = begun.elapsed().as_secs_f64();
+    let records = from.lag_behind(&pipeline.applied());
+    let rate = (records as f64 / taken.max(0.001)) as u64;
+    println!("{} records in {taken:.1} s, {} a second", thousands(records), thousands(rate));
+    if !interrupted {
+        Origin { complete: true, ..Origin::shown(&args.generation, &*store).await? }.note(&*store).await?;
+        println!("{} reaches {}", args.generation, pipeline.applied());
+        if !args.once && args.until.is_none() {
+            println!("following the log; Ctrl-C ends, and loses nothing");
+            tokio::select! {
+                () = signals.next() => {}
+                () = async { pipeline.progress().ended().await } => {}
+            }
+        }
+    }
+    let stopped = tokio::task::spawn_blocking(move || pipeline.stop());
+    stopped.await.context("the replay was lost")?.context("could not end the replay in order")?;
+    store.sync().await.context("could not make the generation durable")?;
+    if interrupted {
+        println!("ended before the end of the log; the same command goes on");
+        return Ok(exit::FINE);
+    }
+    let (live, name, data) = (&directory.live, &args.generation, directory.path.display());
+    println!("next: kindred compare {live} {name} --data {data} --html compared.html");
+    Ok(exit::FINE)
+}
+
+/// Starts the pipeline of a generation.
+///
+/// # Errors
+/// What the pipeline says.
+pub async fn start(config: PipelineConfig, log: Arc<dyn EventLog>, store: Arc<dyn ViewStore>, clock: Clock) -> Result<Pipeline> {
+    Pipeline::start(config, log, store, clock).await.context("could not start the pipeline")
+}
+
+fn bar(records: u64) -> ProgressBar {
+    let bar = ProgressBar::new(records);
+    let template = "replaying {bar:30} {human_pos} of {human_len} records, {per_sec}, {eta} left";
+    bar.set_style(ProgressStyle::with_template(template).expect("a template"));
+    bar.enable_steady_tick(LOOK);
+    bar
+}
+
+/// Copies the merged inputs and leaves the mark by which a start derives every view anew.
+async fn copy_inputs(from: &dyn ViewStore, to: &dyn ViewStore) -> Result<()> {
+    let failed = "could not copy the merged inputs";
+    let inputs: Vec<&'static str> = input_tables().iter().map(|table| table.name).collect();
+    let views: Vec<&'static str> = view_tables().iter().map(|table| table.name).collect();
+    let snapshot = from.snapshot().context(failed)?;
+    if snapshot.frontier.unfinished {
+        return Err(Failure::new("an epoch of the live generation was not finished")
+            .help("start the server once, which mends it, or replay --from beginning")
+            .into());
+    }
+    let Snapshot { frontier, rows } = snapshot;
+    to.begin().await.context(failed)?;
+    to.clear(&inputs).await.context(failed)?;
+    let epoch = to.frontier().epoch;
+    let (portions, mut waiting) = tokio::sync::mpsc::channel(PORTIONS_WAITING);
+    let reading = tokio::task::spawn_blocking(move || read_portions(&*rows, &inputs, &portions));
+    while let Some(changes) = waiting.recv().await {
+        to.apply(EpochChanges { epoch, position: Position::beginning(), changes }).await.context(failed)?;
+    }
+    reading.await.context(failed)?.context(failed)?;
+    to.clear(&views).await.context(failed)?;
+    // After the mark that emptying leaves, so that the mark is there for whoever starts on it next, in this process too.
+    to.reset_position(frontier.position).await.context(failed)
+}
+
+/// Hands on every row of some tables, many at once.
+fn read_portions(
+    rows: &dyn Rows,
+    tables: &[&'static str],
+    portions: &tokio::sync::mpsc::Sender<Vec<Change>>,
+) -> Result<(), ReadError> {
+    let gone = || ReadError::Unavailable("nobody takes the rows any more".to_owned());
+    let mut changes = Vec::new();
+    for &table in tables {
+        rows.scan(table, &[], &mut |key, row| {
+            changes.push(Change { table, key: key.to_vec(), row: Some(row.to_vec()) });
+            if changes.len() >= COPY_ROWS && portions.blocking_send(std::mem::take(&mut changes)).is_err() {
+                return ControlFlow::Break(gone());
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    portions.blocking_send(changes).map_err(|_| gone())
+}

@@ -1,0 +1,253 @@
+//! What moved between two generations: figures, a terminal table, a page.
+//!
+//! ```text
+//! rows of A ──▶ compare ──▶ Comparison ──▶ text::table (a terminal), page::html (a browser)
+//! rows of B ──▶    └ lists in key order, one at a time; held: a support and a view count per item, and the examples
+//! ```
+//!
+//! Pure: it reads two [`Rows`] and nothing else, so the same rows give the same figures.
+
+mod collect;
+pub mod measure;
+pub mod page;
+pub mod text;
+
+use std::collections::BTreeMap;
+
+use kindred_model::views::{ReadError, Rows, View, points::Points, popularity::Popularity};
+use kindred_model::{Day, Semantics};
+use serde::{Deserialize, Serialize};
+
+use collect::{Figures, Supports, count_catalog, digests, points_totals, table_changes, views_by_item};
+
+/// Lists shown of those that moved most.
+pub const EXAMPLES_MAX: usize = 20;
+/// Neighbours shown of each.
+pub const EXAMPLE_ENTRIES: usize = 10;
+/// Depths at which overlap is told.
+pub const DEPTHS: [usize; 4] = [5, 10, 20, 50];
+/// The depth whose overlaps are counted in [`Lists::histogram`].
+pub const HISTOGRAM_DEPTH: usize = 10;
+
+/// One of the two.
+#[derive(Clone, Copy)]
+pub struct Side<'a> {
+    /// What it is called.
+    pub name: &'a str,
+    /// What its rows are computed with.
+    pub settings: &'a Semantics,
+    /// How far it reaches, for people.
+    pub as_of: &'a str,
+    /// Its rows.
+    pub rows: &'a dyn Rows,
+}
+
+/// Two figures of one thing.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Pair<T> {
+    /// Of the first.
+    pub a: T,
+    /// Of the second.
+    pub b: T,
+}
+
+/// A setting that differs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SettingChange {
+    /// Its dotted name.
+    pub name: String,
+    /// In the first.
+    pub a: String,
+    /// In the second.
+    pub b: String,
+}
+
+/// One table of merged inputs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InputTable {
+    /// Its name.
+    pub table: String,
+    /// Rows of the first.
+    pub rows_a: u64,
+    /// Rows of the second.
+    pub rows_b: u64,
+    /// Whether both hold the same rows, by SHA-256 over keys and rows in key order.
+    pub equal: bool,
+}
+
+/// One table of a view.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ViewTable {
+    /// Its name.
+    pub table: String,
+    /// Rows of the first.
+    pub rows_a: u64,
+    /// Rows of the second.
+    pub rows_b: u64,
+    /// Keys whose rows are not the same bytes, those of one side alone among them.
+    pub different: u64,
+}
+
+/// Sums of points, for a what-if with other rules.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PointsTotals {
+    /// Members with a row.
+    pub members: u64,
+    /// Points that wait.
+    pub pending: i128,
+    /// Points that can be spent.
+    pub available: i128,
+}
+
+/// What moved among the lists. Means are over the items that have a list in either.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Lists {
+    /// Items with a list in either.
+    pub items: u64,
+    /// Items with a list.
+    pub with_list: Pair<u64>,
+    /// Lists that are not the same items in the same order.
+    pub moved: u64,
+    /// `moved` of `items`; 0 where there is none.
+    pub moved_share: f64,
+    /// The same with each item weighted by its views; `None` where the first keeps no popularity or nothing was viewed.
+    pub moved_share_by_views: Option<f64>,
+    /// Mean overlap at each of [`DEPTHS`].
+    pub overlap: Vec<(usize, f64)>,
+    /// Mean rank-biased overlap ([`measure::rank_biased_overlap`]).
+    pub rank_biased_overlap: f64,
+    /// Lists by overlap at 10: from nought in steps of a tenth, and the last are the ones that are wholly the same items.
+    pub histogram: Vec<u64>,
+    /// Items of the catalog.
+    pub catalog: Pair<u64>,
+    /// Items of the catalog that stand in any list.
+    pub covered: Pair<u64>,
+}
+
+/// One neighbour of an example.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// The neighbour.
+    pub item: String,
+    /// Its title, where the catalog has one.
+    pub title: Option<String>,
+    /// How many baskets hold both, in the unit of the pair weight.
+    pub co_count: u64,
+    /// How many baskets hold the neighbour.
+    pub support: u64,
+    /// The score as it is served.
+    pub score: String,
+    /// Its rank in the other list, from 1.
+    pub other_rank: Option<usize>,
+}
+
+/// A list that moved.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Example {
+    /// Whose list it is.
+    pub item: String,
+    /// Its title, where the catalog has one.
+    pub title: Option<String>,
+    /// How often it was viewed, where that is known.
+    pub views: Option<u64>,
+    /// How many baskets hold it.
+    pub support: Pair<u64>,
+    /// Rank-biased overlap of the two lists.
+    pub rank_biased_overlap: f64,
+    /// The first of the one list.
+    pub a: Vec<Entry>,
+    /// The first of the other.
+    pub b: Vec<Entry>,
+}
+
+/// Everything that is told of two generations.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Their names.
+    pub names: Pair<String>,
+    /// How far they reach.
+    pub as_of: Pair<String>,
+    /// Settings that differ, by name.
+    pub settings: Vec<SettingChange>,
+    /// The merged inputs.
+    pub inputs: Vec<InputTable>,
+    /// The tables of views.
+    pub tables: Vec<ViewTable>,
+    /// Points, where both keep them.
+    pub points: Option<Pair<PointsTotals>>,
+    /// The day that points are told for.
+    pub day: String,
+    /// The lists.
+    pub lists: Lists,
+    /// Those that moved most, by views (baskets where no views are known) times what is missing to full overlap.
+    pub examples: Vec<Example>,
+}
+
+impl Comparison {
+    /// Whether both were computed from the same events.
+    pub fn same_events(&self) -> bool {
+        self.inputs.iter().all(|table| table.equal)
+    }
+}
+
+/// Compares two generations; `as_of` is the day that points are told for. Reads both a few times over; holds a few numbers for each
+/// item, never the lists.
+///
+/// # Errors
+/// What reading says.
+pub fn compare(a: Side<'_>, b: Side<'_>, as_of: Day) -> Result<Comparison, ReadError> {
+    let supports = Pair { a: Supports::read(a.rows)?, b: Supports::read(b.rows)? };
+    let views = if Popularity::enabled(a.settings) { views_by_item(a.rows)? } else { BTreeMap::new() };
+    let mut figures = Figures::new(a, b, supports, views);
+    figures.read()?;
+    let both_points = Points::enabled(a.settings) && Points::enabled(b.settings);
+    let points = match both_points {
+        true => Some(Pair { a: points_totals(a, as_of)?, b: points_totals(b, as_of)? }),
+        false => None,
+    };
+    let catalog = Pair { a: count_catalog(a.rows, &figures.covered.a)?, b: count_catalog(b.rows, &figures.covered.b)? };
+    let (mut lists, examples) = figures.finish()?;
+    lists.catalog = Pair { a: catalog.a.0, b: catalog.b.0 };
+    lists.covered = Pair { a: catalog.a.1, b: catalog.b.1 };
+    Ok(Comparison {
+        names: Pair { a: a.name.to_owned(), b: b.name.to_owned() },
+        as_of: Pair { a: a.as_of.to_owned(), b: b.as_of.to_owned() },
+        settings: setting_changes(a.settings, b.settings),
+        inputs: digests(a.rows, b.rows)?,
+        tables: table_changes(a.rows, b.rows)?,
+        points,
+        day: as_of.to_string(),
+        lists,
+        examples,
+    })
+}
+
+/// The settings that two sets of rows differ in, by their dotted names.
+pub fn setting_changes(a: &Semantics, b: &Semantics) -> Vec<SettingChange> {
+    fn walk(above: &str, value: &serde_json::Value, into: &mut BTreeMap<String, String>) {
+        match value {
+            serde_json::Value::Object(table) => {
+                for (key, value) in table {
+                    walk(&if above.is_empty() { key.clone() } else { format!("{above}.{key}") }, value, into);
+                }
+            }
+            leaf => drop(into.insert(above.to_owned(), leaf.to_string())),
+        }
+    }
+    let leaves = |settings: &Semantics| {
+        let mut leaves = BTreeMap::new();
+        walk("", &serde_json::to_value(settings).expect("settings serialise"), &mut leaves);
+        leaves
+    };
+    let (a, b) = (leaves(a), leaves(b));
+    let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let of = |leaves: &BTreeMap<String, String>, name: &String| leaves.get(name).cloned().unwrap_or_else(|| "not set".to_owned());
+    names
+        .into_iter()
+        .filter(|name| a.get(*name) != b.get(*name))
+        .map(|name| SettingChange { name: name.clone(), a: of(&a, name), b: of(&b, name) })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+//! Generations: replaying beside the live one, comparing, promoting, rolling back, dropping; on a directory and on a running server.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{AS_OF, Server, VIEWS, command, interaction, kindred, kindred_ok, order, text};
+
+/// What the second generation is computed with.
+const OTHER: [&str; 4] = ["--set", "views.also_bought.window=3", "--set", "views.also_bought.top=4"];
+
+struct Shop {
+    temp: tempfile::TempDir,
+}
+
+impl Shop {
+    /// A shop of some hundred orders, views and titles, under settings of its own.
+    fn new(set: &[&str], members: u64) -> Self {
+        let shop = Self { temp: tempfile::tempdir().expect("a directory") };
+        let mut dice = 7_u64;
+        let mut roll = |sides: u64| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33) % sides
+        };
+        let catalog =
+            (0..30).map(|n| json!({ "item": format!("i{n}"), "version": 1, "kind": "good", "title": format!("Thing {n}") }));
+        shop.import("catalog", &catalog.collect::<Vec<_>>(), set);
+        let mut orders = Vec::new();
+        let mut views = Vec::new();
+        for n in 0..members * 4 {
+            let (member, day) = (format!("m{}", roll(members)), 1 + roll(28));
+            let items: Vec<String> = (0..1 + roll(5)).map(|_| format!("i{}", roll(30) * roll(30) / 30)).collect();
+            let items: Vec<&str> = items.iter().map(String::as_str).collect();
+            orders.push(order(
+                &format!("o{n}"),
+                1,
+                "completed",
+                &member,
+                &format!("2026-02-{day:02}T10:00:{:02}Z", n % 60),
+                &items,
+            ));
+            views.push(interaction(&member, items[0], "view", &format!("2026-02-{day:02}T09:00:00Z")));
+        }
+        shop.import("orders", &orders, set);
+        shop.import("interactions", &views, set);
+        shop
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.temp.path().join(name).to_str().expect("a path").to_owned()
+    }
+
+    fn data(&self) -> String {
+        self.path("shop")
+    }
+
+    fn import(&self, topic: &str, records: &[Value], set: &[&str]) {
+        let file = self.path(&format!("{topic}.ndjson"));
+        let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
+        std::fs::write(&file, lines).expect("a file");
+        let data = self.data();
+        kindred_ok(&[&["import", topic, &file, "--data", &data], set].concat());
+    }
+
+    /// Every row of every view.
+    fn exports(&self) -> Vec<String> {
+        let data = self.data();
+        VIEWS.iter().map(|view| kindred_ok(&["export", view, "--as-of", AS_OF, "--data", &data])).collect()
+    }
+
+    fn run(&self, args: &[&str]) -> String {
+        let data = self.data();
+        kindred_ok(&[args, &["--data", &data]].concat())
+    }
+
+    fn replay(&self, name: &str, more: &[&str]) -> String {
+        self.run(&[&["replay", "--generation", name, "--once"], more].concat())
+    }
+
+    fn compare(&self, a: &str, b: &str) -> Value {
+        serde_json::from_str(&self.run(&["compare", a, b, "--as-of", AS_OF, "--json"])).expect("JSON")
+    }
+
+    /// Demands that it fails, and says these words.
+    #[track_caller]
+    fn fails(&self, args: &[&str], words: &str) {
+        let data = self.data();
+        let output = kindred(&[args, &["--data", &data]].concat());
+        let stderr = text(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(words), "kindred {args:?}: {words:?} is not in: {stderr}");
+    }
+}
+
+/// If it failed, a replay would not give what an installation with those settings gives, or a roll back not what was before.
+#[test]
+fn a_replay_equals_an_installation_with_its_settings_and_rolling_back_gives_the_old_bytes() {
+    let (shop, scratch) = (Shop::new(&[], 60), Shop::new(&OTHER, 60));
+    let (old, new) = (shop.exports(), scratch.exports());
+    assert_ne!(old[0], new[0]);
+    let told = shop.replay("g2", &OTHER);
+    assert!(told.contains("estimate: ") && told.contains("of memory"), "{told}");
+    shop.replay("g3", &[&["--from", "inputs"], &OTHER[..]].concat());
+    assert_eq!(shop.exports(), old, "the live one is not touched");
+
+    let listed: Value = serde_json::from_str(&shop.run(&["generations", "--json"])).expect("JSON");
+    let listed = listed["generations"].as_array().expect("a list");
+    let names: Vec<_> = listed.iter().map(|g| (g["name"].as_str().expect("a name"), g["live"] == true, g["lag"] == 0)).collect();
+    assert_eq!(names, [("g1", true, true), ("g2", false, true), ("g3", false, true)]);
+    assert_eq!(listed[1]["differing"], json!({ "views.also_bought.top": "4", "views.also_bought.window": "3" }));
+    assert!(shop.run(&["generations"]).contains("views.also_bought.window = 3"));
+
+    let same = shop.compare("g2", "g3");
+    assert_eq!((&same["lists"]["moved"], &same["settings"]), (&json!(0), &json!([])));
+    assert!(same["tables"].as_array().expect("tables").iter().all(|table| table["different"] == 0), "{same}");
+    let moved = shop.compare("g1", "g2");
+    assert!(moved["lists"]["moved"].as_u64() > Some(0) && moved["lists"]["moved_share_by_views"].as_f64() > Some(0.0));
+    assert!(moved["inputs"].as_array().expect("inputs").iter().all(|table| table["equal"] == true), "{moved}");
+    let page = shop.path("compared.html");
+    assert!(shop.run(&["compare", "g1", "g2", "--html", &page]).contains("overlap@10"));
+    assert!(std::fs::read_to_string(&page).expect("a page").contains("Thing "));
+
+    for name in ["g2", "g3"] {
+        shop.run(&["promote", name]);
+        assert_eq!(shop.exports(), new, "{name} is what an installation with its settings gives");
+        assert!(shop.run(&["verify"]).contains("verified"));
+    }
+    shop.fails(&["drop", "g3", "--yes"], "is live");
+    // What comes in goes to the live one; the others take it in when they are started.
+    shop.run(&["promote", "g1"]);
+    assert_eq!(shop.exports(), old, "rolling back gives the old bytes");
+    shop.fails(&["drop", "g2"], "--yes");
+    shop.run(&["drop", "g2", "--yes"]);
+    shop.fails(&["promote", "g2"], "there is no generation g2");
+    shop.fails(&["replay", "--generation", "g3", "--once"], "another");
+    shop.fails(&["replay", "--generation", "../g4", "--once"], "cannot name a generation");
+}
+
+/// If it failed, a what-if could change what members are owed, or a part of the events be served as all of them.
+#[test]
+fn a_what_if_is_compared_and_never_promoted() {
+    let shop = Shop::new(&[], 40);
+    shop.replay("rules", &["--set", "program.earn_item=11", "--from", "inputs"]);
+    shop.fails(&["promote", "rules"], "never promotable");
+    let told = shop.compare("g1", "rules");
+    let available = |side: &str| told["points"][side]["available"].as_i64().expect("points");
+    assert_eq!(available("a") * 11, available("b") * 10, "{}", told["points"]);
+    assert_eq!(told["lists"]["moved"], 0);
+
+    let before = |table: &str, side: &str, told: &Value| {
+        let tables = told["inputs"].as_array().expect("inputs").clone();
+        tables.iter().find(|t| t["table"] == table).expect("a table")[side].as_u64().expect("rows")
+    };
+    shop.replay("half", &["--until", "2026-02-15"]);
+    shop.fails(&["promote", "half"], "part of the events");
+    let told = shop.compare("g1", "half");
+    let file = std::fs::read_to_string(shop.path("orders.ndjson")).expect("orders");
+    let placed =
+        |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["placed_at"].as_str().expect("a time").to_owned();
+    let early = file.lines().filter(|line| &*placed(line) < "2026-02-15").count() as u64;
+    assert_eq!((before("inputs_orders", "rows_a", &told), before("inputs_orders", "rows_b", &told)), (160, early));
+
+    shop.replay("late", &["--from", "2026-02-15"]);
+    assert_eq!(before("inputs_orders", "rows_b", &shop.compare("g1", "late")), 160 - early);
+    shop.replay("first", &["--until", "o0.10"]);
+    assert_eq!(before("inputs_orders", "rows_b", &shop.compare("g1", "first")), 10);
+    shop.replay("rest", &["--from", "o0.10"]);
+    assert_eq!(before("inputs_orders", "rows_b", &shop.compare("g1", "rest")), 150);
+}
+
+/// If it failed, a replay that was killed would leave rows that no settings give, or could not be gone on with.
+#[test]
+fn a_replay_that_is_killed_goes_on_and_gives_the_same_bytes() {
+    let (shop, scratch) = (Shop::new(&[], 500), Shop::new(&OTHER, 500));
+    let data = shop.data();
+    for from in ["beginning", "inputs"] {
+        let args = [&["replay", "--generation", from, "--from", from, "--once", "--data", &data], &OTHER[..]].concat();
+        for pause in [30, 120, 250, 400] {
+            let mut replay = command(&args).stdout(std::process::Stdio::null()).spawn().expect("it starts");
+            std::thread::sleep(Duration::from_millis(pause));
+            replay.kill().expect("it can be killed");
+            replay.wait().expect("it ends");
+        }
+        kindred_ok(&args);
+        shop.run(&["promote", from]);
+        let scratch = scratch.exports();
+        assert!(shop.exports() == scratch, "from {from}: the exports are not those of an installation with its settings");
+        shop.run(&["promote", "g1"]);
+    }
+}
+
+/// If it failed, a promotion would cost somebody an answer, or an answer be of two generations.
+#[test]
+fn a_running_server_turns_to_another_generation_without_a_failed_or_mixed_answer() {
+    let (shop, scratch) = (Shop::new(&[], 60), Shop::new(&OTHER, 60));
+    shop.replay("g2", &OTHER);
+    shop.replay("rules", &["--set", "program.earn_item=11"]);
+    let data = shop.data();
+    let server = Server::start(Path::new(&data), &[]);
+    let expected = {
+        let other = Server::start(Path::new(&scratch.data()), &[]);
+        let lists: Vec<Value> = (0..5).map(|n| other.get_json(&path(n))["items"].clone()).collect();
+        other.stop();
+        lists
+    };
+    let old: Vec<String> = (0..5).map(|n| server.get(&path(n)).body).collect();
+    for (n, list) in expected.iter().enumerate() {
+        assert_eq!(&server.get_json(&format!("{}&generation=g2", path(n)))["items"], list);
+    }
+    assert_eq!(server.get(&format!("{}&generation=none", path(0))).status, 404);
+    let promote = |name: &str| server.post(&format!("/v1/admin/generations/{name}/promote"), "application/json", b"{}");
+    assert_eq!(promote("rules").status, 409);
+    assert_eq!(promote("none").status, 404);
+    let told = kindred_ok(&["compare", "g1", "g2", "--url", &server.url, "--key", &server.key]);
+    assert!(told.contains("views.also_bought.window"), "{told}");
+
+    let new: Vec<String> = {
+        assert_eq!(promote("g2").json(), json!({ "live": "g2", "before": "g1" }));
+        let new = (0..5).map(|n| server.get(&path(n)).body).collect();
+        assert_eq!(promote("g1").status, 200);
+        new
+    };
+    assert_ne!(old, new);
+    let done = AtomicBool::new(false);
+    let answers = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..4)
+            .map(|reader| {
+                let (server, done, old, new) = (&server, &done, &old, &new);
+                scope.spawn(move || {
+                    let mut answers = 0_u64;
+                    while !done.load(Ordering::Acquire) {
+                        let n = (reader + answers as usize) % 5;
+                        let answer = server.get(&path(n));
+                        assert_eq!(answer.status, 200, "{}", answer.body);
+                        assert!(answer.body == old[n] || answer.body == new[n], "an answer of neither: {}", answer.body);
+                        answers += 1;
+                    }
+                    answers
+                })
+            })
+            .collect();
+        for turn in 0..20 {
+            assert_eq!(promote(["g2", "g1"][turn % 2]).status, 200);
+        }
+        done.store(true, Ordering::Release);
+        readers.into_iter().map(|reader| reader.join().expect("no reader failed")).sum::<u64>()
+    });
+    assert!(answers > 20, "there was load: {answers}");
+    assert_eq!((0..5).map(|n| server.get(&path(n)).body).collect::<Vec<_>>(), old, "rolling back gives the old bytes");
+
+    // Both follow the log: what comes in is in either.
+    let placed = server.post_events("orders", &[order("new", 1, "completed", "x", "2026-03-01T00:00:00Z", &["p", "q"])]);
+    for generation in ["g1", "g2"] {
+        let at = format!("/v1/items/p/similar?fill=false&generation={generation}&min_position={placed}&wait_ms=10000");
+        assert_eq!(server.get_json(&at)["items"][0]["item"], "q");
+    }
+    // A key made under one is known under the other, and a restart keeps what was promoted.
+    assert_eq!(promote("g2").status, 200);
+    assert_eq!(server.delete("/v1/admin/generations/g2").status, 409);
+    server.stop();
+    let server = Server::start(Path::new(&data), &[]);
+    assert_eq!(server.list_items("p", &placed), ["q"]);
+    let listed = server.get_json("/v1/admin/generations");
+    let live: Vec<_> = listed["generations"].as_array().expect("a list").iter().filter(|g| g["live"] == true).collect();
+    assert_eq!((live.len(), &live[0]["name"]), (1, &json!("g2")));
+    // Also the one that the process began with.
+    assert_eq!(
+        server.post("/v1/admin/generations/g1/promote", "application/json", b"{}").json(),
+        json!({ "live": "g1", "before": "g2" })
+    );
+    assert_eq!(server.list_items("p", &placed), ["q"]);
+    let in_use = kindred(&["generations", "--data", &data]);
+    assert!(text(&in_use.stderr).contains("kindred generations --url"), "{}", text(&in_use.stderr));
+    let in_use = kindred(&["replay", "--generation", "g3", "--data", &data]);
+    assert!(text(&in_use.stderr).contains("end it, replay, and start it again"), "{}", text(&in_use.stderr));
+    for dropped in ["g2", "rules"] {
+        let answer = server.delete(&format!("/v1/admin/generations/{dropped}"));
+        assert_eq!(answer.status, 204, "{}", answer.body);
+    }
+    assert_eq!(server.get(&format!("{}&generation=g2", path(0))).status, 404);
+    assert!(!Path::new(&data).join("generations/g2").exists());
+    assert_eq!(server.list_items("p", &placed), ["q"]);
+    let exports: Vec<String> = VIEWS.iter().map(|view| server.export(view)).collect();
+    server.stop();
+    assert!(shop.run(&["verify"]).contains("verified"));
+    let anew = Shop::new(&[], 60);
+    anew.import("orders", &[order("new", 1, "completed", "x", "2026-03-01T00:00:00Z", &["p", "q"])], &[]);
+    assert!(anew.exports() == exports, "the exports are not those of an installation with these settings");
+}
+
+fn path(n: usize) -> String {
+    format!("/v1/items/i{n}/similar?fill=false&explain=true")
+}
