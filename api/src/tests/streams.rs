@@ -175,7 +175,7 @@ async fn what_is_read_anew_takes_the_place_of_everything_in_one_step() {
     other.apply(EpochChanges { epoch: 1, position: position.clone(), changes }).await.unwrap();
     let before = bench.get("/v1/items/a/similar?fill=false&explain=true").await.into_body();
 
-    let memory = bench.api.memory.clone();
+    let memory = bench.api.live().memory.clone();
     let mine = bench.store.clone();
     let (first, turning) = (other.clone(), memory.clone());
     tokio::task::spawn_blocking(move || turning.reload(&first.snapshot().unwrap()).unwrap()).await.unwrap();
@@ -226,7 +226,7 @@ async fn a_stream_sends_what_is_read_anew() {
     other.apply(EpochChanges { epoch: 1, position: Position::beginning(), changes }).await.unwrap();
     let reload = async |store: &dyn ViewStore| {
         let snapshot = store.snapshot().unwrap();
-        tokio::task::block_in_place(|| bench.api.memory.reload(&snapshot).unwrap());
+        tokio::task::block_in_place(|| bench.api.live().memory.reload(&snapshot).unwrap());
     };
     reload(&*bench.store).await;
     assert!(!reader.until("data:", 2, Duration::from_millis(300)).await, "the same list was sent again: {}", reader.text);
