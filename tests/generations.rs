@@ -2,11 +2,14 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use kindred_model::Semantics;
 use serde_json::{Value, json};
 
-use crate::support::{AS_OF, Server, VIEWS, command, interaction, kindred, kindred_ok, order, text};
+use crate::faults::Shop as OnServices;
+use crate::law::oracle_export;
+use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, interaction, kindred, kindred_ok, order, text};
 
 /// What the second generation is computed with.
 const OTHER: [&str; 4] = ["--set", "views.also_bought.window=3", "--set", "views.also_bought.top=4"];
@@ -291,4 +294,56 @@ fn a_running_server_turns_to_another_generation_without_a_failed_or_mixed_answer
 
 fn path(n: usize) -> String {
     format!("/v1/items/i{n}/similar?fill=false&explain=true")
+}
+
+/// If it failed, a replay on services would disturb the live pipeline, give other lists than an installation with those settings, or a
+/// promotion could not be taken back.
+#[test]
+fn generations_on_services_are_what_the_oracle_says() {
+    let (Ok(kafka), Ok(cassandra)) = (std::env::var("KINDRED_TEST_KAFKA"), std::env::var("KINDRED_TEST_CASSANDRA")) else {
+        eprintln!("NOT RUN: generations on services (tests/run starts the services)");
+        return;
+    };
+    let temp = tempfile::tempdir().expect("a directory");
+    let shop = OnServices::migrate(temp.path(), &kafka, &cassandra, &format!("generations_{}", std::process::id()), "");
+    let records = kindred_oracle::testing::random_log(21, 500, &kindred_oracle::testing::Shape::default());
+    let live = shop.spawn("pipeline-0", &["pipeline"]);
+    for topic in kindred_model::Topic::ALL {
+        let lines: Vec<u8> = records
+            .iter()
+            .filter(|record| record.topic() == *topic)
+            .flat_map(|record| [record.to_json(), b"\n".to_vec()].concat())
+            .collect();
+        let file = temp.path().join(format!("{topic}.ndjson"));
+        std::fs::write(&file, lines).expect("a file");
+        shop.run(&["import", topic.name(), file.to_str().expect("a path")]);
+    }
+    let export = || VIEWS.map(|view| shop.run(&["export", view, "--format", "csv", "--as-of", AS_OF]));
+    let of = |semantics: &Semantics| VIEWS.map(|view| oracle_export(view, &records, semantics));
+    let usual = Semantics::default();
+    assert_eq!(export(), of(&usual), "{}", shop.logs());
+
+    let mut narrow = Semantics::default();
+    narrow.views.also_bought.window = 3;
+    narrow.views.also_bought.top = 4;
+    let set = ["--set", "views.also_bought.window=3", "--set", "views.also_bought.top=4"];
+    let told = shop.run(&[&["replay", "--generation", "g2", "--once"][..], &set].concat());
+    assert!(told.contains("estimate:") && told.contains("g2 reaches"), "{told}");
+    assert_eq!(export(), of(&usual), "the replay disturbed the live generation");
+    let compared = shop.run(&["compare", "g1", "g2"]);
+    assert!(compared.contains("views.also_bought.window"), "{compared}");
+    drop(live);
+
+    for (name, semantics) in [("g2", &narrow), ("g1", &usual)] {
+        shop.run(&["promote", name]);
+        let live = shop.spawn("pipeline-0", &["pipeline"]);
+        let begin = Instant::now();
+        while export() != of(semantics) {
+            assert!(begin.elapsed() < PATIENCE, "{name} is not served\n{}", shop.logs());
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        drop(live);
+    }
+    shop.run(&["drop", "g2", "--yes"]);
+    assert!(!shop.run(&["generations"]).contains("g2"));
 }

@@ -15,6 +15,7 @@ use kindred_config::Loaded;
 use kindred_log::EventLog;
 use kindred_model::Semantics;
 use kindred_store::ViewStore;
+use kindred_store::generations::Generations;
 
 use crate::directory::Directory;
 use crate::failure::Failure;
@@ -92,6 +93,41 @@ impl Installation {
             Place::Directory(path) => Directory::open(path, loaded, open, command).await?.into(),
             Place::Services => Services::open(loaded, open).await?.into(),
         })
+    }
+
+    /// The generations that lie side by side in it.
+    pub fn generations(&self) -> &dyn Generations {
+        match &self.make {
+            Make::Directory(directory) => &*directory.generations,
+            Make::Services(services) => &*services.generations,
+        }
+    }
+
+    /// The name of the live one.
+    pub fn live(&self) -> &str {
+        match &self.make {
+            Make::Directory(directory) => &directory.live,
+            Make::Services(services) => &services.generation,
+        }
+    }
+
+    /// The store of a generation and what it pins.
+    ///
+    /// # Errors
+    /// There is none of that name, or it does not fit to the log.
+    pub async fn generation(&self, name: &str) -> Result<(Arc<dyn ViewStore>, Semantics)> {
+        match &self.make {
+            Make::Directory(directory) => directory.generation(name).await,
+            Make::Services(services) => services.generation_named(name).await,
+        }
+    }
+
+    /// The directory, where it is in one.
+    pub fn directory(&self) -> Option<&Directory> {
+        match &self.make {
+            Make::Directory(directory) => Some(directory),
+            Make::Services(_) => None,
+        }
     }
 
     /// The services, where it is on some.

@@ -15,10 +15,10 @@ use kindred_clock::Clock;
 use kindred_config::{Loaded, Settings, check_pinned, pinned_toml, read_pinned};
 use kindred_log::kafka::{KafkaLog, TopicReport};
 use kindred_model::Semantics;
-use kindred_store::StoreError;
 use kindred_store::cql::{CqlGenerations, CqlStore};
 use kindred_store::generations::{Generation, Generations};
 use kindred_store::keys::KeyStore;
+use kindred_store::{StoreError, ViewStore};
 
 use crate::app::App;
 use crate::failure::{Failure, exit};
@@ -74,12 +74,29 @@ impl Services {
     }
 
     async fn check(&self, open: Open) -> Result<()> {
-        let subject = Subject {
-            shown: self.to_string(),
-            pinned: "its row".to_owned(),
-            rebuild: "kindred pipeline --from beginning".to_owned(),
-        };
-        check_fingerprint(&*self.store, &*self.log, &self.semantics, open, &subject).await
+        check_fingerprint(&*self.store, &*self.log, &self.semantics, open, &self.subject()).await
+    }
+
+    fn subject(&self) -> Subject {
+        Subject { shown: self.to_string(), pinned: "its row".to_owned(), rebuild: "kindred pipeline --from beginning".to_owned() }
+    }
+
+    /// The store of a generation and what it pins.
+    ///
+    /// # Errors
+    /// There is none of that name, or it does not fit to the log.
+    pub async fn generation_named(&self, name: &str) -> Result<(Arc<dyn ViewStore>, Semantics)> {
+        if name == self.generation {
+            return Ok((Arc::clone(&self.store) as _, self.semantics.clone()));
+        }
+        let row = find(&self.generations, name).await?;
+        let row =
+            row.ok_or_else(|| Failure::new(format!("there is no generation {name}")).help("kindred generations names them"))?;
+        let semantics = read_pinned(&row.settings).map_err(|error| Failure::new(error.to_string()))?;
+        let store = CqlStore::open_in(&self.generations, name).await;
+        let store = store.with_context(|| format!("could not open generation {name}"))?;
+        check_fingerprint(&store, &*self.log, &semantics, Open::Existing, &self.subject()).await?;
+        Ok((Arc::new(store), semantics))
     }
 
     /// The row of the generation: whether its last pipeline ended cleanly.

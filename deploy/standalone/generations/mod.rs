@@ -1,4 +1,4 @@
-//! Generations: `kindred replay`, `generations`, `compare`, `promote`, `drop`, on a directory or by a running server.
+//! Generations: `kindred replay`, `generations`, `compare`, `promote`, `drop`, on an installation or by a running server.
 //!
 //! ```text
 //! replay g2 ──▶ a store beside the live one ──compare──▶ what moved ──promote──▶ it is live; promote g1 rolls back
@@ -11,7 +11,6 @@ mod room;
 mod window;
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use kindred_api::GenerationShown;
@@ -19,7 +18,6 @@ use kindred_compare::{Comparison, Side, compare as compare_rows, page, text};
 use kindred_config::{Loaded, pinned_toml};
 use kindred_model::Semantics;
 use kindred_store::ViewStore;
-use kindred_store::generations::Generations;
 use serde_json::json;
 
 pub use fleet::{Fleet, explain_end};
@@ -28,22 +26,10 @@ pub use window::Bound;
 
 use crate::app::App;
 use crate::cli::{CompareArgs, DropArgs, GenerationsArgs, PromoteArgs};
-use crate::directory::Directory;
 use crate::failure::{Failure, exit, thousands};
-use crate::installation::{Open, Place};
+use crate::installation::{Installation, Open, Place};
 use crate::remote::{Remote, Target, segment};
 use origin::Origin;
-
-/// The directory of a command; services have generations, but no commands for them here.
-fn directory_of(place: Place) -> Result<PathBuf> {
-    match place {
-        Place::Directory(path) => Ok(path),
-        Place::Services => {
-            let message = "generations on services cannot be replayed, compared or promoted by this version";
-            Err(Failure::new(message).help("on a data directory they can: kindred replay --data DIR").into())
-        }
-    }
-}
 
 /// Runs `kindred generations`.
 ///
@@ -55,10 +41,9 @@ pub fn list(app: &App, loaded: &Loaded, args: &GenerationsArgs) -> Result<u8> {
             let answer = remote.get("/v1/admin/generations")?;
             serde_json::from_value(answer["generations"].clone()).context("the server's list does not read")?
         }
-        Target::Here(place) => app.runtime.block_on(async {
-            let directory = Directory::open(&directory_of(place)?, loaded, Open::Existing, "generations").await?;
-            describe_all(&directory).await
-        })?,
+        Target::Here(place) => app
+            .runtime
+            .block_on(async { describe_all(&Installation::open(&place, loaded, Open::Existing, "generations").await?).await })?,
     };
     if args.json {
         println!("{}", json!({ "generations": shown }));
@@ -89,13 +74,13 @@ pub fn list(app: &App, loaded: &Loaded, args: &GenerationsArgs) -> Result<u8> {
     Ok(exit::FINE)
 }
 
-/// What is told of every generation of a directory.
-async fn describe_all(directory: &Directory) -> Result<Vec<GenerationShown>> {
-    let end = directory.log.end().await.context("could not read the end of the log")?;
+/// What is told of every generation.
+async fn describe_all(installation: &Installation) -> Result<Vec<GenerationShown>> {
+    let end = installation.log.end().await.context("could not read the end of the log")?;
     let mut shown = Vec::new();
-    for generation in directory.generations.list().await.context("could not list the generations")? {
-        let (store, settings) = directory.generation(&generation.name).await?;
-        let live = (&*directory.live, &directory.semantics);
+    for generation in installation.generations().list().await.context("could not list the generations")? {
+        let (store, settings) = installation.generation(&generation.name).await?;
+        let live = (installation.live(), &installation.semantics);
         shown.push(describe(&generation, &*store, &settings, live, &end).await?);
     }
     Ok(shown)
@@ -140,10 +125,9 @@ pub fn compare(app: &App, loaded: &Loaded, args: &CompareArgs) -> Result<u8> {
             serde_json::from_value(remote.get(&path)?).context("the server's comparison does not read")?
         }
         Target::Here(place) => {
-            let path = directory_of(place)?;
-            let directory = app.runtime.block_on(Directory::open(&path, loaded, Open::Existing, "compare"))?;
-            let (a, settings_a) = app.runtime.block_on(directory.generation(&args.a))?;
-            let (b, settings_b) = app.runtime.block_on(directory.generation(&args.b))?;
+            let installation = app.runtime.block_on(Installation::open(&place, loaded, Open::Existing, "compare"))?;
+            let (a, settings_a) = app.runtime.block_on(installation.generation(&args.a))?;
+            let (b, settings_b) = app.runtime.block_on(installation.generation(&args.b))?;
             let day = args.as_of.unwrap_or_else(|| app.clock.today());
             compare_stores((&args.a, &*a, &settings_a), (&args.b, &*b, &settings_b), day)?
         }
@@ -189,17 +173,20 @@ pub fn promote(app: &App, loaded: &Loaded, args: &PromoteArgs) -> Result<u8> {
             answer["before"].as_str().unwrap_or_default().to_owned()
         }
         Target::Here(place) => app.runtime.block_on(async {
-            let directory = Directory::open(&directory_of(place)?, loaded, Open::Existing, "promote").await?;
-            let (store, settings) = directory.generation(name).await?;
-            if let Some(reason) = Origin::shown(name, &*store).await?.not_promotable(&settings, &directory.semantics) {
+            let installation = Installation::open(&place, loaded, Open::Existing, "promote").await?;
+            let (store, settings) = installation.generation(name).await?;
+            if let Some(reason) = Origin::shown(name, &*store).await?.not_promotable(&settings, &installation.semantics) {
                 return Err(Failure::new(format!("{name} cannot be promoted: {reason}")).into());
             }
-            let end = directory.log.end().await.context("could not read the end of the log")?;
+            let end = installation.log.end().await.context("could not read the end of the log")?;
             let lag = store.frontier().position.lag_behind(&end);
             if lag > 0 {
                 println!("{} records of the log are not in {name} yet; the next start takes them in", thousands(lag));
             }
-            let before = directory.generations.promote(name).await.with_context(|| format!("could not promote {name}"))?;
+            let before = installation.generations().promote(name).await.with_context(|| format!("could not promote {name}"))?;
+            if installation.services().is_some() {
+                println!("start the pipeline and the APIs again: they keep the generation that was live when they began");
+            }
             Ok::<_, anyhow::Error>(before.unwrap_or_default())
         })?,
     };
@@ -222,7 +209,7 @@ pub fn drop_one(app: &App, loaded: &Loaded, args: &DropArgs) -> Result<u8> {
     }
     match Target::of(&args.target, loaded)? {
         Target::Server(remote) => drop_on_server(&remote, name)?,
-        Target::Here(place) => drop_in_directory(app, loaded, &directory_of(place)?, name)?,
+        Target::Here(place) => drop_here(app, loaded, &place, name)?,
     }
     println!("dropped {name}");
     Ok(exit::FINE)
@@ -232,10 +219,10 @@ fn drop_on_server(remote: &Remote, name: &str) -> Result<()> {
     remote.delete(&format!("/v1/admin/generations/{}", segment(name))).map(drop)
 }
 
-fn drop_in_directory(app: &App, loaded: &Loaded, path: &Path, name: &str) -> Result<()> {
+fn drop_here(app: &App, loaded: &Loaded, place: &Place, name: &str) -> Result<()> {
     app.runtime.block_on(async {
-        let directory = Directory::open(path, loaded, Open::Existing, "drop").await?;
-        Generations::drop(&*directory.generations, name).await.map_err(|error| Failure::new(error.to_string()).into())
+        let installation = Installation::open(place, loaded, Open::Existing, "drop").await?;
+        installation.generations().drop(name).await.map_err(|error| Failure::new(error.to_string()).into())
     })
 }
 

@@ -19,18 +19,16 @@ use kindred_model::views::{ReadError, Rows, input_tables, view_tables};
 use kindred_model::{Position, Semantics};
 use kindred_pipeline::{Pipeline, PipelineConfig, PipelineError, PipelineState};
 use kindred_store::embedded_generations::FIRST;
-use kindred_store::generations::{Generations, check_name};
+use kindred_store::generations::check_name;
 use kindred_store::{Change, EpochChanges, Snapshot, ViewStore};
 
-use super::directory_of;
 use super::origin::Origin;
 use super::room;
 use super::window::{Bound, Window};
 use crate::app::App;
 use crate::cli::{ReplayArgs, ReplayFrom};
-use crate::directory::Directory;
 use crate::failure::{Failure, exit, thousands};
-use crate::installation::{Open, Place};
+use crate::installation::{Installation, Open, Place};
 use crate::local::pipeline_config;
 use crate::serve::Signals;
 
@@ -49,31 +47,31 @@ const ERASED: &str = "erased:";
 /// When it cannot be done: the name is taken, there is no room, the directory is in use.
 pub fn run(app: &App, loaded: &Loaded, args: &ReplayArgs) -> Result<u8> {
     check_name(&args.generation).map_err(|error| Failure::usage(error.to_string()))?;
-    let path = directory_of(Place::of(args.data.as_ref(), loaded)?)?;
+    let place = Place::of(args.data.as_ref(), loaded)?;
     // What is set is for the new generation, and no contradiction to what the live one pins.
     let unset = Loaded { explicit: Default::default(), ..loaded.clone() };
-    let directory = app.runtime.block_on(Directory::open(&path, &unset, Open::Existing, "replay"))?;
-    let semantics = varied(&directory.semantics, &loaded.explicit, &loaded.settings.semantics)
+    let installation = app.runtime.block_on(Installation::open(&place, &unset, Open::Existing, "replay"))?;
+    let semantics = varied(&installation.semantics, &loaded.explicit, &loaded.settings.semantics)
         .map_err(|error| Failure::usage(error.to_string()))?;
-    app.runtime.block_on(replay(app, loaded, &directory, &semantics, args))
+    app.runtime.block_on(replay(app, loaded, &installation, &semantics, args))
 }
 
-async fn replay(app: &App, loaded: &Loaded, directory: &Directory, semantics: &Semantics, args: &ReplayArgs) -> Result<u8> {
+async fn replay(app: &App, loaded: &Loaded, installation: &Installation, semantics: &Semantics, args: &ReplayArgs) -> Result<u8> {
     let name = &args.generation;
     if name == FIRST {
         return Err(Failure::usage(format!("{FIRST} is the first generation's name; choose another")).into());
     }
-    if semantics.shop != directory.semantics.shop {
+    if semantics.shop != installation.semantics.shop {
         return Err(Failure::usage("shop.currency is what the records of the log are in; a replay cannot have another").into());
     }
-    if args.from == ReplayFrom::Inputs && semantics.inputs != directory.semantics.inputs {
+    if args.from == ReplayFrom::Inputs && semantics.inputs != installation.semantics.inputs {
         return Err(Failure::usage("inputs.* decides what the merged inputs keep: they cannot be read back under another")
             .help("replay --from beginning")
             .into());
     }
     let window = |from: Option<Bound>| {
         let rules = Rules { currency: semantics.shop.currency.clone() };
-        Window { log: Arc::clone(&directory.log), from, until: args.until.clone(), rules }
+        Window { log: Arc::clone(&installation.log), from, until: args.until.clone(), rules }
     };
     let log: Arc<dyn EventLog> = match &args.from {
         ReplayFrom::At(bound) => Arc::new(window(Some(bound.clone()))),
@@ -82,21 +80,21 @@ async fn replay(app: &App, loaded: &Loaded, directory: &Directory, semantics: &S
     let end = log.end().await.context("could not read the end of the log")?;
     let wanted = Origin { from: args.from.to_string(), until: args.until.as_ref().map(ToString::to_string), complete: false };
 
-    let there = directory.generations.list().await.context("could not list the generations")?;
+    let there = installation.generations().list().await.context("could not list the generations")?;
     let is_there = there.iter().any(|generation| generation.name == *name);
     if !is_there {
-        let estimate = room::estimate(directory, semantics, &args.from, &end)?;
+        let estimate = room::estimate(installation, semantics, &args.from, &end)?;
         println!("{estimate}");
         if !args.force {
-            estimate.check(&directory.path)?;
+            estimate.check(installation.directory().map(|directory| &*directory.path))?;
         }
-        let created = directory.generations.create(name, &pinned_toml(semantics), app.clock.now()).await;
+        let created = installation.generations().create(name, &pinned_toml(semantics), app.clock.now()).await;
         created.with_context(|| format!("could not make generation {name}"))?;
     }
-    let (store, theirs) = directory.generation(name).await?;
+    let (store, theirs) = installation.generation(name).await?;
     match Origin::of(name, &*store).await? {
         // Not prepared, by us or by one that was ended within: all of it is done again.
-        None if theirs == *semantics => prepare(directory, &*store, &wanted, &args.from).await?,
+        None if theirs == *semantics => prepare(installation, &*store, &wanted, &args.from).await?,
         Some(origin) if theirs == *semantics && origin.is_of(&wanted) => {
             println!("going on with {name}, which reaches {}", store.frontier().position);
         }
@@ -106,12 +104,12 @@ async fn replay(app: &App, loaded: &Loaded, directory: &Directory, semantics: &S
                 .into());
         }
     }
-    follow(app, loaded, directory, semantics, args, log).await
+    follow(app, loaded, installation, semantics, args, log).await
 }
 
 /// Makes an empty store such that a pipeline goes on with it, and notes that last: with the note, all of it is done.
-async fn prepare(directory: &Directory, store: &dyn ViewStore, origin: &Origin, from: &ReplayFrom) -> Result<()> {
-    for (mark, since) in directory.store.scan_meta(ERASED).await.context("could not read the marks of erasures")? {
+async fn prepare(installation: &Installation, store: &dyn ViewStore, origin: &Origin, from: &ReplayFrom) -> Result<()> {
+    for (mark, since) in installation.store.scan_meta(ERASED).await.context("could not read the marks of erasures")? {
         store.put_meta(&mark, &since).await.context("could not copy the marks of erasures")?;
     }
     match from {
@@ -119,7 +117,7 @@ async fn prepare(directory: &Directory, store: &dyn ViewStore, origin: &Origin, 
         ReplayFrom::At(Bound::Position(position)) => {
             store.reset_position(position.clone()).await.context("could not set the position")?;
         }
-        ReplayFrom::Inputs => copy_inputs(&*directory.store, store).await?,
+        ReplayFrom::Inputs => copy_inputs(&*installation.store, store).await?,
     }
     // What is noted must not outlive what it says.
     store.sync().await.context("could not make the generation durable")?;
@@ -130,15 +128,16 @@ async fn prepare(directory: &Directory, store: &dyn ViewStore, origin: &Origin, 
 async fn follow(
     app: &App,
     loaded: &Loaded,
-    directory: &Directory,
+    installation: &Installation,
     semantics: &Semantics,
     args: &ReplayArgs,
     log: Arc<dyn EventLog>,
 ) -> Result<u8> {
-    let (store, _) = directory.generation(&args.generation).await?;
+    let (store, _) = installation.generation(&args.generation).await?;
     let mut signals = Signals::listen()?;
     let begun = Instant::now();
-    let config = pipeline_config(&loaded.settings, semantics);
+    // Beside the live pipeline, which mends the log, and in this process alone.
+    let config = PipelineConfig { mends_log: false, cluster: None, ..pipeline_config(&loaded.settings, semantics) };
     let pipeline = start(config, Arc::clone(&log), Arc::clone(&store), app.clock.clone()).await?;
     let end = log.end().await.context("could not read the end of the log")?;
     let from = store.frontier().position;
@@ -184,8 +183,9 @@ async fn follow(
         println!("ended before the end of the log; the same command goes on");
         return Ok(exit::FINE);
     }
-    let (live, name, data) = (&directory.live, &args.generation, directory.path.display());
-    println!("next: kindred compare {live} {name} --data {data} --html compared.html");
+    let (live, name) = (installation.live(), &args.generation);
+    let data = installation.directory().map(|directory| format!(" --data {}", directory.path.display())).unwrap_or_default();
+    println!("next: kindred compare {live} {name}{data} --html compared.html");
     Ok(exit::FINE)
 }
 

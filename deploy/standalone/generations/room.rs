@@ -16,8 +16,8 @@ use kindred_model::views::scan;
 use kindred_model::{Position, Semantics};
 
 use crate::cli::ReplayFrom;
-use crate::directory::Directory;
 use crate::failure::{Failure, bytes, thousands};
+use crate::installation::Installation;
 
 /// Rows and lists of the similarity view, a directed pair (measured: 11 to 12).
 const PAIR_BYTES: u64 = 12;
@@ -58,8 +58,8 @@ impl fmt::Display for Estimate {
 ///
 /// # Errors
 /// When the live generation cannot be read.
-pub fn estimate(directory: &Directory, semantics: &Semantics, from: &ReplayFrom, end: &Position) -> Result<Estimate> {
-    let snapshot = directory.store.snapshot().context("could not read the live generation")?;
+pub fn estimate(installation: &Installation, semantics: &Semantics, from: &ReplayFrom, end: &Position) -> Result<Estimate> {
+    let snapshot = installation.store.snapshot().context("could not read the live generation")?;
     let rules = semantics.rules();
     let (mut identities, mut orders) = (0_u64, 0_u64);
     let mut baskets: HashMap<Box<str>, u64> = HashMap::new();
@@ -96,16 +96,16 @@ pub fn estimate(directory: &Directory, semantics: &Semantics, from: &ReplayFrom,
     };
     let memory = PROCESS_BYTES + (held + records.min(2_000_000) * RECORD_BYTES) * 3 / 2;
     let of = |bytes: Option<u64>| bytes.unwrap_or(0);
-    let disk = 2 * of(directory.store.disk_bytes()).max(of(directory.log.disk_bytes()));
+    let disk = 2 * of(installation.store.disk_bytes()).max(of(installation.log.disk_bytes()));
     Ok(Estimate { records, pairs, memory, disk })
 }
 
 impl Estimate {
-    /// Refuses where there is no room for it.
+    /// Refuses where there is no room for it. The disk is looked at where the store is on one of this machine, in `directory`.
     ///
     /// # Errors
     /// With the figures, and what helps.
-    pub fn check(&self, directory: &Path) -> Result<()> {
+    pub fn check(&self, directory: Option<&Path>) -> Result<()> {
         let anyway = "free some, or give --force to try all the same";
         if let Some(free) = memory_available()
             && free < self.memory
@@ -113,7 +113,7 @@ impl Estimate {
             let message = format!("it may need {} of memory, and {} are free", bytes(self.memory), bytes(free));
             return Err(Failure::new(message).help(format!("a smaller views.also_bought.window takes less; {anyway}")).into());
         }
-        if let Ok(stat) = rustix::fs::statvfs(directory) {
+        if let Some(Ok(stat)) = directory.map(rustix::fs::statvfs) {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);
             if free < self.disk + DISK_RESERVE_BYTES {
                 let message =
@@ -145,7 +145,7 @@ mod tests {
     fn what_does_not_fit_is_refused_with_its_figures() {
         let here = Path::new("/");
         let fits = Estimate { records: 1, pairs: 1, memory: 1, disk: 0 };
-        let error = |estimate: Estimate| estimate.check(here).unwrap_err().to_string();
+        let error = |estimate: Estimate| estimate.check(Some(here)).unwrap_err().to_string();
         assert!(error(Estimate { memory: 1 << 60, ..fits }).contains("of memory"));
         assert!(error(Estimate { disk: 1 << 62, ..fits }).contains("on disk"));
     }
