@@ -45,10 +45,7 @@ impl Circumstances {
             memory_mib: memory_kib.unwrap_or(0) / 1_024,
             kernel: if kernel.is_empty() { unknown() } else { kernel },
             commit: commit().unwrap_or_else(unknown),
-            command_line: std::iter::once("kindred-bench".to_owned())
-                .chain(std::env::args().skip(1))
-                .collect::<Vec<_>>()
-                .join(" "),
+            command_line: command_line(std::env::args().skip(1)),
             date: format!("{:.0}", jiff::Timestamp::now()),
             optimised: !cfg!(debug_assertions),
             load_average: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
@@ -81,6 +78,20 @@ fn commit() -> Option<String> {
     Some(if changed.is_empty() { commit } else { commit + "-dirty" })
 }
 
+/// The command as it was given, without the secret of a key: results are kept and shown.
+fn command_line(arguments: impl Iterator<Item = String>) -> String {
+    let mut words = vec!["kindred-bench".to_owned()];
+    for argument in arguments {
+        let is_secret = words.last().is_some_and(|before| before == "--key");
+        words.push(match argument.split_once('=') {
+            _ if is_secret => "…".to_owned(),
+            Some(("--key", _)) => "--key=…".to_owned(),
+            _ => argument,
+        });
+    }
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +105,14 @@ mod tests {
         assert_eq!(here.folder(), "2026-11-24-amd-epyc-9r14-processor-2-cores");
         here.cores = 1;
         assert!(here.folder().ends_with("-1-core"));
+    }
+
+    /// If it failed, a service key would lie in the results.
+    #[test]
+    fn a_key_is_not_kept() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>().into_iter();
+        let kept = "kindred-bench load --url http://a --key … --rate 5";
+        assert_eq!(command_line(words("load --url http://a --key kd_sk_1 --rate 5")), kept);
+        assert_eq!(command_line(words("load --key=kd_sk_1")), "kindred-bench load --key=…");
     }
 }
