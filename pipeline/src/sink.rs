@@ -169,7 +169,9 @@ impl Sink {
 
     fn finish(self, runtime: &tokio::runtime::Runtime) {
         // What cannot be noted costs the next start a rewrite, and nothing else.
+        // A store that was found unfinished and not written anew stays so.
         if self.role != Role::Follower
+            && !self.rewrite
             && let Err(error) = runtime.block_on(self.store.end_clean())
         {
             warn!("could not end cleanly, so the next start writes every row anew: {error}");

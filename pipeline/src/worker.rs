@@ -82,7 +82,8 @@ pub(crate) fn spawn(workers: Workers) -> Result<JoinHandle<()>, PipelineError> {
                 let dataflow = build(worker, &shared.config.semantics, &stats, &output);
                 let leads_process = local == 0;
                 let lockstep = Lockstep::build(worker, leads_process && shared.config.cluster.is_some());
-                Driver { shared, dataflow, lockstep, feed, incoming, leads_process, act: 0, committed_before: 0 }.run(worker);
+                Driver { shared, dataflow, lockstep, feed, incoming, leads_process, is_done: false, act: 0, committed_before: 0 }
+                    .run(worker);
             });
             let failed = match workers {
                 Ok(guards) => guards.join().into_iter().any(|result| result.is_err()),
@@ -150,6 +151,8 @@ struct Driver {
     incoming: Receiver<Batch>,
     /// The first worker of its process speaks with the sink.
     leads_process: bool,
+    /// It opens no epoch any more, and has told so: once, because all count it.
+    is_done: bool,
     /// The last administrative act that was taken in.
     act: u64,
     committed_before: u64,
@@ -163,7 +166,9 @@ impl Driver {
         let begun = self.begin(worker);
         self.restore(worker, &begun);
         let mut epoch = 1;
-        let source = self.start_source(worker, begun.frontier.position);
+        // A state that was not restored takes nothing in.
+        let restored = self.shared.context.progress.failed().is_none();
+        let source = restored.then(|| self.start_source(worker, begun.frontier.position)).flatten();
         while let Some(first) = self.next_epoch(worker, epoch) {
             let read_to = self.take_in(first, worker);
             if let Some(position) = &read_to {
@@ -204,13 +209,14 @@ impl Driver {
 
     /// Reads the merged inputs back as epoch 0, each process its part.
     fn restore(&mut self, worker: &mut Worker, begun: &Incarnation) {
-        if self.leads_process
-            && let Err(error) = self.read_inputs(worker)
-        {
-            self.shared.context.fail(format!("could not read the merged inputs: {error}"));
+        let read = if self.leads_process { self.read_inputs(worker) } else { Ok(()) };
+        self.step_past(0, worker);
+        if let Err(error) = read {
+            // What is restored in part must not be written for the whole: the sink hears of no epoch.
+            return self.shared.context.fail(format!("could not read the merged inputs: {error}"));
         }
-        self.pass(0, worker);
         if self.leads_process {
+            self.tell_passed(0);
             self.shared.context.progress.restored();
             info!(incarnation = begun.number, workers = worker.peers(), "the state is restored");
         }
@@ -247,15 +253,14 @@ impl Driver {
     /// Waits until there are records here or somebody else has opened the epoch: the answer is the first batch, if there is one
     /// here. Nothing when no worker will open one any more.
     fn next_epoch(&mut self, worker: &mut Worker, epoch: u64) -> Option<Option<Batch>> {
-        let mut is_done = false;
         loop {
-            if !is_done {
+            if !self.is_done {
                 if let Ok(batch) = self.incoming.try_recv() {
                     self.lockstep.send(Signal::Open(epoch));
                     return Some(Some(batch));
                 }
                 if self.shared.context.stopping() {
-                    is_done = true;
+                    self.is_done = true;
                     let failure = self.shared.context.progress.failed();
                     self.lockstep.send(Signal::Done(failure));
                 }
@@ -314,17 +319,25 @@ impl Driver {
 
     /// Closes the epoch and steps until every output of it has been handed to the sinks.
     fn pass(&mut self, epoch: u64, worker: &mut Worker) {
+        self.step_past(epoch, worker);
+        if self.leads_process {
+            self.tell_passed(epoch);
+        }
+    }
+
+    fn step_past(&mut self, epoch: u64, worker: &mut Worker) {
         self.dataflow.advance_to(epoch + 1);
         self.lockstep.advance_to(epoch + 1);
         while !(self.dataflow.has_passed(epoch) && self.lockstep.has_passed(epoch)) {
             self.tend();
             worker.step_or_park(Some(IDLE));
         }
-        if self.leads_process {
-            let position = self.lockstep.heard(|heard| heard.position.clone());
-            let read_at = self.shared.read_at.lock().take();
-            self.shared.tell_sink(SinkMessage::EpochEnd(EpochEnd { epoch, position, read_at, act: self.act }));
-        }
+    }
+
+    fn tell_passed(&self, epoch: u64) {
+        let position = self.lockstep.heard(|heard| heard.position.clone());
+        let read_at = self.shared.read_at.lock().take();
+        self.shared.tell_sink(SinkMessage::EpochEnd(EpochEnd { epoch, position, read_at, act: self.act }));
     }
 
     /// Tells others what the sink has written, and the sink what all have.
