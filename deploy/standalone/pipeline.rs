@@ -55,14 +55,7 @@ pub fn run(app: &App, loaded: &Loaded, args: &PipelineArgs) -> Result<u8> {
             () = signals.next() => {}
             error = running.ended() => return Err(error),
         }
-        eprintln!("ending in order; once more ends at once, and loses nothing that was acknowledged");
-        tokio::select! {
-            stopped = running.stop() => stopped.map(|()| exit::FINE),
-            () = signals.next() => {
-                eprintln!("ended at once");
-                std::process::exit(i32::from(exit::FAILED));
-            }
-        }
+        signals.end_in_order(running.stop()).await
     })
 }
 

@@ -89,14 +89,7 @@ fn run(app: &App, config: StartConfig, banner: fn(&Running) -> String) -> Result
                 return Err(error);
             }
         }
-        eprintln!("ending in order; once more ends at once, and loses nothing that was acknowledged");
-        tokio::select! {
-            stopped = running.stop() => stopped.map(|()| exit::FINE),
-            () = signals.next() => {
-                eprintln!("ended at once");
-                std::process::exit(i32::from(exit::FAILED));
-            }
-        }
+        signals.end_in_order(running.stop()).await
     })
 }
 
@@ -153,6 +146,18 @@ impl Signals {
         }
         #[cfg(not(unix))]
         Ok(Self {})
+    }
+
+    /// Waits for a process to end in order; another signal ends it at once.
+    pub async fn end_in_order(&mut self, stop: impl Future<Output = Result<()>>) -> Result<u8> {
+        eprintln!("ending in order; once more ends at once, and loses nothing that was acknowledged");
+        tokio::select! {
+            stopped = stop => stopped.map(|()| exit::FINE),
+            () = self.next() => {
+                eprintln!("ended at once");
+                std::process::exit(i32::from(exit::FAILED));
+            }
+        }
     }
 
     /// Waits for the next.
