@@ -14,6 +14,7 @@ pub mod embedded;
 pub mod embedded_generations;
 pub mod generations;
 pub mod keys;
+pub mod records;
 pub mod wire;
 
 use std::sync::Arc;
