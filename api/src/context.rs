@@ -51,6 +51,25 @@ pub struct ApiConfig {
     pub raw_days: u32,
     /// The limits.
     pub limits: Limits,
+    /// What is held in memory.
+    pub memory: MemoryLimits,
+}
+
+/// What may be held in memory of what can be read or rendered again. Supports, catalog and popularity are held whole.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryLimits {
+    /// Bytes of lists, of each generation in use; beyond it those not asked for lately are read from the store. A list of 50 takes
+    /// some 600.
+    pub lists_bytes_max: u64,
+    /// Bytes of rendered answers, of each generation in use. 64 MiB are some 25,000 lists of 20 items, more than a shop shows in an
+    /// hour.
+    pub answers_bytes_max: u64,
+}
+
+impl Default for MemoryLimits {
+    fn default() -> Self {
+        Self { lists_bytes_max: 4 << 30, answers_bytes_max: 64 << 20 }
+    }
 }
 
 impl Default for ApiConfig {
@@ -61,6 +80,7 @@ impl Default for ApiConfig {
             generation: "g1".to_owned(),
             raw_days: 30,
             limits: Limits::default(),
+            memory: MemoryLimits::default(),
         }
     }
 }
@@ -154,6 +174,15 @@ pub struct GenerationShown {
     pub differing: std::collections::BTreeMap<String, String>,
 }
 
+/// Which generations there are, and which is live.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// The live one.
+    pub live: String,
+    /// All of them.
+    pub names: std::collections::BTreeSet<String>,
+}
+
 /// What can be done with the generations of the process.
 #[async_trait]
 pub trait GenerationOperations: Send + Sync {
@@ -174,6 +203,15 @@ pub trait GenerationOperations: Send + Sync {
     /// # Errors
     /// [`OperationError::Refused`]: never, and why; [`OperationError::Unavailable`]: not yet.
     async fn promotable(&self, name: &str) -> Result<(), OperationError>;
+
+    /// How it stands, whoever promoted and dropped. The API asks again and again, and turns to what another process promoted.
+    ///
+    /// # Errors
+    /// [`OperationError::Unavailable`]; it is asked again.
+    async fn standing(&self) -> Result<Standing, OperationError>;
+
+    /// The API serves this one from now on, by a promotion here or elsewhere.
+    fn turned_to(&self, name: &str);
 
     /// Makes one the live one, durably, and returns the one before. The API has its memory ready by then, and turns to it next.
     ///

@@ -32,8 +32,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use context::{
-    ApiConfig, Check, Context, GenerationOperations, GenerationShown, GenerationSource, Limits, OperationError, Operations,
-    VerifiedTable, VerifyReport,
+    ApiConfig, Check, Context, GenerationOperations, GenerationShown, GenerationSource, Limits, MemoryLimits, OperationError,
+    Operations, Standing, VerifiedTable, VerifyReport,
 };
 pub use problem::{Code, FieldError, Problem};
 pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};
@@ -74,12 +74,15 @@ pub struct Running {
     pub admin_address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
+    /// Turns to what other processes promote.
+    follower: JoinHandle<()>,
 }
 
 impl Running {
     /// Takes no new requests, ends streams, lets running requests end (5 s at most), and returns.
     pub async fn shutdown(self) {
         self.stop.send_replace(true);
+        self.follower.abort();
         for server in self.servers {
             if let Err(error) = server.await {
                 tracing::error!("a server did not end in order: {error}");
@@ -104,20 +107,21 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
     let (stop, stopping) = watch::channel(false);
     let connections = config.limits.connections;
     let api = prepare(config, context, stopping.clone()).await?;
+    let follower = tokio::spawn(served::follow(Arc::clone(&api)));
     let mut servers = vec![tokio::spawn(server::serve(listener, routes::public(&api), connections, stopping.clone()))];
     if let Some(listener) = admin_listener {
         servers.push(tokio::spawn(server::serve(listener, routes::admin_address(&api), connections, stopping)));
     }
     tracing::info!(%address, "listening on http://{address}");
-    Ok(Running { address, admin_address, stop, servers })
+    Ok(Running { address, admin_address, stop, servers, follower })
 }
 
 /// Everything but the sockets.
 async fn prepare(config: ApiConfig, mut context: Context, stopping: watch::Receiver<bool>) -> Result<Arc<Api>, StartError> {
     let ring = Arc::new(KeyRing::new(context.keys.clone(), context.clock.clone()));
     let (store, settings, clock) = (context.store.clone(), context.settings.clone(), context.clock.clone());
-    let generation = config.generation.clone();
-    let memory = tokio::task::spawn_blocking(move || Memory::load(&*store, settings, &generation, clock)).await??;
+    let (generation, limits) = (config.generation.clone(), config.memory);
+    let memory = tokio::task::spawn_blocking(move || Memory::load(store, settings, &generation, clock, limits)).await??;
     // The store belongs to its generation, which may be dropped one day; what the API keeps for good is the one of its keys.
     let store = std::mem::replace(&mut context.store, context.keys.store());
     let live = Serving { generation: config.generation.clone(), memory, store, settings: context.settings.clone() };

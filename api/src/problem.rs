@@ -23,6 +23,8 @@ use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Reply, reject};
 
+use crate::recommend::ListError;
+
 macro_rules! codes {
     ($($variant:ident = $code:literal, $status:ident, $title:literal, $meaning:literal;)+) => {
         /// What went wrong, for a program. A code is a promise: it is never given another meaning.
@@ -281,6 +283,15 @@ impl From<LogError> for Problem {
             }
             LogError::Refused(reason) => Self::new(Code::LogRefused, format!("the log refused: {reason}")),
             LogError::Corrupt(reason) => Self::internal(format_args!("the log is damaged: {reason}")),
+        }
+    }
+}
+
+impl From<ListError> for Problem {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::Corrupt(corrupt) => Self::internal(corrupt),
+            ListError::Store(error) => error.into(),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! promote(g2): open g2 ──▶ load its memory aside ──▶ wait until it is as far as the live one ──▶ durable ──▶ live = g2
+//! promoted elsewhere: standing().live ≠ live ──▶ the same, but for the durable step
 //! ```
 //!
 //! A generation is its memory, its store and its settings together; a request takes them once. The one before stays in memory, so that
@@ -17,12 +18,16 @@ use kindred_store::ViewStore;
 use tokio::sync::watch;
 
 use crate::api::Api;
-use crate::context::{GenerationOperations, GenerationSource, OperationError};
+use crate::context::{GenerationOperations, GenerationSource, OperationError, Standing};
 use crate::problem::{Code, Problem};
 use crate::recommend::Memory;
 
 /// How long a promotion waits until the new memory is as far as the live one.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(10);
+/// As long as that when another process has promoted: it is done then, and is followed whether or not.
+const TURN_WAIT: Duration = Duration::from_secs(30);
+/// How often to look what other processes promoted and dropped.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// One generation, ready to be served.
 pub(crate) struct Serving {
@@ -48,6 +53,18 @@ impl Served {
 
     pub fn live(&self) -> Arc<Serving> {
         self.live.load_full()
+    }
+
+    /// Serves another one from now on.
+    fn turn(&self, others: &mut HashMap<String, Arc<Serving>>, next: Arc<Serving>) {
+        let name = next.generation.clone();
+        let left = self.live.swap(next);
+        others.remove(&name);
+        if left.generation != name {
+            tracing::info!(generation = name, "serves generation {name}");
+            others.insert(left.generation.clone(), left);
+            self.promotions.send_modify(|count| *count += 1);
+        }
     }
 
     /// Marked after each promotion.
@@ -93,9 +110,9 @@ pub(crate) async fn named(api: &Api, name: &str) -> Result<Arc<Serving>, Problem
         return Ok(there.clone());
     }
     let GenerationSource { store, settings } = operations(api)?.open(name).await?;
-    let (clock, generation) = (api.context.clock.clone(), name.to_owned());
+    let (clock, generation, limits) = (api.context.clock.clone(), name.to_owned(), api.config.memory);
     let loaded = tokio::task::spawn_blocking(move || {
-        let memory = Memory::load(&*store, settings.clone(), &generation, clock)?;
+        let memory = Memory::load(store.clone(), settings.clone(), &generation, clock, limits)?;
         Ok::<_, crate::recommend::LoadError>(Serving { generation, memory, store, settings })
     });
     let loaded = Arc::new(loaded.await.map_err(Problem::internal)?.map_err(Problem::internal)?);
@@ -117,14 +134,48 @@ pub(crate) async fn promote(api: &Api, name: &str) -> Result<String, Problem> {
     // Under the lock, so that what is durable and what is served turn in the same order.
     let mut others = api.served.others.lock().await;
     let before = operations.promote(name).await?;
-    let left = api.served.live.swap(next);
-    others.remove(name);
-    if left.generation != name {
-        others.insert(left.generation.clone(), left);
-    }
-    drop(others);
-    api.served.promotions.send_modify(|count| *count += 1);
+    api.served.turn(&mut others, next);
+    operations.turned_to(name);
     Ok(before)
+}
+
+/// Turns to what other processes promote, and lets go of what they drop; never ends.
+pub(crate) async fn follow(api: Arc<Api>) {
+    let Some(operations) = &api.context.generations else { return };
+    let mut due = tokio::time::interval(LOOK);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = false;
+    loop {
+        due.tick().await;
+        let followed = async {
+            let Standing { live, names } = operations.standing().await?;
+            api.served.others.lock().await.retain(|name, _| names.contains(name));
+            if live == api.live().generation { Ok(()) } else { turn(&api, operations, &live).await }
+        };
+        let followed: Result<(), Problem> = followed.await;
+        let failed = followed.err();
+        // Told once, not every second.
+        if let Some(problem) = failed.as_ref().filter(|_| !told) {
+            tracing::warn!("could not follow what is promoted elsewhere: {}", problem.detail);
+        }
+        told = failed.is_some();
+    }
+}
+
+/// Turns to what another process promoted.
+async fn turn(api: &Api, operations: &Arc<dyn GenerationOperations>, name: &str) -> Result<(), Problem> {
+    let next = named(api, name).await?;
+    let position = api.live().memory.published().position.clone();
+    if !next.memory.reached(&position, TURN_WAIT).await {
+        tracing::warn!("generation {name} is live, and does not reach {position}: does a pipeline follow it?");
+    }
+    let mut others = api.served.others.lock().await;
+    // It may have been taken back meanwhile.
+    if operations.standing().await?.live == name {
+        api.served.turn(&mut others, next);
+        operations.turned_to(name);
+    }
+    Ok(())
 }
 
 /// Lets go of a generation and deletes it.

@@ -1,23 +1,24 @@
 //! `kindred api`: the API on services. Any number of them, beside a pipeline in processes of its own.
 //!
 //! ```text
-//! POST /v1/events ──▶ Kafka        CQL ◀──reads── Followed ◀── the topic changes ◀── kindred pipeline
+//! POST /v1/events ──▶ Kafka        CQL ◀──reads── Followers ◀── the topic changes ◀── kindred pipeline
 //! ```
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use kindred_api::{ApiConfig, Context};
+use kindred_api::{ApiConfig, Context, GenerationOperations as _};
 use kindred_config::Loaded;
 use kindred_store::keys::KeyStore;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
-use crate::changes::Followed;
 use crate::cli::ApiArgs;
 use crate::failure::{Failure, exit};
+use crate::generations::Followers;
 use crate::installation::Open;
+use crate::local::memory_limits;
 use crate::operations::{Process, Reach, Views};
 use crate::serve::Signals;
 use crate::server::{explain_start, free, keep_up};
@@ -44,20 +45,13 @@ pub fn run(app: &App, loaded: &Loaded, args: &ApiArgs) -> Result<u8> {
         };
         print!("{}", running.banner());
         signals.next().await;
-        eprintln!("ending in order; once more ends at once");
-        tokio::select! {
-            () = running.stop() => Ok(exit::FINE),
-            () = signals.next() => {
-                eprintln!("ended at once");
-                std::process::exit(i32::from(exit::FAILED));
-            }
-        }
+        signals.end_in_order(running.stop()).await
     })
 }
 
 struct Running {
-    services: Services,
-    followed: Arc<Followed>,
+    services: Arc<Services>,
+    followers: Arc<Followers>,
     api: kindred_api::Running,
     background: [JoinHandle<()>; 3],
 }
@@ -71,27 +65,21 @@ impl Running {
         // Metrics recorded before there is a recorder are lost.
         let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
 
-        let services = Services::open(loaded, Open::Existing).await?;
-        let followed = Arc::new(Followed::new(
-            Arc::clone(&services.store) as _,
-            Arc::new(services.log.broadcast()),
-            Arc::clone(&services.generations) as _,
-            &services.generation,
-        ));
+        let services = Arc::new(Services::open(loaded, Open::Existing).await?);
+        let followers = Arc::new(Followers::new(Arc::clone(&services)));
+        let live = followers.open(&services.generation).await.context("could not open the live generation")?;
         let keys = Arc::new(KeyStore::open(Arc::clone(&services.store) as _).await.context("could not read the keys")?);
-        let semantics = Arc::new(services.semantics.clone());
-        let reach = Arc::new(Reach::new(Some(followed.feed())));
-        let views = Views::Elsewhere(Arc::clone(&reach));
-        let process =
-            Process::new(Arc::clone(&services.log) as _, Arc::clone(&services.store) as _, Arc::clone(&semantics), views);
+        let reach = Arc::new(Reach::default());
+        let views = Views::Elsewhere(Arc::clone(&followers), Arc::clone(&reach));
+        let process = Process::new(Arc::clone(&services.log) as _, views);
         let rendered = metrics.clone();
         let context = Context {
             log: Arc::clone(&services.log) as _,
-            store: Arc::clone(&followed) as _,
+            store: live.store,
             keys: Arc::clone(&keys),
-            settings: semantics,
+            settings: live.settings,
             operations: Arc::new(process),
-            generations: None,
+            generations: Some(Arc::clone(&followers) as _),
             clock: app.clock.clone(),
             render_metrics: Some(Arc::new(move || rendered.render())),
             extra: None,
@@ -101,6 +89,7 @@ impl Running {
             admin_listen: Some(admin_listen),
             generation: services.generation.clone(),
             raw_days: settings.erasure.raw_days,
+            memory: memory_limits(settings),
             ..ApiConfig::default()
         };
         let api = kindred_api::start(config, context).await.map_err(explain_start)?;
@@ -109,7 +98,7 @@ impl Running {
             tokio::spawn(follow_keys(keys)),
             tokio::spawn(reach.watch(Arc::clone(&services.log) as _, Arc::clone(&services.store) as _)),
         ];
-        Ok(Self { services, followed, api, background })
+        Ok(Self { services, followers, api, background })
     }
 
     fn banner(&self) -> String {
@@ -121,13 +110,12 @@ impl Running {
         )
     }
 
-    async fn stop(self) {
+    async fn stop(self) -> Result<()> {
         self.background.iter().for_each(JoinHandle::abort);
         self.api.shutdown().await;
-        let followed = self.followed;
-        if tokio::task::spawn_blocking(move || followed.stop()).await.is_err() {
-            tracing::warn!("the thread that hears of changes did not end in order");
-        }
+        let followers = self.followers;
+        let stopped = tokio::task::spawn_blocking(move || followers.stop()).await;
+        stopped.context("a thread that hears of changes did not end in order")
     }
 }
 

@@ -5,7 +5,8 @@
 //!                        └──────write──▶ store ◀──────reads───┘
 //! ```
 //!
-//! Rows are told while they are written, and a position once it is committed, so that who waits for a position finds the rows.
+//! Rows are told once they are readable, and a position once it is committed: who hears of a row may read it, and who waits for a
+//! position finds the rows.
 //! Values are absolute: hearing a message twice changes nothing. Each message names its generation and incarnation, and those of
 //! an incarnation that was replaced are not heard. What is too much to tell, or was lost on the way, is read anew from the store.
 
@@ -177,8 +178,9 @@ impl ViewStore for Published {
             self.inner.write(epoch, changes).await?;
             return self.publish(epoch, News::Anew).await;
         }
-        let (written, published) = tokio::join!(self.inner.write(epoch, changes), self.publish_rows(epoch, told));
-        written.and(published)
+        // Not at the same time: who hears of a row may read it.
+        self.inner.write(epoch, changes).await?;
+        self.publish_rows(epoch, told).await
     }
 
     async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError> {
@@ -269,6 +271,13 @@ pub struct FeedStatus {
     pub trouble: Option<String>,
 }
 
+impl FeedStatus {
+    /// Whether it hears in time, as far as is known.
+    pub fn is_fresh(&self) -> bool {
+        self.heard.is_some() && self.trouble.is_none() && u128::from(self.behind_ms) <= STALE.as_millis()
+    }
+}
+
 impl Feed {
     /// How well it hears now.
     pub fn status(&self) -> FeedStatus {
@@ -280,12 +289,6 @@ impl Feed {
             reloads: state.reloads,
             trouble: state.trouble.clone(),
         }
-    }
-
-    /// Whether it hears in time, as far as is known.
-    pub fn is_fresh(&self) -> bool {
-        let status = self.status();
-        status.heard.is_some() && status.trouble.is_none() && u128::from(status.behind_ms) <= STALE.as_millis()
     }
 
     fn heard(&self, position: &Position) {
@@ -725,7 +728,7 @@ mod tests {
         pair.hears(&[&format!("k=1 l=- at {start}")]).await;
         pair.published.commit(1, at(3)).await.unwrap();
         pair.hears(&[&format!("k=1 l=- at {start}"), &format!(" at {}", at(3))]).await;
-        assert!(pair.followed.feed().is_fresh());
+        assert!(pair.followed.feed().status().is_fresh());
         assert!(pair.followed.write(2, Vec::new()).await.is_err(), "an API writes no rows");
     }
 
@@ -771,10 +774,10 @@ mod tests {
         // The store is ahead of what was heard, for too long: a message never came.
         let since = Instant::now().checked_sub(STALE + Duration::from_secs(1)).unwrap();
         pair.followed.feed().state.lock().missing = Some((at(9), since));
-        assert!(!pair.followed.feed().is_fresh());
+        assert!(!pair.followed.feed().status().is_fresh());
         let again = format!("anew k=3 at {}", at(3));
         pair.hears(&[so_far[0], so_far[1], so_far[2], &anew, &rows, &reached, &again].map(String::as_str)).await;
-        assert!(pair.followed.feed().is_fresh());
+        assert!(pair.followed.feed().status().is_fresh());
     }
 
     /// If it failed, brokers would refuse a large unit, and the pipeline would end.

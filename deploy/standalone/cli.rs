@@ -242,6 +242,9 @@ pub struct ServeArgs {
 /// `kindred pipeline`
 #[derive(Args, Clone, Debug, Default)]
 pub struct PipelineArgs {
+    /// The generation whose views it keeps; without it the one that is live when it starts. It keeps to it, whatever is promoted
+    #[arg(long, value_name = "NAME")]
+    pub generation: Option<String>,
     /// `beginning` empties the store and rebuilds it from the log alone
     #[arg(long, value_name = "WHERE")]
     pub from: Option<From>,
@@ -486,6 +489,9 @@ pub struct PromoteArgs {
     /// The generation
     #[arg(value_name = "NAME")]
     pub name: String,
+    /// Also one that has not caught up with the live one. On services, readers then go back to what it has taken in
+    #[arg(long)]
+    pub force: bool,
     /// Where.
     #[command(flatten)]
     pub target: TargetArgs,

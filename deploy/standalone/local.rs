@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use kindred_api::MemoryLimits;
 use kindred_config::{Loaded, Settings};
 use kindred_model::{Position, Semantics};
 use kindred_pipeline::{Cluster, Pipeline, PipelineConfig, PipelineError};
@@ -33,6 +34,11 @@ pub fn pipeline_config(settings: &Settings, semantics: &Semantics) -> PipelineCo
         cluster: (settings.on_services() && cluster.hosts.len() > 1).then_some(cluster),
         ..PipelineConfig::new(semantics.clone())
     }
+}
+
+/// What an API may hold in memory under these settings.
+pub fn memory_limits(settings: &Settings) -> MemoryLimits {
+    MemoryLimits { lists_bytes_max: settings.api.lists_bytes_max, answers_bytes_max: settings.api.answers_bytes_max }
 }
 
 /// An installation whose views follow its log.

@@ -13,9 +13,9 @@ use kindred_store::ViewStore;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::changes::Feed;
+use crate::changes::FeedStatus;
 use crate::fingerprint::FINGERPRINT;
-use crate::generations::Fleet;
+use crate::generations::{Fleet, Followers};
 use crate::status::{Observed, observe};
 
 /// Differences that `verify` names for each table.
@@ -25,37 +25,64 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 /// How long one of them may be silent before requests are sent elsewhere: a leader that moves takes some seconds.
 const SILENT_MAX: Duration = Duration::from_secs(10);
 
-/// Where the views are kept.
+/// Where the views are kept, and those of which generation are served.
 pub enum Views {
     /// In this process, on a directory: of each generation.
     Here(Arc<Fleet>),
-    /// In this process, on services.
-    OnServices(Arc<Progress>, Arc<Reach>),
-    /// By a pipeline in another one.
-    Elsewhere(Arc<Reach>),
+    /// In this process, on services: of one generation.
+    OnServices {
+        /// How far its pipeline is.
+        progress: Arc<Progress>,
+        /// Its rows.
+        store: Arc<dyn ViewStore>,
+        /// What it pins.
+        semantics: Arc<Semantics>,
+        /// How well the services answer.
+        reach: Arc<Reach>,
+    },
+    /// By pipelines in other processes.
+    Elsewhere(Arc<Followers>, Arc<Reach>),
 }
 
 impl Views {
     fn progress(&self) -> Option<Arc<Progress>> {
         match self {
             Self::Here(fleet) => Some(fleet.progress()),
-            Self::OnServices(progress, _) => Some(Arc::clone(progress)),
-            Self::Elsewhere(_) => None,
+            Self::OnServices { progress, .. } => Some(Arc::clone(progress)),
+            Self::Elsewhere(..) => None,
         }
     }
 
     fn reach(&self) -> Option<&Reach> {
         match self {
             Self::Here(_) => None,
-            Self::OnServices(_, reach) | Self::Elsewhere(reach) => Some(reach),
+            Self::OnServices { reach, .. } | Self::Elsewhere(_, reach) => Some(reach),
+        }
+    }
+
+    fn feed(&self) -> Option<FeedStatus> {
+        match self {
+            Self::Elsewhere(followers, _) => Some(followers.feed()?.status()),
+            _ => None,
+        }
+    }
+
+    /// Rows and settings of what is served; `None` before there is anything.
+    fn live(&self) -> Option<(Arc<dyn ViewStore>, Arc<Semantics>)> {
+        match self {
+            Self::Here(fleet) => {
+                let live = fleet.live();
+                Some((live.store, live.semantics))
+            }
+            Self::OnServices { store, semantics, .. } => Some((Arc::clone(store), Arc::clone(semantics))),
+            Self::Elsewhere(followers, _) => followers.serving(),
         }
     }
 }
 
 /// How well a process reaches the services that it works on.
+#[derive(Default)]
 pub struct Reach {
-    /// What it hears of a pipeline elsewhere.
-    feed: Option<Arc<Feed>>,
     /// The log and the store: since when each does not answer, and why.
     silent: Mutex<[Option<(Instant, String)>; 2]>,
 }
@@ -63,11 +90,6 @@ pub struct Reach {
 const ASKED: [&str; 2] = ["log", "store"];
 
 impl Reach {
-    /// With this feed, if it listens.
-    pub fn new(feed: Option<Arc<Feed>>) -> Self {
-        Self { feed, silent: Mutex::default() }
-    }
-
     /// Asks log and store again and again; never ends.
     pub async fn watch(self: Arc<Self>, log: Arc<dyn EventLog>, store: Arc<dyn ViewStore>) {
         let mut due = tokio::time::interval(ASK_EVERY);
@@ -93,7 +115,7 @@ impl Reach {
 
     fn checks(&self) -> Vec<Check> {
         let silent = self.silent.lock();
-        let mut checks: Vec<Check> = ASKED
+        ASKED
             .iter()
             .zip(silent.iter())
             .map(|(name, silent)| {
@@ -101,41 +123,28 @@ impl Reach {
                 let detail = silent.as_ref().map_or_else(|| "answers".to_owned(), |(_, reason)| reason.clone());
                 Check { name: (*name).to_owned(), ready, detail }
             })
-            .collect();
-        if let Some(feed) = &self.feed {
-            let status = feed.status();
-            let detail = status.trouble.unwrap_or_else(|| format!("{} ms behind the store", status.behind_ms));
-            checks.push(Check { name: "changes".to_owned(), ready: feed.is_fresh(), detail });
-        }
-        checks
+            .collect()
     }
+}
+
+fn check_feed(status: FeedStatus) -> Check {
+    let ready = status.is_fresh();
+    let detail = status.trouble.unwrap_or_else(|| format!("{} ms behind the store", status.behind_ms));
+    Check { name: "changes".to_owned(), ready, detail }
 }
 
 /// What only the whole process can do for the API.
 pub struct Process {
     log: Arc<dyn EventLog>,
-    store: Arc<dyn ViewStore>,
-    semantics: Arc<Semantics>,
     views: Views,
     started: Instant,
     verifying: AtomicBool,
 }
 
 impl Process {
-    /// Of a process that starts now. Store and settings are those of the live generation where there is but one; of a fleet, the
-    /// live one's are asked for each time.
-    pub fn new(log: Arc<dyn EventLog>, store: Arc<dyn ViewStore>, semantics: Arc<Semantics>, views: Views) -> Self {
-        Self { log, store, semantics, views, started: Instant::now(), verifying: AtomicBool::new(false) }
-    }
-
-    fn live(&self) -> (Arc<dyn ViewStore>, Arc<Semantics>) {
-        match &self.views {
-            Views::Here(fleet) => {
-                let live = fleet.live();
-                (live.store, live.semantics)
-            }
-            _ => (Arc::clone(&self.store), Arc::clone(&self.semantics)),
-        }
+    /// Of a process that starts now.
+    pub fn new(log: Arc<dyn EventLog>, views: Views) -> Self {
+        Self { log, views, started: Instant::now(), verifying: AtomicBool::new(false) }
     }
 }
 
@@ -143,8 +152,8 @@ impl Process {
 impl Operations for Process {
     async fn status(&self) -> Value {
         let pipeline = self.views.progress().map(|progress| progress.status());
-        let feed = self.views.reach().and_then(|reach| Some(reach.feed.as_ref()?.status()));
-        let (store, semantics) = self.live();
+        let feed = self.views.feed();
+        let Some((store, semantics)) = self.views.live() else { return json!({ "pipeline": pipeline, "changes": feed }) };
         let observed = Observed {
             log: &*self.log,
             store: &*store,
@@ -166,10 +175,11 @@ impl Operations for Process {
             };
             return Err(OperationError::Unavailable(format!("rows are mended while nothing writes to them: {help}")));
         }
+        let nothing = || OperationError::Unavailable("nothing is served yet".to_owned());
+        let (store, semantics) = self.views.live().ok_or_else(nothing)?;
         if self.verifying.swap(true, Ordering::AcqRel) {
             return Err(OperationError::Busy("the views are being verified already".to_owned()));
         }
-        let (store, semantics) = self.live();
         let verified = Arc::clone(&store);
         let compared = tokio::task::spawn_blocking(move || {
             let snapshot = store.snapshot()?;
@@ -188,6 +198,7 @@ impl Operations for Process {
             checks.push(check_pipeline(&progress));
         }
         checks.extend(self.views.reach().map(Reach::checks).unwrap_or_default());
+        checks.extend(self.views.feed().map(check_feed));
         checks
     }
 }

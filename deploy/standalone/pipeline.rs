@@ -19,7 +19,6 @@ use warp::http::StatusCode;
 use warp::{Filter, Reply};
 
 use crate::app::App;
-use crate::changes::Published;
 use crate::cli::{From, PipelineArgs};
 use crate::failure::{Failure, exit};
 use crate::installation::Open;
@@ -87,18 +86,23 @@ impl Running {
 
         let from_beginning = args.from == Some(From::Beginning);
         let open = if from_beginning { Open::ToRebuild } else { Open::Existing };
-        let services = Services::open(loaded, open).await?;
-        let store =
-            Arc::new(Published::new(Arc::clone(&services.store) as _, Arc::new(services.log.broadcast()), &services.generation));
-        let config = PipelineConfig { from_beginning, ..pipeline_config(&loaded.settings, &services.semantics) };
+        let services = Services::open_generation(loaded, open, args.generation.as_deref()).await?;
+        let store = services.published(&services.generation, Arc::clone(&services.store) as _);
+        // Beside the live one's, which mends the log.
+        let mends_log = services.is_live;
+        let config = PipelineConfig { from_beginning, mends_log, ..pipeline_config(&loaded.settings, &services.semantics) };
         let log = Arc::clone(&services.log);
         let pipeline = Pipeline::start(config, Arc::clone(&log) as _, store, app.clock.clone()).await;
         let pipeline = pipeline.context("could not start the pipeline")?;
 
-        let reach = Arc::new(Reach::new(None));
-        let views = Views::OnServices(pipeline.progress(), Arc::clone(&reach));
-        let semantics = Arc::new(services.semantics.clone());
-        let process = Arc::new(Process::new(Arc::clone(&log) as _, Arc::clone(&services.store) as _, semantics, views));
+        let reach = Arc::new(Reach::default());
+        let views = Views::OnServices {
+            progress: pipeline.progress(),
+            store: Arc::clone(&services.store) as _,
+            semantics: Arc::new(services.semantics.clone()),
+            reach: Arc::clone(&reach),
+        };
+        let process = Arc::new(Process::new(Arc::clone(&log) as _, views));
         let (rendered, kept) = (metrics.clone(), metrics);
         let routes = admin_routes(process, move || rendered.render());
         let served = tokio::spawn(warp::serve(routes).incoming(listener).run());

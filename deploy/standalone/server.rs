@@ -26,6 +26,7 @@ use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::generations::{Fleet, explain_end};
 use crate::installation::Open;
+use crate::local::memory_limits;
 use crate::operations::{Process, Views};
 use crate::remote::{AnswerError, Remote, segment};
 
@@ -101,7 +102,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
     let fleet = Fleet::start(&directory, &loaded.settings, &clock, from_beginning).await?;
     let views = Views::Here(Arc::clone(&fleet));
-    let operations = Arc::new(Process::new(Arc::clone(&log), Arc::clone(&directory.keys), Arc::clone(&semantics), views));
+    let operations = Arc::new(Process::new(Arc::clone(&log), views));
 
     let backend = Arc::new(Loopback::default());
     let shop = match demo {
@@ -114,6 +115,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         admin_listen,
         generation: directory.live.clone(),
         raw_days: loaded.settings.erasure.raw_days,
+        memory: memory_limits(&loaded.settings),
         ..ApiConfig::default()
     };
     let context = Context {

@@ -21,6 +21,7 @@ use kindred_store::keys::KeyStore;
 use kindred_store::{StoreError, ViewStore};
 
 use crate::app::App;
+use crate::changes::Published;
 use crate::failure::{Failure, exit};
 use crate::fingerprint::{Subject, check_fingerprint};
 use crate::installation::Open;
@@ -36,12 +37,14 @@ pub struct Services {
     pub semantics: Semantics,
     /// The log.
     pub log: Arc<KafkaLog>,
-    /// The store of the live generation.
+    /// The store of the generation.
     pub store: Arc<CqlStore>,
     /// The generations beside it.
     pub generations: Arc<CqlGenerations>,
-    /// The name of the live generation.
+    /// The name of the generation: the live one, unless another was asked for.
     pub generation: String,
+    /// Whether it was the live one when this was opened.
+    pub is_live: bool,
     keyspace: String,
 }
 
@@ -52,12 +55,21 @@ impl Services {
     /// A [`Failure`] that names what is missing or does not answer, the settings that were given another value than is pinned, or
     /// what the generation does not fit to.
     pub async fn open(loaded: &Loaded, open: Open) -> Result<Self> {
+        Self::open_generation(loaded, open, None).await
+    }
+
+    /// As [`Services::open`], of the generation of that name in place of the live one.
+    ///
+    /// # Errors
+    /// As [`Services::open`].
+    pub async fn open_generation(loaded: &Loaded, open: Open, named: Option<&str>) -> Result<Self> {
         let settings = &loaded.settings;
         let generations = Arc::new(generations(settings).await?);
         let live = generations.live().await.context("could not ask which generation is live")?;
-        let generation = live.ok_or_else(|| missing("no generation is live"))?;
-        let row =
-            find(&generations, &generation).await?.ok_or_else(|| missing(format!("there is no generation {generation}")))?;
+        let live = live.ok_or_else(|| missing("no generation is live"))?;
+        let generation = named.map_or_else(|| live.clone(), str::to_owned);
+        let is_live = generation == live;
+        let row = find(&generations, &generation).await?.ok_or_else(|| unknown(&generation))?;
         let semantics = inherited(&row, loaded)?;
         let log = Arc::new(open_log(settings).await?);
         let store = CqlStore::open_in(&generations, &generation).await.context("could not open the store")?;
@@ -67,6 +79,7 @@ impl Services {
             store: Arc::new(store),
             generations,
             generation,
+            is_live,
             keyspace: settings.store.cql.keyspace.clone(),
         };
         services.check(open).await?;
@@ -89,9 +102,7 @@ impl Services {
         if name == self.generation {
             return Ok((Arc::clone(&self.store) as _, self.semantics.clone()));
         }
-        let row = find(&self.generations, name).await?;
-        let row =
-            row.ok_or_else(|| Failure::new(format!("there is no generation {name}")).help("kindred generations names them"))?;
+        let row = self.row_of(name).await?.ok_or_else(|| unknown(name))?;
         let semantics = read_pinned(&row.settings).map_err(|error| Failure::new(error.to_string()))?;
         let store = CqlStore::open_in(&self.generations, name).await;
         let store = store.with_context(|| format!("could not open generation {name}"))?;
@@ -99,12 +110,25 @@ impl Services {
         Ok((Arc::new(store), semantics))
     }
 
+    /// The store of a generation, for its pipeline: what it writes is told to those who follow.
+    pub fn published(&self, name: &str, store: Arc<dyn ViewStore>) -> Arc<dyn ViewStore> {
+        Arc::new(Published::new(store, Arc::new(self.log.broadcast()), name))
+    }
+
+    /// The row of a generation, if there is one of that name.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn row_of(&self, name: &str) -> Result<Option<Generation>> {
+        find(&self.generations, name).await
+    }
+
     /// The row of the generation: whether its last pipeline ended cleanly.
     ///
     /// # Errors
     /// When the store does not answer, or the generation was dropped.
     pub async fn row(&self) -> Result<Generation> {
-        let row = find(&self.generations, &self.generation).await?;
+        let row = self.row_of(&self.generation).await?;
         Ok(row.ok_or_else(|| missing(format!("{self} was dropped")))?)
     }
 }
@@ -113,6 +137,10 @@ impl fmt::Display for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "generation {} of keyspace {}", self.generation, self.keyspace)
     }
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::new(format!("there is no generation {name}")).help("kindred generations names them")
 }
 
 fn missing(what: impl Into<String>) -> Failure {

@@ -21,11 +21,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use kindred_clock::Clock;
+use kindred_model::codec::{Corrupt, KeyCodec};
 use kindred_model::settings::Semantics;
-use kindred_model::views::ReadError;
-use kindred_model::{Day, EventTime, MemberId, Position, SessionId};
+use kindred_model::views::also_bought::Lists;
+use kindred_model::views::{ReadError, Table};
+use kindred_model::{Day, EventTime, ItemId, MemberId, Position, SessionId};
 use kindred_store::{EpochChanges, Listen, Snapshot, StoreError, ViewStore};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use tokio::sync::{Notify, watch};
 
 pub use ranking::{DAYS_DEFAULT, KIND_DEFAULT};
@@ -34,8 +36,7 @@ pub(crate) use render::{PopularList, SimilarList, etag_of};
 pub use state::TABLES;
 use state::{Edit, State, decode_changes};
 
-/// Bytes of rendered bodies that are kept: some 25,000 lists of 20 items, more than a shop shows in an hour.
-const BODIES_BYTES_MAX: u64 = 64 << 20;
+use crate::context::MemoryLimits;
 
 /// How far the memory reaches.
 #[derive(Debug)]
@@ -69,8 +70,21 @@ pub enum LoadError {
     Read(#[from] ReadError),
 }
 
+/// Why a list could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// Its row does not decode.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// Its row is in the store alone, which did not give it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// What is served, in memory.
 pub struct Memory {
+    /// Where lists are that there is no room for.
+    store: Arc<dyn ViewStore>,
     settings: Arc<Semantics>,
     generation: Box<str>,
     clock: Clock,
@@ -132,25 +146,34 @@ impl Memory {
     ///
     /// # Errors
     /// [`LoadError`].
-    pub fn load(store: &dyn ViewStore, settings: Arc<Semantics>, generation: &str, clock: Clock) -> Result<Arc<Self>, LoadError> {
+    pub fn load(
+        store: Arc<dyn ViewStore>,
+        settings: Arc<Semantics>,
+        generation: &str,
+        clock: Clock,
+        limits: MemoryLimits,
+    ) -> Result<Arc<Self>, LoadError> {
         let now = clock.now();
+        let lists_bytes = usize::try_from(limits.lists_bytes_max).unwrap_or(usize::MAX);
         let memory = Arc::new(Self {
+            store,
             settings,
             generation: generation.into(),
-            state: RwLock::new(State::default()),
+            state: RwLock::new(State::empty(now.day(), lists_bytes)),
             published: ArcSwap::from_pointee(Published::new(0, Position::beginning(), now.day(), now)),
             moved: Notify::new(),
             watches: RwLock::default(),
             bodies: moka::sync::Cache::builder()
-                .max_capacity(BODIES_BYTES_MAX)
+                .max_capacity(limits.answers_bytes_max)
                 .weigher(|_, rendered: &Arc<Rendered>| rendered.weight())
                 .build(),
             early: Mutex::new(Some(Vec::new())),
             rows_come_anew: AtomicBool::new(false),
             clock,
         });
-        let snapshot = store.listen(Arc::new(Follower(Arc::downgrade(&memory))))?;
-        let mut state = State::load(&*snapshot.rows, memory.published.load().today)?;
+        let snapshot = memory.store.listen(Arc::new(Follower(Arc::downgrade(&memory))))?;
+        let mut state = State::empty(now.day(), lists_bytes);
+        state.read(&*snapshot.rows)?;
         let mut early = memory.early.lock();
         memory.rows_come_anew.store(snapshot.frontier.unfinished, Ordering::Release);
         state.version = 1;
@@ -242,11 +265,11 @@ impl Memory {
         self.published.load_full()
     }
 
-    /// The list of an item. A hit costs about a microsecond.
+    /// The list of an item. A hit costs about a microsecond; a list that is in the store alone, one read from there.
     ///
     /// # Errors
-    /// When its row does not decode.
-    pub fn list(&self, item: &str, options: ListOptions) -> Result<Answer, kindred_model::codec::Corrupt> {
+    /// [`ListError`].
+    pub async fn list(&self, item: &str, options: ListOptions) -> Result<Answer, ListError> {
         let published = self.published();
         let mut buffer = [0u8; kindred_model::ids::ID_BYTES_MAX + 2];
         let key = body_key(item, options, &mut buffer);
@@ -259,11 +282,35 @@ impl Memory {
                 return Ok(Answer { rendered, published });
             }
         }
-        let rendered = Arc::new(render::render(&self.settings, &self.generation, item, options, &self.state.read())?);
+        let rendered = Arc::new(self.render(item, options).await?);
         if rendered.cacheable {
             self.bodies.insert(key.into(), rendered.clone());
         }
         Ok(Answer { rendered, published })
+    }
+
+    async fn render(&self, item: &str, options: ListOptions) -> Result<Rendered, ListError> {
+        let render = |state: &State, row: &[u8]| render::render(&self.settings, &self.generation, item, options, (state, row));
+        loop {
+            let (index, list_changed) = {
+                let state = self.state.read();
+                match state.find(item) {
+                    None => return Ok(render(&state, &[])?),
+                    Some(index) => match state.row(index) {
+                        Some(row) => return Ok(render(&state, row)?),
+                        None => (index, state.item(index).list_changed),
+                    },
+                }
+            };
+            let row = self.store.get(Lists::NAME, &ItemId::trusted(item.to_owned()).to_bytes()).await?.unwrap_or_default();
+            metrics::counter!("api_lists_read_total").increment(1);
+            let mut state = self.state.write();
+            if state.found(index, list_changed, row.as_slice().into()) {
+                metrics::gauge!("api_lists_held_bytes").set(state.held_bytes() as f64);
+                return Ok(render(&RwLockWriteGuard::downgrade(state), &row)?);
+            }
+            // It changed meanwhile: once more.
+        }
     }
 
     /// The body of popularity. A pass over all items: for a thread that may block.
@@ -309,6 +356,12 @@ impl Memory {
     #[cfg(test)]
     pub(crate) fn expect_rows_anew(&self) {
         self.rows_come_anew.store(true, Ordering::Release);
+    }
+
+    /// Bytes of lists that are held.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.state.read().held_bytes()
     }
 
     /// How many items are watched.

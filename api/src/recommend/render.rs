@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::ranking::DAYS_DEFAULT;
-use super::state::State;
+use super::state::{State, neighbors};
 
 /// Items of a list unless asked otherwise: two rows of a product page.
 pub const LIMIT_DEFAULT: u64 = 12;
@@ -208,13 +208,13 @@ pub(crate) fn etag_of(body: &[u8]) -> HeaderValue {
     HeaderValue::from_str(&tag).expect("base64 is a header value")
 }
 
-/// Renders the list of an item from a state.
+/// Renders the list of an item from a state; `row` is the item's own, empty where there is none.
 pub(super) fn render(
     settings: &Semantics,
     generation: &str,
     item: &str,
     options: ListOptions,
-    state: &State,
+    (state, row): (&State, &[u8]),
 ) -> Result<Rendered, Corrupt> {
     const VIEW: &str = "also_bought";
     let view = &settings.views.also_bought;
@@ -227,18 +227,19 @@ pub(super) fn render(
 
     if let Some(seed) = seed.filter(|_| view.enabled) {
         let n_i = state.item(seed).support;
-        let mut neighbors = Vec::new();
-        for (id, c) in state.neighbors(seed)? {
+        let mut scored = Vec::new();
+        for (id, c) in neighbors(row)? {
             let Some(index) = state.find(id) else {
-                // A neighbour that no other table knows: it comes with its support in one unit, so this is a damaged store.
-                tracing::error!("a list names an item without a support; kindred verify --repair mends it");
+                // Its support comes with the unit of the row. Read from the store, the row may be of a unit that is not heard yet; if
+                // it stays so, the store is damaged, which `kindred verify` tells.
+                tracing::debug!("a list names an item without a support");
                 cacheable = false;
                 continue;
             };
             depends_on.push(index);
-            neighbors.push((ItemId::trusted(id.to_owned()), c, state.item(index).support));
+            scored.push((ItemId::trusted(id.to_owned()), c, state.item(index).support));
         }
-        for scored in ranked(view, n_i, neighbors) {
+        for scored in ranked(view, n_i, scored) {
             if items.len() == limit {
                 break;
             }

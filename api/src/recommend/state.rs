@@ -6,9 +6,14 @@
 //! ```
 //!
 //! Every part carries the version that changed it last, so that a rendered body can be checked against it exactly.
+//!
+//! Lists are by far the most of it, so that they alone are bounded: beyond the room for them, those not asked for lately stay in the
+//! store alone (second chance, Corbató 1968), and are read from there when somebody asks.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kindred_model::codec::{Corrupt, KeyCodec, RowCodec, take_text, take_varint};
 use kindred_model::records::{CatalogRecord, MemberRecord, Visibility};
@@ -21,8 +26,8 @@ use kindred_store::Change;
 
 use super::ranking::{DAYS_DEFAULT, Days, KIND_DEFAULT, Rankings, in_window};
 
-/// The tables that the memory follows.
-pub const TABLES: &[&str] = &[Lists::NAME, Supports::NAME, Catalog::NAME, Popularity::NAME, Members::NAME];
+/// The tables that the memory follows. Lists are read last, when every item that can have one is known.
+pub const TABLES: &[&str] = &[Supports::NAME, Catalog::NAME, Popularity::NAME, Members::NAME, Lists::NAME];
 
 /// What the catalog says of an item, as far as answers need it.
 #[derive(Clone, PartialEq, Debug)]
@@ -63,8 +68,11 @@ pub(crate) struct Entry {
     pub id: Arc<str>,
     /// n: the baskets that hold it.
     pub support: u64,
-    /// Its row of `also_bought` as it is stored; read when a body is rendered.
-    list: Box<[u8]>,
+    /// Its row of `also_bought` as it is stored, empty where there is none; read when a body is rendered. `None`: it is in the store
+    /// alone.
+    list: Option<Box<[u8]>>,
+    /// Somebody asked for the list since the hand last passed.
+    used: AtomicBool,
     /// The version that changed `list` last.
     pub list_changed: u64,
     /// The version that changed `support` or `card` last.
@@ -138,8 +146,17 @@ pub(crate) fn decode_changes(changes: &[Change]) -> Vec<Edit> {
     edits
 }
 
+/// How many bytes of lists are held, and which goes next.
+#[derive(Debug)]
+struct Room {
+    bytes: usize,
+    most: usize,
+    /// The next item that is looked at when there is no room.
+    hand: usize,
+}
+
 /// All that is served.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct State {
     /// Counts the changes of this memory; private to the process.
     pub version: u64,
@@ -154,33 +171,55 @@ pub(crate) struct State {
     pub today: Day,
     member_of: HashMap<SessionId, MemberId>,
     sessions_of: HashMap<MemberId, BTreeSet<SessionId>>,
+    room: Room,
 }
 
 impl State {
-    /// Reads all tables.
-    pub fn load(rows: &dyn Rows, today: Day) -> Result<Self, ReadError> {
-        let mut state = Self { today, ..Self::default() };
-        state.read(rows)?;
-        Ok(state)
+    /// Nothing yet, with room for so many bytes of lists.
+    pub fn empty(today: Day, lists_bytes_max: usize) -> Self {
+        Self {
+            version: 0,
+            index: HashMap::new(),
+            items: Vec::new(),
+            baskets: 0,
+            baskets_changed: 0,
+            rankings: Rankings::default(),
+            today,
+            member_of: HashMap::new(),
+            sessions_of: HashMap::new(),
+            room: Room { bytes: 0, most: lists_bytes_max, hand: 0 },
+        }
     }
 
-    /// Takes in every row of all tables.
+    /// Takes in every row of all tables; of lists, what there is room for.
     pub fn read(&mut self, rows: &dyn Rows) -> Result<(), ReadError> {
+        let mut full = false;
         for table in TABLES {
-            rows.scan(table, &[], &mut |key, row| match decode(table, key, Some(row)) {
+            let read = rows.scan(table, &[], &mut |key, row| match decode(table, key, Some(row)) {
+                Ok(Some(Edit::List { row, .. })) if self.room.bytes + row.len() > self.room.most => {
+                    full = true;
+                    ControlFlow::Break(ReadError::Unavailable("there is no room for more lists".to_owned()))
+                }
                 Ok(edit) => {
                     edit.into_iter().for_each(|edit| self.edit(edit));
-                    std::ops::ControlFlow::Continue(())
+                    ControlFlow::Continue(())
                 }
-                Err(corrupt) => std::ops::ControlFlow::Break(corrupt.into()),
-            })?;
+                Err(corrupt) => ControlFlow::Break(corrupt.into()),
+            });
+            if !full {
+                read?;
+            }
+        }
+        if full {
+            // Whoever has none so far may have one in the store.
+            self.items.iter_mut().for_each(|entry| entry.list = entry.list.take().filter(|list| !list.is_empty()));
         }
         Ok(())
     }
 
     /// One without rows that numbers the items as this one does: rendered bodies remember those numbers.
     pub fn emptied(&self) -> Self {
-        let mut empty = Self { today: self.today, version: self.version, ..Self::default() };
+        let mut empty = Self { version: self.version, ..Self::empty(self.today, self.room.most) };
         for entry in &self.items {
             empty.intern(&entry.id);
         }
@@ -227,7 +266,8 @@ impl State {
         self.items.push(Entry {
             id: id.clone(),
             support: 0,
-            list: Box::default(),
+            list: Some(Box::default()),
+            used: AtomicBool::new(false),
             list_changed: self.version,
             changed: self.version,
             card: None,
@@ -245,8 +285,11 @@ impl State {
             Edit::List { item, row } => {
                 let index = self.intern(&item);
                 let entry = &mut self.items[index as usize];
-                entry.list = row;
                 entry.list_changed = version;
+                // Nobody asked for one that is in the store alone, and there it is new already: rows are told once they are readable.
+                if entry.list.is_some() {
+                    self.hold(index, row);
+                }
             }
             Edit::Support { item, support } if item.is_empty() => {
                 self.baskets = support;
@@ -298,8 +341,9 @@ impl State {
 
     /// Empties what the views' own tables hold, under the present version; the merged inputs stay.
     pub fn forget_views(&mut self) {
+        self.room.bytes = 0;
         for entry in &mut self.items {
-            entry.list = Box::default();
+            entry.list = Some(Box::default());
             entry.list_changed = self.version;
             entry.support = 0;
             entry.changed = self.version;
@@ -323,14 +367,62 @@ impl State {
         }
     }
 
-    /// The neighbours in the row of an item: (id, c), in the order of the row.
-    pub fn neighbors(&self, index: u32) -> Result<Vec<(&str, u64)>, Corrupt> {
-        let mut row = &*self.item(index).list;
-        let mut neighbors = Vec::with_capacity(50);
-        while !row.is_empty() {
-            let item = take_text(&mut row)?;
-            neighbors.push((item, take_varint(&mut row)?));
+    /// The row of an item, where it is held.
+    pub fn row(&self, index: u32) -> Option<&[u8]> {
+        let entry = self.item(index);
+        // Written only when it changes anything: many read at once.
+        if !entry.used.load(Ordering::Relaxed) {
+            entry.used.store(true, Ordering::Relaxed);
         }
-        Ok(neighbors)
+        entry.list.as_deref()
     }
+
+    /// Holds the row of an item that was read from the store while the version of its list was still `list_changed`; whether that
+    /// is so. Otherwise it may be an old one.
+    pub fn found(&mut self, index: u32, list_changed: u64, row: Box<[u8]>) -> bool {
+        let entry = self.item(index);
+        let current = entry.list_changed == list_changed;
+        if current && entry.list.is_none() {
+            self.hold(index, row);
+        }
+        current
+    }
+
+    /// Bytes of lists that are held.
+    pub fn held_bytes(&self) -> usize {
+        self.room.bytes
+    }
+
+    /// Holds a row, and lets go of others if there is no room.
+    fn hold(&mut self, index: u32, row: Box<[u8]>) {
+        self.room.bytes += row.len();
+        if let Some(before) = self.items[index as usize].list.replace(row) {
+            self.room.bytes -= before.len();
+        }
+        // Within two rounds every other list has had its second chance.
+        for _ in 0..2 * self.items.len() {
+            if self.room.bytes <= self.room.most {
+                return;
+            }
+            let at = self.room.hand;
+            self.room.hand = (at + 1) % self.items.len();
+            let entry = &mut self.items[at];
+            // The row itself is about to be rendered.
+            if at == index as usize || *entry.used.get_mut() {
+                *entry.used.get_mut() = false;
+            } else if let Some(list) = entry.list.take_if(|list| !list.is_empty()) {
+                self.room.bytes -= list.len();
+            }
+        }
+    }
+}
+
+/// The neighbours in a row: (id, c), in the order of the row.
+pub(super) fn neighbors(mut row: &[u8]) -> Result<Vec<(&str, u64)>, Corrupt> {
+    let mut neighbors = Vec::with_capacity(50);
+    while !row.is_empty() {
+        let item = take_text(&mut row)?;
+        neighbors.push((item, take_varint(&mut row)?));
+    }
+    Ok(neighbors)
 }

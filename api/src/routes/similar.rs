@@ -85,7 +85,7 @@ async fn show_similar_items(
         if let Some(freshness) = params.freshness()? {
             in_time(shared, reach(&serving.memory, Some(freshness))).await?;
         }
-        let answer = serving.memory.list(item.as_str(), options).map_err(Problem::internal)?;
+        let answer = in_time(shared, async { Ok(serving.memory.list(item.as_str(), options).await?) }).await?;
         shared.measures.lists.increment(1);
         let (body, etag) = (answer.rendered.body.clone(), answer.rendered.etag.clone());
         Ok(list(shared, body, etag, &answer.published, if_none_match.as_deref()))

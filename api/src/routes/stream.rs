@@ -26,7 +26,7 @@ use crate::api::Api;
 use crate::auth::{Caller, Need, StreamSlot, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
-use crate::recommend::{Answer, ListOptions};
+use crate::recommend::{Answer, ListError, ListOptions};
 
 const KNOWN: &[&str] = &["view", "limit", "fill", "explain", "key"];
 /// After how long a browser comes back when the stream broke.
@@ -163,11 +163,16 @@ impl Follower {
 
     /// Sends the list unless the reader has it; whether the reader is still there.
     async fn send_if_new(&mut self) -> bool {
-        let answer = match self.api.live().memory.list(&self.item, self.options) {
+        let answer = match self.api.live().memory.list(&self.item, self.options).await {
             Ok(answer) => answer,
-            Err(corrupt) => {
+            Err(ListError::Corrupt(corrupt)) => {
                 tracing::error!("could not render a list for a stream: {corrupt}");
                 return false;
+            }
+            // The next change or the next look tries again.
+            Err(ListError::Store(error)) => {
+                tracing::debug!("could not read a list for a stream: {error}");
+                return true;
             }
         };
         let id = event_id(&answer);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::context::{GenerationOperations, GenerationShown, GenerationSource};
+use crate::context::{GenerationOperations, GenerationShown, GenerationSource, Standing};
 
 /// Two stores, g1 and g2, and a third name that may not be promoted.
 struct Two {
@@ -48,6 +48,12 @@ impl GenerationOperations for Two {
         if name == "rules" { Err(OperationError::Refused("it is a what-if".to_owned())) } else { Ok(()) }
     }
 
+    async fn standing(&self) -> Result<Standing, OperationError> {
+        Ok(Standing { live: self.live.lock().clone(), names: ["g1", "g2"].map(str::to_owned).into() })
+    }
+
+    fn turned_to(&self, _: &str) {}
+
     async fn promote(&self, name: &str) -> Result<String, OperationError> {
         Ok(std::mem::replace(&mut *self.live.lock(), name.to_owned()))
     }
@@ -62,7 +68,7 @@ impl GenerationOperations for Two {
 }
 
 /// A bench of which g2 says that `a` goes with `c`, and g1 that it goes with `b`.
-async fn two() -> (Bench, tempfile::TempDir) {
+async fn two() -> (Bench, Arc<Two>, tempfile::TempDir) {
     let mut bench = Bench::new().await;
     bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1), ("c", 1)]).await;
     let dir = tempfile::tempdir().unwrap();
@@ -70,13 +76,13 @@ async fn two() -> (Bench, tempfile::TempDir) {
     let changes = vec![list("a", &[("c", 1)]), support("a", 1), support("b", 1), support("c", 1)];
     let position = bench.store.frontier().position;
     second.apply(EpochChanges { epoch: 1, position, changes }).await.unwrap();
-    let operations =
-        Two { first: bench.store.clone(), second, settings: bench.context.settings.clone(), live: Mutex::new("g1".to_owned()) };
-    let context = Context { generations: Some(Arc::new(operations)), ..bench.context.clone() };
+    let settings = bench.context.settings.clone();
+    let operations = Arc::new(Two { first: bench.store.clone(), second, settings, live: Mutex::new("g1".to_owned()) });
+    let context = Context { generations: Some(operations.clone()), ..bench.context.clone() };
     let api = crate::prepare(bench.config.clone(), context.clone(), bench.stop.subscribe()).await.unwrap();
     let public = crate::routes::public(&api);
     (bench.context, bench.api, bench.public) = (context, api, public);
-    (bench, dir)
+    (bench, operations, dir)
 }
 
 fn first_item(answer: &http::Response<bytes::Bytes>) -> String {
@@ -87,7 +93,7 @@ fn first_item(answer: &http::Response<bytes::Bytes>) -> String {
 /// If it failed, a widget would go on showing the lists of a generation that is not served any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promotion_reaches_readers_and_open_streams() {
-    let (bench, _dir) = two().await;
+    let (bench, _, _dir) = two().await;
     let path = "/v1/items/a/similar?fill=false";
     let before = bench.get(path).await;
     assert_eq!(first_item(&before), "b");
@@ -117,10 +123,25 @@ async fn a_promotion_reaches_readers_and_open_streams() {
     assert_eq!(bench.get(path).await.body(), before.body(), "rolling back gives the old bytes");
 }
 
+/// If it failed, one of several APIs would go on serving what another process took out of service.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_by_another_process_is_followed() {
+    let (bench, operations, _dir) = two().await;
+    let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
+    let mut reader = streams::Reader::open(&bench, running.address, "").await;
+    assert!(reader.until(r#""item":"b""#, 1, streams::SOON).await);
+    for (turn, (name, item)) in [("g2", "c"), ("g1", "b"), ("g2", "c")].into_iter().enumerate() {
+        name.clone_into(&mut operations.live.lock());
+        let shown = format!(r#""item":"{item}""#);
+        assert!(reader.until(&shown, turn / 2 + 1 + usize::from(name == "g1"), streams::SOON).await, "{}", reader.text);
+    }
+    running.shutdown().await;
+}
+
 /// If it failed, a page could read lists that nobody decided to show, or a what-if be served.
 #[tokio::test(flavor = "multi_thread")]
 async fn generations_are_a_service_keys_alone() {
-    let (bench, _dir) = two().await;
+    let (bench, _, _dir) = two().await;
     let other = "/v1/items/a/similar?fill=false&generation=g2";
     assert_eq!(first_item(&bench.get(other).await), "c");
     assert_eq!(first_item(&bench.get("/v1/items/a/similar?fill=false&generation=g1").await), "b");

@@ -7,6 +7,7 @@ use kindred_model::{Kind, Position, Topic};
 use serde_json::json;
 
 use super::*;
+use crate::context::MemoryLimits;
 use crate::recommend::ListOptions;
 
 const ALL: ListOptions = ListOptions { limit: 50, fill: false, explain: false };
@@ -98,10 +99,15 @@ async fn every_change_that_matters_shows_at_once_and_no_other_changes_the_body()
     assert_eq!(fetch().await.0, etag, "what does not matter changed the body");
 }
 
-/// Random changes, with reads between: the cached answer equals that of a memory that was loaded anew.
+/// Random changes, with reads between: the cached answer equals that of a memory that was loaded anew, and of one that has room for
+/// a list or two.
 #[tokio::test]
 async fn the_memory_that_follows_equals_one_that_is_loaded_anew() {
     let bench = Bench::new().await;
+    let small = MemoryLimits { lists_bytes_max: 13, answers_bytes_max: 4_096 };
+    let small = ApiConfig { memory: small, ..bench.config.clone() };
+    let prepare = |config: &ApiConfig| crate::prepare(config.clone(), bench.context.clone(), bench.stop.subscribe());
+    let narrow = prepare(&small).await.unwrap();
     let mut seed = 7u64;
     let mut random = |below: u64| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -136,15 +142,19 @@ async fn the_memory_that_follows_equals_one_that_is_loaded_anew() {
         if round % 15 == 14 {
             bench.clock.advance(Duration::from_secs(86_400));
         }
-        let anew = crate::prepare(bench.config.clone(), bench.context.clone(), bench.stop.subscribe()).await.unwrap();
+        let anew = [prepare(&bench.config).await.unwrap(), prepare(&small).await.unwrap(), narrow.clone()];
         for n in 0..9 {
             for options in [ALL, ListOptions { limit: 5, fill: true, explain: true }] {
-                let followed = bench.api.live().memory.list(&name(n), options).unwrap().rendered.body.clone();
-                let loaded = anew.live().memory.list(&name(n), options).unwrap().rendered.body.clone();
-                assert_eq!(followed, loaded, "round {round}, item {n}");
+                let followed = bench.api.live().memory.list(&name(n), options).await.unwrap().rendered.body.clone();
+                for (which, api) in anew.iter().enumerate() {
+                    let loaded = api.live().memory.list(&name(n), options).await.unwrap().rendered.body.clone();
+                    assert_eq!(followed, loaded, "round {round}, item {n}, memory {which}");
+                    assert!(which == 0 || api.live().memory.held_bytes() <= 13 + 9, "one list beyond the room at most");
+                }
             }
         }
     }
+    assert!(narrow.live().memory.held_bytes() > 0, "something is held");
 }
 
 /// After a unit that a crash left unfinished the pipeline empties the views and brings every row anew: what it does not bring
@@ -333,10 +343,10 @@ async fn a_hit_does_no_work_that_grows_with_the_catalog() {
         (0..2_000).flat_map(|n| [support(&format!("i{n}"), 3), owners(&format!("i{n}"), Kind::Purchase, NOW.day(), n + 1)]);
     bench.apply(changes.collect()).await;
     let options = ListOptions { limit: 12, fill: true, explain: false };
-    bench.api.live().memory.list("i5", options).unwrap();
+    bench.api.live().memory.list("i5", options).await.unwrap();
     let begun = std::time::Instant::now();
     for _ in 0..1_000 {
-        bench.api.live().memory.list("i5", options).unwrap();
+        bench.api.live().memory.list("i5", options).await.unwrap();
     }
     assert!(begun.elapsed() < Duration::from_millis(500), "1000 hits took {:?}", begun.elapsed());
 }

@@ -10,12 +10,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use async_trait::async_trait;
-use kindred_api::{GenerationOperations, GenerationShown, GenerationSource, OperationError};
+use kindred_api::{GenerationOperations, GenerationShown, GenerationSource, OperationError, Standing};
 use kindred_clock::Clock;
 use kindred_config::Settings;
 use kindred_log::EventLog;
@@ -29,7 +28,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::origin::Origin;
-use super::{compare_stores, describe, replay};
+use super::{Comparing, describe, failed, of_store, replay};
 use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::local::pipeline_config;
@@ -63,7 +62,7 @@ pub struct Fleet {
     live: watch::Sender<String>,
     /// Promotions and drops come one after another.
     changing: tokio::sync::Mutex<()>,
-    comparing: AtomicBool,
+    comparing: Comparing,
 }
 
 impl Fleet {
@@ -79,7 +78,7 @@ impl Fleet {
             pipelines: Mutex::default(),
             live: watch::Sender::new(directory.live.clone()),
             changing: tokio::sync::Mutex::default(),
-            comparing: AtomicBool::new(false),
+            comparing: Comparing::default(),
         });
         let config = |semantics: &Semantics| pipeline_config(settings, semantics);
         let live = PipelineConfig { from_beginning, ..config(&directory.semantics) };
@@ -194,17 +193,6 @@ async fn stop(pipeline: Pipeline) -> Result<()> {
     stopped.await.map_err(|error| anyhow!(error))?.context("could not end the pipeline in order")
 }
 
-fn failed(error: &anyhow::Error) -> OperationError {
-    OperationError::Failed(format!("{error:#}"))
-}
-
-fn of_store(error: StoreError) -> OperationError {
-    match error {
-        StoreError::Refused(reason) => OperationError::Refused(reason),
-        other => OperationError::Failed(other.to_string()),
-    }
-}
-
 #[async_trait]
 impl GenerationOperations for Fleet {
     async fn list(&self) -> Result<Vec<GenerationShown>, OperationError> {
@@ -245,11 +233,19 @@ impl GenerationOperations for Fleet {
         }
     }
 
+    async fn standing(&self) -> Result<Standing, OperationError> {
+        // Nobody else promotes or drops: the directory is this process's.
+        Ok(Standing { live: self.live.borrow().clone(), names: self.kept.lock().keys().cloned().collect() })
+    }
+
+    fn turned_to(&self, name: &str) {
+        self.live.send_replace(name.to_owned());
+    }
+
     async fn promote(&self, name: &str) -> Result<String, OperationError> {
         let _one_at_a_time = self.changing.lock().await;
         self.promotable(name).await?;
         let before = self.generations.promote(name).await.map_err(of_store)?;
-        self.live.send_replace(name.to_owned());
         tracing::info!(generation = name, "promoted generation {name}");
         Ok(before.unwrap_or_default())
     }
@@ -289,17 +285,7 @@ impl GenerationOperations for Fleet {
 
     async fn compare(&self, a: &str, b: &str, day: Day) -> Result<Value, OperationError> {
         let (one, other) = (self.kept(a)?, self.kept(b)?);
-        if self.comparing.swap(true, Ordering::AcqRel) {
-            return Err(OperationError::Busy("two generations are being compared already".to_owned()));
-        }
-        let (a, b) = (a.to_owned(), b.to_owned());
-        let compared = tokio::task::spawn_blocking(move || {
-            compare_stores((&a, &*one.store, &one.semantics), (&b, &*other.store, &other.semantics), day)
-        });
-        let compared = compared.await;
-        self.comparing.store(false, Ordering::Release);
-        let comparison = compared.map_err(|error| OperationError::Failed(error.to_string()))?.map_err(|error| failed(&error))?;
-        serde_json::to_value(comparison).map_err(|error| OperationError::Failed(error.to_string()))
+        self.comparing.compare((a, one.store, one.semantics), (b, other.store, other.semantics), day).await
     }
 }
 

@@ -5,22 +5,27 @@
 //! ```
 
 mod fleet;
+mod followers;
 mod origin;
 mod replay;
 mod room;
 mod window;
 
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use kindred_api::GenerationShown;
+use kindred_api::{GenerationShown, OperationError};
 use kindred_compare::{Comparison, Side, compare as compare_rows, page, text};
 use kindred_config::{Loaded, pinned_toml};
-use kindred_model::Semantics;
-use kindred_store::ViewStore;
-use serde_json::json;
+use kindred_model::{Day, Semantics};
+use kindred_store::{StoreError, ViewStore};
+use serde_json::{Value, json};
 
 pub use fleet::{Fleet, explain_end};
+pub use followers::Followers;
 pub use replay::run as replay;
 pub use window::Bound;
 
@@ -30,6 +35,11 @@ use crate::failure::{Failure, exit, thousands};
 use crate::installation::{Installation, Open, Place};
 use crate::remote::{Remote, Target, segment};
 use origin::Origin;
+
+/// How long a promotion on services waits for what it promotes to catch up with what is served.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(10);
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs `kindred generations`.
 ///
@@ -77,10 +87,10 @@ pub fn list(app: &App, loaded: &Loaded, args: &GenerationsArgs) -> Result<u8> {
 /// What is told of every generation.
 async fn describe_all(installation: &Installation) -> Result<Vec<GenerationShown>> {
     let end = installation.log.end().await.context("could not read the end of the log")?;
+    let live = (installation.live(), &installation.semantics);
     let mut shown = Vec::new();
     for generation in installation.generations().list().await.context("could not list the generations")? {
         let (store, settings) = installation.generation(&generation.name).await?;
-        let live = (installation.live(), &installation.semantics);
         shown.push(describe(&generation, &*store, &settings, live, &end).await?);
     }
     Ok(shown)
@@ -112,6 +122,40 @@ async fn describe(
         differing: differing.into_iter().map(|change| (change.name, change.b)).collect(),
     })
 }
+
+/// What an API is told of an error that nobody foresaw.
+fn failed(error: &anyhow::Error) -> OperationError {
+    OperationError::Failed(format!("{error:#}"))
+}
+
+/// What an API is told of the store's.
+fn of_store(error: StoreError) -> OperationError {
+    match error {
+        StoreError::Refused(reason) => OperationError::Refused(reason),
+        StoreError::Unavailable(reason) => OperationError::Unavailable(reason),
+        other => OperationError::Failed(other.to_string()),
+    }
+}
+
+/// Compares generations for an API, two at a time.
+#[derive(Default)]
+struct Comparing(AtomicBool);
+
+impl Comparing {
+    async fn compare(&self, a: Compared<'_>, b: Compared<'_>, day: Day) -> Result<Value, OperationError> {
+        if self.0.swap(true, Ordering::AcqRel) {
+            return Err(OperationError::Busy("two generations are being compared already".to_owned()));
+        }
+        let [a, b] = [a, b].map(|(name, store, settings)| (name.to_owned(), store, settings));
+        let compared = tokio::task::spawn_blocking(move || compare_stores((&a.0, &*a.1, &a.2), (&b.0, &*b.1, &b.2), day)).await;
+        self.0.store(false, Ordering::Release);
+        let comparison = compared.map_err(|error| OperationError::Failed(error.to_string()))?.map_err(|error| failed(&error))?;
+        serde_json::to_value(comparison).map_err(|error| OperationError::Failed(error.to_string()))
+    }
+}
+
+/// Name, rows and settings of a generation that is compared.
+type Compared<'a> = (&'a str, Arc<dyn ViewStore>, Arc<Semantics>);
 
 /// Runs `kindred compare`.
 ///
@@ -148,7 +192,7 @@ pub fn compare(app: &App, loaded: &Loaded, args: &CompareArgs) -> Result<u8> {
 fn compare_stores(
     (a, store_a, settings_a): (&str, &dyn ViewStore, &Semantics),
     (b, store_b, settings_b): (&str, &dyn ViewStore, &Semantics),
-    day: kindred_model::Day,
+    day: Day,
 ) -> Result<Comparison> {
     let (one, other) =
         (store_a.snapshot().context("could not read the store")?, store_b.snapshot().context("could not read the store")?);
@@ -168,6 +212,9 @@ fn compare_stores(
 pub fn promote(app: &App, loaded: &Loaded, args: &PromoteArgs) -> Result<u8> {
     let name = &args.name;
     let before = match Target::of(&args.target, loaded)? {
+        Target::Server(_) if args.force => {
+            return Err(Failure::usage("--force is for services; a server turns to what has caught up alone").into());
+        }
         Target::Server(remote) => {
             let answer = remote.post(&format!("/v1/admin/generations/{}/promote", segment(name)), &json!({}))?;
             answer["before"].as_str().unwrap_or_default().to_owned()
@@ -178,15 +225,15 @@ pub fn promote(app: &App, loaded: &Loaded, args: &PromoteArgs) -> Result<u8> {
             if let Some(reason) = Origin::shown(name, &*store).await?.not_promotable(&settings, &installation.semantics) {
                 return Err(Failure::new(format!("{name} cannot be promoted: {reason}")).into());
             }
+            if installation.services().is_some() && !args.force {
+                catch_up(&*installation.store, &*store, name).await?;
+            }
             let end = installation.log.end().await.context("could not read the end of the log")?;
             let lag = store.frontier().position.lag_behind(&end);
             if lag > 0 {
-                println!("{} records of the log are not in {name} yet; the next start takes them in", thousands(lag));
+                println!("{} records of the log are not in {name} yet; its pipeline takes them in", thousands(lag));
             }
             let before = installation.generations().promote(name).await.with_context(|| format!("could not promote {name}"))?;
-            if installation.services().is_some() {
-                println!("start the pipeline and the APIs again: they keep the generation that was live when they began");
-            }
             Ok::<_, anyhow::Error>(before.unwrap_or_default())
         })?,
     };
@@ -196,6 +243,24 @@ pub fn promote(app: &App, loaded: &Loaded, args: &PromoteArgs) -> Result<u8> {
         println!("{name} is live; kindred promote {before} rolls back");
     }
     Ok(exit::FINE)
+}
+
+/// Waits until one is as far as the live one was: APIs that run turn to it as soon as it is promoted.
+async fn catch_up(live: &dyn ViewStore, store: &dyn ViewStore, name: &str) -> Result<()> {
+    let wanted = live.frontier().position;
+    let begun = Instant::now();
+    while !store.frontier().position.reaches(&wanted) {
+        if begun.elapsed() > CATCH_UP_WAIT {
+            let behind = thousands(store.frontier().position.lag_behind(&wanted));
+            return Err(Failure::new(format!("{name} is {behind} records behind what is served, and does not catch up"))
+                .help(format!(
+                    "let a pipeline follow it: kindred pipeline --generation {name}; or promote it as it is with --force"
+                ))
+                .into());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// Runs `kindred drop`.

@@ -134,6 +134,10 @@ async fn follow(
     log: Arc<dyn EventLog>,
 ) -> Result<u8> {
     let (store, _) = installation.generation(&args.generation).await?;
+    let store = match installation.services() {
+        Some(services) => services.published(&args.generation, store),
+        None => store,
+    };
     let mut signals = Signals::listen()?;
     let begun = Instant::now();
     // Beside the live pipeline, which mends the log, and in this process alone.
@@ -184,6 +188,9 @@ async fn follow(
         return Ok(exit::FINE);
     }
     let (live, name) = (installation.live(), &args.generation);
+    if installation.services().is_some() {
+        println!("to follow the log, as a promotion needs: kindred pipeline --generation {name}");
+    }
     let data = installation.directory().map(|directory| format!(" --data {}", directory.path.display())).unwrap_or_default();
     println!("next: kindred compare {live} {name}{data} --html compared.html");
     Ok(exit::FINE)

@@ -128,6 +128,11 @@ pub struct Api {
     pub listen: SocketAddr,
     /// Where `/metrics` is served.
     pub admin_listen: SocketAddr,
+    /// Bytes of lists held in memory, of each generation in use; those beyond it that nobody asked for lately are read from the
+    /// store. A list of 50 takes some 600.
+    pub lists_bytes_max: u64,
+    /// Bytes of rendered answers held in memory, of each generation in use.
+    pub answers_bytes_max: u64,
 }
 
 /// `pipeline.*`
@@ -176,7 +181,7 @@ impl Default for Data {
 
 impl Default for Api {
     fn default() -> Self {
-        Self { listen: local(8080), admin_listen: local(9090) }
+        Self { listen: local(8080), admin_listen: local(9090), lists_bytes_max: 4 << 30, answers_bytes_max: 64 << 20 }
     }
 }
 

@@ -1,0 +1,155 @@
+//! The generations of services, for an API: each is kept by pipelines elsewhere, and this process follows those that it serves.
+//!
+//! ```text
+//! Kafka ──▶ kindred pipeline (g1) ──▶ CQL g1 ──changes──▶ Followed g1 ──▶ the API (live)       promote(g2): one row of CQL
+//!    └────▶ kindred pipeline --generation g2 ──▶ CQL g2 ──changes──▶ Followed g2 ──▶ its memory, aside
+//! ```
+//!
+//! Which is live stands in one row of the store, turned by a transaction: whoever turns it, every API sees it within a second.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
+use kindred_api::{GenerationOperations, GenerationShown, GenerationSource, OperationError, Standing};
+use kindred_log::EventLog;
+use kindred_model::{Day, Semantics};
+use kindred_store::ViewStore;
+use kindred_store::generations::Generations;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::origin::Origin;
+use super::{Comparing, describe, failed, of_store};
+use crate::changes::{Feed, Followed};
+use crate::services::Services;
+
+/// One generation that is followed. The API holds it; what it lets go of is followed no more.
+#[derive(Clone)]
+struct Kept {
+    followed: Weak<Followed>,
+    semantics: Arc<Semantics>,
+}
+
+/// All generations of the services, in a process that serves some.
+pub struct Followers {
+    services: Arc<Services>,
+    kept: Mutex<BTreeMap<String, Kept>>,
+    live: Mutex<String>,
+    comparing: Comparing,
+}
+
+impl Followers {
+    /// Follows none yet.
+    pub fn new(services: Arc<Services>) -> Self {
+        let live = Mutex::new(services.generation.clone());
+        Self { services, kept: Mutex::default(), live, comparing: Comparing::default() }
+    }
+
+    /// The name of the one that is served.
+    pub fn live(&self) -> String {
+        self.live.lock().clone()
+    }
+
+    /// The one that is served, its rows and what it pins. `None` before there is one.
+    pub fn serving(&self) -> Option<(Arc<dyn ViewStore>, Arc<Semantics>)> {
+        let Kept { followed, semantics } = self.kept_live()?;
+        Some((followed.upgrade()? as _, semantics))
+    }
+
+    /// How well the one that is served is heard of.
+    pub fn feed(&self) -> Option<Arc<Feed>> {
+        Some(self.kept_live()?.followed.upgrade()?.feed())
+    }
+
+    fn kept_live(&self) -> Option<Kept> {
+        self.kept.lock().get(&*self.live.lock()).cloned()
+    }
+
+    /// Follows none any more; returns when the threads have ended, within a second or two. Before the runtime ends.
+    pub fn stop(&self) {
+        let kept = std::mem::take(&mut *self.kept.lock());
+        let followed: Vec<_> = kept.into_values().filter_map(|kept| kept.followed.upgrade()).collect();
+        followed.iter().for_each(|followed| followed.stop());
+    }
+
+    /// Rows and settings of one that is there, not followed.
+    async fn there(&self, name: &str) -> Result<(Arc<dyn ViewStore>, Arc<Semantics>), OperationError> {
+        if self.services.row_of(name).await.map_err(|error| failed(&error))?.is_none() {
+            return Err(OperationError::Unknown(format!("there is no generation {name}")));
+        }
+        let (store, semantics) = self.services.generation_named(name).await.map_err(|error| failed(&error))?;
+        Ok((store, Arc::new(semantics)))
+    }
+
+    async fn settings_of_live(&self) -> Result<Arc<Semantics>, OperationError> {
+        match self.serving() {
+            Some((_, semantics)) => Ok(semantics),
+            None => Ok(self.there(&self.live()).await?.1),
+        }
+    }
+}
+
+#[async_trait]
+impl GenerationOperations for Followers {
+    async fn list(&self) -> Result<Vec<GenerationShown>, OperationError> {
+        let end = self.services.log.end().await.map_err(|error| OperationError::Unavailable(error.to_string()))?;
+        let (live, settings) = (self.live(), self.settings_of_live().await?);
+        let mut shown = Vec::new();
+        for generation in self.services.generations.list().await.map_err(of_store)? {
+            let (store, semantics) = match self.there(&generation.name).await {
+                // Dropped at this moment.
+                Err(OperationError::Unknown(_)) => continue,
+                there => there?,
+            };
+            let described = describe(&generation, &*store, &semantics, (&live, &settings), &end).await;
+            shown.push(described.map_err(|error| failed(&error))?);
+        }
+        Ok(shown)
+    }
+
+    async fn open(&self, name: &str) -> Result<GenerationSource, OperationError> {
+        let (store, semantics) = self.there(name).await?;
+        let (broadcast, generations) = (Arc::new(self.services.log.broadcast()), Arc::clone(&self.services.generations));
+        let followed = Arc::new(Followed::new(store, broadcast, generations as _, name));
+        let kept = Kept { followed: Arc::downgrade(&followed), semantics: Arc::clone(&semantics) };
+        self.kept.lock().insert(name.to_owned(), kept);
+        Ok(GenerationSource { store: followed, settings: semantics })
+    }
+
+    async fn promotable(&self, name: &str) -> Result<(), OperationError> {
+        let (store, semantics) = self.there(name).await?;
+        let origin = Origin::shown(name, &*store).await.map_err(|error| failed(&error))?;
+        match origin.not_promotable(&semantics, &*self.settings_of_live().await?) {
+            Some(reason) => Err(OperationError::Refused(format!("{name} cannot be promoted: {reason}"))),
+            // That it is followed shows when it catches up with the live one.
+            None => Ok(()),
+        }
+    }
+
+    async fn standing(&self) -> Result<Standing, OperationError> {
+        let (live, all) = tokio::join!(self.services.generations.live(), self.services.generations.list());
+        let names = all.map_err(of_store)?.into_iter().map(|generation| generation.name).collect();
+        Ok(Standing { live: live.map_err(of_store)?.unwrap_or_else(|| self.live()), names })
+    }
+
+    fn turned_to(&self, name: &str) {
+        name.clone_into(&mut self.live.lock());
+    }
+
+    async fn promote(&self, name: &str) -> Result<String, OperationError> {
+        let before = self.services.generations.promote(name).await.map_err(of_store)?;
+        tracing::info!(generation = name, "promoted generation {name}");
+        Ok(before.unwrap_or_default())
+    }
+
+    async fn drop_generation(&self, name: &str) -> Result<(), OperationError> {
+        self.there(name).await?;
+        Generations::drop(&*self.services.generations, name).await.map_err(of_store)
+    }
+
+    async fn compare(&self, a: &str, b: &str, day: Day) -> Result<Value, OperationError> {
+        let (one, other) = (self.there(a).await?, self.there(b).await?);
+        self.comparing.compare((a, one.0, one.1), (b, other.0, other.1), day).await
+    }
+}
