@@ -1,9 +1,7 @@
 //! The product on real services: `kindred migrate`, `pipeline` and `api` as processes of their own, on Kafka and Cassandra at
 //! `KINDRED_TEST_KAFKA` and `KINDRED_TEST_CASSANDRA` (host:port; `tests/run` starts them). Without them it says that it was not run.
 
-use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kindred_model::{Record, Topic};
@@ -13,146 +11,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, interaction, kindred, kindred_ok, text};
-
-/// Topics and a keyspace of their own on the services, and the settings file that names them.
-struct Installation {
-    dir: tempfile::TempDir,
-    config: String,
-}
-
-impl Installation {
-    /// `None` where there are no services.
-    fn new(name: &str) -> Option<Self> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let (Some(kafka), Some(cassandra)) = (variable("KINDRED_TEST_KAFKA"), variable("KINDRED_TEST_CASSANDRA")) else {
-            eprintln!("NOT RUN: {name} on services: KINDRED_TEST_KAFKA and KINDRED_TEST_CASSANDRA name none (host:port)");
-            return None;
-        };
-        let dir = tempfile::tempdir().expect("a directory");
-        let own = format!("{name}_{}", std::process::id());
-        let settings = format!(
-            "[log]\nkind = \"kafka\"\n[log.kafka]\nbrokers = \"{kafka}\"\nprefix = \"{own}.\"\npartitions = 3\n\
-             [store]\nkind = \"cql\"\n[store.cql]\nnodes = [\"{cassandra}\"]\nkeyspace = \"{own}\"\nview_buckets = 4\ninput_buckets = 4\n\
-             [api]\nadmin_listen = \"127.0.0.1:0\"\n[pipeline]\nadmin_listen = \"127.0.0.1:0\"\n\
-             [inputs]\nidentities_per_owner = 30\n[views.also_bought]\nwindow = 8\n"
-        );
-        let file = dir.path().join("kindred.toml");
-        std::fs::write(&file, settings).expect("a file");
-        Some(Self { config: file.to_str().expect("a path").to_owned(), dir })
-    }
-
-    /// The settings that results depend on, for an embedded run of the same.
-    const PINNED: [&'static str; 4] = ["--set", "inputs.identities_per_owner=30", "--set", "views.also_bought.window=8"];
-
-    fn ok(&self, args: &[&str]) -> String {
-        kindred_ok(&[args, &["--config", &self.config]].concat())
-    }
-
-    /// Runs a command that has to fail with this code, and returns what it says.
-    fn fails(&self, code: i32, args: &[&str]) -> String {
-        let output = kindred(&[args, &["--config", &self.config]].concat());
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {}{said}", text(&output.stdout));
-        said
-    }
-
-    /// Starts a process that stays, and waits until it says where it answers.
-    fn start(&self, name: &str, args: &[&str]) -> Running {
-        let dir = self.dir.path().join(name);
-        let log = dir.with_extension("log");
-        let said = || std::fs::read_to_string(&log).unwrap_or_default();
-        let before = said().len();
-        let file = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
-        let mut command = command(args);
-        command.args(["--config", &self.config]).stdout(file.try_clone().expect("a second handle")).stderr(file);
-        let mut child = command.spawn().expect("the binary starts");
-        let begin = Instant::now();
-        loop {
-            let said = said()[before..].to_owned();
-            if let Some(url) = said.split_whitespace().find(|word| word.starts_with("http://")) {
-                return Running { child: Some(child), dir, url: url.trim_end_matches("/status").to_owned() };
-            }
-            if let Some(status) = child.try_wait().expect("it can be asked") {
-                panic!("kindred {args:?} ended with {status}:\n{said}");
-            }
-            assert!(begin.elapsed() < PATIENCE, "kindred {args:?} does not start:\n{said}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn pipeline(&self) -> Running {
-        self.start("pipeline", &["pipeline", "--set", "pipeline.workers=2"])
-    }
-
-    fn api(&self, name: &str, key: &str) -> Server {
-        let mut running = self.start(name, &["api", "--listen", "127.0.0.1:0"]);
-        let child = running.child.take().expect("it was started");
-        Server::attach(child, &running.dir, &running.url, key)
-    }
-
-    fn exports(&self) -> [String; 4] {
-        VIEWS.map(|view| self.ok(&["export", view, "--format", "csv", "--as-of", AS_OF]))
-    }
-}
-
-/// A process that stays. Dropping it kills it.
-struct Running {
-    child: Option<Child>,
-    dir: PathBuf,
-    url: String,
-}
-
-impl Running {
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default()
-    }
-
-    fn kill(mut self) {
-        let mut child = self.child.take().expect("it runs");
-        child.kill().expect("it can be killed");
-        child.wait().expect("it ends");
-    }
-
-    /// SIGTERM; how it ended.
-    fn stop(mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("it runs");
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be asked to stop");
-        child.wait().expect("it ends")
-    }
-
-    /// How it ends by itself.
-    fn ends(&mut self) -> ExitStatus {
-        let begin = Instant::now();
-        loop {
-            if let Some(status) = self.child.as_mut().expect("it runs").try_wait().expect("it can be asked") {
-                return status;
-            }
-            assert!(begin.elapsed() < PATIENCE, "it runs on:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn get(&self, path: &str) -> (u16, String) {
-        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let mut answer = agent.get(format!("{}{path}", self.url)).call().expect("the admin address answers");
-        (answer.status().as_u16(), answer.body_mut().read_to_string().expect("a body"))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn key_in(said: &str) -> String {
-    said.split_whitespace().find(|word| word.starts_with("kd_sk_")).expect("a service key is told").to_owned()
-}
+use crate::installation::{Installation, key_in};
+use crate::support::{AS_OF, Server, VIEWS, interaction, kindred, kindred_ok, text};
 
 /// Posts a batch topic by topic; joins the positions.
 fn post(server: &Server, batch: &[&Record], position: &mut kindred_model::Position) {
@@ -195,7 +55,7 @@ fn services_serve_what_an_embedded_run_serves() {
     assert!(on.fails(2, &["serve"]).contains("kindred pipeline"));
 
     let mut pipeline = on.pipeline();
-    let (one, other) = (on.api("one", &key), on.api("other", &key));
+    let (one, other) = (on.api("one", &key, &[]), on.api("other", &key, &[]));
     let records = random_log(11, 500, &Shape::default());
     let mut rng = StdRng::seed_from_u64(11);
     let mut feed: Vec<&Record> = records.iter().collect();
@@ -220,9 +80,9 @@ fn services_serve_what_an_embedded_run_serves() {
     let served = |server: &Server| items.iter().map(|item| server.list(item, &wanted)).collect::<Vec<Value>>();
     let from_one = served(&one);
     assert_eq!(from_one, served(&other), "two APIs answer alike");
-    let fresh = on.api("fresh", &key);
+    let fresh = on.api("fresh", &key, &[]);
     assert_eq!(from_one, served(&fresh), "what was heard of is what the store holds");
-    let (expected, lists) = embedded(&on.dir.path().join("shop"), &feed, &items);
+    let (expected, lists) = embedded(&on.dir().join("shop"), &feed, &items);
     assert_eq!(from_one, lists, "lists of services and of a directory");
     assert_eq!(on.exports(), expected, "exports of services and of a directory");
     on.ok(&["verify"]);
@@ -247,14 +107,14 @@ fn commands_work_beside_the_processes() {
     let Some(on) = Installation::new("kindred_commands") else { return };
     let key = key_in(&on.ok(&["migrate"]));
     let mut pipeline = on.pipeline();
-    let api = on.api("api", &key);
+    let api = on.api("api", &key, &[]);
 
-    let orders = on.dir.path().join("orders.csv");
+    let orders = on.dir().join("orders.csv");
     let rows = "order_id,member,item,quantity,unit_price_cents,timestamp_ms,status\n\
                 o1,ann,tea,1,500,1767600000000,paid\no1,ann,cup,1,300,1767600000000,paid\no2,ben,tea,1,500,1767600001000,paid\n\
                 o2,ben,cup,1,300,1767600001000,paid\no3,ben,pot,many,300,1767600001000,paid\n";
     std::fs::write(&orders, rows).expect("a file");
-    let said = kindred(&["import", "orders", orders.to_str().expect("a path"), "--config", &on.config]);
+    let said = kindred(&["import", "orders", orders.to_str().expect("a path"), "--config", on.config()]);
     assert_eq!(said.status.code(), Some(1), "one row is turned away: {}{}", text(&said.stdout), text(&said.stderr));
     assert!(on.ok(&["rejected", "list"]).contains("many"));
     let position = text(&said.stdout).split_whitespace().last().expect("a position").to_owned();
@@ -265,7 +125,7 @@ fn commands_work_beside_the_processes() {
     on.ok(&["forget", "ann"]);
     assert!(!on.ok(&["export", "histories", "--format", "csv"]).contains("ann"));
 
-    let made = text(&kindred(&["keys", "create", "service", "--name", "second", "--config", &on.config]).stdout);
+    let made = text(&kindred(&["keys", "create", "service", "--name", "second", "--config", on.config()]).stdout);
     let status = |key: &str| {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let request = agent.get(format!("{}/v1/items/tea/similar", api.url)).header("Authorization", format!("Bearer {key}"));
@@ -318,7 +178,7 @@ fn two_processes_share_the_work_and_end_together() {
         on.start(name, &["pipeline", "--set", &hosts, "--set", process, "--set", "pipeline.workers=2"])
     };
     let (mut first, second) = (start("first", "cluster.process=0"), start("second", "cluster.process=1"));
-    let events = on.dir.path().join("events.ndjson");
+    let events = on.dir().join("events.ndjson");
     let records = random_log(12, 300, &Shape::default());
     for topic in Topic::ALL {
         let lines: Vec<u8> =
@@ -334,7 +194,7 @@ fn two_processes_share_the_work_and_end_together() {
     assert!(!status.success(), "a process whose other was lost ends, and not with 0: {status}");
     let pipeline = on.pipeline();
     let feed: Vec<&Record> = records.iter().collect();
-    let (expected, _) = embedded(&on.dir.path().join("shop"), &feed, &[]);
+    let (expected, _) = embedded(&on.dir().join("shop"), &feed, &[]);
     assert!(pipeline.stop().success());
     assert_eq!(on.exports(), expected);
     on.ok(&["verify"]);

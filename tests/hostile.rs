@@ -3,20 +3,13 @@
 
 use serde_json::json;
 
+use crate::place::{Backend, Place, on_both_back_ends};
 use crate::support::{Server, interaction};
 
-fn server() -> (tempfile::TempDir, Server) {
-    let temp = tempfile::tempdir().expect("a directory");
-    let dir = temp.path().join("shop");
-    std::fs::create_dir(&dir).expect("a directory");
-    let server = Server::start(&dir, &[]);
-    (temp, server)
-}
-
 /// If this fails, a broken record can end a request without an explanation, or the server.
-#[test]
-fn broken_records_get_a_4xx_that_names_the_field() {
-    let (_temp, server) = server();
+fn broken_records_get_a_4xx_that_names_the_field(backend: Backend) {
+    let Some(place) = Place::new(backend, "hostile", &[]) else { return };
+    let server = place.start(&[]);
     let at = "2026-01-05T10:00:00Z";
     let long = "x".repeat(129);
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -88,6 +81,9 @@ fn broken_records_get_a_4xx_that_names_the_field() {
     assert_eq!(server.list_items("x", &position), ["y"], "it goes on after all that");
 }
 
+on_both_back_ends!(broken_records_get_a_4xx_that_names_the_field);
+
+/// Embedded alone: on services the disks are Kafka's and Cassandra's, which guard them by themselves.
 /// If this fails, a full disk loses what was acknowledged, or the server needs a person to go on.
 #[test]
 fn a_full_disk_is_a_507_and_it_goes_on_when_there_is_room() {

@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{kindred_ok, text};
+use crate::place::{Backend, Place, on_both_back_ends};
+use crate::support::text;
 
 /// The last day of the data.
 const AS_OF: &str = "2011-12-31";
@@ -18,29 +19,18 @@ fn orders() -> Option<PathBuf> {
 }
 
 /// If this fails, the import or a view has another meaning than the definitions.
-#[test]
-fn a_year_of_real_orders_equals_the_independent_script() {
+fn a_year_of_real_orders_equals_the_independent_script(backend: Backend) {
     let Some(orders) = orders() else {
         eprintln!("not run: KINDRED_DATA is not set");
         return;
     };
-    let temp = tempfile::tempdir().expect("a directory");
-    let dir = temp.path().join("shop");
-    let (dir, orders) = (dir.to_str().expect("a path"), orders.to_str().expect("a path"));
-    let settings = [
-        "--set",
-        "shop.currency=GBP",
-        "--set",
-        "views.also_bought.window=1000000",
-        "--set",
-        "views.also_bought.support_rounding=1",
-    ];
-    let mut import = vec!["import", "orders", orders, "--format", "csv", "--map-status", "placed=completed"];
-    import.extend(["--link-cancellations", "--data", dir]);
-    import.extend(settings);
-    kindred_ok(&import);
+    let set = ["shop.currency=GBP", "views.also_bought.window=1000000", "views.also_bought.support_rounding=1"];
+    let Some(place) = Place::new(backend, "real_data", &set.map(str::to_owned)) else { return };
+    let orders = orders.to_str().expect("a path");
+    let pipeline = place.beside_commands();
+    place.ok(&["import", "orders", orders, "--format", "csv", "--map-status", "placed=completed", "--link-cancellations"]);
 
-    let expected = temp.path().join("expected");
+    let expected = place.temp().join("expected");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/online_retail_check.py");
     let output = Command::new("python3")
         .arg(script)
@@ -50,11 +40,13 @@ fn a_year_of_real_orders_equals_the_independent_script() {
         .expect("python3 runs: tests/run checks that it is there");
     assert!(output.status.success(), "{}", text(&output.stderr));
     for view in ["also_bought", "points", "popularity"] {
-        let ours = kindred_ok(&["export", view, "--format", "csv", "--as-of", AS_OF, "--data", dir]);
+        let ours = place.ok(&["export", view, "--format", "csv", "--as-of", AS_OF]);
         let theirs = std::fs::read_to_string(expected.join(format!("{view}.csv"))).expect("the script wrote it");
         let difference = ours.lines().zip(theirs.lines()).find(|(ours, theirs)| ours != theirs);
         assert!(difference.is_none(), "{view}: we say {:?}, the script says {:?}", difference.unwrap().0, difference.unwrap().1);
         assert_eq!(ours.lines().count(), theirs.lines().count(), "{view} has another number of rows");
     }
-    kindred_ok(&["verify", "--data", dir]);
+    place.ok(&["verify"]);
+    drop(pipeline);
 }
+on_both_back_ends!(a_year_of_real_orders_equals_the_independent_script);

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::installation::Running;
+
 /// How long anything may take before a test gives up on it; generous, because tests share two cores with each other.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -35,9 +37,11 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A running `kindred serve`. Dropping it kills it.
+/// A running `kindred serve`, or on services an API and its pipeline. Dropping it kills it.
 pub struct Server {
     child: Child,
+    /// On services what keeps the views is a process of its own.
+    pipeline: Option<Running>,
     dir: PathBuf,
     /// Where its API answers.
     pub url: String,
@@ -75,7 +79,7 @@ impl Server {
         let child =
             command.args(more).stdout(log.try_clone().expect("a second handle")).stderr(log).spawn().expect("the binary starts");
         let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
-        let mut server = Self { child, dir: dir.to_owned(), url: String::new(), key: String::new(), agent };
+        let mut server = Self { child, pipeline: None, dir: dir.to_owned(), url: String::new(), key: String::new(), agent };
         let begin = Instant::now();
         loop {
             if let Some(status) = server.child.try_wait().expect("it can be asked") {
@@ -100,7 +104,7 @@ impl Server {
     /// An API that was started otherwise: waits until it is ready. Its output is in the file beside `dir`.
     pub fn attach(child: Child, dir: &Path, url: &str, key: &str) -> Self {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
-        let server = Self { child, dir: dir.to_owned(), url: url.to_owned(), key: key.to_owned(), agent };
+        let server = Self { child, pipeline: None, dir: dir.to_owned(), url: url.to_owned(), key: key.to_owned(), agent };
         let begin = Instant::now();
         while server.get("/readyz").status != 200 {
             assert!(begin.elapsed() < PATIENCE, "the API is not ready after {PATIENCE:?}:\n{}", server.log());
@@ -109,24 +113,56 @@ impl Server {
         server
     }
 
-    /// What it printed.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default()
+    /// The same, with the pipeline that keeps its views.
+    pub fn with(self, pipeline: Running) -> Self {
+        // `Self` has a destructor: its fields do not move out of it.
+        let mut server = self;
+        server.pipeline = Some(pipeline);
+        server
     }
 
-    /// Its process.
+    /// What it printed.
+    pub fn log(&self) -> String {
+        let own = std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default();
+        own + &self.pipeline.as_ref().map(Running::log).unwrap_or_default()
+    }
+
+    /// Its process, the one that answers.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
+    /// All of its processes, the one that keeps the views first.
+    pub fn pids(&self) -> Vec<u32> {
+        self.pipeline.iter().map(Running::pid).chain([self.pid()]).collect()
+    }
+
     /// `kill -9`: no time to write anything.
     pub fn kill(mut self) {
+        if let Some(pipeline) = self.pipeline.take() {
+            pipeline.kill();
+        }
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it ends");
     }
 
-    /// SIGTERM, and waits until it has ended by itself.
+    /// SIGTERM, and waits until it has ended by itself. What was accepted is then in the views: one process takes in what its log
+    /// has before it ends, and a pipeline of another process, whose log goes on without it, is waited for.
     pub fn stop(mut self) {
+        if let Some(pipeline) = self.pipeline.take() {
+            let begin = Instant::now();
+            loop {
+                let status = self.get("/v1/admin/status");
+                if status.status == 200 && status.json()["lag"] == 0 {
+                    break;
+                }
+                assert!(begin.elapsed() < PATIENCE, "the views do not catch up: {}\n{}", status.body, pipeline.log());
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            let log = pipeline.log();
+            let status = pipeline.stop();
+            assert!(status.success(), "the pipeline ended with {status}:\n{log}");
+        }
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be asked to stop");
         let status = self.child.wait().expect("it ends");

@@ -1,11 +1,46 @@
 //! Executes the walkthroughs of `docs/ARCHITECTURE.md`: each `console` block is a session of a shell, `$ ` begins a command, and
 //! what follows is what it prints. The address and the directory of the text are replaced by the test's own.
+//!
+//! On services the same text runs: a stand-in for `kindred` takes `serve --data shop` for a pipeline and an API that end together
+//! with it, however that ends, and `--data shop` of any other command for the settings file.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::installation::{Installation, key_in};
+use crate::place::{Backend, on_both_back_ends};
 use crate::support::text;
+
+/// The stand-in. The environment says where things are; the kernel kills its processes when it is killed.
+const STAND_IN: &str = r#"#!/usr/bin/env bash
+set -u
+verb=$1
+shift
+more=() from=() listen=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --data) shift 2 ;;
+        --from) from=("$1" "$2"); shift 2 ;;
+        --listen) listen=("$1" "$2"); shift 2 ;;
+        *) more+=("$1"); shift ;;
+    esac
+done
+if [ "$verb" != serve ]; then
+    # What asks a running API names no settings file.
+    case " ${more[*]} " in *" --url "*) exec "$REAL_KINDRED" "$verb" "${more[@]}" ;; esac
+    exec "$REAL_KINDRED" "$verb" "${more[@]}" --config "$REAL_CONFIG"
+fi
+mkdir -p shop
+printf '%s\n' "$REAL_KEY" > shop/service.key
+setpriv --pdeathsig KILL "$REAL_KINDRED" pipeline "${from[@]}" --config "$REAL_CONFIG" &
+pipeline=$!
+setpriv --pdeathsig KILL "$REAL_KINDRED" api "${listen[@]}" --config "$REAL_CONFIG" &
+api=$!
+trap 'kill -TERM $pipeline $api' TERM
+wait
+wait
+"#;
 
 /// One command and what it has to print.
 struct Step {
@@ -43,7 +78,19 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-fn execute(title: &str, steps: &[Step]) {
+/// Puts the stand-in beside the session; returns the folder for its PATH.
+fn stand_in(on: &Installation, key: &str, session: &mut Command) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = on.dir().join("bin");
+    std::fs::create_dir(&folder).expect("a folder");
+    let file = folder.join("kindred");
+    std::fs::write(&file, STAND_IN).expect("a file");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("it can be run");
+    session.env("REAL_KINDRED", env!("CARGO_BIN_EXE_kindred")).env("REAL_CONFIG", on.config()).env("REAL_KEY", key);
+    folder
+}
+
+fn execute(title: &str, steps: &[Step], on: Option<(Installation, String)>) {
     const END: &str = "--end-of-step--";
     assert!(!steps.is_empty(), "{title}: has no step");
     let temp = tempfile::tempdir().expect("a directory");
@@ -53,17 +100,15 @@ fn execute(title: &str, steps: &[Step]) {
         let command = step.command.replace("127.0.0.1:8080", &format!("127.0.0.1:{port}"));
         script.push_str(&format!("{command}\necho '{END}'\n"));
     }
-    let bin = Path::new(env!("CARGO_BIN_EXE_kindred")).parent().expect("a folder");
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
-    let output = Command::new("bash")
-        .args(["-c", &script])
-        .current_dir(temp.path())
-        .env("PATH", path)
-        .env("KINDRED_API__ADMIN_LISTEN", format!("127.0.0.1:{admin}"))
-        .env("KINDRED_TELEMETRY__LOG", "warn")
-        .stdin(Stdio::null())
-        .output()
-        .expect("bash runs");
+    let mut session = Command::new("bash");
+    let folder = match &on {
+        None => Path::new(env!("CARGO_BIN_EXE_kindred")).parent().expect("a folder").to_owned(),
+        Some((on, key)) => stand_in(on, key, &mut session),
+    };
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    session.args(["-c", &script]).current_dir(temp.path()).env("PATH", path).env("KINDRED_TELEMETRY__LOG", "warn");
+    session.env("KINDRED_API__ADMIN_LISTEN", format!("127.0.0.1:{admin}"));
+    let output = session.stdin(Stdio::null()).output().expect("bash runs");
     let stdout = text(&output.stdout);
     let printed: Vec<&str> = stdout.split(&format!("{END}\n")).collect();
     for (step, printed) in steps.iter().zip(&printed) {
@@ -79,15 +124,24 @@ fn execute(title: &str, steps: &[Step]) {
 }
 
 /// If this fails, docs/ARCHITECTURE.md tells a person something that does not happen.
-#[test]
-fn the_walkthroughs_of_architecture_do_what_they_say() {
+fn the_walkthroughs_of_architecture_do_what_they_say(backend: Backend) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md");
     let markdown = std::fs::read_to_string(path).expect("docs/ARCHITECTURE.md");
     let walkthroughs = walkthroughs(&markdown);
     assert_eq!(walkthroughs.len(), 4, "the four walkthroughs of the document");
     std::thread::scope(|scope| {
-        for (title, steps) in &walkthroughs {
-            scope.spawn(move || execute(title, steps));
+        for (n, (title, steps)) in walkthroughs.iter().enumerate() {
+            let on = match backend {
+                Backend::Embedded => None,
+                Backend::Services => {
+                    // The text shows positions of topics with one partition.
+                    let Some(on) = Installation::partitioned(&format!("walk_{n}"), 1, "") else { return };
+                    let key = key_in(&on.ok(&["migrate"]));
+                    Some((on, key))
+                }
+            };
+            scope.spawn(move || execute(title, steps, on));
         }
     });
 }
+on_both_back_ends!(the_walkthroughs_of_architecture_do_what_they_say);

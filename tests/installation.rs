@@ -1,0 +1,181 @@
+//! An installation on real services for a test: topics and a keyspace of its own, a settings file that names them, and the
+//! processes that run on it. `KINDRED_TEST_KAFKA` and `KINDRED_TEST_CASSANDRA` (host:port) name the services; `tests/run` starts them.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, kindred, kindred_ok, text};
+
+/// Topics and a keyspace of their own on the services, and the settings file that names them.
+pub struct Installation {
+    dir: tempfile::TempDir,
+    config: String,
+}
+
+impl Installation {
+    /// With a window and a cap so small that evictions happen. `None` where there are no services.
+    pub fn new(name: &str) -> Option<Self> {
+        Self::with(name, "[inputs]\nidentities_per_owner = 30\n[views.also_bought]\nwindow = 8\n")
+    }
+
+    /// With further settings. `None` where there are no services.
+    pub fn with(name: &str, more: &str) -> Option<Self> {
+        Self::partitioned(name, 3, more)
+    }
+
+    /// With so many partitions a topic. `None` where there are no services.
+    pub fn partitioned(name: &str, partitions: u32, more: &str) -> Option<Self> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (Some(kafka), Some(cassandra)) = (variable("KINDRED_TEST_KAFKA"), variable("KINDRED_TEST_CASSANDRA")) else {
+            eprintln!("NOT RUN: {name} on services: KINDRED_TEST_KAFKA and KINDRED_TEST_CASSANDRA name none (host:port)");
+            return None;
+        };
+        let dir = tempfile::tempdir().expect("a directory");
+        let own = format!("{name}_{}", std::process::id());
+        let settings = format!(
+            "[log]\nkind = \"kafka\"\n[log.kafka]\nbrokers = \"{kafka}\"\nprefix = \"{own}.\"\npartitions = {partitions}\n\
+             [store]\nkind = \"cql\"\n[store.cql]\nnodes = [\"{cassandra}\"]\nkeyspace = \"{own}\"\nview_buckets = 4\ninput_buckets = 4\n\
+             [api]\nadmin_listen = \"127.0.0.1:0\"\n[pipeline]\nadmin_listen = \"127.0.0.1:0\"\n\
+             {more}"
+        );
+        let file = dir.path().join("kindred.toml");
+        std::fs::write(&file, settings).expect("a file");
+        Some(Self { config: file.to_str().expect("a path").to_owned(), dir })
+    }
+
+    /// What [`Installation::new`] settles, for an embedded run of the same.
+    pub const PINNED: [&'static str; 4] = ["--set", "inputs.identities_per_owner=30", "--set", "views.also_bought.window=8"];
+
+    /// Its settings file.
+    pub fn config(&self) -> &str {
+        &self.config
+    }
+
+    /// A directory for files of the test.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Runs a command on it, demands that it succeeds, and returns what it printed.
+    pub fn ok(&self, args: &[&str]) -> String {
+        kindred_ok(&[args, &["--config", &self.config]].concat())
+    }
+
+    /// Runs a command that has to fail with this code, and returns what it says.
+    pub fn fails(&self, code: i32, args: &[&str]) -> String {
+        let output = kindred(&[args, &["--config", &self.config]].concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}{said}", text(&output.stdout));
+        said
+    }
+
+    /// Starts a process that stays, and waits until it says where it answers.
+    pub fn start(&self, name: &str, args: &[&str]) -> Running {
+        let dir = self.dir.path().join(name);
+        let log = dir.with_extension("log");
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        let before = said().len();
+        let file = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
+        let mut command = command(args);
+        command.args(["--config", &self.config]).stdout(file.try_clone().expect("a second handle")).stderr(file);
+        let mut child = command.spawn().expect("the binary starts");
+        let begin = Instant::now();
+        loop {
+            let said = said()[before..].to_owned();
+            if let Some(url) = said.split_whitespace().find(|word| word.starts_with("http://")) {
+                return Running { child: Some(child), dir, url: url.trim_end_matches("/status").to_owned() };
+            }
+            if let Some(status) = child.try_wait().expect("it can be asked") {
+                panic!("kindred {args:?} ended with {status}:\n{said}");
+            }
+            assert!(begin.elapsed() < PATIENCE, "kindred {args:?} does not start:\n{said}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts a pipeline.
+    pub fn pipeline(&self) -> Running {
+        self.start("pipeline", &["pipeline", "--set", "pipeline.workers=2"])
+    }
+
+    /// Starts an API and waits until it is ready.
+    pub fn api(&self, name: &str, key: &str, more: &[&str]) -> Server {
+        let mut running = self.start(name, &[&["api", "--listen", "127.0.0.1:0"], more].concat());
+        let child = running.child.take().expect("it was started");
+        Server::attach(child, &running.dir, &running.url, key)
+    }
+
+    /// All exports.
+    pub fn exports(&self) -> [String; 4] {
+        VIEWS.map(|view| self.ok(&["export", view, "--format", "csv", "--as-of", AS_OF]))
+    }
+}
+
+/// A process that stays. Dropping it kills it.
+pub struct Running {
+    child: Option<Child>,
+    dir: PathBuf,
+    url: String,
+}
+
+impl Running {
+    /// What it printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+    }
+
+    /// SIGTERM; how it ended.
+    pub fn stop(mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be asked to stop");
+        child.wait().expect("it ends")
+    }
+
+    /// How it ends by itself.
+    pub fn ends(&mut self) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.as_mut().expect("it runs").try_wait().expect("it can be asked") {
+                return status;
+            }
+            assert!(begin.elapsed() < PATIENCE, "it runs on:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What its admin address answers.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let mut answer = agent.get(format!("{}{path}", self.url)).call().expect("the admin address answers");
+        (answer.status().as_u16(), answer.body_mut().read_to_string().expect("a body"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The service key that `kindred migrate` tells once.
+pub fn key_in(said: &str) -> String {
+    said.split_whitespace().find(|word| word.starts_with("kd_sk_")).expect("a service key is told").to_owned()
+}
