@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kindred_model::Semantics;
 use serde_json::{Value, json};
 
-use crate::faults::Shop as OnServices;
+use crate::installation::{Installation, key_in};
 use crate::law::oracle_export;
 use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, interaction, kindred, kindred_ok, order, text};
 
@@ -296,54 +296,136 @@ fn path(n: usize) -> String {
     format!("/v1/items/i{n}/similar?fill=false&explain=true")
 }
 
-/// If it failed, a replay on services would disturb the live pipeline, give other lists than an installation with those settings, or a
-/// promotion could not be taken back.
+/// If it failed, a replay on services would disturb the live pipeline, give other lists than an installation with those settings, a
+/// reader of one of several APIs would see a failure or a mixture while another generation is promoted, or that could not be taken
+/// back.
 #[test]
 fn generations_on_services_are_what_the_oracle_says() {
-    let (Ok(kafka), Ok(cassandra)) = (std::env::var("KINDRED_TEST_KAFKA"), std::env::var("KINDRED_TEST_CASSANDRA")) else {
-        eprintln!("NOT RUN: generations on services (tests/run starts the services)");
-        return;
-    };
-    let temp = tempfile::tempdir().expect("a directory");
-    let shop = OnServices::migrate(temp.path(), &kafka, &cassandra, &format!("generations_{}", std::process::id()), "");
+    let Some(on) = Installation::with("generations", "") else { return };
+    let key = key_in(&on.ok(&["migrate"]));
     let records = kindred_oracle::testing::random_log(21, 500, &kindred_oracle::testing::Shape::default());
-    let live = shop.spawn("pipeline-0", &["pipeline"]);
+    let live = on.pipeline();
     for topic in kindred_model::Topic::ALL {
         let lines: Vec<u8> = records
             .iter()
             .filter(|record| record.topic() == *topic)
             .flat_map(|record| [record.to_json(), b"\n".to_vec()].concat())
             .collect();
-        let file = temp.path().join(format!("{topic}.ndjson"));
+        let file = on.dir().join(format!("{topic}.ndjson"));
         std::fs::write(&file, lines).expect("a file");
-        shop.run(&["import", topic.name(), file.to_str().expect("a path")]);
+        on.ok(&["import", topic.name(), file.to_str().expect("a path")]);
     }
-    let export = || VIEWS.map(|view| shop.run(&["export", view, "--format", "csv", "--as-of", AS_OF]));
     let of = |semantics: &Semantics| VIEWS.map(|view| oracle_export(view, &records, semantics));
     let usual = Semantics::default();
-    assert_eq!(export(), of(&usual), "{}", shop.logs());
+    assert_eq!(on.exports(), of(&usual), "{}", live.log());
 
     let mut narrow = Semantics::default();
     narrow.views.also_bought.window = 3;
     narrow.views.also_bought.top = 4;
-    let set = ["--set", "views.also_bought.window=3", "--set", "views.also_bought.top=4"];
-    let told = shop.run(&[&["replay", "--generation", "g2", "--once"][..], &set].concat());
+    let told = on.ok(&[&["replay", "--generation", "g2", "--once"][..], &OTHER].concat());
     assert!(told.contains("estimate:") && told.contains("g2 reaches"), "{told}");
-    assert_eq!(export(), of(&usual), "the replay disturbed the live generation");
-    let compared = shop.run(&["compare", "g1", "g2"]);
+    assert_eq!(on.exports(), of(&usual), "the replay disturbed the live generation");
+    let compared = on.ok(&["compare", "g1", "g2"]);
     assert!(compared.contains("views.also_bought.window"), "{compared}");
-    drop(live);
 
-    for (name, semantics) in [("g2", &narrow), ("g1", &usual)] {
-        shop.run(&["promote", name]);
-        let live = shop.spawn("pipeline-0", &["pipeline"]);
-        let begin = Instant::now();
-        while export() != of(semantics) {
-            assert!(begin.elapsed() < PATIENCE, "{name} is not served\n{}", shop.logs());
-            std::thread::sleep(Duration::from_millis(300));
+    // Two APIs, the second of which holds next to no list in memory.
+    let apis = [
+        on.api("one", &key, &[]),
+        on.api("other", &key, &["--set", "api.lists_bytes_max=100", "--set", "api.answers_bytes_max=0"]),
+    ];
+    let items: Vec<String> = {
+        let known: std::collections::BTreeSet<String> = on
+            .ok(&["export", "also_bought", "--format", "csv"])
+            .lines()
+            .skip(1)
+            .filter_map(|line| Some(line.split(',').next()?.trim_matches('"').to_owned()))
+            .filter(|item| item.chars().all(|c| c.is_ascii_alphanumeric()))
+            .collect();
+        known.into_iter().take(6).collect()
+    };
+    assert!(items.len() > 2, "{items:?}");
+    let path = |item: &str| format!("/v1/items/{item}/similar?fill=false&explain=true");
+    let all = |more: &str| {
+        let of = |api: &Server| items.iter().map(|item| api.get(&format!("{}{more}", path(item))).body).collect::<Vec<_>>();
+        let bodies = apis.each_ref().map(of);
+        assert_eq!(bodies[0], bodies[1], "the APIs differ");
+        bodies.into_iter().next().expect("two")
+    };
+    let (old, new) = (all("&generation=g1"), all("&generation=g2"));
+    assert_eq!(all(""), old);
+    assert_ne!(old, new);
+
+    // What nobody follows is not promoted by the way.
+    let extra = order("late", 1, "completed", "late-buyer", "2026-01-03T00:00:00Z", &["only-a", "only-b"]);
+    let placed = apis[0].post_events("orders", &[extra.clone()]);
+    let late = |api: &Server, more: &str| {
+        api.get_json(&format!("/v1/items/only-a/similar?fill=false&min_position={placed}&wait_ms=10000{more}"))["items"][0]["item"].clone()
+    };
+    assert_eq!(late(&apis[0], ""), "only-b");
+    let refused = on.fails(3, &["promote", "g2"]);
+    assert!(refused.contains("kindred pipeline --generation g2"), "{refused}");
+    let follows = on.start("pipeline-g2", &["pipeline", "--generation", "g2"]);
+    assert_eq!(late(&apis[1], "&generation=g2"), "only-b");
+
+    let done = AtomicBool::new(false);
+    let answers = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..4_usize)
+            .map(|reader| {
+                let (apis, done, old, new, items, path) = (&apis, &done, &old, &new, &items, &path);
+                scope.spawn(move || {
+                    let mut answers = 0_u64;
+                    while !done.load(Ordering::Acquire) {
+                        let n = (reader + answers as usize) % items.len();
+                        let answer = apis[reader % 2].get(&path(&items[n]));
+                        assert_eq!(answer.status, 200, "{}", answer.body);
+                        assert!(answer.body == old[n] || answer.body == new[n], "an answer of neither: {}", answer.body);
+                        answers += 1;
+                    }
+                    answers
+                })
+            })
+            .collect();
+        for turn in 0..6 {
+            let (name, bodies) = [("g2", &new), ("g1", &old)][turn % 2];
+            // By the command, and by one of the APIs.
+            if turn < 3 {
+                on.ok(&["promote", name]);
+            } else {
+                let answer = apis[turn % 2].post(&format!("/v1/admin/generations/{name}/promote"), "application/json", b"{}");
+                assert_eq!(answer.status, 200, "{}", answer.body);
+                assert_eq!(&apis[turn % 2].get(&path(&items[0])).body, &bodies[0], "whoever promoted has turned");
+            }
+            let begin = Instant::now();
+            for api in &apis {
+                while items.iter().zip(bodies).any(|(item, body)| &api.get(&path(item)).body != body) {
+                    assert!(begin.elapsed() < PATIENCE, "{name} is not served: {}", api.log());
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
         }
-        drop(live);
+        done.store(true, Ordering::Release);
+        readers.into_iter().map(|reader| reader.join().expect("no reader failed")).sum::<u64>()
+    });
+    assert!(answers > 20, "there was load: {answers}");
+
+    on.ok(&["promote", "g2"]);
+    let extra = kindred_model::Record::decode(
+        kindred_model::Topic::Orders,
+        &serde_json::to_vec(&extra).expect("JSON"),
+        &Default::default(),
+    );
+    let records: Vec<_> = records.iter().cloned().chain([extra.expect("an order")]).collect();
+    assert_eq!(on.exports(), VIEWS.map(|view| oracle_export(view, &records, &narrow)));
+    on.ok(&["promote", "g1"]);
+    assert_eq!(on.exports(), VIEWS.map(|view| oracle_export(view, &records, &usual)));
+    assert_eq!(follows.stop().code(), Some(0));
+    on.ok(&["drop", "g2", "--yes"]);
+    assert!(!on.ok(&["generations"]).contains("g2"));
+    let begin = Instant::now();
+    while apis.iter().any(|api| api.get(&format!("{}&generation=g2", path(&items[0]))).status != 404) {
+        assert!(begin.elapsed() < PATIENCE, "an API keeps what was dropped");
+        std::thread::sleep(Duration::from_millis(50));
     }
-    shop.run(&["drop", "g2", "--yes"]);
-    assert!(!shop.run(&["generations"]).contains("g2"));
+    assert_eq!(all(""), old);
+    live.stop();
 }
