@@ -52,6 +52,27 @@ enum Command {
     /// The memory of also_bought in a process by itself; `replay` runs it
     #[command(name = replay::MEMORY_COMMAND, hide = true)]
     DataflowMemory(PlanArgs),
+    /// One process of several of `shards`, which runs it
+    #[command(name = shards::PROCESS_COMMAND, hide = true)]
+    ShardsProcess {
+        #[command(flatten)]
+        plan: PlanArgs,
+        /// Events fed live
+        #[arg(long)]
+        live: usize,
+        /// Events of a live epoch
+        #[arg(long)]
+        epoch: usize,
+        /// Workers of each process
+        #[arg(long)]
+        workers: usize,
+        /// Which process this is
+        #[arg(long)]
+        process: usize,
+        /// Where the processes listen
+        #[arg(long, value_delimiter = ',')]
+        hosts: Vec<String>,
+    },
     /// A warp server that hands out one body; `load` runs it
     #[command(name = load::BARE_COMMAND, hide = true)]
     BareWarp {
@@ -329,6 +350,11 @@ fn main() -> Result<()> {
         }
         Command::DataflowMemory(args) => {
             println!("{}", serde_json::to_string(&replay::memory(&args.plan()))?);
+            Ok(())
+        }
+        Command::ShardsProcess { plan, live, epoch, workers, process, hosts } => {
+            let options = shards::Options { plan: plan.plan(), live, epoch };
+            println!("{}", serde_json::to_string(&shards::count_process(&options, process, workers, &hosts)?)?);
             Ok(())
         }
         Command::BareWarp { body } => {

@@ -243,17 +243,8 @@ fn memory_in_child(plan: &Plan) -> Result<Memory> {
     if program.file_stem().is_none_or(|name| name != "kindred-bench") {
         return Ok(memory(plan));
     }
-    let arguments = [
-        ("--members", plan.members.to_string()),
-        ("--items", plan.items.to_string()),
-        ("--events", plan.events.to_string()),
-        ("--seed", plan.seed.to_string()),
-    ];
     let mut command = std::process::Command::new(program);
-    command.arg(MEMORY_COMMAND);
-    for (name, value) in arguments {
-        command.args([name, &value]);
-    }
+    command.arg(MEMORY_COMMAND).args(plan.arguments());
     let output = command.output().context("could not run this program for its memory")?;
     ensure!(
         output.status.success(),

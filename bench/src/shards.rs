@@ -1,11 +1,14 @@
-//! `shards`: how evenly pairs and pair updates fall to the workers. Counted, not timed: the same log gives the same figures.
+//! `shards`: how evenly pairs and pair updates fall to the workers, threads of one process or of two. Counted, not timed: the same log
+//! gives the same figures.
 
-use std::sync::{Arc, Mutex};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use kindred_dataflow::build;
 use kindred_dataflow::update::{OutputFn, Stats};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::dataflow::{Engine, Fact};
 use crate::progress;
@@ -35,86 +38,139 @@ impl Options {
     }
 }
 
-/// Workers, and the most that the busiest may hold or do of an even share.
-const WORKERS: [(usize, f64); 3] = [(2, 1.25), (4, 1.25), (8, 1.5)];
+/// Processes, workers of each, and the most that the busiest worker may hold or do of an even share.
+const LAYOUTS: [(usize, usize, f64); 4] = [(1, 2, 1.25), (1, 4, 1.25), (2, 2, 1.25), (1, 8, 1.5)];
+
+/// The command by which one process of several counts.
+pub const PROCESS_COMMAND: &str = "shards-process";
 
 #[derive(Serialize)]
 struct Counted {
+    processes: usize,
     workers: usize,
     pairs: Vec<u64>,
     updates: Vec<u64>,
 }
 
-/// Counts for each number of workers.
+/// What each worker of a process held and did.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Pairs held in the end.
+    pub pairs: Vec<u64>,
+    /// Pair updates from the first event on.
+    pub updates: Vec<u64>,
+}
+
+/// Counts for each layout.
 ///
 /// # Errors
-/// When the workers cannot be started, or a figure cannot be kept.
+/// When the workers or processes cannot be started, or a figure cannot be kept.
 pub fn run_shards(options: &Options) -> Result<Report> {
     let mut report = Report::new("shards");
     crate::replay::plan_parameters(&mut report, &options.plan);
     report.parameter("live_events", options.live);
-    let bar = progress::bar("pairs by worker", WORKERS.len() as u64);
+    let bar = progress::bar("pairs by worker", LAYOUTS.len() as u64);
     bar.tick();
-    let facts: Vec<Fact> = purchases(&options.plan).take(options.plan.events + options.live).map(Fact::from).collect();
-    let facts = Arc::new(facts);
     let (mut rows, mut counts) = (Vec::new(), Vec::new());
-    for (workers, most) in WORKERS {
-        let counted = count(workers, Arc::clone(&facts), options)?;
-        for (what, of) in [("pairs held", &counted.pairs), ("pair updates of live epochs", &counted.updates)] {
+    for (processes, each, most) in LAYOUTS {
+        let workers = processes * each;
+        // What live epochs do is what all do, less the bulk alone.
+        let bulk = Options { live: 0, ..options.clone() };
+        let (all, bulk) = (count(processes, each, options)?, count(processes, each, &bulk)?);
+        let updates: Vec<u64> = all.updates.iter().zip(&bulk.updates).map(|(all, bulk)| all - bulk).collect();
+        for (what, of) in [("pairs held", &all.pairs), ("pair updates of live epochs", &updates)] {
             let busiest = of.iter().max().copied().unwrap_or(0) as f64;
             let even = of.iter().sum::<u64>() as f64 / workers as f64;
-            let name = format!("{what} by the busiest of {workers} workers");
+            let over = if processes == 1 { String::new() } else { format!(" over {processes} processes") };
+            let name = format!("{what} by the busiest of {workers} workers{over}");
             report.measure(name, busiest / even.max(1.0), "times the even share", Some(Target::AtMost(most)));
             let shares = of.iter().map(|&count| number(count as f64)).collect::<Vec<_>>().join("  ");
-            rows.push(vec![workers.to_string(), what.to_owned(), shares]);
+            rows.push(vec![format!("{processes} × {each}"), what.to_owned(), shares]);
         }
-        counts.push(counted);
+        counts.push(Counted { processes, workers, pairs: all.pairs, updates });
         bar.inc(1);
     }
     bar.finish_and_clear();
-    report.table("also_bought, by worker", &["workers", "what", "of each"], rows);
+    report.table("also_bought, by worker", &["processes × workers", "what", "of each"], rows);
     report.detail("counts", counts)?;
     Ok(report)
 }
 
-fn count(workers: usize, facts: Arc<Vec<Fact>>, options: &Options) -> Result<Counted> {
+fn count(processes: usize, workers: usize, options: &Options) -> Result<Counts> {
+    if processes == 1 {
+        return count_here(options, timely::Config::process(workers));
+    }
+    let program = std::env::current_exe().context("could not find this program")?;
+    ensure!(program.file_stem().is_some_and(|name| name == "kindred-bench"), "several processes are of kindred-bench alone");
+    // Free when asked; they are taken again at once.
+    let free: Vec<TcpListener> = (0..processes).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let hosts: Vec<String> = free.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect::<Result<_>>()?;
+    drop(free);
+    let start = |process: usize| {
+        let mut command = Command::new(&program);
+        command.arg(PROCESS_COMMAND).args(options.plan.arguments());
+        command.args(["--live", &options.live.to_string(), "--epoch", &options.epoch.to_string()]);
+        command.args(["--workers", &workers.to_string(), "--process", &process.to_string(), "--hosts", &hosts.join(",")]);
+        command.stdout(Stdio::piped()).spawn().context("could not start a process")
+    };
+    let children = (0..processes).map(start).collect::<Result<Vec<_>>>()?;
+    let mut counts = Counts::default();
+    for child in children {
+        let output = child.wait_with_output().context("could not wait for a process")?;
+        ensure!(output.status.success(), "a process ended with {}", output.status);
+        // Timely tells on the same way that processes have found one another.
+        let last = output.stdout.trim_ascii_end().rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+        let of: Counts = serde_json::from_slice(last).context("could not read what a process counted")?;
+        counts.pairs.extend(of.pairs);
+        counts.updates.extend(of.updates);
+    }
+    Ok(counts)
+}
+
+/// One process of several: counts what its own workers hold and do.
+///
+/// # Errors
+/// When the others cannot be reached.
+pub fn count_process(options: &Options, process: usize, workers: usize, hosts: &[String]) -> Result<Counts> {
+    let communication = timely::CommunicationConfig::Cluster {
+        threads: workers,
+        process,
+        addresses: hosts.to_vec(),
+        report: false,
+        zerocopy: false,
+    };
+    count_here(options, timely::Config { communication, worker: timely::WorkerConfig::default() })
+}
+
+fn count_here(options: &Options, config: timely::Config) -> Result<Counts> {
     let Engine::Product(semantics) = Engine::also_bought_alone() else { unreachable!("the product's engine") };
-    let stats: Vec<Arc<Stats>> = (0..workers).map(|_| Arc::default()).collect();
-    let by_worker = stats.clone();
-    let before = Arc::new(Mutex::new(Vec::new()));
-    let noted = Arc::clone(&before);
-    let (bulk, each) = (options.plan.events, options.epoch);
+    let (plan, live, each) = (options.plan, options.live, options.epoch);
     let output: OutputFn = Arc::new(drop);
-    let guards = timely::execute(timely::Config::process(workers), move |worker| {
-        let mut dataflow = build(worker, &semantics, &by_worker[worker.index()], &output);
-        let (first, live) = facts.split_at(bulk);
-        let epochs = std::iter::once(first).chain(live.chunks(each));
-        for (epoch, facts) in (0..).zip(epochs) {
-            if worker.index() == 0 {
-                for fact in facts {
-                    dataflow.send(fact.update());
-                }
+    let guards = timely::execute(config, move |worker| {
+        let stats: Arc<Stats> = Arc::default();
+        let mut dataflow = build(worker, &semantics, &stats, &output);
+        let first = worker.index() == 0;
+        let mut facts = first.then(|| purchases(&plan).map(Fact::from)).into_iter().flatten();
+        let epochs = 1 + live.div_ceil(each) as u64;
+        for epoch in 0..epochs {
+            let many = if epoch == 0 { plan.events } else { each.min(live - (epoch as usize - 1) * each) };
+            for fact in facts.by_ref().take(many) {
+                dataflow.send(fact.update());
             }
             dataflow.advance_to(epoch + 1);
             while !dataflow.has_passed(epoch) {
                 worker.step_or_park(None);
             }
-            if worker.index() == 0 && epoch == 0 {
-                let updates = by_worker.iter().map(|stats| Stats::get(&stats.pair_updates)).collect();
-                *noted.lock().expect("nobody panicked with it") = updates;
-            }
         }
+        (Stats::get(&stats.pairs), Stats::get(&stats.pair_updates))
     });
+    let mut counts = Counts::default();
     for result in guards.map_err(|reason| anyhow!(reason))?.join() {
-        result.map_err(|reason| anyhow!(reason))?;
+        let (pairs, updates) = result.map_err(|reason| anyhow!(reason))?;
+        counts.pairs.push(pairs);
+        counts.updates.push(updates);
     }
-    let before: Vec<u64> = before.lock().expect("nobody panicked with it").clone();
-    let now = stats.iter().map(|stats| Stats::get(&stats.pair_updates));
-    Ok(Counted {
-        workers,
-        pairs: stats.iter().map(|stats| Stats::get(&stats.pairs)).collect(),
-        updates: now.zip(before).map(|(now, before)| now - before).collect(),
-    })
+    Ok(counts)
 }
 
 #[cfg(test)]
@@ -125,10 +181,8 @@ mod tests {
     #[test]
     fn the_workers_hold_together_what_one_holds() {
         let options = Options::quick();
-        let facts: Vec<Fact> = purchases(&options.plan).take(options.plan.events + options.live).map(Fact::from).collect();
-        let facts = Arc::new(facts);
-        let one = count(1, Arc::clone(&facts), &options).unwrap();
-        let four = count(4, facts, &options).unwrap();
+        let one = count(1, 1, &options).unwrap();
+        let four = count(1, 4, &options).unwrap();
         assert!(one.pairs[0] > 0 && one.updates[0] > 0);
         assert_eq!(four.pairs.iter().sum::<u64>(), one.pairs[0]);
         assert_eq!(four.updates.iter().sum::<u64>(), one.updates[0]);

@@ -48,6 +48,20 @@ impl Plan {
     /// The same shape in small, for a smoke run within seconds.
     pub const QUICK: Self = Self { members: 1_000, items: 500, events: 20_000, seed: 7 };
 
+    /// The arguments by which another process of this program draws the same.
+    pub fn arguments(&self) -> Vec<String> {
+        let Self { members, items, events, seed } = self;
+        [
+            ("--members", members.to_string()),
+            ("--items", items.to_string()),
+            ("--events", events.to_string()),
+            ("--seed", seed.to_string()),
+        ]
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_owned(), value])
+        .collect()
+    }
+
     /// The same shape with as many events: 20 a member, and an item for every 100.
     pub fn scaled_to(events: usize, seed: u64) -> Self {
         let count = |each: usize| u32::try_from((events / each).max(10)).expect("fewer than 2^32 of them");
