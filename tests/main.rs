@@ -11,6 +11,7 @@ mod generations;
 mod hostile;
 mod installation;
 mod law;
+mod metrics;
 mod place;
 mod real_data;
 mod support;
