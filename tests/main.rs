@@ -12,6 +12,7 @@ mod hostile;
 mod installation;
 mod law;
 mod metrics;
+mod operations;
 mod place;
 mod real_data;
 mod support;
