@@ -11,6 +11,8 @@ mod generations;
 mod hostile;
 mod installation;
 mod law;
+mod metrics;
+mod operations;
 mod place;
 mod real_data;
 mod support;

@@ -127,6 +127,19 @@ impl Server {
         own + &self.pipeline.as_ref().map(Running::log).unwrap_or_default()
     }
 
+    /// Where it tells its metrics.
+    fn admin(&self) -> String {
+        let own = std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default();
+        let told = own.lines().rev().find_map(|line| line.trim().strip_prefix("metrics"));
+        told.expect("it says where its metrics are").trim().to_owned()
+    }
+
+    /// The metrics of all of its processes, one after the other.
+    pub fn metrics(&self) -> String {
+        let own = answer(self.agent.get(self.admin()).call()).body;
+        own + &self.pipeline.as_ref().map(|pipeline| pipeline.get("/metrics").1).unwrap_or_default()
+    }
+
     /// Its process, the one that answers.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -10,6 +10,7 @@
 //! start reads the merged inputs back as one epoch and resumes the log at the positions found beside them.
 
 mod error;
+mod figures;
 mod forget;
 mod lockstep;
 mod progress;
@@ -28,7 +29,7 @@ pub use error::PipelineError;
 use kindred_clock::Clock;
 pub use kindred_dataflow::update::Stats;
 use kindred_dataflow::update::Update;
-use kindred_log::EventLog;
+use kindred_log::{EventLog, Share};
 use kindred_model::views::{input_tables, view_tables};
 use kindred_model::{Position, Semantics};
 use kindred_store::{Incarnation, ViewStore};
@@ -68,6 +69,8 @@ pub struct PipelineConfig {
     pub from_beginning: bool,
     /// Append merged records again where a compacted log would lose them. One pipeline of a log does.
     pub mends_log: bool,
+    /// Which generation of the views this is: a label of its figures.
+    pub generation: String,
     /// The processes, if there are several. Workers are of each.
     pub cluster: Option<Cluster>,
 }
@@ -84,6 +87,7 @@ impl PipelineConfig {
             raw_days: 30,
             from_beginning: false,
             mends_log: true,
+            generation: "g1".to_owned(),
             cluster: None,
         }
     }
@@ -98,6 +102,14 @@ impl PipelineConfig {
             _ => return Ok(()),
         };
         Err(PipelineError::Settings(problem))
+    }
+
+    /// What the workers of this process read of the log.
+    fn shares(&self) -> Vec<Share> {
+        let (process, processes) = self.cluster.as_ref().map_or((0, 1), |cluster| (cluster.process, cluster.hosts.len()));
+        let number = |number: usize| u32::try_from(number).expect("workers are few");
+        let first = process * self.workers;
+        (first..first + self.workers).map(|worker| Share::new(number(worker), number(self.workers * processes))).collect()
     }
 
     fn role(&self) -> sink::Role {
@@ -165,6 +177,14 @@ impl Pipeline {
                 clock,
             })?);
         }
+        threads.push(figures::spawn(figures::Figures {
+            log: Arc::clone(&log),
+            store: Arc::clone(&store),
+            context: context.clone(),
+            stats: Arc::clone(&stats),
+            generation: config.generation.clone(),
+            shares: config.shares(),
+        })?);
         threads.push(worker::spawn(worker::Workers {
             config,
             begun,

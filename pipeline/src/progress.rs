@@ -70,6 +70,8 @@ pub struct PipelineStatus {
 /// Shared by the pipeline's threads and everybody who watches them.
 pub struct Progress {
     applied: watch::Sender<Applied>,
+    /// How far the sources of this process have read.
+    read: Mutex<Position>,
     state: Mutex<(PipelineState, Option<String>)>,
     started: Instant,
     restore_ms: AtomicU64,
@@ -97,6 +99,7 @@ impl Progress {
     pub(crate) fn new(frontier: &Frontier, stats: Arc<Stats>) -> Self {
         let applied = Applied { epoch: frontier.epoch, position: frontier.position.clone(), act: 0, ended: false };
         Self {
+            read: Mutex::new(applied.position.clone()),
             applied: watch::Sender::new(applied),
             state: Mutex::new((PipelineState::Restoring, None)),
             started: Instant::now(),
@@ -119,6 +122,16 @@ impl Progress {
     /// What it is doing.
     pub fn state(&self) -> PipelineState {
         self.state.lock().0
+    }
+
+    /// How far the sources of this process have read.
+    pub(crate) fn read(&self) -> Position {
+        self.read.lock().clone()
+    }
+
+    /// A source has read up to here.
+    pub(crate) fn has_read(&self, position: &Position) {
+        self.read.lock().join(position);
     }
 
     pub(crate) fn advance(&self, epoch: u64, position: &Position, act: u64) {

@@ -19,6 +19,8 @@ use kindred_model::{Position, Topic};
 use kindred_store::{Change, EpochChanges, Incarnation, StoreError, ViewStore};
 use tracing::{info, warn};
 
+use crate::figures::double;
+use crate::source::Came;
 use crate::{Context, PipelineError, block_on_runtime};
 
 /// How long to wait before asking a store again that did not answer or had no room.
@@ -40,8 +42,8 @@ pub(crate) struct EpochEnd {
     pub epoch: u64,
     /// How far the log is taken in.
     pub position: Position,
-    /// When the first of its records was read.
-    pub read_at: Option<Instant>,
+    /// When the first of its records came.
+    pub came: Option<Came>,
     /// The last administrative act within.
     pub act: u64,
 }
@@ -147,7 +149,10 @@ impl Sink {
             }
             if dirty && (disconnected || synced.elapsed() >= self.sync_interval) {
                 // A sync that fails loses nothing: the log is durable and read again from the last synced position.
-                match runtime.block_on(self.store.sync()) {
+                let began = Instant::now();
+                let synced_now = runtime.block_on(self.store.sync());
+                metrics::histogram!("store_sync_duration_seconds").record(began.elapsed().as_secs_f64());
+                match synced_now {
                     Ok(()) => dirty = false,
                     Err(error) => warn!("could not sync the store: {error}"),
                 }
@@ -196,9 +201,9 @@ impl Sink {
                     });
                 }
                 let earlier = self.end.take();
-                let read_at = earlier.as_ref().and_then(|earlier| earlier.read_at).or(end.read_at);
+                let came = earlier.as_ref().and_then(|earlier| earlier.came).or(end.came);
                 let act = earlier.map_or(end.act, |earlier| earlier.act.max(end.act));
-                self.end = Some(EpochEnd { read_at, act, ..end });
+                self.end = Some(EpochEnd { came, act, ..end });
             }
             SinkMessage::Commit { before } => self.committable_before = before,
             SinkMessage::Begun(_) => debug_assert!(false, "a pipeline begins once"),
@@ -223,6 +228,7 @@ impl Sink {
         let epoch = self.base + end.epoch;
         let changes = newest(std::mem::take(&mut self.pending));
         let rows = changes.len() as u64;
+        let bytes: usize = changes.iter().map(|change| change.key.len() + change.row.as_ref().map_or(0, Vec::len)).sum();
         let began = Instant::now();
         if self.role == Role::Alone {
             let unit = EpochChanges { epoch, position: end.position.clone(), changes };
@@ -231,7 +237,9 @@ impl Sink {
             retry(&self.context, || runtime.block_on(self.store.write(epoch, changes.clone())))?;
         }
         metrics::histogram!("store_apply_duration_seconds").record(began.elapsed().as_secs_f64());
+        metrics::histogram!("store_unit_rows").record(double(rows));
         metrics::counter!("store_rows_written_total").increment(rows);
+        metrics::counter!("store_bytes_written_total").increment(bytes as u64);
         let progress = &self.context.progress;
         progress.rows_written.fetch_add(rows, Ordering::Relaxed);
         progress.wrote(end.epoch);
@@ -272,10 +280,11 @@ impl Sink {
     /// An epoch is durable, as far as this process can know.
     fn reached(&self, end: &EpochEnd) {
         let progress = &self.context.progress;
-        if let Some(read_at) = end.read_at {
-            let took = read_at.elapsed();
+        if let Some(came) = end.came {
+            let took = came.read.elapsed();
             progress.last_epoch_us.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
             metrics::histogram!("pipeline_read_to_applied_seconds").record(took.as_secs_f64());
+            metrics::histogram!("pipeline_event_to_durable_seconds").record(came.appended.elapsed().as_secs_f64());
         }
         progress.advance(self.base + end.epoch, &end.position, end.act);
     }
@@ -322,6 +331,7 @@ fn retry<T, E: Passing>(context: &Context, mut call: impl FnMut() -> Result<T, E
             }
             Err(error) if error.passes() && !context.stopping() => {
                 warn!("an epoch could not be written, trying again: {error}");
+                metrics::counter!("pipeline_retries_total").increment(1);
                 context.progress.waits(error.to_string());
                 std::thread::sleep(RETRY);
             }

@@ -1,6 +1,7 @@
 //! The source: reads the log, decodes and validates, interns, and hands batches to worker 0. What cannot be accepted is in
 //! `rejected`, durably, before the position that passes it can become durable.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
@@ -11,6 +12,7 @@ use kindred_dataflow::update::Update;
 use kindred_log::{EventLog, EventReader, LogError, LogRecord, Rejected, Share};
 use kindred_model::Position;
 use kindred_model::records::{Record, Rules};
+use parking_lot::Mutex;
 use tracing::{debug, warn};
 
 use crate::{Context, PipelineError, block_on_runtime};
@@ -31,10 +33,33 @@ pub(crate) struct Batch {
     pub position: Option<Position>,
     /// Records that can be read already beyond these: tells the worker how large to make an epoch.
     pub behind: u64,
-    /// When the first of them was read.
-    pub read_at: Instant,
+    /// When the first of them came.
+    pub came: Came,
     /// The number of an administrative act, to wait for; 0 for records.
     pub act: u64,
+}
+
+/// When the first of some records came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Came {
+    /// Into the log, where it tells; otherwise as `read`.
+    pub appended: Instant,
+    /// To this process.
+    pub read: Instant,
+}
+
+impl Came {
+    /// Just now, of a log where they had been appended that long before.
+    fn now(age: Duration) -> Self {
+        let read = Instant::now();
+        // No clock reaches back before its own start.
+        Self { appended: read.checked_sub(age).unwrap_or(read), read }
+    }
+
+    /// The earlier of two.
+    pub fn min(self, other: Self) -> Self {
+        Self { appended: self.appended.min(other.appended), read: self.read.min(other.read) }
+    }
 }
 
 /// Where a worker is fed: it sleeps while there is nothing to do, and whoever feeds it wakes it.
@@ -59,7 +84,7 @@ impl Feed {
 
     /// Feeds an administrative act. False when the worker has ended.
     pub fn act(&self, act: u64, updates: Vec<Update>) -> bool {
-        let batch = Batch { updates, position: None, behind: 0, read_at: Instant::now(), act };
+        let batch = Batch { updates, position: None, behind: 0, came: Came::now(Duration::ZERO), act };
         self.batches.send(batch).is_ok_and(|()| self.wake())
     }
 
@@ -112,7 +137,7 @@ impl Source {
                 Err(error) => return self.context.fail(error.to_string()),
             };
             self.context.progress.resumed();
-            let read_at = Instant::now();
+            let came = Came::now(reader.oldest_polled().and_then(|at| at.elapsed().ok()).unwrap_or_default());
             let mut updates = Vec::with_capacity(records.len());
             let mut rejected = Vec::new();
             position.join(reader.position());
@@ -124,7 +149,8 @@ impl Source {
             }
             self.context.progress.records.fetch_add(records.len() as u64, Ordering::Relaxed);
             metrics::counter!("pipeline_records_total").increment(records.len() as u64);
-            let batch = Batch { updates, position: Some(position.clone()), behind, read_at, act: 0 };
+            let batch = Batch { updates, position: Some(position.clone()), behind, came, act: 0 };
+            self.context.progress.has_read(&position);
             if !self.hand_over(batch) {
                 return;
             }
@@ -151,6 +177,8 @@ impl Source {
             Ok(decoded) => updates.push(decoded.into()),
             Err(invalid) => {
                 debug!(place = ?record.place, "rejected a record: {invalid}");
+                let labels = [("topic", record.place.topic.to_string()), ("field", field_label(&invalid.field))];
+                metrics::counter!("pipeline_rejected_total", &labels).increment(1);
                 let kept = &payload[..payload.len().min(REJECTED_BYTES)];
                 rejected.push(Rejected {
                     source: record.place.topic.name().to_owned(),
@@ -183,7 +211,6 @@ impl Source {
         }
         self.context.progress.resumed();
         self.context.progress.rejected.fetch_add(count, Ordering::Relaxed);
-        metrics::counter!("pipeline_rejected_total").increment(count);
         true
     }
 
@@ -197,5 +224,40 @@ impl Source {
                 Err(SendTimeoutError::Disconnected(_)) => return false,
             }
         }
+    }
+}
+
+/// Fields that figures tell apart; what more there is counts as `other`. A record may name any field, and each label costs memory.
+const FIELDS_MAX: usize = 64;
+
+/// The field of the record that a rejection is about, as a label: `lines` of `lines[2].quantity`, `record` where it is the whole.
+fn field_label(field: &str) -> String {
+    static FIELDS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let field = field.split(['.', '[']).next().filter(|field| !field.is_empty()).unwrap_or("record");
+    let mut known = FIELDS.lock();
+    if known.contains(field) {
+        field.to_owned()
+    } else if known.len() < FIELDS_MAX {
+        known.insert(field.to_owned());
+        field.to_owned()
+    } else {
+        "other".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, whoever sends records with invented fields could fill the memory with labels.
+    #[test]
+    fn fields_of_rejections_are_few() {
+        assert_eq!(field_label("lines[2].quantity"), "lines");
+        assert_eq!(field_label(""), "record");
+        for n in 0..FIELDS_MAX {
+            field_label(&format!("invented_{n}"));
+        }
+        assert_eq!(field_label("one_more"), "other");
+        assert_eq!(field_label("lines"), "lines");
     }
 }

@@ -26,7 +26,7 @@ use tracing::info;
 
 use crate::lockstep::{Lockstep, Signal};
 use crate::sink::{EpochEnd, SinkMessage};
-use crate::source::{Batch, Feed, Source};
+use crate::source::{Batch, Came, Feed, Source};
 use crate::{Context, PipelineConfig, PipelineError, source};
 
 /// Epochs handed to the sink and not yet written. The sink writes what is waiting as one unit, so a slow store gets fewer,
@@ -70,7 +70,7 @@ pub(crate) fn spawn(workers: Workers) -> Result<JoinHandle<()>, PipelineError> {
                 context: context.clone(),
                 outgoing,
                 writes_restored: AtomicBool::new(false),
-                read_at: Mutex::new(None),
+                came: Mutex::new(None),
             });
             let output = shared.output();
             let feeds: Vec<_> = feeds.into_iter().map(|feed| Mutex::new(Some(feed))).collect();
@@ -122,8 +122,8 @@ struct Shared {
     outgoing: Sender<SinkMessage>,
     /// The rows of epoch 0, the restored state, are written too: the store does not hold them whole.
     writes_restored: AtomicBool,
-    /// When the first record of the open epoch was read.
-    read_at: Mutex<Option<Instant>>,
+    /// When the first record of the open epoch came.
+    came: Mutex<Option<Came>>,
 }
 
 impl Shared {
@@ -290,7 +290,7 @@ impl Driver {
         while let Some(batch) = next.take() {
             let before = records;
             records += batch.updates.len();
-            self.shared.began_reading(batch.read_at);
+            self.shared.began_with(batch.came);
             self.act = self.act.max(batch.act);
             for update in batch.updates {
                 self.dataflow.send(update);
@@ -336,8 +336,8 @@ impl Driver {
 
     fn tell_passed(&self, epoch: u64) {
         let position = self.lockstep.heard(|heard| heard.position.clone());
-        let read_at = self.shared.read_at.lock().take();
-        self.shared.tell_sink(SinkMessage::EpochEnd(EpochEnd { epoch, position, read_at, act: self.act }));
+        let came = self.shared.came.lock().take();
+        self.shared.tell_sink(SinkMessage::EpochEnd(EpochEnd { epoch, position, came, act: self.act }));
     }
 
     /// Tells others what the sink has written, and the sink what all have.
@@ -387,8 +387,8 @@ impl Driver {
 }
 
 impl Shared {
-    fn began_reading(&self, at: Instant) {
-        let mut read_at = self.read_at.lock();
-        *read_at = Some(read_at.map_or(at, |first| first.min(at)));
+    fn began_with(&self, came: Came) {
+        let mut first = self.came.lock();
+        *first = Some(first.map_or(came, |first| first.min(came)));
     }
 }

@@ -331,7 +331,10 @@ impl EventLog for EmbeddedLog {
         if records.is_empty() && mark.is_none() {
             return Ok(Vec::new());
         }
-        self.ask(Work::Append { topic, records, mark }).await
+        let (began, count) = (Instant::now(), records.len() as u64);
+        let places = self.ask(Work::Append { topic, records, mark }).await?;
+        crate::tell_appended(topic, count, began);
+        Ok(places)
     }
 
     async fn mark(&self, name: &str) -> Result<Option<u64>, LogError> {

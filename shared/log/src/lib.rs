@@ -13,7 +13,7 @@ pub mod embedded;
 pub mod file;
 pub mod kafka;
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use kindred_model::records::RECORD_BYTES_MAX;
@@ -116,6 +116,12 @@ fn check_records(records: &[Vec<u8>]) -> Result<(), LogError> {
         }
     }
     Ok(())
+}
+
+/// Counts records that were appended since `began`.
+fn tell_appended(topic: Topic, count: u64, began: Instant) {
+    metrics::counter!("log_appended_records_total", "topic" => topic.name()).increment(count);
+    metrics::histogram!("log_append_duration_seconds").record(began.elapsed().as_secs_f64());
 }
 
 /// How far an import has come: written in one unit with the records, so that it can be resumed.
@@ -241,6 +247,11 @@ pub trait EventReader: Send {
     /// compaction or retention, or markers of transactions). Once everything is read it reaches [`EventReader::end`], which the
     /// records alone do not where the last offsets of a partition hold none.
     fn position(&self) -> &Position;
+
+    /// When the oldest of the records that the last `poll` gave was appended, where the log keeps that.
+    fn oldest_polled(&self) -> Option<SystemTime> {
+        None
+    }
 
     /// The position after the last record of its share that can be read now.
     ///

@@ -255,8 +255,7 @@ impl EventLog for KafkaLog {
         let name = &self.shared.names[usize::from(topic.code())];
         let written = self.shared.producer.send(name, records.into_iter().map(item).collect()).await?;
         if count > 0 {
-            metrics::counter!("log_appended_records_total", "topic" => topic.name()).increment(count);
-            metrics::histogram!("log_append_duration_seconds").record(began.elapsed().as_secs_f64());
+            crate::tell_appended(topic, count, began);
         }
         // After the records: should it get lost, an import repeats them, which is harmless.
         if let Some(mark) = mark {

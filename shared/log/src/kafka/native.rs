@@ -192,8 +192,8 @@ impl Drop for Message {
 /// What comes out of a fetcher. `topic` is the index of the topic's name.
 #[derive(Debug)]
 pub(super) enum Fetched<'a> {
-    /// A record; an absent payload is a tombstone.
-    Record { topic: usize, partition: u32, offset: u64, key: Option<&'a [u8]>, payload: Option<&'a [u8]> },
+    /// A record; an absent payload is a tombstone. `at_ms` is when it was appended, or produced: the topic decides.
+    Record { topic: usize, partition: u32, offset: u64, at_ms: Option<u64>, key: Option<&'a [u8]>, payload: Option<&'a [u8]> },
     /// Everything before `offset` has come: it is the end of the partition, for now.
     End { topic: usize, partition: u32, offset: u64 },
     /// A partition cannot be read.
@@ -312,7 +312,10 @@ impl Fetcher {
             (!at.is_null()).then(|| unsafe { std::slice::from_raw_parts(at.cast::<u8>().cast_const(), length) })
         };
         let (key, payload) = (bytes(raw.key, raw.key_len), bytes(raw.payload, raw.len));
-        Some(Fetched::Record { topic, partition, offset: offset.ok()?, key, payload })
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message lives; the call writes the kind alone. Without a timestamp the answer is -1.
+        let at_ms = u64::try_from(unsafe { sys::rd_kafka_message_timestamp(raw, &raw mut kind) }).ok();
+        Some(Fetched::Record { topic, partition, offset: offset.ok()?, at_ms, key, payload })
     }
 
     /// The topic behind another handle than ours.

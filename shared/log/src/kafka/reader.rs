@@ -8,7 +8,7 @@
 //! A verdict stays until the next `seek`. Everything else passes by itself: librdkafka finds new leaders and brokers that come back.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use kindred_model::{Position, Topic};
 use rdkafka::consumer::Consumer;
@@ -44,6 +44,8 @@ pub(super) struct Reader {
     /// Whether it stands somewhere, and its partitions are started.
     standing: bool,
     looked_at: Instant,
+    /// When the oldest record of the last poll was appended, since the Unix epoch.
+    oldest_ms: Option<u64>,
     /// What keeps some of the share from being read, as it was looked at last.
     trouble: Option<String>,
     /// Why it will read nothing more.
@@ -56,7 +58,19 @@ impl Reader {
         let fetcher = Fetcher::new(&client, &shared.names);
         let (position, looked_at) = (Position::beginning(), Instant::now());
         let (looking, trouble, verdict) = (None, None, None);
-        Ok(Self { shared, share, fetcher, looking, client, position, standing: false, looked_at, trouble, verdict })
+        Ok(Self {
+            shared,
+            share,
+            fetcher,
+            looking,
+            client,
+            position,
+            standing: false,
+            looked_at,
+            oldest_ms: None,
+            trouble,
+            verdict,
+        })
     }
 
     fn name(&self, topic: Topic) -> &str {
@@ -153,13 +167,14 @@ impl Reader {
         let before = into.len();
         let mut failed = Vec::new();
         while into.len() - before < limit {
-            let Self { fetcher, position, .. } = self;
+            let Self { fetcher, position, oldest_ms, .. } = self;
             let count = fetcher.poll(limit - (into.len() - before), wait, |fetched| match fetched {
-                Fetched::Record { topic, partition, offset, payload, .. } => {
+                Fetched::Record { topic, partition, offset, at_ms, payload, .. } => {
                     let topic = Topic::ALL[topic];
                     // Never twice, whatever comes.
                     if offset >= position.next_offset(topic, partition) {
                         position.passed(topic, partition, offset);
+                        *oldest_ms = [*oldest_ms, at_ms].into_iter().flatten().min();
                         let payload = payload.unwrap_or_default().to_vec();
                         into.push(LogRecord { place: Place { topic, partition, offset }, payload });
                     }
@@ -286,6 +301,7 @@ impl EventReader for Reader {
             self.seek(&Position::beginning())?;
         }
         let before = into.len();
+        self.oldest_ms = None;
         loop {
             if self.verdict.is_none() {
                 self.look();
@@ -309,6 +325,10 @@ impl EventReader for Reader {
 
     fn position(&self) -> &Position {
         &self.position
+    }
+
+    fn oldest_polled(&self) -> Option<SystemTime> {
+        self.oldest_ms.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))
     }
 
     fn end(&mut self) -> Result<Position, LogError> {

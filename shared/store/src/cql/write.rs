@@ -71,10 +71,8 @@ impl Connection {
         batch.set_timestamp(Some(timestamp));
         batch.set_is_idempotent(true);
         let mut values = Vec::with_capacity(placed.len());
-        let mut bytes = 0;
         for Placed { place, bucket, change } in placed {
             let statements = self.rows(*place);
-            bytes += change.key.len() + change.row.as_ref().map_or(0, Vec::len);
             match &change.row {
                 Some(row) => {
                     batch.append_statement(statements.put.clone());
@@ -88,7 +86,6 @@ impl Connection {
         }
         answered(self.config.attempts, "write", || self.session.batch(&batch, &values)).await?;
         metrics::histogram!("store_batch_rows").record(placed.len() as f64);
-        metrics::counter!("store_bytes_written_total").increment(bytes as u64);
         Ok(())
     }
 
