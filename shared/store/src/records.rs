@@ -12,7 +12,7 @@
 //! that has expired is as good as absent everywhere, whether or not it has been swept yet; `now` is the caller's, so that a test
 //! moves it.
 //!
-//! Implementations: [`embedded`], behind one suite, [`conformance`]. Why they are as they are:
+//! Implementations: [`embedded`] and [`crate::cql::CqlRecords`], behind one suite, [`conformance`]. Why they are as they are:
 //! `docs/design/0007-records.md`.
 
 pub(crate) mod bounds;

@@ -12,8 +12,9 @@ use kindred_model::{Position, Topic};
 use tokio::sync::OnceCell;
 
 use super::*;
-use crate::conformance;
 use crate::generations::Generations;
+use crate::records::RecordStore;
+use crate::{conformance, records};
 
 const AT: EventTime = EventTime(1_767_600_000_000);
 
@@ -277,4 +278,12 @@ async fn a_database_that_stops_in_the_middle_of_writes_loses_nothing() {
     })
     .await
     .expect("compared");
+}
+
+/// Two sessions, as two processes have them.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_conform() {
+    let Some(config) = keyspace().await else { return };
+    let open = async || Arc::new(CqlRecords::open(config.clone()).await.expect("opened")) as Arc<dyn RecordStore>;
+    records::conformance::run(&open().await, &open().await).await;
 }
