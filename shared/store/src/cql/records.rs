@@ -10,6 +10,8 @@
 //! partition would hold up those who write to it.
 
 mod judge;
+#[cfg(test)]
+mod tests;
 mod transact;
 
 use std::sync::Arc;

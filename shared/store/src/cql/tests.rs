@@ -12,9 +12,8 @@ use kindred_model::{Position, Topic};
 use tokio::sync::OnceCell;
 
 use super::*;
+use crate::conformance;
 use crate::generations::Generations;
-use crate::records::RecordStore;
-use crate::{conformance, records};
 
 const AT: EventTime = EventTime(1_767_600_000_000);
 
@@ -36,7 +35,7 @@ fn database() -> Option<CqlConfig> {
 }
 
 /// The keyspace of this run, made by the first test that asks.
-async fn keyspace() -> Option<CqlConfig> {
+pub(super) async fn keyspace() -> Option<CqlConfig> {
     static MADE: OnceCell<()> = OnceCell::const_new();
     let config = database()?;
     MADE.get_or_init(async || {
@@ -278,12 +277,4 @@ async fn a_database_that_stops_in_the_middle_of_writes_loses_nothing() {
     })
     .await
     .expect("compared");
-}
-
-/// Two sessions, as two processes have them.
-#[tokio::test(flavor = "multi_thread")]
-async fn records_conform() {
-    let Some(config) = keyspace().await else { return };
-    let open = async || Arc::new(CqlRecords::open(config.clone()).await.expect("opened")) as Arc<dyn RecordStore>;
-    records::conformance::run(&open().await, &open().await).await;
 }
