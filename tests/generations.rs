@@ -357,7 +357,7 @@ fn generations_on_services_are_what_the_oracle_says() {
 
     // What nobody follows is not promoted by the way.
     let extra = order("late", 1, "completed", "late-buyer", "2026-01-03T00:00:00Z", &["only-a", "only-b"]);
-    let placed = apis[0].post_events("orders", &[extra.clone()]);
+    let placed = apis[0].post_events("orders", std::slice::from_ref(&extra));
     let late = |api: &Server, more: &str| {
         api.get_json(&format!("/v1/items/only-a/similar?fill=false&min_position={placed}&wait_ms=10000{more}"))["items"][0]["item"].clone()
     };
