@@ -1,5 +1,5 @@
 //! Faults on real services, each at a random moment under load: processes of the pipeline, the broker and the database are killed, or
-//! hang and wake up again after they were replaced. What is exported in the end is what the oracle says, byte for byte.
+//! hang and wake up again, processes after they were replaced; and broker and database are away for a minute. What is exported in the end is what the oracle says, byte for byte.
 //!
 //! ```text
 //! poster ──▶ kindred api ──▶ Kafka ──▶ 2 processes by 2 workers (a supervisor restarts both when one ends) ──▶ Cassandra
@@ -29,6 +29,14 @@ use crate::support::{AS_OF, PATIENCE, VIEWS, command, text};
 const CALM: Duration = Duration::from_secs(3);
 /// How long services stay away.
 const AWAY: Duration = Duration::from_secs(5);
+/// How long an API may go on calling itself ready without log or store: it asks, waits for an answer, asks again, for 10 s.
+const NOTICED: Duration = Duration::from_secs(45);
+
+/// How long broker and database are away together, under load: `KINDRED_OUTAGE_SECONDS`, a minute unless told.
+fn outage() -> Duration {
+    let seconds = std::env::var("KINDRED_OUTAGE_SECONDS").ok();
+    Duration::from_secs(seconds.map_or(60, |seconds| seconds.parse().expect("KINDRED_OUTAGE_SECONDS is a number")))
+}
 
 /// Kafka and Cassandra of this test alone: they are killed.
 struct Services {
@@ -58,6 +66,43 @@ impl Services {
         let mut kill = Command::new("deploy/local/kill");
         let output = kill.arg(service).arg("--dir").arg(&self.dir).args(["--signal", signal]).output().expect("it runs");
         assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+
+    /// Hangs for a while and goes on.
+    fn hang(&self, service: &str) {
+        self.send(service, "STOP");
+        sleep(AWAY);
+        self.send(service, "CONT");
+    }
+
+    /// Both are killed and away for long, and started again. Meanwhile the API serves what it has in memory, and says of itself
+    /// that requests are better sent elsewhere, and why.
+    fn lose_all(&self, url: &str, key: &str) {
+        self.send("kafka", "KILL");
+        self.send("cassandra", "KILL");
+        let begin = Instant::now();
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
+        let get = |path: &str| {
+            let request = agent.get(format!("{url}{path}")).header("Authorization", format!("Bearer {key}"));
+            let mut answer = request.call().expect("the API answers");
+            (answer.status().as_u16(), answer.body_mut().read_to_string().expect("a body"))
+        };
+        let watched = outage().min(NOTICED);
+        let noticed = loop {
+            let (status, body) = get("/readyz?verbose");
+            if status == 503 || begin.elapsed() >= watched {
+                break (status, body);
+            }
+            sleep(Duration::from_millis(500));
+        };
+        if outage() > NOTICED {
+            assert_eq!(noticed.0, 503, "an API without log and store calls itself ready: {}", noticed.1);
+            assert!(noticed.1.contains("log") && noticed.1.contains("store"), "{}", noticed.1);
+        }
+        assert_eq!(get("/v1/items/i1/similar").0, 200, "lists are served from memory");
+        sleep(outage().saturating_sub(begin.elapsed()));
+        Self::up(&self.dir, &[]);
     }
 
     /// Killed, away for a while, and started again with its data.
@@ -248,7 +293,7 @@ fn faults_leave_no_trace() {
     let more = "[inputs]\nidentities_per_owner = 6\n[views.also_bought]\nwindow = 3\ntop = 4\n";
     let shop = Arc::new(Shop::migrate(temp.path(), &services.kafka, &services.cassandra, "faults", more));
     let mut rng = StdRng::seed_from_u64(5);
-    let records = kindred_oracle::testing::random_log(5, 6_000, &kindred_oracle::testing::Shape::default());
+    let records = kindred_oracle::testing::random_log(5, 9_000, &kindred_oracle::testing::Shape::default());
     let mut feed: Vec<&Record> = records.iter().collect();
     feed.extend(records.iter().filter(|_| rng.random_bool(0.2)));
     feed.shuffle(&mut rng);
@@ -266,7 +311,9 @@ fn faults_leave_no_trace() {
         scope.spawn(|| supervisor.watch(&shop));
         let poster = scope.spawn(|| post(&url, &shop.key, &feed, &mut StdRng::seed_from_u64(6), &done));
         let mut woken = Vec::new();
-        for fault in ["process 0", "broker", "process 1", "database", "hang", "hanging database", "process 0"] {
+        for fault in
+            ["process 0", "broker", "process 1", "database", "hang", "hanging broker", "hanging database", "both", "process 0"]
+        {
             sleep(rng.random_range(CALM / 3..CALM));
             let restarts = supervisor.restarts.load(Ordering::Acquire);
             match fault {
@@ -277,11 +324,9 @@ fn faults_leave_no_trace() {
                 }
                 "broker" => services.lose("kafka"),
                 "database" => services.lose("cassandra"),
-                "hanging database" => {
-                    services.send("cassandra", "STOP");
-                    sleep(AWAY);
-                    services.send("cassandra", "CONT");
-                }
+                "hanging broker" => services.hang("kafka"),
+                "hanging database" => services.hang("cassandra"),
+                "both" => services.lose_all(&url, &shop.key),
                 _ => {
                     // Both hang and are replaced; then they wake up, and what they still write must not win.
                     let mut processes = supervisor.processes.lock().expect("nobody panicked with it");

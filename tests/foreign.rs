@@ -12,7 +12,8 @@ use crate::faults::Shop;
 use crate::law::{oracle_export, small};
 use crate::support::{AS_OF, PATIENCE, VIEWS, text};
 
-fn tool(name: &str, args: &[&str], input: &[u8]) -> String {
+/// Runs one of Kafka's own tools with this input; returns what it printed.
+pub fn tool(name: &str, args: &[&str], input: &[u8]) -> String {
     let mut command = Command::new("deploy/local/kafka-tool");
     command.arg(name).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("deploy/local/kafka-tool runs");

@@ -12,6 +12,8 @@ use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, kindred, kindred_o
 pub struct Installation {
     dir: tempfile::TempDir,
     config: String,
+    /// Its keyspace, and before the dot of its topics.
+    own: String,
 }
 
 impl Installation {
@@ -42,7 +44,7 @@ impl Installation {
         );
         let file = dir.path().join("kindred.toml");
         std::fs::write(&file, settings).expect("a file");
-        Some(Self { config: file.to_str().expect("a path").to_owned(), dir })
+        Some(Self { config: file.to_str().expect("a path").to_owned(), dir, own })
     }
 
     /// What [`Installation::new`] settles, for an embedded run of the same.
@@ -51,6 +53,11 @@ impl Installation {
     /// Its settings file.
     pub fn config(&self) -> &str {
         &self.config
+    }
+
+    /// What one of its topics is called at the brokers.
+    pub fn topic(&self, topic: &str) -> String {
+        format!("{}.{topic}", self.own)
     }
 
     /// A directory for files of the test.

@@ -16,4 +16,5 @@ mod operations;
 mod place;
 mod real_data;
 mod support;
+mod topics;
 mod walkthroughs;

@@ -1,10 +1,10 @@
 //! Where partitions begin and end: one request to each broker, whatever the number of partitions.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::errors::{from_code, from_error};
@@ -18,6 +18,15 @@ pub(super) enum Side {
     First,
     /// The offset after the last record that can be read: of no transaction that is still open.
     Next,
+}
+
+/// How long to wait before asking again whoever leads a partition by then.
+const MOVED_WAIT: Duration = Duration::from_millis(100);
+
+/// Whether whoever was asked does not lead the partition, or not yet: of a topic that was made just now, or after a broker went.
+fn leader_moved(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable))
 }
 
 /// The offsets of partitions, by (topic, partition).
@@ -44,7 +53,16 @@ pub(super) fn offsets(
     if asked.count() == 0 {
         return Ok(BTreeMap::new());
     }
-    let answer = client.offsets_for_times(asked, timeout).map_err(|error| from_error(&error, DOING))?;
+    let deadline = Instant::now() + timeout;
+    let answer = loop {
+        let left = deadline.saturating_duration_since(Instant::now()).max(MOVED_WAIT);
+        let answer = client.offsets_for_times(asked.clone(), left).map_err(|error| from_error(&error, DOING))?;
+        let moved = answer.elements().iter().any(|element| element.error().is_err_and(|error| leader_moved(&error)));
+        if !moved || Instant::now() >= deadline {
+            break answer;
+        }
+        std::thread::sleep(MOVED_WAIT);
+    };
     let mut offsets = BTreeMap::new();
     for element in answer.elements() {
         element.error().map_err(|error| from_error(&error, DOING))?;

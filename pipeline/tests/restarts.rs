@@ -1,0 +1,230 @@
+//! Starts and stops of the pipeline at bad moments: a store that fails while the state is read back, and a stop under load.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kindred_clock::Clock;
+use kindred_log::EventLog;
+use kindred_log::embedded::EmbeddedLog;
+use kindred_model::views::{ReadError, Rows, Visit};
+use kindred_model::{EventTime, Position, Record, Semantics, Topic};
+use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
+use kindred_oracle::{first_differences, inputs, tables};
+use kindred_pipeline::{Pipeline, PipelineConfig, PipelineState};
+use kindred_store::embedded::EmbeddedStore;
+use kindred_store::{Change, EpochChanges, Frontier, Incarnation, Listener, Snapshot, StoreError, ViewStore};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A store of which only so many rows can be read; everything else works.
+struct FailingReads {
+    store: Arc<dyn ViewStore>,
+    rows_left: Arc<AtomicUsize>,
+}
+
+struct FailingRows {
+    rows: Box<dyn Rows + Send + Sync>,
+    rows_left: Arc<AtomicUsize>,
+}
+
+impl Rows for FailingRows {
+    fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.rows.get(table, key)
+    }
+
+    fn scan(&self, table: &str, prefix: &[u8], visit: Visit<'_>) -> Result<(), ReadError> {
+        self.rows.scan(table, prefix, &mut |key, row| {
+            let take = |left: usize| left.checked_sub(1);
+            match self.rows_left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
+                Ok(_) => visit(key, row),
+                Err(_) => ControlFlow::Break(ReadError::Unavailable("the disk does not answer".to_owned())),
+            }
+        })
+    }
+}
+
+#[async_trait]
+impl ViewStore for FailingReads {
+    async fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.get(table, key).await
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let Snapshot { frontier, rows } = self.store.snapshot()?;
+        Ok(Snapshot { frontier, rows: Box::new(FailingRows { rows, rows_left: Arc::clone(&self.rows_left) }) })
+    }
+
+    fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError> {
+        self.store.listen(listener)
+    }
+
+    fn frontier(&self) -> Frontier {
+        self.store.frontier()
+    }
+
+    async fn begin(&self) -> Result<Incarnation, StoreError> {
+        self.store.begin().await
+    }
+
+    async fn join(&self, number: u64) -> Result<Incarnation, StoreError> {
+        self.store.join(number).await
+    }
+
+    async fn write(&self, epoch: u64, changes: Vec<Change>) -> Result<(), StoreError> {
+        self.store.write(epoch, changes).await
+    }
+
+    async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError> {
+        self.store.commit(epoch, position).await
+    }
+
+    async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError> {
+        self.store.apply(changes).await
+    }
+
+    async fn end_clean(&self) -> Result<(), StoreError> {
+        self.store.end_clean().await
+    }
+
+    async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
+        self.store.clear(tables).await
+    }
+
+    async fn reset_position(&self, position: Position) -> Result<(), StoreError> {
+        self.store.reset_position(position).await
+    }
+
+    async fn sync(&self) -> Result<(), StoreError> {
+        self.store.sync().await
+    }
+
+    async fn get_meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.get_meta(name).await
+    }
+
+    async fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.store.put_meta(name, value).await
+    }
+
+    async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.store.scan_meta(prefix).await
+    }
+
+    async fn delete_meta(&self, name: &str) -> Result<(), StoreError> {
+        self.store.delete_meta(name).await
+    }
+
+    fn row_count(&self, table: &str) -> Result<u64, StoreError> {
+        self.store.row_count(table)
+    }
+
+    fn disk_bytes(&self) -> Option<u64> {
+        self.store.disk_bytes()
+    }
+}
+
+fn open(dir: &Path) -> (Arc<dyn EventLog>, Arc<dyn ViewStore>) {
+    let log = EmbeddedLog::open(&dir.join("log")).expect("a log");
+    (Arc::new(log), Arc::new(EmbeddedStore::open(&dir.join("store")).expect("a store")))
+}
+
+async fn start(log: &Arc<dyn EventLog>, store: &Arc<dyn ViewStore>, config: &PipelineConfig) -> Pipeline {
+    let clock = Clock::fixed(EventTime(1_780_000_000_000));
+    Pipeline::start(config.clone(), Arc::clone(log), Arc::clone(store), clock).await.expect("it starts")
+}
+
+async fn append(log: &Arc<dyn EventLog>, records: &[Record]) {
+    for topic in Topic::ALL {
+        let payloads: Vec<Vec<u8>> = records.iter().filter(|record| record.topic() == *topic).map(Record::to_json).collect();
+        if !payloads.is_empty() {
+            log.append(*topic, payloads, None).await.expect("it appends");
+        }
+    }
+}
+
+/// How many rows are not what the oracle says.
+fn differences(store: &Arc<dyn ViewStore>, records: &[Record], semantics: &Semantics) -> usize {
+    let expected = tables(&inputs(records.iter().cloned(), semantics), semantics);
+    let snapshot = store.snapshot().expect("a snapshot");
+    first_differences(&expected, &*snapshot.rows, 1_000).expect("rows").len()
+}
+
+/// If it failed, a store that did not answer for a moment while a pipeline started would be left with the views of a part of the
+/// events, and marked as whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_restored_in_part_is_not_written_for_the_whole() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let semantics = small_semantics();
+    let config = PipelineConfig { workers: 2, ..PipelineConfig::new(semantics.clone()) };
+    let records = random_log(21, 500, &Shape::default());
+    let (log, store) = open(temp.path());
+    let pipeline = start(&log, &store, &config).await;
+    append(&log, &records).await;
+    pipeline.settle(PATIENCE).await.expect("it settles");
+    pipeline.stop().expect("it stops");
+    assert_eq!(differences(&store, &records, &semantics), 0);
+
+    // Something was left unfinished, so the next start writes every row anew.
+    store.clear(&["points"]).await.expect("emptied");
+    drop((log, store));
+    let (log, store) = open(temp.path());
+    assert!(store.frontier().unfinished);
+    let lacking = differences(&store, &records, &semantics);
+    assert!(lacking > 0);
+    let failing: Arc<dyn ViewStore> =
+        Arc::new(FailingReads { store: Arc::clone(&store), rows_left: Arc::new(AtomicUsize::new(30)) });
+    let pipeline = start(&log, &failing, &config).await;
+    tokio::time::timeout(PATIENCE, pipeline.progress().ended()).await.expect("it ends by itself");
+    let status = pipeline.status();
+    assert_eq!(status.state, PipelineState::Failed);
+    assert!(status.reason.is_some_and(|reason| reason.contains("the disk does not answer")));
+    tokio::task::spawn_blocking(|| pipeline.stop()).await.expect("joined").expect_err("it failed");
+    assert_eq!(differences(&store, &records, &semantics), lacking, "nothing was written");
+    assert!(store.frontier().unfinished, "and it does not count as whole");
+
+    let pipeline = start(&log, &store, &config).await;
+    pipeline.settle(PATIENCE).await.expect("it settles");
+    pipeline.stop().expect("it stops");
+    assert_eq!(differences(&store, &records, &semantics), 0, "the next start writes it");
+}
+
+/// If it failed, workers would miscount who is done, and a pipeline that is stopped under load would hang or lose records.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_under_load_ends_in_order_and_loses_nothing() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let semantics = small_semantics();
+    let config = PipelineConfig { workers: 4, epoch_min: Duration::ZERO, ..PipelineConfig::new(semantics.clone()) };
+    let records = random_log(22, 4_000, &Shape::default());
+    let (log, store) = open(temp.path());
+    let (ended, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let poster = {
+        let (log, records, ended, sent) = (Arc::clone(&log), records.clone(), Arc::clone(&ended), Arc::clone(&sent));
+        tokio::spawn(async move {
+            for portion in records.chunks(7).cycle() {
+                if ended.load(Ordering::Acquire) && sent.load(Ordering::Acquire) >= records.len() {
+                    break;
+                }
+                append(&log, portion).await;
+                sent.fetch_add(portion.len(), Ordering::AcqRel);
+            }
+        })
+    };
+    let mut rng = Rng::new(22);
+    for round in 0..30 {
+        let pipeline = start(&log, &store, &config).await;
+        tokio::time::sleep(Duration::from_millis(5 + rng.below(60))).await;
+        let stopped = tokio::task::spawn_blocking(|| pipeline.stop());
+        let stopped = tokio::time::timeout(PATIENCE, stopped).await;
+        stopped.unwrap_or_else(|_| panic!("round {round}: the stop hangs")).expect("joined").expect("it stops in order");
+    }
+    ended.store(true, Ordering::Release);
+    poster.await.expect("it posts");
+    let pipeline = start(&log, &store, &config).await;
+    pipeline.settle(PATIENCE).await.expect("it settles");
+    pipeline.stop().expect("it stops");
+    assert_eq!(differences(&store, &records, &semantics), 0);
+}
