@@ -11,6 +11,9 @@ use kindred_model::{Owner, Semantics};
 
 use crate::update::{InteractionUpdate, SubjectKey, Update};
 
+/// The epoch in which a state is restored; empty where there is none.
+pub const RESTORED: u64 = 0;
+
 /// Reads the four tables of merged inputs and gives each row as the update that makes it. Fed to an empty dataflow, they make the
 /// same state, tables and views as everything that was merged into them. `part` (number, of how many) is what this process reads:
 /// see [`Rows::scan_part`].

@@ -28,6 +28,7 @@ use super::owner::{FEW_MAX, Held, Identities, Log, compare};
 use super::subject::Identity;
 use crate::facts::Fact;
 use crate::links::Fate;
+use crate::restore::RESTORED;
 use crate::update::{InteractionUpdate, Stats};
 
 /// Owners settled before the operator lets others run: a large epoch's facts do not pile up in queues.
@@ -103,7 +104,8 @@ pub fn merged_interactions<'s>(
     let mut rows_output = OutputBuilder::from(rows_output);
     let mut facts_output = OutputBuilder::from(facts_output);
 
-    let mut merge = Merge { owners: HashMap::default(), fates: HashMap::default(), cap, stats: Arc::clone(stats) };
+    let mut merge =
+        Merge { owners: HashMap::default(), fates: HashMap::default(), cap, restores: false, stats: Arc::clone(stats) };
     builder.build(move |_capabilities| {
         let mut open: BTreeMap<u64, Open> = BTreeMap::new();
         let mut closing: Option<Closing> = None;
@@ -137,6 +139,7 @@ pub fn merged_interactions<'s>(
                 let Some(mut entry) = open.first_entry() else { return };
                 // Earlier epochs are closed and settled: what has come of this one can be merged.
                 let is_open = is_open(entry.key());
+                merge.restores = *entry.key() == RESTORED;
                 let epoch = entry.get_mut();
                 if !is_open || epoch.inputs.len() >= GATHERED {
                     merge.take_all(&mut epoch.inputs, &mut epoch.touched);
@@ -186,6 +189,8 @@ struct Merge {
     /// Raw owners that are not their own.
     fates: FxHashMap<Party, Option<Party>>,
     cap: usize,
+    /// Whether what is merged now was read back from the store.
+    restores: bool,
     stats: Arc<Stats>,
 }
 
@@ -234,7 +239,7 @@ impl Merge {
             Entry::Vacant(vacant) => {
                 Stats::add(&self.stats.owners, 1);
                 // One that was purged in this epoch has its log already.
-                let log = touched.entry(party).or_insert_with(Log::of_new_owner);
+                let log = touched.entry(party).or_insert_with(|| Log::of_new_owner(self.restores));
                 (vacant.insert(Identities::default()), log)
             }
         };
@@ -249,6 +254,7 @@ impl Merge {
             Stats::sub(&self.stats.owners, 1);
             for (identity, held) in identities.drain() {
                 log.note(identity, Some(held));
+                log.note_fallen(identity);
             }
         }
     }
@@ -289,6 +295,11 @@ impl Merge {
         let nothing = Identities::default();
         let now = self.owners.get(&owner.party).unwrap_or(&nothing);
         let (before, after) = (owner.effective_before, self.effective(owner.party));
+        for identity in owner.log.take_fallen() {
+            if now.get(identity).is_none() {
+                row(InteractionRow { party: owner.party, identity, held: None });
+            }
+        }
         let (mut came, mut went) = (0, 0);
         compare(now, &mut owner.log, before != after, |changed| {
             if changed.before != changed.after {
@@ -310,5 +321,64 @@ impl Merge {
         });
         Stats::add(&self.stats.identities, came);
         Stats::sub(&self.stats.identities, went);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kindred_model::intern::Item;
+    use kindred_model::{EventTime, Kind, MemberId, Owner};
+
+    use super::*;
+    use crate::update::{InteractionUpdate, SubjectKey};
+
+    fn view(party: Party, item: &str, day: i64) -> InteractionInput {
+        InteractionInput::Update(InteractionUpdate {
+            party,
+            subject: SubjectKey::Item(Item::intern(item)),
+            kind: Kind::View.code(),
+            retract: false,
+            at: EventTime::MIN.0 + day * 86_400_000,
+            payload: Box::default(),
+        })
+    }
+
+    /// The identities whose rows are written and deleted in an epoch.
+    fn rows(
+        merge: &mut Merge,
+        mut inputs: Vec<InteractionInput>,
+        fates: Vec<(Fate, u64, isize)>,
+    ) -> (Vec<Identity>, Vec<Identity>) {
+        let mut touched = FxHashMap::default();
+        merge.take_all(&mut inputs, &mut touched);
+        let (mut written, mut deleted) = (Vec::new(), Vec::new());
+        for settling in merge.close(touched, fates) {
+            let row =
+                |row: InteractionRow| if row.held.is_some() { written.push(row.identity) } else { deleted.push(row.identity) };
+            merge.settle(settling, row, |_, _| {});
+        }
+        (written, deleted)
+    }
+
+    /// A crash within an epoch on a store whose rows are written one by one leaves the row that a new identity pushed out beside it,
+    /// and rows of who was erased. If this failed, they would stay in the store for good.
+    #[test]
+    fn what_was_read_back_and_is_not_kept_is_deleted() {
+        let party = |name: &str| Party::intern(&Owner::Member(MemberId::parse(name).unwrap()));
+        let (ann, bob) = (party("restored-ann"), party("restored-bob"));
+        let stats = Arc::new(Stats::default());
+        let merge =
+            |restores| Merge { owners: HashMap::default(), fates: HashMap::default(), cap: 2, restores, stats: stats.clone() };
+        let read_back = || {
+            let of_ann = (0..4).map(|day| view(ann, &format!("restored-{day}"), day));
+            of_ann.chain([view(bob, "restored-0", 0)]).collect::<Vec<_>>()
+        };
+        let erased = || vec![(Fate { raw: bob, effective: None }, 0, 1)];
+        let (written, deleted) = rows(&mut merge(true), read_back(), erased());
+        assert_eq!((written.len(), deleted.len()), (2, 3));
+        assert!(written.iter().all(|identity| !deleted.contains(identity)));
+        // What comes and goes within any other epoch was never stored.
+        let (written, deleted) = rows(&mut merge(false), read_back(), erased());
+        assert_eq!((written.len(), deleted.len()), (2, 0));
     }
 }

@@ -58,12 +58,27 @@ type Touched = (Identity, Option<Held>);
 pub(crate) struct Log {
     is_new: bool,
     touched: Vec<Touched>,
+    /// While a state is restored: what the store holds and the state does not. After a crash within an epoch on a store whose rows are
+    /// written one by one, the row that a new identity pushed out may still be there beside it.
+    fallen: Option<Vec<Identity>>,
 }
 
 impl Log {
-    /// Of an owner that was not there before the epoch.
-    pub fn of_new_owner() -> Self {
-        Self { is_new: true, touched: Vec::new() }
+    /// Of an owner that was not there before the epoch; its rows may be, where the epoch restores a state.
+    pub fn of_new_owner(restores: bool) -> Self {
+        Self { is_new: true, touched: Vec::new(), fallen: restores.then(Vec::new) }
+    }
+
+    /// Notes an identity that was given and is not kept.
+    pub fn note_fallen(&mut self, identity: Identity) {
+        if let Some(fallen) = &mut self.fallen {
+            fallen.push(identity);
+        }
+    }
+
+    /// What the store holds and the state does not.
+    pub fn take_fallen(&mut self) -> Vec<Identity> {
+        self.fallen.take().unwrap_or_default()
     }
 
     /// Notes what an identity held before it is changed.
@@ -202,12 +217,14 @@ impl Identities {
         }
         let mut evicted = false;
         if self.len() >= cap {
-            let Some(least) = self.least() else { return true };
-            if (Recency { at: held.at, identity }) < least {
+            let entering = Recency { at: held.at, identity };
+            let Some(least) = self.least().filter(|least| entering >= *least) else {
+                log.note_fallen(identity);
                 return true;
-            }
+            };
             let old = self.remove(least.identity);
             log.note(least.identity, old);
+            log.note_fallen(least.identity);
             evicted = true;
         }
         self.set(identity, held);
@@ -368,7 +385,7 @@ mod tests {
             let few_max = [0, 6, 1_000][(seed % 3) as usize];
             let (mut now, mut all, mut state) = (Identities::default(), Vec::new(), State::new());
             for epoch in 0..12 {
-                let mut log = if now.len() == 0 { Log::of_new_owner() } else { Log::default() };
+                let mut log = if now.len() == 0 { Log::of_new_owner(false) } else { Log::default() };
                 let mut records = Vec::new();
                 for _ in 0..1 + rng.below(12) {
                     let update = update(&mut rng);
