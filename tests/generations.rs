@@ -236,7 +236,13 @@ fn a_running_server_turns_to_another_generation_without_a_failed_or_mixed_answer
                         let n = (reader + answers as usize) % 5;
                         let answer = server.get(&path(n));
                         assert_eq!(answer.status, 200, "{}", answer.body);
-                        assert!(answer.body == old[n] || answer.body == new[n], "an answer of neither: {}", answer.body);
+                        assert!(
+                            answer.body == old[n] || answer.body == new[n],
+                            "an answer of neither: {}\nold {}\nnew {}",
+                            answer.body,
+                            old[n],
+                            new[n]
+                        );
                         answers += 1;
                     }
                     answers
@@ -351,10 +357,6 @@ fn generations_on_services_are_what_the_oracle_says() {
         assert_eq!(bodies[0], bodies[1], "the APIs differ");
         bodies.into_iter().next().expect("two")
     };
-    let (old, new) = (all("&generation=g1"), all("&generation=g2"));
-    assert_eq!(all(""), old);
-    assert_ne!(old, new);
-
     // What nobody follows is not promoted by the way.
     let extra = order("late", 1, "completed", "late-buyer", "2026-01-03T00:00:00Z", &["only-a", "only-b"]);
     let placed = apis[0].post_events("orders", std::slice::from_ref(&extra));
@@ -367,6 +369,15 @@ fn generations_on_services_are_what_the_oracle_says() {
     let follows = on.start("pipeline-g2", &["pipeline", "--generation", "g2"]);
     assert_eq!(late(&apis[1], "&generation=g2"), "only-b");
 
+    for api in &apis {
+        for generation in ["", "&generation=g2"] {
+            assert_eq!(late(api, generation), "only-b");
+        }
+    }
+    let (old, new) = (all("&generation=g1"), all("&generation=g2"));
+    assert_eq!(all(""), old);
+    assert_ne!(old, new);
+
     let done = AtomicBool::new(false);
     let answers = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..4_usize)
@@ -378,7 +389,13 @@ fn generations_on_services_are_what_the_oracle_says() {
                         let n = (reader + answers as usize) % items.len();
                         let answer = apis[reader % 2].get(&path(&items[n]));
                         assert_eq!(answer.status, 200, "{}", answer.body);
-                        assert!(answer.body == old[n] || answer.body == new[n], "an answer of neither: {}", answer.body);
+                        assert!(
+                            answer.body == old[n] || answer.body == new[n],
+                            "an answer of neither: {}\nold {}\nnew {}",
+                            answer.body,
+                            old[n],
+                            new[n]
+                        );
                         answers += 1;
                     }
                     answers

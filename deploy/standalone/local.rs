@@ -21,8 +21,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// some ten million events.
 const STANDSTILL: Duration = Duration::from_secs(60);
 
-/// How a pipeline runs under these settings.
-pub fn pipeline_config(settings: &Settings, semantics: &Semantics) -> PipelineConfig {
+/// How the pipeline of a generation runs under these settings.
+pub fn pipeline_config(settings: &Settings, semantics: &Semantics, generation: &str) -> PipelineConfig {
     let cluster = Cluster { process: settings.cluster.process, hosts: settings.cluster.hosts.clone() };
     PipelineConfig {
         workers: settings.pipeline.workers,
@@ -32,6 +32,7 @@ pub fn pipeline_config(settings: &Settings, semantics: &Semantics) -> PipelineCo
         raw_days: settings.erasure.raw_days,
         // Processes share what services hold; a directory has one.
         cluster: (settings.on_services() && cluster.hosts.len() > 1).then_some(cluster),
+        generation: generation.to_owned(),
         ..PipelineConfig::new(semantics.clone())
     }
 }
@@ -58,7 +59,7 @@ impl Local {
         let pipeline = match installation.make {
             Make::Services(_) => None,
             Make::Directory(_) => {
-                let config = pipeline_config(&loaded.settings, &installation.semantics);
+                let config = pipeline_config(&loaded.settings, &installation.semantics, installation.live());
                 let (log, store) = (Arc::clone(&installation.log), Arc::clone(&installation.store));
                 let pipeline = app.runtime.block_on(Pipeline::start(config, log, store, app.clock.clone()));
                 Some(pipeline.context("could not start the pipeline")?)

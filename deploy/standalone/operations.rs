@@ -81,49 +81,74 @@ impl Views {
 }
 
 /// How well a process reaches the services that it works on.
-#[derive(Default)]
 pub struct Reach {
-    /// The log and the store: since when each does not answer, and why.
-    silent: Mutex<[Option<(Instant, String)>; 2]>,
+    /// The log and the store.
+    asked: Mutex<[Asked; 2]>,
 }
 
-const ASKED: [&str; 2] = ["log", "store"];
+/// One service that is asked again and again.
+struct Asked {
+    name: &'static str,
+    /// When it last answered; at the start it had just done so.
+    answered: Instant,
+    /// Why it did not, the last time.
+    trouble: Option<String>,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        let asked = ["log", "store"].map(|name| Asked { name, answered: Instant::now(), trouble: None });
+        Self { asked: Mutex::new(asked) }
+    }
+}
 
 impl Reach {
     /// Asks log and store again and again; never ends.
     pub async fn watch(self: Arc<Self>, log: Arc<dyn EventLog>, store: Arc<dyn ViewStore>) {
-        let mut due = tokio::time::interval(ASK_EVERY);
-        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            due.tick().await;
-            let (end, row) = tokio::join!(log.end(), store.get_meta(FINGERPRINT));
-            self.answered(0, end.map_err(|error| error.to_string()));
-            self.answered(1, row.map_err(|error| error.to_string()));
-        }
-    }
-
-    fn answered<T>(&self, which: usize, answer: Result<T, String>) {
-        let mut silent = self.silent.lock();
-        match answer {
-            Ok(_) => silent[which] = None,
-            Err(reason) => {
-                let since = silent[which].as_ref().map_or_else(Instant::now, |(since, _)| *since);
-                silent[which] = Some((since, reason));
+        let ask = async |which: usize, service: &dyn Asks| {
+            let mut due = tokio::time::interval(ASK_EVERY);
+            due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                due.tick().await;
+                let answer = service.ask().await;
+                let asked = &mut self.asked.lock()[which];
+                asked.trouble = answer.err();
+                if asked.trouble.is_none() {
+                    asked.answered = Instant::now();
+                }
             }
-        }
+        };
+        // Each by itself: one that hangs must not keep the other from being asked.
+        tokio::join!(ask(0, &log), ask(1, &store));
     }
 
     fn checks(&self) -> Vec<Check> {
-        let silent = self.silent.lock();
-        ASKED
-            .iter()
-            .zip(silent.iter())
-            .map(|(name, silent)| {
-                let ready = silent.as_ref().is_none_or(|(since, _)| since.elapsed() < SILENT_MAX);
-                let detail = silent.as_ref().map_or_else(|| "answers".to_owned(), |(_, reason)| reason.clone());
-                Check { name: (*name).to_owned(), ready, detail }
-            })
-            .collect()
+        let check = |asked: &Asked| Check {
+            name: asked.name.to_owned(),
+            ready: asked.answered.elapsed() < SILENT_MAX,
+            detail: asked.trouble.clone().unwrap_or_else(|| "answers".to_owned()),
+        };
+        self.asked.lock().iter().map(check).collect()
+    }
+}
+
+/// What can be asked whether it answers.
+#[async_trait]
+trait Asks: Send + Sync {
+    async fn ask(&self) -> Result<(), String>;
+}
+
+#[async_trait]
+impl Asks for Arc<dyn EventLog> {
+    async fn ask(&self) -> Result<(), String> {
+        self.end().await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+#[async_trait]
+impl Asks for Arc<dyn ViewStore> {
+    async fn ask(&self) -> Result<(), String> {
+        self.get_meta(FINGERPRINT).await.map(drop).map_err(|error| error.to_string())
     }
 }
 

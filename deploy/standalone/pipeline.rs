@@ -90,7 +90,11 @@ impl Running {
         let store = services.published(&services.generation, Arc::clone(&services.store) as _);
         // Beside the live one's, which mends the log.
         let mends_log = services.is_live;
-        let config = PipelineConfig { from_beginning, mends_log, ..pipeline_config(&loaded.settings, &services.semantics) };
+        let config = PipelineConfig {
+            from_beginning,
+            mends_log,
+            ..pipeline_config(&loaded.settings, &services.semantics, &services.generation)
+        };
         let log = Arc::clone(&services.log);
         let pipeline = Pipeline::start(config, Arc::clone(&log) as _, store, app.clock.clone()).await;
         let pipeline = pipeline.context("could not start the pipeline")?;

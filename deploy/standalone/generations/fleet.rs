@@ -80,8 +80,8 @@ impl Fleet {
             changing: tokio::sync::Mutex::default(),
             comparing: Comparing::default(),
         });
-        let config = |semantics: &Semantics| pipeline_config(settings, semantics);
-        let live = PipelineConfig { from_beginning, ..config(&directory.semantics) };
+        let config = |name: &str, semantics: &Semantics| pipeline_config(settings, semantics, name);
+        let live = PipelineConfig { from_beginning, ..config(&directory.live, &directory.semantics) };
         fleet.follow(&directory.live, Arc::clone(&directory.store), live, clock).await?;
         for generation in directory.generations.list().await.context("could not list the generations")? {
             if generation.name == directory.live {
@@ -90,7 +90,7 @@ impl Fleet {
             let started = async {
                 let (store, semantics) = directory.generation(&generation.name).await?;
                 if Origin::of(&generation.name, &*store).await?.is_some_and(|origin| origin.is_whole()) {
-                    return fleet.follow(&generation.name, store, config(&semantics), clock).await;
+                    return fleet.follow(&generation.name, store, config(&generation.name, &semantics), clock).await;
                 }
                 let kept = Kept { store, semantics: Arc::new(semantics), progress: None };
                 fleet.kept.lock().insert(generation.name.clone(), kept);

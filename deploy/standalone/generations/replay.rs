@@ -141,7 +141,8 @@ async fn follow(
     let mut signals = Signals::listen()?;
     let begun = Instant::now();
     // Beside the live pipeline, which mends the log, and in this process alone.
-    let config = PipelineConfig { mends_log: false, cluster: None, ..pipeline_config(&loaded.settings, semantics) };
+    let config =
+        PipelineConfig { mends_log: false, cluster: None, ..pipeline_config(&loaded.settings, semantics, &args.generation) };
     let pipeline = start(config, Arc::clone(&log), Arc::clone(&store), app.clock.clone()).await?;
     let end = log.end().await.context("could not read the end of the log")?;
     let from = store.frontier().position;

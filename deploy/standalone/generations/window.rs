@@ -9,7 +9,7 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use kindred_log::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected, Share};
@@ -180,6 +180,10 @@ impl EventReader for WindowReader {
 
     fn position(&self) -> &Position {
         &self.position
+    }
+
+    fn oldest_polled(&self) -> Option<SystemTime> {
+        self.reader.oldest_polled()
     }
 
     fn end(&mut self) -> Result<Position, LogError> {
