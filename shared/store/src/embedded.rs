@@ -47,7 +47,7 @@ const COUNT_EXACTLY_MAX: usize = 300_000;
 
 const META: &str = "meta";
 /// The store's own state: its format and frontier.
-const STATE: &str = "state";
+pub(crate) const STATE: &str = "state";
 
 impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
@@ -209,16 +209,7 @@ impl EmbeddedStore {
         let spaces = tables.chain([META, STATE]).map(str::to_owned).collect();
         let options = Options { spaces, memtable_bytes: MEMTABLE_BYTES, reserve_bytes, workers: WORKERS };
         let database = Database::open(dir, options)?;
-        let format = database.get()?.space(STATE).get("format").map_err(Failure::from)?;
-        match format.map(|format| String::from_utf8_lossy(&format).into_owned()) {
-            Some(format) if format == FORMAT => (),
-            Some(format) => {
-                return Err(StoreError::Refused(format!(
-                    "the store has format {format}, this version reads format {FORMAT}: use the version that wrote it"
-                )));
-            }
-            None => database.commit(128, true, |engine, batch| batch.insert(engine.space(STATE), "format", FORMAT))?,
-        }
+        check_format(&database, FORMAT)?;
         let reading = Arc::new(reading(&database)?);
         let marked = AtomicBool::new(reading.frontier.unfinished);
         let served = Mutex::new(Served { reading, listeners: Vec::new() });
@@ -258,6 +249,18 @@ impl Drop for EmbeddedStore {
         {
             tracing::error!("the writer of the store panicked");
         }
+    }
+}
+
+/// Refuses a database of another format, and notes ours in a new one.
+pub(crate) fn check_format(database: &Database, ours: &'static str) -> Result<(), StoreError> {
+    let format = database.get()?.space(STATE).get("format").map_err(Failure::from)?;
+    match format.map(|format| String::from_utf8_lossy(&format).into_owned()) {
+        Some(format) if format == ours => Ok(()),
+        Some(format) => Err(StoreError::Refused(format!(
+            "the store has format {format}, this version reads format {ours}: use the version that wrote it"
+        ))),
+        None => Ok(database.commit(128, true, |engine, batch| batch.insert(engine.space(STATE), "format", ours))?),
     }
 }
 

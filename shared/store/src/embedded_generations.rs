@@ -146,16 +146,8 @@ impl EmbeddedGenerations {
         Ok(about.ok_or_else(|| unknown(name))?.settings)
     }
 
-    /// Opens a store whole: one that is not there is made aside, so that a kill leaves none that is half made.
     fn open_whole(dir: &Path) -> Result<EmbeddedStore, StoreError> {
-        let at = dir.join(STORE);
-        if !at.exists() {
-            let aside = dir.join(format!("{ASIDE}new-{STORE}"));
-            remove(&aside)?;
-            drop(EmbeddedStore::open(&aside)?);
-            rename(&aside, &at)?;
-        }
-        EmbeddedStore::open(&at)
+        open_whole(&dir.join(STORE), EmbeddedStore::open)
     }
 
     fn about(&self, name: &str) -> Result<About, StoreError> {
@@ -277,6 +269,18 @@ fn write(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
     let written = File::create(&aside).and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
     written.map_err(unavailable(&aside))?;
     rename(&aside, path)
+}
+
+/// Opens a database whole: one that is not there is made aside, so that a kill leaves none that is half made.
+pub(crate) fn open_whole<T>(at: &Path, open: impl Fn(&Path) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    if !at.exists() {
+        let name = at.file_name().unwrap_or_default().to_string_lossy();
+        let aside = at.with_file_name(format!("{ASIDE}new-{name}"));
+        remove(&aside)?;
+        drop(open(&aside)?);
+        rename(&aside, at)?;
+    }
+    open(at)
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {

@@ -14,6 +14,7 @@ pub mod embedded;
 pub mod embedded_generations;
 pub mod generations;
 pub mod keys;
+mod prefix;
 pub mod records;
 pub mod wire;
 

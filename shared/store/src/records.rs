@@ -11,22 +11,50 @@
 //! Every write gives a record a new version, a random one, so that a caller who got no answer can read whether it happened. A record
 //! that has expired is as good as absent everywhere, whether or not it has been swept yet; `now` is the caller's, so that a test
 //! moves it.
+//!
+//! Implementations: [`embedded`] and [`crate::cql::CqlRecords`], behind one suite, [`conformance`]. Why they are as they are:
+//! `docs/design/0007-records.md`.
+
+pub(crate) mod bounds;
+pub(crate) mod check;
+pub mod conformance;
+pub mod embedded;
 
 use async_trait::async_trait;
 use kindred_model::units::EventTime;
 
 use crate::StoreError;
 
-/// Longest partition and sort key, in bytes: Cassandra takes 64 KiB, people's identifiers are far below this.
+/// Longest name of a table, in bytes of small letters, digits and `_`.
+pub const TABLE_BYTES_MAX: usize = 48;
+/// Longest partition and sort key, in bytes: Cassandra takes 64 KiB, people's identifiers are far below this. Either may be empty.
 pub const KEY_BYTES_MAX: usize = 1_024;
 /// Largest value, in bytes: what a person is told fits into a fraction of it.
 pub const VALUE_BYTES_MAX: usize = 256 << 10;
-/// Most records of a page.
+/// Most steps of one transaction.
+pub const STEPS_MAX: usize = 64;
+/// Keys and values of one transaction together, in bytes: CQL keeps all of it in one proposal, and writes it three times.
+pub const TRANSACTION_BYTES_MAX: usize = 1 << 20;
+/// Most records, or partitions, of a page.
 pub const PAGE_MAX: usize = 1_000;
+/// How long after it has expired a record leaves the disk, at the earliest: clocks of different machines differ by less. A delete on
+/// CQL is remembered for as long, so that a transaction whose answer got lost is told from another's.
+pub const SWEPT_AFTER_MS: i64 = 86_400_000;
+/// What a record that never expires has as its time, where it is stored.
+pub(crate) const NEVER: i64 = i64::MAX;
+/// How the names of tables end whose partitions are listed all the time: [`RecordStore::partitions`] says what it costs.
+pub const OFTEN_LISTED_SUFFIX: &str = "outbox";
 
 /// Which write a record is of. Two writes never give the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Version(pub u128);
+
+impl Version {
+    /// One that no write has had. Of 128 random bits, two are never the same.
+    pub(crate) fn new() -> Self {
+        Self(rand::random())
+    }
+}
 
 /// A record as it was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +65,12 @@ pub struct Record {
     pub version: Version,
     /// From then on it is as good as absent.
     pub expires_at: Option<EventTime>,
+}
+
+impl Record {
+    pub(crate) fn expired(&self, now: EventTime) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
 }
 
 /// What a step demands of the record that is there.
@@ -58,7 +92,7 @@ pub enum Effect {
         /// When it expires, if it does.
         expires_at: Option<EventTime>,
     },
-    /// It is deleted.
+    /// It is deleted. Only what was read can be: with [`Expect::Absent`] the step is refused.
     Delete,
     /// It is only looked at: the transaction depends on it.
     Check,
@@ -90,6 +124,11 @@ impl Step {
     pub fn delete(sort: impl Into<Vec<u8>>, read: Version) -> Self {
         Self { sort: sort.into(), expect: Expect::Version(read), effect: Effect::Delete }
     }
+
+    /// Depends on a record, and leaves it as it is.
+    pub fn check(sort: impl Into<Vec<u8>>, expect: Expect) -> Self {
+        Self { sort: sort.into(), expect, effect: Effect::Check }
+    }
 }
 
 /// What became of a transaction.
@@ -118,13 +157,14 @@ pub trait RecordStore: Send + Sync {
     /// One record, as last written: a read sees every transaction that ended before it began, whoever made it.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; asking again is safe.
+    /// [`StoreError::Unavailable`]; asking again is safe. [`StoreError::Refused`]: no key can be so long, or no table have that name.
     async fn read(&self, table: &str, partition: &[u8], sort: &[u8], now: EventTime) -> Result<Option<Record>, StoreError>;
 
-    /// Records of one partition, by sort key, at most `limit` (≤ [`PAGE_MAX`]). Fewer come back only where there are no more.
+    /// Records of one partition, by sort key, at most `limit` (≤ [`PAGE_MAX`]). Fewer come back only where there are no more. It sees
+    /// every transaction that ended before it began; of one that ends meanwhile, embedded all or nothing, on CQL perhaps a part.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; asking again is safe.
+    /// As [`RecordStore::read`]; [`StoreError::Refused`] also where `limit` is too great.
     async fn scan(
         &self,
         table: &str,
@@ -134,17 +174,23 @@ pub trait RecordStore: Send + Sync {
         now: EventTime,
     ) -> Result<Vec<(Vec<u8>, Record)>, StoreError>;
 
-    /// The partitions that a table has records in, in no order that means anything, at most `limit` behind `after`: for sweeps and
-    /// for the operator, not for requests. One whose records have all expired may be among them.
+    /// The partitions that a table has records in, in no order that means anything, at most `limit` (≤ [`PAGE_MAX`]) behind `after`,
+    /// which is the last one of the page before: for sweeps and for the operator, not for requests. One whose records have all
+    /// expired, or were deleted not long ago, may be among them. Fewer than `limit` come back only where there are no more.
+    ///
+    /// Embedded it costs a seek for each partition. On CQL it walks the partitions of every table, those of all members, unless the
+    /// table's name ends in [`OFTEN_LISTED_SUFFIX`]: these lie apart, and only theirs are walked.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; asking again is safe.
+    /// As [`RecordStore::scan`].
     async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError>;
 
-    /// All steps, or none. Durable when it returns. An answer that got lost on the way is looked for, not guessed.
+    /// All steps, or none. Durable when it returns, also when the caller does not wait for it. An answer that got lost on the way is
+    /// looked for, not guessed.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: it may or may not have happened; read what is there. [`StoreError::Refused`]: a key or a value is
-    /// too long, two steps name one record, or there is no step.
+    /// [`StoreError::Unavailable`]: it may or may not have happened, or may yet; read what is there, and transact on that: of two
+    /// transactions that expect the same version at most one happens. [`StoreError::Full`]: it did not happen. [`StoreError::Refused`]: a
+    /// key, a value or the whole is too long, two steps name one record, there is no step or there are too many.
     async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError>;
 }

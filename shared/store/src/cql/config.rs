@@ -147,6 +147,11 @@ impl Consistency {
         matches!(self, Self::LocalOne | Self::LocalQuorum)
     }
 
+    /// As [`Consistency::level`], and never less than most: what a person was told is not for the settings to lose.
+    pub(super) const fn majority(self) -> Level {
+        if self.local() { Level::LocalQuorum } else { Level::Quorum }
+    }
+
     /// What a lightweight transaction agrees on.
     pub(super) const fn serial(self) -> SerialConsistency {
         if self.local() { SerialConsistency::LocalSerial } else { SerialConsistency::Serial }

@@ -32,8 +32,10 @@ struct Migration {
     text: &'static str,
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { number: 1, name: "001_tables", text: include_str!("../../../../schemas/cql/001_tables.cql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, name: "001_tables", text: include_str!("../../../../schemas/cql/001_tables.cql") },
+    Migration { number: 2, name: "002_records", text: include_str!("../../../../schemas/cql/002_records.cql") },
+];
 
 impl Migration {
     fn checksum(&self) -> String {

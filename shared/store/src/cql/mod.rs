@@ -18,6 +18,7 @@ mod frontier;
 mod generations;
 mod migrate;
 mod named;
+mod records;
 mod scan;
 mod session;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use parking_lot::Mutex;
 pub use self::config::{Consistency, CqlConfig, Replication};
 pub use self::generations::CqlGenerations;
 pub use self::migrate::{Buckets, Migrated};
+pub use self::records::CqlRecords;
 
 use self::bridge::Bridge;
 use self::connection::Connection;

@@ -20,6 +20,7 @@ use super::bucket::{bucket, buckets_below};
 use super::connection::{Connection, Place};
 use super::session::{answered, unreadable};
 use crate::StoreError;
+use crate::prefix::beyond;
 
 /// Somebody waits for the row, and can ask again.
 const GET_ATTEMPTS: u32 = 2;
@@ -86,14 +87,6 @@ struct Page {
     /// Where the key and the value of each row end.
     ends: Vec<(usize, usize)>,
     next: Option<PagingState>,
-}
-
-/// The least key that is above every key with the prefix.
-fn beyond(prefix: &[u8]) -> Option<Vec<u8>> {
-    let last = prefix.iter().rposition(|&byte| byte != 0xff)?;
-    let mut beyond = prefix[..=last].to_vec();
-    beyond[last] += 1;
-    Some(beyond)
 }
 
 /// The rows of one generation, read when they are asked for.
@@ -244,19 +237,5 @@ impl<'a> Merge<'a> {
             self.heap.swap(at, least);
             at = least;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn beyond_a_prefix_is_the_next_key_without_it() {
-        assert_eq!(beyond(b""), None);
-        assert_eq!(beyond(b"\xff\xff"), None);
-        assert_eq!(beyond(b"a"), Some(b"b".to_vec()));
-        assert_eq!(beyond(b"a\0"), Some(b"a\x01".to_vec()));
-        assert_eq!(beyond(b"a\xff"), Some(b"b".to_vec()));
     }
 }

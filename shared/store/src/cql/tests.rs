@@ -35,7 +35,7 @@ fn database() -> Option<CqlConfig> {
 }
 
 /// The keyspace of this run, made by the first test that asks.
-async fn keyspace() -> Option<CqlConfig> {
+pub(super) async fn keyspace() -> Option<CqlConfig> {
     static MADE: OnceCell<()> = OnceCell::const_new();
     let config = database()?;
     MADE.get_or_init(async || {

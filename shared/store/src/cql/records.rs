@@ -1,0 +1,292 @@
+//! Records on CQL: a row each, changed by one conditional batch a transaction.
+//!
+//! ```text
+//! transact ──▶ BEGIN BATCH, each step IF the row is as expected, APPLY BATCH ──▶ applied, or not, or no answer ──▶ judge
+//! read ──▶ one row, SERIAL          scan ──▶ pages of one partition, QUORUM          partitions ──▶ walks the ring, QUORUM
+//! ```
+//!
+//! A read asks for SERIAL: it finishes a transaction that was left half, so whoever reads after one that was not answered sees it or
+//! never sees it come by itself. A scan asks for QUORUM: every transaction that was answered is on most copies, and a SERIAL read of a
+//! partition would hold up those who write to it.
+
+mod judge;
+#[cfg(test)]
+mod tests;
+mod transact;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kindred_model::units::EventTime;
+use scylla::client::session::Session;
+use scylla::response::{PagingState, PagingStateResponse};
+use scylla::statement::prepared::PreparedStatement;
+
+use super::bridge::Bridge;
+use super::config::CqlConfig;
+use super::connection::Connection;
+use super::generations::CqlGenerations;
+use super::session::{answered, prepare, unreadable};
+use super::{CqlStore, describe_metrics};
+use crate::StoreError;
+use crate::records::bounds::bounds;
+use crate::records::{NEVER, OFTEN_LISTED_SUFFIX, Outcome, Range, Record, RecordStore, Step, Version, check};
+
+/// Somebody waits for the record, and can ask again.
+const READ_ATTEMPTS: u32 = 2;
+/// Records of one answer: with the largest values 25 MB, usually some kilobytes.
+const PAGE_ROWS: i32 = 100;
+/// Partitions of one answer, of whatever table.
+const PAGE_PARTITIONS: i32 = 1_000;
+
+/// The statements on one of the two tables.
+struct Statements {
+    read: PreparedStatement,
+    /// Several rows of a partition, with what [`judge`] needs.
+    look: PreparedStatement,
+    scan: PreparedStatement,
+    scan_back: PreparedStatement,
+    partitions: PreparedStatement,
+    partitions_after: PreparedStatement,
+    /// Write a row that must have a version and not have expired, and one that must have a version, or none.
+    write_live: PreparedStatement,
+    write: PreparedStatement,
+    check_live: PreparedStatement,
+    check: PreparedStatement,
+}
+
+impl Statements {
+    async fn prepare(session: &Session, config: &CqlConfig, table: &str) -> Result<Self, StoreError> {
+        let table = format!("{}.{table}", config.keyspace);
+        let partition = "table_name = ? AND partition = ?";
+        let reading = async |text: String, level| {
+            let mut prepared = prepare(session, text, true).await?;
+            prepared.set_consistency(level);
+            Ok::<_, StoreError>(prepared)
+        };
+        let serial = config.consistency.serial_read();
+        let majority = config.consistency.majority();
+        let paged = async |text: String, rows| {
+            let mut prepared = reading(text, majority).await?;
+            prepared.set_page_size(rows);
+            Ok::<_, StoreError>(prepared)
+        };
+        // Not sent twice by the driver: what became of one without an answer is looked for.
+        let condition = async |text: String| prepare(session, text, false).await;
+        let select = format!("SELECT sort, value, version, expires_at FROM {table} WHERE {partition}");
+        let distinct = format!("SELECT DISTINCT table_name, partition FROM {table}");
+        let write = format!(
+            "UPDATE {table} USING TTL ? SET value = ?, version = ?, previous = ?, expires_at = ? WHERE {partition} AND sort = ?"
+        );
+        let check = format!("DELETE checked FROM {table} WHERE {partition} AND sort = ?");
+        let live = "IF version = ? AND expires_at > ?";
+        let mut read = reading(format!("{select} AND sort = ?"), serial).await?;
+        read.set_request_timeout(Some(Duration::from_millis(config.read_timeout_ms)));
+        Ok(Self {
+            read,
+            look: reading(
+                format!("SELECT sort, version, previous, expires_at FROM {table} WHERE {partition} AND sort IN ?"),
+                serial,
+            )
+            .await?,
+            scan: paged(format!("{select} AND sort >= ? AND sort < ? ORDER BY sort ASC"), PAGE_ROWS).await?,
+            scan_back: paged(format!("{select} AND sort >= ? AND sort < ? ORDER BY sort DESC"), PAGE_ROWS).await?,
+            partitions: paged(distinct.clone(), PAGE_PARTITIONS).await?,
+            partitions_after: paged(format!("{distinct} WHERE token(table_name, partition) > token(?, ?)"), PAGE_PARTITIONS)
+                .await?,
+            write_live: condition(format!("{write} {live}")).await?,
+            write: condition(format!("{write} IF version = ?")).await?,
+            check_live: condition(format!("{check} {live}")).await?,
+            check: condition(format!("{check} IF version = ?")).await?,
+        })
+    }
+}
+
+/// The records of a keyspace. Any number of processes may open them, and all may write.
+#[derive(Clone)]
+pub struct CqlRecords {
+    shared: Arc<Shared>,
+    bridge: Arc<Bridge>,
+}
+
+struct Shared {
+    connection: Arc<Connection>,
+    records: Statements,
+    outboxes: Statements,
+}
+
+impl CqlRecords {
+    /// Opens the records of a keyspace.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: the database does not answer. [`StoreError::Refused`]: the schema is not that of this version; the
+    /// message names `kindred migrate`.
+    pub async fn open(config: CqlConfig) -> Result<Self, StoreError> {
+        Self::open_in(&CqlStore::generations_of(config).await?).await
+    }
+
+    /// Opens the records beside the generations, over the same connections.
+    ///
+    /// # Errors
+    /// As [`CqlRecords::open`].
+    pub async fn open_in(generations: &CqlGenerations) -> Result<Self, StoreError> {
+        describe_metrics();
+        let CqlGenerations { connection, bridge } = generations.clone();
+        let opening = async move {
+            let records = Statements::prepare(&connection.session, &connection.config, "records").await?;
+            let outboxes = Statements::prepare(&connection.session, &connection.config, "outbox_records").await?;
+            Ok(Arc::new(Shared { connection, records, outboxes }))
+        };
+        Ok(Self { shared: bridge.run(opening).await?, bridge })
+    }
+
+    /// Also when the caller goes away: a transaction is never left without its end.
+    async fn run<T: Send + 'static, F>(&self, task: impl FnOnce(Arc<Shared>) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        self.bridge.run(task(Arc::clone(&self.shared))).await
+    }
+}
+
+fn version_bytes(version: Version) -> [u8; 16] {
+    version.0.to_be_bytes()
+}
+
+fn version_of(bytes: &[u8]) -> Result<Version, StoreError> {
+    let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt("the version of a record does not read".into()))?;
+    Ok(Version(u128::from_be_bytes(bytes)))
+}
+
+/// The columns of a reading. A row of a record has all of them.
+type Columns<'a> = (&'a [u8], Option<&'a [u8]>, Option<&'a [u8]>, Option<i64>);
+
+/// A record and its sort key; none of what was deleted or has expired.
+fn living((sort, value, version, expires_at): Columns<'_>, now: EventTime) -> Result<Option<(Vec<u8>, Record)>, StoreError> {
+    let (Some(version), Some(expires_at)) = (version, expires_at) else { return Ok(None) };
+    if expires_at <= now.0 {
+        return Ok(None);
+    }
+    let expires_at = Some(expires_at).filter(|&at| at != NEVER).map(EventTime);
+    let record = Record { value: value.unwrap_or_default().to_vec(), version: version_of(version)?, expires_at };
+    Ok(Some((sort.to_vec(), record)))
+}
+
+impl Shared {
+    fn statements(&self, table: &str) -> &Statements {
+        if table.ends_with(OFTEN_LISTED_SUFFIX) { &self.outboxes } else { &self.records }
+    }
+
+    async fn read(&self, table: &str, partition: &[u8], sort: &[u8], now: EventTime) -> Result<Option<Record>, StoreError> {
+        let read = &self.statements(table).read;
+        let values = (table, partition, sort);
+        let result = answered(READ_ATTEMPTS, "read_record", || self.connection.session.execute_unpaged(read, values)).await?;
+        let rows = result.into_rows_result().map_err(|error| unreadable(&error))?;
+        let row = rows.maybe_first_row::<Columns<'_>>().map_err(|error| unreadable(&error))?;
+        Ok(row.map(|row| living(row, now)).transpose()?.flatten().map(|(_, record)| record))
+    }
+
+    async fn scan(
+        &self,
+        table: &str,
+        partition: &[u8],
+        range: &Range,
+        limit: usize,
+        now: EventTime,
+    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
+        let mut found = Vec::new();
+        let Some((from, to)) = bounds(range).filter(|_| limit > 0) else { return Ok(found) };
+        let statements = self.statements(table);
+        let mut scan = if range.descending { &statements.scan_back } else { &statements.scan }.clone();
+        // No more than what may be wanted, and where some of it has gone, no page after page of one row.
+        scan.set_page_size(PAGE_ROWS.min(i32::try_from(limit).unwrap_or(PAGE_ROWS).saturating_add(8)));
+        let values = (table, partition, &from, &to);
+        let mut state = PagingState::start();
+        loop {
+            let session = &self.connection.session;
+            let page = || session.execute_single_page(&scan, values, state.clone());
+            let (result, next) = answered(self.connection.config.attempts, "scan_records", page).await?;
+            let rows = result.into_rows_result().map_err(|error| unreadable(&error))?;
+            for row in rows.rows::<Columns<'_>>().map_err(|error| unreadable(&error))? {
+                found.extend(living(row.map_err(|error| unreadable(&error))?, now)?);
+                if found.len() == limit {
+                    return Ok(found);
+                }
+            }
+            match next {
+                PagingStateResponse::HasMorePages { state: next } => state = next,
+                PagingStateResponse::NoMorePages => return Ok(found),
+            }
+        }
+    }
+
+    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut found = Vec::new();
+        if limit == 0 {
+            return Ok(found);
+        }
+        let statements = self.statements(table);
+        let mut state = PagingState::start();
+        loop {
+            let page = async || {
+                let session = &self.connection.session;
+                match after {
+                    None => session.execute_single_page(&statements.partitions, (), state.clone()).await,
+                    Some(after) => session.execute_single_page(&statements.partitions_after, (table, after), state.clone()).await,
+                }
+            };
+            let (result, next) = answered(self.connection.config.attempts, "record_partitions", page).await?;
+            let rows = result.into_rows_result().map_err(|error| unreadable(&error))?;
+            for row in rows.rows::<(&str, &[u8])>().map_err(|error| unreadable(&error))? {
+                let (of, partition) = row.map_err(|error| unreadable(&error))?;
+                if of == table {
+                    found.push(partition.to_vec());
+                }
+                if found.len() == limit {
+                    return Ok(found);
+                }
+            }
+            match next {
+                PagingStateResponse::HasMorePages { state: next } => state = next,
+                PagingStateResponse::NoMorePages => return Ok(found),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl RecordStore for CqlRecords {
+    async fn read(&self, table: &str, partition: &[u8], sort: &[u8], now: EventTime) -> Result<Option<Record>, StoreError> {
+        check::place(table, partition, Some(sort))?;
+        let (table, partition, sort) = (table.to_owned(), partition.to_vec(), sort.to_vec());
+        self.run(async move |shared| shared.read(&table, &partition, &sort, now).await).await
+    }
+
+    async fn scan(
+        &self,
+        table: &str,
+        partition: &[u8],
+        range: &Range,
+        limit: usize,
+        now: EventTime,
+    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
+        check::scan(table, partition, range, limit)?;
+        let (table, partition, range) = (table.to_owned(), partition.to_vec(), range.clone());
+        self.run(async move |shared| shared.scan(&table, &partition, &range, limit, now).await).await
+    }
+
+    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        check::page(limit)?;
+        check::place(table, after.unwrap_or_default(), None)?;
+        let (table, after) = (table.to_owned(), after.map(<[u8]>::to_vec));
+        self.run(async move |shared| shared.partitions(&table, after.as_deref(), limit).await).await
+    }
+
+    async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
+        check::place(table, partition, None)?;
+        check::steps(steps)?;
+        let (table, partition, steps) = (table.to_owned(), partition.to_vec(), steps.to_vec());
+        self.run(async move |shared| shared.transact(&table, &partition, &steps, now).await).await
+    }
+}

@@ -1,0 +1,192 @@
+//! Records on a real database, in the keyspace of the store's tests (`cql::tests`).
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::*;
+use crate::cql::session::connect;
+use crate::cql::tests::keyspace;
+use crate::records::{Expect, conformance};
+
+const NOW: EventTime = EventTime(1_767_600_000_000);
+const RACERS: u8 = 6;
+
+async fn opened(config: &CqlConfig) -> CqlRecords {
+    for _ in 0..20 {
+        match CqlRecords::open(config.clone()).await {
+            Ok(records) => return records,
+            // Some of these tests are too hasty, or have a database that hangs.
+            Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    panic!("the database does not answer");
+}
+
+/// Two sessions, as two processes have them.
+#[tokio::test(flavor = "multi_thread")]
+async fn they_conform() {
+    let Some(config) = keyspace().await else { return };
+    let open = async || Arc::new(opened(&config).await) as Arc<dyn RecordStore>;
+    conformance::run(&open().await, &open().await).await;
+}
+
+/// If it failed, what a person had deleted would stay readable in the database, or garbage stay for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_row_has_no_value_and_a_day_to_live() {
+    let Some(config) = keyspace().await else { return };
+    let records = opened(&config).await;
+    let steps = [
+        Step::insert("deleted", b"secret".to_vec(), None),
+        Step::insert("expiring", b"1".to_vec(), Some(EventTime(NOW.0 + 3_600_000))),
+        Step::insert("staying", b"1".to_vec(), None),
+    ];
+    let Outcome::Done(version) = records.transact("rows", b"p", &steps, NOW).await.expect("done") else { panic!("new") };
+    let steps = [Step::delete("deleted", version), Step::check("none", Expect::Absent)];
+    let Outcome::Done(deleted) = records.transact("rows", b"p", &steps, NOW).await.expect("done") else { panic!("as read") };
+    let session = connect(&config).await.expect("connected");
+    let text = format!(
+        "SELECT sort, value, version, previous, TTL(version), TTL(value) FROM {}.records WHERE table_name = 'rows' AND partition = ?",
+        config.keyspace
+    );
+    let rows = session.query_unpaged(text, (b"p".as_slice(),)).await.expect("read").into_rows_result().expect("rows");
+    type Row = (Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>, Option<i32>, Option<i32>);
+    let rows: Vec<Row> = rows.rows::<Row>().expect("columns").map(|row| row.expect("a row")).collect();
+    let (first, day) = (version_bytes(version).to_vec(), 86_400);
+    assert_eq!(rows.len(), 3, "and none for what was only looked at");
+    let (sort, value, version, previous, ttl, value_ttl) = rows[0].clone();
+    assert_eq!((sort, value, version, previous), (b"deleted".to_vec(), vec![], version_bytes(deleted).to_vec(), first.clone()));
+    assert!(ttl == value_ttl && ttl.is_some_and(|ttl| (day - 60..=day).contains(&ttl)), "{ttl:?}");
+    assert!(rows[1].4.is_some_and(|ttl| (day + 3_540..=day + 3_600).contains(&ttl)), "{:?}", rows[1].4);
+    assert_eq!((&rows[2].2, &rows[2].3, rows[2].4), (&first, &Vec::new(), None));
+}
+
+/// What races: each racer's transaction writes its own number, so that afterwards it is known whose happened.
+enum Prize {
+    Insert,
+    Replace(Version),
+    /// Deletes the record and leaves a note beside it, as the use of a single-use token does.
+    Use(Version),
+}
+
+/// Lets racers on all handles want the same; checks that what they were told is true, and tells how many won.
+async fn contest(stores: &[CqlRecords], truth: &CqlRecords, key: &str, prize: Prize) -> (Option<Version>, Vec<Duration>) {
+    let racers: Vec<_> = (0..RACERS)
+        .map(|n| {
+            let store = stores[usize::from(n) % stores.len()].clone();
+            let note = Step::insert(format!("{key} used"), vec![n], None);
+            let steps = match prize {
+                Prize::Insert => vec![Step::insert(key, vec![n], None)],
+                Prize::Replace(version) => vec![Step::replace(key, version, vec![n], None)],
+                Prize::Use(version) => vec![Step::delete(key, version), note],
+            };
+            tokio::spawn(async move {
+                let began = Instant::now();
+                (store.transact("contest", b"p", &steps, NOW).await, began.elapsed())
+            })
+        })
+        .collect();
+    let (mut told, mut took) = (Vec::new(), Vec::new());
+    for racer in racers {
+        let (outcome, time) = racer.await.expect("no panic");
+        told.push(outcome);
+        took.push(time);
+    }
+    let place = if matches!(prize, Prize::Use(_)) { format!("{key} used") } else { key.to_owned() };
+    let there = loop {
+        match truth.read("contest", b"p", place.as_bytes(), NOW).await {
+            Ok(there) => break there,
+            // The database may be paused right now.
+            Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let there = there.filter(|there| !matches!(prize, Prize::Replace(version) if version == there.version));
+    let won: Vec<usize> = (0..told.len()).filter(|&n| matches!(told[n], Ok(Outcome::Done(_)))).collect();
+    assert!(won.len() <= 1, "at most one is told that he won: {told:?}");
+    for (n, told) in told.iter().enumerate() {
+        let happened = there.as_ref().is_some_and(|there| usize::from(there.value[0]) == n);
+        match told {
+            Ok(Outcome::Done(version)) => {
+                assert!(happened && there.as_ref().is_some_and(|there| there.version == *version), "{n} won: {there:?}");
+            }
+            Ok(Outcome::Conflict) => assert!(!happened, "{n} was told that nothing happened, but it did"),
+            Err(StoreError::Unavailable(_)) => (),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let open = told.iter().any(Result::is_err);
+    assert!(there.is_some() || open, "nobody won, though all were answered");
+    (there.map(|there| there.version), took)
+}
+
+/// Rounds of contests over one key each; returns how long each transaction took.
+async fn contests(stores: &[CqlRecords], truth: &CqlRecords, rounds: std::ops::Range<usize>) -> Vec<Duration> {
+    let mut all = Vec::new();
+    for round in rounds {
+        let key = format!("key {round}");
+        let (inserted, took) = contest(stores, truth, &key, Prize::Insert).await;
+        all.extend(took);
+        // Where none is known to have happened, one may yet, and there is nothing to go on with.
+        let Some(inserted) = inserted else { continue };
+        let (replaced, took) = contest(stores, truth, &key, Prize::Replace(inserted)).await;
+        all.extend(took);
+        let Some(replaced) = replaced else { continue };
+        let (_, took) = contest(stores, truth, &key, Prize::Use(replaced)).await;
+        all.extend(took);
+    }
+    all
+}
+
+/// If it failed, a token would be used twice, or a person be told that nothing happened when it did, because an answer came too late.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_is_true_though_answers_get_lost() {
+    let Some(config) = keyspace().await else { return };
+    let truth = opened(&config).await;
+    let mut took = contests(&[truth.clone(), opened(&config).await], &truth, 0..5).await;
+    took.sort();
+    // Half of what is asked is answered later than this.
+    let timeout_ms = u64::try_from(took[took.len() / 2].as_millis()).expect("soon").max(1);
+    let hasty = CqlConfig { request_timeout_ms: timeout_ms, ..config };
+    let took = contests(&[opened(&hasty).await, opened(&hasty).await], &truth, 5..25).await;
+    let late = took.iter().filter(|took| took.as_millis() > u128::from(timeout_ms)).count();
+    assert!(late > 0, "an answer that came within {timeout_ms} ms each time was never lost");
+}
+
+/// The same with a database that hangs and goes on (SIGSTOP, SIGCONT), and then does what it was asked long ago. The shell commands in
+/// `KINDRED_TEST_CASSANDRA_PAUSE` and `_RESUME` do that, so it runs alone: `cargo test -- --ignored`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "pauses the database that other tests use"]
+async fn what_is_told_is_true_though_the_database_hangs() {
+    let Some(config) = keyspace().await else { return };
+    let command = |name: &str| std::env::var(format!("KINDRED_TEST_CASSANDRA_{name}")).ok();
+    let (Some(pause), Some(resume)) = (command("PAUSE"), command("RESUME")) else {
+        eprintln!("NOT RUN: records on a database that hangs: KINDRED_TEST_CASSANDRA_PAUSE and _RESUME name no commands");
+        return;
+    };
+    let patient = opened(&config).await;
+    let config = CqlConfig { request_timeout_ms: 300, ..config };
+    let stores = [opened(&config).await, opened(&config).await];
+    let done = Arc::new(AtomicBool::new(false));
+    let meddler = std::thread::spawn({
+        let done = Arc::clone(&done);
+        move || {
+            let mut pauses = 0;
+            while !done.load(Ordering::Relaxed) {
+                for (command, then) in [(&pause, 400 + pauses % 3 * 700), (&resume, 30 + pauses % 4 * 40)] {
+                    assert!(Command::new("sh").arg("-c").arg(command).status().expect("a shell").success(), "{command} failed");
+                    std::thread::sleep(Duration::from_millis(then));
+                }
+                pauses += 1;
+            }
+            pauses
+        }
+    });
+    let took = contests(&stores, &patient, 1_000..1_020).await;
+    done.store(true, Ordering::Relaxed);
+    let pauses = tokio::task::spawn_blocking(move || meddler.join().expect("no panic")).await.expect("joined");
+    let late = took.iter().filter(|took| **took > Duration::from_millis(300)).count();
+    eprintln!("{} transactions, {late} of them through one of {pauses} pauses", took.len());
+    assert!(pauses > 5 && late > 20, "{pauses} pauses, {late} late answers");
+}

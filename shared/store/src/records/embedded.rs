@@ -1,0 +1,267 @@
+//! The embedded records: one fjall database in a directory of its own, beside the stores of the generations.
+//!
+//! ```text
+//! transact ──▶ queue ──▶ writer thread: all that wait, one after the other ──▶ one atomic batch, one fsync ──▶ answers
+//! read, scan ──▶ a snapshot of the last batch, on a thread that may wait          └── and what has expired leaves with it
+//! ```
+//!
+//! Transactions that wait for the same fsync share it. Each is decided on what those before it left, and they are written in one batch,
+//! so a kill at any moment leaves each whole or absent, in the order in which they were decided.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES};
+use kindred_model::units::EventTime;
+use tokio::sync::{mpsc, oneshot};
+
+use self::group::{Change, Group, PARTITION_LENGTH_BYTES, Reading, partition_prefix, table_prefix};
+use super::bounds::bounds;
+use super::{Outcome, Range, Record, RecordStore, Step, check};
+use crate::StoreError;
+use crate::embedded::{STATE, check_format};
+use crate::embedded_generations::open_whole;
+use crate::prefix::beyond;
+
+mod group;
+
+/// What this code writes and reads; another number in a directory is refused.
+const FORMAT: &str = "1";
+/// Transactions that wait for the writer; more wait for their turn to wait.
+const QUEUE_MAX: usize = 1_024;
+/// Transactions and bytes that share one fsync: so many that the fsync costs each little, so few that none waits long for others.
+const GROUP_MAX: usize = 256;
+const GROUP_BYTES_MAX: usize = 4 << 20;
+/// Memtable of a keyspace. Records are small and few beside rows of views, and a flush holds readers up.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+/// One flushes, or compacts.
+const WORKERS: usize = 1;
+
+/// The records under (table, partition, sort).
+const RECORDS: &str = "records";
+/// When which of them expires.
+const EXPIRIES: &str = "expiries";
+
+/// The records of one directory, which it owns until it is dropped.
+pub struct EmbeddedRecords {
+    database: Arc<Database>,
+    commands: Option<mpsc::Sender<Command>>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+/// A transaction that waits, and who for.
+struct Command {
+    place: Vec<u8>,
+    steps: Vec<Step>,
+    bytes: usize,
+    now: EventTime,
+    reply: oneshot::Sender<Result<Outcome, StoreError>>,
+}
+
+impl EmbeddedRecords {
+    /// Opens or creates the records in `dir`.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when another process uses the directory or it was written in another format.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with(dir, RESERVE_BYTES)
+    }
+
+    /// As [`EmbeddedRecords::open`]; writes are refused while fewer bytes are free than `reserve_bytes`.
+    ///
+    /// # Errors
+    /// As [`EmbeddedRecords::open`].
+    pub fn open_with(dir: &Path, reserve_bytes: u64) -> Result<Self, StoreError> {
+        let spaces = [RECORDS, EXPIRIES, STATE].map(str::to_owned).to_vec();
+        let options = Options { spaces, memtable_bytes: MEMTABLE_BYTES, reserve_bytes, workers: WORKERS };
+        let database = open_whole(dir, |dir| {
+            let database = Database::open(dir, options.clone())?;
+            check_format(&database, FORMAT)?;
+            Ok(database)
+        })?;
+        let database = Arc::new(database);
+        let (commands, queue) = mpsc::channel(QUEUE_MAX);
+        let writer = std::thread::Builder::new()
+            .name("records-writer".into())
+            .spawn({
+                let database = Arc::clone(&database);
+                move || write_all(&database, queue)
+            })
+            .map_err(|error| StoreError::Unavailable(format!("could not start the writer of the records: {error}")))?;
+        Ok(Self { database, commands: Some(commands), writer: Some(writer) })
+    }
+
+    /// Reads what is committed now, where waiting for the disk holds up nobody else.
+    async fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reading) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = Arc::clone(&self.database);
+        let task = move || Ok(read(&Reading::of(&database.get()?))?);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => match runtime.spawn_blocking(task).await {
+                Ok(outcome) => outcome,
+                Err(error) => Err(StoreError::Unavailable(format!("a reading ended early: {error}"))),
+            },
+            Err(_) => task(),
+        }
+    }
+}
+
+impl Drop for EmbeddedRecords {
+    /// Waits for what is queued, so that the directory is free afterwards.
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer of the records panicked");
+        }
+    }
+}
+
+/// The writer thread.
+fn write_all(database: &Database, mut queue: mpsc::Receiver<Command>) {
+    // Everything that expires before this key has been swept since the directory was opened.
+    let mut swept_to = Vec::new();
+    while let Some(first) = queue.blocking_recv() {
+        let mut commands = vec![first];
+        let mut bytes = commands[0].bytes;
+        while commands.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
+            let Ok(command) = queue.try_recv() else { break };
+            bytes += command.bytes;
+            commands.push(command);
+        }
+        let outcomes = opened(database).and_then(|engine| write(database, engine, &commands, &mut swept_to));
+        let mut outcomes = outcomes.map(Vec::into_iter);
+        for command in commands {
+            let outcome = match &mut outcomes {
+                Ok(outcomes) => Ok(outcomes.next().expect("one for each command")),
+                Err(failure) => Err(StoreError::from(failure.clone())),
+            };
+            // The asker may have gone away; what it asked for is done all the same.
+            let _ = command.reply.send(outcome);
+        }
+    }
+}
+
+/// The open database; one that could not be opened again after the disk was full is tried once more.
+fn opened(database: &Database) -> Result<Engine, Failure> {
+    database.get().or_else(|_| {
+        database.commit(0, false, |_, _| ())?;
+        database.get()
+    })
+}
+
+/// Decides the transactions one after the other, and writes what they do.
+fn write(database: &Database, engine: Engine, commands: &[Command], swept_to: &mut Vec<u8>) -> Result<Vec<Outcome>, Failure> {
+    let reading = Reading::of(&engine);
+    // It would hold the directory, if the database has to be opened again.
+    drop(engine);
+    let mut group = Group::new(reading);
+    let mut outcomes = Vec::with_capacity(commands.len());
+    for command in commands {
+        outcomes.push(group.decide(&command.place, &command.steps, command.now)?);
+    }
+    let latest = commands.iter().map(|command| command.now).max().expect("at least one");
+    let swept = group.sweep(swept_to, latest)?;
+    let changes = group.into_changes();
+    if !changes.is_empty() {
+        let bytes: usize = changes.iter().map(|change| change.bytes()).sum();
+        database.commit(bytes as u64, true, |engine, batch| {
+            for change in &changes {
+                change.write(engine, batch);
+            }
+        })?;
+    }
+    *swept_to = swept;
+    // What was written now may expire before what has been swept.
+    if let Some(earliest) = changes.iter().filter_map(Change::expiry).min()
+        && earliest < swept_to.as_slice()
+    {
+        *swept_to = earliest.to_vec();
+    }
+    Ok(outcomes)
+}
+
+#[async_trait]
+impl RecordStore for EmbeddedRecords {
+    async fn read(&self, table: &str, partition: &[u8], sort: &[u8], now: EventTime) -> Result<Option<Record>, StoreError> {
+        check::place(table, partition, Some(sort))?;
+        let mut key = partition_prefix(table, partition);
+        key.extend_from_slice(sort);
+        let record = self.reading(move |reading| reading.get(&key)).await?;
+        Ok(record.filter(|record| !record.expired(now)))
+    }
+
+    async fn scan(
+        &self,
+        table: &str,
+        partition: &[u8],
+        range: &Range,
+        limit: usize,
+        now: EventTime,
+    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
+        check::scan(table, partition, range, limit)?;
+        let Some((from, to)) = bounds(range) else { return Ok(Vec::new()) };
+        let prefix = partition_prefix(table, partition);
+        let (from, to) = ([prefix.as_slice(), &from].concat(), [prefix.as_slice(), &to].concat());
+        let descending = range.descending;
+        self.reading(move |reading| {
+            let mut found = Vec::new();
+            for entry in reading.range(&from, &to, descending) {
+                if found.len() == limit {
+                    break;
+                }
+                let (key, record) = entry?;
+                if !record.expired(now) {
+                    found.push((key[prefix.len()..].to_vec(), record));
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        check::page(limit)?;
+        check::place(table, after.unwrap_or_default(), None)?;
+        let prefix = table_prefix(table);
+        let end = beyond(&prefix).expect("a table's name has a byte below 255");
+        let mut from = after.map_or_else(|| prefix.clone(), |after| past(&partition_prefix(table, after), &end));
+        self.reading(move |reading| {
+            let mut found = Vec::new();
+            while found.len() < limit && from < end {
+                let Some(entry) = reading.range(&from, &end, false).next() else { break };
+                let (key, _) = entry?;
+                let lacks = || Failure::Corrupt("the key of a record is shorter than it says".into());
+                let start = prefix.len() + PARTITION_LENGTH_BYTES;
+                let length = key.get(prefix.len()..start).ok_or_else(lacks)?;
+                let length = usize::from(u16::from_be_bytes(length.try_into().expect("of that length")));
+                found.push(key.get(start..start + length).ok_or_else(lacks)?.to_vec());
+                from = past(&key[..start + length], &end);
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
+        check::place(table, partition, None)?;
+        let bytes = check::steps(steps)?;
+        let gone = || StoreError::Unavailable("the writer of the records has stopped".into());
+        let (reply, answer) = oneshot::channel();
+        let command = Command { place: partition_prefix(table, partition), steps: steps.to_vec(), bytes, now, reply };
+        self.commands.as_ref().expect("present until dropped").send(command).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+/// The first key behind all that start with the prefix.
+fn past(prefix: &[u8], end: &[u8]) -> Vec<u8> {
+    beyond(prefix).unwrap_or_else(|| end.to_vec())
+}
+
+#[cfg(test)]
+mod tests;
