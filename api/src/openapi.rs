@@ -107,13 +107,15 @@ mod tests {
         let contract: serde_json::Value = serde_json::from_str(text()).unwrap();
         assert!(contract["openapi"].as_str().unwrap().starts_with("3.1"));
         let paths = contract["paths"].as_object().unwrap();
-        for (template, methods) in crate::routes::finish::ROUTES.iter().filter(|(template, _)| *template != "/metrics") {
+        for crate::routes::access::Template { path: template, allow: methods } in
+            crate::routes::access::TEMPLATES.iter().filter(|template| template.path != "/metrics")
+        {
             let described = paths.get(*template).unwrap_or_else(|| panic!("{template} is not in the contract"));
             let methods: Vec<String> = methods.split(", ").filter(|method| *method != "OPTIONS").map(str::to_lowercase).collect();
             let described: Vec<&String> = described.as_object().unwrap().keys().collect();
             assert_eq!(described.len(), methods.len(), "{template}: {described:?}");
             assert!(described.iter().all(|method| methods.contains(method)), "{template}: {described:?}");
         }
-        assert_eq!(paths.len(), crate::routes::finish::ROUTES.len() - 1);
+        assert_eq!(paths.len(), crate::routes::access::TEMPLATES.len() - 1);
     }
 }

@@ -4,6 +4,7 @@
 //! request ──▶ similar (the hot one first) | stream | events | popular | members | admin | pages | extra ──▶ finish
 //! ```
 
+pub(crate) mod access;
 pub(crate) mod admin;
 pub(crate) mod admin_keys;
 pub(crate) mod body;
@@ -32,7 +33,8 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use crate::api::Api;
-use crate::auth::{Admission, Caller, Grant, Need, preflight};
+use self::access::Need;
+use crate::auth::{Admission, Caller, Grant, preflight};
 use crate::params::Freshness;
 use crate::problem::{Code, Problem};
 use crate::recommend::{Memory, Published};
@@ -108,7 +110,8 @@ pub(crate) async fn guarded<Handled>(
 where
     Handled: Future<Output = Result<Response, Problem>>,
 {
-    let mut admission = Admission::of(&api.ring, caller, query_key, need);
+    let members = api.context.members.as_deref();
+    let mut admission = Admission::of(&api.ring, members, caller, query_key, need);
     let outcome = std::mem::replace(&mut admission.outcome, Err(Problem::new(Code::Internal, "")));
     let answer = match outcome {
         Ok(grant) => handle(grant).await,
