@@ -105,11 +105,6 @@ impl Db {
         page.into_iter().map(|(sort, record)| Ok((text_of(table, sort)?, held(table, record)?))).collect()
     }
 
-    pub async fn partitions(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
-        let found = self.store.partitions(table, after.map(str::as_bytes), limit).await?;
-        found.into_iter().map(|partition| text_of(table, partition)).collect()
-    }
-
     /// Whether the steps were taken.
     pub async fn transact(&self, table: &str, partition: &str, steps: &[Step]) -> Result<bool> {
         Ok(matches!(self.store.transact(table, partition.as_bytes(), steps, self.now()).await?, Outcome::Done(_)))

@@ -1,0 +1,8 @@
+//! Members as a whole, over a store in memory with a clock that is moved by hand; races over the embedded store as well.
+
+mod admin;
+mod faults;
+mod races;
+mod registration;
+mod sign_in;
+mod support;
