@@ -37,9 +37,8 @@ pub(crate) const MAILBOX: &str = "mailbox";
 pub(crate) const SETUP: &str = "setup";
 
 /// Every table of this crate, for whoever sweeps what has expired or counts.
-pub const TABLES: &[&str] = &[
-    ACCOUNTS, REQUESTS, CODES, CLAIMS, OUTBOX, THROTTLE, SPENT, SECRETS, ROLES, REVOCATIONS, AUDIT, INDEX, MAILBOX, SETUP,
-];
+pub const TABLES: &[&str] =
+    &[ACCOUNTS, REQUESTS, CODES, CLAIMS, OUTBOX, THROTTLE, SPENT, SECRETS, ROLES, REVOCATIONS, AUDIT, INDEX, MAILBOX, SETUP];
 
 /// Tries of a change that others get in the way of. 64 who race for one record need fewer: each round one of them is done.
 const TRIES_MAX: u32 = 200;

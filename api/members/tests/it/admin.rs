@@ -58,7 +58,8 @@ async fn r21_members_are_found_by_what_is_theirs() {
 async fn v8_2_1_nobody_administers_without_the_permission() {
     let (world, members) = shop().await;
     let member = &members[0];
-    let none = Actor { id: "m".into(), permissions: vec![Permission::CatalogBrowse, Permission::OrderTrade], address: "::1".into() };
+    let none =
+        Actor { id: "m".into(), permissions: vec![Permission::CatalogBrowse, Permission::OrderTrade], address: "::1".into() };
     let forbidden = |permission| Some(MemberError::Forbidden(permission));
     use Permission as P;
     assert_eq!(world.members.search_members(&none, &MemberQuery::default()).await.err(), forbidden(P::MemberRead));

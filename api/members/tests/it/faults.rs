@@ -158,7 +158,8 @@ async fn a_password_change_that_dies_anywhere() {
     at_every_call(
         async |world| drop(world.member("mara", "13812345678").await),
         async |world| {
-            let kindred_members::SignedIn::Session(grant) = world.members.sign_in(world.credentials("mara", PASSWORD)).await? else {
+            let kindred_members::SignedIn::Session(grant) = world.members.sign_in(world.credentials("mara", PASSWORD)).await?
+            else {
                 panic!("no second factor")
             };
             let claims = world.claims(&grant);

@@ -2,7 +2,9 @@
 
 mod admin;
 mod faults;
+mod killed;
 mod races;
 mod registration;
+mod senders;
 mod sign_in;
 mod support;

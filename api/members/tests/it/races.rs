@@ -6,7 +6,7 @@ use kindred_members::{LimitsConfig, MembersConfig, Solution};
 use kindred_store::records::embedded::EmbeddedRecords;
 use secrecy::ExposeSecret;
 
-use crate::support::{ADDRESS, Memory, MemberError, PASSWORD, World, config};
+use crate::support::{ADDRESS, MemberError, Memory, PASSWORD, World, config};
 
 /// Without the limits that would end a race early.
 fn unlimited() -> MembersConfig {
@@ -50,7 +50,11 @@ async fn worlds() -> Vec<(World, Option<tempfile::TempDir>)> {
     ]
 }
 
-async fn forms(world: &World, name: impl Fn(usize) -> String, phone: impl Fn(usize) -> String) -> Vec<kindred_members::Registration> {
+async fn forms(
+    world: &World,
+    name: impl Fn(usize) -> String,
+    phone: impl Fn(usize) -> String,
+) -> Vec<kindred_members::Registration> {
     let mut forms = Vec::new();
     for number in 0..64 {
         if forms.is_empty() || phone(number) != phone(number - 1) {
@@ -71,7 +75,9 @@ async fn activated(world: &World) -> usize {
         .0
         .lock()
         .iter()
-        .filter_map(|message| message.rendered.body.split_once("verify-email#").map(|(_, rest)| rest.split_whitespace().next().unwrap().into()))
+        .filter_map(|message| {
+            message.rendered.body.split_once("verify-email#").map(|(_, rest)| rest.split_whitespace().next().unwrap().into())
+        })
         .collect();
     let mut active = 0;
     for token in tokens {
@@ -87,7 +93,8 @@ fn number(base: u64, number: usize) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_of_64_gets_a_username() {
     for (world, _dir) in worlds().await {
-        let forms = forms(&world, |n| if n % 2 == 0 { "Mara".into() } else { "ｍara".into() }, |n| number(13_800_000_000, n)).await;
+        let forms =
+            forms(&world, |n| if n % 2 == 0 { "Mara".into() } else { "ｍara".into() }, |n| number(13_800_000_000, n)).await;
         let forms: Vec<_> = forms
             .into_iter()
             .enumerate()

@@ -38,13 +38,16 @@ async fn v2_2_1_every_field_is_judged() {
     (form.username, form.phone, form.email) = (" a ".into(), "12812345678".into(), "a@b.c\r\nBcc: x@y.zz".into());
     (form.password, form.agreement_version) = ("short".into(), "0".into());
     let errors = codes(world.members.register(form).await);
-    assert_eq!(errors, [
-        ("username", "username_invalid"),
-        ("phone", "phone_invalid"),
-        ("email", "email_invalid"),
-        ("password", "password_short"),
-        ("agreement_version", "agreement_stale"),
-    ]);
+    assert_eq!(
+        errors,
+        [
+            ("username", "username_invalid"),
+            ("phone", "phone_invalid"),
+            ("email", "email_invalid"),
+            ("password", "password_short"),
+            ("agreement_version", "agreement_stale"),
+        ]
+    );
     let zh = |code| messages::text_with_min(code, Language::ZhCn, 6).unwrap();
     assert_eq!(zh("username_invalid"), "用户名不能为空且长度不能小于2");
     assert_eq!(zh("phone_invalid"), "手机号码不合法");
@@ -113,9 +116,11 @@ async fn v6_3_8_nobody_learns_who_is_registered() {
     world.member("mara", "13812345678").await;
     world.pass(7_200);
     let mut calls = Vec::new();
-    for (name, phone, email) in
-        [("nora", "13812345679", "nora@example.com"), ("olga", "13812345678", "olga@example.com"), ("pia", "13812345677", "Mara@Example.com")]
-    {
+    for (name, phone, email) in [
+        ("nora", "13812345679", "nora@example.com"),
+        ("olga", "13812345678", "olga@example.com"),
+        ("pia", "13812345677", "Mara@Example.com"),
+    ] {
         let mut form = world.form(name, phone).await.unwrap();
         form.email = email.into();
         let before = world.memory.calls();

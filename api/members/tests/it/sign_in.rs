@@ -51,7 +51,7 @@ async fn v6_3_1_guessing_is_slow() {
     let mut waits = Vec::new();
     for number in 0..200 {
         let mut guess = world.credentials("mara", "wrong password");
-        guess.address = format!("198.51.{}.1", number);
+        guess.address = format!("198.51.{number}.1");
         match world.members.sign_in(guess).await.err() {
             Some(MemberError::Throttled { retry_after_s }) => {
                 waits.push(retry_after_s);
@@ -112,7 +112,8 @@ async fn v7_4_1_v7_4_2_ended_sessions_take_their_access_tokens_along() {
     let world = mara().await;
     let other = world.another().await;
     let (one, two) = (world.sign_in("mara").await, world.sign_in("mara").await);
-    let good = |world: &World, grant: &kindred_members::Grant| world.members.authenticate(grant.access_token.expose_secret()).is_ok();
+    let good =
+        |world: &World, grant: &kindred_members::Grant| world.members.authenticate(grant.access_token.expose_secret()).is_ok();
     assert!(good(&world, &one) && good(&other, &one) && good(&other, &two));
     world.members.sign_out(&world.claims(&one), ADDRESS).await.unwrap();
     assert!(!good(&world, &one) && good(&world, &two));
@@ -356,4 +357,72 @@ async fn v7_5_1_new_phone_and_email() {
     let by_mail = by_mail.await;
     by_mail.member("mara", "13812345678").await;
     by_mail.sign_in("Mara@Example.com").await;
+}
+
+/// V6.6.3: a new code does not give new tries.
+#[tokio::test]
+async fn v6_6_3_wrong_phone_codes_are_limited_through_new_codes() {
+    let world = World::new().await;
+    let mut form = world.form("mara", "13812345678").await.unwrap();
+    let right = form.phone_code.clone();
+    form.phone_code = if right == "000000" { "000001".into() } else { "000000".into() };
+    for _ in 0..5 {
+        form.solution = world.solution().await;
+        assert_eq!(world.members.register(form.clone()).await, Err(MemberError::CodeWrong));
+    }
+    world.pass(60);
+    let mut fresh = world.form("mara", "13812345678").await.unwrap();
+    fresh.phone_code = "000002".into();
+    assert_eq!(world.members.register(fresh.clone()).await, Err(MemberError::CodeWrong), "one more, after its wait");
+    (fresh.phone_code, fresh.solution) = (world.inbox.code("+8613812345678"), world.solution().await);
+    let limited = world.members.register(fresh.clone()).await;
+    assert!(matches!(limited, Err(MemberError::Throttled { .. })), "{limited:?}");
+    world.pass(3);
+    fresh.solution = world.solution().await;
+    assert_eq!(world.members.register(fresh).await, Ok(()), "the right one, after the wait");
+}
+
+/// V11.4.2: a hash of weaker settings is made anew when its member signs in.
+#[tokio::test]
+async fn v11_4_2_old_hashes_are_made_anew() {
+    let world = mara().await;
+    let stored = |world: &World| {
+        let accounts = world.memory.table("accounts", world.clock.now());
+        let account = accounts.into_iter().find(|(_, sort, ..)| sort == "account").unwrap().2;
+        account["password"].as_str().unwrap().to_owned()
+    };
+    assert!(stored(&world).starts_with("$argon2id$v=19$m=64,t=1,p=1$"));
+    let strong = kindred_members::Members::open(
+        world.store.clone(),
+        world.clock.clone(),
+        config(),
+        world.log.clone(),
+        world.inbox.clone(),
+    );
+    let strong = strong.await.unwrap();
+    strong.sign_in(world.credentials("mara", PASSWORD)).await.unwrap();
+    assert!(stored(&world).starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
+    strong.sign_in(world.credentials("mara", PASSWORD)).await.unwrap();
+}
+
+/// A member who is erased while something of theirs is under way leaves no claim behind.
+#[tokio::test]
+async fn an_erasure_in_the_midst_of_an_activation_leaves_no_claim() {
+    for calls in 1..40 {
+        let world = World::new().await;
+        let form = world.form("mara", "13812345678").await.unwrap();
+        world.members.register(form).await.unwrap();
+        world.deliver().await;
+        let token = world.inbox.token("mara@example.com");
+        let member = token.split('.').next().unwrap().to_owned();
+        // The activation stops at some call, the erasure happens, and the outbox goes on with the activation.
+        world.memory.die_at(calls, true);
+        let _stopped = world.members.verify_email(&token, ADDRESS).await;
+        world.memory.revive();
+        world.members.erase_member(&world.admin(), &member).await.unwrap();
+        world.pass(61);
+        world.deliver().await;
+        let claims = world.memory.table("claims", world.clock.now());
+        assert!(claims.is_empty(), "stopped at call {calls}: {claims:?}");
+    }
 }

@@ -8,10 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kindred_clock::Clock;
 use kindred_members::senders::{Channel, Message};
-use kindred_members::{
-    EventSink, Grant, Language, MembersConfig, Registration, Result, Sender, SignIn, SignedIn, Solution,
-};
 pub use kindred_members::{Actor, MemberError, Members};
+use kindred_members::{EventSink, Grant, Language, MembersConfig, Registration, Result, Sender, SignIn, SignedIn, Solution};
 use kindred_model::records::{MemberRecord, MemberState, Membership};
 use kindred_model::units::EventTime;
 use kindred_store::StoreError;
