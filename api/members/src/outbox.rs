@@ -193,8 +193,17 @@ impl Members {
         let partition = hex(&random::bytes::<16>());
         let op = self.point("request", db::REQUESTS, &partition).await?;
         let expires_at = Some(self.db.in_s(life_s));
-        // The partition is new: nothing can be in the way.
-        self.commit(Some(&op), "request", db::REQUESTS, &partition, Vec::new(), works, expires_at).await.map(drop)
+        // The partition is new: only the mark of a pointer that was given up can be in the way.
+        let done = self.commit(Some(&op), "request", db::REQUESTS, &partition, Vec::new(), works, expires_at).await?;
+        if done { Ok(()) } else { Err(db::contended(db::REQUESTS)) }
+    }
+
+    /// The pointer, unless it was given up meanwhile because this process stood still: then the change needs a new one.
+    pub(crate) async fn still_pointed(&self, op: Option<Op>, table: &str, partition: &str) -> Result<Option<Op>> {
+        match op {
+            Some(op) if self.db.read::<Item>(table, partition, &op.sort(0)).await?.is_some() => Ok(None),
+            op => Ok(op),
+        }
     }
 
     /// Takes away the pointer of a change that was not made. What fails here, the sweep does.

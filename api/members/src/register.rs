@@ -137,8 +137,9 @@ impl Members {
         let expires_at = Some(self.db.in_s(UNVERIFIED_S));
         let op = self.point("register", ACCOUNTS, &member).await?;
         let step = Step::insert(ACCOUNT, db::encode(&account), expires_at);
-        // The member is new: nothing can be in the way.
-        self.commit(Some(&op), "register", ACCOUNTS, &member, vec![step], works, expires_at).await.map(drop)
+        // The member is new: only the mark of a pointer that was given up can be in the way.
+        let done = self.commit(Some(&op), "register", ACCOUNTS, &member, vec![step], works, expires_at).await?;
+        if done { Ok(()) } else { Err(db::contended(ACCOUNTS)) }
     }
 
     /// Claims what a registration names, or turns it away without a trace but for a mail.

@@ -2,11 +2,18 @@
 //! member, no lost identity, no event lost or told in two ways.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_trait::async_trait;
 use kindred_members::{State, UNVERIFIED_S};
 use kindred_model::records::{MemberRecord, MemberState};
+use kindred_model::units::EventTime;
+use kindred_store::StoreError;
+use kindred_store::records::{Outcome, Range, Record, RecordStore, Step};
+use tokio::sync::Notify;
 
-use crate::support::{ADDRESS, PASSWORD, World, config};
+use crate::support::{ADDRESS, Memory, PASSWORD, World, config};
 
 /// Holds of every store at rest.
 fn check(world: &World, case: &str) {
@@ -265,18 +272,69 @@ async fn a_suspension_that_dies_anywhere_ends_sessions_or_nothing() {
     .await;
 }
 
+/// Lets one change of accounts wait between its pointer and itself, as in a process that stands still.
+struct Standing {
+    memory: Arc<Memory>,
+    stands: AtomicBool,
+    reached: Notify,
+    goes_on: Notify,
+}
+
+#[async_trait]
+impl RecordStore for Standing {
+    async fn read(&self, table: &str, partition: &[u8], sort: &[u8], now: EventTime) -> Result<Option<Record>, StoreError> {
+        self.memory.read(table, partition, sort, now).await
+    }
+
+    async fn scan(
+        &self,
+        table: &str,
+        partition: &[u8],
+        range: &Range,
+        limit: usize,
+        now: EventTime,
+    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
+        self.memory.scan(table, partition, range, limit, now).await
+    }
+
+    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.memory.partitions(table, after, limit).await
+    }
+
+    async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
+        if table == "accounts" && self.stands.swap(false, Ordering::SeqCst) {
+            self.reached.notify_one();
+            self.goes_on.notified().await;
+        }
+        self.memory.transact(table, partition, steps, now).await
+    }
+}
+
 /// A process that stood still between its pointer and its change must not make a change that nobody follows.
 #[tokio::test]
 async fn a_pointer_that_was_given_up_makes_its_change_begin_again() {
     let world = World::new().await;
     let member = world.member("mara", "13812345678").await;
-    // A pointer alone, as of a process that died after it: it is marked and goes.
-    world.memory.die_at(3, false);
-    let died = world.members.suspend(&world.admin(), &member, None, "test").await;
-    assert!(died.is_err() && world.memory.revive());
-    let world = world.another().await;
-    assert!(world.members.sweep().await.unwrap() <= 1);
-    world.pass(61);
-    assert_eq!(world.members.sweep().await.unwrap(), 0);
+    world.sign_in("mara").await;
+    let standing = Arc::new(Standing {
+        memory: world.memory.clone(),
+        stands: AtomicBool::new(true),
+        reached: Notify::new(),
+        goes_on: Notify::new(),
+    });
+    let stands = World { store: standing.clone(), ..world.clone() }.another().await;
+    let admin = world.admin();
+    let suspended = async { stands.members.suspend(&admin, &member, None, "test").await };
+    let meanwhile = async {
+        standing.reached.notified().await;
+        world.pass(61);
+        assert_eq!(world.members.sweep().await.unwrap(), 0, "the pointer is given up");
+        assert!(world.memory.table("outbox", world.clock.now()).is_empty());
+        standing.goes_on.notify_one();
+    };
+    let (suspended, ()) = tokio::join!(suspended, meanwhile);
+    assert_eq!(suspended, Ok(()));
+    world.deliver().await;
+    assert_eq!(world.log.merged()[&member].state, MemberState::Suspended);
     check(&world, "given up");
 }
