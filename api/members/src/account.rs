@@ -282,6 +282,7 @@ impl Members {
             if self.commit(op.as_ref(), name, ACCOUNTS, member, steps, extra.works, loaded.expires_at).await? {
                 return Ok(said);
             }
+            op = self.still_pointed(op, ACCOUNTS, member).await?;
             db::pause(tried).await;
         }
         self.cancel(op).await;

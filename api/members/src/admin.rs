@@ -43,7 +43,7 @@ pub(crate) fn check_limit(limit: usize) -> Result<usize> {
 /// Which members.
 #[derive(Clone, Debug, Default)]
 pub struct MemberQuery {
-    /// The beginning of a username, a phone (with `+` or of the first region) or, with an `@` or not, an e-mail.
+    /// The beginning of a username, of a phone (with `+`, or a Chinese one without) or of an e-mail.
     pub prefix: Option<(Kind, String)>,
     /// In this state.
     pub state: Option<State>,

@@ -66,7 +66,15 @@ pub struct AuditQuery {
 
 impl Members {
     /// An entry about now. Every text is made one line.
-    pub(crate) fn entry(&self, actor: &str, kind: &str, subject: &str, address: &str, ok: bool, detail: &[(&str, &str)]) -> Entry {
+    pub(crate) fn entry(
+        &self,
+        actor: &str,
+        kind: &str,
+        subject: &str,
+        address: &str,
+        ok: bool,
+        detail: &[(&str, &str)],
+    ) -> Entry {
         let at = self.db.now();
         Entry {
             id: format!("{:015}-{}", at.0.max(0), random::text::<9>()),
@@ -81,7 +89,14 @@ impl Members {
     }
 
     /// The work of writing such an entry, for the transaction that it is about.
-    pub(crate) fn audit(&self, actor: &str, kind: &str, subject: &str, address: &str, detail: &[(&str, &str)]) -> crate::outbox::Work {
+    pub(crate) fn audit(
+        &self,
+        actor: &str,
+        kind: &str,
+        subject: &str,
+        address: &str,
+        detail: &[(&str, &str)],
+    ) -> crate::outbox::Work {
         crate::outbox::Work::Audit { entry: Box::new(self.entry(actor, kind, subject, address, true, detail)) }
     }
 

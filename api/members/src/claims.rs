@@ -102,9 +102,11 @@ impl Members {
         for identifier in identifiers {
             let holds = account.as_ref().is_some_and(|held| {
                 let own = held.value.identifier(identifier.kind).map(|own| &own.canonical) == Some(&identifier.canonical);
-                let coming = held.value.changing.as_ref().is_some_and(|new| {
-                    (new.kind, &new.canonical) == (identifier.kind, &identifier.canonical)
-                });
+                let coming = held
+                    .value
+                    .changing
+                    .as_ref()
+                    .is_some_and(|new| (new.kind, &new.canonical) == (identifier.kind, &identifier.canonical));
                 own || coming
             });
             if !holds {

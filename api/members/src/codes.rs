@@ -101,13 +101,7 @@ impl Members {
     }
 
     /// A new token of a kind for a member: (the step that stores it in place of one before, what the mail's link carries).
-    pub(crate) fn token_step(
-        &self,
-        loaded: &Loaded,
-        kind: &str,
-        proves: Option<Identifier>,
-        life_s: u64,
-    ) -> (Step, String) {
+    pub(crate) fn token_step(&self, loaded: &Loaded, kind: &str, proves: Option<Identifier>, life_s: u64) -> (Step, String) {
         let secret = random::text::<32>();
         let sort = format!("token/{kind}");
         let value = db::encode(&Token { digest: random::digest(&secret), proves });
@@ -148,4 +142,3 @@ pub(crate) fn split_token(token: &str) -> Result<(&str, &str)> {
     let known = token.len() <= 128 && !token.starts_with('.');
     token.split_once('.').filter(|_| known).ok_or(MemberError::TokenGone)
 }
-

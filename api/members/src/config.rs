@@ -154,19 +154,13 @@ impl Default for RegistrationConfig {
 }
 
 /// `members.sign_in.*`
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SignInConfig {
     /// Whether an e-mail address signs in beside username and phone (R16).
     pub email: bool,
     /// Steps of 30 s by which a TOTP code may be late or early. 0 is ASVS V6.5.5; 1 is common and a deviation.
     pub totp_skew: u16,
-}
-
-impl Default for SignInConfig {
-    fn default() -> Self {
-        Self { email: false, totp_skew: 0 }
-    }
 }
 
 /// `members.tokens.*`

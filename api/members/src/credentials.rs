@@ -8,6 +8,7 @@
 
 use secrecy::SecretString;
 
+use crate::Members;
 use crate::account::{Account, Extra, Loaded};
 use crate::challenge::{Solution, address_group};
 use crate::codes::split_token;
@@ -18,7 +19,6 @@ use crate::senders::Template;
 use crate::throttle::HOUR_S;
 use crate::tokens::AccessClaims;
 use crate::validate::{Identifier, Kind};
-use crate::Members;
 
 /// Life of a reset token, seconds (V6.4.1: short).
 pub const RESET_S: u64 = 1_800;
@@ -225,13 +225,13 @@ impl Members {
         let held = self.account(member).await?;
         let Some(new) = held.and_then(|held| held.value.changing).filter(|new| new.kind == kind) else { return Ok(()) };
         let ours = self.claim(&new, member, None).await?;
-        self.change("identifier.complete", member, &[], |loaded| {
+        let completed = self.change("identifier.complete", member, &[], |loaded| {
             if loaded.account.changing.as_ref() != Some(&new) {
-                return Ok((None, ()));
+                return Ok((None, false));
             }
             loaded.account.changing = None;
             if !ours {
-                return Ok((Some(Extra::default()), ()));
+                return Ok((Some(Extra::default()), true));
             }
             let link = self.link("reset-password", "");
             // To the address that was good until now.
@@ -240,9 +240,10 @@ impl Members {
             let old = loaded.account.identifier_mut(kind).replace(new.clone());
             let mut works = vec![Work::Index { stale }, Work::Release { identifiers: old.into_iter().collect() }];
             works.extend(told);
-            Ok((Some(Extra::works(works)), ()))
-        })
-        .await
+            Ok((Some(Extra::works(works)), true))
+        });
+        // Somebody else has done it, or the account was erased meanwhile: what it does not hold is given back.
+        if !completed.await? { self.release_unused(member, &[new]).await } else { Ok(()) }
     }
 
     /// What was asked for is in place, or it was another's.

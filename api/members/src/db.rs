@@ -37,9 +37,8 @@ pub(crate) const MAILBOX: &str = "mailbox";
 pub(crate) const SETUP: &str = "setup";
 
 /// Every table of this crate, for whoever sweeps what has expired or counts.
-pub const TABLES: &[&str] = &[
-    ACCOUNTS, REQUESTS, CODES, CLAIMS, OUTBOX, THROTTLE, SPENT, SECRETS, ROLES, REVOCATIONS, AUDIT, INDEX, MAILBOX, SETUP,
-];
+pub const TABLES: &[&str] =
+    &[ACCOUNTS, REQUESTS, CODES, CLAIMS, OUTBOX, THROTTLE, SPENT, SECRETS, ROLES, REVOCATIONS, AUDIT, INDEX, MAILBOX, SETUP];
 
 /// Tries of a change that others get in the way of. 64 who race for one record need fewer: each round one of them is done.
 const TRIES_MAX: u32 = 200;
@@ -103,11 +102,6 @@ impl Db {
     ) -> Result<Vec<(String, Held<T>)>> {
         let page = self.store.scan(table, partition.as_bytes(), range, limit, self.now()).await?;
         page.into_iter().map(|(sort, record)| Ok((text_of(table, sort)?, held(table, record)?))).collect()
-    }
-
-    pub async fn partitions(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
-        let found = self.store.partitions(table, after.map(str::as_bytes), limit).await?;
-        found.into_iter().map(|partition| text_of(table, partition)).collect()
     }
 
     /// Whether the steps were taken.

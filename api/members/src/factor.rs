@@ -58,8 +58,7 @@ impl Members {
             let secret = loaded.account.factor.enrolling.clone();
             let secret = secret.ok_or(MemberError::Refused("no authenticator is being set up"))?;
             let step = self.step_of(&secret, code, 0)?.ok_or(MemberError::CodeWrong)?;
-            loaded.account.factor =
-                Factor { secret: Some(secret), enrolling: None, last_step: step, recovery: digests.clone() };
+            loaded.account.factor = Factor { secret: Some(secret), enrolling: None, last_step: step, recovery: digests.clone() };
             let member = &loaded.account.member;
             let mut extra = Extra::works(vec![self.audit(member, "totp.enrol", member, address, &[])]);
             loaded.end_sessions(Some(&claims.sid), &mut extra);
@@ -97,7 +96,12 @@ impl Members {
     ///
     /// # Errors
     /// [`MemberError::ReauthenticationFailed`], [`MemberError::Refused`] without a second factor; what the store says.
-    pub async fn new_recovery_codes(&self, claims: &AccessClaims, password: &SecretString, address: &str) -> Result<Vec<SecretString>> {
+    pub async fn new_recovery_codes(
+        &self,
+        claims: &AccessClaims,
+        password: &SecretString,
+        address: &str,
+    ) -> Result<Vec<SecretString>> {
         self.reauthenticate(&claims.sub, password, address).await?;
         let codes = recovery_codes();
         let digests: Vec<String> = codes.iter().map(|code| random::digest(&normal(code))).collect();

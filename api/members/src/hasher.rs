@@ -87,12 +87,12 @@ impl Hasher {
     /// # Errors
     /// [`MemberError::Busy`].
     pub async fn hash(&self, password: SecretString) -> Result<String> {
-        self.run(move |argon| argon.hash_password(password.expose_secret().as_bytes()).map(|hash| hash.to_string())).await?.map_err(
-            |error| {
+        self.run(move |argon| argon.hash_password(password.expose_secret().as_bytes()).map(|hash| hash.to_string()))
+            .await?
+            .map_err(|error| {
                 tracing::error!(%error, "could not hash a password");
                 MemberError::Internal("hashing".into())
-            },
-        )
+            })
     }
 
     /// Whether the password is that of `hash`; without one, as long as it takes to find that it is not.

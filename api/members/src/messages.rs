@@ -10,7 +10,11 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("password_short", "密码不能为空且长度不能小于{min}", "The password must have at least {min} characters"),
     ("password_long", "密码太长", "The password is too long (at most 1024 bytes)"),
     ("password_weak", "密码太容易被猜到", "The password is too easy to guess; make it longer or less regular"),
-    ("password_breached", "该密码太常见或已泄露", "This password is common, known from a breach, or made of your own or the shop's name"),
+    (
+        "password_breached",
+        "该密码太常见或已泄露",
+        "This password is common, known from a breach, or made of your own or the shop's name",
+    ),
     ("agreement_stale", "请阅读并同意当前版本的用户协议", "Please read and accept the current user agreement"),
     ("language_unknown", "不支持的语言", "This language is not available"),
     ("address_invalid", "地址不正确", "The address is not valid"),

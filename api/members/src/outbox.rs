@@ -40,29 +40,55 @@ const LEASE_MS: i64 = 30_000;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Work {
     /// A record of `members` is appended to the log.
-    Event { record: String },
+    Event {
+        record: String,
+    },
     /// A mail or a phone message is sent.
-    Message { to: String, template: Template, language: Language, params: BTreeMap<String, String> },
+    Message {
+        to: String,
+        template: Template,
+        language: Language,
+        params: BTreeMap<String, String>,
+    },
     /// An entry of the audit log.
-    Audit { entry: Box<Entry> },
+    Audit {
+        entry: Box<Entry>,
+    },
     /// Access tokens of these sessions stop working.
-    Revoke { sessions: Vec<String> },
+    Revoke {
+        sessions: Vec<String>,
+    },
     /// The identifiers of a registration are claimed, or it is turned away.
     Register,
     /// The claims of a verified account are made to last.
     Activate,
     /// A new phone or e-mail is claimed and takes the place of the old.
-    Identifier { kind: Kind },
+    Identifier {
+        kind: Kind,
+    },
     /// Claims that the member no longer has a use for.
-    Release { identifiers: Vec<Identifier> },
+    Release {
+        identifiers: Vec<Identifier>,
+    },
     /// The invite code of somebody who is no member any more.
-    ReleaseInvite { code: String },
+    ReleaseInvite {
+        code: String,
+    },
     /// The search index follows; the entries that may have become wrong.
-    Index { stale: Vec<(String, String)> },
+    Index {
+        stale: Vec<(String, String)>,
+    },
     /// Somebody asks for something about an identifier: looked into after the answer, so that the answer cannot tell.
-    ResetRequest { account: String },
-    ResendRequest { email: String },
-    CodeRequest { phone: Identifier, language: Language },
+    ResetRequest {
+        account: String,
+    },
+    ResendRequest {
+        email: String,
+    },
+    CodeRequest {
+        phone: Identifier,
+        language: Language,
+    },
 }
 
 impl Work {
@@ -167,8 +193,17 @@ impl Members {
         let partition = hex(&random::bytes::<16>());
         let op = self.point("request", db::REQUESTS, &partition).await?;
         let expires_at = Some(self.db.in_s(life_s));
-        // The partition is new: nothing can be in the way.
-        self.commit(Some(&op), "request", db::REQUESTS, &partition, Vec::new(), works, expires_at).await.map(drop)
+        // The partition is new: only the mark of a pointer that was given up can be in the way.
+        let done = self.commit(Some(&op), "request", db::REQUESTS, &partition, Vec::new(), works, expires_at).await?;
+        if done { Ok(()) } else { Err(db::contended(db::REQUESTS)) }
+    }
+
+    /// The pointer, unless it was given up meanwhile because this process stood still: then the change needs a new one.
+    pub(crate) async fn still_pointed(&self, op: Option<Op>, table: &str, partition: &str) -> Result<Option<Op>> {
+        match op {
+            Some(op) if self.db.read::<Item>(table, partition, &op.sort(0)).await?.is_some() => Ok(None),
+            op => Ok(op),
+        }
     }
 
     /// Takes away the pointer of a change that was not made. What fails here, the sweep does.
@@ -257,7 +292,8 @@ impl Members {
             }
             let mut version = held.version;
             let attempts = held.value.attempts + 1;
-            let wait = |most: i64| EventTime(self.db.now().0 + (BACKOFF_MS.0 << (attempts - 1).min(20)).max(most).min(BACKOFF_MS.1));
+            let wait =
+                |most: i64| EventTime(self.db.now().0 + (BACKOFF_MS.0 << (attempts - 1).min(20)).max(most).min(BACKOFF_MS.1));
             let later = |not_before| db::encode(&Item { work: Some(work.clone()), attempts, not_before });
             if work.is_message() {
                 // Whoever sends it takes it for a while: two sweeps do not send one message at once.
@@ -301,7 +337,8 @@ impl Members {
             Work::Message { to, template, language, params } => {
                 let rendered = self.templates.render(*template, *language, params)?;
                 let id = format!("{}.{}", op.0, &sort[sort.len() - 2..]);
-                let message = Message { id, to: to.clone(), channel: template.channel(), language: *language, at: self.db.now(), rendered };
+                let message =
+                    Message { id, to: to.clone(), channel: template.channel(), language: *language, at: self.db.now(), rendered };
                 self.sender.send(message).await.map_err(MemberError::Internal)
             }
             Work::Audit { entry } => self.append_audit(entry).await,

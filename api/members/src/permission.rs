@@ -75,7 +75,8 @@ impl Role {
     /// Those that come with the product: everything, and the usual parts of it.
     pub fn built_in() -> Vec<Self> {
         use Permission as P;
-        let role = |name: &str, permissions: &[Permission]| Self { name: name.into(), permissions: permissions.into(), built_in: true };
+        let role =
+            |name: &str, permissions: &[Permission]| Self { name: name.into(), permissions: permissions.into(), built_in: true };
         let staff: Vec<Permission> = Permission::ALL.iter().copied().filter(|permission| !permission.is_members()).collect();
         vec![
             role("admin", &staff),

@@ -6,8 +6,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The changes that several partitions take part in.
 pub const CHANGES: &[&str] = &[
-    "register", "register.complete", "register.refuse", "activate", "activate.complete", "activate.undo", "password.change",
-    "password.reset", "session.end", "identifier.change", "identifier.complete", "account.change", "erase", "request",
+    "register",
+    "register.complete",
+    "register.refuse",
+    "activate",
+    "activate.complete",
+    "activate.undo",
+    "password.change",
+    "password.reset",
+    "session.end",
+    "identifier.change",
+    "identifier.complete",
+    "account.change",
+    "erase",
+    "request",
 ];
 /// Where within each: before anything, the pointer written, the change made, everything delivered.
 pub const PHASES: &[&str] = &["begin", "pointed", "committed", "delivered"];

@@ -146,7 +146,9 @@ impl Members {
             let fits = |text: &String| text.chars().count() <= 200 && !text.chars().any(char::is_control);
             let valid = |address: &Address| {
                 let Address { name, phone, country, region, city, lines, postal_code } = address;
-                [name, phone, country, region, city, lines, postal_code].into_iter().all(fits) && !name.is_empty() && !lines.is_empty()
+                [name, phone, country, region, city, lines, postal_code].into_iter().all(fits)
+                    && !name.is_empty()
+                    && !lines.is_empty()
             };
             if !addresses.iter().all(valid) {
                 return Err(MemberError::field("addresses", "address_invalid"));

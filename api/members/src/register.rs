@@ -137,8 +137,9 @@ impl Members {
         let expires_at = Some(self.db.in_s(UNVERIFIED_S));
         let op = self.point("register", ACCOUNTS, &member).await?;
         let step = Step::insert(ACCOUNT, db::encode(&account), expires_at);
-        // The member is new: nothing can be in the way.
-        self.commit(Some(&op), "register", ACCOUNTS, &member, vec![step], works, expires_at).await.map(drop)
+        // The member is new: only the mark of a pointer that was given up can be in the way.
+        let done = self.commit(Some(&op), "register", ACCOUNTS, &member, vec![step], works, expires_at).await?;
+        if done { Ok(()) } else { Err(db::contended(ACCOUNTS)) }
     }
 
     /// Claims what a registration names, or turns it away without a trace but for a mail.
@@ -151,16 +152,34 @@ impl Members {
                 return self.refuse(member, "register.refuse", State::Pending, identifier.kind).await;
             }
         }
-        self.change("register.complete", member, &["token/"], |loaded| {
+        let completed = self.change("register.complete", member, &["token/"], |loaded| {
             if loaded.account.state != State::Pending {
-                return Ok((None, ()));
+                return Ok((None, false));
             }
             loaded.account.state = State::Registered;
             let mut extra = Extra::works(vec![loaded.account.event(), Work::Index { stale: Vec::new() }]);
             self.mail_verification(loaded, &mut extra);
-            Ok((Some(extra), ()))
-        })
-        .await
+            Ok((Some(extra), true))
+        });
+        self.settle(member, &held.value, completed.await).await
+    }
+
+    /// After claims were taken for an account that somebody else has meanwhile taken further, ended or erased: those that it does not
+    /// hold are given back.
+    async fn settle(&self, member: &str, claimed: &Account, completed: Result<bool>) -> Result<()> {
+        match completed {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(MemberError::NotFound) => {
+                let identifiers: Vec<Identifier> = claimed.identifiers().cloned().collect();
+                self.release_unused(member, &identifiers).await?;
+                let now = self.account(member).await?;
+                if now.is_none_or(|held| held.value.invite_code != claimed.invite_code) {
+                    self.release_invite(&claimed.invite_code, member).await?;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds a new token and the mail with it.
@@ -246,17 +265,18 @@ impl Members {
         while !self.claim_invite(&code, member).await? {
             code = invite_code(); // One in 2^40 is somebody's.
         }
-        self.change("activate.complete", member, &[], |loaded| {
+        let completed = self.change("activate.complete", member, &[], |loaded| {
             if loaded.account.state != State::Activating {
-                return Ok((None, ()));
+                return Ok((None, false));
             }
             loaded.account.state = State::Activated;
             loaded.account.activated_at = Some(self.db.now());
             loaded.account.invite_code.clone_from(&code);
             let stale = Vec::new();
-            Ok((Some(Extra::works(vec![loaded.account.event(), Work::Index { stale }])), ()))
-        })
-        .await
+            Ok((Some(Extra::works(vec![loaded.account.event(), Work::Index { stale }])), true))
+        });
+        let completed = completed.await;
+        self.settle(member, &Account { invite_code: code, ..held.value }, completed).await
     }
 
     /// Has the verification mail of a registration sent again, if there is one; the answer is the same if not.

@@ -98,7 +98,6 @@ struct RingKey {
 #[derive(Default)]
 struct Ring {
     keys: BTreeMap<String, RingKey>,
-    read_at: EventTime,
 }
 
 /// The key ring, and the tokens that were checked with it.
@@ -118,7 +117,7 @@ impl Tokens {
         let mut rotate_now = rotate_now;
         for _ in db::tries() {
             let now = db.now();
-            let mut ring = Ring { keys: BTreeMap::new(), read_at: now };
+            let mut ring = Ring::default();
             let stored: Vec<(String, Held<StoredKey>)> = db.all(SECRETS, KEYS, "").await?;
             let last = stored.last().map(|(number, held)| (number.clone(), held.clone()));
             for (_, held) in stored {

@@ -202,7 +202,9 @@ mod tests {
         let phone = |text: &str| Identifier::phone(text, &cn).map(|phone| phone.canonical).ok();
         assert_eq!(phone("13812345678").as_deref(), Some("+8613812345678"));
         assert_eq!(phone("+8619912345678").as_deref(), Some("+8619912345678"));
-        for text in ["12812345678", "1381234567", "138123456789", "", "1381234567a", "+4915123456789", "13812345678\n", "１3812345678"] {
+        for text in
+            ["12812345678", "1381234567", "138123456789", "", "1381234567a", "+4915123456789", "13812345678\n", "１3812345678"]
+        {
             assert_eq!(phone(text), None, "{text:?}");
         }
         let both = regions(&["CN", "DE"]);
@@ -220,7 +222,19 @@ mod tests {
         assert!(email(&long).is_some());
         let longest = format!("a@{}.com", vec!["b".repeat(62); 4].join("."));
         assert_eq!((longest.len(), email(&longest)), (257, None));
-        for text in ["a@c.com!!<x>", "a@b", "@b.c", "a@", "a b@c.de", "a..b@c.de", ".a@c.de", "a@-c.de", "a@c..de", "a@b.c\r\nBcc:", "a\n@b.c"] {
+        for text in [
+            "a@c.com!!<x>",
+            "a@b",
+            "@b.c",
+            "a@",
+            "a b@c.de",
+            "a..b@c.de",
+            ".a@c.de",
+            "a@-c.de",
+            "a@c..de",
+            "a@b.c\r\nBcc:",
+            "a\n@b.c",
+        ] {
             assert_eq!(email(text), None, "{text:?}");
         }
     }

@@ -74,7 +74,11 @@ impl Templates {
     pub fn render(&self, template: Template, language: Language, params: &BTreeMap<String, String>) -> Result<Rendered> {
         let name = format!("{}.{}.txt", template.file(), language.tag());
         let params: BTreeMap<&str, String> = params.iter().map(|(name, value)| (name.as_str(), one_line(value))).collect();
-        let text = self.0.get_template(&name).and_then(|found| found.render(minijinja::Value::from_pairs(params))).map_err(|error| internal(&name, &error))?;
+        let text = self
+            .0
+            .get_template(&name)
+            .and_then(|found| found.render(minijinja::Value::from_pairs(params)))
+            .map_err(|error| internal(&name, &error))?;
         Ok(match template.channel() {
             Channel::Phone => Rendered { subject: String::new(), body: text.trim().to_owned() },
             Channel::Mail => {
@@ -97,12 +101,19 @@ mod tests {
     #[test]
     fn every_template_renders_in_every_language() {
         let templates = Templates::new().unwrap();
-        let params: BTreeMap<String, String> =
-            ["shop", "username", "link", "code", "minutes", "hours", "what"].map(|name| (name.into(), format!("<{name}>"))).into();
+        let params: BTreeMap<String, String> = ["shop", "username", "link", "code", "minutes", "hours", "what"]
+            .map(|name| (name.into(), format!("<{name}>")))
+            .into();
         use Template as T;
         let all = [
-            T::VerifyEmail, T::AccountExists, T::PhoneTaken, T::ResetPassword, T::PasswordChanged, T::VerifyNewEmail,
-            T::IdentifierChanged, T::PhoneCode,
+            T::VerifyEmail,
+            T::AccountExists,
+            T::PhoneTaken,
+            T::ResetPassword,
+            T::PasswordChanged,
+            T::VerifyNewEmail,
+            T::IdentifierChanged,
+            T::PhoneCode,
         ];
         assert_eq!(all.len() * 2, FILES.len());
         for (template, language) in all.into_iter().flat_map(|template| [(template, Language::ZhCn), (template, Language::En)]) {

@@ -35,7 +35,8 @@ impl Webhook {
 #[async_trait]
 impl Sender for Webhook {
     async fn send(&self, message: Message) -> Result<(), String> {
-        let body = serde_json::json!({ "to": message.to, "text": message.rendered.body, "language": message.language.tag() }).to_string();
+        let body = serde_json::json!({ "to": message.to, "text": message.rendered.body, "language": message.language.tag() })
+            .to_string();
         let timestamp = (message.at.0 / 1_000).to_string();
         let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.expose_secret().as_bytes()).expect("any length of key is taken");
         mac.update(format!("{}.{timestamp}.{body}", message.id).as_bytes());

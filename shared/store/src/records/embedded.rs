@@ -8,6 +8,10 @@
 //! Transactions that wait for the same fsync share it. Each is decided on what those before it left, and they are written in one batch,
 //! so a kill at any moment leaves each whole or absent, in the order in which they were decided.
 
+mod group;
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,8 +27,6 @@ use crate::StoreError;
 use crate::embedded::{STATE, check_format};
 use crate::embedded_generations::open_whole;
 use crate::prefix::beyond;
-
-mod group;
 
 /// What this code writes and reads; another number in a directory is refused.
 const FORMAT: &str = "1";
@@ -262,6 +264,3 @@ impl RecordStore for EmbeddedRecords {
 fn past(prefix: &[u8], end: &[u8]) -> Vec<u8> {
     beyond(prefix).unwrap_or_else(|| end.to_vec())
 }
-
-#[cfg(test)]
-mod tests;
