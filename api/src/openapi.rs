@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
+use crate::routes::accounts::{registration, sessions};
 use crate::routes::{admin, admin_keys, events, generations, health, members, popular, similar, stream, widget};
 
 #[derive(OpenApi)]
@@ -21,6 +22,8 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         members::show_points,
         members::show_history,
         members::forget_member,
+        registration::give_challenge,
+        sessions::list_own_sessions,
         admin::show_status,
         admin::export_view,
         admin::list_rejected,
@@ -46,6 +49,8 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         (name = "lists", description = "what is recommended"),
         (name = "events", description = "what happened"),
         (name = "members", description = "what is about one person"),
+        (name = "registration", description = "becoming a member"),
+        (name = "sessions", description = "signing in and out"),
         (name = "admin", description = "for the operator"),
         (name = "health", description = "for machines, and this contract"),
         (name = "widget", description = "for the storefront"),
@@ -65,6 +70,7 @@ impl Modify for Keys {
         let components = openapi.components.get_or_insert_default();
         components.add_security_scheme("service_key", bearer("kd_sk_...: a secret of the shop's servers"));
         components.add_security_scheme("publishable_key", bearer("kd_pk_...: stands in pages; its origins, its rate"));
+        components.add_security_scheme("access_token", bearer("an access token (RFC 9068) of a person who signed in"));
         components.add_security_scheme(
             "publishable_key_in_query",
             SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::with_description("key", in_query))),

@@ -205,7 +205,8 @@ impl Admission {
             Some(members) => match members.authenticate(token) {
                 Ok(claims) => Arc::new(Grant::person(claims)),
                 Err(MemberError::Unauthenticated) => {
-                    admission.outcome = refused("invalid_token", Problem::new(Code::Unauthorized, "the access token is not good (any more)"));
+                    admission.outcome =
+                        refused("invalid_token", Problem::new(Code::Unauthorized, "the access token is not good (any more)"));
                     return admission;
                 }
                 // Fail closed: who cannot tell whether a session has ended takes none for good.

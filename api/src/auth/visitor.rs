@@ -90,7 +90,11 @@ mod tests {
         let of = |peer: &str, forwarded: &str| address(Some(peer.parse().unwrap()), forwarded, &trusted);
         assert_eq!(of("192.0.2.1", "203.0.113.9"), "192.0.2.1", "a stranger says what they like");
         assert_eq!(of("10.0.0.1", "203.0.113.9"), "203.0.113.9");
-        assert_eq!(of("10.0.0.1", "198.51.100.7, 203.0.113.9, 10.0.0.2"), "203.0.113.9", "what a client put first is not believed");
+        assert_eq!(
+            of("10.0.0.1", "198.51.100.7, 203.0.113.9, 10.0.0.2"),
+            "203.0.113.9",
+            "what a client put first is not believed"
+        );
         assert_eq!(of("10.0.0.1", ""), "10.0.0.1");
         assert_eq!(of("10.0.0.1", "nonsense"), "10.0.0.1");
         assert_eq!(of("::ffff:10.0.0.1", "203.0.113.9"), "203.0.113.9");

@@ -70,6 +70,8 @@ pub(crate) const ROUTES: &[Route] = {
         route("DELETE /v1/members/{member}", Staff(P::MemberWrite)),
         route("GET /v1/members/{member}/points", OwnOr(P::MemberRead)),
         route("GET /v1/members/{member}/history", OwnOr(P::MemberRead)),
+        route("POST /v1/captcha/challenges", Anyone),
+        route("GET /v1/members/me/sessions", SignedIn),
         route("GET /v1/admin/status", Staff(P::ReportRead)),
         route("GET /v1/admin/export/{view}", Staff(P::ReportRead)),
         route("GET /v1/admin/rejected", Staff(P::GenerationManage)),

@@ -21,8 +21,8 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::body::{Form, Posted, posted};
 use super::access::need;
+use super::body::{Form, Posted, posted};
 use super::{guarded, in_time, json, query, with};
 use crate::api::Api;
 use crate::auth::{Caller, Grant, caller};

@@ -9,8 +9,8 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use super::body::{Posted, posted};
 use super::access::need;
+use super::body::{Posted, posted};
 use super::{guarded, in_time, json, query, today, with};
 use crate::api::Api;
 use crate::auth::{Caller, caller};

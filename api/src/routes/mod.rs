@@ -5,6 +5,7 @@
 //! ```
 
 pub(crate) mod access;
+pub(crate) mod accounts;
 pub(crate) mod admin;
 pub(crate) mod admin_keys;
 pub(crate) mod body;
@@ -32,8 +33,8 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use crate::api::Api;
 use self::access::Need;
+use crate::api::Api;
 use crate::auth::{Admission, Caller, Grant, preflight};
 use crate::params::Freshness;
 use crate::problem::{Code, Problem};
@@ -55,6 +56,8 @@ pub(crate) fn public(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .or(events::routes(api))
         .unify()
         .or(popular::routes(api))
+        .unify()
+        .or(accounts::routes(api))
         .unify()
         .or(members::routes(api))
         .unify()

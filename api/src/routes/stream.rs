@@ -20,8 +20,8 @@ use warp::reply::Response;
 use warp::sse::Event;
 use warp::{Filter, Reply};
 
-use super::similar::list_options;
 use super::access::need;
+use super::similar::list_options;
 use super::{AS_OF, NO_STORE, guarded, query, query_key, with};
 use crate::api::Api;
 use crate::auth::{Caller, StreamSlot, caller};
