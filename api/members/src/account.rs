@@ -93,6 +93,8 @@ pub(crate) struct Account {
     /// A new one that is proved and being claimed.
     pub changing: Option<Identifier>,
     pub password: String,
+    /// Whether it has the length that staff needs.
+    pub password_for_staff: bool,
     #[serde(with = "ms")]
     pub password_changed_at: EventTime,
     pub tier: Option<Tier>,

@@ -41,13 +41,14 @@ impl Members {
         let held = self.reauthenticate(&claims.sub, current, address).await?;
         let account = held.value;
         self.policy.check(&new, &account.own_words(), account.role.is_some())?;
+        let for_staff = self.policy.fits_staff(&new);
         let hash = self.hasher.hash(new).await?;
         self.change("password.change", &claims.sub, &["session/", "token/"], |loaded| {
             // Changed or reset meanwhile: what was shown is the current one no more.
             if loaded.account.password_changed_at != account.password_changed_at || !loaded.account.is_active() {
                 return Err(MemberError::ReauthenticationFailed);
             }
-            let mut extra = self.new_password(loaded, &hash, "password.change", address);
+            let mut extra = self.new_password(loaded, (&hash, for_staff), "password.change", address);
             if end_others {
                 loaded.end_sessions(Some(&claims.sid), &mut extra);
             }
@@ -56,8 +57,9 @@ impl Members {
         .await
     }
 
-    fn new_password(&self, loaded: &mut Loaded, hash: &str, kind: &str, address: &str) -> Extra {
+    fn new_password(&self, loaded: &mut Loaded, (hash, for_staff): (&str, bool), kind: &str, address: &str) -> Extra {
         loaded.account.password = hash.to_owned();
+        loaded.account.password_for_staff = for_staff;
         // Told apart even within one millisecond.
         loaded.account.password_changed_at.0 = self.db.now().0.max(loaded.account.password_changed_at.0 + 1);
         let member = &loaded.account.member;
@@ -120,13 +122,14 @@ impl Members {
             return Err(MemberError::TokenGone);
         }
         self.policy.check(&new, &account.own_words(), account.role.is_some())?;
+        let for_staff = self.policy.fits_staff(&new);
         let hash = self.hasher.hash(new).await?;
         let changed = self.change("password.reset", member, &["session/", "token/"], |loaded| {
             self.spend_token(loaded, "reset", secret)?;
             if !loaded.account.is_active() {
                 return Err(MemberError::TokenGone);
             }
-            let mut extra = self.new_password(loaded, &hash, "password.reset", address);
+            let mut extra = self.new_password(loaded, (&hash, for_staff), "password.reset", address);
             loaded.end_sessions(None, &mut extra);
             Ok((Some(extra), ()))
         });

@@ -172,10 +172,10 @@ impl Members {
             .map_err(|error| internal(&error))
     }
 
-    /// The scope of a token of an account.
+    /// The scope of a token of an account: a staff role counts with a second factor and a password as long as staff's has to be.
     pub(crate) async fn scope_of(&self, account: &Account, second_factor: bool) -> Result<String> {
         let mut words = vec!["catalog:browse", "order:trade"];
-        if let Some(role) = account.role.as_deref().filter(|_| second_factor)
+        if let Some(role) = account.role.as_deref().filter(|_| second_factor && account.password_for_staff)
             && let Some(role) = self.role(role).await?
         {
             words.extend(role.permissions.iter().map(|permission| permission.name()));

@@ -62,6 +62,11 @@ impl Policy {
         if staff { self.staff_min } else { self.min }
     }
 
+    /// Whether it is long enough for staff: a member who is given a role may have a shorter one.
+    pub fn fits_staff(&self, password: &SecretString) -> bool {
+        password.expose_secret().chars().count() >= self.staff_min
+    }
+
     /// Whether the password may be taken, by somebody whose own words (username, e-mail, phone) are `own`.
     ///
     /// # Errors

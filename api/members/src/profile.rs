@@ -262,6 +262,7 @@ fn forget(loaded: &mut Loaded, now: EventTime) {
         email: None,
         changing: None,
         password: String::new(),
+        password_for_staff: false,
         password_changed_at: now,
         tier: None,
         role: None,

@@ -90,6 +90,7 @@ impl Members {
             }
         };
         let code = self.check_phone_code(&phone, &registration.phone_code).await?;
+        let password_for_staff = self.policy.fits_staff(&registration.password);
         let password = self.hasher.hash(registration.password).await?;
         let now = self.db.now();
         let member = random::id(now);
@@ -116,6 +117,7 @@ impl Members {
             email: Some(email),
             changing: None,
             password,
+            password_for_staff,
             password_changed_at: now,
             tier: None,
             role: None,

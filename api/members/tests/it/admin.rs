@@ -1,12 +1,18 @@
 //! Administration: permissions, search, roles, the audit log.
 
+use std::sync::Arc;
+
 use kindred_members::{Actor, AuditQuery, Kind, MemberError, MemberQuery, Permission, ProfileChange, Role, State};
 use kindred_model::units::Tier;
+use kindred_store::records::embedded::EmbeddedRecords;
 
-use crate::support::World;
+use crate::support::{Memory, World, config};
 
 async fn shop() -> (World, Vec<String>) {
-    let world = World::new().await;
+    filled(World::new().await).await
+}
+
+async fn filled(world: World) -> (World, Vec<String>) {
     let mut members = Vec::new();
     for (number, name) in ["mara", "marten", "nora", "olga"].into_iter().enumerate() {
         members.push(world.member(name, &format!("1381234567{number}")).await);
@@ -17,7 +23,15 @@ async fn shop() -> (World, Vec<String>) {
 
 #[tokio::test]
 async fn r21_members_are_found_by_what_is_theirs() {
-    let (world, members) = shop().await;
+    let dir = tempfile::tempdir().unwrap();
+    let embedded = Arc::new(EmbeddedRecords::open(dir.path()).unwrap());
+    for world in [World::new().await, World::over(Arc::new(Memory::default()), embedded, config()).await] {
+        found_by_what_is_theirs(world).await;
+    }
+}
+
+async fn found_by_what_is_theirs(world: World) {
+    let (world, members) = filled(world).await;
     let admin = world.admin();
     let names = async |query: MemberQuery| -> Vec<String> {
         let found = world.members.search_members(&admin, &query).await.unwrap();

@@ -255,6 +255,9 @@ async fn v6_5_1_v6_5_5_v6_6_3_second_factor() {
     let now = code(&world, &secret, 0);
     let grant = world.members.sign_in_second(&challenge, &now).await.unwrap();
     assert!(grant.scope.contains("member:write") && grant.scope.contains("order:trade"), "{}", grant.scope);
+    let staff =
+        world.members.change_password(&world.claims(&grant), &PASSWORD.into(), "vextro 93 quip".into(), true, ADDRESS).await;
+    assert_eq!(crate::support::codes(staff), [("password", "password_short")], "staff needs 15");
     assert_eq!(world.claims(&grant).acr, "aal2");
     assert_eq!(world.members.sign_in_second(&challenge, &now).await.err(), Some(MemberError::CodeWrong), "once");
     let spare = recovery[0].expose_secret().to_uppercase();
@@ -424,5 +427,35 @@ async fn an_erasure_in_the_midst_of_an_activation_leaves_no_claim() {
         world.deliver().await;
         let claims = world.memory.table("claims", world.clock.now());
         assert!(claims.is_empty(), "stopped at call {calls}: {claims:?}");
+    }
+}
+
+/// R12: a role given to whoever has a short password counts when the password is long.
+#[tokio::test]
+async fn r12_staff_with_a_short_password_has_no_permission() {
+    let world = World::new().await;
+    let mut form = world.form("mara", "13812345678").await.unwrap();
+    form.password = "vextro 93 quip".into();
+    world.members.register(form).await.unwrap();
+    world.deliver().await;
+    let member = world.members.verify_email(&world.inbox.token("mara@example.com"), ADDRESS).await.unwrap();
+    world.members.change_role(&world.admin(), &member, None, Some("admin")).await.unwrap();
+    let SignedIn::Session(grant) = world.members.sign_in(world.credentials("mara", "vextro 93 quip")).await.unwrap() else {
+        panic!("no second factor yet")
+    };
+    let claims = world.claims(&grant);
+    let enrolment = world.members.enrol_totp(&claims, &"vextro 93 quip".into(), ADDRESS).await.unwrap();
+    world.members.confirm_totp(&claims, &code(&world, enrolment.secret.expose_secret(), 0), ADDRESS).await.unwrap();
+    for (password, staff) in [("vextro 93 quip", false), (NEW, true)] {
+        world.pass(30);
+        let signed_in = world.members.sign_in(world.credentials("mara", password)).await.unwrap();
+        let SignedIn::SecondFactor { challenge, .. } = signed_in else { panic!("the second factor is asked for") };
+        let code = code(&world, enrolment.secret.expose_secret(), 0);
+        let grant = world.members.sign_in_second(&challenge, &code).await.unwrap();
+        assert_eq!(grant.scope.contains("member:write"), staff, "{}", grant.scope);
+        if !staff {
+            let claims = world.claims(&grant);
+            world.members.change_password(&claims, &password.into(), NEW.into(), true, ADDRESS).await.unwrap();
+        }
     }
 }
