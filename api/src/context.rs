@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ipnet::IpNet;
 use kindred_clock::Clock;
 use kindred_log::EventLog;
+use kindred_members::Members;
 use kindred_model::{Day, Semantics};
 use kindred_store::ViewStore;
 use kindred_store::keys::KeyStore;
@@ -30,6 +32,8 @@ pub struct Context {
     pub operations: Arc<dyn Operations>,
     /// The generations; without it the process serves one, and the routes on generations answer 404.
     pub generations: Option<Arc<dyn GenerationOperations>>,
+    /// Members and sign-in; without it nobody signs in, and their routes answer 404.
+    pub members: Option<Arc<Members>>,
     /// The wall clock.
     pub clock: Clock,
     /// The text of `/metrics`; without it the admin address has none.
@@ -53,6 +57,8 @@ pub struct ApiConfig {
     pub limits: Limits,
     /// What is held in memory.
     pub memory: MemoryLimits,
+    /// Whose `X-Forwarded-For` is believed: the proxies in front. Nobody's unless named (V4.1.3).
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// What may be held in memory of what can be read or rendered again. Supports, catalog and popularity are held whole.
@@ -81,6 +87,7 @@ impl Default for ApiConfig {
             raw_days: 30,
             limits: Limits::default(),
             memory: MemoryLimits::default(),
+            trusted_proxies: Vec::new(),
         }
     }
 }

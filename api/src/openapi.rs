@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
+use crate::routes::accounts::{registration, sessions};
 use crate::routes::{admin, admin_keys, events, generations, health, members, popular, similar, stream, widget};
 
 #[derive(OpenApi)]
@@ -21,6 +22,8 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         members::show_points,
         members::show_history,
         members::forget_member,
+        registration::give_challenge,
+        sessions::list_own_sessions,
         admin::show_status,
         admin::export_view,
         admin::list_rejected,
@@ -46,6 +49,8 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         (name = "lists", description = "what is recommended"),
         (name = "events", description = "what happened"),
         (name = "members", description = "what is about one person"),
+        (name = "registration", description = "becoming a member"),
+        (name = "sessions", description = "signing in and out"),
         (name = "admin", description = "for the operator"),
         (name = "health", description = "for machines, and this contract"),
         (name = "widget", description = "for the storefront"),
@@ -65,6 +70,7 @@ impl Modify for Keys {
         let components = openapi.components.get_or_insert_default();
         components.add_security_scheme("service_key", bearer("kd_sk_...: a secret of the shop's servers"));
         components.add_security_scheme("publishable_key", bearer("kd_pk_...: stands in pages; its origins, its rate"));
+        components.add_security_scheme("access_token", bearer("an access token (RFC 9068) of a person who signed in"));
         components.add_security_scheme(
             "publishable_key_in_query",
             SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::with_description("key", in_query))),
@@ -107,13 +113,15 @@ mod tests {
         let contract: serde_json::Value = serde_json::from_str(text()).unwrap();
         assert!(contract["openapi"].as_str().unwrap().starts_with("3.1"));
         let paths = contract["paths"].as_object().unwrap();
-        for (template, methods) in crate::routes::finish::ROUTES.iter().filter(|(template, _)| *template != "/metrics") {
+        for crate::routes::access::Template { path: template, allow: methods } in
+            crate::routes::access::TEMPLATES.iter().filter(|template| template.path != "/metrics")
+        {
             let described = paths.get(*template).unwrap_or_else(|| panic!("{template} is not in the contract"));
             let methods: Vec<String> = methods.split(", ").filter(|method| *method != "OPTIONS").map(str::to_lowercase).collect();
             let described: Vec<&String> = described.as_object().unwrap().keys().collect();
             assert_eq!(described.len(), methods.len(), "{template}: {described:?}");
             assert!(described.iter().all(|method| methods.contains(method)), "{template}: {described:?}");
         }
-        assert_eq!(paths.len(), crate::routes::finish::ROUTES.len() - 1);
+        assert_eq!(paths.len(), crate::routes::access::TEMPLATES.len() - 1);
     }
 }

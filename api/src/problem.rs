@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use kindred_log::LogError;
+use kindred_members::{Language, MemberError, messages};
 use kindred_model::Invalid;
 use kindred_model::views::ReadError;
 use kindred_store::StoreError;
@@ -68,6 +69,10 @@ codes! {
         "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key";
     OriginNotAllowed = "origin_not_allowed", FORBIDDEN, "The origin is not listed",
         "the page's origin is not among those of the publishable key; list it when the key is created";
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "Sign-in failed",
+        "the account, the password or the code is wrong, or the session has ended; it is not told which";
+    ReauthenticationFailed = "reauthentication_failed", FORBIDDEN, "The current password is wrong",
+        "what protects an account is changed with its current password alone; send the right one";
     NotFound = "not_found", NOT_FOUND, "There is nothing here",
         "no route, or nothing under this identity";
     ViewDisabled = "view_disabled", NOT_FOUND, "The view is not kept",
@@ -78,14 +83,34 @@ codes! {
         "the body was not complete in time; nothing of it was taken";
     Conflict = "conflict", CONFLICT, "It is being done already",
         "the same work is under way; ask again when it has ended";
+    UsernameTaken = "username_taken", CONFLICT, "The username is taken",
+        "somebody has this username, or is about to; choose another";
+    IdentifierTaken = "identifier_taken", CONFLICT, "Username, phone or e-mail is taken",
+        "one of them is somebody's; choose another";
+    Refused = "refused", CONFLICT, "The state does not allow this",
+        "what is there does not allow it; look at it, repeating will not help";
+    TokenGone = "token_gone", GONE, "The link is used or expired",
+        "a link of a mail works once and for some time; ask for a new one";
+    Changed = "changed", PRECONDITION_FAILED, "It was changed meanwhile",
+        "`If-Match` names a version that is not the present one: read it again, and decide anew";
     PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The body is too large",
         "a body has at most 10 MB and 10,000 records; nothing of it was taken, send it in pieces";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The content type is not accepted",
         "send application/json or application/x-ndjson, in UTF-8 and not compressed";
+    Invalid = "invalid", UNPROCESSABLE_ENTITY, "Fields are not accepted",
+        "`errors` says of each field what is wrong; nothing was done";
+    ChallengeFailed = "challenge_failed", UNPROCESSABLE_ENTITY, "The challenge is not solved",
+        "the proof of work is wrong, expired or used before: get a new one from POST /v1/captcha/challenges";
+    CodeWrong = "code_wrong", UNPROCESSABLE_ENTITY, "The code is wrong or expired",
+        "a code works once and for some minutes; ask for a new one";
     InvalidRecord = "invalid_record", UNPROCESSABLE_ENTITY, "The records are not accepted",
         "no record of the request is acceptable; `errors` says of each what is wrong. Nothing was appended";
     LogRefused = "log_refused", UNPROCESSABLE_ENTITY, "The log refused the records",
         "nothing was appended, and repeating will not help";
+    PreconditionRequired = "precondition_required", PRECONDITION_REQUIRED, "The version has to be named",
+        "send `If-Match` with the ETag of what you read, so that nobody's change is lost";
+    Throttled = "throttled", TOO_MANY_REQUESTS, "Too many tries",
+        "of this account or from this address; wait for `Retry-After` seconds";
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests",
         "the key's rate is used up; wait for `Retry-After` seconds";
     SessionLimit = "session_limit", TOO_MANY_REQUESTS, "Too many events of a session",
@@ -96,6 +121,8 @@ codes! {
         "the log of the server says more under the same `trace_id`";
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "It is not available now",
         "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key";
+    Busy = "busy", SERVICE_UNAVAILABLE, "Too much to do",
+        "as many passwords are being checked as may be; ask again in a second";
     PositionNotReached = "position_not_reached", SERVICE_UNAVAILABLE, "The position is not reached yet",
         "what was asked for is in the log, but not yet in the views; ask again, or with a longer `wait_ms`";
     InsufficientStorage = "insufficient_storage", INSUFFICIENT_STORAGE, "There is no room left",
@@ -208,7 +235,7 @@ impl Problem {
             headers.insert(ALLOW, allow);
         }
         match self.code {
-            Code::Unauthorized => {
+            Code::Unauthorized | Code::Unauthenticated => {
                 let challenge = HeaderValue::from_static(r#"Bearer realm="kindred", error="invalid_token""#);
                 headers.insert(WWW_AUTHENTICATE, challenge);
             }
@@ -283,6 +310,43 @@ impl From<LogError> for Problem {
             }
             LogError::Refused(reason) => Self::new(Code::LogRefused, format!("the log refused: {reason}")),
             LogError::Corrupt(reason) => Self::internal(format_args!("the log is damaged: {reason}")),
+        }
+    }
+}
+
+impl Problem {
+    /// What the members' side says, in the person's language; `min` is the fewest characters of a password.
+    pub fn of_member(error: &MemberError, language: Language, min: usize) -> Self {
+        let text = |code: &str| messages::text_with_min(code, language, min).unwrap_or_else(|| code.to_owned());
+        let problem = |code| Self::new(code, text(error.code()));
+        match error {
+            MemberError::Invalid(fields) => {
+                let field = |field: &kindred_members::FieldError| FieldError {
+                    place: "body",
+                    pointer: pointer(field.field),
+                    code: field.code,
+                    message: text(field.code),
+                };
+                Self { errors: fields.iter().map(field).collect(), ..problem(Code::Invalid) }
+            }
+            MemberError::UsernameTaken => problem(Code::UsernameTaken),
+            MemberError::IdentifierTaken => problem(Code::IdentifierTaken),
+            MemberError::ChallengeFailed => problem(Code::ChallengeFailed),
+            MemberError::CodeWrong => problem(Code::CodeWrong),
+            MemberError::TokenGone => problem(Code::TokenGone),
+            MemberError::Unauthenticated => problem(Code::Unauthenticated),
+            MemberError::ReauthenticationFailed => problem(Code::ReauthenticationFailed),
+            MemberError::Forbidden(permission) => problem(Code::InsufficientScope).with("permission", permission.name()),
+            MemberError::NotFound => problem(Code::NotFound),
+            MemberError::Changed => problem(Code::Changed),
+            MemberError::Refused(reason) => Self::new(Code::Refused, *reason),
+            MemberError::Throttled { retry_after_s } => problem(Code::Throttled).retry_after(u64::from(*retry_after_s)),
+            MemberError::Busy => problem(Code::Busy).retry_after(1),
+            MemberError::Store(reason) => {
+                tracing::warn!("the store did not answer: {reason}");
+                problem(Code::Unavailable).retry_after(1)
+            }
+            MemberError::Internal(reason) => Self::internal(reason),
         }
     }
 }

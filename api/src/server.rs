@@ -3,9 +3,13 @@
 //! warp's own server binds no timeouts to what a caller sends and leaves Nagle's algorithm on, which holds a small event of a
 //! stream back by up to 40 ms; so the filters run as a service on hyper's connections here.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -39,8 +43,8 @@ pub(crate) async fn serve(
             _ = stopping.wait_for(|stopping| *stopping) => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        let Some((stream, place)) = accepted else { continue };
-        let service = TowerToHyperService::new(warp::service(routes.clone()));
+        let Some((stream, peer, place)) = accepted else { continue };
+        let service = FromPeer { peer: Peer(peer.ip()), service: TowerToHyperService::new(warp::service(routes.clone())) };
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -56,17 +60,38 @@ pub(crate) async fn serve(
     }
 }
 
+/// The address at the other end of a connection: an extension of every request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Peer(pub IpAddr);
+
+/// A service whose requests say where they come from.
+struct FromPeer<S> {
+    peer: Peer,
+    service: S,
+}
+
+impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for FromPeer<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer);
+        self.service.call(request)
+    }
+}
+
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(tokio::net::TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => {
+        Ok((stream, peer)) => {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!("could not set TCP_NODELAY: {error}");
             }
-            Some((stream, place))
+            Some((stream, peer, place))
         }
         Err(error) => {
             tracing::warn!("could not accept a connection: {error}");

@@ -1,13 +1,15 @@
-//! Who may do what: keys, scopes, origins (CORS) and rates.
+//! Who may do what: keys, people, scopes, origins (CORS) and rates.
 //!
 //! ```text
-//! Authorization / ?key= ──KeyRing──▶ Grant ──scope, origin, rate──▶ Admission ──dress──▶ CORS and RateLimit headers
+//! Authorization / ?key= ──KeyRing, Members──▶ Grant ──need, origin, rate──▶ Admission ──dress──▶ CORS and RateLimit headers
 //! ```
 //!
 //! A service key is a secret: events of any kind, any member's data, administration. A publishable key is none, it stands in
-//! pages: it reads lists and posts the browser events of sessions, from its origins, at its rate.
+//! pages: it reads lists and posts the browser events of sessions, from its origins, at its rate. An access token is of a person who
+//! signed in: what its scope names, and their own.
 
 mod keyring;
+mod visitor;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -22,13 +24,19 @@ use http::header::{
     ACCESS_CONTROL_MAX_AGE, VARY,
 };
 use http::{HeaderName, HeaderValue, StatusCode};
+use kindred_members::{AccessClaims, Actor, Language, MemberError, Members, Permission};
 use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
 pub(crate) use keyring::{KeyRing, KeySettings, KeyShown};
+pub(crate) use visitor::{Visitor, visitor};
 
 use crate::problem::{Code, Problem};
+use crate::routes::access::Need;
+
+/// What every key starts with, and no access token.
+const KEY_PREFIX: &str = "kd_";
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
 
@@ -37,17 +45,6 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// How long a browser keeps the answer to a preflight, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
 const EXPOSED: &str = "ETag, Kindred-As-Of, Kindred-Reco-Id, RateLimit, RateLimit-Policy, Retry-After";
-
-/// What a route needs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Need {
-    /// To read lists: `lists:read`.
-    ReadLists,
-    /// To post events: `events:write`; what a publishable key may post is checked by the record.
-    WriteEvents,
-    /// A service key.
-    Service,
-}
 
 /// What the caller presented.
 #[derive(Clone, Debug)]
@@ -70,6 +67,8 @@ pub(crate) struct Grant {
     pub id: String,
     /// Everything.
     pub service: bool,
+    /// Who signed in, where it is a person.
+    pub person: Option<Arc<AccessClaims>>,
     /// `lists:read`.
     pub reads_lists: bool,
     /// `events:write`.
@@ -94,11 +93,26 @@ impl Grant {
         Self {
             id,
             service: true,
+            person: None,
             reads_lists: true,
             writes_events: true,
             origins: Vec::new(),
             rate: None,
             streams: AtomicUsize::new(0),
+        }
+    }
+
+    /// A person's who signed in.
+    pub fn person(claims: Arc<AccessClaims>) -> Self {
+        Self {
+            id: claims.sub.clone(),
+            service: false,
+            reads_lists: claims.permissions().contains(&Permission::CatalogBrowse),
+            writes_events: false,
+            origins: Vec::new(),
+            rate: None,
+            streams: AtomicUsize::new(0),
+            person: Some(claims),
         }
     }
 
@@ -108,14 +122,34 @@ impl Grant {
         let policy = HeaderValue::from_str(&format!("\"key\";q={per_minute};w=60")).expect("ASCII");
         let rate = Some(Rate { limiter, per_minute: per_minute.get(), policy });
         let (reads_lists, writes_events) = scopes;
-        Self { id, service: false, reads_lists, writes_events, origins, rate, streams: AtomicUsize::new(0) }
+        Self { id, service: false, person: None, reads_lists, writes_events, origins, rate, streams: AtomicUsize::new(0) }
     }
 
     fn allows(&self, need: Need) -> bool {
         match need {
+            Need::Anyone => true,
             Need::ReadLists => self.reads_lists,
             Need::WriteEvents => self.writes_events,
-            Need::Service => self.service,
+            Need::SignedIn => self.person.is_some(),
+            // Whose own it is, the handler knows.
+            Need::OwnOr(_) => self.service || self.person.is_some(),
+            Need::Staff(permission) => self.service || self.may(permission),
+        }
+    }
+
+    /// Whether a person who signed in has a permission.
+    pub fn may(&self, permission: Permission) -> bool {
+        self.person.as_ref().is_some_and(|claims| claims.permissions().contains(&permission))
+    }
+
+    /// Who acts, coming from an address. A service key may everything.
+    pub fn actor(&self, address: &str) -> Actor {
+        match &self.person {
+            Some(claims) => claims.actor(address),
+            None => {
+                let permissions = if self.service { Permission::ALL.to_vec() } else { Vec::new() };
+                Actor { id: format!("key:{}", self.id), permissions, address: address.to_owned() }
+            }
         }
     }
 
@@ -153,22 +187,41 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// Looks at a caller. `query_key` is the key of the query, on the routes that take one.
-    pub fn of(ring: &KeyRing, caller: &Caller, query_key: Option<&str>, need: Need) -> Self {
+    pub fn of(ring: &KeyRing, members: Option<&Members>, caller: &Caller, query_key: Option<&str>, need: Need) -> Self {
         let mut admission = Self { outcome: Err(no_key()), allow_origin: None, rate: None, vary: caller.origin.is_some() };
-        let grant = match presented(caller, query_key) {
-            Ok(key) => match ring.grant_of(key) {
-                Some(grant) => grant,
-                None => {
-                    metrics::counter!("auth_failures_total", "reason" => "unknown_key").increment(1);
-                    admission.outcome = Err(Problem::new(Code::Unauthorized, "the key is unknown or revoked"));
+        let refused = |reason: &'static str, problem| {
+            metrics::counter!("auth_failures_total", "reason" => reason).increment(1);
+            Err(problem)
+        };
+        let token = match presented(caller, query_key) {
+            Ok(token) => token,
+            Err(problem) => {
+                admission.outcome = refused("no_key", problem);
+                return admission;
+            }
+        };
+        let person = members.filter(|_| query_key.is_none() && !token.starts_with(KEY_PREFIX));
+        let grant = match person {
+            Some(members) => match members.authenticate(token) {
+                Ok(claims) => Arc::new(Grant::person(claims)),
+                Err(MemberError::Unauthenticated) => {
+                    admission.outcome =
+                        refused("invalid_token", Problem::new(Code::Unauthorized, "the access token is not good (any more)"));
+                    return admission;
+                }
+                // Fail closed: who cannot tell whether a session has ended takes none for good.
+                Err(error) => {
+                    admission.outcome = Err(Problem::of_member(&error, Language::En, 0));
                     return admission;
                 }
             },
-            Err(problem) => {
-                metrics::counter!("auth_failures_total", "reason" => "no_key").increment(1);
-                admission.outcome = Err(problem);
-                return admission;
-            }
+            None => match ring.grant_of(token) {
+                Some(grant) => grant,
+                None => {
+                    admission.outcome = refused("unknown_key", Problem::new(Code::Unauthorized, "the key is unknown or revoked"));
+                    return admission;
+                }
+            },
         };
         if query_key.is_some() && grant.service {
             metrics::counter!("auth_failures_total", "reason" => "secret_in_query").increment(1);
@@ -185,7 +238,7 @@ impl Admission {
     fn admit(&mut self, grant: Arc<Grant>, caller: &Caller, need: Need) -> Result<Arc<Grant>, Problem> {
         // Also without an origin: a cache must not give that answer to a page.
         self.vary |= !grant.service;
-        if let Some(origin) = caller.origin.as_deref().filter(|_| !grant.service) {
+        if let Some(origin) = caller.origin.as_deref().filter(|_| !grant.service && grant.person.is_none()) {
             if !grant.lists(origin) {
                 metrics::counter!("auth_failures_total", "reason" => "origin").increment(1);
                 return Err(Problem::new(Code::OriginNotAllowed, Code::OriginNotAllowed.meaning()));

@@ -19,10 +19,11 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
+use super::access::need;
 use super::body::{Posted, posted};
 use super::{AS_OF, NO_STORE, guarded, in_time, json, query, today, with};
 use crate::api::Api;
-use crate::auth::{Caller, Need, caller};
+use crate::auth::{Caller, caller};
 use crate::context::VerifyReport;
 use crate::export_writer::{ExportWriter, Format};
 use crate::params::{Params, Segment};
@@ -88,7 +89,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 )]
 async fn show_status(query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("GET /v1/admin/status") }, |_| async {
         Params::parse(&query, &[])?;
         let status = in_time(shared, async { Ok(shared.context.operations.status().await) }).await?;
         json(StatusCode::OK, &status)
@@ -118,7 +119,7 @@ async fn show_status(query: String, caller: Caller, api: Arc<Api>) -> Response {
 )]
 async fn export_view(view: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("GET /v1/admin/export/{view}") }, |_| async {
         let name = view.decoded()?;
         let view = views::find(&name).ok_or_else(|| {
             let names: Vec<&str> = views::ALL.iter().map(|view| view.name).collect();
@@ -257,7 +258,7 @@ pub(crate) struct RejectedPage {
 )]
 async fn list_rejected(query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("GET /v1/admin/rejected") }, |_| async {
         let params = Params::parse(&query, &["after", "limit"])?;
         let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
         let after = params.get("after");
@@ -285,7 +286,7 @@ async fn list_rejected(query: String, caller: Caller, api: Arc<Api>) -> Response
 )]
 async fn show_rejected(id: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("GET /v1/admin/rejected/{id}") }, |_| async {
         Params::parse(&query, &[])?;
         let id = id.decoded()?;
         let rejected = in_time(shared, async { Ok(shared.context.log.rejected_one(&id).await?) }).await?;
@@ -309,7 +310,7 @@ async fn show_rejected(id: Segment, query: String, caller: Caller, api: Arc<Api>
 )]
 async fn drop_rejected(id: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("DELETE /v1/admin/rejected/{id}") }, |_| async {
         Params::parse(&query, &[])?;
         let id = id.decoded()?.into_owned();
         in_time(shared, async { Ok(shared.context.log.rejected_remove(&[id]).await?) }).await?;
@@ -362,7 +363,7 @@ pub(crate) struct StillRejected {
 )]
 async fn retry_rejected(query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("POST /v1/admin/rejected/retry") }, |_| async {
         Params::parse(&query, &[])?;
         let Retry { ids } = posted.json(shared).await?;
         if ids.len() as u64 > PAGE_MAX {
@@ -416,7 +417,7 @@ async fn retry_all(api: &Api, ids: Vec<String>) -> Result<Retried, Problem> {
 )]
 async fn verify_views(query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("POST /v1/admin/verify") }, |_| async {
         let repair = Params::parse(&query, &["repair"])?.boolean("repair", false)?;
         let report = shared.context.operations.verify(repair).await?;
         json(StatusCode::OK, &report)

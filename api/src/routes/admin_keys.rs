@@ -9,10 +9,11 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
+use super::access::need;
 use super::body::{Posted, posted};
 use super::{guarded, in_time, json, query, with};
 use crate::api::Api;
-use crate::auth::{Caller, KeySettings, KeyShown, Need, caller};
+use crate::auth::{Caller, KeySettings, KeyShown, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
 
@@ -64,7 +65,7 @@ pub(crate) struct KeyMade {
 )]
 async fn list_keys(query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("GET /v1/admin/keys") }, |_| async {
         Params::parse(&query, &[])?;
         json(StatusCode::OK, &KeyList { keys: shared.ring.list() })
     })
@@ -86,7 +87,7 @@ async fn list_keys(query: String, caller: Caller, api: Arc<Api>) -> Response {
 )]
 async fn make_key(query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("POST /v1/admin/keys") }, |_| async {
         Params::parse(&query, &[])?;
         let settings: KeySettings = posted.json(shared).await?;
         let (key, shown) = in_time(shared, shared.ring.make(settings)).await?;
@@ -111,7 +112,7 @@ async fn make_key(query: String, caller: Caller, posted: Posted, api: Arc<Api>) 
 )]
 async fn revoke_key(id: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("DELETE /v1/admin/keys/{id}") }, |_| async {
         Params::parse(&query, &[])?;
         let id = id.decoded()?;
         if !in_time(shared, shared.ring.revoke(&id)).await? {

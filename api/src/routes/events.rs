@@ -21,10 +21,11 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::access::need;
 use super::body::{Form, Posted, posted};
 use super::{guarded, in_time, json, query, with};
 use crate::api::Api;
-use crate::auth::{Caller, Grant, Need, caller};
+use crate::auth::{Caller, Grant, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, FieldError, Problem};
 
@@ -118,7 +119,7 @@ pub(crate) struct RecordError {
 )]
 async fn post_events(topic: Segment, query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::WriteEvents, |grant| async move {
+    guarded(shared, &caller, None, const { need("POST /v1/events/{topic}") }, |grant| async move {
         let topic = topic.decoded()?;
         let topic: Topic = topic.parse().map_err(|_| {
             Problem::new(Code::NotFound, "there is no such topic; there are interactions, orders, catalog and members")

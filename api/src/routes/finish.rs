@@ -13,51 +13,9 @@ use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
+use super::access::template_of;
 use crate::api::Api;
 use crate::problem::{Code, Problem, from_rejection, no_route};
-
-/// Every route: its template and its methods. `Allow`, the label of the metrics and the access log come from here; a test holds
-/// it against the OpenAPI document.
-pub(crate) const ROUTES: &[(&str, &str)] = &[
-    (crate::measure::SIMILAR, "GET, OPTIONS"),
-    ("/v1/items/{item}/similar/stream", "GET, OPTIONS"),
-    ("/v1/events/{topic}", "POST, OPTIONS"),
-    ("/v1/popular", "GET, OPTIONS"),
-    ("/v1/members/{member}", "DELETE"),
-    ("/v1/members/{member}/points", "GET"),
-    ("/v1/members/{member}/history", "GET"),
-    ("/v1/admin/status", "GET"),
-    ("/v1/admin/export/{view}", "GET"),
-    ("/v1/admin/rejected", "GET"),
-    ("/v1/admin/rejected/retry", "POST"),
-    ("/v1/admin/rejected/{id}", "GET, DELETE"),
-    ("/v1/admin/verify", "POST"),
-    ("/v1/admin/generations", "GET"),
-    ("/v1/admin/generations/{name}", "DELETE"),
-    ("/v1/admin/generations/{name}/compare", "GET"),
-    ("/v1/admin/generations/{name}/promote", "POST"),
-    ("/v1/admin/keys", "GET, POST"),
-    ("/v1/admin/keys/{id}", "DELETE"),
-    ("/livez", "GET"),
-    ("/readyz", "GET"),
-    ("/openapi.json", "GET"),
-    ("/problems/{code}", "GET"),
-    ("/widget.js", "GET"),
-    ("/metrics", "GET"),
-];
-
-/// The route that a path belongs to: (template, methods).
-pub(crate) fn route_of(path: &str) -> Option<(&'static str, &'static str)> {
-    // warp takes one slash more at the end for nothing, and so do we.
-    let path = path.strip_suffix('/').unwrap_or(path);
-    ROUTES.iter().copied().find(|(template, _)| {
-        let mut segments = path.split('/');
-        let matches = template.split('/').all(|wanted| {
-            segments.next().is_some_and(|segment| if wanted.starts_with('{') { !segment.is_empty() } else { wanted == segment })
-        });
-        matches && segments.next().is_none()
-    })
-}
 
 /// The trace of a request: the caller's (`traceparent`, W3C), or its own.
 #[derive(Clone, Copy)]
@@ -109,7 +67,7 @@ fn finish(
     trace: Option<TraceId>,
     mut response: Response,
 ) -> Response {
-    let route = route_of(path.as_str());
+    let route = template_of(path.as_str());
     if method == Method::TRACE {
         // No route takes it, so nothing was done.
         response = Problem::new(Code::MethodNotAllowed, "TRACE is not answered").into_response();
@@ -120,10 +78,10 @@ fn finish(
             problem = no_route();
         }
         let trace_id = trace.unwrap_or(TraceId(0)).shown();
-        let allow = (problem.code == Code::MethodNotAllowed).then(|| route.map_or("", |(_, methods)| methods));
+        let allow = (problem.code == Code::MethodNotAllowed).then(|| route.map_or("", |template| &*template.allow));
         let worn = std::mem::take(response.headers_mut());
         if problem.code.status().is_server_error() {
-            let route = route.map_or("none", |(template, _)| template);
+            let route = route.map_or("none", |template| template.path);
             tracing::warn!(trace_id, route, code = problem.code.name(), "answered a request with {}", problem.code.name());
         }
         response = problem.render(path.as_str(), &trace_id, allow);
@@ -139,7 +97,7 @@ fn finish(
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
 
     let status = response.status().as_u16();
-    let template = route.map_or("none", |(template, _)| template);
+    let template = route.map_or("none", |template| template.path);
     let took = begun.elapsed();
     api.measures.answered(method_label(method), template, status, took.as_secs_f64());
     if status >= 400 || method != Method::GET {
@@ -167,18 +125,6 @@ fn method_label(method: &Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_belong_to_routes() {
-        let template = |path| route_of(path).map(|(template, _)| template);
-        assert_eq!(template("/v1/items/a%2Fb/similar"), Some(crate::measure::SIMILAR));
-        assert_eq!(template("/v1/admin/rejected/retry"), Some("/v1/admin/rejected/retry"));
-        assert_eq!(template("/v1/admin/rejected/x"), Some("/v1/admin/rejected/{id}"));
-        assert_eq!(template("/v1/items/a/similar/"), Some(crate::measure::SIMILAR));
-        for none in ["/", "", "/v1", "/v1/items//similar", "/v1/items/a/similar//", "/v1/items/a/similar/stream/x"] {
-            assert_eq!(template(none), None, "{none}");
-        }
-    }
 
     #[test]
     fn a_trace_is_the_callers_or_new() {

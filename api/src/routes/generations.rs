@@ -9,10 +9,11 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
+use super::access::need;
 use super::body::{Posted, posted};
 use super::{guarded, in_time, json, query, today, with};
 use crate::api::Api;
-use crate::auth::{Caller, Need, caller};
+use crate::auth::{Caller, caller};
 use crate::context::GenerationShown;
 use crate::params::{Params, Segment};
 use crate::problem::Problem;
@@ -69,7 +70,7 @@ pub(crate) struct GenerationList {
 )]
 async fn list_generations(query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("GET /v1/admin/generations") }, |_| async {
         Params::parse(&query, &[])?;
         let generations = in_time(shared, async { Ok(operations(shared)?.list().await?) }).await?;
         json(StatusCode::OK, &GenerationList { generations })
@@ -98,7 +99,7 @@ async fn list_generations(query: String, caller: Caller, api: Arc<Api>) -> Respo
 )]
 async fn compare_generations(name: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("GET /v1/admin/generations/{name}/compare") }, |_| async {
         let params = Params::parse(&query, &["with", "as_of"])?;
         let other = params.get("with").ok_or_else(|| Problem::query("with", "is missing: name the other generation"))?;
         let as_of = params.day("as_of")?.unwrap_or_else(|| today(shared));
@@ -134,7 +135,7 @@ pub(crate) struct Promoted {
 )]
 async fn promote_generation(name: Segment, query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("POST /v1/admin/generations/{name}/promote") }, |_| async {
         posted.ignore(shared).await?;
         Params::parse(&query, &[])?;
         let live = name.decoded()?.into_owned();
@@ -160,7 +161,7 @@ async fn promote_generation(name: Segment, query: String, caller: Caller, posted
 )]
 async fn delete_generation(name: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("DELETE /v1/admin/generations/{name}") }, |_| async {
         Params::parse(&query, &[])?;
         drop_generation(shared, &name.decoded()?).await?;
         Ok(StatusCode::NO_CONTENT.into_response())

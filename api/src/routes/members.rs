@@ -1,4 +1,4 @@
-//! What is about one member: points, history, and being forgotten. A service key's: sign-in comes later.
+//! What is about one member: points, history, and being forgotten. A service key's, the member's own, or staff's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::LINK;
 use http::{HeaderValue, StatusCode};
+use kindred_members::Permission;
 use kindred_model::codec::{KeyCodec, RowCodec};
 use kindred_model::records::{MemberRecord, Membership};
 use kindred_model::views::histories::{Entry, read_history};
@@ -20,9 +21,10 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::access::need;
 use super::{AS_OF, blocking, guarded, in_time, json, query, reach, today, with};
 use crate::api::Api;
-use crate::auth::{Caller, Need, caller};
+use crate::auth::{Caller, Grant, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
 use crate::served::Serving;
@@ -53,6 +55,18 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let member =
         warp::path!("v1" / "members" / Segment).and(warp::delete()).and(query()).and(caller()).and(with(api)).then(forget_member);
     points.or(history).unify().or(member).unify().boxed()
+}
+
+/// Whose data is meant: `me` is whoever signed in. Another member is as good as not there (V8.2.2), but for staff who may read them.
+fn whose(grant: &Grant, member: MemberId) -> Result<MemberId, Problem> {
+    let Some(claims) = &grant.person else { return Ok(member) };
+    if member.as_str() == "me" || member.as_str() == claims.sub {
+        return MemberId::parse(&claims.sub).map_err(Problem::internal);
+    }
+    if grant.may(Permission::MemberRead) {
+        return Ok(member);
+    }
+    Err(Problem::new(Code::NotFound, "there is no such member"))
 }
 
 /// What a member has earned.
@@ -94,8 +108,8 @@ pub(crate) struct PointsShown {
 )]
 async fn show_points(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
-        let member = member.member()?;
+    guarded(shared, &caller, None, const { need("GET /v1/members/{member}/points") }, |grant| async move {
+        let member = whose(&grant, member.member()?)?;
         let params = Params::parse(&query, &["as_of", "min_position", "wait_ms"])?;
         let serving = shared.live();
         if !serving.settings.views.points.enabled {
@@ -191,8 +205,8 @@ impl Cursor {
 )]
 async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
-        let member = member.member()?;
+    guarded(shared, &caller, None, const { need("GET /v1/members/{member}/history") }, |grant| async move {
+        let member = whose(&grant, member.member()?)?;
         let params = Params::parse(&query, &["limit", "cursor", "min_position", "wait_ms"])?;
         let serving = shared.live();
         if !serving.settings.views.histories.enabled {
@@ -286,7 +300,7 @@ pub(crate) struct ErasureReceipt {
 )]
 async fn forget_member(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, Need::Service, |_| async {
+    guarded(shared, &caller, None, const { need("DELETE /v1/members/{member}") }, |_| async {
         let member = member.member()?;
         Params::parse(&query, &[])?;
         in_time(shared, forget(shared, member)).await

@@ -4,6 +4,8 @@
 //! request ──▶ similar (the hot one first) | stream | events | popular | members | admin | pages | extra ──▶ finish
 //! ```
 
+pub(crate) mod access;
+pub(crate) mod accounts;
 pub(crate) mod admin;
 pub(crate) mod admin_keys;
 pub(crate) mod body;
@@ -31,8 +33,9 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
+use self::access::Need;
 use crate::api::Api;
-use crate::auth::{Admission, Caller, Grant, Need, preflight};
+use crate::auth::{Admission, Caller, Grant, preflight};
 use crate::params::Freshness;
 use crate::problem::{Code, Problem};
 use crate::recommend::{Memory, Published};
@@ -53,6 +56,8 @@ pub(crate) fn public(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .or(events::routes(api))
         .unify()
         .or(popular::routes(api))
+        .unify()
+        .or(accounts::routes(api))
         .unify()
         .or(members::routes(api))
         .unify()
@@ -108,7 +113,8 @@ pub(crate) async fn guarded<Handled>(
 where
     Handled: Future<Output = Result<Response, Problem>>,
 {
-    let mut admission = Admission::of(&api.ring, caller, query_key, need);
+    let members = api.context.members.as_deref();
+    let mut admission = Admission::of(&api.ring, members, caller, query_key, need);
     let outcome = std::mem::replace(&mut admission.outcome, Err(Problem::new(Code::Internal, "")));
     let answer = match outcome {
         Ok(grant) => handle(grant).await,

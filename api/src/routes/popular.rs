@@ -7,9 +7,10 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::access::need;
 use super::{blocking, guarded, in_time, list, query, query_key, reach, today, with};
 use crate::api::Api;
-use crate::auth::{Caller, Need, caller};
+use crate::auth::{Caller, caller};
 use crate::params::Params;
 use crate::problem::{Code, Problem};
 use crate::recommend::{DAYS_DEFAULT, KIND_DEFAULT, LIMIT_DEFAULT, LIMIT_MAX, PopularList, PopularOptions, etag_of};
@@ -60,7 +61,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 )]
 async fn show_popular_items(query: String, caller: Caller, if_none_match: Option<String>, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, query_key(&query), Need::ReadLists, |_| async {
+    guarded(shared, &caller, query_key(&query), const { need("GET /v1/popular") }, |_| async {
         let params = Params::parse(&query, KNOWN)?;
         let serving = shared.live();
         if !serving.settings.views.popularity.enabled {

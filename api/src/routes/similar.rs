@@ -7,9 +7,10 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::access::need;
 use super::{guarded, in_time, list, query, query_key, reach, with};
 use crate::api::Api;
-use crate::auth::{Caller, Need, caller};
+use crate::auth::{Caller, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
 use crate::recommend::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, SimilarList};
@@ -71,7 +72,7 @@ async fn show_similar_items(
     api: Arc<Api>,
 ) -> Response {
     let (shared, query) = (&api, &*query);
-    guarded(shared, &caller, query_key(query), Need::ReadLists, |grant| async move {
+    guarded(shared, &caller, query_key(query), const { need("GET /v1/items/{item}/similar") }, |grant| async move {
         let params = Params::parse(query, KNOWN)?;
         let item = item.item()?;
         let serving = match params.get("generation") {

@@ -20,10 +20,11 @@ use warp::reply::Response;
 use warp::sse::Event;
 use warp::{Filter, Reply};
 
+use super::access::need;
 use super::similar::list_options;
 use super::{AS_OF, NO_STORE, guarded, query, query_key, with};
 use crate::api::Api;
-use crate::auth::{Caller, Need, StreamSlot, caller};
+use crate::auth::{Caller, StreamSlot, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
 use crate::recommend::{Answer, ListError, ListOptions};
@@ -83,7 +84,7 @@ async fn follow_similar_items(
     api: Arc<Api>,
 ) -> Response {
     let (shared, query) = (&api, &*query);
-    guarded(shared, &caller, query_key(query), Need::ReadLists, |grant| async move {
+    guarded(shared, &caller, query_key(query), const { need("GET /v1/items/{item}/similar/stream") }, |grant| async move {
         let params = Params::parse(query, KNOWN)?;
         let item = item.item()?;
         let options = list_options(&shared.live().settings, &params)?;

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::routes::access::{Need, ROUTES};
 
 const LIST: &str = "/v1/items/a/similar";
 
@@ -12,27 +13,24 @@ impl Bench {
     }
 }
 
-/// Every route under /v1 needs a key, and what is not for browsers needs a service key.
+/// No route is open that does not say so, and what is not for browsers needs more than the key of a page.
 #[tokio::test]
 async fn no_route_is_open() {
     let bench = Bench::new().await;
-    for (template, methods) in crate::routes::finish::ROUTES.iter().filter(|(template, _)| template.starts_with("/v1")) {
-        let path = template.replace("{topic}", "interactions").replace("{view}", "points").replace(['{', '}'], "");
-        for method in methods.split(", ").filter(|method| *method != "OPTIONS") {
-            let context = format!("{method} {path}");
-            let bare = warp::test::request().method(method).path(&path).reply(&bench.public).await;
-            assert_problem(&bare, 401, "unauthorized", &context);
-            assert!(header(&bare, "www-authenticate").starts_with("Bearer"), "{context}");
-            for wrong in ["Bearer kd_sk_wrong", "Bearer", "Basic a2V5", "kd_sk_wrong"] {
-                let refused = warp::test::request().method(method).path(&path).header("authorization", wrong);
-                assert_problem(&refused.reply(&bench.public).await, 401, "unauthorized", &context);
-            }
-            let browsers = template.starts_with("/v1/items") || *template == "/v1/popular" || template.starts_with("/v1/events");
-            if !browsers {
-                let refused = bench.publicly(method, &path).reply(&bench.public).await;
-                assert_problem(&refused, 403, "insufficient_scope", &context);
-                assert!(header(&refused, "www-authenticate").contains("insufficient_scope"));
-            }
+    for route in ROUTES.iter().filter(|route| route.need != Need::Anyone) {
+        let (method, context) = (route.method(), route.name);
+        let path = route.template().replace("{topic}", "interactions").replace("{view}", "points").replace(['{', '}'], "");
+        let bare = warp::test::request().method(method).path(&path).reply(&bench.public).await;
+        assert_problem(&bare, 401, "unauthorized", context);
+        assert!(header(&bare, "www-authenticate").starts_with("Bearer"), "{context}");
+        for wrong in ["Bearer kd_sk_wrong", "Bearer", "Basic a2V5", "kd_sk_wrong"] {
+            let refused = warp::test::request().method(method).path(&path).header("authorization", wrong);
+            assert_problem(&refused.reply(&bench.public).await, 401, "unauthorized", context);
+        }
+        if !matches!(route.need, Need::ReadLists | Need::WriteEvents) {
+            let refused = bench.publicly(method, &path).reply(&bench.public).await;
+            assert_problem(&refused, 403, "insufficient_scope", context);
+            assert!(header(&refused, "www-authenticate").contains("insufficient_scope"));
         }
     }
 }

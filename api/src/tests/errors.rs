@@ -97,7 +97,9 @@ async fn what_is_not_there_is_404() {
 #[tokio::test]
 async fn other_methods_are_405_and_name_those_that_are() {
     let bench = Bench::new().await;
-    for (template, methods) in crate::routes::finish::ROUTES.iter().filter(|(template, _)| *template != "/metrics") {
+    for crate::routes::access::Template { path: template, allow: methods } in
+        crate::routes::access::TEMPLATES.iter().filter(|template| template.path != "/metrics")
+    {
         let path = template.replace(['{', '}'], "");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "HEAD"] {
             // `retry` is also an id below `/v1/admin/rejected/`.

@@ -123,6 +123,7 @@ impl Bench {
             settings: Arc::new(semantics),
             operations: process.clone(),
             generations: None,
+            members: None,
             clock: clock.clone(),
             render_metrics: Some(Arc::new(|| "up 1\n".to_owned())),
             extra: None,

@@ -1,0 +1,293 @@
+//! The account: one document of a member, with everything that has to change together with it in the same partition.
+
+use std::collections::BTreeMap;
+
+use kindred_model::MemberId;
+use kindred_model::records::{MemberRecord, MemberState, Membership};
+use kindred_model::units::{EventTime, Tier};
+use kindred_store::records::{Step, Version};
+use serde::{Deserialize, Serialize};
+
+use crate::Members;
+use crate::config::Language;
+use crate::db::{self, ACCOUNTS, Held, ms};
+use crate::error::{MemberError, Result};
+use crate::outbox::{Op, Work};
+use crate::validate::{Identifier, Kind};
+
+/// The sort key of the document.
+pub(crate) const ACCOUNT: &str = "account";
+/// Most addresses of a member.
+pub const ADDRESSES_MAX: usize = 20;
+
+/// Where an account stands. Before `Registered` and between it and `Activated` lie steps that a crash may leave and the outbox ends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Sent in; whether its identifiers are free is being found out.
+    Pending,
+    /// Waits for its e-mail to be verified.
+    Registered,
+    /// The e-mail is verified; its identifiers are being claimed for good.
+    Activating,
+    /// A member.
+    Activated,
+    /// Locked by staff.
+    Suspended,
+    /// Forgotten: nothing of the person is left in it.
+    Erased,
+}
+
+/// A place that goods are sent to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    /// Who receives.
+    pub name: String,
+    /// Their phone.
+    pub phone: String,
+    /// Country, ISO 3166.
+    pub country: String,
+    /// Province or state.
+    pub region: String,
+    /// City.
+    pub city: String,
+    /// Street, house, and whatever else leads there.
+    pub lines: String,
+    /// Postal code.
+    pub postal_code: String,
+}
+
+/// Which version of the user agreement was accepted, and when.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Agreement {
+    /// The version.
+    pub version: String,
+    /// When.
+    #[serde(with = "ms")]
+    pub accepted_at: EventTime,
+}
+
+/// The second factor.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Factor {
+    /// Base32; absent where there is none.
+    pub secret: Option<String>,
+    /// Being enrolled: not yet shown to work.
+    pub enrolling: Option<String>,
+    /// The last step that a code was taken of: nothing up to it is taken again.
+    pub last_step: u64,
+    /// Digests of the recovery codes that are left.
+    pub recovery: Vec<String>,
+}
+
+/// An account as it is stored.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Account {
+    pub member: String,
+    pub state: State,
+    /// Absent once erased.
+    pub username: Option<Identifier>,
+    pub phone: Option<Identifier>,
+    pub email: Option<Identifier>,
+    /// A new one that is proved and being claimed.
+    pub changing: Option<Identifier>,
+    pub password: String,
+    /// Whether it has the length that staff needs.
+    pub password_for_staff: bool,
+    #[serde(with = "ms")]
+    pub password_changed_at: EventTime,
+    pub tier: Option<Tier>,
+    /// A staff role; never derived from the tier.
+    pub role: Option<String>,
+    pub language: Language,
+    pub marketing_consent: bool,
+    pub addresses: Vec<Address>,
+    pub agreement: Agreement,
+    /// What others register with to be this member's invitees.
+    pub invite_code: String,
+    pub invited_by: Option<String>,
+    pub factor: Factor,
+    #[serde(with = "ms")]
+    pub registered_at: EventTime,
+    #[serde(with = "ms::option")]
+    pub activated_at: Option<EventTime>,
+    #[serde(with = "ms::option")]
+    pub suspended_at: Option<EventTime>,
+    #[serde(with = "ms::option")]
+    pub erased_at: Option<EventTime>,
+    /// Version of the last record of `members` about it.
+    pub event_version: u64,
+}
+
+impl Account {
+    pub fn identifier(&self, kind: Kind) -> Option<&Identifier> {
+        match kind {
+            Kind::Username => self.username.as_ref(),
+            Kind::Phone => self.phone.as_ref(),
+            Kind::Email => self.email.as_ref(),
+        }
+    }
+
+    pub fn identifier_mut(&mut self, kind: Kind) -> &mut Option<Identifier> {
+        match kind {
+            Kind::Username => &mut self.username,
+            Kind::Phone => &mut self.phone,
+            Kind::Email => &mut self.email,
+        }
+    }
+
+    /// All three, in the order in which they are claimed.
+    pub fn identifiers(&self) -> impl Iterator<Item = &Identifier> {
+        [&self.username, &self.phone, &self.email].into_iter().flatten()
+    }
+
+    /// Whether it is a member's who may sign in.
+    pub fn is_active(&self) -> bool {
+        self.state == State::Activated
+    }
+
+    /// What a person may not make a password of.
+    pub fn own_words(&self) -> Vec<&str> {
+        self.identifiers().map(|identifier| identifier.shown.as_str()).collect()
+    }
+
+    /// Raises the version and gives the record of `members` that says how it stands now.
+    pub fn event(&mut self) -> Work {
+        self.event_version += 1;
+        let member = MemberId::trusted(self.member.clone());
+        let invited_by = self.invited_by.clone().map(MemberId::trusted);
+        let state = match self.state {
+            State::Pending | State::Registered | State::Activating => MemberState::Registered,
+            State::Activated => MemberState::Activated,
+            State::Suspended => MemberState::Suspended,
+            State::Erased => MemberState::Erased,
+        };
+        let mut membership = Membership {
+            member: member.clone(),
+            version: self.event_version,
+            state,
+            tier: self.tier,
+            invited_by,
+            registered_at: Some(self.registered_at),
+            activated_at: self.activated_at,
+        };
+        if state == MemberState::Erased {
+            membership.version -= 1; // `erased` raises it.
+            membership = Membership::erased(member, Some(membership));
+        }
+        Work::Event { record: String::from_utf8(MemberRecord::Member(membership).canonical()).expect("JSON is text") }
+    }
+}
+
+/// What a change of an account adds to its transaction.
+#[derive(Default)]
+pub(crate) struct Extra {
+    /// Other steps of the partition.
+    pub steps: Vec<Step>,
+    /// What has to follow from it.
+    pub works: Vec<Work>,
+}
+
+impl Extra {
+    pub fn works(works: Vec<Work>) -> Self {
+        Self { works, ..Self::default() }
+    }
+}
+
+/// An account with all that lies beside it, as read for a change.
+pub(crate) struct Loaded {
+    pub account: Account,
+    pub version: Version,
+    /// When it expires if nothing happens; kept unless the change sets it. What follows from the change expires with it.
+    pub expires_at: Option<EventTime>,
+    /// Whatever else lies in the partition under the prefix that was asked for.
+    pub beside: BTreeMap<String, (serde_json::Value, Version)>,
+}
+
+impl Loaded {
+    /// Ends every session but one, in the transaction of the change; they are revoked with it.
+    pub fn end_sessions(&self, except: Option<&str>, extra: &mut Extra) {
+        let mut ended = Vec::new();
+        for (sort, (_, version)) in &self.beside {
+            if let Some(sid) = sort.strip_prefix("session/")
+                && Some(sid) != except
+            {
+                extra.steps.push(Step::delete(sort.as_str(), *version));
+                ended.push(sid.to_owned());
+            }
+        }
+        if !ended.is_empty() {
+            extra.works.push(Work::Revoke { sessions: ended });
+        }
+    }
+
+    /// Deletes what lies beside it under a prefix.
+    pub fn delete(&self, prefix: &str, extra: &mut Extra) {
+        let under = self.beside.iter().filter(|(sort, _)| sort.starts_with(prefix));
+        extra.steps.extend(under.map(|(sort, (_, version))| Step::delete(sort.as_str(), *version)));
+    }
+}
+
+impl Members {
+    /// The account of a member.
+    pub(crate) async fn account(&self, member: &str) -> Result<Option<Held<Account>>> {
+        self.db.read(ACCOUNTS, member, ACCOUNT).await
+    }
+
+    /// The account of a member who has not been erased.
+    pub(crate) async fn living(&self, member: &str) -> Result<Held<Account>> {
+        let held = self.account(member).await?.ok_or(MemberError::NotFound)?;
+        if held.value.state == State::Erased { Err(MemberError::NotFound) } else { Ok(held) }
+    }
+
+    /// Changes an account by compare-and-set, with everything that follows from it in one transaction, and does at once of that what
+    /// has to be in force when the caller is answered. `beside` names what else of the partition the change looks at. The change may
+    /// be called several times; it gives `None` where there is nothing to do any more.
+    pub(crate) async fn change<R>(
+        &self,
+        name: &'static str,
+        member: &str,
+        beside: &[&str],
+        mut change: impl FnMut(&mut Loaded) -> Result<(Option<Extra>, R)>,
+    ) -> Result<R> {
+        let mut op: Option<Op> = None;
+        for tried in db::tries() {
+            let Some(held) = self.account(member).await? else {
+                self.cancel(op).await;
+                return Err(MemberError::NotFound);
+            };
+            let mut loaded =
+                Loaded { account: held.value, version: held.version, expires_at: held.expires_at, beside: BTreeMap::new() };
+            for prefix in beside {
+                for (sort, held) in self.db.all::<serde_json::Value>(ACCOUNTS, member, prefix).await? {
+                    loaded.beside.insert(sort, (held.value, held.version));
+                }
+            }
+            let (extra, said) = match change(&mut loaded) {
+                Ok((Some(extra), said)) => (extra, said),
+                Ok((None, said)) => {
+                    self.cancel(op).await;
+                    return Ok(said);
+                }
+                Err(error) => {
+                    self.cancel(op).await;
+                    return Err(error);
+                }
+            };
+            let mut steps = extra.steps;
+            let value = db::encode(&loaded.account);
+            steps.push(Step::replace(ACCOUNT, loaded.version, value, loaded.expires_at));
+            if !extra.works.is_empty() && op.is_none() {
+                op = Some(self.point(name, ACCOUNTS, member).await?);
+            }
+            if self.commit(op.as_ref(), name, ACCOUNTS, member, steps, extra.works, loaded.expires_at).await? {
+                return Ok(said);
+            }
+            op = self.still_pointed(op, ACCOUNTS, member).await?;
+            db::pause(tried).await;
+        }
+        self.cancel(op).await;
+        Err(db::contended(ACCOUNTS))
+    }
+}

@@ -1,0 +1,174 @@
+//! The audit log: every administrative and security event with who, what, about whom, when, from where and how it ended; appended to,
+//! never changed (V16.2.1, V16.3).
+//!
+//! ```text
+//! audit[UTC day] ──▶ milliseconds "-" random ──▶ entry
+//! ```
+
+use std::collections::BTreeMap;
+
+use kindred_model::Day;
+use kindred_model::units::EventTime;
+use kindred_store::records::Range;
+use serde::{Deserialize, Serialize};
+
+use crate::Members;
+use crate::admin::{LIMIT, Page, check_limit};
+use crate::db::{self, AUDIT, Held, ms};
+use crate::error::{MemberError, Result};
+use crate::permission::{Actor, Permission};
+use crate::random;
+use crate::validate::one_line;
+
+/// Entries looked at for one page: a rare kind over many days is found over several pages, none of which takes long.
+const LOOKED_AT_MAX: usize = 5_000;
+/// Most days of one search.
+const DAYS_MAX: i32 = 400;
+
+/// An entry.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its place within its day.
+    pub id: String,
+    /// When.
+    #[serde(with = "ms")]
+    pub at: EventTime,
+    /// Who: a member's id, `operator:NAME`, `key:ID`, or `anonymous`.
+    pub actor: String,
+    /// What, as a stable word: `sign_in`, `role.change`.
+    pub kind: String,
+    /// About whom or what.
+    pub subject: String,
+    /// From where.
+    pub address: String,
+    /// Whether it was done.
+    pub ok: bool,
+    /// More, by name. No passwords, codes or tokens.
+    pub detail: BTreeMap<String, String>,
+}
+
+/// What is searched for.
+#[derive(Clone, Debug, Default)]
+pub struct AuditQuery {
+    /// First and last UTC day; without one, today.
+    pub days: Option<(Day, Day)>,
+    /// Of this actor.
+    pub actor: Option<String>,
+    /// About this subject.
+    pub subject: Option<String>,
+    /// Of this kind, or of the kinds that begin with it and a dot.
+    pub kind: Option<String>,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+    /// Entries of a page, 1 to 200; 50 unless told.
+    pub limit: Option<usize>,
+}
+
+impl Members {
+    /// An entry about now. Every text is made one line.
+    pub(crate) fn entry(
+        &self,
+        actor: &str,
+        kind: &str,
+        subject: &str,
+        address: &str,
+        ok: bool,
+        detail: &[(&str, &str)],
+    ) -> Entry {
+        let at = self.db.now();
+        Entry {
+            id: format!("{:015}-{}", at.0.max(0), random::text::<9>()),
+            at,
+            actor: one_line(actor),
+            kind: kind.to_owned(),
+            subject: one_line(subject),
+            address: one_line(address),
+            ok,
+            detail: detail.iter().map(|(name, value)| ((*name).to_owned(), one_line(value))).collect(),
+        }
+    }
+
+    /// The work of writing such an entry, for the transaction that it is about.
+    pub(crate) fn audit(
+        &self,
+        actor: &str,
+        kind: &str,
+        subject: &str,
+        address: &str,
+        detail: &[(&str, &str)],
+    ) -> crate::outbox::Work {
+        crate::outbox::Work::Audit { entry: Box::new(self.entry(actor, kind, subject, address, true, detail)) }
+    }
+
+    /// Appends an entry, and says it in the logs. The same entry again changes nothing.
+    pub(crate) async fn append_audit(&self, entry: &Entry) -> Result<()> {
+        let expires_at = db::after(entry.at, u64::from(self.config.audit_days) * 86_400);
+        let new = self.db.insert(AUDIT, &entry.at.day().to_string(), &entry.id, entry, Some(expires_at)).await?;
+        if new {
+            let Entry { actor, kind, subject, address, ok, .. } = entry;
+            tracing::info!(target: "audit", %actor, %kind, %subject, %address, ok, at = %entry.at, "audit");
+        }
+        Ok(())
+    }
+
+    /// Writes an entry of something that an administrator or the machine did, for whoever calls this crate.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn record(&self, actor: &Actor, kind: &str, subject: &str, ok: bool, detail: &[(&str, &str)]) -> Result<()> {
+        self.append_audit(&self.entry(&actor.id, kind, subject, &actor.address, ok, detail)).await
+    }
+
+    /// Entries, the newest first.
+    ///
+    /// # Errors
+    /// [`MemberError::Forbidden`] without `audit:read`; `cursor_invalid`, `limit_invalid`; what the store says.
+    pub async fn search_audit(&self, actor: &Actor, query: &AuditQuery) -> Result<Page<Entry>> {
+        actor.needs(Permission::AuditRead)?;
+        let limit = check_limit(query.limit.unwrap_or(LIMIT))?;
+        let today = self.db.now().day();
+        let (first, last) = query.days.unwrap_or((today, today));
+        let first = Day(first.0.max(last.0.saturating_sub(DAYS_MAX)));
+        let (mut day, mut after) = match &query.cursor {
+            None => (last, None),
+            Some(cursor) => {
+                let (day, after): (String, String) =
+                    self.unseal("audit cursor", cursor).ok_or_else(|| MemberError::field("cursor", "cursor_invalid"))?;
+                (day.parse().map_err(|_| MemberError::field("cursor", "cursor_invalid"))?, Some(after))
+            }
+        };
+        let mut items = Vec::new();
+        let mut looked_at = 0;
+        while day >= first {
+            let range = Range { after: after.take().map(String::into_bytes), descending: true, ..Range::default() };
+            let page: Vec<(String, Held<Entry>)> = self.db.page(AUDIT, &day.to_string(), &range, 500).await?;
+            let full = page.len() == 500;
+            for (sort, held) in page {
+                looked_at += 1;
+                after = Some(sort);
+                if query.matches(&held.value) {
+                    items.push(held.value);
+                }
+                if items.len() == limit || looked_at >= LOOKED_AT_MAX {
+                    let next_cursor = Some(self.seal("audit cursor", &(day.to_string(), after)));
+                    return Ok(Page { items, next_cursor });
+                }
+            }
+            if !full {
+                day = Day(day.0 - 1);
+                after = None;
+            }
+        }
+        Ok(Page { items, next_cursor: None })
+    }
+}
+
+impl AuditQuery {
+    fn matches(&self, entry: &Entry) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let of_kind = self.kind.as_ref().is_none_or(|kind| {
+            entry.kind.strip_prefix(kind.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        });
+        is(&self.actor, &entry.actor) && is(&self.subject, &entry.subject) && of_kind
+    }
+}

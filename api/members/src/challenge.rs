@@ -1,0 +1,115 @@
+//! Challenges against robots: work that a browser proves to have done, once, in time (V2.4.1).
+//!
+//! The browser looks for a `nonce` such that SHA-256 of `token "." nonce` begins with as many zero bits as the challenge asks for.
+
+use kindred_model::units::EventTime;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::Members;
+use crate::db::SPENT;
+use crate::error::{MemberError, Result};
+use crate::random;
+use crate::throttle::HOUR_S;
+
+/// Seconds that a challenge may be solved in: a form is filled in meanwhile.
+pub const CHALLENGE_S: u64 = 1_200;
+
+/// A challenge.
+#[derive(Clone, Debug, Serialize)]
+pub struct Challenge {
+    /// Given back with the solution.
+    pub token: String,
+    /// Leading zero bits to find.
+    pub bits: u32,
+    /// Milliseconds since 1970 UTC at which it is worthless.
+    pub expires_at: i64,
+}
+
+/// A solved challenge.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Solution {
+    /// The challenge's token.
+    pub token: String,
+    /// What was found.
+    pub nonce: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    id: String,
+    bits: u32,
+    expires_at: i64,
+}
+
+impl Solution {
+    /// Solves a challenge as a browser does: for tests and for the command line.
+    pub fn find(challenge: &Challenge) -> Self {
+        let fits = |nonce: &String| leading_zeros(&challenge.token, nonce) >= challenge.bits;
+        let nonce = (0_u64..).map(|number| number.to_string()).find(fits).expect("there is one");
+        Self { token: challenge.token.clone(), nonce }
+    }
+}
+
+fn leading_zeros(token: &str, nonce: &str) -> u32 {
+    let digest = Sha256::digest(format!("{token}.{nonce}"));
+    u128::from_be_bytes(digest[..16].try_into().expect("a digest has 32 bytes")).leading_zeros()
+}
+
+impl Members {
+    /// A challenge for whoever comes from an address.
+    ///
+    /// # Errors
+    /// [`MemberError::Throttled`]; what the store says.
+    pub async fn challenge(&self, address: &str) -> Result<Challenge> {
+        self.quota("challenge", &address_group(address), self.config.limits.challenges_hour, HOUR_S).await?;
+        let bits = self.config.registration.challenge_bits;
+        let expires_at = self.db.in_s(CHALLENGE_S).0;
+        let claims = Claims { id: random::text::<16>(), bits, expires_at };
+        Ok(Challenge { token: self.seal("challenge", &claims), bits, expires_at })
+    }
+
+    /// Takes a solution, once.
+    pub(crate) async fn redeem(&self, solution: &Solution) -> Result<()> {
+        let claims: Claims = self.unseal("challenge", &solution.token).ok_or(MemberError::ChallengeFailed)?;
+        let solved = solution.nonce.len() <= 64 && leading_zeros(&solution.token, &solution.nonce) >= claims.bits;
+        if !solved || claims.expires_at <= self.db.now().0 {
+            return Err(MemberError::ChallengeFailed);
+        }
+        let until = Some(EventTime(claims.expires_at));
+        let first = self.db.insert(SPENT, &claims.id, "spent", &(), until).await?;
+        if first { Ok(()) } else { Err(MemberError::ChallengeFailed) }
+    }
+
+    /// A value that only we can have written, readable by whoever holds it.
+    pub(crate) fn seal<T: Serialize>(&self, purpose: &str, value: &T) -> String {
+        let body = random::encode(&serde_json::to_vec(value).expect("our values serialise"));
+        let mac = random::encode(&random::mac(&self.secret, purpose, &[&body]));
+        format!("{body}.{mac}")
+    }
+
+    /// The value, if we wrote it for this purpose.
+    pub(crate) fn unseal<T: serde::de::DeserializeOwned>(&self, purpose: &str, text: &str) -> Option<T> {
+        let (body, mac) = text.split_once('.').filter(|_| text.len() <= SEALED_BYTES_MAX)?;
+        let expected = random::encode(&random::mac(&self.secret, purpose, &[body]));
+        if !random::same(mac, &expected) {
+            return None;
+        }
+        serde_json::from_slice(&random::decode(body)?).ok()
+    }
+}
+
+/// Longest sealed value that is looked at.
+const SEALED_BYTES_MAX: usize = 4_096;
+
+/// What counts as one address: an IPv4 address, or the /64 that a subscriber of IPv6 has to himself. Other text as it is.
+pub(crate) fn address_group(address: &str) -> String {
+    match address.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V6(v6)) => match v6.to_ipv4_mapped() {
+            Some(v4) => v4.to_string(),
+            None => v6.segments()[..4].iter().map(|part| format!("{part:x}:")).collect(),
+        },
+        _ => address.to_owned(),
+    }
+}

@@ -1,0 +1,130 @@
+//! Claims: each identifier belongs to one member at most, however many ask for it at once.
+//!
+//! ```text
+//! claims[kind/canonical] ──▶ claim { member }     expires unless the identifier is verified
+//! ```
+//!
+//! Every step may be repeated. A claim of a crashed registration expires; one of a verified account stays until it is given back.
+
+use kindred_model::units::EventTime;
+use kindred_store::records::Step;
+use serde::{Deserialize, Serialize};
+
+use crate::Members;
+use crate::db::{self, CLAIMS};
+use crate::error::Result;
+use crate::validate::{Identifier, Kind};
+
+const CLAIM: &str = "claim";
+/// Invite codes are claimed beside the identifiers: they lead to a member as well.
+const INVITE: &str = "invite";
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Claim {
+    member: String,
+}
+
+fn partition(identifier: &Identifier) -> String {
+    format!("{}/{}", identifier.kind.name(), identifier.canonical)
+}
+
+impl Members {
+    /// Takes an identifier for a member, or changes when their claim expires; false if it is another's.
+    pub(crate) async fn claim(&self, identifier: &Identifier, member: &str, expires_at: Option<EventTime>) -> Result<bool> {
+        self.claim_at(&partition(identifier), member, expires_at).await
+    }
+
+    /// Takes an invite code for good.
+    pub(crate) async fn claim_invite(&self, code: &str, member: &str) -> Result<bool> {
+        self.claim_at(&format!("{INVITE}/{code}"), member, None).await
+    }
+
+    async fn claim_at(&self, partition: &str, member: &str, expires_at: Option<EventTime>) -> Result<bool> {
+        for tried in db::tries() {
+            let held = self.db.read::<Claim>(CLAIMS, partition, CLAIM).await?;
+            let value = db::encode(&Claim { member: member.to_owned() });
+            let step = match held {
+                None => Step::insert(CLAIM, value, expires_at),
+                Some(held) if held.value.member != member => return Ok(false),
+                Some(held) if held.expires_at == expires_at => return Ok(true),
+                Some(held) => Step::replace(CLAIM, held.version, value, expires_at),
+            };
+            if self.db.transact(CLAIMS, partition, &[step]).await? {
+                return Ok(true);
+            }
+            db::pause(tried).await;
+        }
+        Err(db::contended(CLAIMS))
+    }
+
+    /// Whose it is.
+    pub(crate) async fn claimant(&self, identifier: &Identifier) -> Result<Option<String>> {
+        Ok(self.db.read::<Claim>(CLAIMS, &partition(identifier), CLAIM).await?.map(|held| held.value.member))
+    }
+
+    /// Whose invite code it is.
+    pub(crate) async fn inviter(&self, code: &str) -> Result<Option<String>> {
+        let code = code.trim().to_ascii_uppercase();
+        if code.is_empty() || code.len() > 32 || !code.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Ok(None);
+        }
+        Ok(self.db.read::<Claim>(CLAIMS, &format!("{INVITE}/{code}"), CLAIM).await?.map(|held| held.value.member))
+    }
+
+    async fn release_at(&self, partition: &str, member: &str) -> Result<()> {
+        for tried in db::tries() {
+            match self.db.read::<Claim>(CLAIMS, partition, CLAIM).await? {
+                Some(held) if held.value.member == member => {
+                    if self.db.transact(CLAIMS, partition, &[Step::delete(CLAIM, held.version)]).await? {
+                        return Ok(());
+                    }
+                }
+                _ => return Ok(()),
+            }
+            db::pause(tried).await;
+        }
+        Err(db::contended(CLAIMS))
+    }
+
+    /// Gives back a claim of a member, if it is theirs.
+    pub(crate) async fn release(&self, identifier: &Identifier, member: &str) -> Result<()> {
+        self.release_at(&partition(identifier), member).await
+    }
+
+    /// Gives back an invite code.
+    pub(crate) async fn release_invite(&self, code: &str, member: &str) -> Result<()> {
+        self.release_at(&format!("{INVITE}/{code}"), member).await
+    }
+
+    /// Gives back the claims that the member's account does not hold (any more).
+    pub(crate) async fn release_unused(&self, member: &str, identifiers: &[Identifier]) -> Result<()> {
+        let account = self.account(member).await?;
+        for identifier in identifiers {
+            let holds = account.as_ref().is_some_and(|held| {
+                let own = held.value.identifier(identifier.kind).map(|own| &own.canonical) == Some(&identifier.canonical);
+                let coming = held
+                    .value
+                    .changing
+                    .as_ref()
+                    .is_some_and(|new| (new.kind, &new.canonical) == (identifier.kind, &identifier.canonical));
+                own || coming
+            });
+            if !holds {
+                self.release(identifier, member).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The member whose verified identifier it is, with the account.
+    pub(crate) async fn member_of(&self, identifier: &Identifier) -> Result<Option<db::Held<crate::account::Account>>> {
+        let Some(member) = self.claimant(identifier).await? else { return Ok(None) };
+        let held = self.account(&member).await?;
+        Ok(held.filter(|held| held.value.identifier(identifier.kind).map(|own| &own.canonical) == Some(&identifier.canonical)))
+    }
+
+    /// Whether a kind of identifier may sign in.
+    pub(crate) fn signs_in(&self, kind: Kind) -> bool {
+        kind != Kind::Email || self.config.sign_in.email
+    }
+}

@@ -1,0 +1,144 @@
+//! Codes to phones and tokens in mails: what shows that a person has the phone, or reads the mailbox.
+//!
+//! ```text
+//! codes[phone]      purpose      ──▶ keyed digest of six digits, 10 minutes
+//! accounts[member]  token/KIND   ──▶ digest of 32 random bytes, single use
+//! ```
+
+use std::collections::BTreeMap;
+
+use kindred_store::records::{Step, Version};
+use serde::{Deserialize, Serialize};
+
+use crate::account::Loaded;
+use crate::challenge::{Solution, address_group};
+use crate::config::Language;
+use crate::db::{self, CODES};
+use crate::error::{MemberError, Result};
+use crate::outbox::Work;
+use crate::senders::Template;
+use crate::throttle::HOUR_S;
+use crate::validate::Identifier;
+use crate::{Members, random};
+
+/// Life of a code to a phone, seconds (V6.5.5: at most 10 minutes).
+pub const PHONE_CODE_S: u64 = 600;
+/// Shortest time between two codes to one phone, seconds.
+const PHONE_CODE_EVERY_S: u64 = 60;
+/// The only purpose there is: that the asker has the phone. What it is good for is decided where it is used.
+const CODE: &str = "code";
+
+#[derive(Serialize, Deserialize)]
+struct Code {
+    digest: String,
+}
+
+/// A token that was sent by mail.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Token {
+    pub digest: String,
+    /// The identifier that it proves.
+    pub proves: Option<Identifier>,
+}
+
+impl Members {
+    /// Sends a code to a phone, if limits allow; the same answer whoever's the phone is. The limits on a phone are told as well: they
+    /// are as they are whoever asks.
+    ///
+    /// # Errors
+    /// `phone_invalid`; [`MemberError::ChallengeFailed`], [`MemberError::Throttled`]; what the store says.
+    pub async fn request_phone_code(&self, phone: &str, language: Language, solution: &Solution, address: &str) -> Result<()> {
+        let phone = Identifier::phone(phone, &self.config.registration.phone_regions)?;
+        self.redeem(solution).await?;
+        self.send_phone_code(phone, language, address).await
+    }
+
+    pub(crate) async fn send_phone_code(&self, phone: Identifier, language: Language, address: &str) -> Result<()> {
+        let limits = &self.config.limits;
+        self.quota("code address", &address_group(address), limits.phone_codes_address_hour, HOUR_S).await?;
+        self.quota("code minute", &phone.canonical, 1, PHONE_CODE_EVERY_S).await?;
+        self.quota("code hour", &phone.canonical, limits.phone_codes_hour, HOUR_S).await?;
+        self.request(vec![Work::CodeRequest { phone, language }], PHONE_CODE_S).await
+    }
+
+    /// Draws a code, stores its digest and has it sent. Done twice, the second code counts.
+    pub(crate) async fn give_phone_code(&self, phone: &Identifier, language: Language) -> Result<()> {
+        let code = random::digits();
+        let stored = Code { digest: self.code_digest(phone, &code) };
+        let until = Some(self.db.in_s(PHONE_CODE_S));
+        self.db.update(CODES, &phone.canonical, CODE, |_: Option<Code>| (Some((&stored, until)), ())).await?;
+        let minutes = (PHONE_CODE_S / 60).to_string();
+        let params = self.params(&[("code", &code), ("minutes", &minutes)]);
+        let work = Work::Message { to: phone.canonical.clone(), template: Template::PhoneCode, language, params };
+        self.request(vec![work], PHONE_CODE_S).await
+    }
+
+    /// A million codes are tried in no time: the digest is keyed.
+    fn code_digest(&self, phone: &Identifier, code: &str) -> String {
+        random::encode(&random::mac(&self.secret, "phone code", &[&phone.canonical, code]))
+    }
+
+    /// Whether the code is the phone's; wrong ones are limited for the phone, whichever codes they are tried against (V6.6.3).
+    pub(crate) async fn check_phone_code(&self, phone: &Identifier, code: &str) -> Result<Version> {
+        let tried = self.attempt(self.throttle_key("phone code", &[&phone.canonical])).await?;
+        let held = self.db.read::<Code>(CODES, &phone.canonical, CODE).await?;
+        match held {
+            Some(held) if random::same(&held.value.digest, &self.code_digest(phone, code)) => {
+                self.succeeded(tried).await?;
+                Ok(held.version)
+            }
+            _ => {
+                self.failed(tried).await?;
+                Err(MemberError::CodeWrong)
+            }
+        }
+    }
+
+    /// Uses up a code that was checked; of many who try, one does.
+    pub(crate) async fn spend_phone_code(&self, phone: &Identifier, read: Version) -> Result<()> {
+        let spent = self.db.transact(CODES, &phone.canonical, &[Step::delete(CODE, read)]).await?;
+        if spent { Ok(()) } else { Err(MemberError::CodeWrong) }
+    }
+
+    /// A new token of a kind for a member: (the step that stores it in place of one before, what the mail's link carries).
+    pub(crate) fn token_step(&self, loaded: &Loaded, kind: &str, proves: Option<Identifier>, life_s: u64) -> (Step, String) {
+        let secret = random::text::<32>();
+        let sort = format!("token/{kind}");
+        let value = db::encode(&Token { digest: random::digest(&secret), proves });
+        let expires_at = Some(self.db.in_s(life_s));
+        let step = match loaded.beside.get(&sort) {
+            Some((_, version)) => Step::replace(sort, *version, value, expires_at),
+            None => Step::insert(sort, value, expires_at),
+        };
+        (step, format!("{}.{secret}", loaded.account.member))
+    }
+
+    /// The step that uses up a token, if it is the one that was sent.
+    pub(crate) fn spend_token(&self, loaded: &Loaded, kind: &str, secret: &str) -> Result<(Step, Token)> {
+        let sort = format!("token/{kind}");
+        let (value, version) = loaded.beside.get(&sort).ok_or(MemberError::TokenGone)?;
+        let token: Token = serde_json::from_value(value.clone()).map_err(|error| MemberError::Internal(error.to_string()))?;
+        if !random::same(&token.digest, &random::digest(secret)) {
+            return Err(MemberError::TokenGone);
+        }
+        Ok((Step::delete(sort, *version), token))
+    }
+
+    /// The values of every message, and these.
+    pub(crate) fn params(&self, more: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let shop = ("shop", self.config.shop_name.as_str());
+        std::iter::once(&shop).chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// A link to a page. A token stands behind `#`: browsers send it to no server and to no log (V14.2.1).
+    pub(crate) fn link(&self, page: &str, token: &str) -> String {
+        let base = &self.config.base_url;
+        if token.is_empty() { format!("{base}/{page}") } else { format!("{base}/{page}#{token}") }
+    }
+}
+
+/// A link's token as (member, secret).
+pub(crate) fn split_token(token: &str) -> Result<(&str, &str)> {
+    let known = token.len() <= 128 && !token.starts_with('.');
+    token.split_once('.').filter(|_| known).ok_or(MemberError::TokenGone)
+}

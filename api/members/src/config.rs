@@ -1,0 +1,238 @@
+//! The settings of members and sign-in (`members.*`), each with its default, unit and the rule behind the number.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// `members.*`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MembersConfig {
+    /// The shop's name in messages and in authenticator apps; a password made of it is refused (V6.2.11).
+    pub shop_name: String,
+    /// Where links in mails lead: the address of the pages, without a slash at the end.
+    pub base_url: String,
+    /// The language of whoever has said none: `zh-CN` or `en`.
+    pub default_language: Language,
+    /// The version of the user agreement that has to be accepted (R8, step 4).
+    pub agreement_version: String,
+    /// `password.*`
+    pub password: PasswordConfig,
+    /// `registration.*`
+    pub registration: RegistrationConfig,
+    /// `sign_in.*`
+    pub sign_in: SignInConfig,
+    /// `tokens.*`
+    pub tokens: TokenConfig,
+    /// `limits.*`
+    pub limits: LimitsConfig,
+    /// Days that an entry of the audit log is kept.
+    pub audit_days: u32,
+}
+
+impl Default for MembersConfig {
+    fn default() -> Self {
+        Self {
+            shop_name: "Kindred".into(),
+            base_url: "http://127.0.0.1:8080".into(),
+            default_language: Language::ZhCn,
+            agreement_version: "1".into(),
+            password: PasswordConfig::default(),
+            registration: RegistrationConfig::default(),
+            sign_in: SignInConfig::default(),
+            tokens: TokenConfig::default(),
+            limits: LimitsConfig::default(),
+            audit_days: 400,
+        }
+    }
+}
+
+impl MembersConfig {
+    /// What an operator should be warned of at start: settings that are allowed and weaken something.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.password.min_length < 8 {
+            let length = self.password.min_length;
+            warnings.push(format!("members.password.min_length = {length} is below the 8 of ASVS V6.2.1; set 8 or more"));
+        }
+        if self.registration.reveal_taken {
+            let text = "members.registration.reveal_taken tells anyone whether a phone or an e-mail is registered (ASVS V6.3.8)";
+            warnings.push(text.into());
+        }
+        if self.sign_in.totp_skew > 0 {
+            warnings.push("members.sign_in.totp_skew > 0 accepts a code for longer than the 30 s of ASVS V6.5.5".into());
+        }
+        warnings
+    }
+}
+
+/// A language that messages exist in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Language {
+    /// Simplified Chinese.
+    #[serde(rename = "zh-CN")]
+    ZhCn,
+    /// English.
+    #[serde(rename = "en")]
+    En,
+}
+
+impl Language {
+    /// Its tag (BCP 47).
+    pub const fn tag(self) -> &'static str {
+        match self {
+            Self::ZhCn => "zh-CN",
+            Self::En => "en",
+        }
+    }
+}
+
+/// `members.password.*`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PasswordConfig {
+    /// `asvs` takes `min_length`; `nist` demands 15 at least, as SP 800-63B-4 does where a password is the only factor.
+    pub profile: PasswordProfile,
+    /// Fewest characters. The seed's 6 is allowed and warned of (R12).
+    pub min_length: usize,
+    /// Fewest characters for staff.
+    pub staff_min_length: usize,
+    /// A local file of breached passwords: SHA-1 in hex, one a line, sorted or not, each whole or a prefix of 10 digits and more; what
+    /// stands behind a colon is ignored. It never leaves the machine.
+    pub breached_file: Option<PathBuf>,
+    /// Memory of a hash in KiB (ASVS: 19456 at two passes, 47104 at one).
+    pub memory_kib: u32,
+    /// Passes of a hash.
+    pub passes: u32,
+    /// Threads that hash; 0: as many as the machine has cores. They run at low priority.
+    pub threads: usize,
+    /// Hashes that may wait. Beyond it a caller is told to come again: some seconds of work, so that nobody waits longer.
+    pub queue: usize,
+}
+
+impl Default for PasswordConfig {
+    fn default() -> Self {
+        Self {
+            profile: PasswordProfile::Asvs,
+            min_length: 8,
+            staff_min_length: 15,
+            breached_file: None,
+            memory_kib: 19_456,
+            passes: 2,
+            threads: 0,
+            queue: 128,
+        }
+    }
+}
+
+/// Whose minimum length holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PasswordProfile {
+    /// OWASP ASVS 5: `min_length`.
+    Asvs,
+    /// NIST SP 800-63B-4: 15, or `min_length` where that is more.
+    Nist,
+}
+
+/// `members.registration.*`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistrationConfig {
+    /// Tells that a phone or an e-mail is taken, with the seed's combined message (R13). Off: nobody learns it.
+    pub reveal_taken: bool,
+    /// Regions whose phone numbers are taken, by ISO 3166; the first is that of a number without `+`. CN keeps the seed's rule (R10).
+    pub phone_regions: Vec<String>,
+    /// Bits of work a challenge asks for: 16 takes a browser some tenths of a second.
+    pub challenge_bits: u32,
+}
+
+impl Default for RegistrationConfig {
+    fn default() -> Self {
+        Self { reveal_taken: false, phone_regions: vec!["CN".into()], challenge_bits: 16 }
+    }
+}
+
+/// `members.sign_in.*`
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SignInConfig {
+    /// Whether an e-mail address signs in beside username and phone (R16).
+    pub email: bool,
+    /// Steps of 30 s by which a TOTP code may be late or early. 0 is ASVS V6.5.5; 1 is common and a deviation.
+    pub totp_skew: u16,
+}
+
+/// `members.tokens.*`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenConfig {
+    /// `iss` of access tokens.
+    pub issuer: String,
+    /// `aud` of access tokens.
+    pub audience: String,
+    /// `client_id` of access tokens.
+    pub client_id: String,
+    /// Life of an access token, seconds.
+    pub access_s: u32,
+    /// Days after which a session that is not used ends (V7.3.1).
+    pub idle_days: u32,
+    /// Days after which a session ends however much it is used (V7.3.2).
+    pub absolute_days: u32,
+    /// Days that a signing key signs.
+    pub key_days: u32,
+}
+
+impl Default for TokenConfig {
+    fn default() -> Self {
+        Self {
+            issuer: "kindred".into(),
+            audience: "kindred-api".into(),
+            client_id: "storefront".into(),
+            access_s: 600,
+            idle_days: 30,
+            absolute_days: 90,
+            key_days: 30,
+        }
+    }
+}
+
+/// `members.limits.*`: how much one address or one account may ask for (docs/design/0008-sign-in.md).
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Registrations an hour of an address (V2.4.1).
+    pub registrations_hour: u32,
+    /// Challenges an hour of an address.
+    pub challenges_hour: u32,
+    /// Failed sign-ins an hour of an address (V6.3.1).
+    pub sign_in_failures_hour: u32,
+    /// Failures of an account that cost no delay; each one more doubles the wait from 1 s.
+    pub free_failures: u32,
+    /// Longest such wait, seconds.
+    pub wait_max_s: u32,
+    /// Codes an hour to a phone; beside it one a minute.
+    pub phone_codes_hour: u32,
+    /// Code requests an hour of an address, over all phones.
+    pub phone_codes_address_hour: u32,
+    /// Mails an hour about one address: resets, verifications sent again.
+    pub mails_hour: u32,
+    /// Sessions of a member; one more ends the oldest.
+    pub sessions: usize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            registrations_hour: 20,
+            challenges_hour: 300,
+            sign_in_failures_hour: 60,
+            free_failures: 5,
+            wait_max_s: 900,
+            phone_codes_hour: 5,
+            phone_codes_address_hour: 20,
+            mails_hour: 5,
+            sessions: 50,
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Records as values: JSON in, JSON out, and the tables there are.
+//!
+//! ```text
+//! accounts     member          account, session/SID, token/KIND, known/DIGEST, outbox/OP/N
+//! requests     op              outbox/OP/N                 what is answered before it is looked into
+//! codes        phone           code
+//! claims       kind/canonical  claim
+//! outbox       0..f            op → where its items lie
+//! throttle     digest          counter                     spent   id → used up
+//! secrets, roles, revocations, audit, member_index, mailbox, setup
+//! ```
+
+use std::sync::Arc;
+
+use kindred_clock::Clock;
+use kindred_model::units::EventTime;
+use kindred_store::StoreError;
+use kindred_store::records::{Effect, Expect, Outcome, PAGE_MAX, Range, Record, RecordStore, Step, Version};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{MemberError, Result};
+
+pub(crate) const ACCOUNTS: &str = "accounts";
+pub(crate) const REQUESTS: &str = "requests";
+pub(crate) const CODES: &str = "codes";
+pub(crate) const CLAIMS: &str = "claims";
+pub(crate) const OUTBOX: &str = "outbox";
+pub(crate) const THROTTLE: &str = "throttle";
+pub(crate) const SPENT: &str = "spent";
+pub(crate) const SECRETS: &str = "secrets";
+pub(crate) const ROLES: &str = "roles";
+pub(crate) const REVOCATIONS: &str = "revocations";
+pub(crate) const AUDIT: &str = "audit";
+pub(crate) const INDEX: &str = "member_index";
+pub(crate) const MAILBOX: &str = "mailbox";
+pub(crate) const SETUP: &str = "setup";
+
+/// Every table of this crate, for whoever sweeps what has expired or counts.
+pub const TABLES: &[&str] =
+    &[ACCOUNTS, REQUESTS, CODES, CLAIMS, OUTBOX, THROTTLE, SPENT, SECRETS, ROLES, REVOCATIONS, AUDIT, INDEX, MAILBOX, SETUP];
+
+/// Tries of a change that others get in the way of. 64 who race for one record need fewer: each round one of them is done.
+const TRIES_MAX: u32 = 200;
+
+/// A value as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Held<T> {
+    pub value: T,
+    pub version: Version,
+    pub expires_at: Option<EventTime>,
+}
+
+/// The store with a clock.
+#[derive(Clone)]
+pub(crate) struct Db {
+    store: Arc<dyn RecordStore>,
+    clock: Clock,
+}
+
+impl Db {
+    pub fn new(store: Arc<dyn RecordStore>, clock: Clock) -> Self {
+        Self { store, clock }
+    }
+
+    pub fn now(&self) -> EventTime {
+        self.clock.now()
+    }
+
+    /// Now plus so many seconds.
+    pub fn in_s(&self, seconds: u64) -> EventTime {
+        after(self.now(), seconds)
+    }
+
+    pub async fn read<T: DeserializeOwned>(&self, table: &str, partition: &str, sort: &str) -> Result<Option<Held<T>>> {
+        let record = self.store.read(table, partition.as_bytes(), sort.as_bytes(), self.now()).await?;
+        record.map(|record| held(table, record)).transpose()
+    }
+
+    /// All records of a partition under a prefix, with their sort keys.
+    pub async fn all<T: DeserializeOwned>(&self, table: &str, partition: &str, prefix: &str) -> Result<Vec<(String, Held<T>)>> {
+        let mut found = Vec::new();
+        let mut range = Range { prefix: prefix.into(), ..Range::default() };
+        loop {
+            let page = self.page(table, partition, &range, PAGE_MAX).await?;
+            let last = page.len() < PAGE_MAX;
+            range.after = page.last().map(|(sort, _)| sort.clone().into_bytes());
+            found.extend(page);
+            if last {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// One page.
+    pub async fn page<T: DeserializeOwned>(
+        &self,
+        table: &str,
+        partition: &str,
+        range: &Range,
+        limit: usize,
+    ) -> Result<Vec<(String, Held<T>)>> {
+        let page = self.store.scan(table, partition.as_bytes(), range, limit, self.now()).await?;
+        page.into_iter().map(|(sort, record)| Ok((text_of(table, sort)?, held(table, record)?))).collect()
+    }
+
+    /// Whether the steps were taken.
+    pub async fn transact(&self, table: &str, partition: &str, steps: &[Step]) -> Result<bool> {
+        Ok(matches!(self.store.transact(table, partition.as_bytes(), steps, self.now()).await?, Outcome::Done(_)))
+    }
+
+    /// Writes what is not there; whether it was not.
+    pub async fn insert<T: Serialize>(
+        &self,
+        table: &str,
+        partition: &str,
+        sort: &str,
+        value: &T,
+        expires_at: Option<EventTime>,
+    ) -> Result<bool> {
+        self.transact(table, partition, &[Step::insert(sort, encode(value), expires_at)]).await
+    }
+
+    /// Deletes whatever is there.
+    pub async fn remove(&self, table: &str, partition: &str, sort: &str) -> Result<()> {
+        for _ in 0..TRIES_MAX {
+            let Some(record) = self.store.read(table, partition.as_bytes(), sort.as_bytes(), self.now()).await? else {
+                return Ok(());
+            };
+            if self.transact(table, partition, &[Step::delete(sort, record.version)]).await? {
+                return Ok(());
+            }
+        }
+        Err(contended(table))
+    }
+
+    /// Changes one record by what `next` makes of it: `Some((value, expiry))` is written, `None` leaves it. Gives what `next` said.
+    pub async fn update<T: DeserializeOwned, N: Serialize, R>(
+        &self,
+        table: &str,
+        partition: &str,
+        sort: &str,
+        mut next: impl FnMut(Option<T>) -> (Option<(N, Option<EventTime>)>, R),
+    ) -> Result<R> {
+        for tried in 0..TRIES_MAX {
+            let held = self.read::<T>(table, partition, sort).await?;
+            let expect = held.as_ref().map_or(Expect::Absent, |held| Expect::Version(held.version));
+            let (write, said) = next(held.map(|held| held.value));
+            let Some((value, expires_at)) = write else { return Ok(said) };
+            let effect = Effect::Put { value: encode(&value), expires_at };
+            if self.transact(table, partition, &[Step { sort: sort.into(), expect, effect }]).await? {
+                return Ok(said);
+            }
+            pause(tried).await;
+        }
+        Err(contended(table))
+    }
+}
+
+/// Lets others finish before the next try: a random part of a time that grows.
+pub(crate) async fn pause(tried: u32) {
+    if tried == 0 {
+        return tokio::task::yield_now().await;
+    }
+    let most_us = 200_u64 << tried.min(7);
+    let part = u64::from(u16::from_be_bytes(crate::random::bytes())) * most_us / u64::from(u16::MAX);
+    tokio::time::sleep(std::time::Duration::from_micros(part)).await;
+}
+
+/// The numbers of tries that a change takes at most.
+pub(crate) fn tries() -> std::ops::Range<u32> {
+    0..TRIES_MAX
+}
+
+/// Too many were at it at once. Nothing happened.
+pub(crate) fn contended(table: &str) -> MemberError {
+    StoreError::Unavailable(format!("too many changes of one record of {table} at once; try again")).into()
+}
+
+pub(crate) fn after(time: EventTime, seconds: u64) -> EventTime {
+    EventTime(time.0.saturating_add_unsigned(seconds.saturating_mul(1_000)))
+}
+
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("our values serialise")
+}
+
+fn held<T: DeserializeOwned>(table: &str, record: Record) -> Result<Held<T>> {
+    let value = serde_json::from_slice(&record.value)
+        .map_err(|error| StoreError::Corrupt(format!("a record of {table} does not decode: {error}")))?;
+    Ok(Held { value, version: record.version, expires_at: record.expires_at })
+}
+
+fn text_of(table: &str, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|_| StoreError::Corrupt(format!("a key of {table} is no text")).into())
+}
+
+/// An [`EventTime`] as its milliseconds: the model's own form is written and not read back.
+pub(crate) mod ms {
+    use kindred_model::units::EventTime;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(time: &EventTime, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(time.0)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EventTime, D::Error> {
+        i64::deserialize(deserializer).map(EventTime)
+    }
+
+    /// The same of a time that may be missing.
+    pub mod option {
+        use super::{Deserialize, Deserializer, EventTime, Serializer};
+        use serde::Serialize;
+
+        pub fn serialize<S: Serializer>(time: &Option<EventTime>, serializer: S) -> Result<S::Ok, S::Error> {
+            time.map(|time| time.0).serialize(serializer)
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<EventTime>, D::Error> {
+            Ok(Option::<i64>::deserialize(deserializer)?.map(EventTime))
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Members: registration, sign-in, sessions, tokens, profile, roles, administration, audit. What a person is promised at once, as
+//! functions; HTTP is somebody else's.
+//!
+//! ```text
+//! routes, commands ──▶ Members ──▶ RecordStore (one partition, one transaction: compare-and-set)
+//!                         │ outbox: what follows, until it has happened
+//!                         ├──▶ EventSink   records of `members` to the log
+//!                         └──▶ Sender      mails, codes to phones
+//! ```
+//!
+//! Everything holds across processes, because the store decides it. Whatever crashes, [`Members::run`] goes on where it stopped; what
+//! it does may be done twice. docs/design/0008-sign-in.md has the reasons.
+
+mod account;
+mod admin;
+mod audit;
+mod challenge;
+mod claims;
+mod codes;
+mod config;
+mod credentials;
+mod db;
+mod error;
+mod factor;
+mod hasher;
+mod index;
+pub mod messages;
+mod outbox;
+mod password;
+mod permission;
+pub mod points;
+mod profile;
+mod random;
+mod register;
+mod revocations;
+pub mod senders;
+mod sessions;
+mod sign_in;
+mod throttle;
+mod tokens;
+mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kindred_clock::Clock;
+use kindred_store::records::RecordStore;
+use tokio::sync::Notify;
+
+pub use account::{ADDRESSES_MAX, Address, Agreement, State};
+pub use admin::{LIMIT, LIMIT_MAX, MemberQuery, Page, SETUP_S};
+pub use audit::{AuditQuery, Entry};
+pub use challenge::{CHALLENGE_S, Challenge, Solution};
+pub use codes::PHONE_CODE_S;
+pub use config::{
+    Language, LimitsConfig, MembersConfig, PasswordConfig, PasswordProfile, RegistrationConfig, SignInConfig, TokenConfig,
+};
+pub use credentials::RESET_S;
+pub use db::TABLES;
+pub use error::{FieldError, MemberError, Result};
+pub use factor::{Enrolment, RECOVERY_CODES};
+pub use password::PASSWORD_BYTES_MAX;
+pub use permission::{Actor, Permission, Role};
+pub use profile::{ErasureReceipt, MemberExport, Profile, ProfileChange};
+pub use register::{Registration, UNVERIFIED_S};
+pub use senders::{EventSink, Sender};
+pub use sessions::{Grant, SessionShown};
+pub use sign_in::{SECOND_FACTOR_S, SignIn, SignedIn};
+pub use tokens::AccessClaims;
+pub use validate::{EMAIL_BYTES_MAX, Identifier, Kind, USERNAME_CHARS, one_line};
+
+/// How often ended sessions of other processes are read: an access token stops working everywhere within a second (V7.4.1).
+const REVOCATIONS_EVERY: Duration = Duration::from_millis(500);
+/// How often the key ring is read: a new key signs five minutes after it was written.
+const KEYS_EVERY: Duration = Duration::from_secs(60);
+
+/// Members and sign-in over one store. Share it by `Arc`; run [`Members::run`] beside it in every process.
+pub struct Members {
+    db: db::Db,
+    config: MembersConfig,
+    policy: password::Policy,
+    hasher: hasher::Hasher,
+    /// Marks what we have given out: challenges, cursors, refresh tokens, browsers. One for all processes, kept in records.
+    secret: [u8; 32],
+    tokens: tokens::Tokens,
+    revocations: revocations::Revocations,
+    templates: senders::Templates,
+    under_way: throttle::UnderWay,
+    sink: Arc<dyn EventSink>,
+    sender: Arc<dyn Sender>,
+    kicked: Notify,
+}
+
+impl Members {
+    /// Opens: reads or makes the secret and the key ring, reads what was revoked, starts the hashing threads.
+    ///
+    /// # Errors
+    /// Settings that are too weak or a file of breached passwords that cannot be read; what the store says.
+    pub async fn open(
+        store: Arc<dyn RecordStore>,
+        clock: Clock,
+        config: MembersConfig,
+        sink: Arc<dyn EventSink>,
+        sender: Arc<dyn Sender>,
+    ) -> Result<Self> {
+        let hasher = hasher::Hasher::start(&config.password)?;
+        Self::open_with(store, clock, config, sink, sender, hasher).await
+    }
+
+    /// As [`Self::open`], with password hashes that are quick and weak: for tests that hash often.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    #[doc(hidden)]
+    pub async fn open_weak_for_tests(
+        store: Arc<dyn RecordStore>,
+        clock: Clock,
+        mut config: MembersConfig,
+        sink: Arc<dyn EventSink>,
+        sender: Arc<dyn Sender>,
+    ) -> Result<Self> {
+        (config.password.memory_kib, config.password.passes) = (64, 1);
+        let hasher = hasher::Hasher::start_unchecked(&config.password)?;
+        Self::open_with(store, clock, config, sink, sender, hasher).await
+    }
+
+    async fn open_with(
+        store: Arc<dyn RecordStore>,
+        clock: Clock,
+        config: MembersConfig,
+        sink: Arc<dyn EventSink>,
+        sender: Arc<dyn Sender>,
+        hasher: hasher::Hasher,
+    ) -> Result<Self> {
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let db = db::Db::new(store, clock);
+        let secret = secret_of(&db).await?;
+        let members = Self {
+            policy: password::Policy::new(&config.password, &config.shop_name)?,
+            tokens: tokens::Tokens::new(config.tokens.clone()),
+            revocations: revocations::Revocations::default(),
+            templates: senders::Templates::new()?,
+            under_way: throttle::UnderWay::default(),
+            kicked: Notify::new(),
+            db,
+            config,
+            hasher,
+            secret,
+            sink,
+            sender,
+        };
+        members.tokens.refresh(&members.db, false).await?;
+        members.refresh_revocations().await?;
+        Ok(members)
+    }
+
+    /// The settings it runs with.
+    pub fn config(&self) -> &MembersConfig {
+        &self.config
+    }
+
+    /// Fewest characters of a password, for the text of `password_short`.
+    pub fn password_min(&self, staff: bool) -> usize {
+        self.policy.min(staff)
+    }
+
+    /// Reads which sessions other processes have ended. [`Members::run`] does it twice a second.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn refresh_revocations(&self) -> Result<()> {
+        self.revocations.refresh(&self.db, self.config.tokens.access_s).await
+    }
+
+    /// Does what has to go on in every process, for as long as it is polled: delivers, reads what was revoked, turns the key ring.
+    pub async fn run(&self) {
+        let revocations = async {
+            loop {
+                tokio::time::sleep(REVOCATIONS_EVERY).await;
+                if let Err(error) = self.refresh_revocations().await {
+                    tracing::warn!(%error, "could not read which sessions have ended; after a minute no token is taken");
+                }
+            }
+        };
+        let keys = async {
+            loop {
+                tokio::time::sleep(KEYS_EVERY).await;
+                if let Err(error) = self.tokens.refresh(&self.db, false).await {
+                    tracing::warn!(%error, "could not read the signing keys; it is tried again in a minute");
+                }
+            }
+        };
+        tokio::join!(self.deliver_forever(), revocations, keys);
+    }
+}
+
+/// The secret of all processes: whoever comes first makes it.
+async fn secret_of(db: &db::Db) -> Result<[u8; 32]> {
+    let made = random::text::<32>();
+    db.insert(db::SECRETS, "marks", "secret", &made, None).await?;
+    let held = db.read::<String>(db::SECRETS, "marks", "secret").await?;
+    held.and_then(|held| random::decode(&held.value)?.try_into().ok())
+        .ok_or_else(|| MemberError::Internal("the secret in the store is damaged".into()))
+}

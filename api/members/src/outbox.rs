@@ -1,0 +1,367 @@
+//! What follows from a change takes effect exactly once, whatever crashes: it is written in the transaction of the change, and done
+//! from there until it has succeeded.
+//!
+//! ```text
+//! 1. pointer  outbox[op's first digit]/op          ──▶ where to look
+//! 2. change   accounts[member]: account, sessions, outbox/op/00 …   one transaction
+//! 3. work     each item: performed (repeatable), then taken out
+//! 4. pointer taken away
+//! ```
+//!
+//! A pointer without items belongs to a change that failed, or that is still on its way in a process that stands still. Before a
+//! pointer is taken away for that, its first item's place is filled by a mark, so that the late change conflicts and begins again.
+
+use std::collections::BTreeMap;
+
+use kindred_model::records::MemberRecord;
+use kindred_model::units::EventTime;
+use kindred_store::records::{Range, Step};
+use serde::{Deserialize, Serialize};
+
+use crate::audit::Entry;
+use crate::config::Language;
+use crate::db::{self, Held, OUTBOX, ms};
+use crate::error::{MemberError, Result};
+use crate::senders::{Message, Template};
+use crate::validate::{Identifier, Kind};
+use crate::{Members, points, random};
+
+/// A pointer whose change has not shown itself for so long is taken for abandoned, milliseconds.
+const ABANDONED_MS: i64 = 60_000;
+/// How long the mark stands in the way of a change that comes late, seconds: no process stands still for a day.
+const MARK_S: u64 = 86_400;
+/// First wait before something that failed is tried again, and the longest, milliseconds.
+const BACKOFF_MS: (i64, i64) = (1_000, 3_600_000);
+/// How long a message being sent is left to whoever sends it, milliseconds.
+const LEASE_MS: i64 = 30_000;
+
+/// Something that has to happen because of a change. Doing it twice is as good as once (a message: may arrive twice, under one id).
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Work {
+    /// A record of `members` is appended to the log.
+    Event {
+        record: String,
+    },
+    /// A mail or a phone message is sent.
+    Message {
+        to: String,
+        template: Template,
+        language: Language,
+        params: BTreeMap<String, String>,
+    },
+    /// An entry of the audit log.
+    Audit {
+        entry: Box<Entry>,
+    },
+    /// Access tokens of these sessions stop working.
+    Revoke {
+        sessions: Vec<String>,
+    },
+    /// The identifiers of a registration are claimed, or it is turned away.
+    Register,
+    /// The claims of a verified account are made to last.
+    Activate,
+    /// A new phone or e-mail is claimed and takes the place of the old.
+    Identifier {
+        kind: Kind,
+    },
+    /// Claims that the member no longer has a use for.
+    Release {
+        identifiers: Vec<Identifier>,
+    },
+    /// The invite code of somebody who is no member any more.
+    ReleaseInvite {
+        code: String,
+    },
+    /// The search index follows; the entries that may have become wrong.
+    Index {
+        stale: Vec<(String, String)>,
+    },
+    /// Somebody asks for something about an identifier: looked into after the answer, so that the answer cannot tell.
+    ResetRequest {
+        account: String,
+    },
+    ResendRequest {
+        email: String,
+    },
+    CodeRequest {
+        phone: Identifier,
+        language: Language,
+    },
+}
+
+impl Work {
+    /// Whether it is in force before the caller is answered.
+    fn at_once(&self) -> bool {
+        matches!(self, Self::Revoke { .. } | Self::Activate | Self::Identifier { .. })
+    }
+
+    fn is_message(&self) -> bool {
+        matches!(self, Self::Message { .. })
+    }
+}
+
+/// Work with its history.
+#[derive(Clone, Serialize, Deserialize)]
+struct Item {
+    /// Absent: the mark that stands in the way of a change that comes too late.
+    work: Option<Work>,
+    attempts: u32,
+    #[serde(with = "ms")]
+    not_before: EventTime,
+}
+
+/// Where the items of a change lie.
+#[derive(Clone, Serialize, Deserialize)]
+struct Pointer {
+    table: String,
+    partition: String,
+    #[serde(with = "ms")]
+    since: EventTime,
+}
+
+/// A change that has a pointer.
+#[derive(Clone, Debug)]
+pub(crate) struct Op(String);
+
+impl Op {
+    fn sort(&self, number: usize) -> String {
+        format!("outbox/{}/{number:02}", self.0)
+    }
+
+    fn shard(&self) -> &str {
+        &self.0[..1]
+    }
+}
+
+/// Which items are done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Only {
+    AtOnce,
+    Due,
+}
+
+impl Members {
+    /// Writes the pointer of a change that is about to be made.
+    pub(crate) async fn point(&self, name: &'static str, table: &str, partition: &str) -> Result<Op> {
+        points::phase(name, "begin");
+        let op = Op(hex(&random::bytes::<16>()));
+        let pointer = Pointer { table: table.into(), partition: partition.into(), since: self.db.now() };
+        self.db.insert(OUTBOX, op.shard(), &op.0, &pointer, None).await?;
+        points::phase(name, "pointed");
+        Ok(op)
+    }
+
+    /// Makes the change with what follows from it; false on a conflict. Afterwards what has to be in force is, or the error is that it
+    /// is not yet certain; the rest follows by itself.
+    #[allow(clippy::too_many_arguments, reason = "called from two places, which know all of it")]
+    pub(crate) async fn commit(
+        &self,
+        op: Option<&Op>,
+        name: &'static str,
+        table: &str,
+        partition: &str,
+        mut steps: Vec<Step>,
+        works: Vec<Work>,
+        expires_at: Option<EventTime>,
+    ) -> Result<bool> {
+        let now = self.db.now();
+        let at_once = works.iter().any(Work::at_once);
+        if let Some(op) = op {
+            for (number, work) in works.into_iter().enumerate() {
+                let item = Item { work: Some(work), attempts: 0, not_before: now };
+                steps.push(Step::insert(op.sort(number), db::encode(&item), expires_at));
+            }
+        }
+        if !self.db.transact(table, partition, &steps).await? {
+            return Ok(false);
+        }
+        let Some(op) = op else { return Ok(true) };
+        points::phase(name, "committed");
+        if at_once {
+            // Boxed: what is done here may make changes of its own.
+            Box::pin(self.follow(op, table, partition, Only::AtOnce)).await?;
+            points::phase(name, "delivered");
+        }
+        self.kicked.notify_one();
+        Ok(true)
+    }
+
+    /// A request that is looked into after it was answered: one write, whatever will be found.
+    pub(crate) async fn request(&self, works: Vec<Work>, life_s: u64) -> Result<()> {
+        let partition = hex(&random::bytes::<16>());
+        let op = self.point("request", db::REQUESTS, &partition).await?;
+        let expires_at = Some(self.db.in_s(life_s));
+        // The partition is new: only the mark of a pointer that was given up can be in the way.
+        let done = self.commit(Some(&op), "request", db::REQUESTS, &partition, Vec::new(), works, expires_at).await?;
+        if done { Ok(()) } else { Err(db::contended(db::REQUESTS)) }
+    }
+
+    /// The pointer, unless it was given up meanwhile because this process stood still: then the change needs a new one.
+    pub(crate) async fn still_pointed(&self, op: Option<Op>, table: &str, partition: &str) -> Result<Option<Op>> {
+        match op {
+            Some(op) if self.db.read::<Item>(table, partition, &op.sort(0)).await?.is_some() => Ok(None),
+            op => Ok(op),
+        }
+    }
+
+    /// Takes away the pointer of a change that was not made. What fails here, the sweep does.
+    pub(crate) async fn cancel(&self, op: Option<Op>) {
+        if let Some(op) = op {
+            let _swept_later = self.db.remove(OUTBOX, op.shard(), &op.0).await;
+        }
+    }
+
+    /// Does all that is due, of every process; how many changes still have something that waits. Errors of single items are logged
+    /// and tried again; an error is that the outbox cannot be read.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn sweep(&self) -> Result<usize> {
+        let mut waiting = 0;
+        for shard in "0123456789abcdef".chars() {
+            let mut range = Range::default();
+            loop {
+                let page: Vec<(String, Held<Pointer>)> = self.db.page(OUTBOX, &shard.to_string(), &range, SWEEP_PAGE).await?;
+                for (op, pointer) in &page {
+                    let (op, at) = (Op(op.clone()), &pointer.value);
+                    match self.follow(&op, &at.table, &at.partition, Only::Due).await {
+                        Ok(Some(left)) if left > 0 => waiting += 1,
+                        Ok(Some(_)) => self.db.remove(OUTBOX, op.shard(), &op.0).await?,
+                        Ok(None) => waiting += usize::from(!self.abandon(&op, at).await?),
+                        Err(error) => {
+                            tracing::warn!(%error, "could not do what follows from a change; it is tried again");
+                            waiting += 1;
+                        }
+                    }
+                }
+                if page.len() < SWEEP_PAGE {
+                    break;
+                }
+                range.after = page.last().map(|(op, _)| op.clone().into_bytes());
+            }
+        }
+        metrics::gauge!("members_outbox_waiting").set(waiting as f64);
+        Ok(waiting)
+    }
+
+    /// Does what is due whenever something was put there, and every second, for as long as it is polled.
+    pub async fn deliver_forever(&self) {
+        loop {
+            if let Err(error) = self.sweep().await {
+                tracing::warn!(%error, "could not read the outbox of members; it is tried again");
+            }
+            let _either = tokio::time::timeout(std::time::Duration::from_secs(1), self.kicked.notified()).await;
+        }
+    }
+
+    /// Fills the place of a change that does not come, so that it cannot come any more; whether that is done.
+    async fn abandon(&self, op: &Op, at: &Pointer) -> Result<bool> {
+        if self.db.now().0 - at.since.0 < ABANDONED_MS {
+            return Ok(false);
+        }
+        let mark = Item { work: None, attempts: 0, not_before: self.db.now() };
+        if self.db.insert(&at.table, &at.partition, &op.sort(0), &mark, Some(self.db.in_s(MARK_S))).await? {
+            self.db.remove(OUTBOX, op.shard(), &op.0).await?;
+            return Ok(true);
+        }
+        Ok(false) // It came after all.
+    }
+
+    /// Does items of a change: how many are left, or `None` where there are none and may never have been.
+    async fn follow(&self, op: &Op, table: &str, partition: &str, only: Only) -> Result<Option<usize>> {
+        let items: Vec<(String, Held<Item>)> = self.db.all(table, partition, &format!("outbox/{}/", op.0)).await?;
+        if items.is_empty() {
+            return Ok(None);
+        }
+        let mut left = items.len();
+        let mut failed = None;
+        for (sort, held) in items {
+            let Some(work) = held.value.work.clone() else {
+                left -= 1; // The mark: it expires by itself.
+                continue;
+            };
+            let due = held.value.not_before <= self.db.now();
+            let wanted = match only {
+                Only::AtOnce => work.at_once(),
+                Only::Due => due,
+            };
+            if !wanted {
+                continue;
+            }
+            let mut version = held.version;
+            let attempts = held.value.attempts + 1;
+            let wait =
+                |most: i64| EventTime(self.db.now().0 + (BACKOFF_MS.0 << (attempts - 1).min(20)).max(most).min(BACKOFF_MS.1));
+            let later = |not_before| db::encode(&Item { work: Some(work.clone()), attempts, not_before });
+            if work.is_message() {
+                // Whoever sends it takes it for a while: two sweeps do not send one message at once.
+                let step = Step::replace(&*sort, version, later(wait(LEASE_MS)), held.expires_at);
+                if !self.db.transact(table, partition, &[step]).await? {
+                    continue;
+                }
+                match self.db.read::<Item>(table, partition, &sort).await? {
+                    Some(taken) => version = taken.version,
+                    None => continue,
+                }
+            }
+            match Box::pin(self.perform(table, partition, op, &sort, &work)).await {
+                Ok(()) => {
+                    points::hit("outbox.performed");
+                    // A conflict is that another sweep has done it as well.
+                    self.db.transact(table, partition, &[Step::delete(&*sort, version)]).await?;
+                    left -= 1;
+                }
+                Err(error) if only == Only::AtOnce => failed = failed.or(Some(error)),
+                Err(error) => {
+                    tracing::warn!(%error, attempts, "an item of the outbox failed; it is tried again");
+                    metrics::counter!("members_outbox_failures_total").increment(1);
+                    if !work.is_message() {
+                        let step = Step::replace(&*sort, version, later(wait(0)), held.expires_at);
+                        self.db.transact(table, partition, &[step]).await?;
+                    }
+                }
+            }
+        }
+        failed.map_or(Ok(Some(left)), Err)
+    }
+
+    async fn perform(&self, table: &str, partition: &str, op: &Op, sort: &str, work: &Work) -> Result<()> {
+        match work {
+            Work::Event { record } => {
+                let record = MemberRecord::decode(record.as_bytes())
+                    .map_err(|invalid| MemberError::Internal(format!("a record of the outbox is not valid: {invalid}")))?;
+                self.sink.append(record).await.map_err(MemberError::Internal)
+            }
+            Work::Message { to, template, language, params } => {
+                let rendered = self.templates.render(*template, *language, params)?;
+                let id = format!("{}.{}", op.0, &sort[sort.len() - 2..]);
+                let message =
+                    Message { id, to: to.clone(), channel: template.channel(), language: *language, at: self.db.now(), rendered };
+                self.sender.send(message).await.map_err(MemberError::Internal)
+            }
+            Work::Audit { entry } => self.append_audit(entry).await,
+            Work::Revoke { sessions } => self.revocations.revoke(&self.db, sessions, self.config.tokens.access_s).await,
+            Work::Register => self.complete_registration(partition).await,
+            Work::Activate => self.complete_activation(partition).await,
+            Work::Identifier { kind } => self.complete_identifier(partition, *kind).await,
+            Work::Release { identifiers } => {
+                debug_assert_eq!(table, db::ACCOUNTS);
+                self.release_unused(partition, identifiers).await
+            }
+            Work::ReleaseInvite { code } => self.release_invite(code, partition).await,
+            Work::Index { stale } => self.reindex(partition, stale).await,
+            Work::ResetRequest { account } => self.look_into_reset(account).await,
+            Work::ResendRequest { email } => self.look_into_resend(email).await,
+            Work::CodeRequest { phone, language } => self.give_phone_code(phone, *language).await,
+        }
+    }
+}
+
+/// Pointers of a page.
+const SWEEP_PAGE: usize = 500;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

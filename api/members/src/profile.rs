@@ -1,0 +1,282 @@
+//! What a member sees and changes of the own account, what is given out of it, and how it is forgotten.
+//!
+//! ```text
+//! erase: password again ─▶ one transaction: document emptied, sessions and tokens gone ─▶ outbox: `erased` event, claims and index freed
+//! ```
+
+use kindred_model::units::{EventTime, Tier};
+use secrecy::SecretString;
+use serde::Serialize;
+
+use crate::account::{ADDRESSES_MAX, Account, Address, Agreement, Extra, Factor, Loaded, State};
+use crate::config::Language;
+use crate::db::{ACCOUNTS, Held};
+use crate::error::{MemberError, Result};
+use crate::outbox::Work;
+use crate::sessions::SessionShown;
+use crate::sign_in::alone;
+use crate::tokens::AccessClaims;
+use crate::{Members, index};
+
+/// A member's own view.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Profile {
+    /// The member.
+    pub member: String,
+    /// Where the account stands.
+    pub state: State,
+    /// Username.
+    pub username: String,
+    /// E.164.
+    pub phone: String,
+    /// E-mail.
+    pub email: String,
+    /// The level.
+    pub tier: Tier,
+    /// A staff role.
+    pub role: Option<String>,
+    /// Language of messages.
+    pub language: Language,
+    /// Whether marketing may be sent.
+    pub marketing_consent: bool,
+    /// Where goods are sent to.
+    pub addresses: Vec<Address>,
+    /// The agreement that was accepted.
+    pub agreement: Agreement,
+    /// What others register with to be this member's invitees.
+    pub invite_code: String,
+    /// Whether a second factor is asked for.
+    pub second_factor: bool,
+    /// When the account was made.
+    pub registered_at: EventTime,
+    /// When it was verified.
+    pub activated_at: Option<EventTime>,
+    /// Changes with every change: the ETag.
+    pub version: String,
+}
+
+/// What a member changes; what is absent stays.
+#[derive(Clone, Debug, Default)]
+pub struct ProfileChange {
+    /// Language of messages.
+    pub language: Option<Language>,
+    /// Whether marketing may be sent.
+    pub marketing_consent: Option<bool>,
+    /// All addresses.
+    pub addresses: Option<Vec<Address>>,
+    /// Accepts this version of the agreement.
+    pub agreement_version: Option<String>,
+}
+
+/// Everything that is held here about a member, but secrets: their digests say nothing to the person.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberExport {
+    /// The profile.
+    pub profile: Profile,
+    /// The member who invited them.
+    pub invited_by: Option<String>,
+    /// When the password was last changed.
+    pub password_changed_at: EventTime,
+    /// Recovery codes that are left.
+    pub recovery_codes_left: usize,
+    /// Sessions.
+    pub sessions: Vec<SessionShown>,
+    /// Addresses from which they signed in are kept as keyed digests, so many.
+    pub known_addresses: usize,
+    /// What the audit log says of them in the time that it is kept.
+    pub audit: Vec<crate::audit::Entry>,
+}
+
+/// What an erasure promises here; the log's and the lists' dates are the erasure's of the rest.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ErasureReceipt {
+    /// The member, who has no name any more.
+    pub member: String,
+    /// When the account was emptied.
+    pub erased_at: EventTime,
+    /// When the last entry of the audit log that has the member's id expires.
+    pub audit_until: EventTime,
+}
+
+impl Profile {
+    pub(crate) fn of(held: &Held<Account>) -> Self {
+        let account = &held.value;
+        let shown = |identifier: &Option<crate::validate::Identifier>| {
+            identifier.as_ref().map(|identifier| identifier.shown.clone()).unwrap_or_default()
+        };
+        Self {
+            member: account.member.clone(),
+            state: account.state,
+            username: shown(&account.username),
+            phone: shown(&account.phone),
+            email: shown(&account.email),
+            tier: account.tier.unwrap_or(Tier::Normal),
+            role: account.role.clone(),
+            language: account.language,
+            marketing_consent: account.marketing_consent,
+            addresses: account.addresses.clone(),
+            agreement: account.agreement.clone(),
+            invite_code: account.invite_code.clone(),
+            second_factor: account.factor.secret.is_some(),
+            registered_at: account.registered_at,
+            activated_at: account.activated_at,
+            version: format!("{:032x}", held.version.0),
+        }
+    }
+}
+
+impl Members {
+    /// The profile of a member.
+    ///
+    /// # Errors
+    /// [`MemberError::NotFound`]; what the store says.
+    pub async fn profile(&self, member: &str) -> Result<Profile> {
+        Ok(Profile::of(&self.living(member).await?))
+    }
+
+    /// Changes the profile as it was read (`version`).
+    ///
+    /// # Errors
+    /// [`MemberError::Changed`] where it was changed since; `address_invalid`, `addresses_many`, `agreement_stale`; what the store says.
+    pub async fn change_profile(&self, member: &str, version: &str, change: &ProfileChange) -> Result<Profile> {
+        if let Some(addresses) = &change.addresses {
+            if addresses.len() > ADDRESSES_MAX {
+                return Err(MemberError::field("addresses", "addresses_many"));
+            }
+            let fits = |text: &String| text.chars().count() <= 200 && !text.chars().any(char::is_control);
+            let valid = |address: &Address| {
+                let Address { name, phone, country, region, city, lines, postal_code } = address;
+                [name, phone, country, region, city, lines, postal_code].into_iter().all(fits)
+                    && !name.is_empty()
+                    && !lines.is_empty()
+            };
+            if !addresses.iter().all(valid) {
+                return Err(MemberError::field("addresses", "address_invalid"));
+            }
+        }
+        if change.agreement_version.as_ref().is_some_and(|accepted| *accepted != self.config.agreement_version) {
+            return Err(MemberError::field("agreement_version", "agreement_stale"));
+        }
+        self.change("account.change", member, &[], |loaded| {
+            if format!("{:032x}", loaded.version.0) != version {
+                return Err(MemberError::Changed);
+            }
+            let account = &mut loaded.account;
+            if !account.is_active() {
+                return Err(MemberError::NotFound);
+            }
+            account.language = change.language.unwrap_or(account.language);
+            account.marketing_consent = change.marketing_consent.unwrap_or(account.marketing_consent);
+            if let Some(addresses) = &change.addresses {
+                account.addresses.clone_from(addresses);
+            }
+            if let Some(accepted) = &change.agreement_version {
+                account.agreement = Agreement { version: accepted.clone(), accepted_at: self.db.now() };
+            }
+            Ok((alone(Vec::new()), ()))
+        })
+        .await?;
+        self.profile(member).await
+    }
+
+    /// Everything that is held here about a member.
+    ///
+    /// # Errors
+    /// [`MemberError::NotFound`]; what the store says.
+    pub async fn export(&self, member: &str) -> Result<MemberExport> {
+        let held = self.living(member).await?;
+        let known = self.db.all::<()>(ACCOUNTS, member, "known/").await?;
+        let today = self.db.now().day();
+        let auditor = crate::Actor::operator("export");
+        let mut query = crate::AuditQuery {
+            days: Some((kindred_model::Day(today.0 - self.config.audit_days as i32), today)),
+            subject: Some(member.to_owned()),
+            limit: Some(200),
+            ..Default::default()
+        };
+        let mut audit = Vec::new();
+        loop {
+            let page = self.search_audit(&auditor, &query).await?;
+            audit.extend(page.items);
+            query.cursor = page.next_cursor;
+            if query.cursor.is_none() {
+                break;
+            }
+        }
+        Ok(MemberExport {
+            profile: Profile::of(&held),
+            invited_by: held.value.invited_by.clone(),
+            password_changed_at: held.value.password_changed_at,
+            recovery_codes_left: held.value.factor.recovery.len(),
+            sessions: self.sessions(member).await?,
+            known_addresses: known.len(),
+            audit,
+        })
+    }
+
+    /// Closes and forgets the own account.
+    ///
+    /// # Errors
+    /// [`MemberError::ReauthenticationFailed`], [`MemberError::Throttled`]; what the store says: repeat it.
+    pub async fn erase_own(&self, claims: &AccessClaims, password: &SecretString, address: &str) -> Result<ErasureReceipt> {
+        self.reauthenticate(&claims.sub, password, address).await?;
+        self.erase(&claims.sub, &claims.sub, address).await
+    }
+
+    /// Empties the account and ends all that belongs to it. Again on an erased account: the same receipt.
+    pub(crate) async fn erase(&self, member: &str, actor: &str, address: &str) -> Result<ErasureReceipt> {
+        let erased_at = self
+            .change("erase", member, &["session/", "token/", "known/"], |loaded| {
+                if let Some(erased_at) = loaded.account.erased_at {
+                    return Ok((None, erased_at));
+                }
+                let now = self.db.now();
+                let mut extra = Extra::works(vec![self.audit(actor, "member.erase", member, address, &[])]);
+                loaded.end_sessions(None, &mut extra);
+                loaded.delete("token/", &mut extra);
+                loaded.delete("known/", &mut extra);
+                let stale = index::entries(&loaded.account).into_iter().map(|(at, _)| at).collect();
+                let mut identifiers: Vec<_> = loaded.account.identifiers().cloned().collect();
+                identifiers.extend(loaded.account.changing.clone());
+                let invite = loaded.account.invite_code.clone();
+                forget(loaded, now);
+                extra.works.extend([loaded.account.event(), Work::Release { identifiers }, Work::Index { stale }]);
+                extra.works.push(Work::ReleaseInvite { code: invite });
+                Ok((Some(extra), now))
+            })
+            .await?;
+        let audit_until = crate::db::after(erased_at, u64::from(self.config.audit_days) * 86_400);
+        Ok(ErasureReceipt { member: member.to_owned(), erased_at, audit_until })
+    }
+}
+
+/// Leaves of an account its id, its version, and what the inviter's points rest on.
+fn forget(loaded: &mut Loaded, now: EventTime) {
+    let account = &mut loaded.account;
+    loaded.expires_at = None;
+    *account = Account {
+        member: std::mem::take(&mut account.member),
+        state: State::Erased,
+        username: None,
+        phone: None,
+        email: None,
+        changing: None,
+        password: String::new(),
+        password_for_staff: false,
+        password_changed_at: now,
+        tier: None,
+        role: None,
+        language: account.language,
+        marketing_consent: false,
+        addresses: Vec::new(),
+        agreement: Agreement { version: String::new(), accepted_at: now },
+        invite_code: String::new(),
+        invited_by: account.invited_by.take(),
+        factor: Factor::default(),
+        registered_at: now,
+        activated_at: account.activated_at,
+        suspended_at: None,
+        erased_at: Some(now),
+        event_version: account.event_version,
+    };
+}

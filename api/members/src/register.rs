@@ -1,0 +1,333 @@
+//! Registration in five steps (R8 to R15), which cannot be skipped (V2.3.1).
+//!
+//! ```text
+//! challenge ─▶ phone code ─▶ register: checked, hashed, username claimed, written as Pending ─▶ answer, always the same
+//!                                │ outbox
+//!                                ▼
+//!               phone and e-mail claimed ──▶ Registered, mail with a token ──▶ verify ──▶ Activating ──▶ Activated, `members` event
+//!                                └── taken: nothing is left, the owner of the address gets a mail
+//! ```
+//!
+//! Whether a phone or an e-mail is known is found out after the answer was given: neither its text, its size nor its time can tell
+//! (V6.3.8). Whatever crashes, the outbox goes on or the claims expire.
+
+use kindred_store::records::Step;
+use secrecy::SecretString;
+
+use crate::account::{ACCOUNT, Account, Agreement, Extra, Factor, State};
+use crate::challenge::{Solution, address_group};
+use crate::codes::split_token;
+use crate::config::Language;
+use crate::db::{self, ACCOUNTS};
+use crate::error::{FieldError, MemberError, Result};
+use crate::outbox::Work;
+use crate::senders::Template;
+use crate::throttle::HOUR_S;
+use crate::validate::{Identifier, Kind};
+use crate::{Members, points, random};
+
+/// Life of a claim and of an account that is not verified, seconds (R13).
+pub const UNVERIFIED_S: u64 = 86_400;
+/// How long a username is held for a registration that is not written yet, seconds.
+const HELD_S: u64 = 600;
+
+/// What a person sends to register.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// R9.
+    pub username: String,
+    /// R10.
+    pub phone: String,
+    /// R11.
+    pub email: String,
+    /// R12.
+    pub password: SecretString,
+    /// The solved challenge.
+    pub solution: Solution,
+    /// The code that was sent to the phone.
+    pub phone_code: String,
+    /// The version of the agreement that was accepted.
+    pub agreement_version: String,
+    /// Of whoever invited them.
+    pub invite_code: Option<String>,
+    /// The language of messages; the shop's where absent.
+    pub language: Option<Language>,
+    /// Whether marketing may be sent.
+    pub marketing_consent: bool,
+    /// From where it comes.
+    pub address: String,
+}
+
+impl Members {
+    /// Takes a registration. That it returns says nothing about phone and e-mail; the mail does.
+    ///
+    /// # Errors
+    /// [`MemberError::Invalid`] with every field that is not accepted; [`MemberError::ChallengeFailed`], [`MemberError::CodeWrong`],
+    /// [`MemberError::UsernameTaken`]; [`MemberError::Throttled`], [`MemberError::Busy`]; what the store says.
+    pub async fn register(&self, registration: Registration) -> Result<()> {
+        let regions = &self.config.registration.phone_regions;
+        let mut errors = Vec::new();
+        let mut field = |checked: Result<Identifier>| keep(&mut errors, checked);
+        let username = field(Identifier::username(&registration.username))?;
+        let phone = field(Identifier::phone(&registration.phone, regions))?;
+        let email = field(Identifier::email(&registration.email))?;
+        let own = [&registration.username, &registration.phone, &registration.email].map(String::as_str);
+        keep(&mut errors, self.policy.check(&registration.password, &own, false))?;
+        if registration.agreement_version != self.config.agreement_version {
+            errors.push(FieldError { field: "agreement_version", code: "agreement_stale" });
+        }
+        let (Some(username), Some(phone), Some(email), true) = (username, phone, email, errors.is_empty()) else {
+            return Err(MemberError::Invalid(errors));
+        };
+        let address = address_group(&registration.address);
+        self.quota("register", &address, self.config.limits.registrations_hour, HOUR_S).await?;
+        self.redeem(&registration.solution).await?;
+        let invited_by = match registration.invite_code.as_deref().filter(|code| !code.trim().is_empty()) {
+            None => None,
+            Some(code) => {
+                let inviter = self.inviter(code).await?;
+                Some(inviter.ok_or_else(|| MemberError::field("invite_code", "invite_unknown"))?)
+            }
+        };
+        let code = self.check_phone_code(&phone, &registration.phone_code).await?;
+        let password_for_staff = self.policy.fits_staff(&registration.password);
+        let password = self.hasher.hash(registration.password).await?;
+        let now = self.db.now();
+        let member = random::id(now);
+        if self.config.registration.reveal_taken {
+            for identifier in [&username, &phone, &email] {
+                if self.claimant(identifier).await?.is_some() {
+                    return Err(MemberError::IdentifierTaken);
+                }
+            }
+        }
+        if !self.claim(&username, &member, Some(self.db.in_s(HELD_S))).await? {
+            return Err(MemberError::UsernameTaken);
+        }
+        points::hit("register.claimed");
+        if let Err(error) = self.spend_phone_code(&phone, code).await {
+            self.release(&username, &member).await?;
+            return Err(error);
+        }
+        let account = Account {
+            member: member.clone(),
+            state: State::Pending,
+            username: Some(username),
+            phone: Some(phone),
+            email: Some(email),
+            changing: None,
+            password,
+            password_for_staff,
+            password_changed_at: now,
+            tier: None,
+            role: None,
+            language: registration.language.unwrap_or(self.config.default_language),
+            marketing_consent: registration.marketing_consent,
+            addresses: Vec::new(),
+            agreement: Agreement { version: registration.agreement_version, accepted_at: now },
+            invite_code: invite_code(),
+            invited_by,
+            factor: Factor::default(),
+            registered_at: now,
+            activated_at: None,
+            suspended_at: None,
+            erased_at: None,
+            event_version: 0,
+        };
+        let audit = self.audit("anonymous", "registration", &member, &registration.address, &[]);
+        let works = vec![Work::Register, audit];
+        let expires_at = Some(self.db.in_s(UNVERIFIED_S));
+        let op = self.point("register", ACCOUNTS, &member).await?;
+        let step = Step::insert(ACCOUNT, db::encode(&account), expires_at);
+        // The member is new: only the mark of a pointer that was given up can be in the way.
+        let done = self.commit(Some(&op), "register", ACCOUNTS, &member, vec![step], works, expires_at).await?;
+        if done { Ok(()) } else { Err(db::contended(ACCOUNTS)) }
+    }
+
+    /// Claims what a registration names, or turns it away without a trace but for a mail.
+    pub(crate) async fn complete_registration(&self, member: &str) -> Result<()> {
+        let Some(held) = self.account(member).await?.filter(|held| held.value.state == State::Pending) else {
+            return Ok(()); // Done, or expired.
+        };
+        for identifier in held.value.identifiers() {
+            if !self.claim(identifier, member, held.expires_at).await? {
+                return self.refuse(member, "register.refuse", State::Pending, identifier.kind).await;
+            }
+        }
+        let completed = self.change("register.complete", member, &["token/"], |loaded| {
+            if loaded.account.state != State::Pending {
+                return Ok((None, false));
+            }
+            loaded.account.state = State::Registered;
+            let mut extra = Extra::works(vec![loaded.account.event(), Work::Index { stale: Vec::new() }]);
+            self.mail_verification(loaded, &mut extra);
+            Ok((Some(extra), true))
+        });
+        self.settle(member, &held.value, completed.await).await
+    }
+
+    /// After claims were taken for an account that somebody else has meanwhile taken further, ended or erased: those that it does not
+    /// hold are given back.
+    async fn settle(&self, member: &str, claimed: &Account, completed: Result<bool>) -> Result<()> {
+        match completed {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(MemberError::NotFound) => {
+                let identifiers: Vec<Identifier> = claimed.identifiers().cloned().collect();
+                self.release_unused(member, &identifiers).await?;
+                let now = self.account(member).await?;
+                if now.is_none_or(|held| held.value.invite_code != claimed.invite_code) {
+                    self.release_invite(&claimed.invite_code, member).await?;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds a new token and the mail with it.
+    pub(crate) fn mail_verification(&self, loaded: &crate::account::Loaded, extra: &mut Extra) {
+        let email = loaded.account.email.clone();
+        let Some(to) = email.as_ref().map(|email| email.shown.clone()) else { return };
+        let (step, token) = self.token_step(loaded, "verify", email, UNVERIFIED_S);
+        extra.steps.push(step);
+        let hours = (UNVERIFIED_S / 3_600).to_string();
+        let username = loaded.account.username.as_ref().map_or("", |name| name.shown.as_str());
+        let params = self.params(&[("username", username), ("hours", &hours), ("link", &self.link("verify-email", &token))]);
+        extra.works.push(Work::Message { to, template: Template::VerifyEmail, language: loaded.account.language, params });
+    }
+
+    /// Takes a registration back whole: the account goes, its claims go, the address is told.
+    async fn refuse(&self, member: &str, name: &'static str, from: State, taken: Kind) -> Result<()> {
+        let op = self.point(name, ACCOUNTS, member).await?;
+        let tokens = self.db.all::<serde_json::Value>(ACCOUNTS, member, "token/").await?;
+        let Some(held) = self.account(member).await?.filter(|held| held.value.state == from) else {
+            self.cancel(Some(op)).await;
+            return Ok(());
+        };
+        let mut account = held.value;
+        let mut steps = vec![Step::delete(ACCOUNT, held.version)];
+        steps.extend(tokens.into_iter().map(|(sort, held)| Step::delete(sort, held.version)));
+        let mut works = vec![Work::Release { identifiers: account.identifiers().cloned().collect() }];
+        if account.event_version > 0 {
+            // It was announced as registered.
+            account.state = State::Erased;
+            works.push(account.event());
+            works.push(Work::Index { stale: crate::index::entries(&account).into_iter().map(|(at, _)| at).collect() });
+        }
+        if let Some(email) = &account.email {
+            let template = if taken == Kind::Email { Template::AccountExists } else { Template::PhoneTaken };
+            let username = account.username.as_ref().map_or("", |name| name.shown.as_str());
+            let params = self.params(&[("username", username), ("link", &self.link("reset-password", ""))]);
+            works.push(Work::Message { to: email.shown.clone(), template, language: account.language, params });
+        }
+        // A conflict: somebody else is at it. The work that called comes again and looks.
+        let expires_at = Some(self.db.in_s(UNVERIFIED_S));
+        if !self.commit(Some(&op), name, ACCOUNTS, member, steps, works, expires_at).await? {
+            self.cancel(Some(op)).await;
+            return Err(db::contended(ACCOUNTS));
+        }
+        Ok(())
+    }
+
+    /// Verifies the e-mail of a registration by the token of the mail: the member's account is active when this returns.
+    ///
+    /// # Errors
+    /// [`MemberError::TokenGone`]; what the store says: then it goes on by itself if the token was taken.
+    pub async fn verify_email(&self, token: &str, address: &str) -> Result<String> {
+        let (member, secret) = split_token(token)?;
+        let begun = self.change("activate", member, &["token/"], |loaded| {
+            let (step, _) = self.spend_token(loaded, "verify", secret)?;
+            if loaded.account.state != State::Registered {
+                return Err(MemberError::TokenGone);
+            }
+            loaded.account.state = State::Activating;
+            // From here on it is ended one way or the other, however long that takes: its claims last or it is taken back.
+            loaded.expires_at = None;
+            let audit = self.audit(&loaded.account.member, "email.verified", &loaded.account.member, address, &[]);
+            Ok((Some(Extra { steps: vec![step], works: vec![Work::Activate, audit] }), ()))
+        });
+        begun.await.map_err(|error| if error == MemberError::NotFound { MemberError::TokenGone } else { error })?;
+        match self.account(member).await? {
+            Some(held) if held.value.state == State::Activated => Ok(member.to_owned()),
+            _ => Err(MemberError::TokenGone),
+        }
+    }
+
+    /// Makes the claims of a verified account last, and the account active.
+    pub(crate) async fn complete_activation(&self, member: &str) -> Result<()> {
+        let Some(held) = self.account(member).await?.filter(|held| held.value.state == State::Activating) else {
+            return Ok(());
+        };
+        for identifier in held.value.identifiers() {
+            if !self.claim(identifier, member, None).await? {
+                return self.refuse(member, "activate.undo", State::Activating, identifier.kind).await;
+            }
+        }
+        let mut code = held.value.invite_code.clone();
+        while !self.claim_invite(&code, member).await? {
+            code = invite_code(); // One in 2^40 is somebody's.
+        }
+        let completed = self.change("activate.complete", member, &[], |loaded| {
+            if loaded.account.state != State::Activating {
+                return Ok((None, false));
+            }
+            loaded.account.state = State::Activated;
+            loaded.account.activated_at = Some(self.db.now());
+            loaded.account.invite_code.clone_from(&code);
+            let stale = Vec::new();
+            Ok((Some(Extra::works(vec![loaded.account.event(), Work::Index { stale }])), true))
+        });
+        let completed = completed.await;
+        self.settle(member, &Account { invite_code: code, ..held.value }, completed).await
+    }
+
+    /// Has the verification mail of a registration sent again, if there is one; the answer is the same if not.
+    ///
+    /// # Errors
+    /// `email_invalid`; [`MemberError::ChallengeFailed`], [`MemberError::Throttled`]; what the store says.
+    pub async fn request_verification(&self, email: &str, solution: &Solution, address: &str) -> Result<()> {
+        let email = Identifier::email(email)?;
+        self.redeem(solution).await?;
+        self.quota("mail address", &address_group(address), self.config.limits.registrations_hour, HOUR_S).await?;
+        self.quota("mail", &email.canonical, self.config.limits.mails_hour, HOUR_S).await?;
+        self.request(vec![Work::ResendRequest { email: email.canonical }], HOUR_S).await
+    }
+
+    pub(crate) async fn look_into_resend(&self, email: &str) -> Result<()> {
+        match self.member_of(&Identifier::email(email)?).await? {
+            Some(held) if held.value.state == State::Registered => self.resend(&held.value.member).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a new token in place of the old.
+    pub(crate) async fn resend(&self, member: &str) -> Result<()> {
+        self.change("account.change", member, &["token/"], |loaded| {
+            if loaded.account.state != State::Registered {
+                return Err(MemberError::Refused("the e-mail is verified already"));
+            }
+            let mut extra = Extra::default();
+            self.mail_verification(loaded, &mut extra);
+            Ok((Some(extra), ()))
+        })
+        .await
+    }
+}
+
+/// Eight of 32 letters and digits that are not mistaken for each other: 40 bits, to be told by word of mouth.
+fn invite_code() -> String {
+    const LETTERS: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+    random::bytes::<8>().iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
+}
+
+/// Keeps the fields of an error; any other error goes on.
+fn keep<T>(errors: &mut Vec<FieldError>, checked: Result<T>) -> Result<Option<T>> {
+    match checked {
+        Ok(value) => Ok(Some(value)),
+        Err(MemberError::Invalid(more)) => {
+            errors.extend(more);
+            Ok(None)
+        }
+        Err(other) => Err(other),
+    }
+}

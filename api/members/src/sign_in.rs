@@ -1,0 +1,239 @@
+//! Signing in (R16): one answer for everything that is wrong, in the same time, and limits that lock out the guesser alone.
+//!
+//! ```text
+//! address: failures an hour ─▶ account × (this device | this address | unknown): waits that double ─▶ argon2, a dummy for nobody
+//!   ─▶ password right ─▶ second factor, if enrolled: a sealed challenge for five minutes ─▶ session
+//! ```
+
+use kindred_model::SessionId;
+use kindred_model::units::EventTime;
+use kindred_store::records::Step;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::account::{ACCOUNT, Account, Extra};
+use crate::challenge::address_group;
+use crate::db::{self, ACCOUNTS, Held};
+use crate::error::{MemberError, Result};
+use crate::hasher::Checked;
+use crate::sessions::{Beginning, Grant};
+use crate::validate::Identifier;
+use crate::{Members, random};
+
+/// Seconds within which the second factor has to be shown.
+pub const SECOND_FACTOR_S: u64 = 300;
+/// Days for which an address from which a member signed in is known.
+const KNOWN_S: u64 = 90 * 86_400;
+/// Longest name of an account that is looked at.
+const ACCOUNT_BYTES_MAX: usize = 320;
+
+/// What a person sends to sign in.
+#[derive(Clone, Debug)]
+pub struct SignIn {
+    /// Username or phone; an e-mail where the settings allow it.
+    pub account: String,
+    /// The password.
+    pub password: SecretString,
+    /// [`Grant::device`] of an earlier time in this browser.
+    pub device: Option<String>,
+    /// What the browser calls itself.
+    pub label: String,
+    /// From where.
+    pub address: String,
+    /// The browser's session until now: what it did becomes the member's.
+    pub session: Option<SessionId>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub enum SignedIn {
+    /// Signed in.
+    Session(Box<Grant>),
+    /// The second factor is needed.
+    SecondFactor {
+        /// Given back with the code.
+        challenge: String,
+        /// Seconds until it is worthless.
+        expires_in_s: u64,
+    },
+}
+
+/// The first factor was shown.
+#[derive(Serialize, Deserialize)]
+struct FirstFactor {
+    member: String,
+    until: i64,
+    /// A new password makes it worthless.
+    password_changed_at: i64,
+    label: String,
+    address: String,
+    session: Option<SessionId>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Device {
+    member: String,
+    id: String,
+}
+
+impl Members {
+    /// Signs in.
+    ///
+    /// # Errors
+    /// [`MemberError::Unauthenticated`] for every reason; [`MemberError::Throttled`], [`MemberError::Busy`]; what the store says.
+    pub async fn sign_in(&self, sign_in: SignIn) -> Result<SignedIn> {
+        let group = address_group(&sign_in.address);
+        let of_address = self.throttle_key("sign-in address", &[&group]);
+        let of_address = self.attempt_of_hour(of_address, self.config.limits.sign_in_failures_hour).await?;
+        let text = &sign_in.account;
+        let identifier = (text.len() <= ACCOUNT_BYTES_MAX)
+            .then(|| Identifier::of_account(text, &self.config.registration.phone_regions))
+            .flatten()
+            .filter(|identifier| self.signs_in(identifier.kind));
+        let held = match &identifier {
+            Some(identifier) => self.member_of(identifier).await?,
+            None => None,
+        };
+        let held = held.filter(|held| held.value.is_active());
+        let device = sign_in.device.as_deref().and_then(|device| self.unseal::<Device>("device", device));
+        let device = device.filter(|device| held.as_ref().is_some_and(|held| held.value.member == device.member));
+        // Asked for nobody as well: it takes as long.
+        let member = held.as_ref().map_or_else(|| "-".to_owned(), |held| held.value.member.clone());
+        let known_sort = format!("known/{}", self.throttle_key("known", &[&member, &group]));
+        let known = self.db.read::<()>(ACCOUNTS, &member, &known_sort).await?;
+        // By what was typed: how an account that does not exist is limited says nothing about those that do.
+        let typed = identifier.as_ref().map_or_else(
+            || format!("text/{}", text.chars().take(ACCOUNT_BYTES_MAX).collect::<String>()),
+            |identifier| format!("{}/{}", identifier.kind.name(), identifier.canonical),
+        );
+        let key = match (&device, &known) {
+            (Some(device), _) => self.throttle_key("sign-in device", &[&member, &device.id]),
+            (None, Some(_)) => self.throttle_key("sign-in known", &[&typed, &group]),
+            (None, None) => self.throttle_key("sign-in", &[&typed]),
+        };
+        let of_account = self.attempt(key).await?;
+        let hash = held.as_ref().map(|held| held.value.password.as_str());
+        let checked = self.hasher.verify(sign_in.password.clone(), hash).await?;
+        let (Some(held), Checked::Right { outdated }) = (held, checked) else {
+            self.failed(of_account).await?;
+            self.failed_of_hour(of_address).await?;
+            metrics::counter!("auth_failures_total", "reason" => "password").increment(1);
+            self.append_audit(&self.entry("anonymous", "sign_in", &member, &sign_in.address, false, &[])).await?;
+            return Err(MemberError::Unauthenticated);
+        };
+        self.succeeded(of_account).await?;
+        let held = if outdated { self.rehash(held, sign_in.password).await? } else { held };
+        let factor = FirstFactor {
+            member: member.clone(),
+            until: self.db.in_s(SECOND_FACTOR_S).0,
+            password_changed_at: held.value.password_changed_at.0,
+            label: sign_in.label,
+            address: sign_in.address,
+            session: sign_in.session,
+        };
+        if held.value.factor.secret.is_some() {
+            self.append_audit(&self.entry(&member, "sign_in.password", &member, &factor.address, true, &[])).await?;
+            return Ok(SignedIn::SecondFactor { challenge: self.seal("first factor", &factor), expires_in_s: SECOND_FACTOR_S });
+        }
+        let grant = self.signed_in(held, factor, false).await?;
+        Ok(SignedIn::Session(Box::new(grant)))
+    }
+
+    /// Ends signing in with a code of the authenticator, or one of the recovery codes.
+    ///
+    /// # Errors
+    /// [`MemberError::Unauthenticated`]: the challenge has expired; [`MemberError::CodeWrong`], [`MemberError::Throttled`]; what the
+    /// store says.
+    pub async fn sign_in_second(&self, challenge: &str, code: &str) -> Result<Grant> {
+        let factor: FirstFactor = self.unseal("first factor", challenge).ok_or(MemberError::Unauthenticated)?;
+        if factor.until <= self.db.now().0 {
+            return Err(MemberError::Unauthenticated);
+        }
+        let stands = |account: &Account| account.is_active() && account.password_changed_at.0 == factor.password_changed_at;
+        let held = self.account(&factor.member).await?.filter(|held| stands(&held.value));
+        held.ok_or(MemberError::Unauthenticated)?;
+        self.take_second_factor(&factor.member, code, &factor.address).await?;
+        // Read anew: the code was used up in it.
+        let held = self.account(&factor.member).await?.filter(|held| stands(&held.value));
+        self.signed_in(held.ok_or(MemberError::Unauthenticated)?, factor, true).await
+    }
+
+    async fn signed_in(&self, mut held: Held<Account>, factor: FirstFactor, second_factor: bool) -> Result<Grant> {
+        let member = &factor.member;
+        // Before the session: what is in the log and did not happen is better than the reverse.
+        self.append_audit(&self.entry(member, "sign_in", member, &factor.address, true, &[])).await?;
+        let known_sort = format!("known/{}", self.throttle_key("known", &[member, &address_group(&factor.address)]));
+        for tried in db::tries() {
+            let known = self.db.read::<()>(ACCOUNTS, member, &known_sort).await?;
+            let until = self.db.in_s(KNOWN_S);
+            let step = match known {
+                None => Some(Step::insert(known_sort.as_str(), db::encode(&()), Some(until))),
+                // Once a day is often enough.
+                Some(known) if known.expires_at.is_some_and(|at| at.0 < until.0 - 86_400_000) => {
+                    Some(Step::replace(known_sort.as_str(), known.version, db::encode(&()), Some(until)))
+                }
+                Some(_) => None,
+            };
+            let beginning = Beginning {
+                second_factor,
+                label: factor.label.clone(),
+                address: factor.address.clone(),
+                anonymous: factor.session.clone(),
+                known_address: step,
+            };
+            match self.begin_session(&held, beginning).await {
+                Err(MemberError::Changed) => {
+                    let stands =
+                        |account: &Account| account.is_active() && account.password_changed_at.0 == factor.password_changed_at;
+                    let again = self.account(member).await?.filter(|held| stands(&held.value));
+                    held = again.ok_or(MemberError::Unauthenticated)?;
+                    db::pause(tried).await;
+                }
+                done => return done,
+            }
+        }
+        Err(db::contended(ACCOUNTS))
+    }
+
+    /// Hashes with today's parameters. That it cannot be stored is no reason not to sign in.
+    async fn rehash(&self, held: Held<Account>, password: SecretString) -> Result<Held<Account>> {
+        let Ok(hash) = self.hasher.hash(password).await else { return Ok(held) };
+        let account = Account { password: hash, ..held.value.clone() };
+        let step = Step::replace(ACCOUNT, held.version, db::encode(&account), held.expires_at);
+        self.db.transact(ACCOUNTS, &held.value.member, &[step]).await?;
+        self.account(&held.value.member).await?.filter(|held| held.value.is_active()).ok_or(MemberError::Unauthenticated)
+    }
+
+    /// A mark of a browser for a member.
+    pub(crate) fn device_of(&self, member: &str) -> String {
+        self.seal("device", &Device { member: member.to_owned(), id: random::text::<12>() })
+    }
+
+    /// Asks for the password again before something that matters (V6.2.3, V7.5.1).
+    pub(crate) async fn reauthenticate(&self, member: &str, password: &SecretString, address: &str) -> Result<Held<Account>> {
+        let held = self.account(member).await?.filter(|held| held.value.is_active()).ok_or(MemberError::Unauthenticated)?;
+        let tried = self.attempt(self.throttle_key("reauthenticate", &[member])).await?;
+        match self.hasher.verify(password.clone(), Some(&held.value.password)).await? {
+            Checked::Right { .. } => {
+                self.succeeded(tried).await?;
+                Ok(held)
+            }
+            Checked::Wrong => {
+                self.failed(tried).await?;
+                self.append_audit(&self.entry(member, "reauthentication", member, address, false, &[])).await?;
+                Err(MemberError::ReauthenticationFailed)
+            }
+        }
+    }
+
+    /// When a step of 30 s of the authenticator is.
+    pub(crate) fn totp_time(&self) -> u64 {
+        let EventTime(now) = self.db.now();
+        (now.max(0) / 1_000).unsigned_abs()
+    }
+}
+
+/// Nothing beside the account is changed.
+pub(crate) fn alone(works: Vec<crate::outbox::Work>) -> Option<Extra> {
+    Some(Extra::works(works))
+}

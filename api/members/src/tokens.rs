@@ -1,0 +1,253 @@
+//! Access tokens: JWT as RFC 9068 profiles them, signed with EdDSA by a ring of keys that all processes share.
+//!
+//! ```text
+//! secrets[keys]/NUMBER ──▶ ring in memory ──▶ signs: the newest that every process has had time to read
+//!                                         └─▶ checks: all of it, by `kid`; nothing a token names is ever fetched
+//! ```
+//!
+//! A key is published some minutes before it signs and goes on checking for as long as its last token lives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::EncodePrivateKey;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use kindred_model::units::EventTime;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::config::TokenConfig;
+use crate::db::{self, Db, Held, SECRETS, ms};
+use crate::error::{MemberError, Result};
+use crate::permission::{Actor, Permission};
+use crate::{Members, random};
+
+const KEYS: &str = "keys";
+/// Between the writing of a key and its first signature, seconds: every process reads the ring within a minute.
+const PUBLISHED_S: u64 = 300;
+/// By how much clocks may differ, seconds.
+const LEEWAY_S: i64 = 5;
+/// Checked tokens that are remembered: a signature costs more to check than all the rest of a request.
+const REMEMBERED_MAX: u64 = 100_000;
+/// Longest token that is looked at.
+const TOKEN_BYTES_MAX: usize = 4_096;
+/// `acr` of a password alone, and with a second factor.
+pub(crate) const ACR: [&str; 2] = ["aal1", "aal2"];
+
+/// The claims of an access token.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AccessClaims {
+    /// Issuer.
+    pub iss: String,
+    /// The member.
+    pub sub: String,
+    /// Who it is for.
+    pub aud: String,
+    /// The client.
+    pub client_id: String,
+    /// Seconds since 1970: until when it is good.
+    pub exp: i64,
+    /// From when.
+    pub nbf: i64,
+    /// When it was made.
+    pub iat: i64,
+    /// Its own id.
+    pub jti: String,
+    /// What may be done, words with spaces between.
+    pub scope: String,
+    /// The session.
+    pub sid: String,
+    /// When the person signed in.
+    pub auth_time: i64,
+    /// How: `aal1` by password, `aal2` with a second factor.
+    pub acr: String,
+}
+
+impl AccessClaims {
+    /// What its holder may.
+    pub fn permissions(&self) -> Vec<Permission> {
+        self.scope.split(' ').filter_map(Permission::of).collect()
+    }
+
+    /// Its holder, coming from an address.
+    pub fn actor(&self, address: &str) -> Actor {
+        Actor { id: self.sub.clone(), permissions: self.permissions(), address: address.to_owned() }
+    }
+}
+
+/// A signing key as it is stored.
+#[derive(Clone, Serialize, Deserialize)]
+struct StoredKey {
+    kid: String,
+    /// The 32 bytes of the private key.
+    seed: String,
+    /// The public key.
+    x: String,
+    #[serde(with = "ms")]
+    signs_from: EventTime,
+}
+
+struct RingKey {
+    stored: StoredKey,
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+}
+
+#[derive(Default)]
+struct Ring {
+    keys: BTreeMap<String, RingKey>,
+}
+
+/// The key ring, and the tokens that were checked with it.
+pub(crate) struct Tokens {
+    config: TokenConfig,
+    ring: ArcSwap<Ring>,
+    checked: moka::sync::Cache<[u8; 32], Arc<AccessClaims>>,
+}
+
+impl Tokens {
+    pub fn new(config: TokenConfig) -> Self {
+        Self { config, ring: ArcSwap::default(), checked: moka::sync::Cache::new(REMEMBERED_MAX) }
+    }
+
+    /// Reads the ring; makes the first key, or the next when the newest has signed long enough.
+    pub async fn refresh(&self, db: &Db, rotate_now: bool) -> Result<()> {
+        let mut rotate_now = rotate_now;
+        for _ in db::tries() {
+            let now = db.now();
+            let mut ring = Ring::default();
+            let stored: Vec<(String, Held<StoredKey>)> = db.all(SECRETS, KEYS, "").await?;
+            let last = stored.last().map(|(number, held)| (number.clone(), held.clone()));
+            for (_, held) in stored {
+                let key = ring_key(held.value)?;
+                ring.keys.insert(key.stored.kid.clone(), key);
+            }
+            self.ring.store(Arc::new(ring));
+            let signed_s = u64::from(self.config.key_days) * 86_400;
+            let due = last.as_ref().is_none_or(|(_, held)| db::after(held.value.signs_from, signed_s) <= now);
+            if !due && !rotate_now {
+                return Ok(());
+            }
+            // The number is the claim: of many processes that find it due, one makes the next key.
+            let number: u64 = last.as_ref().map_or(0, |(number, _)| number.parse().unwrap_or(0)) + 1;
+            let signs_from = if last.is_some() { db::after(now, PUBLISHED_S) } else { now };
+            let key = new_key(signs_from);
+            if db.insert(SECRETS, KEYS, &format!("{number:010}"), &key, None).await? {
+                rotate_now = false;
+                if let Some((sort, held)) = last {
+                    // Its last token is made just before the next key signs.
+                    let until = db::after(signs_from, u64::from(self.config.access_s) + 3_600);
+                    let step = kindred_store::records::Step::replace(sort, held.version, db::encode(&held.value), Some(until));
+                    db.transact(SECRETS, KEYS, &[step]).await?;
+                }
+            }
+        }
+        Err(db::contended(SECRETS))
+    }
+
+    /// Signs.
+    pub fn sign(&self, claims: &AccessClaims, now: EventTime) -> Result<String> {
+        let ring = self.ring.load();
+        let signing = ring.keys.values().filter(|key| key.stored.signs_from <= now).max_by_key(|key| key.stored.signs_from);
+        let key = signing.ok_or_else(|| MemberError::Internal("there is no signing key".into()))?;
+        let header = Header { typ: Some("at+jwt".into()), kid: Some(key.stored.kid.clone()), ..Header::new(Algorithm::EdDSA) };
+        jsonwebtoken::encode(&header, claims, &key.encoding).map_err(|error| MemberError::Internal(format!("signing: {error}")))
+    }
+
+    /// The claims of a token that is ours, for us, and good now. Whether its session was revoked is asked elsewhere.
+    pub fn check(&self, token: &str, now: EventTime) -> Option<Arc<AccessClaims>> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let claims = match self.checked.get(&digest) {
+            Some(claims) => claims,
+            None => {
+                let claims = Arc::new(self.decode(token)?);
+                self.checked.insert(digest, claims.clone());
+                claims
+            }
+        };
+        let seconds = now.0.div_euclid(1_000);
+        let good = seconds < claims.exp + LEEWAY_S && claims.nbf <= seconds + LEEWAY_S;
+        good.then_some(claims)
+    }
+
+    fn decode(&self, token: &str) -> Option<AccessClaims> {
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        // The library does not look at `typ`; `jku`, `jwk`, `x5u` are never looked at.
+        if header.alg != Algorithm::EdDSA || !header.typ.is_some_and(|typ| typ.eq_ignore_ascii_case("at+jwt")) {
+            return None;
+        }
+        let ring = self.ring.load();
+        let key = ring.keys.get(&header.kid?)?;
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_audience(&[&self.config.audience]);
+        validation.set_issuer(&[&self.config.issuer]);
+        validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
+        // The times are compared with our own clock, each time anew: the library knows the machine's alone.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        let claims = jsonwebtoken::decode::<AccessClaims>(token, &key.decoding, &validation).ok()?.claims;
+        (claims.client_id == self.config.client_id).then_some(claims)
+    }
+
+    /// The public keys (RFC 7517).
+    pub fn jwks(&self) -> serde_json::Value {
+        let ring = self.ring.load();
+        let key = |key: &RingKey| {
+            serde_json::json!({
+                "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.stored.kid, "x": key.stored.x,
+            })
+        };
+        serde_json::json!({ "keys": ring.keys.values().map(key).collect::<Vec<_>>() })
+    }
+}
+
+fn new_key(signs_from: EventTime) -> StoredKey {
+    let seed = random::bytes::<32>();
+    let x = random::encode(SigningKey::from_bytes(&seed).verifying_key().as_bytes());
+    // RFC 7638: the digest of the public key names it.
+    let thumbprint = Sha256::digest(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#));
+    StoredKey { kid: random::encode(&thumbprint), seed: random::encode(&seed), x, signs_from }
+}
+
+fn ring_key(stored: StoredKey) -> Result<RingKey> {
+    let damaged = || MemberError::Internal("a signing key in the store is damaged".into());
+    let seed: [u8; 32] = random::decode(&stored.seed).and_then(|bytes| bytes.try_into().ok()).ok_or_else(damaged)?;
+    let der = SigningKey::from_bytes(&seed).to_pkcs8_der().map_err(|_| damaged())?;
+    let decoding = DecodingKey::from_ed_components(&stored.x).map_err(|_| damaged())?;
+    Ok(RingKey { encoding: EncodingKey::from_ed_der(der.as_bytes()), decoding, stored })
+}
+
+impl Members {
+    /// The claims of an access token that is ours, good now, and whose session has not ended (V9.1, V9.2, V7.4.1). No I/O.
+    ///
+    /// # Errors
+    /// [`MemberError::Unauthenticated`], whatever is wrong with it; [`MemberError::Store`] where what was revoked is not known.
+    pub fn authenticate(&self, token: &str) -> Result<Arc<AccessClaims>> {
+        let claims = self.tokens.check(token, self.db.now()).ok_or(MemberError::Unauthenticated)?;
+        if !self.revocations.is_fresh() {
+            let text = "ended sessions could not be read for a minute";
+            return Err(kindred_store::StoreError::Unavailable(text.into()).into());
+        }
+        if self.revocations.is_revoked(&claims.sid) { Err(MemberError::Unauthenticated) } else { Ok(claims) }
+    }
+
+    /// The public keys, for `/.well-known/jwks.json`.
+    pub fn jwks(&self) -> serde_json::Value {
+        self.tokens.jwks()
+    }
+
+    /// Makes the next signing key now; it signs in five minutes, when every process knows it.
+    ///
+    /// # Errors
+    /// [`MemberError::Forbidden`] without `key:manage`; what the store says.
+    pub async fn rotate_keys(&self, actor: &Actor) -> Result<()> {
+        actor.needs(Permission::KeyManage)?;
+        self.tokens.refresh(&self.db, true).await?;
+        self.record(actor, "signing_key.rotate", "", true, &[]).await
+    }
+}

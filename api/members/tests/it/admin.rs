@@ -1,0 +1,147 @@
+//! Administration: permissions, search, roles, the audit log.
+
+use std::sync::Arc;
+
+use kindred_members::{Actor, AuditQuery, Kind, MemberError, MemberQuery, Permission, ProfileChange, Role, State};
+use kindred_model::units::Tier;
+use kindred_store::records::embedded::EmbeddedRecords;
+
+use crate::support::{Memory, World, config};
+
+async fn shop() -> (World, Vec<String>) {
+    filled(World::new().await).await
+}
+
+async fn filled(world: World) -> (World, Vec<String>) {
+    let mut members = Vec::new();
+    for (number, name) in ["mara", "marten", "nora", "olga"].into_iter().enumerate() {
+        members.push(world.member(name, &format!("1381234567{number}")).await);
+        world.pass(60);
+    }
+    (world, members)
+}
+
+#[tokio::test]
+async fn r21_members_are_found_by_what_is_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let embedded = Arc::new(EmbeddedRecords::open(dir.path()).unwrap());
+    for world in [World::new().await, World::over(Arc::new(Memory::default()), embedded, config()).await] {
+        found_by_what_is_theirs(world).await;
+    }
+}
+
+async fn found_by_what_is_theirs(world: World) {
+    let (world, members) = filled(world).await;
+    let admin = world.admin();
+    let names = async |query: MemberQuery| -> Vec<String> {
+        let found = world.members.search_members(&admin, &query).await.unwrap();
+        found.items.into_iter().map(|profile| profile.username).collect()
+    };
+    let prefix = |kind, text: &str| MemberQuery { prefix: Some((kind, text.into())), ..Default::default() };
+    assert_eq!(names(prefix(Kind::Username, "MAR")).await, ["mara", "marten"]);
+    assert_eq!(names(prefix(Kind::Email, "nora@")).await, ["nora"]);
+    assert_eq!(names(prefix(Kind::Phone, "13")).await.len(), 4);
+    assert_eq!(names(prefix(Kind::Phone, "+8613812345673")).await, ["olga"]);
+    assert_eq!(names(MemberQuery::default()).await, ["olga", "nora", "marten", "mara"], "the newest first");
+    world.members.suspend(&admin, &members[0], None, "test").await.unwrap();
+    world.members.set_tier(&admin, &members[1], None, Tier::Vip).await.unwrap();
+    world.members.change_role(&admin, &members[2], None, Some("support")).await.unwrap();
+    world.deliver().await;
+    assert_eq!(names(MemberQuery { state: Some(State::Suspended), ..Default::default() }).await, ["mara"]);
+    assert_eq!(names(MemberQuery { tier: Some(Tier::Vip), ..Default::default() }).await, ["marten"]);
+    assert_eq!(names(MemberQuery { role: Some("support".into()), ..Default::default() }).await, ["nora"]);
+    let mut query = MemberQuery { limit: Some(1), ..Default::default() };
+    let mut paged = Vec::new();
+    loop {
+        let page = world.members.search_members(&admin, &query).await.unwrap();
+        paged.extend(page.items.into_iter().map(|profile| profile.username));
+        query.cursor = page.next_cursor;
+        if query.cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(paged, ["olga", "nora", "marten", "mara"]);
+    let two = MemberQuery { limit: Some(3), ..Default::default() };
+    assert_eq!(world.members.members_page(&admin, &two, 2).await.unwrap().len(), 1);
+    assert!(world.members.members_page(&admin, &two, 9).await.unwrap().is_empty(), "out of range is empty");
+    let forged = MemberQuery { cursor: Some("x.y".into()), ..Default::default() };
+    assert!(matches!(world.members.search_members(&admin, &forged).await, Err(MemberError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn v8_2_1_nobody_administers_without_the_permission() {
+    let (world, members) = shop().await;
+    let member = &members[0];
+    let none =
+        Actor { id: "m".into(), permissions: vec![Permission::CatalogBrowse, Permission::OrderTrade], address: "::1".into() };
+    let forbidden = |permission| Some(MemberError::Forbidden(permission));
+    use Permission as P;
+    assert_eq!(world.members.search_members(&none, &MemberQuery::default()).await.err(), forbidden(P::MemberRead));
+    assert_eq!(world.members.member(&none, member).await.err(), forbidden(P::MemberRead));
+    assert_eq!(world.members.find(&none, "mara").await.err(), forbidden(P::MemberRead));
+    assert_eq!(world.members.roles(&none).await.err(), forbidden(P::MemberRead));
+    assert_eq!(world.members.suspend(&none, member, None, "").await.err(), forbidden(P::MemberWrite));
+    assert_eq!(world.members.activate(&none, member, None, "").await.err(), forbidden(P::MemberWrite));
+    assert_eq!(world.members.set_tier(&none, member, None, Tier::Svip).await.err(), forbidden(P::MemberWrite));
+    assert_eq!(world.members.end_member_sessions(&none, member).await.err(), forbidden(P::MemberWrite));
+    assert_eq!(world.members.resend_verification(&none, member).await.err(), forbidden(P::MemberWrite));
+    assert_eq!(world.members.erase_member(&none, member).await.err(), forbidden(P::MemberWrite));
+    assert_eq!(world.members.change_role(&none, member, None, None).await.err(), forbidden(P::RoleManage));
+    assert_eq!(world.members.create_setup_token(&none, "admin").await.err(), forbidden(P::RoleManage));
+    assert_eq!(world.members.rotate_keys(&none).await.err(), forbidden(P::KeyManage));
+    assert_eq!(world.members.search_audit(&none, &AuditQuery::default()).await.err(), forbidden(P::AuditRead));
+    // Who may give roles gives no more than they have, and who may not does nothing to those who have one.
+    let roles_only = Actor { permissions: vec![P::RoleManage, P::MemberWrite], ..none.clone() };
+    let more = world.members.change_role(&roles_only, member, None, Some("admin")).await;
+    assert!(matches!(more, Err(MemberError::Forbidden(_))), "{more:?}");
+    world.members.change_role(&world.admin(), member, None, Some("admin")).await.unwrap();
+    let writer = Actor { permissions: vec![P::MemberWrite], ..none };
+    assert_eq!(world.members.suspend(&writer, member, None, "").await.err(), forbidden(P::RoleManage));
+    assert_eq!(world.members.erase_member(&writer, member).await.err(), forbidden(P::RoleManage));
+}
+
+#[tokio::test]
+async fn v16_3_1_what_was_done_is_in_the_audit_log() {
+    let (world, members) = shop().await;
+    let admin = Actor { address: "192.0.2.9".into(), ..world.admin() };
+    world.members.suspend(&admin, &members[0], None, "asked\nfor").await.unwrap();
+    let role = Role { name: "desk".into(), permissions: vec![Permission::MemberRead], built_in: false };
+    world.members.put_role(&admin, &role).await.unwrap();
+    assert!(world.members.roles(&admin).await.unwrap().contains(&role));
+    assert!(world.members.sign_in(world.credentials("nora", "wrong password")).await.is_err());
+    world.deliver().await;
+    let all = async |query: AuditQuery| world.members.search_audit(&admin, &query).await.unwrap().items;
+    let about = all(AuditQuery { subject: Some(members[0].clone()), kind: Some("member".into()), ..Default::default() }).await;
+    let [entry] = &about[..] else { panic!("{about:?}") };
+    assert_eq!((entry.actor.as_str(), entry.kind.as_str(), entry.ok), ("operator:test", "member.suspend", true));
+    assert_eq!((entry.address.as_str(), entry.detail["reason"].as_str()), ("192.0.2.9", "asked\u{fffd}for"), "V16.4.1");
+    let failed = all(AuditQuery { kind: Some("sign_in".into()), ..Default::default() }).await;
+    assert_eq!((failed.len(), failed[0].ok, failed[0].subject.as_str()), (1, false, members[2].as_str()));
+    let everything = all(AuditQuery { limit: Some(200), ..Default::default() }).await;
+    assert!(everything.is_sorted_by(|one, next| one.at >= next.at));
+    let mut query = AuditQuery { limit: Some(3), ..Default::default() };
+    let mut paged = Vec::new();
+    loop {
+        let page = world.members.search_audit(&admin, &query).await.unwrap();
+        paged.extend(page.items);
+        query.cursor = page.next_cursor;
+        if query.cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(paged, everything);
+}
+
+#[tokio::test]
+async fn a_profile_is_changed_as_it_was_read() {
+    let (world, members) = shop().await;
+    let before = world.members.profile(&members[0]).await.unwrap();
+    let change = ProfileChange { marketing_consent: Some(true), ..Default::default() };
+    let after = world.members.change_profile(&members[0], &before.version, &change).await.unwrap();
+    assert!(after.marketing_consent && after.version != before.version);
+    let late = world.members.change_profile(&members[0], &before.version, &change).await;
+    assert_eq!(late.err(), Some(MemberError::Changed));
+    let export = world.members.export(&members[0]).await.unwrap();
+    assert_eq!(export.profile, after);
+    assert!(export.audit.iter().any(|entry| entry.kind == "registration"));
+}

@@ -1,0 +1,10 @@
+//! Members as a whole, over a store in memory with a clock that is moved by hand; races over the embedded store as well.
+
+mod admin;
+mod faults;
+mod killed;
+mod races;
+mod registration;
+mod senders;
+mod sign_in;
+mod support;

@@ -1,0 +1,188 @@
+//! 64 at once for one thing, over two processes: exactly one gets it. On the store in memory, and on the embedded one.
+
+use std::sync::Arc;
+
+use kindred_members::{LimitsConfig, MembersConfig, Solution};
+use kindred_store::records::embedded::EmbeddedRecords;
+use secrecy::ExposeSecret;
+
+use crate::support::{ADDRESS, MemberError, Memory, PASSWORD, World, config};
+
+/// Without the limits that would end a race early.
+fn unlimited() -> MembersConfig {
+    let many = 1_000_000;
+    let limits = LimitsConfig {
+        registrations_hour: many,
+        challenges_hour: many,
+        sign_in_failures_hour: many,
+        free_failures: many,
+        phone_codes_hour: many,
+        phone_codes_address_hour: many,
+        mails_hour: many,
+        ..LimitsConfig::default()
+    };
+    let mut config = MembersConfig { limits, ..config() };
+    config.password.queue = 1_000;
+    config
+}
+
+/// Runs `one` 64 times at once over two processes, and counts those that succeed.
+async fn race<F>(world: &World, one: impl Fn(Arc<kindred_members::Members>, usize) -> F) -> usize
+where
+    F: Future<Output = bool> + Send + 'static,
+{
+    let other = world.another().await;
+    let processes = [world.members.clone(), other.members.clone()];
+    let tasks: Vec<_> = (0..64).map(|number| tokio::spawn(one(processes[number % 2].clone(), number))).collect();
+    let mut won = 0;
+    for task in tasks {
+        won += usize::from(task.await.unwrap());
+    }
+    won
+}
+
+async fn worlds() -> Vec<(World, Option<tempfile::TempDir>)> {
+    let dir = tempfile::tempdir().unwrap();
+    let embedded = Arc::new(EmbeddedRecords::open(dir.path()).unwrap());
+    vec![
+        (World::with(unlimited()).await, None),
+        (World::over(Arc::new(Memory::default()), embedded, unlimited()).await, Some(dir)),
+    ]
+}
+
+async fn forms(
+    world: &World,
+    name: impl Fn(usize) -> String,
+    phone: impl Fn(usize) -> String,
+) -> Vec<kindred_members::Registration> {
+    let mut forms = Vec::new();
+    for number in 0..64 {
+        if forms.is_empty() || phone(number) != phone(number - 1) {
+            forms.push(world.form(&name(number), &phone(number)).await.unwrap());
+        } else {
+            let code = world.inbox.code(&format!("+86{}", phone(number)));
+            forms.push(world.form_without_code(&name(number), &phone(number), &code).await.unwrap());
+        }
+    }
+    forms
+}
+
+/// How many accounts there are when all is delivered and every mail's token was used.
+async fn activated(world: &World) -> usize {
+    world.deliver().await;
+    let tokens: Vec<String> = world
+        .inbox
+        .0
+        .lock()
+        .iter()
+        .filter_map(|message| {
+            message.rendered.body.split_once("verify-email#").map(|(_, rest)| rest.split_whitespace().next().unwrap().into())
+        })
+        .collect();
+    let mut active = 0;
+    for token in tokens {
+        active += usize::from(world.members.verify_email(&token, ADDRESS).await.is_ok());
+    }
+    active
+}
+
+fn number(base: u64, number: usize) -> String {
+    (base + number as u64).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_of_64_gets_a_username() {
+    for (world, _dir) in worlds().await {
+        let forms =
+            forms(&world, |n| if n % 2 == 0 { "Mara".into() } else { "ｍara".into() }, |n| number(13_800_000_000, n)).await;
+        let forms: Vec<_> = forms
+            .into_iter()
+            .enumerate()
+            .map(|(n, form)| kindred_members::Registration { email: format!("m{n}@example.com"), ..form })
+            .collect();
+        let forms = Arc::new(forms);
+        let won = race(&world, |members, n| {
+            let form = forms[n].clone();
+            async move {
+                match members.register(form).await {
+                    Ok(()) => true,
+                    Err(MemberError::UsernameTaken) => false,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        })
+        .await;
+        assert_eq!((won, activated(&world).await), (1, 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_of_64_gets_a_phone_or_an_email() {
+    for by_mail in [false, true] {
+        for (world, _dir) in worlds().await {
+            let phone = |n| if by_mail { number(13_800_000_000, n) } else { "13800000000".to_owned() };
+            let mut forms = forms(&world, |n| format!("mara{n}"), phone).await;
+            if by_mail {
+                forms.iter_mut().for_each(|form| form.email = "mara@example.com".into());
+            }
+            let forms = Arc::new(forms);
+            let won = race(&world, |members, n| {
+                let form = forms[n].clone();
+                async move { members.register(form).await.is_ok() }
+            })
+            .await;
+            // With one code for one phone, the code itself is good once; with 64 phones nobody learns who was first.
+            assert_eq!(won, if by_mail { 64 } else { 1 });
+            assert_eq!(activated(&world).await, 1);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_of_64_redeems_a_challenge() {
+    for (world, _dir) in worlds().await {
+        let solution = Solution::find(&world.members.challenge(ADDRESS).await.unwrap());
+        let won = race(&world, |members, n| {
+            let (solution, phone) = (solution.clone(), number(13_800_000_000, n));
+            async move { members.request_phone_code(&phone, kindred_members::Language::En, &solution, ADDRESS).await.is_ok() }
+        })
+        .await;
+        assert_eq!(won, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn v10_4_5_one_of_64_refreshes() {
+    for (world, _dir) in worlds().await {
+        world.member("mara", "13812345678").await;
+        let token = world.sign_in("mara").await.refresh_token.expose_secret().to_owned();
+        let won = race(&world, |members, _| {
+            let token = token.clone().into();
+            async move { members.refresh(&token, ADDRESS).await.is_ok() }
+        })
+        .await;
+        assert_eq!(won, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn v6_4_1_one_of_64_resets() {
+    for (world, _dir) in worlds().await {
+        world.member("mara", "13812345678").await;
+        world.members.request_reset("mara", &world.solution().await, ADDRESS).await.unwrap();
+        world.deliver().await;
+        let token = world.inbox.token("mara@example.com");
+        let password = |n: usize| format!("{PASSWORD} {n}");
+        let won = race(&world, |members, n| {
+            let (token, password) = (token.clone(), password(n));
+            async move { members.reset_password(&token, password.into(), ADDRESS).await.is_ok() }
+        })
+        .await;
+        assert_eq!(won, 1);
+        let mut good = 0;
+        for n in 0..64 {
+            good += usize::from(world.members.sign_in(world.credentials("mara", &password(n))).await.is_ok());
+        }
+        assert_eq!(good, 1, "the password is the winner's");
+    }
+}

@@ -1,0 +1,112 @@
+//! Who asks, before anybody knows who it is: address, language, browser.
+//!
+//! ```text
+//! peer of the connection ──(a trusted proxy? then X-Forwarded-For, from the right)──▶ address
+//! ```
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use kindred_members::Language;
+use warp::Filter;
+
+use crate::api::Api;
+use crate::server::Peer;
+
+/// Longest name of a browser that is kept.
+const LABEL_CHARS_MAX: usize = 200;
+
+/// What is known of whoever sends a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Visitor {
+    /// The address it comes from, as far as it can be believed (V4.1.3); empty without a connection.
+    pub address: String,
+    /// The language that it asks for.
+    pub language: Language,
+    /// What the browser calls itself.
+    pub label: String,
+}
+
+/// Reads it from a request.
+pub(crate) fn visitor(api: &Arc<Api>) -> impl Filter<Extract = (Visitor,), Error = Infallible> + Clone + use<> {
+    let api = api.clone();
+    warp::ext::optional::<Peer>().and(warp::header::headers_cloned()).map(move |peer: Option<Peer>, headers: http::HeaderMap| {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let forwarded: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+        let default = api.context.members.as_ref().map_or(Language::En, |members| members.config().default_language);
+        Visitor {
+            address: address(peer.map(|Peer(address)| address), &forwarded.join(","), &api.config.trusted_proxies),
+            language: header("accept-language").and_then(language).unwrap_or(default),
+            label: header("user-agent").unwrap_or_default().chars().filter(|c| !c.is_control()).take(LABEL_CHARS_MAX).collect(),
+        }
+    })
+}
+
+/// The address nearest to us that is no proxy of ours.
+fn address(peer: Option<IpAddr>, forwarded: &str, trusted: &[IpNet]) -> String {
+    let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return String::new() };
+    let ours = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+    let mut address = peer;
+    let mut hops = forwarded.rsplit(',').map(|hop| hop.trim().parse::<IpAddr>());
+    while ours(&address) {
+        match hops.next() {
+            Some(Ok(hop)) => address = hop.to_canonical(),
+            _ => break,
+        }
+    }
+    address.to_string()
+}
+
+/// The first of the accepted languages, by weight, that we speak (RFC 9110, 12.5.4).
+fn language(accepted: &str) -> Option<Language> {
+    let mut spoken: Vec<(u16, Language)> = accepted
+        .split(',')
+        .filter_map(|range| {
+            let (tag, weight) = range.split_once(';').unwrap_or((range, "q=1"));
+            let language = match tag.trim().split('-').next()?.to_ascii_lowercase().as_str() {
+                "zh" => Language::ZhCn,
+                "en" => Language::En,
+                _ => return None,
+            };
+            let weight: f32 = weight.trim().strip_prefix("q=")?.parse().ok()?;
+            Some(((weight.clamp(0.0, 1.0) * 1000.0) as u16, language)).filter(|(weight, _)| *weight > 0)
+        })
+        .collect();
+    // Stable: of equal weights the first.
+    spoken.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    spoken.first().map(|(_, language)| *language)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, whoever is to be throttled would choose an address per request.
+    #[test]
+    fn v4_1_3_a_forwarded_address_is_a_trusted_proxys_alone() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let of = |peer: &str, forwarded: &str| address(Some(peer.parse().unwrap()), forwarded, &trusted);
+        assert_eq!(of("192.0.2.1", "203.0.113.9"), "192.0.2.1", "a stranger says what they like");
+        assert_eq!(of("10.0.0.1", "203.0.113.9"), "203.0.113.9");
+        assert_eq!(
+            of("10.0.0.1", "198.51.100.7, 203.0.113.9, 10.0.0.2"),
+            "203.0.113.9",
+            "what a client put first is not believed"
+        );
+        assert_eq!(of("10.0.0.1", ""), "10.0.0.1");
+        assert_eq!(of("10.0.0.1", "nonsense"), "10.0.0.1");
+        assert_eq!(of("::ffff:10.0.0.1", "203.0.113.9"), "203.0.113.9");
+        assert_eq!(address(None, "203.0.113.9", &trusted), "");
+    }
+
+    #[test]
+    fn a_language_is_chosen_by_weight() {
+        assert_eq!(language("zh-CN,zh;q=0.9,en;q=0.8"), Some(Language::ZhCn));
+        assert_eq!(language("de, en;q=0.5, zh;q=0.7"), Some(Language::ZhCn));
+        assert_eq!(language("en-GB"), Some(Language::En));
+        assert_eq!(language("de, zh;q=0"), None);
+        assert_eq!(language(";;,q"), None);
+    }
+}

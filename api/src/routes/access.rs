@@ -1,0 +1,184 @@
+//! Every route and what it asks for, in one place: `Allow`, the label of the metrics, what a handler admits, the table of
+//! docs/SECURITY.md and the matrix test all come from here.
+//!
+//! ```text
+//! ROUTES ──need("GET /v1/…"), at compile time──▶ guarded ──▶ 401, 403 or the handler
+//! ```
+
+use std::sync::LazyLock;
+
+use kindred_members::Permission;
+
+/// What a route asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Need {
+    /// Nothing.
+    Anyone,
+    /// To read lists: a key with `lists:read`, or a member, who has `catalog:browse`.
+    ReadLists,
+    /// To post events: a key with `events:write`; what a publishable key may post is checked by the record.
+    WriteEvents,
+    /// To be signed in.
+    SignedIn,
+    /// A service key; or the member that the path names, or staff with this permission.
+    OwnOr(Permission),
+    /// A service key; or staff with this permission.
+    Staff(Permission),
+}
+
+impl Need {
+    /// Whether pages of other origins may ask: with a publishable key.
+    const fn is_for_pages(self) -> bool {
+        matches!(self, Self::ReadLists | Self::WriteEvents)
+    }
+}
+
+/// One route.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Route {
+    /// Method and template: `GET /v1/members/{member}`.
+    pub name: &'static str,
+    /// What it asks for.
+    pub need: Need,
+}
+
+impl Route {
+    /// Its method.
+    pub fn method(&self) -> &'static str {
+        self.name.split_once(' ').expect("a method and a template").0
+    }
+
+    /// Its path, with names for what differs.
+    pub fn template(&self) -> &'static str {
+        self.name.split_once(' ').expect("a method and a template").1
+    }
+}
+
+const fn route(name: &'static str, need: Need) -> Route {
+    Route { name, need }
+}
+
+/// All of them. Where two templates fit to a path, the first is meant.
+pub(crate) const ROUTES: &[Route] = {
+    use Need::{Anyone, OwnOr, ReadLists, SignedIn, Staff, WriteEvents};
+    use Permission as P;
+    &[
+        route("GET /v1/items/{item}/similar", ReadLists),
+        route("GET /v1/items/{item}/similar/stream", ReadLists),
+        route("POST /v1/events/{topic}", WriteEvents),
+        route("GET /v1/popular", ReadLists),
+        route("DELETE /v1/members/{member}", Staff(P::MemberWrite)),
+        route("GET /v1/members/{member}/points", OwnOr(P::MemberRead)),
+        route("GET /v1/members/{member}/history", OwnOr(P::MemberRead)),
+        route("POST /v1/captcha/challenges", Anyone),
+        route("GET /v1/members/me/sessions", SignedIn),
+        route("GET /v1/admin/status", Staff(P::ReportRead)),
+        route("GET /v1/admin/export/{view}", Staff(P::ReportRead)),
+        route("GET /v1/admin/rejected", Staff(P::GenerationManage)),
+        route("POST /v1/admin/rejected/retry", Staff(P::GenerationManage)),
+        route("GET /v1/admin/rejected/{id}", Staff(P::GenerationManage)),
+        route("DELETE /v1/admin/rejected/{id}", Staff(P::GenerationManage)),
+        route("POST /v1/admin/verify", Staff(P::GenerationManage)),
+        route("GET /v1/admin/generations", Staff(P::GenerationManage)),
+        route("DELETE /v1/admin/generations/{name}", Staff(P::GenerationManage)),
+        route("GET /v1/admin/generations/{name}/compare", Staff(P::GenerationManage)),
+        route("POST /v1/admin/generations/{name}/promote", Staff(P::GenerationManage)),
+        route("GET /v1/admin/keys", Staff(P::KeyManage)),
+        route("POST /v1/admin/keys", Staff(P::KeyManage)),
+        route("DELETE /v1/admin/keys/{id}", Staff(P::KeyManage)),
+        route("GET /livez", Anyone),
+        route("GET /readyz", Anyone),
+        route("GET /openapi.json", Anyone),
+        route("GET /problems/{code}", Anyone),
+        route("GET /widget.js", Anyone),
+        route("GET /metrics", Anyone),
+    ]
+};
+
+/// What a route asks for. Evaluated by the compiler: a route that does not stand in [`ROUTES`] does not compile.
+pub(crate) const fn need(name: &str) -> Need {
+    let mut at = 0;
+    while at < ROUTES.len() {
+        if same(ROUTES[at].name.as_bytes(), name.as_bytes()) {
+            return ROUTES[at].need;
+        }
+        at += 1;
+    }
+    panic!("there is no such route in ROUTES")
+}
+
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < a.len() {
+        if a[at] != b[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// A template and the methods that it takes, for `Allow`.
+pub(crate) struct Template {
+    /// The path, with names for what differs.
+    pub path: &'static str,
+    /// Its methods, with commas between.
+    pub allow: String,
+}
+
+/// All templates, in the order of [`ROUTES`].
+pub(crate) static TEMPLATES: LazyLock<Vec<Template>> = LazyLock::new(|| {
+    let mut templates: Vec<Template> = Vec::new();
+    for route in ROUTES {
+        match templates.iter_mut().find(|template| template.path == route.template()) {
+            Some(template) => template.allow = format!("{}, {}", template.allow, route.method()),
+            None => templates.push(Template { path: route.template(), allow: route.method().to_owned() }),
+        }
+    }
+    for template in &mut templates {
+        if ROUTES.iter().any(|route| route.template() == template.path && route.need.is_for_pages()) {
+            template.allow.push_str(", OPTIONS");
+        }
+    }
+    templates
+});
+
+/// The template that a path belongs to.
+pub(crate) fn template_of(path: &str) -> Option<&'static Template> {
+    // warp takes one slash more at the end for nothing, and so do we.
+    let path = path.strip_suffix('/').unwrap_or(path);
+    TEMPLATES.iter().find(|template| {
+        let mut segments = path.split('/');
+        let matches = template.path.split('/').all(|wanted| {
+            segments.next().is_some_and(|segment| if wanted.starts_with('{') { !segment.is_empty() } else { wanted == segment })
+        });
+        matches && segments.next().is_none()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_belong_to_templates() {
+        let template = |path| template_of(path).map(|template| template.path);
+        assert_eq!(template("/v1/items/a%2Fb/similar"), Some(crate::measure::SIMILAR));
+        assert_eq!(template("/v1/admin/rejected/retry"), Some("/v1/admin/rejected/retry"));
+        assert_eq!(template("/v1/admin/rejected/x"), Some("/v1/admin/rejected/{id}"));
+        assert_eq!(template("/v1/items/a/similar/"), Some(crate::measure::SIMILAR));
+        for none in ["/", "", "/v1", "/v1/items//similar", "/v1/items/a/similar//", "/v1/items/a/similar/stream/x"] {
+            assert_eq!(template(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_template_allows_its_methods() {
+        let allow = |path| template_of(path).map(|template| template.allow.as_str());
+        assert_eq!(allow("/v1/admin/rejected/x"), Some("GET, DELETE"));
+        assert_eq!(allow("/v1/popular"), Some("GET, OPTIONS"));
+    }
+}
