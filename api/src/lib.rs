@@ -74,15 +74,15 @@ pub struct Running {
     pub admin_address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
-    /// Turns to what other processes promote.
-    follower: JoinHandle<()>,
+    /// What goes on beside requests: turning to what other processes promote, the outbox of the members.
+    background: Vec<JoinHandle<()>>,
 }
 
 impl Running {
     /// Takes no new requests, ends streams, lets running requests end (5 s at most), and returns.
     pub async fn shutdown(self) {
         self.stop.send_replace(true);
-        self.follower.abort();
+        self.background.iter().for_each(JoinHandle::abort);
         for server in self.servers {
             if let Err(error) = server.await {
                 tracing::error!("a server did not end in order: {error}");
@@ -107,13 +107,16 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
     let (stop, stopping) = watch::channel(false);
     let connections = config.limits.connections;
     let api = prepare(config, context, stopping.clone()).await?;
-    let follower = tokio::spawn(served::follow(Arc::clone(&api)));
+    let mut background = vec![tokio::spawn(served::follow(Arc::clone(&api)))];
+    if let Some(members) = api.context.members.clone() {
+        background.push(tokio::spawn(async move { members.run().await }));
+    }
     let mut servers = vec![tokio::spawn(server::serve(listener, routes::public(&api), connections, stopping.clone()))];
     if let Some(listener) = admin_listener {
         servers.push(tokio::spawn(server::serve(listener, routes::admin_address(&api), connections, stopping)));
     }
     tracing::info!(%address, "listening on http://{address}");
-    Ok(Running { address, admin_address, stop, servers, follower })
+    Ok(Running { address, admin_address, stop, servers, background })
 }
 
 /// Everything but the sockets.

@@ -19,6 +19,7 @@ use crate::failure::{Failure, exit};
 use crate::generations::Followers;
 use crate::installation::Open;
 use crate::local::memory_limits;
+use crate::members::{self, records_of_services};
 use crate::operations::{Process, Reach, Views};
 use crate::serve::Signals;
 use crate::server::{explain_start, free, keep_up};
@@ -72,6 +73,8 @@ impl Running {
         let reach = Arc::new(Reach::default());
         let views = Views::Elsewhere(Arc::clone(&followers), Arc::clone(&reach));
         let process = Process::new(Arc::clone(&services.log) as _, views);
+        let records = records_of_services(&services.generations).await?;
+        let members = members::open(settings, records, Arc::clone(&services.log) as _, &app.clock, None).await?;
         let rendered = metrics.clone();
         let context = Context {
             log: Arc::clone(&services.log) as _,
@@ -80,6 +83,7 @@ impl Running {
             settings: live.settings,
             operations: Arc::new(process),
             generations: Some(Arc::clone(&followers) as _),
+            members,
             clock: app.clock.clone(),
             render_metrics: Some(Arc::new(move || rendered.render())),
             extra: None,
@@ -90,6 +94,7 @@ impl Running {
             generation: services.generation.clone(),
             raw_days: settings.erasure.raw_days,
             memory: memory_limits(settings),
+            trusted_proxies: settings.api.trusted_proxies.clone(),
             ..ApiConfig::default()
         };
         let api = kindred_api::start(config, context).await.map_err(explain_start)?;

@@ -441,6 +441,9 @@ pub struct ReplayArgs {
     /// End at the end of the log, and do not follow it
     #[arg(long)]
     pub once: bool,
+    /// Read at most so many records a second: beside a live pipeline on the same machines, so that its readers do not wait
+    #[arg(long, value_name = "RECORDS")]
+    pub rate: Option<std::num::NonZeroU32>,
     /// Begin even where the estimate says that there is no room
     #[arg(long)]
     pub force: bool,

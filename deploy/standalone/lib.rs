@@ -22,6 +22,7 @@ pub mod import;
 pub mod installation;
 mod keys;
 mod local;
+mod members;
 mod operations;
 mod pipeline;
 mod rejected;

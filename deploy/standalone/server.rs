@@ -16,6 +16,7 @@ use kindred_api::{ApiConfig, Context, GenerationOperations, StartError};
 use kindred_clock::Clock;
 use kindred_config::Loaded;
 use kindred_demo::{Backend, BackendError, Shop, ShopConfig};
+use kindred_members::senders::Mailbox;
 use kindred_model::MemberId;
 use kindred_pipeline::Progress;
 use kindred_store::keys::{Grant, KeyStore, Scope};
@@ -27,6 +28,7 @@ use crate::failure::Failure;
 use crate::generations::{Fleet, explain_end};
 use crate::installation::Open;
 use crate::local::memory_limits;
+use crate::members::{self, records_of_directory};
 use crate::operations::{Process, Views};
 use crate::remote::{AnswerError, Remote, segment};
 
@@ -104,6 +106,10 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     let views = Views::Here(Arc::clone(&fleet));
     let operations = Arc::new(Process::new(Arc::clone(&log), views));
 
+    let records = records_of_directory(&directory.path).await?;
+    let mailbox = demo.then(|| Mailbox::new(Arc::clone(&records), clock.clone()));
+    let members = members::open(&loaded.settings, records, Arc::clone(&log), &clock, mailbox.clone()).await?;
+
     let backend = Arc::new(Loopback::default());
     let shop = match demo {
         true => Some(open_shop(&directory, &keys, Arc::clone(&backend), listen, &clock).await?),
@@ -116,6 +122,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         generation: directory.live.clone(),
         raw_days: loaded.settings.erasure.raw_days,
         memory: memory_limits(&loaded.settings),
+        trusted_proxies: loaded.settings.api.trusted_proxies.clone(),
         ..ApiConfig::default()
     };
     let context = Context {
@@ -125,6 +132,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         settings: semantics,
         operations,
         generations: Some(Arc::clone(&fleet) as Arc<dyn GenerationOperations>),
+        members,
         clock,
         render_metrics: Some(Arc::new({
             let metrics = metrics.clone();

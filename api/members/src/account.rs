@@ -9,11 +9,11 @@ use kindred_store::records::{Step, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::Members;
-use crate::config::Language;
 use crate::db::{self, ACCOUNTS, Held, ms};
 use crate::error::{MemberError, Result};
 use crate::outbox::{Op, Work};
 use crate::validate::{Identifier, Kind};
+use kindred_config::members::Language;
 
 /// The sort key of the document.
 pub(crate) const ACCOUNT: &str = "account";

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Loaded;
 use crate::challenge::{Solution, address_group};
-use crate::config::Language;
 use crate::db::{self, CODES};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
@@ -20,6 +19,7 @@ use crate::senders::Template;
 use crate::throttle::HOUR_S;
 use crate::validate::Identifier;
 use crate::{Members, random};
+use kindred_config::members::Language;
 
 /// Life of a code to a phone, seconds (V6.5.5: at most 10 minutes).
 pub const PHONE_CODE_S: u64 = 600;

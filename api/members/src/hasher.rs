@@ -14,8 +14,8 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 
-use crate::config::PasswordConfig;
 use crate::error::{MemberError, Result};
+use kindred_config::members::PasswordConfig;
 
 /// How much lower than the rest of the process: half of 20, a twentieth of the share of a thread at 0 on a machine that is full.
 const NICENESS: i32 = 10;

@@ -17,7 +17,6 @@ mod audit;
 mod challenge;
 mod claims;
 mod codes;
-mod config;
 mod credentials;
 mod db;
 mod error;
@@ -52,13 +51,13 @@ pub use admin::{LIMIT, LIMIT_MAX, MemberQuery, Page, SETUP_S};
 pub use audit::{AuditQuery, Entry};
 pub use challenge::{CHALLENGE_S, Challenge, Solution};
 pub use codes::PHONE_CODE_S;
-pub use config::{
-    Language, LimitsConfig, MembersConfig, PasswordConfig, PasswordProfile, RegistrationConfig, SignInConfig, TokenConfig,
-};
 pub use credentials::RESET_S;
 pub use db::TABLES;
 pub use error::{FieldError, MemberError, Result};
 pub use factor::{Enrolment, RECOVERY_CODES};
+pub use kindred_config::members::{
+    Language, LimitsConfig, MembersConfig, PasswordConfig, PasswordProfile, RegistrationConfig, SignInConfig, TokenConfig,
+};
 pub use password::PASSWORD_BYTES_MAX;
 pub use permission::{Actor, Permission, Role};
 pub use profile::{ErasureReceipt, MemberExport, Profile, ProfileChange};

@@ -1,6 +1,6 @@
 //! What people are told, by stable code, in zh-CN and en. The Chinese of the seed's own messages is the seed's (R15).
 
-use crate::config::Language;
+use kindred_config::members::Language;
 
 /// (code, zh-CN, en). `{min}` stands for the least length of a password.
 const TEXTS: &[(&str, &str, &str)] = &[

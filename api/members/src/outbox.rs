@@ -19,12 +19,12 @@ use kindred_store::records::{Range, Step};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Entry;
-use crate::config::Language;
 use crate::db::{self, Held, OUTBOX, ms};
 use crate::error::{MemberError, Result};
 use crate::senders::{Message, Template};
 use crate::validate::{Identifier, Kind};
 use crate::{Members, points, random};
+use kindred_config::members::Language;
 
 /// A pointer whose change has not shown itself for so long is taken for abandoned, milliseconds.
 const ABANDONED_MS: i64 = 60_000;

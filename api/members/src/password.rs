@@ -8,8 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 use sha1::{Digest, Sha1};
 use zxcvbn::zxcvbn;
 
-use crate::config::{PasswordConfig, PasswordProfile};
 use crate::error::{MemberError, Result};
+use kindred_config::members::{PasswordConfig, PasswordProfile};
 
 /// Longest password in bytes: far beyond any passphrase, and a bound on the work of a hash. Longer ones are refused, never cut.
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
@@ -50,8 +50,8 @@ impl Policy {
             PasswordProfile::Nist => config.min_length.max(NIST_MIN),
         };
         let (breached, breached_lengths) = match &config.breached_file {
-            Some(path) => read_breached(path)?,
-            None => (HashSet::new(), Vec::new()),
+            path if path.as_os_str().is_empty() => (HashSet::new(), Vec::new()),
+            path => read_breached(path)?,
         };
         let shop_words = words_of(shop_name).collect();
         Ok(Self { min: least, staff_min: config.staff_min_length.max(least), shop_words, breached, breached_lengths })
@@ -217,7 +217,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let hex: String = Sha1::digest(secret).iter().map(|byte| format!("{byte:02X}")).collect();
         writeln!(file, "{hex}:3\n{}", &"0123456789abcdef"[..10]).unwrap();
-        let config = PasswordConfig { breached_file: Some(file.path().into()), ..PasswordConfig::default() };
+        let config = PasswordConfig { breached_file: file.path().into(), ..PasswordConfig::default() };
         let listed = Policy::new(&config, "Shop").unwrap();
         assert_eq!(verdict(&listed, secret), Some("password_breached"));
         assert_eq!(verdict(&listed, "correct qzvw battery 8"), None);

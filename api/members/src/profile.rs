@@ -9,7 +9,6 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::account::{ADDRESSES_MAX, Account, Address, Agreement, Extra, Factor, Loaded, State};
-use crate::config::Language;
 use crate::db::{ACCOUNTS, Held};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
@@ -17,6 +16,7 @@ use crate::sessions::SessionShown;
 use crate::sign_in::alone;
 use crate::tokens::AccessClaims;
 use crate::{Members, index};
+use kindred_config::members::Language;
 
 /// A member's own view.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]

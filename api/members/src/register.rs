@@ -17,7 +17,6 @@ use secrecy::SecretString;
 use crate::account::{ACCOUNT, Account, Agreement, Extra, Factor, State};
 use crate::challenge::{Solution, address_group};
 use crate::codes::split_token;
-use crate::config::Language;
 use crate::db::{self, ACCOUNTS};
 use crate::error::{FieldError, MemberError, Result};
 use crate::outbox::Work;
@@ -25,6 +24,7 @@ use crate::senders::Template;
 use crate::throttle::HOUR_S;
 use crate::validate::{Identifier, Kind};
 use crate::{Members, points, random};
+use kindred_config::members::Language;
 
 /// Life of a claim and of an account that is not verified, seconds (R13).
 pub const UNVERIFIED_S: u64 = 86_400;

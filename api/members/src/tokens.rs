@@ -18,11 +18,11 @@ use kindred_model::units::EventTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::TokenConfig;
 use crate::db::{self, Db, Held, SECRETS, ms};
 use crate::error::{MemberError, Result};
 use crate::permission::{Actor, Permission};
 use crate::{Members, random};
+use kindred_config::members::TokenConfig;
 
 const KEYS: &str = "keys";
 /// Between the writing of a key and its first signature, seconds: every process reads the ring within a minute.

@@ -71,7 +71,7 @@ async fn replay(app: &App, loaded: &Loaded, installation: &Installation, semanti
     }
     let window = |from: Option<Bound>| {
         let rules = Rules { currency: semantics.shop.currency.clone() };
-        Window { log: Arc::clone(&installation.log), from, until: args.until.clone(), rules }
+        Window { log: Arc::clone(&installation.log), from, until: args.until.clone(), rate: args.rate, rules }
     };
     let log: Arc<dyn EventLog> = match &args.from {
         ReplayFrom::At(bound) => Arc::new(window(Some(bound.clone()))),

@@ -4,13 +4,14 @@
 //! ```text
 //! defaults ◀─ file ◀─ KINDRED_… variables ◀─ --set      the last that names a setting decides
 //!                        │
-//!                        └─▶ Settings { semantics (pinned), data, log, store, api, pipeline, cluster, erasure, telemetry }
+//!                        └─▶ Settings { semantics (pinned), data, log, store, api, members, pipeline, cluster, erasure, telemetry }
 //! ```
 //!
 //! One file documents them all, `deploy/kindred.toml` ([`EXAMPLE`]); a test holds it equal to the defaults. A name that is no
 //! setting is an error that says where it stands and which one was meant.
 
 mod load;
+pub mod members;
 mod names;
 mod pinned;
 
@@ -26,6 +27,8 @@ use kindred_store::StoreError;
 use kindred_store::cql::CqlConfig;
 pub use kindred_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
+
+use self::members::MembersConfig;
 
 pub use load::{Loaded, Sources, load, load_from};
 pub use pinned::{Difference, check_pinned, pinned_toml, read_pinned, varied};
@@ -50,6 +53,8 @@ pub struct Settings {
     pub store: Store,
     /// `api.*`
     pub api: Api,
+    /// `members.*`
+    pub members: MembersConfig,
     /// `pipeline.*`
     pub pipeline: Pipeline,
     /// `cluster.*`
@@ -128,6 +133,8 @@ pub struct Api {
     pub listen: SocketAddr,
     /// Where `/metrics` is served.
     pub admin_listen: SocketAddr,
+    /// The proxies in front whose `X-Forwarded-For` is believed; nobody's unless named.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Bytes of lists held in memory, of each generation in use; those beyond it that nobody asked for lately are read from the
     /// store. A list of 50 takes some 600.
     pub lists_bytes_max: u64,
@@ -181,7 +188,13 @@ impl Default for Data {
 
 impl Default for Api {
     fn default() -> Self {
-        Self { listen: local(8080), admin_listen: local(9090), lists_bytes_max: 4 << 30, answers_bytes_max: 64 << 20 }
+        Self {
+            listen: local(8080),
+            admin_listen: local(9090),
+            trusted_proxies: Vec::new(),
+            lists_bytes_max: 4 << 30,
+            answers_bytes_max: 64 << 20,
+        }
     }
 }
 
@@ -215,6 +228,7 @@ struct Tables {
     log: Log,
     store: Store,
     api: Api,
+    members: MembersConfig,
     pipeline: Pipeline,
     cluster: Cluster,
     erasure: Erasure,
@@ -223,13 +237,15 @@ struct Tables {
 
 impl From<Tables> for Settings {
     fn from(tables: Tables) -> Self {
-        let Tables { shop, inputs, views, program, data, log, store, api, pipeline, cluster, erasure, telemetry } = tables;
+        let Tables { shop, inputs, views, program, data, log, store, api, members, pipeline, cluster, erasure, telemetry } =
+            tables;
         Self {
             semantics: Semantics { shop, inputs, views, program },
             data,
             log,
             store,
             api,
+            members,
             pipeline,
             cluster,
             erasure,
@@ -240,9 +256,9 @@ impl From<Tables> for Settings {
 
 impl From<Settings> for Tables {
     fn from(settings: Settings) -> Self {
-        let Settings { semantics, data, log, store, api, pipeline, cluster, erasure, telemetry } = settings;
+        let Settings { semantics, data, log, store, api, members, pipeline, cluster, erasure, telemetry } = settings;
         let Semantics { shop, inputs, views, program } = semantics;
-        Self { shop, inputs, views, program, data, log, store, api, pipeline, cluster, erasure, telemetry }
+        Self { shop, inputs, views, program, data, log, store, api, members, pipeline, cluster, erasure, telemetry }
     }
 }
 

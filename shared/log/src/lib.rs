@@ -218,6 +218,11 @@ impl Share {
         Self { index, of }
     }
 
+    /// How many readers share.
+    pub fn of(self) -> u32 {
+        self.of
+    }
+
     /// Whether a partition falls to it. Consecutive partitions go to consecutive readers, and topics start one after the other, so
     /// that neither the partitions of one topic nor those numbered 0 fall to one reader.
     pub fn holds(self, topic: Topic, partition: u32) -> bool {

@@ -12,12 +12,12 @@ use kindred_model::units::EventTime;
 use serde::{Deserialize, Serialize};
 
 pub use mailbox::{Kept, Mailbox};
-pub use smtp::{Smtp, SmtpConfig, SmtpSecurity};
+pub use smtp::Smtp;
 pub use webhook::Webhook;
 
 pub(crate) use templates::{Template, Templates};
 
-use crate::config::Language;
+use kindred_config::members::Language;
 
 /// Where the records of `members` go.
 #[async_trait]

@@ -3,47 +3,14 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kindred_config::members::{MailConfig, MailSecurity};
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox as Address, MessageBuilder};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
 
 use super::{Message, Sender};
 use crate::error::{MemberError, Result};
-
-/// How the connection is protected.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SmtpSecurity {
-    /// TLS from the first byte (port 465).
-    Tls,
-    /// STARTTLS, required (port 587).
-    StartTls,
-    /// None: a relay on the same machine, or a test.
-    None,
-}
-
-/// `members.smtp.*`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SmtpConfig {
-    /// The server.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// How the connection is protected.
-    pub security: SmtpSecurity,
-    /// User and password, where it asks for them.
-    #[serde(default)]
-    pub user: Option<String>,
-    /// The password.
-    #[serde(default)]
-    pub password: Option<SecretString>,
-    /// `From`: `Shop <shop@example.com>`.
-    pub from: String,
-}
 
 /// Sends by SMTP.
 pub struct Smtp {
@@ -56,19 +23,19 @@ impl Smtp {
     ///
     /// # Errors
     /// A `from` that is no address, a host that is none.
-    pub fn new(config: &SmtpConfig) -> Result<Self> {
-        let failed = |why: &dyn std::fmt::Display| MemberError::Internal(format!("members.smtp: {why}"));
+    pub fn new(config: &MailConfig) -> Result<Self> {
+        let failed = |why: &dyn std::fmt::Display| MemberError::Internal(format!("members.mail: {why}"));
         let from = config.from.parse().map_err(|error| failed(&format_args!("from {:?}: {error}", config.from)))?;
         let builder = match config.security {
-            SmtpSecurity::Tls => AsyncSmtpTransport::<Tokio1Executor>::relay(&config.host).map_err(|error| failed(&error))?,
-            SmtpSecurity::StartTls => {
+            MailSecurity::Tls => AsyncSmtpTransport::<Tokio1Executor>::relay(&config.host).map_err(|error| failed(&error))?,
+            MailSecurity::StartTls => {
                 AsyncSmtpTransport::<Tokio1Executor>::starttls_relay(&config.host).map_err(|error| failed(&error))?
             }
-            SmtpSecurity::None => AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&config.host),
+            MailSecurity::None => AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&config.host),
         };
         let mut builder = builder.port(config.port).timeout(Some(Duration::from_secs(15)));
-        if let (Some(user), Some(password)) = (&config.user, &config.password) {
-            builder = builder.credentials(Credentials::new(user.clone(), password.expose_secret().to_owned()));
+        if !config.user.is_empty() {
+            builder = builder.credentials(Credentials::new(config.user.clone(), config.password.clone()));
         }
         Ok(Self { transport: builder.build(), from })
     }

@@ -6,9 +6,9 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
 
 use super::{Channel, Rendered};
-use crate::config::Language;
 use crate::error::{MemberError, Result};
 use crate::validate::one_line;
+use kindred_config::members::Language;
 
 macro_rules! templates {
     ($($(#[$doc:meta])* $name:ident = $file:literal $channel:ident),+ $(,)?) => {

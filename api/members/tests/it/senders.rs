@@ -5,7 +5,8 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
-use kindred_members::senders::{Channel, Mailbox, Message, Rendered, Smtp, SmtpConfig, SmtpSecurity, Webhook};
+use kindred_config::members::{MailConfig, MailSecurity};
+use kindred_members::senders::{Channel, Mailbox, Message, Rendered, Smtp, Webhook};
 use kindred_members::{Language, MembersConfig, Sender, SignInConfig};
 use kindred_model::SessionId;
 use kindred_model::records::MemberRecord;
@@ -65,12 +66,12 @@ async fn smtp_sink(listener: &TcpListener) -> (Vec<String>, String) {
 #[tokio::test]
 async fn v1_3_11_no_text_becomes_a_header() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let smtp = Smtp::new(&SmtpConfig {
+    let smtp = Smtp::new(&MailConfig {
         host: "127.0.0.1".into(),
         port: listener.local_addr().unwrap().port(),
-        security: SmtpSecurity::None,
-        user: None,
-        password: None,
+        security: MailSecurity::None,
+        user: String::new(),
+        password: String::new(),
         from: "Teahouse <shop@example.com>".into(),
     })
     .unwrap();

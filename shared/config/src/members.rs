@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MembersConfig {
+    /// Whether the installation keeps members: without it nobody registers or signs in, and their routes answer 404.
+    pub enabled: bool,
     /// The shop's name in messages and in authenticator apps; a password made of it is refused (V6.2.11).
     pub shop_name: String,
     /// Where links in mails lead: the address of the pages, without a slash at the end.
@@ -26,6 +28,10 @@ pub struct MembersConfig {
     pub tokens: TokenConfig,
     /// `limits.*`
     pub limits: LimitsConfig,
+    /// `mail.*`
+    pub mail: MailConfig,
+    /// `phone.*`
+    pub phone: PhoneConfig,
     /// Days that an entry of the audit log is kept.
     pub audit_days: u32,
 }
@@ -33,6 +39,7 @@ pub struct MembersConfig {
 impl Default for MembersConfig {
     fn default() -> Self {
         Self {
+            enabled: true,
             shop_name: "Kindred".into(),
             base_url: "http://127.0.0.1:8080".into(),
             default_language: Language::ZhCn,
@@ -42,6 +49,8 @@ impl Default for MembersConfig {
             sign_in: SignInConfig::default(),
             tokens: TokenConfig::default(),
             limits: LimitsConfig::default(),
+            mail: MailConfig::default(),
+            phone: PhoneConfig::default(),
             audit_days: 400,
         }
     }
@@ -99,7 +108,8 @@ pub struct PasswordConfig {
     pub staff_min_length: usize,
     /// A local file of breached passwords: SHA-1 in hex, one a line, sorted or not, each whole or a prefix of 10 digits and more; what
     /// stands behind a colon is ignored. It never leaves the machine.
-    pub breached_file: Option<PathBuf>,
+    /// Empty: none.
+    pub breached_file: PathBuf,
     /// Memory of a hash in KiB (ASVS: 19456 at two passes, 47104 at one).
     pub memory_kib: u32,
     /// Passes of a hash.
@@ -116,7 +126,7 @@ impl Default for PasswordConfig {
             profile: PasswordProfile::Asvs,
             min_length: 8,
             staff_min_length: 15,
-            breached_file: None,
+            breached_file: PathBuf::new(),
             memory_kib: 19_456,
             passes: 2,
             threads: 0,
@@ -235,4 +245,63 @@ impl Default for LimitsConfig {
             sessions: 50,
         }
     }
+}
+
+/// `members.mail.*`: the server that takes our mails.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MailConfig {
+    /// The server; empty: none, and what is to be sent waits.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How the connection is protected.
+    pub security: MailSecurity,
+    /// The user, where it asks for one.
+    pub user: String,
+    /// With which password. It is in no log and no output.
+    #[serde(serialize_with = "hidden")]
+    pub password: String,
+    /// `From`: `Shop <shop@example.com>`.
+    pub from: String,
+}
+
+impl Default for MailConfig {
+    fn default() -> Self {
+        Self {
+            host: String::new(),
+            port: 465,
+            security: MailSecurity::Tls,
+            user: String::new(),
+            password: String::new(),
+            from: "Kindred <no-reply@localhost>".into(),
+        }
+    }
+}
+
+/// How the connection to the mail server is protected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MailSecurity {
+    /// TLS from the first byte (port 465).
+    Tls,
+    /// STARTTLS, required (port 587).
+    StartTls,
+    /// None: a relay on the same machine, or a test.
+    None,
+}
+
+/// `members.phone.*`: the gateway that takes our messages to phones.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PhoneConfig {
+    /// Where messages are posted to; empty: nowhere, and what is to be sent waits.
+    pub url: String,
+    /// The password that posts are signed with. It is in no log and no output.
+    #[serde(serialize_with = "hidden")]
+    pub signing_password: String,
+}
+
+fn hidden<S: serde::Serializer>(secret: &str, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(if secret.is_empty() { "" } else { crate::NOT_SHOWN })
 }

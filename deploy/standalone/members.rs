@@ -1,0 +1,104 @@
+//! The members of an installation: their records, where their events go and how messages reach them.
+//!
+//! ```text
+//! DIR/records or CQL ◀── Members ──▶ outbox ──▶ the topic members
+//!                                          └──▶ SMTP and a gateway for phones, or the demo's mailbox
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use kindred_clock::Clock;
+use kindred_config::Settings;
+use kindred_log::EventLog;
+use kindred_members::Members;
+use kindred_members::senders::{ByChannel, EventSink, Mailbox, Message, Sender, Smtp, Webhook};
+use kindred_model::records::MemberRecord;
+use kindred_model::{Record, Topic};
+use kindred_store::cql::{CqlGenerations, CqlRecords};
+use kindred_store::records::RecordStore;
+use kindred_store::records::embedded::EmbeddedRecords;
+use secrecy::SecretString;
+
+use crate::failure::Failure;
+
+/// Where the records of a data directory are.
+const RECORDS: &str = "records";
+
+/// The records of a data directory, which this process owns.
+///
+/// # Errors
+/// When they cannot be opened.
+pub async fn records_of_directory(directory: &Path) -> Result<Arc<dyn RecordStore>> {
+    let path = directory.join(RECORDS);
+    let opened = tokio::task::spawn_blocking(move || EmbeddedRecords::open(&path)).await.context("could not open the records")?;
+    Ok(Arc::new(opened.context("could not open the records of members")?))
+}
+
+/// The records beside the generations of a keyspace.
+///
+/// # Errors
+/// When the database does not answer, or was not migrated.
+pub async fn records_of_services(generations: &CqlGenerations) -> Result<Arc<dyn RecordStore>> {
+    Ok(Arc::new(CqlRecords::open_in(generations).await.context("could not open the records of members")?))
+}
+
+/// The members, where the installation keeps some. `mailbox` takes what would be sent, in place of SMTP and the gateway.
+///
+/// # Errors
+/// A setting that is not accepted; what the store says.
+pub async fn open(
+    settings: &Settings,
+    records: Arc<dyn RecordStore>,
+    log: Arc<dyn EventLog>,
+    clock: &Clock,
+    mailbox: Option<Mailbox>,
+) -> Result<Option<Arc<Members>>> {
+    let config = settings.members.clone();
+    if !config.enabled {
+        return Ok(None);
+    }
+    let sender: Arc<dyn Sender> = match mailbox {
+        Some(mailbox) => Arc::new(mailbox),
+        None => {
+            let mail: Arc<dyn Sender> = if config.mail.host.is_empty() {
+                Arc::new(Nowhere("members.mail.host"))
+            } else {
+                Arc::new(Smtp::new(&config.mail).map_err(|error| Failure::usage(error.to_string()))?)
+            };
+            let phone: Arc<dyn Sender> = if config.phone.url.is_empty() {
+                Arc::new(Nowhere("members.phone.url"))
+            } else {
+                let secret = SecretString::from(config.phone.signing_password.clone());
+                Arc::new(Webhook::new(config.phone.url.clone(), secret))
+            };
+            Arc::new(ByChannel { mail, phone })
+        }
+    };
+    let opened = Members::open(records, clock.clone(), config, Arc::new(ToLog(log)), sender).await;
+    let opened = opened.map_err(|error| Failure::new(format!("could not open the members: {error}")))?;
+    Ok(Some(Arc::new(opened)))
+}
+
+/// Appends what members do to the log.
+struct ToLog(Arc<dyn EventLog>);
+
+#[async_trait]
+impl EventSink for ToLog {
+    async fn append(&self, record: MemberRecord) -> Result<(), String> {
+        let bytes = Record::Member(record).to_json();
+        self.0.append(Topic::Members, vec![bytes], None).await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// Where messages wait that there is no way for: what names the setting is told with each try.
+struct Nowhere(&'static str);
+
+#[async_trait]
+impl Sender for Nowhere {
+    async fn send(&self, _: Message) -> Result<(), String> {
+        Err(format!("{} names nothing: set it, and the message is sent", self.0))
+    }
+}
