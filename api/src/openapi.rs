@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
+use crate::routes::accounts::staff::{acts, audit, found, roles, setup};
 use crate::routes::accounts::{registration, sessions};
 use crate::routes::{admin, admin_keys, events, generations, health, members, popular, similar, stream, widget};
 
@@ -24,6 +25,23 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         members::forget_member,
         registration::give_challenge,
         sessions::list_own_sessions,
+        found::list_members,
+        found::show_member,
+        found::list_member_sessions,
+        acts::end_member_sessions,
+        acts::suspend_member,
+        acts::activate_member,
+        acts::resend_verification,
+        acts::set_tier,
+        acts::change_role,
+        roles::list_roles,
+        roles::show_role,
+        roles::put_role,
+        roles::list_permissions,
+        audit::search_audit,
+        setup::make_setup_token,
+        setup::redeem_setup_token,
+        setup::rotate_signing_keys,
         admin::show_status,
         admin::export_view,
         admin::list_rejected,
@@ -51,6 +69,7 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         (name = "members", description = "what is about one person"),
         (name = "registration", description = "becoming a member"),
         (name = "sessions", description = "signing in and out"),
+        (name = "staff", description = "the administration of members"),
         (name = "admin", description = "for the operator"),
         (name = "health", description = "for machines, and this contract"),
         (name = "widget", description = "for the storefront"),

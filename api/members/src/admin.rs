@@ -79,10 +79,11 @@ impl Members {
     /// command line.
     ///
     /// # Errors
-    /// [`MemberError::Forbidden`]; `role_unknown`; what the store says.
+    /// [`MemberError::Forbidden`] without `role:manage` or of permissions that the actor lacks; `role_unknown`; what the store says.
     pub async fn create_setup_token(&self, actor: &Actor, role: &str) -> Result<secrecy::SecretString> {
         actor.needs(Permission::RoleManage)?;
-        self.role(role).await?.ok_or_else(|| MemberError::field("role", "role_unknown"))?;
+        let given = self.role(role).await?.ok_or_else(|| MemberError::field("role", "role_unknown"))?;
+        given.permissions.iter().try_for_each(|&permission| actor.needs(permission))?;
         let token = random::text::<32>();
         let until = Some(self.db.in_s(SETUP_S));
         self.db.insert(SETUP, &random::digest(&token), "setup", &Setup { role: role.to_owned() }, until).await?;

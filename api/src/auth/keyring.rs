@@ -178,8 +178,9 @@ pub(crate) struct KeyShown {
     /// For logs, and to revoke it.
     pub id: String,
     /// `service` or `publishable`.
-    kind: &'static str,
-    name: String,
+    pub kind: &'static str,
+    /// What people call it.
+    pub name: String,
     #[schema(value_type = String)]
     created_at: EventTime,
     /// Of a publishable key: it is no secret.

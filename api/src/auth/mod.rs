@@ -247,6 +247,9 @@ impl Admission {
         }
         if !grant.allows(need) {
             metrics::counter!("auth_failures_total", "reason" => "scope").increment(1);
+            // In the server's log and not in the store: whoever holds any token could fill that (V16.3.2).
+            let permission = need.permission().map_or("", Permission::name);
+            tracing::info!(target: "audit", actor = %grant.id, kind = "access.refused", permission, ok = false, "audit");
             return Err(Problem::new(Code::InsufficientScope, Code::InsufficientScope.meaning()));
         }
         if let Some(rate) = &grant.rate {

@@ -27,6 +27,15 @@ pub(crate) enum Need {
 }
 
 impl Need {
+    /// The permission that staff needs.
+    pub const fn permission(self) -> Option<Permission> {
+        match self {
+            Self::OwnOr(permission) | Self::Staff(permission) => Some(permission),
+            Self::ReadLists => Some(Permission::CatalogBrowse),
+            Self::Anyone | Self::WriteEvents | Self::SignedIn => None,
+        }
+    }
+
     /// Whether pages of other origins may ask: with a publishable key.
     const fn is_for_pages(self) -> bool {
         matches!(self, Self::ReadLists | Self::WriteEvents)
@@ -86,6 +95,25 @@ pub(crate) const ROUTES: &[Route] = {
         route("GET /v1/admin/keys", Staff(P::KeyManage)),
         route("POST /v1/admin/keys", Staff(P::KeyManage)),
         route("DELETE /v1/admin/keys/{id}", Staff(P::KeyManage)),
+        // The administration of members.
+        route("GET /v1/admin/members", Staff(P::MemberRead)),
+        route("GET /v1/admin/members/{member}", Staff(P::MemberRead)),
+        route("GET /v1/admin/members/{member}/sessions", Staff(P::MemberRead)),
+        route("DELETE /v1/admin/members/{member}/sessions", Staff(P::MemberWrite)),
+        route("POST /v1/admin/members/{member}/suspend", Staff(P::MemberWrite)),
+        route("POST /v1/admin/members/{member}/activate", Staff(P::MemberWrite)),
+        route("POST /v1/admin/members/{member}/resend-verification", Staff(P::MemberWrite)),
+        route("PUT /v1/admin/members/{member}/tier", Staff(P::MemberWrite)),
+        route("PUT /v1/admin/members/{member}/role", Staff(P::RoleManage)),
+        route("GET /v1/admin/roles", Staff(P::MemberRead)),
+        route("GET /v1/admin/roles/{name}", Staff(P::MemberRead)),
+        route("PUT /v1/admin/roles/{name}", Staff(P::RoleManage)),
+        route("GET /v1/admin/permissions", Staff(P::MemberRead)),
+        route("GET /v1/admin/audit", Staff(P::AuditRead)),
+        route("POST /v1/admin/setup-tokens", Staff(P::RoleManage)),
+        route("POST /v1/admin/setup", SignedIn),
+        route("POST /v1/admin/signing-keys/rotate", Staff(P::KeyManage)),
+        // For machines.
         route("GET /livez", Anyone),
         route("GET /readyz", Anyone),
         route("GET /openapi.json", Anyone),

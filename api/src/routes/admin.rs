@@ -21,9 +21,10 @@ use warp::{Filter, Reply};
 
 use super::access::need;
 use super::body::{Posted, posted};
+use super::noted::{Act, noted};
 use super::{AS_OF, NO_STORE, guarded, in_time, json, query, today, with};
 use crate::api::Api;
-use crate::auth::{Caller, caller};
+use crate::auth::{Caller, Visitor, caller, visitor};
 use crate::context::VerifyReport;
 use crate::export_writer::{ExportWriter, Format};
 use crate::params::{Params, Segment};
@@ -46,6 +47,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(query())
         .and(caller())
+        .and(visitor(api))
         .and(with(api))
         .then(export_view);
     let listed =
@@ -55,6 +57,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(query())
         .and(caller())
         .and(posted())
+        .and(visitor(api))
         .and(with(api))
         .then(retry_rejected);
     let shown = warp::path!("v1" / "admin" / "rejected" / Segment)
@@ -67,10 +70,16 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(warp::delete())
         .and(query())
         .and(caller())
+        .and(visitor(api))
         .and(with(api))
         .then(drop_rejected);
-    let verify =
-        warp::path!("v1" / "admin" / "verify").and(warp::post()).and(query()).and(caller()).and(with(api)).then(verify_views);
+    let verify = warp::path!("v1" / "admin" / "verify")
+        .and(warp::post())
+        .and(query())
+        .and(caller())
+        .and(visitor(api))
+        .and(with(api))
+        .then(verify_views);
     let rejected = listed.or(retry).unify().or(shown).unify().or(dropped).unify();
     status.or(export).unify().or(rejected).unify().or(verify).unify().boxed()
 }
@@ -85,7 +94,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
 async fn show_status(query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
@@ -115,11 +124,11 @@ async fn show_status(query: String, caller: Caller, api: Arc<Api>) -> Response {
         (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "no such view, or it is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
-async fn export_view(view: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+async fn export_view(view: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, const { need("GET /v1/admin/export/{view}") }, |_| async {
+    guarded(shared, &caller, None, const { need("GET /v1/admin/export/{view}") }, |grant| async move {
         let name = view.decoded()?;
         let view = views::find(&name).ok_or_else(|| {
             let names: Vec<&str> = views::ALL.iter().map(|view| view.name).collect();
@@ -132,7 +141,8 @@ async fn export_view(view: Segment, query: String, caller: Caller, api: Arc<Api>
         if !(view.enabled)(&serving.settings) {
             return Err(Problem::new(Code::ViewDisabled, format!("views.{}.enabled is false", view.name)));
         }
-        let snapshot = serving.store.snapshot()?;
+        let act = Act { kind: "view.export", subject: view.name, detail: &[] };
+        let snapshot = noted(shared, &grant, &visitor, act, async { Ok(serving.store.snapshot()?) }).await?;
         let reached = snapshot.frontier.position.to_string();
         let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING);
         let settings = serving.settings.clone();
@@ -254,7 +264,7 @@ pub(crate) struct RejectedPage {
         (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
 async fn list_rejected(query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
@@ -282,7 +292,7 @@ async fn list_rejected(query: String, caller: Caller, api: Arc<Api>) -> Response
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "no such record", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
 async fn show_rejected(id: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
@@ -306,14 +316,16 @@ async fn show_rejected(id: Segment, query: String, caller: Caller, api: Arc<Api>
         (status = 204, description = "it is gone, or never was"),
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
-async fn drop_rejected(id: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+async fn drop_rejected(id: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, const { need("DELETE /v1/admin/rejected/{id}") }, |_| async {
+    guarded(shared, &caller, None, const { need("DELETE /v1/admin/rejected/{id}") }, |grant| async move {
         Params::parse(&query, &[])?;
         let id = id.decoded()?.into_owned();
-        in_time(shared, async { Ok(shared.context.log.rejected_remove(&[id]).await?) }).await?;
+        let act = Act { kind: "rejected.drop", subject: &id, detail: &[] };
+        let dropped = async { Ok(shared.context.log.rejected_remove(std::slice::from_ref(&id)).await?) };
+        in_time(shared, noted(shared, &grant, &visitor, act, dropped)).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await
@@ -359,17 +371,19 @@ pub(crate) struct StillRejected {
         (status = 422, description = "the body is another", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 507, description = "the log has no room left", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
-async fn retry_rejected(query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
+async fn retry_rejected(query: String, caller: Caller, posted: Posted, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, const { need("POST /v1/admin/rejected/retry") }, |_| async {
+    guarded(shared, &caller, None, const { need("POST /v1/admin/rejected/retry") }, |grant| async move {
         Params::parse(&query, &[])?;
         let Retry { ids } = posted.json(shared).await?;
         if ids.len() as u64 > PAGE_MAX {
             return Err(Problem::new(Code::PayloadTooLarge, format!("at most {PAGE_MAX} ids are accepted at once")));
         }
-        json(StatusCode::OK, &in_time(shared, retry_all(shared, ids)).await?)
+        let records = ids.len().to_string();
+        let act = Act { kind: "rejected.retry", subject: "", detail: &[("records", &records)] };
+        json(StatusCode::OK, &in_time(shared, noted(shared, &grant, &visitor, act, retry_all(shared, ids))).await?)
     })
     .await
 }
@@ -413,13 +427,15 @@ async fn retry_all(api: &Api, ids: Vec<String>) -> Result<Retried, Problem> {
         (status = 409, description = "it is being verified already", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 503, description = "not now", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
-async fn verify_views(query: String, caller: Caller, api: Arc<Api>) -> Response {
+async fn verify_views(query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, const { need("POST /v1/admin/verify") }, |_| async {
+    guarded(shared, &caller, None, const { need("POST /v1/admin/verify") }, |grant| async move {
         let repair = Params::parse(&query, &["repair"])?.boolean("repair", false)?;
-        let report = shared.context.operations.verify(repair).await?;
+        let act = Act { kind: "views.verify", subject: "", detail: &[("repair", if repair { "true" } else { "false" })] };
+        let verified = async { Ok(shared.context.operations.verify(repair).await?) };
+        let report = noted(shared, &grant, &visitor, act, verified).await?;
         json(StatusCode::OK, &report)
     })
     .await

@@ -11,9 +11,10 @@ use warp::{Filter, Reply};
 
 use super::access::need;
 use super::body::{Posted, posted};
+use super::noted::{Act, note, noted};
 use super::{guarded, in_time, json, query, with};
 use crate::api::Api;
-use crate::auth::{Caller, KeySettings, KeyShown, caller};
+use crate::auth::{Caller, KeySettings, KeyShown, Visitor, caller, visitor};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
 
@@ -25,12 +26,14 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(query())
         .and(caller())
         .and(posted())
+        .and(visitor(api))
         .and(with(api))
         .then(make_key);
     let revoked = warp::path!("v1" / "admin" / "keys" / Segment)
         .and(warp::delete())
         .and(query())
         .and(caller())
+        .and(visitor(api))
         .and(with(api))
         .then(revoke_key);
     listed.or(made).unify().or(revoked).unify().boxed()
@@ -61,7 +64,7 @@ pub(crate) struct KeyMade {
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
 async fn list_keys(query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
@@ -83,14 +86,24 @@ async fn list_keys(query: String, caller: Caller, api: Arc<Api>) -> Response {
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 422, description = "the settings are not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
-async fn make_key(query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
+async fn make_key(query: String, caller: Caller, posted: Posted, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, const { need("POST /v1/admin/keys") }, |_| async {
+    guarded(shared, &caller, None, const { need("POST /v1/admin/keys") }, |grant| async move {
         Params::parse(&query, &[])?;
         let settings: KeySettings = posted.json(shared).await?;
-        let (key, shown) = in_time(shared, shared.ring.make(settings)).await?;
+        let (key, shown) = in_time(shared, async {
+            let (key, shown) = shared.ring.make(settings).await?;
+            // Its id is known only now. Where that cannot be noted, nobody is told the key, and it is worthless.
+            let act = Act { kind: "key.create", subject: &shown.id, detail: &[("name", &shown.name), ("kind", shown.kind)] };
+            if let Err(problem) = note(shared, &grant, &visitor, act, true).await {
+                shared.ring.revoke(&shown.id).await?;
+                return Err(problem);
+            }
+            Ok((key, shown))
+        })
+        .await?;
         tracing::info!(key = shown.id, "made a key");
         json(StatusCode::CREATED, &KeyMade { key, shown })
     })
@@ -108,16 +121,21 @@ async fn make_key(query: String, caller: Caller, posted: Posted, api: Arc<Api>) 
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "no such key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
-async fn revoke_key(id: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+async fn revoke_key(id: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, const { need("DELETE /v1/admin/keys/{id}") }, |_| async {
+    guarded(shared, &caller, None, const { need("DELETE /v1/admin/keys/{id}") }, |grant| async move {
         Params::parse(&query, &[])?;
         let id = id.decoded()?;
-        if !in_time(shared, shared.ring.revoke(&id)).await? {
-            return Err(Problem::new(Code::NotFound, "there is no key of this id"));
-        }
+        let act = Act { kind: "key.revoke", subject: &id, detail: &[] };
+        let revoked = noted(shared, &grant, &visitor, act, async {
+            match shared.ring.revoke(&id).await? {
+                true => Ok(()),
+                false => Err(Problem::new(Code::NotFound, "there is no key of this id")),
+            }
+        });
+        in_time(shared, revoked).await?;
         tracing::info!(key = &*id, "revoked a key");
         Ok(StatusCode::NO_CONTENT.into_response())
     })

@@ -11,9 +11,10 @@ use warp::{Filter, Reply};
 
 use super::access::need;
 use super::body::{Posted, posted};
+use super::noted::{Act, noted};
 use super::{guarded, in_time, json, query, today, with};
 use crate::api::Api;
-use crate::auth::{Caller, caller};
+use crate::auth::{Caller, Visitor, caller, visitor};
 use crate::context::GenerationShown;
 use crate::params::{Params, Segment};
 use crate::problem::Problem;
@@ -38,12 +39,14 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(query())
         .and(caller())
         .and(posted())
+        .and(visitor(api))
         .and(with(api))
         .then(promote_generation);
     let dropped = warp::path!("v1" / "admin" / "generations" / Segment)
         .and(warp::delete())
         .and(query())
         .and(caller())
+        .and(visitor(api))
         .and(with(api))
         .then(delete_generation);
     listed.or(compared).unify().or(promoted).unify().or(dropped).unify().boxed()
@@ -66,7 +69,7 @@ pub(crate) struct GenerationList {
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
 async fn list_generations(query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
@@ -95,7 +98,7 @@ async fn list_generations(query: String, caller: Caller, api: Arc<Api>) -> Respo
         (status = 404, description = "no such generation", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 409, description = "two are being compared already", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
 async fn compare_generations(name: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
@@ -131,15 +134,23 @@ pub(crate) struct Promoted {
         (status = 409, description = "it cannot be promoted: other rules, or a part of the events", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 503, description = "it has not caught up yet", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
-async fn promote_generation(name: Segment, query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
+async fn promote_generation(
+    name: Segment,
+    query: String,
+    caller: Caller,
+    posted: Posted,
+    visitor: Visitor,
+    api: Arc<Api>,
+) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, const { need("POST /v1/admin/generations/{name}/promote") }, |_| async {
+    guarded(shared, &caller, None, const { need("POST /v1/admin/generations/{name}/promote") }, |grant| async move {
         posted.ignore(shared).await?;
         Params::parse(&query, &[])?;
         let live = name.decoded()?.into_owned();
-        let before = promote(shared, &live).await?;
+        let act = Act { kind: "generation.promote", subject: &live, detail: &[] };
+        let before = noted(shared, &grant, &visitor, act, promote(shared, &live)).await?;
         json(StatusCode::OK, &Promoted { live, before })
     })
     .await
@@ -157,13 +168,15 @@ async fn promote_generation(name: Segment, query: String, caller: Caller, posted
         (status = 404, description = "no such generation", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 409, description = "it is live", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
-async fn delete_generation(name: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+async fn delete_generation(name: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, const { need("DELETE /v1/admin/generations/{name}") }, |_| async {
+    guarded(shared, &caller, None, const { need("DELETE /v1/admin/generations/{name}") }, |grant| async move {
         Params::parse(&query, &[])?;
-        drop_generation(shared, &name.decoded()?).await?;
+        let name = name.decoded()?;
+        let act = Act { kind: "generation.drop", subject: &name, detail: &[] };
+        noted(shared, &grant, &visitor, act, drop_generation(shared, &name)).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::LINK;
 use http::{HeaderValue, StatusCode};
-use kindred_members::Permission;
+use kindred_members::{MemberError, Permission};
 use kindred_model::codec::{KeyCodec, RowCodec};
 use kindred_model::records::{MemberRecord, Membership};
 use kindred_model::views::histories::{Entry, read_history};
@@ -22,9 +22,10 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::access::need;
+use super::noted::{Act, note};
 use super::{AS_OF, blocking, guarded, in_time, json, query, reach, today, with};
 use crate::api::Api;
-use crate::auth::{Caller, Grant, caller};
+use crate::auth::{Caller, Grant, Visitor, caller, visitor};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
 use crate::served::Serving;
@@ -52,8 +53,13 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(caller())
         .and(with(api))
         .then(show_history);
-    let member =
-        warp::path!("v1" / "members" / Segment).and(warp::delete()).and(query()).and(caller()).and(with(api)).then(forget_member);
+    let member = warp::path!("v1" / "members" / Segment)
+        .and(warp::delete())
+        .and(query())
+        .and(caller())
+        .and(visitor(api))
+        .and(with(api))
+        .then(forget_member);
     points.or(history).unify().or(member).unify().boxed()
 }
 
@@ -104,7 +110,7 @@ pub(crate) struct PointsShown {
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
 async fn show_points(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
@@ -201,7 +207,7 @@ impl Cursor {
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
 async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
@@ -279,12 +285,27 @@ pub(crate) struct ErasureReceipt {
     /// The day by which the raw records have left the log, too.
     #[schema(value_type = String)]
     raw_erased_by: String,
+    /// The account, where members are kept here and this is one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<AccountErased>,
+}
+
+/// What became of the account.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AccountErased {
+    /// Since when it holds nothing of the person, nobody signs in to it, and its username, phone and e-mail are free.
+    #[schema(value_type = String)]
+    erased_at: EventTime,
+    /// When the last entry of the audit log that has the member's id, and nothing else of the person, expires.
+    #[schema(value_type = String)]
+    audit_until: EventTime,
 }
 
 /// DELETE /v1/members/{member}
 ///
-/// Forgets a member: out of every view when this answers, the raw records within `erasure.raw_days`. What stays, without the
-/// person: their orders in sales totals, and their inviter's points. Asking again changes nothing and answers the same.
+/// Forgets a member: the account and every session at once, out of every view when this answers, the raw records within
+/// `erasure.raw_days`. What stays, without the person: their orders in sales totals, and their inviter's points. Asking again changes
+/// nothing and answers the same.
 #[utoipa::path(
     delete, path = "/v1/members/{member}", tag = "members",
     params(("member" = String, Path, description = "the member, percent-encoded")),
@@ -296,21 +317,41 @@ pub(crate) struct ErasureReceipt {
         (status = 503, description = "the pipeline is behind; ask again", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 507, description = "the log has no room left", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
-async fn forget_member(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+async fn forget_member(member: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, const { need("DELETE /v1/members/{member}") }, |_| async {
+    guarded(shared, &caller, None, const { need("DELETE /v1/members/{member}") }, |grant| async move {
         let member = member.member()?;
         Params::parse(&query, &[])?;
-        in_time(shared, forget(shared, member)).await
+        let receipt = in_time(shared, async {
+            let account = erase_account(shared, &grant, &visitor, &member).await?;
+            Ok(ErasureReceipt { account, ..forget(shared, member).await? })
+        })
+        .await?;
+        json(StatusCode::OK, &receipt)
     })
     .await
 }
 
+/// Erases the account first: nobody signs in any more while the views follow. Who has none here (a shop's own member, or somebody
+/// who never registered) is forgotten all the same.
+async fn erase_account(api: &Api, grant: &Grant, visitor: &Visitor, member: &MemberId) -> Result<Option<AccountErased>, Problem> {
+    let Some(members) = &api.context.members else { return Ok(None) };
+    match members.erase_member(&grant.actor(&visitor.address), member.as_str()).await {
+        Ok(receipt) => Ok(Some(AccountErased { erased_at: receipt.erased_at, audit_until: receipt.audit_until })),
+        Err(MemberError::NotFound) => {
+            let act = Act { kind: "member.erase", subject: member.as_str(), detail: &[("account", "none")] };
+            note(api, grant, visitor, act, true).await?;
+            Ok(None)
+        }
+        Err(error) => Err(Problem::of_member(&error, visitor.language, 0)),
+    }
+}
+
 /// `invited_by` and `activated_at` are copied from the merged record into the erased one: an inviter keeps the points. So the
 /// merged record must be whole first: everything that was in the log when this was asked for.
-async fn forget(api: &Arc<Api>, member: MemberId) -> Result<Response, Problem> {
+pub(super) async fn forget(api: &Arc<Api>, member: MemberId) -> Result<ErasureReceipt, Problem> {
     let within = Duration::from_millis(api.config.limits.erasure_wait_ms);
     let behind = |detail: &'static str| Problem::new(Code::PositionNotReached, detail).retry_after(1);
     let log = &api.context.log;
@@ -356,17 +397,15 @@ async fn forget(api: &Arc<Api>, member: MemberId) -> Result<Response, Problem> {
     };
     let erased_at = EventTime::parse("erased_at", &since).map_err(Problem::internal)?;
     tracing::info!(%position, "forgot a member");
-    json(
-        StatusCode::OK,
-        &ErasureReceipt {
-            member,
-            erased: true,
-            position: position.to_string(),
-            durable: true,
-            views_erased_at: since,
-            raw_erased_by: erased_at.day().plus(api.config.raw_days).to_string(),
-        },
-    )
+    Ok(ErasureReceipt {
+        member,
+        erased: true,
+        position: position.to_string(),
+        durable: true,
+        views_erased_at: since,
+        raw_erased_by: erased_at.day().plus(api.config.raw_days).to_string(),
+        account: None,
+    })
 }
 
 async fn merged_record(serving: &Serving, owner: Owner) -> Result<Option<MemberRecord>, Problem> {

@@ -7,6 +7,7 @@
 
 pub(crate) mod registration;
 pub(crate) mod sessions;
+pub(crate) mod staff;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::problem::{Code, Problem};
 
 /// All routes of the modules here.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    registration::routes(api).or(sessions::routes(api)).unify().boxed()
+    registration::routes(api).or(sessions::routes(api)).unify().or(staff::routes(api)).unify().boxed()
 }
 
 /// Members of this installation.

@@ -1,0 +1,172 @@
+//! Administration of members: found and seen, suspended and activated, roles, the audit log, the first administrator.
+//!
+//! ```text
+//! Asked (query, caller, visitor, If-Match) ──need, of the table──▶ Actor (key:ID or a member) ──▶ Members ──▶ JSON, audit log
+//! ```
+//!
+//! A service key may everything here, staff what their role names and their second factor has confirmed. What is told of a member is
+//! what is needed to administer (V15.3.1): no addresses to which goods are sent, nothing of the password.
+
+pub(crate) mod acts;
+pub(crate) mod audit;
+pub(crate) mod found;
+pub(crate) mod roles;
+pub(crate) mod setup;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use http::header::LINK;
+use kindred_members::{Actor, MemberError, Members};
+use kindred_model::Day;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as ResponseSchema, ResponseBuilder};
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Rejection};
+
+use super::with_members;
+use crate::api::Api;
+use crate::auth::{Caller, Grant, Visitor, caller, visitor};
+use crate::params::Params;
+use crate::problem::{Code, Problem};
+use crate::routes::access::Need;
+use crate::routes::{guarded, query, with};
+
+/// All routes of the modules here.
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    found::routes(api)
+        .or(acts::routes(api))
+        .unify()
+        .or(roles::routes(api))
+        .unify()
+        .or(audit::routes(api))
+        .unify()
+        .or(setup::routes(api))
+        .unify()
+        .boxed()
+}
+
+/// What a request says beside its path and body.
+struct Asked {
+    query: String,
+    caller: Caller,
+    visitor: Visitor,
+    if_match: Option<String>,
+    if_none_match: Option<String>,
+    api: Arc<Api>,
+}
+
+fn asked(api: &Arc<Api>) -> impl Filter<Extract = (Asked,), Error = Rejection> + Clone + use<> {
+    let header = warp::header::optional::<String>;
+    query().and(caller()).and(visitor(api)).and(header("if-match")).and(header("if-none-match")).and(with(api)).map(
+        |query, caller, visitor, if_match, if_none_match, api| Asked { query, caller, visitor, if_match, if_none_match, api },
+    )
+}
+
+impl Asked {
+    /// Lets the caller in and answers.
+    async fn answer<Handled>(&self, need: Need, handle: impl FnOnce(Arc<Grant>, Actor) -> Handled) -> Response
+    where
+        Handled: Future<Output = Result<Response, Problem>>,
+    {
+        guarded(&self.api, &self.caller, None, need, |grant| {
+            let actor = grant.actor(&self.visitor.address);
+            handle(grant, actor)
+        })
+        .await
+    }
+
+    fn params(&self, known: &[&'static str]) -> Result<Params<'_>, Problem> {
+        Params::parse(&self.query, known)
+    }
+
+    /// Does something with members.
+    async fn members<'a, T, Done>(&'a self, work: impl FnOnce(&'a Members) -> Done) -> Result<T, Problem>
+    where
+        Done: Future<Output = Result<T, MemberError>>,
+    {
+        with_members(&self.api, &self.visitor, work).await
+    }
+
+    /// As [`Self::members`], where what is not accepted stands in the query: a 400 like that of any other parameter.
+    async fn search<'a, T, Done>(&'a self, work: impl FnOnce(&'a Members) -> Done) -> Result<T, Problem>
+    where
+        Done: Future<Output = Result<T, MemberError>>,
+    {
+        self.members(work).await.map_err(|mut problem| {
+            if problem.code == Code::Invalid {
+                problem.code = Code::InvalidParameter;
+                problem.errors.iter_mut().for_each(|error| error.place = "query");
+            }
+            problem
+        })
+    }
+}
+
+/// `from` and `to` of a query, both included. One that is absent lies as far away as can be; `to` before `from` is refused (V2.2.3).
+///
+/// # Errors
+/// A 400 that names the parameter.
+fn days(params: &Params<'_>) -> Result<Option<(Day, Day)>, Problem> {
+    let (from, to) = (params.day("from")?, params.day("to")?);
+    if from.is_none() && to.is_none() {
+        return Ok(None);
+    }
+    let from = from.unwrap_or_else(|| kindred_model::EventTime::MIN.day());
+    let to = to.unwrap_or_else(|| kindred_model::EventTime::END.day());
+    if from > to {
+        return Err(Problem::query("to", "lies before from"));
+    }
+    Ok(Some((from, to)))
+}
+
+/// A text of a query: not empty, no longer than anything that it could find.
+fn text<'a>(params: &'a Params<'_>, name: &str) -> Result<Option<&'a str>, Problem> {
+    match params.get(name) {
+        Some(text) if text.is_empty() || text.len() > TEXT_BYTES_MAX => {
+            Err(Problem::query(name, format!("has not from 1 to {TEXT_BYTES_MAX} bytes")))
+        }
+        text => Ok(text),
+    }
+}
+
+/// The longest that is searched for is an e-mail: 254 bytes.
+const TEXT_BYTES_MAX: usize = 320;
+
+/// Names the next page in `Link` (RFC 8288): the same query, from its cursor.
+fn link_next(mut response: Response, query: &str, cursor: Option<&str>) -> Response {
+    let Some(cursor) = cursor else { return response };
+    let mut pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor=")).collect();
+    let next = format!("cursor={cursor}");
+    pairs.push(&next);
+    // What would end the reference early.
+    let query = pairs.join("&").replace('<', "%3C").replace('>', "%3E");
+    if let Ok(link) = HeaderValue::from_str(&format!("<?{query}>; rel=\"next\"")) {
+        response.headers_mut().insert(LINK, link);
+    }
+    response
+}
+
+/// The refusals that every route here can answer with, for the contract.
+pub(crate) struct Refusals;
+
+impl utoipa::IntoResponses for Refusals {
+    fn responses() -> BTreeMap<String, RefOr<ResponseSchema>> {
+        let refusal = |(status, description): (&str, &str)| {
+            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+            let response = ResponseBuilder::new().description(description).content("application/problem+json", content).build();
+            (status.to_owned(), RefOr::T(response))
+        };
+        [
+            ("400", "a parameter or the body cannot be read"),
+            ("401", "no key, no token, or one that is not good"),
+            ("403", "the permission is missing"),
+            ("404", "there is none, or this installation keeps no members"),
+            ("503", "the store did not answer; repeat it"),
+        ]
+        .map(refusal)
+        .into()
+    }
+}

@@ -1,0 +1,136 @@
+//! The first administrator (V6.3.2: no account comes with the product), and the keys that sign access tokens.
+//!
+//! ```text
+//! operator's service key ──setup-tokens──▶ token, an hour ──▶ a member who signed in ──setup──▶ role; it counts with a second factor
+//! ```
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use super::{Asked, Refusals, asked};
+use crate::api::Api;
+use crate::routes::access::need;
+use crate::routes::accounts::person;
+use crate::routes::body::{Posted, posted};
+use crate::routes::json;
+
+/// All routes of this module.
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    let made =
+        warp::path!("v1" / "admin" / "setup-tokens").and(warp::post()).and(posted()).and(asked(api)).then(make_setup_token);
+    let redeemed = warp::path!("v1" / "admin" / "setup").and(warp::post()).and(posted()).and(asked(api)).then(redeem_setup_token);
+    let rotated = warp::path!("v1" / "admin" / "signing-keys" / "rotate")
+        .and(warp::post())
+        .and(posted())
+        .and(asked(api))
+        .then(rotate_signing_keys);
+    made.or(redeemed).unify().or(rotated).unify().boxed()
+}
+
+/// Which role a set-up token gives.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SetupRole {
+    /// The name of a role: `admin` for the first.
+    role: String,
+}
+
+/// A set-up token.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SetupToken {
+    /// Told this once; whoever signs in and presents it has the role.
+    token: String,
+    /// Seconds until it is worthless.
+    expires_in_s: u64,
+}
+
+/// POST /v1/admin/setup-tokens
+///
+/// A token with which one member gets a staff role, once, within the hour. Nobody gives more than they have.
+#[utoipa::path(
+    post, path = "/v1/admin/setup-tokens", tag = "staff",
+    request_body = SetupRole,
+    responses(
+        (status = 201, description = "the token", body = SetupToken),
+        (status = 415, description = "the body is no JSON", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 422, description = "there is no such role", body = crate::problem::Body, content_type = "application/problem+json"),
+        Refusals,
+    ),
+    security(("service_key" = []), ("access_token" = [])),
+)]
+async fn make_setup_token(posted: Posted, asked: Asked) -> Response {
+    let asked = &asked;
+    asked
+        .answer(const { need("POST /v1/admin/setup-tokens") }, |_, actor| async move {
+            asked.params(&[])?;
+            let SetupRole { role } = posted.json(&asked.api).await?;
+            let token = asked.members(|members| async move { members.create_setup_token(&actor, &role).await }).await?;
+            let shown = SetupToken { token: token.expose_secret().to_owned(), expires_in_s: kindred_members::SETUP_S };
+            json(StatusCode::CREATED, &shown)
+        })
+        .await
+}
+
+/// A set-up token, presented.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SetupRedeemed {
+    /// As it was given.
+    token: String,
+}
+
+/// POST /v1/admin/setup
+///
+/// Gives the token's role to whoever asks. All their sessions end: they sign in anew, with a second factor, for the role to count.
+#[utoipa::path(
+    post, path = "/v1/admin/setup", tag = "staff",
+    request_body = SetupRedeemed,
+    responses(
+        (status = 204, description = "the role is given; sign in anew"),
+        (status = 410, description = "the token is used, expired, or was never given", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 415, description = "the body is no JSON", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 422, description = "the body is another", body = crate::problem::Body, content_type = "application/problem+json"),
+        Refusals,
+    ),
+    security(("access_token" = [])),
+)]
+async fn redeem_setup_token(posted: Posted, asked: Asked) -> Response {
+    let asked = &asked;
+    asked
+        .answer(const { need("POST /v1/admin/setup") }, |grant, actor| async move {
+            asked.params(&[])?;
+            let claims = person(&grant)?;
+            let SetupRedeemed { token } = posted.json(&asked.api).await?;
+            let done = asked.members(|members| async move { members.redeem_setup_token(claims, &token, &actor.address).await });
+            done.await.map(|()| StatusCode::NO_CONTENT.into_response())
+        })
+        .await
+}
+
+/// POST /v1/admin/signing-keys/rotate
+///
+/// Makes the next key that signs access tokens. It signs in five minutes, when every process knows it; tokens of the key before stay
+/// good until they expire.
+#[utoipa::path(
+    post, path = "/v1/admin/signing-keys/rotate", tag = "staff",
+    responses((status = 202, description = "the key is made"), Refusals),
+    security(("service_key" = []), ("access_token" = [])),
+)]
+async fn rotate_signing_keys(posted: Posted, asked: Asked) -> Response {
+    let asked = &asked;
+    asked
+        .answer(const { need("POST /v1/admin/signing-keys/rotate") }, |_, actor| async move {
+            posted.ignore(&asked.api).await?;
+            asked.params(&[])?;
+            asked.members(|members| async move { members.rotate_keys(&actor).await }).await?;
+            Ok(StatusCode::ACCEPTED.into_response())
+        })
+        .await
+}

@@ -1,0 +1,56 @@
+//! Acts of administration that are no member's business, noted in the audit log where members are kept (V16.3.1).
+//!
+//! ```text
+//! entry ──▶ the act ──failed──▶ another entry, not ok
+//! ```
+
+use std::future::Future;
+
+use crate::api::Api;
+use crate::auth::{Grant, Visitor};
+use crate::problem::Problem;
+
+/// What is done.
+#[derive(Clone, Copy)]
+pub(crate) struct Act<'a> {
+    /// A stable word: `generation.promote`.
+    pub kind: &'static str,
+    /// To what.
+    pub subject: &'a str,
+    /// More, by name; no secrets.
+    pub detail: &'a [(&'a str, &'a str)],
+}
+
+/// Notes an act and does it. The entry comes first: what is in the log and did not happen is better than the reverse, and where the
+/// log cannot be written nothing is done (V16.5.3). That it failed is noted beside.
+///
+/// # Errors
+/// What the store of the log says; what the act says.
+pub(crate) async fn noted<T>(
+    api: &Api,
+    grant: &Grant,
+    visitor: &Visitor,
+    act: Act<'_>,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    note(api, grant, visitor, act, true).await?;
+    let done = work.await;
+    if let Err(problem) = &done {
+        let detail = [("code", problem.code.name())];
+        if note(api, grant, visitor, Act { detail: &detail, ..act }, false).await.is_err() {
+            tracing::warn!(kind = act.kind, "could not note in the audit log that an act failed; it stands there as begun");
+        }
+    }
+    done
+}
+
+/// Writes one entry.
+///
+/// # Errors
+/// What the store of the log says.
+pub(crate) async fn note(api: &Api, grant: &Grant, visitor: &Visitor, act: Act<'_>, ok: bool) -> Result<(), Problem> {
+    let Some(members) = &api.context.members else { return Ok(()) };
+    let actor = grant.actor(&visitor.address);
+    let written = members.record(&actor, act.kind, act.subject, ok, act.detail).await;
+    written.map_err(|error| Problem::of_member(&error, visitor.language, 0))
+}
