@@ -230,6 +230,19 @@ impl Server {
         answer(self.agent.delete(url).header("Authorization", format!("Bearer {}", self.key)).call())
     }
 
+    /// A request of a person: with an access token or none, and JSON if there is a body.
+    pub fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
+        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let bytes = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
+        if body.is_some() {
+            request = request.header("Content-Type", "application/json");
+        }
+        answer(self.agent.run(request.body(bytes).expect("a request")))
+    }
+
     /// The pure list of an item as of a position.
     pub fn list(&self, item: &str, position: &str) -> Value {
         self.get_json(&format!("/v1/items/{item}/similar?fill=false&min_position={position}&wait_ms=10000"))

@@ -186,6 +186,14 @@ pub enum Command {
     /// Make, list and revoke keys of the API
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Members, roles and the audit log of a running server
+    #[command(
+        long_about = "Members, roles and the audit log, through the API of a running server (--url and --key, or KINDRED_URL and \
+                      KINDRED_KEY). There is no account until somebody registers, and none of staff until a set-up token is redeemed.\n\n\
+                      Example:\n  kindred admin create --url http://127.0.0.1:8080 --key kd_sk_…\n\n\
+                      prints a token that the first administrator enters under My account, or posts to /v1/admin/setup, within the hour."
+    )]
+    Admin(AdminArgs),
     /// Show the settings: those that would be used, the documented file, or all names
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -538,6 +546,137 @@ pub enum KeysCommand {
     List(KeysListArgs),
     /// Revoke a key: at once and for good
     Revoke(KeysRevokeArgs),
+}
+
+/// `kindred admin`
+#[derive(Args, Clone, Debug)]
+pub struct AdminArgs {
+    /// What.
+    #[command(subcommand)]
+    pub command: AdminCommand,
+    /// The server [env: KINDRED_URL]
+    #[arg(long, value_name = "URL", global = true)]
+    pub url: Option<String>,
+    /// Its service key [env: KINDRED_KEY]
+    #[arg(long, value_name = "KEY", global = true)]
+    pub key: Option<String>,
+    /// For programs: JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What `kindred admin` does.
+#[derive(Subcommand, Clone, Debug)]
+pub enum AdminCommand {
+    /// Print a token with which a member becomes staff: once, within the hour
+    Create {
+        /// The role
+        #[arg(long, value_name = "ROLE", default_value = "admin")]
+        role: String,
+    },
+    /// List members, by what they begin with, or the newest first
+    Members {
+        /// The beginning of a username, a phone or an e-mail
+        #[arg(value_name = "TEXT")]
+        q: Option<String>,
+        /// registered, activating, activated or suspended
+        #[arg(long, value_name = "STATE")]
+        state: Option<String>,
+        /// A staff role
+        #[arg(long, value_name = "ROLE")]
+        role: Option<String>,
+        /// normal, vip or svip
+        #[arg(long, value_name = "TIER")]
+        tier: Option<String>,
+        /// Registered on this UTC day or later
+        #[arg(long, value_name = "DAY")]
+        from: Option<kindred_model::Day>,
+        /// Registered on this UTC day or earlier
+        #[arg(long, value_name = "DAY")]
+        to: Option<kindred_model::Day>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+    },
+    /// Show a member and where they are signed in
+    Show {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+    },
+    /// Lock a member out: their sessions end at once
+    Suspend {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+        /// Why, for the audit log
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Let a member in again
+    Activate {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+        /// Why, for the audit log
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Give a member a staff role, or take it
+    Role {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+        /// The role; without it the member's is taken
+        #[arg(value_name = "ROLE")]
+        role: Option<String>,
+    },
+    /// Set a member's level: normal, vip or svip
+    Tier {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+        /// The level
+        #[arg(value_name = "TIER")]
+        tier: String,
+    },
+    /// End all sessions of a member
+    EndSessions {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+    },
+    /// Send the mail again by which a member proves the address
+    Resend {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+    },
+    /// List roles and what they may
+    Roles,
+    /// Show the audit log, the newest first
+    Audit {
+        /// From this UTC day on
+        #[arg(long, value_name = "DAY")]
+        from: Option<kindred_model::Day>,
+        /// To this UTC day
+        #[arg(long, value_name = "DAY")]
+        to: Option<kindred_model::Day>,
+        /// Who did it
+        #[arg(long, value_name = "ID")]
+        actor: Option<String>,
+        /// To whom
+        #[arg(long, value_name = "ID")]
+        subject: Option<String>,
+        /// What, like member.suspend
+        #[arg(long, value_name = "KIND")]
+        kind: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+    },
+    /// Sign access tokens with a new key; the old one verifies until what it signed has expired
+    RotateSigningKeys,
 }
 
 /// `kindred keys create`

@@ -8,6 +8,7 @@
 //!             └──▶ replay, generations, compare, promote, drop ──▶ a directory's generations
 //! ```
 
+mod admin;
 mod api;
 pub mod app;
 pub mod changes;
@@ -90,6 +91,7 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Promote(args) => generations::promote(&app, &loaded, &args),
         Command::Drop(args) => generations::drop_one(&app, &loaded, &args),
         Command::Keys(command) => keys::run(&app, &loaded, &command),
+        Command::Admin(args) => admin::run(&args, &loaded),
         Command::Config(_) | Command::Views(_) => unreachable!("answered above, without a runtime"),
     }
 }

@@ -138,6 +138,18 @@ impl Remote {
         self.json(request.send_json(body), path)
     }
 
+    /// `PUT` of JSON to what was read just now (`If-Match` of the ETag of `read`): nobody's change is lost.
+    ///
+    /// # Errors
+    /// As [`Remote::get`].
+    pub fn change(&self, read: &str, path: &str, body: &Value) -> Result<Value> {
+        let answer = self.checked(self.agent.get(self.url(read)).header("authorization", &self.authorization).call(), read)?;
+        let etag = answer.headers().get("etag").cloned();
+        let etag = etag.ok_or_else(|| Failure::new("the server does not tell a version; is it of another version?"))?;
+        let request = self.agent.put(self.url(path)).header("authorization", &self.authorization).header("if-match", etag);
+        self.json(request.send_json(body), path)
+    }
+
     /// `DELETE`.
     ///
     /// # Errors

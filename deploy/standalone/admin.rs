@@ -1,0 +1,145 @@
+//! `kindred admin`: members, roles and the audit log, through the API of a running server. The API checks, does and notes it.
+
+use anyhow::Result;
+use kindred_config::Loaded;
+use serde_json::{Value, json};
+
+use crate::cli::{AdminArgs, AdminCommand, TargetArgs};
+use crate::failure::{Failure, exit};
+use crate::remote::{Remote, Target, segment, text};
+
+/// Runs `kindred admin`.
+///
+/// # Errors
+/// When the server does not answer, or refuses.
+pub fn run(args: &AdminArgs, loaded: &Loaded) -> Result<u8> {
+    let target = TargetArgs { data: None, url: args.url.clone(), key: args.key.clone() };
+    let Target::Server(server) = Target::of(&target, loaded)? else {
+        return Err(Failure::usage("members are administered through a running server")
+            .help("name it with --url and --key, or KINDRED_URL and KINDRED_KEY")
+            .into());
+    };
+    let member = |member: &str, rest: &str| format!("/v1/admin/members/{}{rest}", segment(member));
+    match &args.command {
+        AdminCommand::Create { role } => {
+            let made = server.post("/v1/admin/setup-tokens", &json!({ "role": role }))?;
+            if args.json {
+                println!("{made}");
+            } else {
+                println!("{}", text(&made["token"]));
+                let minutes = made["expires_in_s"].as_u64().unwrap_or(0) / 60;
+                eprintln!(
+                    "whoever signs in and enters it under My account (or posts it to /v1/admin/setup) within {minutes} minutes is {role}; \
+                     it works once, and what the role may comes with an authenticator app"
+                );
+            }
+        }
+        AdminCommand::Members { q, state, role, tier, from, to, limit } => {
+            let days = [from, to].map(|day| day.map(|day| day.to_string()));
+            let limit = limit.to_string();
+            let query = [
+                ("q", q.as_deref()),
+                ("state", state.as_deref()),
+                ("role", role.as_deref()),
+                ("tier", tier.as_deref()),
+                ("from", days[0].as_deref()),
+                ("to", days[1].as_deref()),
+                ("limit", Some(limit.as_str())),
+            ];
+            let page = server.get(&with_query("/v1/admin/members", &query))?;
+            lines(args, &page, "members", &["member", "state", "username", "phone", "email", "tier", "role", "registered_at"]);
+        }
+        AdminCommand::Show { member: id } => {
+            let shown = server.get(&member(id, ""))?;
+            let sessions = server.get(&member(id, "/sessions"))?;
+            println!("{}", pretty(&json!({ "member": shown, "sessions": sessions["sessions"] })));
+        }
+        AdminCommand::Suspend { member: id, reason } => {
+            server.post(&member(id, "/suspend"), &json!({ "reason": reason }))?;
+            done(args, &format!("{id} is suspended, and signed out everywhere"));
+        }
+        AdminCommand::Activate { member: id, reason } => {
+            server.post(&member(id, "/activate"), &json!({ "reason": reason }))?;
+            done(args, &format!("{id} may sign in again"));
+        }
+        AdminCommand::Role { member: id, role } => {
+            server.change(&member(id, ""), &member(id, "/role"), &json!({ "role": role }))?;
+            let now = role.as_ref().map_or_else(|| "has no staff role any more".to_owned(), |role| format!("is {role}"));
+            done(args, &format!("{id} {now}, and has to sign in again"));
+        }
+        AdminCommand::Tier { member: id, tier } => {
+            server.change(&member(id, ""), &member(id, "/tier"), &json!({ "tier": tier }))?;
+            done(args, &format!("{id} is {tier}"));
+        }
+        AdminCommand::EndSessions { member: id } => {
+            server.delete(&member(id, "/sessions"))?;
+            done(args, &format!("{id} is signed out everywhere"));
+        }
+        AdminCommand::Resend { member: id } => {
+            server.post(&member(id, "/resend-verification"), &json!({}))?;
+            done(args, "the mail is on its way");
+        }
+        AdminCommand::Roles => {
+            let roles = server.get("/v1/admin/roles")?;
+            lines(args, &roles, "roles", &["name", "built_in", "permissions"]);
+        }
+        AdminCommand::Audit { from, to, actor, subject, kind, limit } => {
+            let days = [from, to].map(|day| day.map(|day| day.to_string()));
+            let limit = limit.to_string();
+            let query = [
+                ("from", days[0].as_deref()),
+                ("to", days[1].as_deref()),
+                ("actor", actor.as_deref()),
+                ("subject", subject.as_deref()),
+                ("kind", kind.as_deref()),
+                ("limit", Some(limit.as_str())),
+            ];
+            let page = server.get(&with_query("/v1/admin/audit", &query))?;
+            lines(args, &page, "entries", &["at", "actor", "kind", "subject", "address", "ok"]);
+        }
+        AdminCommand::RotateSigningKeys => {
+            server.post("/v1/admin/signing-keys/rotate", &json!({}))?;
+            done(args, "a new key signs in some minutes; the old one verifies until what it signed has expired");
+        }
+    }
+    Ok(exit::FINE)
+}
+
+/// A path with those of the parameters that are given.
+fn with_query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
+    let given: Vec<String> =
+        parameters.iter().filter_map(|(name, value)| Some(format!("{name}={}", segment((*value)?)))).collect();
+    if given.is_empty() { path.to_owned() } else { format!("{path}?{}", given.join("&")) }
+}
+
+/// One line each, fields with two spaces between; or JSON, one object a line.
+fn lines(args: &AdminArgs, page: &Value, of: &str, fields: &[&str]) {
+    for entry in page[of].as_array().into_iter().flatten() {
+        if args.json {
+            println!("{entry}");
+            continue;
+        }
+        let shown = fields.iter().map(|field| match &entry[*field] {
+            Value::String(text) => text.clone(),
+            Value::Null => "-".to_owned(),
+            Value::Array(words) => words.iter().map(text).collect::<Vec<_>>().join(" "),
+            other => other.to_string(),
+        });
+        println!("{}", shown.collect::<Vec<_>>().join("  "));
+    }
+    if let Some(cursor) = page["next_cursor"].as_str().filter(|_| !args.json) {
+        eprintln!("there are more: a higher --limit, or the API with cursor={cursor}");
+    }
+}
+
+fn done(args: &AdminArgs, what: &str) {
+    if args.json {
+        println!("{}", json!({ "done": true }));
+    } else {
+        println!("{what}");
+    }
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}

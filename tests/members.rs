@@ -1,0 +1,312 @@
+//! Members through the real binary: registered with codes from a real SMTP sink and a gateway for phones, signed in, raced, suspended and
+//! erased; on a directory, and on services over two API processes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::installation::{Installation, Running, key_in};
+use crate::place::Backend;
+use crate::support::{Answer, PATIENCE, Server, kindred_ok};
+
+/// What was sent to people: (to, text).
+type Sent = Arc<Mutex<Vec<(String, String)>>>;
+
+/// Listens; each connection is served on a thread of its own for as long as the test runs.
+fn listen(serve: impl Fn(TcpStream, &Sent) -> std::io::Result<()> + Send + Sync + 'static) -> (u16, Sent) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (sent, serve) = (Sent::default(), Arc::new(serve));
+    let all = Arc::clone(&sent);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (sent, serve) = (Arc::clone(&all), Arc::clone(&serve));
+            std::thread::spawn(move || serve(stream, &sent));
+        }
+    });
+    (port, sent)
+}
+
+/// A server that takes mails (RFC 5321, as far as a client without TLS goes).
+fn smtp_sink() -> (u16, Sent) {
+    listen(|mut stream, sent| {
+        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        stream.write_all(b"220 sink\r\n")?;
+        let mut to = String::new();
+        while let Some(line) = lines.next().transpose()? {
+            let upper = line.to_ascii_uppercase();
+            if upper.starts_with("RCPT TO:") {
+                line[8..].trim().trim_matches(['<', '>']).clone_into(&mut to);
+            }
+            if upper == "DATA" {
+                stream.write_all(b"354 go on\r\n")?;
+                let mut text = String::new();
+                while let Some(line) = lines.next().transpose()?.filter(|line| line != ".") {
+                    // Quoted-printable: soft line breaks and the escaped equals sign are all that a link needs.
+                    match line.strip_suffix('=') {
+                        Some(soft) => text.push_str(soft),
+                        None => text.push_str(&(line + "\n")),
+                    }
+                }
+                sent.lock().expect("no reader panics").push((to.clone(), text.replace("=3D", "=")));
+            }
+            stream.write_all(if upper.starts_with("QUIT") { b"221 bye\r\n" } else { b"250 ok\r\n" })?;
+        }
+        Ok(())
+    })
+}
+
+/// A gateway that takes messages to phones: POST of JSON.
+fn phone_gateway() -> (u16, Sent) {
+    listen(|mut stream, sent| {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        loop {
+            let (mut length, mut line) = (0, String::new());
+            while reader.read_line(&mut line)? > 2 {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap_or(0);
+                }
+                line.clear();
+            }
+            if length == 0 {
+                return Ok(());
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body)?;
+            let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let text = |field: &str| message[field].as_str().unwrap_or_default().to_owned();
+            sent.lock().expect("no reader panics").push((text("to"), text("text")));
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")?;
+        }
+    })
+}
+
+/// Waits for a message whose text gives something.
+fn wait_for<T>(sent: &Sent, to: &str, find: impl Fn(&str) -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        let found = sent.lock().expect("no sink panics").iter().rev().filter(|(of, _)| of == to).find_map(|(_, text)| find(text));
+        if let Some(found) = found {
+            return found;
+        }
+        assert!(begin.elapsed() < PATIENCE, "nothing came to {to}: {:?}", sent.lock().expect("no sink panics"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn code_in(text: &str) -> Option<String> {
+    text.split(|c: char| !c.is_ascii_digit()).find(|word| word.len() == 6).map(str::to_owned)
+}
+
+fn token_in(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("verify-email#")?;
+    Some(rest.split_whitespace().next()?.to_owned())
+}
+
+/// A shop whose members can be reached: one API, or two on services.
+struct Shop {
+    apis: Vec<Server>,
+    mails: Sent,
+    phones: Sent,
+    _place: (tempfile::TempDir, Option<(Installation, Running)>),
+}
+
+impl Shop {
+    fn open(backend: Backend, name: &str) -> Option<Self> {
+        let ((smtp, mails), (gateway, phones)) = (smtp_sink(), phone_gateway());
+        let set: Vec<String> = [
+            "members.mail.host=\"127.0.0.1\"".to_owned(),
+            format!("members.mail.port={smtp}"),
+            "members.mail.security=none".to_owned(),
+            format!("members.phone.url=\"http://127.0.0.1:{gateway}/\""),
+            "members.registration.challenge_bits=4".to_owned(),
+            "members.default_language=en".to_owned(),
+            "members.limits.registrations_hour=1000".to_owned(),
+            "members.limits.phone_codes_address_hour=1000".to_owned(),
+            "members.limits.challenges_hour=10000".to_owned(),
+        ]
+        .into_iter()
+        .flat_map(|set| ["--set".to_owned(), set])
+        .collect();
+        let set: Vec<&str> = set.iter().map(String::as_str).collect();
+        let temp = tempfile::tempdir().expect("a directory");
+        let (apis, on) = match backend {
+            Backend::Embedded => {
+                let dir = temp.path().join("shop");
+                std::fs::create_dir(&dir).expect("a directory");
+                (vec![Server::start(&dir, &set)], None)
+            }
+            Backend::Services => {
+                let on = Installation::with(name, "")?;
+                let key = key_in(&on.ok(&["migrate"]));
+                let pipeline = on.pipeline();
+                (vec![on.api("one", &key, &set), on.api("other", &key, &set)], Some((on, pipeline)))
+            }
+        };
+        Some(Self { apis, mails, phones, _place: (temp, on) })
+    }
+
+    fn api(&self, n: usize) -> &Server {
+        &self.apis[n % self.apis.len()]
+    }
+
+    fn send(&self, n: usize, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
+        self.api(n).send(method, path, token, body)
+    }
+
+    fn challenge(&self, n: usize) -> Value {
+        let made = self.send(n, "POST", "/v1/captcha/challenges", None, None);
+        assert_eq!(made.status, 201, "{}", made.body);
+        let made = made.json();
+        let (token, bits) = (made["token"].as_str().expect("a token"), made["bits"].as_u64().expect("bits"));
+        let fits = |nonce: &String| {
+            let digest = Sha256::digest(format!("{token}.{nonce}"));
+            u64::from(u128::from_be_bytes(digest[..16].try_into().expect("16 bytes")).leading_zeros()) >= bits
+        };
+        let nonce = (0_u64..).map(|number| number.to_string()).find(fits).expect("there is one");
+        json!({ "token": token, "nonce": nonce })
+    }
+
+    fn phone_code(&self, n: usize, phone: &str) -> String {
+        let asked = json!({ "phone": phone, "challenge": self.challenge(n), "language": "en" });
+        let answer = self.send(n, "POST", "/v1/phone-codes", None, Some(&asked));
+        assert!(answer.status < 300, "{}", answer.body);
+        wait_for(&self.phones, &format!("+86{phone}"), code_in)
+    }
+
+    fn form(&self, n: usize, username: &str, phone: &str, code: &str) -> Value {
+        json!({
+            "username": username, "phone": phone, "email": format!("{username}@example.com"), "password": PASSWORD,
+            "challenge": self.challenge(n), "phone_code": code, "agreement_version": "1", "language": "en",
+        })
+    }
+
+    /// Registers, verifies and signs in.
+    fn member(&self, n: usize, username: &str, phone: &str) -> Value {
+        let code = self.phone_code(n, phone);
+        let form = self.form(n, username, phone, &code);
+        let answer = self.send(n, "POST", "/v1/registrations", None, Some(&form));
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        let token = wait_for(&self.mails, &format!("{username}@example.com"), token_in);
+        let verified = self.send(n + 1, "POST", "/v1/email-verifications", None, Some(&json!({ "token": token })));
+        assert_eq!(verified.status, 200, "{}", verified.body);
+        self.sign_in(n, username)
+    }
+
+    fn sign_in(&self, n: usize, account: &str) -> Value {
+        let begin = Instant::now();
+        loop {
+            let signed = self.send(n, "POST", "/v1/sessions", None, Some(&json!({ "account": account, "password": PASSWORD })));
+            if signed.status < 300 {
+                return signed.json();
+            }
+            // Activation goes on in the outbox.
+            assert!(begin.elapsed() < PATIENCE, "{}", signed.body);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Waits until a token is taken, or is not, at every API.
+    fn token_answers(&self, token: &str, status: u16, within: Duration) {
+        let begin = Instant::now();
+        while (0..self.apis.len()).any(|n| self.send(n, "GET", "/v1/members/me", Some(token), None).status != status) {
+            assert!(begin.elapsed() < within, "the token is not answered with {status}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+const PASSWORD: &str = "violet harbour 92 lantern";
+
+fn text_of<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}"))
+}
+
+/// If it failed, a person could not become a member, a token would outlive a sign-out at another API, or what a member does would not
+/// reach the log.
+fn a_person_registers_signs_in_and_leaves(backend: Backend) {
+    let Some(shop) = Shop::open(backend, "members_life") else { return };
+    assert_eq!(shop.api(0).get_json("/v1/admin/members")["members"], json!([]), "there is no default account (V6.3.2)");
+    let grant = shop.member(0, "mara", "13800138001");
+    let (member, token) = (text_of(&grant, "member").to_owned(), text_of(&grant, "access_token").to_owned());
+    shop.token_answers(&token, 200, PATIENCE);
+
+    // The event of the registration is in the log, and points are the member's own alone.
+    let placed = shop
+        .api(0)
+        .post_events("orders", &[crate::support::order("o1", 1, "completed", &member, "2026-01-03T00:00:00Z", &["a", "b"])]);
+    let points = format!("/v1/members/me/points?min_position={placed}&wait_ms=10000");
+    let points = shop.send(1, "GET", &points, Some(&token), None);
+    assert_eq!((points.status, points.json()["available"].as_i64()), (200, Some(20)), "{}", points.body);
+    let other = shop.send(0, "GET", "/v1/members/somebody-else/points", Some(&token), None);
+    assert_eq!(other.status, 404, "{}", other.body);
+
+    // V7.4.1: over processes, within a second or so; a loaded machine gets longer.
+    assert_eq!(shop.send(0, "DELETE", "/v1/sessions/current", Some(&token), None).status, 204);
+    shop.token_answers(&token, 401, Duration::from_secs(10));
+
+    // Suspension by the command ends what is signed in; activation lets in again.
+    let token = text_of(&shop.sign_in(1, "mara"), "access_token").to_owned();
+    let admin = |args: &[&str]| kindred_ok(&[&["admin"], args, &["--url", &shop.api(0).url, "--key", &shop.api(0).key]].concat());
+    assert!(admin(&["members", "mar"]).contains(&member));
+    admin(&["suspend", &member, "--reason", "a test"]);
+    shop.token_answers(&token, 401, Duration::from_secs(10));
+    let refused = shop.send(0, "POST", "/v1/sessions", None, Some(&json!({ "account": "mara", "password": PASSWORD })));
+    assert_eq!(refused.status, 401, "{}", refused.body);
+    admin(&["activate", &member, "--reason", "enough"]);
+    let token = text_of(&shop.sign_in(0, "mara"), "access_token").to_owned();
+    let audit = admin(&["audit", "--subject", &member]);
+    assert!(audit.contains("member.suspend") && audit.contains("member.activate"), "{audit}");
+    assert!(admin(&["create"]).trim().len() >= 43, "a set-up token has 32 random bytes");
+
+    // Leaving takes everything along: the views answer as if nobody of that name had been.
+    let left = shop.send(0, "DELETE", "/v1/members/me", Some(&token), Some(&json!({ "password": PASSWORD })));
+    assert_eq!(left.status, 200, "{}", left.body);
+    shop.token_answers(&token, 401, Duration::from_secs(10));
+    let points = shop.api(1).get_json(&format!("/v1/members/{member}/points"));
+    assert_eq!((points["available"].as_i64(), points["pending"].as_i64()), (Some(0), Some(0)));
+    assert_eq!(shop.api(0).list_items("a", &placed), Vec::<String>::new());
+    // And the name is free again.
+    shop.member(1, "mara", "13800138001");
+}
+crate::place::on_both_back_ends!(a_person_registers_signs_in_and_leaves);
+
+/// If it failed, two people could own one username, or a stolen refresh token would be good beside the member's own.
+fn of_many_at_once_one_wins(backend: Backend) {
+    let Some(shop) = Shop::open(backend, "members_race") else { return };
+    let many = 24;
+    let forms: Vec<(usize, Value)> = (0..many)
+        .map(|n| {
+            let phone = format!("139001390{n:02}");
+            let code = shop.phone_code(n, &phone);
+            let mut form = shop.form(n, "wanted", &phone, &code);
+            form["email"] = json!(format!("wanted-{n}@example.com"));
+            (n, form)
+        })
+        .collect();
+    let race = |forms: &[(usize, Value)], path: &str| -> Vec<u16> {
+        std::thread::scope(|scope| {
+            let send = |(n, form): &(usize, Value)| shop.send(*n, "POST", path, None, Some(form)).status;
+            let racers: Vec<_> = forms.iter().map(|form| scope.spawn(move || send(form))).collect();
+            racers.into_iter().map(|racer| racer.join().expect("a racer")).collect()
+        })
+    };
+    let statuses = race(&forms, "/v1/registrations");
+    let won = statuses.iter().filter(|status| **status == 202).count();
+    assert_eq!(won, 1, "{statuses:?}");
+    assert!(statuses.iter().all(|status| [202, 409, 503].contains(status)), "{statuses:?}");
+
+    let grant = shop.member(0, "rotor", "13700137001");
+    let refresh = text_of(&grant, "refresh_token").to_owned();
+    let forms: Vec<(usize, Value)> = (0..64).map(|n| (n, json!({ "refresh_token": refresh }))).collect();
+    let statuses = race(&forms, "/v1/sessions/refresh");
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
+    assert!(statuses.iter().all(|status| [200, 401, 429, 503].contains(status)), "{statuses:?}");
+    // V10.4.5: whoever came second ended the session, the winner's too.
+    shop.token_answers(text_of(&grant, "access_token"), 401, Duration::from_secs(10));
+}
+crate::place::on_both_back_ends!(of_many_at_once_one_wins);
