@@ -9,6 +9,7 @@ mod generations;
 mod lists;
 mod members;
 mod sockets;
+mod staff;
 mod streams;
 
 use std::sync::Arc;

@@ -1,0 +1,143 @@
+//! The audit log: each administrative act with who, what, about whom, when, from where and how it ended.
+
+use kindred_log::Rejected;
+
+use super::*;
+
+/// V16.2.1, V16.3.1: each act over HTTP leaves its entry, by staff and by key alike.
+#[tokio::test]
+async fn v16_2_1_v16_3_1_each_act_is_noted() {
+    let shop = Shop::new().await;
+    let (boss, admin) = shop.staff("boss", "admin").await;
+    let mara = shop.member("mara").await;
+    shop.register(&["olga".to_owned()]).await;
+    let olga = body(&shop.get("/v1/admin/members?q=olga").await)["members"][0]["member"].as_str().unwrap().to_owned();
+    let rejected = Rejected {
+        source: "import:c.csv".to_owned(),
+        topic: Topic::Interactions,
+        partition: 0,
+        offset: 1,
+        reason: "no".to_owned(),
+        payload: "{}".to_owned(),
+    };
+    let id = rejected.id();
+    shop.bench.log.reject(vec![rejected]).await.unwrap();
+    let drop_path =
+        format!("/v1/admin/rejected/{}", percent_encoding::utf8_percent_encode(&id, percent_encoding::NON_ALPHANUMERIC));
+    let at = |member: &str, act: &str| format!("/v1/admin/members/{member}/{act}");
+
+    let made = shop.send(&admin, "POST", "/v1/admin/keys", json!({"kind": "service", "name": "till"})).await;
+    let key = body(&made)["id"].as_str().unwrap().to_owned();
+    // (method, path, body, kind, subject, detail)
+    let acts = [
+        ("PUT", at(&mara, "tier"), json!({"tier": "vip"}), "tier.change", mara.as_str(), json!({"to": "vip"})),
+        ("PUT", at(&mara, "role"), json!({"role": "support"}), "role.change", &mara, json!({"from": "", "to": "support"})),
+        ("POST", at(&mara, "suspend"), json!({"reason": "a\nb"}), "member.suspend", &mara, json!({"reason": "a\u{fffd}b"})),
+        ("POST", at(&mara, "activate"), json!({"reason": "c"}), "member.activate", &mara, json!({"reason": "c"})),
+        ("DELETE", at(&mara, "sessions"), json!(null), "session.end_all", &mara, json!({})),
+        ("POST", at(&olga, "resend-verification"), json!(null), "verification.resend", &olga, json!({})),
+        (
+            "PUT",
+            "/v1/admin/roles/desk".to_owned(),
+            json!({"permissions": ["member:read"]}),
+            "role.put",
+            "desk",
+            json!({"permissions": "member:read"}),
+        ),
+        ("POST", "/v1/admin/setup-tokens".to_owned(), json!({"role": "desk"}), "setup_token.create", "desk", json!({})),
+        ("POST", "/v1/admin/signing-keys/rotate".to_owned(), json!(null), "signing_key.rotate", "", json!({})),
+        ("POST", "/v1/admin/verify?repair=true".to_owned(), json!(null), "views.verify", "", json!({"repair": "true"})),
+        ("GET", "/v1/admin/export/points".to_owned(), json!(null), "view.export", "points", json!({})),
+        ("POST", "/v1/admin/rejected/retry".to_owned(), json!({"ids": [id]}), "rejected.retry", "", json!({"records": "1"})),
+        ("DELETE", drop_path, json!(null), "rejected.drop", &id, json!({})),
+        ("DELETE", format!("/v1/admin/keys/{key}"), json!(null), "key.revoke", &key, json!({})),
+    ];
+    for (method, path, json, kind, subject, detail) in &acts {
+        shop.bench.clock.advance(Duration::from_secs(1));
+        let mut request = shop.request(&admin, method, path);
+        if method == &"PUT" {
+            request = request.header("if-match", "*");
+        }
+        if !json.is_null() {
+            request = request.json(json);
+        }
+        let answer = request.reply(&shop.bench.public).await;
+        assert!(answer.status().is_success(), "{method} {path}: {:?}", answer.body());
+        let now = shop.bench.clock.now().to_string();
+        shop.deliver().await;
+        let found = shop.audited(&format!("&actor={boss}&kind={kind}")).await;
+        let [entry] = &found[..] else { panic!("{kind}: {found:?}") };
+        let expected = json!({
+            "id": entry["id"], "at": now, "actor": boss, "kind": kind, "subject": subject, "address": DESK, "ok": true,
+            "detail": detail,
+        });
+        assert_eq!(*entry, expected);
+    }
+    let made = &shop.audited("&kind=key").await[1];
+    assert_eq!((&made["kind"], &made["subject"]), (&json!("key.create"), &json!(key)));
+    assert_eq!(made["detail"], json!({"kind": "service", "name": "till"}));
+
+    // What fails is noted as begun, and as failed.
+    assert_problem(&shop.ask(&shop.bench.service, "POST", "/v1/admin/generations/g2/promote").await, 404, "not_found", "no g2");
+    shop.bench.process.busy.store(true, Ordering::Relaxed);
+    assert_problem(&shop.ask(&shop.bench.service, "POST", "/v1/admin/verify").await, 409, "conflict", "busy");
+    for (kind, code) in [("generation.promote", "not_found"), ("views.verify", "conflict")] {
+        let found = shop.audited(&format!("&kind={kind}")).await;
+        let failed = found.iter().find(|entry| entry["ok"] == false).unwrap_or_else(|| panic!("{found:?}"));
+        assert_eq!(failed["detail"]["code"], code);
+        assert!(failed["actor"].as_str().unwrap().starts_with("key:"), "a service key is named by its id");
+    }
+    // Anybody may look for what was done to somebody.
+    let about: Vec<Value> = shop.audited(&format!("&subject={mara}&kind=member")).await;
+    assert_eq!(about.len(), 2);
+    let read = shop.ask(&shop.bench.publishable, "GET", "/v1/admin/audit").await;
+    assert_problem(&read, 403, "insufficient_scope", "a page");
+}
+
+/// V16.4.1: no text becomes a second line or a control character in an entry.
+#[tokio::test]
+async fn v16_4_1_an_entry_stays_one_line() {
+    let shop = Shop::new().await;
+    let service = shop.bench.service.clone();
+    for path in ["/v1/admin/keys/a%0D%0Ab%1B%5B31m", "/v1/admin/rejected/a%0Ab%E2%80%AEc", "/v1/admin/generations/a%0Ab"] {
+        shop.ask(&service, "DELETE", path).await;
+    }
+    let member = shop.member("mara").await;
+    let reason = json!({"reason": "line one\nlevel=error forged\u{7}\u{202e}"});
+    assert_eq!(shop.send(&service, "POST", &format!("/v1/admin/members/{member}/suspend"), reason).await.status(), 204);
+    shop.deliver().await;
+    let answer = shop.get("/v1/admin/audit?limit=200&from=2026-01-05").await;
+    let entries = body(&answer)["entries"].as_array().unwrap().clone();
+    assert!(entries.len() >= 6, "{entries:?}");
+    for entry in entries {
+        let mut texts: Vec<&str> =
+            ["actor", "kind", "subject", "address"].iter().map(|field| entry[field].as_str().unwrap()).collect();
+        texts.extend(entry["detail"].as_object().unwrap().values().map(|value| value.as_str().unwrap()));
+        assert!(texts.iter().all(|text| !text.chars().any(char::is_control)), "{entry}");
+    }
+}
+
+/// Pages hold every entry once, also over days.
+#[tokio::test]
+async fn v16_2_1_the_audit_log_is_read_in_pages() {
+    let shop = Shop::new().await;
+    for n in 0..12 {
+        shop.send(&shop.bench.service, "PUT", &format!("/v1/admin/roles/r{n}"), json!({"permissions": []})).await;
+        shop.bench.clock.advance(Duration::from_secs(40_000));
+    }
+    let whole = shop.audited("&kind=role.put").await;
+    assert_eq!(whole.len(), 12);
+    let mut paged = Vec::new();
+    let mut path = "/v1/admin/audit?from=2026-01-05&limit=5&kind=role".to_owned();
+    loop {
+        let page = shop.get(&path).await;
+        paged.extend(body(&page)["entries"].as_array().unwrap().clone());
+        let Some(cursor) = body(&page)["next_cursor"].as_str().map(str::to_owned) else { break };
+        assert_eq!(header(&page, "link"), format!("<?from=2026-01-05&limit=5&kind=role&cursor={cursor}>; rel=\"next\""));
+        path = format!("/v1/admin/audit?from=2026-01-05&limit=5&kind=role&cursor={cursor}");
+    }
+    assert_eq!(paged, whole);
+    assert_eq!(shop.audited("&to=2026-01-05").await.iter().filter(|entry| entry["kind"] == "role.put").count(), 2);
+    let read = shop.get("/v1/admin/audit?kind=role.put").await;
+    assert!(body(&read)["entries"].as_array().unwrap().len() <= 3, "today's alone");
+}

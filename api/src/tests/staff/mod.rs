@@ -1,0 +1,249 @@
+//! The administration of members over HTTP: a shop with members, staff, and the two processes that serve it.
+
+mod acts;
+mod audit;
+mod matrix;
+mod search;
+mod setup;
+
+use std::net::IpAddr;
+use std::sync::atomic::AtomicU32;
+
+use kindred_members::senders::Message;
+use kindred_members::{
+    Actor, EventSink, Language, Members as Keeper, MembersConfig, Registration, Sender, SignIn, SignedIn, Solution,
+};
+use kindred_store::records::RecordStore;
+use kindred_store::records::embedded::EmbeddedRecords;
+use parking_lot::Mutex;
+use secrecy::ExposeSecret;
+use totp_rs::{Builder, Secret};
+
+use super::*;
+use crate::server::Peer;
+
+/// Of 18 characters: staff's have 15 at least.
+const PASSWORD: &str = "qzvw kxjp 71 umbra";
+/// Where staff sits.
+const DESK: &str = "198.51.100.7";
+
+/// Records of `members` go to the log of the bench.
+struct ToLog(Arc<dyn EventLog>);
+
+#[async_trait]
+impl EventSink for ToLog {
+    async fn append(&self, record: MemberRecord) -> Result<(), String> {
+        self.0.append(Topic::Members, vec![record.canonical()], None).await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// Everybody's mailbox and phone.
+#[derive(Default)]
+struct Inbox(Mutex<Vec<Message>>);
+
+#[async_trait]
+impl Sender for Inbox {
+    async fn send(&self, message: Message) -> Result<(), String> {
+        self.0.lock().push(message);
+        Ok(())
+    }
+}
+
+impl Inbox {
+    fn last(&self, to: &str) -> String {
+        let messages = self.0.lock();
+        let message = messages.iter().rev().find(|message| message.to == to);
+        message.unwrap_or_else(|| panic!("nothing was sent to {to}")).rendered.body.clone()
+    }
+
+    fn sent(&self, to: &str) -> usize {
+        self.0.lock().iter().filter(|message| message.to == to).count()
+    }
+}
+
+/// An API that keeps members.
+struct Shop {
+    bench: Bench,
+    members: Arc<Keeper>,
+    records: Arc<dyn RecordStore>,
+    config: MembersConfig,
+    inbox: Arc<Inbox>,
+    registered: AtomicU32,
+}
+
+impl Shop {
+    async fn new() -> Self {
+        let mut config =
+            MembersConfig { shop_name: "Teahouse".into(), default_language: Language::En, ..MembersConfig::default() };
+        config.registration.challenge_bits = 1;
+        config.password.threads = 1;
+        let bench = Bench::new().await;
+        let records: Arc<dyn RecordStore> = Arc::new(EmbeddedRecords::open(&bench._dir.path().join("records")).unwrap());
+        let inbox = Arc::new(Inbox::default());
+        let members = open(&bench, &records, &config, &inbox).await;
+        let mut shop = Self { bench, members, records, config, inbox, registered: AtomicU32::new(0) };
+        (shop.bench.api, shop.bench.public) = shop.process(&shop.members).await;
+        shop.bench.context.members = Some(shop.members.clone());
+        shop
+    }
+
+    /// The API of a process.
+    async fn process(&self, members: &Arc<Keeper>) -> (Arc<Api>, BoxedFilter<(Response,)>) {
+        let context = Context { members: Some(members.clone()), ..self.bench.context.clone() };
+        let api = crate::prepare(self.bench.config.clone(), context, self.bench.stop.subscribe()).await.unwrap();
+        let public = crate::routes::public(&api);
+        (api, public)
+    }
+
+    /// Another process over the same records.
+    async fn another(&self) -> (Arc<Keeper>, BoxedFilter<(Response,)>) {
+        let members = open(&self.bench, &self.records, &self.config, &self.inbox).await;
+        let (_, public) = self.process(&members).await;
+        (members, public)
+    }
+
+    /// Lets the outbox run empty.
+    async fn deliver(&self) {
+        for _ in 0..50 {
+            if self.members.sweep().await.unwrap() == 0 && self.members.sweep().await.unwrap() == 0 {
+                return;
+            }
+            self.bench.clock.advance(Duration::from_secs(40));
+        }
+        panic!("the outbox does not run empty");
+    }
+
+    /// Everybody registers at once; the e-mails are not verified.
+    async fn register(&self, names: &[String]) {
+        let people: Vec<(String, String, String)> = names
+            .iter()
+            .map(|name| {
+                let number = self.registered.fetch_add(1, Ordering::Relaxed);
+                (name.clone(), format!("138{number:08}"), format!("10.{}.{}.1", number / 256, number % 256))
+            })
+            .collect();
+        let solved = async |address: &str| Solution::find(&self.members.challenge(address).await.unwrap());
+        futures_util::future::join_all(people.iter().map(|(_, phone, address)| async move {
+            self.members.request_phone_code(phone, Language::En, &solved(address).await, address).await.unwrap();
+        }))
+        .await;
+        self.deliver().await;
+        futures_util::future::join_all(people.iter().map(|(name, phone, address)| async move {
+            let digits: String = self.inbox.last(&format!("+86{phone}")).chars().filter(char::is_ascii_digit).collect();
+            let registration = Registration {
+                username: name.clone(),
+                phone: phone.clone(),
+                email: format!("{name}@example.com"),
+                password: PASSWORD.into(),
+                solution: solved(address).await,
+                phone_code: digits[..6].to_owned(),
+                agreement_version: self.config.agreement_version.clone(),
+                invite_code: None,
+                language: Some(Language::En),
+                marketing_consent: false,
+                address: address.clone(),
+            };
+            self.members.register(registration).await.unwrap();
+        }))
+        .await;
+        self.deliver().await;
+    }
+
+    /// A member, verified.
+    async fn member(&self, name: &str) -> String {
+        self.register(&[name.to_owned()]).await;
+        let mail = self.inbox.last(&format!("{name}@example.com"));
+        let token = mail.split_once('#').unwrap().1.split_whitespace().next().unwrap();
+        let member = self.members.verify_email(token, DESK).await.unwrap();
+        self.deliver().await;
+        member
+    }
+
+    async fn signs_in(&self, name: &str) -> SignedIn {
+        let sign_in = SignIn {
+            account: name.into(),
+            password: PASSWORD.into(),
+            device: None,
+            label: "Firefox".into(),
+            address: DESK.into(),
+            session: None,
+        };
+        self.members.sign_in(sign_in).await.unwrap()
+    }
+
+    /// An access token by password alone.
+    async fn token(&self, name: &str) -> String {
+        match self.signs_in(name).await {
+            SignedIn::Session(grant) => grant.access_token.expose_secret().to_owned(),
+            SignedIn::SecondFactor { .. } => panic!("no second factor was expected"),
+        }
+    }
+
+    /// A member with a second factor: its secret.
+    async fn enrol(&self, name: &str) -> String {
+        let claims = self.members.authenticate(&self.token(name).await).unwrap();
+        let enrolment = self.members.enrol_totp(&claims, &PASSWORD.into(), DESK).await.unwrap();
+        let secret = enrolment.secret.expose_secret().to_owned();
+        self.members.confirm_totp(&claims, &self.code(&secret), DESK).await.unwrap();
+        secret
+    }
+
+    fn code(&self, secret: &str) -> String {
+        let totp = Builder::new().with_secret(Secret::try_from_base32(secret).unwrap()).with_account_name("x").build().unwrap();
+        totp.generate((self.bench.clock.now().0 / 1_000).unsigned_abs()).to_string()
+    }
+
+    /// An access token by password and second factor. Half a minute passes: a code is good once.
+    async fn token_by_both(&self, name: &str, secret: &str) -> String {
+        self.bench.clock.advance(Duration::from_secs(30));
+        match self.signs_in(name).await {
+            SignedIn::SecondFactor { challenge, .. } => {
+                let grant = self.members.sign_in_second(&challenge, &self.code(secret)).await.unwrap();
+                grant.access_token.expose_secret().to_owned()
+            }
+            SignedIn::Session(_) => panic!("the second factor was not asked for"),
+        }
+    }
+
+    /// A member with a staff role and a second factor, signed in: (member, access token).
+    async fn staff(&self, name: &str, role: &str) -> (String, String) {
+        let member = self.member(name).await;
+        let secret = self.enrol(name).await;
+        self.members.change_role(&Actor::operator("test"), &member, None, Some(role)).await.unwrap();
+        self.deliver().await;
+        (member, self.token_by_both(name, &secret).await)
+    }
+
+    /// A request from staff's desk with a token or a key.
+    fn request(&self, token: &str, method: &str, path: &str) -> warp::test::RequestBuilder {
+        let peer: IpAddr = DESK.parse().unwrap();
+        let request = warp::test::request().method(method).path(path).extension(Peer(peer));
+        request.header("authorization", format!("Bearer {token}")).header("accept-language", "en")
+    }
+
+    async fn ask(&self, token: &str, method: &str, path: &str) -> http::Response<bytes::Bytes> {
+        self.request(token, method, path).reply(&self.bench.public).await
+    }
+
+    async fn send(&self, token: &str, method: &str, path: &str, json: Value) -> http::Response<bytes::Bytes> {
+        self.request(token, method, path).json(&json).reply(&self.bench.public).await
+    }
+
+    /// With the service key.
+    async fn get(&self, path: &str) -> http::Response<bytes::Bytes> {
+        self.ask(&self.bench.service, "GET", path).await
+    }
+
+    /// Entries of the audit log of these days that a query finds, the newest first.
+    async fn audited(&self, query: &str) -> Vec<Value> {
+        let answer = self.get(&format!("/v1/admin/audit?limit=200&from=2026-01-05{query}")).await;
+        assert_eq!(answer.status(), 200, "{query}: {:?}", answer.body());
+        body(&answer)["entries"].as_array().unwrap().clone()
+    }
+}
+
+async fn open(bench: &Bench, records: &Arc<dyn RecordStore>, config: &MembersConfig, inbox: &Arc<Inbox>) -> Arc<Keeper> {
+    let sink = Arc::new(ToLog(bench.log.clone()));
+    let opened = Keeper::open_weak_for_tests(records.clone(), bench.clock.clone(), config.clone(), sink, inbox.clone());
+    Arc::new(opened.await.unwrap())
+}

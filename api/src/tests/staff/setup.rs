@@ -1,0 +1,95 @@
+//! The first administrator, roles, and the keys that sign.
+
+use super::*;
+
+/// V6.3.2, V6.3.3: a fresh start has no account; the operator's token makes one member administrator, once, and the role counts with
+/// a second factor alone.
+#[tokio::test]
+async fn v6_3_2_v6_3_3_no_default_account_and_no_staff_without_a_second_factor() {
+    let shop = Shop::new().await;
+    assert_eq!(body(&shop.get("/v1/admin/members").await), json!({"members": [], "next_cursor": null}));
+    let made = shop.send(&shop.bench.service, "POST", "/v1/admin/setup-tokens", json!({"role": "admin"})).await;
+    assert_eq!((made.status().as_u16(), &body(&made)["expires_in_s"]), (201, &json!(3_600)));
+    let setup = body(&made)["token"].as_str().unwrap().to_owned();
+    assert_eq!(setup.len(), 43, "32 random bytes");
+    let member = shop.member("mara").await;
+    let redeem = async |token: &str, setup: &str| shop.send(token, "POST", "/v1/admin/setup", json!({ "token": setup })).await;
+    let token = shop.token("mara").await;
+    assert_problem(&redeem(&token, "nonsense").await, 410, "token_gone", "no token");
+    assert_problem(&redeem(&shop.bench.service, &setup).await, 403, "insufficient_scope", "a key is nobody");
+    assert_eq!(redeem(&token, &setup).await.status(), 204);
+    assert_problem(&redeem(&token, &setup).await, 401, "unauthorized", "the role ends the sessions");
+
+    let token = shop.token("mara").await;
+    assert_problem(&redeem(&token, &setup).await, 410, "token_gone", "once");
+    for (method, path) in [("GET", "/v1/admin/members"), ("GET", "/v1/admin/audit"), ("POST", "/v1/admin/signing-keys/rotate")] {
+        assert_problem(&shop.ask(&token, method, path).await, 403, "insufficient_scope", "V6.3.3");
+    }
+    let secret = shop.enrol("mara").await;
+    let token = shop.token_by_both("mara", &secret).await;
+    assert_eq!(shop.ask(&token, "GET", "/v1/admin/members").await.status(), 200);
+    let shown = body(&shop.ask(&token, "GET", &format!("/v1/admin/members/{member}")).await);
+    assert_eq!((&shown["role"], &shown["second_factor"]), (&json!("admin"), &json!(true)));
+
+    let late = shop.send(&token, "POST", "/v1/admin/setup-tokens", json!({"role": "support"})).await;
+    let late = body(&late)["token"].as_str().unwrap().to_owned();
+    shop.member("nora").await;
+    shop.bench.clock.advance(Duration::from_secs(3_600));
+    assert_problem(&redeem(&shop.token("nora").await, &late).await, 410, "token_gone", "an hour later");
+    for bad in [json!({"role": "nothing"}), json!({}), json!({"role": "admin", "member": "m"})] {
+        let answer = shop.send(&shop.bench.service, "POST", "/v1/admin/setup-tokens", bad.clone()).await;
+        assert_eq!(answer.status(), 422, "{bad}");
+    }
+}
+
+/// R18 to R20: roles are sets of permissions; those of the product stay.
+#[tokio::test]
+async fn r20_roles_are_made_and_shown() {
+    let shop = Shop::new().await;
+    let put =
+        async |name: &str, json: Value| shop.send(&shop.bench.service, "PUT", &format!("/v1/admin/roles/{name}"), json).await;
+    let listed = async || body(&shop.get("/v1/admin/roles").await)["roles"].as_array().unwrap().clone();
+    assert_eq!(listed().await.len(), 4);
+    assert_eq!(put("desk", json!({"permissions": ["member:write", "member:read", "member:read"]})).await.status(), 204);
+    let desk = json!({"name": "desk", "permissions": ["member:read", "member:write"], "built_in": false});
+    assert_eq!(body(&shop.get("/v1/admin/roles/desk").await), desk);
+    assert!(listed().await.contains(&desk));
+    assert_eq!(put("desk", json!({"permissions": []})).await.status(), 204);
+    assert_eq!(body(&shop.get("/v1/admin/roles/desk").await)["permissions"], json!([]));
+    for (name, json, pointer) in [
+        ("admin", json!({"permissions": []}), "/role"),
+        ("Desk", json!({"permissions": []}), "/role"),
+        ("a%0Ab", json!({"permissions": []}), "/role"),
+        ("desk", json!({"permissions": ["member:read", "root"]}), "/permissions/1"),
+        ("desk", json!({"permission": []}), "/permission"),
+    ] {
+        let answer = put(name, json).await;
+        assert_eq!((answer.status().as_u16(), &body(&answer)["errors"][0]["pointer"]), (422, &json!(pointer)), "{name}");
+    }
+    assert_problem(&shop.get("/v1/admin/roles/nothing").await, 404, "not_found", "no role");
+
+    let permissions = body(&shop.get("/v1/admin/permissions").await);
+    let permissions = permissions["permissions"].as_array().unwrap();
+    assert_eq!(permissions.len(), kindred_members::Permission::ALL.len());
+    let audit = permissions.iter().find(|permission| permission["name"] == "audit:read").unwrap();
+    assert_eq!(*audit, json!({"name": "audit:read", "members": false, "routes": ["GET /v1/admin/audit"]}));
+}
+
+/// A key made now signs five minutes later; tokens of the one before stay good.
+#[tokio::test]
+async fn signing_keys_are_rotated() {
+    let shop = Shop::new().await;
+    shop.member("mara").await;
+    let before = shop.token("mara").await;
+    let kids = || shop.members.jwks()["keys"].as_array().unwrap().len();
+    assert_eq!(kids(), 1);
+    assert_eq!(shop.ask(&shop.bench.service, "POST", "/v1/admin/signing-keys/rotate").await.status(), 202);
+    assert_eq!(kids(), 2);
+    shop.bench.clock.advance(Duration::from_secs(301));
+    let after = shop.token("mara").await;
+    assert_ne!(before.split('.').next(), after.split('.').next(), "another kid");
+    for token in [before, after] {
+        assert_eq!(shop.ask(&token, "GET", "/v1/members/me/sessions").await.status(), 200);
+    }
+    assert_eq!(shop.audited("&kind=signing_key.rotate").await.len(), 1);
+}
