@@ -98,6 +98,41 @@ async fn v2_2_1_every_field_is_judged() {
     assert_eq!(town.post("/v1/registrations", &with(&form, "challenge", town.solved().await)).await.status(), 202);
 }
 
+/// V2.2.1: every form of people, with what no form takes.
+#[tokio::test]
+async fn v2_2_1_no_form_takes_what_it_does_not_know() {
+    let town = Town::of_mara().await;
+    let token = town.token("mara").await;
+    let forms = crate::routes::access::ROUTES.iter().filter(|route| {
+        let people = ["/v1/phone-", "/v1/registrations", "/v1/email-", "/v1/password-", "/v1/sessions", "/v1/members/me"];
+        let reads = matches!(route.method(), "POST" | "PATCH")
+            || ["DELETE /v1/members/me", "DELETE /v1/members/me/totp"].contains(&route.name);
+        reads && people.iter().any(|start| route.template().starts_with(start))
+    });
+    let mut seen = 0;
+    for route in forms {
+        let send = async |body: &str| {
+            let request = town.nobody(route.method(), route.template()).header("authorization", format!("Bearer {token}"));
+            let request = request.header("if-match", "*").header("content-type", "application/json; charset=utf-8");
+            town.reply(request.body(body)).await
+        };
+        let problem = assert_problem(&send(r#"{"a~b/c": 1}"#).await, 422, "invalid", route.name);
+        assert_eq!(fields(&problem), [("/a~0b~1c".to_owned(), "unknown_field".to_owned())], "{}", route.name);
+        for wrong in ["[[[]]]", "[\"text\"]", "null", "7", "\"a text\""] {
+            let problem = assert_problem(&send(wrong).await, 422, "invalid", &format!("{} {wrong}", route.name));
+            assert!(!problem.to_string().contains("a text"));
+        }
+        for broken in ["", "{", "{} []", "\u{feff}{}", "{\"a\": \u{0}}"] {
+            assert_problem(&send(broken).await, 400, "malformed_json", &format!("{} {broken:?}", route.name));
+        }
+        let deep = "[".repeat(60_000);
+        assert_problem(&send(&deep).await, 400, "malformed_json", route.name);
+        seen += 1;
+    }
+    assert_eq!(seen, 20);
+    assert!(town.works(&token).await);
+}
+
 /// V2.3.1: what is done without the step before it.
 #[tokio::test]
 async fn v2_3_1_no_step_is_skipped() {

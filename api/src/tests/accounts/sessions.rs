@@ -180,6 +180,13 @@ async fn v7_2_3_v7_2_4_tokens_are_random_and_new() {
     let next = body(&town.refresh(&refresh).await);
     assert!(seen.insert(text(&next, "refresh_token").split('.').nth(2).unwrap().to_owned()));
     assert_problem(&town.refresh(&refresh).await, 401, "unauthenticated", "the old one is dead");
+    // Signing in again in a browser ends what its cookie was of.
+    let (before, sent) = with_cookies(&town).await;
+    let again = own_page(town.nobody("POST", FORM)).header("cookie", &sent);
+    let again = town.reply(with_form(again, &credentials(true))).await;
+    assert!(again.status() == 201 && cookies(&again)[0].1.len() > 43);
+    assert!(!town.works(&text(&before, "access_token")).await);
+    assert!(town.works(&text(&body(&again), "access_token")).await);
 }
 
 /// V7.3.1, V7.3.2: 30 days without use, 90 days in all.
