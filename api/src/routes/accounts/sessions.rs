@@ -21,7 +21,7 @@ use super::asked::{Asked, FormRefused, PersonRefused, QueryRefused, asked, done}
 use super::cookies::{drop_refresh, keep_device, keep_refresh};
 use crate::api::Api;
 use crate::params::Segment;
-use crate::problem::{Code, FieldError, Problem};
+use crate::problem::{Code, Problem};
 use crate::routes::access::need;
 use crate::routes::body::{Posted, posted};
 use crate::routes::json;
@@ -94,6 +94,14 @@ pub(crate) struct SecondFactorAsked {
     expires_in: u64,
 }
 
+/// Signed in: what the browser's cookie was of until now ends (V7.2.4).
+async fn begun(asked: &Asked, grant: Grant, in_cookies: bool) -> Result<Response, Problem> {
+    if in_cookies && asked.browser.has_refresh() {
+        end_session_of_cookie(asked).await?;
+    }
+    granted(asked, StatusCode::CREATED, grant, in_cookies)
+}
+
 fn granted(asked: &Asked, status: StatusCode, grant: Grant, in_cookies: bool) -> Result<Response, Problem> {
     let body = SessionGrant {
         member: grant.member,
@@ -146,10 +154,10 @@ async fn sign_in(asked: Asked, posted: Posted) -> Response {
                 device,
                 label: asked.visitor.label.clone(),
                 address: asked.visitor.address.clone(),
-                session: form.session.map(|session| session_id(&session)).transpose()?,
+                session: form.session.map(|session| session_id(&asked, &session)).transpose()?,
             };
             match asked.members(|members| members.sign_in(sign_in)).await? {
-                SignedIn::Session(grant) => granted(&asked, StatusCode::CREATED, *grant, form.cookie),
+                SignedIn::Session(grant) => begun(&asked, *grant, form.cookie).await,
                 SignedIn::SecondFactor { challenge, expires_in_s } => {
                     json(StatusCode::OK, &SecondFactorAsked { challenge, expires_in: expires_in_s })
                 }
@@ -158,11 +166,8 @@ async fn sign_in(asked: Asked, posted: Posted) -> Response {
         .await
 }
 
-fn session_id(text: &str) -> Result<SessionId, Problem> {
-    SessionId::parse(text).map_err(|error| {
-        let field = FieldError { place: "body", pointer: "/session".to_owned(), code: "invalid", message: error.reason };
-        Problem { errors: vec![field], ..Problem::new(Code::Invalid, Code::Invalid.meaning()) }
-    })
+fn session_id(asked: &Asked, text: &str) -> Result<SessionId, Problem> {
+    SessionId::parse(text).map_err(|error| asked.invalid("/session".to_owned(), "invalid", error.reason))
 }
 
 /// What ends a sign-in with a second factor.
@@ -203,7 +208,7 @@ async fn show_second_factor(asked: Asked, posted: Posted) -> Response {
             }
             let (challenge, code) = (form.challenge.expose_secret(), form.code.expose_secret());
             let grant = asked.members(|members| members.sign_in_second(challenge, code)).await?;
-            granted(&asked, StatusCode::CREATED, grant, form.cookie)
+            begun(&asked, grant, form.cookie).await
         })
         .await
 }
@@ -275,7 +280,7 @@ async fn sign_out(asked: Asked) -> Response {
             })
             .await
     };
-    if response.status() == StatusCode::NO_CONTENT {
+    if response.status() == StatusCode::NO_CONTENT && asked.browser.has_refresh() {
         drop_refresh(&mut response);
     }
     response
@@ -283,19 +288,21 @@ async fn sign_out(asked: Asked) -> Response {
 
 async fn sign_out_by_cookie(asked: &Asked) -> Result<Response, Problem> {
     asked_nothing(asked)?;
+    end_session_of_cookie(asked).await.map(|()| done())
+}
+
+/// Ends the session of the cookie. One that has ended already is as it was asked for.
+async fn end_session_of_cookie(asked: &Asked) -> Result<(), Problem> {
     let token = asked.browser.refresh()?;
     let address = &asked.visitor.address;
-    let left = asked
-        .members(|members| async move {
-            let grant = members.refresh(token, address).await?;
-            let claims = members.authenticate(grant.access_token.expose_secret())?;
-            members.sign_out(&claims, address).await
-        })
-        .await;
-    match left {
-        // It has ended already: that is what was asked for.
-        Err(problem) if problem.code == Code::Unauthenticated => Ok(done()),
-        left => left.map(|()| done()),
+    let ended = asked.members(|members| async move {
+        let grant = members.refresh(token, address).await?;
+        let claims = members.authenticate(grant.access_token.expose_secret())?;
+        members.sign_out(&claims, address).await
+    });
+    match ended.await {
+        Err(problem) if problem.code == Code::Unauthenticated => Ok(()),
+        ended => ended,
     }
 }
 
@@ -368,7 +375,11 @@ async fn end_own_sessions(asked: Asked) -> Response {
         .signed_in(const { need("DELETE /v1/members/me/sessions") }, |claims| async move {
             let keep = asked.params(&["keep_current"])?.boolean("keep_current", false)?;
             asked.members(|members| members.end_own_sessions(&claims, keep, &asked.visitor.address)).await?;
-            Ok(done())
+            let mut response = done();
+            if !keep && asked.browser.has_refresh() {
+                drop_refresh(&mut response);
+            }
+            Ok(response)
         })
         .await
 }
