@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::routes::accounts::{registration, sessions};
+use crate::routes::accounts::{credentials, export, factor, jwks, profile, registration, sessions};
 use crate::routes::{admin, admin_keys, events, generations, health, members, popular, similar, stream, widget};
 
 #[derive(OpenApi)]
@@ -22,8 +22,36 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         members::show_points,
         members::show_history,
         members::forget_member,
+        // People's own side.
         registration::give_challenge,
+        registration::send_phone_code,
+        registration::show_rules,
+        registration::register,
+        registration::verify_email,
+        registration::resend_verification,
+        sessions::sign_in,
+        sessions::show_second_factor,
+        sessions::refresh,
+        sessions::sign_out,
         sessions::list_own_sessions,
+        sessions::end_own_sessions,
+        sessions::end_own_session,
+        profile::show_profile,
+        profile::change_profile,
+        profile::close_account,
+        export::export_own,
+        credentials::change_password,
+        credentials::change_email,
+        credentials::confirm_email,
+        credentials::change_phone,
+        credentials::confirm_phone,
+        credentials::request_reset,
+        credentials::reset_password,
+        factor::enrol_totp,
+        factor::confirm_totp,
+        factor::remove_totp,
+        factor::renew_recovery_codes,
+        jwks::show_keys,
         admin::show_status,
         admin::export_view,
         admin::list_rejected,
@@ -51,6 +79,7 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         (name = "members", description = "what is about one person"),
         (name = "registration", description = "becoming a member"),
         (name = "sessions", description = "signing in and out"),
+        (name = "account", description = "one's own account"),
         (name = "admin", description = "for the operator"),
         (name = "health", description = "for machines, and this contract"),
         (name = "widget", description = "for the storefront"),

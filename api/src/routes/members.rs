@@ -160,10 +160,16 @@ pub(crate) struct HistoryItem {
     at: EventTime,
 }
 
-/// The order of pages: newest first, then by item bytes, then by kind.
-type Place = (std::cmp::Reverse<EventTime>, ItemId, Kind, Day);
+impl HistoryItem {
+    pub(super) fn of(entry: &Entry) -> Self {
+        Self { item: entry.item.clone(), kind: entry.kind, day: entry.day, at: entry.at }
+    }
+}
 
-fn place(entry: &Entry) -> Place {
+/// The order of pages: newest first, then by item bytes, then by kind.
+pub(super) type Place = (std::cmp::Reverse<EventTime>, ItemId, Kind, Day);
+
+pub(super) fn place(entry: &Entry) -> Place {
     (std::cmp::Reverse(entry.at), entry.item.clone(), entry.kind, entry.day)
 }
 
@@ -229,10 +235,7 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
         let link = next_cursor
             .as_ref()
             .and_then(|cursor| HeaderValue::from_str(&format!("<?limit={limit}&cursor={cursor}>; rel=\"next\"")).ok());
-        let items = page
-            .iter()
-            .map(|entry| HistoryItem { item: entry.item.clone(), kind: entry.kind, day: entry.day, at: entry.at })
-            .collect();
+        let items = page.iter().map(HistoryItem::of).collect();
         let mut response = json(StatusCode::OK, &HistoryPage { member, items, next_cursor })?;
         let headers = response.headers_mut();
         if let Some(link) = link {
@@ -246,7 +249,7 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
 
 /// The history of a member from rows and sessions of one time. Sessions stand in memory, rows in the store, which is a little
 /// ahead: the sessions are looked at before the rows, and again once the memory has come as far as the rows.
-async fn consistent_history(serving: &Serving, member: &MemberId) -> Result<(Vec<Entry>, Position), Problem> {
+pub(super) async fn consistent_history(serving: &Serving, member: &MemberId) -> Result<(Vec<Entry>, Position), Problem> {
     for _ in 0..HISTORY_LOOKS_MAX {
         let (sessions, _) = serving.memory.sessions(member);
         let (store, owner, looked_at) = (serving.store.clone(), Owner::Member(member.clone()), sessions.clone());
@@ -303,14 +306,14 @@ async fn forget_member(member: Segment, query: String, caller: Caller, api: Arc<
     guarded(shared, &caller, None, const { need("DELETE /v1/members/{member}") }, |_| async {
         let member = member.member()?;
         Params::parse(&query, &[])?;
-        in_time(shared, forget(shared, member)).await
+        json(StatusCode::OK, &in_time(shared, forget(shared, member)).await?)
     })
     .await
 }
 
 /// `invited_by` and `activated_at` are copied from the merged record into the erased one: an inviter keeps the points. So the
 /// merged record must be whole first: everything that was in the log when this was asked for.
-async fn forget(api: &Arc<Api>, member: MemberId) -> Result<Response, Problem> {
+pub(super) async fn forget(api: &Arc<Api>, member: MemberId) -> Result<ErasureReceipt, Problem> {
     let within = Duration::from_millis(api.config.limits.erasure_wait_ms);
     let behind = |detail: &'static str| Problem::new(Code::PositionNotReached, detail).retry_after(1);
     let log = &api.context.log;
@@ -356,20 +359,17 @@ async fn forget(api: &Arc<Api>, member: MemberId) -> Result<Response, Problem> {
     };
     let erased_at = EventTime::parse("erased_at", &since).map_err(Problem::internal)?;
     tracing::info!(%position, "forgot a member");
-    json(
-        StatusCode::OK,
-        &ErasureReceipt {
-            member,
-            erased: true,
-            position: position.to_string(),
-            durable: true,
-            views_erased_at: since,
-            raw_erased_by: erased_at.day().plus(api.config.raw_days).to_string(),
-        },
-    )
+    Ok(ErasureReceipt {
+        member,
+        erased: true,
+        position: position.to_string(),
+        durable: true,
+        views_erased_at: since,
+        raw_erased_by: erased_at.day().plus(api.config.raw_days).to_string(),
+    })
 }
 
-async fn merged_record(serving: &Serving, owner: Owner) -> Result<Option<MemberRecord>, Problem> {
+pub(super) async fn merged_record(serving: &Serving, owner: Owner) -> Result<Option<MemberRecord>, Problem> {
     let store = serving.store.clone();
     blocking(move || {
         let snapshot = store.snapshot()?;
