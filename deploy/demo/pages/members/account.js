@@ -32,7 +32,16 @@ async function takeProfile(answer) {
   say($("totp-state"), profile.second_factor ? "totp_on" : "totp_off");
   $("totp-enrol").hidden = profile.second_factor;
   $("totp-renew").hidden = $("totp-off").hidden = !profile.second_factor;
+  nameForms();
   translate();
+}
+
+/** Tells the browser's keeper of passwords whose password a form asks for. */
+function nameForms() {
+  for (const form of new Set([...document.querySelectorAll("[type='password']")].map((input) => input.form))) {
+    form.querySelector("[autocomplete='username']")?.remove();
+    form.prepend(element("input", { type: "text", autocomplete: "username", value: profile.username, readonly: true, hidden: true }));
+  }
 }
 
 const loadProfile = async () => takeProfile(await api.ownAnswer("GET", ME));
