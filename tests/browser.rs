@@ -1,5 +1,5 @@
-//! The demo's page in headless Chromium, driven over WebDriver: a purchase made with the button appears in the widget without a
-//! reload. `KINDRED_SCREENSHOT=FILE` keeps a picture of the page.
+//! A headless Chromium, driven over WebDriver, and the demo's page in it: a purchase made with the button appears in the widget
+//! without a reload. `KINDRED_SCREENSHOT=FILE` keeps a picture of the page. The pages of members are in [`crate::member_pages`].
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -10,18 +10,18 @@ use serde_json::{Value, json};
 use crate::support::{PATIENCE, command};
 
 /// A browser with one page. Dropping it ends both.
-struct Browser {
+pub struct Browser {
     driver: Child,
     session: String,
     agent: ureq::Agent,
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// Repeats until there is something, or gives up.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(found) = look() {
@@ -33,7 +33,8 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 impl Browser {
-    fn start(profile: &std::path::Path) -> Self {
+    /// `language` is the one that its person prefers.
+    pub fn start(profile: &std::path::Path, language: &str) -> Self {
         let port = free_port();
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
@@ -58,6 +59,8 @@ impl Browser {
         ];
         let mut args: Vec<String> = args.map(str::to_owned).to_vec();
         args.push(format!("--user-data-dir={}", profile.display()));
+        args.push(format!("--lang={language}"));
+        args.push(format!("--accept-lang={language}"));
         let wanted = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": { "args": args } } } });
         let made = until("a browser", || {
             let mut answer = agent.post(&base).send_json(&wanted).ok()?;
@@ -67,27 +70,36 @@ impl Browser {
         Self { driver, session: format!("{base}/{id}"), agent }
     }
 
-    fn call(&self, command: &str, body: &Value) -> Value {
+    /// A command of the driver, and what it answers.
+    pub fn call(&self, command: &str, body: &Value) -> Value {
         let mut answer = self.agent.post(format!("{}/{command}", self.session)).send_json(body).expect("the driver answers");
         let answer: Value = answer.body_mut().read_json().expect("JSON");
         assert!(answer["value"]["error"].is_null(), "{command}: {answer}");
         answer["value"].clone()
     }
 
-    fn open(&self, url: &str) {
+    /// Goes to a page.
+    pub fn open(&self, url: &str) {
         self.call("url", &json!({ "url": url }));
     }
 
     /// Runs a function body in the page.
-    fn run(&self, script: &str) -> Value {
+    pub fn run(&self, script: &str) -> Value {
         self.call("execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    fn screenshot(&self) -> Vec<u8> {
-        let mut answer = self.agent.get(format!("{}/screenshot", self.session)).call().expect("the driver answers");
+    /// What the driver says of something.
+    pub fn get(&self, what: &str) -> Value {
+        let mut answer = self.agent.get(format!("{}/{what}", self.session)).call().expect("the driver answers");
         let answer: Value = answer.body_mut().read_json().expect("JSON");
+        answer["value"].clone()
+    }
+
+    /// The picture of what is in the window, as PNG.
+    pub fn screenshot(&self) -> Vec<u8> {
+        let picture = self.get("screenshot");
         use base64::Engine;
-        base64::engine::general_purpose::STANDARD.decode(answer["value"].as_str().expect("a picture")).expect("base64")
+        base64::engine::general_purpose::STANDARD.decode(picture.as_str().expect("a picture")).expect("base64")
     }
 }
 
@@ -99,37 +111,56 @@ impl Drop for Browser {
     }
 }
 
-struct Demo(Child);
+/// A running demo. Dropping it kills it.
+pub struct Demo {
+    child: Child,
+    /// Where its page is, without a slash at the end.
+    pub url: String,
+}
+
+impl Demo {
+    /// One of its own in a directory.
+    pub fn start(temp: &std::path::Path) -> Self {
+        let dir = temp.join("demo");
+        let port = free_port();
+        let child = command(&["demo", "--data", dir.to_str().expect("a path"), "--listen", &format!("127.0.0.1:{port}")])
+            .env("KINDRED_API__ADMIN_LISTEN", "127.0.0.1:0")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let demo = Self { child, url: format!("http://127.0.0.1:{port}") };
+        until("the page", || ureq::get(format!("{}/", demo.url)).call().ok());
+        demo
+    }
+}
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
+}
+
+/// Whether there is a browser; says so where there is none.
+pub fn has_browser() -> bool {
+    let has = std::env::var_os("KINDRED_BROWSER").is_some();
+    if !has {
+        eprintln!("not run: KINDRED_BROWSER is not set (tests/run sets it where chromium and chromedriver are)");
+    }
+    has
 }
 
 /// If this fails, a person at the page does not see what the product is for.
 #[test]
 fn a_purchase_made_with_the_button_appears_in_the_widget_without_a_reload() {
-    if std::env::var_os("KINDRED_BROWSER").is_none() {
-        eprintln!("not run: KINDRED_BROWSER is not set (tests/run sets it where chromium and chromedriver are)");
+    if !has_browser() {
         return;
     }
     let temp = tempfile::tempdir().expect("a directory");
-    let port = free_port();
-    let dir = temp.path().join("demo");
-    let demo = command(&["demo", "--data", dir.to_str().expect("a path"), "--listen", &format!("127.0.0.1:{port}")])
-        .env("KINDRED_API__ADMIN_LISTEN", "127.0.0.1:0")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the binary starts");
-    let _demo = Demo(demo);
-    let url = format!("http://127.0.0.1:{port}/");
-    until("the page", || ureq::get(&url).call().ok());
-
-    let browser = Browser::start(&temp.path().join("profile"));
-    browser.open(&url);
+    let demo = Demo::start(temp.path());
+    let browser = Browser::start(&temp.path().join("profile"), "en-US");
+    browser.open(&demo.url);
     let entries = "return document.querySelector('kindred-list')?.shadowRoot?.querySelectorAll('li').length ?? 0";
     until("a list in the widget", || browser.run(entries).as_u64().filter(|&entries| entries > 2));
     // The simulated shoppers stand still, so that what moves is what the button did. The mark would not outlive a reload.

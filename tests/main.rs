@@ -11,6 +11,7 @@ mod generations;
 mod hostile;
 mod installation;
 mod law;
+mod member_pages;
 mod members;
 mod metrics;
 mod operations;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{AdminArgs, AdminCommand, TargetArgs};
 use crate::failure::{Failure, exit};
-use crate::remote::{Remote, Target, segment, text};
+use crate::remote::{Target, segment, text};
 
 /// Runs `kindred admin`.
 ///

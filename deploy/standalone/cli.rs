@@ -590,10 +590,10 @@ pub enum AdminCommand {
         tier: Option<String>,
         /// Registered on this UTC day or later
         #[arg(long, value_name = "DAY")]
-        from: Option<kindred_model::Day>,
+        from: Option<Day>,
         /// Registered on this UTC day or earlier
         #[arg(long, value_name = "DAY")]
-        to: Option<kindred_model::Day>,
+        to: Option<Day>,
         /// At most so many
         #[arg(long, value_name = "N", default_value_t = 50)]
         limit: u32,
@@ -658,10 +658,10 @@ pub enum AdminCommand {
     Audit {
         /// From this UTC day on
         #[arg(long, value_name = "DAY")]
-        from: Option<kindred_model::Day>,
+        from: Option<Day>,
         /// To this UTC day
         #[arg(long, value_name = "DAY")]
-        to: Option<kindred_model::Day>,
+        to: Option<Day>,
         /// Who did it
         #[arg(long, value_name = "ID")]
         actor: Option<String>,

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use kindred_api::{ApiConfig, Context, GenerationOperations, StartError};
 use kindred_clock::Clock;
 use kindred_config::Loaded;
+use kindred_config::members::MembersConfig;
 use kindred_demo::{Backend, BackendError, Shop, ShopConfig};
 use kindred_members::senders::Mailbox;
 use kindred_model::MemberId;
@@ -108,14 +109,20 @@ pub async fn start(config: StartConfig) -> Result<Running> {
 
     let records = records_of_directory(&directory.path).await?;
     let mailbox = demo.then(|| Mailbox::new(Arc::clone(&records), clock.clone()));
-    let members = members::open(&loaded.settings, records, Arc::clone(&log), &clock, mailbox.clone()).await?;
+    let mut settings = loaded.settings.clone();
+    if demo && settings.members.base_url == MembersConfig::default().base_url {
+        // The pages of the demo are where it listens.
+        settings.members.base_url = demo_url(listen);
+    }
+    let members = members::open(&settings, records, Arc::clone(&log), &clock, mailbox.clone()).await?;
 
     let backend = Arc::new(Loopback::default());
     let shop = match demo {
         true => Some(open_shop(&directory, &keys, Arc::clone(&backend), listen, &clock).await?),
         false => None,
     };
-    let extra = shop.clone().map(|shop| kindred_demo::routes(shop).map(Reply::into_response).boxed());
+    let extra =
+        shop.clone().zip(mailbox).map(|(shop, mailbox)| kindred_demo::routes(shop, mailbox).map(Reply::into_response).boxed());
     let api_config = ApiConfig {
         listen,
         admin_listen,
@@ -244,6 +251,11 @@ fn demo_origins(listen: SocketAddr) -> Vec<String> {
     origins.sort();
     origins.dedup();
     origins
+}
+
+/// Where a browser of this machine finds the page: cookies that are for TLS alone are kept for addresses of the machine itself.
+fn demo_url(listen: SocketAddr) -> String {
+    if listen.ip().is_unspecified() { format!("http://localhost:{}", listen.port()) } else { format!("http://{listen}") }
 }
 
 /// The shop's own server asks Kindred over HTTP, as any shop would.

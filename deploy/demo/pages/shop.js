@@ -439,6 +439,11 @@ $("speed").addEventListener("change", async () => {
   if (reply) renderRate(reply.rate);
 });
 
+// The links to the account: whether somebody is signed in is a hint that the pages of members leave.
+
+const signedIn = localStorage.getItem("kindred:signed-in") !== null;
+for (const link of document.querySelectorAll("[data-when]")) link.hidden = (link.dataset.when === "in") !== signedIn;
+
 // Begin
 
 const nearest = RATES.reduce((best, rate, n) => (Math.abs(rate - shop.rate) < Math.abs(RATES[best] - shop.rate) ? n : best), 0);

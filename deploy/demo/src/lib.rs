@@ -7,10 +7,12 @@
 //!
 //! It is a customer like any other: it writes records through the port of the log, shows lists with the public widget, and asks
 //! for points through [`shop::Backend`], whose service key never reaches the browser. `kindred demo` opens it with
-//! [`Shop::open`] and serves [`routes`] beside the API.
+//! [`Shop::open`] and serves [`routes`] beside the API, with the pages on which a person becomes a member and a mailbox that shows
+//! what would have been sent.
 
 pub mod book;
 pub mod catalog;
+mod member_pages;
 pub mod orders;
 pub mod pictures;
 pub mod random;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use futures_util::{Stream, StreamExt};
+use kindred_members::senders::Mailbox;
 use kindred_model::{ItemId, MemberId, OrderId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use warp::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, R
 use warp::http::{HeaderMap, Response, StatusCode};
 use warp::{Filter, Reply};
 
+use crate::member_pages;
 use crate::pictures::picture;
 use crate::shop::{RATE_MAX, Shop, ShopError, Written};
 
@@ -27,19 +29,21 @@ const BODY_BYTES_MAX: usize = 4 * 1024;
 const REGULARS: usize = 16;
 /// Units a click may buy.
 const QUANTITY_MAX: i64 = 100;
+/// Messages that the mailbox shows.
+const MESSAGES_MAX: usize = 100;
 /// A comment on the stream this often keeps proxies from closing it.
 const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(15);
 
 const PAGE: &str = include_str!("../pages/index.html");
 const STYLE: &str = include_str!("../pages/shop.css");
 const SCRIPT: &str = include_str!("../pages/shop.js");
-/// The page shows what it loads from here and nothing else.
+/// A page shows what it loads from here and nothing else; no form leaves it but by its script.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                            base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const NOTHING_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// All routes of the shop; boxed, so that their types stay in it.
-pub fn routes(shop: Arc<Shop>) -> BoxedFilter<(impl Reply,)> {
+/// All routes of the shop; boxed, so that their types stay in it. `mailbox` has what members would have been sent.
+pub fn routes(shop: Arc<Shop>, mailbox: Mailbox) -> BoxedFilter<(impl Reply,)> {
     let demo = catalog(shop.clone())
         .or(pictures(shop.clone()))
         .unify()
@@ -52,6 +56,8 @@ pub fn routes(shop: Arc<Shop>) -> BoxedFilter<(impl Reply,)> {
         .or(orders(shop.clone()))
         .unify()
         .or(stream(shop.clone()))
+        .unify()
+        .or(messages(shop.clone(), mailbox))
         .unify()
         .or(writes(shop))
         .unify();
@@ -67,7 +73,18 @@ fn pages() -> BoxedFilter<(Body,)> {
     let index = warp::path::end().and(warp::get()).then(html);
     let style = warp::path!("demo" / "shop.css").and(warp::get()).then(file("text/css; charset=utf-8", STYLE));
     let script = warp::path!("demo" / "shop.js").and(warp::get()).then(file("text/javascript; charset=utf-8", SCRIPT));
-    index.or(style).unify().or(script).unify().map(whole).boxed()
+    index.or(style).unify().or(script).unify().map(whole).or(members()).unify().boxed()
+}
+
+/// GET /register, /sign-in, /account, … and the files of [`member_pages`]
+fn members() -> BoxedFilter<(Body,)> {
+    warp::path::full()
+        .and(warp::get())
+        .and_then(|path: warp::path::FullPath| async move {
+            let found = member_pages::file(path.as_str()).ok_or_else(warp::reject::not_found)?;
+            Ok::<_, warp::Rejection>(whole(reply(StatusCode::OK, found.content_type, PAGE_POLICY, found.content.into_owned())))
+        })
+        .boxed()
 }
 
 /// GET /demo/catalog.json
@@ -135,6 +152,29 @@ fn history(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
 /// GET /demo/orders/{member}: the last orders from the shop's own book, latest first
 fn orders(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
     of_member("orders", shop, |shop, member| async move { Ok(json!({ "orders": shop.orders_of(&member) })) })
+}
+
+/// GET /demo/mailbox.json: what members would have been sent, newest first, with codes and links: for the shop's own page alone
+fn messages(shop: Arc<Shop>, mailbox: Mailbox) -> BoxedFilter<(Body,)> {
+    warp::path!("demo" / "mailbox.json")
+        .and(warp::get())
+        .and(warp::header::headers_cloned())
+        .then(move |headers: HeaderMap| {
+            let (shop, mailbox) = (shop.clone(), mailbox.clone());
+            async move {
+                if !host_is_known(&headers, &shop.config().hosts) {
+                    return unknown_host();
+                }
+                if is_foreign(&headers) {
+                    return foreign();
+                }
+                match mailbox.newest(MESSAGES_MAX).await {
+                    Ok(messages) => answer_json(Ok(json!({ "messages": messages }))),
+                    Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &format!("the mailbox could not be read: {error}")),
+                }
+            }
+        })
+        .boxed()
 }
 
 /// GET /demo/stream: the events as they are appended, one a message, its position as the id
@@ -373,22 +413,33 @@ async fn collect(body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send)
 
 /// Why a write is not taken from whoever sends it, if so.
 fn refuse_write(headers: &HeaderMap, hosts: &[String]) -> Option<Body> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if !host_is_known(headers, hosts) {
         return Some(unknown_host());
     }
-    // Browsers send one of the two with every POST; what sends neither is no browser and carries nobody's trust.
-    let foreign = match (text("sec-fetch-site"), text("origin")) {
-        (Some(site), _) => site != "same-origin",
-        (None, Some(origin)) => origin.split_once("://").map(|(_, host)| host) != text("host"),
-        (None, None) => false,
-    };
-    if foreign {
-        return Some(problem(StatusCode::FORBIDDEN, "only the shop's own page may ask for this"));
+    if is_foreign(headers) {
+        return Some(foreign());
     }
-    let json =
-        text("content-type").and_then(|value| value.split(';').next()).is_some_and(|kind| kind.trim() == "application/json");
+    let kind = text_of(headers, "content-type").and_then(|value| value.split(';').next());
+    let json = kind.is_some_and(|kind| kind.trim() == "application/json");
     (!json).then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send it as application/json"))
+}
+
+fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Whether another site's page asks. Browsers send one of the two with every POST, and the first with every GET to this machine; what
+/// sends neither is no browser and carries nobody's trust.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    match (text_of(headers, "sec-fetch-site"), text_of(headers, "origin")) {
+        (Some(site), _) => site != "same-origin",
+        (None, Some(origin)) => origin.split_once("://").map(|(_, host)| host) != text_of(headers, "host"),
+        (None, None) => false,
+    }
+}
+
+fn foreign() -> Body {
+    problem(StatusCode::FORBIDDEN, "only the shop's own page may ask for this")
 }
 
 fn known_host(shop: Arc<Shop>) -> impl Filter<Extract = (bool,), Error = Infallible> + Clone {
@@ -451,7 +502,7 @@ mod tests {
 
     use super::*;
     use crate::shop::ShopConfig;
-    use crate::testing::{MemoryLog, Notebook};
+    use crate::testing::{MemoryLog, Notebook, mailbox};
 
     /// A quiet shop, with what it writes to and whom it told to forget.
     async fn open(log: &MemoryLog) -> (Arc<Shop>, Notebook) {
@@ -480,12 +531,24 @@ mod tests {
     #[tokio::test]
     async fn the_page_and_its_files_load_nothing_from_elsewhere() {
         let (shop, _) = open(&MemoryLog::default()).await;
-        let routes = routes(shop);
+        let (mailbox, _records) = mailbox();
+        let routes = routes(shop, mailbox);
         for (path, kind) in [
             ("/", "text/html"),
             ("/demo/shop.css", "text/css"),
             ("/demo/shop.js", "text/javascript"),
             ("/demo/pictures/tents-01.svg", "image/svg+xml"),
+            ("/register", "text/html"),
+            ("/verify-email", "text/html"),
+            ("/verify-new-email", "text/html"),
+            ("/sign-in", "text/html"),
+            ("/reset-password", "text/html"),
+            ("/account", "text/html"),
+            ("/agreement", "text/html"),
+            ("/mailbox", "text/html"),
+            ("/demo/members/work.js", "text/javascript"),
+            ("/demo/members/members.css", "text/css"),
+            ("/demo/members/texts.json", "application/json"),
         ] {
             let reply = warp::test::request().path(path).reply(&routes).await;
             assert_eq!(reply.status(), 200, "{path}");
@@ -517,7 +580,8 @@ mod tests {
     async fn a_purchase_is_an_order_in_the_log_and_a_refund_its_next_version() {
         let log = MemoryLog::default();
         let (shop, _) = open(&log).await;
-        let routes = routes(shop);
+        let (mailbox, _records) = mailbox();
+        let routes = routes(shop, mailbox);
         let before = orders(&log).len();
         let reply = post("/demo/buy", &json!({ "member": "m0003", "item": "tents-02", "quantity": 2 })).reply(&routes).await;
         assert_eq!(reply.status(), 200, "{:?}", reply.body());
@@ -545,7 +609,8 @@ mod tests {
     async fn a_full_log_is_said_and_nothing_is_half_done() {
         let log = MemoryLog::default();
         let (shop, _) = open(&log).await;
-        let routes = routes(shop);
+        let (mailbox, _records) = mailbox();
+        let routes = routes(shop, mailbox);
         let buy = json!({ "member": "m0003", "item": "tents-02" });
         let order = body(&post("/demo/buy", &buy).reply(&routes).await)["order"].clone();
         log.set_full(true);
@@ -559,7 +624,8 @@ mod tests {
     async fn a_forgotten_member_is_told_to_kindred_and_can_do_nothing_more() {
         let log = MemoryLog::default();
         let (shop, kindred) = open(&log).await;
-        let routes = routes(shop.clone());
+        let (mailbox, _records) = mailbox();
+        let routes = routes(shop.clone(), mailbox);
         let member = shop.regulars(1)[0].member.clone();
         assert!(shop.name(&member).is_some());
         assert_eq!(post("/demo/forget", &json!({ "member": member })).reply(&routes).await.status(), 200);
@@ -573,10 +639,42 @@ mod tests {
     #[tokio::test]
     async fn what_kindred_says_is_passed_on_and_its_silence_is_a_502() {
         let (shop, _) = open(&MemoryLog::default()).await;
-        let routes = routes(shop);
+        let (mailbox, _records) = mailbox();
+        let routes = routes(shop, mailbox);
         let points = body(&warp::test::request().path("/demo/points/m0003").reply(&routes).await);
         assert_eq!((&points["pending"], &points["available"]), (&json!(20), &json!(130)));
         assert_eq!(warp::test::request().path("/demo/history/m0003").reply(&routes).await.status(), 502);
+    }
+
+    /// Whoever reads the mailbox signs in as anybody: no other site's page may.
+    #[tokio::test]
+    async fn the_mailbox_is_the_own_pages_alone() {
+        use kindred_members::senders::{Channel, Message, Rendered, Sender};
+        let (shop, _) = open(&MemoryLog::default()).await;
+        let (mailbox, _records) = mailbox();
+        let routes = routes(shop, mailbox.clone());
+        for (id, minute) in [("first", 1), ("second", 2)] {
+            let rendered = Rendered { subject: String::new(), body: format!("your code is {minute}") };
+            let at = kindred_model::EventTime(1_800_000_000_000 + minute);
+            let (to, language) = ("+8613800138000".to_owned(), kindred_members::Language::En);
+            mailbox.send(Message { id: id.to_owned(), to, channel: Channel::Phone, language, at, rendered }).await.unwrap();
+        }
+        let ask = |headers: &[(&'static str, &'static str)]| {
+            let request = warp::test::request().path("/demo/mailbox.json");
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
+        };
+        let host = ("host", "127.0.0.1:8080");
+        let reply = ask(&[host, ("sec-fetch-site", "same-origin")]).reply(&routes).await;
+        let bodies: Vec<_> = body(&reply)["messages"].as_array().unwrap().iter().map(|message| message["body"].clone()).collect();
+        assert_eq!(bodies, ["your code is 2", "your code is 1"]);
+        for (headers, status) in [
+            (vec![host, ("sec-fetch-site", "cross-site")], 403),
+            (vec![host, ("sec-fetch-site", "same-site")], 403),
+            (vec![host, ("origin", "https://evil.example")], 403),
+            (vec![("host", "evil.example:8080"), ("sec-fetch-site", "same-origin")], 421),
+        ] {
+            assert_eq!(ask(&headers).reply(&routes).await.status(), status, "{headers:?}");
+        }
     }
 
     /// What a foreign page could send must not press a button.
@@ -584,7 +682,8 @@ mod tests {
     async fn writes_from_elsewhere_are_refused() {
         let log = MemoryLog::default();
         let (shop, _) = open(&log).await;
-        let routes = routes(shop);
+        let (mailbox, _records) = mailbox();
+        let routes = routes(shop, mailbox);
         let buy = json!({ "member": "m0003", "item": "tents-02" });
         let before = orders(&log).len();
         let plain = || warp::test::request().method("POST").path("/demo/buy").body(buy.to_string());
@@ -616,7 +715,8 @@ mod tests {
     #[tokio::test]
     async fn wrong_bodies_get_an_answer_that_says_what_is_wrong() {
         let (shop, _) = open(&MemoryLog::default()).await;
-        let routes = routes(shop);
+        let (mailbox, _records) = mailbox();
+        let routes = routes(shop, mailbox);
         for (path, sent, status, says) in [
             ("/demo/buy", json!({ "member": "m0003", "item": "tents-02", "quantity": 0 }), 422, "quantity"),
             ("/demo/buy", json!({ "member": "m0003", "item": "tents-02", "quantity": 101 }), 422, "quantity"),

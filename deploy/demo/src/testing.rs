@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kindred_clock::Clock;
 use kindred_log::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected, Share};
+use kindred_members::senders::Mailbox;
 use kindred_model::{MemberId, Position, Topic};
+use kindred_store::records::embedded::EmbeddedRecords;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -161,6 +164,13 @@ impl EventReader for Reader {
     fn end(&mut self) -> Result<Position, LogError> {
         Err(LogError::Refused("the shop does not ask a reader for the end".to_owned()))
     }
+}
+
+/// An empty mailbox, and the directory that it lives in.
+pub fn mailbox() -> (Mailbox, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let records = EmbeddedRecords::open(dir.path()).expect("records");
+    (Mailbox::new(Arc::new(records), Clock::system()), dir)
 }
 
 /// A Kindred that notes whom it was told to forget.

@@ -1,0 +1,155 @@
+//! The pages on which a person registers, signs in and sees what is kept of them: files, put together when the first is asked for.
+//!
+//! ```text
+//! pages/members/shell.html + one page's main part ──▶ /register, /sign-in, …   their scripts ask the API, as any shop's would
+//!                            texts.json (zh-CN, en) ──▶ what they say
+//! ```
+
+use std::borrow::Cow;
+
+/// A file that is served.
+pub(crate) struct File {
+    /// Its `Content-Type`.
+    pub content_type: &'static str,
+    /// What is in it.
+    pub content: Cow<'static, str>,
+}
+
+const SHELL: &str = include_str!("../pages/members/shell.html");
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+macro_rules! pages {
+    ($($name:literal),* $(,)?) => {
+        /// (name, main part, script). A page is found under its name.
+        const PAGES: &[(&str, &str, &str)] = &[$((
+            $name,
+            include_str!(concat!("../pages/members/", $name, ".html")),
+            include_str!(concat!("../pages/members/", $name, ".js")),
+        )),*];
+    };
+}
+
+pages!["register", "verify-email", "sign-in", "reset-password", "verify-new-email", "account", "mailbox", "agreement"];
+
+/// (name, type, content) of what the pages share.
+const SHARED: &[(&str, &str, &str)] = &[
+    ("members.css", "text/css; charset=utf-8", include_str!("../pages/members/members.css")),
+    ("texts.json", "application/json; charset=utf-8", include_str!("../pages/members/texts.json")),
+    ("texts.js", SCRIPT, include_str!("../pages/members/texts.js")),
+    ("api.js", SCRIPT, include_str!("../pages/members/api.js")),
+    ("page.js", SCRIPT, include_str!("../pages/members/page.js")),
+    ("work.js", SCRIPT, include_str!("../pages/members/work.js")),
+];
+
+/// The file under a path, if there is one.
+pub(crate) fn file(path: &str) -> Option<File> {
+    let path = path.strip_prefix('/')?;
+    let Some(asked) = path.strip_prefix("demo/members/") else {
+        let (name, main, _) = PAGES.iter().find(|(name, ..)| *name == path)?;
+        let content = SHELL.replace("{{script}}", name).replace("{{main}}", main.trim_end());
+        return Some(File { content_type: HTML, content: content.into() });
+    };
+    if let Some((_, content_type, content)) = SHARED.iter().find(|(name, ..)| *name == asked) {
+        return Some(File { content_type, content: (*content).into() });
+    }
+    let (.., script) = PAGES.iter().find(|(name, ..)| asked.strip_suffix(".js") == Some(name))?;
+    Some(File { content_type: SCRIPT, content: (*script).into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    fn html(name: &str) -> String {
+        file(&format!("/{name}")).unwrap().content.into_owned()
+    }
+
+    /// Whatever stands between two texts.
+    fn between(text: &str, before: &str, after: char) -> Vec<String> {
+        text.split(before).skip(1).filter_map(|rest| rest.split_once(after)).map(|(found, _)| found.to_owned()).collect()
+    }
+
+    fn is_key(text: &str) -> bool {
+        !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+    }
+
+    /// The text that each call of a function says, where it stands there as a literal.
+    fn said_by(script: &str, function: &str, literals_before: usize) -> Vec<String> {
+        let calls = script.split(function).skip(1).filter_map(|rest| rest.split([';', '\n']).next());
+        let keys = calls.map(|call| {
+            let call = call.replace("$(\"", "$(");
+            let literals = call.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+            literals.into_iter().filter(|literal| is_key(literal)).nth(literals_before)
+        });
+        keys.flatten().collect()
+    }
+
+    /// If it failed, a page would stop with an error where it has nothing to say, or say it in one language alone.
+    #[test]
+    fn every_text_is_there_in_both_languages_and_used() {
+        let (_, _, texts) = SHARED.iter().find(|(name, ..)| *name == "texts.json").unwrap();
+        let texts: BTreeMap<String, [String; 2]> = serde_json::from_str(texts).unwrap();
+        for (key, [en, zh]) in &texts {
+            assert!(!en.trim().is_empty() && !zh.trim().is_empty(), "{key} is empty");
+            let values = |text| between(text, "{", '}').into_iter().collect::<BTreeSet<_>>();
+            assert_eq!(values(en), values(zh), "{key} has other values in the other language");
+        }
+        let mut used = BTreeSet::new();
+        for (name, ..) in PAGES {
+            let html = html(name);
+            for attribute in ["data-t", "data-t-label", "data-hint", "data-required"] {
+                used.extend(between(&html, &format!(" {attribute}=\""), '"'));
+            }
+        }
+        let scripts: Vec<&str> = PAGES.iter().map(|(.., script)| *script).chain(SHARED.iter().map(|(.., text)| *text)).collect();
+        for script in scripts.iter().filter(|script| script.starts_with("//")) {
+            used.extend(said_by(script, "say(", 0));
+            used.extend(said_by(script, "said(", 1));
+            used.extend(said_by(script, " text(", 0));
+        }
+        let missing: Vec<_> = used.iter().filter(|key| !texts.contains_key(*key)).collect();
+        assert!(missing.is_empty(), "texts.json has no {missing:?}");
+        // Some are named by a choice between two, or by what the API calls a thing.
+        let built = |key: &str| ["kind_", "tier_", "channel_"].iter().any(|begin| key.starts_with(begin));
+        let named = |key: &str| scripts.iter().any(|script| script.starts_with("//") && script.contains(&format!("\"{key}\"")));
+        let idle: Vec<_> = texts.keys().filter(|key| !used.contains(*key) && !built(key) && !named(key)).collect();
+        assert!(idle.is_empty(), "no page says {idle:?}");
+    }
+
+    /// If it failed, somebody who cannot see the page, or has no mouse, would be lost on it.
+    #[test]
+    fn every_field_has_a_label_and_every_id_is_one() {
+        for (name, ..) in PAGES {
+            let html = html(name);
+            let ids = between(&html, " id=\"", '"');
+            let unique: BTreeSet<_> = ids.iter().collect();
+            assert_eq!(ids.len(), unique.len(), "{name} has an id twice");
+            for field in ["<input id=\"", "<select id=\""].iter().flat_map(|begin| between(&html, begin, '"')) {
+                assert!(html.contains(&format!("<label for=\"{field}\"")), "{name}: {field} has no label");
+            }
+            assert_eq!(html.matches("<h1").count(), 1, "{name} has one h1");
+            for referred in between(&html, "aria-labelledby=\"", '"') {
+                assert!(unique.contains(&referred), "{name}: nothing is called {referred}");
+            }
+            assert!(!html.contains("tabindex=\"1\"") && !html.contains("autofocus"), "{name} moves the focus order");
+        }
+    }
+
+    /// The policy of the pages forbids it, so a browser would leave it out.
+    #[test]
+    fn no_page_has_a_script_or_a_style_within() {
+        for (name, ..) in PAGES {
+            let html = html(name);
+            assert!(!html.contains("style=") && !html.contains("<style"), "{name}");
+            for listener in [" onclick=", " onsubmit=", " oninput=", " onload=", "javascript:"] {
+                assert!(!html.contains(listener), "{name} has a listener within");
+            }
+            assert_eq!(html.matches("<script").count(), html.matches("<script src=\"/demo/members/").count(), "{name}");
+            assert!(!html.contains("{{"), "{name} has a gap");
+        }
+        assert!(file("/demo/members/").is_none() && file("/demo/members/shell.html").is_none() && file("/none").is_none());
+    }
+}

@@ -1,0 +1,325 @@
+//! The pages of members walked through in headless Chromium, as a person does it: register, the code and the mail from the mailbox
+//! page, sign in, the account, sign out. Once with mouse and keyboard, once by keyboard alone, once in zh-CN.
+//!
+//! `KINDRED_SCREENSHOT=FILE.png` keeps pictures FILE-register.png, … of each walk, light, dark and narrow.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::browser::{Browser, Demo, has_browser, until};
+
+const PASSWORD: &str = "purple lantern under larches";
+const TAB: &str = "\u{E004}";
+const ENTER: &str = "\u{E007}";
+const SPACE: &str = " ";
+/// No page has as many stops of the keyboard.
+const STOPS_MAX: usize = 60;
+
+/// A person at a browser, and how this one goes about it.
+struct Person {
+    browser: Browser,
+    demo: Demo,
+    /// Presses keys alone, as whoever has no mouse.
+    by_keyboard: bool,
+    walk: &'static str,
+    _temp: tempfile::TempDir,
+}
+
+impl Person {
+    fn at_the_demo(walk: &'static str, language: &str, by_keyboard: bool) -> Self {
+        let temp = tempfile::tempdir().expect("a directory");
+        let demo = Demo::start(temp.path());
+        let browser = Browser::start(&temp.path().join("profile"), language);
+        Self { browser, demo, by_keyboard, walk, _temp: temp }
+    }
+
+    fn open(&self, path: &str) {
+        self.browser.open(&format!("{}{path}", self.demo.url));
+    }
+
+    /// Waits for something to be seen; the words of it.
+    fn sees(&self, selector: &str) -> String {
+        let look = format!(
+            "const found = document.querySelector({}); if (!found || !document.documentElement.dataset.ready && \
+             location.pathname !== '/') return null; const seen = found.checkVisibility({{ visibilityProperty: true }}); \
+             return seen ? found.textContent.trim() || ' ' : null",
+            json!(selector)
+        );
+        until(&format!("{}: {selector} on {}", self.walk, self.path()), || self.browser.run(&look).as_str().map(str::to_owned))
+    }
+
+    /// Waits until it has words in it.
+    fn reads(&self, selector: &str) -> String {
+        let text = |text: String| Some(text).filter(|text| !text.trim().is_empty() && text != "–");
+        until(&format!("{}: words in {selector}", self.walk), || text(self.sees(selector)))
+    }
+
+    fn path(&self) -> String {
+        self.browser.run("return location.pathname + location.search").as_str().unwrap_or_default().to_owned()
+    }
+
+    fn is_at(&self, path: &str) {
+        until(&format!("{}: {path}", self.walk), || (self.path() == path).then_some(()));
+    }
+
+    /// Presses keys, one after the other, wherever the focus is.
+    fn keys(&self, keys: &str) {
+        let actions: Vec<Value> = keys
+            .chars()
+            .flat_map(|key| [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })])
+            .collect();
+        self.browser.call("actions", &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": actions }] }));
+    }
+
+    fn element(&self, selector: &str) -> String {
+        let found = self.browser.call("element", &json!({ "using": "css selector", "value": selector }));
+        let id = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str).map(str::to_owned);
+        id.unwrap_or_else(|| panic!("{found}"))
+    }
+
+    /// Goes to an element: the mouse at once, the keyboard by its stops, which has to show where it is.
+    fn goes_to(&self, selector: &str) {
+        self.sees(selector);
+        let reached = format!("return document.activeElement === document.querySelector({})", json!(selector));
+        for _ in 0..STOPS_MAX {
+            if self.browser.run(&reached) == true {
+                let outline = "const style = getComputedStyle(document.activeElement); return style.outlineStyle";
+                assert_ne!(self.browser.run(outline), "none", "{selector} does not show that it has the focus");
+                return;
+            }
+            self.keys(TAB);
+        }
+        panic!("{}: the keyboard does not reach {selector} on {}", self.walk, self.path());
+    }
+
+    fn presses(&self, selector: &str) {
+        if self.by_keyboard {
+            self.goes_to(selector);
+            let is_box = "return document.activeElement.type === 'checkbox'";
+            self.keys(if self.browser.run(is_box) == true { SPACE } else { ENTER });
+        } else {
+            self.sees(selector);
+            let id = self.element(selector);
+            self.browser.call(&format!("element/{id}/click"), &json!({}));
+        }
+    }
+
+    fn types(&self, selector: &str, text: &str) {
+        if self.by_keyboard {
+            self.goes_to(selector);
+            self.keys(text);
+        } else {
+            self.sees(selector);
+            let id = self.element(selector);
+            self.browser.call(&format!("element/{id}/value"), &json!({ "text": text }));
+        }
+    }
+
+    /// Types in place of what stands there.
+    fn types_again(&self, selector: &str, text: &str) {
+        if self.by_keyboard {
+            self.goes_to(selector);
+            self.browser.run("document.activeElement.select()"); // what Ctrl+A does
+        } else {
+            let id = self.element(selector);
+            self.browser.call(&format!("element/{id}/clear"), &json!({}));
+        }
+        self.types(selector, text);
+    }
+
+    /// Looks into the mailbox page in another window, and comes back with the digits of the newest phone message.
+    fn code_of_the_phone(&self) -> String {
+        let code = "return document.querySelector('#messages .body')?.textContent.match(/\\d{6}/)?.[0]";
+        self.in_another_window("/mailbox", || until("a code", || self.browser.run(code).as_str().map(str::to_owned)))
+    }
+
+    fn in_another_window<T>(&self, path: &str, work: impl FnOnce() -> T) -> T {
+        let first = self.browser.get("window");
+        let made = self.browser.call("window/new", &json!({ "type": "tab" }));
+        self.browser.call("window", &json!({ "handle": made["handle"] }));
+        self.open(path);
+        let done = work();
+        self.browser.run("window.close()");
+        self.browser.call("window", &json!({ "handle": first }));
+        done
+    }
+
+    /// What a page has to keep to wherever one comes by: everything that is operated has a name, and nothing is wider than a phone.
+    fn page_is_in_order(&self, name: &str) {
+        let tree = self.cdp("Accessibility.getFullAXTree", &json!({}));
+        for node in tree["nodes"].as_array().expect("a tree") {
+            let role = node["role"]["value"].as_str().unwrap_or_default();
+            let operated = ["button", "checkbox", "combobox", "link", "progressbar", "textbox", "group", "navigation"];
+            // A disclosure is a group without a name of its own: its summary has one.
+            let needs_name = operated.contains(&role) && node["ignored"] != true && role != "group";
+            let named = node["name"]["value"].as_str().is_some_and(|name| !name.trim().is_empty());
+            assert!(!needs_name || named, "{} {name}: a {role} has no name: {node}", self.walk);
+        }
+        self.picture(name);
+        self.cdp("Emulation.setEmulatedMedia", &json!({ "features": [{ "name": "prefers-color-scheme", "value": "dark" }] }));
+        self.picture(&format!("{name}-dark"));
+        self.cdp("Emulation.setEmulatedMedia", &json!({ "features": [] }));
+        let narrow = json!({ "width": 360, "height": 780, "deviceScaleFactor": 1, "mobile": false });
+        self.cdp("Emulation.setDeviceMetricsOverride", &narrow);
+        let over = self.browser.run("return document.documentElement.scrollWidth - innerWidth");
+        self.picture(&format!("{name}-narrow"));
+        self.cdp("Emulation.clearDeviceMetricsOverride", &json!({}));
+        assert!(over.as_i64().is_some_and(|over| over <= 0), "{} {name}: {over} px too wide for a phone", self.walk);
+    }
+
+    fn cdp(&self, command: &str, params: &Value) -> Value {
+        self.browser.call("goog/cdp/execute", &json!({ "cmd": command, "params": params }))
+    }
+
+    fn picture(&self, name: &str) {
+        let Some(file) = std::env::var_os("KINDRED_SCREENSHOT").map(PathBuf::from) else { return };
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let file = file.with_file_name(format!("{stem}-{}-{name}.png", self.walk));
+        // The whole page, not what the window shows of it.
+        let shot = self.cdp("Page.captureScreenshot", &json!({ "captureBeyondViewport": true }));
+        use base64::Engine;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(shot["data"].as_str().expect("a picture"));
+        std::fs::write(file, bytes.expect("base64")).expect("the picture is written");
+    }
+
+    /// From the shop to a member, by code and mail.
+    fn registers(&self, username: &str, phone: &str, email: &str) {
+        self.presses(".links a[href='/register']");
+        self.is_at("/register");
+        // An empty form says what is missing, and goes there.
+        self.presses("#step-data .primary");
+        self.reads("#username-error");
+        assert_eq!(self.browser.run("return document.activeElement.id"), "username");
+        self.types("#username", username);
+        self.types("#phone", "123");
+        self.types("#email", email);
+        self.types("#password", PASSWORD);
+        self.page_is_in_order("register");
+        // What the API turns down is said at its field.
+        self.presses("#step-data .primary");
+        self.reads("#phone-error");
+        self.types_again("#phone", phone);
+        self.presses("#step-data .primary");
+        self.reads("#code-sent");
+        let code = self.code_of_the_phone();
+        self.types("#phone_code", &code);
+        self.page_is_in_order("phone");
+        self.presses("#step-phone .primary");
+        self.presses("#agreement");
+        self.page_is_in_order("agreement-step");
+        self.presses("#step-agreement .primary");
+        self.sees("#accepted");
+        self.page_is_in_order("mail-step");
+
+        self.presses(".todo a[href='/mailbox']");
+        self.is_at("/mailbox");
+        let link = "#messages li a[href*='/verify-email']";
+        self.sees(link);
+        self.page_is_in_order("mailbox");
+        self.presses(link);
+        self.is_at("/verify-email");
+        self.presses("#confirm .primary");
+        self.reads("#done h2");
+        assert_eq!(self.browser.run("return location.hash"), "", "the token stays in no address bar");
+        self.page_is_in_order("verified");
+    }
+
+    /// From a page that needs a sign-in to it, and back.
+    fn signs_in(&self, account: &str) {
+        self.open("/account?from=walk");
+        self.is_at("/sign-in?return=%2Faccount%3Ffrom%3Dwalk");
+        self.types("#account", account);
+        self.types("#password", "not this one");
+        self.presses("#password-form .primary");
+        self.reads("#password-form .notice");
+        self.types_again("#password", PASSWORD);
+        self.page_is_in_order("sign-in");
+        self.presses("#password-form .primary");
+        self.is_at("/account?from=walk");
+    }
+
+    fn finds_account(&self, username: &str, phone: &str, email: &str) {
+        assert!(self.reads("#hello").contains(username));
+        assert!(self.reads("#profile [data-of='phone']").ends_with(phone));
+        assert_eq!(self.reads("#profile [data-of='email']"), email);
+        assert_eq!(self.reads("#available"), "0");
+        assert_eq!(self.reads("#pending"), "0");
+        assert!(self.reads("#next-tier").contains("VIP"));
+        assert!(self.reads("#sessions li").contains("Chrome"));
+        self.page_is_in_order("account");
+        let stored = "return JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie])";
+        let stored = self.browser.run(stored).to_string();
+        assert!(!stored.contains("eyJ") && !stored.contains("__Host-"), "a script can read a token: {stored}");
+    }
+
+    fn signs_out(&self) {
+        self.presses("#sign-out");
+        self.is_at("/sign-in");
+        self.open("/account");
+        self.is_at("/sign-in?return=%2Faccount");
+    }
+}
+
+/// If it failed, nobody could become a member at the demo's pages (issue 6, 5).
+#[test]
+fn a_person_registers_signs_in_and_finds_the_account() {
+    if !has_browser() {
+        return;
+    }
+    let person = Person::at_the_demo("mouse", "en-US", false);
+    person.open("/");
+    person.registers("ada", "13800138000", "ada@example.com");
+    person.signs_in("ada");
+    assert_eq!(person.browser.run("return document.documentElement.lang"), "en");
+    person.finds_account("ada", "13800138000", "ada@example.com");
+    // What the shop's own page says of it.
+    person.open("/");
+    person.sees(".links a[href='/account']");
+    person.presses(".links a[href='/account']");
+    person.reads("#available");
+    person.signs_out();
+    // Nobody is led to another site.
+    person.open("/sign-in?return=//evil.example/");
+    person.types("#account", "13800138000");
+    person.types("#password", PASSWORD);
+    person.presses("#password-form .primary");
+    person.is_at("/account");
+}
+
+/// If it failed, whoever cannot use a mouse could not become a member.
+#[test]
+fn a_person_without_a_mouse_does_the_same() {
+    if !has_browser() {
+        return;
+    }
+    let person = Person::at_the_demo("keyboard", "en-US", true);
+    person.open("/register");
+    person.registers("grace", "13900139000", "grace@example.com");
+    person.signs_in("13900139000");
+    person.finds_account("grace", "13900139000", "grace@example.com");
+    person.signs_out();
+}
+
+/// If it failed, a Chinese reader would be spoken to in English, on the page, in the answers, or in the mails.
+#[test]
+fn a_person_does_the_same_in_chinese() {
+    if !has_browser() {
+        return;
+    }
+    let person = Person::at_the_demo("zh", "zh-CN", false);
+    person.open("/register");
+    assert_eq!(person.sees("h1"), "注册");
+    assert_eq!(person.browser.run("return document.documentElement.lang"), "zh-CN");
+    person.registers("小林", "13700137000", "xiaolin@example.com");
+    person.signs_in("13700137000");
+    person.finds_account("小林", "13700137000", "xiaolin@example.com");
+    assert_eq!(person.sees("#profile-title"), "资料");
+    // The switch speaks at once, and is remembered.
+    person.presses("[data-language='en']");
+    assert_eq!(person.sees("#profile-title"), "Profile");
+    person.open("/account");
+    person.reads("#available");
+    assert_eq!(person.sees("#profile-title"), "Profile");
+    person.signs_out();
+}
