@@ -264,7 +264,7 @@ fn a_person_registers_signs_in_and_leaves(backend: Backend) {
     assert!(admin(&["create"]).trim().len() >= 43, "a set-up token has 32 random bytes");
 
     // Leaving takes everything along: the views answer as if nobody of that name had been.
-    let left = shop.send(0, "DELETE", "/v1/members/me", Some(&token), Some(&json!({ "password": PASSWORD })));
+    let left = shop.send(0, "DELETE", "/v1/members/me", Some(&token), Some(&json!({ "current_password": PASSWORD })));
     assert_eq!(left.status, 200, "{}", left.body);
     shop.token_answers(&token, 401, Duration::from_secs(10));
     let points = shop.api(1).get_json(&format!("/v1/members/{member}/points"));
