@@ -6,6 +6,7 @@ mod own_account;
 mod registration;
 mod second_factor;
 mod sessions;
+mod sockets;
 mod tokens;
 
 use kindred_members::senders::Message;

@@ -306,7 +306,8 @@ async fn an_export_has_everything() {
     let seen = change::<kindred_model::views::inputs::Interactions>(&(owner, key), Some(&view));
     town.bench.apply(vec![change::<Points>(&of, Some(&row)), seen]).await;
     let following = town.bench.follow_members();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let end = town.bench.log.end().await.unwrap();
+    assert!(town.bench.api.live().memory.reached(&end, Duration::from_secs(10)).await, "the views follow");
 
     let answer = town.ask(&token, "GET", "/v1/members/me/export").await;
     assert_eq!((answer.status().as_u16(), header(&answer, "content-type")), (200, "application/zip"));
