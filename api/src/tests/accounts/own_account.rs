@@ -342,9 +342,12 @@ async fn an_account_is_closed_with_both_dates() {
     let wrong = json!({ "current_password": "wrong one" });
     assert_problem(&town.send(&token, "DELETE", ME, &wrong).await, 403, "reauthentication_failed", "wrong");
     assert!(town.works(&token).await);
-    let closed = town.send(&token, "DELETE", ME, &json!({ "current_password": PASSWORD })).await;
+    let request = town.nobody("DELETE", ME).header("authorization", format!("Bearer {token}"));
+    let request = request.header("cookie", format!("__Host-kindred-refresh={}", text(&grant, "refresh_token")));
+    let closed = town.reply(with_form(request, &json!({ "current_password": PASSWORD }))).await;
     let receipt = body(&closed);
     assert_eq!(closed.status(), 200, "{receipt}");
+    assert_eq!(cookies(&closed)[0].2[4], "Max-Age=0", "the browser forgets its cookie");
     assert_eq!((&receipt["member"], &receipt["views"]["erased"]), (&json!(member), &json!(true)));
     let today = town.bench.clock.now();
     assert_eq!(receipt["account_erased_at"], today.to_string());
