@@ -262,6 +262,32 @@ async fn v6_4_1_a_password_is_set_anew_by_mail() {
     );
 }
 
+/// 64 at once with one link, each with a password of its own: one is set.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn v6_4_1_one_of_64_resets() {
+    let town = Arc::new(Town::of_mara().await);
+    let form = json!({ "account": "mara", "challenge": town.solved().await });
+    assert_eq!(town.post("/v1/password-resets", &form).await.status(), 202);
+    town.deliver().await;
+    let link = town.inbox.token("mara@example.com");
+    let password = |n: usize| format!("velvet quip harbor {n}");
+    let race = (0..64).map(|n| {
+        let (town, form) = (town.clone(), json!({ "token": link, "password": password(n) }));
+        tokio::spawn(async move { (n, town.post("/v1/password-resets/redeem", &form).await) })
+    });
+    let mut set = Vec::new();
+    for answer in futures_util::future::join_all(race).await {
+        let (n, answer) = answer.unwrap();
+        match answer.status().as_u16() {
+            200 => set.push(n),
+            _ => drop(assert_problem(&answer, 410, "token_gone", "too late")),
+        }
+    }
+    assert_eq!(set.len(), 1);
+    let sign_in = json!({ "account": "mara", "password": password(set[0]) });
+    assert_eq!(town.post(FORM, &sign_in).await.status(), 201, "it is the one whose answer said so");
+}
+
 /// Everything that is held, as files that any program reads.
 #[tokio::test]
 async fn an_export_has_everything() {
@@ -280,7 +306,8 @@ async fn an_export_has_everything() {
     let seen = change::<kindred_model::views::inputs::Interactions>(&(owner, key), Some(&view));
     town.bench.apply(vec![change::<Points>(&of, Some(&row)), seen]).await;
     let following = town.bench.follow_members();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let end = town.bench.log.end().await.unwrap();
+    assert!(town.bench.api.live().memory.reached(&end, Duration::from_secs(10)).await, "the views follow");
 
     let answer = town.ask(&token, "GET", "/v1/members/me/export").await;
     assert_eq!((answer.status().as_u16(), header(&answer, "content-type")), (200, "application/zip"));
@@ -315,9 +342,12 @@ async fn an_account_is_closed_with_both_dates() {
     let wrong = json!({ "current_password": "wrong one" });
     assert_problem(&town.send(&token, "DELETE", ME, &wrong).await, 403, "reauthentication_failed", "wrong");
     assert!(town.works(&token).await);
-    let closed = town.send(&token, "DELETE", ME, &json!({ "current_password": PASSWORD })).await;
+    let request = town.nobody("DELETE", ME).header("authorization", format!("Bearer {token}"));
+    let request = request.header("cookie", format!("__Host-kindred-refresh={}", text(&grant, "refresh_token")));
+    let closed = town.reply(with_form(request, &json!({ "current_password": PASSWORD }))).await;
     let receipt = body(&closed);
     assert_eq!(closed.status(), 200, "{receipt}");
+    assert_eq!(cookies(&closed)[0].2[4], "Max-Age=0", "the browser forgets its cookie");
     assert_eq!((&receipt["member"], &receipt["views"]["erased"]), (&json!(member), &json!(true)));
     let today = town.bench.clock.now();
     assert_eq!(receipt["account_erased_at"], today.to_string());

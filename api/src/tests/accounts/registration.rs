@@ -186,6 +186,66 @@ async fn v2_4_1_robots_are_limited() {
     assert_eq!(town.reply(forged.header("x-forwarded-for", "203.0.113.77")).await.status(), 429);
 }
 
+/// 64 at once with one solved challenge: it works once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn v2_4_1_one_of_64_challenges() {
+    let town = Arc::new(Town::new().await);
+    let solved = town.solved().await;
+    let race = (0..64).map(|n| {
+        let (town, form) = (town.clone(), json!({ "phone": format!("138123400{n:02}"), "challenge": solved }));
+        tokio::spawn(async move { town.post("/v1/phone-codes", &form).await })
+    });
+    let mut sent = 0;
+    for answer in futures_util::future::join_all(race).await {
+        let answer = answer.unwrap();
+        match answer.status().as_u16() {
+            202 => sent += 1,
+            _ => drop(assert_problem(&answer, 422, "challenge_failed", "used")),
+        }
+    }
+    town.deliver().await;
+    assert_eq!((sent, town.inbox.0.lock().len()), (1, 1));
+}
+
+/// 64 at once who want one username, each with a phone and an e-mail of their own: one has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn r13_one_of_64_usernames() {
+    let town = Arc::new(
+        Town::with(|config| {
+            (config.limits.registrations_hour, config.limits.phone_codes_address_hour) = (1_000, 1_000);
+        })
+        .await,
+    );
+    let mut forms = Vec::new();
+    for n in 0..64 {
+        let phone = format!("138123400{n:02}");
+        let asked = json!({ "phone": phone, "challenge": town.solved().await });
+        assert_eq!(town.post("/v1/phone-codes", &asked).await.status(), 202);
+    }
+    town.deliver().await;
+    for n in 0..64 {
+        let phone = format!("138123400{n:02}");
+        let form = town.form_with("mara", &phone, &town.inbox.code(&format!("+86{phone}"))).await;
+        forms.push(with(&form, "email", format!("m{n}@example.com")));
+    }
+    let race = forms.into_iter().map(|form| {
+        let town = town.clone();
+        tokio::spawn(async move { town.post("/v1/registrations", &form).await })
+    });
+    let mut accepted = 0;
+    for answer in futures_util::future::join_all(race).await {
+        let answer = answer.unwrap();
+        match answer.status().as_u16() {
+            202 => accepted += 1,
+            _ => drop(assert_problem(&answer, 409, "username_taken", "too late")),
+        }
+    }
+    assert_eq!(accepted, 1);
+    town.deliver().await;
+    let found = town.people.search_members(&kindred_members::Actor::operator("test"), &Default::default()).await.unwrap();
+    assert_eq!(found.items.len(), 1, "nothing of the others is left");
+}
+
 /// V6.2.1, V6.2.4, V6.2.5, V6.2.8, V6.2.9, V6.2.11, V6.2.12.
 #[tokio::test]
 async fn v6_2_1_v6_2_4_v6_2_9_passwords_at_registration() {
