@@ -6,7 +6,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::routes::accounts::staff::{acts, audit, found, roles, setup};
-use crate::routes::accounts::{registration, sessions};
+use crate::routes::accounts::{credentials, export, factor, jwks, profile, registration, sessions};
 use crate::routes::{admin, admin_keys, events, generations, health, members, popular, similar, stream, widget};
 
 #[derive(OpenApi)]
@@ -23,15 +23,44 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         members::show_points,
         members::show_history,
         members::forget_member,
+        // People's own side.
         registration::give_challenge,
+        registration::send_phone_code,
+        registration::show_rules,
+        registration::register,
+        registration::verify_email,
+        registration::resend_verification,
+        sessions::sign_in,
+        sessions::show_second_factor,
+        sessions::refresh,
+        sessions::sign_out,
         sessions::list_own_sessions,
+        sessions::end_own_sessions,
+        sessions::end_own_session,
+        profile::show_profile,
+        profile::change_profile,
+        profile::close_account,
+        export::export_own,
+        credentials::change_password,
+        credentials::change_email,
+        credentials::confirm_email,
+        credentials::change_phone,
+        credentials::confirm_phone,
+        credentials::request_reset,
+        credentials::reset_password,
+        factor::enrol_totp,
+        factor::confirm_totp,
+        factor::remove_totp,
+        factor::renew_recovery_codes,
+        jwks::show_keys,
+        // The administration of members.
         found::list_members,
         found::show_member,
         found::list_member_sessions,
         acts::end_member_sessions,
         acts::suspend_member,
         acts::activate_member,
-        acts::resend_verification,
+        acts::resend_member_verification,
         acts::set_tier,
         acts::change_role,
         roles::list_roles,
@@ -69,6 +98,7 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         (name = "members", description = "what is about one person"),
         (name = "registration", description = "becoming a member"),
         (name = "sessions", description = "signing in and out"),
+        (name = "account", description = "one's own account"),
         (name = "staff", description = "the administration of members"),
         (name = "admin", description = "for the operator"),
         (name = "health", description = "for machines, and this contract"),
@@ -124,6 +154,17 @@ mod tests {
             committed == text(),
             "schemas/openapi.json is another: KINDRED_WRITE_OPENAPI=1 cargo test -p kindred-api openapi"
         );
+    }
+
+    /// A client is generated from them: two of one name would be one function.
+    #[test]
+    fn operations_have_names_of_their_own() {
+        let contract: serde_json::Value = serde_json::from_str(text()).unwrap();
+        let operations = contract["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+        let mut names: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        let twice: Vec<&[&str]> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "{twice:?}");
     }
 
     /// Every route but the admin address's stands in the contract, with its methods, and the other way round.

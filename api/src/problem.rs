@@ -69,6 +69,8 @@ codes! {
         "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key";
     OriginNotAllowed = "origin_not_allowed", FORBIDDEN, "The origin is not listed",
         "the page's origin is not among those of the publishable key; list it when the key is created";
+    CrossSite = "cross_site", FORBIDDEN, "The request may be another site's",
+        "what a cookie signs is asked for by the shop's own pages alone: send `Kindred-Csrf: 1`, from the origin that is asked";
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "Sign-in failed",
         "the account, the password or the code is wrong, or the session has ended; it is not told which";
     ReauthenticationFailed = "reauthentication_failed", FORBIDDEN, "The current password is wrong",
@@ -250,7 +252,7 @@ impl Problem {
 }
 
 /// A parameter's name as a JSON pointer.
-fn pointer(name: &str) -> String {
+pub(crate) fn pointer(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 

@@ -53,6 +53,13 @@ pub(crate) struct Caller {
     origin: Option<String>,
 }
 
+impl Caller {
+    /// Whether there is an `Authorization` header, good or not.
+    pub fn presents_anything(&self) -> bool {
+        self.authorization.is_some()
+    }
+}
+
 /// Reads what the caller presented.
 pub(crate) fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Copy {
     warp::header::optional::<String>("authorization")

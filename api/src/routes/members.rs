@@ -166,10 +166,16 @@ pub(crate) struct HistoryItem {
     at: EventTime,
 }
 
-/// The order of pages: newest first, then by item bytes, then by kind.
-type Place = (std::cmp::Reverse<EventTime>, ItemId, Kind, Day);
+impl HistoryItem {
+    pub(super) fn of(entry: &Entry) -> Self {
+        Self { item: entry.item.clone(), kind: entry.kind, day: entry.day, at: entry.at }
+    }
+}
 
-fn place(entry: &Entry) -> Place {
+/// The order of pages: newest first, then by item bytes, then by kind.
+pub(super) type Place = (std::cmp::Reverse<EventTime>, ItemId, Kind, Day);
+
+pub(super) fn place(entry: &Entry) -> Place {
     (std::cmp::Reverse(entry.at), entry.item.clone(), entry.kind, entry.day)
 }
 
@@ -235,10 +241,7 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
         let link = next_cursor
             .as_ref()
             .and_then(|cursor| HeaderValue::from_str(&format!("<?limit={limit}&cursor={cursor}>; rel=\"next\"")).ok());
-        let items = page
-            .iter()
-            .map(|entry| HistoryItem { item: entry.item.clone(), kind: entry.kind, day: entry.day, at: entry.at })
-            .collect();
+        let items = page.iter().map(HistoryItem::of).collect();
         let mut response = json(StatusCode::OK, &HistoryPage { member, items, next_cursor })?;
         let headers = response.headers_mut();
         if let Some(link) = link {
@@ -252,7 +255,7 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
 
 /// The history of a member from rows and sessions of one time. Sessions stand in memory, rows in the store, which is a little
 /// ahead: the sessions are looked at before the rows, and again once the memory has come as far as the rows.
-async fn consistent_history(serving: &Serving, member: &MemberId) -> Result<(Vec<Entry>, Position), Problem> {
+pub(super) async fn consistent_history(serving: &Serving, member: &MemberId) -> Result<(Vec<Entry>, Position), Problem> {
     for _ in 0..HISTORY_LOOKS_MAX {
         let (sessions, _) = serving.memory.sessions(member);
         let (store, owner, looked_at) = (serving.store.clone(), Owner::Member(member.clone()), sessions.clone());
@@ -408,7 +411,7 @@ pub(super) async fn forget(api: &Arc<Api>, member: MemberId) -> Result<ErasureRe
     })
 }
 
-async fn merged_record(serving: &Serving, owner: Owner) -> Result<Option<MemberRecord>, Problem> {
+pub(super) async fn merged_record(serving: &Serving, owner: Owner) -> Result<Option<MemberRecord>, Problem> {
     let store = serving.store.clone();
     blocking(move || {
         let snapshot = store.snapshot()?;

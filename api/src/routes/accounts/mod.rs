@@ -5,6 +5,13 @@
 //! Visitor (address, language) + body ──▶ handler ──▶ Members ──▶ JSON, or a Problem in the visitor's language
 //! ```
 
+mod asked;
+mod cookies;
+pub(crate) mod credentials;
+pub(crate) mod export;
+pub(crate) mod factor;
+pub(crate) mod jwks;
+pub(crate) mod profile;
 pub(crate) mod registration;
 pub(crate) mod sessions;
 pub(crate) mod staff;
@@ -25,7 +32,18 @@ use crate::problem::{Code, Problem};
 
 /// All routes of the modules here.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    registration::routes(api).or(sessions::routes(api)).unify().or(staff::routes(api)).unify().boxed()
+    let own = profile::routes(api).or(export::routes(api)).unify().or(credentials::routes(api)).unify();
+    let own = own.or(factor::routes(api)).unify().boxed();
+    sessions::routes(api)
+        .or(own)
+        .unify()
+        .or(registration::routes(api))
+        .unify()
+        .or(jwks::routes(api))
+        .unify()
+        .or(staff::routes(api))
+        .unify()
+        .boxed()
 }
 
 /// Members of this installation.

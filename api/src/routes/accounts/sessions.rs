@@ -1,31 +1,306 @@
 //! Sign-in (R16, R17) and the sessions that come of it.
+//!
+//! ```text
+//! POST sessions ──▶ 201 tokens │ 200 a challenge ──second-factor──▶ 201 tokens ──refresh──▶ 200 tokens … DELETE current
+//! `cookie: true`: the refresh token and the mark of the browser stand in cookies, and nowhere a script reads them
+//! ```
 
 use std::sync::Arc;
 
 use http::StatusCode;
-use serde::Serialize;
+use kindred_members::{Grant, SignIn, SignedIn};
+use kindred_model::SessionId;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{person, with_members};
+use super::asked::{Asked, FormRefused, PersonRefused, QueryRefused, asked, done};
+use super::cookies::{drop_refresh, keep_device, keep_refresh};
 use crate::api::Api;
-use crate::auth::{Caller, Visitor, caller, visitor};
-use crate::params::Params;
+use crate::params::Segment;
+use crate::problem::{Code, FieldError, Problem};
 use crate::routes::access::need;
-use crate::routes::{guarded, json, query, with};
+use crate::routes::body::{Posted, posted};
+use crate::routes::json;
 
 /// All routes of this module.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    warp::path!("v1" / "members" / "me" / "sessions")
-        .and(warp::get())
-        .and(query())
-        .and(caller())
-        .and(visitor(api))
-        .and(with(api))
-        .then(list_own_sessions)
-        .boxed()
+    let post = || warp::post().and(asked(api)).and(posted());
+    let sign_in = warp::path!("v1" / "sessions").and(post()).then(sign_in);
+    let second = warp::path!("v1" / "sessions" / "second-factor").and(post()).then(show_second_factor);
+    let refresh = warp::path!("v1" / "sessions" / "refresh").and(post()).then(refresh);
+    let out = warp::path!("v1" / "sessions" / "current").and(warp::delete()).and(asked(api)).then(sign_out);
+    let own = || warp::path!("v1" / "members" / "me" / "sessions");
+    let list = own().and(warp::get()).and(asked(api)).then(list_own_sessions);
+    let end_all = own().and(warp::delete()).and(asked(api)).then(end_own_sessions);
+    let end =
+        warp::path!("v1" / "members" / "me" / "sessions" / Segment).and(warp::delete()).and(asked(api)).then(end_own_session);
+    let begun = sign_in.or(second).unify().or(refresh).unify().or(out).unify().boxed();
+    begun.or(list).unify().or(end_all).unify().or(end).unify().boxed()
+}
+
+/// What a person sends to sign in.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SignInForm {
+    /// Username or phone; an e-mail where GET /v1/registrations/rules says so.
+    account: String,
+    #[schema(value_type = String, format = Password)]
+    password: SecretString,
+    /// The `device` of an earlier sign-in here, where it does not stand in a cookie.
+    #[schema(value_type = Option<String>, format = Password)]
+    device: Option<SecretString>,
+    /// The browser's session until now: what it did becomes the member's.
+    session: Option<String>,
+    /// For the shop's own pages: the refresh token and `device` go into cookies. Needs `Kindred-Csrf: 1`, from the same origin.
+    #[serde(default)]
+    cookie: bool,
+}
+
+/// Signed in.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SessionGrant {
+    member: String,
+    /// The session: `sid` of its access tokens.
+    session: String,
+    /// For `Authorization: Bearer`: a JWT as RFC 9068 has it.
+    access_token: String,
+    /// Always `Bearer`.
+    token_type: &'static str,
+    /// Life of the access token, seconds.
+    expires_in: u32,
+    /// What may be done, words with spaces between.
+    scope: String,
+    /// Good once, for POST /v1/sessions/refresh; absent where it stands in a cookie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    /// When the refresh token expires.
+    refresh_until: String,
+    /// To be kept and sent with the next sign-in here: others' guesses then lock nobody out. Absent where it stands in a cookie, and
+    /// when refreshing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+}
+
+/// The second factor is needed.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SecondFactorAsked {
+    /// Given back with the code.
+    challenge: String,
+    /// Seconds until it is worthless.
+    expires_in: u64,
+}
+
+fn granted(asked: &Asked, status: StatusCode, grant: Grant, in_cookies: bool) -> Result<Response, Problem> {
+    let body = SessionGrant {
+        member: grant.member,
+        session: grant.session,
+        access_token: grant.access_token.expose_secret().to_owned(),
+        token_type: "Bearer",
+        expires_in: grant.access_s,
+        scope: grant.scope,
+        refresh_token: (!in_cookies).then(|| grant.refresh_token.expose_secret().to_owned()),
+        refresh_until: grant.refresh_until.to_string(),
+        device: grant.device.clone().filter(|_| !in_cookies),
+    };
+    let mut response = json(status, &body)?;
+    if in_cookies {
+        let seconds = (grant.refresh_until.0 - asked.api.context.clock.now().0) / 1_000;
+        keep_refresh(&mut response, &grant.refresh_token, seconds);
+        if let Some(device) = &grant.device {
+            keep_device(&mut response, device);
+        }
+    }
+    Ok(response)
+}
+
+/// POST /v1/sessions
+///
+/// Signs in. One answer for everything that is wrong, in the same time; too many wrong ones have to wait.
+#[utoipa::path(
+    post, path = "/v1/sessions", tag = "sessions",
+    request_body = SignInForm,
+    responses(
+        (status = 201, description = "signed in", body = SessionGrant),
+        (status = 200, description = "the second factor is needed: POST /v1/sessions/second-factor", body = SecondFactorAsked),
+        (status = 401, description = "account or password are wrong", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "cookies are for the shop's own pages", body = crate::problem::Body, content_type = "application/problem+json"),
+        FormRefused,
+    ),
+    security(()),
+)]
+async fn sign_in(asked: Asked, posted: Posted) -> Response {
+    asked
+        .open(async {
+            let form: SignInForm = asked.form(posted).await?;
+            if form.cookie {
+                asked.browser.own_page()?;
+            }
+            let device = form.device.map(|device| device.expose_secret().to_owned()).or_else(|| asked.browser.device());
+            let sign_in = SignIn {
+                account: form.account,
+                password: form.password,
+                device,
+                label: asked.visitor.label.clone(),
+                address: asked.visitor.address.clone(),
+                session: form.session.map(|session| session_id(&session)).transpose()?,
+            };
+            match asked.members(|members| members.sign_in(sign_in)).await? {
+                SignedIn::Session(grant) => granted(&asked, StatusCode::CREATED, *grant, form.cookie),
+                SignedIn::SecondFactor { challenge, expires_in_s } => {
+                    json(StatusCode::OK, &SecondFactorAsked { challenge, expires_in: expires_in_s })
+                }
+            }
+        })
+        .await
+}
+
+fn session_id(text: &str) -> Result<SessionId, Problem> {
+    SessionId::parse(text).map_err(|error| {
+        let field = FieldError { place: "body", pointer: "/session".to_owned(), code: "invalid", message: error.reason };
+        Problem { errors: vec![field], ..Problem::new(Code::Invalid, Code::Invalid.meaning()) }
+    })
+}
+
+/// What ends a sign-in with a second factor.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SecondFactorForm {
+    /// Of the first step.
+    #[schema(value_type = String, format = Password)]
+    challenge: SecretString,
+    /// Of the authenticator, or one of the recovery codes.
+    #[schema(value_type = String, format = Password)]
+    code: SecretString,
+    /// As in POST /v1/sessions.
+    #[serde(default)]
+    cookie: bool,
+}
+
+/// POST /v1/sessions/second-factor
+///
+/// Ends signing in with a code of the authenticator, or one of the recovery codes; each works once.
+#[utoipa::path(
+    post, path = "/v1/sessions/second-factor", tag = "sessions",
+    request_body = SecondFactorForm,
+    responses(
+        (status = 201, description = "signed in", body = SessionGrant),
+        (status = 401, description = "the challenge has expired: sign in again", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "cookies are for the shop's own pages", body = crate::problem::Body, content_type = "application/problem+json"),
+        FormRefused,
+    ),
+    security(()),
+)]
+async fn show_second_factor(asked: Asked, posted: Posted) -> Response {
+    asked
+        .open(async {
+            let form: SecondFactorForm = asked.form(posted).await?;
+            if form.cookie {
+                asked.browser.own_page()?;
+            }
+            let (challenge, code) = (form.challenge.expose_secret(), form.code.expose_secret());
+            let grant = asked.members(|members| members.sign_in_second(challenge, code)).await?;
+            granted(&asked, StatusCode::CREATED, grant, form.cookie)
+        })
+        .await
+}
+
+/// What a session goes on with.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RefreshForm {
+    /// The newest; absent where it stands in a cookie, with `Kindred-Csrf: 1`, from the same origin.
+    #[schema(value_type = Option<String>, format = Password)]
+    refresh_token: Option<SecretString>,
+}
+
+/// POST /v1/sessions/refresh
+///
+/// New tokens in place of the refresh token, which works once: used a second time it ends the session.
+#[utoipa::path(
+    post, path = "/v1/sessions/refresh", tag = "sessions",
+    request_body = RefreshForm,
+    responses(
+        (status = 200, description = "the tokens", body = SessionGrant),
+        (status = 401, description = "the session has ended: sign in again", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "the cookie is for the shop's own pages", body = crate::problem::Body, content_type = "application/problem+json"),
+        FormRefused,
+    ),
+    security(()),
+)]
+async fn refresh(asked: Asked, posted: Posted) -> Response {
+    let mut ended = false;
+    let mut response = asked
+        .open(async {
+            let form: RefreshForm = asked.form(posted).await?;
+            let (token, in_cookie) = match &form.refresh_token {
+                Some(token) => (token, false),
+                None => (asked.browser.refresh()?, true),
+            };
+            let address = &asked.visitor.address;
+            let refreshed = asked.members(|members| members.refresh(token, address)).await;
+            ended = in_cookie && refreshed.as_ref().is_err_and(|problem| problem.code == Code::Unauthenticated);
+            granted(&asked, StatusCode::OK, refreshed?, in_cookie)
+        })
+        .await;
+    if ended {
+        drop_refresh(&mut response);
+    }
+    response
+}
+
+/// DELETE /v1/sessions/current
+///
+/// Signs out: from now on no token of the session works, here or in any other process within a second. By the access token; or, for
+/// the shop's own pages that have none at hand, by the cookie, with `Kindred-Csrf: 1`, from the same origin.
+#[utoipa::path(
+    delete, path = "/v1/sessions/current", tag = "sessions",
+    responses((status = 204, description = "signed out"), QueryRefused, PersonRefused),
+    security(("access_token" = [])),
+)]
+async fn sign_out(asked: Asked) -> Response {
+    let asked = &asked;
+    let by_cookie = !asked.caller.presents_anything() && asked.browser.has_refresh();
+    let mut response = if by_cookie {
+        asked.open(sign_out_by_cookie(asked)).await
+    } else {
+        asked
+            .signed_in(const { need("DELETE /v1/sessions/current") }, |claims| async move {
+                asked_nothing(asked)?;
+                asked.members(|members| members.sign_out(&claims, &asked.visitor.address)).await?;
+                Ok(done())
+            })
+            .await
+    };
+    if response.status() == StatusCode::NO_CONTENT {
+        drop_refresh(&mut response);
+    }
+    response
+}
+
+async fn sign_out_by_cookie(asked: &Asked) -> Result<Response, Problem> {
+    asked_nothing(asked)?;
+    let token = asked.browser.refresh()?;
+    let address = &asked.visitor.address;
+    let left = asked
+        .members(|members| async move {
+            let grant = members.refresh(token, address).await?;
+            let claims = members.authenticate(grant.access_token.expose_secret())?;
+            members.sign_out(&claims, address).await
+        })
+        .await;
+    match left {
+        // It has ended already: that is what was asked for.
+        Err(problem) if problem.code == Code::Unauthenticated => Ok(done()),
+        left => left.map(|()| done()),
+    }
+}
+
+fn asked_nothing(asked: &Asked) -> Result<(), Problem> {
+    asked.params(&[]).map(drop)
 }
 
 /// The sessions of whoever asks.
@@ -55,28 +330,66 @@ pub(crate) struct SessionListed {
 /// Where one is signed in (V7.5.2).
 #[utoipa::path(
     get, path = "/v1/members/me/sessions", tag = "sessions",
-    responses(
-        (status = 200, description = "the sessions", body = SessionList),
-        (status = 401, description = "not signed in", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
+    responses((status = 200, description = "the sessions", body = SessionList), QueryRefused, PersonRefused),
     security(("access_token" = [])),
 )]
-async fn list_own_sessions(query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, const { need("GET /v1/members/me/sessions") }, |grant| async move {
-        Params::parse(&query, &[])?;
-        let claims = person(&grant)?;
-        let sessions = with_members(shared, &visitor, |members| members.sessions(&claims.sub)).await?;
-        let listed = sessions.into_iter().map(|session| SessionListed {
-            current: session.id == claims.sid,
-            created_at: session.created_at.to_string(),
-            used_at: session.used_at.to_string(),
-            id: session.id,
-            label: session.label,
-            address: session.address,
-            second_factor: session.second_factor,
-        });
-        json(StatusCode::OK, &SessionList { sessions: listed.collect() })
-    })
-    .await
+async fn list_own_sessions(asked: Asked) -> Response {
+    let asked = &asked;
+    asked
+        .signed_in(const { need("GET /v1/members/me/sessions") }, |claims| async move {
+            asked_nothing(asked)?;
+            let sessions = asked.members(|members| members.sessions(&claims.sub)).await?;
+            let listed = sessions.into_iter().map(|session| SessionListed {
+                current: session.id == claims.sid,
+                created_at: session.created_at.to_string(),
+                used_at: session.used_at.to_string(),
+                id: session.id,
+                label: session.label,
+                address: session.address,
+                second_factor: session.second_factor,
+            });
+            json(StatusCode::OK, &SessionList { sessions: listed.collect() })
+        })
+        .await
+}
+
+/// DELETE /v1/members/me/sessions
+///
+/// Signs out everywhere, or everywhere else (V7.4.3).
+#[utoipa::path(
+    delete, path = "/v1/members/me/sessions", tag = "sessions",
+    params(("keep_current" = Option<bool>, Query, description = "whether the session that asks goes on; false unless given")),
+    responses((status = 204, description = "they have ended"), QueryRefused, PersonRefused),
+    security(("access_token" = [])),
+)]
+async fn end_own_sessions(asked: Asked) -> Response {
+    let asked = &asked;
+    asked
+        .signed_in(const { need("DELETE /v1/members/me/sessions") }, |claims| async move {
+            let keep = asked.params(&["keep_current"])?.boolean("keep_current", false)?;
+            asked.members(|members| members.end_own_sessions(&claims, keep, &asked.visitor.address)).await?;
+            Ok(done())
+        })
+        .await
+}
+
+/// DELETE /v1/members/me/sessions/{id}
+///
+/// Signs out in one place (V7.5.2).
+#[utoipa::path(
+    delete, path = "/v1/members/me/sessions/{id}", tag = "sessions",
+    params(("id" = String, Path, description = "the session")),
+    responses((status = 204, description = "it has ended"), QueryRefused, PersonRefused),
+    security(("access_token" = [])),
+)]
+async fn end_own_session(id: Segment, asked: Asked) -> Response {
+    let asked = &asked;
+    asked
+        .signed_in(const { need("DELETE /v1/members/me/sessions/{id}") }, |claims| async move {
+            asked_nothing(asked)?;
+            let id = id.decoded()?;
+            let own = asked.members(|members| members.end_own_session(&claims, &id, &asked.visitor.address));
+            own.await.map(|()| done())
+        })
+        .await
 }

@@ -1,0 +1,228 @@
+//! What every route here knows of a request, and what every one of them does with it: the form read, the members asked, in time, and
+//! what went wrong told in the visitor's language.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use http::StatusCode;
+use http::header::CACHE_CONTROL;
+use kindred_members::{AccessClaims, MemberError, Members, messages};
+use secrecy::SecretString;
+use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use utoipa::openapi::{Content, Ref, RefOr, Response as Described, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use warp::{Filter, Reply};
+
+use super::cookies::{Browser, browser};
+use super::{person, with_members};
+use crate::api::Api;
+use crate::auth::{Caller, Grant, Visitor, caller, visitor};
+use crate::params::Params;
+use crate::problem::{Code, FieldError, Problem};
+use crate::routes::access::Need;
+use crate::routes::body::{Form, Posted};
+use crate::routes::{NO_STORE, guarded, json, query, with};
+
+/// Bytes of a form: the largest has 20 addresses.
+const FORM_BYTES_MAX: usize = 64 << 10;
+
+/// A request, but for its body.
+pub(crate) struct Asked {
+    /// The query as it came.
+    pub query: String,
+    /// What is presented.
+    pub caller: Caller,
+    /// Who asks.
+    pub visitor: Visitor,
+    /// Its cookies.
+    pub browser: Browser,
+    /// The API.
+    pub api: Arc<Api>,
+}
+
+/// Reads it.
+pub(super) fn asked(api: &Arc<Api>) -> BoxedFilter<(Asked,)> {
+    query()
+        .and(caller())
+        .and(visitor(api))
+        .and(browser())
+        .and(with(api))
+        .map(|query, caller, visitor, browser, api| Asked { query, caller, visitor, browser, api })
+        .boxed()
+}
+
+impl Asked {
+    /// The parameters of the query; nothing secret is ever among them (V14.2.1).
+    ///
+    /// # Errors
+    /// A 400 that names what is not known or given twice.
+    pub fn params(&self, known: &[&'static str]) -> Result<Params<'_>, Problem> {
+        Params::parse(&self.query, known)
+    }
+
+    /// Answers a route that asks for nothing.
+    pub async fn open(&self, handled: impl Future<Output = Result<Response, Problem>>) -> Response {
+        handled.await.unwrap_or_else(Problem::into_response)
+    }
+
+    /// Answers a route that is for whoever signed in.
+    pub async fn signed_in<Handled>(&self, need: Need, handle: impl FnOnce(Arc<AccessClaims>) -> Handled) -> Response
+    where
+        Handled: Future<Output = Result<Response, Problem>>,
+    {
+        let handled = |grant: Arc<Grant>| async move { handle(Arc::clone(person(&grant)?)).await };
+        guarded(&self.api, &self.caller, None, need, handled).await
+    }
+
+    /// Does something with members.
+    ///
+    /// # Errors
+    /// What the members' side says, in the visitor's language.
+    pub async fn members<'a, T, Done>(&'a self, work: impl FnOnce(&'a Members) -> Done) -> Result<T, Problem>
+    where
+        Done: Future<Output = Result<T, MemberError>>,
+    {
+        with_members(&self.api, &self.visitor, work).await
+    }
+
+    /// Reads a form: fields that are not known or given twice are refused, what was sent is never repeated in the answer.
+    ///
+    /// # Errors
+    /// A 415 for anything but JSON, a 400 for what is no JSON, a 422 that names the field.
+    pub async fn form<T: DeserializeOwned>(&self, posted: Posted) -> Result<T, Problem> {
+        self.params(&[])?;
+        if posted.form()? != Form::Json {
+            return Err(Problem::new(Code::UnsupportedMediaType, "this body is application/json"));
+        }
+        let bytes = posted.read(&self.api, FORM_BYTES_MAX).await?;
+        // Asked first, since serde takes some values of another type for bad syntax.
+        serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|_| malformed())?;
+        let reader = &mut serde_json::Deserializer::from_slice(&bytes);
+        serde_path_to_error::deserialize(reader).map_err(|error| self.misread(&error))
+    }
+
+    fn misread(&self, error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+        // serde quotes values of a wrong type, which may be a password; of the names of fields alone is anything repeated.
+        let text = error.inner().to_string();
+        let (code, message, named) = if text.starts_with("unknown field") {
+            ("unknown_field", "this field is not known here", true)
+        } else if text.starts_with("missing field") {
+            ("missing_field", "this field is needed", true)
+        } else if text.starts_with("duplicate field") {
+            ("duplicate_field", "this field is given twice", true)
+        } else {
+            ("invalid", "the value is of another type or not one of those accepted", false)
+        };
+        let mut pointer = String::new();
+        for segment in error.path().iter() {
+            match segment {
+                serde_path_to_error::Segment::Map { key } => pointer.push_str(&crate::problem::pointer(key)),
+                serde_path_to_error::Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+                serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => {}
+            }
+        }
+        if let Some(field) = text.split('`').nth(1).filter(|_| named) {
+            let last = crate::problem::pointer(field);
+            if !pointer.ends_with(&last) {
+                pointer.push_str(&last);
+            }
+        }
+        let error = FieldError { place: "body", pointer, code, message: message.to_owned() };
+        Problem { errors: vec![error], ..Problem::new(Code::Invalid, self.text("invalid")) }
+    }
+
+    /// The password that is asked for again: without it the answer is as for a wrong one (V6.2.2, V7.5.1).
+    ///
+    /// # Errors
+    /// A 403.
+    pub fn current(&self, password: Option<SecretString>) -> Result<SecretString, Problem> {
+        password.ok_or_else(|| Problem::of_member(&MemberError::ReauthenticationFailed, self.visitor.language, 0))
+    }
+
+    /// What a person is told, in their language.
+    pub fn text(&self, code: &'static str) -> &'static str {
+        messages::text(code, self.visitor.language).unwrap_or(code)
+    }
+
+    /// It was taken; what comes of it is found out after this answer, which is therefore always the same (V6.3.8).
+    ///
+    /// # Errors
+    /// It has none that a caller could mend.
+    pub fn accepted(&self) -> Result<Response, Problem> {
+        json(StatusCode::ACCEPTED, &Accepted { status: "accepted" })
+    }
+}
+
+fn malformed() -> Problem {
+    Problem::new(Code::MalformedJson, "the body is not one JSON value")
+}
+
+/// Done, and there is nothing to say about it.
+pub(super) fn done() -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response
+}
+
+/// It was taken and is looked into. The answer is the same whatever will be found.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Accepted {
+    /// Always `accepted`.
+    status: &'static str,
+}
+
+/// What may be answered to any form.
+pub(crate) struct FormRefused;
+
+impl IntoResponses for FormRefused {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        problems(&[
+            ("400", "the body is no JSON, or there is a query"),
+            ("404", "this installation keeps no members"),
+            ("408", "the body did not arrive in time"),
+            ("413", "the body is too large"),
+            ("415", "the body is not application/json"),
+            ("422", "fields are not accepted; `errors` names them"),
+            ("429", "too many tries or requests; wait for `Retry-After` seconds"),
+            ("503", "the store gave no answer, or too many passwords are being checked; ask again"),
+        ])
+    }
+}
+
+/// What may be answered to any question.
+pub(crate) struct QueryRefused;
+
+impl IntoResponses for QueryRefused {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        problems(&[
+            ("400", "a parameter is not accepted"),
+            ("404", "there is none, or this installation keeps no members"),
+            ("503", "the store gave no answer; ask again"),
+        ])
+    }
+}
+
+/// What whoever has not signed in is answered, or has shown a wrong password.
+pub(crate) struct PersonRefused;
+
+impl IntoResponses for PersonRefused {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        problems(&[
+            ("401", "not signed in, or the session has ended"),
+            ("403", "a key signs nobody in; or the current password is wrong"),
+        ])
+    }
+}
+
+fn problems(described: &[(&str, &str)]) -> BTreeMap<String, RefOr<Described>> {
+    let problem = |(status, description): &(&str, &str)| {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let response = ResponseBuilder::new().description(*description).content("application/problem+json", content).build();
+        ((*status).to_owned(), RefOr::T(response))
+    };
+    described.iter().map(problem).collect()
+}

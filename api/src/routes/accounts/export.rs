@@ -1,0 +1,112 @@
+//! Everything that is held about a member, for the member: a ZIP of JSON.
+//!
+//! ```text
+//! Members::export ──▶ account.json │ merged record ──▶ membership.json │ views ──▶ points.json, history.json
+//! ```
+
+use std::io::{Cursor, Write};
+use std::sync::Arc;
+
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use kindred_model::codec::{KeyCodec, RowCodec};
+use kindred_model::records::MemberRecord;
+use kindred_model::views::Table;
+use kindred_model::views::points::{Earned, Points};
+use kindred_model::{MemberId, Owner};
+use serde::Serialize;
+use serde_json::{Value, value::RawValue};
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+use super::asked::{Asked, PersonRefused, QueryRefused, asked};
+use crate::api::Api;
+use crate::problem::Problem;
+use crate::routes::access::need;
+use crate::routes::members::{HistoryItem, consistent_history, merged_record, place};
+use crate::routes::{NO_STORE, blocking, today};
+
+/// All routes of this module.
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    warp::path!("v1" / "members" / "me" / "export").and(warp::get()).and(asked(api)).then(export_own).boxed()
+}
+
+/// GET /v1/members/me/export
+///
+/// Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the
+/// log, the points, the history.
+#[utoipa::path(
+    get, path = "/v1/members/me/export", tag = "account",
+    responses(
+        (status = 200, description = "account.json, membership.json, points.json, history.json", body = [u8], content_type = "application/zip"),
+        QueryRefused,
+        PersonRefused,
+    ),
+    security(("access_token" = [])),
+)]
+async fn export_own(asked: Asked) -> Response {
+    let asked = &asked;
+    asked
+        .signed_in(const { need("GET /v1/members/me/export") }, |claims| async move {
+            asked.params(&[])?;
+            let account = asked.members(|members| members.export(&claims.sub)).await?;
+            let member = MemberId::parse(&claims.sub).map_err(Problem::internal)?;
+            let mut files = vec![("account.json", file(&account)?)];
+            files.extend(derived(&asked.api, member).await?);
+            zipped(blocking(move || archive(&files)).await?)
+        })
+        .await
+}
+
+/// What the pipeline keeps of a member.
+async fn derived(api: &Api, member: MemberId) -> Result<Vec<(&'static str, Vec<u8>)>, Problem> {
+    let serving = api.live();
+    let merged = merged_record(&serving, Owner::Member(member.clone())).await?;
+    let merged =
+        merged.map(|record: MemberRecord| RawValue::from_string(String::from_utf8_lossy(&record.canonical()).into_owned()));
+    let mut files = vec![("membership.json", file(&merged.transpose().map_err(Problem::internal)?)?)];
+    let views = &serving.settings.views;
+    if views.points.enabled {
+        let row = serving.store.get(Points::NAME, &member.to_bytes()).await?;
+        let earned = row.map_or(Ok(Earned::default()), |row| Earned::decode(&row)).map_err(Problem::internal)?;
+        let as_of = today(api);
+        let (pending, available) = earned.as_of(as_of);
+        let points = serde_json::json!({
+            "as_of": as_of, "pending": pending, "available": available, "from_invites": earned.from_invites,
+            "from_items": earned.from_items.iter().map(|(day, points)| serde_json::json!({ "from": day, "points": points })).collect::<Vec<Value>>(),
+        });
+        files.push(("points.json", file(&points)?));
+    }
+    if views.histories.enabled {
+        let (mut entries, _) = consistent_history(&serving, &member).await?;
+        entries.sort_by_cached_key(place);
+        files.push(("history.json", file(&entries.iter().map(HistoryItem::of).collect::<Vec<_>>())?));
+    }
+    Ok(files)
+}
+
+fn file(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec_pretty(value).map_err(Problem::internal)
+}
+
+fn archive(files: &[(&'static str, Vec<u8>)]) -> Result<Vec<u8>, Problem> {
+    let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    for (name, bytes) in files {
+        archive.start_file(*name, options).map_err(Problem::internal)?;
+        archive.write_all(bytes).map_err(Problem::internal)?;
+    }
+    Ok(archive.finish().map_err(Problem::internal)?.into_inner())
+}
+
+fn zipped(bytes: Vec<u8>) -> Result<Response, Problem> {
+    let mut response = Response::new(bytes.into());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/zip"));
+    headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"kindred-export.zip\""));
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    Ok(response)
+}
