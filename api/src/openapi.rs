@@ -6,7 +6,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::routes::accounts::staff::{acts, audit, found, roles, setup};
-use crate::routes::accounts::{credentials, export, factor, jwks, profile, registration, sessions};
+use crate::routes::accounts::{credentials, export, factor, jwks, own_sessions, profile, registration, sessions};
 use crate::routes::{admin, admin_keys, events, generations, health, members, popular, similar, stream, widget};
 
 #[derive(OpenApi)]
@@ -34,9 +34,9 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         sessions::show_second_factor,
         sessions::refresh,
         sessions::sign_out,
-        sessions::list_own_sessions,
-        sessions::end_own_sessions,
-        sessions::end_own_session,
+        own_sessions::list_own_sessions,
+        own_sessions::end_own_sessions,
+        own_sessions::end_own_session,
         profile::show_profile,
         profile::change_profile,
         profile::close_account,

@@ -101,6 +101,10 @@ impl Asked {
         let bytes = posted.read(&self.api, FORM_BYTES_MAX).await?;
         // Asked first, since serde takes some values of another type for bad syntax.
         serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|_| malformed())?;
+        // serde takes a list for the fields in their order; a form has names.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(self.invalid(String::new(), "invalid", "the body is a JSON object"));
+        }
         let reader = &mut serde_json::Deserializer::from_slice(&bytes);
         serde_path_to_error::deserialize(reader).map_err(|error| self.misread(&error))
     }
@@ -131,7 +135,12 @@ impl Asked {
                 pointer.push_str(&last);
             }
         }
-        let error = FieldError { place: "body", pointer, code, message: message.to_owned() };
+        self.invalid(pointer, code, message)
+    }
+
+    /// A field that is not accepted.
+    pub fn invalid(&self, pointer: String, code: &'static str, message: impl Into<String>) -> Problem {
+        let error = FieldError { place: "body", pointer, code, message: message.into() };
         Problem { errors: vec![error], ..Problem::new(Code::Invalid, self.text("invalid")) }
     }
 

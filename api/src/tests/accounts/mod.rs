@@ -1,5 +1,6 @@
 //! People over HTTP: every test goes through the routes, with mails and phone codes taken from where they were sent.
 
+mod cookies;
 mod headers;
 mod own_account;
 mod registration;
@@ -18,6 +19,9 @@ use super::*;
 use crate::server::Peer;
 
 const PASSWORD: &str = "qzvw kxjp 71 umbra";
+const FORM: &str = "/v1/sessions";
+const REFRESH: &str = "/v1/sessions/refresh";
+const CURRENT: &str = "/v1/sessions/current";
 const HOST: &str = "shop.example";
 
 /// The records, which can be away.
@@ -289,4 +293,16 @@ fn cookies(answer: &Answer) -> Vec<(String, String, Vec<String>)> {
 /// The pointers and codes of a problem.
 fn fields(problem: &Value) -> Vec<(String, String)> {
     problem["errors"].as_array().unwrap().iter().map(|error| (text(error, "pointer"), text(error, "code"))).collect()
+}
+
+fn credentials(cookie: bool) -> Value {
+    json!({ "account": "mara", "password": PASSWORD, "cookie": cookie })
+}
+
+/// Signs in as the shop's own page does; the cookies as it sends them back.
+async fn with_cookies(town: &Town) -> (Value, String) {
+    let answer = town.reply(with_form(own_page(town.nobody("POST", FORM)), &credentials(true))).await;
+    assert_eq!(answer.status(), 201);
+    let sent: Vec<String> = cookies(&answer).into_iter().map(|(name, value, _)| format!("{name}={value}")).collect();
+    (body(&answer), sent.join("; "))
 }

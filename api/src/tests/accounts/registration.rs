@@ -98,6 +98,41 @@ async fn v2_2_1_every_field_is_judged() {
     assert_eq!(town.post("/v1/registrations", &with(&form, "challenge", town.solved().await)).await.status(), 202);
 }
 
+/// V2.2.1: every form of people, with what no form takes.
+#[tokio::test]
+async fn v2_2_1_no_form_takes_what_it_does_not_know() {
+    let town = Town::of_mara().await;
+    let token = town.token("mara").await;
+    let forms = crate::routes::access::ROUTES.iter().filter(|route| {
+        let people = ["/v1/phone-", "/v1/registrations", "/v1/email-", "/v1/password-", "/v1/sessions", "/v1/members/me"];
+        let reads = matches!(route.method(), "POST" | "PATCH")
+            || ["DELETE /v1/members/me", "DELETE /v1/members/me/totp"].contains(&route.name);
+        reads && people.iter().any(|start| route.template().starts_with(start))
+    });
+    let mut seen = 0;
+    for route in forms {
+        let send = async |body: &str| {
+            let request = town.nobody(route.method(), route.template()).header("authorization", format!("Bearer {token}"));
+            let request = request.header("if-match", "*").header("content-type", "application/json; charset=utf-8");
+            town.reply(request.body(body)).await
+        };
+        let problem = assert_problem(&send(r#"{"a~b/c": 1}"#).await, 422, "invalid", route.name);
+        assert_eq!(fields(&problem), [("/a~0b~1c".to_owned(), "unknown_field".to_owned())], "{}", route.name);
+        for wrong in ["[[[]]]", "[\"text\"]", "null", "7", "\"a text\""] {
+            let problem = assert_problem(&send(wrong).await, 422, "invalid", &format!("{} {wrong}", route.name));
+            assert!(!problem.to_string().contains("a text"));
+        }
+        for broken in ["", "{", "{} []", "\u{feff}{}", "{\"a\": \u{0}}"] {
+            assert_problem(&send(broken).await, 400, "malformed_json", &format!("{} {broken:?}", route.name));
+        }
+        let deep = "[".repeat(60_000);
+        assert_problem(&send(&deep).await, 400, "malformed_json", route.name);
+        seen += 1;
+    }
+    assert_eq!(seen, 20);
+    assert!(town.works(&token).await);
+}
+
 /// V2.3.1: what is done without the step before it.
 #[tokio::test]
 async fn v2_3_1_no_step_is_skipped() {
@@ -149,6 +184,66 @@ async fn v2_4_1_robots_are_limited() {
     // V4.1.3: an address is not what the caller says it is.
     let forged = with_form(town.nobody("POST", "/v1/registrations"), &with(&form, "challenge", town.solved().await));
     assert_eq!(town.reply(forged.header("x-forwarded-for", "203.0.113.77")).await.status(), 429);
+}
+
+/// 64 at once with one solved challenge: it works once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn v2_4_1_one_of_64_challenges() {
+    let town = Arc::new(Town::new().await);
+    let solved = town.solved().await;
+    let race = (0..64).map(|n| {
+        let (town, form) = (town.clone(), json!({ "phone": format!("138123400{n:02}"), "challenge": solved }));
+        tokio::spawn(async move { town.post("/v1/phone-codes", &form).await })
+    });
+    let mut sent = 0;
+    for answer in futures_util::future::join_all(race).await {
+        let answer = answer.unwrap();
+        match answer.status().as_u16() {
+            202 => sent += 1,
+            _ => drop(assert_problem(&answer, 422, "challenge_failed", "used")),
+        }
+    }
+    town.deliver().await;
+    assert_eq!((sent, town.inbox.0.lock().len()), (1, 1));
+}
+
+/// 64 at once who want one username, each with a phone and an e-mail of their own: one has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn r13_one_of_64_usernames() {
+    let town = Arc::new(
+        Town::with(|config| {
+            (config.limits.registrations_hour, config.limits.phone_codes_address_hour) = (1_000, 1_000);
+        })
+        .await,
+    );
+    let mut forms = Vec::new();
+    for n in 0..64 {
+        let phone = format!("138123400{n:02}");
+        let asked = json!({ "phone": phone, "challenge": town.solved().await });
+        assert_eq!(town.post("/v1/phone-codes", &asked).await.status(), 202);
+    }
+    town.deliver().await;
+    for n in 0..64 {
+        let phone = format!("138123400{n:02}");
+        let form = town.form_with("mara", &phone, &town.inbox.code(&format!("+86{phone}"))).await;
+        forms.push(with(&form, "email", format!("m{n}@example.com")));
+    }
+    let race = forms.into_iter().map(|form| {
+        let town = town.clone();
+        tokio::spawn(async move { town.post("/v1/registrations", &form).await })
+    });
+    let mut accepted = 0;
+    for answer in futures_util::future::join_all(race).await {
+        let answer = answer.unwrap();
+        match answer.status().as_u16() {
+            202 => accepted += 1,
+            _ => drop(assert_problem(&answer, 409, "username_taken", "too late")),
+        }
+    }
+    assert_eq!(accepted, 1);
+    town.deliver().await;
+    let found = town.people.search_members(&kindred_members::Actor::operator("test"), &Default::default()).await.unwrap();
+    assert_eq!(found.items.len(), 1, "nothing of the others is left");
 }
 
 /// V6.2.1, V6.2.4, V6.2.5, V6.2.8, V6.2.9, V6.2.11, V6.2.12.

@@ -117,3 +117,50 @@ async fn v7_5_1_the_second_factor_is_changed_with_the_password() {
     assert_eq!(remove(with(&current, "code", code(&town, &secret, 0))).await.status(), 204);
     town.sign_in("mara").await;
 }
+
+/// V6.3.3: a staff role gives nothing to whoever showed a password alone, and what it names to whoever showed the second factor.
+#[tokio::test]
+async fn v6_3_3_staff_needs_the_second_factor() {
+    let town = Town::of_mara().await;
+    let member = text(&town.sign_in("mara").await, "member");
+    let operator = kindred_members::Actor::operator("test");
+    town.people.change_role(&operator, &member, None, Some("marketing")).await.unwrap();
+    let grant = town.sign_in("mara").await;
+    assert_eq!(grant["scope"], "catalog:browse order:trade");
+    let token = text(&grant, "access_token");
+    assert_problem(&town.ask(&token, "GET", "/v1/admin/status").await, 403, "insufficient_scope", "the password alone");
+    let (secret, _) = enrol(&town, &token).await;
+    assert_problem(
+        &town.ask(&token, "GET", "/v1/admin/status").await,
+        403,
+        "insufficient_scope",
+        "this session has not shown it",
+    );
+    town.pass(60);
+    let answer = second(&town, &first(&town).await, &code(&town, &secret, 0)).await;
+    let grant = body(&answer);
+    assert_eq!(grant["scope"], "catalog:browse order:trade promo:manage report:read");
+    let token = text(&grant, "access_token");
+    assert_eq!(town.ask(&token, "GET", "/v1/admin/status").await.status(), 200);
+    assert_problem(&town.ask(&token, "GET", "/v1/admin/keys").await, 403, "insufficient_scope", "of another role");
+    // R12: staff is told its own least length of a password.
+    let short = json!({ "current_password": PASSWORD, "password": "vextro 93 quip" });
+    let problem = assert_problem(&town.send(&token, "POST", "/v1/members/me/password", &short).await, 422, "invalid", "14");
+    assert_eq!(problem["errors"][0]["message"], "The password must have at least 15 characters");
+}
+
+/// V6.3.2: nobody is there before somebody registers.
+#[tokio::test]
+async fn v6_3_2_there_are_no_default_accounts() {
+    let town = Town::new().await;
+    for account in ["admin", "root", "administrator", "kindred", "test", "guest"] {
+        for password in [account, "admin", "password", "kindred", ""] {
+            let form = json!({ "account": account, "password": password });
+            let answer = town.reply(with_form(town.from("203.0.113.1", "POST", FORM), &form)).await;
+            assert!(matches!(answer.status().as_u16(), 401 | 429), "{account}");
+        }
+    }
+    let all = kindred_members::MemberQuery::default();
+    let found = town.people.search_members(&kindred_members::Actor::operator("test"), &all).await.unwrap();
+    assert!(found.items.is_empty());
+}
