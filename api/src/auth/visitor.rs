@@ -85,7 +85,7 @@ mod tests {
 
     /// If it failed, whoever is to be throttled would choose an address per request.
     #[test]
-    fn v4_1_3_a_forwarded_address_is_a_trusted_proxys_alone() {
+    fn v4_1_3_v15_3_4_a_forwarded_address_is_a_trusted_proxys_alone() {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
         let of = |peer: &str, forwarded: &str| address(Some(peer.parse().unwrap()), forwarded, &trusted);
         assert_eq!(of("192.0.2.1", "203.0.113.9"), "192.0.2.1", "a stranger says what they like");

@@ -9,6 +9,7 @@ mod events;
 mod generations;
 mod lists;
 mod members;
+mod security;
 mod sockets;
 mod staff;
 mod streams;

@@ -71,8 +71,9 @@ async fn v7_4_5_staff_ends_the_sessions_of_any_member() {
 }
 
 /// Of many who change what all of them have read, one does; the others learn that it was changed.
+/// V15.3.3: a field that is not meant changes nothing.
 #[tokio::test]
-async fn if_match_lets_one_of_many_change_a_member() {
+async fn v15_3_3_if_match_lets_one_of_many_change_a_member() {
     let shop = Shop::new().await;
     let member = shop.member("mara").await;
     let (tier, role) = (format!("/v1/admin/members/{member}/tier"), format!("/v1/admin/members/{member}/role"));

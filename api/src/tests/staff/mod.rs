@@ -1,6 +1,7 @@
 //! The administration of members over HTTP: a shop with members, staff, and the two processes that serve it.
 
 mod acts;
+mod asvs;
 mod audit;
 mod matrix;
 mod search;

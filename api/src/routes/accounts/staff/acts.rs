@@ -49,7 +49,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(warp::post())
         .and(posted())
         .and(asked(api))
-        .then(resend_verification);
+        .then(resend_member_verification);
     let state = suspended.or(activated).unify();
     state.or(role).unify().or(tier).unify().or(ended).unify().or(resent).unify().boxed()
 }
@@ -265,7 +265,7 @@ async fn end_member_sessions(member: Segment, asked: Asked) -> Response {
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
-async fn resend_verification(member: Segment, posted: Posted, asked: Asked) -> Response {
+async fn resend_member_verification(member: Segment, posted: Posted, asked: Asked) -> Response {
     let asked = &asked;
     asked
         .answer(const { need("POST /v1/admin/members/{member}/resend-verification") }, |_, actor| async move {
