@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::routes::accounts::{credentials, export, factor, jwks, profile, registration, sessions};
+use crate::routes::accounts::{credentials, export, factor, jwks, own_sessions, profile, registration, sessions};
 use crate::routes::{admin, admin_keys, events, generations, health, members, popular, similar, stream, widget};
 
 #[derive(OpenApi)]
@@ -33,9 +33,9 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         sessions::show_second_factor,
         sessions::refresh,
         sessions::sign_out,
-        sessions::list_own_sessions,
-        sessions::end_own_sessions,
-        sessions::end_own_session,
+        own_sessions::list_own_sessions,
+        own_sessions::end_own_sessions,
+        own_sessions::end_own_session,
         profile::show_profile,
         profile::change_profile,
         profile::close_account,

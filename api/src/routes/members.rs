@@ -103,8 +103,9 @@ pub(crate) struct PointsShown {
         (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "another member's, for whoever signed in; or the view is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
 async fn show_points(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
@@ -206,8 +207,9 @@ impl Cursor {
         (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "another member's, for whoever signed in; or the view is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = [])),
+    security(("service_key" = []), ("access_token" = [])),
 )]
 async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;

@@ -1,6 +1,7 @@
 //! The API as its callers see it, over the embedded log and store. The pipeline's place is taken by the test: it applies the
 //! units that a sink would, and where a test posts what it waits for, [`Bench::follow_members`] merges that one topic.
 
+mod accounts;
 mod admin;
 mod auth;
 mod errors;

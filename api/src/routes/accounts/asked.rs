@@ -10,7 +10,7 @@ use http::header::CACHE_CONTROL;
 use kindred_members::{AccessClaims, MemberError, Members, messages};
 use secrecy::SecretString;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use utoipa::openapi::{Content, Ref, RefOr, Response as Described, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 use warp::filters::BoxedFilter;
@@ -99,16 +99,17 @@ impl Asked {
             return Err(Problem::new(Code::UnsupportedMediaType, "this body is application/json"));
         }
         let bytes = posted.read(&self.api, FORM_BYTES_MAX).await?;
+        // Asked first, since serde takes some values of another type for bad syntax.
+        serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|_| malformed())?;
+        // serde takes a list for the fields in their order; a form has names.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(self.invalid(String::new(), "invalid", "the body is a JSON object"));
+        }
         let reader = &mut serde_json::Deserializer::from_slice(&bytes);
-        let read = serde_path_to_error::deserialize(&mut *reader).map_err(|error| self.misread(&error))?;
-        reader.end().map_err(|_| malformed())?;
-        Ok(read)
+        serde_path_to_error::deserialize(reader).map_err(|error| self.misread(&error))
     }
 
     fn misread(&self, error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
-        if error.inner().classify() != serde_json::error::Category::Data {
-            return malformed();
-        }
         // serde quotes values of a wrong type, which may be a password; of the names of fields alone is anything repeated.
         let text = error.inner().to_string();
         let (code, message, named) = if text.starts_with("unknown field") {
@@ -134,7 +135,12 @@ impl Asked {
                 pointer.push_str(&last);
             }
         }
-        let error = FieldError { place: "body", pointer, code, message: message.to_owned() };
+        self.invalid(pointer, code, message)
+    }
+
+    /// A field that is not accepted.
+    pub fn invalid(&self, pointer: String, code: &'static str, message: impl Into<String>) -> Problem {
+        let error = FieldError { place: "body", pointer, code, message: message.into() };
         Problem { errors: vec![error], ..Problem::new(Code::Invalid, self.text("invalid")) }
     }
 

@@ -13,11 +13,13 @@ use warp::reply::Response;
 
 use super::asked::{Accepted, Asked, FormRefused, PersonRefused, asked, done};
 use super::cookies::keep_device;
+use super::members;
 use super::registration::{ChallengeSolved, MailToken};
 use crate::api::Api;
+use crate::problem::Problem;
 use crate::routes::access::need;
 use crate::routes::body::{Posted, posted};
-use crate::routes::json;
+use crate::routes::{in_time, json};
 
 /// All routes of this module.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -64,7 +66,12 @@ async fn change_password(asked: Asked, posted: Posted) -> Response {
             let form: PasswordChange = asked.form(posted).await?;
             let current = asked.current(form.current_password)?;
             let (end_others, address) = (!form.keep_other_sessions, &asked.visitor.address);
-            asked.members(|members| members.change_password(&claims, &current, form.password, end_others, address)).await?;
+            let staff = asked.members(|members| members.profile(&claims.sub)).await?.role.is_some();
+            let members = members(&asked.api)?;
+            let changed = members.change_password(&claims, &current, form.password, end_others, address);
+            // Staff is told its own least length.
+            let refused = |error| Problem::of_member(&error, asked.visitor.language, members.password_min(staff));
+            in_time(&asked.api, async { changed.await.map_err(refused) }).await?;
             Ok(done())
         })
         .await

@@ -16,6 +16,7 @@ use kindred_model::views::points::{Earned, Points};
 use kindred_model::{MemberId, Owner};
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
+use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -34,6 +35,11 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     warp::path!("v1" / "members" / "me" / "export").and(warp::get()).and(asked(api)).then(export_own).boxed()
 }
 
+/// The bytes of a ZIP.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub(crate) struct ZipFile(Vec<u8>);
+
 /// GET /v1/members/me/export
 ///
 /// Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the
@@ -41,7 +47,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 #[utoipa::path(
     get, path = "/v1/members/me/export", tag = "account",
     responses(
-        (status = 200, description = "account.json, membership.json, points.json, history.json", body = [u8], content_type = "application/zip"),
+        (status = 200, description = "account.json, membership.json, points.json, history.json", body = ZipFile, content_type = "application/zip"),
         QueryRefused,
         PersonRefused,
     ),
@@ -92,17 +98,17 @@ fn file(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
     serde_json::to_vec_pretty(value).map_err(Problem::internal)
 }
 
-fn archive(files: &[(&'static str, Vec<u8>)]) -> Result<Vec<u8>, Problem> {
+fn archive(files: &[(&'static str, Vec<u8>)]) -> Result<ZipFile, Problem> {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
     for (name, bytes) in files {
         archive.start_file(*name, options).map_err(Problem::internal)?;
         archive.write_all(bytes).map_err(Problem::internal)?;
     }
-    Ok(archive.finish().map_err(Problem::internal)?.into_inner())
+    Ok(ZipFile(archive.finish().map_err(Problem::internal)?.into_inner()))
 }
 
-fn zipped(bytes: Vec<u8>) -> Result<Response, Problem> {
+fn zipped(ZipFile(bytes): ZipFile) -> Result<Response, Problem> {
     let mut response = Response::new(bytes.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/zip"));

@@ -11,6 +11,7 @@ pub(crate) mod credentials;
 pub(crate) mod export;
 pub(crate) mod factor;
 pub(crate) mod jwks;
+pub(crate) mod own_sessions;
 pub(crate) mod profile;
 pub(crate) mod registration;
 pub(crate) mod sessions;
@@ -32,7 +33,7 @@ use crate::problem::{Code, Problem};
 /// All routes of the modules here.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let own = profile::routes(api).or(export::routes(api)).unify().or(credentials::routes(api)).unify();
-    let own = own.or(factor::routes(api)).unify().boxed();
+    let own = own.or(factor::routes(api)).unify().or(own_sessions::routes(api)).unify().boxed();
     sessions::routes(api).or(own).unify().or(registration::routes(api)).unify().or(jwks::routes(api)).unify().boxed()
 }
 

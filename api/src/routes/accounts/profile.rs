@@ -13,6 +13,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::asked::{Asked, FormRefused, PersonRefused, QueryRefused, asked};
+use super::cookies::drop_refresh;
 use super::factor::Reauthentication;
 use super::registration::LanguageTag;
 use crate::api::Api;
@@ -281,7 +282,11 @@ async fn close_account(asked: Asked, posted: Posted) -> Response {
             };
             let status = if views.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
             let kindred_members::ErasureReceipt { member, erased_at, audit_until } = receipt;
-            json(status, &AccountClosed { member, account_erased_at: erased_at, audit_until, views })
+            let mut response = json(status, &AccountClosed { member, account_erased_at: erased_at, audit_until, views })?;
+            if asked.browser.has_refresh() {
+                drop_refresh(&mut response);
+            }
+            Ok(response)
         })
         .await
 }

@@ -1,4 +1,4 @@
-//! Sign-in (R16, R17) and the sessions that come of it.
+//! Sign-in (R16, R17) and the session that comes of it: begun, gone on with, ended.
 //!
 //! ```text
 //! POST sessions ──▶ 201 tokens │ 200 a challenge ──second-factor──▶ 201 tokens ──refresh──▶ 200 tokens … DELETE current
@@ -20,8 +20,7 @@ use warp::reply::Response;
 use super::asked::{Asked, FormRefused, PersonRefused, QueryRefused, asked, done};
 use super::cookies::{drop_refresh, keep_device, keep_refresh};
 use crate::api::Api;
-use crate::params::Segment;
-use crate::problem::{Code, FieldError, Problem};
+use crate::problem::{Code, Problem};
 use crate::routes::access::need;
 use crate::routes::body::{Posted, posted};
 use crate::routes::json;
@@ -33,13 +32,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let second = warp::path!("v1" / "sessions" / "second-factor").and(post()).then(show_second_factor);
     let refresh = warp::path!("v1" / "sessions" / "refresh").and(post()).then(refresh);
     let out = warp::path!("v1" / "sessions" / "current").and(warp::delete()).and(asked(api)).then(sign_out);
-    let own = || warp::path!("v1" / "members" / "me" / "sessions");
-    let list = own().and(warp::get()).and(asked(api)).then(list_own_sessions);
-    let end_all = own().and(warp::delete()).and(asked(api)).then(end_own_sessions);
-    let end =
-        warp::path!("v1" / "members" / "me" / "sessions" / Segment).and(warp::delete()).and(asked(api)).then(end_own_session);
-    let begun = sign_in.or(second).unify().or(refresh).unify().or(out).unify().boxed();
-    begun.or(list).unify().or(end_all).unify().or(end).unify().boxed()
+    sign_in.or(second).unify().or(refresh).unify().or(out).unify().boxed()
 }
 
 /// What a person sends to sign in.
@@ -94,6 +87,14 @@ pub(crate) struct SecondFactorAsked {
     expires_in: u64,
 }
 
+/// Signed in: what the browser's cookie was of until now ends (V7.2.4).
+async fn begun(asked: &Asked, grant: Grant, in_cookies: bool) -> Result<Response, Problem> {
+    if in_cookies && asked.browser.has_refresh() {
+        end_session_of_cookie(asked).await?;
+    }
+    granted(asked, StatusCode::CREATED, grant, in_cookies)
+}
+
 fn granted(asked: &Asked, status: StatusCode, grant: Grant, in_cookies: bool) -> Result<Response, Problem> {
     let body = SessionGrant {
         member: grant.member,
@@ -146,10 +147,10 @@ async fn sign_in(asked: Asked, posted: Posted) -> Response {
                 device,
                 label: asked.visitor.label.clone(),
                 address: asked.visitor.address.clone(),
-                session: form.session.map(|session| session_id(&session)).transpose()?,
+                session: form.session.map(|session| session_id(&asked, &session)).transpose()?,
             };
             match asked.members(|members| members.sign_in(sign_in)).await? {
-                SignedIn::Session(grant) => granted(&asked, StatusCode::CREATED, *grant, form.cookie),
+                SignedIn::Session(grant) => begun(&asked, *grant, form.cookie).await,
                 SignedIn::SecondFactor { challenge, expires_in_s } => {
                     json(StatusCode::OK, &SecondFactorAsked { challenge, expires_in: expires_in_s })
                 }
@@ -158,11 +159,8 @@ async fn sign_in(asked: Asked, posted: Posted) -> Response {
         .await
 }
 
-fn session_id(text: &str) -> Result<SessionId, Problem> {
-    SessionId::parse(text).map_err(|error| {
-        let field = FieldError { place: "body", pointer: "/session".to_owned(), code: "invalid", message: error.reason };
-        Problem { errors: vec![field], ..Problem::new(Code::Invalid, Code::Invalid.meaning()) }
-    })
+fn session_id(asked: &Asked, text: &str) -> Result<SessionId, Problem> {
+    SessionId::parse(text).map_err(|error| asked.invalid("/session".to_owned(), "invalid", error.reason))
 }
 
 /// What ends a sign-in with a second factor.
@@ -203,7 +201,7 @@ async fn show_second_factor(asked: Asked, posted: Posted) -> Response {
             }
             let (challenge, code) = (form.challenge.expose_secret(), form.code.expose_secret());
             let grant = asked.members(|members| members.sign_in_second(challenge, code)).await?;
-            granted(&asked, StatusCode::CREATED, grant, form.cookie)
+            begun(&asked, grant, form.cookie).await
         })
         .await
 }
@@ -269,127 +267,34 @@ async fn sign_out(asked: Asked) -> Response {
     } else {
         asked
             .signed_in(const { need("DELETE /v1/sessions/current") }, |claims| async move {
-                asked_nothing(asked)?;
+                asked.params(&[])?;
                 asked.members(|members| members.sign_out(&claims, &asked.visitor.address)).await?;
                 Ok(done())
             })
             .await
     };
-    if response.status() == StatusCode::NO_CONTENT {
+    if response.status() == StatusCode::NO_CONTENT && asked.browser.has_refresh() {
         drop_refresh(&mut response);
     }
     response
 }
 
 async fn sign_out_by_cookie(asked: &Asked) -> Result<Response, Problem> {
-    asked_nothing(asked)?;
+    asked.params(&[])?;
+    end_session_of_cookie(asked).await.map(|()| done())
+}
+
+/// Ends the session of the cookie. One that has ended already is as it was asked for.
+async fn end_session_of_cookie(asked: &Asked) -> Result<(), Problem> {
     let token = asked.browser.refresh()?;
     let address = &asked.visitor.address;
-    let left = asked
-        .members(|members| async move {
-            let grant = members.refresh(token, address).await?;
-            let claims = members.authenticate(grant.access_token.expose_secret())?;
-            members.sign_out(&claims, address).await
-        })
-        .await;
-    match left {
-        // It has ended already: that is what was asked for.
-        Err(problem) if problem.code == Code::Unauthenticated => Ok(done()),
-        left => left.map(|()| done()),
+    let ended = asked.members(|members| async move {
+        let grant = members.refresh(token, address).await?;
+        let claims = members.authenticate(grant.access_token.expose_secret())?;
+        members.sign_out(&claims, address).await
+    });
+    match ended.await {
+        Err(problem) if problem.code == Code::Unauthenticated => Ok(()),
+        ended => ended,
     }
-}
-
-fn asked_nothing(asked: &Asked) -> Result<(), Problem> {
-    asked.params(&[]).map(drop)
-}
-
-/// The sessions of whoever asks.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct SessionList {
-    /// The latest used first.
-    sessions: Vec<SessionListed>,
-}
-
-/// One of them.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct SessionListed {
-    id: String,
-    /// Whether it is the one that asks.
-    current: bool,
-    created_at: String,
-    used_at: String,
-    /// What the browser called itself.
-    label: String,
-    address: String,
-    /// Whether a second factor was shown.
-    second_factor: bool,
-}
-
-/// GET /v1/members/me/sessions
-///
-/// Where one is signed in (V7.5.2).
-#[utoipa::path(
-    get, path = "/v1/members/me/sessions", tag = "sessions",
-    responses((status = 200, description = "the sessions", body = SessionList), QueryRefused, PersonRefused),
-    security(("access_token" = [])),
-)]
-async fn list_own_sessions(asked: Asked) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("GET /v1/members/me/sessions") }, |claims| async move {
-            asked_nothing(asked)?;
-            let sessions = asked.members(|members| members.sessions(&claims.sub)).await?;
-            let listed = sessions.into_iter().map(|session| SessionListed {
-                current: session.id == claims.sid,
-                created_at: session.created_at.to_string(),
-                used_at: session.used_at.to_string(),
-                id: session.id,
-                label: session.label,
-                address: session.address,
-                second_factor: session.second_factor,
-            });
-            json(StatusCode::OK, &SessionList { sessions: listed.collect() })
-        })
-        .await
-}
-
-/// DELETE /v1/members/me/sessions
-///
-/// Signs out everywhere, or everywhere else (V7.4.3).
-#[utoipa::path(
-    delete, path = "/v1/members/me/sessions", tag = "sessions",
-    params(("keep_current" = Option<bool>, Query, description = "whether the session that asks goes on; false unless given")),
-    responses((status = 204, description = "they have ended"), QueryRefused, PersonRefused),
-    security(("access_token" = [])),
-)]
-async fn end_own_sessions(asked: Asked) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("DELETE /v1/members/me/sessions") }, |claims| async move {
-            let keep = asked.params(&["keep_current"])?.boolean("keep_current", false)?;
-            asked.members(|members| members.end_own_sessions(&claims, keep, &asked.visitor.address)).await?;
-            Ok(done())
-        })
-        .await
-}
-
-/// DELETE /v1/members/me/sessions/{id}
-///
-/// Signs out in one place (V7.5.2).
-#[utoipa::path(
-    delete, path = "/v1/members/me/sessions/{id}", tag = "sessions",
-    params(("id" = String, Path, description = "the session")),
-    responses((status = 204, description = "it has ended"), QueryRefused, PersonRefused),
-    security(("access_token" = [])),
-)]
-async fn end_own_session(id: Segment, asked: Asked) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("DELETE /v1/members/me/sessions/{id}") }, |claims| async move {
-            asked_nothing(asked)?;
-            let id = id.decoded()?;
-            let own = asked.members(|members| members.end_own_session(&claims, &id, &asked.visitor.address));
-            own.await.map(|()| done())
-        })
-        .await
 }

@@ -1,0 +1,118 @@
+//! What every answer of the people's routes wears, and what never leaves: secrets in logs.
+
+use std::io::Write;
+
+use super::*;
+use crate::routes::access::{Need, ROUTES, Route};
+
+fn peoples() -> impl Iterator<Item = &'static Route> {
+    let others = ["/livez", "/readyz", "/openapi.json", "/problems/{code}", "/widget.js", "/metrics"];
+    ROUTES.iter().filter(move |route| matches!(route.need, Need::Anyone | Need::SignedIn) && !others.contains(&route.template()))
+}
+
+/// V3.4.1, V3.4.2, V3.4.3, V3.4.4, V3.4.5, V3.4.6: on answers and errors alike; another origin's page reads nothing of it.
+#[tokio::test]
+async fn v3_4_1_v3_4_2_v3_4_3_v3_4_4_v3_4_5_v3_4_6_security_headers() {
+    let town = Town::of_mara().await;
+    let token = town.token("mara").await;
+    for route in peoples() {
+        let path = route.template().replace("{id}", "x");
+        for bearer in [Some(&token), None] {
+            let request = town.nobody(route.method(), &path).header("origin", "https://evil.example");
+            let request = match bearer {
+                Some(token) if route.method() != "DELETE" => request.header("authorization", format!("Bearer {token}")),
+                _ => request,
+            };
+            let answer = town.reply(request).await;
+            assert_secured(&answer, route.name);
+            let strict = header(&answer, "strict-transport-security");
+            let age: u64 = strict.strip_prefix("max-age=").unwrap().split(';').next().unwrap().parse().unwrap();
+            assert!(age >= 31_536_000 && strict.contains("includeSubDomains"), "{strict}");
+            assert!(!answer.headers().keys().any(|name| name.as_str().starts_with("access-control")), "{}", route.name);
+        }
+    }
+}
+
+/// V4.1.1, V14.3.2: of JSON, in UTF-8, and kept nowhere.
+#[tokio::test]
+async fn v4_1_1_v14_3_2_content_type_and_no_store() {
+    let town = Town::of_mara().await;
+    let token = town.token("mara").await;
+    let mut seen = 0;
+    for route in peoples().filter(|route| route.name != "GET /.well-known/jwks.json") {
+        let path = route.template().replace("{id}", "x");
+        let wrong = town.nobody(route.method(), &path).header("content-type", "application/json").body("{}");
+        let answer = town.reply(wrong).await;
+        assert_eq!(header(&answer, "cache-control"), "no-store", "{}", route.name);
+        let content_type = header(&answer, "content-type");
+        assert!(
+            ["application/problem+json", "application/json; charset=utf-8"].contains(&content_type),
+            "{}: {content_type}",
+            route.name
+        );
+        seen += 1;
+    }
+    assert!(seen >= 25, "{seen}");
+    for path in ["/v1/members/me", "/v1/members/me/sessions", "/v1/registrations/rules"] {
+        let answer = town.ask(&token, "GET", path).await;
+        assert_eq!(
+            (header(&answer, "content-type"), header(&answer, "cache-control")),
+            ("application/json; charset=utf-8", "no-store")
+        );
+    }
+    let out = town.ask(&token, "DELETE", "/v1/sessions/current").await;
+    assert_eq!((out.status().as_u16(), header(&out, "cache-control")), (204, "no-store"));
+}
+
+/// Lines of a log, kept.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// V14.2.1, V16.2.5: no secret and nothing of the person in any line of the log, down to the finest; tokens stand behind the `#` of links.
+#[tokio::test]
+async fn v14_2_1_v16_2_5_no_secret_in_a_log_or_url() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(move || writer.clone());
+    let _logged = tracing::subscriber::set_default(subscriber.finish());
+    let town = Town::new().await;
+    town.member("maraschino", "13812345678").await;
+    let link = town.inbox.token("maraschino@example.com");
+    let code = town.inbox.code("+8613812345678");
+    let grant = town.sign_in("maraschino").await;
+    let refreshed = body(&town.refresh(&text(&grant, "refresh_token")).await);
+    town.refresh(&text(&grant, "refresh_token")).await;
+    let wrong = "a wrong password of hers";
+    town.post("/v1/sessions", &json!({ "account": "maraschino", "password": wrong })).await;
+    town.records.away.store(true, Ordering::Relaxed);
+    town.post("/v1/sessions", &json!({ "account": "maraschino", "password": PASSWORD })).await;
+    let logged = String::from_utf8(lines.0.lock().clone()).unwrap();
+    assert!(logged.contains("/v1/sessions") && logged.contains("used twice"), "it is logged, as routes: {logged}");
+    let secrets = [
+        text(&grant, "access_token"),
+        text(&grant, "refresh_token"),
+        text(&grant, "device"),
+        text(&refreshed, "refresh_token"),
+        link,
+    ];
+    for secret in secrets.iter().map(String::as_str).chain([PASSWORD, wrong, "maraschino", "13812345678"]) {
+        assert!(!logged.contains(secret), "{secret} is in the log");
+    }
+    assert!(!logged.contains(&format!(" {code}")) && !logged.contains(&format!("\"{code}")), "the code is in the log");
+    for message in town.inbox.0.lock().iter() {
+        let url = message.rendered.body.split_whitespace().find(|word| word.starts_with("http"));
+        assert!(url.is_none_or(|url| !url.contains('?')), "{url:?}");
+    }
+}

@@ -1,0 +1,309 @@
+//! People over HTTP: every test goes through the routes, with mails and phone codes taken from where they were sent.
+
+mod cookies;
+mod headers;
+mod own_account;
+mod registration;
+mod second_factor;
+mod sessions;
+mod sockets;
+mod tokens;
+
+use kindred_members::senders::Message;
+use kindred_members::{Challenge, EventSink, Language, Members as People, MembersConfig, Sender, Solution};
+use kindred_store::StoreError;
+use kindred_store::records::embedded::EmbeddedRecords;
+use kindred_store::records::{Outcome, Range, Record as Stored, RecordStore, Step};
+use parking_lot::Mutex;
+
+use super::*;
+use crate::server::Peer;
+
+const PASSWORD: &str = "qzvw kxjp 71 umbra";
+const FORM: &str = "/v1/sessions";
+const REFRESH: &str = "/v1/sessions/refresh";
+const CURRENT: &str = "/v1/sessions/current";
+const HOST: &str = "shop.example";
+
+/// The records, which can be away.
+struct Records {
+    store: EmbeddedRecords,
+    away: AtomicBool,
+}
+
+impl Records {
+    fn there(&self) -> Result<(), StoreError> {
+        if self.away.load(Ordering::Relaxed) { Err(StoreError::Unavailable("it is away".into())) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl RecordStore for Records {
+    async fn read(&self, table: &str, partition: &[u8], sort: &[u8], now: EventTime) -> Result<Option<Stored>, StoreError> {
+        self.there()?;
+        self.store.read(table, partition, sort, now).await
+    }
+
+    async fn scan(
+        &self,
+        table: &str,
+        partition: &[u8],
+        range: &Range,
+        limit: usize,
+        now: EventTime,
+    ) -> Result<Vec<(Vec<u8>, Stored)>, StoreError> {
+        self.there()?;
+        self.store.scan(table, partition, range, limit, now).await
+    }
+
+    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.there()?;
+        self.store.partitions(table, after, limit).await
+    }
+
+    async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
+        self.there()?;
+        self.store.transact(table, partition, steps, now).await
+    }
+}
+
+/// The log, for the records of members.
+struct ToLog(Arc<dyn EventLog>);
+
+#[async_trait]
+impl EventSink for ToLog {
+    async fn append(&self, record: MemberRecord) -> Result<(), String> {
+        self.0.append(Topic::Members, vec![record.canonical()], None).await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// Everybody's mailbox and phone.
+#[derive(Default)]
+struct Inbox(Mutex<Vec<Message>>);
+
+#[async_trait]
+impl Sender for Inbox {
+    async fn send(&self, message: Message) -> Result<(), String> {
+        self.0.lock().push(message);
+        Ok(())
+    }
+}
+
+impl Inbox {
+    fn last(&self, to: &str) -> Message {
+        self.0.lock().iter().rev().find(|message| message.to == to).cloned().unwrap_or_else(|| panic!("nothing was sent to {to}"))
+    }
+
+    /// The digits of the last message to a phone.
+    fn code(&self, phone: &str) -> String {
+        let digits: String = self.last(phone).rendered.body.chars().filter(char::is_ascii_digit).collect();
+        digits[..6].to_owned()
+    }
+
+    /// What stands behind the `#` of the last mail's link.
+    fn token(&self, mail: &str) -> String {
+        let body = self.last(mail).rendered.body;
+        body.split_once('#').expect("a link").1.split_whitespace().next().unwrap().to_owned()
+    }
+}
+
+/// An API with people.
+struct Town {
+    bench: Bench,
+    people: Arc<People>,
+    inbox: Arc<Inbox>,
+    records: Arc<Records>,
+}
+
+type Answer = http::Response<bytes::Bytes>;
+
+impl Town {
+    async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(configure: impl FnOnce(&mut MembersConfig)) -> Self {
+        let mut bench = Bench::new().await;
+        let store = EmbeddedRecords::open(&bench._dir.path().join("records")).unwrap();
+        let records = Arc::new(Records { store, away: AtomicBool::new(false) });
+        let inbox = Arc::new(Inbox::default());
+        let mut config =
+            MembersConfig { shop_name: "Teahouse".into(), default_language: Language::En, ..MembersConfig::default() };
+        config.registration.challenge_bits = 1;
+        config.password.threads = 1;
+        configure(&mut config);
+        let sink = Arc::new(ToLog(bench.log.clone()));
+        let opened = People::open_weak_for_tests(records.clone(), bench.clock.clone(), config, sink, inbox.clone());
+        let people = Arc::new(opened.await.unwrap());
+        bench.context.members = Some(people.clone());
+        bench.api = crate::prepare(bench.config.clone(), bench.context.clone(), bench.stop.subscribe()).await.unwrap();
+        bench.public = crate::routes::public(&bench.api);
+        Self { bench, people, inbox, records }
+    }
+
+    /// A town with mara, who has registered.
+    async fn of_mara() -> Self {
+        let town = Self::new().await;
+        town.member("mara", "13812345678").await;
+        town
+    }
+
+    /// Lets the outbox run empty.
+    async fn deliver(&self) {
+        for _ in 0..50 {
+            if self.people.sweep().await.unwrap() == 0 && self.people.sweep().await.unwrap() == 0 {
+                return;
+            }
+            self.pass(40);
+        }
+        panic!("the outbox does not run empty");
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.bench.clock.advance(Duration::from_secs(seconds));
+    }
+
+    /// A request from an address, as nobody.
+    fn from(&self, address: &str, method: &str, path: &str) -> warp::test::RequestBuilder {
+        warp::test::request()
+            .method(method)
+            .path(path)
+            .header("host", HOST)
+            .header("user-agent", "Firefox")
+            .extension(Peer(address.parse().unwrap()))
+    }
+
+    fn nobody(&self, method: &str, path: &str) -> warp::test::RequestBuilder {
+        self.from("192.0.2.7", method, path)
+    }
+
+    async fn reply(&self, request: warp::test::RequestBuilder) -> Answer {
+        request.reply(&self.bench.public).await
+    }
+
+    /// Posts a form as nobody.
+    async fn post(&self, path: &str, form: &Value) -> Answer {
+        self.reply(with_form(self.nobody("POST", path), form)).await
+    }
+
+    /// Asks with an access token.
+    async fn ask(&self, token: &str, method: &str, path: &str) -> Answer {
+        self.reply(self.nobody(method, path).header("authorization", format!("Bearer {token}"))).await
+    }
+
+    /// Sends a form with an access token.
+    async fn send(&self, token: &str, method: &str, path: &str, form: &Value) -> Answer {
+        let request = self.nobody(method, path).header("authorization", format!("Bearer {token}"));
+        self.reply(with_form(request, form)).await
+    }
+
+    /// A solved challenge.
+    async fn solved(&self) -> Value {
+        let made = body(&self.post("/v1/captcha/challenges", &json!({})).await);
+        let token = made["token"].as_str().unwrap().to_owned();
+        let bits = u32::try_from(made["bits"].as_u64().unwrap()).unwrap();
+        let solution = Solution::find(&Challenge { token, bits, expires_at: made["expires_at"].as_i64().unwrap() });
+        json!({ "token": solution.token, "nonce": solution.nonce })
+    }
+
+    /// What a person sends to register, with the code from the phone.
+    async fn form(&self, name: &str, phone: &str) -> Value {
+        let asked = json!({ "phone": phone, "challenge": self.solved().await });
+        assert_eq!(self.post("/v1/phone-codes", &asked).await.status(), 202);
+        self.deliver().await;
+        self.form_with(name, phone, &self.inbox.code(&format!("+86{phone}"))).await
+    }
+
+    async fn form_with(&self, name: &str, phone: &str, code: &str) -> Value {
+        json!({
+            "username": name, "phone": phone, "email": format!("{name}@example.com"), "password": PASSWORD,
+            "challenge": self.solved().await, "phone_code": code, "agreement_version": "1",
+        })
+    }
+
+    /// A member, registered and verified; the id.
+    async fn member(&self, name: &str, phone: &str) -> String {
+        let form = self.form(name, phone).await;
+        assert_eq!(self.post("/v1/registrations", &form).await.status(), 202);
+        self.deliver().await;
+        let token = self.inbox.token(&format!("{name}@example.com"));
+        let verified = self.post("/v1/email-verifications", &json!({ "token": token })).await;
+        assert_eq!(verified.status(), 200);
+        self.deliver().await;
+        body(&verified)["member"].as_str().unwrap().to_owned()
+    }
+
+    /// Signs in with the password.
+    async fn sign_in(&self, account: &str) -> Value {
+        let answer = self.post("/v1/sessions", &json!({ "account": account, "password": PASSWORD })).await;
+        assert_eq!(answer.status(), 201, "{:?}", body(&answer));
+        body(&answer)
+    }
+
+    /// An access token.
+    async fn token(&self, account: &str) -> String {
+        text(&self.sign_in(account).await, "access_token")
+    }
+
+    async fn refresh(&self, token: &str) -> Answer {
+        self.post("/v1/sessions/refresh", &json!({ "refresh_token": token })).await
+    }
+
+    /// Whether an access token still signs somebody in.
+    async fn works(&self, token: &str) -> bool {
+        let answer = self.ask(token, "GET", "/v1/members/me").await;
+        match answer.status().as_u16() {
+            200 => true,
+            401 => false,
+            other => panic!("{other}: {}", body(&answer)),
+        }
+    }
+}
+
+fn with_form(request: warp::test::RequestBuilder, form: &Value) -> warp::test::RequestBuilder {
+    request.header("content-type", "application/json").body(form.to_string())
+}
+
+/// A request of the shop's own page.
+fn own_page(request: warp::test::RequestBuilder) -> warp::test::RequestBuilder {
+    request.header("kindred-csrf", "1").header("origin", format!("https://{HOST}"))
+}
+
+fn text(of: &Value, field: &str) -> String {
+    of[field].as_str().unwrap_or_else(|| panic!("no {field} in {of}")).to_owned()
+}
+
+/// A form with one field changed.
+fn with(form: &Value, field: &str, value: impl Into<Value>) -> Value {
+    let mut form = form.clone();
+    form[field] = value.into();
+    form
+}
+
+/// (name, value, attributes) of the cookies that an answer sets.
+fn cookies(answer: &Answer) -> Vec<(String, String, Vec<String>)> {
+    let set = answer.headers().get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
+    set.map(|text| {
+        let (pair, attributes) = text.split_once("; ").unwrap();
+        let (name, value) = pair.split_once('=').unwrap();
+        (name.to_owned(), value.to_owned(), attributes.split("; ").map(str::to_owned).collect())
+    })
+    .collect()
+}
+
+/// The pointers and codes of a problem.
+fn fields(problem: &Value) -> Vec<(String, String)> {
+    problem["errors"].as_array().unwrap().iter().map(|error| (text(error, "pointer"), text(error, "code"))).collect()
+}
+
+fn credentials(cookie: bool) -> Value {
+    json!({ "account": "mara", "password": PASSWORD, "cookie": cookie })
+}
+
+/// Signs in as the shop's own page does; the cookies as it sends them back.
+async fn with_cookies(town: &Town) -> (Value, String) {
+    let answer = town.reply(with_form(own_page(town.nobody("POST", FORM)), &credentials(true))).await;
+    assert_eq!(answer.status(), 201);
+    let sent: Vec<String> = cookies(&answer).into_iter().map(|(name, value, _)| format!("{name}={value}")).collect();
+    (body(&answer), sent.join("; "))
+}
