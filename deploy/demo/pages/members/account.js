@@ -237,7 +237,7 @@ $("download").addEventListener("click", () => busy($("download"), async () => {
 onSubmit($("close-form"), async ({ current_password }) => {
   const receipt = await api.own("DELETE", ME, { current_password });
   api.forget();
-  const by = receipt.views?.raw_events_erased_by;
+  const by = receipt.views?.raw_erased_by;
   say($("closed-text"), by ? "closed_text" : "closed_text_later", by ? { date: { day: by } } : null);
   $("sign-out").hidden = true;
   say($("hello"), "account_title");
