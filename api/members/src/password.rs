@@ -82,7 +82,9 @@ impl Policy {
         }
         let mut context = self.shop_words.clone();
         context.extend(own.iter().flat_map(|text| words_of(text.split('@').next().unwrap_or(text))));
-        if self.is_breached(password) || made_of(password, &context) {
+        // A whole e-mail address is nobody's secret either; its host alone is no word of the person.
+        let is_own = own.iter().any(|text| text.to_lowercase() == password.to_lowercase());
+        if is_own || self.is_breached(password) || made_of(password, &context) {
             return refused("password_breached");
         }
         let head: String = password.chars().take(ESTIMATED_CHARS_MAX).collect();
@@ -206,6 +208,9 @@ mod tests {
             "trustno1",
             "1qaz2wsx",
         ];
+        let own = SecretString::from("Mara.Quill@harbour-post.example".to_owned());
+        assert!(policy.check(&own, &["mara.quill@harbour-post.example"], false).is_err(), "one's own e-mail address");
+        assert!(policy.check(&own, &["somebody@else.example"], false).is_ok());
         for password in common {
             assert_eq!(verdict(&policy, password), Some("password_breached"), "{password}");
         }
