@@ -55,6 +55,7 @@ impl Browser {
             "--disable-component-update",
             "--disable-sync",
             "--disable-dev-shm-usage",
+            "--hide-scrollbars",
             "--window-size=1440,900",
         ];
         let mut args: Vec<String> = args.map(str::to_owned).to_vec();

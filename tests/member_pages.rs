@@ -41,7 +41,7 @@ impl Person {
     /// Waits for something to be seen; the words of it.
     fn sees(&self, selector: &str) -> String {
         let look = format!(
-            "const found = document.querySelector({}); if (!found || !document.documentElement.dataset.ready && \
+            "const found = document.querySelector({}); if (!found || !('ready' in document.documentElement.dataset) && \
              location.pathname !== '/') return null; const seen = found.checkVisibility({{ visibilityProperty: true }}); \
              return seen ? found.textContent.trim() || ' ' : null",
             json!(selector)
@@ -240,6 +240,7 @@ impl Person {
     }
 
     fn finds_account(&self, username: &str, phone: &str, email: &str) {
+        self.sees("#member"); // loaded
         assert!(self.reads("#hello").contains(username));
         assert!(self.reads("#profile [data-of='phone']").ends_with(phone));
         assert_eq!(self.reads("#profile [data-of='email']"), email);

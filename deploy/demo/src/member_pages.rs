@@ -76,15 +76,26 @@ mod tests {
         !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
     }
 
+    /// What stands between the brackets of a call, without what stands in brackets within.
+    fn arguments(call: &str) -> String {
+        let mut depth = 0;
+        let open = |character: &char| {
+            depth += match character {
+                '(' | '{' | '[' => 1,
+                ')' | '}' | ']' => -1,
+                _ => 0,
+            };
+            depth
+        };
+        let depths: Vec<i32> = call.chars().collect::<Vec<_>>().iter().map(open).collect();
+        call.chars().zip(depths).take_while(|(_, depth)| *depth >= 0).filter(|(_, depth)| *depth == 0).map(|(c, _)| c).collect()
+    }
+
     /// The text that each call of a function says, where it stands there as a literal.
     fn said_by(script: &str, function: &str, literals_before: usize) -> Vec<String> {
-        let calls = script.split(function).skip(1).filter_map(|rest| rest.split([';', '\n']).next());
-        let keys = calls.map(|call| {
-            let call = call.replace("$(\"", "$(");
-            let literals = call.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-            literals.into_iter().filter(|literal| is_key(literal)).nth(literals_before)
-        });
-        keys.flatten().collect()
+        let calls = script.split(function).skip(1).map(arguments);
+        let literals = |call: String| call.split('"').skip(1).step_by(2).nth(literals_before).map(str::to_owned);
+        calls.filter_map(literals).filter(|literal| is_key(literal)).collect()
     }
 
     /// If it failed, a page would stop with an error where it has nothing to say, or say it in one language alone.
