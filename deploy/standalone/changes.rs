@@ -405,14 +405,13 @@ impl Drop for ToldOfPanics<'_> {
 impl Ear {
     /// Begins to listen; then a snapshot that what is heard leads on from.
     fn begin(&self) -> Result<(Place, Snapshot), StoreError> {
-        // How far the store reached before: everything that is heard is of later epochs.
-        let frontier = self.store.frontier();
         let unavailable = |error: LogError| StoreError::Unavailable(error.to_string());
         let subscription = self.runtime.block_on(self.broadcast.subscribe()).map_err(unavailable)?;
         let generations = self.runtime.block_on(self.generations.list())?;
         let ours = generations.into_iter().find(|generation| generation.name == self.generation);
         let ours = ours.ok_or_else(|| StoreError::Refused(format!("generation {} was dropped", self.generation)))?;
-        let place = Place { subscription, incarnation: ours.incarnation, position: frontier.position };
+        // Asked for once it listens: whatever is committed later is heard. How far this process believes the store to reach may be old.
+        let place = Place { subscription, incarnation: ours.incarnation, position: ours.frontier.position };
         let snapshot = self.snapshot(&place.position)?;
         Ok((place, snapshot))
     }
@@ -610,7 +609,7 @@ mod tests {
     const TABLE: &str = kindred_api::FOLLOWED_TABLES[0];
 
     /// The one generation of an embedded store, under an incarnation that the test says.
-    struct One(AtomicU64);
+    struct One(AtomicU64, Arc<dyn ViewStore>);
 
     #[async_trait]
     impl Generations for One {
@@ -620,7 +619,7 @@ mod tests {
                 settings: String::new(),
                 created_at: EventTime(0),
                 incarnation: self.0.load(Ordering::Relaxed),
-                frontier: Frontier::default(),
+                frontier: self.1.frontier(),
                 clean: false,
             }])
         }
@@ -676,7 +675,7 @@ mod tests {
             let store: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
             let broadcast: Arc<dyn Broadcast> = Arc::new(InMemory::default());
             let published = Self::pipeline(&store, &broadcast, "g1", 5);
-            let generations = Arc::new(One(AtomicU64::new(5)));
+            let generations = Arc::new(One(AtomicU64::new(5), Arc::clone(&store)));
             let followed = Arc::new(Followed::new(Arc::clone(&store), Arc::clone(&broadcast), generations, "g1"));
             let hears = Arc::new(Hears::default());
             let (listening, listener) = (Arc::clone(&followed), Arc::clone(&hears) as Listener);
@@ -716,6 +715,23 @@ mod tests {
         let mut position = Position::beginning();
         position.passed(Topic::Orders, 0, offset);
         position
+    }
+
+    /// How far a process believes the store to reach is some time old. If it listened from there, what was committed and told between
+    /// would be missed: seen as an API that was fifteen seconds behind right after it had loaded a generation.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_listens_from_where_the_row_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| Arc::new(EmbeddedStore::open(&dir.path().join(name)).unwrap()) as Arc<dyn ViewStore>;
+        let (believed, row) = (open("believed"), open("row"));
+        row.apply(EpochChanges { epoch: 1, position: at(7), changes: Vec::new() }).await.unwrap();
+        let generations = Arc::new(One(AtomicU64::new(5), row));
+        let followed = Arc::new(Followed::new(believed, Arc::new(InMemory::default()), generations, "g1"));
+        let listening = Arc::clone(&followed);
+        let listener = Arc::new(Hears::default()) as Listener;
+        let snapshot = tokio::task::spawn_blocking(move || listening.listen(listener).unwrap()).await.unwrap();
+        assert_eq!(snapshot.frontier.position, at(7));
+        followed.stop.store(true, Ordering::Release);
     }
 
     /// If it failed, an API would say that it has what it has not, or never hear of a deleted row.
