@@ -20,6 +20,7 @@ mod recommend;
 mod routes;
 mod served;
 mod server;
+mod to_log;
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use context::{
 };
 pub use problem::{Code, FieldError, Problem};
 pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};
+pub use to_log::MembersToLog;
 
 use crate::api::{Api, RecoIds, SessionRates};
 use crate::auth::KeyRing;

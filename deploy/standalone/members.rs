@@ -10,13 +10,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
+use kindred_api::MembersToLog;
 use kindred_clock::Clock;
 use kindred_config::Settings;
 use kindred_log::EventLog;
 use kindred_members::Members;
-use kindred_members::senders::{ByChannel, EventSink, Mailbox, Message, Sender, Smtp, Webhook};
-use kindred_model::records::MemberRecord;
-use kindred_model::{Record, Topic};
+use kindred_members::senders::{ByChannel, Mailbox, Message, Sender, Smtp, Webhook};
 use kindred_store::cql::{CqlGenerations, CqlRecords};
 use kindred_store::records::RecordStore;
 use kindred_store::records::embedded::EmbeddedRecords;
@@ -77,20 +76,9 @@ pub async fn open(
             Arc::new(ByChannel { mail, phone })
         }
     };
-    let opened = Members::open(records, clock.clone(), config, Arc::new(ToLog(log)), sender).await;
+    let opened = Members::open(records, clock.clone(), config, Arc::new(MembersToLog(log)), sender).await;
     let opened = opened.map_err(|error| Failure::new(format!("could not open the members: {error}")))?;
     Ok(Some(Arc::new(opened)))
-}
-
-/// Appends what members do to the log.
-struct ToLog(Arc<dyn EventLog>);
-
-#[async_trait]
-impl EventSink for ToLog {
-    async fn append(&self, record: MemberRecord) -> Result<(), String> {
-        let bytes = Record::Member(record).to_json();
-        self.0.append(Topic::Members, vec![bytes], None).await.map(drop).map_err(|error| error.to_string())
-    }
 }
 
 /// Where messages wait that there is no way for: what names the setting is told with each try.

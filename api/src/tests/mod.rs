@@ -7,6 +7,7 @@ mod auth;
 mod errors;
 mod events;
 mod generations;
+mod inbox;
 mod lists;
 mod members;
 mod security;

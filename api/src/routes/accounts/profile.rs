@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use http::header::ETAG;
-use http::{HeaderValue, StatusCode};
 use kindred_members::{Address, MemberError, Profile, ProfileChange, State};
 use kindred_model::{EventTime, MemberId, Tier};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use crate::problem::{Code, Problem};
 use crate::routes::access::need;
 use crate::routes::body::{Posted, posted};
 use crate::routes::members::{ErasureReceipt, forget};
+use crate::routes::precondition::etag;
 use crate::routes::{NO_STORE, in_time, json, names};
 
 /// All routes of this module.
@@ -126,11 +127,6 @@ impl From<Profile> for ProfileShown {
             activated_at: profile.activated_at,
         }
     }
-}
-
-/// The validator of a version.
-fn etag(version: &str) -> Result<HeaderValue, Problem> {
-    HeaderValue::from_str(&format!("\"{version}\"")).map_err(Problem::internal)
 }
 
 fn shown(profile: Profile) -> Result<Response, Problem> {

@@ -1,9 +1,8 @@
 //! What every answer of the people's routes wears, and what never leaves: secrets in logs.
 
-use std::io::Write;
-
 use super::*;
 use crate::routes::access::{Need, ROUTES, Route};
+use crate::tests::inbox::Lines;
 
 fn peoples() -> impl Iterator<Item = &'static Route> {
     let others = ["/livez", "/readyz", "/openapi.json", "/problems/{code}", "/widget.js", "/metrics"];
@@ -64,21 +63,6 @@ async fn v4_1_1_v14_3_2_content_type_and_no_store() {
     assert_eq!((out.status().as_u16(), header(&out, "cache-control")), (204, "no-store"));
 }
 
-/// Lines of a log, kept.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// V14.2.1, V16.2.5: no secret and nothing of the person in any line of the log, down to the finest; tokens stand behind the `#` of links.
 #[tokio::test]
 async fn v14_2_1_v16_2_5_no_secret_in_a_log_or_url() {
@@ -98,7 +82,7 @@ async fn v14_2_1_v16_2_5_no_secret_in_a_log_or_url() {
     town.post("/v1/sessions", &json!({ "account": "maraschino", "password": wrong })).await;
     town.records.away.store(true, Ordering::Relaxed);
     town.post("/v1/sessions", &json!({ "account": "maraschino", "password": PASSWORD })).await;
-    let logged = String::from_utf8(lines.0.lock().clone()).unwrap();
+    let logged = lines.text();
     assert!(logged.contains("/v1/sessions") && logged.contains("used twice"), "it is logged, as routes: {logged}");
     let secrets = [
         text(&grant, "access_token"),

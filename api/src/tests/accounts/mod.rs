@@ -9,14 +9,14 @@ mod sessions;
 mod sockets;
 mod tokens;
 
-use kindred_members::senders::Message;
-use kindred_members::{Challenge, EventSink, Language, Members as People, MembersConfig, Sender, Solution};
+use kindred_members::{Challenge, Language, Members as People, MembersConfig, Solution};
 use kindred_store::StoreError;
 use kindred_store::records::embedded::EmbeddedRecords;
 use kindred_store::records::{Outcome, Range, Record as Stored, RecordStore, Step};
-use parking_lot::Mutex;
 
+use super::inbox::Inbox;
 use super::*;
+use crate::MembersToLog;
 use crate::server::Peer;
 
 const PASSWORD: &str = "qzvw kxjp 71 umbra";
@@ -67,46 +67,6 @@ impl RecordStore for Records {
     }
 }
 
-/// The log, for the records of members.
-struct ToLog(Arc<dyn EventLog>);
-
-#[async_trait]
-impl EventSink for ToLog {
-    async fn append(&self, record: MemberRecord) -> Result<(), String> {
-        self.0.append(Topic::Members, vec![record.canonical()], None).await.map(drop).map_err(|error| error.to_string())
-    }
-}
-
-/// Everybody's mailbox and phone.
-#[derive(Default)]
-struct Inbox(Mutex<Vec<Message>>);
-
-#[async_trait]
-impl Sender for Inbox {
-    async fn send(&self, message: Message) -> Result<(), String> {
-        self.0.lock().push(message);
-        Ok(())
-    }
-}
-
-impl Inbox {
-    fn last(&self, to: &str) -> Message {
-        self.0.lock().iter().rev().find(|message| message.to == to).cloned().unwrap_or_else(|| panic!("nothing was sent to {to}"))
-    }
-
-    /// The digits of the last message to a phone.
-    fn code(&self, phone: &str) -> String {
-        let digits: String = self.last(phone).rendered.body.chars().filter(char::is_ascii_digit).collect();
-        digits[..6].to_owned()
-    }
-
-    /// What stands behind the `#` of the last mail's link.
-    fn token(&self, mail: &str) -> String {
-        let body = self.last(mail).rendered.body;
-        body.split_once('#').expect("a link").1.split_whitespace().next().unwrap().to_owned()
-    }
-}
-
 /// An API with people.
 struct Town {
     bench: Bench,
@@ -132,7 +92,7 @@ impl Town {
         config.registration.challenge_bits = 1;
         config.password.threads = 1;
         configure(&mut config);
-        let sink = Arc::new(ToLog(bench.log.clone()));
+        let sink = Arc::new(MembersToLog(bench.log.clone()));
         let opened = People::open_weak_for_tests(records.clone(), bench.clock.clone(), config, sink, inbox.clone());
         let people = Arc::new(opened.await.unwrap());
         bench.context.members = Some(people.clone());

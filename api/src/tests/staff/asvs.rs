@@ -3,6 +3,7 @@
 use kindred_members::Permission;
 
 use super::*;
+use crate::tests::inbox::Lines;
 
 /// V1.2.4: what is searched for finds what begins with it, whatever stands in it.
 #[tokio::test]
@@ -80,21 +81,6 @@ async fn v6_5_3_v6_5_4_codes_are_random() {
     }
 }
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// V16.3.2, V16.3.3: who asked for what they may not leaves a line that says who and for what; who presented what is no key, one that
 /// says where.
 #[tokio::test]
@@ -110,7 +96,7 @@ async fn v16_3_2_v16_3_3_refusals_are_logged() {
     shop.ask("kd_sk_wrong", "DELETE", "/v1/admin/generations/g1").await;
     shop.ask(&format!("{token}x"), "POST", "/v1/admin/setup").await;
     drop(logged);
-    let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+    let text = lines.text();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let refused = lines.iter().find(|line| line["target"] == "audit").unwrap_or_else(|| panic!("{text}"));
     let fields = &refused["fields"];

@@ -10,57 +10,21 @@ mod setup;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU32;
 
-use kindred_members::senders::Message;
-use kindred_members::{
-    Actor, EventSink, Language, Members as Keeper, MembersConfig, Registration, Sender, SignIn, SignedIn, Solution,
-};
+use kindred_members::{Actor, Language, Members as Keeper, MembersConfig, Registration, SignIn, SignedIn, Solution};
 use kindred_store::records::RecordStore;
 use kindred_store::records::embedded::EmbeddedRecords;
-use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use totp_rs::{Builder, Secret};
 
+use super::inbox::Inbox;
 use super::*;
+use crate::MembersToLog;
 use crate::server::Peer;
 
 /// Of 18 characters: staff's have 15 at least.
 const PASSWORD: &str = "qzvw kxjp 71 umbra";
 /// Where staff sits.
 const DESK: &str = "198.51.100.7";
-
-/// Records of `members` go to the log of the bench.
-struct ToLog(Arc<dyn EventLog>);
-
-#[async_trait]
-impl EventSink for ToLog {
-    async fn append(&self, record: MemberRecord) -> Result<(), String> {
-        self.0.append(Topic::Members, vec![record.canonical()], None).await.map(drop).map_err(|error| error.to_string())
-    }
-}
-
-/// Everybody's mailbox and phone.
-#[derive(Default)]
-struct Inbox(Mutex<Vec<Message>>);
-
-#[async_trait]
-impl Sender for Inbox {
-    async fn send(&self, message: Message) -> Result<(), String> {
-        self.0.lock().push(message);
-        Ok(())
-    }
-}
-
-impl Inbox {
-    fn last(&self, to: &str) -> String {
-        let messages = self.0.lock();
-        let message = messages.iter().rev().find(|message| message.to == to);
-        message.unwrap_or_else(|| panic!("nothing was sent to {to}")).rendered.body.clone()
-    }
-
-    fn sent(&self, to: &str) -> usize {
-        self.0.lock().iter().filter(|message| message.to == to).count()
-    }
-}
 
 /// An API that keeps members.
 struct Shop {
@@ -130,7 +94,8 @@ impl Shop {
         .await;
         self.deliver().await;
         futures_util::future::join_all(people.iter().map(|(name, phone, address)| async move {
-            let digits: String = self.inbox.last(&format!("+86{phone}")).chars().filter(char::is_ascii_digit).collect();
+            let digits: String =
+                self.inbox.last(&format!("+86{phone}")).rendered.body.chars().filter(char::is_ascii_digit).collect();
             let registration = Registration {
                 username: name.clone(),
                 phone: phone.clone(),
@@ -153,7 +118,7 @@ impl Shop {
     /// A member, verified.
     async fn member(&self, name: &str) -> String {
         self.register(&[name.to_owned()]).await;
-        let mail = self.inbox.last(&format!("{name}@example.com"));
+        let mail = self.inbox.last(&format!("{name}@example.com")).rendered.body;
         let token = mail.split_once('#').unwrap().1.split_whitespace().next().unwrap();
         let member = self.members.verify_email(token, DESK).await.unwrap();
         self.deliver().await;
@@ -244,7 +209,7 @@ impl Shop {
 }
 
 async fn open(bench: &Bench, records: &Arc<dyn RecordStore>, config: &MembersConfig, inbox: &Arc<Inbox>) -> Arc<Keeper> {
-    let sink = Arc::new(ToLog(bench.log.clone()));
+    let sink = Arc::new(MembersToLog(bench.log.clone()));
     let opened = Keeper::open_weak_for_tests(records.clone(), bench.clock.clone(), config.clone(), sink, inbox.clone());
     Arc::new(opened.await.unwrap())
 }
