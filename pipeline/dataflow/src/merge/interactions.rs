@@ -112,12 +112,16 @@ pub fn merged_interactions<'s>(
         move |frontiers| {
             let is_open = |epoch: &u64| frontiers[0].less_equal(epoch) || frontiers[1].less_equal(epoch);
             inputs.for_each(|capability, data| {
+                // All messages here are sent at a time.
                 let (Some(rows), Some(facts)) = (capability.retain_least(0), capability.retain_least(1)) else { return };
                 open.entry(*rows.time()).or_insert_with(|| Open::at(rows, facts)).inputs.append(data);
             });
             fates.for_each(|capability, data| {
-                let (Some(rows), Some(facts)) = (capability.retain_least(0), capability.retain_least(1)) else { return };
-                open.entry(*rows.time()).or_insert_with(|| Open::at(rows, facts)).fates.append(data);
+                // A message's differences may lie later than the message.
+                for (fate, epoch, diff) in data.drain(..) {
+                    let at = || Open::at(capability.delayed(&epoch, 0), capability.delayed(&epoch, 1));
+                    open.entry(epoch).or_insert_with(at).fates.push((fate, diff));
+                }
             });
             loop {
                 if let Some(closed) = &mut closing {
@@ -159,7 +163,7 @@ pub fn merged_interactions<'s>(
 struct Open {
     capabilities: (Capability<u64>, Capability<u64>),
     inputs: Vec<InteractionInput>,
-    fates: Vec<(Fate, u64, isize)>,
+    fates: Vec<(Fate, isize)>,
     touched: FxHashMap<Party, Log>,
 }
 
@@ -260,14 +264,14 @@ impl Merge {
     }
 
     /// Applies the fates of an epoch; the answer is every owner with something to settle.
-    fn close(&mut self, touched: FxHashMap<Party, Log>, fates: Vec<(Fate, u64, isize)>) -> Vec<Settling> {
+    fn close(&mut self, touched: FxHashMap<Party, Log>, fates: Vec<(Fate, isize)>) -> Vec<Settling> {
         let mut owners: FxHashMap<Party, Settling> = touched
             .into_iter()
             .map(|(party, log)| (party, Settling { party, log, effective_before: self.effective(party) }))
             .collect();
         // What came and went within the epoch cancels.
         let mut changes: FxHashMap<Fate, isize> = HashMap::default();
-        for (fate, _epoch, diff) in fates {
+        for (fate, diff) in fates {
             *changes.entry(fate).or_default() += diff;
         }
         for fate in changes.iter().filter(|(_, diff)| **diff != 0).map(|(fate, _)| fate) {
@@ -344,11 +348,7 @@ mod tests {
     }
 
     /// The identities whose rows are written and deleted in an epoch.
-    fn rows(
-        merge: &mut Merge,
-        mut inputs: Vec<InteractionInput>,
-        fates: Vec<(Fate, u64, isize)>,
-    ) -> (Vec<Identity>, Vec<Identity>) {
+    fn rows(merge: &mut Merge, mut inputs: Vec<InteractionInput>, fates: Vec<(Fate, isize)>) -> (Vec<Identity>, Vec<Identity>) {
         let mut touched = FxHashMap::default();
         merge.take_all(&mut inputs, &mut touched);
         let (mut written, mut deleted) = (Vec::new(), Vec::new());
@@ -373,7 +373,7 @@ mod tests {
             let of_ann = (0..4).map(|day| view(ann, &format!("restored-{day}"), day));
             of_ann.chain([view(bob, "restored-0", 0)]).collect::<Vec<_>>()
         };
-        let erased = || vec![(Fate { raw: bob, effective: None }, 0, 1)];
+        let erased = || vec![(Fate { raw: bob, effective: None }, 1)];
         let (written, deleted) = rows(&mut merge(true), read_back(), erased());
         assert_eq!((written.len(), deleted.len()), (2, 3));
         assert!(written.iter().all(|identity| !deleted.contains(identity)));

@@ -76,9 +76,12 @@ impl Log {
         }
     }
 
-    /// What the store holds and the state does not.
+    /// What the store may hold and the state did not keep, each once: what fell out may have come back, and have fallen again.
     pub fn take_fallen(&mut self) -> Vec<Identity> {
-        self.fallen.take().unwrap_or_default()
+        let mut fallen = self.fallen.take().unwrap_or_default();
+        fallen.sort_unstable();
+        fallen.dedup();
+        fallen
     }
 
     /// Notes what an identity held before it is changed.
