@@ -119,10 +119,14 @@ impl KafkaConfig {
         client
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", &self.client_id)
-            // A broker that comes back is noticed within a second.
-            // Of 2.12: when every known broker is down it begins anew with the bootstrap servers at once, each time without the backoff
-            // of before. Where they are one and the same, that took half a core of each process for as long as the broker was away.
+            // Two things of 2.12 that connect anew without the backoff, and took half a core of each process and more for as long as the
+            // broker was away: when every known broker is down it begins anew with the bootstrap servers, where they are one and the
+            // same over and over; and while a request waits for the controller (`RD_KAFKA_OP_CONNECT`, "expedite next reconnect"), each
+            // change of a connection's state, its failing too, asks for the next. A client that keeps a connection to each broker never
+            // asks: the price is those connections, a few a process and broker.
             .set("metadata.recovery.strategy", "none")
+            .set("enable.sparse.connections", "false")
+            // A broker that comes back is noticed within a second.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
             .set("socket.keepalive.enable", "true")
