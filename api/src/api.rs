@@ -8,7 +8,7 @@ use http::HeaderValue;
 use kindred_model::SessionId;
 use tokio::sync::watch;
 
-use crate::auth::KeyRing;
+use crate::auth::{KeyRing, Streams};
 use crate::context::{ApiConfig, Context};
 use crate::measure::Measures;
 use crate::served::{Served, Serving};
@@ -26,6 +26,7 @@ pub(crate) struct Api {
     pub measures: Measures,
     pub reco_ids: RecoIds,
     pub session_rates: SessionRates,
+    pub streams: Arc<Streams>,
     /// Becomes true when the server stops: streams end.
     pub stopping: watch::Receiver<bool>,
 }

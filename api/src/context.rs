@@ -55,26 +55,30 @@ pub struct ApiConfig {
     pub raw_days: u32,
     /// The limits.
     pub limits: Limits,
-    /// What is held in memory.
-    pub memory: MemoryLimits,
+    /// What is held in memory and shown.
+    pub memory: MemoryConfig,
     /// Whose `X-Forwarded-For` is believed: the proxies in front. Nobody's unless named (V4.1.3).
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// What may be held in memory of what can be read or rendered again. Supports, catalog and popularity are held whole.
+/// What is held in memory, and what it shows to whom. Supports, catalog and popularity are held whole; lists and answers, which can be
+/// read or rendered again, as far as there is room.
 #[derive(Clone, Copy, Debug)]
-pub struct MemoryLimits {
+pub struct MemoryConfig {
     /// Bytes of lists, of each generation in use; beyond it those not asked for lately are read from the store. A list of 50 takes
     /// some 600.
     pub lists_bytes_max: u64,
     /// Bytes of rendered answers, of each generation in use. 64 MiB are some 25,000 lists of 20 items, more than a shop shows in an
     /// hour.
     pub answers_bytes_max: u64,
+    /// `catalog.strict_listed_after`: members of the free tier see, of what is for registered members, only what was put on sale
+    /// since they came (R7, literally).
+    pub strict_listed_after: bool,
 }
 
-impl Default for MemoryLimits {
+impl Default for MemoryConfig {
     fn default() -> Self {
-        Self { lists_bytes_max: 4 << 30, answers_bytes_max: 64 << 20 }
+        Self { lists_bytes_max: 4 << 30, answers_bytes_max: 64 << 20, strict_listed_after: false }
     }
 }
 
@@ -86,7 +90,7 @@ impl Default for ApiConfig {
             generation: "g1".to_owned(),
             raw_days: 30,
             limits: Limits::default(),
-            memory: MemoryLimits::default(),
+            memory: MemoryConfig::default(),
             trusted_proxies: Vec::new(),
         }
     }
@@ -101,6 +105,8 @@ pub struct Limits {
     pub records: usize,
     /// Streams of one key; beyond it 429. A publishable key is shared by all visitors of a shop.
     pub streams_per_key: usize,
+    /// Streams of one person who signed in; beyond it 429. The widgets of some tabs.
+    pub streams_per_person: usize,
     /// Records a session may post in an hour through a publishable key; beyond it 429. A person makes some hundreds.
     pub records_per_session_hour: u32,
     /// How long an erasure waits for the pipeline, in milliseconds; beyond it 503.
@@ -119,6 +125,7 @@ impl Default for Limits {
             body_bytes: 10_000_000,
             records: 10_000,
             streams_per_key: 1_000,
+            streams_per_person: 32,
             records_per_session_hour: 1_000,
             erasure_wait_ms: 10_000,
             body_read_ms: 30_000,

@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use context::{
-    ApiConfig, Check, Context, GenerationOperations, GenerationShown, GenerationSource, Limits, MemoryLimits, OperationError,
+    ApiConfig, Check, Context, GenerationOperations, GenerationShown, GenerationSource, Limits, MemoryConfig, OperationError,
     Operations, Standing, VerifiedTable, VerifyReport,
 };
 pub use problem::{Code, FieldError, Problem};
@@ -138,6 +138,7 @@ async fn prepare(config: ApiConfig, mut context: Context, stopping: watch::Recei
         measures: Measures::new(),
         reco_ids: RecoIds::new()?,
         session_rates: SessionRates::new(),
+        streams: Arc::default(),
         stopping,
     }))
 }

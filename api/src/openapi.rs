@@ -7,7 +7,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::routes::accounts::staff::{acts, audit, found, roles, setup};
 use crate::routes::accounts::{credentials, export, factor, jwks, own_sessions, profile, registration, sessions};
-use crate::routes::{admin, admin_keys, events, generations, health, members, popular, similar, stream, widget};
+use crate::routes::{admin, admin_keys, catalog, events, generations, health, members, popular, similar, stream, widget};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,6 +19,10 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
         similar::show_similar_items,
         stream::follow_similar_items,
         popular::show_popular_items,
+        catalog::show_product,
+        catalog::find_products,
+        catalog::list_categories,
+        catalog::list_tags,
         events::post_events,
         members::show_points,
         members::show_history,
@@ -94,6 +98,7 @@ use crate::routes::{admin, admin_keys, events, generations, health, members, pop
     modifiers(&Keys),
     tags(
         (name = "lists", description = "what is recommended"),
+        (name = "catalog", description = "what is sold"),
         (name = "events", description = "what happened"),
         (name = "members", description = "what is about one person"),
         (name = "registration", description = "becoming a member"),

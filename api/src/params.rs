@@ -4,8 +4,12 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kindred_model::{Day, Invalid, ItemId, MemberId, Position};
 use percent_encoding::percent_decode_str;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::problem::{Code, Problem};
 
@@ -134,6 +138,16 @@ impl<'a> Params<'a> {
         }
     }
 
+    /// `cursor`: where a page ended, as [`opaque`] gave it out.
+    ///
+    /// # Errors
+    /// A 400 that names it.
+    pub fn cursor<T: DeserializeOwned>(&self) -> Result<Option<T>, Problem> {
+        let read = |text: &str| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok();
+        let wrong = || Problem::query("cursor", "is not one that this server gave out");
+        self.get("cursor").map(|text| read(text).ok_or_else(wrong)).transpose()
+    }
+
     /// `min_position` and `wait_ms`.
     ///
     /// # Errors
@@ -142,6 +156,11 @@ impl<'a> Params<'a> {
         let wait_ms = self.number("wait_ms", WAIT_MS_DEFAULT, 0..=WAIT_MS_MAX)?;
         Ok(self.parsed::<Position>("min_position")?.map(|min_position| Freshness { min_position, wait_ms }))
     }
+}
+
+/// A cursor to give out: its reader need not know what is in it.
+pub(crate) fn opaque<T: Serialize>(cursor: &T) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(cursor).expect("a cursor serialises"))
 }
 
 /// How long an answer waits for its `min_position` unless told: a healthy pipeline needs some milliseconds.

@@ -18,7 +18,7 @@ use crate::cli::ApiArgs;
 use crate::failure::{Failure, exit};
 use crate::generations::Followers;
 use crate::installation::Open;
-use crate::local::memory_limits;
+use crate::local::memory_config;
 use crate::members::{self, records_of_services};
 use crate::operations::{Process, Reach, Views};
 use crate::serve::Signals;
@@ -93,7 +93,7 @@ impl Running {
             admin_listen: Some(admin_listen),
             generation: services.generation.clone(),
             raw_days: settings.erasure.raw_days,
-            memory: memory_limits(settings),
+            memory: memory_config(settings),
             trusted_proxies: settings.api.trusted_proxies.clone(),
             ..ApiConfig::default()
         };

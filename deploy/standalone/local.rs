@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use kindred_api::MemoryLimits;
+use kindred_api::MemoryConfig;
 use kindred_config::{Loaded, Settings};
 use kindred_model::{Position, Semantics};
 use kindred_pipeline::{Cluster, Pipeline, PipelineConfig, PipelineError};
@@ -37,9 +37,13 @@ pub fn pipeline_config(settings: &Settings, semantics: &Semantics, generation: &
     }
 }
 
-/// What an API may hold in memory under these settings.
-pub fn memory_limits(settings: &Settings) -> MemoryLimits {
-    MemoryLimits { lists_bytes_max: settings.api.lists_bytes_max, answers_bytes_max: settings.api.answers_bytes_max }
+/// What an API holds in memory and shows under these settings.
+pub fn memory_config(settings: &Settings) -> MemoryConfig {
+    MemoryConfig {
+        lists_bytes_max: settings.api.lists_bytes_max,
+        answers_bytes_max: settings.api.answers_bytes_max,
+        strict_listed_after: settings.catalog.strict_listed_after,
+    }
 }
 
 /// An installation whose views follow its log.

@@ -28,7 +28,7 @@ use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::generations::{Fleet, explain_end};
 use crate::installation::Open;
-use crate::local::memory_limits;
+use crate::local::memory_config;
 use crate::members::{self, records_of_directory};
 use crate::operations::{Process, Views};
 use crate::remote::{AnswerError, Remote, segment};
@@ -128,7 +128,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         admin_listen,
         generation: directory.live.clone(),
         raw_days: loaded.settings.erasure.raw_days,
-        memory: memory_limits(&loaded.settings),
+        memory: memory_config(&loaded.settings),
         trusted_proxies: loaded.settings.api.trusted_proxies.clone(),
         ..ApiConfig::default()
     };

@@ -229,11 +229,21 @@ impl Members {
     /// [`MemberError::Unauthenticated`], whatever is wrong with it; [`MemberError::Store`] where what was revoked is not known.
     pub fn authenticate(&self, token: &str) -> Result<Arc<AccessClaims>> {
         let claims = self.tokens.check(token, self.db.now()).ok_or(MemberError::Unauthenticated)?;
+        self.still_good(&claims)?;
+        Ok(claims)
+    }
+
+    /// Whether what an access token claimed when it was checked still holds: for what goes on long after, a stream.
+    ///
+    /// # Errors
+    /// As [`Members::authenticate`].
+    pub fn still_good(&self, claims: &AccessClaims) -> Result<()> {
         if !self.revocations.is_fresh() {
             let text = "ended sessions could not be read for a minute";
             return Err(kindred_store::StoreError::Unavailable(text.into()).into());
         }
-        if self.revocations.is_revoked(&claims.sid) { Err(MemberError::Unauthenticated) } else { Ok(claims) }
+        let expired = claims.exp * 1_000 <= self.db.now().0;
+        if expired || self.revocations.is_revoked(&claims.sid) { Err(MemberError::Unauthenticated) } else { Ok(()) }
     }
 
     /// The public keys, for `/.well-known/jwks.json`.

@@ -11,9 +11,10 @@
 mod keyring;
 mod visitor;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
@@ -25,6 +26,7 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use kindred_members::{AccessClaims, Actor, Language, MemberError, Members, Permission};
+use parking_lot::Mutex;
 use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Filter, Reply};
@@ -83,8 +85,6 @@ pub(crate) struct Grant {
     /// Pages that may use it; of a publishable key.
     pub origins: Vec<String>,
     rate: Option<Rate>,
-    /// Streams open now.
-    pub streams: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -97,16 +97,7 @@ struct Rate {
 impl Grant {
     /// A service key's.
     pub fn service(id: String) -> Self {
-        Self {
-            id,
-            service: true,
-            person: None,
-            reads_lists: true,
-            writes_events: true,
-            origins: Vec::new(),
-            rate: None,
-            streams: AtomicUsize::new(0),
-        }
+        Self { id, service: true, person: None, reads_lists: true, writes_events: true, origins: Vec::new(), rate: None }
     }
 
     /// A person's who signed in.
@@ -118,7 +109,6 @@ impl Grant {
             writes_events: false,
             origins: Vec::new(),
             rate: None,
-            streams: AtomicUsize::new(0),
             person: Some(claims),
         }
     }
@@ -129,7 +119,7 @@ impl Grant {
         let policy = HeaderValue::from_str(&format!("\"key\";q={per_minute};w=60")).expect("ASCII");
         let rate = Some(Rate { limiter, per_minute: per_minute.get(), policy });
         let (reads_lists, writes_events) = scopes;
-        Self { id, service: false, person: None, reads_lists, writes_events, origins, rate, streams: AtomicUsize::new(0) }
+        Self { id, service: false, person: None, reads_lists, writes_events, origins, rate }
     }
 
     fn allows(&self, need: Need) -> bool {
@@ -165,20 +155,38 @@ impl Grant {
     }
 }
 
-/// Counts a stream for as long as it lives.
-pub(crate) struct StreamSlot(Arc<Grant>);
+/// The open streams of each key and each person.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(Mutex<HashMap<String, usize>>);
 
-impl StreamSlot {
-    /// Takes one of the `most` slots of a key.
-    pub fn take(grant: &Arc<Grant>, most: usize) -> Option<Self> {
-        let taken = grant.streams.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < most).then_some(open + 1));
-        taken.ok().map(|_| Self(grant.clone()))
+/// Counts a stream for as long as it lives.
+pub(crate) struct StreamSlot {
+    streams: Arc<Streams>,
+    of: String,
+}
+
+impl Streams {
+    /// Takes one of the `most` slots of a key or a person.
+    pub fn take(self: &Arc<Self>, grant: &Grant, most: usize) -> Option<StreamSlot> {
+        let mut open = self.0.lock();
+        let count = open.entry(grant.id.clone()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(StreamSlot { streams: self.clone(), of: grant.id.clone() })
     }
 }
 
 impl Drop for StreamSlot {
     fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::AcqRel);
+        let mut open = self.streams.0.lock();
+        if let Entry::Occupied(mut count) = open.entry(std::mem::take(&mut self.of)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 }
 

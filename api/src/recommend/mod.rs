@@ -9,8 +9,10 @@
 //! A hit costs no lock of the state: a body that was valid at the published version is what would be rendered. After a change a
 //! body is checked once, part by part, and only rendered again when a part of it changed.
 
+mod pages;
 mod ranking;
 mod render;
+mod sight;
 mod state;
 
 use std::collections::HashMap;
@@ -22,21 +24,25 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use kindred_clock::Clock;
 use kindred_model::codec::{Corrupt, KeyCodec};
+use kindred_model::records::CatalogRecord;
 use kindred_model::settings::Semantics;
 use kindred_model::views::also_bought::Lists;
+use kindred_model::views::inputs::Catalog;
 use kindred_model::views::{ReadError, Table};
 use kindred_model::{Day, EventTime, ItemId, MemberId, Position, SessionId};
 use kindred_store::{EpochChanges, Listen, Snapshot, StoreError, ViewStore};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use tokio::sync::{Notify, watch};
 
+pub(crate) use pages::{Categories, Cursor, Found, PageOptions, Product, Sort, Tags};
 pub use ranking::{DAYS_DEFAULT, KIND_DEFAULT};
 pub use render::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, PopularOptions, Rendered};
 pub(crate) use render::{PopularList, SimilarList, etag_of};
+pub use sight::Sight;
 pub use state::TABLES;
 use state::{Edit, State, decode_changes};
 
-use crate::context::MemoryLimits;
+use crate::context::MemoryConfig;
 
 /// How far the memory reaches.
 #[derive(Debug)]
@@ -133,6 +139,16 @@ impl Listen for Follower {
     }
 }
 
+/// A page of what is sold.
+pub(crate) struct Page {
+    /// The body.
+    pub body: Vec<u8>,
+    /// Where the next one begins.
+    pub next_cursor: Option<String>,
+    /// At least so far.
+    pub published: Arc<Published>,
+}
+
 /// A list and how far it reaches.
 pub struct Answer {
     /// The body.
@@ -151,20 +167,19 @@ impl Memory {
         settings: Arc<Semantics>,
         generation: &str,
         clock: Clock,
-        limits: MemoryLimits,
+        config: MemoryConfig,
     ) -> Result<Arc<Self>, LoadError> {
         let now = clock.now();
-        let lists_bytes = usize::try_from(limits.lists_bytes_max).unwrap_or(usize::MAX);
         let memory = Arc::new(Self {
             store,
             settings,
             generation: generation.into(),
-            state: RwLock::new(State::empty(now.day(), lists_bytes)),
+            state: RwLock::new(State::empty(now.day(), config)),
             published: ArcSwap::from_pointee(Published::new(0, Position::beginning(), now.day(), now)),
             moved: Notify::new(),
             watches: RwLock::default(),
             bodies: moka::sync::Cache::builder()
-                .max_capacity(limits.answers_bytes_max)
+                .max_capacity(config.answers_bytes_max)
                 .weigher(|_, rendered: &Arc<Rendered>| rendered.weight())
                 .build(),
             early: Mutex::new(Some(Vec::new())),
@@ -172,7 +187,7 @@ impl Memory {
             clock,
         });
         let snapshot = memory.store.listen(Arc::new(Follower(Arc::downgrade(&memory))))?;
-        let mut state = State::empty(now.day(), lists_bytes);
+        let mut state = State::empty(now.day(), config);
         state.read(&*snapshot.rows)?;
         let mut early = memory.early.lock();
         memory.rows_come_anew.store(snapshot.frontier.unfinished, Ordering::Release);
@@ -271,7 +286,7 @@ impl Memory {
     /// [`ListError`].
     pub async fn list(&self, item: &str, options: ListOptions) -> Result<Answer, ListError> {
         let published = self.published();
-        let mut buffer = [0u8; kindred_model::ids::ID_BYTES_MAX + 2];
+        let mut buffer = [0u8; BODY_KEY_BYTES_MAX];
         let key = body_key(item, options, &mut buffer);
         let cached = self.bodies.get(key);
         if let Some(rendered) = cached {
@@ -317,6 +332,41 @@ impl Memory {
     pub fn popular(&self, options: &PopularOptions) -> (Vec<u8>, Arc<Published>) {
         let published = self.published();
         (render::render_popular(&self.settings, &self.generation, options, &self.state.read()), published)
+    }
+
+    /// What a member who is signed in may see, or anybody.
+    pub fn sight(&self, member: Option<&MemberId>) -> Sight {
+        member.map_or(Sight::PUBLIC, |member| self.state.read().sight(member))
+    }
+
+    /// The page of an item, where it may be seen.
+    ///
+    /// # Errors
+    /// [`ListError`].
+    pub(crate) async fn product(&self, item: &ItemId, sight: Sight) -> Result<Option<Vec<u8>>, ListError> {
+        let Some(row) = self.store.get(Catalog::NAME, &item.to_bytes()).await? else { return Ok(None) };
+        let record = CatalogRecord::decode(&row).map_err(|_| Corrupt("a catalog record that does not decode"))?;
+        Ok(Product::of(&record, sight, &self.settings.shop.currency).map(|product| json(&product)))
+    }
+
+    /// A page of items. A pass over all items: for a thread that may block.
+    pub(crate) fn found(&self, options: &PageOptions) -> Page {
+        let published = self.published();
+        let state = self.state.read();
+        let found = Found::of(options, &state, &self.settings.shop.currency);
+        Page { body: json(&found), next_cursor: found.next_cursor, published }
+    }
+
+    /// The categories with something to see. A pass over all items.
+    pub(crate) fn categories(&self, sight: Sight) -> Page {
+        let published = self.published();
+        Page { body: json(&Categories::of(sight, &self.state.read())), next_cursor: None, published }
+    }
+
+    /// The tags with something to see, those of most items first. A pass over all items.
+    pub(crate) fn tags(&self, sight: Sight, limit: usize) -> Page {
+        let published = self.published();
+        Page { body: json(&Tags::of(sight, limit, &self.state.read())), next_cursor: None, published }
     }
 
     /// The sessions that are a member's, and how far that reaches.
@@ -389,10 +439,22 @@ impl Drop for Watch {
     }
 }
 
+fn json<T: serde::Serialize>(body: &T) -> Vec<u8> {
+    serde_json::to_vec(body).expect("an answer serialises")
+}
+
+/// What of the key of a body stands before the item.
+const OPTIONS_BYTES: usize = 11;
+const BODY_KEY_BYTES_MAX: usize = OPTIONS_BYTES + kindred_model::ids::ID_BYTES_MAX;
+
 /// The key of a body without an allocation: options, then the item.
-fn body_key<'b>(item: &str, options: ListOptions, buffer: &'b mut [u8; kindred_model::ids::ID_BYTES_MAX + 2]) -> &'b [u8] {
-    buffer[0] = options.limit;
-    buffer[1] = u8::from(options.fill) | u8::from(options.explain) << 1;
-    buffer[2..2 + item.len()].copy_from_slice(item.as_bytes());
-    &buffer[..2 + item.len()]
+fn body_key<'b>(item: &str, options: ListOptions, buffer: &'b mut [u8; BODY_KEY_BYTES_MAX]) -> &'b [u8] {
+    let ListOptions { limit, fill, explain, sight } = options;
+    buffer[0] = limit;
+    buffer[1] = u8::from(fill) | u8::from(explain) << 1 | u8::from(sight.since.is_some()) << 2;
+    buffer[2] = sight.level as u8;
+    buffer[3..OPTIONS_BYTES].copy_from_slice(&sight.since.map_or(0, |since| since.0).to_le_bytes());
+    let end = OPTIONS_BYTES + item.len();
+    buffer[OPTIONS_BYTES..end].copy_from_slice(item.as_bytes());
+    &buffer[..end]
 }

@@ -1,7 +1,8 @@
 //! Popularity in memory: the owners of each item by kind and day, and the rankings of the last days that fill short lists.
 //!
 //! ```text
-//! rows (item, kind, day) -> owners ──▶ Days of an item ──sum over the window──▶ Rankings: overall, and by category
+//! rows (item, kind, day) -> owners ──▶ Days of an item ──sum over the window──▶ Rankings: overall, and by category,
+//!                                                                             each apart by who may see the items
 //! ```
 //!
 //! The rankings are exact at every moment: a changed row moves its item by the difference, the turn of a day sums anew.
@@ -10,7 +11,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use kindred_model::records::Visibility;
 use kindred_model::{Day, Kind};
+
+use super::sight::LEVELS;
 
 /// How many days popularity covers unless asked otherwise: short enough to follow a season, long enough for a small shop.
 pub const DAYS_DEFAULT: u32 = 30;
@@ -55,10 +59,10 @@ type Entry = (Reverse<u64>, Arc<str>, u32);
 
 /// Items by the owners of the window, most first.
 #[derive(Debug, Default)]
-pub(crate) struct Ranking {
+struct Ranking {
     entries: BTreeSet<Entry>,
     /// The version of the memory that changed it last.
-    pub changed: u64,
+    changed: u64,
 }
 
 impl Ranking {
@@ -71,50 +75,89 @@ impl Ranking {
         }
         self.changed = version;
     }
-
-    /// (item's index, owners), most first.
-    pub fn best_first(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
-        self.entries.iter().map(|(Reverse(owners), _, index)| (*index, *owners))
-    }
 }
 
-/// The rankings of [`KIND_DEFAULT`] over the [`DAYS_DEFAULT`] days that end with a day. They hold what may be shown, and no
-/// item without owners.
+/// The rankings of items of one visibility.
 #[derive(Debug, Default)]
-pub(crate) struct Rankings {
-    /// Of all items.
-    pub overall: Ranking,
+struct Group {
+    /// Of all its items.
+    overall: Ranking,
     /// By category: an item stands under each prefix of its path, joined by `/`.
     by_category: HashMap<Arc<str>, Ranking>,
     /// Versions of categories that emptied again stand here as one: the greatest.
-    pub emptied: u64,
+    emptied: u64,
+}
+
+impl Group {
+    fn ranking(&self, category: Option<&str>) -> Option<&Ranking> {
+        category.map_or(Some(&self.overall), |category| self.by_category.get(category))
+    }
+}
+
+/// An item as the rankings know it.
+pub(crate) struct Ranked<'a> {
+    /// Its name.
+    pub id: &'a Arc<str>,
+    /// Its number in this memory.
+    pub index: u32,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// Every prefix of its category path.
+    pub categories: &'a [Arc<str>],
+}
+
+/// The rankings of [`KIND_DEFAULT`] over the [`DAYS_DEFAULT`] days that end with a day. They hold what is offered, and no
+/// item without owners. Items of each visibility stand apart, and a reader's level merges those up to it: what only SVIPs may see
+/// costs nobody else a step, however popular it is.
+#[derive(Debug, Default)]
+pub(crate) struct Rankings {
+    groups: [Group; LEVELS],
 }
 
 impl Rankings {
+    /// Without any item, as of a version.
+    pub fn emptied(version: u64) -> Self {
+        let mut rankings = Self::default();
+        for group in &mut rankings.groups {
+            group.overall.changed = version;
+            group.emptied = version;
+        }
+        rankings
+    }
+
     /// Moves an item from one sum to another, overall and in its categories.
-    pub fn moved(&mut self, id: &Arc<str>, index: u32, categories: &[Arc<str>], from: u64, to: u64, version: u64) {
+    pub fn moved(&mut self, item: &Ranked<'_>, from: u64, to: u64, version: u64) {
         if from == to {
             return;
         }
-        self.overall.moved(id, index, from, to, version);
-        for category in categories {
-            let ranking = self.by_category.entry(category.clone()).or_default();
-            ranking.moved(id, index, from, to, version);
+        let group = &mut self.groups[item.visibility as usize];
+        group.overall.moved(item.id, item.index, from, to, version);
+        for category in item.categories {
+            let ranking = group.by_category.entry(category.clone()).or_default();
+            ranking.moved(item.id, item.index, from, to, version);
             if ranking.entries.is_empty() {
-                self.by_category.remove(category);
-                self.emptied = version;
+                group.by_category.remove(category);
+                group.emptied = version;
             }
         }
     }
 
-    /// The ranking of one category, if anything in it has owners.
-    pub fn category(&self, category: &str) -> Option<&Ranking> {
-        self.by_category.get(category)
+    /// (item's index, owners) of a category, or of all, up to a level; most owners first.
+    pub fn best_first(&self, level: Visibility, category: Option<&str>) -> impl Iterator<Item = (u32, u64)> + '_ {
+        let rankings = self.groups[..=level as usize].iter().filter_map(|group| group.ranking(category));
+        let mut sources: Vec<_> = rankings.map(|ranking| ranking.entries.iter().peekable()).collect();
+        std::iter::from_fn(move || {
+            let heads = sources.iter_mut().enumerate().filter_map(|(at, source)| source.peek().map(|entry| (*entry, at)));
+            let (_, at) = heads.min()?;
+            sources[at].next().map(|(Reverse(owners), _, index)| (*index, *owners))
+        })
     }
 
-    /// The version that changed the ranking of a category last.
-    pub fn category_changed(&self, category: &str) -> u64 {
-        self.category(category).map_or(self.emptied, |ranking| ranking.changed)
+    /// The version that changed the ranking of a category, or that of all, last, as far as a level sees it.
+    pub fn changed(&self, level: Visibility, category: Option<&str>) -> u64 {
+        let groups = self.groups[..=level as usize].iter();
+        let changed = groups.map(|group| group.ranking(category).map_or(group.emptied, |ranking| ranking.changed));
+        changed.max().unwrap_or_default()
     }
 }
 
@@ -140,13 +183,28 @@ mod tests {
     fn rankings_order_by_owners_then_item_and_drop_what_has_none() {
         let mut rankings = Rankings::default();
         let categories: Vec<Arc<str>> = vec!["a".into(), "a/b".into()];
-        rankings.moved(&"y".into(), 0, &categories, 0, 5, 1);
-        rankings.moved(&"x".into(), 1, &categories[..1], 0, 5, 2);
-        rankings.moved(&"z".into(), 2, &[], 0, 9, 3);
-        assert_eq!(rankings.overall.best_first().collect::<Vec<_>>(), [(2, 9), (1, 5), (0, 5)]);
-        assert_eq!(rankings.category("a").unwrap().best_first().collect::<Vec<_>>(), [(1, 5), (0, 5)]);
-        rankings.moved(&"y".into(), 0, &categories, 5, 0, 4);
-        assert!(rankings.category("a/b").is_none());
-        assert_eq!((rankings.category_changed("a/b"), rankings.category_changed("a")), (4, 4));
+        let ids: Vec<Arc<str>> = ["y", "x", "z", "v"].into_iter().map(Into::into).collect();
+        let item = |index: usize, visibility, depth: usize| Ranked {
+            id: &ids[index],
+            index: u32::try_from(index).unwrap(),
+            visibility,
+            categories: &categories[..depth],
+        };
+        rankings.moved(&item(0, Visibility::Public, 2), 0, 5, 1);
+        rankings.moved(&item(1, Visibility::Public, 1), 0, 5, 2);
+        rankings.moved(&item(2, Visibility::Public, 0), 0, 9, 3);
+        rankings.moved(&item(3, Visibility::Vip, 1), 0, 7, 4);
+        let best = |rankings: &Rankings, level, category| {
+            rankings.best_first(level, category).map(|(index, _)| index).collect::<Vec<_>>()
+        };
+        assert_eq!(best(&rankings, Visibility::Public, None), [2, 1, 0]);
+        assert_eq!(best(&rankings, Visibility::Registered, None), [2, 1, 0]);
+        assert_eq!(best(&rankings, Visibility::Vip, None), [2, 3, 1, 0], "levels are merged");
+        assert_eq!(best(&rankings, Visibility::Svip, Some("a")), [3, 1, 0]);
+        assert_eq!((rankings.changed(Visibility::Public, None), rankings.changed(Visibility::Vip, None)), (3, 4));
+        rankings.moved(&item(0, Visibility::Public, 2), 5, 0, 5);
+        assert!(best(&rankings, Visibility::Svip, Some("a/b")).is_empty());
+        let changed = |category| rankings.changed(Visibility::Public, Some(category));
+        assert_eq!((changed("a/b"), changed("a"), changed("never")), (5, 5, 5));
     }
 }

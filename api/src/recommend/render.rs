@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::ranking::DAYS_DEFAULT;
+use super::sight::Sight;
 use super::state::{State, neighbors};
 
 /// Items of a list unless asked otherwise: two rows of a product page.
@@ -36,6 +37,8 @@ pub struct ListOptions {
     pub fill: bool,
     /// Add the counts behind each item.
     pub explain: bool,
+    /// What may be seen.
+    pub sight: Sight,
 }
 
 /// The body of `GET /v1/items/{item}/similar`.
@@ -167,6 +170,7 @@ pub struct Rendered {
     /// It looked at the rankings, and at that of a category.
     filled: Option<Option<Arc<str>>>,
     explained: bool,
+    sight: Sight,
     /// Whether it may be kept: not when it looked at something that the memory cannot follow.
     pub(super) cacheable: bool,
 }
@@ -191,8 +195,8 @@ impl Rendered {
         } && self.depends_on.iter().all(|&index| unchanged(index))
             && (!self.explained || state.baskets_changed <= self.made_at)
             && self.filled.as_ref().is_none_or(|category| {
-                state.rankings.overall.changed <= self.made_at
-                    && category.as_ref().is_none_or(|category| state.rankings.category_changed(category) <= self.made_at)
+                let unchanged = |category| state.rankings.changed(self.sight.level, category) <= self.made_at;
+                unchanged(None) && category.as_deref().is_none_or(|category| unchanged(Some(category)))
             });
         if valid {
             self.seen.fetch_max(state.version, Ordering::AcqRel);
@@ -243,7 +247,9 @@ pub(super) fn render(
             if items.len() == limit {
                 break;
             }
-            let Some(index) = state.find(scored.item.as_str()).filter(|&index| state.item(index).is_shown()) else { continue };
+            let Some(index) = state.find(scored.item.as_str()).filter(|&index| options.sight.is_shown(state.item(index))) else {
+                continue;
+            };
             let because = Because::Seed { item, view: VIEW, co_count: scored.co_count };
             let mut shown = list_item(state, settings, index, because);
             shown.score = Some(rounded(scored.score));
@@ -257,14 +263,15 @@ pub(super) fn render(
 
     let mut filled = None;
     if options.fill && items.len() < limit {
-        let category = seed.and_then(|seed| state.item(seed).card.as_ref()?.categories.last());
-        let narrow = category.and_then(|category| Some((Some(&**category), state.rankings.category(category)?)));
-        for (category, ranking) in narrow.into_iter().chain([(None, &state.rankings.overall)]) {
-            for (index, owners) in ranking.best_first() {
+        // The category of what may not be seen is no more told than itself.
+        let card = seed.and_then(|seed| state.item(seed).card.as_deref()).filter(|card| options.sight.sees_card(Some(card)));
+        let category = card.and_then(|card| card.categories.last());
+        for category in category.map(|category| Some(&**category)).into_iter().chain([None]) {
+            for (index, owners) in state.rankings.best_first(options.sight.level, category) {
                 if items.len() == limit {
                     break;
                 }
-                if Some(index) == seed || listed.contains(&index) {
+                if Some(index) == seed || listed.contains(&index) || !options.sight.is_shown(state.item(index)) {
                     continue;
                 }
                 let fill = if category.is_some() { "category_popularity" } else { "popularity" };
@@ -277,7 +284,7 @@ pub(super) fn render(
         filled = Some(category.cloned());
     }
 
-    let body = serde_json::to_vec(&SimilarList { item, view: VIEW, generation, items }).expect("a list serialises");
+    let body = super::json(&SimilarList { item, view: VIEW, generation, items });
     Ok(Rendered {
         etag: etag_of(&body),
         body: body.into(),
@@ -287,6 +294,7 @@ pub(super) fn render(
         depends_on: depends_on.into(),
         filled,
         explained: options.explain,
+        sight: options.sight,
         cacheable,
     })
 }
@@ -321,6 +329,8 @@ pub struct PopularOptions {
     pub as_of: Day,
     /// At most so many items.
     pub limit: usize,
+    /// What may be seen.
+    pub sight: Sight,
 }
 
 /// The body of `GET /v1/popular`.
@@ -338,7 +348,7 @@ pub(crate) struct PopularList<'a> {
     as_of: Day,
     /// The category asked for.
     category: Option<&'a str>,
-    /// The owners of all items of the category, or of all.
+    /// The owners of all items of the category, or of all, that the caller may see; also of those that are deleted or unavailable.
     total: u64,
     /// Most owners first, then by item bytes.
     items: Vec<PopularItem<'a>>,
@@ -364,12 +374,12 @@ pub(super) fn render_popular(settings: &Semantics, generation: &str, options: &P
         let within = options.category.as_ref().is_none_or(|category| {
             entry.card.as_ref().is_some_and(|card| card.categories.iter().any(|known| **known == **category))
         });
-        if !within {
+        if !within || !options.sight.sees_card(entry.card.as_deref()) {
             continue;
         }
         let owners = entry.days.sum(options.kind, options.as_of, options.days);
         total += owners;
-        if owners > 0 && entry.is_shown() {
+        if owners > 0 && entry.is_offered() {
             sums.push((owners, entry));
         }
     }
@@ -400,7 +410,7 @@ pub(super) fn render_popular(settings: &Semantics, generation: &str, options: &P
         total,
         items,
     };
-    serde_json::to_vec(&list).expect("a list serialises")
+    super::json(&list)
 }
 
 #[cfg(test)]

@@ -16,15 +16,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kindred_model::codec::{Corrupt, KeyCodec, RowCodec, take_text, take_varint};
-use kindred_model::records::{CatalogRecord, MemberRecord, Visibility};
+use kindred_model::records::{CatalogRecord, ItemKind, MemberRecord, MemberState, Visibility};
 use kindred_model::views::also_bought::{Lists, Supports};
 use kindred_model::views::inputs::{Catalog, Members};
 use kindred_model::views::popularity::Popularity;
 use kindred_model::views::{ReadError, Rows, Table};
-use kindred_model::{Day, ItemId, Kind, MemberId, Owner, SessionId};
+use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, SessionId, Tier};
 use kindred_store::Change;
 
-use super::ranking::{DAYS_DEFAULT, Days, KIND_DEFAULT, Rankings, in_window};
+use super::ranking::{DAYS_DEFAULT, Days, KIND_DEFAULT, Ranked, Rankings, in_window};
+use super::sight::{Sight, Standing};
+use crate::context::MemoryConfig;
 
 /// The tables that the memory follows. Lists are read last, when every item that can have one is known.
 pub const TABLES: &[&str] = &[Supports::NAME, Catalog::NAME, Popularity::NAME, Members::NAME, Lists::NAME];
@@ -32,14 +34,20 @@ pub const TABLES: &[&str] = &[Supports::NAME, Catalog::NAME, Popularity::NAME, M
 /// What the catalog says of an item, as far as answers need it.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Card {
+    pub kind: ItemKind,
     pub title: Box<str>,
     pub url: Option<Box<str>>,
     pub image: Option<Box<str>>,
     pub price_minor: Option<i64>,
     /// Every prefix of the category path joined by `/`, the widest first.
     pub categories: Box<[Arc<str>]>,
-    /// Whether a public answer may show it.
-    pub shown: bool,
+    pub tags: Box<[Box<str>]>,
+    pub visibility: Visibility,
+    pub listed_at: Option<EventTime>,
+    /// Whether it is there at all.
+    pub deleted: bool,
+    /// Whether it can be had.
+    pub available: bool,
 }
 
 impl Card {
@@ -52,7 +60,12 @@ impl Card {
             });
         }
         Self {
-            shown: record.is_offered() && record.visibility() == Visibility::Public,
+            kind: record.kind,
+            visibility: record.visibility(),
+            listed_at: record.listed_at,
+            deleted: record.deleted,
+            available: record.available.unwrap_or(true),
+            tags: record.tags.into(),
             title: record.title,
             url: record.url,
             image: record.image,
@@ -79,22 +92,31 @@ pub(crate) struct Entry {
     pub changed: u64,
     pub card: Option<Box<Card>>,
     pub days: Days,
-    /// The sum of [`KIND_DEFAULT`] over the window; in the rankings unless it is not shown.
+    /// The sum of [`KIND_DEFAULT`] over the window; in the rankings unless it is not offered.
     recent: u64,
 }
 
 impl Entry {
-    /// An item without a record is public and available.
-    pub fn is_shown(&self) -> bool {
-        self.card.as_ref().is_none_or(|card| card.shown)
+    /// Whether it is there and can be had; so is an item without a record.
+    pub fn is_offered(&self) -> bool {
+        self.card.as_ref().is_none_or(|card| !card.deleted && card.available)
     }
 
-    fn categories(&self) -> &[Arc<str>] {
-        self.card.as_ref().map_or(&[], |card| &card.categories)
+    /// Its owners over the window, by which it ranks; 0: it stands in no ranking.
+    pub fn ranked(&self) -> u64 {
+        if self.is_offered() { self.recent } else { 0 }
     }
 
-    fn ranked(&self) -> u64 {
-        if self.is_shown() { self.recent } else { 0 }
+    /// Moves it in the rankings from one sum to another.
+    fn move_in(&self, rankings: &mut Rankings, index: u32, from: u64, to: u64, version: u64) {
+        let card = self.card.as_deref();
+        let item = Ranked {
+            id: &self.id,
+            index,
+            visibility: card.map_or(Visibility::Public, |card| card.visibility),
+            categories: card.map_or(&[], |card| &card.categories),
+        };
+        rankings.moved(&item, from, to, version);
     }
 }
 
@@ -106,6 +128,7 @@ pub(crate) enum Edit {
     Card { item: Box<str>, card: Option<Box<Card>> },
     Owners { item: Box<str>, kind: Kind, day: Day, owners: u64 },
     Session { session: SessionId, member: Option<MemberId> },
+    Member { member: MemberId, standing: Option<Standing> },
 }
 
 /// Decodes one row of one of [`TABLES`]; `None` for what the memory has no use for.
@@ -122,13 +145,25 @@ pub(crate) fn decode(table: &str, mut key: &[u8], row: Option<&[u8]>) -> Result<
         let record = row.map(CatalogRecord::decode).transpose().map_err(|_| Corrupt("a catalog record that does not decode"))?;
         Edit::Card { item: item(&mut key)?, card: record.map(|record| Box::new(Card::of(record))) }
     } else if table == Members::NAME {
-        let Owner::Session(session) = Owner::from_bytes(key)? else { return Ok(None) };
         let record = row.map(MemberRecord::decode).transpose().map_err(|_| Corrupt("a member record that does not decode"))?;
-        let member = match record {
-            Some(MemberRecord::Session { merged_into, .. }) => Some(merged_into),
-            _ => None,
-        };
-        Edit::Session { session, member }
+        match Owner::from_bytes(key)? {
+            Owner::Session(session) => {
+                let member = match record {
+                    Some(MemberRecord::Session { merged_into, .. }) => Some(merged_into),
+                    _ => None,
+                };
+                Edit::Session { session, member }
+            }
+            Owner::Member(member) => {
+                let standing = match record {
+                    Some(MemberRecord::Member(held)) if held.state == MemberState::Activated => {
+                        Some(Standing { tier: held.tier.unwrap_or(Tier::Normal), registered_at: held.registered_at })
+                    }
+                    _ => None,
+                };
+                Edit::Member { member, standing }
+            }
+        }
     } else {
         return Ok(None);
     }))
@@ -171,12 +206,15 @@ pub(crate) struct State {
     pub today: Day,
     member_of: HashMap<SessionId, MemberId>,
     sessions_of: HashMap<MemberId, BTreeSet<SessionId>>,
+    /// Of members who see otherwise than any member does.
+    standings: HashMap<MemberId, Standing>,
+    config: MemoryConfig,
     room: Room,
 }
 
 impl State {
-    /// Nothing yet, with room for so many bytes of lists.
-    pub fn empty(today: Day, lists_bytes_max: usize) -> Self {
+    /// Nothing yet.
+    pub fn empty(today: Day, config: MemoryConfig) -> Self {
         Self {
             version: 0,
             index: HashMap::new(),
@@ -187,7 +225,9 @@ impl State {
             today,
             member_of: HashMap::new(),
             sessions_of: HashMap::new(),
-            room: Room { bytes: 0, most: lists_bytes_max, hand: 0 },
+            standings: HashMap::new(),
+            config,
+            room: Room { bytes: 0, most: usize::try_from(config.lists_bytes_max).unwrap_or(usize::MAX), hand: 0 },
         }
     }
 
@@ -219,7 +259,7 @@ impl State {
 
     /// One without rows that numbers the items as this one does: rendered bodies remember those numbers.
     pub fn emptied(&self) -> Self {
-        let mut empty = Self { version: self.version, ..Self::empty(self.today, self.room.most) };
+        let mut empty = Self { version: self.version, ..Self::empty(self.today, self.config) };
         for entry in &self.items {
             empty.intern(&entry.id);
         }
@@ -255,6 +295,11 @@ impl State {
     /// The sessions that are a member's.
     pub fn sessions(&self, member: &MemberId) -> Vec<SessionId> {
         self.sessions_of.get(member).into_iter().flatten().cloned().collect()
+    }
+
+    /// What a member may see.
+    pub fn sight(&self, member: &MemberId) -> Sight {
+        Sight::of_member(self.standings.get(member).copied(), self.config.strict_listed_after)
     }
 
     fn intern(&mut self, item: &str) -> u32 {
@@ -307,10 +352,10 @@ impl State {
                 if entry.card == card {
                     return;
                 }
-                self.rankings.moved(&entry.id, index, entry.categories(), entry.ranked(), 0, version);
+                entry.move_in(&mut self.rankings, index, entry.ranked(), 0, version);
                 entry.card = card;
                 entry.changed = version;
-                self.rankings.moved(&entry.id, index, entry.categories(), 0, entry.ranked(), version);
+                entry.move_in(&mut self.rankings, index, 0, entry.ranked(), version);
             }
             Edit::Owners { item, kind, day, owners } => {
                 let index = self.intern(&item);
@@ -319,7 +364,7 @@ impl State {
                 if kind == KIND_DEFAULT && in_window(day, self.today) {
                     let ranked = entry.ranked();
                     entry.recent = (entry.recent + owners).saturating_sub(before);
-                    self.rankings.moved(&entry.id, index, entry.categories(), ranked, entry.ranked(), version);
+                    entry.move_in(&mut self.rankings, index, ranked, entry.ranked(), version);
                 }
             }
             Edit::Session { session, member } => {
@@ -335,6 +380,14 @@ impl State {
                     self.sessions_of.entry(member.clone()).or_default().insert(session.clone());
                     self.member_of.insert(session, member);
                 }
+            }
+            Edit::Member { member, standing } => {
+                // Without a standing a member sees what any member sees; without the strict reading so does one of the free tier.
+                let tells = |standing: &Standing| standing.tier != Tier::Normal || self.config.strict_listed_after;
+                match standing.filter(tells) {
+                    Some(standing) => self.standings.insert(member, standing),
+                    None => self.standings.remove(&member),
+                };
             }
         }
     }
@@ -357,13 +410,11 @@ impl State {
     /// Moves the window of the rankings, under the present version.
     pub fn turn_to(&mut self, today: Day) {
         self.today = today;
-        self.rankings = Rankings::default();
-        self.rankings.overall.changed = self.version;
-        self.rankings.emptied = self.version;
+        self.rankings = Rankings::emptied(self.version);
         for (index, entry) in self.items.iter_mut().enumerate() {
             entry.recent = entry.days.sum(KIND_DEFAULT, today, DAYS_DEFAULT);
             let (ranked, index) = (entry.ranked(), u32::try_from(index).expect("interned"));
-            self.rankings.moved(&entry.id, index, entry.categories(), 0, ranked, self.version);
+            entry.move_in(&mut self.rankings, index, 0, ranked, self.version);
         }
     }
 

@@ -76,6 +76,10 @@ pub(crate) const ROUTES: &[Route] = {
         route("GET /v1/items/{item}/similar/stream", ReadLists),
         route("POST /v1/events/{topic}", WriteEvents),
         route("GET /v1/popular", ReadLists),
+        route("GET /v1/items", ReadLists),
+        route("GET /v1/items/{item}", ReadLists),
+        route("GET /v1/categories", ReadLists),
+        route("GET /v1/tags", ReadLists),
         // People's own side. `me` stands before `{member}`.
         route("GET /v1/members/me", SignedIn),
         route("PATCH /v1/members/me", SignedIn),

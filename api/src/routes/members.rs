@@ -3,9 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::LINK;
 use http::{HeaderValue, StatusCode};
 use kindred_members::{MemberError, Permission};
 use kindred_model::codec::{KeyCodec, RowCodec};
@@ -23,10 +20,10 @@ use warp::reply::Response;
 
 use super::access::need;
 use super::noted::{Act, note};
-use super::{AS_OF, blocking, guarded, in_time, json, query, reach, today, with};
+use super::{AS_OF, blocking, guarded, in_time, json, link_next, query, reach, today, with};
 use crate::api::Api;
 use crate::auth::{Caller, Grant, Visitor, caller, visitor};
-use crate::params::{Params, Segment};
+use crate::params::{Params, Segment, opaque};
 use crate::problem::{Code, Problem};
 use crate::served::Serving;
 
@@ -186,13 +183,13 @@ struct Cursor(i64, String, Kind, i32);
 
 impl Cursor {
     fn after(entry: &Entry) -> String {
-        let cursor = Self(entry.at.0, entry.item.to_string(), entry.kind, entry.day.0);
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).expect("a cursor serialises"))
+        opaque(&Self(entry.at.0, entry.item.to_string(), entry.kind, entry.day.0))
     }
 
-    fn read(text: &str) -> Option<Place> {
-        let Self(at, item, kind, day) = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-        Some((std::cmp::Reverse(EventTime(at)), ItemId::parse(&item).ok()?, kind, Day(day)))
+    fn place(self) -> Place {
+        let Self(at, item, kind, day) = self;
+        // A name that cannot be is a place in the order all the same.
+        (std::cmp::Reverse(EventTime(at)), ItemId::trusted(item), kind, Day(day))
     }
 }
 
@@ -227,8 +224,7 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
             return Err(Problem::new(Code::ViewDisabled, "views.histories.enabled is false"));
         }
         let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
-        let wrong = || Problem::query("cursor", "is not one that this server gave out");
-        let after = params.get("cursor").map(|text| Cursor::read(text).ok_or_else(wrong)).transpose()?;
+        let after = params.cursor::<Cursor>()?.map(Cursor::place);
         let freshness = params.freshness()?;
         let (mut entries, reached) = in_time(shared, async {
             reach(&serving.memory, freshness).await?;
@@ -240,16 +236,10 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
         let rest = &entries[from..];
         let page = &rest[..limit.min(rest.len())];
         let next_cursor = (rest.len() > limit).then(|| page.last().map(Cursor::after)).flatten();
-        let link = next_cursor
-            .as_ref()
-            .and_then(|cursor| HeaderValue::from_str(&format!("<?limit={limit}&cursor={cursor}>; rel=\"next\"")).ok());
         let items = page.iter().map(HistoryItem::of).collect();
-        let mut response = json(StatusCode::OK, &HistoryPage { member, items, next_cursor })?;
-        let headers = response.headers_mut();
-        if let Some(link) = link {
-            headers.insert(LINK, link);
-        }
-        headers.insert(AS_OF, HeaderValue::from_str(&reached.to_string()).map_err(Problem::internal)?);
+        let page = HistoryPage { member, items, next_cursor };
+        let mut response = link_next(json(StatusCode::OK, &page)?, &query, page.next_cursor.as_deref());
+        response.headers_mut().insert(AS_OF, HeaderValue::from_str(&reached.to_string()).map_err(Problem::internal)?);
         Ok(response)
     })
     .await

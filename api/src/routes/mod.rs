@@ -1,7 +1,7 @@
 //! The routes, one module a resource: routes on top, handlers beneath.
 //!
 //! ```text
-//! request ──▶ similar (the hot one first) | stream | events | popular | members | admin | pages | extra ──▶ finish
+//! request ──▶ similar (the hot one first) | stream | events | popular | catalog | members | admin | pages | extra ──▶ finish
 //! ```
 
 pub(crate) mod access;
@@ -9,6 +9,7 @@ pub(crate) mod accounts;
 pub(crate) mod admin;
 pub(crate) mod admin_keys;
 pub(crate) mod body;
+pub(crate) mod catalog;
 pub(crate) mod events;
 pub(crate) mod finish;
 pub(crate) mod generations;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LINK};
 use http::{HeaderName, HeaderValue, StatusCode};
 use kindred_model::Day;
 use serde::Serialize;
@@ -58,6 +59,8 @@ pub(crate) fn public(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .or(events::routes(api))
         .unify()
         .or(popular::routes(api))
+        .unify()
+        .or(catalog::routes(api))
         .unify()
         .or(accounts::routes(api))
         .unify()
@@ -167,6 +170,20 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Result<Respons
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     Ok(response)
+}
+
+/// Names the next page in `Link` (RFC 8288): the same query, from its cursor.
+pub(crate) fn link_next(mut response: Response, query: &str, cursor: Option<&str>) -> Response {
+    let Some(cursor) = cursor else { return response };
+    let mut pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor=")).collect();
+    let next = format!("cursor={cursor}");
+    pairs.push(&next);
+    // What would end the reference early.
+    let query = pairs.join("&").replace('<', "%3C").replace('>', "%3E");
+    if let Ok(link) = HeaderValue::from_str(&format!("<?{query}>; rel=\"next\"")) {
+        response.headers_mut().insert(LINK, link);
+    }
+    response
 }
 
 /// A list: with its validator, how far it reaches, and a name for attribution; 304 when the caller has it already.

@@ -8,6 +8,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::access::need;
+use super::catalog::{category, sight};
 use super::{blocking, guarded, in_time, list, query, query_key, reach, today, with};
 use crate::api::Api;
 use crate::auth::{Caller, caller};
@@ -15,11 +16,9 @@ use crate::params::Params;
 use crate::problem::{Code, Problem};
 use crate::recommend::{DAYS_DEFAULT, KIND_DEFAULT, LIMIT_DEFAULT, LIMIT_MAX, PopularList, PopularOptions, etag_of};
 
-const KNOWN: &[&str] = &["category", "kind", "days", "as_of", "limit", "min_position", "wait_ms", "key"];
+const KNOWN: &[&str] = &["category", "kind", "days", "as_of", "limit", "member", "min_position", "wait_ms", "key"];
 /// The longest window: ten years of days.
 const DAYS_MAX: u64 = 3_660;
-/// The longest category: 16 labels of 128 bytes.
-const CATEGORY_BYTES_MAX: usize = 2_063;
 
 /// All routes of this module.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -35,8 +34,8 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 
 /// GET /v1/popular
 ///
-/// The items by how many owners did a thing with them, summed over days, most first. Deleted, unavailable and hidden items are
-/// left out of the list, not of the total.
+/// The items by how many owners did a thing with them, summed over days, most first. Deleted and unavailable items are
+/// left out of the list, not of the total; what the caller may not see, of both.
 #[utoipa::path(
     get, path = "/v1/popular", tag = "lists",
     params(
@@ -45,6 +44,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         ("days" = Option<u64>, Query, minimum = 1, maximum = 3_660, description = "over so many days; 30 unless given"),
         ("as_of" = Option<String>, Query, description = "the last of them, like 2026-01-05; today (UTC) unless given"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 50, description = "12 unless given"),
+        ("member" = Option<String>, Query, description = "as this member sees it; with a service key"),
         ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
         ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
         ("key" = Option<String>, Query, description = "a publishable key, in place of the header"),
@@ -55,14 +55,15 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         (status = 304, description = "the list is what the ETag names"),
         (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "the view is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = [])),
+    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
 )]
 async fn show_popular_items(query: String, caller: Caller, if_none_match: Option<String>, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, query_key(&query), const { need("GET /v1/popular") }, |_| async {
-        let params = Params::parse(&query, KNOWN)?;
+    let (shared, query) = (&api, &*query);
+    guarded(shared, &caller, query_key(query), const { need("GET /v1/popular") }, |grant| async move {
+        let params = Params::parse(query, KNOWN)?;
         let serving = shared.live();
         if !serving.settings.views.popularity.enabled {
             return Err(Problem::new(Code::ViewDisabled, "views.popularity.enabled is false"));
@@ -71,16 +72,13 @@ async fn show_popular_items(query: String, caller: Caller, if_none_match: Option
         if kind == Kind::Search {
             return Err(Problem::query("kind", "is search: searches are keyed by their query, and in no popularity"));
         }
-        let category = params.get("category");
-        if category.is_some_and(|category| category.is_empty() || category.len() > CATEGORY_BYTES_MAX) {
-            return Err(Problem::query("category", format!("has not from 1 to {CATEGORY_BYTES_MAX} bytes")));
-        }
         let options = PopularOptions {
-            category: category.map(Into::into),
+            category: category(&params)?,
             kind,
             days: u32::try_from(params.number("days", u64::from(DAYS_DEFAULT), 1..=DAYS_MAX)?).expect("bounded"),
             as_of: params.day("as_of")?.unwrap_or_else(|| today(shared)),
             limit: usize::try_from(params.number("limit", LIMIT_DEFAULT, 1..=LIMIT_MAX)?).expect("bounded"),
+            sight: sight(&serving.memory, &grant, &params)?,
         };
         let freshness = params.freshness()?;
         let memory = serving.memory.clone();

@@ -8,15 +8,16 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::access::need;
+use super::catalog::sight;
 use super::{guarded, in_time, list, query, query_key, reach, with};
 use crate::api::Api;
 use crate::auth::{Caller, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
-use crate::recommend::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, SimilarList};
+use crate::recommend::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, Sight, SimilarList};
 use crate::served::named;
 
-const KNOWN: &[&str] = &["view", "limit", "fill", "explain", "min_position", "wait_ms", "key", "generation"];
+const KNOWN: &[&str] = &["view", "limit", "fill", "explain", "member", "min_position", "wait_ms", "key", "generation"];
 
 /// All routes of this module.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -33,7 +34,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 /// GET /v1/items/{item}/similar
 ///
 /// The items most often bought by those who bought this one. An item without a list answers 200, with what fills it: the widget
-/// hides itself when there is nothing, and a new item is no error.
+/// hides itself when there is nothing, and a new item is no error. A list shows what its caller may see, and no more.
 #[utoipa::path(
     get, path = "/v1/items/{item}/similar", tag = "lists",
     params(
@@ -42,6 +43,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 50, description = "12 unless given"),
         ("fill" = Option<bool>, Query, description = "fill a short list from popularity; true unless given"),
         ("explain" = Option<bool>, Query, description = "add the counts behind each item"),
+        ("member" = Option<String>, Query, description = "as this member sees it; with a service key"),
         ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
         ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
         ("generation" = Option<String>, Query, description = "of this generation in place of the live one; with a service key"),
@@ -62,7 +64,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         (status = 404, description = "no such generation", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 503, description = "the position is not reached", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = [])),
+    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
 )]
 async fn show_similar_items(
     item: Segment,
@@ -82,7 +84,7 @@ async fn show_similar_items(
             }
             Some(name) => named(shared, name).await?,
         };
-        let options = list_options(&serving.settings, &params)?;
+        let options = list_options(&serving.settings, &params, sight(&serving.memory, &grant, &params)?)?;
         if let Some(freshness) = params.freshness()? {
             in_time(shared, reach(&serving.memory, Some(freshness))).await?;
         }
@@ -94,8 +96,8 @@ async fn show_similar_items(
     .await
 }
 
-/// `view`, `limit`, `fill` and `explain`.
-pub(super) fn list_options(settings: &Semantics, params: &Params<'_>) -> Result<ListOptions, Problem> {
+/// `view`, `limit`, `fill` and `explain`, for a sight.
+pub(super) fn list_options(settings: &Semantics, params: &Params<'_>, sight: Sight) -> Result<ListOptions, Problem> {
     if let Some(view) = params.get("view").filter(|view| *view != "also_bought") {
         let shown: String = view.chars().filter(|c| !c.is_control()).take(64).collect();
         return Err(Problem::query("view", format!("{shown:?} is no view of lists; accepted: also_bought")));
@@ -108,5 +110,6 @@ pub(super) fn list_options(settings: &Semantics, params: &Params<'_>) -> Result<
         limit: u8::try_from(limit).expect("bounded"),
         fill: params.boolean("fill", true)?,
         explain: params.boolean("explain", false)?,
+        sight,
     })
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CACHE_CONTROL;
+use kindred_model::MemberId;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_stream::StreamExt;
@@ -21,15 +22,16 @@ use warp::sse::Event;
 use warp::{Filter, Reply};
 
 use super::access::need;
+use super::catalog::reader;
 use super::similar::list_options;
 use super::{AS_OF, NO_STORE, guarded, query, query_key, with};
 use crate::api::Api;
-use crate::auth::{Caller, StreamSlot, caller};
+use crate::auth::{Caller, Grant, StreamSlot, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
-use crate::recommend::{Answer, ListError, ListOptions};
+use crate::recommend::{Answer, ListError, ListOptions, Sight};
 
-const KNOWN: &[&str] = &["view", "limit", "fill", "explain", "key"];
+const KNOWN: &[&str] = &["view", "limit", "fill", "explain", "member", "key"];
 /// After how long a browser comes back when the stream broke.
 const RETRY: Duration = Duration::from_secs(2);
 /// Between two events of a row that keeps changing: ten a second are more than a person sees.
@@ -56,7 +58,8 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 /// GET /v1/items/{item}/similar/stream
 ///
 /// The list now, and again whenever it changes: at once when its row does, at most once a second when only scores do. Each
-/// event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has.
+/// event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has. With an access token the
+/// stream ends when the token does, or its session.
 #[utoipa::path(
     get, path = "/v1/items/{item}/similar/stream", tag = "lists",
     params(
@@ -65,6 +68,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 50, description = "12 unless given"),
         ("fill" = Option<bool>, Query, description = "fill a short list from popularity; true unless given"),
         ("explain" = Option<bool>, Query, description = "add the counts behind each item"),
+        ("member" = Option<String>, Query, description = "as this member sees it; with a service key"),
         ("key" = Option<String>, Query, description = "a publishable key: an EventSource can send no header"),
         ("Last-Event-ID" = Option<String>, Header, description = "the id of the last event seen"),
     ),
@@ -72,9 +76,10 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         (status = 200, description = "events whose data is a SimilarList; `id` begins with the position", content_type = "text/event-stream", body = String),
         (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 429, description = "too many streams of the key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
-    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = [])),
+    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
 )]
 async fn follow_similar_items(
     item: Segment,
@@ -87,14 +92,19 @@ async fn follow_similar_items(
     guarded(shared, &caller, query_key(query), const { need("GET /v1/items/{item}/similar/stream") }, |grant| async move {
         let params = Params::parse(query, KNOWN)?;
         let item = item.item()?;
-        let options = list_options(&shared.live().settings, &params)?;
-        let most = shared.config.limits.streams_per_key;
-        let slot = StreamSlot::take(&grant, most).ok_or_else(|| {
-            Problem::new(Code::TooManyStreams, format!("this key has {most} streams open, which is the most")).retry_after(5)
+        let reader = reader(&grant, &params)?;
+        let options = list_options(&shared.live().settings, &params, Sight::PUBLIC)?;
+        let limits = &shared.config.limits;
+        let (most, whose) = match grant.person {
+            Some(_) => (limits.streams_per_person, "you have"),
+            None => (limits.streams_per_key, "this key has"),
+        };
+        let slot = shared.streams.take(&grant, most).ok_or_else(|| {
+            Problem::new(Code::TooManyStreams, format!("{whose} {most} streams open, which is the most")).retry_after(5)
         })?;
         let (events, receiver) = mpsc::channel(QUEUE);
-        let follower =
-            Follower { api: shared.clone(), item: item.as_str().into(), options, last: last_event_id, events, _slot: slot };
+        let (api, item) = (shared.clone(), item.as_str().into());
+        let follower = Follower { api, item, options, reader, grant, last: last_event_id, events, _slot: slot };
         tokio::spawn(follower.run());
         let stream = ReceiverStream::new(receiver).map(Ok::<Event, Infallible>);
         let mut response = warp::sse::reply(stream).into_response();
@@ -112,6 +122,9 @@ struct Follower {
     api: Arc<Api>,
     item: Box<str>,
     options: ListOptions,
+    /// As whom it is seen: looked up each time, a level may change meanwhile.
+    reader: Option<MemberId>,
+    grant: Arc<Grant>,
     /// The id of the last event that the reader has.
     last: Option<String>,
     events: mpsc::Sender<Event>,
@@ -162,9 +175,20 @@ impl Follower {
         }
     }
 
+    /// Whether who opened the stream may still read: a session that has ended, or whose token has, reads no further (V7.4.1).
+    fn is_admitted(&self) -> bool {
+        let Some(claims) = &self.grant.person else { return true };
+        self.api.context.members.as_ref().is_some_and(|members| members.still_good(claims).is_ok())
+    }
+
     /// Sends the list unless the reader has it; whether the reader is still there.
     async fn send_if_new(&mut self) -> bool {
-        let answer = match self.api.live().memory.list(&self.item, self.options).await {
+        if !self.is_admitted() {
+            return false;
+        }
+        let memory = self.api.live().memory.clone();
+        let options = ListOptions { sight: memory.sight(self.reader.as_ref()), ..self.options };
+        let answer = match memory.list(&self.item, options).await {
             Ok(answer) => answer,
             Err(ListError::Corrupt(corrupt)) => {
                 tracing::error!("could not render a list for a stream: {corrupt}");

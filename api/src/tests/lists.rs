@@ -7,10 +7,10 @@ use kindred_model::{Kind, Position, Topic};
 use serde_json::json;
 
 use super::*;
-use crate::context::MemoryLimits;
-use crate::recommend::ListOptions;
+use crate::context::MemoryConfig;
+use crate::recommend::{ListOptions, Sight};
 
-const ALL: ListOptions = ListOptions { limit: 50, fill: false, explain: false };
+const ALL: ListOptions = ListOptions { limit: 50, fill: false, explain: false, sight: Sight::PUBLIC };
 
 #[tokio::test]
 async fn a_list_is_ranked_by_exact_supports_and_says_why() {
@@ -104,7 +104,7 @@ async fn every_change_that_matters_shows_at_once_and_no_other_changes_the_body()
 #[tokio::test]
 async fn the_memory_that_follows_equals_one_that_is_loaded_anew() {
     let bench = Bench::new().await;
-    let small = MemoryLimits { lists_bytes_max: 13, answers_bytes_max: 4_096 };
+    let small = MemoryConfig { lists_bytes_max: 13, answers_bytes_max: 4_096, ..MemoryConfig::default() };
     let small = ApiConfig { memory: small, ..bench.config.clone() };
     let prepare = |config: &ApiConfig| crate::prepare(config.clone(), bench.context.clone(), bench.stop.subscribe());
     let narrow = prepare(&small).await.unwrap();
@@ -144,7 +144,7 @@ async fn the_memory_that_follows_equals_one_that_is_loaded_anew() {
         }
         let anew = [prepare(&bench.config).await.unwrap(), prepare(&small).await.unwrap(), narrow.clone()];
         for n in 0..9 {
-            for options in [ALL, ListOptions { limit: 5, fill: true, explain: true }] {
+            for options in [ALL, ListOptions { limit: 5, fill: true, explain: true, sight: Sight::PUBLIC }] {
                 let followed = bench.api.live().memory.list(&name(n), options).await.unwrap().rendered.body.clone();
                 for (which, api) in anew.iter().enumerate() {
                     let loaded = api.live().memory.list(&name(n), options).await.unwrap().rendered.body.clone();
@@ -342,7 +342,7 @@ async fn a_hit_does_no_work_that_grows_with_the_catalog() {
     let changes =
         (0..2_000).flat_map(|n| [support(&format!("i{n}"), 3), owners(&format!("i{n}"), Kind::Purchase, NOW.day(), n + 1)]);
     bench.apply(changes.collect()).await;
-    let options = ListOptions { limit: 12, fill: true, explain: false };
+    let options = ListOptions { limit: 12, fill: true, explain: false, sight: Sight::PUBLIC };
     bench.api.live().memory.list("i5", options).await.unwrap();
     let begun = std::time::Instant::now();
     for _ in 0..1_000 {

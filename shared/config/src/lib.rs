@@ -53,6 +53,8 @@ pub struct Settings {
     pub store: Store,
     /// `api.*`
     pub api: Api,
+    /// `catalog.*`
+    pub catalog: Catalog,
     /// `members.*`
     pub members: MembersConfig,
     /// `pipeline.*`
@@ -142,6 +144,14 @@ pub struct Api {
     pub answers_bytes_max: u64,
 }
 
+/// `catalog.*`
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Catalog {
+    /// Members of the free tier see, of what is for registered members, only what was put on sale since they came (R7, literally).
+    pub strict_listed_after: bool,
+}
+
 /// `pipeline.*`
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -228,6 +238,7 @@ struct Tables {
     log: Log,
     store: Store,
     api: Api,
+    catalog: Catalog,
     members: MembersConfig,
     pipeline: Pipeline,
     cluster: Cluster,
@@ -237,14 +248,29 @@ struct Tables {
 
 impl From<Tables> for Settings {
     fn from(tables: Tables) -> Self {
-        let Tables { shop, inputs, views, program, data, log, store, api, members, pipeline, cluster, erasure, telemetry } =
-            tables;
+        let Tables {
+            shop,
+            inputs,
+            views,
+            program,
+            data,
+            log,
+            store,
+            api,
+            catalog,
+            members,
+            pipeline,
+            cluster,
+            erasure,
+            telemetry,
+        } = tables;
         Self {
             semantics: Semantics { shop, inputs, views, program },
             data,
             log,
             store,
             api,
+            catalog,
             members,
             pipeline,
             cluster,
@@ -256,9 +282,9 @@ impl From<Tables> for Settings {
 
 impl From<Settings> for Tables {
     fn from(settings: Settings) -> Self {
-        let Settings { semantics, data, log, store, api, members, pipeline, cluster, erasure, telemetry } = settings;
+        let Settings { semantics, data, log, store, api, catalog, members, pipeline, cluster, erasure, telemetry } = settings;
         let Semantics { shop, inputs, views, program } = semantics;
-        Self { shop, inputs, views, program, data, log, store, api, members, pipeline, cluster, erasure, telemetry }
+        Self { shop, inputs, views, program, data, log, store, api, catalog, members, pipeline, cluster, erasure, telemetry }
     }
 }
 

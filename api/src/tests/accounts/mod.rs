@@ -1,5 +1,6 @@
 //! People over HTTP: every test goes through the routes, with mails and phone codes taken from where they were sent.
 
+mod browse;
 mod cookies;
 mod headers;
 mod own_account;

@@ -12,10 +12,10 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{Asked, Refusals, asked, days, link_next, text};
+use super::{Asked, Refusals, asked, days, text};
 use crate::api::Api;
 use crate::routes::access::need;
-use crate::routes::{json, today};
+use crate::routes::{json, link_next, today};
 
 const LIMIT_DEFAULT: u64 = kindred_members::LIMIT as u64;
 const LIMIT_MAX: u64 = kindred_members::LIMIT_MAX as u64;

@@ -13,12 +13,12 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{Asked, Refusals, asked, days, link_next, text};
+use super::{Asked, Refusals, asked, days, text};
 use crate::api::Api;
 use crate::params::{Params, Segment};
 use crate::problem::Problem;
 use crate::routes::access::need;
-use crate::routes::{json, names, precondition};
+use crate::routes::{json, link_next, names, precondition};
 
 /// Members of a page unless told: the seed's `USER_PER_PAGE`, and every other list's.
 const LIMIT_DEFAULT: u64 = kindred_members::LIMIT as u64;

@@ -17,8 +17,6 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use http::HeaderValue;
-use http::header::LINK;
 use kindred_members::{Actor, MemberError, Members};
 use kindred_model::Day;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as ResponseSchema, ResponseBuilder};
@@ -134,20 +132,6 @@ fn text<'a>(params: &'a Params<'_>, name: &str) -> Result<Option<&'a str>, Probl
 
 /// The longest that is searched for is an e-mail: 254 bytes.
 const TEXT_BYTES_MAX: usize = 320;
-
-/// Names the next page in `Link` (RFC 8288): the same query, from its cursor.
-fn link_next(mut response: Response, query: &str, cursor: Option<&str>) -> Response {
-    let Some(cursor) = cursor else { return response };
-    let mut pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor=")).collect();
-    let next = format!("cursor={cursor}");
-    pairs.push(&next);
-    // What would end the reference early.
-    let query = pairs.join("&").replace('<', "%3C").replace('>', "%3E");
-    if let Ok(link) = HeaderValue::from_str(&format!("<?{query}>; rel=\"next\"")) {
-        response.headers_mut().insert(LINK, link);
-    }
-    response
-}
 
 /// The refusals that every route here can answer with, for the contract.
 pub(crate) struct Refusals;

@@ -1,0 +1,88 @@
+//! What a caller may see (R7, R19).
+//!
+//! ```text
+//! publishable key, service key ──▶ public      access token, or ?member= with a service key ──tier of the member──▶ their level
+//! ```
+
+use kindred_model::records::Visibility;
+use kindred_model::{EventTime, Tier};
+
+use super::state::{Card, Entry};
+
+/// How many levels there are.
+pub(crate) const LEVELS: usize = Visibility::Svip as usize + 1;
+
+/// What is known of a member as far as it says what they may see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Standing {
+    /// The tier.
+    pub tier: Tier,
+    /// When the account was made.
+    pub registered_at: Option<EventTime>,
+}
+
+/// What a caller may see: items up to a level.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sight {
+    /// The level.
+    pub(crate) level: Visibility,
+    /// Under `catalog.strict_listed_after`: of what is for registered members, only what was listed at or after this.
+    pub(crate) since: Option<EventTime>,
+}
+
+impl Sight {
+    /// Of whoever is not signed in.
+    pub const PUBLIC: Self = Self { level: Visibility::Public, since: None };
+
+    /// Of a member who is signed in. `strict` is `catalog.strict_listed_after`.
+    pub(crate) fn of_member(standing: Option<Standing>, strict: bool) -> Self {
+        let level = match standing.map_or(Tier::Normal, |standing| standing.tier) {
+            Tier::Normal => Visibility::Registered,
+            Tier::Vip => Visibility::Vip,
+            Tier::Svip => Visibility::Svip,
+        };
+        // Who is not known yet has seen nothing be put on sale.
+        let since = || standing.and_then(|standing| standing.registered_at).unwrap_or(EventTime(i64::MAX));
+        Self { level, since: (strict && level == Visibility::Registered).then(since) }
+    }
+
+    /// Whether an item of this visibility, put on sale then, may be seen.
+    pub(crate) fn sees(self, visibility: Visibility, listed_at: Option<EventTime>) -> bool {
+        let listed_since = || self.since.is_none_or(|since| listed_at.is_some_and(|listed| listed >= since));
+        visibility <= self.level && (visibility != Visibility::Registered || listed_since())
+    }
+
+    /// Whether what is on a card may be seen. An item without one is public.
+    pub(crate) fn sees_card(self, card: Option<&Card>) -> bool {
+        card.is_none_or(|card| self.sees(card.visibility, card.listed_at))
+    }
+
+    /// Whether an answer may offer an item.
+    pub(crate) fn is_shown(self, entry: &Entry) -> bool {
+        entry.is_offered() && self.sees_card(entry.card.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, a level would see what it has no right to, or not see what it has.
+    #[test]
+    fn r7_each_level_sees_what_the_ones_before_it_see() {
+        let standing = |tier, registered_at: i64| Some(Standing { tier, registered_at: Some(EventTime(registered_at)) });
+        let seen = |sight: Sight, listed_at: Option<i64>| {
+            let all = [Visibility::Public, Visibility::Registered, Visibility::Vip, Visibility::Svip];
+            all.map(|visibility| sight.sees(visibility, listed_at.map(EventTime)))
+        };
+        for strict in [false, true] {
+            assert_eq!(seen(Sight::PUBLIC, Some(9)), [true, false, false, false]);
+            assert_eq!(seen(Sight::of_member(standing(Tier::Normal, 5), strict), Some(5)), [true, true, false, false]);
+            assert_eq!(seen(Sight::of_member(standing(Tier::Normal, 5), strict), Some(4)), [true, !strict, false, false]);
+            assert_eq!(seen(Sight::of_member(standing(Tier::Normal, 5), strict), None), [true, !strict, false, false]);
+            assert_eq!(seen(Sight::of_member(None, strict), Some(9)), [true, !strict, false, false]);
+            assert_eq!(seen(Sight::of_member(standing(Tier::Vip, 5), strict), Some(4)), [true, true, true, false]);
+            assert_eq!(seen(Sight::of_member(standing(Tier::Svip, 5), strict), None), [true, true, true, true]);
+        }
+    }
+}
