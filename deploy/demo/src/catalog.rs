@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use kindred_model::records::{CatalogRecord, ItemKind};
+use kindred_model::records::{CatalogRecord, ItemKind, Visibility};
 use kindred_model::{EventTime, ItemId};
 
 use crate::pictures::Shape;
@@ -177,6 +177,15 @@ pub struct Product {
     pub description: String,
     /// How often it is picked from its shelf: few products are asked for much, many a little.
     pub popularity: f64,
+    /// Who may see it: the least asked for of each shelf is for members, VIPs or SVIPs.
+    pub visibility: Visibility,
+}
+
+impl Product {
+    /// Whether everybody may see it.
+    pub fn is_public(&self) -> bool {
+        self.visibility == Visibility::Public
+    }
 }
 
 /// The whole assortment.
@@ -235,6 +244,12 @@ impl Catalog {
                     tags,
                     description,
                     popularity: 1.0 / f64::from(place).powf(0.8),
+                    visibility: match (place, number % 3) {
+                        (10, 0) => Visibility::Registered,
+                        (10, 1) => Visibility::Vip,
+                        (10, _) => Visibility::Svip,
+                        _ => Visibility::Public,
+                    },
                 });
             }
         }
@@ -286,10 +301,10 @@ impl Catalog {
             category: product.category.iter().map(|&level| level.into()).collect(),
             tags: product.tags.iter().map(|&tag| tag.into()).collect(),
             price_minor: Some(product.price_minor),
-            url: Some(format!("/?item={}", product.item).into()),
+            url: Some(format!("{}?item={}", if product.is_public() { "/" } else { "/browse" }, product.item).into()),
             image: Some(format!("/demo/pictures/{}.svg", product.item).into()),
             available: None,
-            visibility: None,
+            visibility: Some(product.visibility).filter(|_| !product.is_public()),
             listed_at: Some(listed_at),
             deleted: false,
         })
