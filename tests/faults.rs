@@ -38,22 +38,36 @@ fn outage() -> Duration {
     Duration::from_secs(seconds.map_or(60, |seconds| seconds.parse().expect("KINDRED_OUTAGE_SECONDS is a number")))
 }
 
-/// Kafka and Cassandra of this test alone: they are killed.
-struct Services {
+/// Services of a test alone: they are killed.
+pub struct Services {
     dir: PathBuf,
-    kafka: String,
-    cassandra: String,
+    told: String,
 }
 
 impl Services {
-    fn start(dir: &Path) -> Self {
+    /// Those that `deploy/local/up` starts for these arguments.
+    pub fn start(dir: &Path, args: &[&str]) -> Self {
         let dir = dir.join("services");
-        let told = Self::up(&dir, &["--kafka-port", "0", "--cassandra-port", "0"]);
-        let find = |name: &str| {
-            let line = told.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_else(|| panic!("no {name} in {told}")).to_owned()
-        };
-        Self { kafka: find("KAFKA="), cassandra: find("CASSANDRA="), dir }
+        let told = Self::up(&dir, args);
+        Self { dir, told }
+    }
+
+    /// Where a service listens: `KAFKA` or `CASSANDRA`.
+    pub fn address(&self, name: &str) -> &str {
+        let line = self.told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("no {name} in {}", self.told))
+    }
+
+    /// Starts again what was lost.
+    pub fn up_again(&self, service: &str) {
+        Self::up(&self.dir, &[service]);
+    }
+
+    /// Stops one in an orderly way.
+    pub fn down(&self, service: &str) {
+        let mut down = Command::new("deploy/local/down");
+        let output = down.arg(service).arg("--dir").arg(&self.dir).output().expect("deploy/local/down runs");
+        assert!(output.status.success(), "{}", text(&output.stderr));
     }
 
     fn up(dir: &Path, more: &[&str]) -> String {
@@ -62,7 +76,8 @@ impl Services {
         text(&output.stdout)
     }
 
-    fn send(&self, service: &str, signal: &str) {
+    /// Sends a signal to one.
+    pub fn send(&self, service: &str, signal: &str) {
         let mut kill = Command::new("deploy/local/kill");
         let output = kill.arg(service).arg("--dir").arg(&self.dir).args(["--signal", signal]).output().expect("it runs");
         assert!(output.status.success(), "{}", text(&output.stderr));
@@ -109,7 +124,7 @@ impl Services {
     fn lose(&self, service: &str) {
         self.send(service, "KILL");
         sleep(AWAY);
-        Self::up(&self.dir, &[service]);
+        self.up_again(service);
     }
 }
 
@@ -132,7 +147,7 @@ impl Shop {
     pub fn migrate(dir: &Path, kafka: &str, cassandra: &str, name: &str, more: &str) -> Self {
         let config = dir.join("kindred.toml");
         let text = format!(
-            "{more}\n[log]\nkind = \"kafka\"\n[log.kafka]\nbrokers = \"{kafka}\"\nprefix = \"{name}-\"\npartitions = 4\nreplication = 1\n\
+            "{more}\n[log]\nkind = \"kafka\"\n[log.kafka]\nbrokers = \"{kafka}\"\nprefix = \"{name}-\"\npartitions = 4\n\
              [store]\nkind = \"cql\"\n[store.cql]\nnodes = [\"{cassandra}\"]\nkeyspace = \"{name}\"\nview_buckets = 8\ninput_buckets = 8\n\
              [pipeline]\nworkers = 2\nadmin_listen = \"127.0.0.1:0\"\n[api]\nadmin_listen = \"127.0.0.1:0\"\n",
         );
@@ -245,8 +260,8 @@ impl Drop for Process {
     }
 }
 
-/// Posts everything in small batches, each again until it is accepted; returns the position after the last of each topic.
-fn post(url: &str, key: &str, feed: &[&Record], rng: &mut StdRng, done: &AtomicUsize) -> Vec<String> {
+/// Posts everything in small batches, each again until it is accepted; returns the position after each.
+pub fn post(url: &str, key: &str, feed: &[&Record], rng: &mut StdRng, done: &AtomicUsize) -> Vec<String> {
     let agent: ureq::Agent =
         ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(20))).build().into();
     let (mut rest, mut positions) = (feed, Vec::new());
@@ -288,10 +303,10 @@ fn faults_leave_no_trace() {
         return;
     }
     let temp = tempfile::tempdir().expect("a directory");
-    let services = Services::start(temp.path());
+    let services = Services::start(temp.path(), &["--kafka-port", "0", "--cassandra-port", "0"]);
     let variant = small();
     let more = "[inputs]\nidentities_per_owner = 6\n[views.also_bought]\nwindow = 3\ntop = 4\n";
-    let shop = Arc::new(Shop::migrate(temp.path(), &services.kafka, &services.cassandra, "faults", more));
+    let shop = Arc::new(Shop::migrate(temp.path(), services.address("KAFKA"), services.address("CASSANDRA"), "faults", more));
     let mut rng = StdRng::seed_from_u64(5);
     let records = kindred_oracle::testing::random_log(5, 9_000, &kindred_oracle::testing::Shape::default());
     let mut feed: Vec<&Record> = records.iter().collect();

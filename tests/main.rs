@@ -1,5 +1,6 @@
 //! System tests: the real binary, real files, real sockets, and kill -9. One test binary, a module a subject.
 
+mod brokers;
 mod browser;
 mod cli;
 mod cluster;

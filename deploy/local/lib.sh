@@ -1,8 +1,9 @@
 # Starts, watches and stops Java services, each in a directory of its own. Sourced by up, down and kill.
 #
-#   DIR/SERVICE/{data,log,tmp,pid,port,host,lock}     JARS/SERVICE/*.jar, JARS/m2 (Maven's local repository)
+#   DIR/INSTANCE/{data,log,tmp,pid,port,host,lock}     JARS/SERVICE/*.jar, JARS/m2 (Maven's local repository)
 #
-# A service is kafka or cassandra: SERVICE/service.sh names its version, ports and command line.
+# A service is kafka or cassandra: SERVICE/service.sh names its version, ports and command line. An instance of it is called like the
+# service; further brokers of a Kafka cluster are kafka-2, kafka-3, …
 
 services_known=(kafka cassandra)
 for name in "${services_known[@]}"; do
@@ -14,7 +15,7 @@ program=deploy/local/$(basename "$0")
 # How long a start may take; a loaded machine needs a minute for the first one.
 wait_s=${LOCAL_WAIT_S:-180}
 
-say() { echo "${service:-local}: $*" >&2; }
+say() { echo "${instance:-local}: $*" >&2; }
 fail() { say "$*"; exit 1; }
 usage_error() { echo "$program: $* (see $program --help)" >&2; exit 2; }
 fail_with_log() { # message file
@@ -25,7 +26,13 @@ fail_with_log() { # message file
 
 # The comment at the top of the script is its help.
 help() { sed -n '2,/^[^#]/p' "$0" | sed -n 's/^# \{0,1\}//p'; exit 0; }
-is_service() { [[ " ${services_known[*]} " == *" $1 "* ]]; }
+# The instances that there are in a directory.
+instances() { # dir
+    local name
+    for name in "${services_known[@]}"; do
+        find "$1" -mindepth 1 -maxdepth 1 -type d \( -name "$name" -o -name "$name-[2-9]" \) -printf '%f\n' 2>/dev/null | sort
+    done
+}
 value() { [ $# -ge 2 ] && [ -n "$2" ] || usage_error "$1 needs a value"; printf '%s' "$2"; }
 of() { local variable=${service}_$1; printf '%s' "${!variable}"; } # a setting of the service
 
@@ -41,9 +48,9 @@ free_port() { # host
     fail "found no free port on $1"
 }
 
-# Enters a service: `service`, `home`, and the lock, so that two calls at once take turns. In a subshell.
-enter() { # service dir
-    service=$1 home=$2/$1
+# Enters an instance: `instance`, its `service`, `home`, and the lock, so that two calls at once take turns. In a subshell.
+enter() { # instance dir
+    instance=$1 service=${1%%-*} home=$2/$1
     mkdir -p "$home/log" "$home/tmp"
     exec 9> "$home/lock"
     flock -w "$wait_s" 9 || fail "another call holds $home/lock"
@@ -109,7 +116,7 @@ fetch_jars() { # jars
 }
 
 # Starts it if it does not run, and waits until it is ready. In a subshell.
-start_service() { # service dir jars host port heap; an empty port is the last one or the default, 0 any free one
+start_service() { # instance dir jars host port heap; an empty port is the last one or the default, 0 any free one
     enter "$1" "$2"
     local jars=$3 host=$4 port=$5 heap=$6 started=$SECONDS command
     if running; then
@@ -126,6 +133,8 @@ start_service() { # service dir jars host port heap; an empty port is the last o
     echo "$port" > "$home/port"
     local log=$home/log/$service.log
     [ ! -e "$log" ] || mv -f "$log" "$log.1"
+    # It is looked into before the process has made it.
+    : > "$log"
     # A session of its own, so that a Ctrl-C in this terminal does not reach it. libffi, JNA and Netty unpack native code into TMPDIR.
     TMPDIR="$home/tmp" setsid "$java" -Dlocal.service="$home" "${command[@]}" < /dev/null > "$log" 2>&1 9>&- &
     echo $! > "$home/pid"

@@ -1,0 +1,112 @@
+//! Three brokers, of which one after the other is lost under load, hangs, or is stopped for maintenance: others lead its partitions, and
+//! everything goes on meanwhile. What is exported in the end is what the oracle says, byte for byte.
+//!
+//! ```text
+//! poster ──▶ kindred api ──▶ kafka, kafka-2, kafka-3 (three replicas, two have what is acknowledged) ──▶ kindred pipeline ──▶ Cassandra
+//! ```
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use kindred_model::Record;
+use kindred_oracle::testing::{Shape, random_log};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::faults::{Services, Shop, post};
+use crate::foreign::tool;
+use crate::law::{oracle_export, small};
+use crate::support::{AS_OF, PATIENCE, VIEWS};
+
+/// How long the poster goes on between two faults.
+const CALM: Duration = Duration::from_secs(2);
+/// Records that have to be taken in while a broker is away: more than were on the way when it went.
+const MEANWHILE: usize = 200;
+
+/// Repeats until something is so.
+fn until(what: &str, shop: &Shop, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < PATIENCE, "{what} within {PATIENCE:?}\n{}", shop.logs());
+        sleep(Duration::from_millis(100));
+    }
+}
+
+/// If it failed, a broker that is lost or stopped would stop the shop, although others have all that it had; or events that were
+/// acknowledged would go with it.
+#[test]
+fn a_leader_that_moves_stops_nothing_and_loses_nothing() {
+    let Ok(cassandra) = std::env::var("KINDRED_TEST_CASSANDRA") else {
+        eprintln!("NOT RUN: several brokers (tests/run starts the services)");
+        return;
+    };
+    let temp = tempfile::tempdir().expect("a directory");
+    let cluster = ["kafka", "--kafka-port", "0", "--kafka-heap", "256m", "--kafka-brokers", "3"];
+    let services = Services::start(temp.path(), &cluster);
+    let brokers = services.address("KAFKA");
+    let variant = small();
+    let more = "[inputs]\nidentities_per_owner = 6\n[views.also_bought]\nwindow = 3\ntop = 4\n";
+    let name = format!("brokers_{}", std::process::id());
+    let shop = Shop::migrate(temp.path(), brokers, &cassandra, &name, more);
+    let describe = |more: &[&str]| tool("TopicCommand", &[&["--bootstrap-server", brokers, "--describe"], more].concat(), b"");
+    assert!(describe(&[]).contains("ReplicationFactor: 3"), "a topic that asks for no other has three replicas");
+
+    let records = random_log(8, 4_000, &Shape::default());
+    let mut feed: Vec<&Record> = records.iter().collect();
+    feed.shuffle(&mut StdRng::seed_from_u64(8));
+    let mut pipeline = shop.spawn("pipeline-0", &["pipeline"]);
+    let listen = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").to_string();
+    let _api = shop.spawn("api", &["api", "--listen", &listen]);
+    let url = format!("http://{listen}");
+    let (done, ends) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let positions = std::thread::scope(|scope| {
+        // Again and again, until the last fault is over: posting a record again changes nothing.
+        let poster = scope.spawn(|| {
+            let mut rng = StdRng::seed_from_u64(9);
+            let mut positions = post(&url, &shop.key, &feed, &mut rng, &done);
+            while !ends.load(Ordering::Acquire) {
+                positions = post(&url, &shop.key, &feed[..MEANWHILE], &mut rng, &done);
+            }
+            positions
+        });
+        until("the first records are taken in", &shop, || done.load(Ordering::Acquire) > MEANWHILE);
+        for (broker, fault) in [("kafka-2", "KILL"), ("kafka-3", "STOP"), ("kafka-2", "down"), ("kafka-3", "KILL")] {
+            sleep(CALM);
+            let before = done.load(Ordering::Acquire);
+            match fault {
+                "down" => services.down(broker),
+                signal => services.send(broker, signal),
+            }
+            until(&format!("records are taken in without {broker}"), &shop, || done.load(Ordering::Acquire) > before + MEANWHILE);
+            match fault {
+                "STOP" => services.send(broker, "CONT"),
+                _ => services.up_again(broker),
+            }
+            // Two at a time are more than three replicas bear.
+            until("every replica is in sync again", &shop, || describe(&["--under-replicated-partitions"]).trim().is_empty());
+            eprintln!("{fault} {broker}: {} records are posted", done.load(Ordering::Acquire));
+        }
+        ends.store(true, Ordering::Release);
+        poster.join().unwrap_or_else(|_| panic!("posting failed\n{}", shop.logs()))
+    });
+
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
+    let last = positions.last().expect("something was posted");
+    until("the last event is served", &shop, || {
+        let request = agent.get(format!("{url}/v1/items/i1/similar?min_position={last}&wait_ms=5000"));
+        request.header("Authorization", format!("Bearer {}", shop.key)).call().is_ok_and(|answer| answer.status() == 200)
+    });
+    kill_process(Pid::from_child(&pipeline), Signal::TERM).expect("it can be asked to stop");
+    let status = pipeline.wait().expect("it ends");
+    assert!(status.success(), "the pipeline ended with {status}: nothing of this ends it\n{}", shop.logs());
+    shop.run(&["verify"]);
+    for view in VIEWS {
+        let served = shop.run(&["export", view, "--format", "csv", "--as-of", AS_OF]);
+        assert_eq!(served, oracle_export(view, &records, &variant.semantics), "{view}\n{}", shop.logs());
+    }
+}
