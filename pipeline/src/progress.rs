@@ -11,8 +11,12 @@ use kindred_store::Frontier;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::PipelineError;
+
+/// How often an outage that goes on is logged.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What a pipeline is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -73,6 +77,8 @@ pub struct Progress {
     /// How far the sources of this process have read.
     read: Mutex<Position>,
     state: Mutex<(PipelineState, Option<String>)>,
+    /// When it was last logged that something does not answer.
+    told: Mutex<Option<Instant>>,
     started: Instant,
     restore_ms: AtomicU64,
     pub(crate) records: AtomicU64,
@@ -102,6 +108,7 @@ impl Progress {
             read: Mutex::new(applied.position.clone()),
             applied: watch::Sender::new(applied),
             state: Mutex::new((PipelineState::Restoring, None)),
+            told: Mutex::new(None),
             started: Instant::now(),
             restore_ms: AtomicU64::new(0),
             records: AtomicU64::new(0),
@@ -164,6 +171,17 @@ impl Progress {
     pub(crate) fn restored(&self) {
         self.restore_ms.store(millis(self.started.elapsed()), Ordering::Relaxed);
         self.turn(PipelineState::Restoring, PipelineState::Running, None);
+    }
+
+    /// Something could not be done for now, and is tried again some times a second: it is logged now and then.
+    pub(crate) fn tries_again(&self, what: &str, reason: String) {
+        let mut told = self.told.lock();
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            warn!("{what}, trying again: {reason}");
+        }
+        drop(told);
+        self.waits(reason);
     }
 
     /// The other side does not answer; `resumed` takes it back.

@@ -330,9 +330,8 @@ fn retry<T, E: Passing>(context: &Context, mut call: impl FnMut() -> Result<T, E
                 return Ok(value);
             }
             Err(error) if error.passes() && !context.stopping() => {
-                warn!("an epoch could not be written, trying again: {error}");
                 metrics::counter!("pipeline_retries_total").increment(1);
-                context.progress.waits(error.to_string());
+                context.progress.tries_again("an epoch could not be written", error.to_string());
                 std::thread::sleep(RETRY);
             }
             Err(error) => return Err(error),

@@ -13,7 +13,7 @@ use kindred_log::{EventLog, EventReader, LogError, LogRecord, Rejected, Share};
 use kindred_model::Position;
 use kindred_model::records::{Record, Rules};
 use parking_lot::Mutex;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{Context, PipelineError, block_on_runtime};
 
@@ -129,8 +129,7 @@ impl Source {
                 }
                 Ok(behind) => behind,
                 Err(LogError::Unavailable(reason)) => {
-                    warn!("the log does not answer, trying again: {reason}");
-                    self.context.progress.waits(reason);
+                    self.context.progress.tries_again("the log does not answer", reason);
                     std::thread::sleep(RETRY);
                     continue;
                 }
@@ -199,8 +198,7 @@ impl Source {
             match runtime.block_on(self.log.reject(rejected.clone())) {
                 Ok(()) => break,
                 Err(LogError::Unavailable(reason) | LogError::Full(reason)) if !self.context.stopping() => {
-                    warn!("could not keep rejected records, trying again: {reason}");
-                    self.context.progress.waits(reason);
+                    self.context.progress.tries_again("could not keep rejected records", reason);
                     std::thread::sleep(RETRY);
                 }
                 Err(error) => {
