@@ -3,7 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, kindred, kindred_ok, text};
@@ -80,13 +80,17 @@ impl Installation {
 
     /// Starts a process that stays, and waits until it says where it answers.
     pub fn start(&self, name: &str, args: &[&str]) -> Running {
+        self.start_with(command(&[]), name, args)
+    }
+
+    /// Starts by a prepared command (environment).
+    pub fn start_with(&self, mut command: Command, name: &str, args: &[&str]) -> Running {
         let dir = self.dir.path().join(name);
         let log = dir.with_extension("log");
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
         let before = said().len();
         let file = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
-        let mut command = command(args);
-        command.args(["--config", &self.config]).stdout(file.try_clone().expect("a second handle")).stderr(file);
+        command.args(args).args(["--config", &self.config]).stdout(file.try_clone().expect("a second handle")).stderr(file);
         let mut child = command.spawn().expect("the binary starts");
         let begin = Instant::now();
         loop {
@@ -109,7 +113,12 @@ impl Installation {
 
     /// Starts an API and waits until it is ready.
     pub fn api(&self, name: &str, key: &str, more: &[&str]) -> Server {
-        let mut running = self.start(name, &[&["api", "--listen", "127.0.0.1:0"], more].concat());
+        self.api_with(command(&[]), name, key, more)
+    }
+
+    /// The same by a prepared command (environment).
+    pub fn api_with(&self, command: Command, name: &str, key: &str, more: &[&str]) -> Server {
+        let mut running = self.start_with(command, name, &[&["api", "--listen", "127.0.0.1:0"], more].concat());
         let child = running.child.take().expect("it was started");
         Server::attach(child, &running.dir, &running.url, key)
     }

@@ -1,111 +1,14 @@
 //! Members through the real binary: registered with codes from a real SMTP sink and a gateway for phones, signed in, raced, suspended and
 //! erased; on a directory, and on services over two API processes.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::installation::{Installation, Running, key_in};
+use crate::people::{self, PASSWORD, Sent, code_in, phone_gateway, smtp_sink, text_of, token_in, wait_for};
 use crate::place::Backend;
 use crate::support::{Answer, PATIENCE, Server, kindred_ok};
-
-/// What was sent to people: (to, text).
-type Sent = Arc<Mutex<Vec<(String, String)>>>;
-
-/// Listens; each connection is served on a thread of its own for as long as the test runs.
-fn listen(serve: impl Fn(TcpStream, &Sent) -> std::io::Result<()> + Send + Sync + 'static) -> (u16, Sent) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    let (sent, serve) = (Sent::default(), Arc::new(serve));
-    let all = Arc::clone(&sent);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let (sent, serve) = (Arc::clone(&all), Arc::clone(&serve));
-            std::thread::spawn(move || serve(stream, &sent));
-        }
-    });
-    (port, sent)
-}
-
-/// A server that takes mails (RFC 5321, as far as a client without TLS goes).
-fn smtp_sink() -> (u16, Sent) {
-    listen(|mut stream, sent| {
-        let mut lines = BufReader::new(stream.try_clone()?).lines();
-        stream.write_all(b"220 sink\r\n")?;
-        let mut to = String::new();
-        while let Some(line) = lines.next().transpose()? {
-            let upper = line.to_ascii_uppercase();
-            if upper.starts_with("RCPT TO:") {
-                line[8..].trim().trim_matches(['<', '>']).clone_into(&mut to);
-            }
-            if upper == "DATA" {
-                stream.write_all(b"354 go on\r\n")?;
-                let mut text = String::new();
-                while let Some(line) = lines.next().transpose()?.filter(|line| line != ".") {
-                    // Quoted-printable: soft line breaks and the escaped equals sign are all that a link needs.
-                    match line.strip_suffix('=') {
-                        Some(soft) => text.push_str(soft),
-                        None => text.push_str(&(line + "\n")),
-                    }
-                }
-                sent.lock().expect("no reader panics").push((to.clone(), text.replace("=3D", "=")));
-            }
-            stream.write_all(if upper.starts_with("QUIT") { b"221 bye\r\n" } else { b"250 ok\r\n" })?;
-        }
-        Ok(())
-    })
-}
-
-/// A gateway that takes messages to phones: POST of JSON.
-fn phone_gateway() -> (u16, Sent) {
-    listen(|mut stream, sent| {
-        let mut reader = BufReader::new(stream.try_clone()?);
-        loop {
-            let (mut length, mut line) = (0, String::new());
-            while reader.read_line(&mut line)? > 2 {
-                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().unwrap_or(0);
-                }
-                line.clear();
-            }
-            if length == 0 {
-                return Ok(());
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body)?;
-            let message: Value = serde_json::from_slice(&body).unwrap_or_default();
-            let text = |field: &str| message[field].as_str().unwrap_or_default().to_owned();
-            sent.lock().expect("no reader panics").push((text("to"), text("text")));
-            stream.write_all(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n")?;
-        }
-    })
-}
-
-/// Waits for a message whose text gives something.
-fn wait_for<T>(sent: &Sent, to: &str, find: impl Fn(&str) -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        let found = sent.lock().expect("no sink panics").iter().rev().filter(|(of, _)| of == to).find_map(|(_, text)| find(text));
-        if let Some(found) = found {
-            return found;
-        }
-        assert!(begin.elapsed() < PATIENCE, "nothing came to {to}: {:?}", sent.lock().expect("no sink panics"));
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn code_in(text: &str) -> Option<String> {
-    text.split(|c: char| !c.is_ascii_digit()).find(|word| word.len() == 6).map(str::to_owned)
-}
-
-fn token_in(text: &str) -> Option<String> {
-    let (_, rest) = text.split_once("verify-email#")?;
-    Some(rest.split_whitespace().next()?.to_owned())
-}
 
 /// A shop whose members can be reached: one API, or two on services.
 struct Shop {
@@ -118,20 +21,7 @@ struct Shop {
 impl Shop {
     fn open(backend: Backend, name: &str) -> Option<Self> {
         let ((smtp, mails), (gateway, phones)) = (smtp_sink(), phone_gateway());
-        let set: Vec<String> = [
-            "members.mail.host=\"127.0.0.1\"".to_owned(),
-            format!("members.mail.port={smtp}"),
-            "members.mail.security=none".to_owned(),
-            format!("members.phone.url=\"http://127.0.0.1:{gateway}/\""),
-            "members.registration.challenge_bits=4".to_owned(),
-            "members.default_language=en".to_owned(),
-            "members.limits.registrations_hour=1000".to_owned(),
-            "members.limits.phone_codes_address_hour=1000".to_owned(),
-            "members.limits.challenges_hour=10000".to_owned(),
-        ]
-        .into_iter()
-        .flat_map(|set| ["--set".to_owned(), set])
-        .collect();
+        let set = people::settings(smtp, gateway);
         let set: Vec<&str> = set.iter().map(String::as_str).collect();
         let temp = tempfile::tempdir().expect("a directory");
         let (apis, on) = match backend {
@@ -161,14 +51,7 @@ impl Shop {
     fn challenge(&self, n: usize) -> Value {
         let made = self.send(n, "POST", "/v1/captcha/challenges", None, None);
         assert_eq!(made.status, 201, "{}", made.body);
-        let made = made.json();
-        let (token, bits) = (made["token"].as_str().expect("a token"), made["bits"].as_u64().expect("bits"));
-        let fits = |nonce: &String| {
-            let digest = Sha256::digest(format!("{token}.{nonce}"));
-            u64::from(u128::from_be_bytes(digest[..16].try_into().expect("16 bytes")).leading_zeros()) >= bits
-        };
-        let nonce = (0_u64..).map(|number| number.to_string()).find(fits).expect("there is one");
-        json!({ "token": token, "nonce": nonce })
+        people::solved(&made.json())
     }
 
     fn phone_code(&self, n: usize, phone: &str) -> String {
@@ -218,12 +101,6 @@ impl Shop {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-}
-
-const PASSWORD: &str = "violet harbour 92 lantern";
-
-fn text_of<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}"))
 }
 
 /// If it failed, a person could not become a member, a token would outlive a sign-out at another API, or what a member does would not

@@ -1,7 +1,7 @@
 //! What every system test needs: the binary, a server on a directory of its own, and requests to it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -232,6 +232,11 @@ impl Server {
 
     /// A request of a person: with an access token or none, and JSON if there is a body.
     pub fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
+        self.try_send(method, path, token, body).expect("the server answers")
+    }
+
+    /// The same; an error where no answer came (the server died).
+    pub fn try_send(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Result<Answer, ureq::Error> {
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         if let Some(token) = token {
             request = request.header("Authorization", format!("Bearer {token}"));
@@ -240,7 +245,13 @@ impl Server {
         if body.is_some() {
             request = request.header("Content-Type", "application/json");
         }
-        answer(self.agent.run(request.body(bytes).expect("a request")))
+        let (parts, mut body) = self.agent.run(request.body(bytes).expect("a request"))?.into_parts();
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.read_to_string()? })
+    }
+
+    /// How the process that answers has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it can be asked")
     }
 
     /// The pure list of an item as of a position.

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::cli::ApiArgs;
+use crate::fail_points;
 use crate::failure::{Failure, exit};
 use crate::generations::Followers;
 use crate::installation::Open;
@@ -74,10 +75,11 @@ impl Running {
         let views = Views::Elsewhere(Arc::clone(&followers), Arc::clone(&reach));
         let process = Process::new(Arc::clone(&services.log) as _, views);
         let records = records_of_services(&services.generations).await?;
-        let members = members::open(settings, records, Arc::clone(&services.log) as _, &app.clock, None).await?;
+        let log = fail_points::log(Arc::clone(&services.log) as _);
+        let members = members::open(settings, records, Arc::clone(&log), &app.clock, None).await?;
         let rendered = metrics.clone();
         let context = Context {
-            log: Arc::clone(&services.log) as _,
+            log,
             store: live.store,
             keys: Arc::clone(&keys),
             settings: live.settings,

@@ -25,6 +25,7 @@ use serde_json::Value;
 use warp::{Filter, Reply};
 
 use crate::directory::Directory;
+use crate::fail_points;
 use crate::failure::Failure;
 use crate::generations::{Fleet, explain_end};
 use crate::installation::Open;
@@ -108,6 +109,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     let operations = Arc::new(Process::new(Arc::clone(&log), views));
 
     let records = records_of_directory(&directory.path).await?;
+    let log = fail_points::log(log);
     let mailbox = demo.then(|| Mailbox::new(Arc::clone(&records), clock.clone()));
     let mut settings = loaded.settings.clone();
     if demo && settings.members.base_url == MembersConfig::default().base_url {

@@ -246,7 +246,6 @@ impl Members {
     /// be called several times; it gives `None` where there is nothing to do any more.
     pub(crate) async fn change<R>(
         &self,
-        name: &'static str,
         member: &str,
         beside: &[&str],
         mut change: impl FnMut(&mut Loaded) -> Result<(Option<Extra>, R)>,
@@ -279,9 +278,9 @@ impl Members {
             let value = db::encode(&loaded.account);
             steps.push(Step::replace(ACCOUNT, loaded.version, value, loaded.expires_at));
             if !extra.works.is_empty() && op.is_none() {
-                op = Some(self.point(name, ACCOUNTS, member).await?);
+                op = Some(self.point(ACCOUNTS, member).await?);
             }
-            if self.commit(op.as_ref(), name, ACCOUNTS, member, steps, extra.works, loaded.expires_at).await? {
+            if self.commit(op.as_ref(), ACCOUNTS, member, steps, extra.works, loaded.expires_at).await? {
                 return Ok(said);
             }
             op = self.still_pointed(op, ACCOUNTS, member).await?;

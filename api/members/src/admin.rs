@@ -253,7 +253,7 @@ impl Members {
         kind: &str,
     ) -> Result<()> {
         actor.needs(Permission::MemberWrite)?;
-        self.change("account.change", member, &["session/", "token/"], |loaded| {
+        self.change(member, &["session/", "token/"], |loaded| {
             check_version(loaded.version.0, version)?;
             if loaded.account.state == State::Erased {
                 return Err(MemberError::NotFound);
@@ -295,7 +295,7 @@ impl Members {
     }
 
     async fn give_role(&self, member: &str, role: Option<&str>, actor: &str, address: &str, version: Option<&str>) -> Result<()> {
-        self.change("account.change", member, &["session/"], |loaded| {
+        self.change(member, &["session/"], |loaded| {
             check_version(loaded.version.0, version)?;
             if !loaded.account.is_active() {
                 return Err(MemberError::NotFound);
@@ -318,7 +318,7 @@ impl Members {
     /// [`MemberError::Forbidden`] without `member:write`, [`MemberError::NotFound`], [`MemberError::Changed`]; what the store says.
     pub async fn set_tier(&self, actor: &Actor, member: &str, version: Option<&str>, tier: Tier) -> Result<()> {
         actor.needs(Permission::MemberWrite)?;
-        self.change("account.change", member, &[], |loaded| {
+        self.change(member, &[], |loaded| {
             check_version(loaded.version.0, version)?;
             if !loaded.account.is_active() {
                 return Err(MemberError::NotFound);

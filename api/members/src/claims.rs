@@ -31,22 +31,34 @@ fn partition(identifier: &Identifier) -> String {
 impl Members {
     /// Takes an identifier for a member, or changes when their claim expires; false if it is another's.
     pub(crate) async fn claim(&self, identifier: &Identifier, member: &str, expires_at: Option<EventTime>) -> Result<bool> {
-        self.claim_at(&partition(identifier), member, expires_at).await
+        self.claim_at(&partition(identifier), member, expires_at, |now| now == expires_at).await
+    }
+
+    /// Takes an identifier for a member until then at least: a claim of theirs that lasts longer stays as it is.
+    pub(crate) async fn hold(&self, identifier: &Identifier, member: &str, until: EventTime) -> Result<bool> {
+        self.claim_at(&partition(identifier), member, Some(until), |now| now.is_none_or(|now| now >= until)).await
     }
 
     /// Takes an invite code for good.
     pub(crate) async fn claim_invite(&self, code: &str, member: &str) -> Result<bool> {
-        self.claim_at(&format!("{INVITE}/{code}"), member, None).await
+        self.claim_at(&format!("{INVITE}/{code}"), member, None, |now| now.is_none()).await
     }
 
-    async fn claim_at(&self, partition: &str, member: &str, expires_at: Option<EventTime>) -> Result<bool> {
+    /// `fits` says of the expiry of a claim that is the member's already whether it may stay.
+    async fn claim_at(
+        &self,
+        partition: &str,
+        member: &str,
+        expires_at: Option<EventTime>,
+        fits: impl Fn(Option<EventTime>) -> bool,
+    ) -> Result<bool> {
         for tried in db::tries() {
             let held = self.db.read::<Claim>(CLAIMS, partition, CLAIM).await?;
             let value = db::encode(&Claim { member: member.to_owned() });
             let step = match held {
                 None => Step::insert(CLAIM, value, expires_at),
                 Some(held) if held.value.member != member => return Ok(false),
-                Some(held) if held.expires_at == expires_at => return Ok(true),
+                Some(held) if fits(held.expires_at) => return Ok(true),
                 Some(held) => Step::replace(CLAIM, held.version, value, expires_at),
             };
             if self.db.transact(CLAIMS, partition, &[step]).await? {

@@ -31,6 +31,16 @@ const CODE: &str = "code";
 #[derive(Serialize, Deserialize)]
 struct Code {
     digest: String,
+    /// The member that a registration with it makes: one code makes one member at most, however often its form is sent.
+    member: String,
+}
+
+/// A code that was checked.
+pub(crate) struct Checked {
+    /// As it was read.
+    version: Version,
+    /// The member that a registration with it makes.
+    pub member: String,
 }
 
 /// A token that was sent by mail.
@@ -61,12 +71,16 @@ impl Members {
         self.request(vec![Work::CodeRequest { phone, language }], PHONE_CODE_S).await
     }
 
-    /// Draws a code, stores its digest and has it sent. Done twice, the second code counts.
+    /// Draws a code, stores its digest and has it sent. Done twice, the second code counts. One that takes the place of another is for
+    /// the same member: a registration that broke off with the first goes on with the second.
     pub(crate) async fn give_phone_code(&self, phone: &Identifier, language: Language) -> Result<()> {
         let code = random::digits();
-        let stored = Code { digest: self.code_digest(phone, &code) };
-        let until = Some(self.db.in_s(PHONE_CODE_S));
-        self.db.update(CODES, &phone.canonical, CODE, |_: Option<Code>| (Some((&stored, until)), ())).await?;
+        let (digest, until) = (self.code_digest(phone, &code), Some(self.db.in_s(PHONE_CODE_S)));
+        let next = |before: Option<Code>| {
+            let member = before.map_or_else(|| random::id(self.db.now()), |before| before.member);
+            (Some((Code { digest: digest.clone(), member }, until)), ())
+        };
+        self.db.update(CODES, &phone.canonical, CODE, next).await?;
         let minutes = (PHONE_CODE_S / 60).to_string();
         let params = self.params(&[("code", &code), ("minutes", &minutes)]);
         let work = Work::Message { to: phone.canonical.clone(), template: Template::PhoneCode, language, params };
@@ -79,13 +93,13 @@ impl Members {
     }
 
     /// Whether the code is the phone's; wrong ones are limited for the phone, whichever codes they are tried against (V6.6.3).
-    pub(crate) async fn check_phone_code(&self, phone: &Identifier, code: &str) -> Result<Version> {
+    pub(crate) async fn check_phone_code(&self, phone: &Identifier, code: &str) -> Result<Checked> {
         let tried = self.attempt(self.throttle_key("phone code", &[&phone.canonical])).await?;
         let held = self.db.read::<Code>(CODES, &phone.canonical, CODE).await?;
         match held {
             Some(held) if random::same(&held.value.digest, &self.code_digest(phone, code)) => {
                 self.succeeded(tried).await?;
-                Ok(held.version)
+                Ok(Checked { version: held.version, member: held.value.member })
             }
             _ => {
                 self.failed(tried).await?;
@@ -95,9 +109,22 @@ impl Members {
     }
 
     /// Uses up a code that was checked; of many who try, one does.
-    pub(crate) async fn spend_phone_code(&self, phone: &Identifier, read: Version) -> Result<()> {
-        let spent = self.db.transact(CODES, &phone.canonical, &[Step::delete(CODE, read)]).await?;
+    pub(crate) async fn spend_phone_code(&self, phone: &Identifier, checked: Checked) -> Result<()> {
+        let spent = self.db.transact(CODES, &phone.canonical, &[Step::delete(CODE, checked.version)]).await?;
         if spent { Ok(()) } else { Err(MemberError::CodeWrong) }
+    }
+
+    /// Uses up the code by which a member registered, if it is still there. It may be done again.
+    pub(crate) async fn spend_code_of(&self, phone: &Identifier, member: &str) -> Result<()> {
+        for tried in db::tries() {
+            let held = self.db.read::<Code>(CODES, &phone.canonical, CODE).await?;
+            let Some(held) = held.filter(|held| held.value.member == member) else { return Ok(()) };
+            if self.db.transact(CODES, &phone.canonical, &[Step::delete(CODE, held.version)]).await? {
+                return Ok(());
+            }
+            db::pause(tried).await;
+        }
+        Err(db::contended(CODES))
     }
 
     /// A new token of a kind for a member: (the step that stores it in place of one before, what the mail's link carries).

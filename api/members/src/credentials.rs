@@ -43,7 +43,7 @@ impl Members {
         self.policy.check(&new, &account.own_words(), account.role.is_some())?;
         let for_staff = self.policy.fits_staff(&new);
         let hash = self.hasher.hash(new).await?;
-        self.change("password.change", &claims.sub, &["session/", "token/"], |loaded| {
+        self.change(&claims.sub, &["session/", "token/"], |loaded| {
             // Changed or reset meanwhile: what was shown is the current one no more.
             if loaded.account.password_changed_at != account.password_changed_at || !loaded.account.is_active() {
                 return Err(MemberError::ReauthenticationFailed);
@@ -94,7 +94,7 @@ impl Members {
     pub(crate) async fn look_into_reset(&self, account: &str) -> Result<()> {
         let Some(identifier) = Identifier::of_account(account, &self.config.registration.phone_regions) else { return Ok(()) };
         let Some(held) = self.member_of(&identifier).await?.filter(|held| held.value.is_active()) else { return Ok(()) };
-        self.change("account.change", &held.value.member, &["token/"], |loaded| {
+        self.change(&held.value.member, &["token/"], |loaded| {
             if !loaded.account.is_active() {
                 return Ok((None, ()));
             }
@@ -124,7 +124,7 @@ impl Members {
         self.policy.check(&new, &account.own_words(), account.role.is_some())?;
         let for_staff = self.policy.fits_staff(&new);
         let hash = self.hasher.hash(new).await?;
-        let changed = self.change("password.reset", member, &["session/", "token/"], |loaded| {
+        let changed = self.change(member, &["session/", "token/"], |loaded| {
             self.spend_token(loaded, "reset", secret)?;
             if !loaded.account.is_active() {
                 return Err(MemberError::TokenGone);
@@ -146,7 +146,7 @@ impl Members {
         self.reauthenticate(&claims.sub, password, address).await?;
         self.quota("mail", &email.canonical, self.config.limits.mails_hour, HOUR_S).await?;
         self.quota("mail member", &claims.sub, self.config.limits.mails_hour, HOUR_S).await?;
-        self.change("account.change", &claims.sub, &["token/"], |loaded| {
+        self.change(&claims.sub, &["token/"], |loaded| {
             let (step, token) = self.token_step(loaded, "email", Some(email.clone()), NEW_EMAIL_S);
             let hours = (NEW_EMAIL_S / 3_600).to_string();
             let link = self.link("verify-new-email", &token);
@@ -163,7 +163,7 @@ impl Members {
     /// [`MemberError::TokenGone`]; [`MemberError::IdentifierTaken`]: it is another's, which whoever reads that mailbox may know.
     pub async fn confirm_email(&self, token: &str, address: &str) -> Result<()> {
         let (member, secret) = split_token(token)?;
-        let begun = self.change("identifier.change", member, &["token/"], |loaded| {
+        let begun = self.change(member, &["token/"], |loaded| {
             let (step, token) = self.spend_token(loaded, "email", secret)?;
             let new = token.proves.ok_or(MemberError::TokenGone)?;
             Ok((Some(self.begin_identifier(loaded, new.clone(), vec![step], address)?), new))
@@ -197,9 +197,9 @@ impl Members {
     ) -> Result<()> {
         let phone = Identifier::phone(phone, &self.config.registration.phone_regions)?;
         self.reauthenticate(&claims.sub, password, address).await?;
-        let read = self.check_phone_code(&phone, code).await?;
-        self.spend_phone_code(&phone, read).await?;
-        self.change("identifier.change", &claims.sub, &[], |loaded| {
+        let checked = self.check_phone_code(&phone, code).await?;
+        self.spend_phone_code(&phone, checked).await?;
+        self.change(&claims.sub, &[], |loaded| {
             Ok((Some(self.begin_identifier(loaded, phone.clone(), Vec::new(), address)?), ()))
         })
         .await?;
@@ -228,7 +228,7 @@ impl Members {
         let held = self.account(member).await?;
         let Some(new) = held.and_then(|held| held.value.changing).filter(|new| new.kind == kind) else { return Ok(()) };
         let ours = self.claim(&new, member, None).await?;
-        let completed = self.change("identifier.complete", member, &[], |loaded| {
+        let completed = self.change(member, &[], |loaded| {
             if loaded.account.changing.as_ref() != Some(&new) {
                 return Ok((None, false));
             }

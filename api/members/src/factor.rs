@@ -33,7 +33,7 @@ impl Members {
         self.reauthenticate(&claims.sub, password, address).await?;
         let bytes = random::bytes::<20>();
         let secret = Secret::from(bytes.to_vec()).to_base32();
-        self.change("account.change", &claims.sub, &[], |loaded| {
+        self.change(&claims.sub, &[], |loaded| {
             if loaded.account.factor.secret.is_some() {
                 return Err(MemberError::Refused("there is a second factor; remove it first"));
             }
@@ -54,7 +54,7 @@ impl Members {
         let tried = self.attempt(self.throttle_key("second factor", &[&claims.sub])).await?;
         let codes = recovery_codes();
         let digests: Vec<String> = codes.iter().map(|code| random::digest(&normal(code))).collect();
-        let confirmed = self.change("account.change", &claims.sub, &["session/"], |loaded| {
+        let confirmed = self.change(&claims.sub, &["session/"], |loaded| {
             let secret = loaded.account.factor.enrolling.clone();
             let secret = secret.ok_or(MemberError::Refused("no authenticator is being set up"))?;
             let step = self.step_of(&secret, code, 0)?.ok_or(MemberError::CodeWrong)?;
@@ -82,7 +82,7 @@ impl Members {
     pub async fn remove_totp(&self, claims: &AccessClaims, password: &SecretString, code: &str, address: &str) -> Result<()> {
         self.reauthenticate(&claims.sub, password, address).await?;
         self.take_second_factor(&claims.sub, code, address).await?;
-        self.change("account.change", &claims.sub, &["session/"], |loaded| {
+        self.change(&claims.sub, &["session/"], |loaded| {
             loaded.account.factor = Factor::default();
             let member = &loaded.account.member;
             let mut extra = Extra::works(vec![self.audit(member, "totp.remove", member, address, &[])]);
@@ -105,7 +105,7 @@ impl Members {
         self.reauthenticate(&claims.sub, password, address).await?;
         let codes = recovery_codes();
         let digests: Vec<String> = codes.iter().map(|code| random::digest(&normal(code))).collect();
-        self.change("account.change", &claims.sub, &[], |loaded| {
+        self.change(&claims.sub, &[], |loaded| {
             if loaded.account.factor.secret.is_none() {
                 return Err(MemberError::Refused("there is no second factor"));
             }
@@ -121,7 +121,7 @@ impl Members {
     /// the account, through however many sign-ins (V6.6.3).
     pub(crate) async fn take_second_factor(&self, member: &str, code: &str, address: &str) -> Result<()> {
         let tried = self.attempt(self.throttle_key("second factor", &[member])).await?;
-        let taken = self.change("account.change", member, &[], |loaded| {
+        let taken = self.change(member, &[], |loaded| {
             let account = &mut loaded.account;
             let secret = account.factor.secret.clone().ok_or(MemberError::CodeWrong)?;
             if let Some(step) = self.step_of(&secret, code, account.factor.last_step)? {

@@ -27,7 +27,6 @@ pub mod messages;
 mod outbox;
 mod password;
 mod permission;
-pub mod points;
 mod profile;
 mod random;
 mod register;

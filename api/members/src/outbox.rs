@@ -23,7 +23,7 @@ use crate::db::{self, Held, OUTBOX, ms};
 use crate::error::{MemberError, Result};
 use crate::senders::{Message, Template};
 use crate::validate::{Identifier, Kind};
-use crate::{Members, points, random};
+use crate::{Members, random};
 use kindred_config::members::Language;
 
 /// A pointer whose change has not shown itself for so long is taken for abandoned, milliseconds.
@@ -144,22 +144,18 @@ enum Only {
 
 impl Members {
     /// Writes the pointer of a change that is about to be made.
-    pub(crate) async fn point(&self, name: &'static str, table: &str, partition: &str) -> Result<Op> {
-        points::phase(name, "begin");
+    pub(crate) async fn point(&self, table: &str, partition: &str) -> Result<Op> {
         let op = Op(hex(&random::bytes::<16>()));
         let pointer = Pointer { table: table.into(), partition: partition.into(), since: self.db.now() };
         self.db.insert(OUTBOX, op.shard(), &op.0, &pointer, None).await?;
-        points::phase(name, "pointed");
         Ok(op)
     }
 
     /// Makes the change with what follows from it; false on a conflict. Afterwards what has to be in force is, or the error is that it
     /// is not yet certain; the rest follows by itself.
-    #[allow(clippy::too_many_arguments, reason = "called from two places, which know all of it")]
     pub(crate) async fn commit(
         &self,
         op: Option<&Op>,
-        name: &'static str,
         table: &str,
         partition: &str,
         mut steps: Vec<Step>,
@@ -178,11 +174,9 @@ impl Members {
             return Ok(false);
         }
         let Some(op) = op else { return Ok(true) };
-        points::phase(name, "committed");
         if at_once {
             // Boxed: what is done here may make changes of its own.
             Box::pin(self.follow(op, table, partition, Only::AtOnce)).await?;
-            points::phase(name, "delivered");
         }
         self.kicked.notify_one();
         Ok(true)
@@ -191,10 +185,10 @@ impl Members {
     /// A request that is looked into after it was answered: one write, whatever will be found.
     pub(crate) async fn request(&self, works: Vec<Work>, life_s: u64) -> Result<()> {
         let partition = hex(&random::bytes::<16>());
-        let op = self.point("request", db::REQUESTS, &partition).await?;
+        let op = self.point(db::REQUESTS, &partition).await?;
         let expires_at = Some(self.db.in_s(life_s));
         // The partition is new: only the mark of a pointer that was given up can be in the way.
-        let done = self.commit(Some(&op), "request", db::REQUESTS, &partition, Vec::new(), works, expires_at).await?;
+        let done = self.commit(Some(&op), db::REQUESTS, &partition, Vec::new(), works, expires_at).await?;
         if done { Ok(()) } else { Err(db::contended(db::REQUESTS)) }
     }
 
@@ -308,7 +302,6 @@ impl Members {
             }
             match Box::pin(self.perform(table, partition, op, &sort, &work)).await {
                 Ok(()) => {
-                    points::hit("outbox.performed");
                     // A conflict is that another sweep has done it as well.
                     self.db.transact(table, partition, &[Step::delete(&*sort, version)]).await?;
                     left -= 1;

@@ -157,7 +157,7 @@ impl Members {
         if change.agreement_version.as_ref().is_some_and(|accepted| *accepted != self.config.agreement_version) {
             return Err(MemberError::field("agreement_version", "agreement_stale"));
         }
-        self.change("account.change", member, &[], |loaded| {
+        self.change(member, &[], |loaded| {
             if format!("{:032x}", loaded.version.0) != version {
                 return Err(MemberError::Changed);
             }
@@ -226,7 +226,7 @@ impl Members {
     /// Empties the account and ends all that belongs to it. Again on an erased account: the same receipt.
     pub(crate) async fn erase(&self, member: &str, actor: &str, address: &str) -> Result<ErasureReceipt> {
         let erased_at = self
-            .change("erase", member, &["session/", "token/", "known/"], |loaded| {
+            .change(member, &["session/", "token/", "known/"], |loaded| {
                 if let Some(erased_at) = loaded.account.erased_at {
                     return Ok((None, erased_at));
                 }

@@ -1,7 +1,7 @@
 //! Registration in five steps (R8 to R15), which cannot be skipped (V2.3.1).
 //!
 //! ```text
-//! challenge ─▶ phone code ─▶ register: checked, hashed, username claimed, written as Pending ─▶ answer, always the same
+//! challenge ─▶ phone code ─▶ register: checked, hashed, username held, written as Pending, code spent ─▶ answer, always the same
 //!                                │ outbox
 //!                                ▼
 //!               phone and e-mail claimed ──▶ Registered, mail with a token ──▶ verify ──▶ Activating ──▶ Activated, `members` event
@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Whether a phone or an e-mail is known is found out after the answer was given: neither its text, its size nor its time can tell
-//! (V6.3.8). Whatever crashes, the outbox goes on or the claims expire.
+//! (V6.3.8). Whatever crashes, the outbox goes on or the claims expire. A code makes one member, whose id it has from the beginning:
+//! of a form that is sent again, or of many with one code, one registration comes about.
 
 use kindred_store::records::Step;
 use secrecy::SecretString;
@@ -23,7 +24,7 @@ use crate::outbox::Work;
 use crate::senders::Template;
 use crate::throttle::HOUR_S;
 use crate::validate::{Identifier, Kind};
-use crate::{Members, points, random};
+use crate::{Members, random};
 use kindred_config::members::Language;
 
 /// Life of a claim and of an account that is not verified, seconds (R13).
@@ -93,28 +94,24 @@ impl Members {
         let password_for_staff = self.policy.fits_staff(&registration.password);
         let password = self.hasher.hash(registration.password).await?;
         let now = self.db.now();
-        let member = random::id(now);
+        // The code's, not a new one: sent again after a crash, the form finds its name held for itself, and not for ten minutes by nobody.
+        let member = code.member;
         if self.config.registration.reveal_taken {
             for identifier in [&username, &phone, &email] {
-                if self.claimant(identifier).await?.is_some() {
+                if self.claimant(identifier).await?.is_some_and(|owner| owner != member) {
                     return Err(MemberError::IdentifierTaken);
                 }
             }
         }
-        if !self.claim(&username, &member, Some(self.db.in_s(HELD_S))).await? {
+        if !self.hold(&username, &member, self.db.in_s(HELD_S)).await? {
             return Err(MemberError::UsernameTaken);
-        }
-        points::hit("register.claimed");
-        if let Err(error) = self.spend_phone_code(&phone, code).await {
-            self.release(&username, &member).await?;
-            return Err(error);
         }
         let account = Account {
             member: member.clone(),
             state: State::Pending,
-            username: Some(username),
-            phone: Some(phone),
-            email: Some(email),
+            username: Some(username.clone()),
+            phone: Some(phone.clone()),
+            email: Some(email.clone()),
             changing: None,
             password,
             password_for_staff,
@@ -137,11 +134,24 @@ impl Members {
         let audit = self.audit("anonymous", "registration", &member, &registration.address, &[]);
         let works = vec![Work::Register, audit];
         let expires_at = Some(self.db.in_s(UNVERIFIED_S));
-        let op = self.point("register", ACCOUNTS, &member).await?;
+        let op = self.point(ACCOUNTS, &member).await?;
         let step = Step::insert(ACCOUNT, db::encode(&account), expires_at);
-        // The member is new: only the mark of a pointer that was given up can be in the way.
-        let done = self.commit(Some(&op), "register", ACCOUNTS, &member, vec![step], works, expires_at).await?;
-        if done { Ok(()) } else { Err(db::contended(ACCOUNTS)) }
+        if self.commit(Some(&op), ACCOUNTS, &member, vec![step], works, expires_at).await? {
+            return self.spend_code_of(&phone, &member).await;
+        }
+        self.cancel(Some(op)).await;
+        let Some(there) = self.account(&member).await? else {
+            // The mark of a pointer that was given up.
+            return Err(db::contended(ACCOUNTS));
+        };
+        // The code has made its member already.
+        self.spend_code_of(&phone, &member).await?;
+        let same = |wanted: &Identifier| there.value.identifier(wanted.kind).is_some_and(|own| own.canonical == wanted.canonical);
+        if same(&username) && same(&email) {
+            return Ok(()); // By this form, whose answer got lost, or which was sent twice.
+        }
+        self.release_unused(&member, &[username]).await?;
+        Err(MemberError::CodeWrong)
     }
 
     /// Claims what a registration names, or turns it away without a trace but for a mail.
@@ -149,12 +159,16 @@ impl Members {
         let Some(held) = self.account(member).await?.filter(|held| held.value.state == State::Pending) else {
             return Ok(()); // Done, or expired.
         };
+        // Before anything else: a registration that is turned away leaves no code that names its member.
+        if let Some(phone) = &held.value.phone {
+            self.spend_code_of(phone, member).await?;
+        }
         for identifier in held.value.identifiers() {
             if !self.claim(identifier, member, held.expires_at).await? {
-                return self.refuse(member, "register.refuse", State::Pending, identifier.kind).await;
+                return self.refuse(member, State::Pending, identifier.kind).await;
             }
         }
-        let completed = self.change("register.complete", member, &["token/"], |loaded| {
+        let completed = self.change(member, &["token/"], |loaded| {
             if loaded.account.state != State::Pending {
                 return Ok((None, false));
             }
@@ -197,8 +211,8 @@ impl Members {
     }
 
     /// Takes a registration back whole: the account goes, its claims go, the address is told.
-    async fn refuse(&self, member: &str, name: &'static str, from: State, taken: Kind) -> Result<()> {
-        let op = self.point(name, ACCOUNTS, member).await?;
+    async fn refuse(&self, member: &str, from: State, taken: Kind) -> Result<()> {
+        let op = self.point(ACCOUNTS, member).await?;
         let tokens = self.db.all::<serde_json::Value>(ACCOUNTS, member, "token/").await?;
         let Some(held) = self.account(member).await?.filter(|held| held.value.state == from) else {
             self.cancel(Some(op)).await;
@@ -222,7 +236,7 @@ impl Members {
         }
         // A conflict: somebody else is at it. The work that called comes again and looks.
         let expires_at = Some(self.db.in_s(UNVERIFIED_S));
-        if !self.commit(Some(&op), name, ACCOUNTS, member, steps, works, expires_at).await? {
+        if !self.commit(Some(&op), ACCOUNTS, member, steps, works, expires_at).await? {
             self.cancel(Some(op)).await;
             return Err(db::contended(ACCOUNTS));
         }
@@ -235,7 +249,7 @@ impl Members {
     /// [`MemberError::TokenGone`]; what the store says: then it goes on by itself if the token was taken.
     pub async fn verify_email(&self, token: &str, address: &str) -> Result<String> {
         let (member, secret) = split_token(token)?;
-        let begun = self.change("activate", member, &["token/"], |loaded| {
+        let begun = self.change(member, &["token/"], |loaded| {
             let (step, _) = self.spend_token(loaded, "verify", secret)?;
             if loaded.account.state != State::Registered {
                 return Err(MemberError::TokenGone);
@@ -260,14 +274,14 @@ impl Members {
         };
         for identifier in held.value.identifiers() {
             if !self.claim(identifier, member, None).await? {
-                return self.refuse(member, "activate.undo", State::Activating, identifier.kind).await;
+                return self.refuse(member, State::Activating, identifier.kind).await;
             }
         }
         let mut code = held.value.invite_code.clone();
         while !self.claim_invite(&code, member).await? {
             code = invite_code(); // One in 2^40 is somebody's.
         }
-        let completed = self.change("activate.complete", member, &[], |loaded| {
+        let completed = self.change(member, &[], |loaded| {
             if loaded.account.state != State::Activating {
                 return Ok((None, false));
             }
@@ -302,7 +316,7 @@ impl Members {
 
     /// Sends a new token in place of the old.
     pub(crate) async fn resend(&self, member: &str) -> Result<()> {
-        self.change("account.change", member, &["token/"], |loaded| {
+        self.change(member, &["token/"], |loaded| {
             if loaded.account.state != State::Registered {
                 return Err(MemberError::Refused("the e-mail is verified already"));
             }

@@ -140,9 +140,9 @@ impl Members {
         }
         let op = match works.is_empty() {
             true => None,
-            false => Some(self.point("session.end", ACCOUNTS, &account.member).await?),
+            false => Some(self.point(ACCOUNTS, &account.member).await?),
         };
-        if !self.commit(op.as_ref(), "session.end", ACCOUNTS, &account.member, steps, works, None).await? {
+        if !self.commit(op.as_ref(), ACCOUNTS, &account.member, steps, works, None).await? {
             self.cancel(op).await;
             return Err(MemberError::Changed);
         }
@@ -255,7 +255,7 @@ impl Members {
 
     /// Ends one session; its access tokens stop working at once. One that has ended is no error.
     pub(crate) async fn end_session(&self, member: &str, sid: &str, actor: &str, kind: &str, address: &str) -> Result<bool> {
-        self.change("session.end", member, &["session/"], |loaded| {
+        self.change(member, &["session/"], |loaded| {
             let Some((_, version)) = loaded.beside.get(&sort(sid)) else { return Ok((None, false)) };
             let steps = vec![Step::delete(sort(sid), *version)];
             let works = vec![Work::Revoke { sessions: vec![sid.to_owned()] }, self.audit(actor, kind, member, address, &[])];
@@ -290,7 +290,7 @@ impl Members {
     }
 
     pub(crate) async fn end_sessions(&self, member: &str, except: Option<&str>, actor: &str, address: &str) -> Result<()> {
-        self.change("session.end", member, &["session/"], |loaded| {
+        self.change(member, &["session/"], |loaded| {
             let mut extra = Extra::works(vec![self.audit(actor, "session.end_all", member, address, &[])]);
             loaded.end_sessions(except, &mut extra);
             Ok((Some(extra), ()))

@@ -131,6 +131,11 @@ fn tests() -> Vec<(Vec<String>, String, String)> {
         let shown = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
         let mut is_test = false;
         for line in text.lines().map(str::trim) {
+            // Two tests of one body (tests/place.rs).
+            let of_both = line.split_once("on_both_back_ends!(").and_then(|(_, rest)| rest.strip_suffix(");"));
+            if let Some((name, ids)) = of_both.map(|name| (name, ids(name))).filter(|(_, ids)| !ids.is_empty()) {
+                tests.push((ids, name.to_owned(), shown.clone()));
+            }
             if let Some(name) = line.trim_start_matches("async ").strip_prefix("fn ") {
                 let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 let ids = ids(&name);

@@ -158,6 +158,61 @@ async fn v2_3_3_a_registration_that_dies_anywhere() {
     .await;
 }
 
+/// Whoever sends the form again, with the code or with a new one, becomes a member at once: no name is held by nobody.
+#[tokio::test]
+async fn v2_3_3_a_registration_that_died_is_sent_again() {
+    at_every_call(
+        async |world| {
+            let solution = world.solution().await;
+            let english = kindred_members::Language::En;
+            world.members.request_phone_code("13812345678", english, &solution, ADDRESS).await.unwrap();
+            world.deliver().await;
+        },
+        async |world| {
+            let code = world.inbox.code("+8613812345678");
+            world.members.register(world.form_without_code("mara", "13812345678", &code).await?).await?;
+            sweep(world).await
+        },
+        async |world, case| {
+            if world.inbox.last("mara@example.com").is_none() {
+                let mut form = world.form_without_code("mara", "13812345678", &world.inbox.code("+8613812345678")).await.unwrap();
+                let mut sent = world.members.register(form.clone()).await;
+                if sent == Err(kindred_members::MemberError::CodeWrong) {
+                    form = world.form("mara", "13812345678").await.expect(case);
+                    sent = world.members.register(form).await;
+                }
+                assert_eq!(sent, Ok(()), "{case}");
+                world.deliver().await;
+            }
+            world.members.verify_email(&world.inbox.token("mara@example.com"), ADDRESS).await.expect(case);
+            world.deliver().await;
+            assert!(world.members.sign_in(world.credentials("mara", PASSWORD)).await.is_ok(), "{case}");
+            assert_eq!(world.log.merged().len(), 1, "{case}: one member of one form");
+        },
+    )
+    .await;
+}
+
+/// A form that is sent twice at once, or again because its answer got lost, makes one member and is answered as the first.
+#[tokio::test]
+async fn of_a_form_sent_twice_one_registration_comes_about() {
+    let world = World::new().await;
+    let form = world.form("mara", "13812345678").await.unwrap();
+    let twin = kindred_members::Registration { solution: world.solution().await, ..form.clone() };
+    let (one, two) = tokio::join!(world.members.register(form), world.members.register(twin));
+    assert!(one.is_ok() || two.is_ok(), "{one:?}, {two:?}");
+    for outcome in [one, two] {
+        // The second came when the code had been used up, or was the same registration.
+        assert!([Ok(()), Err(kindred_members::MemberError::CodeWrong)].contains(&outcome), "{outcome:?}");
+    }
+    world.deliver().await;
+    world.members.verify_email(&world.inbox.token("mara@example.com"), ADDRESS).await.unwrap();
+    world.pass(UNVERIFIED_S + 3_600);
+    world.deliver().await;
+    assert!(world.members.sign_in(world.credentials("mara", PASSWORD)).await.is_ok(), "the name is theirs for good");
+    check(&world, "sent twice");
+}
+
 const NEW: &str = "vextro jumbles 93 quip";
 
 #[tokio::test]

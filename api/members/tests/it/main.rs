@@ -2,7 +2,6 @@
 
 mod admin;
 mod faults;
-mod killed;
 mod races;
 mod registration;
 mod senders;
