@@ -17,6 +17,7 @@ pub mod openapi;
 mod params;
 mod problem;
 mod recommend;
+mod reference;
 mod routes;
 mod served;
 mod server;

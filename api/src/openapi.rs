@@ -1,10 +1,18 @@
 //! The contract, generated from the handlers: OpenAPI 3.1, served at `/openapi.json` and committed as `schemas/openapi.json`.
 
+mod answers;
+mod parameters;
+mod records;
+
 use std::sync::LazyLock;
 
+use serde::Serialize;
+use serde_json::Value;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
+use self::answers::SharedAnswers;
+use self::parameters::NamedParameters;
 use crate::routes::accounts::staff::{acts, audit, found, roles, setup};
 use crate::routes::accounts::{credentials, export, factor, jwks, own_sessions, profile, registration, sessions};
 use crate::routes::{admin, admin_keys, catalog, events, generations, health, members, popular, similar, stream, widget};
@@ -92,10 +100,11 @@ use crate::routes::{admin, admin_keys, catalog, events, generations, health, mem
         health::live,
         health::ready,
         health::contract,
+        health::show_reference,
         health::explain_problem,
         widget::show_widget,
     ),
-    modifiers(&Keys),
+    modifiers(&Keys, &SharedAnswers, &NamedParameters),
     tags(
         (name = "lists", description = "what is recommended"),
         (name = "catalog", description = "what is sold"),
@@ -132,8 +141,28 @@ impl Modify for Keys {
     }
 }
 
+/// The parts of the contract in the order in which they are read.
+#[derive(Serialize)]
+struct Document {
+    openapi: Value,
+    info: Value,
+    tags: Value,
+    paths: Value,
+    components: Value,
+}
+
 static TEXT: LazyLock<String> = LazyLock::new(|| {
-    let mut text = Contract::openapi().to_pretty_json().expect("the contract serialises");
+    let mut contract = serde_json::to_value(Contract::openapi()).expect("the contract serialises");
+    records::add_records(&mut contract);
+    let mut part = |name: &str| contract[name].take();
+    let document = Document {
+        openapi: part("openapi"),
+        info: part("info"),
+        tags: part("tags"),
+        paths: part("paths"),
+        components: part("components"),
+    };
+    let mut text = serde_json::to_string_pretty(&document).expect("the contract serialises");
     text.push('\n');
     text
 });
@@ -141,6 +170,14 @@ static TEXT: LazyLock<String> = LazyLock::new(|| {
 /// The contract as JSON.
 pub fn text() -> &'static str {
     &TEXT
+}
+
+/// Whether an answer of this status stands in the contract. What is no route, or another method of one, is nobody's operation.
+#[cfg(test)]
+pub(crate) fn describes(method: &str, template: &str, status: u16) -> bool {
+    static CONTRACT: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(text()).expect("the contract is JSON"));
+    let operation = &CONTRACT["paths"][template][method.to_lowercase()];
+    operation.is_null() || !operation["responses"][status.to_string()].is_null()
 }
 
 #[cfg(test)]
@@ -164,7 +201,7 @@ mod tests {
     /// A client is generated from them: two of one name would be one function.
     #[test]
     fn operations_have_names_of_their_own() {
-        let contract: serde_json::Value = serde_json::from_str(text()).unwrap();
+        let contract: Value = serde_json::from_str(text()).unwrap();
         let operations = contract["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
         let mut names: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
         names.sort_unstable();
@@ -175,7 +212,7 @@ mod tests {
     /// Every route but the admin address's stands in the contract, with its methods, and the other way round.
     #[test]
     fn the_contract_has_every_route() {
-        let contract: serde_json::Value = serde_json::from_str(text()).unwrap();
+        let contract: Value = serde_json::from_str(text()).unwrap();
         assert!(contract["openapi"].as_str().unwrap().starts_with("3.1"));
         let paths = contract["paths"].as_object().unwrap();
         for crate::routes::access::Template { path: template, allow: methods } in

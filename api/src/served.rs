@@ -79,7 +79,7 @@ impl From<OperationError> for Problem {
             OperationError::Busy(reason) => Self::new(Code::Conflict, reason).retry_after(10),
             OperationError::Unavailable(reason) => Self::new(Code::Unavailable, reason).retry_after(1),
             OperationError::Unknown(reason) => Self::new(Code::NotFound, reason),
-            OperationError::Refused(reason) => Self::new(Code::Conflict, reason),
+            OperationError::Refused(reason) => Self::new(Code::Refused, reason),
             OperationError::Failed(reason) => Self::internal(format_args!("it failed: {reason}")),
         }
     }

@@ -112,7 +112,7 @@ impl Running {
         let Self { services, api, .. } = self;
         let admin = api.admin_address.map(|address| format!("  metrics      http://{address}/metrics\n")).unwrap_or_default();
         format!(
-            "Kindred serves at http://{address}\n  from         {services}\n{admin}  contract     http://{address}/openapi.json\n",
+            "Kindred serves at http://{address}\n  from         {services}\n{admin}  contract     http://{address}/openapi.json, to read: http://{address}/docs\n",
             address = api.address
         )
     }

@@ -198,7 +198,7 @@ impl Operations for Process {
                 Views::Here(_) => "stop the server, then kindred verify --data DIR --repair",
                 _ => "stop the pipeline, then kindred verify --config FILE --repair",
             };
-            return Err(OperationError::Unavailable(format!("rows are mended while nothing writes to them: {help}")));
+            return Err(OperationError::Refused(format!("rows are mended while nothing writes to them: {help}")));
         }
         let nothing = || OperationError::Unavailable("nothing is served yet".to_owned());
         let (store, semantics) = self.views.live().ok_or_else(nothing)?;

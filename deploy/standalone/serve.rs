@@ -98,7 +98,7 @@ fn banner(running: &Running) -> String {
     let pinned = if directory.created { " (created, with its settings pinned)" } else { "" };
     let admin = running.admin_address.map(|address| format!("  metrics      http://{address}/metrics\n")).unwrap_or_default();
     format!(
-        "Kindred serves at {url}\n  data         {data}{pinned}\n  service key  {key}\n{admin}  contract     {url}/openapi.json\n  \
+        "Kindred serves at {url}\n  data         {data}{pinned}\n  service key  {key}\n{admin}  contract     {url}/openapi.json, to read: {url}/docs\n  \
          status       kindred status --url {url} --data {data}\n",
         url = running.url,
         data = directory.path.display(),

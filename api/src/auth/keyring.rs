@@ -125,12 +125,14 @@ pub(crate) enum KeySettings {
         /// What people call it.
         name: String,
         /// Origins whose pages may use it, like `https://shop.example`.
+        #[schema(min_items = 1, max_items = 32)]
         origins: Vec<String>,
         /// What it may do; both unless given.
         #[serde(default = "both_scopes")]
         scopes: Vec<ScopeName>,
         /// Requests a minute over all visitors, to 60,000; 6,000 unless given.
         #[serde(default = "default_rate")]
+        #[schema(minimum = 1, maximum = 60_000)]
         rate_limit_per_minute: u32,
     },
 }

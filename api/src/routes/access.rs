@@ -150,6 +150,7 @@ pub(crate) const ROUTES: &[Route] = {
         route("GET /livez", Anyone),
         route("GET /readyz", Anyone),
         route("GET /openapi.json", Anyone),
+        route("GET /docs", Anyone),
         route("GET /problems/{code}", Anyone),
         route("GET /widget.js", Anyone),
         route("GET /metrics", Anyone),

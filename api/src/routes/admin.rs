@@ -91,8 +91,6 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     get, path = "/v1/admin/status", tag = "admin",
     responses(
         (status = 200, description = "the status", body = Object),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -119,9 +117,6 @@ async fn show_status(query: String, caller: Caller, api: Arc<Api>) -> Response {
     ),
     responses(
         (status = 200, description = "the rows", content((String = "application/x-ndjson"), (String = "text/csv"))),
-        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "no such view, or it is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
@@ -261,8 +256,6 @@ pub(crate) struct RejectedPage {
     ),
     responses(
         (status = 200, description = "a page", body = RejectedPage),
-        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -289,7 +282,6 @@ async fn list_rejected(query: String, caller: Caller, api: Arc<Api>) -> Response
     params(("id" = String, Path, description = "its id, percent-encoded")),
     responses(
         (status = 200, description = "the record", body = RejectedShown),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "no such record", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
@@ -314,7 +306,6 @@ async fn show_rejected(id: Segment, query: String, caller: Caller, api: Arc<Api>
     params(("id" = String, Path, description = "its id, percent-encoded")),
     responses(
         (status = 204, description = "it is gone, or never was"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -366,10 +357,6 @@ pub(crate) struct StillRejected {
     request_body = Retry,
     responses(
         (status = 200, description = "what became of each", body = Retried),
-        (status = 400, description = "the body is not JSON", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 422, description = "the body is another", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 507, description = "the log has no room left", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -423,7 +410,6 @@ async fn retry_all(api: &Api, ids: Vec<String>) -> Result<Retried, Problem> {
     params(("repair" = Option<bool>, Query, description = "mend what differs; false unless given")),
     responses(
         (status = 200, description = "what was found", body = VerifyReport),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 409, description = "it is being verified already", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 503, description = "not now", body = crate::problem::Body, content_type = "application/problem+json"),
     ),

@@ -61,8 +61,6 @@ pub(crate) struct KeyMade {
     get, path = "/v1/admin/keys", tag = "admin",
     responses(
         (status = 200, description = "the keys", body = KeyList),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -83,7 +81,6 @@ async fn list_keys(query: String, caller: Caller, api: Arc<Api>) -> Response {
     request_body = KeySettings,
     responses(
         (status = 201, description = "the key", body = KeyMade),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 422, description = "the settings are not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
@@ -118,7 +115,6 @@ async fn make_key(query: String, caller: Caller, posted: Posted, visitor: Visito
     params(("id" = String, Path, description = "the key's id")),
     responses(
         (status = 204, description = "it is revoked"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "no such key", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),

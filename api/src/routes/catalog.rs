@@ -19,9 +19,9 @@ use crate::recommend::{
 };
 
 /// The longest category: 16 labels of 128 bytes.
-pub(super) const CATEGORY_BYTES_MAX: usize = 2_063;
+pub(crate) const CATEGORY_BYTES_MAX: usize = 2_063;
 /// The longest tag.
-const TAG_BYTES_MAX: usize = 128;
+pub(crate) const TAG_BYTES_MAX: usize = 128;
 /// Tags unless asked otherwise: a cloud on a page.
 const TAGS_DEFAULT: u64 = 50;
 /// The most tags.
@@ -130,11 +130,7 @@ impl Asked {
     responses(
         (status = 200, description = "the item", body = Product),
         (status = 304, description = "the item is what the ETag names"),
-        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "there is no such item, or the caller may not see it", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 503, description = "the position is not reached", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
 )]
@@ -183,10 +179,6 @@ async fn show_product(item: Segment, asked: Asked) -> Response {
     responses(
         (status = 200, description = "a page; `Link` names the next", body = Found),
         (status = 304, description = "the page is what the ETag names"),
-        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 503, description = "the position is not reached", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
 )]
@@ -233,10 +225,6 @@ async fn find_products(asked: Asked) -> Response {
     responses(
         (status = 200, description = "the categories", body = Categories),
         (status = 304, description = "they are what the ETag names"),
-        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 503, description = "the position is not reached", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
 )]
@@ -261,10 +249,6 @@ async fn list_categories(asked: Asked) -> Response {
     responses(
         (status = 200, description = "the tags", body = Tags),
         (status = 304, description = "they are what the ETag names"),
-        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 503, description = "the position is not reached", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
 )]

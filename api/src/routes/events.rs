@@ -104,16 +104,10 @@ pub(crate) struct RecordError {
     ),
     responses(
         (status = 202, description = "durable; the result of each record", body = Receipt),
-        (status = 400, description = "the body is not JSON", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "no such topic", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 413, description = "too large", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 415, description = "another content type", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 422, description = "no record is acceptable", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 429, description = "the key's rate, or the session's, is used up", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 503, description = "the log did not answer; repeating is safe", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 507, description = "the log has no room left", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("publishable_key" = [])),
 )]

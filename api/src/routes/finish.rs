@@ -72,6 +72,8 @@ fn finish(
         // No route takes it, so nothing was done.
         response = Problem::new(Code::MethodNotAllowed, "TRACE is not answered").into_response();
     }
+    #[cfg(test)]
+    let unrouted = response.extensions().get::<Problem>().is_some_and(|problem| problem.detail == no_route().detail);
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
         if problem.code == Code::MethodNotAllowed && route.is_none() && path.as_str().starts_with("/v1") {
             // Preflights are asked of all of /v1, so warp takes any path there for one that exists.
@@ -95,11 +97,17 @@ fn finish(
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     // The proxy in front speaks TLS; a browser that comes without it ignores this (RFC 6797, 8.1).
     headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains"));
-    // The demo's pages bring their own.
+    // The page of the contract and those of the demo bring their own.
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
 
     let status = response.status().as_u16();
     let template = route.map_or("none", |template| template.path);
+    // Every test of a route is one of the contract, too.
+    #[cfg(test)]
+    assert!(
+        unrouted || crate::openapi::describes(method.as_str(), template, status),
+        "{method} {template}: {status} is not in the contract"
+    );
     let took = begun.elapsed();
     api.measures.answered(method_label(method), template, status, took.as_secs_f64());
     if status >= 400 || method != Method::GET {

@@ -66,8 +66,7 @@ pub(crate) struct GenerationList {
     get, path = "/v1/admin/generations", tag = "admin",
     responses(
         (status = 200, description = "all of them", body = GenerationList),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "this server keeps one generation and cannot turn to another", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -93,8 +92,6 @@ async fn list_generations(query: String, caller: Caller, api: Arc<Api>) -> Respo
     ),
     responses(
         (status = 200, description = "what moved", body = Object),
-        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "no such generation", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 409, description = "two are being compared already", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
@@ -129,7 +126,6 @@ pub(crate) struct Promoted {
     params(("name" = String, Path, description = "the generation")),
     responses(
         (status = 200, description = "it is live, and durably so", body = Promoted),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "no such generation", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 409, description = "it cannot be promoted: other rules, or a part of the events", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 503, description = "it has not caught up yet", body = crate::problem::Body, content_type = "application/problem+json"),
@@ -164,7 +160,6 @@ async fn promote_generation(
     params(("name" = String, Path, description = "the generation")),
     responses(
         (status = 204, description = "it is gone"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "no such generation", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 409, description = "it is live", body = crate::problem::Body, content_type = "application/problem+json"),
     ),

@@ -1,8 +1,8 @@
-//! Whether the process lives and is ready, the contract, the pages behind problem types, and metrics (admin address only).
+//! Whether the process lives and is ready, the contract and its page, the pages behind problem types, and metrics (admin address only).
 
 use std::sync::Arc;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -15,14 +15,16 @@ use crate::api::Api;
 use crate::context::Check;
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
+use crate::reference;
 
 /// All routes of this module but metrics.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let live = warp::path!("livez").and(warp::get()).then(live);
     let ready = warp::path!("readyz").and(warp::get()).and(query()).and(with(api)).then(ready).map(Reply::into_response);
     let contract = warp::path!("openapi.json").and(warp::get()).then(contract);
+    let reference = warp::path!("docs").and(warp::get()).then(show_reference);
     let problem = warp::path!("problems" / Segment).and(warp::get()).then(explain_problem).map(Reply::into_response);
-    live.or(ready).unify().or(contract).unify().or(problem).unify().boxed()
+    live.or(ready).unify().or(contract).unify().or(reference).unify().or(problem).unify().boxed()
 }
 
 /// GET /metrics, on the admin address alone.
@@ -52,7 +54,7 @@ pub(crate) struct Readiness {
 /// Requests should be sent here: 200, or 503.
 #[utoipa::path(
     get, path = "/readyz", tag = "health",
-    params(("verbose" = Option<bool>, Query, description = "say what was looked at")),
+    params(("verbose" = Option<String>, Query, description = "say what was looked at; without a value, too")),
     responses(
         (status = 200, description = "ready", body = Readiness),
         (status = 503, description = "not ready", body = Readiness),
@@ -78,6 +80,19 @@ async fn contract() -> Response {
     let mut response = Response::new(crate::openapi::text().into());
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response.headers_mut().insert(CACHE_CONTROL, NO_CACHE);
+    response
+}
+
+/// GET /docs
+///
+/// This contract for people: one page, which loads nothing from anywhere.
+#[utoipa::path(get, path = "/docs", tag = "health", responses((status = 200, description = "the page", content_type = "text/html", body = String)))]
+async fn show_reference() -> Response {
+    let mut response = Response::new(reference::PAGE.as_str().into());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CONTENT_SECURITY_POLICY, reference::POLICY.clone());
+    headers.insert(CACHE_CONTROL, NO_CACHE);
     response
 }
 

@@ -103,9 +103,6 @@ pub(crate) struct PointsShown {
     ),
     responses(
         (status = 200, description = "the points", body = PointsShown),
-        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "another member's, for whoever signed in; or the view is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
@@ -207,9 +204,6 @@ impl Cursor {
     ),
     responses(
         (status = 200, description = "a page; `Link` names the next", body = HistoryPage),
-        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "another member's, for whoever signed in; or the view is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
@@ -306,11 +300,7 @@ pub(crate) struct AccountErased {
     params(("member" = String, Path, description = "the member, percent-encoded")),
     responses(
         (status = 200, description = "forgotten, durably", body = ErasureReceipt),
-        (status = 400, description = "no identity", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 503, description = "the pipeline is behind; ask again", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 507, description = "the log has no room left", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]

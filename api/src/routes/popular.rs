@@ -53,9 +53,6 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     responses(
         (status = 200, description = "the items", body = PopularList),
         (status = 304, description = "the list is what the ETag names"),
-        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "the view is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),

@@ -57,12 +57,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
             ("Kindred-As-Of" = String, description = "`<position>; time=<RFC 3339>`: how far the answer reaches"),
         )),
         (status = 304, description = "the list is what the ETag names"),
-        (status = 400, description = "a parameter is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 401, description = "no key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 429, description = "the key's rate is used up", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 404, description = "no such generation", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 503, description = "the position is not reached", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
 )]

@@ -138,6 +138,15 @@ async fn health_contract_and_widget_need_no_key() {
     assert_eq!((unready.status().as_u16(), &body(&unready)["checks"][0]["name"]), (503, &json!("pipeline")));
     let contract = get("/openapi.json").await;
     assert_eq!(body(&contract)["info"]["title"], "Kindred");
+    // Its page loads nothing but its own style, and is framed by nobody.
+    let page = get("/docs").await;
+    assert_eq!(header(&page, "content-type"), "text/html; charset=utf-8");
+    let policy = header(&page, "content-security-policy");
+    assert!(
+        policy.starts_with("default-src 'none'; style-src 'sha256-") && policy.ends_with("frame-ancestors 'none'"),
+        "{policy}"
+    );
+    assert!(!policy.contains("unsafe") && page.headers().contains_key("x-content-type-options"), "{policy}");
     let widget = get("/widget.js").await;
     assert_eq!(header(&widget, "content-type"), "text/javascript; charset=utf-8");
     assert_eq!(header(&widget, "access-control-allow-origin"), "*");

@@ -1,7 +1,6 @@
 //! What every route here knows of a request, and what every one of them does with it: the form read, the members asked, in time, and
 //! what went wrong told in the visitor's language.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -11,8 +10,7 @@ use kindred_members::{AccessClaims, MemberError, Members, messages};
 use secrecy::SecretString;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use utoipa::openapi::{Content, Ref, RefOr, Response as Described, ResponseBuilder};
-use utoipa::{IntoResponses, ToSchema};
+use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
@@ -182,56 +180,4 @@ pub(super) fn done() -> Response {
 pub(crate) struct Accepted {
     /// Always `accepted`.
     status: &'static str,
-}
-
-/// What may be answered to any form.
-pub(crate) struct FormRefused;
-
-impl IntoResponses for FormRefused {
-    fn responses() -> BTreeMap<String, RefOr<Described>> {
-        problems(&[
-            ("400", "the body is no JSON, or there is a query"),
-            ("404", "this installation keeps no members"),
-            ("408", "the body did not arrive in time"),
-            ("413", "the body is too large"),
-            ("415", "the body is not application/json"),
-            ("422", "fields are not accepted; `errors` names them"),
-            ("429", "too many tries or requests; wait for `Retry-After` seconds"),
-            ("503", "the store gave no answer, or too many passwords are being checked; ask again"),
-        ])
-    }
-}
-
-/// What may be answered to any question.
-pub(crate) struct QueryRefused;
-
-impl IntoResponses for QueryRefused {
-    fn responses() -> BTreeMap<String, RefOr<Described>> {
-        problems(&[
-            ("400", "a parameter is not accepted"),
-            ("404", "there is none, or this installation keeps no members"),
-            ("503", "the store gave no answer; ask again"),
-        ])
-    }
-}
-
-/// What whoever has not signed in is answered, or has shown a wrong password.
-pub(crate) struct PersonRefused;
-
-impl IntoResponses for PersonRefused {
-    fn responses() -> BTreeMap<String, RefOr<Described>> {
-        problems(&[
-            ("401", "not signed in, or the session has ended"),
-            ("403", "a key signs nobody in; or the current password is wrong"),
-        ])
-    }
-}
-
-fn problems(described: &[(&str, &str)]) -> BTreeMap<String, RefOr<Described>> {
-    let problem = |(status, description): &(&str, &str)| {
-        let content = Content::new(Some(Ref::from_schema_name("Problem")));
-        let response = ResponseBuilder::new().description(*description).content("application/problem+json", content).build();
-        ((*status).to_owned(), RefOr::T(response))
-    };
-    described.iter().map(problem).collect()
 }

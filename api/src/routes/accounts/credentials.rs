@@ -11,7 +11,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::asked::{Accepted, Asked, FormRefused, PersonRefused, asked, done};
+use super::asked::{Accepted, Asked, asked, done};
 use super::cookies::keep_device;
 use super::members;
 use super::registration::{ChallengeSolved, MailToken};
@@ -56,7 +56,7 @@ pub(crate) struct PasswordChange {
 #[utoipa::path(
     post, path = "/v1/members/me/password", tag = "account",
     request_body = PasswordChange,
-    responses((status = 204, description = "it is changed"), FormRefused, PersonRefused),
+    responses((status = 204, description = "it is changed")),
     security(("access_token" = [])),
 )]
 async fn change_password(asked: Asked, posted: Posted) -> Response {
@@ -95,7 +95,7 @@ pub(crate) struct EmailChange {
 #[utoipa::path(
     post, path = "/v1/members/me/email", tag = "account",
     request_body = EmailChange,
-    responses((status = 202, description = "it is being sent", body = Accepted), FormRefused, PersonRefused),
+    responses((status = 202, description = "it is being sent", body = Accepted)),
     security(("access_token" = [])),
 )]
 async fn change_email(asked: Asked, posted: Posted) -> Response {
@@ -121,7 +121,6 @@ async fn change_email(asked: Asked, posted: Posted) -> Response {
         (status = 204, description = "it is changed"),
         (status = 409, description = "the address is another's", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 410, description = "the link is used or expired", body = crate::problem::Body, content_type = "application/problem+json"),
-        FormRefused,
     ),
     security(()),
 )]
@@ -153,7 +152,7 @@ pub(crate) struct PhoneChange {
 #[utoipa::path(
     post, path = "/v1/members/me/phone", tag = "account",
     request_body = PhoneChange,
-    responses((status = 202, description = "it is being sent", body = Accepted), FormRefused, PersonRefused),
+    responses((status = 202, description = "it is being sent", body = Accepted)),
     security(("access_token" = [])),
 )]
 async fn change_phone(asked: Asked, posted: Posted) -> Response {
@@ -192,8 +191,6 @@ pub(crate) struct PhoneProof {
     responses(
         (status = 204, description = "it is changed"),
         (status = 409, description = "the phone is another's", body = crate::problem::Body, content_type = "application/problem+json"),
-        FormRefused,
-        PersonRefused,
     ),
     security(("access_token" = [])),
 )]
@@ -226,7 +223,7 @@ pub(crate) struct ResetAsked {
 #[utoipa::path(
     post, path = "/v1/password-resets", tag = "account",
     request_body = ResetAsked,
-    responses((status = 202, description = "it is being looked into", body = Accepted), FormRefused),
+    responses((status = 202, description = "it is being looked into", body = Accepted)),
     security(()),
 )]
 async fn request_reset(asked: Asked, posted: Posted) -> Response {
@@ -274,7 +271,6 @@ pub(crate) struct PasswordReset {
         (status = 200, description = "it is set: sign in", body = PasswordReset),
         (status = 403, description = "cookies are for the shop's own pages", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 410, description = "the link is used or expired", body = crate::problem::Body, content_type = "application/problem+json"),
-        FormRefused,
     ),
     security(()),
 )]

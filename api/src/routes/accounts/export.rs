@@ -23,7 +23,7 @@ use warp::reply::Response;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use super::asked::{Asked, PersonRefused, QueryRefused, asked};
+use super::asked::{Asked, asked};
 use crate::api::Api;
 use crate::problem::Problem;
 use crate::routes::access::need;
@@ -48,8 +48,6 @@ pub(crate) struct ZipFile(Vec<u8>);
     get, path = "/v1/members/me/export", tag = "account",
     responses(
         (status = 200, description = "account.json, membership.json, points.json, history.json", body = ZipFile, content_type = "application/zip"),
-        QueryRefused,
-        PersonRefused,
     ),
     security(("access_token" = [])),
 )]

@@ -10,7 +10,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::asked::{Asked, FormRefused, PersonRefused, asked, done};
+use super::asked::{Asked, asked, done};
 use crate::api::Api;
 use crate::routes::access::need;
 use crate::routes::body::{Posted, posted};
@@ -61,8 +61,6 @@ pub(crate) struct TotpEnrolment {
     responses(
         (status = 201, description = "for the app", body = TotpEnrolment),
         (status = 409, description = "there is a second factor already", body = crate::problem::Body, content_type = "application/problem+json"),
-        FormRefused,
-        PersonRefused,
     ),
     security(("access_token" = [])),
 )]
@@ -110,8 +108,6 @@ impl RecoveryCodes {
     responses(
         (status = 200, description = "it is asked for from now on", body = RecoveryCodes),
         (status = 409, description = "no app is being set up", body = crate::problem::Body, content_type = "application/problem+json"),
-        FormRefused,
-        PersonRefused,
     ),
     security(("access_token" = [])),
 )]
@@ -145,7 +141,7 @@ pub(crate) struct TotpRemoval {
 #[utoipa::path(
     delete, path = "/v1/members/me/totp", tag = "account",
     request_body = TotpRemoval,
-    responses((status = 204, description = "it is removed"), FormRefused, PersonRefused),
+    responses((status = 204, description = "it is removed")),
     security(("access_token" = [])),
 )]
 async fn remove_totp(asked: Asked, posted: Posted) -> Response {
@@ -170,8 +166,6 @@ async fn remove_totp(asked: Asked, posted: Posted) -> Response {
     responses(
         (status = 200, description = "the codes", body = RecoveryCodes),
         (status = 409, description = "there is no second factor", body = crate::problem::Body, content_type = "application/problem+json"),
-        FormRefused,
-        PersonRefused,
     ),
     security(("access_token" = [])),
 )]

@@ -10,7 +10,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::asked::{Asked, QueryRefused, asked};
+use super::asked::{Asked, asked};
 use super::members;
 use crate::api::Api;
 use crate::routes::json;
@@ -36,7 +36,7 @@ pub(crate) struct KeySet {
 /// The public keys that access tokens are signed with.
 #[utoipa::path(
     get, path = "/.well-known/jwks.json", tag = "sessions",
-    responses((status = 200, description = "the keys", body = KeySet), QueryRefused),
+    responses((status = 200, description = "the keys", body = KeySet)),
     security(()),
 )]
 async fn show_keys(asked: Asked) -> Response {

@@ -9,7 +9,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::asked::{Asked, PersonRefused, QueryRefused, asked, done};
+use super::asked::{Asked, asked, done};
 use super::cookies::drop_refresh;
 use crate::api::Api;
 use crate::params::Segment;
@@ -53,7 +53,7 @@ pub(crate) struct SessionListed {
 /// Where one is signed in (V7.5.2).
 #[utoipa::path(
     get, path = "/v1/members/me/sessions", tag = "sessions",
-    responses((status = 200, description = "the sessions", body = SessionList), QueryRefused, PersonRefused),
+    responses((status = 200, description = "the sessions", body = SessionList)),
     security(("access_token" = [])),
 )]
 async fn list_own_sessions(asked: Asked) -> Response {
@@ -82,7 +82,7 @@ async fn list_own_sessions(asked: Asked) -> Response {
 #[utoipa::path(
     delete, path = "/v1/members/me/sessions", tag = "sessions",
     params(("keep_current" = Option<bool>, Query, description = "whether the session that asks goes on; false unless given")),
-    responses((status = 204, description = "they have ended"), QueryRefused, PersonRefused),
+    responses((status = 204, description = "they have ended")),
     security(("access_token" = [])),
 )]
 async fn end_own_sessions(asked: Asked) -> Response {
@@ -106,7 +106,7 @@ async fn end_own_sessions(asked: Asked) -> Response {
 #[utoipa::path(
     delete, path = "/v1/members/me/sessions/{id}", tag = "sessions",
     params(("id" = String, Path, description = "the session")),
-    responses((status = 204, description = "it has ended"), QueryRefused, PersonRefused),
+    responses((status = 204, description = "it has ended")),
     security(("access_token" = [])),
 )]
 async fn end_own_session(id: Segment, asked: Asked) -> Response {

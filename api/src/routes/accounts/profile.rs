@@ -12,7 +12,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::asked::{Asked, FormRefused, PersonRefused, QueryRefused, asked};
+use super::asked::{Asked, asked};
 use super::cookies::drop_refresh;
 use super::factor::Reauthentication;
 use super::registration::LanguageTag;
@@ -145,8 +145,6 @@ fn shown(profile: Profile) -> Result<Response, Problem> {
     responses(
         (status = 200, description = "the account", body = ProfileShown),
         (status = 304, description = "it is as it was"),
-        QueryRefused,
-        PersonRefused,
     ),
     security(("access_token" = [])),
 )]
@@ -194,8 +192,6 @@ pub(crate) struct ProfilePatch {
         (status = 200, description = "as it is now", body = ProfileShown),
         (status = 412, description = "it was changed meanwhile", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 428, description = "there is no If-Match", body = crate::problem::Body, content_type = "application/problem+json"),
-        FormRefused,
-        PersonRefused,
     ),
     security(("access_token" = [])),
 )]
@@ -255,8 +251,6 @@ pub(crate) struct AccountClosed {
     responses(
         (status = 200, description = "forgotten, durably", body = AccountClosed),
         (status = 202, description = "the account is; the views follow by themselves", body = AccountClosed),
-        FormRefused,
-        PersonRefused,
     ),
     security(("access_token" = [])),
 )]

@@ -12,7 +12,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::asked::{Accepted, Asked, FormRefused, QueryRefused, asked};
+use super::asked::{Accepted, Asked, asked};
 use super::{members, open, with_members};
 use crate::api::Api;
 use crate::auth::{Visitor, visitor};
@@ -143,7 +143,7 @@ pub(crate) struct RegistrationRules {
 /// What a registration has to keep to: for the form that a person fills in.
 #[utoipa::path(
     get, path = "/v1/registrations/rules", tag = "registration",
-    responses((status = 200, description = "the rules", body = RegistrationRules), QueryRefused),
+    responses((status = 200, description = "the rules", body = RegistrationRules)),
     security(()),
 )]
 async fn show_rules(asked: Asked) -> Response {
@@ -188,7 +188,7 @@ pub(crate) struct PhoneCodeAsked {
 #[utoipa::path(
     post, path = "/v1/phone-codes", tag = "registration",
     request_body = PhoneCodeAsked,
-    responses((status = 202, description = "it is being sent", body = Accepted), FormRefused),
+    responses((status = 202, description = "it is being sent", body = Accepted)),
     security(()),
 )]
 async fn send_phone_code(asked: Asked, posted: Posted) -> Response {
@@ -249,7 +249,6 @@ pub(crate) struct RegistrationAccepted {
     responses(
         (status = 202, description = "look into your mailbox", body = RegistrationAccepted),
         (status = 409, description = "the username is taken", body = crate::problem::Body, content_type = "application/problem+json"),
-        FormRefused,
     ),
     security(()),
 )]
@@ -303,7 +302,6 @@ pub(crate) struct EmailVerified {
     responses(
         (status = 200, description = "registered", body = EmailVerified),
         (status = 410, description = "the link is used or expired", body = crate::problem::Body, content_type = "application/problem+json"),
-        FormRefused,
     ),
     security(()),
 )]
@@ -335,7 +333,7 @@ pub(crate) struct VerificationAsked {
 #[utoipa::path(
     post, path = "/v1/email-verifications/resend", tag = "registration",
     request_body = VerificationAsked,
-    responses((status = 202, description = "it is being looked into", body = Accepted), FormRefused),
+    responses((status = 202, description = "it is being looked into", body = Accepted)),
     security(()),
 )]
 async fn resend_verification(asked: Asked, posted: Posted) -> Response {

@@ -17,7 +17,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::asked::{Asked, FormRefused, PersonRefused, QueryRefused, asked, done};
+use super::asked::{Asked, asked, done};
 use super::cookies::{drop_refresh, keep_device, keep_refresh};
 use crate::api::Api;
 use crate::problem::{Code, Problem};
@@ -129,7 +129,6 @@ fn granted(asked: &Asked, status: StatusCode, grant: Grant, in_cookies: bool) ->
         (status = 200, description = "the second factor is needed: POST /v1/sessions/second-factor", body = SecondFactorAsked),
         (status = 401, description = "account or password are wrong", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 403, description = "cookies are for the shop's own pages", body = crate::problem::Body, content_type = "application/problem+json"),
-        FormRefused,
     ),
     security(()),
 )]
@@ -188,7 +187,6 @@ pub(crate) struct SecondFactorForm {
         (status = 201, description = "signed in", body = SessionGrant),
         (status = 401, description = "the challenge has expired: sign in again", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 403, description = "cookies are for the shop's own pages", body = crate::problem::Body, content_type = "application/problem+json"),
-        FormRefused,
     ),
     security(()),
 )]
@@ -225,7 +223,6 @@ pub(crate) struct RefreshForm {
         (status = 200, description = "the tokens", body = SessionGrant),
         (status = 401, description = "the session has ended: sign in again", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 403, description = "the cookie is for the shop's own pages", body = crate::problem::Body, content_type = "application/problem+json"),
-        FormRefused,
     ),
     security(()),
 )]
@@ -256,7 +253,7 @@ async fn refresh(asked: Asked, posted: Posted) -> Response {
 /// the shop's own pages that have none at hand, by the cookie, with `Kindred-Csrf: 1`, from the same origin.
 #[utoipa::path(
     delete, path = "/v1/sessions/current", tag = "sessions",
-    responses((status = 204, description = "signed out"), QueryRefused, PersonRefused),
+    responses((status = 204, description = "signed out")),
     security(("access_token" = [])),
 )]
 async fn sign_out(asked: Asked) -> Response {

@@ -5,7 +5,7 @@ use crate::routes::access::{Need, ROUTES, Route};
 use crate::tests::inbox::Lines;
 
 fn peoples() -> impl Iterator<Item = &'static Route> {
-    let others = ["/livez", "/readyz", "/openapi.json", "/problems/{code}", "/widget.js", "/metrics"];
+    let others = ["/livez", "/readyz", "/openapi.json", "/docs", "/problems/{code}", "/widget.js", "/metrics"];
     ROUTES.iter().filter(move |route| matches!(route.need, Need::Anyone | Need::SignedIn) && !others.contains(&route.template()))
 }
 

@@ -7,11 +7,12 @@ use http::StatusCode;
 use kindred_model::units::Tier;
 use serde::Deserialize;
 use utoipa::ToSchema;
+use utoipa::openapi::{Object, ObjectBuilder, Type};
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use super::{Asked, Refusals, asked};
+use super::{Asked, asked};
 use crate::api::Api;
 use crate::params::Segment;
 use crate::problem::{Code, FieldError, Problem};
@@ -59,6 +60,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reason {
     /// 1 to 500 characters, for the audit log.
+    #[schema(min_length = 1, max_length = 500)]
     reason: String,
 }
 
@@ -88,9 +90,7 @@ impl Reason {
         (status = 204, description = "the member is suspended"),
         (status = 409, description = "the member is in another state", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 412, description = "the member was changed meanwhile", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 415, description = "the body is no JSON", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 422, description = "the reason is missing", body = crate::problem::Body, content_type = "application/problem+json"),
-        Refusals,
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -122,9 +122,7 @@ async fn suspend_member(member: Segment, posted: Posted, asked: Asked) -> Respon
         (status = 204, description = "the member may sign in again"),
         (status = 409, description = "the member is in another state", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 412, description = "the member was changed meanwhile", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 415, description = "the body is no JSON", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 422, description = "the reason is missing", body = crate::problem::Body, content_type = "application/problem+json"),
-        Refusals,
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -166,10 +164,8 @@ pub(crate) struct RoleGiven {
     responses(
         (status = 204, description = "the member has this role"),
         (status = 412, description = "the member was changed meanwhile", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 415, description = "the body is no JSON", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 422, description = "there is no such role", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 428, description = "there is no If-Match", body = crate::problem::Body, content_type = "application/problem+json"),
-        Refusals,
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -192,9 +188,14 @@ async fn change_role(member: Segment, posted: Posted, asked: Asked) -> Response 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TierSet {
-    /// `normal`, `vip` or `svip`.
-    #[schema(value_type = String)]
+    /// The level.
+    #[schema(schema_with = tier_words)]
     tier: Tier,
+}
+
+fn tier_words() -> Object {
+    let words = Tier::ALL.iter().map(|tier| tier.name());
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).description(Some("The level.")).build()
 }
 
 /// PUT /v1/admin/members/{member}/tier
@@ -210,10 +211,8 @@ pub(crate) struct TierSet {
     responses(
         (status = 204, description = "the member has this level"),
         (status = 412, description = "the member was changed meanwhile", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 415, description = "the body is no JSON", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 422, description = "there is no such level", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 428, description = "there is no If-Match", body = crate::problem::Body, content_type = "application/problem+json"),
-        Refusals,
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -237,7 +236,7 @@ async fn set_tier(member: Segment, posted: Posted, asked: Asked) -> Response {
 #[utoipa::path(
     delete, path = "/v1/admin/members/{member}/sessions", tag = "staff",
     params(("member" = String, Path, description = "the member")),
-    responses((status = 204, description = "there are none any more"), Refusals),
+    responses((status = 204, description = "there are none any more")),
     security(("service_key" = []), ("access_token" = [])),
 )]
 async fn end_member_sessions(member: Segment, asked: Asked) -> Response {
@@ -261,7 +260,6 @@ async fn end_member_sessions(member: Segment, asked: Asked) -> Response {
     responses(
         (status = 202, description = "the mail is on its way"),
         (status = 409, description = "the e-mail is verified already", body = crate::problem::Body, content_type = "application/problem+json"),
-        Refusals,
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]

@@ -12,7 +12,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{Asked, Refusals, asked, days, text};
+use super::{Asked, asked, days, text};
 use crate::api::Api;
 use crate::routes::access::need;
 use crate::routes::{json, link_next, today};
@@ -77,7 +77,7 @@ impl From<Entry> for AuditEntry {
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200, description = "50 unless given"),
     ),
-    responses((status = 200, description = "a page; `Link` names the next. Without days: today's", body = AuditPage), Refusals),
+    responses((status = 200, description = "a page; `Link` names the next. Without days: today's", body = AuditPage)),
     security(("service_key" = []), ("access_token" = [])),
 )]
 async fn search_audit(asked: Asked) -> Response {

@@ -13,7 +13,7 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::{Asked, Refusals, asked, days, text};
+use super::{Asked, asked, days, text};
 use crate::api::Api;
 use crate::params::{Params, Segment};
 use crate::problem::Problem;
@@ -164,7 +164,7 @@ fn state(params: &Params<'_>) -> Result<Option<State>, Problem> {
         ("page" = Option<u64>, Query, minimum = 1, maximum = 10_000, description = "a page by its number; one beyond the last is empty"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200, description = "50 unless given"),
     ),
-    responses((status = 200, description = "a page; `Link` names the next", body = MemberPage), Refusals),
+    responses((status = 200, description = "a page; `Link` names the next", body = MemberPage)),
     security(("service_key" = []), ("access_token" = [])),
 )]
 async fn list_members(asked: Asked) -> Response {
@@ -210,7 +210,6 @@ async fn list_members(asked: Asked) -> Response {
     responses(
         (status = 200, description = "the member", body = MemberShown),
         (status = 304, description = "the member is what the ETag names"),
-        Refusals,
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -271,7 +270,7 @@ impl From<SessionShown> for MemberSession {
 #[utoipa::path(
     get, path = "/v1/admin/members/{member}/sessions", tag = "staff",
     params(("member" = String, Path, description = "the member")),
-    responses((status = 200, description = "the sessions", body = MemberSessions), Refusals),
+    responses((status = 200, description = "the sessions", body = MemberSessions)),
     security(("service_key" = []), ("access_token" = [])),
 )]
 async fn list_member_sessions(member: Segment, asked: Asked) -> Response {

@@ -13,13 +13,11 @@ pub(crate) mod found;
 pub(crate) mod roles;
 pub(crate) mod setup;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use kindred_members::{Actor, MemberError, Members};
 use kindred_model::Day;
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as ResponseSchema, ResponseBuilder};
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
@@ -131,26 +129,4 @@ fn text<'a>(params: &'a Params<'_>, name: &str) -> Result<Option<&'a str>, Probl
 }
 
 /// The longest that is searched for is an e-mail: 254 bytes.
-const TEXT_BYTES_MAX: usize = 320;
-
-/// The refusals that every route here can answer with, for the contract.
-pub(crate) struct Refusals;
-
-impl utoipa::IntoResponses for Refusals {
-    fn responses() -> BTreeMap<String, RefOr<ResponseSchema>> {
-        let refusal = |(status, description): (&str, &str)| {
-            let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-            let response = ResponseBuilder::new().description(description).content("application/problem+json", content).build();
-            (status.to_owned(), RefOr::T(response))
-        };
-        [
-            ("400", "a parameter or the body cannot be read"),
-            ("401", "no key, no token, or one that is not good"),
-            ("403", "the permission is missing"),
-            ("404", "there is none, or this installation keeps no members"),
-            ("503", "the store did not answer; repeat it"),
-        ]
-        .map(refusal)
-        .into()
-    }
-}
+pub(crate) const TEXT_BYTES_MAX: usize = 320;

@@ -10,7 +10,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use super::{Asked, Refusals, asked};
+use super::{Asked, asked};
 use crate::api::Api;
 use crate::params::Segment;
 use crate::problem::{Code, FieldError, Problem};
@@ -56,7 +56,7 @@ impl From<Role> for RoleShown {
 /// All roles.
 #[utoipa::path(
     get, path = "/v1/admin/roles", tag = "staff",
-    responses((status = 200, description = "the roles", body = RoleList), Refusals),
+    responses((status = 200, description = "the roles", body = RoleList)),
     security(("service_key" = []), ("access_token" = [])),
 )]
 async fn list_roles(asked: Asked) -> Response {
@@ -76,7 +76,7 @@ async fn list_roles(asked: Asked) -> Response {
 #[utoipa::path(
     get, path = "/v1/admin/roles/{name}", tag = "staff",
     params(("name" = String, Path, description = "its name")),
-    responses((status = 200, description = "the role", body = RoleShown), Refusals),
+    responses((status = 200, description = "the role", body = RoleShown)),
     security(("service_key" = []), ("access_token" = [])),
 )]
 async fn show_role(name: Segment, asked: Asked) -> Response {
@@ -135,9 +135,7 @@ impl RoleSet {
     request_body = RoleSet,
     responses(
         (status = 204, description = "the role is this"),
-        (status = 415, description = "the body is no JSON", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 422, description = "the name or a permission is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        Refusals,
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -177,7 +175,7 @@ pub(crate) struct PermissionShown {
 /// All permissions, and which routes ask for each.
 #[utoipa::path(
     get, path = "/v1/admin/permissions", tag = "staff",
-    responses((status = 200, description = "the permissions", body = PermissionList), Refusals),
+    responses((status = 200, description = "the permissions", body = PermissionList)),
     security(("service_key" = []), ("access_token" = [])),
 )]
 async fn list_permissions(asked: Asked) -> Response {

@@ -14,7 +14,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use super::{Asked, Refusals, asked};
+use super::{Asked, asked};
 use crate::api::Api;
 use crate::routes::access::need;
 use crate::routes::accounts::person;
@@ -59,9 +59,7 @@ pub(crate) struct SetupToken {
     request_body = SetupRole,
     responses(
         (status = 201, description = "the token", body = SetupToken),
-        (status = 415, description = "the body is no JSON", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 422, description = "there is no such role", body = crate::problem::Body, content_type = "application/problem+json"),
-        Refusals,
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -95,9 +93,6 @@ pub(crate) struct SetupRedeemed {
     responses(
         (status = 204, description = "the role is given; sign in anew"),
         (status = 410, description = "the token is used, expired, or was never given", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 415, description = "the body is no JSON", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 422, description = "the body is another", body = crate::problem::Body, content_type = "application/problem+json"),
-        Refusals,
     ),
     security(("access_token" = [])),
 )]
@@ -120,7 +115,7 @@ async fn redeem_setup_token(posted: Posted, asked: Asked) -> Response {
 /// good until they expire.
 #[utoipa::path(
     post, path = "/v1/admin/signing-keys/rotate", tag = "staff",
-    responses((status = 202, description = "the key is made"), Refusals),
+    responses((status = 202, description = "the key is made")),
     security(("service_key" = []), ("access_token" = [])),
 )]
 async fn rotate_signing_keys(posted: Posted, asked: Asked) -> Response {
