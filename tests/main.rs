@@ -3,6 +3,7 @@
 mod browser;
 mod cli;
 mod cluster;
+mod contract;
 mod crash;
 mod deployment;
 mod faults;

@@ -108,7 +108,7 @@ fn token_in(text: &str) -> Option<String> {
 }
 
 /// A shop whose members can be reached: one API, or two on services.
-struct Shop {
+pub struct Shop {
     apis: Vec<Server>,
     mails: Sent,
     phones: Sent,
@@ -116,7 +116,8 @@ struct Shop {
 }
 
 impl Shop {
-    fn open(backend: Backend, name: &str) -> Option<Self> {
+    /// Opens it; `None` on services where there are none.
+    pub fn open(backend: Backend, name: &str) -> Option<Self> {
         let ((smtp, mails), (gateway, phones)) = (smtp_sink(), phone_gateway());
         let set: Vec<String> = [
             "members.mail.host=\"127.0.0.1\"".to_owned(),
@@ -150,7 +151,8 @@ impl Shop {
         Some(Self { apis, mails, phones, _place: (temp, on) })
     }
 
-    fn api(&self, n: usize) -> &Server {
+    /// One of its APIs.
+    pub fn api(&self, n: usize) -> &Server {
         &self.apis[n % self.apis.len()]
     }
 
@@ -186,7 +188,7 @@ impl Shop {
     }
 
     /// Registers, verifies and signs in.
-    fn member(&self, n: usize, username: &str, phone: &str) -> Value {
+    pub fn member(&self, n: usize, username: &str, phone: &str) -> Value {
         let code = self.phone_code(n, phone);
         let form = self.form(n, username, phone, &code);
         let answer = self.send(n, "POST", "/v1/registrations", None, Some(&form));
@@ -197,7 +199,8 @@ impl Shop {
         self.sign_in(n, username)
     }
 
-    fn sign_in(&self, n: usize, account: &str) -> Value {
+    /// Signs in, once the account is active.
+    pub fn sign_in(&self, n: usize, account: &str) -> Value {
         let begin = Instant::now();
         loop {
             let signed = self.send(n, "POST", "/v1/sessions", None, Some(&json!({ "account": account, "password": PASSWORD })));
@@ -220,9 +223,11 @@ impl Shop {
     }
 }
 
-const PASSWORD: &str = "violet harbour 92 lantern";
+/// Of every member.
+pub const PASSWORD: &str = "violet harbour 92 lantern";
 
-fn text_of<'a>(value: &'a Value, field: &str) -> &'a str {
+/// A field that is a text.
+pub fn text_of<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}"))
 }
 
