@@ -4,6 +4,7 @@ mod brokers;
 mod browser;
 mod cli;
 mod cluster;
+mod contract;
 mod crash;
 mod deployment;
 mod faults;

@@ -11,7 +11,7 @@ use crate::place::Backend;
 use crate::support::{Answer, PATIENCE, Server, kindred_ok};
 
 /// A shop whose members can be reached: one API, or two on services.
-struct Shop {
+pub struct Shop {
     apis: Vec<Server>,
     mails: Sent,
     phones: Sent,
@@ -19,7 +19,8 @@ struct Shop {
 }
 
 impl Shop {
-    fn open(backend: Backend, name: &str) -> Option<Self> {
+    /// Opens it; `None` on services where there are none.
+    pub fn open(backend: Backend, name: &str) -> Option<Self> {
         let ((smtp, mails), (gateway, phones)) = (smtp_sink(), phone_gateway());
         let set = people::settings(smtp, gateway);
         let set: Vec<&str> = set.iter().map(String::as_str).collect();
@@ -40,7 +41,8 @@ impl Shop {
         Some(Self { apis, mails, phones, _place: (temp, on) })
     }
 
-    fn api(&self, n: usize) -> &Server {
+    /// One of its APIs.
+    pub fn api(&self, n: usize) -> &Server {
         &self.apis[n % self.apis.len()]
     }
 
@@ -69,7 +71,7 @@ impl Shop {
     }
 
     /// Registers, verifies and signs in.
-    fn member(&self, n: usize, username: &str, phone: &str) -> Value {
+    pub fn member(&self, n: usize, username: &str, phone: &str) -> Value {
         let code = self.phone_code(n, phone);
         let form = self.form(n, username, phone, &code);
         let answer = self.send(n, "POST", "/v1/registrations", None, Some(&form));
@@ -80,7 +82,8 @@ impl Shop {
         self.sign_in(n, username)
     }
 
-    fn sign_in(&self, n: usize, account: &str) -> Value {
+    /// Signs in, once the account is active.
+    pub fn sign_in(&self, n: usize, account: &str) -> Value {
         let begin = Instant::now();
         loop {
             let signed = self.send(n, "POST", "/v1/sessions", None, Some(&json!({ "account": account, "password": PASSWORD })));

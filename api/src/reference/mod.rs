@@ -7,13 +7,14 @@
 
 mod kinds;
 
+use std::fmt::Write;
 use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
-use minijinja::Environment;
 use minijinja::value::Serde;
+use minijinja::{Environment, HtmlEscape};
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -42,8 +43,19 @@ pub(crate) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 fn render(contract: &Value) -> Result<String, minijinja::Error> {
     let mut environment = Environment::new();
     // By its name it is HTML: what is put into it is escaped.
+    environment.add_filter("marked", marked);
     environment.add_template("page.html", TEMPLATE)?;
     environment.get_template("page.html")?.render(Serde(Page::of(contract)))
+}
+
+/// Text as HTML, what stands between backticks as code.
+fn marked(text: &str) -> minijinja::Value {
+    let mut html = String::new();
+    for (n, part) in text.split('`').enumerate() {
+        let part = HtmlEscape(part);
+        let _ = if n % 2 == 1 { write!(html, "<code>{part}</code>") } else { write!(html, "{part}") };
+    }
+    minijinja::Value::from_safe_string(html)
 }
 
 #[derive(Serialize)]
@@ -237,10 +249,10 @@ mod tests {
         let contract = serde_json::json!({
             "info": { "title": "<b>", "description": "a & b" },
             "tags": [{ "name": "t", "description": "<i>" }],
-            "paths": { "/x": { "get": { "tags": ["t"], "operationId": "x", "description": "<script>", "responses": {} } } },
+            "paths": { "/x": { "get": { "tags": ["t"], "operationId": "x", "description": "<script> `<u>`", "responses": {} } } },
         });
         let page = render(&contract).unwrap();
-        assert!(page.contains("&lt;script&gt;") && page.contains("a &amp; b"), "{page}");
+        assert!(page.contains("&lt;script&gt; <code>&lt;u&gt;</code>") && page.contains("a &amp; b"), "{page}");
         assert!(!page.contains("<script") && !page.contains("<i>"), "{page}");
     }
 }
