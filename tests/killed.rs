@@ -196,19 +196,26 @@ impl World {
         trace.lines().map(str::to_owned).collect()
     }
 
-    /// Waits until nothing has been written for a while: what follows from a change has followed.
+    /// Waits until what follows from changes has followed: every change that the trace shows begun has ended, and nothing has been
+    /// written for a while.
     fn settle(&mut self) -> Alive<()> {
         let quiet = Duration::from_millis(if matches!(self.on, On::Directory(_)) { 200 } else { 500 });
-        let (mut last, mut since) = (self.trace().len(), Instant::now());
-        while since.elapsed() < quiet {
+        let (begin, mut last, mut since) = (Instant::now(), 0, Instant::now());
+        let ends = |trace: &[String]| {
+            let of = |name: &str| trace.iter().filter(|line| line.starts_with(name)).count();
+            of("outbox: put#") == of("outbox: delete#")
+        };
+        loop {
             self.alive()?;
-            std::thread::sleep(Duration::from_millis(10));
-            let now = self.trace().len();
-            if now != last {
-                (last, since) = (now, Instant::now());
+            let trace = self.trace();
+            if trace.len() != last {
+                (last, since) = (trace.len(), Instant::now());
+            } else if since.elapsed() > quiet && ends(&trace) {
+                return Ok(());
             }
+            assert!(begin.elapsed() < PATIENCE, "changes do not end: {trace:#?}");
+            std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(())
     }
 
     /// Begins again after a death, and waits until it has ended what the dead one left, but for what has to wait longer.
