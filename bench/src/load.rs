@@ -141,7 +141,8 @@ pub async fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-fn list_path(item: u32) -> String {
+/// The list of an item.
+pub(crate) fn list_path(item: u32) -> String {
     format!("/v1/items/{}/similar?limit={LIST_ITEMS}", item_id(item))
 }
 
@@ -162,7 +163,7 @@ async fn sample_body(endpoint: &Endpoint) -> Result<Vec<u8>> {
 }
 
 fn all_well(name: &str, reads: &Reads) -> Result<()> {
-    ensure!(reads.failed == 0, "{} of {} answers of {name} were not 200", reads.failed, reads.latencies.len());
+    ensure!(reads.failed == 0, "{} of {} answers of {name} were no success", reads.failed, reads.latencies.len());
     Ok(())
 }
 

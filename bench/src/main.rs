@@ -10,7 +10,7 @@ use kindred_bench::post::Pace;
 use kindred_bench::report::{Report, Results};
 use kindred_bench::server::Endpoint;
 use kindred_bench::synthetic::{Mix, Plan};
-use kindred_bench::{generate, growth, load, replay, restart, services, shards};
+use kindred_bench::{generate, growth, load, members, replay, restart, services, shards, sign_in, timing};
 
 /// The product's allocator, so that what is measured here is what it does.
 #[global_allocator]
@@ -45,6 +45,12 @@ enum Command {
     Restart(RestartArgs),
     /// Cost of an event as the log grows
     Growth(GrowthArgs),
+    /// Sign-ins at full speed beside the bare password hash, and lists meanwhile
+    SignIn(SignInArgs),
+    /// What a million members cost who signs in and who searches, and what checking a token costs
+    Members(MembersArgs),
+    /// Whether the time of an answer tells that an account exists
+    Timing(TimingArgs),
     /// How evenly pairs and pair updates fall to the workers: counted, not timed
     Shards(CommonArgs),
     /// The pipeline between Kafka and a CQL database beside the embedded one (`deploy/local/up` starts both services)
@@ -123,6 +129,23 @@ struct CommonArgs {
 }
 
 impl CommonArgs {
+    fn finish(&self, report: Report) -> Result<()> {
+        finish(report, self.quick, self.results.as_ref())
+    }
+}
+
+/// What a command takes that needs no log.
+#[derive(Args)]
+struct PlainArgs {
+    /// A smoke run within seconds: its figures mean nothing
+    #[arg(long)]
+    quick: bool,
+    /// Where results go [default: bench/results, or a temporary folder with --quick]
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
+}
+
+impl PlainArgs {
     fn finish(&self, report: Report) -> Result<()> {
         finish(report, self.quick, self.results.as_ref())
     }
@@ -308,12 +331,66 @@ struct GrowthArgs {
     /// The same seed gives the same logs
     #[arg(long, default_value_t = growth::Options::full().seed)]
     seed: u64,
-    /// A smoke run within seconds: its figures mean nothing
-    #[arg(long)]
-    quick: bool,
-    /// Where results go [default: bench/results, or a temporary folder with --quick]
+    #[command(flatten)]
+    plain: PlainArgs,
+}
+
+#[derive(Args)]
+struct SignInArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Members who sign in, in turn
+    #[arg(long, default_value_t = 2_000)]
+    accounts: u32,
+    /// Sign-ins under way at once, at most 59: an address may have no more
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+    /// Turns of the bare hash and of sign-in
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of a turn
+    #[arg(long, default_value_t = 5)]
+    turn: u64,
+    /// Reads of lists a second, by the clock
+    #[arg(long, default_value_t = 1_000.0)]
+    rate: f64,
+    /// Seconds of reads by the clock
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    #[command(flatten)]
+    product: ProductArgs,
+}
+
+#[derive(Args)]
+struct MembersArgs {
+    #[command(flatten)]
+    plain: PlainArgs,
+    /// Members of the large shop; a small one of 1,000 stands beside it
+    #[arg(long, default_value_t = 1_000_000)]
+    accounts: u32,
+    /// Sessions in it, each another member's
+    #[arg(long, default_value_t = 100_000)]
+    sessions: u32,
+    /// Sign-ins timed in each shop
+    #[arg(long, default_value_t = 500)]
+    sign_ins: usize,
+    /// Searches of each sort timed in each shop
+    #[arg(long, default_value_t = 500)]
+    searches: usize,
+    /// Where to put the data [default: the system's folder for temporary files]
     #[arg(long, value_name = "DIR")]
-    results: Option<PathBuf>,
+    within: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct TimingArgs {
+    #[command(flatten)]
+    plain: PlainArgs,
+    /// Tries with what is known, and as many with what is not, of each sort
+    #[arg(long, default_value_t = 1_000)]
+    tries: u32,
+    #[command(flatten)]
+    product: ProductArgs,
 }
 
 fn main() -> Result<()> {
@@ -333,8 +410,22 @@ fn main() -> Result<()> {
             args.common.finish(client()?.block_on(restart::run(&options))?)
         }
         Command::Growth(args) => {
-            let options = if args.quick { growth::Options::quick() } else { growth_options(&args)? };
-            finish(growth::run_growth(&options)?, args.quick, args.results.as_ref())
+            let options = if args.plain.quick { growth::Options::quick() } else { growth_options(&args)? };
+            args.plain.finish(growth::run_growth(&options)?)
+        }
+        Command::SignIn(args) => {
+            let options = sign_in_options(&args)?;
+            args.common.finish(client()?.block_on(sign_in::run(&options))?)
+        }
+        Command::Members(args) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            args.plain.finish(runtime.block_on(members::run(&members_options(&args)))?)
+        }
+        Command::Timing(args) => {
+            let ProductArgs { binary, within } = &args.product;
+            let tries = if args.plain.quick { 20 } else { args.tries };
+            let options = timing::Options { tries, binary: binary.clone(), within: within.clone() };
+            args.plain.finish(client()?.block_on(timing::run(&options))?)
         }
         Command::Shards(args) => {
             let plan = args.plan.plan_for(args.quick);
@@ -434,6 +525,34 @@ fn load_options(args: &LoadArgs) -> Result<load::Options> {
         running: args.running.endpoint()?,
         within: args.product.within.clone(),
     })
+}
+
+fn sign_in_options(args: &SignInArgs) -> Result<sign_in::Options> {
+    let quick = args.common.quick;
+    let seconds = |usual: u64| Duration::from_secs(if quick { 1 } else { usual });
+    ensure!(args.rounds > 0 && args.connections > 0, "at least one round and one connection");
+    Ok(sign_in::Options {
+        plan: args.common.plan.plan_for(quick),
+        accounts: if quick { 100 } else { args.accounts },
+        connections: args.connections,
+        rounds: if quick { 1 } else { args.rounds },
+        turn: seconds(args.turn),
+        rate: args.rate,
+        lasting: seconds(args.seconds),
+        binary: args.product.binary.clone(),
+        within: args.product.within.clone(),
+    })
+}
+
+fn members_options(args: &MembersArgs) -> members::Options {
+    let usual = |quick: usize, usual: usize| if args.plain.quick { quick } else { usual };
+    members::Options {
+        members: usual(5_000, args.accounts as usize) as u32,
+        sessions: usual(1_000, args.sessions as usize) as u32,
+        sign_ins: usual(10, args.sign_ins),
+        searches: usual(10, args.searches),
+        within: args.within.clone(),
+    }
 }
 
 fn restart_options(args: &RestartArgs) -> restart::Options {

@@ -72,7 +72,7 @@ pub fn start(rate: f64, lasting: Duration, lanes: usize, stop: Arc<AtomicBool>) 
 pub struct Reads {
     /// Latencies in nanoseconds: of an open loop from when a request was due, of a closed one from when it left.
     pub latencies: Histogram<u64>,
-    /// Answers that were not 200.
+    /// Answers that were no success (2xx).
     pub failed: u64,
     /// How long it took.
     pub took: Duration,
@@ -109,7 +109,7 @@ pub async fn open_loop(
                 while let Some(due) = lane.recv().await {
                     let request = &requests[due.number as usize % requests.len()];
                     let status = connection.exchange(request).await.context("an open loop of reads")?.status;
-                    failed += u64::from(status != 200);
+                    failed += u64::from(!is_success(status));
                     record(&mut histogram, due.at.elapsed());
                 }
                 anyhow::Ok((histogram, failed))
@@ -144,7 +144,7 @@ pub async fn closed_loop(
                 while left - began < lasting {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let status = connection.exchange(&requests[number as usize % requests.len()]).await?.status;
-                    failed += u64::from(status != 200);
+                    failed += u64::from(!is_success(status));
                     let now = Instant::now();
                     record(&mut histogram, now - left);
                     left = now;
@@ -157,6 +157,10 @@ pub async fn closed_loop(
     Ok(Reads { latencies, failed, took: began.elapsed() })
 }
 
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
 async fn connect(address: SocketAddr, connections: usize) -> Result<Vec<Connection>> {
     let mut opened = Vec::with_capacity(connections);
     for _ in 0..connections {
@@ -165,7 +169,7 @@ async fn connect(address: SocketAddr, connections: usize) -> Result<Vec<Connecti
     Ok(opened)
 }
 
-/// What a task of a loop hands back: its latencies, and how many answers were not 200.
+/// What a task of a loop hands back: its latencies, and how many answers were no success.
 type Part = Result<(Histogram<u64>, u64)>;
 
 async fn collect(tasks: Vec<tokio::task::JoinHandle<Part>>) -> Part {

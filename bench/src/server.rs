@@ -280,6 +280,15 @@ pub struct Preloaded {
 }
 
 impl Preloaded {
+    /// A folder without a log: the directory is made by the first server on it.
+    ///
+    /// # Errors
+    /// When no folder can be made.
+    pub fn empty(settings: Vec<String>, within: Option<&Path>) -> Result<Self> {
+        let folder = within.map_or_else(tempfile::tempdir, tempfile::tempdir_in).context("could not make a temporary folder")?;
+        Ok(Self { folder, imports: Vec::new(), settings })
+    }
+
     /// Writes catalog and log of `plan` (the purchases; or with `mix` the whole product's) to files and imports them, catalog first.
     /// Below `within`, or in the system's folder for temporary files.
     ///

@@ -13,7 +13,7 @@ use crate::db::{self, ACCOUNTS, Held, ms};
 use crate::error::{MemberError, Result};
 use crate::outbox::{Op, Work};
 use crate::validate::{Identifier, Kind};
-use kindred_config::members::Language;
+use kindred_config::members::{Language, MembersConfig};
 
 /// The sort key of the document.
 pub(crate) const ACCOUNT: &str = "account";
@@ -121,6 +121,42 @@ pub(crate) struct Account {
 }
 
 impl Account {
+    /// One that was sent in now, under the agreement that is in force.
+    pub fn new(
+        member: String,
+        [username, phone, email]: [Identifier; 3],
+        (password, password_for_staff): (String, bool),
+        now: EventTime,
+        config: &MembersConfig,
+        invite_code: String,
+    ) -> Self {
+        Self {
+            member,
+            state: State::Pending,
+            username: Some(username),
+            phone: Some(phone),
+            email: Some(email),
+            changing: None,
+            password,
+            password_for_staff,
+            password_changed_at: now,
+            tier: None,
+            role: None,
+            language: config.default_language,
+            marketing_consent: false,
+            addresses: Vec::new(),
+            agreement: Agreement { version: config.agreement_version.clone(), accepted_at: now },
+            invite_code,
+            invited_by: None,
+            factor: Factor::default(),
+            registered_at: now,
+            activated_at: None,
+            suspended_at: None,
+            erased_at: None,
+            event_version: 0,
+        }
+    }
+
     pub fn identifier(&self, kind: Kind) -> Option<&Identifier> {
         match kind {
             Kind::Username => self.username.as_ref(),

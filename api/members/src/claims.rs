@@ -24,8 +24,19 @@ struct Claim {
     member: String,
 }
 
-fn partition(identifier: &Identifier) -> String {
+/// Where the claim of an identifier lies.
+pub(crate) fn partition(identifier: &Identifier) -> String {
     format!("{}/{}", identifier.kind.name(), identifier.canonical)
+}
+
+/// Where the claim of an invite code lies.
+pub(crate) fn invite_partition(code: &str) -> String {
+    format!("{INVITE}/{code}")
+}
+
+/// The step by which what nobody has claimed becomes a member's.
+pub(crate) fn taken_by(member: &str, expires_at: Option<EventTime>) -> Step {
+    Step::insert(CLAIM, db::encode(&Claim { member: member.to_owned() }), expires_at)
 }
 
 impl Members {
@@ -41,7 +52,7 @@ impl Members {
 
     /// Takes an invite code for good.
     pub(crate) async fn claim_invite(&self, code: &str, member: &str) -> Result<bool> {
-        self.claim_at(&format!("{INVITE}/{code}"), member, None, |now| now.is_none()).await
+        self.claim_at(&invite_partition(code), member, None, |now| now.is_none()).await
     }
 
     /// `fits` says of the expiry of a claim that is the member's already whether it may stay.
@@ -54,12 +65,11 @@ impl Members {
     ) -> Result<bool> {
         for tried in db::tries() {
             let held = self.db.read::<Claim>(CLAIMS, partition, CLAIM).await?;
-            let value = db::encode(&Claim { member: member.to_owned() });
             let step = match held {
-                None => Step::insert(CLAIM, value, expires_at),
+                None => taken_by(member, expires_at),
                 Some(held) if held.value.member != member => return Ok(false),
                 Some(held) if fits(held.expires_at) => return Ok(true),
-                Some(held) => Step::replace(CLAIM, held.version, value, expires_at),
+                Some(held) => Step::replace(CLAIM, held.version, db::encode(&held.value), expires_at),
             };
             if self.db.transact(CLAIMS, partition, &[step]).await? {
                 return Ok(true);
@@ -80,7 +90,7 @@ impl Members {
         if code.is_empty() || code.len() > 32 || !code.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Ok(None);
         }
-        Ok(self.db.read::<Claim>(CLAIMS, &format!("{INVITE}/{code}"), CLAIM).await?.map(|held| held.value.member))
+        Ok(self.db.read::<Claim>(CLAIMS, &invite_partition(&code), CLAIM).await?.map(|held| held.value.member))
     }
 
     async fn release_at(&self, partition: &str, member: &str) -> Result<()> {
@@ -105,7 +115,7 @@ impl Members {
 
     /// Gives back an invite code.
     pub(crate) async fn release_invite(&self, code: &str, member: &str) -> Result<()> {
-        self.release_at(&format!("{INVITE}/{code}"), member).await
+        self.release_at(&invite_partition(code), member).await
     }
 
     /// Gives back the claims that the member's account does not hold (any more).

@@ -14,6 +14,7 @@
 mod account;
 mod admin;
 mod audit;
+mod bulk;
 mod challenge;
 mod claims;
 mod codes;
@@ -48,6 +49,7 @@ use tokio::sync::Notify;
 pub use account::{ADDRESSES_MAX, Address, Agreement, State};
 pub use admin::{LIMIT, LIMIT_MAX, MemberQuery, Page, SETUP_S};
 pub use audit::{AuditQuery, Entry};
+pub use bulk::NewMember;
 pub use challenge::{CHALLENGE_S, Challenge, Solution};
 pub use codes::PHONE_CODE_S;
 pub use credentials::RESET_S;
@@ -105,7 +107,7 @@ impl Members {
         Self::open_with(store, clock, config, sink, sender, hasher).await
     }
 
-    /// As [`Self::open`], with password hashes that are quick and weak: for tests that hash often.
+    /// As [`Self::open`], with password hashes that are quick and weak: for tests and measurements that hash often.
     ///
     /// # Errors
     /// As [`Self::open`].

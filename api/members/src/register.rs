@@ -15,7 +15,7 @@
 use kindred_store::records::Step;
 use secrecy::SecretString;
 
-use crate::account::{ACCOUNT, Account, Agreement, Extra, Factor, State};
+use crate::account::{ACCOUNT, Account, Extra, State};
 use crate::challenge::{Solution, address_group};
 use crate::codes::split_token;
 use crate::db::{self, ACCOUNTS};
@@ -106,30 +106,13 @@ impl Members {
         if !self.hold(&username, &member, self.db.in_s(HELD_S)).await? {
             return Err(MemberError::UsernameTaken);
         }
+        let password = (password, password_for_staff);
+        let identifiers = [username.clone(), phone.clone(), email.clone()];
         let account = Account {
-            member: member.clone(),
-            state: State::Pending,
-            username: Some(username.clone()),
-            phone: Some(phone.clone()),
-            email: Some(email.clone()),
-            changing: None,
-            password,
-            password_for_staff,
-            password_changed_at: now,
-            tier: None,
-            role: None,
             language: registration.language.unwrap_or(self.config.default_language),
             marketing_consent: registration.marketing_consent,
-            addresses: Vec::new(),
-            agreement: Agreement { version: registration.agreement_version, accepted_at: now },
-            invite_code: invite_code(),
             invited_by,
-            factor: Factor::default(),
-            registered_at: now,
-            activated_at: None,
-            suspended_at: None,
-            erased_at: None,
-            event_version: 0,
+            ..Account::new(member.clone(), identifiers, password, now, &self.config, invite_code())
         };
         let audit = self.audit("anonymous", "registration", &member, &registration.address, &[]);
         let works = vec![Work::Register, audit];
@@ -329,7 +312,7 @@ impl Members {
 }
 
 /// Eight of 32 letters and digits that are not mistaken for each other: 40 bits, to be told by word of mouth.
-fn invite_code() -> String {
+pub(crate) fn invite_code() -> String {
     const LETTERS: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
     random::bytes::<8>().iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
 }

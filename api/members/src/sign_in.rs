@@ -27,6 +27,9 @@ const KNOWN_S: u64 = 90 * 86_400;
 /// Longest name of an account that is looked at.
 const ACCOUNT_BYTES_MAX: usize = 320;
 
+/// Stands for the member where there is none. No id of a member is like it.
+const NOBODY: &str = "-";
+
 /// What a person sends to sign in.
 #[derive(Clone, Debug)]
 pub struct SignIn {
@@ -94,11 +97,15 @@ impl Members {
             Some(identifier) => self.member_of(identifier).await?,
             None => None,
         };
+        if held.is_none() {
+            // As much is read for nobody (V6.3.8).
+            self.account(NOBODY).await?;
+        }
         let held = held.filter(|held| held.value.is_active());
         let device = sign_in.device.as_deref().and_then(|device| self.unseal::<Device>("device", device));
         let device = device.filter(|device| held.as_ref().is_some_and(|held| held.value.member == device.member));
         // Asked for nobody as well: it takes as long.
-        let member = held.as_ref().map_or_else(|| "-".to_owned(), |held| held.value.member.clone());
+        let member = held.as_ref().map_or_else(|| NOBODY.to_owned(), |held| held.value.member.clone());
         let known_sort = format!("known/{}", self.throttle_key("known", &[&member, &group]));
         let known = self.db.read::<()>(ACCOUNTS, &member, &known_sort).await?;
         // By what was typed: how an account that does not exist is limited says nothing about those that do.

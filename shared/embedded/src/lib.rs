@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fjall::config::PartitioningPolicy;
 use fjall::{AbstractTree, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
@@ -147,6 +148,10 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Threads that flush and compact.
     pub workers: usize,
+    /// Whether single keys are read at random from much more than [`CACHE_BYTES`]. Indexes and filters of tables are then read by the
+    /// block: whole, those of a table of the middle levels have hundreds of kilobytes, and push each other out of the cache. Of a
+    /// keyspace that is there already it changes nothing.
+    pub random_reads: bool,
 }
 
 /// One fjall database in a directory of its own. Reads from any thread; [`Database::commit`] one at a time.
@@ -197,7 +202,15 @@ impl Database {
     }
 
     fn create(db: &fjall::Database, options: &Options, name: &str) -> Result<fjall::Keyspace, Failure> {
-        Ok(db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes))?)
+        let created = || {
+            let usual = KeyspaceCreateOptions::default().max_memtable_size(options.memtable_bytes);
+            if !options.random_reads {
+                return usual;
+            }
+            let by_the_block = PartitioningPolicy::all(true);
+            usual.index_block_partitioning_policy(by_the_block.clone()).filter_block_partitioning_policy(by_the_block)
+        };
+        Ok(db.keyspace(name, created)?)
     }
 
     /// Called before the database is opened again: whoever keeps an [`Engine`] must drop it then.
@@ -420,7 +433,7 @@ mod tests {
     use super::*;
 
     fn options(memtable_bytes: u64) -> Options {
-        Options { spaces: vec!["a".into(), "b".into()], memtable_bytes, reserve_bytes: 0, workers: 2 }
+        Options { spaces: vec!["a".into(), "b".into()], memtable_bytes, reserve_bytes: 0, workers: 2, random_reads: false }
     }
 
     fn rows(database: &Database, space: &str) -> Vec<(Vec<u8>, Vec<u8>)> {

@@ -104,7 +104,7 @@ impl EmbeddedLog {
     /// As [`EmbeddedLog::open`].
     pub fn open_with(dir: &Path, reserve_bytes: u64) -> Result<Self, LogError> {
         let spaces = Topic::ALL.iter().map(|topic| topic.name()).chain([REJECTED, MARKS, META]).map(str::to_owned).collect();
-        let options = Options { spaces, memtable_bytes: MEMTABLE_BYTES, reserve_bytes, workers: WORKERS };
+        let options = Options { spaces, memtable_bytes: MEMTABLE_BYTES, reserve_bytes, workers: WORKERS, random_reads: false };
         let database = Database::open(dir, options)?;
         let identity = identity(&database)?;
         let ends = ends(&database.get()?)?.map(AtomicU64::new);

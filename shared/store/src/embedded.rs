@@ -207,7 +207,7 @@ impl EmbeddedStore {
         let Limits { reserve_bytes, piece_changes } = limits;
         let tables = input_tables().into_iter().chain(view_tables()).map(|table| table.name);
         let spaces = tables.chain([META, STATE]).map(str::to_owned).collect();
-        let options = Options { spaces, memtable_bytes: MEMTABLE_BYTES, reserve_bytes, workers: WORKERS };
+        let options = Options { spaces, memtable_bytes: MEMTABLE_BYTES, reserve_bytes, workers: WORKERS, random_reads: false };
         let database = Database::open(dir, options)?;
         check_format(&database, FORMAT)?;
         let reading = Arc::new(reading(&database)?);

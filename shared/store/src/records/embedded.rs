@@ -76,7 +76,8 @@ impl EmbeddedRecords {
     /// As [`EmbeddedRecords::open`].
     pub fn open_with(dir: &Path, reserve_bytes: u64) -> Result<Self, StoreError> {
         let spaces = [RECORDS, EXPIRIES, STATE].map(str::to_owned).to_vec();
-        let options = Options { spaces, memtable_bytes: MEMTABLE_BYTES, reserve_bytes, workers: WORKERS };
+        // Of a million members any may be the next: `kindred-bench members` measures it.
+        let options = Options { spaces, memtable_bytes: MEMTABLE_BYTES, reserve_bytes, workers: WORKERS, random_reads: true };
         let database = open_whole(dir, |dir| {
             let database = Database::open(dir, options.clone())?;
             check_format(&database, FORMAT)?;

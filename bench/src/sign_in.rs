@@ -1,0 +1,225 @@
+//! `sign-in`: how many sign-ins fit through, beside the bare password hash on as many threads; and how long lists take while sign-ins
+//! run at that limit.
+//!
+//! ```text
+//! turns:        argon2 alone, a thread a core │ POST /v1/sessions as fast as answers come │ argon2 alone …
+//! by the clock: GET similar alone             │ GET similar while sign-ins run
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use argon2::password_hash::PasswordHasher;
+use kindred_members::{MembersConfig, PasswordConfig};
+use kindred_store::records::embedded::EmbeddedRecords;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::http::{get, post};
+use crate::load::list_path;
+use crate::pace::{Reads, closed_loop, open_loop};
+use crate::people::{self, PASSWORD, RECORDS};
+use crate::plot::Panel;
+use crate::progress;
+use crate::replay::plan_parameters;
+use crate::report::{PERCENTILES, Report, Target, curve, number, percentile_row, quantile_ms};
+use crate::server::{Binary, Preloaded};
+use crate::stats::median;
+use crate::synthetic::{Plan, popular_items};
+use crate::usage::{Process, difference, thread_cpu};
+
+/// Requests for lists that are prepared and sent in turn.
+const REQUESTS: usize = 8_192;
+/// Connections of the reads by the clock.
+const READERS: usize = 32;
+
+/// What to measure, and on what.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The log whose lists are read.
+    pub plan: Plan,
+    /// Members who sign in, in turn.
+    pub accounts: u32,
+    /// Sign-ins under way at once.
+    pub connections: usize,
+    /// Turns of the bare hash and of sign-in.
+    pub rounds: usize,
+    /// How long a turn lasts.
+    pub turn: Duration,
+    /// Reads of lists a second.
+    pub rate: f64,
+    /// How long lists are read by the clock.
+    pub lasting: Duration,
+    /// The binary to run; found beside this program unless named.
+    pub binary: Option<PathBuf>,
+    /// Where to put the data.
+    pub within: Option<PathBuf>,
+}
+
+/// Runs the measurement.
+///
+/// # Errors
+/// When the server cannot be started, or an answer is no success.
+pub async fn run(options: &Options) -> Result<Report> {
+    // A try under way counts as a failure, of which an account has five and an address sixty (docs/design/0008-sign-in.md).
+    ensure!(options.connections <= 59 && options.accounts as usize >= options.connections, "at most 59 at once, each another's");
+    let mut report = Report::new("sign-in");
+    plan_parameters(&mut report, &options.plan);
+    report.parameter("accounts", options.accounts);
+    report.parameter("connections", options.connections);
+    report.parameter("rounds", options.rounds);
+    report.parameter("seconds_a_turn", options.turn.as_secs_f64());
+    report.parameter("rate_per_second", options.rate);
+    report.parameter("seconds_by_the_clock", options.lasting.as_secs_f64());
+    let binary = Binary::find(options.binary.as_deref())?;
+    let preloaded = Preloaded::make(&binary, &options.plan, None, Vec::new(), options.within.as_deref())?;
+    {
+        let records = EmbeddedRecords::open(&preloaded.data().join(RECORDS)).context("could not open the records")?;
+        let members = people::open(Arc::new(records), MembersConfig::default(), true).await?;
+        let hash = people::hash(&PasswordConfig::default())?;
+        people::write(&members, 0..options.accounts, options.accounts, &hash).await?;
+    }
+    let server = preloaded.serve(&binary).await?;
+    let (address, key) = (server.endpoint.address, &server.endpoint.key);
+    let sign_ins: Vec<_> = (0..options.accounts)
+        .map(|number| {
+            let form = json!({ "account": people::username(number), "password": PASSWORD }).to_string();
+            post("/v1/sessions", address, None, "application/json", form.as_bytes())
+        })
+        .collect();
+    let sign_ins = Arc::new(sign_ins);
+    let lists = popular_items(&options.plan, 77).take(REQUESTS).map(|item| get(&list_path(item), address, Some(key)));
+    let lists = Arc::new(lists.collect::<Vec<_>>());
+
+    let turn = || closed_loop(address, Arc::clone(&sign_ins), options.connections, options.turn);
+    full_speed(&mut report, options, server.process(), turn).await?;
+
+    let bar = progress::bar("lists by the clock", 2);
+    bar.tick();
+    let read = || open_loop(address, Arc::clone(&lists), READERS, options.rate, options.lasting);
+    let alone = read().await?;
+    all_well("lists", &alone)?;
+    bar.inc(1);
+    let before = Duration::from_secs(1).min(options.turn);
+    let limit = tokio::spawn(closed_loop(address, sign_ins, options.connections, before + options.lasting));
+    tokio::time::sleep(before).await;
+    let meanwhile = read().await?;
+    let limit = limit.await.context("the load generator panicked")??;
+    all_well("lists while members sign in", &meanwhile)?;
+    all_well("sign-ins while lists are read", &limit)?;
+    bar.finish_and_clear();
+
+    let rate = number(options.rate);
+    report.measure(format!("GET similar at {rate}/s, p99"), quantile_ms(&alone.latencies, 0.99), "ms", None);
+    let name = format!("GET similar at {rate}/s, p99, while sign-ins run at their limit");
+    report.measure(name, quantile_ms(&meanwhile.latencies, 0.99), "ms", Some(Target::AtMost(10.0)));
+    report.measure("sign-ins meanwhile", limit.per_second(), "sign-ins/s", None);
+    let rows = vec![
+        percentile_row("lists, alone", &alone.latencies),
+        percentile_row("lists, while members sign in", &meanwhile.latencies),
+        percentile_row("those sign-ins", &limit.latencies),
+    ];
+    report.table("by the clock: from when a request was due", &PERCENTILES, rows);
+    report.histogram("lists-alone", &alone.latencies);
+    report.histogram("lists-meanwhile", &meanwhile.latencies);
+    report.histogram("sign-ins-meanwhile", &limit.latencies);
+    let panel = Panel::percentiles(format!("GET similar at {rate} requests/s")).with_series("alone", curve(&alone.latencies));
+    report.plot(panel.with_series("while sign-ins run at their limit", curve(&meanwhile.latencies)).with_target(10.0));
+    Ok(report)
+}
+
+fn all_well(name: &str, reads: &Reads) -> Result<()> {
+    ensure!(reads.failed == 0, "{} of {} answers to {name} were no success", reads.failed, reads.latencies.len());
+    Ok(())
+}
+
+async fn full_speed<Turn>(report: &mut Report, options: &Options, server: Process, turn: impl Fn() -> Turn) -> Result<()>
+where
+    Turn: Future<Output = Result<Reads>>,
+{
+    let bar = progress::bar("hashes and sign-ins, in turns", 2 * options.rounds as u64);
+    bar.tick();
+    all_well("sign-ins", &turn().await?)?; // The first of each browser and address writes more.
+    let (mut rows, mut rounds) = (Vec::new(), Vec::new());
+    for round in 1..=options.rounds {
+        let lasting = options.turn;
+        let bare = tokio::task::spawn_blocking(move || bare_hashes(lasting)).await.context("the bare hash panicked")??;
+        bar.inc(1);
+        let (cpu, cpu_of_server) = (Process::Own.cpu(), server.cpu_by_thread());
+        let sign_ins = turn().await?;
+        all_well("sign-ins", &sign_ins)?;
+        let generator = (Process::Own.cpu() - cpu).as_secs_f64() / sign_ins.took.as_secs_f64();
+        let cpu_of_server: Duration = difference(&cpu_of_server, &server.cpu_by_thread()).values().sum();
+        let cpu_ms = cpu_of_server.as_secs_f64() * 1e3 / sign_ins.latencies.len() as f64;
+        let ours = Rate { per_second: sign_ins.per_second(), cpu_ms };
+        bar.inc(1);
+        rows.push(vec![
+            round.to_string(),
+            number(bare.per_second),
+            number(ours.per_second),
+            number(bare.cpu_ms),
+            number(ours.cpu_ms),
+            number(quantile_ms(&sign_ins.latencies, 0.5)),
+            number(quantile_ms(&sign_ins.latencies, 0.99)),
+            number(generator),
+        ]);
+        rounds.push((bare, ours));
+    }
+    bar.finish_and_clear();
+    let median_of = |value: fn(&(Rate, Rate)) -> f64| median(&rounds.iter().map(value).collect::<Vec<_>>());
+    let bare = median_of(|(bare, _)| bare.per_second);
+    let of_bound = median_of(|(bare, ours)| ours.per_second / bare.per_second);
+    report.measure("sign-ins, of what argon2 alone does", of_bound, "times", Some(Target::AtLeast(0.8)));
+    // What other programs take of the cores meanwhile does not show in it.
+    let of_cpu = median_of(|(bare, ours)| bare.cpu_ms / ours.cpu_ms);
+    report.measure("CPU of argon2 alone, of the server's for a sign-in", of_cpu, "times", Some(Target::AtLeast(0.8)));
+    let ours = median_of(|(_, ours)| ours.per_second);
+    report.measure("sign-ins at full speed", ours, "sign-ins/s", None);
+    report.measure("argon2 alone, on every core", bare, "hashes/s", None);
+    let header = [
+        "round",
+        "argon2 alone, /s",
+        "sign-ins/s",
+        "argon2 alone, CPU ms",
+        "sign-in, CPU ms",
+        "p50, ms",
+        "p99, ms",
+        "generator, cores",
+    ];
+    report.table(format!("full speed, {} sign-ins at once", options.connections), &header, rows);
+    let panel = Panel::bars("argon2id, 19 MiB, two passes", "a second").with_bar("argon2 alone", bare);
+    report.plot(panel.with_bar("sign-ins", ours).with_target(bare * 0.8));
+    report.detail("rounds", rounds.iter().map(|(bare, ours)| json!({ "bare": bare, "sign_ins": ours })).collect::<Vec<_>>())
+}
+
+/// How many, and for how much.
+#[derive(Clone, Copy, Serialize)]
+struct Rate {
+    per_second: f64,
+    /// Of each.
+    cpu_ms: f64,
+}
+
+/// Argon2 with the product's settings, on as many threads as there are cores: the most that sign-in can do.
+fn bare_hashes(lasting: Duration) -> Result<Rate> {
+    let argon = people::argon(&PasswordConfig::default())?;
+    let hashed = AtomicU64::new(0);
+    let began = Instant::now();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let worked = std::thread::scope(|scope| {
+        let work = || {
+            while began.elapsed() < lasting {
+                argon.hash_password(PASSWORD.as_bytes()).map_err(|error| anyhow::anyhow!("could not hash: {error}"))?;
+                hashed.fetch_add(1, Ordering::Relaxed);
+            }
+            anyhow::Ok(thread_cpu())
+        };
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("hashing does not panic")).sum::<Result<Duration>>()
+    });
+    let (cpu, hashed) = (worked?, hashed.load(Ordering::Relaxed) as f64);
+    Ok(Rate { per_second: hashed / began.elapsed().as_secs_f64(), cpu_ms: cpu.as_secs_f64() * 1e3 / hashed })
+}
