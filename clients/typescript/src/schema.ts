@@ -707,6 +707,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/categories": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * GET /v1/categories
+         * @description The categories with something that the caller may see, and how much; each stands before those below it.
+         */
+        get: operations["list_categories"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/email-changes/confirm": {
         parameters: {
             query?: never;
@@ -788,6 +808,47 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/items": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * GET /v1/items
+         * @description The items of a category, of a tag, or all: what can be had and the caller may see. `Link` names the next page.
+         */
+        get: operations["find_products"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/items/{item}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * GET /v1/items/{item}
+         * @description The page of an item. What the caller may not see is as good as not there. Unlike lists, it also shows what cannot be had now, and says
+         *     so.
+         */
+        get: operations["show_product"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/items/{item}/similar": {
         parameters: {
             query?: never;
@@ -798,7 +859,7 @@ export interface paths {
         /**
          * GET /v1/items/{item}/similar
          * @description The items most often bought by those who bought this one. An item without a list answers 200, with what fills it: the widget
-         *     hides itself when there is nothing, and a new item is no error.
+         *     hides itself when there is nothing, and a new item is no error. A list shows what its caller may see, and no more.
          */
         get: operations["show_similar_items"];
         put?: never;
@@ -819,7 +880,8 @@ export interface paths {
         /**
          * GET /v1/items/{item}/similar/stream
          * @description The list now, and again whenever it changes: at once when its row does, at most once a second when only scores do. Each
-         *     event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has.
+         *     event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has. With an access token the
+         *     stream ends when the token does, or its session.
          */
         get: operations["follow_similar_items"];
         put?: never;
@@ -1200,8 +1262,8 @@ export interface paths {
         };
         /**
          * GET /v1/popular
-         * @description The items by how many owners did a thing with them, summed over days, most first. Deleted, unavailable and hidden items are
-         *     left out of the list, not of the total.
+         * @description The items by how many owners did a thing with them, summed over days, most first. Deleted and unavailable items are
+         *     left out of the list, not of the total; what the caller may not see, of both.
          */
         get: operations["show_popular_items"];
         put?: never;
@@ -1327,6 +1389,26 @@ export interface paths {
          * @description Ends signing in with a code of the authenticator, or one of the recovery codes; each works once.
          */
         post: operations["show_second_factor"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tags": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * GET /v1/tags
+         * @description The tags with something that the caller may see, those of most items first.
+         */
+        get: operations["list_tags"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1479,6 +1561,20 @@ export interface components {
         CatalogItemTime: string;
         /** @description Greater is newer. A producer raises it with every change of the record. */
         CatalogItemVersion: number;
+        /** @description The body of `GET /v1/categories`. */
+        Categories: {
+            /** @description By path, so that each stands before those below it. */
+            categories: components["schemas"]["Category"][];
+        };
+        /** @description A category with something to see. */
+        Category: {
+            /** @description The path joined by `/`: what `?category=` takes. */
+            category: string;
+            /** @description How many items it and those below it have. */
+            items: number;
+            /** @description Its last word. */
+            label: string;
+        };
         /** @description A proof of work to be done before a registration, a phone code or a reset. */
         ChallengeShown: {
             /**
@@ -1591,6 +1687,31 @@ export interface components {
             message: string;
             /** @description The field as a JSON pointer (RFC 6901); of a parameter, its name after a slash. */
             pointer: string;
+        };
+        /** @description The body of `GET /v1/items`. */
+        Found: {
+            items: components["schemas"]["FoundItem"][];
+            /** @description The `cursor` of the next page; null on the last. */
+            next_cursor?: string | null;
+            /** @description All that fit, on this page and others. */
+            total: number;
+        };
+        /** @description An item on a page. */
+        FoundItem: {
+            /** @description Its category path, joined by `/`. */
+            category?: string | null;
+            image?: string | null;
+            item: string;
+            kind: string;
+            /**
+             * Format: int64
+             * @description Its buyers of the last 30 days.
+             */
+            owners: number;
+            price?: components["schemas"]["Price"] | null;
+            title: string;
+            url?: string | null;
+            visibility: string;
         };
         /** @description All generations. */
         GenerationList: {
@@ -2088,7 +2209,7 @@ export interface components {
             kind: string;
             /**
              * Format: int64
-             * @description The owners of all items of the category, or of all.
+             * @description The owners of all items of the category, or of all, that the caller may see; also of those that are deleted or unavailable.
              */
             total: number;
             /** @description The view that was read. */
@@ -2145,6 +2266,26 @@ export interface components {
             trace_id: string;
             /** @description Identifies the kind of problem; a page that says what it means. */
             type: string;
+        };
+        /** @description The body of `GET /v1/items/{item}`. */
+        Product: {
+            /** @description Whether it can be had now. */
+            available: boolean;
+            /** @description The path from the widest category to the narrowest. */
+            category: string[];
+            description?: string | null;
+            image?: string | null;
+            item: string;
+            /** @description `good`, `service` or `activity`. */
+            kind: string;
+            /** @description When it was put on sale. */
+            listed_at?: string | null;
+            price?: components["schemas"]["Price"] | null;
+            tags: string[];
+            title: string;
+            url?: string | null;
+            /** @description Who may see it: `public`, `registered`, `vip` or `svip`. */
+            visibility: string;
         };
         /** @description What is changed of the own account; what is absent stays. Nothing else can be: not the tier, not a role (V8.2.3). */
         ProfilePatch: {
@@ -2506,6 +2647,17 @@ export interface components {
             id: string;
             /** @description What is wrong now. */
             reason: string;
+        };
+        /** @description A tag with something to see. */
+        Tag: {
+            /** @description How many items have it. */
+            items: number;
+            tag: string;
+        };
+        /** @description The body of `GET /v1/tags`. */
+        Tags: {
+            /** @description Those of most items first. */
+            tags: components["schemas"]["Tag"][];
         };
         /** @description A level to set. */
         TierSet: {
@@ -4154,6 +4306,51 @@ export interface operations {
             503: components["responses"]["ServiceUnavailable"];
         };
     };
+    list_categories: {
+        parameters: {
+            query?: {
+                /** @description as this member sees it; with a service key */
+                member?: string;
+                /** @description answer only once the views reach this position */
+                min_position?: string;
+                /** @description how long to wait for it; 1000 unless given */
+                wait_ms?: number;
+                /** @description a publishable key, in place of the header */
+                key?: string;
+            };
+            header?: {
+                /** @description an ETag: 304 when they are still those */
+                "If-None-Match"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the categories */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Categories"];
+                };
+            };
+            /** @description they are what the ETag names */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
     confirm_email: {
         parameters: {
             query?: never;
@@ -4355,6 +4552,120 @@ export interface operations {
             507: components["responses"]["InsufficientStorage"];
         };
     };
+    find_products: {
+        parameters: {
+            query?: {
+                /** @description a category path joined by `/`; items below it count */
+                category?: string;
+                /** @description a tag */
+                tag?: string;
+                /** @description `good`, `service` or `activity` */
+                kind?: "good" | "service" | "activity";
+                /** @description `popular` (unless given), `newest`, `price` or `-price` */
+                sort?: "popular" | "newest" | "price" | "-price";
+                /** @description 12 unless given */
+                limit?: number;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+                /** @description as this member sees it; with a service key */
+                member?: string;
+                /** @description answer only once the views reach this position */
+                min_position?: string;
+                /** @description how long to wait for it; 1000 unless given */
+                wait_ms?: number;
+                /** @description a publishable key, in place of the header */
+                key?: string;
+            };
+            header?: {
+                /** @description an ETag: 304 when the page is still that */
+                "If-None-Match"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description a page; `Link` names the next */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Found"];
+                };
+            };
+            /** @description the page is what the ETag names */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    show_product: {
+        parameters: {
+            query?: {
+                /** @description as this member sees it; with a service key */
+                member?: string;
+                /** @description answer only once the views reach this position */
+                min_position?: string;
+                /** @description how long to wait for it; 1000 unless given */
+                wait_ms?: number;
+                /** @description a publishable key, in place of the header */
+                key?: string;
+            };
+            header?: {
+                /** @description an ETag: 304 when the page is still that */
+                "If-None-Match"?: string;
+            };
+            path: {
+                /** @description the item, percent-encoded; 1 to 128 bytes */
+                item: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the item */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Product"];
+                };
+            };
+            /** @description the item is what the ETag names */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            /** @description there is no such item, or the caller may not see it */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
     show_similar_items: {
         parameters: {
             query?: {
@@ -4366,6 +4677,8 @@ export interface operations {
                 fill?: boolean;
                 /** @description add the counts behind each item */
                 explain?: boolean;
+                /** @description as this member sees it; with a service key */
+                member?: string;
                 /** @description answer only once the views reach this position */
                 min_position?: string;
                 /** @description how long to wait for it; 1000 unless given */
@@ -4409,35 +4722,9 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description a parameter is not accepted */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description no key */
-            401: {
-                headers: {
-                    /** @description which kind of credentials is asked for (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description not with this key */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             /** @description no such generation */
             404: {
                 headers: {
@@ -4447,29 +4734,9 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description the key's rate is used up */
-            429: {
-                headers: {
-                    /** @description after how many seconds asking again makes sense */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
+            429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
-            /** @description the position is not reached */
-            503: {
-                headers: {
-                    /** @description after how many seconds asking again makes sense */
-                    "Retry-After"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     follow_similar_items: {
@@ -4483,6 +4750,8 @@ export interface operations {
                 fill?: boolean;
                 /** @description add the counts behind each item */
                 explain?: boolean;
+                /** @description as this member sees it; with a service key */
+                member?: string;
                 /** @description a publishable key: an EventSource can send no header */
                 key?: string;
             };
@@ -4507,26 +4776,8 @@ export interface operations {
                     "text/event-stream": string;
                 };
             };
-            /** @description a parameter is not accepted */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description no key */
-            401: {
-                headers: {
-                    /** @description which kind of credentials is asked for (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             /** @description too many streams of the key */
@@ -5368,6 +5619,8 @@ export interface operations {
                 as_of?: string;
                 /** @description 12 unless given */
                 limit?: number;
+                /** @description as this member sees it; with a service key */
+                member?: string;
                 /** @description answer only once the views reach this position */
                 min_position?: string;
                 /** @description how long to wait for it; 1000 unless given */
@@ -5400,26 +5653,8 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description a parameter is not accepted */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description no key */
-            401: {
-                headers: {
-                    /** @description which kind of credentials is asked for (RFC 6750) */
-                    "WWW-Authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             /** @description the view is not kept */
             404: {
@@ -5689,6 +5924,53 @@ export interface operations {
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableContent"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    list_tags: {
+        parameters: {
+            query?: {
+                /** @description 50 unless given */
+                limit?: number;
+                /** @description as this member sees it; with a service key */
+                member?: string;
+                /** @description answer only once the views reach this position */
+                min_position?: string;
+                /** @description how long to wait for it; 1000 unless given */
+                wait_ms?: number;
+                /** @description a publishable key, in place of the header */
+                key?: string;
+            };
+            header?: {
+                /** @description an ETag: 304 when they are still those */
+                "If-None-Match"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the tags */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Tags"];
+                };
+            };
+            /** @description they are what the ETag names */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
