@@ -312,7 +312,7 @@ impl Person {
     }
 }
 
-/// If it failed, nobody could become a member at the demo's pages (issue 6, 5).
+/// If it failed, nobody could become a member at the demo's pages.
 #[test]
 fn a_person_registers_signs_in_and_finds_the_account() {
     if !has_browser() {

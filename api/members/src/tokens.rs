@@ -71,6 +71,12 @@ impl AccessClaims {
         self.scope.split(' ').filter_map(Permission::of).collect()
     }
 
+    /// Whether it is good at a time, clocks apart by [`LEEWAY_S`] at most.
+    fn hold_at(&self, now: EventTime) -> bool {
+        let seconds = now.0.div_euclid(1_000);
+        seconds < self.exp + LEEWAY_S && self.nbf <= seconds + LEEWAY_S
+    }
+
     /// Its holder, coming from an address.
     pub fn actor(&self, address: &str) -> Actor {
         Actor { id: self.sub.clone(), permissions: self.permissions(), address: address.to_owned() }
@@ -170,9 +176,7 @@ impl Tokens {
                 claims
             }
         };
-        let seconds = now.0.div_euclid(1_000);
-        let good = seconds < claims.exp + LEEWAY_S && claims.nbf <= seconds + LEEWAY_S;
-        good.then_some(claims)
+        claims.hold_at(now).then_some(claims)
     }
 
     fn decode(&self, token: &str) -> Option<AccessClaims> {
@@ -242,8 +246,8 @@ impl Members {
             let text = "ended sessions could not be read for a minute";
             return Err(kindred_store::StoreError::Unavailable(text.into()).into());
         }
-        let expired = claims.exp * 1_000 <= self.db.now().0;
-        if expired || self.revocations.is_revoked(&claims.sid) { Err(MemberError::Unauthenticated) } else { Ok(()) }
+        let good = claims.hold_at(self.db.now()) && !self.revocations.is_revoked(&claims.sid);
+        if good { Ok(()) } else { Err(MemberError::Unauthenticated) }
     }
 
     /// The public keys, for `/.well-known/jwks.json`.
