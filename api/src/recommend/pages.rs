@@ -232,13 +232,11 @@ impl<'a> Categories<'a> {
     pub fn of(sight: Sight, state: &'a State) -> Self {
         let mut counts: HashMap<&'a Arc<str>, (&'a str, usize)> = HashMap::new();
         for (_, card) in seen(state, sight) {
-            let mut wider = "";
+            // A label may hold a `/` itself: it is what follows the wider path and its `/`.
+            let mut begin = 0;
             for category in &card.categories {
-                // A label may hold a `/` itself: what follows the wider path is the label.
-                let label = category.strip_prefix(wider).unwrap_or(category);
-                let label = if wider.is_empty() { label } else { label.strip_prefix('/').unwrap_or(label) };
-                counts.entry(category).or_insert((label, 0)).1 += 1;
-                wider = category;
+                counts.entry(category).or_insert((&category[begin..], 0)).1 += 1;
+                begin = category.len() + 1;
             }
         }
         let mut categories: Vec<Category<'a>> =

@@ -44,10 +44,8 @@ pub(crate) struct Card {
     pub tags: Box<[Box<str>]>,
     pub visibility: Visibility,
     pub listed_at: Option<EventTime>,
-    /// Whether it is there at all.
-    pub deleted: bool,
-    /// Whether it can be had.
-    pub available: bool,
+    /// Whether an answer may show it, as far as it is seen.
+    pub offered: bool,
 }
 
 impl Card {
@@ -63,8 +61,7 @@ impl Card {
             kind: record.kind,
             visibility: record.visibility(),
             listed_at: record.listed_at,
-            deleted: record.deleted,
-            available: record.available.unwrap_or(true),
+            offered: record.is_offered(),
             tags: record.tags.into(),
             title: record.title,
             url: record.url,
@@ -99,7 +96,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// Whether it is there and can be had; so is an item without a record.
     pub fn is_offered(&self) -> bool {
-        self.card.as_ref().is_none_or(|card| !card.deleted && card.available)
+        self.card.as_ref().is_none_or(|card| card.offered)
     }
 
     /// Its owners over the window, by which it ranks; 0: it stands in no ranking.

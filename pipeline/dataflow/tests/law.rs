@@ -1,7 +1,7 @@
 //! The law: what the dataflow gives is a function of the set of records and the settings, and of nothing else. Random logs,
 //! shuffled, repeated, cut into random epochs, over 1, 2 and 4 workers, must give the oracle's tables byte for byte.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ fn run_ahead(ahead: usize, workers: usize, semantics: &Semantics, epochs: Vec<Ep
                 return;
             }
             let mut tables = Tables::default();
-            let mut waiting = VecDeque::new();
+            let mut waiting = Vec::new();
             let epochs = epochs.lock().unwrap().take().unwrap();
             let last = epochs.len() as u64 - 1;
             for (epoch, Epoch { updates, expected }) in (0..).zip(epochs) {
@@ -76,7 +76,7 @@ fn run_ahead(ahead: usize, workers: usize, semantics: &Semantics, epochs: Vec<Ep
                     }
                 }
                 dataflow.advance_to(epoch + 1);
-                waiting.push_back((epoch, expected));
+                waiting.push((epoch, expected));
                 if waiting.len() < ahead && epoch < last {
                     continue;
                 }
