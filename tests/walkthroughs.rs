@@ -32,10 +32,6 @@ if [ "$verb" != serve ]; then
     exec "$REAL_KINDRED" "$verb" "${more[@]}" --config "$REAL_CONFIG"
 fi
 mkdir -p shop
-# Those of before die with the stand-in that was killed, but whoever waited for it has not waited for them: they may still listen.
-for pid in $(cat shop/pids 2>/dev/null); do
-    while grep -q '^State:[[:space:]]*[^ZX]' "/proc/$pid/status" 2>/dev/null; do sleep 0.02; done
-done
 printf '%s\n' "$REAL_KEY" > shop/service.key
 setpriv --pdeathsig KILL "$REAL_KINDRED" pipeline "${from[@]}" --config "$REAL_CONFIG" &
 pipeline=$!
@@ -45,6 +41,18 @@ echo "$pipeline $api" > shop/pids
 trap 'kill -TERM $pipeline $api' TERM
 wait
 wait
+"#;
+
+/// What `wait` of the session does on services. The processes die with the stand-in that was killed, but a little after it: whoever
+/// waited for it alone would reach the old API still.
+const WAIT_FOR_ALL: &str = r#"wait() {
+    builtin wait "$@"
+    local status=$? pid
+    for pid in $(cat shop/pids 2>/dev/null); do
+        while grep -q '^State:[[:space:]]*[^ZX]' "/proc/$pid/status" 2>/dev/null; do sleep 0.02; done
+    done
+    return $status
+}
 "#;
 
 /// One command and what it has to print.
@@ -108,7 +116,10 @@ fn execute(title: &str, steps: &[Step], on: Option<(Installation, String)>) {
     let mut session = Command::new("bash");
     let folder = match &on {
         None => Path::new(env!("CARGO_BIN_EXE_kindred")).parent().expect("a folder").to_owned(),
-        Some((on, key)) => stand_in(on, key, &mut session),
+        Some((on, key)) => {
+            script.insert_str(0, WAIT_FOR_ALL);
+            stand_in(on, key, &mut session)
+        }
     };
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
     session.args(["-c", &script]).current_dir(temp.path()).env("PATH", path).env("KINDRED_TELEMETRY__LOG", "warn");
