@@ -449,7 +449,9 @@ pub struct ReplayArgs {
     /// End at the end of the log, and do not follow it
     #[arg(long)]
     pub once: bool,
-    /// Read at most so many records a second: beside a live pipeline on the same machines, so that its readers do not wait
+    /// Read at most so many records a second: beside a live pipeline on the same machines, so that its readers do not wait. Such a
+    /// replay has a lower priority too, takes ten seconds of records as one epoch, and writes one batch at a time (unless
+    /// store.cql.writes_in_flight is set)
     #[arg(long, value_name = "RECORDS")]
     pub rate: Option<std::num::NonZeroU32>,
     /// Begin even where the estimate says that there is no room

@@ -13,12 +13,14 @@ mod error;
 mod figures;
 mod forget;
 mod lockstep;
+mod pace;
 mod progress;
 mod sink;
 mod source;
 mod verify;
 mod worker;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -41,6 +43,9 @@ pub use verify::{VerifyReport, repair, verify};
 /// Batches between source and worker: enough to decode ahead of the dataflow, few enough to bound the memory of a slow one.
 const BATCHES_AHEAD: usize = 64;
 
+/// How long an epoch waits for more records while catching up: the log has them.
+const CATCH_UP_WAIT: Duration = Duration::from_millis(50);
+
 /// The processes that run one pipeline together. Each is started with the same hosts and a number of its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cluster {
@@ -61,6 +66,8 @@ pub struct PipelineConfig {
     pub epoch_min: Duration,
     /// Records of one epoch while catching up: as many as fit in memory.
     pub epoch_records_max: usize,
+    /// At most so many records are read in a second, over all workers, and taken in by epochs of ten: for what runs beside others.
+    pub rate: Option<NonZeroU32>,
     /// How often what was applied is made to survive a loss of power.
     pub sync_interval: Duration,
     /// `erasure.raw_days`: raw records of an erased member leave within that many days. 0 is as soon as possible.
@@ -83,6 +90,7 @@ impl PipelineConfig {
             workers: 1,
             epoch_min: Duration::from_millis(1),
             epoch_records_max: 2_000_000,
+            rate: None,
             sync_interval: Duration::from_secs(1),
             raw_days: 30,
             from_beginning: false,
@@ -102,6 +110,14 @@ impl PipelineConfig {
             _ => return Ok(()),
         };
         Err(PipelineError::Settings(problem))
+    }
+
+    /// Records of an epoch while catching up, and how long it waits for more.
+    fn catch_up(&self) -> (usize, Duration) {
+        match self.rate {
+            Some(rate) => (self.epoch_records_max.min(pace::epoch_records(rate)), pace::PORTION_WAIT),
+            None => (self.epoch_records_max, CATCH_UP_WAIT),
+        }
     }
 
     /// What the workers of this process read of the log.

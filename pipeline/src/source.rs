@@ -15,6 +15,7 @@ use kindred_model::records::{Record, Rules};
 use parking_lot::Mutex;
 use tracing::debug;
 
+use crate::pace::Pace;
 use crate::{Context, PipelineError, block_on_runtime};
 
 /// Records read at once. Small enough that the worker can begin while the next are decoded.
@@ -103,6 +104,8 @@ pub(crate) struct Source {
     pub feed: Feed,
     /// Which partitions are this worker's.
     pub share: Share,
+    /// Holds it back.
+    pub pace: Option<Pace>,
 }
 
 /// Starts reading after `from`.
@@ -117,7 +120,7 @@ pub(crate) fn spawn(source: Source, from: Position) -> Result<JoinHandle<()>, Pi
 }
 
 impl Source {
-    fn run(&self, reader: &mut dyn EventReader, mut position: Position, runtime: &tokio::runtime::Runtime) {
+    fn run(mut self, reader: &mut dyn EventReader, mut position: Position, runtime: &tokio::runtime::Runtime) {
         let mut records = Vec::with_capacity(BATCH_RECORDS);
         while !self.context.stopping() {
             records.clear();
@@ -157,9 +160,23 @@ impl Source {
     }
 
     /// Reads a batch; returns how many records wait behind it.
-    fn read(&self, reader: &mut dyn EventReader, into: &mut Vec<LogRecord>) -> Result<u64, LogError> {
-        reader.poll(BATCH_RECORDS, POLL, into)?;
-        if into.len() < BATCH_RECORDS {
+    fn read(&mut self, reader: &mut dyn EventReader, into: &mut Vec<LogRecord>) -> Result<u64, LogError> {
+        let mut most = BATCH_RECORDS;
+        if let Some(pace) = &mut self.pace {
+            most = most.min(pace.portion());
+            loop {
+                let due_in = pace.due_in();
+                if due_in.is_zero() || self.context.stopping() {
+                    break;
+                }
+                std::thread::sleep(due_in.min(POLL));
+            }
+        }
+        reader.poll(most, POLL, into)?;
+        if let Some(pace) = &mut self.pace {
+            pace.has_read(into.len());
+        }
+        if into.len() < most {
             return Ok(0);
         }
         // What was read is read: that the end is not known must not lose it. Whatever is wrong, the next poll tells.

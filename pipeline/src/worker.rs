@@ -25,6 +25,7 @@ use timely::worker::{Config as WorkerConfig, Worker};
 use tracing::info;
 
 use crate::lockstep::{Lockstep, Signal};
+use crate::pace::Pace;
 use crate::sink::{EpochEnd, SinkMessage};
 use crate::source::{Batch, Came, Feed, Source};
 use crate::{Context, PipelineConfig, PipelineError, source};
@@ -246,6 +247,7 @@ impl Driver {
             context: self.shared.context.clone(),
             feed: self.feed.clone(),
             share: Share::new(number(worker.index()), number(worker.peers())),
+            pace: self.shared.config.rate.map(|rate| Pace::new(rate, number(worker.peers()))),
         };
         source::spawn(source, from).inspect_err(|error| self.shared.context.fail(error.to_string())).ok()
     }
@@ -284,6 +286,7 @@ impl Driver {
     /// Feeds an epoch: what is there within `epoch_min`, or, far behind the log, as much as fits. Returns how far that was read.
     fn take_in(&mut self, first: Option<Batch>, worker: &mut Worker) -> Option<Position> {
         let opened = Instant::now();
+        let (catch_up_records, catch_up_wait) = self.shared.config.catch_up();
         let (mut records, mut read_to) = (0, None::<Position>);
         let opens = first.is_some();
         let mut next = first.or_else(|| self.incoming.try_recv().ok());
@@ -302,12 +305,12 @@ impl Driver {
                 worker.step();
             }
             let catching_up = batch.behind > 0 && (records as u64 + batch.behind) > CATCH_UP_RECORDS;
-            let all = if catching_up { self.shared.config.epoch_records_max } else { LIVE_RECORDS_MAX };
+            let all = if catching_up { catch_up_records } else { LIVE_RECORDS_MAX };
             if records >= all / self.shared.config.workers || self.shared.context.stopping() {
                 break;
             }
             next = match (catching_up, opens) {
-                (true, _) => self.incoming.recv_timeout(IDLE).ok(),
+                (true, _) => self.incoming.recv_timeout(catch_up_wait).ok(),
                 (false, true) => self.incoming.recv_deadline(opened + self.shared.config.epoch_min).ok(),
                 // Others wait for this worker.
                 (false, false) => self.incoming.try_recv().ok(),

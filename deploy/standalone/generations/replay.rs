@@ -38,6 +38,10 @@ const LOOK: Duration = Duration::from_millis(200);
 const COPY_ROWS: usize = 50_000;
 /// Portions that wait for the store.
 const PORTIONS_WAITING: usize = 2;
+/// Batches that a replay which is held back writes at a time: the database has others to answer.
+const HELD_BACK_WRITES: usize = 1;
+/// Its niceness, of 0 to 19.
+const HELD_BACK_NICE: i32 = 10;
 /// Under which a store notes since when members are known to be erased: the days until their raw records leave are counted from there.
 const ERASED: &str = "erased:";
 
@@ -46,6 +50,10 @@ const ERASED: &str = "erased:";
 /// # Errors
 /// When it cannot be done: the name is taken, there is no room, the directory is in use.
 pub fn run(app: &App, loaded: &Loaded, args: &ReplayArgs) -> Result<u8> {
+    let loaded = &match args.rate {
+        Some(_) => held_back(loaded.clone()),
+        None => loaded.clone(),
+    };
     check_name(&args.generation).map_err(|error| Failure::usage(error.to_string()))?;
     let place = Place::of(args.data.as_ref(), loaded)?;
     // What is set is for the new generation, and no contradiction to what the live one pins.
@@ -54,6 +62,18 @@ pub fn run(app: &App, loaded: &Loaded, args: &ReplayArgs) -> Result<u8> {
     let semantics = varied(&installation.semantics, &loaded.explicit, &loaded.settings.semantics)
         .map_err(|error| Failure::usage(error.to_string()))?;
     app.runtime.block_on(replay(app, loaded, &installation, &semantics, args))
+}
+
+/// Who holds a replay back wants what runs beside it undisturbed: it leaves the processor and the database to others as well.
+fn held_back(mut loaded: Loaded) -> Loaded {
+    if !loaded.explicit.contains_key("store.cql.writes_in_flight") {
+        loaded.settings.store.cql.writes_in_flight = HELD_BACK_WRITES;
+    }
+    // Threads that are started from here on inherit it.
+    if let Err(error) = rustix::process::nice(HELD_BACK_NICE) {
+        tracing::warn!("could not lower the priority of the replay: {error}");
+    }
+    loaded
 }
 
 async fn replay(app: &App, loaded: &Loaded, installation: &Installation, semantics: &Semantics, args: &ReplayArgs) -> Result<u8> {
@@ -71,7 +91,7 @@ async fn replay(app: &App, loaded: &Loaded, installation: &Installation, semanti
     }
     let window = |from: Option<Bound>| {
         let rules = Rules { currency: semantics.shop.currency.clone() };
-        Window { log: Arc::clone(&installation.log), from, until: args.until.clone(), rate: args.rate, rules }
+        Window { log: Arc::clone(&installation.log), from, until: args.until.clone(), rules }
     };
     let log: Arc<dyn EventLog> = match &args.from {
         ReplayFrom::At(bound) => Arc::new(window(Some(bound.clone()))),
@@ -141,8 +161,8 @@ async fn follow(
     let mut signals = Signals::listen()?;
     let begun = Instant::now();
     // Beside the live pipeline, which mends the log, and in this process alone.
-    let config =
-        PipelineConfig { mends_log: false, cluster: None, ..pipeline_config(&loaded.settings, semantics, &args.generation) };
+    let settings = pipeline_config(&loaded.settings, semantics, &args.generation);
+    let config = PipelineConfig { mends_log: false, cluster: None, rate: args.rate, ..settings };
     let pipeline = start(config, Arc::clone(&log), Arc::clone(&store), app.clock.clone()).await?;
     let end = log.end().await.context("could not read the end of the log")?;
     let from = store.frontier().position;

@@ -7,10 +7,9 @@
 //! Times are event times: of an interaction its `at`, of an order its `placed_at`. Records of the catalog and of members have
 //! none, and always count: they say what things and people are, and who is forgotten.
 
-use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use kindred_log::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected, Share};
@@ -63,8 +62,6 @@ pub struct Window {
     pub from: Option<Bound>,
     /// Records of this time and later, or from this position on, are left out.
     pub until: Option<Bound>,
-    /// At most so many records are read in a second, over all readers.
-    pub rate: Option<NonZeroU32>,
     /// What decoding has to know.
     pub rules: Rules,
 }
@@ -115,8 +112,7 @@ impl EventLog for Window {
     fn reader(&self, share: Share) -> Result<Box<dyn EventReader>, LogError> {
         let reader = self.log.reader(share)?;
         let position = self.capped(reader.position());
-        let pace = self.rate.map(|rate| Pace::new(f64::from(rate.get()) / f64::from(share.of())));
-        Ok(Box::new(WindowReader { window: self.clone(), reader, position, pace, read: Vec::new() }))
+        Ok(Box::new(WindowReader { window: self.clone(), reader, position, read: Vec::new() }))
     }
 
     async fn end(&self) -> Result<Position, LogError> {
@@ -156,40 +152,10 @@ impl EventLog for Window {
     }
 }
 
-/// Holds a reader back to a number of records a second, in portions of a tenth of one.
-struct Pace {
-    rate: f64,
-    began: Instant,
-    read: f64,
-}
-
-impl Pace {
-    fn new(rate: f64) -> Self {
-        Self { rate, began: Instant::now(), read: 0.0 }
-    }
-
-    /// Waits for its turn, `within` at most: how many may be read now.
-    fn turn(&mut self, limit: usize, within: Duration) -> usize {
-        let due = Duration::from_secs_f64(self.read / self.rate).saturating_sub(self.began.elapsed());
-        if due > within {
-            std::thread::sleep(within);
-            return 0;
-        }
-        std::thread::sleep(due);
-        // Time in which there was nothing to read is not caught up on.
-        let late = self.began.elapsed().as_secs_f64() - self.read / self.rate;
-        if late > 1.0 {
-            (self.began, self.read) = (Instant::now(), 0.0);
-        }
-        limit.min((self.rate / 10.0).ceil() as usize)
-    }
-}
-
 struct WindowReader {
     window: Window,
     reader: Box<dyn EventReader>,
     position: Position,
-    pace: Option<Pace>,
     read: Vec<LogRecord>,
 }
 
@@ -202,14 +168,7 @@ impl EventReader for WindowReader {
 
     fn poll(&mut self, limit: usize, timeout: Duration, into: &mut Vec<LogRecord>) -> Result<(), LogError> {
         self.read.clear();
-        let limit = self.pace.as_mut().map_or(limit, |pace| pace.turn(limit, timeout));
-        if limit == 0 {
-            return Ok(());
-        }
         self.reader.poll(limit, timeout, &mut self.read)?;
-        if let Some(pace) = &mut self.pace {
-            pace.read += self.read.len() as f64;
-        }
         self.position = self.window.capped(self.reader.position());
         let within = |record: &LogRecord| match &self.window.until {
             Some(Bound::Position(until)) => record.place.offset < until.next_offset(record.place.topic, record.place.partition),
