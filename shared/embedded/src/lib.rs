@@ -39,7 +39,9 @@ pub use fjall;
 /// The keyspace of the number of the last batch.
 const COMMITS: &str = "commits";
 /// Bytes of the cache for blocks and of nothing else; reads of hot rows are served from the memory of the API.
-pub const CACHE_BYTES: u64 = 16 << 20;
+const CACHE_BYTES: u64 = 16 << 20;
+/// The same where single keys are read at random: indexes and filters of a million accounts, and of what lies beside them, stay in it.
+const RANDOM_CACHE_BYTES: u64 = 96 << 20;
 /// Room that is left free for flushing and compaction; below it writes are refused while they still can be refused cleanly.
 pub const RESERVE_BYTES: u64 = 64 << 20;
 /// All journals together; what lies in them is read when the database is opened. When they are full, tables are flushed, and a
@@ -148,9 +150,9 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Threads that flush and compact.
     pub workers: usize,
-    /// Whether single keys are read at random from much more than [`CACHE_BYTES`]. Indexes and filters of tables are then read by the
-    /// block: whole, those of a table of the middle levels have hundreds of kilobytes, and push each other out of the cache. Of a
-    /// keyspace that is there already it changes nothing.
+    /// Whether single keys are read at random from much more than a cache holds. The cache is larger then, and indexes and filters of
+    /// tables are read by the block: whole, those of a table of the middle levels have hundreds of kilobytes, and push each other out
+    /// of the cache. Of a keyspace that is there already the latter changes nothing.
     pub random_reads: bool,
 }
 
@@ -190,7 +192,7 @@ impl Database {
 
     fn engine(dir: &Path, options: &Options, alive: &Arc<()>) -> Result<Engine, Failure> {
         let db = fjall::Database::builder(dir)
-            .cache_size(CACHE_BYTES)
+            .cache_size(if options.random_reads { RANDOM_CACHE_BYTES } else { CACHE_BYTES })
             .max_journaling_size(JOURNAL_BYTES_MAX)
             .worker_threads(options.workers)
             .open()?;
