@@ -107,6 +107,8 @@ codes! {
         "a code works once and for some minutes; ask for a new one";
     InvalidRecord = "invalid_record", UNPROCESSABLE_ENTITY, "The records are not accepted",
         "no record of the request is acceptable; `errors` says of each what is wrong. Nothing was appended";
+    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key is another request's",
+        "a key names one request, its path and body included, for a day: send another with what is another request";
     LogRefused = "log_refused", UNPROCESSABLE_ENTITY, "The log refused the records",
         "nothing was appended, and repeating will not help";
     PreconditionRequired = "precondition_required", PRECONDITION_REQUIRED, "The version has to be named",

@@ -7,6 +7,7 @@
 //! claims       kind/canonical  claim
 //! outbox       0..f            op → where its items lie
 //! throttle     digest          counter                     spent   id → used up
+//! idempotency  digest          answer
 //! secrets, roles, revocations, audit, member_index, mailbox, setup
 //! ```
 
@@ -28,6 +29,7 @@ pub(crate) const CLAIMS: &str = "claims";
 pub(crate) const OUTBOX: &str = "outbox";
 pub(crate) const THROTTLE: &str = "throttle";
 pub(crate) const SPENT: &str = "spent";
+pub(crate) const IDEMPOTENCY: &str = "idempotency";
 pub(crate) const SECRETS: &str = "secrets";
 pub(crate) const ROLES: &str = "roles";
 pub(crate) const REVOCATIONS: &str = "revocations";
@@ -37,8 +39,23 @@ pub(crate) const MAILBOX: &str = "mailbox";
 pub(crate) const SETUP: &str = "setup";
 
 /// Every table of this crate, for whoever sweeps what has expired or counts.
-pub const TABLES: &[&str] =
-    &[ACCOUNTS, REQUESTS, CODES, CLAIMS, OUTBOX, THROTTLE, SPENT, SECRETS, ROLES, REVOCATIONS, AUDIT, INDEX, MAILBOX, SETUP];
+pub const TABLES: &[&str] = &[
+    ACCOUNTS,
+    REQUESTS,
+    CODES,
+    CLAIMS,
+    OUTBOX,
+    THROTTLE,
+    SPENT,
+    IDEMPOTENCY,
+    SECRETS,
+    ROLES,
+    REVOCATIONS,
+    AUDIT,
+    INDEX,
+    MAILBOX,
+    SETUP,
+];
 
 /// Tries of a change that others get in the way of. 64 who race for one record need fewer: each round one of them is done.
 const TRIES_MAX: u32 = 200;

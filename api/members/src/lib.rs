@@ -23,6 +23,7 @@ mod db;
 mod error;
 mod factor;
 mod hasher;
+mod idempotency;
 mod index;
 pub mod messages;
 mod outbox;
@@ -56,6 +57,7 @@ pub use credentials::RESET_S;
 pub use db::TABLES;
 pub use error::{FieldError, MemberError, Result};
 pub use factor::{Enrolment, RECOVERY_CODES};
+pub use idempotency::{ANSWER_BYTES_MAX, ANSWER_S, Attempt, Once};
 pub use kindred_config::members::{
     Language, LimitsConfig, MembersConfig, PasswordConfig, PasswordProfile, RegistrationConfig, SignInConfig, TokenConfig,
 };

@@ -122,7 +122,8 @@ impl Grant {
         Self { id, service: false, person: None, reads_lists, writes_events, origins, rate }
     }
 
-    fn allows(&self, need: Need) -> bool {
+    /// Whether it reaches as far as a route asks for; what is left to decide, its handler knows.
+    pub fn allows(&self, need: Need) -> bool {
         match need {
             Need::Anyone => true,
             Need::ReadLists => self.reads_lists,
@@ -215,28 +216,17 @@ impl Admission {
                 return admission;
             }
         };
-        let person = members.filter(|_| query_key.is_none() && !token.starts_with(KEY_PREFIX));
-        let grant = match person {
-            Some(members) => match members.authenticate(token) {
-                Ok(claims) => Arc::new(Grant::person(claims)),
-                Err(MemberError::Unauthenticated) => {
-                    admission.outcome =
-                        refused("invalid_token", Problem::new(Code::Unauthorized, "the access token is not good (any more)"));
-                    return admission;
-                }
-                // Fail closed: who cannot tell whether a session has ended takes none for good.
-                Err(error) => {
-                    admission.outcome = Err(Problem::of_member(&error, Language::En, 0));
-                    return admission;
-                }
-            },
-            None => match ring.grant_of(token) {
-                Some(grant) => grant,
-                None => {
-                    admission.outcome = refused("unknown_key", Problem::new(Code::Unauthorized, "the key is unknown or revoked"));
-                    return admission;
-                }
-            },
+        let people = members.filter(|_| query_key.is_none());
+        let grant = match grant_of(ring, people, token) {
+            Ok(grant) => grant,
+            Err((None, problem)) => {
+                admission.outcome = Err(problem);
+                return admission;
+            }
+            Err((Some(reason), problem)) => {
+                admission.outcome = refused(reason, problem);
+                return admission;
+            }
         };
         if query_key.is_some() && grant.service {
             metrics::counter!("auth_failures_total", "reason" => "secret_in_query").increment(1);
@@ -301,6 +291,27 @@ impl Admission {
         }
         response
     }
+}
+
+/// What a key or an access token grants; or why it grants nothing, with the word for the metrics where it is the caller's fault.
+fn grant_of(ring: &KeyRing, members: Option<&Members>, token: &str) -> Result<Arc<Grant>, (Option<&'static str>, Problem)> {
+    let Some(members) = members.filter(|_| !token.starts_with(KEY_PREFIX)) else {
+        let unknown = || (Some("unknown_key"), Problem::new(Code::Unauthorized, "the key is unknown or revoked"));
+        return ring.grant_of(token).ok_or_else(unknown);
+    };
+    match members.authenticate(token) {
+        Ok(claims) => Ok(Arc::new(Grant::person(claims))),
+        Err(MemberError::Unauthenticated) => {
+            Err((Some("invalid_token"), Problem::new(Code::Unauthorized, "the access token is not good (any more)")))
+        }
+        // Fail closed: who cannot tell whether a session has ended takes none for good.
+        Err(error) => Err((None, Problem::of_member(&error, Language::En, 0))),
+    }
+}
+
+/// What a caller is granted, where it is known. It counts and refuses nothing: the route does.
+pub(crate) fn known(ring: &KeyRing, members: Option<&Members>, caller: &Caller) -> Option<Arc<Grant>> {
+    grant_of(ring, members, presented(caller, None).ok()?).ok()
 }
 
 fn no_key() -> Problem {

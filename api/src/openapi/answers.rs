@@ -33,6 +33,10 @@ impl Modify for SharedAnswers {
             for (status, response) in &mut operation.responses.responses {
                 if let RefOr::T(response) = response {
                     name_headers(status, response);
+                    if route.takes_idempotency_keys() && status.starts_with('2') {
+                        let replayed = text("`true` where the answer is that of an earlier request of the same Idempotency-Key");
+                        response.headers.insert("Idempotency-Replayed".to_owned(), RefOr::T(replayed));
+                    }
                 }
             }
             for answer in ANSWERS.iter().filter(|answer| (answer.of)(route, operation)).collect::<Vec<_>>() {
@@ -85,6 +89,12 @@ const ANSWERS: &[Answer] = &[
         of: |_, operation| operation.request_body.is_some(),
     },
     Answer {
+        status: "409",
+        name: "BeingDone",
+        description: "the request of this Idempotency-Key is still being done; wait for `Retry-After` seconds",
+        of: |route, _| route.takes_idempotency_keys(),
+    },
+    Answer {
         status: "413",
         name: "PayloadTooLarge",
         description: "the body is too large; nothing of it was taken",
@@ -99,8 +109,8 @@ const ANSWERS: &[Answer] = &[
     Answer {
         status: "422",
         name: "UnprocessableContent",
-        description: "fields of the body are not accepted; `errors` names them",
-        of: |_, operation| operation.request_body.is_some(),
+        description: "fields of the body are not accepted, `errors` names them; or the Idempotency-Key is another request's",
+        of: |route, operation| operation.request_body.is_some() || route.takes_idempotency_keys(),
     },
     Answer {
         status: "429",

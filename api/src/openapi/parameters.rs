@@ -8,19 +8,25 @@ use kindred_model::units::Tier;
 use kindred_model::{Kind, Topic, views};
 use serde_json::Value;
 use utoipa::Modify;
-use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::SchemaType;
-use utoipa::openapi::{KnownFormat, Object, RefOr, Schema, SchemaFormat, Type};
+use utoipa::openapi::{KnownFormat, Object, RefOr, Required, Schema, SchemaFormat, Type};
 
 use crate::recommend::Sort;
+use crate::routes::access::ROUTES;
 use crate::routes::accounts::staff::TEXT_BYTES_MAX;
 use crate::routes::catalog::{CATEGORY_BYTES_MAX, TAG_BYTES_MAX};
+use crate::routes::once::KEY_CHARS;
 
 /// Puts it into the contract.
 pub(super) struct NamedParameters;
 
 impl Modify for NamedParameters {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        for route in ROUTES.iter().filter(|route| route.takes_idempotency_keys()) {
+            let operation = openapi.paths.paths.get_mut(route.template()).and_then(|path| path.post.as_mut());
+            operation.expect("every route has an operation").parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
+        }
         for (template, path) in &mut openapi.paths.paths {
             let operations = [&mut path.get, &mut path.post, &mut path.put, &mut path.patch, &mut path.delete];
             for operation in operations.into_iter().flatten() {
@@ -36,6 +42,18 @@ fn describe(template: &str, operation: &mut Operation) {
             narrow(template, parameter_in, name, schema);
         }
     }
+}
+
+fn idempotency_key() -> Parameter {
+    let description = "names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is \
+                       that of the first time, with `Idempotency-Replayed: true`. Only a success is kept";
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(description))
+        .schema(Some(Object::with_type(Type::String)))
+        .build()
 }
 
 /// A position: topic, partition and offset of each place, or `0`, the beginning.
@@ -77,6 +95,11 @@ fn narrow(template: &str, place: &ParameterIn, name: &str, schema: &mut Object) 
         (ParameterIn::Query, "min_position") => {
             schema.pattern = Some(POSITION.to_owned());
             schema.example = Some("0".into());
+        }
+        (ParameterIn::Header, "Idempotency-Key") => {
+            let bare = format!("[!#-~]{{{},{}}}", KEY_CHARS.start(), KEY_CHARS.end());
+            schema.pattern = Some(format!("^(\"{bare}\"|{bare})$"));
+            schema.example = Some("019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46".into());
         }
         (ParameterIn::Header, "If-Match") => {
             schema.pattern = Some(VALIDATORS.to_owned());

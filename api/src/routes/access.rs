@@ -61,6 +61,11 @@ impl Route {
     pub fn template(&self) -> &'static str {
         self.name.split_once(' ').expect("a method and a template").1
     }
+
+    /// Whether it is done once under an `Idempotency-Key`: what a known caller posts, but events, which merge by their natural keys.
+    pub fn takes_idempotency_keys(&self) -> bool {
+        self.method() == "POST" && !matches!(self.need, Need::Anyone | Need::ReadLists | Need::WriteEvents)
+    }
 }
 
 const fn route(name: &'static str, need: Need) -> Route {
@@ -219,6 +224,12 @@ pub(crate) fn template_of(path: &str) -> Option<&'static Template> {
         });
         matches && segments.next().is_none()
     })
+}
+
+/// The route that a POST to a path is of.
+pub(crate) fn posted_to(path: &str) -> Option<&'static Route> {
+    let template = template_of(path)?.path;
+    ROUTES.iter().find(|route| route.method() == "POST" && route.template() == template)
 }
 
 #[cfg(test)]

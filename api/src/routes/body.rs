@@ -88,7 +88,15 @@ impl Posted {
     /// # Errors
     /// As [`Posted::read`].
     pub async fn ignore(self, api: &Api) -> Result<(), Problem> {
-        self.read(api, SMALL_BODY_BYTES_MAX).await.map(drop)
+        self.read_small(api).await.map(drop)
+    }
+
+    /// Reads one that is no batch of records.
+    ///
+    /// # Errors
+    /// As [`Posted::read`].
+    pub async fn read_small(self, api: &Api) -> Result<Vec<u8>, Problem> {
+        self.read(api, SMALL_BODY_BYTES_MAX).await
     }
 
     /// Reads it, up to a number of bytes and for as long as a body may take.
@@ -128,7 +136,7 @@ impl Posted {
         if self.form()? != Form::Json {
             return Err(Problem::new(Code::UnsupportedMediaType, "this body is application/json"));
         }
-        let bytes = self.read(api, SMALL_BODY_BYTES_MAX).await?;
+        let bytes = self.read_small(api).await?;
         serde_json::from_slice(&bytes).map_err(|error| {
             if error.classify() != serde_json::error::Category::Data {
                 return Problem::new(Code::MalformedJson, format!("the body is not JSON: {error}"));

@@ -55,7 +55,7 @@ pub(crate) fn finished(
 }
 
 /// Routing failures become problems like any other.
-async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {
+pub(super) async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {
     Ok(from_rejection(&rejection).into_response())
 }
 

@@ -1,7 +1,7 @@
 //! The routes, one module a resource: routes on top, handlers beneath.
 //!
 //! ```text
-//! request ──▶ similar (the hot one first) | stream | events | popular | catalog | members | admin | pages | extra ──▶ finish
+//! request ──▶ similar (the hot one first) | once ──▶ stream | events | popular | catalog | members | admin | pages | extra ──▶ finish
 //! ```
 
 pub(crate) mod access;
@@ -16,6 +16,7 @@ pub(crate) mod generations;
 pub(crate) mod health;
 pub(crate) mod members;
 pub(crate) mod noted;
+pub(crate) mod once;
 pub(crate) mod popular;
 pub(crate) mod precondition;
 pub(crate) mod similar;
@@ -83,7 +84,7 @@ pub(crate) fn public(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         Some(extra) => others.or(extra).unify().boxed(),
         None => others,
     };
-    finish::finished(api, similar::routes(api).or(others).unify())
+    finish::finished(api, similar::routes(api).or(once::once(api, others)).unify())
 }
 
 /// Everything on the admin address: metrics and health. No data, no keys.

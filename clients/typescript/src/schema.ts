@@ -2744,6 +2744,15 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description the request of this Idempotency-Key is still being done; wait for `Retry-After` seconds */
+        BeingDone: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description the key or the person may not do this; or the current password is wrong */
         Forbidden: {
             headers: {
@@ -2833,7 +2842,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description fields of the body are not accepted; `errors` names them */
+        /** @description fields of the body are not accepted, `errors` names them; or the Idempotency-Key is another request's */
         UnprocessableContent: {
             headers: {
                 [name: string]: unknown;
@@ -3230,7 +3239,10 @@ export interface operations {
     promote_generation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the generation */
                 name: string;
@@ -3242,6 +3254,8 @@ export interface operations {
             /** @description it is live, and durably so */
             200: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3269,6 +3283,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            422: components["responses"]["UnprocessableContent"];
             500: components["responses"]["InternalServerError"];
             /** @description it has not caught up yet */
             503: {
@@ -3312,7 +3327,10 @@ export interface operations {
     make_key: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3325,6 +3343,8 @@ export interface operations {
             /** @description the key */
             201: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3335,6 +3355,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["BeingDone"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             /** @description the settings are not accepted */
@@ -3479,6 +3500,8 @@ export interface operations {
             header?: {
                 /** @description the ETag of the member as it was read; any unless given */
                 "If-Match"?: string;
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
             };
             path: {
                 /** @description the member */
@@ -3495,6 +3518,8 @@ export interface operations {
             /** @description the member may sign in again */
             204: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -3542,7 +3567,10 @@ export interface operations {
     resend_member_verification: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the member */
                 member: string;
@@ -3554,6 +3582,8 @@ export interface operations {
             /** @description the mail is on its way */
             202: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -3571,6 +3601,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            422: components["responses"]["UnprocessableContent"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
             507: components["responses"]["InsufficientStorage"];
@@ -3705,6 +3736,8 @@ export interface operations {
             header?: {
                 /** @description the ETag of the member as it was read; any unless given */
                 "If-Match"?: string;
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
             };
             path: {
                 /** @description the member */
@@ -3721,6 +3754,8 @@ export interface operations {
             /** @description the member is suspended */
             204: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -3890,7 +3925,10 @@ export interface operations {
     retry_rejected: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3903,6 +3941,8 @@ export interface operations {
             /** @description what became of each */
             200: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -3913,6 +3953,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["BeingDone"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableContent"];
@@ -4089,7 +4130,10 @@ export interface operations {
     redeem_setup_token: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4102,6 +4146,8 @@ export interface operations {
             /** @description the role is given; sign in anew */
             204: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -4111,6 +4157,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["BeingDone"];
             /** @description the token is used, expired, or was never given */
             410: {
                 headers: {
@@ -4132,7 +4179,10 @@ export interface operations {
     make_setup_token: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4145,6 +4195,8 @@ export interface operations {
             /** @description the token */
             201: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4156,6 +4208,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["BeingDone"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             /** @description there is no such role */
@@ -4176,7 +4229,10 @@ export interface operations {
     rotate_signing_keys: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4185,6 +4241,8 @@ export interface operations {
             /** @description the key is made */
             202: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -4193,6 +4251,8 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
+            409: components["responses"]["BeingDone"];
+            422: components["responses"]["UnprocessableContent"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
             507: components["responses"]["InsufficientStorage"];
@@ -4229,7 +4289,10 @@ export interface operations {
                 /** @description mend what differs; false unless given */
                 repair?: boolean;
             };
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4238,6 +4301,8 @@ export interface operations {
             /** @description what was found */
             200: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4256,6 +4321,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            422: components["responses"]["UnprocessableContent"];
             500: components["responses"]["InternalServerError"];
             /** @description not now */
             503: {
@@ -4936,7 +5002,10 @@ export interface operations {
     change_email: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -4949,6 +5018,8 @@ export interface operations {
             /** @description it is being sent */
             202: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4960,6 +5031,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["BeingDone"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableContent"];
@@ -4998,7 +5070,10 @@ export interface operations {
     change_password: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5011,6 +5086,8 @@ export interface operations {
             /** @description it is changed */
             204: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -5020,6 +5097,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["BeingDone"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableContent"];
@@ -5032,7 +5110,10 @@ export interface operations {
     change_phone: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5045,6 +5126,8 @@ export interface operations {
             /** @description it is being sent */
             202: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5056,6 +5139,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["BeingDone"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableContent"];
@@ -5068,7 +5152,10 @@ export interface operations {
     confirm_phone: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5081,6 +5168,8 @@ export interface operations {
             /** @description it is changed */
             204: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;
@@ -5111,7 +5200,10 @@ export interface operations {
     renew_recovery_codes: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5124,6 +5216,8 @@ export interface operations {
             /** @description the codes */
             200: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5238,7 +5332,10 @@ export interface operations {
     enrol_totp: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5251,6 +5348,8 @@ export interface operations {
             /** @description for the app */
             201: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -5317,7 +5416,10 @@ export interface operations {
     confirm_totp: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -5330,6 +5432,8 @@ export interface operations {
             /** @description it is asked for from now on */
             200: {
                 headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
                 content: {

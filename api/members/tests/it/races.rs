@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kindred_members::{LimitsConfig, MembersConfig, Solution};
+use kindred_members::{LimitsConfig, MembersConfig, Once, Solution};
 use kindred_store::records::embedded::EmbeddedRecords;
 use secrecy::ExposeSecret;
 
@@ -185,4 +185,50 @@ async fn v6_4_1_one_of_64_resets() {
         }
         assert_eq!(good, 1, "the password is the winner's");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_of_64_does_what_an_idempotency_key_names() {
+    for (world, _dir) in worlds().await {
+        let won = race(&world, |members, _| async move {
+            let begun = members.begin_once("key:1", "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46", &["/v1/x", "body"], 60).await;
+            match begun.unwrap() {
+                Once::First(attempt) => {
+                    members.keep_answer(&attempt, b"done").await.unwrap();
+                    true
+                }
+                Once::Answered(answer) => {
+                    assert_eq!(answer, b"done");
+                    false
+                }
+                Once::UnderWay => false,
+                Once::AnotherRequest => panic!("it is the same"),
+            }
+        })
+        .await;
+        assert_eq!(won, 1);
+    }
+}
+
+/// The process that began it died: after its lease another does it, and what the dead one wrote late changes nothing.
+#[tokio::test]
+async fn what_a_dead_process_began_is_begun_anew() {
+    let world = World::new().await;
+    let begin = || world.members.begin_once("key:1", "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46", &["body"], 60);
+    let Once::First(dead) = begin().await.unwrap() else { panic!("it is the first") };
+    world.clock.advance(std::time::Duration::from_secs(59));
+    assert!(matches!(begin().await.unwrap(), Once::UnderWay));
+    world.clock.advance(std::time::Duration::from_secs(1));
+    let Once::First(second) = begin().await.unwrap() else { panic!("the lease is over") };
+    world.members.keep_answer(&dead, b"late").await.unwrap();
+    world.members.free_key(&dead).await.unwrap();
+    assert!(matches!(begin().await.unwrap(), Once::UnderWay));
+    world.members.keep_answer(&second, b"done").await.unwrap();
+    world.members.free_key(&dead).await.unwrap();
+    assert!(matches!(begin().await.unwrap(), Once::Answered(answer) if answer == b"done"));
+    let large = vec![0; kindred_members::ANSWER_BYTES_MAX + 1];
+    let Once::First(third) = world.members.begin_once("key:1", "another key", &["body"], 60).await.unwrap() else { panic!() };
+    world.members.keep_answer(&third, &large).await.unwrap();
+    let anew = world.members.begin_once("key:1", "another key", &["body"], 60).await.unwrap();
+    assert!(matches!(anew, Once::First(_)), "what is too large is not kept");
 }

@@ -3,6 +3,7 @@
 mod browse;
 mod cookies;
 mod headers;
+mod once;
 mod own_account;
 mod registration;
 mod second_factor;

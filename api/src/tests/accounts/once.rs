@@ -1,0 +1,241 @@
+//! `Idempotency-Key`: asked for again, done once. With the records of the embedded store; the races over processes are in
+//! `api/members/tests/it/races.rs`, on both.
+
+use super::*;
+
+const KEYS: &str = "/v1/admin/keys";
+const KEY: &str = "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46";
+
+impl Town {
+    /// Makes a service key, as the shop's server, under an `Idempotency-Key`.
+    async fn make_key(&self, key: &str, name: &str) -> Answer {
+        let request = self.bench.request(Method::POST, KEYS).header("idempotency-key", key);
+        self.reply(with_form(request, &json!({ "kind": "service", "name": name }))).await
+    }
+
+    /// The names of the keys there are.
+    async fn key_names(&self) -> Vec<String> {
+        let listed = body(&self.bench.get(KEYS).await);
+        let names = listed["keys"].as_array().unwrap().iter().map(|key| text(key, "name"));
+        let mut names: Vec<String> = names.filter(|name| name.starts_with('n')).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+fn is_replayed(answer: &Answer) -> bool {
+    answer.headers().contains_key("idempotency-replayed")
+}
+
+/// If it failed, a client that repeats after a lost answer would do it twice.
+#[tokio::test]
+async fn what_is_asked_for_again_is_done_once_and_answered_as_it_was() {
+    let town = Town::new().await;
+    let first = town.make_key(KEY, "n1").await;
+    assert_eq!(first.status(), 201, "{:?}", body(&first));
+    assert!(!is_replayed(&first));
+    // Quoted is the same key.
+    for key in [KEY, &format!("\"{KEY}\"")] {
+        let again = town.make_key(key, "n1").await;
+        assert_eq!((again.status(), again.body()), (first.status(), first.body()));
+        assert_eq!(header(&again, "idempotency-replayed"), "true");
+        assert_eq!(header(&again, "content-type"), header(&first, "content-type"));
+        assert_eq!(header(&again, "cache-control"), "no-store");
+        assert_secured(&again, "a replay");
+    }
+    assert_eq!(town.key_names().await, ["n1"]);
+
+    // Without a key, and under another, it is another request.
+    assert_eq!(town.make_key("019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b47", "n2").await.status(), 201);
+    assert_eq!(
+        town.bench.post(KEYS, "application/json", json!({ "kind": "service", "name": "n3" }).to_string()).await.status(),
+        201
+    );
+    assert_eq!(town.key_names().await.len(), 3);
+
+    // A day later it is forgotten.
+    town.pass(kindred_members::ANSWER_S);
+    let anew = town.make_key(KEY, "n1").await;
+    assert_eq!(anew.status(), 201);
+    assert!(!is_replayed(&anew));
+    assert_ne!(anew.body(), first.body());
+    assert_eq!(town.key_names().await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_key_is_of_one_request() {
+    let town = Town::new().await;
+    assert_eq!(town.make_key(KEY, "n1").await.status(), 201);
+    assert_problem(&town.make_key(KEY, "n2").await, 422, "idempotency_key_reused", "another body");
+    assert_eq!(town.key_names().await, ["n1"]);
+
+    // Of the same route, but another member; the body is the same.
+    let (mara, ilse) = (town.member("mara", "13812345678").await, town.member("ilse", "13812345679").await);
+    let suspend = |member: &str, key: &'static str| {
+        let path = format!("/v1/admin/members/{member}/suspend");
+        let request = town.bench.request(Method::POST, &path).header("idempotency-key", key);
+        town.reply(with_form(request, &json!({ "reason": "no reason" })))
+    };
+    let key = "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b48";
+    assert_eq!(suspend(&mara, key).await.status(), 204);
+    let again = suspend(&mara, key).await;
+    assert_eq!(again.status(), 204, "repeated without it, the state would not allow it: {:?}", again.body());
+    assert!(is_replayed(&again));
+    assert_problem(&suspend(&ilse, key).await, 422, "idempotency_key_reused", "another path");
+    assert_problem(&suspend(&mara, "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b49").await, 409, "refused", "another key");
+}
+
+#[tokio::test]
+async fn what_was_refused_may_be_asked_for_again() {
+    let town = Town::new().await;
+    for _ in 0..2 {
+        assert_problem(&town.make_key(KEY, "").await, 422, "invalid_record", "no name");
+    }
+    let mended = town.make_key(KEY, "n1").await;
+    assert_eq!(mended.status(), 201);
+    assert!(!is_replayed(&mended));
+    // The store was away: nothing was done, and nothing is remembered.
+    town.records.away.store(true, Ordering::Relaxed);
+    let other = "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b50";
+    assert_problem(&town.make_key(other, "n2").await, 503, "unavailable", "away");
+    town.records.away.store(false, Ordering::Relaxed);
+    assert_eq!(town.make_key(other, "n2").await.status(), 201);
+    assert_eq!(town.key_names().await, ["n1", "n2"]);
+}
+
+/// If it failed, whoever sees a key in a log would get what another was answered.
+#[tokio::test]
+async fn a_key_is_its_callers_own() {
+    let town = Town::of_mara().await;
+    town.member("ilse", "13812345679").await;
+    let (mara, ilse) = (town.token("mara").await, town.token("ilse").await);
+    let path = "/v1/members/me/totp";
+    let enrol = |token: String| {
+        let request = town.nobody("POST", path).header("authorization", format!("Bearer {token}")).header("idempotency-key", KEY);
+        town.reply(with_form(request, &json!({ "current_password": PASSWORD })))
+    };
+    let first = enrol(mara.clone()).await;
+    assert!(first.status().is_success(), "{:?}", body(&first));
+    let of_ilse = enrol(ilse).await;
+    assert!(of_ilse.status().is_success() && !is_replayed(&of_ilse));
+    assert_ne!(of_ilse.body(), first.body());
+    // The token may be another, it is the same person.
+    let again = enrol(town.token("mara").await).await;
+    assert_eq!(again.body(), first.body());
+    assert!(is_replayed(&again));
+    // Whoever is not signed in any more gets nothing.
+    assert_eq!(town.ask(&mara, "DELETE", CURRENT).await.status(), 204);
+    assert_problem(&enrol(mara).await, 401, "unauthorized", "signed out");
+}
+
+#[tokio::test]
+async fn a_key_that_could_be_guessed_is_refused() {
+    let town = Town::new().await;
+    for bad in ["", "1", "fifteen-letters", "with a space inside", "\"unended-0123456789", &"x".repeat(129)] {
+        let problem = assert_problem(&town.make_key(bad, "n1").await, 400, "invalid_parameter", bad);
+        assert_eq!(fields(&problem), [("/Idempotency-Key".to_owned(), "invalid".to_owned())]);
+        assert_eq!(problem["errors"][0]["in"], "header");
+    }
+    assert!(town.key_names().await.is_empty());
+}
+
+/// If it failed, who reads the store would read keys and passwords.
+#[tokio::test]
+async fn what_is_kept_is_sealed() {
+    let town = Town::new().await;
+    let made = town.make_key(KEY, "n1").await;
+    let key = text(&body(&made), "key");
+    let mut found = 0;
+    for partition in town.records.partitions("idempotency", None, 10).await.unwrap() {
+        for (_, record) in town.records.scan("idempotency", &partition, &Range::default(), 10, NOW).await.unwrap() {
+            let kept = String::from_utf8(record.value).unwrap();
+            for secret in [&*key, KEY, "service"] {
+                assert!(!kept.contains(secret) && !String::from_utf8(partition.clone()).unwrap().contains(secret), "{kept}");
+            }
+            found += 1;
+        }
+    }
+    assert_eq!(found, 1);
+}
+
+/// Two at once: one does it, the other is told to wait, or gets its answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_at_once_one_is_done() {
+    let town = Arc::new(Town::new().await);
+    let tasks: Vec<_> = (0..32)
+        .map(|_| {
+            let town = town.clone();
+            tokio::spawn(async move { town.make_key(KEY, "n1").await })
+        })
+        .collect();
+    let (mut first, mut bodies) = (0, std::collections::HashSet::new());
+    for task in tasks {
+        let answer = task.await.unwrap();
+        if answer.status() == 409 {
+            assert_problem(&answer, 409, "conflict", "at once");
+            assert_eq!(header(&answer, "retry-after"), "1");
+        } else {
+            assert_eq!(answer.status(), 201);
+            first += usize::from(!is_replayed(&answer));
+            bodies.insert(answer.body().clone());
+        }
+    }
+    assert_eq!((first, bodies.len()), (1, 1));
+    assert_eq!(town.key_names().await, ["n1"]);
+}
+
+/// The caller goes away in the middle, after each number of steps: it is done all the same, and told to whoever asks again. If it
+/// failed, who lost the connection would be told for a minute that it is still being done.
+#[tokio::test]
+async fn what_nobody_waits_for_is_done_to_its_end() {
+    let town = Town::new().await;
+    let mut left = 0;
+    for steps in 0.. {
+        let (key, name) = (format!("{KEY}-{steps}"), format!("n{steps:03}"));
+        let mut request = Box::pin(town.make_key(&key, &name));
+        let answered = tokio::select! {
+            biased;
+            _ = &mut request => true,
+            () = async { for _ in 0..steps { tokio::task::yield_now().await } } => false,
+        };
+        drop(request);
+        let began = std::time::Instant::now();
+        let again = loop {
+            let again = town.make_key(&key, &name).await;
+            if again.status() != 409 {
+                break again;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "left after {steps} steps, it is never done");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
+        assert_eq!(again.status(), 201);
+        left += usize::from(is_replayed(&again) && !answered);
+        assert_eq!(town.key_names().await.len(), steps + 1, "left after {steps} steps");
+        if answered || steps == 200 {
+            break;
+        }
+    }
+    assert!(left > 0, "none was left while it was being done");
+}
+
+/// Events need none, and routes without a caller have none: the header changes nothing.
+#[tokio::test]
+async fn other_routes_go_their_way() {
+    let town = Town::new().await;
+    for _ in 0..2 {
+        let request = town.bench.request(Method::POST, "/v1/events/interactions").header("idempotency-key", "short");
+        let answer = town.reply(with_form(request, &view("s1", "a"))).await;
+        assert_eq!(answer.status(), 202);
+        assert!(!is_replayed(&answer));
+        let answer =
+            town.reply(with_form(town.nobody("POST", "/v1/captcha/challenges").header("idempotency-key", KEY), &json!({}))).await;
+        assert!(answer.status().is_success() && !is_replayed(&answer));
+    }
+    // An unknown key is refused as ever.
+    let request = warp::test::request()
+        .method("POST")
+        .path(KEYS)
+        .header("authorization", "Bearer kd_sk_none")
+        .header("idempotency-key", KEY);
+    assert_problem(&town.reply(with_form(request, &json!({}))).await, 401, "unauthorized", "unknown");
+}
