@@ -163,7 +163,11 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
     let pid = server.pid().to_string();
     let asks = format!("kindred export points --format csv --url {} --key \"$(cat {data}/service.key)\"", server.url);
     fails(&["export", "points", "--format", "csv", "--data", &data], 4, &[&pid, "(kindred serve)", &server.url, &asks]);
-    fails(&["serve", "--listen", "127.0.0.1:0", "--data", &data], 4, &["in use", "served already"]);
+    fails(
+        &["serve", "--listen", "127.0.0.1:0", "--set", "api.admin_listen=127.0.0.1:0", "--data", &data],
+        4,
+        &["in use", "served already"],
+    );
 
     // What the message says to do works, and so does everything else that goes through the server.
     let at = "2026-01-05T10:00:00Z";

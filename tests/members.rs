@@ -133,6 +133,7 @@ fn a_person_registers_signs_in_and_leaves(backend: Backend) {
     let token = text_of(&shop.sign_in(1, "mara"), "access_token").to_owned();
     let admin = |args: &[&str]| kindred_ok(&[&["admin"], args, &["--url", &shop.api(0).url, "--key", &shop.api(0).key]].concat());
     assert!(admin(&["members", "mar"]).contains(&member));
+    assert!(admin(&["members", "mar", "--csv"]).contains(",'+8613800138001,"), "the phone is no formula");
     admin(&["suspend", &member, "--reason", "a test"]);
     shop.token_answers(&token, 401, Duration::from_secs(10));
     let refused = shop.send(0, "POST", "/v1/sessions", None, Some(&json!({ "account": "mara", "password": PASSWORD })));
@@ -192,3 +193,37 @@ fn of_many_at_once_one_wins(backend: Backend) {
     shop.token_answers(text_of(&grant, "access_token"), 401, Duration::from_secs(10));
 }
 crate::place::on_both_back_ends!(of_many_at_once_one_wins);
+
+/// V1.2.10: who opens the list of members in a spreadsheet runs no formula that a member chose for a name.
+#[test]
+fn v1_2_10_a_report_for_people_has_no_formulas() {
+    let Some(shop) = Shop::open(Backend::Embedded, "members_formulas") else { return };
+    for (n, name) in ["=1+1", "-2,3", "plain"].into_iter().enumerate() {
+        let phone = format!("1380013801{n}");
+        let code = shop.phone_code(0, &phone);
+        let mut form = shop.form(0, name, &phone, &code);
+        form["email"] = format!("m{n}@example.com").into();
+        let answer = shop.send(0, "POST", "/v1/registrations", None, Some(&form));
+        assert_eq!(answer.status, 202, "{}", answer.body);
+    }
+    let list = |more: &[&str]| {
+        let target = ["--url", &shop.api(0).url, "--key", &shop.api(0).key];
+        kindred_ok(&[&["admin", "members"], more, &target].concat())
+    };
+    let begin = Instant::now();
+    let report = loop {
+        let report = list(&["--csv"]);
+        if report.lines().count() == 4 {
+            break report;
+        }
+        // The index goes on in the outbox.
+        assert!(begin.elapsed() < PATIENCE, "{report}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let mut table = csv::Reader::from_reader(report.as_bytes());
+    assert_eq!(table.headers().expect("a header").iter().next(), Some("member"));
+    let mut names: Vec<String> = table.records().map(|row| row.expect("a row")[2].to_owned()).collect();
+    names.sort();
+    assert_eq!(names, ["'-2,3", "'=1+1", "plain"]);
+    assert!(!list(&[]).contains("'=1+1"), "what is read in a terminal is as it is");
+}

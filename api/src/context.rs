@@ -59,6 +59,8 @@ pub struct ApiConfig {
     pub memory: MemoryConfig,
     /// Whose `X-Forwarded-For` is believed: the proxies in front. Nobody's unless named (V4.1.3).
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether the contract is served as a page, too (V13.4.5).
+    pub docs: bool,
 }
 
 /// What is held in memory, and what it shows to whom. Supports, catalog and popularity are held whole; lists and answers, which can be
@@ -92,6 +94,7 @@ impl Default for ApiConfig {
             limits: Limits::default(),
             memory: MemoryConfig::default(),
             trusted_proxies: Vec::new(),
+            docs: true,
         }
     }
 }

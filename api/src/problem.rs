@@ -343,7 +343,7 @@ impl Problem {
             MemberError::Forbidden(permission) => problem(Code::InsufficientScope).with("permission", permission.name()),
             MemberError::NotFound => problem(Code::NotFound),
             MemberError::Changed => problem(Code::Changed),
-            MemberError::Refused(reason) => Self::new(Code::Refused, *reason),
+            MemberError::Refused(reason) => Self::new(Code::Refused, text(reason)),
             MemberError::Throttled { retry_after_s } => problem(Code::Throttled).retry_after(u64::from(*retry_after_s)),
             MemberError::Busy => problem(Code::Busy).retry_after(1),
             MemberError::Store(reason) => {

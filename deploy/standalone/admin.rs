@@ -1,5 +1,7 @@
 //! `kindred admin`: members, roles and the audit log, through the API of a running server. The API checks, does and notes it.
 
+use std::borrow::Cow;
+
 use anyhow::Result;
 use kindred_config::Loaded;
 use serde_json::{Value, json};
@@ -47,7 +49,7 @@ pub fn run(args: &AdminArgs, loaded: &Loaded) -> Result<u8> {
                 ("limit", Some(limit.as_str())),
             ];
             let page = server.get(&with_query("/v1/admin/members", &query))?;
-            lines(args, &page, "members", &["member", "state", "username", "phone", "email", "tier", "role", "registered_at"]);
+            lines(args, &page, "members", &["member", "state", "username", "phone", "email", "tier", "role", "registered_at"])?;
         }
         AdminCommand::Show { member: id } => {
             let shown = server.get(&member(id, ""))?;
@@ -81,7 +83,7 @@ pub fn run(args: &AdminArgs, loaded: &Loaded) -> Result<u8> {
         }
         AdminCommand::Roles => {
             let roles = server.get("/v1/admin/roles")?;
-            lines(args, &roles, "roles", &["name", "built_in", "permissions"]);
+            lines(args, &roles, "roles", &["name", "built_in", "permissions"])?;
         }
         AdminCommand::Audit { from, to, actor, subject, kind, limit } => {
             let days = [from, to].map(|day| day.map(|day| day.to_string()));
@@ -95,7 +97,7 @@ pub fn run(args: &AdminArgs, loaded: &Loaded) -> Result<u8> {
                 ("limit", Some(limit.as_str())),
             ];
             let page = server.get(&with_query("/v1/admin/audit", &query))?;
-            lines(args, &page, "entries", &["at", "actor", "kind", "subject", "address", "ok"]);
+            lines(args, &page, "entries", &["at", "actor", "kind", "subject", "address", "ok"])?;
         }
         AdminCommand::RotateSigningKeys => {
             server.post("/v1/admin/signing-keys/rotate", &json!({}))?;
@@ -112,24 +114,46 @@ fn with_query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
     if given.is_empty() { path.to_owned() } else { format!("{path}?{}", given.join("&")) }
 }
 
-/// One line each, fields with two spaces between; or JSON, one object a line.
-fn lines(args: &AdminArgs, page: &Value, of: &str, fields: &[&str]) {
-    for entry in page[of].as_array().into_iter().flatten() {
-        if args.json {
-            println!("{entry}");
-            continue;
-        }
-        let shown = fields.iter().map(|field| match &entry[*field] {
-            Value::String(text) => text.clone(),
-            Value::Null => "-".to_owned(),
-            Value::Array(words) => words.iter().map(text).collect::<Vec<_>>().join(" "),
-            other => other.to_string(),
-        });
-        println!("{}", shown.collect::<Vec<_>>().join("  "));
+/// One line each, fields with two spaces between; or CSV for spreadsheets; or JSON, one object a line.
+fn lines(args: &AdminArgs, page: &Value, of: &str, fields: &[&str]) -> Result<()> {
+    let entries = page[of].as_array().into_iter().flatten();
+    if args.json {
+        entries.for_each(|entry| println!("{entry}"));
+        return Ok(());
     }
-    if let Some(cursor) = page["next_cursor"].as_str().filter(|_| !args.json) {
+    let rows = entries.map(|entry| fields.iter().map(|field| cell(&entry[*field])).collect::<Vec<_>>());
+    if args.csv {
+        let mut table = csv::Writer::from_writer(std::io::stdout());
+        table.write_record(fields)?;
+        for row in rows {
+            table.write_record(row.iter().map(|cell| neutral(cell).into_owned()))?;
+        }
+        table.flush()?;
+    } else {
+        for row in rows {
+            let shown = row.iter().map(|cell| if cell.is_empty() { "-" } else { cell });
+            println!("{}", shown.collect::<Vec<_>>().join("  "));
+        }
+    }
+    if let Some(cursor) = page["next_cursor"].as_str() {
         eprintln!("there are more: a higher --limit, or the API with cursor={cursor}");
     }
+    Ok(())
+}
+
+/// A value as people read it; empty where there is none.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        Value::Array(words) => words.iter().map(text).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// A cell that no spreadsheet takes for a formula (V1.2.10, the OWASP page on CSV injection).
+fn neutral(cell: &str) -> Cow<'_, str> {
+    if cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { Cow::Owned(format!("'{cell}")) } else { Cow::Borrowed(cell) }
 }
 
 fn done(args: &AdminArgs, what: &str) {

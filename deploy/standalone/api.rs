@@ -97,6 +97,7 @@ impl Running {
             raw_days: settings.erasure.raw_days,
             memory: memory_config(settings),
             trusted_proxies: settings.api.trusted_proxies.clone(),
+            docs: settings.api.docs,
             ..ApiConfig::default()
         };
         let api = kindred_api::start(config, context).await.map_err(explain_start)?;

@@ -565,6 +565,9 @@ pub struct AdminArgs {
     /// For programs: JSON
     #[arg(long, global = true)]
     pub json: bool,
+    /// For people's spreadsheets: lists as CSV, with a header; what a spreadsheet would take for a formula begins with '
+    #[arg(long, global = true, conflicts_with = "json")]
+    pub csv: bool,
 }
 
 /// What `kindred admin` does.

@@ -132,6 +132,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         raw_days: loaded.settings.erasure.raw_days,
         memory: memory_config(&loaded.settings),
         trusted_proxies: loaded.settings.api.trusted_proxies.clone(),
+        docs: loaded.settings.api.docs,
         ..ApiConfig::default()
     };
     let context = Context {

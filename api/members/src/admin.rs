@@ -3,7 +3,7 @@
 
 use kindred_model::Day;
 use kindred_model::units::{EventTime, Tier};
-use kindred_store::records::Range;
+use kindred_store::records::{Range, Step};
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, Extra, State};
@@ -14,7 +14,7 @@ use crate::permission::{Actor, Permission, Role};
 use crate::profile::{ErasureReceipt, Profile};
 use crate::sessions::SessionShown;
 use crate::validate::{Identifier, Kind};
-use crate::{Members, index, random};
+use crate::{Members, db, index, random};
 
 /// Items of a page unless told.
 pub const LIMIT: usize = 50;
@@ -99,7 +99,7 @@ impl Members {
         let digest = random::digest(token);
         let held = self.db.read::<Setup>(SETUP, &digest, "setup").await?.ok_or(MemberError::TokenGone)?;
         // Used up first: a crash here costs a token, which the operator makes anew.
-        let step = kindred_store::records::Step::delete("setup", held.version);
+        let step = Step::delete("setup", held.version);
         if !self.db.transact(SETUP, &digest, &[step]).await? {
             return Err(MemberError::TokenGone);
         }
@@ -259,7 +259,7 @@ impl Members {
                 return Err(MemberError::NotFound);
             }
             if loaded.account.state != from {
-                return Err(MemberError::Refused("the member is in another state"));
+                return Err(MemberError::Refused("state_other"));
             }
             self.guards_staff(actor, &loaded.account)?;
             let mut stale: Vec<_> = index::entries(&loaded.account).into_iter().map(|(at, _)| at).collect();
@@ -378,11 +378,26 @@ impl Members {
         Ok(self.db.read::<Role>(ROLES, "all", name).await?.map(|held| held.value))
     }
 
-    /// Makes or changes a role. What its holders may changes when their tokens are refreshed, within ten minutes.
+    /// One role, with its version; those of the product have none.
     ///
     /// # Errors
-    /// [`MemberError::Forbidden`] without `role:manage` or of permissions that the actor lacks; `role_invalid`; what the store says.
-    pub async fn put_role(&self, actor: &Actor, role: &Role) -> Result<()> {
+    /// As [`Self::roles`].
+    pub async fn show_role(&self, actor: &Actor, name: &str) -> Result<Option<(Role, Option<String>)>> {
+        actor.needs(Permission::MemberRead)?;
+        if let Some(role) = Role::built_in().into_iter().find(|role| role.name == name) {
+            return Ok(Some((role, None)));
+        }
+        let held = self.db.read::<Role>(ROLES, "all", name).await?;
+        Ok(held.map(|held| (held.value, Some(shown_version(held.version.0)))))
+    }
+
+    /// Makes or changes a role, of which the actor has seen this. What its holders may changes when their tokens are refreshed, within
+    /// ten minutes.
+    ///
+    /// # Errors
+    /// [`MemberError::Forbidden`] without `role:manage` or of permissions that the actor lacks; `role_invalid`;
+    /// [`MemberError::Changed`]; what the store says.
+    pub async fn put_role(&self, actor: &Actor, role: &Role, seen: &Seen) -> Result<()> {
         actor.needs(Permission::RoleManage)?;
         role.permissions.iter().try_for_each(|&permission| actor.needs(permission))?;
         let named = (1..=32).contains(&role.name.len())
@@ -390,8 +405,19 @@ impl Members {
         if !named || Role::built_in().iter().any(|own| own.name == role.name) {
             return Err(MemberError::field("role", "role_invalid"));
         }
-        let stored = Role { built_in: false, ..role.clone() };
-        self.db.update(ROLES, "all", &role.name, |_: Option<Role>| (Some((&stored, None)), ())).await?;
+        let stored = db::encode(&Role { built_in: false, ..role.clone() });
+        let held = self.db.read::<Role>(ROLES, "all", &role.name).await?;
+        let step = match (held, seen) {
+            (None, Seen::Absent) => Step::insert(role.name.as_str(), stored, None),
+            (Some(held), Seen::Any) => Step::replace(role.name.as_str(), held.version, stored, None),
+            (Some(held), Seen::Version(version)) if shown_version(held.version.0) == *version => {
+                Step::replace(role.name.as_str(), held.version, stored, None)
+            }
+            _ => return Err(MemberError::Changed),
+        };
+        if !self.db.transact(ROLES, "all", &[step]).await? {
+            return Err(MemberError::Changed);
+        }
         let words: Vec<&str> = role.permissions.iter().map(|permission| permission.name()).collect();
         self.record(actor, "role.put", &role.name, true, &[("permissions", &words.join(" "))]).await
     }
@@ -409,9 +435,25 @@ impl Members {
     }
 }
 
+/// What whoever changes something has seen of it (RFC 9110, 13.1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// That there is none.
+    Absent,
+    /// That there is one, whichever.
+    Any,
+    /// The one of this version.
+    Version(String),
+}
+
+/// A version as it is shown.
+fn shown_version(version: u128) -> String {
+    format!("{version:032x}")
+}
+
 fn check_version(have: u128, wanted: Option<&str>) -> Result<()> {
     match wanted {
-        Some(wanted) if format!("{have:032x}") != wanted => Err(MemberError::Changed),
+        Some(wanted) if shown_version(have) != wanted => Err(MemberError::Changed),
         _ => Ok(()),
     }
 }

@@ -214,7 +214,7 @@ impl Members {
         address: &str,
     ) -> Result<Extra> {
         if !loaded.account.is_active() || loaded.account.changing.is_some() {
-            return Err(MemberError::Refused("the account is being changed"));
+            return Err(MemberError::Refused("account_changing"));
         }
         let member = loaded.account.member.clone();
         let audit = self.audit(&member, "identifier.change", &member, address, &[("kind", new.kind.name())]);

@@ -1,5 +1,6 @@
 //! What can go wrong, as a caller acts on it. Each has a stable machine code; the text for people is in [`crate::messages`].
 
+use kindred_config::members::Language;
 use kindred_store::StoreError;
 
 use crate::permission::Permission;
@@ -49,8 +50,8 @@ pub enum MemberError {
     /// It was changed meanwhile (412).
     #[error("it was changed meanwhile")]
     Changed,
-    /// The state does not allow it (409).
-    #[error("{0}")]
+    /// The state does not allow it (409); why, by a code of [`crate::messages`].
+    #[error("{}", crate::messages::text(.0, Language::En).unwrap_or(.0))]
     Refused(&'static str),
     /// Too often (429).
     #[error("too many tries; wait {retry_after_s} s")]

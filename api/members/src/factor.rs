@@ -35,7 +35,7 @@ impl Members {
         let secret = Secret::from(bytes.to_vec()).to_base32();
         self.change(&claims.sub, &[], |loaded| {
             if loaded.account.factor.secret.is_some() {
-                return Err(MemberError::Refused("there is a second factor; remove it first"));
+                return Err(MemberError::Refused("factor_there"));
             }
             loaded.account.factor.enrolling = Some(secret.clone());
             let name = loaded.account.username.as_ref().map_or("member", |name| name.shown.as_str()).replace(':', "_");
@@ -56,7 +56,7 @@ impl Members {
         let digests: Vec<String> = codes.iter().map(|code| random::digest(&normal(code))).collect();
         let confirmed = self.change(&claims.sub, &["session/"], |loaded| {
             let secret = loaded.account.factor.enrolling.clone();
-            let secret = secret.ok_or(MemberError::Refused("no authenticator is being set up"))?;
+            let secret = secret.ok_or(MemberError::Refused("factor_not_begun"))?;
             let step = self.step_of(&secret, code, 0)?.ok_or(MemberError::CodeWrong)?;
             loaded.account.factor = Factor { secret: Some(secret), enrolling: None, last_step: step, recovery: digests.clone() };
             let member = &loaded.account.member;
@@ -107,7 +107,7 @@ impl Members {
         let digests: Vec<String> = codes.iter().map(|code| random::digest(&normal(code))).collect();
         self.change(&claims.sub, &[], |loaded| {
             if loaded.account.factor.secret.is_none() {
-                return Err(MemberError::Refused("there is no second factor"));
+                return Err(MemberError::Refused("factor_none"));
             }
             loaded.account.factor.recovery.clone_from(&digests);
             let member = &loaded.account.member;

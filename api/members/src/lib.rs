@@ -48,7 +48,7 @@ use kindred_store::records::RecordStore;
 use tokio::sync::Notify;
 
 pub use account::{ADDRESSES_MAX, Address, Agreement, State};
-pub use admin::{LIMIT, LIMIT_MAX, MemberQuery, Page, SETUP_S};
+pub use admin::{LIMIT, LIMIT_MAX, MemberQuery, Page, SETUP_S, Seen};
 pub use audit::{AuditQuery, Entry};
 pub use bulk::NewMember;
 pub use challenge::{CHALLENGE_S, Challenge, Solution};

@@ -301,7 +301,7 @@ impl Members {
     pub(crate) async fn resend(&self, member: &str) -> Result<()> {
         self.change(member, &["token/"], |loaded| {
             if loaded.account.state != State::Registered {
-                return Err(MemberError::Refused("the e-mail is verified already"));
+                return Err(MemberError::Refused("email_verified_already"));
             }
             let mut extra = Extra::default();
             self.mail_verification(loaded, &mut extra);

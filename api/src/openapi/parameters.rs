@@ -101,6 +101,7 @@ fn narrow(template: &str, place: &ParameterIn, name: &str, schema: &mut Object) 
             schema.pattern = Some(format!("^(\"{bare}\"|{bare})$"));
             schema.example = Some("019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46".into());
         }
+        (ParameterIn::Header, "If-None-Match") if template == "/v1/admin/roles/{name}" => words(schema, ["*"]),
         (ParameterIn::Header, "If-Match") => {
             schema.pattern = Some(VALIDATORS.to_owned());
             schema.example = Some("*".into());

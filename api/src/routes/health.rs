@@ -22,7 +22,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let live = warp::path!("livez").and(warp::get()).then(live);
     let ready = warp::path!("readyz").and(warp::get()).and(query()).and(with(api)).then(ready).map(Reply::into_response);
     let contract = warp::path!("openapi.json").and(warp::get()).then(contract);
-    let reference = warp::path!("docs").and(warp::get()).then(show_reference);
+    let reference = warp::path!("docs").and(warp::get()).and(with(api)).then(show_reference).map(Reply::into_response);
     let problem = warp::path!("problems" / Segment).and(warp::get()).then(explain_problem).map(Reply::into_response);
     live.or(ready).unify().or(contract).unify().or(reference).unify().or(problem).unify().boxed()
 }
@@ -86,14 +86,23 @@ async fn contract() -> Response {
 /// GET /docs
 ///
 /// This contract for people: one page, which loads nothing from anywhere.
-#[utoipa::path(get, path = "/docs", tag = "health", responses((status = 200, description = "the page", content_type = "text/html", body = String)))]
-async fn show_reference() -> Response {
+#[utoipa::path(
+    get, path = "/docs", tag = "health",
+    responses(
+        (status = 200, description = "the page", content_type = "text/html", body = String),
+        (status = 404, description = "this installation does not show it (`api.docs`)", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+)]
+async fn show_reference(api: Arc<Api>) -> Result<Response, Problem> {
+    if !api.config.docs {
+        return Err(Problem::new(Code::NotFound, "this installation does not show it; /openapi.json is the same"));
+    }
     let mut response = Response::new(reference::PAGE.as_str().into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CONTENT_SECURITY_POLICY, reference::POLICY.clone());
     headers.insert(CACHE_CONTROL, NO_CACHE);
-    response
+    Ok(response)
 }
 
 /// GET /problems/{code}

@@ -2,6 +2,8 @@
 
 use http::HeaderValue;
 
+use kindred_members::Seen;
+
 use crate::problem::{Code, Problem};
 
 /// The version that `If-Match` names; `None` for `*`, which is any. Without the header: 428.
@@ -33,6 +35,18 @@ pub(crate) fn optional_version(if_match: Option<&str>) -> Result<Option<String>,
     }
 }
 
+/// What is put whole: `If-None-Match: *` makes it, `If-Match` changes it. Without either: 428.
+///
+/// # Errors
+/// As [`required_version`]; a 400 where both are there, or `If-None-Match` is another.
+pub(crate) fn required_seen(if_match: Option<&str>, if_none_match: Option<&str>) -> Result<Seen, Problem> {
+    match (if_match, if_none_match.map(str::trim)) {
+        (None, Some("*")) => Ok(Seen::Absent),
+        (_, None) => Ok(required_version(if_match)?.map_or(Seen::Any, Seen::Version)),
+        _ => Err(Problem::new(Code::MalformedRequest, "If-None-Match is * alone, and not beside If-Match")),
+    }
+}
+
 /// A version as an `ETag`.
 pub(crate) fn etag(version: &str) -> Result<HeaderValue, Problem> {
     HeaderValue::from_str(&format!("\"{version}\"")).map_err(Problem::internal)
@@ -53,5 +67,17 @@ mod tests {
             assert_eq!(code(Some(bad)), Some(Code::MalformedRequest), "{bad}");
         }
         assert_eq!(optional_version(None).ok(), Some(None));
+    }
+
+    #[test]
+    fn what_is_put_was_seen() {
+        let seen = |if_match, if_none_match| required_seen(if_match, if_none_match).map_err(|problem| problem.code);
+        assert_eq!(seen(None, Some("*")).unwrap(), Seen::Absent);
+        assert_eq!(seen(Some("*"), None).unwrap(), Seen::Any);
+        assert_eq!(seen(Some("\"0a\""), None).unwrap(), Seen::Version("0a".to_owned()));
+        assert_eq!(seen(None, None), Err(Code::PreconditionRequired));
+        for (if_match, if_none_match) in [(Some("*"), Some("*")), (None, Some("\"0a\"")), (Some("0a"), None)] {
+            assert_eq!(seen(if_match, if_none_match), Err(Code::MalformedRequest));
+        }
     }
 }

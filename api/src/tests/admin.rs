@@ -147,6 +147,11 @@ async fn health_contract_and_widget_need_no_key() {
         "{policy}"
     );
     assert!(!policy.contains("unsafe") && page.headers().contains_key("x-content-type-options"), "{policy}");
+    let mut hidden = bench.config.clone();
+    hidden.docs = false;
+    let hidden = crate::prepare(hidden, bench.context.clone(), bench.stop.subscribe()).await.unwrap();
+    let page = warp::test::request().path("/docs").reply(&crate::routes::public(&hidden)).await;
+    assert_problem(&page, 404, "not_found", "api.docs is false");
     let widget = get("/widget.js").await;
     assert_eq!(header(&widget, "content-type"), "text/javascript; charset=utf-8");
     assert_eq!(header(&widget, "access-control-allow-origin"), "*");

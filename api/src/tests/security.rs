@@ -76,10 +76,8 @@ const ROWS: &[(&str, &str)] = &[
 
 /// What has no test yet, and why.
 const WAITING: &[(&str, &str)] = &[
-    ("V1.2.10", "there are no reports for people yet; the CSV of `export` is for programs"),
     ("V2.3.2", "waits for coupons and spending"),
     ("V2.3.4", "of coupons and points, waits for spending; identities and tokens are raced in `api/members/tests/it/races.rs`"),
-    ("V15.1.2", "`Cargo.lock` is committed; a CycloneDX file is made with a release, and there is none yet"),
 ];
 
 fn root() -> PathBuf {

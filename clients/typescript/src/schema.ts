@@ -2677,9 +2677,11 @@ export interface components {
         };
         /** @description What an authenticator app is set up with. */
         TotpEnrolment: {
+            /** @description The QR code, as SVG: an app takes a picture of it. */
+            qr_svg: string;
             /** @description Base32, to be typed. */
             secret: string;
-            /** @description `otpauth://…`, to be shown as a QR code. */
+            /** @description `otpauth://…`, what the QR code says. */
             uri: string;
         };
         /** @description What the second factor is removed by. */
@@ -2908,6 +2910,15 @@ export interface operations {
                 };
                 content: {
                     "text/html": string;
+                };
+            };
+            /** @description this installation does not show it (`api.docs`) */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4068,6 +4079,8 @@ export interface operations {
             /** @description the role */
             200: {
                 headers: {
+                    /** @description its version, for If-Match; none of the product's own */
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4085,7 +4098,12 @@ export interface operations {
     put_role: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description to change one: the ETag of the role as it was read */
+                "If-Match"?: string;
+                /** @description to make one: `*` */
+                "If-None-Match"?: "*";
+            };
             path: {
                 /** @description 1 to 32 of `a-z 0-9 _ -`, and none of the product's */
                 name: string;
@@ -4110,10 +4128,28 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
+            /** @description the role was changed meanwhile; or there is one, and there was to be none */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             /** @description the name or a permission is not accepted */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description there is neither If-Match nor If-None-Match */
+            428: {
                 headers: {
                     [name: string]: unknown;
                 };

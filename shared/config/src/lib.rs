@@ -137,6 +137,8 @@ pub struct Api {
     pub admin_listen: SocketAddr,
     /// The proxies in front whose `X-Forwarded-For` is believed; nobody's unless named.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Whether the contract is served as a page at `/docs`.
+    pub docs: bool,
     /// Bytes of lists held in memory, of each generation in use; those beyond it that nobody asked for lately are read from the
     /// store. A list of 50 takes some 600.
     pub lists_bytes_max: u64,
@@ -202,6 +204,7 @@ impl Default for Api {
             listen: local(8080),
             admin_listen: local(9090),
             trusted_proxies: Vec::new(),
+            docs: true,
             lists_bytes_max: 4 << 30,
             answers_bytes_max: 64 << 20,
         }

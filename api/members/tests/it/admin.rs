@@ -106,7 +106,7 @@ async fn v16_3_1_what_was_done_is_in_the_audit_log() {
     let admin = Actor { address: "192.0.2.9".into(), ..world.admin() };
     world.members.suspend(&admin, &members[0], None, "asked\nfor").await.unwrap();
     let role = Role { name: "desk".into(), permissions: vec![Permission::MemberRead], built_in: false };
-    world.members.put_role(&admin, &role).await.unwrap();
+    world.members.put_role(&admin, &role, &kindred_members::Seen::Absent).await.unwrap();
     assert!(world.members.roles(&admin).await.unwrap().contains(&role));
     assert!(world.members.sign_in(world.credentials("nora", "wrong password")).await.is_err());
     world.deliver().await;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use qrcode::QrCode;
+use qrcode::render::svg;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,6 +14,7 @@ use warp::reply::Response;
 
 use super::asked::{Asked, asked, done};
 use crate::api::Api;
+use crate::problem::Problem;
 use crate::routes::access::need;
 use crate::routes::body::{Posted, posted};
 use crate::routes::json;
@@ -48,8 +51,19 @@ pub(crate) struct Reauthentication {
 pub(crate) struct TotpEnrolment {
     /// Base32, to be typed.
     secret: String,
-    /// `otpauth://…`, to be shown as a QR code.
+    /// `otpauth://…`, what the QR code says.
     uri: String,
+    /// The QR code, as SVG: an app takes a picture of it.
+    qr_svg: String,
+}
+
+/// Least side of the QR code, in pixels: a camera reads it from a screen at arm's length.
+const QR_PIXELS: u32 = 240;
+
+/// A text as a QR code; black on white, whatever the page is.
+fn qr_svg(text: &str) -> Result<String, Problem> {
+    let code = QrCode::new(text).map_err(Problem::internal)?;
+    Ok(code.render::<svg::Color<'_>>().min_dimensions(QR_PIXELS, QR_PIXELS).build())
 }
 
 /// POST /v1/members/me/totp
@@ -72,7 +86,8 @@ async fn enrol_totp(asked: Asked, posted: Posted) -> Response {
             let current = asked.current(form.current_password)?;
             let made = asked.members(|members| members.enrol_totp(&claims, &current, &asked.visitor.address)).await?;
             let (secret, uri) = (made.secret.expose_secret().to_owned(), made.uri.expose_secret().to_owned());
-            json(StatusCode::CREATED, &TotpEnrolment { secret, uri })
+            let qr_svg = qr_svg(&uri)?;
+            json(StatusCode::CREATED, &TotpEnrolment { secret, uri, qr_svg })
         })
         .await
 }

@@ -19,6 +19,8 @@ async fn enrol(town: &Town, token: &str) -> (String, Vec<String>) {
     assert_eq!(begun.status(), 201);
     let secret = text(&body(&begun), "secret");
     assert!(text(&body(&begun), "uri").starts_with("otpauth://totp/Teahouse"));
+    let picture = text(&body(&begun), "qr_svg");
+    assert!(picture.contains("<svg") && !picture.contains("script"), "{picture}");
     let confirmed = town.send(token, "POST", &format!("{TOTP}/confirm"), &json!({ "code": code(town, &secret, 0) })).await;
     assert_eq!(confirmed.status(), 200);
     let codes =

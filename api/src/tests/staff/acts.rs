@@ -122,10 +122,8 @@ async fn v15_3_3_if_match_lets_one_of_many_change_a_member() {
 #[tokio::test]
 async fn v8_2_1_nobody_raises_themselves() {
     let shop = Shop::new().await;
-    let put = async |name: &str, permissions: Value| {
-        let path = format!("/v1/admin/roles/{name}");
-        shop.send(&shop.bench.service, "PUT", &path, json!({ "permissions": permissions })).await.status().as_u16()
-    };
+    let put =
+        async |name: &str, permissions: Value| shop.put_role(&shop.bench.service, name, permissions).await.status().as_u16();
     assert_eq!(put("desk", json!(["member:read", "member:write"])).await, 204);
     assert_eq!(put("personnel", json!(["member:read", "role:manage"])).await, 204);
     let (boss, _) = shop.staff("boss", "admin").await;
@@ -145,7 +143,7 @@ async fn v8_2_1_nobody_raises_themselves() {
     assert_eq!(assert_problem(&role, 403, "insufficient_scope", "a greater role")["permission"], "member:write");
     let token = shop.send(&personnel, "POST", "/v1/admin/setup-tokens", json!({"role": "admin"})).await;
     assert_problem(&token, 403, "insufficient_scope", "a token of a greater role");
-    let greater = shop.send(&personnel, "PUT", "/v1/admin/roles/personnel", json!({"permissions": ["audit:read"]})).await;
+    let greater = shop.put_role(&personnel, "personnel", json!(["audit:read"])).await;
     assert_problem(&greater, 403, "insufficient_scope", "the own role, greater");
     assert_eq!(shop.send(&personnel, "POST", "/v1/admin/setup-tokens", json!({"role": "personnel"})).await.status(), 201);
 }

@@ -195,6 +195,18 @@ impl Shop {
         self.request(token, method, path).json(&json).reply(&self.bench.public).await
     }
 
+    /// Makes a role, or changes the one there is.
+    async fn put_role(&self, token: &str, name: &str, permissions: Value) -> http::Response<bytes::Bytes> {
+        let path = format!("/v1/admin/roles/{name}");
+        let there = self.get(&path).await;
+        let request = self.request(token, "PUT", &path).json(&json!({ "permissions": permissions }));
+        let request = match there.headers().get("etag") {
+            Some(etag) => request.header("if-match", etag),
+            None => request.header("if-none-match", "*"),
+        };
+        request.reply(&self.bench.public).await
+    }
+
     /// With the service key.
     async fn get(&self, path: &str) -> http::Response<bytes::Bytes> {
         self.ask(&self.bench.service, "GET", path).await

@@ -46,15 +46,32 @@ async fn v6_3_2_v6_3_3_no_default_account_and_no_staff_without_a_second_factor()
 #[tokio::test]
 async fn r20_roles_are_made_and_shown() {
     let shop = Shop::new().await;
-    let put =
-        async |name: &str, json: Value| shop.send(&shop.bench.service, "PUT", &format!("/v1/admin/roles/{name}"), json).await;
+    let put_seen = async |name: &str, json: Value, header: &str, seen: &str| {
+        let request = shop.request(&shop.bench.service, "PUT", &format!("/v1/admin/roles/{name}"));
+        request.header(header, seen).json(&json).reply(&shop.bench.public).await
+    };
+    let make = async |name: &str, json: Value| put_seen(name, json, "if-none-match", "*").await;
     let listed = async || body(&shop.get("/v1/admin/roles").await)["roles"].as_array().unwrap().clone();
     assert_eq!(listed().await.len(), 4);
-    assert_eq!(put("desk", json!({"permissions": ["member:write", "member:read", "member:read"]})).await.status(), 204);
+    assert_eq!(make("desk", json!({"permissions": ["member:write", "member:read", "member:read"]})).await.status(), 204);
     let desk = json!({"name": "desk", "permissions": ["member:read", "member:write"], "built_in": false});
     assert_eq!(body(&shop.get("/v1/admin/roles/desk").await), desk);
     assert!(listed().await.contains(&desk));
-    assert_eq!(put("desk", json!({"permissions": []})).await.status(), 204);
+    // Whoever changes it has seen it.
+    let none = json!({"permissions": []});
+    let unseen = shop.send(&shop.bench.service, "PUT", "/v1/admin/roles/desk", none.clone()).await;
+    assert_problem(&unseen, 428, "precondition_required", "neither header");
+    assert_problem(&make("desk", none.clone()).await, 412, "changed", "there is one");
+    assert_problem(&put_seen("till", none.clone(), "if-match", "*").await, 412, "changed", "there is none");
+    let seen = header(&shop.get("/v1/admin/roles/desk").await, "etag").to_owned();
+    assert_eq!(put_seen("desk", none.clone(), "if-match", &seen).await.status(), 204);
+    assert_problem(
+        &put_seen("desk", json!({"permissions": ["member:read"]}), "if-match", &seen).await,
+        412,
+        "changed",
+        "seen before",
+    );
+    assert!(!shop.get("/v1/admin/roles/admin").await.headers().contains_key("etag"));
     assert_eq!(body(&shop.get("/v1/admin/roles/desk").await)["permissions"], json!([]));
     for (name, json, pointer) in [
         ("admin", json!({"permissions": []}), "/role"),
@@ -63,7 +80,7 @@ async fn r20_roles_are_made_and_shown() {
         ("desk", json!({"permissions": ["member:read", "root"]}), "/permissions/1"),
         ("desk", json!({"permission": []}), "/permission"),
     ] {
-        let answer = put(name, json).await;
+        let answer = put_seen(name, json, "if-match", "*").await;
         assert_eq!((answer.status().as_u16(), &body(&answer)["errors"][0]["pointer"]), (422, &json!(pointer)), "{name}");
     }
     assert_problem(&shop.get("/v1/admin/roles/nothing").await, 404, "not_found", "no role");

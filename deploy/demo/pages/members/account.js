@@ -186,10 +186,11 @@ function showCodes(codes) {
 }
 
 onSubmit($("totp-begin-form"), async (form) => {
-  const { secret, uri } = await api.own("POST", `${ME}/totp`, form);
+  const { secret, uri, qr_svg: qr } = await api.own("POST", `${ME}/totp`, form);
   $("totp-begin-form").reset();
   $("totp-secret").textContent = secret;
   $("totp-uri").href = uri;
+  $("totp-qr").src = `data:image/svg+xml,${encodeURIComponent(qr)}`;
   replace($("totp-begin-form"), $("totp-confirm-form"), $("totp-secret"));
 });
 
@@ -198,6 +199,7 @@ onSubmit($("totp-confirm-form"), async ({ code }) => {
   $("totp-confirm-form").reset();
   $("totp-secret").textContent = "";
   $("totp-uri").removeAttribute("href");
+  $("totp-qr").removeAttribute("src");
   replace($("totp-confirm-form"), $("totp-begin-form"));
   await loadProfile();
   await loadSessions();

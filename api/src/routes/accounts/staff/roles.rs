@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use http::header::ETAG;
 use kindred_members::{Permission, Role};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -17,6 +18,7 @@ use crate::problem::{Code, FieldError, Problem};
 use crate::routes::access::{ROUTES, need};
 use crate::routes::body::{Posted, posted};
 use crate::routes::json;
+use crate::routes::precondition::{etag, required_seen};
 
 /// All routes of this module.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -76,7 +78,9 @@ async fn list_roles(asked: Asked) -> Response {
 #[utoipa::path(
     get, path = "/v1/admin/roles/{name}", tag = "staff",
     params(("name" = String, Path, description = "its name")),
-    responses((status = 200, description = "the role", body = RoleShown)),
+    responses(
+        (status = 200, description = "the role", body = RoleShown, headers(("ETag" = String, description = "its version, for If-Match; none of the product's own"))),
+    ),
     security(("service_key" = []), ("access_token" = [])),
 )]
 async fn show_role(name: Segment, asked: Asked) -> Response {
@@ -85,10 +89,13 @@ async fn show_role(name: Segment, asked: Asked) -> Response {
         .answer(const { need("GET /v1/admin/roles/{name}") }, |_, actor| async move {
             asked.params(&[])?;
             let name = name.decoded()?;
-            let roles = asked.members(|members| async move { members.roles(&actor).await }).await?;
-            let role = roles.into_iter().find(|role| role.name == name);
-            let role = role.ok_or_else(|| Problem::new(Code::NotFound, "there is no role of this name"))?;
-            json(StatusCode::OK, &RoleShown::from(role))
+            let found = asked.members(|members| async { members.show_role(&actor, &name).await }).await?;
+            let (role, version) = found.ok_or_else(|| Problem::new(Code::NotFound, "there is no role of this name"))?;
+            let mut response = json(StatusCode::OK, &RoleShown::from(role))?;
+            if let Some(version) = version {
+                response.headers_mut().insert(ETAG, etag(&version)?);
+            }
+            Ok(response)
         })
         .await
 }
@@ -131,11 +138,17 @@ impl RoleSet {
 /// tokens are refreshed, within ten minutes.
 #[utoipa::path(
     put, path = "/v1/admin/roles/{name}", tag = "staff",
-    params(("name" = String, Path, description = "1 to 32 of `a-z 0-9 _ -`, and none of the product's")),
+    params(
+        ("name" = String, Path, description = "1 to 32 of `a-z 0-9 _ -`, and none of the product's"),
+        ("If-Match" = Option<String>, Header, description = "to change one: the ETag of the role as it was read"),
+        ("If-None-Match" = Option<String>, Header, description = "to make one: `*`"),
+    ),
     request_body = RoleSet,
     responses(
         (status = 204, description = "the role is this"),
+        (status = 412, description = "the role was changed meanwhile; or there is one, and there was to be none", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 422, description = "the name or a permission is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 428, description = "there is neither If-Match nor If-None-Match", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -144,10 +157,11 @@ async fn put_role(name: Segment, posted: Posted, asked: Asked) -> Response {
     asked
         .answer(const { need("PUT /v1/admin/roles/{name}") }, |_, actor| async move {
             asked.params(&[])?;
+            let seen = required_seen(asked.if_match.as_deref(), asked.if_none_match.as_deref())?;
             let name = name.decoded()?.into_owned();
             let permissions = posted.json::<RoleSet>(&asked.api).await?.checked()?;
             let role = Role { name, permissions, built_in: false };
-            asked.members(|members| async move { members.put_role(&actor, &role).await }).await?;
+            asked.members(|members| async move { members.put_role(&actor, &role, &seen).await }).await?;
             Ok(StatusCode::NO_CONTENT.into_response())
         })
         .await
