@@ -254,6 +254,28 @@ impl Person {
         assert!(!stored.contains("eyJ") && !stored.contains("__Host-"), "a script can read a token: {stored}");
     }
 
+    /// Shows the QR code to an app, and gets recovery codes for one of its codes.
+    fn sets_up_an_authenticator(&self) {
+        self.presses("#totp-enrol summary");
+        self.types("#totp-password", PASSWORD);
+        self.presses("#totp-begin-form .actions button");
+        let key = self.reads("#totp-secret");
+        self.sees("#totp-qr");
+        until("the QR code is drawn", || {
+            let drawn =
+                self.browser.run("const code = document.querySelector('#totp-qr'); return code.complete && code.naturalWidth");
+            drawn.as_i64().filter(|&width| width >= 200)
+        });
+        self.page_is_in_order("authenticator");
+        let app = totp_rs::Builder::new().with_secret(totp_rs::Secret::try_from_base32(&key).expect("the key"));
+        let app = app.with_account_name("ada").build().expect("an app");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+        self.types("#totp-code", &app.generate(now).to_string());
+        self.presses("#totp-confirm-form .primary");
+        self.sees("#recovery-codes li:last-child");
+        assert_eq!(self.browser.run("return document.querySelectorAll('#recovery-codes li').length"), 10);
+    }
+
     /// Looks through the shop, to an item that is for members; its address.
     fn browses(&self) -> String {
         self.presses(".links a[href='/browse']");
@@ -343,6 +365,7 @@ fn a_person_registers_signs_in_and_finds_the_account() {
     person.types("#password", PASSWORD);
     person.presses("#password-form .primary");
     person.is_at("/account");
+    person.sets_up_an_authenticator();
 }
 
 /// If it failed, whoever cannot use a mouse could not become a member.
