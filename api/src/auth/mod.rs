@@ -31,7 +31,7 @@ use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-pub(crate) use keyring::{KeyRing, KeySettings, KeyShown};
+pub(crate) use keyring::{KeyReplaced, KeyRing, KeyRotation, KeySettings, KeyShown};
 pub(crate) use visitor::{Visitor, visitor};
 
 use crate::problem::{Code, Problem};
@@ -233,7 +233,7 @@ impl Admission {
             None => match ring.grant_of(token) {
                 Some(grant) => grant,
                 None => {
-                    admission.outcome = refused("unknown_key", Problem::new(Code::Unauthorized, "the key is unknown or revoked"));
+                    admission.outcome = refused("unknown_key", Problem::new(Code::Unauthorized, "the key is unknown, revoked or has ended"));
                     return admission;
                 }
             },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use warp::{Filter, Rejection};
 
 use crate::api::Api;
@@ -129,16 +129,67 @@ impl Posted {
             return Err(Problem::new(Code::UnsupportedMediaType, "this body is application/json"));
         }
         let bytes = self.read(api, SMALL_BODY_BYTES_MAX).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            if error.classify() != serde_json::error::Category::Data {
-                return Problem::new(Code::MalformedJson, format!("the body is not JSON: {error}"));
+        read_object(&bytes).map_err(|misread| match misread {
+            Misread::NotJson(reason) => Problem::new(Code::MalformedJson, format!("the body is not JSON: {reason}")),
+            Misread::Field { pointer, reason, .. } => {
+                let errors = vec![FieldError { place: "body", pointer, code: "invalid", message: reason.clone() }];
+                Problem { errors, ..Problem::new(Code::InvalidRecord, reason) }
             }
-            // serde quotes the field's name first.
-            let message = error.to_string();
-            let field = message.split('`').nth(1).unwrap_or_default().to_owned();
-            let pointer = if field.is_empty() { String::new() } else { format!("/{field}") };
-            let problem = Problem::new(Code::InvalidRecord, message.clone());
-            Problem { errors: vec![FieldError { place: "body", pointer, code: "invalid", message }], ..problem }
         })
     }
+}
+
+/// Why a body is not the object that was asked for.
+#[derive(Debug)]
+pub(crate) enum Misread {
+    /// It is no JSON at all, and why.
+    NotJson(String),
+    /// A field of it is not accepted.
+    Field {
+        /// Which, as a JSON pointer (RFC 6901); empty for the whole, or where it is not known.
+        pointer: String,
+        /// For a program: `unknown_field`, `missing_field`, `duplicate_field`, `invalid`.
+        code: &'static str,
+        /// Why. It may repeat what was sent.
+        reason: String,
+    },
+}
+
+/// Reads a JSON object.
+///
+/// # Errors
+/// [`Misread`].
+pub(crate) fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Misread> {
+    // Asked first, since serde takes some values of another type for bad syntax.
+    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| Misread::NotJson(error.to_string()))?;
+    // serde takes a list for the fields in their order; what is asked for has names.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        let reason = "the body is a JSON object".to_owned();
+        return Err(Misread::Field { pointer: String::new(), code: "invalid", reason });
+    }
+    let reader = &mut serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(reader).map_err(|error| misread(&error))
+}
+
+fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> Misread {
+    let reason = error.inner().to_string();
+    let code = [("unknown field", "unknown_field"), ("missing field", "missing_field"), ("duplicate field", "duplicate_field")];
+    let code = code.iter().find(|(begins, _)| reason.starts_with(begins)).map(|(_, code)| *code);
+    let mut pointer = String::new();
+    for segment in error.path().iter() {
+        match segment {
+            serde_path_to_error::Segment::Map { key } => pointer.push_str(&crate::problem::pointer(key)),
+            serde_path_to_error::Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => {}
+        }
+    }
+    // Of the first word in quotes only these errors say that it is a field.
+    if let Some(field) = reason.split('`').nth(1).filter(|_| code.is_some()) {
+        let last = crate::problem::pointer(field);
+        // The path of a field that is missing is that of the object without it.
+        if code == Some("missing_field") || !pointer.ends_with(&last) {
+            pointer.push_str(&last);
+        }
+    }
+    Misread::Field { pointer, code: code.unwrap_or("invalid"), reason }
 }

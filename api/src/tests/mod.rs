@@ -8,6 +8,7 @@ mod errors;
 mod events;
 mod generations;
 mod inbox;
+mod keys;
 mod lists;
 mod members;
 mod security;
