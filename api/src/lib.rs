@@ -8,10 +8,15 @@
 //! It meets the pipeline in the log and in the store, and nowhere else. [`start`] binds the addresses and serves until the
 //! returned [`Running`] is shut down.
 
+#[cfg(test)]
+extern crate self as kindred_api;
+
 mod api;
 mod auth;
 mod context;
 pub mod export_writer;
+#[doc(hidden)]
+pub mod fuzzing;
 mod measure;
 pub mod openapi;
 mod params;

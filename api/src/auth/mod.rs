@@ -32,7 +32,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 pub(crate) use keyring::{KeyReplaced, KeyRing, KeyRotation, KeySettings, KeyShown};
-pub(crate) use visitor::{Visitor, visitor};
+pub(crate) use visitor::{Visitor, address, language, visitor};
 
 use crate::problem::{Code, Problem};
 use crate::routes::access::Need;
@@ -56,6 +56,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Who presents this, from the page of that origin.
+    pub fn of(authorization: Option<String>, origin: Option<String>) -> Self {
+        Self { authorization, origin }
+    }
+
     /// Whether there is an `Authorization` header, good or not.
     pub fn presents_anything(&self) -> bool {
         self.authorization.is_some()
@@ -64,9 +69,7 @@ impl Caller {
 
 /// Reads what the caller presented.
 pub(crate) fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Copy {
-    warp::header::optional::<String>("authorization")
-        .and(warp::header::optional::<String>("origin"))
-        .map(|authorization, origin| Caller { authorization, origin })
+    warp::header::optional::<String>("authorization").and(warp::header::optional::<String>("origin")).map(Caller::of)
 }
 
 /// What a key grants.
@@ -233,7 +236,8 @@ impl Admission {
             None => match ring.grant_of(token) {
                 Some(grant) => grant,
                 None => {
-                    admission.outcome = refused("unknown_key", Problem::new(Code::Unauthorized, "the key is unknown, revoked or has ended"));
+                    admission.outcome =
+                        refused("unknown_key", Problem::new(Code::Unauthorized, "the key is unknown, revoked or has ended"));
                     return admission;
                 }
             },
@@ -308,7 +312,7 @@ fn no_key() -> Problem {
 }
 
 /// The key that was presented: of one place, not of two.
-fn presented<'c>(caller: &'c Caller, query_key: Option<&'c str>) -> Result<&'c str, Problem> {
+pub(crate) fn presented<'c>(caller: &'c Caller, query_key: Option<&'c str>) -> Result<&'c str, Problem> {
     match (&caller.authorization, query_key) {
         (None, None) => Err(no_key()),
         (Some(_), Some(_)) => Err(Problem::query("key", "must not stand beside an Authorization header")),

@@ -183,8 +183,7 @@ fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> Misread {
             serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => {}
         }
     }
-    // Of the first word in quotes only these errors say that it is a field.
-    if let Some(field) = reason.split('`').nth(1).filter(|_| code.is_some()) {
+    if let Some(field) = named_in(&reason).filter(|_| code.is_some()) {
         let last = crate::problem::pointer(field);
         // The path of a field that is missing is that of the object without it.
         if code == Some("missing_field") || !pointer.ends_with(&last) {
@@ -192,4 +191,48 @@ fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> Misread {
         }
     }
     Misread::Field { pointer, code: code.unwrap_or("invalid"), reason }
+}
+
+/// The field in serde's words: "missing field `a` at line 1", "unknown field `a`, expected `b` or `c`". There may be anything in its
+/// name, quotes as well.
+fn named_in(reason: &str) -> Option<&str> {
+    let (_, rest) = reason.split_once('`')?;
+    let end = ["`, expected ", "`, there are no fields", "`"].iter().find_map(|end| rest.rfind(end))?;
+    Some(&rest[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "it is read alone")]
+    struct Named {
+        name: String,
+        #[serde(default)]
+        list: Vec<Named>,
+    }
+
+    /// If it failed, a form would mark another field than the one that is wrong.
+    #[test]
+    fn a_field_is_pointed_at_whatever_its_name() {
+        let pointed = |text: &str| match read_object::<Named>(text.as_bytes()).unwrap_err() {
+            Misread::Field { pointer, code, .. } => format!("{code} {pointer}"),
+            Misread::NotJson(_) => "not JSON".to_owned(),
+        };
+        for (text, expected) in [
+            (r#"{"name":"n","x`y/z":1}"#, "unknown_field /x`y~1z"),
+            (r#"{"name":"n","list":[{"name":"m","`":1}]}"#, "unknown_field /list/0/`"),
+            (r#"{"name":"n","list":[{"name":"m"},{}]}"#, "missing_field /list/1/name"),
+            (r#"{"name":"n","name":"m"}"#, "duplicate_field /name"),
+            (r#"{"name":"n","list":[{"name":5}]}"#, "invalid /list/0/name"),
+            (r#"["n"]"#, "invalid "),
+            (r#"{"name":"n"} x"#, "not JSON"),
+        ] {
+            assert_eq!(pointed(text), expected, "{text}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ mod admin;
 mod auth;
 mod errors;
 mod events;
+mod fuzz;
 mod generations;
 mod inbox;
 mod keys;
