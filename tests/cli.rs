@@ -192,7 +192,25 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
     assert!(key.starts_with("kd_pk_"), "{key}");
     let listed = on_server(&["keys", "list"]);
     let line = listed.lines().find(|line| line.contains("https://shop.example")).expect("it is listed");
+    assert!(line.contains("  never used  "), "{line}");
     on_server(&["keys", "revoke", line.split_whitespace().next().expect("an id")]);
+    // The server's own key is replaced, in its file as well, and both are good meanwhile.
+    let first = on_server(&["keys", "list"]);
+    let id = first.split_whitespace().next().expect("an id").to_owned();
+    assert!(first.contains("  service  first  ") && first.contains("  used 20"), "{first}");
+    let file = Path::new(&data).join("service.key");
+    let rotated = on_server(&["keys", "rotate", &id, "--overlap", "1h", "--data", &data]);
+    assert!(rotated.starts_with("kd_sk_") && rotated.trim() != server.key, "{rotated}");
+    assert_eq!(std::fs::read_to_string(&file).expect("the key's file"), rotated);
+    let listed = on_server(&["keys", "list"]);
+    let (old, new) = listed.split_once('\n').expect("two keys");
+    let successor = new.split_whitespace().next().expect("an id");
+    assert!(old.starts_with(&id) && old.contains(&format!("(replaced by {successor}, good until 20")), "{listed}");
+    kindred_ok(&["status", "--url", &server.url, "--key", rotated.trim()]);
+    fails(&[&["keys", "rotate", &id], &remote[..]].concat(), 3, &["409", successor]);
+    fails(&[&["keys", "rotate", "nothing"], &remote[..]].concat(), 3, &["404", "no key"]);
+    fails(&[&["keys", "rotate", successor, "--overlap", "31d"], &remote[..]].concat(), 3, &["422", "overlap_seconds"]);
+    fails(&["keys", "rotate", successor, "--overlap", "1w", "--data", &data], 2, &["as in 24h"]);
     assert_eq!(on_server(&["rejected", "list"]), "");
     // The key of the directory is found by its name alone.
     kindred_ok(&["status", "--url", &server.url, "--data", &data]);
@@ -201,6 +219,25 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
     server.stop();
     fails(&["status", "--url", &url, "--key", "kd_sk_any"], 3, &["does not answer", "kindred serve"]);
     kindred_ok(&["verify", "--data", &data]);
+
+    // The same on the directory. What was used outlives the server, what has ended is refused by the next.
+    let listed = kindred_ok(&["keys", "list", "--data", &data]);
+    let used = listed.lines().find(|line| line.starts_with(successor)).expect("it is listed");
+    assert!(used.contains("  used 20"), "{listed}");
+    let json: Value =
+        serde_json::from_str(kindred_ok(&["keys", "list", "--json", "--data", &data]).lines().next().expect("a key"))
+            .expect("JSON");
+    assert_eq!((&json["id"], &json["replaced_by"]), (&Value::from(id.as_str()), &Value::from(successor)));
+    fails(&["keys", "rotate", &id, "--data", &data], 3, &["being replaced by", "keys revoke"]);
+    fails(&["keys", "rotate", "nothing", "--data", &data], 3, &["no key nothing"]);
+    fails(&["keys", "rotate", successor, "--overlap", "31d", "--data", &data], 2, &["thirty days"]);
+    let last = kindred_ok(&["keys", "rotate", successor, "--overlap", "0", "--data", &data]);
+    assert_eq!(std::fs::read_to_string(&file).expect("the key's file"), last);
+    let server = Server::start(Path::new(&data), &[]);
+    assert_eq!(server.key, last.trim());
+    kindred_ok(&["status", "--url", &server.url, "--key", &server.key]);
+    fails(&["status", "--url", &server.url, "--key", rotated.trim()], 3, &["401"]);
+    server.stop();
 }
 
 /// If this fails, a person who mistypes is not helped, or results of two settings can mix.

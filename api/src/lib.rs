@@ -8,10 +8,15 @@
 //! It meets the pipeline in the log and in the store, and nowhere else. [`start`] binds the addresses and serves until the
 //! returned [`Running`] is shut down.
 
+#[cfg(test)]
+extern crate self as kindred_api;
+
 mod api;
 mod auth;
 mod context;
 pub mod export_writer;
+#[doc(hidden)]
+pub mod fuzzing;
 mod measure;
 pub mod openapi;
 mod params;
@@ -28,6 +33,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -46,6 +52,9 @@ use crate::auth::KeyRing;
 use crate::measure::Measures;
 use crate::recommend::Memory;
 use crate::served::{Served, Serving};
+
+/// How long the end waits for the store to take when keys were last used: it is not worth more.
+const LAST_SAVE: Duration = Duration::from_secs(5);
 
 /// Why the API could not start.
 #[derive(Debug, thiserror::Error)]
@@ -77,12 +86,13 @@ pub struct Running {
     pub admin_address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
-    /// What goes on beside requests: turning to what other processes promote, the outbox of the members.
+    /// What goes on beside requests: turning to what other processes promote, the keeping of the keys, the outbox of the members.
     background: Vec<JoinHandle<()>>,
+    ring: Arc<KeyRing>,
 }
 
 impl Running {
-    /// Takes no new requests, ends streams, lets running requests end (5 s at most), and returns.
+    /// Takes no new requests, ends streams, lets running requests end (5 s at most), saves when keys were last used, and returns.
     pub async fn shutdown(self) {
         self.stop.send_replace(true);
         self.background.iter().for_each(JoinHandle::abort);
@@ -90,6 +100,9 @@ impl Running {
             if let Err(error) = server.await {
                 tracing::error!("a server did not end in order: {error}");
             }
+        }
+        if tokio::time::timeout(LAST_SAVE, self.ring.keep_now()).await.is_err() {
+            tracing::warn!("when keys were last used could not be saved in time");
         }
     }
 }
@@ -110,7 +123,12 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
     let (stop, stopping) = watch::channel(false);
     let connections = config.limits.connections;
     let api = prepare(config, context, stopping.clone()).await?;
+    let ring = Arc::clone(&api.ring);
     let mut background = vec![tokio::spawn(served::follow(Arc::clone(&api)))];
+    background.push(tokio::spawn({
+        let ring = Arc::clone(&ring);
+        async move { ring.keep().await }
+    }));
     if let Some(members) = api.context.members.clone() {
         background.push(tokio::spawn(async move { members.run().await }));
     }
@@ -119,7 +137,7 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
         servers.push(tokio::spawn(server::serve(listener, routes::admin_address(&api), connections, stopping)));
     }
     tracing::info!(%address, "listening on http://{address}");
-    Ok(Running { address, admin_address, stop, servers, background })
+    Ok(Running { address, admin_address, stop, servers, background, ring })
 }
 
 /// Everything but the sockets.

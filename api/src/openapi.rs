@@ -92,6 +92,7 @@ use crate::routes::{admin, admin_keys, catalog, events, generations, health, mem
         admin::verify_views,
         admin_keys::list_keys,
         admin_keys::make_key,
+        admin_keys::rotate_key,
         admin_keys::revoke_key,
         generations::list_generations,
         generations::compare_generations,

@@ -178,7 +178,7 @@ pub(crate) struct Freshness {
 }
 
 /// Text of `application/x-www-form-urlencoded`; `None` when it is no UTF-8.
-fn form_decoded(text: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn form_decoded(text: &str) -> Option<Cow<'_, str>> {
     if !text.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
         return Some(Cow::Borrowed(text));
     }

@@ -64,7 +64,7 @@ codes! {
     MalformedJson = "malformed_json", BAD_REQUEST, "The body is not JSON",
         "the body as a whole does not parse; nothing of it was taken";
     Unauthorized = "unauthorized", UNAUTHORIZED, "A key is needed",
-        "no key was presented, or one that is unknown or revoked: send `Authorization: Bearer <key>`";
+        "no key was presented, or one that is unknown, revoked or has ended: send `Authorization: Bearer <key>`";
     InsufficientScope = "insufficient_scope", FORBIDDEN, "The key does not reach this far",
         "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key";
     OriginNotAllowed = "origin_not_allowed", FORBIDDEN, "The origin is not listed",

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use kindred_log::LogError;
 use kindred_log::broadcast::{Broadcast, Heard, Subscription};
-use kindred_model::Position;
 use kindred_model::codec::{Corrupt, put_varint, take, take_varint};
+use kindred_model::{EventTime, Position};
 use kindred_store::generations::Generations;
 use kindred_store::{Change, EpochChanges, Frontier, Incarnation, Listener, Snapshot, StoreError, ViewStore};
 use parking_lot::Mutex;
@@ -221,6 +221,10 @@ impl ViewStore for Published {
 
     async fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
         self.inner.put_meta(name, value).await
+    }
+
+    async fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
+        self.inner.raise_meta(name, at).await
     }
 
     async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -571,6 +575,10 @@ impl ViewStore for Followed {
 
     async fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
         self.inner.put_meta(name, value).await
+    }
+
+    async fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
+        self.inner.raise_meta(name, at).await
     }
 
     async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -183,7 +184,7 @@ pub enum Command {
     Promote(PromoteArgs),
     /// Delete a generation that is not live
     Drop(DropArgs),
-    /// Make, list and revoke keys of the API
+    /// Make, list, rotate and revoke keys of the API
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Members, roles and the audit log of a running server
@@ -544,8 +545,17 @@ pub enum KeysCommand {
                       Example:\n  kindred keys create publishable --origin https://shop.example --data shop"
     )]
     Create(KeysCreateArgs),
-    /// List keys, without secrets
+    /// List keys, without secrets: when each was last used, and which are being replaced
     List(KeysListArgs),
+    /// Replace a key: the old one stays good for a while
+    #[command(
+        long_about = "Makes a key in place of another, of the same kind, name, origins, scopes and rate, and prints it. The old one stays \
+                      good for the overlap, in which it is replaced wherever it is used; from then on it is refused, and deleted. \
+                      Where it is the one in DIR/service.key, the new one is written there.\n\n\
+                      Examples:\n  kindred keys rotate 3f9c0a1b2c3d --data shop\n  kindred keys rotate 3f9c0a1b2c3d --overlap 7d --url \
+                      http://127.0.0.1:8080 --data shop"
+    )]
+    Rotate(KeysRotateArgs),
     /// Revoke a key: at once and for good
     Revoke(KeysRevokeArgs),
 }
@@ -718,6 +728,20 @@ pub struct KeysListArgs {
     pub target: TargetArgs,
 }
 
+/// `kindred keys rotate`
+#[derive(Args, Clone, Debug)]
+pub struct KeysRotateArgs {
+    /// Its id, as `list` shows it
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// How long the old one stays good, as in 90m, 24h or 7d; 0 ends it at once, 30d is the most
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "24h")]
+    pub overlap: Duration,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
 /// `kindred keys revoke`
 #[derive(Args, Clone, Debug)]
 pub struct KeysRevokeArgs {
@@ -773,6 +797,21 @@ fn day(text: &str) -> Result<Day, String> {
     text.parse().map_err(|error: kindred_model::records::Invalid| error.reason)
 }
 
+/// A number of seconds, minutes, hours or days.
+fn span(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        "" if number == "0" => 1,
+        _ => return Err("a number with s, m, h or d is accepted, as in 24h".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a whole number stands before s, m, h or d, as in 24h".to_owned())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "is too long".to_owned())
+}
+
 /// `kindred --listen …` means the demo: its options may stand without its name.
 pub fn with_default_command(mut args: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
     let first = args.get(1).and_then(|first| first.to_str()).unwrap_or_default();
@@ -819,6 +858,15 @@ mod tests {
         assert!(matches!(parse(&["kindred", "--data=x"]).command, Some(Command::Demo(_))));
         let cli = parse(&["kindred", "--set", "a.b=1", "serve", "--set", "c.d=2"]);
         assert!(matches!(cli.command, Some(Command::Serve(_))));
+    }
+
+    #[test]
+    fn a_span_has_a_unit() {
+        let seconds = |text| span(text).map(|span| span.as_secs()).ok();
+        assert_eq!(["0", "0s", "90m", "24h", "7d"].map(seconds), [0, 0, 5_400, 86_400, 604_800].map(Some));
+        for bad in ["", "24", "h", "-1h", "1.5h", "1w", "1 h", "1hh", "18446744073709551615d", "18446744073709551616s"] {
+            assert_eq!(seconds(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -17,9 +17,10 @@ use anyhow::{Context, Result};
 use kindred_config::{Loaded, check_pinned, pinned_toml, read_pinned};
 use kindred_log::EventLog;
 use kindred_log::embedded::EmbeddedLog;
-use kindred_model::Semantics;
+use kindred_model::{EventTime, Semantics};
 use kindred_store::ViewStore;
 use kindred_store::embedded_generations::{EmbeddedGenerations, FIRST};
+use kindred_store::keys::{KeyError, KeyStore, id_of};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, exit};
@@ -32,6 +33,8 @@ const LOCK: &str = "lock";
 const LOG: &str = "log";
 const STORE: &str = "store";
 const SERVICE_KEY: &str = "service.key";
+/// What the key that a start makes is called.
+const FIRST_KEY: &str = "first";
 
 /// Who owns a directory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -151,17 +154,28 @@ impl Directory {
         service_key_path(&self.path)
     }
 
-    /// Makes a service key if the directory has none, and returns it. `mint` makes one in the store and gives its secret.
+    /// The service key of the directory. The one in its file is made one again where there are no keys at all, since the store was built
+    /// anew from the log; where the file has none that is good (any more), one is made.
     ///
     /// # Errors
-    /// When the file cannot be written or `mint` fails.
-    pub async fn service_key(&self, mint: impl AsyncFnOnce() -> Result<String>) -> Result<String> {
+    /// When the file cannot be read or written, or the store does not answer.
+    pub async fn service_key(&self, keys: &KeyStore, now: EventTime) -> Result<String> {
         if let Some(key) = read_service_key(&self.path)? {
-            return Ok(key);
+            if keys.verify(&key, now).is_some() {
+                return Ok(key);
+            }
+            if keys.list().is_empty() {
+                match keys.adopt_service(FIRST_KEY, &key, now).await {
+                    Ok(_) => return Ok(key),
+                    Err(KeyError::Invalid(_)) => {}
+                    Err(error) => return Err(error).context("could not keep the service key"),
+                }
+            }
+            tracing::warn!("the service key of {} is not good any more; another is made", self.service_key_path().display());
         }
         // A kill between the two leaves a key that nobody knows, which is harmless; never a file with a key that is none.
-        let key = mint().await?;
-        write_durably(&self.service_key_path(), format!("{key}\n").as_bytes(), true)?;
+        let key = keys.create_service(FIRST_KEY, now).await.context("could not make a service key")?.token;
+        write_service_key(&self.path, &key)?;
         Ok(key)
     }
 }
@@ -208,6 +222,22 @@ pub fn read_service_key(directory: &Path) -> Result<Option<String>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("could not read the service key {}", path.display())),
     }
+}
+
+/// Where the service key of a directory is the key of this id, puts its successor in its place. Whether it was.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn replace_service_key(directory: &Path, id: &str, successor: &str) -> Result<bool> {
+    let is_it = read_service_key(directory)?.is_some_and(|key| id_of(&key) == id);
+    if is_it {
+        write_service_key(directory, successor)?;
+    }
+    Ok(is_it)
+}
+
+fn write_service_key(directory: &Path, key: &str) -> Result<()> {
+    write_durably(&service_key_path(directory), format!("{key}\n").as_bytes(), true)
 }
 
 /// Opens a database of the directory. One that is not there is made aside and moved into place: what a kill leaves half made is
@@ -342,6 +372,8 @@ fn write_durably(path: &Path, bytes: &[u8], secret: bool) -> Result<()> {
 mod tests {
     use super::*;
 
+    const AT: EventTime = EventTime(1_767_600_000_000);
+
     fn loaded(set: &[&str]) -> Loaded {
         let sources = kindred_config::Sources { config: None, set: set.iter().map(|set| (*set).to_owned()).collect() };
         kindred_config::load_from(&sources, std::iter::empty(), Path::new("/nonexistent")).unwrap()
@@ -408,11 +440,40 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let parent = tempfile::tempdir().unwrap();
         let directory = open(&parent.path().join("shop"), &[], Open::OrCreate).await.unwrap();
-        let first = directory.service_key(async || Ok("kd_sk_1".to_owned())).await.unwrap();
-        let second = directory.service_key(async || Ok("kd_sk_2".to_owned())).await.unwrap();
-        assert_eq!((first.as_str(), second.as_str()), ("kd_sk_1", "kd_sk_1"));
+        let keys = KeyStore::open(Arc::clone(&directory.keys)).await.unwrap();
+        let first = directory.service_key(&keys, AT).await.unwrap();
+        assert_eq!(directory.service_key(&keys, AT).await.unwrap(), first);
+        assert_eq!((read_service_key(&directory.path).unwrap(), keys.list().len()), (Some(first), 1));
         let mode = std::fs::metadata(directory.service_key_path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    /// If it failed, whoever restores a directory from its log, or has replaced its key, would be refused with the key of the file.
+    #[tokio::test]
+    async fn the_key_of_the_file_is_good_after_every_start() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = open(&parent.path().join("shop"), &[], Open::OrCreate).await.unwrap();
+        let keys = KeyStore::open(Arc::clone(&directory.keys)).await.unwrap();
+        let first = directory.service_key(&keys, AT).await.unwrap();
+        assert!(keys.revoke(&id_of(&first)).await.unwrap());
+        assert_eq!(directory.service_key(&keys, AT).await.unwrap(), first, "a store without keys is one that was built anew");
+        assert!(keys.verify(&first, AT).is_some());
+
+        let overlap = std::time::Duration::from_secs(60);
+        let made = keys.rotate(keys.draw_successor(&id_of(&first)).unwrap(), AT, overlap).await.unwrap().made;
+        assert!(!replace_service_key(&directory.path, &made.key.id, "another's").unwrap());
+        let ended = EventTime(AT.0 + 60_000);
+        let third = directory.service_key(&keys, ended).await.unwrap();
+        assert!(third != first && third != made.token && keys.verify(&third, ended).is_some(), "what has ended is replaced");
+        assert!(replace_service_key(&directory.path, &id_of(&third), &made.token).unwrap());
+        assert_eq!(directory.service_key(&keys, ended).await.unwrap(), made.token);
+
+        write_service_key(&directory.path, "nothing of ours").unwrap();
+        for key in keys.list() {
+            keys.revoke(&key.id).await.unwrap();
+        }
+        let fourth = directory.service_key(&keys, ended).await.unwrap();
+        assert!(keys.verify(&fourth, ended).is_some() && read_service_key(&directory.path).unwrap() == Some(fourth));
     }
 
     #[test]

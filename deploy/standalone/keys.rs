@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use kindred_config::Loaded;
-use kindred_store::keys::{KeyError, KeyStore, Scope};
+use kindred_store::keys::{Key, KeyError, KeyStore, Rotated, Scope};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::cli::{KeyKindArg, KeysCommand, KeysCreateArgs, KeysListArgs, KeysRevokeArgs};
+use crate::cli::{KeyKindArg, KeysCommand, KeysCreateArgs, KeysListArgs, KeysRevokeArgs, KeysRotateArgs};
+use crate::directory::{replace_service_key, service_key_path};
 use crate::failure::{Failure, exit};
-use crate::installation::{Installation, Open};
+use crate::installation::{Installation, Open, Place};
 use crate::remote::{Target, segment, text};
 
 /// Runs `kindred keys`.
@@ -21,6 +22,7 @@ pub fn run(app: &App, loaded: &Loaded, command: &KeysCommand) -> Result<u8> {
     match command {
         KeysCommand::Create(args) => create(app, loaded, args),
         KeysCommand::List(args) => list(app, loaded, args),
+        KeysCommand::Rotate(args) => rotate(app, loaded, args),
         KeysCommand::Revoke(args) => revoke(app, loaded, args),
     }
 }
@@ -75,7 +77,12 @@ fn list(app: &App, loaded: &Loaded, args: &KeysListArgs) -> Result<u8> {
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::Existing, "keys list").await?;
             let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
-            anyhow::Ok(keys.list().iter().map(|key| serde_json::to_value(&**key).expect("a key serialises")).collect())
+            let shown = |key: Arc<Key>| {
+                let mut shown = serde_json::to_value(&*key).expect("a key serialises");
+                shown["last_used_at"] = json!(keys.last_use(&key.id).and_then(|used| used.at()));
+                shown
+            };
+            anyhow::Ok(keys.list().into_iter().map(shown).collect())
         })?,
     };
     for key in keys {
@@ -84,11 +91,70 @@ fn list(app: &App, loaded: &Loaded, args: &KeysListArgs) -> Result<u8> {
             continue;
         }
         let origins: Vec<&str> = key["origins"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let revoked = if key["revoked"] == true || key["revoked_at"].is_string() { "  (revoked)" } else { "" };
-        let fields = [text(&key["id"]), text(&key["kind"]), text(&key["name"]), text(&key["created_at"]), &origins.join(" ")];
-        println!("{}{revoked}", fields.join("  ").trim_end());
+        let used = key["last_used_at"].as_str().map_or("never used".to_owned(), |at| format!("used {at}"));
+        let ending = match (key["replaced_by"].as_str(), key["expires_at"].as_str()) {
+            (Some(by), Some(at)) => format!("  (replaced by {by}, good until {at})"),
+            _ => String::new(),
+        };
+        let fields =
+            [text(&key["id"]), text(&key["kind"]), text(&key["name"]), text(&key["created_at"]), &used, &origins.join(" ")];
+        println!("{}{ending}", fields.join("  ").trim_end());
     }
     Ok(exit::FINE)
+}
+
+fn rotate(app: &App, loaded: &Loaded, args: &KeysRotateArgs) -> Result<u8> {
+    let target = Target::of(&args.target, loaded)?;
+    let directory = match &target {
+        Target::Server(_) => args.target.data.clone(),
+        Target::Here(Place::Directory(path)) => Some(path.clone()),
+        Target::Here(Place::Services) => None,
+    };
+    let rotated = match target {
+        Target::Server(remote) => {
+            let path = format!("/v1/admin/keys/{}/rotate", segment(&args.id));
+            remote.post(&path, &json!({ "overlap_seconds": args.overlap.as_secs() }))?
+        }
+        Target::Here(place) => app.runtime.block_on(async {
+            let installation = Installation::open(&place, loaded, Open::Existing, "keys rotate").await?;
+            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
+            let rotated = async { keys.rotate(keys.draw_successor(&args.id)?, app.clock.now(), args.overlap).await };
+            let Rotated { made, expires_at, .. } = rotated.await.map_err(|error| not_rotated(&args.id, error))?;
+            let mut shown = serde_json::to_value(&*made.key).expect("a key serialises");
+            shown["key"] = json!(made.token);
+            shown["replaces"] = json!({ "expires_at": expires_at });
+            anyhow::Ok(shown)
+        })?,
+    };
+    let [token, id, name, kind] = ["key", "id", "name", "kind"].map(|field| text(&rotated[field]));
+    println!("{token}");
+    let once = if kind == "publishable" { "" } else { "; it is told this once" };
+    eprintln!(
+        "key {id} ({name}){once}; it replaces {}, which is good until {}",
+        args.id,
+        text(&rotated["replaces"]["expires_at"])
+    );
+    if let Some(directory) = directory
+        && replace_service_key(&directory, &args.id, token)?
+    {
+        eprintln!("it was the key in {}, and the new one is there now", service_key_path(&directory).display());
+    }
+    Ok(exit::FINE)
+}
+
+fn not_rotated(id: &str, error: KeyError) -> anyhow::Error {
+    match error {
+        KeyError::Invalid(_) => Failure::usage("the old key stays good for thirty days (30d) at most").into(),
+        KeyError::Unknown(_) => unknown(id).into(),
+        KeyError::Replaced(by) => Failure::new(format!("key {id} is being replaced by {by} already"))
+            .help(format!("`kindred keys revoke {id}` ends it now"))
+            .into(),
+        other => anyhow::Error::from(other).context("could not rotate the key"),
+    }
+}
+
+fn unknown(id: &str) -> Failure {
+    Failure::new(format!("there is no key {id}")).help("`kindred keys list` shows them")
 }
 
 fn revoke(app: &App, loaded: &Loaded, args: &KeysRevokeArgs) -> Result<u8> {
@@ -98,7 +164,7 @@ fn revoke(app: &App, loaded: &Loaded, args: &KeysRevokeArgs) -> Result<u8> {
             let installation = Installation::open(&place, loaded, Open::Existing, "keys revoke").await?;
             let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
             if !keys.revoke(&args.id).await.context("could not revoke the key")? {
-                return Err(Failure::new(format!("there is no key {}", args.id)).help("`kindred keys list` shows them").into());
+                return Err(unknown(&args.id).into());
             }
             anyhow::Ok(())
         })?,

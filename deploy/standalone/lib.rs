@@ -8,6 +8,9 @@
 //!             └──▶ replay, generations, compare, promote, drop ──▶ a directory's generations
 //! ```
 
+#[cfg(test)]
+extern crate self as kindred;
+
 mod admin;
 mod api;
 pub mod app;

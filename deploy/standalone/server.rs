@@ -38,8 +38,7 @@ use crate::remote::{AnswerError, Remote, segment};
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often samples of metrics are put into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(10);
-/// What the keys that a start makes are called.
-const FIRST_KEY: &str = "first";
+/// What the key of the demo's page is called.
 const DEMO_KEY: &str = "demo";
 /// Requests a minute of the demo's page, which reads lists and follows streams in many tabs at once.
 const DEMO_RATE_PER_MINUTE: u32 = 60_000;
@@ -99,8 +98,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     let semantics = Arc::new(directory.semantics.clone());
 
     let keys = Arc::new(KeyStore::open(Arc::clone(&directory.keys)).await.context("could not read the keys")?);
-    let first_key = async || Ok(keys.create_service(FIRST_KEY, clock.now()).await.context("could not make a service key")?.token);
-    let service_key = directory.service_key(first_key).await?;
+    let service_key = directory.service_key(&keys, clock.now()).await?;
 
     // Metrics recorded before there is a recorder are lost.
     let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
@@ -227,7 +225,9 @@ async fn open_shop(
 ) -> Result<Arc<Shop>> {
     let origins = demo_origins(listen);
     let known = keys.list().into_iter().find_map(|key| match &key.grant {
-        Grant::Publishable { token, origins: theirs, .. } if key.name == DEMO_KEY && *theirs == origins => Some(token.clone()),
+        Grant::Publishable { token, origins: theirs, .. } if key.name == DEMO_KEY && *theirs == origins && key.end.is_none() => {
+            Some(token.clone())
+        }
         _ => None,
     });
     let publishable_key = match known {

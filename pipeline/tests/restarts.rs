@@ -110,6 +110,10 @@ impl ViewStore for FailingReads {
         self.store.put_meta(name, value).await
     }
 
+    async fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
+        self.store.raise_meta(name, at).await
+    }
+
     async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         self.store.scan_meta(prefix).await
     }

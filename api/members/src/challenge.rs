@@ -50,6 +50,11 @@ impl Solution {
         let nonce = (0_u64..).map(|number| number.to_string()).find(fits).expect("there is one");
         Self { token: challenge.token.clone(), nonce }
     }
+
+    /// Whether enough zero bits were found.
+    pub(crate) fn solves(&self, bits: u32) -> bool {
+        self.nonce.len() <= NONCE_BYTES_MAX && leading_zeros(&self.token, &self.nonce) >= bits
+    }
 }
 
 fn leading_zeros(token: &str, nonce: &str) -> u32 {
@@ -73,8 +78,7 @@ impl Members {
     /// Takes a solution, once.
     pub(crate) async fn redeem(&self, solution: &Solution) -> Result<()> {
         let claims: Claims = self.unseal("challenge", &solution.token).ok_or(MemberError::ChallengeFailed)?;
-        let solved = solution.nonce.len() <= 64 && leading_zeros(&solution.token, &solution.nonce) >= claims.bits;
-        if !solved || claims.expires_at <= self.db.now().0 {
+        if !solution.solves(claims.bits) || claims.expires_at <= self.db.now().0 {
             return Err(MemberError::ChallengeFailed);
         }
         let until = Some(EventTime(claims.expires_at));
@@ -84,24 +88,36 @@ impl Members {
 
     /// A value that only we can have written, readable by whoever holds it.
     pub(crate) fn seal<T: Serialize>(&self, purpose: &str, value: &T) -> String {
-        let body = random::encode(&serde_json::to_vec(value).expect("our values serialise"));
-        let mac = random::encode(&random::mac(&self.secret, purpose, &[&body]));
-        format!("{body}.{mac}")
+        seal(&self.secret, purpose, value)
     }
 
     /// The value, if we wrote it for this purpose.
     pub(crate) fn unseal<T: serde::de::DeserializeOwned>(&self, purpose: &str, text: &str) -> Option<T> {
-        let (body, mac) = text.split_once('.').filter(|_| text.len() <= SEALED_BYTES_MAX)?;
-        let expected = random::encode(&random::mac(&self.secret, purpose, &[body]));
-        if !random::same(mac, &expected) {
-            return None;
-        }
-        serde_json::from_slice(&random::decode(body)?).ok()
+        unseal(&self.secret, purpose, text)
     }
+}
+
+/// As [`Members::seal`], with a secret.
+pub(crate) fn seal<T: Serialize>(secret: &[u8; 32], purpose: &str, value: &T) -> String {
+    let body = random::encode(&serde_json::to_vec(value).expect("our values serialise"));
+    let mac = random::encode(&random::mac(secret, purpose, &[&body]));
+    format!("{body}.{mac}")
+}
+
+/// As [`Members::unseal`], with a secret.
+pub(crate) fn unseal<T: serde::de::DeserializeOwned>(secret: &[u8; 32], purpose: &str, text: &str) -> Option<T> {
+    let (body, mac) = text.split_once('.').filter(|_| text.len() <= SEALED_BYTES_MAX)?;
+    let expected = random::encode(&random::mac(secret, purpose, &[body]));
+    if !random::same(mac, &expected) {
+        return None;
+    }
+    serde_json::from_slice(&random::decode(body)?).ok()
 }
 
 /// Longest sealed value that is looked at.
 const SEALED_BYTES_MAX: usize = 4_096;
+/// Longest nonce: more than any number that is found in a life.
+const NONCE_BYTES_MAX: usize = 64;
 
 /// What counts as one address: an IPv4 address, or the /64 that a subscriber of IPv6 has to himself. Other text as it is.
 pub(crate) fn address_group(address: &str) -> String {

@@ -22,6 +22,8 @@ mod credentials;
 mod db;
 mod error;
 mod factor;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hasher;
 mod idempotency;
 mod index;

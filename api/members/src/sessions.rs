@@ -23,6 +23,9 @@ use crate::tokens::{ACR, AccessClaims};
 use crate::validate::one_line;
 use crate::{Members, random};
 
+/// Longest refresh token that is looked at.
+const REFRESH_BYTES_MAX: usize = 512;
+
 /// A session as it is stored.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Session {
@@ -94,6 +97,13 @@ pub(crate) struct Beginning {
     pub anonymous: Option<SessionId>,
     /// A step that belongs to it, and what replaces the account where it changes as well.
     pub known_address: Option<Step>,
+}
+
+/// A refresh token as member, session, secret, mark.
+pub(crate) fn split_refresh(text: &str) -> Option<[&str; 4]> {
+    let mut parts = text.split('.');
+    let split = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
+    (text.len() <= REFRESH_BYTES_MAX && parts.next().is_none()).then_some(split)
 }
 
 impl Members {
@@ -200,9 +210,8 @@ impl Members {
     /// store says: then it may be used up, and the person signs in again.
     pub async fn refresh(&self, token: &SecretString, address: &str) -> Result<Grant> {
         let text = token.expose_secret();
-        let parts: Vec<&str> = text.split('.').collect();
-        let [member, sid, secret, mark] = parts[..] else { return Err(MemberError::Unauthenticated) };
-        if text.len() > 512 || !random::same(mark, &self.refresh_mark(member, sid, secret)) {
+        let [member, sid, secret, mark] = split_refresh(text).ok_or(MemberError::Unauthenticated)?;
+        if !random::same(mark, &self.refresh_mark(member, sid, secret)) {
             return Err(MemberError::Unauthenticated);
         }
         for tried in db::tries() {

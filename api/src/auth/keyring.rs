@@ -1,12 +1,18 @@
 //! The keys in memory, with what they grant: what a caller presents is looked up, digested once, and remembered.
+//!
+//! ```text
+//! presented ──▶ remembered? ──no──▶ KeyStore::verify ──▶ Remembered { grant, until when, where its uses are noted }
+//!                    └── is it good now? note the minute ──▶ Grant        keep: once a minute the uses are saved, what ended deleted
+//! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kindred_clock::Clock;
 use kindred_model::EventTime;
-use kindred_store::keys::{self, Key, KeyError, KeyStore, Scope};
+use kindred_store::keys::{self, Key, KeyError, KeyStore, LastUse, OVERLAP_DEFAULT, Rotated, Scope, Successor};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,6 +22,8 @@ use crate::problem::{Code, FieldError, Problem};
 
 /// Requests a minute of a publishable key unless told: a hundred a second, over all visitors of a page.
 const RATE_DEFAULT: u32 = 6_000;
+/// How often it is written when keys were last used, which is told to the minute, and how long a key that has ended stays listed.
+const KEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// The keys and what they grant. It remembers what it has verified for as long as no key changes, here or in another process.
 pub(crate) struct KeyRing {
@@ -29,7 +37,29 @@ pub(crate) struct KeyRing {
 #[derive(Default)]
 struct Verified {
     version: u64,
-    grants: HashMap<Box<str>, Arc<Grant>>,
+    keys: HashMap<Box<str>, Remembered>,
+}
+
+/// A key that was verified.
+struct Remembered {
+    grant: Arc<Grant>,
+    used: Arc<LastUse>,
+    /// Looked at each time: that a key has ended takes no change of the keys.
+    expires_at: EventTime,
+}
+
+impl Remembered {
+    fn used(&self, now: EventTime) -> Option<Arc<Grant>> {
+        (now < self.expires_at).then(|| {
+            self.used.note(now);
+            self.grant.clone()
+        })
+    }
+}
+
+/// The first moment at which a key is not good any more.
+fn expiry(key: &Key) -> EventTime {
+    key.end.as_ref().map_or(EventTime(i64::MAX), |end| end.expires_at)
 }
 
 impl KeyRing {
@@ -38,41 +68,60 @@ impl KeyRing {
         Self { keys, clock, verified: RwLock::default() }
     }
 
-    /// What a presented key grants.
+    /// What a presented key grants; that it was used is noted.
     pub fn grant_of(&self, presented: &str) -> Option<Arc<Grant>> {
+        let now = self.clock.now();
         {
             let verified = self.verified.read();
             if verified.version == self.keys.version()
-                && let Some(grant) = verified.grants.get(presented)
+                && let Some(remembered) = verified.keys.get(presented)
             {
-                return Some(grant.clone());
+                return remembered.used(now);
             }
         }
-        let key = self.keys.verify(presented)?;
+        self.keys.verify(presented, now)?;
         let mut verified = self.verified.write();
         let version = self.keys.version();
         if verified.version != version {
-            // Those that are still good keep what is counted by their grants: requests, streams.
-            let known: HashSet<String> = self.keys.list().iter().map(|key| key.id.clone()).collect();
-            verified.grants.retain(|_, grant| known.contains(&grant.id));
+            // Those that are still good keep what is counted by their grants: requests, streams. Their end may be new.
+            let known: HashMap<String, EventTime> = self.keys.list().iter().map(|key| (key.id.clone(), expiry(key))).collect();
+            verified.keys.retain(|_, remembered| match known.get(&remembered.grant.id) {
+                Some(expires_at) => {
+                    remembered.expires_at = *expires_at;
+                    true
+                }
+                None => false,
+            });
             verified.version = version;
         }
         // Verified again after the version was read: a key revoked meanwhile must not be remembered.
-        let grant = self.keys.verify(presented).map(|_| Arc::new(granted(&key)))?;
-        Some(verified.grants.entry(presented.into()).or_insert(grant).clone())
+        let key = self.keys.verify(presented, now)?;
+        let used = self.keys.last_use(&key.id)?;
+        let remembered = || Remembered { grant: Arc::new(granted(&key)), used, expires_at: expiry(&key) };
+        verified.keys.entry(presented.into()).or_insert_with(remembered).used(now)
     }
 
-    /// Whether any publishable key lists an origin.
+    /// Whether the key of a grant is still one, and has not ended: for what goes on for longer than a request.
+    pub fn is_good(&self, grant: &Grant) -> bool {
+        self.keys.is_good(&grant.id, self.clock.now())
+    }
+
+    /// Whether any publishable key that is good lists an origin.
     pub fn lists_origin(&self, origin: &str) -> bool {
+        let now = self.clock.now();
         self.keys.list().iter().any(|key| match &key.grant {
             keys::Grant::Service => false,
-            keys::Grant::Publishable { origins, .. } => origins.iter().any(|listed| listed == origin),
+            keys::Grant::Publishable { origins, .. } => key.is_good(now) && origins.iter().any(|listed| listed == origin),
         })
     }
 
     /// All keys, the oldest first.
     pub fn list(&self) -> Vec<KeyShown> {
-        self.keys.list().iter().map(|key| KeyShown::of(key)).collect()
+        self.keys.list().iter().map(|key| self.shown(key)).collect()
+    }
+
+    fn shown(&self, key: &Key) -> KeyShown {
+        KeyShown { last_used_at: self.keys.last_use(&key.id).and_then(|used| used.at()), ..KeyShown::of(key) }
     }
 
     /// Makes a key: (what its holder presents, what is shown of it).
@@ -91,12 +140,53 @@ impl KeyRing {
         Ok((made.token.clone(), KeyShown::of(&made.key)))
     }
 
+    /// Draws a successor for a key, which [`KeyRing::rotate`] makes one.
+    ///
+    /// # Errors
+    /// A 404 where there is no such key, a 409 where it is being replaced already.
+    pub fn draw_successor(&self, id: &str) -> Result<Successor, Problem> {
+        Ok(self.keys.draw_successor(id)?)
+    }
+
+    /// Replaces a key, which stays good for so many seconds: (what the holder of the successor presents, what is shown of it, which
+    /// it replaces).
+    ///
+    /// # Errors
+    /// A 422 where the overlap is too long; as [`KeyRing::draw_successor`]; what the store says.
+    pub async fn rotate(&self, successor: Successor, overlap_seconds: u64) -> Result<(String, KeyShown, KeyReplaced), Problem> {
+        let overlap = Duration::from_secs(overlap_seconds);
+        let Rotated { made, replaces, expires_at } = self.keys.rotate(successor, self.clock.now(), overlap).await?;
+        Ok((made.token.clone(), KeyShown::of(&made.key), KeyReplaced { id: replaces, expires_at }))
+    }
+
     /// Revokes a key, from the next request on; false when there is none of that id.
     ///
     /// # Errors
     /// What the store says; the key is still good then.
     pub async fn revoke(&self, id: &str) -> Result<bool, Problem> {
         Ok(self.keys.revoke(id).await?)
+    }
+
+    /// Saves when keys were last used and deletes those that have ended, once a minute; never ends.
+    pub async fn keep(&self) {
+        let mut due = tokio::time::interval(KEEP_EVERY);
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            due.tick().await;
+            self.keep_now().await;
+        }
+    }
+
+    /// Does it now. What fails is done by the next.
+    pub async fn keep_now(&self) {
+        if let Err(error) = self.keys.save_uses().await {
+            tracing::warn!("could not save when keys were last used: {error}");
+        }
+        match self.keys.sweep(self.clock.now()).await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "deleted {deleted} keys that have ended"),
+            Err(error) => tracing::warn!("could not delete keys that have ended: {error}"),
+        }
     }
 }
 
@@ -135,6 +225,30 @@ pub(crate) enum KeySettings {
         #[schema(minimum = 1, maximum = 60_000)]
         rate_limit_per_minute: u32,
     },
+}
+
+/// How a key is to be replaced.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeyRotation {
+    /// Seconds for which the old one stays good: a day unless given, 30 days at most; 0 ends it at once.
+    #[serde(default = "default_overlap")]
+    #[schema(minimum = 0, maximum = 2_592_000)]
+    pub overlap_seconds: u64,
+}
+
+fn default_overlap() -> u64 {
+    OVERLAP_DEFAULT.as_secs()
+}
+
+/// A key that is being replaced.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct KeyReplaced {
+    /// Its id.
+    pub id: String,
+    /// It is good until then, and refused from then on.
+    #[schema(value_type = String)]
+    pub expires_at: EventTime,
 }
 
 /// What a publishable key may do.
@@ -177,7 +291,7 @@ fn default_rate() -> u32 {
 /// A key as it is listed: a service key's text is not in it, it is stored nowhere.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct KeyShown {
-    /// For logs, and to revoke it.
+    /// For logs, and to rotate or revoke it.
     pub id: String,
     /// `service` or `publishable`.
     pub kind: &'static str,
@@ -185,6 +299,16 @@ pub(crate) struct KeyShown {
     pub name: String,
     #[schema(value_type = String)]
     created_at: EventTime,
+    /// The minute in which it was last presented, by whomever; null if never. Uses of the last minute at another process may be missing.
+    #[schema(value_type = Option<String>)]
+    last_used_at: Option<EventTime>,
+    /// Of a key that is being replaced: it is refused from then on, and soon not listed any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    expires_at: Option<EventTime>,
+    /// Of a key that is being replaced: the id of the one that replaces it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced_by: Option<String>,
     /// Of a publishable key: it is no secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
@@ -206,6 +330,9 @@ impl KeyShown {
             kind: "service",
             name: key.name.clone(),
             created_at: key.created_at,
+            last_used_at: None,
+            expires_at: key.end.as_ref().map(|end| end.expires_at),
+            replaced_by: key.end.as_ref().map(|end| end.replaced_by.clone()),
             token: None,
             origins: None,
             scopes: None,
@@ -232,6 +359,8 @@ impl From<KeyError> for Problem {
             }
             KeyError::Store(error) => error.into(),
             KeyError::Random(reason) => Self::internal(format_args!("no random numbers: {reason}")),
+            KeyError::Unknown(_) => Self::new(Code::NotFound, "there is no key of this id"),
+            KeyError::Replaced(by) => Self::new(Code::Refused, format!("the key is being replaced by {by} already")),
         }
     }
 }

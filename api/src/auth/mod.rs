@@ -31,8 +31,8 @@ use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-pub(crate) use keyring::{KeyRing, KeySettings, KeyShown};
-pub(crate) use visitor::{Visitor, visitor};
+pub(crate) use keyring::{KeyReplaced, KeyRing, KeyRotation, KeySettings, KeyShown};
+pub(crate) use visitor::{Visitor, address, language, visitor};
 
 use crate::problem::{Code, Problem};
 use crate::routes::access::Need;
@@ -56,6 +56,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Who presents this, from the page of that origin.
+    pub fn of(authorization: Option<String>, origin: Option<String>) -> Self {
+        Self { authorization, origin }
+    }
+
     /// Whether there is an `Authorization` header, good or not.
     pub fn presents_anything(&self) -> bool {
         self.authorization.is_some()
@@ -64,9 +69,7 @@ impl Caller {
 
 /// Reads what the caller presented.
 pub(crate) fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Copy {
-    warp::header::optional::<String>("authorization")
-        .and(warp::header::optional::<String>("origin"))
-        .map(|authorization, origin| Caller { authorization, origin })
+    warp::header::optional::<String>("authorization").and(warp::header::optional::<String>("origin")).map(Caller::of)
 }
 
 /// What a key grants.
@@ -296,7 +299,7 @@ impl Admission {
 /// What a key or an access token grants; or why it grants nothing, with the word for the metrics where it is the caller's fault.
 fn grant_of(ring: &KeyRing, members: Option<&Members>, token: &str) -> Result<Arc<Grant>, (Option<&'static str>, Problem)> {
     let Some(members) = members.filter(|_| !token.starts_with(KEY_PREFIX)) else {
-        let unknown = || (Some("unknown_key"), Problem::new(Code::Unauthorized, "the key is unknown or revoked"));
+        let unknown = || (Some("unknown_key"), Problem::new(Code::Unauthorized, "the key is unknown, revoked or has ended"));
         return ring.grant_of(token).ok_or_else(unknown);
     };
     match members.authenticate(token) {
@@ -319,7 +322,7 @@ fn no_key() -> Problem {
 }
 
 /// The key that was presented: of one place, not of two.
-fn presented<'c>(caller: &'c Caller, query_key: Option<&'c str>) -> Result<&'c str, Problem> {
+pub(crate) fn presented<'c>(caller: &'c Caller, query_key: Option<&'c str>) -> Result<&'c str, Problem> {
     match (&caller.authorization, query_key) {
         (None, None) => Err(no_key()),
         (Some(_), Some(_)) => Err(Problem::query("key", "must not stand beside an Authorization header")),

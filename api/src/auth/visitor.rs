@@ -45,7 +45,7 @@ pub(crate) fn visitor(api: &Arc<Api>) -> impl Filter<Extract = (Visitor,), Error
 }
 
 /// The address nearest to us that is no proxy of ours.
-fn address(peer: Option<IpAddr>, forwarded: &str, trusted: &[IpNet]) -> String {
+pub(crate) fn address(peer: Option<IpAddr>, forwarded: &str, trusted: &[IpNet]) -> String {
     let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return String::new() };
     let ours = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     let mut address = peer;
@@ -60,7 +60,7 @@ fn address(peer: Option<IpAddr>, forwarded: &str, trusted: &[IpNet]) -> String {
 }
 
 /// The first of the accepted languages, by weight, that we speak (RFC 9110, 12.5.4).
-fn language(accepted: &str) -> Option<Language> {
+pub(crate) fn language(accepted: &str) -> Option<Language> {
     let mut spoken: Vec<(u16, Language)> = accepted
         .split(',')
         .filter_map(|range| {

@@ -133,6 +133,7 @@ pub(crate) const ROUTES: &[Route] = {
         route("GET /v1/admin/keys", Staff(P::KeyManage)),
         route("POST /v1/admin/keys", Staff(P::KeyManage)),
         route("DELETE /v1/admin/keys/{id}", Staff(P::KeyManage)),
+        route("POST /v1/admin/keys/{id}/rotate", Staff(P::KeyManage)),
         // The administration of members.
         route("GET /v1/admin/members", Staff(P::MemberRead)),
         route("GET /v1/admin/members/{member}", Staff(P::MemberRead)),

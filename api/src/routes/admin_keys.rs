@@ -1,4 +1,4 @@
-//! Keys: made, listed, revoked. The text of a key is told once, when it is made.
+//! Keys: made, listed, rotated, revoked. The text of a key is told once, when it is made.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::body::{Posted, posted};
 use super::noted::{Act, note, noted};
 use super::{guarded, in_time, json, query, with};
 use crate::api::Api;
-use crate::auth::{Caller, KeySettings, KeyShown, Visitor, caller, visitor};
+use crate::auth::{Caller, KeyReplaced, KeyRotation, KeySettings, KeyShown, Visitor, caller, visitor};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
 
@@ -36,7 +36,15 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(visitor(api))
         .and(with(api))
         .then(revoke_key);
-    listed.or(made).unify().or(revoked).unify().boxed()
+    let rotated = warp::path!("v1" / "admin" / "keys" / Segment / "rotate")
+        .and(warp::post())
+        .and(query())
+        .and(caller())
+        .and(posted())
+        .and(visitor(api))
+        .and(with(api))
+        .then(rotate_key);
+    listed.or(made).unify().or(revoked).unify().or(rotated).unify().boxed()
 }
 
 /// All keys, without their texts.
@@ -54,9 +62,19 @@ pub(crate) struct KeyMade {
     shown: KeyShown,
 }
 
+/// A key that was just made, in place of another.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct KeyRotated {
+    #[serde(flatten)]
+    made: KeyMade,
+    /// Which it replaces, and until when that stays good.
+    replaces: KeyReplaced,
+}
+
 /// GET /v1/admin/keys
 ///
-/// All keys, revoked ones included, without their texts.
+/// All keys, without the texts of service keys: when each was last used, and which are being replaced. One that is revoked or has ended
+/// is none of them.
 #[utoipa::path(
     get, path = "/v1/admin/keys", tag = "admin",
     responses(
@@ -103,6 +121,41 @@ async fn make_key(query: String, caller: Caller, posted: Posted, visitor: Visito
         .await?;
         tracing::info!(key = shown.id, "made a key");
         json(StatusCode::CREATED, &KeyMade { key, shown })
+    })
+    .await
+}
+
+/// POST /v1/admin/keys/{id}/rotate
+///
+/// Makes a key in place of another, of the same kind, name, origins, scopes and rate, and tells its text, this once. The old one stays
+/// good for the overlap, in which it is replaced wherever it is used, and is refused from then on.
+#[utoipa::path(
+    post, path = "/v1/admin/keys/{id}/rotate", tag = "admin",
+    params(("id" = String, Path, description = "the id of the key that is to be replaced")),
+    request_body = KeyRotation,
+    responses(
+        (status = 201, description = "the key that replaces it", body = KeyRotated),
+        (status = 404, description = "no such key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 409, description = "it is being replaced already", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 422, description = "the overlap is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = []), ("access_token" = [])),
+)]
+async fn rotate_key(id: Segment, query: String, caller: Caller, posted: Posted, visitor: Visitor, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, const { need("POST /v1/admin/keys/{id}/rotate") }, |grant| async move {
+        Params::parse(&query, &[])?;
+        let id = id.decoded()?;
+        let KeyRotation { overlap_seconds } = posted.json(shared).await?;
+        // Drawn before it is noted, so that the entry names it.
+        let successor = shared.ring.draw_successor(&id);
+        let (by, overlap) = (successor.as_ref().map(|it| it.id()).unwrap_or_default(), overlap_seconds.to_string());
+        let detail = [("replaced_by", &*by), ("overlap_seconds", &*overlap)];
+        let act = Act { kind: "key.rotate", subject: &id, detail: &detail };
+        let rotated = noted(shared, &grant, &visitor, act, async { shared.ring.rotate(successor?, overlap_seconds).await });
+        let (key, shown, replaces) = in_time(shared, rotated).await?;
+        tracing::info!(key = shown.id, replaces = replaces.id, "rotated a key");
+        json(StatusCode::CREATED, &KeyRotated { made: KeyMade { key, shown }, replaces })
     })
     .await
 }

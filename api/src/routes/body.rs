@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use warp::{Filter, Rejection};
 
 use crate::api::Api;
@@ -137,16 +137,110 @@ impl Posted {
             return Err(Problem::new(Code::UnsupportedMediaType, "this body is application/json"));
         }
         let bytes = self.read_small(api).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            if error.classify() != serde_json::error::Category::Data {
-                return Problem::new(Code::MalformedJson, format!("the body is not JSON: {error}"));
+        read_object(&bytes).map_err(|misread| match misread {
+            Misread::NotJson(reason) => Problem::new(Code::MalformedJson, format!("the body is not JSON: {reason}")),
+            Misread::Field { pointer, reason, .. } => {
+                let errors = vec![FieldError { place: "body", pointer, code: "invalid", message: reason.clone() }];
+                Problem { errors, ..Problem::new(Code::InvalidRecord, reason) }
             }
-            // serde quotes the field's name first.
-            let message = error.to_string();
-            let field = message.split('`').nth(1).unwrap_or_default().to_owned();
-            let pointer = if field.is_empty() { String::new() } else { format!("/{field}") };
-            let problem = Problem::new(Code::InvalidRecord, message.clone());
-            Problem { errors: vec![FieldError { place: "body", pointer, code: "invalid", message }], ..problem }
         })
+    }
+}
+
+/// Why a body is not the object that was asked for.
+#[derive(Debug)]
+pub(crate) enum Misread {
+    /// It is no JSON at all, and why.
+    NotJson(String),
+    /// A field of it is not accepted.
+    Field {
+        /// Which, as a JSON pointer (RFC 6901); empty for the whole, or where it is not known.
+        pointer: String,
+        /// For a program: `unknown_field`, `missing_field`, `duplicate_field`, `invalid`.
+        code: &'static str,
+        /// Why. It may repeat what was sent.
+        reason: String,
+    },
+}
+
+/// Reads a JSON object.
+///
+/// # Errors
+/// [`Misread`].
+pub(crate) fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Misread> {
+    // Asked first, since serde takes some values of another type for bad syntax.
+    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| Misread::NotJson(error.to_string()))?;
+    // serde takes a list for the fields in their order; what is asked for has names.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        let reason = "the body is a JSON object".to_owned();
+        return Err(Misread::Field { pointer: String::new(), code: "invalid", reason });
+    }
+    let reader = &mut serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(reader).map_err(|error| misread(&error))
+}
+
+fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> Misread {
+    let reason = error.inner().to_string();
+    let code = [("unknown field", "unknown_field"), ("missing field", "missing_field"), ("duplicate field", "duplicate_field")];
+    let code = code.iter().find(|(begins, _)| reason.starts_with(begins)).map(|(_, code)| *code);
+    let mut pointer = String::new();
+    for segment in error.path().iter() {
+        match segment {
+            serde_path_to_error::Segment::Map { key } => pointer.push_str(&crate::problem::pointer(key)),
+            serde_path_to_error::Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => {}
+        }
+    }
+    if let Some(field) = named_in(&reason).filter(|_| code.is_some()) {
+        let last = crate::problem::pointer(field);
+        // The path of a field that is missing is that of the object without it.
+        if code == Some("missing_field") || !pointer.ends_with(&last) {
+            pointer.push_str(&last);
+        }
+    }
+    Misread::Field { pointer, code: code.unwrap_or("invalid"), reason }
+}
+
+/// The field in serde's words: "missing field `a` at line 1", "unknown field `a`, expected `b` or `c`". There may be anything in its
+/// name, quotes as well.
+fn named_in(reason: &str) -> Option<&str> {
+    let (_, rest) = reason.split_once('`')?;
+    let end = ["`, expected ", "`, there are no fields", "`"].iter().find_map(|end| rest.rfind(end))?;
+    Some(&rest[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "it is read alone")]
+    struct Named {
+        name: String,
+        #[serde(default)]
+        list: Vec<Named>,
+    }
+
+    /// If it failed, a form would mark another field than the one that is wrong.
+    #[test]
+    fn a_field_is_pointed_at_whatever_its_name() {
+        let pointed = |text: &str| match read_object::<Named>(text.as_bytes()).unwrap_err() {
+            Misread::Field { pointer, code, .. } => format!("{code} {pointer}"),
+            Misread::NotJson(_) => "not JSON".to_owned(),
+        };
+        for (text, expected) in [
+            (r#"{"name":"n","x`y/z":1}"#, "unknown_field /x`y~1z"),
+            (r#"{"name":"n","list":[{"name":"m","`":1}]}"#, "unknown_field /list/0/`"),
+            (r#"{"name":"n","list":[{"name":"m"},{}]}"#, "missing_field /list/1/name"),
+            (r#"{"name":"n","name":"m"}"#, "duplicate_field /name"),
+            (r#"{"name":"n","list":[{"name":5}]}"#, "invalid /list/0/name"),
+            (r#"["n"]"#, "invalid "),
+            (r#"{"name":"n"} x"#, "not JSON"),
+        ] {
+            assert_eq!(pointed(text), expected, "{text}");
+        }
     }
 }

@@ -30,6 +30,11 @@ impl FromStr for TraceId {
     }
 }
 
+/// The trace that a `traceparent` names, or a new one.
+pub(crate) fn trace(header: &str) -> String {
+    header.parse::<TraceId>().unwrap_or(TraceId(0)).shown()
+}
+
 impl TraceId {
     fn shown(self) -> String {
         let id = if self.0 == 0 { uuid::Uuid::now_v7().as_u128() } else { self.0 };

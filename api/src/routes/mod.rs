@@ -38,9 +38,10 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use self::access::Need;
+pub(crate) use self::precondition::names;
 use crate::api::Api;
 use crate::auth::{Admission, Caller, Grant, preflight};
-use crate::params::Freshness;
+use crate::params::{Freshness, form_decoded};
 use crate::problem::{Code, Problem};
 use crate::recommend::{Memory, Published};
 
@@ -176,15 +177,21 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Result<Respons
 /// Names the next page in `Link` (RFC 8288): the same query, from its cursor.
 pub(crate) fn link_next(mut response: Response, query: &str, cursor: Option<&str>) -> Response {
     let Some(cursor) = cursor else { return response };
-    let mut pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor=")).collect();
-    let next = format!("cursor={cursor}");
-    pairs.push(&next);
-    // What would end the reference early.
-    let query = pairs.join("&").replace('<', "%3C").replace('>', "%3E");
-    if let Ok(link) = HeaderValue::from_str(&format!("<?{query}>; rel=\"next\"")) {
+    if let Ok(link) = HeaderValue::from_str(&format!("<?{}>; rel=\"next\"", linked(query, cursor))) {
         response.headers_mut().insert(LINK, link);
     }
     response
+}
+
+/// A query with this cursor in place of the one that it has.
+pub(crate) fn linked(query: &str, cursor: &str) -> String {
+    // A name may be percent-encoded.
+    let is_cursor = |pair: &str| form_decoded(pair.split('=').next().unwrap_or_default()).is_some_and(|name| name == "cursor");
+    let mut pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty() && !is_cursor(pair)).collect();
+    let next = format!("cursor={cursor}");
+    pairs.push(&next);
+    // What would end the reference early.
+    pairs.join("&").replace('<', "%3C").replace('>', "%3E")
 }
 
 /// A list: with its validator, how far it reaches, and a name for attribution; 304 when the caller has it already.
@@ -205,10 +212,4 @@ pub(crate) fn list(api: &Api, body: Bytes, etag: HeaderValue, published: &Publis
     headers.insert(AS_OF, published.as_of.clone());
     headers.insert(RECO_ID, api.reco_ids.next());
     response
-}
-
-/// Whether `If-None-Match` names a validator (RFC 9110: weak comparison).
-pub(crate) fn names(tags: &str, etag: &HeaderValue) -> bool {
-    let tags = tags.trim();
-    tags == "*" || tags.split(',').any(|tag| tag.trim().trim_start_matches("W/").as_bytes() == etag.as_bytes())
 }

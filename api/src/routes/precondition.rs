@@ -47,6 +47,30 @@ pub(crate) fn required_seen(if_match: Option<&str>, if_none_match: Option<&str>)
     }
 }
 
+/// Whether `If-None-Match` names a validator (RFC 9110: weak comparison).
+pub(crate) fn names(list: &str, etag: &HeaderValue) -> bool {
+    let ours = etag.to_str().ok().and_then(|etag| tags(etag).next()).map(|(_, tag)| tag);
+    list.trim() == "*" || tags(list).any(|(_, tag)| Some(tag) == ours)
+}
+
+/// Whether `If-Match` names a version (RFC 9110, strong comparison: a weak validator never does).
+pub(crate) fn names_version(list: &str, version: &str) -> bool {
+    list.trim() == "*" || tags(list).any(|(weak, tag)| !weak && tag == version)
+}
+
+/// The entity tags of a list (RFC 9110, 8.8.3), as (whether it is weak, what stands in the quotes, in which there may be commas). What
+/// is no tag ends it.
+fn tags(list: &str) -> impl Iterator<Item = (bool, &str)> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let strong = rest.strip_prefix("W/");
+        let (tag, after) = strong.unwrap_or(rest).strip_prefix('"')?.split_once('"')?;
+        rest = after.trim_start_matches([' ', '\t']);
+        (rest.is_empty() || rest.starts_with(',')).then_some((strong.is_some(), tag))
+    })
+}
+
 /// A version as an `ETag`.
 pub(crate) fn etag(version: &str) -> Result<HeaderValue, Problem> {
     HeaderValue::from_str(&format!("\"{version}\"")).map_err(Problem::internal)
@@ -78,6 +102,24 @@ mod tests {
         assert_eq!(seen(None, None), Err(Code::PreconditionRequired));
         for (if_match, if_none_match) in [(Some("*"), Some("*")), (None, Some("\"0a\"")), (Some("0a"), None)] {
             assert_eq!(seen(if_match, if_none_match), Err(Code::MalformedRequest));
+        }
+    }
+
+    /// If it failed, a client would be sent what it has, or keep what is not so any more.
+    #[test]
+    fn a_list_of_tags_is_read_tag_by_tag() {
+        let ours = HeaderValue::from_static("\"a,b\"");
+        for list in ["*", " * ", "\"a,b\"", "W/\"a,b\"", "\"x\" , W/\"a,b\"", ", ,\"x\",\t\"a,b\""] {
+            assert!(names(list, &ours), "{list}");
+        }
+        for list in ["", "a,b", "\"a\",\"b\"", "W/W/\"a,b\"", "w/\"a,b\"", "\"x\" \"a,b\"", "\"x, \"a,b\"", "*, \"x\"", "\"a,b"] {
+            assert!(!names(list, &ours), "{list}");
+        }
+        for list in ["\"a\"", "\"b\", \"a\"", " * ", "W/\"a\", \"a\""] {
+            assert!(names_version(list, "a"), "{list}");
+        }
+        for list in ["W/\"a\"", "a", "\"b\"", "", "\"a", "\"\""] {
+            assert!(!names_version(list, "a"), "{list}");
         }
     }
 }

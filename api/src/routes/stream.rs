@@ -58,8 +58,8 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 /// GET /v1/items/{item}/similar/stream
 ///
 /// The list now, and again whenever it changes: at once when its row does, at most once a second when only scores do. Each
-/// event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has. With an access token the
-/// stream ends when the token does, or its session.
+/// event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has. The stream ends when the key
+/// is revoked or ends; with an access token, when the token does, or its session.
 #[utoipa::path(
     get, path = "/v1/items/{item}/similar/stream", tag = "lists",
     params(
@@ -172,9 +172,10 @@ impl Follower {
         }
     }
 
-    /// Whether who opened the stream may still read: a session that has ended, or whose token has, reads no further (V7.4.1).
+    /// Whether who opened the stream may still read: a session that has ended, or whose token has, reads no further (V7.4.1), nor does
+    /// a key that was revoked or has ended.
     fn is_admitted(&self) -> bool {
-        let Some(claims) = &self.grant.person else { return true };
+        let Some(claims) = &self.grant.person else { return self.api.ring.is_good(&self.grant) };
         self.api.context.members.as_ref().is_some_and(|members| members.still_good(claims).is_ok())
     }
 

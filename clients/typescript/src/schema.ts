@@ -256,7 +256,8 @@ export interface paths {
         };
         /**
          * GET /v1/admin/keys
-         * @description All keys, revoked ones included, without their texts.
+         * @description All keys, without the texts of service keys: when each was last used, and which are being replaced. One that is revoked or has ended
+         *     is none of them.
          */
         get: operations["list_keys"];
         put?: never;
@@ -286,6 +287,27 @@ export interface paths {
          * @description Revokes a key: it is refused from the next request on.
          */
         delete: operations["revoke_key"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/keys/{id}/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * POST /v1/admin/keys/{id}/rotate
+         * @description Makes a key in place of another, of the same kind, name, origins, scopes and rate, and tells its text, this once. The old one stays
+         *     good for the overlap, in which it is replaced wherever it is used, and is refused from then on.
+         */
+        post: operations["rotate_key"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -880,8 +902,8 @@ export interface paths {
         /**
          * GET /v1/items/{item}/similar/stream
          * @description The list now, and again whenever it changes: at once when its row does, at most once a second when only scores do. Each
-         *     event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has. With an access token the
-         *     stream ends when the token does, or its session.
+         *     event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has. The stream ends when the key
+         *     is revoked or ends; with an access token, when the token does, or its session.
          */
         get: operations["follow_similar_items"];
         put?: never;
@@ -1819,6 +1841,26 @@ export interface components {
             /** @description The key itself: told this once, and stored nowhere. */
             key: string;
         };
+        /** @description A key that is being replaced. */
+        KeyReplaced: {
+            /** @description It is good until then, and refused from then on. */
+            expires_at: string;
+            /** @description Its id. */
+            id: string;
+        };
+        /** @description A key that was just made, in place of another. */
+        KeyRotated: components["schemas"]["KeyMade"] & {
+            /** @description Which it replaces, and until when that stays good. */
+            replaces: components["schemas"]["KeyReplaced"];
+        };
+        /** @description How a key is to be replaced. */
+        KeyRotation: {
+            /**
+             * Format: int64
+             * @description Seconds for which the old one stays good: a day unless given, 30 days at most; 0 ends it at once.
+             */
+            overlap_seconds?: number;
+        };
         /** @description The keys (RFC 7517). */
         KeySet: {
             /** @description Each with `kty`, `crv`, `alg`, `use`, `kid` and `x`. */
@@ -1848,10 +1890,14 @@ export interface components {
         /** @description A key as it is listed: a service key's text is not in it, it is stored nowhere. */
         KeyShown: {
             created_at: string;
-            /** @description For logs, and to revoke it. */
+            /** @description Of a key that is being replaced: it is refused from then on, and soon not listed any more. */
+            expires_at?: string | null;
+            /** @description For logs, and to rotate or revoke it. */
             id: string;
             /** @description `service` or `publishable`. */
             kind: string;
+            /** @description The minute in which it was last presented, by whomever; null if never. Uses of the last minute at another process may be missing. */
+            last_used_at?: string | null;
             /** @description What people call it. */
             name: string;
             /** @description Of a publishable key. */
@@ -1861,6 +1907,8 @@ export interface components {
              * @description Of a publishable key.
              */
             rate_limit_per_minute?: number | null;
+            /** @description Of a key that is being replaced: the id of the one that replaces it. */
+            replaced_by?: string | null;
             /** @description Of a publishable key. */
             scopes?: components["schemas"]["ScopeName"][] | null;
             /** @description Of a publishable key: it is no secret. */
@@ -3407,6 +3455,74 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             /** @description no such key */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
+        };
+    };
+    rotate_key: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description the id of the key that is to be replaced */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["KeyRotation"];
+            };
+        };
+        responses: {
+            /** @description the key that replaces it */
+            201: {
+                headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeyRotated"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such key */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            408: components["responses"]["RequestTimeout"];
+            /** @description it is being replaced already */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            /** @description the overlap is not accepted */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };

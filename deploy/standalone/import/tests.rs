@@ -9,6 +9,11 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[path = "../../../fuzz/import.rs"]
+mod fuzzed;
+#[path = "../../../fuzz/smoke.rs"]
+mod smoke;
+
 const HEADER: &str = "order_id,member,item,quantity,unit_price_cents,timestamp_ms,status\n";
 /// 2026-01-05T00:00:00Z; the tests count minutes from here.
 const START_MS: i64 = 1_767_571_200_000;
@@ -318,4 +323,28 @@ fn files_of_one_command_belong_together() {
     let outcome = run(&options, &[("notes.csv", &notes), ("bought.csv", &bought)]).unwrap();
     assert_eq!(outcome.order("B")["refunds"][0]["refund"], "C");
     assert_eq!(outcome.rejected.iter().map(|rejected| &*rejected.source).collect::<Vec<_>>(), ["import:bought.csv"; 2]);
+}
+
+/// If it failed, a file could stop an import, lose a row, or become records that the log does not take.
+#[test]
+fn every_file_becomes_records_and_reasons() {
+    let sold = "o1,ann,tea,3,500,1767600000000,fine\no1,ann,cup,1,300,1767600000000,fine\no2,,tea,2,500,1767600001000,paid\n";
+    let line = r#"{"line":1,"item":"tea","quantity":1,"unit_price_minor":500}"#;
+    let seeds = [
+        format!("o{HEADER}{sold}"),
+        format!("O{HEADER}{sold}C9,ann,tea,1,500,1767600002000,cancelled\n"),
+        format!(
+            r#"O{{"order":"o1","version":1,"status":"paid","placed_at":"2026-01-05T10:00:00Z","currency":"EUR","lines":[{line}]}}"#
+        ),
+        "imember,kind,item,at\nann,view,tea,2026-01-05T10:00:00Z\n\"a\"\"b\",purchase,cup,1767600000000\n".to_owned(),
+        "i{\"member\":\"ann\",\"kind\":\"view\",\"item\":\"tea\",\"at\":\"2026-01-05T10:00:00Z\"}\n\n[]\n".to_owned(),
+        "citem,kind,category,tags,title,price_cents,listed_at\ntea,good,a|b,x|y,Tea,500,2026-01-05T10:00:00Z\n".to_owned(),
+        "mmember,state,tier,invited_by,registered_at\nann,activated,vip,ben,2026-01-05T10:00:00Z\nben,suspended,,,\n".to_owned(),
+    ];
+    let seeds: Vec<Vec<u8>> = seeds.into_iter().map(String::into_bytes).collect();
+    for seed in &seeds {
+        assert!(fuzzed::check(seed) > 0, "nothing comes of {}", seed.escape_ascii());
+    }
+    smoke::run(fuzzed::ALL.iter().map(|(name, target)| smoke::Smoke { name, target: *target, seeds: seeds.clone() }).collect());
+    smoke::check_binaries(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz"), "import", fuzzed::ALL);
 }

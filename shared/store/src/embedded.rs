@@ -18,12 +18,12 @@ use async_trait::async_trait;
 use kindred_embedded::fjall::{self, Keyspace, Readable, Snapshot as Instant};
 use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES};
 use kindred_model::views::{ReadError, Rows, Visit, input_tables, view_tables};
-use kindred_model::{Position, Topic};
+use kindred_model::{EventTime, Position, Topic};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Change, EpochChanges, Frontier, Incarnation, Listener, Snapshot, StoreError, ViewStore};
+use crate::{Change, EpochChanges, Frontier, Incarnation, Listener, Snapshot, StoreError, ViewStore, raised, raised_bytes};
 
 /// What this code writes and reads; another number in a directory is refused.
 const FORMAT: &str = "1";
@@ -133,6 +133,7 @@ enum Command {
     Clear(Vec<&'static str>, Reply),
     ResetPosition(Position, Reply),
     PutMeta(String, Option<Vec<u8>>, Reply),
+    RaiseMeta(String, EventTime, Reply),
 }
 
 type Reply = oneshot::Sender<Result<(), StoreError>>;
@@ -281,6 +282,7 @@ fn write_all(shared: &Shared, mut queue: mpsc::Receiver<Command>) {
             Command::Clear(tables, reply) => (shared.clear(&tables), reply),
             Command::ResetPosition(position, reply) => (shared.reset_position(position), reply),
             Command::PutMeta(name, value, reply) => (shared.put_meta(&name, value.as_deref()), reply),
+            Command::RaiseMeta(name, at, reply) => (shared.raise_meta(&name, at), reply),
         };
         if let Err(error) = shared.mend() {
             tracing::warn!(reason = %error, "the store cannot be read until the next write");
@@ -387,6 +389,15 @@ impl Shared {
             Some(value) => batch.insert(engine.space(META), name, value),
             None => batch.remove(engine.space(META), name),
         })?)
+    }
+
+    /// On the writer's thread: nobody writes between the look and the write.
+    fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
+        let stands = self.database.get()?.space(META).get(name).map_err(Failure::from)?;
+        if stands.and_then(|value| raised(&value)).is_some_and(|stands| stands >= at) {
+            return Ok(());
+        }
+        self.put_meta(name, Some(&raised_bytes(at)))
     }
 
     fn hand_out(&self, reading: &Arc<Reading>) -> Snapshot {
@@ -501,6 +512,10 @@ impl ViewStore for EmbeddedStore {
         self.ask(|reply| Command::PutMeta(name.to_owned(), Some(value.to_vec()), reply)).await
     }
 
+    async fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
+        self.ask(|reply| Command::RaiseMeta(name.to_owned(), at, reply)).await
+    }
+
     async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let engine = self.shared.database.get()?;
         let rows = engine.space(META).prefix(prefix).map(|guard| {
@@ -553,6 +568,13 @@ mod tests {
             async |name: &str| Arc::new(EmbeddedStore::open_with(&dir.path().join(name), limits).unwrap()) as Arc<dyn ViewStore>;
         conformance::run(&open).await;
         conformance::run_atomic(&open).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn its_keys_conform() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(EmbeddedStore::open(dir.path()).unwrap()) as Arc<dyn ViewStore>;
+        conformance::run_keys(&store, &store).await;
     }
 
     /// If it failed, two processes would write one store.

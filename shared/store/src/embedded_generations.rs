@@ -24,8 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::embedded::EmbeddedStore;
 use crate::generations::{Generation, Generations, check_name};
-use crate::keys::PREFIX as KEYS;
-use crate::{StoreError, ViewStore};
+use crate::{StoreError, ViewStore, keys};
 
 /// The first generation of every directory.
 pub const FIRST: &str = "g1";
@@ -160,7 +159,7 @@ impl EmbeddedGenerations {
         let tables: Vec<&'static str> = input_tables().into_iter().chain(view_tables()).map(|table| table.name).collect();
         self.first.clear(&tables).await?;
         for (name, _) in self.first.scan_meta("").await? {
-            if !name.starts_with(KEYS) {
+            if !keys::is_of_keys(&name) {
                 self.first.delete_meta(&name).await?;
             }
         }
@@ -352,14 +351,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let generations = open(dir.path());
         put(&generations.keys(), 7).await;
-        generations.keys().put_meta(&format!("{KEYS}a"), b"key").await.unwrap();
+        for name in ["key:a", "key-end:a", "key-used:a"] {
+            generations.keys().put_meta(name, b"key").await.unwrap();
+        }
         generations.keys().put_meta("fingerprint", b"x").await.unwrap();
         generations.create("g2", "other", EventTime(2)).await.unwrap();
         generations.promote("g2").await.unwrap();
         generations.drop(FIRST).await.unwrap();
         assert_eq!(generations.list().await.unwrap().len(), 1);
         assert!(generations.store(FIRST).is_err());
-        assert_eq!(generations.keys().scan_meta("").await.unwrap(), [(format!("{KEYS}a"), b"key".to_vec())]);
+        let left: Vec<String> = generations.keys().scan_meta("").await.unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(left, ["key-end:a", "key-used:a", "key:a"], "the keys are every generation's");
         generations.create(FIRST, "again", EventTime(3)).await.unwrap();
         let first = generations.store(FIRST).unwrap();
         assert_eq!((got(&first).await, first.frontier().unfinished), (None, false));

@@ -1,17 +1,24 @@
 //! The keys of the API, kept as named values of the store and checked from memory.
 //!
 //! ```text
-//! create ──▶ store (`key:ID` → what it may do, SHA-256 of the token) ──▶ memory ──verify(token)──▶ Key
+//! create ──▶ store: key:ID       what it may do, SHA-256 of the token ──▶ memory ──verify(token, now)──▶ Key
+//! rotate ──▶        key-end:ID   until when, and what replaces it ───────────┘
+//! LastUse ──save_uses──▶ key-used:ID   the minute of its last use, of all processes the latest
 //! ```
 //!
 //! A service key's token is a secret of 32 random bytes; it is returned once, and only its SHA-256 is kept: of so many random
 //! bits a plain digest is as good as a slow one. A publishable key stands in the pages of a shop; its token is no secret and is
 //! kept, so that it can be listed. The id of a key is the beginning of its digest: it tells nothing, and may stand in logs.
 //!
-//! There is no clock in here: the caller says when a key was made.
+//! A key that is being replaced stays good until its end. The end lies beside the key and not in it: were it written into the key,
+//! one process that rotates could bring back what another has revoked meanwhile. When a key was last used is written once a minute and
+//! is no change of the keys: what was verified stays remembered.
+//!
+//! There is no clock in here: the caller says what time it is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,15 +30,27 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::{StoreError, ViewStore};
+use crate::{StoreError, ViewStore, raised};
 
 /// What the token of a service key starts with.
 pub const SERVICE_PREFIX: &str = "kd_sk_";
 /// What the token of a publishable key starts with.
 pub const PUBLISHABLE_PREFIX: &str = "kd_pk_";
 
-/// Where keys lie among the named values of the store. They are the same for every generation.
-pub(crate) const PREFIX: &str = "key:";
+/// How long a key that is rotated stays good unless told: a day, in which a shop's servers are told the new one.
+pub const OVERLAP_DEFAULT: Duration = Duration::from_secs(86_400);
+/// The longest it may: beyond it the old key would be as good as kept.
+pub const OVERLAP_MAX: Duration = Duration::from_secs(30 * 86_400);
+
+/// Where keys lie among the named values of the store.
+const KEY: &str = "key:";
+/// Where the ends of those lie that are being replaced.
+const END: &str = "key-end:";
+/// Where it lies when they were last used.
+const USED: &str = "key-used:";
+/// What all of these start with: they are read at once.
+const ALL: &str = "key";
+const MINUTE_MS: i64 = 60_000;
 const SECRET_BYTES: usize = 32;
 /// A publishable token must only be unlike every other.
 const PUBLIC_BYTES: usize = 16;
@@ -46,7 +65,17 @@ const RATE_LIMIT_MAX: u32 = 60_000;
 /// No token is longer, so nothing longer is digested.
 const TOKEN_BYTES_MAX: usize = 128;
 
-/// Why a key was not made or revoked.
+/// Whether a named value is one of the keys': those are the same for every generation.
+pub(crate) fn is_of_keys(name: &str) -> bool {
+    [KEY, END, USED].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The id of the key that a token is of, whether or not there is such a key.
+pub fn id_of(token: &str) -> String {
+    id(&digest(token))
+}
+
+/// Why a key was not made, rotated or revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// What was asked for is not acceptable; it names the field.
@@ -58,6 +87,12 @@ pub enum KeyError {
     /// The operating system gave no random bytes.
     #[error("there are no random bytes to be had: {0}")]
     Random(String),
+    /// There is no key of that id.
+    #[error("there is no key {0}")]
+    Unknown(String),
+    /// It is being replaced already, by the key of this id.
+    #[error("the key is being replaced by {0} already")]
+    Replaced(String),
 }
 
 /// What a publishable key may do.
@@ -111,9 +146,63 @@ pub struct Key {
     pub name: String,
     /// When it was made.
     pub created_at: EventTime,
+    /// When it ends, where it is being replaced.
+    #[serde(flatten)]
+    pub end: Option<End>,
     /// What it is good for.
     #[serde(flatten)]
     pub grant: Grant,
+}
+
+impl Key {
+    /// Whether it is good at a time: it has no end, or that has not come.
+    pub fn is_good(&self, now: EventTime) -> bool {
+        self.end.as_ref().is_none_or(|end| now < end.expires_at)
+    }
+}
+
+/// The end of a key that is being replaced.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct End {
+    /// From then on it is refused.
+    pub expires_at: EventTime,
+    /// The id of its successor.
+    pub replaced_by: String,
+}
+
+/// When a key was last used, to the minute; shared by all who remember the key.
+#[derive(Debug, Default)]
+pub struct LastUse {
+    /// Milliseconds since 1970 of the minute's beginning; 0 is never.
+    noted: AtomicI64,
+    /// As much of it as is known to lie in the store.
+    saved: AtomicI64,
+}
+
+impl LastUse {
+    /// Notes a use. Of the uses of a minute the first writes, the others only read.
+    pub fn note(&self, now: EventTime) {
+        let minute = now.0 - now.0.rem_euclid(MINUTE_MS);
+        if self.noted.load(Ordering::Relaxed) < minute {
+            self.noted.fetch_max(minute, Ordering::Relaxed);
+        }
+    }
+
+    /// The minute of the last use that is known here.
+    pub fn at(&self) -> Option<EventTime> {
+        Some(EventTime(self.noted.load(Ordering::Relaxed))).filter(|at| at.0 > 0)
+    }
+
+    /// What the store does not have yet.
+    fn unsaved(&self) -> Option<EventTime> {
+        self.at().filter(|at| at.0 > self.saved.load(Ordering::Relaxed))
+    }
+
+    /// The store has it.
+    fn saved(&self, at: EventTime) {
+        self.noted.fetch_max(at.0, Ordering::Relaxed);
+        self.saved.fetch_max(at.0, Ordering::Relaxed);
+    }
 }
 
 /// A key that was made just now.
@@ -132,6 +221,30 @@ impl std::fmt::Debug for NewKey {
     }
 }
 
+/// A successor that was drawn for a key, and is none yet: [`KeyStore::rotate`] makes it one.
+pub struct Successor {
+    of: Arc<Key>,
+    token: String,
+}
+
+impl Successor {
+    /// The id that it will have.
+    pub fn id(&self) -> String {
+        id_of(&self.token)
+    }
+}
+
+/// A key that was replaced just now.
+#[derive(Debug)]
+pub struct Rotated {
+    /// Its successor.
+    pub made: NewKey,
+    /// The id of the old one.
+    pub replaces: String,
+    /// Until when the old one stays good.
+    pub expires_at: EventTime,
+}
+
 /// A key as it is stored.
 #[derive(Serialize, Deserialize)]
 struct Stored {
@@ -143,7 +256,28 @@ struct Stored {
     grant: Grant,
 }
 
+/// The end of a key as it is stored.
+#[derive(Serialize, Deserialize)]
+struct StoredEnd {
+    expires_at_ms: i64,
+    replaced_by: String,
+}
+
 type TokenDigest = [u8; 32];
+
+/// A key in memory.
+struct Held {
+    digest: TokenDigest,
+    key: Arc<Key>,
+    used: Arc<LastUse>,
+}
+
+impl Held {
+    /// Whether it is the same key; that it was used is no difference.
+    fn is(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.key == other.key
+    }
+}
 
 /// The keys of one store. Every change goes to the store first and is durable when it returns.
 pub struct KeyStore {
@@ -156,7 +290,7 @@ pub struct KeyStore {
     turn: tokio::sync::Mutex<()>,
 }
 
-type Keys = FxHashMap<String, (TokenDigest, Arc<Key>)>;
+type Keys = FxHashMap<String, Held>;
 
 impl KeyStore {
     /// Where they are.
@@ -173,16 +307,29 @@ impl KeyStore {
         Ok(Self { store, keys, version: AtomicU64::new(0), turn: tokio::sync::Mutex::default() })
     }
 
-    /// Reads the keys again: another process may have made or revoked some.
+    /// Reads the keys again: another process may have made, rotated, revoked or used some.
     ///
     /// # Errors
     /// As [`KeyStore::open`]; the keys stay as they were.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
-        let read = read_all(&*self.store).await?;
+        let mut read = read_all(&*self.store).await?;
         let mut keys = self.keys.write();
-        if *keys != read {
-            *keys = read;
+        let mut same = keys.len() == read.len();
+        for (id, held) in &mut read {
+            let Some(known) = keys.get(id) else {
+                same = false;
+                continue;
+            };
+            same &= known.is(held);
+            // Who remembers the key goes on noting its uses there.
+            if let Some(at) = held.used.at() {
+                known.used.saved(at);
+            }
+            held.used = known.used.clone();
+        }
+        *keys = read;
+        if !same {
             self.version.fetch_add(1, Ordering::AcqRel);
         }
         Ok(())
@@ -200,6 +347,19 @@ impl KeyStore {
     pub async fn create_service(&self, name: &str, created_at: EventTime) -> Result<NewKey, KeyError> {
         let token = token::<SECRET_BYTES>(SERVICE_PREFIX)?;
         self.create(name, created_at, Grant::Service, token).await
+    }
+
+    /// Makes the key of a token that was given out before a service key again: of a store that is built anew from the log, which has no
+    /// keys.
+    ///
+    /// # Errors
+    /// [`KeyError::Invalid`] where it is not the token of a service key.
+    pub async fn adopt_service(&self, name: &str, token: &str, created_at: EventTime) -> Result<NewKey, KeyError> {
+        let secret = token.strip_prefix(SERVICE_PREFIX).and_then(|secret| URL_SAFE_NO_PAD.decode(secret).ok());
+        if secret.is_none_or(|secret| secret.len() != SECRET_BYTES) {
+            return Err(Invalid::new("token", format!("is not the token of a service key, {SERVICE_PREFIX}…")).into());
+        }
+        self.create(name, created_at, Grant::Service, token.to_owned()).await
     }
 
     /// Makes a publishable key.
@@ -242,24 +402,97 @@ impl KeyStore {
         if name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
             return Err(Invalid::new("name", format!("must have 1 to {NAME_BYTES_MAX} bytes without control characters")).into());
         }
+        let _turn = self.turn.lock().await;
+        Ok(self.insert(name, created_at, grant, token).await?)
+    }
+
+    /// Writes a new key. The caller holds the turn.
+    async fn insert(&self, name: &str, created_at: EventTime, grant: Grant, token: String) -> Result<NewKey, StoreError> {
         let digest = digest(&token);
         let sha256 = hex(&digest);
-        let key = Key { id: id(&digest), name: name.to_owned(), created_at, grant };
+        let key = Key { id: id(&digest), name: name.to_owned(), created_at, end: None, grant };
         let stored = Stored { name: key.name.clone(), created_at_ms: created_at.0, sha256, grant: key.grant.clone() };
         let value = serde_json::to_vec(&stored).expect("a key is plain data");
-        let _turn = self.turn.lock().await;
-        self.store.put_meta(&format!("{PREFIX}{}", key.id), &value).await?;
+        self.store.put_meta(&format!("{KEY}{}", key.id), &value).await?;
         let key = Arc::new(key);
-        self.keys.write().insert(key.id.clone(), (digest, key.clone()));
+        self.keys.write().insert(key.id.clone(), Held { digest, key: key.clone(), used: Arc::default() });
         self.version.fetch_add(1, Ordering::AcqRel);
         Ok(NewKey { key, token })
     }
 
-    /// All keys, the oldest first.
+    /// Draws a successor for a key, so that its id is known before anything is done.
+    ///
+    /// # Errors
+    /// [`KeyError::Unknown`], [`KeyError::Replaced`].
+    pub fn draw_successor(&self, id: &str) -> Result<Successor, KeyError> {
+        let of = self.keys.read().get(id).map(|held| held.key.clone()).ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
+        if let Some(end) = &of.end {
+            return Err(KeyError::Replaced(end.replaced_by.clone()));
+        }
+        let token = match of.grant {
+            Grant::Service => token::<SECRET_BYTES>(SERVICE_PREFIX)?,
+            Grant::Publishable { .. } => token::<PUBLIC_BYTES>(PUBLISHABLE_PREFIX)?,
+        };
+        Ok(Successor { of, token })
+    }
+
+    /// Makes the successor a key, the same as the old one but for its token and the time it was made. The old one stays good for
+    /// `overlap`, and is refused from then on in every process that has read of it by then.
+    ///
+    /// NB: of two processes that rotate a key at the same moment both make a successor. Both are good; the key shows one of them.
+    ///
+    /// # Errors
+    /// [`KeyError::Invalid`]: the overlap is longer than [`OVERLAP_MAX`]. [`KeyError::Unknown`], [`KeyError::Replaced`]: another
+    /// process has revoked or rotated it. [`KeyError::Store`]: look at the list before it is repeated, both steps may have happened;
+    /// a successor whose token was told to nobody is good for nothing, and can be revoked.
+    pub async fn rotate(&self, successor: Successor, now: EventTime, overlap: Duration) -> Result<Rotated, KeyError> {
+        if overlap > OVERLAP_MAX {
+            let reason = format!("is {}; from 0 to {} is accepted", overlap.as_secs(), OVERLAP_MAX.as_secs());
+            return Err(Invalid::new("overlap_seconds", reason).into());
+        }
+        let Successor { of, token } = successor;
+        let _turn = self.turn.lock().await;
+        if self.store.get_meta(&format!("{KEY}{}", of.id)).await?.is_none() {
+            return Err(KeyError::Unknown(of.id.clone()));
+        }
+        if let Some(value) = self.store.get_meta(&format!("{END}{}", of.id)).await? {
+            let end = read_end(&value).ok_or_else(|| does_not_read(&of.id))?;
+            return Err(KeyError::Replaced(end.replaced_by));
+        }
+        let mut grant = of.grant.clone();
+        if let Grant::Publishable { token: shown, .. } = &mut grant {
+            shown.clone_from(&token);
+        }
+        let made = self.insert(&of.name, now, grant, token).await?;
+        // After the successor: there is no moment in which the old one ends without it.
+        let ms = i64::try_from(overlap.as_millis()).expect("at most thirty days");
+        let end = End { expires_at: EventTime(now.0.saturating_add(ms)), replaced_by: made.key.id.clone() };
+        let stored = StoredEnd { expires_at_ms: end.expires_at.0, replaced_by: end.replaced_by.clone() };
+        let value = serde_json::to_vec(&stored).expect("an end is plain data");
+        self.store.put_meta(&format!("{END}{}", of.id), &value).await?;
+        let expires_at = end.expires_at;
+        if let Some(held) = self.keys.write().get_mut(&of.id) {
+            held.key = Arc::new(Key { end: Some(end), ..(*of).clone() });
+        }
+        self.version.fetch_add(1, Ordering::AcqRel);
+        Ok(Rotated { made, replaces: of.id.clone(), expires_at })
+    }
+
+    /// All keys, the oldest first; those that have ended as long as they were not swept away.
     pub fn list(&self) -> Vec<Arc<Key>> {
-        let mut keys: Vec<Arc<Key>> = self.keys.read().values().map(|(_, key)| key.clone()).collect();
+        let mut keys: Vec<Arc<Key>> = self.keys.read().values().map(|held| held.key.clone()).collect();
         keys.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         keys
+    }
+
+    /// Where it is noted when a key was last used; `None` if there is none of that id.
+    pub fn last_use(&self, id: &str) -> Option<Arc<LastUse>> {
+        self.keys.read().get(id).map(|held| held.used.clone())
+    }
+
+    /// Whether there is a key of that id, and it has not ended.
+    pub fn is_good(&self, id: &str, now: EventTime) -> bool {
+        self.keys.read().get(id).is_some_and(|held| held.key.is_good(now))
     }
 
     /// Makes a key worthless, from the moment this returns. False if there is none of that id.
@@ -271,32 +504,99 @@ impl KeyStore {
             return Ok(false);
         }
         let _turn = self.turn.lock().await;
-        self.store.delete_meta(&format!("{PREFIX}{id}")).await?;
-        let revoked = self.keys.write().remove(id).is_some();
-        self.version.fetch_add(1, Ordering::AcqRel);
-        Ok(revoked)
+        self.delete(id).await
     }
 
-    /// The key that a token stands for. The digest is compared in constant time.
-    pub fn verify(&self, presented: &str) -> Option<Arc<Key>> {
+    /// Writes when the keys were last used. It never moves back, whoever else writes it; repeating it changes nothing.
+    ///
+    /// # Errors
+    /// What the store says; the next call writes it.
+    pub async fn save_uses(&self) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        let unsaved: Vec<(String, Arc<LastUse>, EventTime)> = {
+            let keys = self.keys.read();
+            keys.iter().filter_map(|(id, held)| Some((id.clone(), held.used.clone(), held.used.unsaved()?))).collect()
+        };
+        for (id, used, at) in unsaved {
+            self.store.raise_meta(&format!("{USED}{id}"), at).await?;
+            used.saved(at);
+        }
+        Ok(())
+    }
+
+    /// Deletes the keys that have ended, and returns how many.
+    ///
+    /// # Errors
+    /// What the store says. They are refused all the same; the next call deletes them.
+    pub async fn sweep(&self, now: EventTime) -> Result<usize, StoreError> {
+        let _turn = self.turn.lock().await;
+        let ended: Vec<String> = {
+            let keys = self.keys.read();
+            keys.iter().filter(|(_, held)| !held.key.is_good(now)).map(|(id, _)| id.clone()).collect()
+        };
+        for id in &ended {
+            self.delete(id).await?;
+        }
+        Ok(ended.len())
+    }
+
+    /// Deletes a key with what lies beside it. The caller holds the turn.
+    async fn delete(&self, id: &str) -> Result<bool, StoreError> {
+        self.store.delete_meta(&format!("{USED}{id}")).await?;
+        self.store.delete_meta(&format!("{KEY}{id}")).await?;
+        let deleted = self.keys.write().remove(id);
+        self.version.fetch_add(1, Ordering::AcqRel);
+        // The end goes last: without it the key would be good again. What a failure leaves of it is of no key.
+        if let Err(error) = self.store.delete_meta(&format!("{END}{id}")).await {
+            tracing::warn!(key = id, "the end of a key that is deleted stays in the store: {error}");
+        }
+        Ok(deleted.is_some())
+    }
+
+    /// The key that a token stands for, if it is good at that time. The digest is compared in constant time.
+    pub fn verify(&self, presented: &str, now: EventTime) -> Option<Arc<Key>> {
         if presented.len() > TOKEN_BYTES_MAX {
             return None;
         }
         let presented = digest(presented);
         let keys = self.keys.read();
-        let (digest, key) = keys.get(&id(&presented))?;
-        bool::from(digest.ct_eq(&presented)).then(|| key.clone())
+        let held = keys.get(&id(&presented))?;
+        (bool::from(held.digest.ct_eq(&presented)) && held.key.is_good(now)).then(|| held.key.clone())
     }
 }
 
 async fn read_all(store: &dyn ViewStore) -> Result<Keys, StoreError> {
-    let mut keys = FxHashMap::default();
-    for (name, value) in store.scan_meta(PREFIX).await? {
-        let id = &name[PREFIX.len()..];
-        let (digest, key) = read(id, &value).ok_or_else(|| StoreError::Corrupt(format!("the API key {id} does not read")))?;
-        keys.insert(id.to_owned(), (digest, Arc::new(key)));
+    let (mut keys, mut ends, mut uses) = (Keys::default(), Vec::new(), Vec::new());
+    for (name, value) in store.scan_meta(ALL).await? {
+        if let Some(id) = name.strip_prefix(KEY) {
+            let (digest, key) = read(id, &value).ok_or_else(|| does_not_read(id))?;
+            keys.insert(id.to_owned(), Held { digest, key: Arc::new(key), used: Arc::default() });
+        } else if let Some(id) = name.strip_prefix(END) {
+            ends.push((id.to_owned(), read_end(&value).ok_or_else(|| does_not_read(id))?));
+        } else if let Some(id) = name.strip_prefix(USED) {
+            uses.push((id.to_owned(), raised(&value)));
+        }
+    }
+    for (id, end) in ends {
+        if let Some(held) = keys.get_mut(&id) {
+            held.key = Arc::new(Key { end: Some(end), ..(*held.key).clone() });
+        }
+    }
+    for (id, at) in uses {
+        if let (Some(held), Some(at)) = (keys.get(&id), at) {
+            held.used.saved(at);
+        }
     }
     Ok(keys)
+}
+
+fn does_not_read(id: &str) -> StoreError {
+    StoreError::Corrupt(format!("the API key {id} does not read"))
+}
+
+fn read_end(value: &[u8]) -> Option<End> {
+    let StoredEnd { expires_at_ms, replaced_by } = serde_json::from_slice(value).ok()?;
+    Some(End { expires_at: EventTime(expires_at_ms), replaced_by })
 }
 
 fn read(id: &str, value: &[u8]) -> Option<(TokenDigest, Key)> {
@@ -308,7 +608,8 @@ fn read(id: &str, value: &[u8]) -> Option<(TokenDigest, Key)> {
     for (n, byte) in digest.iter_mut().enumerate() {
         *byte = u8::from_str_radix(stored.sha256.get(2 * n..2 * n + 2)?, 16).ok()?;
     }
-    let key = Key { id: id.to_owned(), name: stored.name, created_at: EventTime(stored.created_at_ms), grant: stored.grant };
+    let (name, created_at) = (stored.name, EventTime(stored.created_at_ms));
+    let key = Key { id: id.to_owned(), name, created_at, end: None, grant: stored.grant };
     (self::id(&digest) == id).then_some((digest, key))
 }
 
@@ -370,17 +671,17 @@ mod tests {
             let scopes = [Scope::EventsWrite, Scope::ListsRead, Scope::ListsRead];
             let public = keys.create_publishable("storefront", &origins, &scopes, 600, EventTime(AT.0 + 1)).await.unwrap();
             let gone = keys.create_service("old", AT).await.unwrap();
-            assert!(keys.verify(&gone.token).is_some());
+            assert!(keys.verify(&gone.token, AT).is_some());
             assert!(keys.revoke(&gone.key.id).await.unwrap());
             assert!(!keys.revoke(&gone.key.id).await.unwrap());
-            assert_eq!(keys.verify(&gone.token), None);
+            assert_eq!(keys.verify(&gone.token, AT), None);
             (service, public, gone)
         };
         let keys = KeyStore::open(store(&dir)).await.unwrap();
         assert_eq!(keys.list(), [service.key.clone(), public.key.clone()]);
-        assert_eq!(keys.verify(&service.token).unwrap(), service.key);
-        assert_eq!(keys.verify(&public.token).unwrap(), public.key);
-        assert_eq!(keys.verify(&gone.token), None);
+        assert_eq!(keys.verify(&service.token, AT).unwrap(), service.key);
+        assert_eq!(keys.verify(&public.token, AT).unwrap(), public.key);
+        assert_eq!(keys.verify(&gone.token, AT), None);
         let Grant::Publishable { scopes, token, .. } = &public.key.grant else { panic!("it is publishable") };
         assert_eq!((scopes.as_slice(), token), ([Scope::ListsRead, Scope::EventsWrite].as_slice(), &public.token));
     }
@@ -392,15 +693,15 @@ mod tests {
         let store = store(&dir);
         let (one, other) = (KeyStore::open(store.clone()).await.unwrap(), KeyStore::open(store).await.unwrap());
         let made = one.create_service("shop server", AT).await.unwrap();
-        assert_eq!(other.verify(&made.token), None);
+        assert_eq!(other.verify(&made.token, AT), None);
         other.refresh().await.unwrap();
-        assert_eq!(other.verify(&made.token).unwrap(), made.key);
+        assert_eq!(other.verify(&made.token, AT).unwrap(), made.key);
         let version = other.version();
         other.refresh().await.unwrap();
         assert_eq!(other.version(), version, "nothing changed");
         one.revoke(&made.key.id).await.unwrap();
         other.refresh().await.unwrap();
-        assert_eq!(other.verify(&made.token), None);
+        assert_eq!(other.verify(&made.token, AT), None);
         assert_ne!(other.version(), version);
     }
 
@@ -429,7 +730,7 @@ mod tests {
         other.push(last);
         let long = "x".repeat(1 << 20);
         for wrong in ["", "kd_sk_", &made.key.id, &other, &made.token[1..], &long] {
-            assert_eq!(keys.verify(wrong), None);
+            assert_eq!(keys.verify(wrong, AT), None);
         }
     }
 

@@ -21,8 +21,8 @@ pub mod wire;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kindred_model::Position;
 use kindred_model::views::{ReadError, Rows};
+use kindred_model::{EventTime, Position};
 
 /// Why a call on the store did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -212,6 +212,11 @@ pub trait ViewStore: Send + Sync {
     /// Writes a named value, durable when it returns.
     async fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), StoreError>;
 
+    /// Writes a time under a name unless a later one stands there: of several processes that write it the latest stands, in whatever
+    /// order they do. It is read with [`raised`]. Where a deletion of the name came after `at`, it may stay deleted. Durable when it
+    /// returns; writing it again changes nothing.
+    async fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError>;
+
     /// Names and values that start with `prefix`, in order.
     async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
@@ -227,4 +232,14 @@ pub trait ViewStore: Send + Sync {
 
     /// Bytes on disk, where that is known.
     fn disk_bytes(&self) -> Option<u64>;
+}
+
+/// The time in a value that [`ViewStore::raise_meta`] wrote.
+pub fn raised(value: &[u8]) -> Option<EventTime> {
+    std::str::from_utf8(value).ok()?.parse().ok().map(EventTime)
+}
+
+/// A time as such a value: milliseconds since 1970, in decimal.
+pub(crate) fn raised_bytes(at: EventTime) -> Vec<u8> {
+    at.0.to_string().into_bytes()
 }

@@ -9,7 +9,7 @@ use http::header::CACHE_CONTROL;
 use kindred_members::{AccessClaims, MemberError, Members, messages};
 use secrecy::SecretString;
 use serde::Serialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -22,7 +22,7 @@ use crate::auth::{Caller, Grant, Visitor, caller, visitor};
 use crate::params::Params;
 use crate::problem::{Code, FieldError, Problem};
 use crate::routes::access::Need;
-use crate::routes::body::{Form, Posted};
+use crate::routes::body::{Form, Misread, Posted, read_object};
 use crate::routes::{NO_STORE, guarded, json, query, with};
 
 /// Bytes of a form: the largest has 20 addresses.
@@ -97,43 +97,19 @@ impl Asked {
             return Err(Problem::new(Code::UnsupportedMediaType, "this body is application/json"));
         }
         let bytes = posted.read(&self.api, FORM_BYTES_MAX).await?;
-        // Asked first, since serde takes some values of another type for bad syntax.
-        serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|_| malformed())?;
-        // serde takes a list for the fields in their order; a form has names.
-        if bytes.trim_ascii_start().first() != Some(&b'{') {
-            return Err(self.invalid(String::new(), "invalid", "the body is a JSON object"));
-        }
-        let reader = &mut serde_json::Deserializer::from_slice(&bytes);
-        serde_path_to_error::deserialize(reader).map_err(|error| self.misread(&error))
-    }
-
-    fn misread(&self, error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
-        // serde quotes values of a wrong type, which may be a password; of the names of fields alone is anything repeated.
-        let text = error.inner().to_string();
-        let (code, message, named) = if text.starts_with("unknown field") {
-            ("unknown_field", "this field is not known here", true)
-        } else if text.starts_with("missing field") {
-            ("missing_field", "this field is needed", true)
-        } else if text.starts_with("duplicate field") {
-            ("duplicate_field", "this field is given twice", true)
-        } else {
-            ("invalid", "the value is of another type or not one of those accepted", false)
-        };
-        let mut pointer = String::new();
-        for segment in error.path().iter() {
-            match segment {
-                serde_path_to_error::Segment::Map { key } => pointer.push_str(&crate::problem::pointer(key)),
-                serde_path_to_error::Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-                serde_path_to_error::Segment::Enum { .. } | serde_path_to_error::Segment::Unknown => {}
+        read_object(&bytes).map_err(|misread| match misread {
+            Misread::NotJson(_) => Problem::new(Code::MalformedJson, "the body is not one JSON value"),
+            // serde quotes values of a wrong type, which may be a password; of the names of fields alone is anything repeated.
+            Misread::Field { pointer, code, .. } => {
+                let message = match code {
+                    "unknown_field" => "this field is not known here",
+                    "missing_field" => "this field is needed",
+                    "duplicate_field" => "this field is given twice",
+                    _ => "the value is of another type or not one of those accepted",
+                };
+                self.invalid(pointer, code, message)
             }
-        }
-        if let Some(field) = text.split('`').nth(1).filter(|_| named) {
-            let last = crate::problem::pointer(field);
-            if !pointer.ends_with(&last) {
-                pointer.push_str(&last);
-            }
-        }
-        self.invalid(pointer, code, message)
+        })
     }
 
     /// A field that is not accepted.
@@ -162,10 +138,6 @@ impl Asked {
     pub fn accepted(&self) -> Result<Response, Problem> {
         json(StatusCode::ACCEPTED, &Accepted { status: "accepted" })
     }
-}
-
-fn malformed() -> Problem {
-    Problem::new(Code::MalformedJson, "the body is not one JSON value")
 }
 
 /// Done, and there is nothing to say about it.

@@ -39,7 +39,8 @@ pub(super) fn browser() -> impl Filter<Extract = (Browser,), Error = Infallible>
 }
 
 impl Browser {
-    fn of(headers: &HeaderMap) -> Self {
+    /// Of the headers of a request.
+    pub fn of(headers: &HeaderMap) -> Self {
         let cookie = |name| cookie(headers, name).map(Into::into);
         Self { refresh: cookie(REFRESH), device: cookie(DEVICE), same_origin: is_same_origin(headers) }
     }

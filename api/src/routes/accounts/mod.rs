@@ -6,7 +6,7 @@
 //! ```
 
 mod asked;
-mod cookies;
+pub(crate) mod cookies;
 pub(crate) mod credentials;
 pub(crate) mod export;
 pub(crate) mod factor;

@@ -21,7 +21,7 @@ use crate::problem::{Code, Problem};
 use crate::routes::access::need;
 use crate::routes::body::{Posted, posted};
 use crate::routes::members::{ErasureReceipt, forget};
-use crate::routes::precondition::etag;
+use crate::routes::precondition::{etag, names_version};
 use crate::routes::{NO_STORE, in_time, json, names};
 
 /// All routes of this module.
@@ -210,7 +210,7 @@ async fn change_profile(if_match: Option<String>, asked: Asked, posted: Posted) 
             };
             let changed = asked.members(|members| async move {
                 let version = members.profile(&claims.sub).await?.version;
-                if !matches(&if_match, &version) {
+                if !names_version(&if_match, &version) {
                     return Err(MemberError::Changed);
                 }
                 members.change_profile(&claims.sub, &version, &change).await
@@ -218,12 +218,6 @@ async fn change_profile(if_match: Option<String>, asked: Asked, posted: Posted) 
             shown(changed.await?)
         })
         .await
-}
-
-/// Whether `If-Match` names a version (RFC 9110, strong comparison: a weak validator never does).
-fn matches(tags: &str, version: &str) -> bool {
-    tags.trim() == "*"
-        || tags.split(',').any(|tag| tag.trim().strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) == Some(version))
 }
 
 /// The account is closed.
@@ -279,15 +273,4 @@ async fn close_account(asked: Asked, posted: Posted) -> Response {
             Ok(response)
         })
         .await
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_change_names_what_was_read() {
-        assert!(super::matches("\"a\"", "a") && super::matches("\"b\", \"a\"", "a") && super::matches(" * ", "a"));
-        for other in ["W/\"a\"", "a", "\"b\"", "", "\"a", "\"\""] {
-            assert!(!super::matches(other, "a"), "{other}");
-        }
-    }
 }

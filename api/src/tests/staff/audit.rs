@@ -79,6 +79,24 @@ async fn v16_2_1_v16_3_1_each_act_is_noted() {
     assert_eq!((&made["kind"], &made["subject"]), (&json!("key.create"), &json!(key)));
     assert_eq!(made["detail"], json!({"kind": "service", "name": "till"}));
 
+    let made = shop.send(&admin, "POST", "/v1/admin/keys", json!({"kind": "service", "name": "till"})).await;
+    let key = body(&made)["id"].as_str().unwrap().to_owned();
+    let rotate = async |key: &str| {
+        let path = format!("/v1/admin/keys/{key}/rotate");
+        shop.send(&admin, "POST", &path, json!({"overlap_seconds": 60})).await
+    };
+    let rotated = body(&rotate(&key).await);
+    let found = shop.audited("&kind=key.rotate").await;
+    let [entry] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&entry["actor"], &entry["subject"], &entry["ok"]), (&json!(boss), &json!(key), &json!(true)));
+    assert_eq!(entry["detail"], json!({"replaced_by": rotated["id"], "overlap_seconds": "60"}));
+    for (key, code) in [(key.as_str(), "refused"), ("000000000000", "not_found")] {
+        assert_eq!(body(&rotate(key).await)["code"], code);
+        let found = shop.audited(&format!("&kind=key.rotate&subject={key}")).await;
+        let failed = found.iter().find(|entry| entry["ok"] == false).unwrap_or_else(|| panic!("{found:?}"));
+        assert_eq!(failed["detail"]["code"], code);
+    }
+
     // What fails is noted as begun, and as failed.
     assert_problem(&shop.ask(&shop.bench.service, "POST", "/v1/admin/generations/g2/promote").await, 404, "not_found", "no g2");
     shop.bench.process.busy.store(true, Ordering::Relaxed);

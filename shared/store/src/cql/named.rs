@@ -5,9 +5,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kindred_model::EventTime;
+
 use super::connection::Connection;
 use super::session::{answered, unreadable};
-use crate::{StoreError, keys};
+use crate::{StoreError, keys, raised_bytes};
 
 const SHARED: &str = "shared";
 
@@ -17,7 +19,7 @@ fn own(generation: &str) -> String {
 }
 
 fn scope(generation: &str, name: &str) -> String {
-    if name.starts_with(keys::PREFIX) { SHARED.to_owned() } else { own(generation) }
+    if keys::is_of_keys(name) { SHARED.to_owned() } else { own(generation) }
 }
 
 fn now_us() -> i64 {
@@ -56,6 +58,15 @@ impl Connection {
                 answered(self.config.attempts, "delete_named", || self.session.execute_unpaged(delete, &values)).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Writes a time with itself as its timestamp: of all that are written the latest stands, and one from before a deletion does not
+    /// come back.
+    pub async fn raise_named(&self, generation: &str, name: &str, at: EventTime) -> Result<(), StoreError> {
+        let values = (scope(generation, name), name, raised_bytes(at), at.0.saturating_mul(1_000));
+        let put = &self.state.put_named;
+        answered(self.config.attempts, "put_named", || self.session.execute_unpaged(put, &values)).await?;
         Ok(())
     }
 

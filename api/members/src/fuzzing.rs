@@ -1,0 +1,38 @@
+//! What reads the tokens and solutions that callers send, for `fuzz/edges.rs` alone.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Solution, challenge, codes, sessions};
+
+const SECRET: [u8; 32] = [7; 32];
+
+/// A link's token as member and secret.
+pub fn link_token(text: &str) -> Option<(&str, &str)> {
+    codes::split_token(text).ok()
+}
+
+/// A refresh token as member, session, secret and mark.
+pub fn refresh_token(text: &str) -> Option<[&str; 4]> {
+    sessions::split_refresh(text)
+}
+
+/// A cursor or a challenge as it is given out, under a secret that is none.
+pub fn seal<T: Serialize>(purpose: &str, value: &T) -> String {
+    challenge::seal(&SECRET, purpose, value)
+}
+
+/// And as it comes back.
+pub fn unseal<T: DeserializeOwned>(purpose: &str, text: &str) -> Option<T> {
+    challenge::unseal(&SECRET, purpose, text)
+}
+
+/// Whether a proof of work is one of so many bits.
+pub fn solves(solution: &Solution, bits: u32) -> bool {
+    solution.solves(bits)
+}
+
+/// What counts as one address.
+pub fn address_group(address: &str) -> String {
+    challenge::address_group(address)
+}
