@@ -254,6 +254,26 @@ impl Person {
         assert!(!stored.contains("eyJ") && !stored.contains("__Host-"), "a script can read a token: {stored}");
     }
 
+    /// The shop's server tells of an order, and the account shows what it earned.
+    fn sees_what_an_order_earns(&self, username: &str) {
+        let key = std::fs::read_to_string(self._temp.path().join("demo/service.key")).expect("the service key");
+        let bearer = format!("Bearer {}", key.trim());
+        let found = ureq::get(format!("{}/v1/admin/members?q={username}", self.demo.url)).header("authorization", &bearer).call();
+        let found: Value = found.expect("the members").body_mut().read_json().expect("JSON");
+        let member = found["members"][0]["member"].as_str().expect("a member");
+        let order = crate::support::order("walk-1", 1, "completed", member, "2026-01-05T10:00:00Z", &["a", "b"]);
+        let posted = ureq::post(format!("{}/v1/events/orders", self.demo.url)).header("authorization", &bearer).send_json(order);
+        assert_eq!(posted.expect("an answer").status(), 202);
+        until("the points of the order", || {
+            self.open("/account");
+            Some(self.reads("#available")).filter(|available| available == "20")
+        });
+        self.presses("#statement-of-points summary");
+        let line = self.reads("#statement li");
+        assert!(line.contains("+20") && line.contains("available since January"), "{line}");
+        self.page_is_in_order("statement");
+    }
+
     /// Shows the QR code to an app, and gets recovery codes for one of its codes.
     fn sets_up_an_authenticator(&self) {
         self.presses("#totp-enrol summary");
@@ -365,6 +385,7 @@ fn a_person_registers_signs_in_and_finds_the_account() {
     person.types("#password", PASSWORD);
     person.presses("#password-form .primary");
     person.is_at("/account");
+    person.sees_what_an_order_earns("ada");
     person.sets_up_an_authenticator();
 }
 

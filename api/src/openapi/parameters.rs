@@ -12,8 +12,9 @@ use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn}
 use utoipa::openapi::schema::SchemaType;
 use utoipa::openapi::{KnownFormat, Object, RefOr, Required, Schema, SchemaFormat, Type};
 
+use crate::params::WAIT_MS_MAX;
 use crate::recommend::Sort;
-use crate::routes::access::ROUTES;
+use crate::routes::access::{Need, ROUTES, Route};
 use crate::routes::accounts::staff::TEXT_BYTES_MAX;
 use crate::routes::catalog::{CATEGORY_BYTES_MAX, TAG_BYTES_MAX};
 use crate::routes::once::KEY_CHARS;
@@ -23,9 +24,12 @@ pub(super) struct NamedParameters;
 
 impl Modify for NamedParameters {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        for route in ROUTES.iter().filter(|route| route.takes_idempotency_keys()) {
-            let operation = openapi.paths.paths.get_mut(route.template()).and_then(|path| path.post.as_mut());
-            operation.expect("every route has an operation").parameters.get_or_insert_default().push(RefOr::T(idempotency_key()));
+        for route in ROUTES {
+            let Some(path) = openapi.paths.paths.get_mut(route.template()) else { continue };
+            let operation = if route.method() == "GET" { &mut path.get } else { &mut path.post };
+            let Some(operation) = operation else { continue };
+            let shared = SHARED.iter().filter(|shared| (shared.of)(route)).map(|shared| RefOr::T(shared.parameter()));
+            operation.parameters.get_or_insert_default().extend(shared);
         }
         for (template, path) in &mut openapi.paths.paths {
             let operations = [&mut path.get, &mut path.post, &mut path.put, &mut path.patch, &mut path.delete];
@@ -44,16 +48,82 @@ fn describe(template: &str, operation: &mut Operation) {
     }
 }
 
-fn idempotency_key() -> Parameter {
-    let description = "names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is \
-                       that of the first time, with `Idempotency-Replayed: true`. Only a success is kept";
-    ParameterBuilder::new()
-        .name("Idempotency-Key")
-        .parameter_in(ParameterIn::Header)
-        .required(Required::False)
-        .description(Some(description))
-        .schema(Some(Object::with_type(Type::String)))
-        .build()
+/// A parameter that many routes take, told at one place.
+struct Shared {
+    place: ParameterIn,
+    name: &'static str,
+    kind: Type,
+    description: &'static str,
+    /// Which routes take it.
+    of: fn(&Route) -> bool,
+}
+
+const SHARED: &[Shared] = &[
+    Shared {
+        place: ParameterIn::Query,
+        name: "member",
+        kind: Type::String,
+        description: "as this member sees it; with a service key",
+        of: |route| route.need == Need::ReadLists,
+    },
+    Shared {
+        place: ParameterIn::Query,
+        name: "min_position",
+        kind: Type::String,
+        description: "answer only once the views reach this position",
+        of: waits_for_a_position,
+    },
+    Shared {
+        place: ParameterIn::Query,
+        name: "wait_ms",
+        kind: Type::Integer,
+        description: "how long to wait for it; 1000 unless given",
+        of: waits_for_a_position,
+    },
+    Shared {
+        place: ParameterIn::Query,
+        name: "key",
+        kind: Type::String,
+        description: "a publishable key, in place of the header: an EventSource can send none",
+        of: |route| route.need == Need::ReadLists,
+    },
+    Shared {
+        place: ParameterIn::Header,
+        name: "If-None-Match",
+        kind: Type::String,
+        description: "an ETag: 304 when the answer is still that",
+        of: is_read_at_once,
+    },
+    Shared {
+        place: ParameterIn::Header,
+        name: "Idempotency-Key",
+        kind: Type::String,
+        description: "names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that \
+                      of the first time, with `Idempotency-Replayed: true`. Only a success is kept",
+        of: Route::takes_idempotency_keys,
+    },
+];
+
+/// What is read of lists and the catalog, and not followed.
+fn is_read_at_once(route: &Route) -> bool {
+    route.need == Need::ReadLists && !route.template().ends_with("/stream")
+}
+
+/// What can be asked for as of what was written just now.
+fn waits_for_a_position(route: &Route) -> bool {
+    is_read_at_once(route) || route.method() == "GET" && matches!(route.need, Need::OwnOr(_))
+}
+
+impl Shared {
+    fn parameter(&self) -> Parameter {
+        ParameterBuilder::new()
+            .name(self.name)
+            .parameter_in(self.place.clone())
+            .required(Required::False)
+            .description(Some(self.description))
+            .schema(Some(Object::with_type(self.kind.clone())))
+            .build()
+    }
 }
 
 /// A position: topic, partition and offset of each place, or `0`, the beginning.
@@ -95,6 +165,10 @@ fn narrow(template: &str, place: &ParameterIn, name: &str, schema: &mut Object) 
         (ParameterIn::Query, "min_position") => {
             schema.pattern = Some(POSITION.to_owned());
             schema.example = Some("0".into());
+        }
+        (ParameterIn::Query, "wait_ms") => {
+            schema.minimum = Some(0.into());
+            schema.maximum = Some(WAIT_MS_MAX.into());
         }
         (ParameterIn::Header, "Idempotency-Key") => {
             let bare = format!("[!#-~]{{{},{}}}", KEY_CHARS.start(), KEY_CHARS.end());

@@ -121,11 +121,6 @@ impl Asked {
     get, path = "/v1/items/{item}", tag = "catalog",
     params(
         ("item" = String, Path, description = "the item, percent-encoded; 1 to 128 bytes"),
-        ("member" = Option<String>, Query, description = "as this member sees it; with a service key"),
-        ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
-        ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
-        ("key" = Option<String>, Query, description = "a publishable key, in place of the header"),
-        ("If-None-Match" = Option<String>, Header, description = "an ETag: 304 when the page is still that"),
     ),
     responses(
         (status = 200, description = "the item", body = Product),
@@ -170,11 +165,6 @@ async fn show_product(item: Segment, asked: Asked) -> Response {
         ("sort" = Option<String>, Query, description = "`popular` (unless given), `newest`, `price` or `-price`"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 50, description = "12 unless given"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
-        ("member" = Option<String>, Query, description = "as this member sees it; with a service key"),
-        ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
-        ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
-        ("key" = Option<String>, Query, description = "a publishable key, in place of the header"),
-        ("If-None-Match" = Option<String>, Header, description = "an ETag: 304 when the page is still that"),
     ),
     responses(
         (status = 200, description = "a page; `Link` names the next", body = Found),
@@ -215,13 +205,6 @@ async fn find_products(asked: Asked) -> Response {
 /// The categories with something that the caller may see, and how much; each stands before those below it.
 #[utoipa::path(
     get, path = "/v1/categories", tag = "catalog",
-    params(
-        ("member" = Option<String>, Query, description = "as this member sees it; with a service key"),
-        ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
-        ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
-        ("key" = Option<String>, Query, description = "a publishable key, in place of the header"),
-        ("If-None-Match" = Option<String>, Header, description = "an ETag: 304 when they are still those"),
-    ),
     responses(
         (status = 200, description = "the categories", body = Categories),
         (status = 304, description = "they are what the ETag names"),
@@ -240,11 +223,6 @@ async fn list_categories(asked: Asked) -> Response {
     get, path = "/v1/tags", tag = "catalog",
     params(
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 1_000, description = "50 unless given"),
-        ("member" = Option<String>, Query, description = "as this member sees it; with a service key"),
-        ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
-        ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
-        ("key" = Option<String>, Query, description = "a publishable key, in place of the header"),
-        ("If-None-Match" = Option<String>, Header, description = "an ETag: 304 when they are still those"),
     ),
     responses(
         (status = 200, description = "the tags", body = Tags),

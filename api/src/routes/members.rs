@@ -88,6 +88,27 @@ pub(crate) struct PointsShown {
     from_items: i64,
     /// Earned by invites.
     from_invites: i64,
+    /// What they are made of, where it is asked for: a day and what became, or becomes, available on it by items, the latest first.
+    /// Invites count at once and have no day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statement: Option<Vec<StatementLine>>,
+}
+
+/// Points of items that become available on a day.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StatementLine {
+    /// The UTC day.
+    #[schema(value_type = String)]
+    available_from: Day,
+    /// What is earned; less than nought where more was taken back.
+    points: i64,
+    /// Whether the day has not come as of the day of the figures.
+    pending: bool,
+}
+
+fn statement(earned: &Earned, as_of: Day) -> Vec<StatementLine> {
+    let line = |&(available_from, points): &(Day, i64)| StatementLine { available_from, points, pending: available_from > as_of };
+    earned.from_items.iter().rev().map(line).collect()
 }
 
 /// GET /v1/members/{member}/points
@@ -98,8 +119,7 @@ pub(crate) struct PointsShown {
     params(
         ("member" = String, Path, description = "the member, percent-encoded"),
         ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today (UTC) unless given"),
-        ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
-        ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
+        ("statement" = Option<bool>, Query, description = "with the days on which they become available"),
     ),
     responses(
         (status = 200, description = "the points", body = PointsShown),
@@ -111,12 +131,13 @@ async fn show_points(member: Segment, query: String, caller: Caller, api: Arc<Ap
     let shared = &api;
     guarded(shared, &caller, None, const { need("GET /v1/members/{member}/points") }, |grant| async move {
         let member = whose(&grant, member.member()?)?;
-        let params = Params::parse(&query, &["as_of", "min_position", "wait_ms"])?;
+        let params = Params::parse(&query, &["as_of", "statement", "min_position", "wait_ms"])?;
         let serving = shared.live();
         if !serving.settings.views.points.enabled {
             return Err(Problem::new(Code::ViewDisabled, "views.points.enabled is false"));
         }
         let as_of = params.day("as_of")?.unwrap_or_else(|| today(shared));
+        let stated = params.boolean("statement", false)?;
         let freshness = params.freshness()?;
         let (row, published) = in_time(shared, async {
             reach(&serving.memory, freshness).await?;
@@ -128,7 +149,8 @@ async fn show_points(member: Segment, query: String, caller: Caller, api: Arc<Ap
         let earned = row.map_or(Ok(Earned::default()), |row| Earned::decode(&row)).map_err(Problem::internal)?;
         let (pending, available) = earned.as_of(as_of);
         let (from_items, from_invites) = (earned.items_total(), earned.from_invites);
-        let shown = PointsShown { member, as_of, pending, available, from_items, from_invites };
+        let statement = stated.then(|| statement(&earned, as_of));
+        let shown = PointsShown { member, as_of, pending, available, from_items, from_invites, statement };
         let mut response = json(StatusCode::OK, &shown)?;
         response.headers_mut().insert(AS_OF, published.as_of.clone());
         Ok(response)
@@ -199,8 +221,6 @@ impl Cursor {
         ("member" = String, Path, description = "the member, percent-encoded"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 200, description = "50 unless given"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
-        ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
-        ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
     ),
     responses(
         (status = 200, description = "a page; `Link` names the next", body = HistoryPage),

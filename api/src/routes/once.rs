@@ -195,11 +195,13 @@ async fn settle(members: &Members, attempt: &Attempt, response: Response) -> Res
     }
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(Problem::internal)?.to_bytes();
-    let kept = Answer::of(parts.status, &parts.headers, &body);
-    if body.len() > ANSWER_BYTES_MAX {
-        tracing::warn!(bytes = body.len(), "an answer to an Idempotency-Key is too large to be kept");
+    let kept = serde_json::to_vec(&Answer::of(parts.status, &parts.headers, &body)).map_err(Problem::internal)?;
+    if kept.len() > ANSWER_BYTES_MAX {
+        tracing::warn!(
+            bytes = kept.len(),
+            "an answer to an Idempotency-Key is too large to be kept: it is done anew if it is asked for again"
+        );
     }
-    let kept = serde_json::to_vec(&kept).map_err(Problem::internal)?;
     members.keep_answer(attempt, &kept).await.unwrap_or_else(warn);
     Ok(Response::from_parts(parts, body.into()))
 }

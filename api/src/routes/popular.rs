@@ -44,11 +44,6 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         ("days" = Option<u64>, Query, minimum = 1, maximum = 3_660, description = "over so many days; 30 unless given"),
         ("as_of" = Option<String>, Query, description = "the last of them, like 2026-01-05; today (UTC) unless given"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 50, description = "12 unless given"),
-        ("member" = Option<String>, Query, description = "as this member sees it; with a service key"),
-        ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
-        ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
-        ("key" = Option<String>, Query, description = "a publishable key, in place of the header"),
-        ("If-None-Match" = Option<String>, Header, description = "an ETag: 304 when the list is still that"),
     ),
     responses(
         (status = 200, description = "the items", body = PopularList),

@@ -43,12 +43,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 50, description = "12 unless given"),
         ("fill" = Option<bool>, Query, description = "fill a short list from popularity; true unless given"),
         ("explain" = Option<bool>, Query, description = "add the counts behind each item"),
-        ("member" = Option<String>, Query, description = "as this member sees it; with a service key"),
-        ("min_position" = Option<String>, Query, description = "answer only once the views reach this position"),
-        ("wait_ms" = Option<u64>, Query, maximum = 10_000, description = "how long to wait for it; 1000 unless given"),
         ("generation" = Option<String>, Query, description = "of this generation in place of the live one; with a service key"),
-        ("key" = Option<String>, Query, description = "a publishable key, in place of the header"),
-        ("If-None-Match" = Option<String>, Header, description = "an ETag: 304 when the list is still that"),
     ),
     responses(
         (status = 200, description = "the list", body = SimilarList, headers(

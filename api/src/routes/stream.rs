@@ -68,8 +68,6 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 50, description = "12 unless given"),
         ("fill" = Option<bool>, Query, description = "fill a short list from popularity; true unless given"),
         ("explain" = Option<bool>, Query, description = "add the counts behind each item"),
-        ("member" = Option<String>, Query, description = "as this member sees it; with a service key"),
-        ("key" = Option<String>, Query, description = "a publishable key: an EventSource can send no header"),
         ("Last-Event-ID" = Option<String>, Header, description = "the id of the last event seen"),
     ),
     responses(

@@ -31,6 +31,16 @@ async fn points_are_evaluated_for_the_as_of_day() {
     assert_eq!(header(&answer, "cache-control"), "no-store");
     let before = body(&bench.get("/v1/members/m%201/points?as_of=2026-01-04").await);
     assert_eq!((&before["pending"], &before["available"]), (&json!(17), &json!(140)));
+    // The statement adds up to the figures, also as of another day.
+    let stated = body(&bench.get("/v1/members/m%201/points?statement=true&as_of=2026-01-04").await);
+    let line = |day: &str, points: i64, pending: bool| json!({"available_from": day, "points": points, "pending": pending});
+    assert_eq!(
+        stated["statement"],
+        json!([line("2026-01-07", 7, true), line("2026-01-05", 10, true), line("2025-12-31", 40, false)])
+    );
+    let nobody = body(&bench.get("/v1/members/nobody/points?statement=true").await);
+    assert_eq!(nobody["statement"], json!([]));
+    assert_problem(&bench.get("/v1/members/m%201/points?statement=1").await, 400, "invalid_parameter", "neither true nor false");
     let nobody = bench.get("/v1/members/nobody/points").await;
     assert_eq!((nobody.status().as_u16(), &body(&nobody)["available"]), (200, &json!(0)));
 }

@@ -93,9 +93,10 @@ $("phone").addEventListener("input", () => {
 
 async function loadPoints() {
   try {
-    const points = await api.own("GET", `${ME}/points`);
+    const points = await api.own("GET", `${ME}/points?statement=true`);
     show($("available"), points.available);
     show($("pending"), points.pending);
+    showStatement(points);
     const earned = points.from_items + points.from_invites;
     const at = LEVELS.findIndex(([tier]) => tier === profile.tier);
     const next = LEVELS[at + 1];
@@ -112,6 +113,16 @@ async function loadPoints() {
     $("points").hidden = $("progress").hidden = true;
     say($("next-tier"), "points_off");
   }
+}
+
+/** What the points are made of: a line a day on which they become available, and one for invites. */
+function showStatement({ statement, from_invites: invites }) {
+  const line = (points, what) => element("li", {}, element("strong", {}, (points > 0 ? "+" : "") + points), what);
+  const lines = statement.map(({ available_from: day, points, pending }) =>
+    line(points, say(element("span", { class: "hint" }), pending ? "statement_pending" : "statement_available", { day: { day } })));
+  if (invites) lines.push(line(invites, said("span", "statement_invites", null, { class: "hint" })));
+  $("statement").replaceChildren(...lines);
+  $("statement-of-points").hidden = lines.length === 0;
 }
 
 // Purchases and history

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use kindred_members::State;
 use kindred_model::units::Tier;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -16,7 +17,7 @@ use super::{Asked, asked};
 use crate::api::Api;
 use crate::params::Segment;
 use crate::problem::{Code, FieldError, Problem};
-use crate::routes::access::need;
+use crate::routes::access::{Need, need};
 use crate::routes::body::{Posted, posted};
 use crate::routes::precondition::{optional_version, required_version};
 
@@ -95,17 +96,8 @@ impl Reason {
     security(("service_key" = []), ("access_token" = [])),
 )]
 async fn suspend_member(member: Segment, posted: Posted, asked: Asked) -> Response {
-    let asked = &asked;
-    asked
-        .answer(const { need("POST /v1/admin/members/{member}/suspend") }, |_, actor| async move {
-            asked.params(&[])?;
-            let (member, version) = (member.member()?, optional_version(asked.if_match.as_deref())?);
-            let reason = posted.json::<Reason>(&asked.api).await?.checked()?;
-            let done = asked
-                .members(|members| async move { members.suspend(&actor, member.as_str(), version.as_deref(), &reason).await });
-            done.await.map(|()| StatusCode::NO_CONTENT.into_response())
-        })
-        .await
+    let need = const { need("POST /v1/admin/members/{member}/suspend") };
+    set_state(State::Suspended, need, &member, posted, &asked).await
 }
 
 /// POST /v1/admin/members/{member}/activate
@@ -127,14 +119,23 @@ async fn suspend_member(member: Segment, posted: Posted, asked: Asked) -> Respon
     security(("service_key" = []), ("access_token" = [])),
 )]
 async fn activate_member(member: Segment, posted: Posted, asked: Asked) -> Response {
-    let asked = &asked;
+    let need = const { need("POST /v1/admin/members/{member}/activate") };
+    set_state(State::Activated, need, &member, posted, &asked).await
+}
+
+async fn set_state(to: State, need: Need, member: &Segment, posted: Posted, asked: &Asked) -> Response {
     asked
-        .answer(const { need("POST /v1/admin/members/{member}/activate") }, |_, actor| async move {
+        .answer(need, |_, actor| async move {
             asked.params(&[])?;
             let (member, version) = (member.member()?, optional_version(asked.if_match.as_deref())?);
             let reason = posted.json::<Reason>(&asked.api).await?.checked()?;
-            let done = asked
-                .members(|members| async move { members.activate(&actor, member.as_str(), version.as_deref(), &reason).await });
+            let done = asked.members(|members| async move {
+                let (member, version) = (member.as_str(), version.as_deref());
+                match to {
+                    State::Suspended => members.suspend(&actor, member, version, &reason).await,
+                    _ => members.activate(&actor, member, version, &reason).await,
+                }
+            });
             done.await.map(|()| StatusCode::NO_CONTENT.into_response())
         })
         .await
