@@ -28,8 +28,9 @@ impl Modify for NamedParameters {
             let Some(path) = openapi.paths.paths.get_mut(route.template()) else { continue };
             let operation = if route.method() == "GET" { &mut path.get } else { &mut path.post };
             let Some(operation) = operation else { continue };
-            let shared = SHARED.iter().filter(|shared| (shared.of)(route)).map(|shared| RefOr::T(shared.parameter()));
-            operation.parameters.get_or_insert_default().extend(shared);
+            for shared in SHARED.iter().filter(|shared| (shared.of)(route)) {
+                operation.parameters.get_or_insert_default().push(RefOr::T(shared.parameter()));
+            }
         }
         for (template, path) in &mut openapi.paths.paths {
             let operations = [&mut path.get, &mut path.post, &mut path.put, &mut path.patch, &mut path.delete];

@@ -2226,6 +2226,11 @@ export interface components {
              * @description Not available yet.
              */
             pending: number;
+            /**
+             * @description What they are made of, where it is asked for: a day and what became, or becomes, available on it by items, the latest first.
+             *     Invites count at once and have no day.
+             */
+            statement?: components["schemas"]["StatementLine"][] | null;
         };
         /** @description One popular item. */
         PopularItem: {
@@ -2689,6 +2694,18 @@ export interface components {
             items: components["schemas"]["ListItem"][];
             /** @description The view that was read. */
             view: string;
+        };
+        /** @description Points of items that become available on a day. */
+        StatementLine: {
+            /** @description The UTC day. */
+            available_from: string;
+            /** @description Whether the day has not come as of the day of the figures. */
+            pending: boolean;
+            /**
+             * Format: int64
+             * @description What is earned; less than nought where more was taken back.
+             */
+            points: number;
         };
         /** @description A record that was tried again in vain. */
         StillRejected: {
@@ -4533,11 +4550,11 @@ export interface operations {
                 min_position?: string;
                 /** @description how long to wait for it; 1000 unless given */
                 wait_ms?: number;
-                /** @description a publishable key, in place of the header */
+                /** @description a publishable key, in place of the header: an EventSource can send none */
                 key?: string;
             };
             header?: {
-                /** @description an ETag: 304 when they are still those */
+                /** @description an ETag: 304 when the answer is still that */
                 "If-None-Match"?: string;
             };
             path?: never;
@@ -4791,11 +4808,11 @@ export interface operations {
                 min_position?: string;
                 /** @description how long to wait for it; 1000 unless given */
                 wait_ms?: number;
-                /** @description a publishable key, in place of the header */
+                /** @description a publishable key, in place of the header: an EventSource can send none */
                 key?: string;
             };
             header?: {
-                /** @description an ETag: 304 when the page is still that */
+                /** @description an ETag: 304 when the answer is still that */
                 "If-None-Match"?: string;
             };
             path?: never;
@@ -4836,11 +4853,11 @@ export interface operations {
                 min_position?: string;
                 /** @description how long to wait for it; 1000 unless given */
                 wait_ms?: number;
-                /** @description a publishable key, in place of the header */
+                /** @description a publishable key, in place of the header: an EventSource can send none */
                 key?: string;
             };
             header?: {
-                /** @description an ETag: 304 when the page is still that */
+                /** @description an ETag: 304 when the answer is still that */
                 "If-None-Match"?: string;
             };
             path: {
@@ -4895,19 +4912,19 @@ export interface operations {
                 fill?: boolean;
                 /** @description add the counts behind each item */
                 explain?: boolean;
+                /** @description of this generation in place of the live one; with a service key */
+                generation?: string;
                 /** @description as this member sees it; with a service key */
                 member?: string;
                 /** @description answer only once the views reach this position */
                 min_position?: string;
                 /** @description how long to wait for it; 1000 unless given */
                 wait_ms?: number;
-                /** @description of this generation in place of the live one; with a service key */
-                generation?: string;
-                /** @description a publishable key, in place of the header */
+                /** @description a publishable key, in place of the header: an EventSource can send none */
                 key?: string;
             };
             header?: {
-                /** @description an ETag: 304 when the list is still that */
+                /** @description an ETag: 304 when the answer is still that */
                 "If-None-Match"?: string;
             };
             path: {
@@ -4970,7 +4987,7 @@ export interface operations {
                 explain?: boolean;
                 /** @description as this member sees it; with a service key */
                 member?: string;
-                /** @description a publishable key: an EventSource can send no header */
+                /** @description a publishable key, in place of the header: an EventSource can send none */
                 key?: string;
             };
             header?: {
@@ -5706,6 +5723,8 @@ export interface operations {
             query?: {
                 /** @description a day like 2026-01-05; today (UTC) unless given */
                 as_of?: string;
+                /** @description with the days on which they become available */
+                statement?: boolean;
                 /** @description answer only once the views reach this position */
                 min_position?: string;
                 /** @description how long to wait for it; 1000 unless given */
@@ -5881,11 +5900,11 @@ export interface operations {
                 min_position?: string;
                 /** @description how long to wait for it; 1000 unless given */
                 wait_ms?: number;
-                /** @description a publishable key, in place of the header */
+                /** @description a publishable key, in place of the header: an EventSource can send none */
                 key?: string;
             };
             header?: {
-                /** @description an ETag: 304 when the list is still that */
+                /** @description an ETag: 304 when the answer is still that */
                 "If-None-Match"?: string;
             };
             path?: never;
@@ -6196,11 +6215,11 @@ export interface operations {
                 min_position?: string;
                 /** @description how long to wait for it; 1000 unless given */
                 wait_ms?: number;
-                /** @description a publishable key, in place of the header */
+                /** @description a publishable key, in place of the header: an EventSource can send none */
                 key?: string;
             };
             header?: {
-                /** @description an ETag: 304 when they are still those */
+                /** @description an ETag: 304 when the answer is still that */
                 "If-None-Match"?: string;
             };
             path?: never;
