@@ -1,23 +1,18 @@
 //! A headless Chromium, driven over WebDriver, and the demo's page in it: a purchase made with the button appears in the widget
 //! without a reload. `KINDRED_SCREENSHOT=FILE` keeps a picture of the page. The pages of members are in [`crate::member_pages`].
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, command};
+use crate::support::{PATIENCE, command, free_port};
 
 /// A browser with one page. Dropping it ends both.
 pub struct Browser {
     driver: Child,
     session: String,
     agent: ureq::Agent,
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// Repeats until there is something, or gives up.

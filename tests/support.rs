@@ -296,6 +296,14 @@ pub fn interaction(member: &str, item: &str, kind: &str, at: &str) -> Value {
     serde_json::json!({ "member": member, "item": item, "kind": kind, "at": at })
 }
 
+/// A port that nobody listens on, for who has to be told one. It lies below those that systems give to outgoing connections: one of
+/// these may be taken by any client of any test before it is listened on.
+pub fn free_port() -> u16 {
+    use rand::Rng;
+    let mut ports = std::iter::repeat_with(|| rand::rng().random_range(10_000..32_000));
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("ports do not end")
+}
+
 /// An order of one unit of each item, as JSON.
 pub fn order(order: &str, version: u64, status: &str, member: &str, placed_at: &str, items: &[&str]) -> Value {
     let lines: Vec<Value> = items

@@ -4,13 +4,12 @@
 //! On services the same text runs: a stand-in for `kindred` takes `serve --data shop` for a pipeline and an API that end together
 //! with it, however that ends, and `--data shop` of any other command for the settings file.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::installation::{Installation, key_in};
 use crate::place::{Backend, on_both_back_ends};
-use crate::support::text;
+use crate::support::{free_port, text};
 
 /// The stand-in. The environment says where things are; the kernel kills its processes when it is killed.
 const STAND_IN: &str = r#"#!/usr/bin/env bash
@@ -87,10 +86,6 @@ fn walkthroughs(markdown: &str) -> Vec<(String, Vec<Step>)> {
     found
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
-}
-
 /// Puts the stand-in beside the session; returns the folder for its PATH.
 fn stand_in(on: &Installation, key: &str, session: &mut Command) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
@@ -131,9 +126,10 @@ fn execute(title: &str, steps: &[Step], on: Option<(Installation, String)>) {
         assert_eq!(
             printed.trim_end(),
             step.expected.trim_end(),
-            "\n{title}: $ {}\nand on stderr:\n{}",
+            "\n{title}: $ {}\nand on stderr:\n{}and the server:\n{}",
             step.command,
-            text(&output.stderr)
+            text(&output.stderr),
+            std::fs::read_to_string(temp.path().join("server.log")).unwrap_or_default()
         );
     }
     assert_eq!(printed.len(), steps.len() + 1, "{title}: the session ended early\n{}", text(&output.stderr));
