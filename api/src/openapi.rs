@@ -8,11 +8,13 @@ use std::sync::LazyLock;
 
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use self::answers::SharedAnswers;
 use self::parameters::NamedParameters;
+use crate::routes::access::Route;
 use crate::routes::accounts::staff::{acts, audit, found, roles, setup};
 use crate::routes::accounts::{credentials, export, factor, jwks, own_sessions, profile, registration, sessions};
 use crate::routes::{admin, admin_keys, catalog, events, generations, health, members, popular, similar, stream, widget};
@@ -140,6 +142,20 @@ impl Modify for Keys {
             SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::with_description("key", in_query))),
         );
     }
+}
+
+/// The operation of a route, where it stands in the contract.
+fn operation_of<'o>(openapi: &'o mut utoipa::openapi::OpenApi, route: &Route) -> Option<&'o mut Operation> {
+    let path = openapi.paths.paths.get_mut(route.template())?;
+    let operation = match route.method() {
+        "GET" => &mut path.get,
+        "POST" => &mut path.post,
+        "PUT" => &mut path.put,
+        "PATCH" => &mut path.patch,
+        "DELETE" => &mut path.delete,
+        other => panic!("{other} has no place in the contract yet"),
+    };
+    operation.as_mut()
 }
 
 /// The parts of the contract in the order in which they are read.

@@ -3,7 +3,7 @@
 
 use kindred_model::Day;
 use kindred_model::units::{EventTime, Tier};
-use kindred_store::records::{Range, Step};
+use kindred_store::records::{Range, Step, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, Extra, State};
@@ -254,7 +254,7 @@ impl Members {
     ) -> Result<()> {
         actor.needs(Permission::MemberWrite)?;
         self.change(member, &["session/", "token/"], |loaded| {
-            check_version(loaded.version.0, version)?;
+            check_version(loaded.version, version)?;
             if loaded.account.state == State::Erased {
                 return Err(MemberError::NotFound);
             }
@@ -296,7 +296,7 @@ impl Members {
 
     async fn give_role(&self, member: &str, role: Option<&str>, actor: &str, address: &str, version: Option<&str>) -> Result<()> {
         self.change(member, &["session/"], |loaded| {
-            check_version(loaded.version.0, version)?;
+            check_version(loaded.version, version)?;
             if !loaded.account.is_active() {
                 return Err(MemberError::NotFound);
             }
@@ -319,7 +319,7 @@ impl Members {
     pub async fn set_tier(&self, actor: &Actor, member: &str, version: Option<&str>, tier: Tier) -> Result<()> {
         actor.needs(Permission::MemberWrite)?;
         self.change(member, &[], |loaded| {
-            check_version(loaded.version.0, version)?;
+            check_version(loaded.version, version)?;
             if !loaded.account.is_active() {
                 return Err(MemberError::NotFound);
             }
@@ -372,10 +372,7 @@ impl Members {
     }
 
     pub(crate) async fn role(&self, name: &str) -> Result<Option<Role>> {
-        if let Some(role) = Role::built_in().into_iter().find(|role| role.name == name) {
-            return Ok(Some(role));
-        }
-        Ok(self.db.read::<Role>(ROLES, "all", name).await?.map(|held| held.value))
+        Ok(self.versioned_role(name).await?.map(|(role, _)| role))
     }
 
     /// One role, with its version; those of the product have none.
@@ -384,11 +381,15 @@ impl Members {
     /// As [`Self::roles`].
     pub async fn show_role(&self, actor: &Actor, name: &str) -> Result<Option<(Role, Option<String>)>> {
         actor.needs(Permission::MemberRead)?;
+        self.versioned_role(name).await
+    }
+
+    async fn versioned_role(&self, name: &str) -> Result<Option<(Role, Option<String>)>> {
         if let Some(role) = Role::built_in().into_iter().find(|role| role.name == name) {
             return Ok(Some((role, None)));
         }
         let held = self.db.read::<Role>(ROLES, "all", name).await?;
-        Ok(held.map(|held| (held.value, Some(shown_version(held.version.0)))))
+        Ok(held.map(|held| (held.value, Some(db::shown(held.version)))))
     }
 
     /// Makes or changes a role, of which the actor has seen this. What its holders may changes when their tokens are refreshed, within
@@ -410,7 +411,7 @@ impl Members {
         let step = match (held, seen) {
             (None, Seen::Absent) => Step::insert(role.name.as_str(), stored, None),
             (Some(held), Seen::Any) => Step::replace(role.name.as_str(), held.version, stored, None),
-            (Some(held), Seen::Version(version)) if shown_version(held.version.0) == *version => {
+            (Some(held), Seen::Version(version)) if db::shown(held.version) == *version => {
                 Step::replace(role.name.as_str(), held.version, stored, None)
             }
             _ => return Err(MemberError::Changed),
@@ -446,14 +447,9 @@ pub enum Seen {
     Version(String),
 }
 
-/// A version as it is shown.
-fn shown_version(version: u128) -> String {
-    format!("{version:032x}")
-}
-
-fn check_version(have: u128, wanted: Option<&str>) -> Result<()> {
+fn check_version(have: Version, wanted: Option<&str>) -> Result<()> {
     match wanted {
-        Some(wanted) if shown_version(have) != wanted => Err(MemberError::Changed),
+        Some(wanted) if db::shown(have) != wanted => Err(MemberError::Changed),
         _ => Ok(()),
     }
 }

@@ -202,6 +202,11 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("our values serialise")
 }
 
+/// A version as callers see it, in an `ETag` for one.
+pub(crate) fn shown(version: Version) -> String {
+    format!("{:032x}", version.0)
+}
+
 fn held<T: DeserializeOwned>(table: &str, record: Record) -> Result<Held<T>> {
     let value = serde_json::from_slice(&record.value)
         .map_err(|error| StoreError::Corrupt(format!("a record of {table} does not decode: {error}")))?;

@@ -15,7 +15,7 @@ use crate::outbox::Work;
 use crate::sessions::SessionShown;
 use crate::sign_in::alone;
 use crate::tokens::AccessClaims;
-use crate::{Members, index};
+use crate::{Members, db, index};
 use kindred_config::members::Language;
 
 /// A member's own view.
@@ -120,7 +120,7 @@ impl Profile {
             second_factor: account.factor.secret.is_some(),
             registered_at: account.registered_at,
             activated_at: account.activated_at,
-            version: format!("{:032x}", held.version.0),
+            version: db::shown(held.version),
         }
     }
 }
@@ -158,7 +158,7 @@ impl Members {
             return Err(MemberError::field("agreement_version", "agreement_stale"));
         }
         self.change(member, &[], |loaded| {
-            if format!("{:032x}", loaded.version.0) != version {
+            if db::shown(loaded.version) != version {
                 return Err(MemberError::Changed);
             }
             let account = &mut loaded.account;
@@ -245,7 +245,7 @@ impl Members {
                 Ok((Some(extra), now))
             })
             .await?;
-        let audit_until = crate::db::after(erased_at, u64::from(self.config.audit_days) * 86_400);
+        let audit_until = db::after(erased_at, u64::from(self.config.audit_days) * 86_400);
         Ok(ErasureReceipt { member: member.to_owned(), erased_at, audit_until })
     }
 }

@@ -8,6 +8,7 @@ use utoipa::Modify;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{Content, Header, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema, Type};
 
+use super::operation_of;
 use crate::routes::access::{Need, ROUTES, Route};
 
 /// Puts them into the contract.
@@ -20,16 +21,7 @@ impl Modify for SharedAnswers {
             components.responses.insert(answer.name.to_owned(), RefOr::T(answer.response()));
         }
         for route in ROUTES {
-            let Some(path) = openapi.paths.paths.get_mut(route.template()) else { continue };
-            let operation = match route.method() {
-                "GET" => &mut path.get,
-                "POST" => &mut path.post,
-                "PUT" => &mut path.put,
-                "PATCH" => &mut path.patch,
-                "DELETE" => &mut path.delete,
-                other => panic!("{other} has no place in the contract yet"),
-            };
-            let Some(operation) = operation else { continue };
+            let Some(operation) = operation_of(openapi, route) else { continue };
             for (status, response) in &mut operation.responses.responses {
                 if let RefOr::T(response) = response {
                     name_headers(status, response);

@@ -12,6 +12,7 @@ use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn}
 use utoipa::openapi::schema::SchemaType;
 use utoipa::openapi::{KnownFormat, Object, RefOr, Required, Schema, SchemaFormat, Type};
 
+use super::operation_of;
 use crate::params::WAIT_MS_MAX;
 use crate::recommend::Sort;
 use crate::routes::access::{Need, ROUTES, Route};
@@ -25,9 +26,7 @@ pub(super) struct NamedParameters;
 impl Modify for NamedParameters {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         for route in ROUTES {
-            let Some(path) = openapi.paths.paths.get_mut(route.template()) else { continue };
-            let operation = if route.method() == "GET" { &mut path.get } else { &mut path.post };
-            let Some(operation) = operation else { continue };
+            let Some(operation) = operation_of(openapi, route) else { continue };
             for shared in SHARED.iter().filter(|shared| (shared.of)(route)) {
                 operation.parameters.get_or_insert_default().push(RefOr::T(shared.parameter()));
             }

@@ -20,11 +20,11 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use super::access::need;
-use super::body::{Posted, posted};
+use super::body::Posted;
 use super::noted::{Act, noted};
-use super::{AS_OF, NO_STORE, guarded, in_time, json, query, today, with};
+use super::{AS_OF, NO_STORE, acting, acting_with_body, guarded, in_time, json, query, today, with};
 use crate::api::Api;
-use crate::auth::{Caller, Visitor, caller, visitor};
+use crate::auth::{Caller, Visitor, caller};
 use crate::context::VerifyReport;
 use crate::export_writer::{ExportWriter, Format};
 use crate::params::{Params, Segment};
@@ -43,43 +43,19 @@ const PAGE_MAX: u64 = 1_000;
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let status =
         warp::path!("v1" / "admin" / "status").and(warp::get()).and(query()).and(caller()).and(with(api)).then(show_status);
-    let export = warp::path!("v1" / "admin" / "export" / Segment)
-        .and(warp::get())
-        .and(query())
-        .and(caller())
-        .and(visitor(api))
-        .and(with(api))
-        .then(export_view);
+    let export = warp::path!("v1" / "admin" / "export" / Segment).and(warp::get()).and(acting(api)).then(export_view);
     let listed =
         warp::path!("v1" / "admin" / "rejected").and(warp::get()).and(query()).and(caller()).and(with(api)).then(list_rejected);
-    let retry = warp::path!("v1" / "admin" / "rejected" / "retry")
-        .and(warp::post())
-        .and(query())
-        .and(caller())
-        .and(posted())
-        .and(visitor(api))
-        .and(with(api))
-        .then(retry_rejected);
+    let retry =
+        warp::path!("v1" / "admin" / "rejected" / "retry").and(warp::post()).and(acting_with_body(api)).then(retry_rejected);
     let shown = warp::path!("v1" / "admin" / "rejected" / Segment)
         .and(warp::get())
         .and(query())
         .and(caller())
         .and(with(api))
         .then(show_rejected);
-    let dropped = warp::path!("v1" / "admin" / "rejected" / Segment)
-        .and(warp::delete())
-        .and(query())
-        .and(caller())
-        .and(visitor(api))
-        .and(with(api))
-        .then(drop_rejected);
-    let verify = warp::path!("v1" / "admin" / "verify")
-        .and(warp::post())
-        .and(query())
-        .and(caller())
-        .and(visitor(api))
-        .and(with(api))
-        .then(verify_views);
+    let dropped = warp::path!("v1" / "admin" / "rejected" / Segment).and(warp::delete()).and(acting(api)).then(drop_rejected);
+    let verify = warp::path!("v1" / "admin" / "verify").and(warp::post()).and(acting(api)).then(verify_views);
     let rejected = listed.or(retry).unify().or(shown).unify().or(dropped).unify();
     status.or(export).unify().or(rejected).unify().or(verify).unify().boxed()
 }

@@ -10,40 +10,21 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use super::access::need;
-use super::body::{Posted, posted};
+use super::body::Posted;
 use super::noted::{Act, note, noted};
-use super::{guarded, in_time, json, query, with};
+use super::{acting, acting_with_body, guarded, in_time, json, query, with};
 use crate::api::Api;
-use crate::auth::{Caller, KeyReplaced, KeyRotation, KeySettings, KeyShown, Visitor, caller, visitor};
+use crate::auth::{Caller, KeyReplaced, KeyRotation, KeySettings, KeyShown, Visitor, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
 
 /// All routes of this module.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let listed = warp::path!("v1" / "admin" / "keys").and(warp::get()).and(query()).and(caller()).and(with(api)).then(list_keys);
-    let made = warp::path!("v1" / "admin" / "keys")
-        .and(warp::post())
-        .and(query())
-        .and(caller())
-        .and(posted())
-        .and(visitor(api))
-        .and(with(api))
-        .then(make_key);
-    let revoked = warp::path!("v1" / "admin" / "keys" / Segment)
-        .and(warp::delete())
-        .and(query())
-        .and(caller())
-        .and(visitor(api))
-        .and(with(api))
-        .then(revoke_key);
-    let rotated = warp::path!("v1" / "admin" / "keys" / Segment / "rotate")
-        .and(warp::post())
-        .and(query())
-        .and(caller())
-        .and(posted())
-        .and(visitor(api))
-        .and(with(api))
-        .then(rotate_key);
+    let made = warp::path!("v1" / "admin" / "keys").and(warp::post()).and(acting_with_body(api)).then(make_key);
+    let revoked = warp::path!("v1" / "admin" / "keys" / Segment).and(warp::delete()).and(acting(api)).then(revoke_key);
+    let rotated =
+        warp::path!("v1" / "admin" / "keys" / Segment / "rotate").and(warp::post()).and(acting_with_body(api)).then(rotate_key);
     listed.or(made).unify().or(revoked).unify().or(rotated).unify().boxed()
 }
 

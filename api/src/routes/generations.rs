@@ -10,11 +10,11 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use super::access::need;
-use super::body::{Posted, posted};
+use super::body::Posted;
 use super::noted::{Act, noted};
-use super::{guarded, in_time, json, query, today, with};
+use super::{acting, acting_with_body, guarded, in_time, json, query, today, with};
 use crate::api::Api;
-use crate::auth::{Caller, Visitor, caller, visitor};
+use crate::auth::{Caller, Visitor, caller};
 use crate::context::GenerationShown;
 use crate::params::{Params, Segment};
 use crate::problem::Problem;
@@ -36,19 +36,10 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .then(compare_generations);
     let promoted = warp::path!("v1" / "admin" / "generations" / Segment / "promote")
         .and(warp::post())
-        .and(query())
-        .and(caller())
-        .and(posted())
-        .and(visitor(api))
-        .and(with(api))
+        .and(acting_with_body(api))
         .then(promote_generation);
-    let dropped = warp::path!("v1" / "admin" / "generations" / Segment)
-        .and(warp::delete())
-        .and(query())
-        .and(caller())
-        .and(visitor(api))
-        .and(with(api))
-        .then(delete_generation);
+    let dropped =
+        warp::path!("v1" / "admin" / "generations" / Segment).and(warp::delete()).and(acting(api)).then(delete_generation);
     listed.or(compared).unify().or(promoted).unify().or(dropped).unify().boxed()
 }
 

@@ -38,9 +38,10 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use self::access::Need;
+use self::body::{Posted, posted};
 pub(crate) use self::precondition::names;
 use crate::api::Api;
-use crate::auth::{Admission, Caller, Grant, preflight};
+use crate::auth::{Admission, Caller, Grant, Visitor, caller, preflight, visitor};
 use crate::params::{Freshness, form_decoded};
 use crate::problem::{Code, Problem};
 use crate::recommend::{Memory, Published};
@@ -97,6 +98,16 @@ pub(crate) fn admin_address(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 pub(crate) fn with(api: &Arc<Api>) -> impl Filter<Extract = (Arc<Api>,), Error = Infallible> + Clone + use<> {
     let api = api.clone();
     warp::any().map(move || api.clone())
+}
+
+/// What an act of administration knows of a request: the query, who asks and from where.
+pub(crate) fn acting(api: &Arc<Api>) -> BoxedFilter<(String, Caller, Visitor, Arc<Api>)> {
+    query().and(caller()).and(visitor(api)).and(with(api)).boxed()
+}
+
+/// As [`acting`], of one that has a body.
+pub(crate) fn acting_with_body(api: &Arc<Api>) -> BoxedFilter<(String, Caller, Posted, Visitor, Arc<Api>)> {
+    query().and(caller()).and(posted()).and(visitor(api)).and(with(api)).boxed()
 }
 
 /// The query as it came; empty when there is none.

@@ -51,8 +51,10 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 /// The routes behind it.
 pub(super) fn once(api: &Arc<Api>, routed: BoxedFilter<(Response,)>) -> BoxedFilter<(Response,)> {
     let behind = routed.clone().recover(rejected).unify().boxed();
+    // Whoever names no key goes on after one look at the headers.
     let named = warp::method()
         .and(warp::header::optional::<String>(KEY))
+        .and_then(posted_key)
         .and(warp::path::full())
         .and(caller())
         .and(with(api))
@@ -98,16 +100,18 @@ impl FromStr for Key {
     }
 }
 
+async fn posted_key(method: Method, key: Option<String>) -> Result<String, Rejection> {
+    key.filter(|_| method == Method::POST).ok_or_else(warp::reject::not_found)
+}
+
 /// Whether a request is of a route that keys are for, by somebody who may ask for it; all others go their way.
 async fn named(
-    method: Method,
-    key: Option<String>,
+    key: String,
     path: FullPath,
     caller: Caller,
     api: Arc<Api>,
 ) -> Result<(Result<Key, Problem>, Arc<Grant>), Rejection> {
     let elsewhere = warp::reject::not_found;
-    let key = key.filter(|_| method == Method::POST).ok_or_else(elsewhere)?;
     let route = posted_to(path.as_str()).filter(|route| route.takes_idempotency_keys()).ok_or_else(elsewhere)?;
     let grant = known(&api.ring, api.context.members.as_deref(), &caller).filter(|grant| grant.allows(route.need));
     Ok((key.parse(), grant.ok_or_else(elsewhere)?))
