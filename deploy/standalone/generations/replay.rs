@@ -50,10 +50,11 @@ const ERASED: &str = "erased:";
 /// # Errors
 /// When it cannot be done: the name is taken, there is no room, the directory is in use.
 pub fn run(app: &App, loaded: &Loaded, args: &ReplayArgs) -> Result<u8> {
-    let loaded = &match args.rate {
-        Some(_) => held_back(loaded.clone()),
-        None => loaded.clone(),
-    };
+    let mut loaded = loaded.clone();
+    if args.rate.is_some() {
+        give_way(&mut loaded);
+    }
+    let loaded = &loaded;
     check_name(&args.generation).map_err(|error| Failure::usage(error.to_string()))?;
     let place = Place::of(args.data.as_ref(), loaded)?;
     // What is set is for the new generation, and no contradiction to what the live one pins.
@@ -65,7 +66,7 @@ pub fn run(app: &App, loaded: &Loaded, args: &ReplayArgs) -> Result<u8> {
 }
 
 /// Who holds a replay back wants what runs beside it undisturbed: it leaves the processor and the database to others as well.
-fn held_back(mut loaded: Loaded) -> Loaded {
+fn give_way(loaded: &mut Loaded) {
     if !loaded.explicit.contains_key("store.cql.writes_in_flight") {
         loaded.settings.store.cql.writes_in_flight = HELD_BACK_WRITES;
     }
@@ -73,7 +74,6 @@ fn held_back(mut loaded: Loaded) -> Loaded {
     if let Err(error) = rustix::process::nice(HELD_BACK_NICE) {
         tracing::warn!("could not lower the priority of the replay: {error}");
     }
-    loaded
 }
 
 async fn replay(app: &App, loaded: &Loaded, installation: &Installation, semantics: &Semantics, args: &ReplayArgs) -> Result<u8> {
