@@ -5,7 +5,6 @@
 //! poster ──▶ kindred api ──▶ kafka, kafka-2, kafka-3 (three replicas, two have what is acknowledged) ──▶ kindred pipeline ──▶ Cassandra
 //! ```
 
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::faults::{Services, Shop, post};
 use crate::foreign::tool;
 use crate::law::{oracle_export, small};
-use crate::support::{AS_OF, PATIENCE, VIEWS};
+use crate::support::{AS_OF, PATIENCE, VIEWS, free_port};
 
 /// How long the poster goes on between two faults.
 const CALM: Duration = Duration::from_secs(2);
@@ -59,7 +58,7 @@ fn a_leader_that_moves_stops_nothing_and_loses_nothing() {
     let mut feed: Vec<&Record> = records.iter().collect();
     feed.shuffle(&mut StdRng::seed_from_u64(8));
     let mut pipeline = shop.spawn("pipeline-0", &["pipeline"]);
-    let listen = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").to_string();
+    let listen = format!("127.0.0.1:{}", free_port());
     let _api = shop.spawn("api", &["api", "--listen", &listen]);
     let url = format!("http://{listen}");
     let (done, ends) = (AtomicUsize::new(0), AtomicBool::new(false));

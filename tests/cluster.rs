@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::installation::{Installation, key_in};
-use crate::support::{AS_OF, Server, VIEWS, interaction, kindred, kindred_ok, text};
+use crate::support::{AS_OF, Server, VIEWS, free_port, interaction, kindred, kindred_ok, text};
 
 /// Posts a batch topic by topic; joins the positions.
 fn post(server: &Server, batch: &[&Record], position: &mut kindred_model::Position) {
@@ -176,11 +176,7 @@ fn commands_work_beside_the_processes() {
 fn two_processes_share_the_work_and_end_together() {
     let Some(on) = Installation::new("kindred_processes") else { return };
     on.ok(&["migrate"]);
-    let port = || {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        listener.local_addr().expect("an address").port()
-    };
-    let hosts = format!("cluster.hosts=[\"127.0.0.1:{}\",\"127.0.0.1:{}\"]", port(), port());
+    let hosts = format!("cluster.hosts=[\"127.0.0.1:{}\",\"127.0.0.1:{}\"]", free_port(), free_port());
     let start = |name: &str, process: &str| {
         on.start(name, &["pipeline", "--set", &hosts, "--set", process, "--set", "pipeline.workers=2"])
     };

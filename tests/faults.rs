@@ -6,7 +6,6 @@
 //! ```
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::law::{oracle_export, small};
-use crate::support::{AS_OF, PATIENCE, VIEWS, command, text};
+use crate::support::{AS_OF, PATIENCE, VIEWS, command, free_port, text};
 
 /// How long the load goes on between two faults, at most.
 const CALM: Duration = Duration::from_secs(3);
@@ -175,11 +174,7 @@ impl Shop {
     }
 
     fn start_processes(&self) -> Vec<Process> {
-        let listeners: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let hosts: Vec<String> =
-            listeners.iter().map(|listener| format!("\"{}\"", listener.local_addr().expect("an address"))).collect();
-        drop(listeners);
-        let hosts = format!("cluster.hosts=[{}]", hosts.join(","));
+        let hosts = format!("cluster.hosts=[\"127.0.0.1:{}\",\"127.0.0.1:{}\"]", free_port(), free_port());
         let start = |process: usize| {
             let number = format!("cluster.process={process}");
             self.spawn(&format!("pipeline-{process}"), &["pipeline", "--set", &hosts, "--set", &number])
@@ -313,7 +308,7 @@ fn faults_leave_no_trace() {
     feed.extend(records.iter().filter(|_| rng.random_bool(0.2)));
     feed.shuffle(&mut rng);
 
-    let listen = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").to_string();
+    let listen = format!("127.0.0.1:{}", free_port());
     let api = shop.spawn("api", &["api", "--listen", &listen]);
     let url = format!("http://{listen}");
     let supervisor = Arc::new(Supervisor {

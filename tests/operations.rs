@@ -9,12 +9,11 @@
 //! Addresses and places of the text are replaced by the test's own.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::installation::Installation;
-use crate::support::text;
+use crate::support::{free_port, text};
 
 /// What the shop of the text has.
 const ORDERS: &str = "order_id,member,item,quantity,unit_price_cents,timestamp_ms,status\n\
@@ -55,7 +54,7 @@ fn blocks() -> Vec<Block> {
 }
 
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").to_string()
+    format!("127.0.0.1:{}", free_port())
 }
 
 /// Executes blocks as one session in a directory; the first command that fails ends it.
