@@ -14,12 +14,11 @@ use kindred_oracle::testing::{Shape, random_log};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rustix::process::{Pid, Signal, kill_process};
 
-use crate::faults::{Services, Shop, post};
+use crate::faults::{Ends, Services, Shop, post};
 use crate::foreign::tool;
 use crate::law::{oracle_export, small};
-use crate::support::{AS_OF, PATIENCE, VIEWS, free_port};
+use crate::support::{AS_OF, PATIENCE, VIEWS, free_port, own_services, stopped};
 
 /// How long the poster goes on between two faults.
 const CALM: Duration = Duration::from_secs(2);
@@ -43,6 +42,7 @@ fn a_leader_that_moves_stops_nothing_and_loses_nothing() {
         eprintln!("NOT RUN: several brokers (tests/run starts the services)");
         return;
     };
+    let _turn = own_services();
     let temp = tempfile::tempdir().expect("a directory");
     let cluster = ["kafka", "--kafka-port", "0", "--kafka-heap", "256m", "--kafka-brokers", "3"];
     let services = Services::start(temp.path(), &cluster);
@@ -63,6 +63,7 @@ fn a_leader_that_moves_stops_nothing_and_loses_nothing() {
     let url = format!("http://{listen}");
     let (done, ends) = (AtomicUsize::new(0), AtomicBool::new(false));
     let positions = std::thread::scope(|scope| {
+        let end = Ends(&ends);
         // Again and again, until the last fault is over: posting a record again changes nothing.
         let poster = scope.spawn(|| {
             let mut rng = StdRng::seed_from_u64(9);
@@ -89,7 +90,7 @@ fn a_leader_that_moves_stops_nothing_and_loses_nothing() {
             until("every replica is in sync again", &shop, || describe(&["--under-replicated-partitions"]).trim().is_empty());
             eprintln!("{fault} {broker}: {} records are posted", done.load(Ordering::Acquire));
         }
-        ends.store(true, Ordering::Release);
+        drop(end);
         poster.join().unwrap_or_else(|_| panic!("posting failed\n{}", shop.logs()))
     });
 
@@ -100,8 +101,7 @@ fn a_leader_that_moves_stops_nothing_and_loses_nothing() {
         let request = agent.get(format!("{url}/v1/items/i1/similar?min_position={last}&wait_ms=5000"));
         request.header("Authorization", format!("Bearer {}", shop.key)).call().is_ok_and(|answer| answer.status() == 200)
     });
-    kill_process(Pid::from_child(&pipeline), Signal::TERM).expect("it can be asked to stop");
-    let status = pipeline.wait().expect("it ends");
+    let status = stopped(&mut pipeline, || shop.logs());
     assert!(status.success(), "the pipeline ended with {status}: nothing of this ends it\n{}", shop.logs());
     shop.run(&["verify"]);
     for view in VIEWS {

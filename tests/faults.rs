@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::law::{oracle_export, small};
-use crate::support::{AS_OF, PATIENCE, VIEWS, command, free_port, text};
+use crate::support::{AS_OF, PATIENCE, VIEWS, command, ended, free_port, kindred_ok, own_services, text};
 
 /// How long the load goes on between two faults, at most.
 const CALM: Duration = Duration::from_secs(3);
@@ -160,9 +160,7 @@ impl Shop {
 
     /// Runs a command on it, and demands that it succeeds.
     pub fn run(&self, args: &[&str]) -> String {
-        let output = command(args).args(["--config", &self.config]).output().expect("the binary runs");
-        assert!(output.status.success(), "kindred {args:?}: {}\n{}", text(&output.stdout), text(&output.stderr));
-        text(&output.stdout)
+        kindred_ok(&[args, &["--config", &self.config]].concat())
     }
 
     /// Starts a process on it.
@@ -191,6 +189,16 @@ impl Shop {
             format!("--- {name}\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
         };
         names.iter().map(tail).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Tells threads that they end, when it is dropped: also where the one that waits for them fails, or they would go on for ever, and
+/// it with them.
+pub struct Ends<'a>(pub &'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -297,6 +305,7 @@ fn faults_leave_no_trace() {
         eprintln!("NOT RUN: faults of real services (tests/run starts them)");
         return;
     }
+    let _turn = own_services();
     let temp = tempfile::tempdir().expect("a directory");
     let services = Services::start(temp.path(), &["--kafka-port", "0", "--cassandra-port", "0"]);
     let variant = small();
@@ -318,6 +327,7 @@ fn faults_leave_no_trace() {
     });
     let done = AtomicUsize::new(0);
     let positions = std::thread::scope(|scope| {
+        let end = Ends(&supervisor.ends);
         scope.spawn(|| supervisor.watch(&shop));
         let poster = scope.spawn(|| post(&url, &shop.key, &feed, &mut StdRng::seed_from_u64(6), &done));
         let mut woken = Vec::new();
@@ -355,17 +365,10 @@ fn faults_leave_no_trace() {
         }
         let positions = poster.join().unwrap_or_else(|_| panic!("posting failed\n{}", shop.logs()));
         for mut process in woken {
-            let begin = Instant::now();
-            let status = loop {
-                if let Some(status) = process.try_wait().expect("it can be asked") {
-                    break status;
-                }
-                assert!(begin.elapsed() < PATIENCE, "a process that was replaced goes on\n{}", shop.logs());
-                sleep(Duration::from_millis(50));
-            };
+            let status = ended(&mut process, || format!("a process that was replaced goes on\n{}", shop.logs()));
             assert!(!status.success(), "a process that was replaced ends as if all were well");
         }
-        supervisor.ends.store(true, Ordering::Release);
+        drop(end);
         positions
     });
 
@@ -387,7 +390,7 @@ fn faults_leave_no_trace() {
         kill_process(Pid::from_child(process), Signal::TERM).expect("it can be asked to stop");
     }
     for process in supervisor.processes.lock().expect("nobody panicked with it").iter_mut() {
-        let status = process.wait().expect("it ends");
+        let status = ended(process, || shop.logs());
         assert!(status.success(), "a process of the pipeline ended with {status}\n{}", shop.logs());
     }
     shop.run(&["verify"]);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, kindred, kindred_ok, text};
+use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, ended, kindred, kindred_ok, stopped, text};
 
 /// Topics and a keyspace of their own on the services, and the settings file that names them.
 pub struct Installation {
@@ -157,26 +157,19 @@ impl Running {
     /// SIGTERM; how it ended.
     pub fn stop(mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
-        let pid = rustix::process::Pid::from_child(&child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be asked to stop");
-        child.wait().expect("it ends")
+        stopped(&mut child, || self.log())
     }
 
     /// How it ends by itself.
     pub fn ends(&mut self) -> ExitStatus {
-        let begin = Instant::now();
-        loop {
-            if let Some(status) = self.child.as_mut().expect("it runs").try_wait().expect("it can be asked") {
-                return status;
-            }
-            assert!(begin.elapsed() < PATIENCE, "it runs on:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let mut child = self.child.take().expect("it runs");
+        ended(&mut child, || self.log())
     }
 
     /// What its admin address answers.
     pub fn get(&self, path: &str) -> (u16, String) {
-        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
         let mut answer = agent.get(format!("{}{path}", self.url)).call().expect("the admin address answers");
         (answer.status().as_u16(), answer.body_mut().read_to_string().expect("a body"))
     }

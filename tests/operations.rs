@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::installation::Installation;
-use crate::support::{free_port, text};
+use crate::support::{SESSION, ended_within, free_port, text};
 
 /// What the shop of the text has.
 const ORDERS: &str = "order_id,member,item,quantity,unit_price_cents,timestamp_ms,status\n\
@@ -80,7 +80,7 @@ fn execute(dir: &Path, blocks: &[Block]) {
     // Into files: processes that the session leaves behind would hold pipes open.
     let said = dir.join("said");
     let file = std::fs::File::create(&said).expect("a file");
-    let status = Command::new("bash")
+    let mut session = Command::new("bash")
         .args(["-c", &script])
         .current_dir(dir)
         .env("PATH", path)
@@ -92,9 +92,11 @@ fn execute(dir: &Path, blocks: &[Block]) {
         .stdin(Stdio::null())
         .stdout(file.try_clone().expect("a second handle"))
         .stderr(file)
-        .status()
+        .spawn()
         .expect("bash runs");
-    assert!(status.success(), "docs/OPERATIONS.md: {status}\n{}", text(&std::fs::read(said).expect("what it said")));
+    let said = || text(&std::fs::read(&said).expect("what it said"));
+    let status = ended_within(&mut session, SESSION, said);
+    assert!(status.success(), "docs/OPERATIONS.md: {status}\n{}", said());
 }
 
 fn marked(mark: &str) -> Vec<Block> {

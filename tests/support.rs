@@ -2,18 +2,76 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::installation::Running;
 
-/// How long anything may take before a test gives up on it; generous, because tests share two cores with each other.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// How long anything may take before a test gives up on it; generous, because tests share two cores with each other, and with
+/// services. Nothing is waited for without an end: a test that hangs takes the reason of its failure, and of others', with it.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long a session of a shell may take that does what a page of the docs says.
+pub const SESSION: Duration = Duration::from_secs(600);
+
+/// Held by tests that start services of their own: one at a time, or their JVMs starve each other and everything else.
+static OWN_SERVICES: Mutex<()> = Mutex::new(());
+
+/// The turn to start services of one's own.
+pub fn own_services() -> MutexGuard<'static, ()> {
+    // A test that failed with it leaves nothing behind that the next would mind.
+    OWN_SERVICES.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Runs `kindred` with these arguments and waits for it.
 pub fn kindred(args: &[&str]) -> Output {
-    command(args).output().expect("the binary runs")
+    output(command(args), PATIENCE)
+}
+
+/// Runs a command to its end, which comes in time, and returns what it printed.
+pub fn output(mut command: Command, within: Duration) -> Output {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
+    let pid = Pid::from_child(&child);
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || ended.send(child.wait_with_output()));
+    end.recv_timeout(within).map_or_else(
+        |_| {
+            let _ = kill_process(pid, Signal::KILL);
+            // What it leaves behind may hold its output open.
+            let said = end.recv_timeout(Duration::from_secs(5));
+            panic!("{command:?} has not ended after {within:?}: {said:?}");
+        },
+        |output| output.expect("its output reads"),
+    )
+}
+
+/// Waits until a process has ended, and tells how; `log` is what it printed.
+pub fn ended(child: &mut Child, log: impl FnOnce() -> String) -> ExitStatus {
+    ended_within(child, PATIENCE, log)
+}
+
+/// The same, of one that takes longer.
+pub fn ended_within(child: &mut Child, within: Duration, log: impl FnOnce() -> String) -> ExitStatus {
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("it can be asked") {
+            return status;
+        }
+        if begin.elapsed() >= within {
+            let _ = child.kill();
+            panic!("a process runs on after {within:?}:\n{}", log());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Asks a process to stop, and tells how it ended.
+pub fn stopped(child: &mut Child, log: impl FnOnce() -> String) -> ExitStatus {
+    kill_process(Pid::from_child(child), Signal::TERM).expect("it can be asked to stop");
+    ended(child, log)
 }
 
 /// Runs `kindred`, demands that it succeeds, and returns what it printed.
@@ -176,9 +234,8 @@ impl Server {
             let status = pipeline.stop();
             assert!(status.success(), "the pipeline ended with {status}:\n{log}");
         }
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be asked to stop");
-        let status = self.child.wait().expect("it ends");
+        let log = self.dir.with_extension("log");
+        let status = stopped(&mut self.child, || std::fs::read_to_string(log).unwrap_or_default());
         assert!(status.success(), "the server ended with {status}:\n{}", self.log());
     }
 

@@ -5,11 +5,11 @@
 //! with it, however that ends, and `--data shop` of any other command for the settings file.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::installation::{Installation, key_in};
 use crate::place::{Backend, on_both_back_ends};
-use crate::support::{free_port, text};
+use crate::support::{SESSION, free_port, output, text};
 
 /// The stand-in. The environment says where things are; the kernel kills its processes when it is killed.
 const STAND_IN: &str = r#"#!/usr/bin/env bash
@@ -119,7 +119,7 @@ fn execute(title: &str, steps: &[Step], on: Option<(Installation, String)>) {
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
     session.args(["-c", &script]).current_dir(temp.path()).env("PATH", path).env("KINDRED_TELEMETRY__LOG", "warn");
     session.env("KINDRED_API__ADMIN_LISTEN", format!("127.0.0.1:{admin}"));
-    let output = session.stdin(Stdio::null()).output().expect("bash runs");
+    let output = output(session, SESSION);
     let stdout = text(&output.stdout);
     let printed: Vec<&str> = stdout.split(&format!("{END}\n")).collect();
     for (step, printed) in steps.iter().zip(&printed) {
