@@ -29,7 +29,7 @@ fn post(server: &Server, batch: &[&Record], position: &mut kindred_model::Positi
 }
 
 /// The exports of an embedded run of the same events, and its pure lists.
-fn embedded(dir: &Path, records: &[&Record], items: &[String]) -> ([String; 4], Vec<Value>) {
+fn embedded(dir: &Path, records: &[&Record], items: &[String]) -> ([String; VIEWS.len()], Vec<Value>) {
     let server = Server::start(dir, &Installation::PINNED);
     let mut position = kindred_model::Position::beginning();
     post(&server, records, &mut position);

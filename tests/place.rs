@@ -120,7 +120,7 @@ impl Place {
     }
 
     /// All exports.
-    pub fn exports(&self) -> [String; 4] {
+    pub fn exports(&self) -> [String; VIEWS.len()] {
         VIEWS.map(|view| self.ok(&["export", view, "--format", "csv", "--as-of", AS_OF]))
     }
 }

@@ -333,7 +333,7 @@ impl Server {
 pub const AS_OF: &str = "2026-06-30";
 
 /// The views exported and compared.
-pub const VIEWS: [&str; 4] = ["also_bought", "popularity", "points", "histories"];
+pub const VIEWS: [&str; 5] = ["also_bought", "popularity", "points", "histories", "member_orders"];
 
 fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
     let (parts, mut body) = result.expect("the server answers").into_parts();

@@ -17,7 +17,7 @@ use self::parameters::NamedParameters;
 use crate::routes::access::Route;
 use crate::routes::accounts::staff::{acts, audit, found, roles, setup};
 use crate::routes::accounts::{credentials, export, factor, jwks, own_sessions, profile, registration, sessions};
-use crate::routes::{admin, admin_keys, catalog, events, generations, health, members, popular, similar, stream, widget};
+use crate::routes::{admin, admin_keys, catalog, events, generations, health, members, orders, popular, similar, stream, widget};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -36,6 +36,7 @@ use crate::routes::{admin, admin_keys, catalog, events, generations, health, mem
         events::post_events,
         members::show_points,
         members::show_history,
+        orders::show_orders,
         members::forget_member,
         // People's own side.
         registration::give_challenge,

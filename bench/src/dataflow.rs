@@ -73,6 +73,7 @@ impl Engine {
         let mut semantics = Semantics::default();
         semantics.views.popularity.enabled = false;
         semantics.views.points.enabled = false;
+        semantics.views.member_orders.enabled = false;
         Self::Product(Box::new(semantics))
     }
 

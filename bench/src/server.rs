@@ -112,9 +112,14 @@ pub struct Finished {
 
 /// The settings that leave `also_bought` alone. They are pinned: import and server need the same.
 pub fn also_bought_alone() -> Vec<String> {
-    ["views.popularity.enabled=false", "views.points.enabled=false", "views.histories.enabled=false"]
-        .map(ToOwned::to_owned)
-        .to_vec()
+    [
+        "views.popularity.enabled=false",
+        "views.points.enabled=false",
+        "views.histories.enabled=false",
+        "views.member_orders.enabled=false",
+    ]
+    .map(ToOwned::to_owned)
+    .to_vec()
 }
 
 /// Where a server answers.

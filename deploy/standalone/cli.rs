@@ -301,7 +301,7 @@ pub struct ImportArgs {
 /// `kindred export`
 #[derive(Args, Clone, Debug)]
 pub struct ExportArgs {
-    /// The view: also_bought, histories, points, popularity
+    /// The view: also_bought, histories, member_orders, points, popularity
     #[arg(value_name = "VIEW")]
     pub view: String,
     /// How rows are written

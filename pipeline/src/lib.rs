@@ -324,7 +324,11 @@ impl Context {
     }
 }
 
-/// Takes the store over, and empties it where it is to be rebuilt.
+/// Under which the store names the tables of views that it holds.
+const TABLES: &str = "tables";
+
+/// Takes the store over, and empties it where it is to be rebuilt. A store that was filled before a view existed has its rows derived
+/// from the merged inputs, as after a unit that was left unfinished.
 async fn begin(store: &dyn ViewStore, from_beginning: bool) -> Result<Incarnation, PipelineError> {
     let mut begun = store.begin().await?;
     if from_beginning {
@@ -334,6 +338,16 @@ async fn begin(store: &dyn ViewStore, from_beginning: bool) -> Result<Incarnatio
         store.reset_position(Position::beginning()).await?;
         begun.frontier = store.frontier();
         info!("emptied the store; rebuilding from the log");
+    }
+    let tables = view_tables().iter().map(|table| table.name).collect::<Vec<_>>().join(" ");
+    if store.get_meta(TABLES).await?.as_deref() != Some(tables.as_bytes()) {
+        if begun.frontier.epoch > 0 {
+            // The mark before the name: a crash between them is noticed by the one or by the other.
+            store.clear(&[]).await?;
+            begun.frontier.unfinished = true;
+            info!("the store was filled by another version of the views; every row is derived anew");
+        }
+        store.put_meta(TABLES, tables.as_bytes()).await?;
     }
     Ok(begun)
 }

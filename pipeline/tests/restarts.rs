@@ -196,6 +196,46 @@ async fn what_is_restored_in_part_is_not_written_for_the_whole() {
     assert_eq!(differences(&store, &records, &semantics), 0, "the next start writes it");
 }
 
+/// If it failed, a directory that an earlier version has filled would lack the rows of a view that came later, and nobody would hear.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_is_new_to_a_store_is_derived_at_the_next_start() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let semantics = small_semantics();
+    let config = PipelineConfig::new(semantics.clone());
+    let records = random_log(23, 500, &Shape::default());
+    let (log, store) = open(temp.path());
+    let pipeline = start(&log, &store, &config).await;
+    append(&log, &records).await;
+    pipeline.settle(PATIENCE).await.expect("it settles");
+    pipeline.stop().expect("it stops");
+
+    // As a version leaves it that knew no member_orders.
+    let mut rows = Vec::new();
+    let snapshot = store.snapshot().expect("a snapshot");
+    let visit: Visit<'_> = &mut |key, _| {
+        rows.push(Change { table: "member_orders", key: key.to_vec(), row: None });
+        ControlFlow::Continue(())
+    };
+    snapshot.rows.scan("member_orders", &[], visit).expect("rows");
+    assert!(!rows.is_empty());
+    let Frontier { epoch, position, .. } = snapshot.frontier;
+    store.begin().await.expect("begun");
+    store.apply(EpochChanges { epoch, position, changes: rows }).await.expect("applied");
+    store.end_clean().await.expect("whole");
+    assert!(differences(&store, &records, &semantics) > 0);
+    let known = store.get_meta("tables").await.expect("read").expect("the store names its tables");
+    let known = String::from_utf8(known).expect("text").replace("member_orders", "");
+    store.put_meta("tables", known.as_bytes()).await.expect("written");
+
+    for start_number in 1..=2 {
+        let pipeline = start(&log, &store, &config).await;
+        pipeline.settle(PATIENCE).await.expect("it settles");
+        pipeline.stop().expect("it stops");
+        assert_eq!(differences(&store, &records, &semantics), 0, "start {start_number}");
+        assert!(!store.frontier().unfinished, "start {start_number}");
+    }
+}
+
 /// If it failed, workers would miscount who is done, and a pipeline that is stopped under load would hang or lose records.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_under_load_ends_in_order_and_loses_nothing() {

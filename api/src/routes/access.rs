@@ -104,6 +104,7 @@ pub(crate) const ROUTES: &[Route] = {
         route("DELETE /v1/members/{member}", Staff(P::MemberWrite)),
         route("GET /v1/members/{member}/points", OwnOr(P::MemberRead)),
         route("GET /v1/members/{member}/history", OwnOr(P::MemberRead)),
+        route("GET /v1/members/{member}/orders", OwnOr(P::MemberRead)),
         route("POST /v1/captcha/challenges", Anyone),
         route("POST /v1/phone-codes", Anyone),
         route("GET /v1/registrations/rules", Anyone),

@@ -87,7 +87,7 @@ async fn show_status(query: String, caller: Caller, api: Arc<Api>) -> Response {
 #[utoipa::path(
     get, path = "/v1/admin/export/{view}", tag = "admin",
     params(
-        ("view" = String, Path, description = "`also_bought`, `histories`, `points` or `popularity`"),
+        ("view" = String, Path, description = "`also_bought`, `histories`, `member_orders`, `points` or `popularity`"),
         ("format" = Option<String>, Query, description = "`ndjson` or `csv`; ndjson unless given"),
         ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today (UTC) unless given"),
     ),

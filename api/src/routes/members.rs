@@ -27,10 +27,10 @@ use crate::params::{Params, Segment, opaque};
 use crate::problem::{Code, Problem};
 use crate::served::Serving;
 
-/// Entries of a page of history.
-const PAGE_DEFAULT: u64 = 50;
+/// Entries of a page of history or orders.
+pub(super) const PAGE_DEFAULT: u64 = 50;
 /// The most entries of a page.
-const PAGE_MAX: u64 = 200;
+pub(super) const PAGE_MAX: u64 = 200;
 /// Looks at a member's sessions and the rows until the two are of one time; each look takes some ms at most.
 const HISTORY_LOOKS_MAX: usize = 10;
 /// Under which the store notes when a member was first forgotten: the receipt's dates stay what they were.
@@ -61,7 +61,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 }
 
 /// Whose data is meant: `me` is whoever signed in. Another member is as good as not there (V8.2.2), but for staff who may read them.
-fn whose(grant: &Grant, member: MemberId) -> Result<MemberId, Problem> {
+pub(super) fn whose(grant: &Grant, member: MemberId) -> Result<MemberId, Problem> {
     let Some(claims) = &grant.person else { return Ok(member) };
     if member.as_str() == "me" || member.as_str() == claims.sub {
         return MemberId::parse(&claims.sub).map_err(Problem::internal);

@@ -1,7 +1,7 @@
 //! The routes, one module a resource: routes on top, handlers beneath.
 //!
 //! ```text
-//! request ──▶ similar (the hot one first) | once ──▶ stream | events | popular | catalog | members | admin | pages | extra ──▶ finish
+//! request ──▶ similar (the hot one first) | once ──▶ stream | events | popular | catalog | members | orders | admin | pages | extra ──▶ finish
 //! ```
 
 pub(crate) mod access;
@@ -17,6 +17,7 @@ pub(crate) mod health;
 pub(crate) mod members;
 pub(crate) mod noted;
 pub(crate) mod once;
+pub(crate) mod orders;
 pub(crate) mod popular;
 pub(crate) mod precondition;
 pub(crate) mod similar;
@@ -68,6 +69,8 @@ pub(crate) fn public(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .or(accounts::routes(api))
         .unify()
         .or(members::routes(api))
+        .unify()
+        .or(orders::routes(api))
         .unify()
         .or(admin::routes(api))
         .unify()

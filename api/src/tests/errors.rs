@@ -47,6 +47,8 @@ async fn bad_parameters_are_named() {
         ("/v1/members/m/history?limit=201", "/limit"),
         ("/v1/members/m/history?cursor=!", "/cursor"),
         ("/v1/members/m/history?cursor=e30", "/cursor"),
+        ("/v1/members/m/orders?limit=201", "/limit"),
+        ("/v1/members/m/orders?cursor=e30", "/cursor"),
         ("/v1/admin/export/points?format=xml", "/format"),
         ("/v1/admin/export/points?as_of=x", "/as_of"),
         ("/v1/admin/rejected?limit=1001", "/limit"),

@@ -320,6 +320,7 @@ async fn a_view_that_is_not_kept_says_so() {
             settings.views.popularity.enabled = false;
             settings.views.points.enabled = false;
             settings.views.histories.enabled = false;
+            settings.views.member_orders.enabled = false;
         },
     )
     .await;
@@ -329,6 +330,7 @@ async fn a_view_that_is_not_kept_says_so() {
         "/v1/popular",
         "/v1/members/m/points",
         "/v1/members/m/history",
+        "/v1/members/m/orders",
         "/v1/admin/export/points",
     ] {
         assert_problem(&bench.get(path).await, 404, "view_disabled", path);

@@ -85,6 +85,72 @@ async fn a_history_has_the_sessions_and_is_read_in_pages() {
     assert_eq!(items(&bench.get("/v1/members/nobody/history").await).len(), 0);
 }
 
+fn order(order: &str, member: &str, placed_at: &str, status: &str) -> Value {
+    json!({
+        "order": order, "version": 3, "status": status, "member": member, "tier": "vip", "placed_at": placed_at, "currency": "EUR",
+        "lines": [
+            { "line": 2, "item": "tea", "quantity": 3, "unit_price_minor": 500, "discount_minor": 100, "coupon": "SPRING" },
+            { "line": 1, "item": "cup", "quantity": 1, "unit_price_minor": 900 },
+        ],
+        "refunds": [{ "refund": "r1", "at": "2026-01-04T00:00:00Z", "line": 2, "quantity": 1, "amount_minor": 450 }],
+    })
+}
+
+#[tokio::test]
+async fn orders_of_any_status_are_read_in_pages_the_latest_first() {
+    let bench = Bench::new().await;
+    let placed = [
+        order("o1", "m", "2026-01-01T08:00:00Z", "completed"),
+        order("o3", "m", "2026-01-02T08:00:00Z", "cancelled"),
+        order("o2", "m", "2026-01-02T08:00:00Z", "paid"),
+        order("o4", "m", "2026-01-03T08:00:00Z", "placed"),
+        order("o5", "m2", "2026-01-03T08:00:00Z", "placed"),
+    ];
+    bench.apply(placed.iter().flat_map(ordered).collect()).await;
+    let named = |page: &Value| -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|order| order["order"].as_str().unwrap().to_owned()).collect()
+    };
+    let whole = bench.get("/v1/members/m/orders").await;
+    assert_eq!(
+        (named(&body(&whole)), header(&whole, "cache-control")),
+        (vec!["o4".into(), "o2".into(), "o3".into(), "o1".into()], "no-store")
+    );
+    assert!(whole.headers().contains_key("kindred-as-of"));
+    let expected = json!({
+        "order": "o1", "version": 3, "status": "completed", "tier": "vip", "placed_at": "2026-01-01T08:00:00.000Z",
+        "currency": "EUR", "total_minor": 2300, "refunded_minor": 450,
+        "lines": [
+            { "line": 1, "item": "cup", "quantity": 1, "net_quantity": 1, "unit_price_minor": 900 },
+            { "line": 2, "item": "tea", "quantity": 3, "net_quantity": 2, "unit_price_minor": 500, "discount_minor": 100, "coupon": "SPRING" },
+        ],
+        "refunds": [{ "refund": "r1", "at": "2026-01-04T00:00:00.000Z", "line": 2, "quantity": 1, "amount_minor": 450 }],
+    });
+    assert_eq!(body(&whole)["items"][3], expected);
+
+    let (mut seen, mut path) = (Vec::new(), "/v1/members/m/orders?limit=1".to_owned());
+    loop {
+        let page = bench.get(&path).await;
+        seen.extend(named(&body(&page)));
+        let Some(cursor) = body(&page)["next_cursor"].as_str().map(str::to_owned) else { break };
+        assert_eq!(header(&page, "link"), format!("<?limit=1&cursor={cursor}>; rel=\"next\""));
+        path = format!("/v1/members/m/orders?limit=1&cursor={cursor}");
+        // What comes meanwhile stands before the place of the cursor and shifts nothing.
+        let later = order(&format!("n{}", seen.len()), "m", &format!("2026-01-04T0{}:00:00Z", seen.len()), "placed");
+        bench.apply(ordered(&later)).await;
+    }
+    assert_eq!(seen, ["o4", "o2", "o3", "o1"]);
+    assert_eq!(
+        body(&bench.get("/v1/members/nobody/orders").await),
+        json!({ "member": "nobody", "items": [], "next_cursor": null })
+    );
+
+    // Until they have left the log, an erased member's orders are still indexed, and shown to nobody.
+    let gone = MemberRecord::Member(kindred_model::records::Membership::erased(member("m"), None));
+    bench.apply(vec![change::<Members>(&gone.key(), Some(&Canonical(gone.canonical().into())))]).await;
+    assert_eq!(named(&body(&bench.get("/v1/members/m/orders").await)).len(), 0);
+    assert_eq!(named(&body(&bench.get("/v1/members/m2/orders").await)), ["o5"]);
+}
+
 #[tokio::test]
 async fn an_erasure_keeps_what_the_inviter_earned_and_answers_the_same_again() {
     let bench = Bench::new().await;

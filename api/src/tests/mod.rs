@@ -27,10 +27,11 @@ use kindred_clock::Clock;
 use kindred_log::embedded::EmbeddedLog;
 use kindred_log::{EventLog, Share};
 use kindred_model::codec::{KeyCodec, RowCodec};
-use kindred_model::records::{CatalogRecord, MemberRecord, Record};
+use kindred_model::records::{CatalogRecord, MemberRecord, Record, Rules};
 use kindred_model::views::Table;
 use kindred_model::views::also_bought::{Lists, Neighbors, Supports, baskets_key};
-use kindred_model::views::inputs::{Canonical, Catalog, Members};
+use kindred_model::views::inputs::{Canonical, Catalog, Members, Orders};
+use kindred_model::views::member_orders::MemberOrders;
 use kindred_model::views::points::{Earned, Points};
 use kindred_model::views::popularity::Popularity;
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Position, Semantics, Topic};
@@ -291,6 +292,15 @@ async fn logged(log: &Arc<dyn EventLog>) -> Vec<(Topic, Record)> {
     reader.poll(100_000, Duration::ZERO, &mut records).unwrap();
     let rules = Semantics::default().rules();
     records.iter().map(|r| (r.place.topic, Record::decode(r.place.topic, &r.payload, &rules).unwrap())).collect()
+}
+
+/// An order of a member as the sink writes it: the merged record and its place among those of the member.
+fn ordered(json: &Value) -> Vec<Change> {
+    let Record::Order(order) = Record::decode(Topic::Orders, json.to_string().as_bytes(), &Rules::default()).unwrap() else {
+        unreachable!("an order");
+    };
+    let place = MemberOrders::key(&order).expect("of a member");
+    vec![change::<Orders>(&order.order, Some(&Canonical(order.canonical().into()))), change::<MemberOrders>(&place, Some(&()))]
 }
 
 fn member(text: &str) -> MemberId {

@@ -974,7 +974,7 @@ export interface paths {
         /**
          * GET /v1/members/me/export
          * @description Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the
-         *     log, the points, the history.
+         *     log, the points, the history, the orders.
          */
         get: operations["export_own"];
         put?: never;
@@ -1187,6 +1187,26 @@ export interface paths {
          * @description What a member did, their sessions included, newest first. Empty for who is not known, and for who was forgotten.
          */
         get: operations["show_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/members/{member}/orders": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * GET /v1/members/{member}/orders
+         * @description A member's orders, whatever their status, the latest placed first. Empty for who is not known, and for who was forgotten.
+         */
+        get: operations["show_orders"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1919,6 +1939,40 @@ export interface components {
          * @enum {string}
          */
         LanguageTag: "zh-CN" | "en";
+        /** @description A level of members. */
+        LevelShown: {
+            /**
+             * Format: int32
+             * @description Points earned at which it begins.
+             */
+            points: number;
+            tier: string;
+        };
+        /** @description What was bought. */
+        LineShown: {
+            /** @description The coupon that took it off. */
+            coupon?: string | null;
+            /**
+             * Format: int64
+             * @description Taken off the line's price.
+             */
+            discount_minor?: number | null;
+            item: string;
+            /** Format: int32 */
+            line: number;
+            /**
+             * Format: int64
+             * @description Less what came back.
+             */
+            net_quantity: number;
+            /** Format: int64 */
+            quantity: number;
+            /**
+             * Format: int64
+             * @description Of one unit.
+             */
+            unit_price_minor: number;
+        };
         /** @description One item of a list. */
         ListItem: {
             /** @description Why it is here. */
@@ -2116,6 +2170,38 @@ export interface components {
             /** @description The refund's identity; (refund, line) is there once. */
             refund: components["schemas"]["OrderIdentity"];
         };
+        /** @description An order as of its latest version. Money is in minor units of its currency. */
+        OrderShown: {
+            cancelled_at?: string | null;
+            completed_at?: string | null;
+            /** @description ISO 4217. */
+            currency: string;
+            lines: components["schemas"]["LineShown"][];
+            order: string;
+            paid_at?: string | null;
+            placed_at: string;
+            /** @description The promotion it was bought under. */
+            promotion?: string | null;
+            /**
+             * Format: int64
+             * @description What was paid back for units that came back.
+             */
+            refunded_minor: number;
+            refunds: components["schemas"]["RefundShown"][];
+            status: string;
+            /** @description The member's level at purchase. */
+            tier: string;
+            /**
+             * Format: int64
+             * @description What the lines cost, less their discounts.
+             */
+            total_minor: number;
+            /**
+             * Format: int64
+             * @description Of the record that is shown; greater is newer.
+             */
+            version: number;
+        };
         /**
          * Format: date-time
          * @description RFC 3339 with an offset and at most 9 decimals, kept as UTC milliseconds (finer digits are cut). From 2000-01-01T00:00:00Z up to, not including, 2100-01-01T00:00:00Z.
@@ -2123,6 +2209,13 @@ export interface components {
         OrderTime: string;
         /** @description Greater is newer. A producer raises it with every change of the record. */
         OrderVersion: number;
+        /** @description A page of a member's orders, the latest first. */
+        OrdersPage: {
+            items: components["schemas"]["OrderShown"][];
+            member: string;
+            /** @description Where the next page begins; null on the last. */
+            next_cursor?: string | null;
+        };
         /** @description What became of one record. */
         Outcome: {
             /** @description The position just after it. */
@@ -2435,6 +2528,17 @@ export interface components {
              */
             refresh_token?: string | null;
         };
+        /** @description Units of a line that came back. */
+        RefundShown: {
+            /** Format: int64 */
+            amount_minor: number;
+            at: string;
+            /** Format: int32 */
+            line: number;
+            /** Format: int64 */
+            quantity: number;
+            refund: string;
+        };
         /** @description What a registration is answered: the same whether phone and e-mail were free or not. */
         RegistrationAccepted: {
             /** @description For the person, in their language. */
@@ -2479,6 +2583,8 @@ export interface components {
             email_signs_in: boolean;
             /** @description Languages that messages are written in; the first is that of whoever says none. */
             languages: components["schemas"]["LanguageTag"][];
+            /** @description The levels above the first, and at how many points earned they begin. */
+            levels: components["schemas"]["LevelShown"][];
             /** @description Most bytes of a password. */
             password_bytes_max: number;
             /** @description Fewest characters of a password. */
@@ -3149,8 +3255,8 @@ export interface operations {
             };
             header?: never;
             path: {
-                /** @description `also_bought`, `histories`, `points` or `popularity` */
-                view: "also_bought" | "histories" | "points" | "popularity";
+                /** @description `also_bought`, `histories`, `member_orders`, `points` or `popularity` */
+                view: "also_bought" | "histories" | "member_orders" | "points" | "popularity";
             };
             cookie?: never;
         };
@@ -5219,7 +5325,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description account.json, membership.json, points.json, history.json */
+            /** @description account.json, membership.json, points.json, history.json, orders.json */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5700,6 +5806,52 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["HistoryPage"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            /** @description another member's, for whoever signed in; or the view is not kept */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    show_orders: {
+        parameters: {
+            query?: {
+                /** @description 50 unless given */
+                limit?: number;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
+                /** @description answer only once the views reach this position */
+                min_position?: string;
+                /** @description how long to wait for it; 1000 unless given */
+                wait_ms?: number;
+            };
+            header?: never;
+            path: {
+                /** @description the member, percent-encoded */
+                member: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description a page; `Link` names the next */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OrdersPage"];
                 };
             };
             400: components["responses"]["BadRequest"];

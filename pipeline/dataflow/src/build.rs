@@ -7,7 +7,10 @@ use kindred_model::codec::{KeyCodec, RowCodec};
 use kindred_model::intern::{Item, Party};
 use kindred_model::records::{MemberRecord, OrderRecord, Rules};
 use kindred_model::views::points::Earned;
-use kindred_model::views::{Table, also_bought as lists, inputs, points as points_view, popularity as popularity_view};
+use kindred_model::views::{
+    Table, also_bought as lists, inputs, member_orders as member_orders_view, points as points_view,
+    popularity as popularity_view,
+};
 use kindred_model::{Kind, MemberId, Owner, Semantics, Topic};
 use timely::dataflow::operators::vec::Input;
 use timely::dataflow::{InputHandleVec, ProbeHandle, StreamVec};
@@ -15,8 +18,9 @@ use timely::worker::Worker;
 use tracing::error;
 
 use crate::also_bought::{SimilarityRows, also_bought};
-use crate::facts::{self, MemberFact, MemberKey};
+use crate::facts::{self, MemberFact, MemberKey, OrderFact};
 use crate::links::{Standing, standing};
+use crate::member_orders::{Place, member_orders};
 use crate::merge::interactions::{InteractionInput, InteractionRow, merged_interactions};
 use crate::merge::versioned::{MergedRecord, VersionedUpdate, derived, merged_records};
 use crate::output::{Encoding, Sink, upserts};
@@ -91,7 +95,11 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
         let erased = derived(merged_members, "Erased members", |bytes| {
             decode_member(bytes).and_then(|record| facts::erased(&record)).into_iter().collect()
         });
-        let Standing { living, fates } = standing(of_orders.concat(of_members), erased);
+        let ordered = of_orders.clone().flat_map(|fact| match fact {
+            OrderFact::Line(member, line) => Some((member, MemberFact::Line(line))),
+            OrderFact::Place(_) => None,
+        });
+        let Standing { living, fates } = standing(ordered.concat(of_members), erased);
 
         let cap = semantics.inputs.identities_per_owner;
         let (rows, fact_changes) = merged_interactions(interaction_inputs, fates.inner, cap, stats);
@@ -116,6 +124,9 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
         }
         if views.popularity.enabled {
             sink.emit(upserts(popularity(interacted, lines), "Popularity rows"), POPULARITY);
+        }
+        if views.member_orders.enabled {
+            sink.emit(member_orders(of_orders), MEMBER_ORDERS);
         }
         if views.points.enabled {
             sink.emit(upserts(points(living), "Points rows"), POINTS);
@@ -147,6 +158,12 @@ const POPULARITY: Encoding<(Deed, Option<isize>)> = Encoding {
     table: popularity_view::Popularity::NAME,
     key: |(deed, _), out| (deed.item.id(), deed.kind(), deed.day()).encode(out),
     row: |(_, owners), out| encode_row(owners.map(|owners| owners as u64).as_ref(), out),
+};
+
+const MEMBER_ORDERS: Encoding<Place> = Encoding {
+    table: member_orders_view::MemberOrders::NAME,
+    key: |(place, ..), out| out.extend_from_slice(place),
+    row: |(_, _, diff), _| *diff > 0,
 };
 
 const POINTS: Encoding<(Party, Option<Earned>)> = Encoding {

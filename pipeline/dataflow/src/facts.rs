@@ -3,17 +3,21 @@
 //! ```text
 //! interactions ─▶ Fact by effective owner
 //! orders, members ─▶ MemberFact by member ─▶ (links: without the erased) ─▶ views
+//! orders ─▶ their places in the index of member_orders, which nothing holds
 //! ```
 //!
-//! All are small, `Copy` and hold interned identities; what they are keyed by is hashed by its text, so that every process of an
-//! installation sends a key to the same worker.
+//! What is arranged is small, `Copy` and holds interned identities; what it is keyed by is hashed by its text, so that every process
+//! of an installation sends a key to the same worker.
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use differential_dataflow::VecCollection;
+use kindred_model::codec::KeyCodec;
 use kindred_model::intern::{Item, Party};
 use kindred_model::loyalty::Program;
 use kindred_model::records::{MemberRecord, OrderRecord};
+use kindred_model::views::member_orders::MemberOrders;
 use kindred_model::{Day, EventTime, Kind};
 use serde::{Deserialize, Serialize};
 
@@ -75,23 +79,30 @@ pub struct OrderLine {
     pub available_from: i32,
 }
 
-/// The counting lines of an order. A guest's and an erased order have no owner, and count in no view of owners.
-pub fn of_order(order: &OrderRecord, program: &Program) -> Vec<(MemberKey, MemberFact)> {
-    let Some(member) = &order.member else { return Vec::new() };
+/// What one order says.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum OrderFact {
+    /// A counting line, of its member.
+    Line(MemberKey, OrderLine),
+    /// Where it stands in the index of its member's orders: the encoded key.
+    Place(Arc<[u8]>),
+}
+
+/// The place of an order and its counting lines. A guest's and an erased order have no owner, and are in no view of owners.
+pub fn of_order(order: &OrderRecord, program: &Program) -> Vec<OrderFact> {
+    let (Some(member), Some(place)) = (&order.member, MemberOrders::key(order)) else { return Vec::new() };
     let member = MemberKey(Party::member(member.as_str()));
-    order
-        .counting_lines()
-        .map(|(line, net)| {
-            let earned = program.line_points(order, net);
-            let line = OrderLine {
-                item: Item::intern(line.item.as_str()),
-                placed_at: order.placed_at.0,
-                points: earned.points,
-                available_from: earned.available_from.0,
-            };
-            (member, MemberFact::Line(line))
-        })
-        .collect()
+    let lines = order.counting_lines().map(|(line, net)| {
+        let earned = program.line_points(order, net);
+        let line = OrderLine {
+            item: Item::intern(line.item.as_str()),
+            placed_at: order.placed_at.0,
+            points: earned.points,
+            available_from: earned.available_from.0,
+        };
+        OrderFact::Line(member, line)
+    });
+    std::iter::once(OrderFact::Place(place.to_bytes().into())).chain(lines).collect()
 }
 
 /// What a record of `members` says about other members than itself: the invite of its inviter, or whose a session is.

@@ -12,6 +12,7 @@ pub mod baskets;
 pub mod build;
 pub mod facts;
 pub mod links;
+pub mod member_orders;
 pub mod merge;
 pub mod output;
 pub mod points;

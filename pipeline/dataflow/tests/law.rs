@@ -351,6 +351,7 @@ fn views_that_are_not_kept_give_no_rows() {
     semantics.views.also_bought.enabled = false;
     semantics.views.popularity.enabled = false;
     semantics.views.points.enabled = false;
+    semantics.views.member_orders.enabled = false;
     let records = random_log(5, 300, &Shape::default());
     let expected = inputs(records.clone(), &semantics).tables();
     let (tables, _) = run(1, &semantics, cut(records, 3, 1, &semantics, &mut Rng::new(5)), "inputs alone");

@@ -11,6 +11,7 @@
 mod also_bought;
 mod histories;
 mod inputs;
+mod member_orders;
 mod points;
 mod popularity;
 mod tables;
@@ -21,6 +22,7 @@ pub use histories::histories;
 pub use inputs::{Identities, Inputs, inputs};
 use kindred_model::Semantics;
 use kindred_model::views::ALL;
+pub use member_orders::member_orders;
 pub use points::points;
 pub use popularity::popularity;
 pub use tables::{Difference, Tables, first_differences};
@@ -34,6 +36,7 @@ struct Oracle {
 const ORACLES: &[Oracle] = &[
     Oracle { view: "also_bought", tables: also_bought::tables },
     Oracle { view: "histories", tables: histories::tables },
+    Oracle { view: "member_orders", tables: member_orders::tables },
     Oracle { view: "points", tables: points::tables },
     Oracle { view: "popularity", tables: popularity::tables },
 ];
@@ -103,6 +106,49 @@ mod tests {
             assert!(!expected.is_empty());
             assert_eq!(exported, expected, "seed {seed}");
         }
+    }
+
+    /// The same of orders, which are read in pages.
+    #[test]
+    fn orders_read_back_are_those_of_the_oracle() {
+        use kindred_model::views::member_orders::{Page, read_orders};
+        let mut erased = 0;
+        for seed in 0..20 {
+            let semantics = Semantics::default();
+            let inputs = inputs(random_log(seed, 600, &Shape::default()), &semantics);
+            let tables = tables(&inputs, &semantics);
+            let expected = member_orders(&inputs);
+            let named = inputs.orders.values().filter_map(|order| order.member.as_ref());
+            for member in named.collect::<std::collections::BTreeSet<_>>() {
+                let (mut read, mut after) = (Vec::new(), None);
+                loop {
+                    let Page { orders, next } = read_orders(&tables, &semantics.rules(), member, after.as_ref(), 2).unwrap();
+                    read.extend(orders);
+                    after = next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                let expected = expected.get(member).cloned().unwrap_or_default();
+                erased += usize::from(expected.is_empty());
+                assert_eq!(read.iter().collect::<Vec<_>>(), expected, "{member}, seed {seed}");
+            }
+            let mut exported = Vec::new();
+            let view = kindred_model::views::find("member_orders").unwrap();
+            let context = ExportContext { settings: &semantics, as_of: Day(20_000) };
+            (view.export)(&tables, context, &mut |cells| {
+                exported.push((cells[0].clone(), cells[2].clone()));
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+            use kindred_model::views::Cell;
+            let expected: Vec<(Cell, Cell)> = expected
+                .iter()
+                .flat_map(|(member, orders)| orders.iter().map(move |order| (Cell::text(member), Cell::text(&order.order))))
+                .collect();
+            assert_eq!(exported, expected, "seed {seed}");
+        }
+        assert!(erased > 0, "no log erases a member with orders");
     }
 
     /// `verify` starts from the stored inputs: reading them back must lose nothing, or it would compare with something else.

@@ -310,6 +310,7 @@ impl Settings {
         within("pipeline.epoch_min_ms", pipeline.epoch_min_ms, 0, 60_000)?;
         within("pipeline.epoch_records_max", pipeline.epoch_records_max, 1, 100_000_000)?;
         within("pipeline.sync_interval_ms", pipeline.sync_interval_ms, 10, 3_600_000)?;
+        self.members.levels.check()?;
         within("erasure.raw_days", self.erasure.raw_days, 0, 3_650)?;
         if self.data.dir.as_os_str().is_empty() {
             return Err("data.dir must not be empty".to_owned());

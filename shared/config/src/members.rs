@@ -18,6 +18,8 @@ pub struct MembersConfig {
     pub default_language: Language,
     /// The version of the user agreement that has to be accepted (R8, step 4).
     pub agreement_version: String,
+    /// `levels.*`
+    pub levels: LevelsConfig,
     /// `password.*`
     pub password: PasswordConfig,
     /// `registration.*`
@@ -44,6 +46,7 @@ impl Default for MembersConfig {
             base_url: "http://127.0.0.1:8080".into(),
             default_language: Language::ZhCn,
             agreement_version: "1".into(),
+            levels: LevelsConfig::default(),
             password: PasswordConfig::default(),
             registration: RegistrationConfig::default(),
             sign_in: SignInConfig::default(),
@@ -72,6 +75,39 @@ impl MembersConfig {
             warnings.push("members.sign_in.totp_skew > 0 accepts a code for longer than the 30 s of ASVS V6.5.5".into());
         }
         warnings
+    }
+}
+
+/// `members.levels.*`: points earned at which a level begins (REQUIREMENTS, A.5). They are told to members; whoever sets tiers, by the
+/// API or in `members` records, goes by them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LevelsConfig {
+    /// Of VIPs.
+    pub vip: u32,
+    /// Of SVIPs.
+    pub svip: u32,
+}
+
+impl Default for LevelsConfig {
+    fn default() -> Self {
+        Self { vip: 1_000, svip: 5_000 }
+    }
+}
+
+impl LevelsConfig {
+    /// What must hold for the numbers.
+    ///
+    /// # Errors
+    /// A sentence naming the setting.
+    pub fn check(self) -> Result<(), String> {
+        if self.vip == 0 || self.svip <= self.vip {
+            let Self { vip, svip } = self;
+            return Err(format!(
+                "members.levels.vip is {vip} and members.levels.svip {svip}; above 0, and svip above vip, is accepted"
+            ));
+        }
+        Ok(())
     }
 }
 

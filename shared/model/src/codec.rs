@@ -3,6 +3,7 @@
 //! Keys order as exports sort: identities end in `0x00` (none holds one), numbers are big-endian with the sign bit turned.
 //! Rows are compact: variable-length integers, identities ended as in keys.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use crate::ids::{ItemId, MemberId, OrderId, Owner, SessionId};
@@ -177,12 +178,25 @@ impl<A: KeyCodec, B: KeyCodec, C: KeyCodec> KeyCodec for (A, B, C) {
     }
 }
 
+/// Turned, the sign bit lets numbers order as unsigned ones.
+const SIGN: u64 = 1 << 63;
+
 impl KeyCodec for Day {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&((self.0 as u32) ^ 0x8000_0000).to_be_bytes());
     }
     fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
         Ok(Self((u32::from_be_bytes(take(bytes)?) ^ 0x8000_0000) as i32))
+    }
+}
+
+/// The latest first.
+impl KeyCodec for Reverse<EventTime> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(!(self.0.0 as u64) ^ SIGN).to_be_bytes());
+    }
+    fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
+        Ok(Self(EventTime(!(u64::from_be_bytes(take(bytes)?) ^ SIGN) as i64)))
     }
 }
 
@@ -258,6 +272,14 @@ impl KeyCodec for InteractionKey {
             Some(Day::decode(bytes)?)
         };
         Ok(Self { subject, kind, day })
+    }
+}
+
+/// What says all by being there.
+impl RowCodec for () {
+    fn encode(&self, _out: &mut Vec<u8>) {}
+    fn decode(bytes: &[u8]) -> Result<Self, Corrupt> {
+        whole(bytes, ())
     }
 }
 

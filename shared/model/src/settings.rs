@@ -63,6 +63,8 @@ pub struct ViewSettings {
     pub points: Switch,
     /// Unhidden identities by owner.
     pub histories: Switch,
+    /// Orders by member.
+    pub member_orders: Switch,
 }
 
 /// Settings of a view that has none but whether it is kept.

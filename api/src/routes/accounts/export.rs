@@ -1,7 +1,7 @@
 //! Everything that is held about a member, for the member: a ZIP of JSON.
 //!
 //! ```text
-//! Members::export ──▶ account.json │ merged record ──▶ membership.json │ views ──▶ points.json, history.json
+//! Members::export ──▶ account.json │ merged record ──▶ membership.json │ views ──▶ points.json, history.json, orders.json
 //! ```
 
 use std::io::{Cursor, Write};
@@ -28,6 +28,7 @@ use crate::api::Api;
 use crate::problem::Problem;
 use crate::routes::access::need;
 use crate::routes::members::{HistoryItem, consistent_history, merged_record, place};
+use crate::routes::orders::{OrderShown, orders};
 use crate::routes::{NO_STORE, blocking, today};
 
 /// All routes of this module.
@@ -43,11 +44,11 @@ pub(crate) struct ZipFile(Vec<u8>);
 /// GET /v1/members/me/export
 ///
 /// Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the
-/// log, the points, the history.
+/// log, the points, the history, the orders.
 #[utoipa::path(
     get, path = "/v1/members/me/export", tag = "account",
     responses(
-        (status = 200, description = "account.json, membership.json, points.json, history.json", body = ZipFile, content_type = "application/zip"),
+        (status = 200, description = "account.json, membership.json, points.json, history.json, orders.json", body = ZipFile, content_type = "application/zip"),
     ),
     security(("access_token" = [])),
 )]
@@ -88,6 +89,10 @@ async fn derived(api: &Api, member: MemberId) -> Result<Vec<(&'static str, Vec<u
         let (mut entries, _) = consistent_history(&serving, &member).await?;
         entries.sort_by_cached_key(place);
         files.push(("history.json", file(&entries.iter().map(HistoryItem::of).collect::<Vec<_>>())?));
+    }
+    if views.member_orders.enabled {
+        let (page, _) = orders(&serving, &member, None, usize::MAX).await?;
+        files.push(("orders.json", file(&page.orders.into_iter().map(OrderShown::of).collect::<Vec<_>>())?));
     }
     Ok(files)
 }

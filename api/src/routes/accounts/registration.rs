@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use kindred_members::{EMAIL_BYTES_MAX, Language, PASSWORD_BYTES_MAX, Registration, Solution, USERNAME_CHARS};
+use kindred_model::Tier;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -136,6 +137,17 @@ pub(crate) struct RegistrationRules {
     languages: Vec<LanguageTag>,
     /// Whether an e-mail address signs in beside username and phone.
     email_signs_in: bool,
+    /// The levels above the first, and at how many points earned they begin.
+    levels: Vec<LevelShown>,
+}
+
+/// A level of members.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LevelShown {
+    #[schema(value_type = String)]
+    tier: Tier,
+    /// Points earned at which it begins.
+    points: u32,
 }
 
 /// GET /v1/registrations/rules
@@ -164,6 +176,9 @@ async fn show_rules(asked: Asked) -> Response {
                 challenge_bits: config.registration.challenge_bits,
                 languages: languages.into_iter().map(Into::into).collect(),
                 email_signs_in: config.sign_in.email,
+                levels: [(Tier::Vip, config.levels.vip), (Tier::Svip, config.levels.svip)]
+                    .map(|(tier, points)| LevelShown { tier, points })
+                    .into(),
             };
             json(StatusCode::OK, &rules)
         })

@@ -305,6 +305,11 @@ async fn an_export_has_everything() {
     let owner = kindred_model::Owner::Member(of.clone());
     let seen = change::<kindred_model::views::inputs::Interactions>(&(owner, key), Some(&view));
     town.bench.apply(vec![change::<Points>(&of, Some(&row)), seen]).await;
+    let bought = json!({
+        "order": "o1", "version": 1, "status": "paid", "member": member, "placed_at": "2026-01-01T08:00:00Z", "currency": "EUR",
+        "lines": [{ "line": 1, "item": "tea", "quantity": 1, "unit_price_minor": 500 }],
+    });
+    town.bench.apply(ordered(&bought)).await;
     let following = town.bench.follow_members();
     let end = town.bench.log.end().await.unwrap();
     assert!(town.bench.api.live().memory.reached(&end, Duration::from_secs(10)).await, "the views follow");
@@ -327,6 +332,7 @@ async fn an_export_has_everything() {
     let points = read("points.json");
     assert_eq!((&points["available"], &points["from_invites"]), (&json!(140), &json!(100)));
     assert_eq!(read("history.json")[0]["item"], "tea");
+    assert_eq!((&read("orders.json")[0]["order"], &read("orders.json")[0]["total_minor"]), (&json!("o1"), &json!(500)));
     assert_eq!((&read("membership.json")["member"], &read("membership.json")["state"]), (&json!(member), &json!("activated")));
     following.abort();
 }

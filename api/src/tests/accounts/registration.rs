@@ -9,6 +9,7 @@ async fn a_registration_is_walked_through() {
     let rules = body(&town.reply(town.nobody("GET", "/v1/registrations/rules")).await);
     assert_eq!((&rules["agreement_version"], &rules["password_min"]), (&json!("1"), &json!(8)));
     assert_eq!((&rules["challenge_bits"], &rules["phone_regions"]), (&json!(1), &json!(["CN"])));
+    assert_eq!(rules["levels"], json!([{ "tier": "vip", "points": 1_000 }, { "tier": "svip", "points": 5_000 }]));
 
     let chinese =
         |path: &str, form: &Value| with_form(town.nobody("POST", path).header("accept-language", "zh-CN,zh;q=0.9"), form);

@@ -98,7 +98,7 @@ async fn v8_2_1_v8_2_2_a_person_reaches_their_own() {
     let token = town.token("mara").await;
     let mara = text(&body(&town.ask(&token, "GET", "/v1/members/me").await), "member");
     for own in ["me", &mara] {
-        for view in ["points", "history"] {
+        for view in ["points", "history", "orders"] {
             assert_eq!(town.ask(&token, "GET", &format!("/v1/members/{own}/{view}")).await.status(), 200);
             let other = town.ask(&token, "GET", &format!("/v1/members/{nora}/{view}")).await;
             assert_problem(&other, 404, "not_found", "another's is as good as not there");

@@ -4,15 +4,15 @@ import * as api from "./api.js";
 import { $, begin, busy, element, fillHints, onSubmit, quiet, replace, said, showLinks, tell } from "./page.js";
 import { say, show, text, translate } from "./texts.js";
 
-/** Points earned at which levels begin (REQUIREMENTS, Defaults), until they are a setting that the API shows. */
-const LEVELS = [["normal", 0], ["vip", 1_000], ["svip", 5_000]];
 const HISTORY_PAGE = 50;
+const ORDERS_PAGE = 10;
 const ME = "/v1/members/me";
 
 begin();
 let profile = null;
 let etag = null;
 let cursor = null;
+let ordersCursor = null;
 let titles = new Map();
 
 // Profile and settings
@@ -91,18 +91,18 @@ $("phone").addEventListener("input", () => {
 
 // Points
 
-async function loadPoints() {
+async function loadPoints({ levels }) {
   try {
     const points = await api.own("GET", `${ME}/points?statement=true`);
     show($("available"), points.available);
     show($("pending"), points.pending);
     showStatement(points);
     const earned = points.from_items + points.from_invites;
-    const at = LEVELS.findIndex(([tier]) => tier === profile.tier);
-    const next = LEVELS[at + 1];
+    // Of the first level none is told: it is before them all.
+    const next = levels[levels.findIndex(({ tier }) => tier === profile.tier) + 1];
     $("progress").hidden = !next;
     if (!next) return say($("next-tier"), "top_tier");
-    const [tier, from] = next;
+    const { tier, points: from } = next;
     $("progress").max = from;
     $("progress").value = Math.min(earned, from);
     const named = { text: `tier_${tier}` };
@@ -125,25 +125,53 @@ function showStatement({ statement, from_invites: invites }) {
   $("statement-of-points").hidden = lines.length === 0;
 }
 
-// Purchases and history
+// Purchases (orders, and what was told as bought without one) and history
 
-async function loadHistory() {
-  const query = new URLSearchParams({ limit: HISTORY_PAGE, ...(cursor ? { cursor } : {}) });
-  const page = await api.own("GET", `${ME}/history?${query}`).catch((refusal) => {
+/** A page of a view of the member; an empty one where the shop does not keep it. */
+const pageOf = (view, limit, from) => api.own("GET", `${ME}/${view}?${new URLSearchParams({ limit, ...(from ? { cursor: from } : {}) })}`)
+  .catch((refusal) => {
     if (refusal.code === "view_disabled") return { items: [], next_cursor: null };
     throw refusal;
   });
+
+const day = (at) => show(element("time", { datetime: at }), { day: at });
+const product = (item) => element("a", { href: `/?item=${encodeURIComponent(item)}` }, titles.get(item) ?? item);
+const showPurchases = () => { $("no-purchases").hidden = $("orders").children.length + $("purchases").children.length > 0; };
+
+async function loadOrders() {
+  const page = await pageOf("orders", ORDERS_PAGE, ordersCursor);
+  ordersCursor = page.next_cursor;
+  const line = ({ item, quantity, net_quantity: kept }) => element("li", {}, element("span", {}, `${quantity} × `, product(item)),
+    ...(kept < quantity ? [said("span", "came_back", { count: quantity - kept }, { class: "hint" })] : []));
+  const row = (order) => {
+    const money = (minor) => ({ money: [minor, order.currency] });
+    const paid = order.refunded_minor
+      ? said("span", "order_total_refunded", { total: money(order.total_minor), refunded: money(order.refunded_minor) })
+      : show(element("span"), money(order.total_minor));
+    return element("li", {},
+      element("div", { class: "heading" }, said("strong", "order_named", { order: order.order }), said("span", `order_${order.status}`, null, { class: "pill" })),
+      element("ul", { class: "rows" }, ...order.lines.map(line)),
+      element("span", { class: "hint" }, day(order.placed_at), " · ", paid));
+  };
+  $("orders").append(...page.items.map(row));
+  $("more-orders").hidden = !ordersCursor;
+  showPurchases();
+}
+
+async function loadHistory() {
+  const page = await pageOf("history", HISTORY_PAGE, cursor);
   cursor = page.next_cursor;
-  const row = (kind) => ({ item, at }) => element("li", {},
-    element("a", { href: `/?item=${encodeURIComponent(item)}` }, titles.get(item) ?? item),
-    element("span", { class: "hint" }, ...(kind ? [said("span", `kind_${kind}`), " · "] : []), show(element("time", { datetime: at }), { day: at })));
+  const row = (kind) => ({ item, at }) => element("li", {}, product(item),
+    element("span", { class: "hint" }, ...(kind ? [said("span", `kind_${kind}`), " · "] : []), day(at)));
   $("purchases").append(...page.items.filter(({ kind }) => kind === "purchase").map(row(null)));
   $("history").append(...page.items.map((entry) => row(entry.kind)(entry)));
-  $("no-purchases").hidden = $("purchases").children.length > 0;
+  showPurchases();
   $("no-history").hidden = $("history").children.length > 0;
   $("more").hidden = !cursor;
 }
-$("more").addEventListener("click", () => busy($("more"), () => loadHistory().catch((problem) => tell($("page-notice"), problem))));
+const onMore = (button, load) => button.addEventListener("click", () => busy(button, () => load().catch((problem) => tell($("page-notice"), problem))));
+onMore($("more"), loadHistory);
+onMore($("more-orders"), loadOrders);
 
 // Sessions
 
@@ -278,8 +306,9 @@ async function load() {
   quiet($("page-status"));
   $("sign-out").hidden = $("member").hidden = false;
   const failed = (problem) => tell($("page-notice"), problem);
-  api.open("GET", "/v1/registrations/rules").then(fillHints, () => {});
-  await Promise.all([loadPoints().catch(failed), loadHistory().catch(failed), loadSessions().catch(failed)]);
+  const rules = api.open("GET", "/v1/registrations/rules");
+  rules.then(fillHints, () => {});
+  await Promise.all([rules.then(loadPoints).catch(failed), loadOrders().catch(failed), loadHistory().catch(failed), loadSessions().catch(failed)]);
 }
 
 load().catch((problem) => {

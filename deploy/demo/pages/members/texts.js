@@ -31,11 +31,18 @@ export function text(key, values = {}) {
   return found.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? value(values[name]) : whole));
 }
 
-/** A number as it is written here; `{ text: key }` is a text itself; `{ day: … }` and `{ time: … }` are times. */
+/** Money in minor units: of most currencies a hundredth, of some (JPY, KWD) what their standard says. */
+function money(minor, currency) {
+  const format = new Intl.NumberFormat(tag, { style: "currency", currency });
+  return format.format(minor / 10 ** format.resolvedOptions().maximumFractionDigits);
+}
+
+/** A number as it is written here; `{ text: key }` is a text itself; `{ day: … }` and `{ time: … }` are times; `{ money: [minor, currency] }`. */
 function value(given) {
   if (typeof given === "number") return new Intl.NumberFormat(tag).format(given);
   if (given?.text) return text(given.text);
   if (given?.day) return new Intl.DateTimeFormat(tag, { dateStyle: "long" }).format(new Date(given.day));
+  if (given?.money) return money(...given.money);
   if (given?.time) return new Intl.DateTimeFormat(tag, { dateStyle: "medium", timeStyle: "short" }).format(new Date(given.time));
   return String(given);
 }

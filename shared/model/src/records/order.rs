@@ -351,6 +351,17 @@ impl OrderRecord {
         })
     }
 
+    /// What the lines cost, in minor units: their prices less their discounts. Refunds and status are not looked at.
+    pub fn total_minor(&self) -> i64 {
+        self.lines.iter().map(|line| line.quantity * line.unit_price_minor - line.discount_minor.unwrap_or(0)).sum()
+    }
+
+    /// What was paid back for units that came back, in minor units.
+    pub fn refunded_minor(&self) -> i64 {
+        // REFUNDS_MAX of at most TOTAL_MINOR_MAX each: 17 digits.
+        self.refunds.iter().map(|refund| refund.amount_minor).sum()
+    }
+
     /// Each line that counts, with its net quantity above 0: none unless the status counts (DESIGN, Definitions: Bought).
     pub fn counting_lines(&self) -> impl Iterator<Item = (&Line, i64)> + '_ {
         self.net_lines().filter(|&(_, net)| self.status.counts() && net > 0)

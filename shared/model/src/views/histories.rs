@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::inputs::{Interactions, Members, StoredInteraction};
-use super::{Cell, EmitRow, ExportContext, ReadError, Rows, TableInfo, View, get, scan};
+use super::{Cell, EmitRow, ExportContext, ReadError, Rows, TableInfo, View, scan};
 use crate::codec::KeyCodec;
 use crate::ids::{ItemId, MemberId, Owner, SessionId};
-use crate::records::{InteractionKey, MemberRecord, Subject};
+use crate::records::{InteractionKey, MemberRecord, MemberState, Subject};
 use crate::settings::Semantics;
 use crate::units::{Day, EventTime, Kind};
 
@@ -55,20 +55,13 @@ fn identities_of(rows: &dyn Rows, owner: &Owner) -> Result<Vec<(InteractionKey, 
     Ok(identities)
 }
 
-/// What a member's or session's record says, as far as histories care.
-fn decoded(bytes: &[u8]) -> Result<MemberRecord, ReadError> {
-    MemberRecord::decode(bytes).map_err(|_| crate::codec::Corrupt("a member record that does not decode").into())
-}
-
 /// The history of one owner: its own identities and those of `sessions`, which the caller knows to be merged into it.
 /// Sorted by (item, kind, day). Empty for an erased member.
 ///
 /// # Errors
 /// What reading says.
 pub fn read_history(rows: &dyn Rows, owner: &Owner, sessions: &[SessionId]) -> Result<Vec<Entry>, ReadError> {
-    if let Some(record) = get::<Members>(rows, owner)?
-        && decoded(&record.0)?.is_erased()
-    {
+    if Members::read(rows, owner)?.is_some_and(|record| record.is_erased()) {
         return Ok(Vec::new());
     }
     let mut merged = Merged::new();
@@ -96,20 +89,15 @@ impl View for Histories {
     fn export(rows: &dyn Rows, _context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
         let mut merged_into: BTreeMap<SessionId, MemberId> = BTreeMap::new();
         let mut erased: HashSet<MemberId> = HashSet::new();
-        let mut failed = None;
-        scan::<Members>(rows, &[], |_, record| match decoded(&record.0) {
-            Ok(MemberRecord::Session { session, merged_into: member, .. }) => {
+        Members::scan(rows, |record| match record {
+            MemberRecord::Session { session, merged_into: member, .. } => {
                 merged_into.insert(session, member);
             }
-            Ok(MemberRecord::Member(membership)) if membership.state == crate::records::MemberState::Erased => {
+            MemberRecord::Member(membership) if membership.state == MemberState::Erased => {
                 erased.insert(membership.member);
             }
-            Ok(MemberRecord::Member(_)) => {}
-            Err(error) => failed = Some(error),
+            MemberRecord::Member(_) => {}
         })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
         let mut sessions_of: HashMap<&MemberId, Vec<&SessionId>> = HashMap::new();
         for (session, member) in &merged_into {
             sessions_of.entry(member).or_default().push(session);

@@ -1,10 +1,10 @@
 //! The merged inputs: what the log's records have become, one table a topic. They are tables like any view's, written in the
 //! same unit, and what a restart and `verify` derive everything else from.
 
-use super::Table;
+use super::{ReadError, Rows, Table, get, scan};
 use crate::codec::{Corrupt, RowCodec, put_signed, take_time};
 use crate::ids::{ItemId, OrderId, Owner};
-use crate::records::{InteractionKey, MemberKey};
+use crate::records::{InteractionKey, MemberKey, MemberRecord};
 use crate::units::EventTime;
 
 /// Identities of each raw owner that the cap keeps, hidden ones and retracts among them. It is also the view `histories`.
@@ -74,4 +74,31 @@ impl Table for Members {
     const NAME: &'static str = "inputs_members";
     type Key = MemberKey;
     type Row = Canonical;
+}
+
+impl Members {
+    /// The record of a member or session.
+    ///
+    /// # Errors
+    /// What reading says.
+    pub fn read(rows: &dyn Rows, key: &MemberKey) -> Result<Option<MemberRecord>, ReadError> {
+        get::<Self>(rows, key)?.map(|record| decoded(&record)).transpose()
+    }
+
+    /// Every record, in the order of keys.
+    ///
+    /// # Errors
+    /// What reading says.
+    pub fn scan(rows: &dyn Rows, mut visit: impl FnMut(MemberRecord)) -> Result<(), ReadError> {
+        let mut failed = Ok(());
+        scan::<Self>(rows, &[], |_, record| match decoded(&record) {
+            Ok(record) => visit(record),
+            Err(error) => failed = Err(error),
+        })?;
+        failed
+    }
+}
+
+fn decoded(Canonical(bytes): &Canonical) -> Result<MemberRecord, ReadError> {
+    MemberRecord::decode(bytes).map_err(|_| Corrupt("a member record that does not decode").into())
 }

@@ -7,6 +7,7 @@
 pub mod also_bought;
 pub mod histories;
 pub mod inputs;
+pub mod member_orders;
 pub mod points;
 pub mod popularity;
 
@@ -201,6 +202,7 @@ const fn info<V: View>() -> ViewInfo {
 pub const ALL: &[ViewInfo] = &[
     info::<also_bought::AlsoBought>(),
     info::<histories::Histories>(),
+    info::<member_orders::MemberOrders>(),
     info::<points::Points>(),
     info::<popularity::Popularity>(),
 ];

@@ -1,6 +1,8 @@
 //! The bytes of keys and rows. If the order of keys failed, exports would not be sorted; if a round trip did, a restart would
 //! read other rows than were written; if random bytes panicked, one damaged row would stop a server.
 
+use std::cmp::Reverse;
+
 use kindred_model::codec::{Corrupt, KeyCodec, RowCodec, put_signed, put_varint, take_signed, take_varint};
 use kindred_model::records::InteractionKey;
 use kindred_model::views::also_bought::{Neighbors, baskets_key};
@@ -43,6 +45,7 @@ proptest! {
     fn keys_order_as_their_bytes(
         items in (item(), item()), owners in (owner(), owner()), keys in (interaction_key(), interaction_key()),
         kinds in (kind(), kind()), days in (day(), day()), any_days in (any::<i32>(), any::<i32>()),
+        times in (any::<i64>(), any::<i64>()),
     ) {
         orders_as_its_bytes(&items.0, &items.1);
         orders_as_its_bytes(&owners.0, &owners.1);
@@ -54,6 +57,7 @@ proptest! {
         orders_as_its_bytes(&(items.0.clone(), days.1, kinds.1), &(items.0.clone(), days.0, kinds.0));
         orders_as_its_bytes(&(owners.0, items.0.clone()), &(owners.1, items.1));
         orders_as_its_bytes(&baskets_key(), &items.0);
+        orders_as_its_bytes(&Reverse(EventTime(times.0)), &Reverse(EventTime(times.1)));
     }
 
     /// A scan by prefix finds all of an owner and nobody else.
@@ -83,6 +87,7 @@ proptest! {
     ) {
         reads_back(&time);
         reads_back(&count);
+        reads_back(&());
         reads_back(&StoredInteraction { at: time, payload: payload.clone().into() });
         reads_back(&Canonical(payload.into()));
         reads_back(&Neighbors(neighbors));

@@ -1,0 +1,225 @@
+//! A member's orders: a service key's, the member's own, or staff's.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode};
+use kindred_model::records::{OrderRecord, OrderStatus};
+use kindred_model::units::Tier;
+use kindred_model::views::member_orders::{Page, Place, read_orders};
+use kindred_model::{EventTime, ItemId, MemberId, OrderId, Position};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
+
+use super::access::need;
+use super::members::{PAGE_DEFAULT, PAGE_MAX, whose};
+use super::{AS_OF, blocking, guarded, in_time, json, link_next, query, reach, with};
+use crate::api::Api;
+use crate::auth::{Caller, caller};
+use crate::params::{Params, Segment, opaque};
+use crate::problem::{Code, Problem};
+use crate::served::Serving;
+
+/// All routes of this module.
+pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
+    warp::path!("v1" / "members" / Segment / "orders")
+        .and(warp::get())
+        .and(query())
+        .and(caller())
+        .and(with(api))
+        .then(show_orders)
+        .boxed()
+}
+
+/// A page of a member's orders, the latest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct OrdersPage {
+    #[schema(value_type = String)]
+    member: MemberId,
+    items: Vec<OrderShown>,
+    /// Where the next page begins; null on the last.
+    next_cursor: Option<String>,
+}
+
+/// An order as of its latest version. Money is in minor units of its currency.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct OrderShown {
+    #[schema(value_type = String)]
+    order: OrderId,
+    /// Of the record that is shown; greater is newer.
+    version: u64,
+    #[schema(value_type = String)]
+    status: OrderStatus,
+    /// The member's level at purchase.
+    #[schema(value_type = String)]
+    tier: Tier,
+    /// The promotion it was bought under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    promotion: Option<Box<str>>,
+    #[schema(value_type = String)]
+    placed_at: EventTime,
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paid_at: Option<EventTime>,
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completed_at: Option<EventTime>,
+    #[schema(value_type = Option<String>)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancelled_at: Option<EventTime>,
+    /// ISO 4217.
+    currency: Box<str>,
+    /// What the lines cost, less their discounts.
+    total_minor: i64,
+    /// What was paid back for units that came back.
+    refunded_minor: i64,
+    lines: Vec<LineShown>,
+    refunds: Vec<RefundShown>,
+}
+
+/// What was bought.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LineShown {
+    line: u32,
+    #[schema(value_type = String)]
+    item: ItemId,
+    quantity: i64,
+    /// Less what came back.
+    net_quantity: i64,
+    /// Of one unit.
+    unit_price_minor: i64,
+    /// Taken off the line's price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discount_minor: Option<i64>,
+    /// The coupon that took it off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coupon: Option<Box<str>>,
+}
+
+/// Units of a line that came back.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RefundShown {
+    refund: Box<str>,
+    #[schema(value_type = String)]
+    at: EventTime,
+    line: u32,
+    quantity: i64,
+    amount_minor: i64,
+}
+
+impl OrderShown {
+    pub(super) fn of(record: OrderRecord) -> Self {
+        let (total_minor, refunded_minor) = (record.total_minor(), record.refunded_minor());
+        let net: Vec<i64> = record.net_lines().map(|(_, net)| net).collect();
+        let OrderRecord { order, version, status, tier, promotion, placed_at, currency, .. } = record;
+        let OrderRecord { paid_at, completed_at, cancelled_at, .. } = record;
+        let lines = record.lines.into_iter().zip(net).map(|(line, net_quantity)| LineShown {
+            line: line.line,
+            item: line.item,
+            quantity: line.quantity,
+            net_quantity,
+            unit_price_minor: line.unit_price_minor,
+            discount_minor: line.discount_minor,
+            coupon: line.coupon,
+        });
+        let refunds = record.refunds.into_iter().map(|refund| RefundShown {
+            refund: refund.refund,
+            at: refund.at,
+            line: refund.line,
+            quantity: refund.quantity,
+            amount_minor: refund.amount_minor,
+        });
+        Self {
+            order,
+            version,
+            status,
+            tier: tier.unwrap_or(Tier::Normal),
+            promotion,
+            placed_at,
+            paid_at,
+            completed_at,
+            cancelled_at,
+            currency,
+            total_minor,
+            refunded_minor,
+            lines: lines.collect(),
+            refunds: refunds.collect(),
+        }
+    }
+}
+
+/// Where a page ended, as an opaque token. It is a place in the order and no number, so new orders shift nothing.
+#[derive(Serialize, Deserialize)]
+struct Cursor(i64, String);
+
+impl Cursor {
+    fn after((Reverse(placed_at), order): &Place) -> String {
+        opaque(&Self(placed_at.0, order.to_string()))
+    }
+
+    fn place(self) -> Place {
+        // A name that cannot be is a place in the order all the same.
+        (Reverse(EventTime(self.0)), OrderId::trusted(self.1))
+    }
+}
+
+/// GET /v1/members/{member}/orders
+///
+/// A member's orders, whatever their status, the latest placed first. Empty for who is not known, and for who was forgotten.
+#[utoipa::path(
+    get, path = "/v1/members/{member}/orders", tag = "members",
+    params(
+        ("member" = String, Path, description = "the member, percent-encoded"),
+        ("limit" = Option<u64>, Query, minimum = 1, maximum = 200, description = "50 unless given"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "a page; `Link` names the next", body = OrdersPage),
+        (status = 404, description = "another member's, for whoever signed in; or the view is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = []), ("access_token" = [])),
+)]
+async fn show_orders(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, const { need("GET /v1/members/{member}/orders") }, |grant| async move {
+        let member = whose(&grant, member.member()?)?;
+        let params = Params::parse(&query, &["limit", "cursor", "min_position", "wait_ms"])?;
+        let serving = shared.live();
+        if !serving.settings.views.member_orders.enabled {
+            return Err(Problem::new(Code::ViewDisabled, "views.member_orders.enabled is false"));
+        }
+        let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
+        let after = params.cursor::<Cursor>()?.map(Cursor::place);
+        let freshness = params.freshness()?;
+        let (Page { orders, next }, reached) = in_time(shared, async {
+            reach(&serving.memory, freshness).await?;
+            orders(&serving, &member, after, limit).await
+        })
+        .await?;
+        let next_cursor = next.as_ref().map(Cursor::after);
+        let page = OrdersPage { member, items: orders.into_iter().map(OrderShown::of).collect(), next_cursor };
+        let mut response = link_next(json(StatusCode::OK, &page)?, &query, page.next_cursor.as_deref());
+        response.headers_mut().insert(AS_OF, HeaderValue::from_str(&reached.to_string()).map_err(Problem::internal)?);
+        Ok(response)
+    })
+    .await
+}
+
+/// Orders of a member behind a place, and how far what was read reaches.
+pub(super) async fn orders(
+    serving: &Serving,
+    member: &MemberId,
+    after: Option<Place>,
+    limit: usize,
+) -> Result<(Page, Position), Problem> {
+    let (store, settings, member) = (serving.store.clone(), serving.settings.clone(), member.clone());
+    blocking(move || {
+        let snapshot = store.snapshot()?;
+        let page = read_orders(&*snapshot.rows, &settings.rules(), &member, after.as_ref(), limit)?;
+        Ok((page, snapshot.frontier.position))
+    })
+    .await
+}

@@ -1,0 +1,34 @@
+//! `member_orders` by brute force: the orders that name a member, the latest first.
+
+use std::collections::BTreeMap;
+
+use kindred_model::records::OrderRecord;
+use kindred_model::views::member_orders::MemberOrders;
+use kindred_model::{MemberId, Semantics};
+
+use crate::Inputs;
+use crate::tables::Tables;
+
+/// The orders of each member that has some and is not erased.
+pub fn member_orders(inputs: &Inputs) -> BTreeMap<&MemberId, Vec<&OrderRecord>> {
+    let erased = inputs.erased_members();
+    let mut orders: BTreeMap<&MemberId, Vec<&OrderRecord>> = BTreeMap::new();
+    for order in inputs.orders.values() {
+        if let Some(member) = order.member.as_ref().filter(|member| !erased.contains(member.as_str())) {
+            orders.entry(member).or_default().push(order);
+        }
+    }
+    for orders in orders.values_mut() {
+        orders.sort_by(|a, b| b.placed_at.cmp(&a.placed_at).then_with(|| a.order.cmp(&b.order)));
+    }
+    orders
+}
+
+/// The view's table: the index, in which an erased member's orders stand until they have left the log. They are hidden when read.
+pub(crate) fn tables(inputs: &Inputs, _semantics: &Semantics) -> Tables {
+    let mut tables = Tables::default();
+    for key in inputs.orders.values().filter_map(MemberOrders::key) {
+        tables.put::<MemberOrders>(&key, &());
+    }
+    tables
+}

@@ -1,0 +1,135 @@
+//! `member_orders`: a member's orders, the latest first.
+//!
+//! ```text
+//! inputs_orders ─▶ index by member ─▶ (read back) the merged orders
+//! ```
+//!
+//! It is an index of the merged orders, whatever their status, and not a second copy of them: an order is read back from its own
+//! table, and erasure is applied here, when read. Maintained by `pipeline::dataflow::member_orders`, checked by
+//! `oracle::member_orders`, served by `GET /v1/members/{member}/orders`.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use super::inputs::{Canonical, Members, Orders};
+use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, get, scan};
+use crate::codec::{Corrupt, KeyCodec};
+use crate::ids::{MemberId, OrderId, Owner};
+use crate::records::{OrderRecord, Rules};
+use crate::settings::Semantics;
+use crate::units::EventTime;
+
+/// The view, and its one table: (member, when it was placed, order), the latest order of a member first.
+pub struct MemberOrders;
+
+impl Table for MemberOrders {
+    const NAME: &'static str = "member_orders";
+    type Key = (MemberId, Reverse<EventTime>, OrderId);
+    type Row = ();
+}
+
+/// Where an order stands among those of a member, the latest first, then by its identity.
+pub type Place = (Reverse<EventTime>, OrderId);
+
+impl MemberOrders {
+    /// Where an order stands in the index; nowhere if it is a guest's or erased.
+    pub fn key(order: &OrderRecord) -> Option<<Self as Table>::Key> {
+        Some((order.member.clone()?, Reverse(order.placed_at), order.order.clone()))
+    }
+}
+
+/// Some of a member's orders.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Page {
+    /// The merged records, the latest first.
+    pub orders: Vec<OrderRecord>,
+    /// Where the page ends, if there are more behind it.
+    pub next: Option<Place>,
+}
+
+/// The orders of a member behind `after` (from the first, where there is none), at most `limit`. None of an erased member. Reads the
+/// index of the member as a whole, and the orders of the page.
+///
+/// # Errors
+/// What reading says.
+pub fn read_orders(
+    rows: &dyn Rows,
+    rules: &Rules,
+    member: &MemberId,
+    after: Option<&Place>,
+    limit: usize,
+) -> Result<Page, ReadError> {
+    if Members::read(rows, &Owner::Member(member.clone()))?.is_some_and(|record| record.is_erased()) {
+        return Ok(Page::default());
+    }
+    let mut places: Vec<Place> = Vec::new();
+    let mut more = false;
+    scan::<MemberOrders>(rows, &member.to_bytes(), |(_, placed_at, order), ()| {
+        let place = (placed_at, order);
+        if after.is_some_and(|after| place <= *after) {
+            return;
+        }
+        if places.len() < limit {
+            places.push(place);
+        } else {
+            more = true;
+        }
+    })?;
+    let mut page = Page { orders: Vec::with_capacity(places.len()), next: places.last().filter(|_| more).cloned() };
+    for (_, order) in &places {
+        // Where a store is read while an epoch is written, the order itself may be a step ahead of the index.
+        page.orders.extend(read_order(rows, rules, order)?.filter(|order| order.member.as_ref() == Some(member)));
+    }
+    Ok(page)
+}
+
+fn read_order(rows: &dyn Rows, rules: &Rules, order: &OrderId) -> Result<Option<OrderRecord>, ReadError> {
+    let Some(Canonical(bytes)) = get::<Orders>(rows, order)? else { return Ok(None) };
+    OrderRecord::decode(&bytes, rules).map(Some).map_err(|_| Corrupt("an order record that does not decode").into())
+}
+
+impl View for MemberOrders {
+    const NAME: &'static str = "member_orders";
+    const SUMMARY: &'static str = "the orders of a member, whatever their status, the latest first";
+    const COLUMNS: &'static [&'static str] =
+        &["member", "placed_at", "order", "version", "status", "quantity", "net_quantity", "total_minor", "refunded_minor"];
+    const ROUTE: &'static str = "GET /v1/members/{member}/orders";
+
+    fn tables() -> Vec<TableInfo> {
+        vec![TableInfo::of::<Self>()]
+    }
+
+    fn enabled(settings: &Semantics) -> bool {
+        settings.views.member_orders.enabled
+    }
+
+    fn export(rows: &dyn Rows, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
+        let rules = context.settings.rules();
+        let mut erased = HashSet::new();
+        let mut result = Ok(());
+        Members::scan(rows, |record| erased.extend(record.is_erased().then(|| record.key())))?;
+        let mut open = true;
+        scan::<Self>(rows, &[], |(member, Reverse(placed_at), order), ()| {
+            if !open || erased.contains(&Owner::Member(member.clone())) {
+                return;
+            }
+            let found = match read_order(rows, &rules, &order) {
+                Ok(Some(found)) => found,
+                Ok(None) => return,
+                Err(error) => {
+                    open = false;
+                    result = Err(error);
+                    return;
+                }
+            };
+            let quantity: i64 = found.lines.iter().map(|line| line.quantity).sum();
+            let net_quantity: i64 = found.net_lines().map(|(_, net)| net).sum();
+            let numbers = [quantity, net_quantity, found.total_minor(), found.refunded_minor()];
+            let mut cells = vec![Cell::text(member), Cell::text(placed_at), Cell::text(order)];
+            cells.extend([Cell::Number(i128::from(found.version)), Cell::text(found.status.name())]);
+            cells.extend(numbers.map(|number| Cell::Number(i128::from(number))));
+            open = emit(&cells).is_continue();
+        })?;
+        result
+    }
+}
