@@ -254,8 +254,8 @@ impl Person {
         assert!(!stored.contains("eyJ") && !stored.contains("__Host-"), "a script can read a token: {stored}");
     }
 
-    /// The shop's server tells of an order, and the account shows what it earned.
-    fn sees_what_an_order_earns(&self, username: &str) {
+    /// The shop's server tells of an order, and the account shows it and what it earned.
+    fn sees_an_order_and_what_it_earns(&self, username: &str) {
         let key = std::fs::read_to_string(self._temp.path().join("demo/service.key")).expect("the service key");
         let bearer = format!("Bearer {}", key.trim());
         let found = ureq::get(format!("{}/v1/admin/members?q={username}", self.demo.url)).header("authorization", &bearer).call();
@@ -271,6 +271,10 @@ impl Person {
         self.presses("#statement-of-points summary");
         let line = self.reads("#statement li");
         assert!(line.contains("+20") && line.contains("available since January"), "{line}");
+        let order = self.reads("#orders > li");
+        for part in ["Order walk-1", "received", "1 × a", "1 × b", "January 5, 2026", "€20.00"] {
+            assert!(order.contains(part), "{part}: {order}");
+        }
         self.page_is_in_order("statement");
     }
 
@@ -385,7 +389,7 @@ fn a_person_registers_signs_in_and_finds_the_account() {
     person.types("#password", PASSWORD);
     person.presses("#password-form .primary");
     person.is_at("/account");
-    person.sees_what_an_order_earns("ada");
+    person.sees_an_order_and_what_it_earns("ada");
     person.sets_up_an_authenticator();
 }
 

@@ -1,5 +1,6 @@
 //! What every system test needs: the binary, a server on a directory of its own, and requests to it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
@@ -354,11 +355,15 @@ pub fn interaction(member: &str, item: &str, kind: &str, at: &str) -> Value {
 }
 
 /// A port that nobody listens on, for who has to be told one. It lies below those that systems give to outgoing connections: one of
-/// these may be taken by any client of any test before it is listened on.
+/// these may be taken by any client of any test before it is listened on. No port is given twice: two tests that are told the same
+/// before either listens would talk to each other's servers.
 pub fn free_port() -> u16 {
     use rand::Rng;
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ports = std::iter::repeat_with(|| rand::rng().random_range(10_000..32_000));
-    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("ports do not end")
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(|port| is_free(port) && given.insert(*port)).expect("ports do not end")
 }
 
 /// An order of one unit of each item, as JSON.
