@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use kindred_log::LogError;
 use kindred_log::broadcast::{Broadcast, Heard, Subscription};
+use kindred_model::Position;
 use kindred_model::codec::{Corrupt, put_varint, take, take_varint};
-use kindred_model::{EventTime, Position};
 use kindred_store::generations::Generations;
-use kindred_store::{Change, EpochChanges, Frontier, Incarnation, Listener, Snapshot, StoreError, ViewStore};
+use kindred_store::{Change, EpochChanges, Frontier, Incarnation, Listener, NamedValues, Snapshot, StoreError, ViewStore};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
@@ -215,24 +215,8 @@ impl ViewStore for Published {
         self.inner.sync().await
     }
 
-    async fn get_meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.get_meta(name).await
-    }
-
-    async fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        self.inner.put_meta(name, value).await
-    }
-
-    async fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
-        self.inner.raise_meta(name, at).await
-    }
-
-    async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.inner.scan_meta(prefix).await
-    }
-
-    async fn delete_meta(&self, name: &str) -> Result<(), StoreError> {
-        self.inner.delete_meta(name).await
+    fn named(&self) -> &dyn NamedValues {
+        self.inner.named()
     }
 
     fn row_count(&self, table: &str) -> Result<u64, StoreError> {
@@ -569,24 +553,8 @@ impl ViewStore for Followed {
         self.inner.sync().await
     }
 
-    async fn get_meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.get_meta(name).await
-    }
-
-    async fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        self.inner.put_meta(name, value).await
-    }
-
-    async fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
-        self.inner.raise_meta(name, at).await
-    }
-
-    async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.inner.scan_meta(prefix).await
-    }
-
-    async fn delete_meta(&self, name: &str) -> Result<(), StoreError> {
-        self.inner.delete_meta(name).await
+    fn named(&self) -> &dyn NamedValues {
+        self.inner.named()
     }
 
     fn row_count(&self, table: &str) -> Result<u64, StoreError> {

@@ -46,7 +46,7 @@ pub async fn check_fingerprint(
 ) -> Result<()> {
     let ours = Fingerprint { format: FORMAT, log: log.identity().to_owned(), settings: pinned_toml(semantics) };
     let Subject { shown, pinned, rebuild } = subject;
-    let stored = store.get_meta(FINGERPRINT).await.context("could not read the store's fingerprint")?;
+    let stored = store.named().get(FINGERPRINT).await.context("could not read the store's fingerprint")?;
     match stored {
         None if open == Open::ToRebuild || store.frontier().position == Position::beginning() => {}
         None => {
@@ -83,6 +83,6 @@ pub async fn check_fingerprint(
         }
     }
     let bytes = serde_json::to_vec(&ours).expect("a fingerprint serialises");
-    store.put_meta(FINGERPRINT, &bytes).await.context("could not write the store's fingerprint")?;
+    store.named().put(FINGERPRINT, &bytes).await.context("could not write the store's fingerprint")?;
     Ok(())
 }

@@ -51,9 +51,9 @@ fn in_installation(app: &App, loaded: &Loaded, installation: Installation, membe
     // From when `erasure.raw_days` are counted; the API and the pipeline note it in the same form.
     let mark = format!("erased:{member}");
     app.runtime.block_on(async {
-        if store.get_meta(&mark).await.context("could not read the store")?.is_none() {
+        if store.named().get(&mark).await.context("could not read the store")?.is_none() {
             let now = app.clock.now().to_string();
-            store.put_meta(&mark, now.as_bytes()).await.context("could not note the erasure")?;
+            store.named().put(&mark, now.as_bytes()).await.context("could not note the erasure")?;
         }
         Ok(position)
     })

@@ -148,7 +148,7 @@ impl Asks for Arc<dyn EventLog> {
 #[async_trait]
 impl Asks for Arc<dyn ViewStore> {
     async fn ask(&self) -> Result<(), String> {
-        self.get_meta(FINGERPRINT).await.map(drop).map_err(|error| error.to_string())
+        self.named().get(FINGERPRINT).await.map(drop).map_err(|error| error.to_string())
     }
 }
 

@@ -112,7 +112,7 @@ impl Sweeper {
 
         let today = self.clock.today().to_string();
         for member in &condemned.members {
-            self.store.put_meta(&format!("{SWEPT}{member}"), today.as_bytes()).await?;
+            self.store.named().put(&format!("{SWEPT}{member}"), today.as_bytes()).await?;
         }
         info!(members = condemned.members.len(), orders, purged, "raw records of erased members have left");
         Ok(())
@@ -120,8 +120,8 @@ impl Sweeper {
 
     /// The members whose raw records are due, and their sessions; `None` when there is nobody.
     async fn condemned(&self) -> Result<Option<Condemned>, PipelineError> {
-        let swept: HashSet<String> = self.store.scan_meta(SWEPT).await?.into_iter().map(|(name, _)| name).collect();
-        let known: HashMap<String, Vec<u8>> = self.store.scan_meta(ERASED).await?.into_iter().collect();
+        let swept: HashSet<String> = self.store.named().scan(SWEPT).await?.into_iter().map(|(name, _)| name).collect();
+        let known: HashMap<String, Vec<u8>> = self.store.named().scan(ERASED).await?.into_iter().collect();
         let today = self.clock.today();
         let mut new = Vec::new();
         let snapshot = self.store.snapshot()?;
@@ -147,7 +147,7 @@ impl Sweeper {
             _ => {}
         })?;
         for member in new {
-            self.store.put_meta(&format!("{ERASED}{member}"), self.clock.now().to_string().as_bytes()).await?;
+            self.store.named().put(&format!("{ERASED}{member}"), self.clock.now().to_string().as_bytes()).await?;
         }
         links.retain(|(_, member)| condemned.members.contains(member.as_str()));
         condemned.sessions.extend(links.into_iter().map(|(session, _)| Owner::Session(session)));

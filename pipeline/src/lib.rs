@@ -340,14 +340,14 @@ async fn begin(store: &dyn ViewStore, from_beginning: bool) -> Result<Incarnatio
         info!("emptied the store; rebuilding from the log");
     }
     let tables = view_tables().iter().map(|table| table.name).collect::<Vec<_>>().join(" ");
-    if store.get_meta(TABLES).await?.as_deref() != Some(tables.as_bytes()) {
+    if store.named().get(TABLES).await?.as_deref() != Some(tables.as_bytes()) {
         if begun.frontier.epoch > 0 {
             // The mark before the name: a crash between them is noticed by the one or by the other.
             store.clear(&[]).await?;
             begun.frontier.unfinished = true;
             info!("the store was filled by another version of the views; every row is derived anew");
         }
-        store.put_meta(TABLES, tables.as_bytes()).await?;
+        store.named().put(TABLES, tables.as_bytes()).await?;
     }
     Ok(begun)
 }

@@ -183,7 +183,7 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
     let pipeline = shop.start(PipelineConfig { raw_days: 0, ..PipelineConfig::new(semantics.clone()) }).await;
     pipeline.settle(PATIENCE).await.expect("it settles");
     let begin = std::time::Instant::now();
-    while shop.store.get_meta("swept:ann").await.expect("it answers").is_none() {
+    while shop.store.named().get("swept:ann").await.expect("it answers").is_none() {
         assert!(begin.elapsed() < PATIENCE, "no sweep; {:?}", pipeline.status());
         assert_eq!(pipeline.status().state, PipelineState::Running);
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -16,7 +16,7 @@ use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
 use kindred_oracle::{first_differences, inputs, tables};
 use kindred_pipeline::{Pipeline, PipelineConfig, PipelineState};
 use kindred_store::embedded::EmbeddedStore;
-use kindred_store::{Change, EpochChanges, Frontier, Incarnation, Listener, Snapshot, StoreError, ViewStore};
+use kindred_store::{Change, EpochChanges, Frontier, Incarnation, Listener, NamedValues, Snapshot, StoreError, ViewStore};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -102,24 +102,8 @@ impl ViewStore for FailingReads {
         self.store.sync().await
     }
 
-    async fn get_meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.store.get_meta(name).await
-    }
-
-    async fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        self.store.put_meta(name, value).await
-    }
-
-    async fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
-        self.store.raise_meta(name, at).await
-    }
-
-    async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.store.scan_meta(prefix).await
-    }
-
-    async fn delete_meta(&self, name: &str) -> Result<(), StoreError> {
-        self.store.delete_meta(name).await
+    fn named(&self) -> &dyn NamedValues {
+        self.store.named()
     }
 
     fn row_count(&self, table: &str) -> Result<u64, StoreError> {
@@ -223,9 +207,9 @@ async fn a_view_that_is_new_to_a_store_is_derived_at_the_next_start() {
     store.apply(EpochChanges { epoch, position, changes: rows }).await.expect("applied");
     store.end_clean().await.expect("whole");
     assert!(differences(&store, &records, &semantics) > 0);
-    let known = store.get_meta("tables").await.expect("read").expect("the store names its tables");
+    let known = store.named().get("tables").await.expect("read").expect("the store names its tables");
     let known = String::from_utf8(known).expect("text").replace("member_orders", "");
-    store.put_meta("tables", known.as_bytes()).await.expect("written");
+    store.named().put("tables", known.as_bytes()).await.expect("written");
 
     for start_number in 1..=2 {
         let pipeline = start(&log, &store, &config).await;

@@ -10,8 +10,8 @@ use kindred_model::records::{MemberRecord, Membership};
 use kindred_model::views::histories::{Entry, read_history};
 use kindred_model::views::inputs::{Canonical, Members};
 use kindred_model::views::points::{Earned, Points};
-use kindred_model::views::{Table, get};
-use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, Position, Topic};
+use kindred_model::views::{ReadError, Rows, Table, get};
+use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, Position, SessionId, Topic};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use warp::Filter;
@@ -242,7 +242,7 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
         let freshness = params.freshness()?;
         let (mut entries, reached) = in_time(shared, async {
             reach(&serving.memory, freshness).await?;
-            consistent_history(&serving, &member).await
+            with_sessions(&serving, &member, read_history).await
         })
         .await?;
         entries.sort_by_cached_key(place);
@@ -259,20 +259,25 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
     .await
 }
 
-/// The history of a member from rows and sessions of one time. Sessions stand in memory, rows in the store, which is a little
-/// ahead: the sessions are looked at before the rows, and again once the memory has come as far as the rows.
-pub(super) async fn consistent_history(serving: &Serving, member: &MemberId) -> Result<(Vec<Entry>, Position), Problem> {
+/// What `read` finds of a member and their sessions, from rows and sessions of one time, and how far it reaches. Sessions stand in
+/// memory, rows in the store, which is a little ahead: the sessions are looked at before the rows, and again once the memory has come
+/// as far as the rows.
+pub(super) async fn with_sessions<T: Send + 'static>(
+    serving: &Serving,
+    member: &MemberId,
+    read: fn(&dyn Rows, &Owner, &[SessionId]) -> Result<T, ReadError>,
+) -> Result<(T, Position), Problem> {
     for _ in 0..HISTORY_LOOKS_MAX {
         let (sessions, _) = serving.memory.sessions(member);
         let (store, owner, looked_at) = (serving.store.clone(), Owner::Member(member.clone()), sessions.clone());
-        let (entries, position) = blocking(move || {
+        let (found, position) = blocking(move || {
             let snapshot = store.snapshot()?;
-            Ok((read_history(&*snapshot.rows, &owner, &looked_at)?, snapshot.frontier.position))
+            Ok((read(&*snapshot.rows, &owner, &looked_at)?, snapshot.frontier.position))
         })
         .await?;
         let caught_up = serving.memory.reached(&position, Duration::from_secs(1)).await;
         if caught_up && serving.memory.sessions(member).0 == sessions {
-            return Ok((entries, position));
+            return Ok((found, position));
         }
     }
     Err(Problem::new(Code::Unavailable, "the member's sessions keep changing; ask again").retry_after(1))
@@ -393,10 +398,10 @@ pub(super) async fn forget(api: &Arc<Api>, member: MemberId) -> Result<ErasureRe
 
     let now = api.context.clock.now();
     let mark = format!("{ERASED}{member}");
-    let since = match store.get_meta(&mark).await? {
+    let since = match store.named().get(&mark).await? {
         Some(noted) => String::from_utf8_lossy(&noted).into_owned(),
         None => {
-            store.put_meta(&mark, now.to_string().as_bytes()).await?;
+            store.named().put(&mark, now.to_string().as_bytes()).await?;
             now.to_string()
         }
     };

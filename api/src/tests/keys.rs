@@ -71,7 +71,7 @@ async fn a_key_is_replaced_while_both_are_good_for_a_while() {
     bench.api.ring.keep_now().await;
     let listed = bench.listed("shop").await;
     assert_eq!((listed.len(), &listed[0]["id"]), (1, &json!(new_id)), "what has ended is deleted");
-    assert_eq!(bench.store.scan_meta("key-end:").await.unwrap(), []);
+    assert_eq!(bench.store.named().scan("key-end:").await.unwrap(), []);
     assert_problem(&bench.rotate(old_id, json!({})).await, 404, "not_found", "it is gone");
     assert_eq!(bench.status(new_key, page).await, 200);
 }
@@ -173,7 +173,7 @@ async fn a_last_use_is_told_to_the_minute() {
     let revoked = bench.request(Method::DELETE, &format!("/v1/admin/keys/{id}")).reply(&bench.public).await;
     assert_eq!(revoked.status(), 204);
     bench.api.ring.keep_now().await;
-    let left = bench.store.scan_meta("key-used:").await.unwrap();
+    let left = bench.store.named().scan("key-used:").await.unwrap();
     assert_eq!(left.len(), 1, "it goes with its key: {left:?}");
 }
 

@@ -31,7 +31,7 @@ impl Origin {
     /// # Errors
     /// When the store does not answer.
     pub async fn of(name: &str, store: &dyn ViewStore) -> Result<Option<Self>> {
-        let held = store.get_meta(ORIGIN).await.context("could not read from where the generation was built")?;
+        let held = store.named().get(ORIGIN).await.context("could not read from where the generation was built")?;
         let read = |bytes: Vec<u8>| serde_json::from_slice(&bytes).context("from where the generation was built does not read");
         Ok(held.map(read).transpose()?.or_else(|| (name == FIRST).then(Self::first)))
     }
@@ -51,7 +51,7 @@ impl Origin {
     /// When it cannot be written.
     pub async fn note(&self, store: &dyn ViewStore) -> Result<()> {
         let bytes = serde_json::to_vec(self).expect("plain data");
-        store.put_meta(ORIGIN, &bytes).await.context("could not note from where the generation was built")
+        store.named().put(ORIGIN, &bytes).await.context("could not note from where the generation was built")
     }
 
     /// Whether it is built from the same part of the events.

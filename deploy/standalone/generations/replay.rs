@@ -129,8 +129,8 @@ async fn replay(app: &App, loaded: &Loaded, installation: &Installation, semanti
 
 /// Makes an empty store such that a pipeline goes on with it, and notes that last: with the note, all of it is done.
 async fn prepare(installation: &Installation, store: &dyn ViewStore, origin: &Origin, from: &ReplayFrom) -> Result<()> {
-    for (mark, since) in installation.store.scan_meta(ERASED).await.context("could not read the marks of erasures")? {
-        store.put_meta(&mark, &since).await.context("could not copy the marks of erasures")?;
+    for (mark, since) in installation.store.named().scan(ERASED).await.context("could not read the marks of erasures")? {
+        store.named().put(&mark, &since).await.context("could not copy the marks of erasures")?;
     }
     match from {
         ReplayFrom::Beginning | ReplayFrom::At(Bound::Time(_)) => {}

@@ -441,7 +441,7 @@ async fn a_reading_is_of_one_unit(open: &impl AsyncFn(&str) -> Opened) {
 async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "clear").await;
     let [one, two] = [tables()[0], tables()[5]];
-    store.put_meta("fingerprint", b"f").await.expect("written");
+    store.named().put("fingerprint", b"f").await.expect("written");
     store.apply(unit(1, vec![put(one, "a", "1"), put(two, "a", "1"), put(two, "b", "1")])).await.expect("applied");
     store.clear(&[two]).await.expect("cleared");
     let during = store.snapshot().expect("a snapshot");
@@ -460,7 +460,7 @@ async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Op
     let now = store.snapshot().expect("a snapshot");
     assert_eq!(rows(&now, two, b""), [(b"b".to_vec(), b"2".to_vec())], "and what was not written again is gone");
     assert_eq!(rows(&now, one, b""), [(b"a".to_vec(), b"1".to_vec())]);
-    assert_eq!(store.get_meta("fingerprint").await.expect("read"), Some(b"f".to_vec()), "named values are no rows");
+    assert_eq!(store.named().get("fingerprint").await.expect("read"), Some(b"f".to_vec()), "named values are no rows");
     assert!(matches!(store.clear(&["no_such_table"]).await, Err(StoreError::Refused(_))));
     drop(now);
     end(store).await;
@@ -509,43 +509,43 @@ async fn a_position_can_be_reset(open: &impl AsyncFn(&str) -> Opened) {
 
 async fn named_values_are_kept_apart(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "meta").await;
-    assert_eq!(store.get_meta("a").await.expect("read"), None);
+    assert_eq!(store.named().get("a").await.expect("read"), None);
     for name in ["key:b", "key:a", "key", "kez", "erased:a"] {
-        store.put_meta(name, name.as_bytes()).await.expect("written");
+        store.named().put(name, name.as_bytes()).await.expect("written");
     }
-    store.put_meta("key:a", b"2").await.expect("replaced");
-    store.put_meta("erased:a", b"").await.expect("replaced");
-    assert_eq!(store.get_meta("key:a").await.expect("read"), Some(b"2".to_vec()));
-    assert_eq!(store.get_meta("erased:a").await.expect("read"), Some(Vec::new()), "an empty value is a value");
+    store.named().put("key:a", b"2").await.expect("replaced");
+    store.named().put("erased:a", b"").await.expect("replaced");
+    assert_eq!(store.named().get("key:a").await.expect("read"), Some(b"2".to_vec()));
+    assert_eq!(store.named().get("erased:a").await.expect("read"), Some(Vec::new()), "an empty value is a value");
     let named = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
-    assert_eq!(store.scan_meta("key:").await.expect("read"), [named("key:a", "2"), named("key:b", "key:b")], "in order");
-    assert_eq!(store.scan_meta("").await.expect("read").len(), 5, "nothing of the store's own is among them");
-    store.delete_meta("key:b").await.expect("deleted");
-    store.delete_meta("key:b").await.expect("deleting what is not there changes nothing");
+    assert_eq!(store.named().scan("key:").await.expect("read"), [named("key:a", "2"), named("key:b", "key:b")], "in order");
+    assert_eq!(store.named().scan("").await.expect("read").len(), 5, "nothing of the store's own is among them");
+    store.named().delete("key:b").await.expect("deleted");
+    store.named().delete("key:b").await.expect("deleting what is not there changes nothing");
     store.apply(unit(1, vec![put(tables()[0], "key:b", "a row")])).await.expect("applied");
     end(store).await;
     let store = begun(open, "meta").await;
-    assert_eq!(store.scan_meta("key:").await.expect("read"), [named("key:a", "2")], "named values are durable");
-    assert_eq!(store.get_meta("key:b").await.expect("read"), None);
+    assert_eq!(store.named().scan("key:").await.expect("read"), [named("key:a", "2")], "named values are durable");
+    assert_eq!(store.named().get("key:b").await.expect("read"), None);
 }
 
 async fn of_raised_times_the_latest_stands(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "raised").await;
-    let stands = async |store: &Opened| store.get_meta("raised").await.expect("read").and_then(|value| crate::raised(&value));
+    let stands = async |store: &Opened| store.named().get("raised").await.expect("read").and_then(|value| crate::raised(&value));
     assert_eq!(stands(&store).await, None);
     let at = |minute: i64| EventTime(EventTime::MIN.0 + minute * 60_000);
     for (minute, expected) in [(5, 5), (3, 5), (5, 5), (7, 7), (6, 7)] {
-        store.raise_meta("raised", at(minute)).await.expect("written");
+        store.named().raise("raised", at(minute)).await.expect("written");
         assert_eq!(stands(&store).await, Some(at(expected)), "after minute {minute}");
     }
     // Many at once, the latest neither first nor last.
-    let all = futures_util::future::join_all((0..64).map(|n| store.raise_meta("raised", at(100 + n * 37 % 64)))).await;
+    let all = futures_util::future::join_all((0..64).map(|n| store.named().raise("raised", at(100 + n * 37 % 64)))).await;
     assert!(all.iter().all(Result::is_ok), "{all:?}");
     assert_eq!(stands(&store).await, Some(at(163)));
     end(store).await;
     let store = begun(open, "raised").await;
     assert_eq!(stands(&store).await, Some(at(163)), "it is durable");
-    store.delete_meta("raised").await.expect("deleted");
+    store.named().delete("raised").await.expect("deleted");
     assert_eq!(stands(&store).await, None);
 }
 
@@ -556,7 +556,7 @@ fn later(seconds: i64) -> EventTime {
 }
 
 async fn names(store: &Opened, prefix: &str) -> Vec<String> {
-    store.scan_meta(prefix).await.expect("read").into_iter().map(|(name, _)| name).collect()
+    store.named().scan(prefix).await.expect("read").into_iter().map(|(name, _)| name).collect()
 }
 
 async fn keys_of(store: &Opened) -> KeyStore {

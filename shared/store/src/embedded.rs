@@ -23,7 +23,9 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Change, EpochChanges, Frontier, Incarnation, Listener, Snapshot, StoreError, ViewStore, raised, raised_bytes};
+use crate::{
+    Change, EpochChanges, Frontier, Incarnation, Listener, NamedValues, Snapshot, StoreError, ViewStore, raised, raised_bytes,
+};
 
 /// What this code writes and reads; another number in a directory is refused.
 const FORMAT: &str = "1";
@@ -132,8 +134,8 @@ enum Command {
     Apply(EpochChanges, Reply),
     Clear(Vec<&'static str>, Reply),
     ResetPosition(Position, Reply),
-    PutMeta(String, Option<Vec<u8>>, Reply),
-    RaiseMeta(String, EventTime, Reply),
+    PutNamed(String, Option<Vec<u8>>, Reply),
+    RaiseNamed(String, EventTime, Reply),
 }
 
 type Reply = oneshot::Sender<Result<(), StoreError>>;
@@ -281,8 +283,8 @@ fn write_all(shared: &Shared, mut queue: mpsc::Receiver<Command>) {
             Command::Apply(changes, reply) => (shared.apply(&changes), reply),
             Command::Clear(tables, reply) => (shared.clear(&tables), reply),
             Command::ResetPosition(position, reply) => (shared.reset_position(position), reply),
-            Command::PutMeta(name, value, reply) => (shared.put_meta(&name, value.as_deref()), reply),
-            Command::RaiseMeta(name, at, reply) => (shared.raise_meta(&name, at), reply),
+            Command::PutNamed(name, value, reply) => (shared.put_named(&name, value.as_deref()), reply),
+            Command::RaiseNamed(name, at, reply) => (shared.raise_named(&name, at), reply),
         };
         if let Err(error) = shared.mend() {
             tracing::warn!(reason = %error, "the store cannot be read until the next write");
@@ -383,7 +385,7 @@ impl Shared {
         self.serve(None)
     }
 
-    fn put_meta(&self, name: &str, value: Option<&[u8]>) -> Result<(), StoreError> {
+    fn put_named(&self, name: &str, value: Option<&[u8]>) -> Result<(), StoreError> {
         let bytes = (name.len() + value.map_or(0, <[u8]>::len)) as u64;
         Ok(self.database.commit(bytes, true, |engine, batch| match value {
             Some(value) => batch.insert(engine.space(META), name, value),
@@ -392,12 +394,12 @@ impl Shared {
     }
 
     /// On the writer's thread: nobody writes between the look and the write.
-    fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
+    fn raise_named(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
         let stands = self.database.get()?.space(META).get(name).map_err(Failure::from)?;
         if stands.and_then(|value| raised(&value)).is_some_and(|stands| stands >= at) {
             return Ok(());
         }
-        self.put_meta(name, Some(&raised_bytes(at)))
+        self.put_named(name, Some(&raised_bytes(at)))
     }
 
     fn hand_out(&self, reading: &Arc<Reading>) -> Snapshot {
@@ -503,30 +505,8 @@ impl ViewStore for EmbeddedStore {
         }
     }
 
-    async fn get_meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = self.shared.database.get()?.space(META).get(name).map_err(Failure::from)?;
-        Ok(value.map(|value| value.to_vec()))
-    }
-
-    async fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        self.ask(|reply| Command::PutMeta(name.to_owned(), Some(value.to_vec()), reply)).await
-    }
-
-    async fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
-        self.ask(|reply| Command::RaiseMeta(name.to_owned(), at, reply)).await
-    }
-
-    async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let engine = self.shared.database.get()?;
-        let rows = engine.space(META).prefix(prefix).map(|guard| {
-            let (name, value) = guard.into_inner().map_err(Failure::from)?;
-            Ok((String::from_utf8_lossy(&name).into_owned(), value.to_vec()))
-        });
-        rows.collect()
-    }
-
-    async fn delete_meta(&self, name: &str) -> Result<(), StoreError> {
-        self.ask(|reply| Command::PutMeta(name.to_owned(), None, reply)).await
+    fn named(&self) -> &dyn NamedValues {
+        self
     }
 
     fn row_count(&self, table: &str) -> Result<u64, StoreError> {
@@ -541,6 +521,35 @@ impl ViewStore for EmbeddedStore {
 
     fn disk_bytes(&self) -> Option<u64> {
         self.shared.database.disk_bytes()
+    }
+}
+
+#[async_trait]
+impl NamedValues for EmbeddedStore {
+    async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = self.shared.database.get()?.space(META).get(name).map_err(Failure::from)?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    async fn put(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.ask(|reply| Command::PutNamed(name.to_owned(), Some(value.to_vec()), reply)).await
+    }
+
+    async fn raise(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
+        self.ask(|reply| Command::RaiseNamed(name.to_owned(), at, reply)).await
+    }
+
+    async fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let engine = self.shared.database.get()?;
+        let rows = engine.space(META).prefix(prefix).map(|guard| {
+            let (name, value) = guard.into_inner().map_err(Failure::from)?;
+            Ok((String::from_utf8_lossy(&name).into_owned(), value.to_vec()))
+        });
+        rows.collect()
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.ask(|reply| Command::PutNamed(name.to_owned(), None, reply)).await
     }
 }
 

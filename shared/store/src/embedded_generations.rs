@@ -158,9 +158,9 @@ impl EmbeddedGenerations {
     async fn empty_first(&self) -> Result<(), StoreError> {
         let tables: Vec<&'static str> = input_tables().into_iter().chain(view_tables()).map(|table| table.name).collect();
         self.first.clear(&tables).await?;
-        for (name, _) in self.first.scan_meta("").await? {
+        for (name, _) in self.first.named().scan("").await? {
             if !keys::is_of_keys(&name) {
-                self.first.delete_meta(&name).await?;
+                self.first.named().delete(&name).await?;
             }
         }
         // A commit lifts the mark that emptying sets.
@@ -352,15 +352,15 @@ mod tests {
         let generations = open(dir.path());
         put(&generations.keys(), 7).await;
         for name in ["key:a", "key-end:a", "key-used:a"] {
-            generations.keys().put_meta(name, b"key").await.unwrap();
+            generations.keys().named().put(name, b"key").await.unwrap();
         }
-        generations.keys().put_meta("fingerprint", b"x").await.unwrap();
+        generations.keys().named().put("fingerprint", b"x").await.unwrap();
         generations.create("g2", "other", EventTime(2)).await.unwrap();
         generations.promote("g2").await.unwrap();
         generations.drop(FIRST).await.unwrap();
         assert_eq!(generations.list().await.unwrap().len(), 1);
         assert!(generations.store(FIRST).is_err());
-        let left: Vec<String> = generations.keys().scan_meta("").await.unwrap().into_iter().map(|(name, _)| name).collect();
+        let left: Vec<String> = generations.keys().named().scan("").await.unwrap().into_iter().map(|(name, _)| name).collect();
         assert_eq!(left, ["key-end:a", "key-used:a", "key:a"], "the keys are every generation's");
         generations.create(FIRST, "again", EventTime(3)).await.unwrap();
         let first = generations.store(FIRST).unwrap();

@@ -413,7 +413,7 @@ impl KeyStore {
         let key = Key { id: id(&digest), name: name.to_owned(), created_at, end: None, grant };
         let stored = Stored { name: key.name.clone(), created_at_ms: created_at.0, sha256, grant: key.grant.clone() };
         let value = serde_json::to_vec(&stored).expect("a key is plain data");
-        self.store.put_meta(&format!("{KEY}{}", key.id), &value).await?;
+        self.store.named().put(&format!("{KEY}{}", key.id), &value).await?;
         let key = Arc::new(key);
         self.keys.write().insert(key.id.clone(), Held { digest, key: key.clone(), used: Arc::default() });
         self.version.fetch_add(1, Ordering::AcqRel);
@@ -452,10 +452,10 @@ impl KeyStore {
         }
         let Successor { of, token } = successor;
         let _turn = self.turn.lock().await;
-        if self.store.get_meta(&format!("{KEY}{}", of.id)).await?.is_none() {
+        if self.store.named().get(&format!("{KEY}{}", of.id)).await?.is_none() {
             return Err(KeyError::Unknown(of.id.clone()));
         }
-        if let Some(value) = self.store.get_meta(&format!("{END}{}", of.id)).await? {
+        if let Some(value) = self.store.named().get(&format!("{END}{}", of.id)).await? {
             let end = read_end(&value).ok_or_else(|| does_not_read(&of.id))?;
             return Err(KeyError::Replaced(end.replaced_by));
         }
@@ -469,7 +469,7 @@ impl KeyStore {
         let end = End { expires_at: EventTime(now.0.saturating_add(ms)), replaced_by: made.key.id.clone() };
         let stored = StoredEnd { expires_at_ms: end.expires_at.0, replaced_by: end.replaced_by.clone() };
         let value = serde_json::to_vec(&stored).expect("an end is plain data");
-        self.store.put_meta(&format!("{END}{}", of.id), &value).await?;
+        self.store.named().put(&format!("{END}{}", of.id), &value).await?;
         let expires_at = end.expires_at;
         if let Some(held) = self.keys.write().get_mut(&of.id) {
             held.key = Arc::new(Key { end: Some(end), ..(*of).clone() });
@@ -518,7 +518,7 @@ impl KeyStore {
             keys.iter().filter_map(|(id, held)| Some((id.clone(), held.used.clone(), held.used.unsaved()?))).collect()
         };
         for (id, used, at) in unsaved {
-            self.store.raise_meta(&format!("{USED}{id}"), at).await?;
+            self.store.named().raise(&format!("{USED}{id}"), at).await?;
             used.saved(at);
         }
         Ok(())
@@ -542,12 +542,12 @@ impl KeyStore {
 
     /// Deletes a key with what lies beside it. The caller holds the turn.
     async fn delete(&self, id: &str) -> Result<bool, StoreError> {
-        self.store.delete_meta(&format!("{USED}{id}")).await?;
-        self.store.delete_meta(&format!("{KEY}{id}")).await?;
+        self.store.named().delete(&format!("{USED}{id}")).await?;
+        self.store.named().delete(&format!("{KEY}{id}")).await?;
         let deleted = self.keys.write().remove(id);
         self.version.fetch_add(1, Ordering::AcqRel);
         // The end goes last: without it the key would be good again. What a failure leaves of it is of no key.
-        if let Err(error) = self.store.delete_meta(&format!("{END}{id}")).await {
+        if let Err(error) = self.store.named().delete(&format!("{END}{id}")).await {
             tracing::warn!(key = id, "the end of a key that is deleted stays in the store: {error}");
         }
         Ok(deleted.is_some())
@@ -567,7 +567,7 @@ impl KeyStore {
 
 async fn read_all(store: &dyn ViewStore) -> Result<Keys, StoreError> {
     let (mut keys, mut ends, mut uses) = (Keys::default(), Vec::new(), Vec::new());
-    for (name, value) in store.scan_meta(ALL).await? {
+    for (name, value) in store.named().scan(ALL).await? {
         if let Some(id) = name.strip_prefix(KEY) {
             let (digest, key) = read(id, &value).ok_or_else(|| does_not_read(id))?;
             keys.insert(id.to_owned(), Held { digest, key: Arc::new(key), used: Arc::default() });
@@ -714,7 +714,7 @@ mod tests {
         let made = keys.create_service("shop server", AT).await.unwrap();
         assert_eq!(made.token.len(), SERVICE_PREFIX.len() + 43);
         let secret = &made.token[SERVICE_PREFIX.len()..];
-        for (_, value) in store.scan_meta("").await.unwrap() {
+        for (_, value) in store.named().scan("").await.unwrap() {
             assert!(!String::from_utf8_lossy(&value).contains(secret));
         }
         assert!(!serde_json::to_string(&*made.key).unwrap().contains(secret) && !format!("{made:?}").contains(secret));

@@ -122,6 +122,31 @@ pub struct Snapshot {
     pub rows: Box<dyn Rows + Send + Sync>,
 }
 
+/// Small named values beside the rows: fingerprint, marks of erasures. Each generation has its own; only the API's keys ([`keys`]) are
+/// the same for all. What is written is durable when the call returns.
+#[async_trait]
+pub trait NamedValues: Send + Sync {
+    /// The value under a name.
+    ///
+    /// # Errors
+    /// As [`ViewStore::get`]; so of every call here.
+    async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Writes a value.
+    async fn put(&self, name: &str, value: &[u8]) -> Result<(), StoreError>;
+
+    /// Writes a time under a name unless a later one stands there: of several processes that write it the latest stands, in whatever
+    /// order they do. It is read with [`raised`]. Where a deletion of the name came after `at`, it may stay deleted. Writing it again
+    /// changes nothing.
+    async fn raise(&self, name: &str, at: EventTime) -> Result<(), StoreError>;
+
+    /// Names and values that start with `prefix`, in order.
+    async fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+
+    /// Deletes a value.
+    async fn delete(&self, name: &str) -> Result<(), StoreError>;
+}
+
 /// What the pipeline maintains and the API reads.
 #[async_trait]
 pub trait ViewStore: Send + Sync {
@@ -205,23 +230,8 @@ pub trait ViewStore: Send + Sync {
     /// Makes what was applied survive a loss of power (fsync).
     async fn sync(&self) -> Result<(), StoreError>;
 
-    /// A small named value beside the rows: fingerprint, marks of erasures. Each generation has its own; only the API's keys
-    /// ([`keys`]) are the same for all.
-    async fn get_meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
-
-    /// Writes a named value, durable when it returns.
-    async fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), StoreError>;
-
-    /// Writes a time under a name unless a later one stands there: of several processes that write it the latest stands, in whatever
-    /// order they do. It is read with [`raised`]. Where a deletion of the name came after `at`, it may stay deleted. Durable when it
-    /// returns; writing it again changes nothing.
-    async fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError>;
-
-    /// Names and values that start with `prefix`, in order.
-    async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
-
-    /// Deletes a named value, durable when it returns.
-    async fn delete_meta(&self, name: &str) -> Result<(), StoreError>;
+    /// The small named values beside the rows.
+    fn named(&self) -> &dyn NamedValues;
 
     /// Rows of a table, approximately where exactly is dear; there the answer is the last count, and asking starts the next. It
     /// does not wait.
@@ -234,7 +244,7 @@ pub trait ViewStore: Send + Sync {
     fn disk_bytes(&self) -> Option<u64>;
 }
 
-/// The time in a value that [`ViewStore::raise_meta`] wrote.
+/// The time in a value that [`NamedValues::raise`] wrote.
 pub fn raised(value: &[u8]) -> Option<EventTime> {
     std::str::from_utf8(value).ok()?.parse().ok().map(EventTime)
 }

@@ -43,7 +43,7 @@ use self::connection::Connection;
 use self::count::Counts;
 use self::frontier::{Held, before};
 use self::scan::Reading;
-use crate::{Change, EpochChanges, Frontier, Incarnation, Listener, Snapshot, StoreError, ViewStore};
+use crate::{Change, EpochChanges, Frontier, Incarnation, Listener, NamedValues, Snapshot, StoreError, ViewStore};
 
 /// One generation of the store in a keyspace. Any number of processes may open it; one cluster of them writes.
 pub struct CqlStore {
@@ -404,29 +404,8 @@ impl ViewStore for CqlStore {
         Ok(())
     }
 
-    async fn get_meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let name = name.to_owned();
-        self.run(async move |shared| shared.connection.get_named(&shared.generation, &name).await).await
-    }
-
-    async fn put_meta(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        let (name, value) = (name.to_owned(), value.to_vec());
-        self.run(async move |shared| shared.connection.put_named(&shared.generation, &name, Some(&value)).await).await
-    }
-
-    async fn raise_meta(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
-        let name = name.to_owned();
-        self.run(async move |shared| shared.connection.raise_named(&shared.generation, &name, at).await).await
-    }
-
-    async fn scan_meta(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let prefix = prefix.to_owned();
-        self.run(async move |shared| shared.connection.scan_named(&shared.generation, &prefix).await).await
-    }
-
-    async fn delete_meta(&self, name: &str) -> Result<(), StoreError> {
-        let name = name.to_owned();
-        self.run(async move |shared| shared.connection.put_named(&shared.generation, &name, None).await).await
+    fn named(&self) -> &dyn NamedValues {
+        self
     }
 
     fn row_count(&self, table: &str) -> Result<u64, StoreError> {
@@ -448,5 +427,33 @@ impl ViewStore for CqlStore {
 
     fn disk_bytes(&self) -> Option<u64> {
         None
+    }
+}
+
+#[async_trait]
+impl NamedValues for CqlStore {
+    async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let name = name.to_owned();
+        self.run(async move |shared| shared.connection.get_named(&shared.generation, &name).await).await
+    }
+
+    async fn put(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        let (name, value) = (name.to_owned(), value.to_vec());
+        self.run(async move |shared| shared.connection.put_named(&shared.generation, &name, Some(&value)).await).await
+    }
+
+    async fn raise(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.run(async move |shared| shared.connection.raise_named(&shared.generation, &name, at).await).await
+    }
+
+    async fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.run(async move |shared| shared.connection.scan_named(&shared.generation, &prefix).await).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.run(async move |shared| shared.connection.put_named(&shared.generation, &name, None).await).await
     }
 }

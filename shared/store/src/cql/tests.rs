@@ -135,13 +135,17 @@ async fn generations_live_side_by_side() {
         store.begin().await.expect("begun");
         let changes = vec![put(one, "a\0", row), put(two, "b\0", row)];
         store.apply(EpochChanges { epoch: 4, position: position.clone(), changes }).await.expect("applied");
-        store.put_meta("fingerprint", row.as_bytes()).await.expect("written");
+        store.named().put("fingerprint", row.as_bytes()).await.expect("written");
     }
-    first.put_meta("key:abc", b"a key").await.expect("written");
-    assert_eq!(first.get(one, b"a\0").await.expect("read"), Some(b"of the first".to_vec()));
-    assert_eq!(second.get(one, b"a\0").await.expect("read"), Some(b"of the second".to_vec()));
-    assert_eq!(second.get_meta("fingerprint").await.expect("read"), Some(b"of the second".to_vec()));
-    assert_eq!(second.get_meta("key:abc").await.expect("read"), Some(b"a key".to_vec()), "the API's keys are the same for all");
+    first.named().put("key:abc", b"a key").await.expect("written");
+    assert_eq!(ViewStore::get(&*first, one, b"a\0").await.expect("read"), Some(b"of the first".to_vec()));
+    assert_eq!(ViewStore::get(&*second, one, b"a\0").await.expect("read"), Some(b"of the second".to_vec()));
+    assert_eq!(second.named().get("fingerprint").await.expect("read"), Some(b"of the second".to_vec()));
+    assert_eq!(
+        second.named().get("key:abc").await.expect("read"),
+        Some(b"a key".to_vec()),
+        "the API's keys are the same for all"
+    );
     second.end_clean().await.expect("a clean end");
     let listed = generations.list().await.expect("listed");
     let of = |name: &str| listed.iter().find(|generation| generation.name == name).expect("listed").clone();
@@ -162,17 +166,28 @@ async fn generations_live_side_by_side() {
 
     generations.create("side-2", "K=10", AT).await.expect("a name may be used again");
     let again = opened(&config, "side-2").await;
-    assert_eq!((again.get(one, b"a\0").await.expect("read"), again.get(two, b"b\0").await.expect("read")), (None, None));
-    assert_eq!(again.get_meta("fingerprint").await.expect("read"), None);
+    assert_eq!(
+        (ViewStore::get(&*again, one, b"a\0").await.expect("read"), ViewStore::get(&*again, two, b"b\0").await.expect("read")),
+        (None, None)
+    );
+    assert_eq!(again.named().get("fingerprint").await.expect("read"), None);
     let begun = again.begin().await.expect("begun");
     assert_eq!((begun.frontier, begun.number > of("side-2").incarnation), (Frontier::default(), true));
     again
         .apply(EpochChanges { epoch: 1, changes: vec![put(one, "a\0", "new")], ..EpochChanges::default() })
         .await
         .expect("applied");
-    assert_eq!(again.get(one, b"a\0").await.expect("read"), Some(b"new".to_vec()), "and what was dropped does not hide its rows");
-    assert_eq!(first.get(one, b"a\0").await.expect("read"), Some(b"of the first".to_vec()), "the others are as they were");
-    first.delete_meta("key:abc").await.expect("deleted");
+    assert_eq!(
+        ViewStore::get(&*again, one, b"a\0").await.expect("read"),
+        Some(b"new".to_vec()),
+        "and what was dropped does not hide its rows"
+    );
+    assert_eq!(
+        ViewStore::get(&*first, one, b"a\0").await.expect("read"),
+        Some(b"of the first".to_vec()),
+        "the others are as they were"
+    );
+    first.named().delete("key:abc").await.expect("deleted");
     conformance::run_generations(&generations).await;
 }
 
