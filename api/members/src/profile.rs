@@ -14,6 +14,7 @@ use crate::error::{MemberError, Result};
 use crate::outbox::Work;
 use crate::sessions::SessionShown;
 use crate::sign_in::alone;
+use crate::throttle::HOUR_S;
 use crate::tokens::AccessClaims;
 use crate::{Members, db, index};
 use kindred_config::members::Language;
@@ -182,9 +183,10 @@ impl Members {
     /// Everything that is held here about a member.
     ///
     /// # Errors
-    /// [`MemberError::NotFound`]; what the store says.
+    /// [`MemberError::NotFound`]; [`MemberError::Throttled`] after `members.limits.exports_hour`; what the store says.
     pub async fn export(&self, member: &str) -> Result<MemberExport> {
         let held = self.living(member).await?;
+        self.quota("export", member, self.config.limits.exports_hour, HOUR_S).await?;
         let known = self.db.all::<()>(ACCOUNTS, member, "known/").await?;
         let today = self.db.now().day();
         let auditor = crate::Actor::operator("export");

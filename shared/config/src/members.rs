@@ -263,6 +263,8 @@ pub struct LimitsConfig {
     pub phone_codes_address_hour: u32,
     /// Mails an hour about one address: resets, verifications sent again.
     pub mails_hour: u32,
+    /// Exports an hour of a member: each reads everything that is held.
+    pub exports_hour: u32,
     /// Sessions of a member; one more ends the oldest.
     pub sessions: usize,
 }
@@ -278,6 +280,7 @@ impl Default for LimitsConfig {
             phone_codes_hour: 5,
             phone_codes_address_hour: 20,
             mails_hour: 5,
+            exports_hour: 6,
             sessions: 50,
         }
     }

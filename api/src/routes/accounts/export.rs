@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Members::export ──▶ account.json │ merged record ──▶ membership.json │ views ──▶ points.json, history.json, orders.json
+//!                                                          merged records ──▶ interactions.json
 //! ```
 
 use std::io::{Cursor, Write};
@@ -10,10 +11,12 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use kindred_model::codec::{KeyCodec, RowCodec};
-use kindred_model::records::MemberRecord;
-use kindred_model::views::Table;
+use kindred_model::records::{InteractionKey, MemberRecord, Subject};
+use kindred_model::views::histories::read_history;
+use kindred_model::views::inputs::{Interactions, StoredInteraction};
 use kindred_model::views::points::{Earned, Points};
-use kindred_model::{MemberId, Owner};
+use kindred_model::views::{ReadError, Rows, Table, scan};
+use kindred_model::{MemberId, Owner, SessionId};
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
@@ -27,7 +30,7 @@ use super::asked::{Asked, asked};
 use crate::api::Api;
 use crate::problem::Problem;
 use crate::routes::access::need;
-use crate::routes::members::{HistoryItem, consistent_history, merged_record, place};
+use crate::routes::members::{HistoryItem, merged_record, place, with_sessions};
 use crate::routes::orders::{OrderShown, orders};
 use crate::routes::{NO_STORE, blocking, today};
 
@@ -44,11 +47,12 @@ pub(crate) struct ZipFile(Vec<u8>);
 /// GET /v1/members/me/export
 ///
 /// Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the
-/// log, the points, the history, the orders.
+/// log, the points, the history, the orders, and every interaction behind them: searches and ratings too.
 #[utoipa::path(
     get, path = "/v1/members/me/export", tag = "account",
     responses(
-        (status = 200, description = "account.json, membership.json, points.json, history.json, orders.json", body = ZipFile, content_type = "application/zip"),
+        (status = 429, description = "as many exports as the hour has (`members.limits.exports_hour`)", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 200, description = "account.json, membership.json, points.json, history.json, orders.json, interactions.json", body = ZipFile, content_type = "application/zip"),
     ),
     security(("access_token" = [])),
 )]
@@ -86,7 +90,7 @@ async fn derived(api: &Api, member: MemberId) -> Result<Vec<(&'static str, Vec<u
         files.push(("points.json", file(&points)?));
     }
     if views.histories.enabled {
-        let (mut entries, _) = consistent_history(&serving, &member).await?;
+        let (mut entries, _) = with_sessions(&serving, &member, read_history).await?;
         entries.sort_by_cached_key(place);
         files.push(("history.json", file(&entries.iter().map(HistoryItem::of).collect::<Vec<_>>())?));
     }
@@ -94,7 +98,36 @@ async fn derived(api: &Api, member: MemberId) -> Result<Vec<(&'static str, Vec<u
         let (page, _) = orders(&serving, &member, None, usize::MAX).await?;
         files.push(("orders.json", file(&page.orders.into_iter().map(OrderShown::of).collect::<Vec<_>>())?));
     }
+    let (interactions, _) = with_sessions(&serving, &member, read_interactions).await?;
+    files.push(("interactions.json", file(&interactions)?));
     Ok(files)
+}
+
+/// The merged interactions of a member and of their sessions, in the form of `schemas/events/interactions.json`.
+fn read_interactions(rows: &dyn Rows, member: &Owner, sessions: &[SessionId]) -> Result<Vec<Value>, ReadError> {
+    let mut found = Vec::new();
+    for owner in std::iter::once(member.clone()).chain(sessions.iter().cloned().map(Owner::Session)) {
+        scan::<Interactions>(rows, &owner.to_bytes(), |(owner, key), held| found.push(interaction(&owner, &key, &held)))?;
+    }
+    Ok(found)
+}
+
+fn interaction(owner: &Owner, key: &InteractionKey, held: &StoredInteraction) -> Value {
+    let whose = if matches!(owner, Owner::Member(_)) { "member" } else { "session" };
+    let about = match &key.subject {
+        Subject::Item(item) => ("item", item.as_str()),
+        Subject::Query(query) => ("query", &**query),
+    };
+    let mut record = serde_json::json!({ whose: owner.id(), "kind": key.kind, about.0: about.1, "at": held.at });
+    let fields = record.as_object_mut().expect("an object");
+    if key.day.is_none() {
+        fields.insert("retract".to_owned(), Value::Bool(true));
+    }
+    // Of a search it has the query as it was typed, too.
+    if let Ok(Value::Object(payload)) = serde_json::from_slice(&held.payload) {
+        fields.extend(payload);
+    }
+    record
 }
 
 fn file(value: &impl Serialize) -> Result<Vec<u8>, Problem> {

@@ -2,6 +2,9 @@
 
 use std::io::Read;
 
+use kindred_model::records::{InteractionKey, Subject};
+use kindred_model::views::inputs::{Interactions, StoredInteraction};
+
 use super::*;
 
 const ME: &str = "/v1/members/me";
@@ -296,15 +299,15 @@ async fn an_export_has_everything() {
     let (token, member) = (text(&grant, "access_token"), text(&grant, "member"));
     let of = MemberId::parse(&member).unwrap();
     let row = Earned { from_invites: 100, from_items: vec![(NOW.day(), 40)] };
-    let view = kindred_model::views::inputs::StoredInteraction { at: NOW, payload: Box::default() };
-    let key = kindred_model::records::InteractionKey {
-        subject: kindred_model::records::Subject::Item(item("tea")),
-        kind: Kind::View,
-        day: Some(NOW.day()),
-    };
     let owner = kindred_model::Owner::Member(of.clone());
-    let seen = change::<kindred_model::views::inputs::Interactions>(&(owner, key), Some(&view));
-    town.bench.apply(vec![change::<Points>(&of, Some(&row)), seen]).await;
+    let did = |subject: Subject, kind: Kind, payload: &str| {
+        let held = StoredInteraction { at: NOW, payload: payload.as_bytes().into() };
+        let key = InteractionKey { subject, kind, day: Some(NOW.day()) };
+        change::<Interactions>(&(owner.clone(), key), Some(&held))
+    };
+    let seen = did(Subject::Item(item("tea")), Kind::View, "");
+    let searched = did(Subject::Query("green tea".into()), Kind::Search, r#"{"query":"Green  TEA","rank":2}"#);
+    town.bench.apply(vec![change::<Points>(&of, Some(&row)), seen, searched]).await;
     let bought = json!({
         "order": "o1", "version": 1, "status": "paid", "member": member, "placed_at": "2026-01-01T08:00:00Z", "currency": "EUR",
         "lines": [{ "line": 1, "item": "tea", "quantity": 1, "unit_price_minor": 500 }],
@@ -332,9 +335,24 @@ async fn an_export_has_everything() {
     let points = read("points.json");
     assert_eq!((&points["available"], &points["from_invites"]), (&json!(140), &json!(100)));
     assert_eq!(read("history.json")[0]["item"], "tea");
+    let at = NOW.to_string();
+    let expected = json!([
+        { "member": member, "kind": "view", "item": "tea", "at": at },
+        { "member": member, "kind": "search", "query": "Green  TEA", "at": at, "rank": 2 },
+    ]);
+    assert_eq!(read("interactions.json"), expected);
     assert_eq!((&read("orders.json")[0]["order"], &read("orders.json")[0]["total_minor"]), (&json!("o1"), &json!(500)));
     assert_eq!((&read("membership.json")["member"], &read("membership.json")["state"]), (&json!(member), &json!("activated")));
     following.abort();
+    // Each reads everything, so there are some an hour.
+    for _ in 1..6 {
+        assert_eq!(town.ask(&token, "GET", "/v1/members/me/export").await.status(), 200);
+    }
+    let beyond = town.ask(&token, "GET", "/v1/members/me/export").await;
+    assert_problem(&beyond, 429, "throttled", "too many exports");
+    town.pass(3_600);
+    let token = town.token("mara").await;
+    assert_eq!(town.ask(&token, "GET", "/v1/members/me/export").await.status(), 200);
 }
 
 /// Closing the account: with the password, at once, with both dates; nothing of the person is left to sign in to.
