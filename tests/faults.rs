@@ -28,6 +28,9 @@ use crate::support::{AS_OF, PATIENCE, VIEWS, command, ended, free_port, kindred_
 const CALM: Duration = Duration::from_secs(3);
 /// How long services stay away.
 const AWAY: Duration = Duration::from_secs(5);
+/// How long the broker hangs: longer than its session with the controller (9 s), so that it wakes up fenced and for a moment tells
+/// everybody of a cluster without brokers.
+const FENCED: Duration = Duration::from_secs(12);
 /// How long an API may go on calling itself ready without log or store: it asks, waits for an answer, asks again, for 10 s.
 const NOTICED: Duration = Duration::from_secs(45);
 
@@ -83,9 +86,9 @@ impl Services {
     }
 
     /// Hangs for a while and goes on.
-    fn hang(&self, service: &str) {
+    fn hang(&self, service: &str, long: Duration) {
         self.send(service, "STOP");
-        sleep(AWAY);
+        sleep(long);
         self.send(service, "CONT");
     }
 
@@ -344,8 +347,8 @@ fn faults_leave_no_trace() {
                 }
                 "broker" => services.lose("kafka"),
                 "database" => services.lose("cassandra"),
-                "hanging broker" => services.hang("kafka"),
-                "hanging database" => services.hang("cassandra"),
+                "hanging broker" => services.hang("kafka", FENCED),
+                "hanging database" => services.hang("cassandra", AWAY),
                 "both" => services.lose_all(&url, &shop.key),
                 _ => {
                     // Both hang and are replaced; then they wake up, and what they still write must not win.

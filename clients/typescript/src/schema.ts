@@ -974,7 +974,7 @@ export interface paths {
         /**
          * GET /v1/members/me/export
          * @description Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the
-         *     log, the points, the history, the orders.
+         *     log, the points, the history, the orders, and every interaction behind them: searches and ratings too.
          */
         get: operations["export_own"];
         put?: never;
@@ -5325,7 +5325,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description account.json, membership.json, points.json, history.json, orders.json */
+            /** @description account.json, membership.json, points.json, history.json, orders.json, interactions.json */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5338,6 +5338,17 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
+            /** @description as many exports as the hour has (`members.limits.exports_hour`) */
+            429: {
+                headers: {
+                    /** @description after how many seconds asking again makes sense */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
         };

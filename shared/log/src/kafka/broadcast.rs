@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rdkafka::consumer::Consumer as _;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::native::{Client, Fetched, Fetcher, attend};
 use super::offsets::{Side, offsets};
 use super::producer::Item;
+use super::topics::describe;
 use super::{CHANGES, Shared, blocking};
 use crate::LogError;
 use crate::broadcast::{Broadcast, Heard, Subscription};
@@ -25,6 +27,8 @@ use crate::broadcast::{Broadcast, Heard, Subscription};
 const CHANNEL: usize = 1_024;
 /// How often a thread looks whether its subscriber has gone.
 const SLICE: Duration = Duration::from_millis(200);
+/// How long brokers may take to answer that could not be reached before.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Made by [`super::KafkaLog::broadcast`].
 pub struct KafkaBroadcast {
@@ -88,6 +92,12 @@ impl Listener {
         let mut lost = false;
         while !sender.is_closed() {
             attend(&self.client);
+            if self.client.context().down().is_some() {
+                // Of an answer the client takes note itself, and where there is none it is helped to the brokers again.
+                if let Err(error) = describe(&self.client, std::slice::from_ref(&self.topic), self.timeout.min(LOOK_TIMEOUT)) {
+                    debug!("could not look at {}: {error}", self.topic);
+                }
+            }
             self.fetcher.poll(CHANNEL, SLICE, |fetched| match fetched {
                 Fetched::Record { payload, .. } => {
                     // Nobody listens any more: the loop ends.

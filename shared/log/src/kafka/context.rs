@@ -1,6 +1,7 @@
 //! What librdkafka's clients tell us on their own: log lines, errors of connections, statistics, deliveries.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
@@ -14,14 +15,34 @@ use tracing::{debug, warn};
 
 use super::producer::Ticket;
 
-/// The context of every client: remembers whether no broker can be reached.
-#[derive(Default)]
+/// How often the bootstrap servers are named to a client that waits in vain.
+const NAMED_AGAIN: Duration = Duration::from_secs(2);
+
+/// The context of every client: remembers whether no broker can be reached, and where it began.
 pub(super) struct Context {
+    /// The bootstrap servers.
+    brokers: String,
+    /// When they were named to the client again last.
+    named_at: Mutex<Option<Instant>>,
     down: AtomicBool,
     reason: Mutex<String>,
 }
 
 impl Context {
+    pub(super) fn new(brokers: &str) -> Self {
+        Self { brokers: brokers.to_owned(), named_at: Mutex::default(), down: AtomicBool::default(), reason: Mutex::default() }
+    }
+
+    /// The bootstrap servers, if they are to be named to the client again by now.
+    pub(super) fn to_name_again(&self) -> Option<&str> {
+        let mut named_at = self.named_at.lock();
+        if named_at.is_some_and(|at| at.elapsed() < NAMED_AGAIN) {
+            return None;
+        }
+        *named_at = Some(Instant::now());
+        Some(&self.brokers)
+    }
+
     /// Why no broker can be reached; `None` while one can, as far as is known.
     pub(super) fn down(&self) -> Option<String> {
         self.down.load(Ordering::Acquire).then(|| self.reason.lock().clone())

@@ -87,7 +87,7 @@ struct Layout {
 }
 
 fn client(config: &KafkaConfig) -> Result<Arc<Client>, LogError> {
-    let made = config.consumer().create_with_context(context::Context::default());
+    let made = config.consumer().create_with_context(context::Context::new(&config.brokers));
     made.map(Arc::new).map_err(|error| from_error(&error, "could not make a client"))
 }
 

@@ -40,7 +40,7 @@ fn milliseconds(duration: Duration) -> i32 {
 }
 
 fn c_string(text: &str) -> CString {
-    CString::new(text).expect("names of topics are checked")
+    CString::new(text).expect("names of topics and brokers are checked")
 }
 
 /// # Safety
@@ -345,6 +345,18 @@ impl Drop for Fetcher {
     fn drop(&mut self) {
         self.stop_all();
     }
+}
+
+/// Names the bootstrap servers to a client again; for whoever has waited in vain, and at most every two seconds.
+///
+/// librdkafka drops each broker that the last answer about the cluster does not name. Where all are fenced at one moment (a single
+/// broker that hung or was restarted is, until its controller has heard it), none is left, and the client never connects again. Its
+/// own cure, `metadata.recovery.strategy=rebootstrap`, begins anew whenever all known brokers are down, without any backoff.
+pub(super) fn bootstrap(client: &rdkafka::client::Client<Context>) {
+    let Some(brokers) = client.context().to_name_again() else { return };
+    let brokers = c_string(brokers);
+    // SAFETY: the client lives during the call, which copies the text.
+    unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), brokers.as_ptr()) };
 }
 
 /// Lets the client hand its log lines and errors to its context; to be called now and then.

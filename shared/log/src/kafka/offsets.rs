@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::errors::{from_code, from_error};
-use super::native::Client;
+use super::native::{Client, bootstrap};
 use crate::LogError;
 
 /// Which end of a partition.
@@ -56,7 +56,10 @@ pub(super) fn offsets(
     let deadline = Instant::now() + timeout;
     let answer = loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(MOVED_WAIT);
-        let answer = client.offsets_for_times(asked.clone(), left).map_err(|error| from_error(&error, DOING))?;
+        let answer = client.offsets_for_times(asked.clone(), left).map_err(|error| {
+            bootstrap(client.client());
+            from_error(&error, DOING)
+        })?;
         let moved = answer.elements().iter().any(|element| element.error().is_err_and(|error| leader_moved(&error)));
         if !moved || Instant::now() >= deadline {
             break answer;

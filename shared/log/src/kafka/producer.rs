@@ -17,12 +17,16 @@ use tokio::sync::oneshot;
 use super::config::KafkaConfig;
 use super::context::Context;
 use super::errors::{counted, from_code, from_error, seconds};
+use super::native::bootstrap;
 use crate::LogError;
 
 /// How long to wait before asking again for room in the queue.
 const FULL: Duration = Duration::from_millis(2);
 /// How much longer than librdkafka we wait for its answers: it always gives one, so this is for what must not happen.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a delivery may take before the client may have lost sight of every broker.
+const IN_VAIN: Duration = Duration::from_secs(2);
 
 /// One message to write: key and payload; without a payload a tombstone.
 pub(super) struct Item {
@@ -93,7 +97,7 @@ pub(super) struct Producer {
 }
 
 fn native(config: &KafkaConfig) -> Result<Arc<Native>, LogError> {
-    let made = config.producer().create_with_context(Context::default());
+    let made = config.producer().create_with_context(Context::new(&config.brokers));
     made.map(Arc::new).map_err(|error| from_error(&error, "could not make a producer"))
 }
 
@@ -134,8 +138,16 @@ impl Producer {
                 break;
             }
         }
-        if tokio::time::timeout(self.config.timeout() + GRACE, all_done).await.is_err() {
-            return Err(LogError::Unavailable(format!("no broker answered within {}", seconds(self.config.timeout() + GRACE))));
+        let until = Instant::now() + self.config.timeout() + GRACE;
+        let mut all_done = all_done;
+        while tokio::time::timeout(IN_VAIN, &mut all_done).await.is_err() {
+            if Instant::now() >= until {
+                return Err(LogError::Unavailable(format!(
+                    "no broker answered within {}",
+                    seconds(self.config.timeout() + GRACE)
+                )));
+            }
+            bootstrap(native.client());
         }
         let state = call.state.lock();
         let written: Vec<Written> = state.written.iter().copied().flatten().collect();

@@ -16,7 +16,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use tracing::{debug, info};
 
 use super::errors::{counted, from_code, seconds};
-use super::native::{Client, Describing, Fetched, Fetcher, TopicState, attend};
+use super::native::{Client, Describing, Fetched, Fetcher, TopicState, attend, bootstrap};
 use super::offsets::{Side, offsets};
 use super::topics::describe;
 use super::{Shared, created_anew};
@@ -100,6 +100,7 @@ impl Reader {
                 self.tell_lag();
             }
             Err(code) => {
+                bootstrap(self.client.client());
                 let within = seconds(LOOK_TIMEOUT);
                 let reason = self.client.context().down().filter(|reason| !reason.is_empty());
                 let reason = reason.unwrap_or_else(|| format!("no broker answers within {within} ({code})"));

@@ -19,7 +19,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::config::KafkaConfig;
 use super::context::Context;
 use super::errors::{from_code, from_error};
-use super::native::{Client, Describing, TopicState};
+use super::native::{Client, Describing, TopicState, bootstrap};
 use super::offsets::{Side, offsets};
 use super::{CHANGES, MARKS, REJECTED};
 use crate::LogError;
@@ -121,7 +121,10 @@ pub struct TopicReport {
 }
 
 fn admin(config: &KafkaConfig) -> Result<AdminClient<Context>, LogError> {
-    config.admin().create_with_context(Context::default()).map_err(|error| from_error(&error, "could not make a client"))
+    config
+        .admin()
+        .create_with_context(Context::new(&config.brokers))
+        .map_err(|error| from_error(&error, "could not make a client"))
 }
 
 fn options(config: &KafkaConfig) -> AdminOptions {
@@ -135,14 +138,16 @@ pub(super) fn describe(
     timeout: Duration,
 ) -> Result<Vec<Result<TopicState, RDKafkaErrorCode>>, LogError> {
     let asked = Describing::ask(client, names, timeout);
-    match asked.answer(timeout + Duration::from_secs(1)) {
-        Some(Ok(topics)) => {
-            client.context().answered();
-            Ok(topics)
-        }
-        Some(Err(code)) => Err(from_code(code, "could not reach Kafka")),
-        None => Err(LogError::Unavailable("could not reach Kafka: no broker answered in time".into())),
+    let answer = asked.answer(timeout + Duration::from_secs(1));
+    if let Some(Ok(topics)) = answer {
+        client.context().answered();
+        return Ok(topics);
     }
+    bootstrap(client.client());
+    Err(answer.and_then(Result::err).map_or_else(
+        || LogError::Unavailable("could not reach Kafka: no broker answered in time".into()),
+        |code| from_code(code, "could not reach Kafka"),
+    ))
 }
 
 /// The state of all topics of the log.
