@@ -316,8 +316,26 @@ impl Feed {
 pub struct Followed {
     inner: Arc<dyn ViewStore>,
     ear: Arc<Ear>,
+    listening: Arc<Listening>,
+}
+
+/// The thread that listens. It outlives its store by a second or two.
+#[derive(Default)]
+pub struct Listening {
     stop: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Listening {
+    /// Listens no more; returns when the thread has ended, within a second or two. Before the runtime ends.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that hears of changes panicked");
+        }
+    }
 }
 
 /// What the thread needs that listens.
@@ -346,7 +364,7 @@ impl Followed {
             feed: Arc::default(),
             runtime: Handle::current(),
         };
-        Self { inner, ear: Arc::new(ear), stop: Arc::default(), thread: Mutex::new(None) }
+        Self { inner, ear: Arc::new(ear), listening: Arc::default() }
     }
 
     /// How well it hears.
@@ -354,20 +372,15 @@ impl Followed {
         Arc::clone(&self.ear.feed)
     }
 
-    /// Listens no more; returns when the thread has ended, within a second or two. Before the runtime ends.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that hears of changes panicked");
-        }
+    /// Its thread, for whoever has to see it end.
+    pub fn listening(&self) -> Arc<Listening> {
+        Arc::clone(&self.listening)
     }
 }
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
+        self.listening.stop.store(true, Ordering::Release);
     }
 }
 
@@ -501,12 +514,12 @@ impl ViewStore for Followed {
 
     /// One listener: the API's memory. Not to be called on a thread of an async runtime.
     fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError> {
-        let mut thread = self.thread.lock();
+        let mut thread = self.listening.thread.lock();
         if thread.is_some() {
             return Err(StoreError::Refused("somebody listens already".to_owned()));
         }
         let (place, snapshot) = self.ear.begin()?;
-        let (ear, stop) = (Arc::clone(&self.ear), Arc::clone(&self.stop));
+        let (ear, stop) = (Arc::clone(&self.ear), Arc::clone(&self.listening.stop));
         let listens = move || ear.follow(place, &listener, &stop);
         let started = std::thread::Builder::new().name("kindred-changes".to_owned()).spawn(listens);
         *thread = Some(started.map_err(|error| StoreError::Unavailable(format!("could not start a thread: {error}")))?);
@@ -679,7 +692,7 @@ mod tests {
 
     impl Drop for Pair {
         fn drop(&mut self) {
-            self.followed.stop.store(true, Ordering::Release);
+            self.followed.listening.stop.store(true, Ordering::Release);
         }
     }
 
@@ -707,7 +720,7 @@ mod tests {
         let listener = Arc::new(Hears::default()) as Listener;
         let snapshot = tokio::task::spawn_blocking(move || listening.listen(listener).unwrap()).await.unwrap();
         assert_eq!(snapshot.frontier.position, at(7));
-        followed.stop.store(true, Ordering::Release);
+        followed.listening.stop.store(true, Ordering::Release);
     }
 
     /// If it failed, an API would say that it has what it has not, or never hear of a deleted row.

@@ -21,13 +21,15 @@ use serde_json::Value;
 
 use super::origin::Origin;
 use super::{Comparing, describe, failed, of_store};
-use crate::changes::{Feed, Followed};
+use crate::changes::{Feed, Followed, Listening};
 use crate::services::Services;
 
 /// One generation that is followed. The API holds it; what it lets go of is followed no more.
 #[derive(Clone)]
 struct Kept {
     followed: Weak<Followed>,
+    /// Its thread, which may go on for a moment when the API has let go of it.
+    listening: Arc<Listening>,
     semantics: Arc<Semantics>,
 }
 
@@ -53,7 +55,7 @@ impl Followers {
 
     /// The one that is served, its rows and what it pins. `None` before there is one.
     pub fn serving(&self) -> Option<(Arc<dyn ViewStore>, Arc<Semantics>)> {
-        let Kept { followed, semantics } = self.kept_live()?;
+        let Kept { followed, semantics, .. } = self.kept_live()?;
         Some((followed.upgrade()? as _, semantics))
     }
 
@@ -69,8 +71,7 @@ impl Followers {
     /// Follows none any more; returns when the threads have ended, within a second or two. Before the runtime ends.
     pub fn stop(&self) {
         let kept = std::mem::take(&mut *self.kept.lock());
-        let followed: Vec<_> = kept.into_values().filter_map(|kept| kept.followed.upgrade()).collect();
-        followed.iter().for_each(|followed| followed.stop());
+        kept.into_values().for_each(|kept| kept.listening.stop());
     }
 
     /// Rows and settings of one that is there, not followed.
@@ -112,7 +113,8 @@ impl GenerationOperations for Followers {
         let (store, semantics) = self.there(name).await?;
         let (broadcast, generations) = (Arc::new(self.services.log.broadcast()), Arc::clone(&self.services.generations));
         let followed = Arc::new(Followed::new(store, broadcast, generations as _, name));
-        let kept = Kept { followed: Arc::downgrade(&followed), semantics: Arc::clone(&semantics) };
+        let listening = followed.listening();
+        let kept = Kept { followed: Arc::downgrade(&followed), listening, semantics: Arc::clone(&semantics) };
         self.kept.lock().insert(name.to_owned(), kept);
         Ok(GenerationSource { store: followed, settings: semantics })
     }
