@@ -68,21 +68,20 @@ impl Members {
         self.quota("code address", &address_group(address), limits.phone_codes_address_hour, HOUR_S).await?;
         self.quota("code minute", &phone.canonical, 1, PHONE_CODE_EVERY_S).await?;
         self.quota("code hour", &phone.canonical, limits.phone_codes_hour, HOUR_S).await?;
-        self.request(vec![Work::CodeRequest { phone, language }], PHONE_CODE_S).await
+        self.request(vec![Work::CodeRequest { phone, language, code: random::digits() }], PHONE_CODE_S).await
     }
 
-    /// Draws a code, stores its digest and has it sent. Done twice, the second code counts. One that takes the place of another is for
-    /// the same member: a registration that broke off with the first goes on with the second.
-    pub(crate) async fn give_phone_code(&self, phone: &Identifier, language: Language) -> Result<()> {
-        let code = random::digits();
-        let (digest, until) = (self.code_digest(phone, &code), Some(self.db.in_s(PHONE_CODE_S)));
+    /// Stores the digest of a code and has it sent. Done twice, it comes twice. One that takes the place of another is for the same
+    /// member: a registration that broke off with the first goes on with the second.
+    pub(crate) async fn give_phone_code(&self, phone: &Identifier, language: Language, code: &str) -> Result<()> {
+        let (digest, until) = (self.code_digest(phone, code), Some(self.db.in_s(PHONE_CODE_S)));
         let next = |before: Option<Code>| {
             let member = before.map_or_else(|| random::id(self.db.now()), |before| before.member);
             (Some((Code { digest: digest.clone(), member }, until)), ())
         };
         self.db.update(CODES, &phone.canonical, CODE, next).await?;
         let minutes = (PHONE_CODE_S / 60).to_string();
-        let params = self.params(&[("code", &code), ("minutes", &minutes)]);
+        let params = self.params(&[("code", code), ("minutes", &minutes)]);
         let work = Work::Message { to: phone.canonical.clone(), template: Template::PhoneCode, language, params };
         self.request(vec![work], PHONE_CODE_S).await
     }

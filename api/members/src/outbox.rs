@@ -88,6 +88,9 @@ pub(crate) enum Work {
     CodeRequest {
         phone: Identifier,
         language: Language,
+        /// Drawn when it is asked for: done again, it is the same one that is sent.
+        #[serde(default = "random::digits")]
+        code: String,
     },
 }
 
@@ -347,7 +350,7 @@ impl Members {
             Work::Index { stale } => self.reindex(partition, stale).await,
             Work::ResetRequest { account } => self.look_into_reset(account).await,
             Work::ResendRequest { email } => self.look_into_resend(email).await,
-            Work::CodeRequest { phone, language } => self.give_phone_code(phone, *language).await,
+            Work::CodeRequest { phone, language, code } => self.give_phone_code(phone, *language, code).await,
         }
     }
 }

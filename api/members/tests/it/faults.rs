@@ -158,6 +158,30 @@ async fn v2_3_3_a_registration_that_dies_anywhere() {
     .await;
 }
 
+/// A code that is asked for once may come twice, but then it is the same: a person who takes the first is not told that it is wrong.
+#[tokio::test]
+async fn a_code_that_comes_twice_is_one_code() {
+    let twice = std::cell::Cell::new(0);
+    at_every_call(
+        async |_| (),
+        async |world| {
+            let solution = kindred_members::Solution::find(&world.members.challenge(ADDRESS).await?);
+            world.members.request_phone_code("13812345678", kindred_members::Language::En, &solution, ADDRESS).await?;
+            sweep(world).await
+        },
+        async |world, case| {
+            let sent: Vec<String> = world.inbox.0.lock().iter().map(|message| message.rendered.body.clone()).collect();
+            let Some(first) = sent.first() else { return };
+            twice.set(twice.get() + usize::from(sent.len() > 1));
+            assert!(sent.iter().all(|body| body == first), "{case}: {sent:?}");
+            let form = world.form_without_code("mara", "13812345678", &world.inbox.code("+8613812345678")).await.unwrap();
+            assert_eq!(world.members.register(form).await, Ok(()), "{case}");
+        },
+    )
+    .await;
+    assert!(twice.get() > 0, "no code comes twice, and the test proves nothing");
+}
+
 /// Whoever sends the form again, with the code or with a new one, becomes a member at once: no name is held by nobody.
 #[tokio::test]
 async fn v2_3_3_a_registration_that_died_is_sent_again() {
