@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fjall::config::PartitioningPolicy;
+use fjall::config::{PartitioningPolicy, PinningPolicy};
 use fjall::{AbstractTree, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
@@ -40,7 +40,7 @@ pub use fjall;
 const COMMITS: &str = "commits";
 /// Bytes of the cache for blocks and of nothing else; reads of hot rows are served from the memory of the API.
 const CACHE_BYTES: u64 = 16 << 20;
-/// The same where single keys are read at random: indexes and filters of a million accounts, and of what lies beside them, stay in it.
+/// The same where single keys are read at random.
 const RANDOM_CACHE_BYTES: u64 = 96 << 20;
 /// Room that is left free for flushing and compaction; below it writes are refused while they still can be refused cleanly.
 pub const RESERVE_BYTES: u64 = 64 << 20;
@@ -151,8 +151,8 @@ pub struct Options {
     /// Threads that flush and compact.
     pub workers: usize,
     /// Whether single keys are read at random from much more than a cache holds. The cache is larger then, and indexes and filters of
-    /// tables are read by the block: whole, those of a table of the middle levels have hundreds of kilobytes, and push each other out
-    /// of the cache. Of a keyspace that is there already the latter changes nothing.
+    /// tables are held in memory beside it: within, blocks of data and they push each other out. Of a keyspace that is there already
+    /// the latter changes nothing.
     pub random_reads: bool,
 }
 
@@ -209,8 +209,11 @@ impl Database {
             if !options.random_reads {
                 return usual;
             }
-            let by_the_block = PartitioningPolicy::all(true);
-            usual.index_block_partitioning_policy(by_the_block.clone()).filter_block_partitioning_policy(by_the_block)
+            usual
+                .index_block_partitioning_policy(PartitioningPolicy::all(false))
+                .filter_block_partitioning_policy(PartitioningPolicy::all(false))
+                .index_block_pinning_policy(PinningPolicy::all(true))
+                .filter_block_pinning_policy(PinningPolicy::all(true))
         };
         Ok(db.keyspace(name, created)?)
     }
