@@ -18,6 +18,7 @@ pub mod replay;
 pub mod report;
 pub mod restart;
 pub mod scipy;
+pub mod search;
 pub mod server;
 pub mod services;
 pub mod shards;

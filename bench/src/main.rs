@@ -10,7 +10,7 @@ use kindred_bench::post::Pace;
 use kindred_bench::report::{Report, Results};
 use kindred_bench::server::Endpoint;
 use kindred_bench::synthetic::{Mix, Plan};
-use kindred_bench::{generate, growth, load, members, replay, restart, services, shards, sign_in, timing};
+use kindred_bench::{generate, growth, load, members, replay, restart, search, services, shards, sign_in, timing};
 
 /// The product's allocator, so that what is measured here is what it does.
 #[global_allocator]
@@ -49,6 +49,8 @@ enum Command {
     SignIn(SignInArgs),
     /// What a million members cost who signs in and who searches, and what checking a token costs
     Members(MembersArgs),
+    /// How long staff waits for a member among a million, over HTTP
+    Search(SearchArgs),
     /// Whether the time of an answer tells that an account exists
     Timing(TimingArgs),
     /// How evenly pairs and pair updates fall to the workers: counted, not timed
@@ -383,6 +385,23 @@ struct MembersArgs {
 }
 
 #[derive(Args)]
+struct SearchArgs {
+    #[command(flatten)]
+    plain: PlainArgs,
+    /// Members of the large shop; a small one of 1,000 stands beside it
+    #[arg(long, default_value_t = 1_000_000)]
+    accounts: u32,
+    /// Turns of each sort of search, of the one shop and of the other
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How long a turn lasts
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    turn: u64,
+    #[command(flatten)]
+    product: ProductArgs,
+}
+
+#[derive(Args)]
 struct TimingArgs {
     #[command(flatten)]
     plain: PlainArgs,
@@ -420,6 +439,17 @@ fn main() -> Result<()> {
         Command::Members(args) => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             args.plain.finish(runtime.block_on(members::run(&members_options(&args)))?)
+        }
+        Command::Search(args) => {
+            let (quick, ProductArgs { binary, within }) = (args.plain.quick, &args.product);
+            let options = search::Options {
+                members: if quick { 5_000 } else { args.accounts },
+                rounds: if quick { 1 } else { args.rounds },
+                turn: Duration::from_secs(if quick { 1 } else { args.turn }),
+                binary: binary.clone(),
+                within: within.clone(),
+            };
+            args.plain.finish(client()?.block_on(search::run(&options))?)
         }
         Command::Timing(args) => {
             let ProductArgs { binary, within } = &args.product;

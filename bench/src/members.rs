@@ -27,7 +27,7 @@ use crate::report::{Report, Target, latencies, number, quantile_ms, record};
 use crate::usage::{Process, thread_cpu};
 
 /// Members of the shop that the large one is held against.
-const FEW: u32 = 1_000;
+pub(crate) const FEW: u32 = 1_000;
 /// Sign-ins under way at once while sessions are made.
 const SIGN_INS_AT_ONCE: usize = 256;
 /// How often each token is checked again.
@@ -187,7 +187,7 @@ pub async fn run(options: &Options) -> Result<Report> {
 }
 
 /// Waits until the store has compacted what was written; how long that took.
-async fn rest() -> Duration {
+pub(crate) async fn rest() -> Duration {
     let bar = progress::bar("waiting for the store's rest", REST_MAX.as_secs());
     let began = Instant::now();
     while began.elapsed() < REST_MAX {

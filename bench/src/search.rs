@@ -1,0 +1,131 @@
+//! `search`: how long staff waits for a member among a million, beside a thousand, as they ask: over HTTP.
+//!
+//! ```text
+//! few:  1,000 members     ── kindred serve ──┐ GET /v1/admin/members?q=… of one and of the other, in turns ──▶ medians, their ratio
+//! many: 1,000,000 members ── kindred serve ──┘
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kindred_members::{MembersConfig, PasswordConfig};
+use kindred_store::records::embedded::EmbeddedRecords;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::http::get;
+use crate::members::{FEW, rest};
+use crate::pace::closed_loop;
+use crate::people::{self, RECORDS, email, phone, username};
+use crate::plot::Panel;
+use crate::progress;
+use crate::report::{Report, Target, latencies, number, quantile_ms};
+use crate::server::{Binary, Preloaded, Server};
+
+/// Requests of a sort that are prepared, each for somebody else, and sent in turn.
+const REQUESTS: usize = 8_192;
+/// What is searched for: its name, and what stands behind `q=` for the member of a number.
+type Sort = (&'static str, fn(u32) -> String);
+
+const SORTS: [Sort; 4] = [
+    ("a username", username),
+    ("a phone", phone),
+    ("an e-mail", email),
+    ("a username's beginning, a page of 50", |number| username(number)[..1].to_owned()),
+];
+
+/// What to measure, and on what.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Members of the large shop.
+    pub members: u32,
+    /// Turns of each sort, of the one shop and of the other.
+    pub rounds: usize,
+    /// How long a turn lasts.
+    pub turn: Duration,
+    /// The binary to run; found beside this program unless named.
+    pub binary: Option<PathBuf>,
+    /// Where to put the data.
+    pub within: Option<PathBuf>,
+}
+
+/// A shop with so many members, served.
+struct Shop {
+    count: u32,
+    server: Server,
+    _data: Preloaded,
+}
+
+impl Shop {
+    async fn open(count: u32, binary: &Binary, options: &Options) -> Result<Self> {
+        let data = Preloaded::empty(Vec::new(), options.within.as_deref())?;
+        // The first start makes the directory.
+        data.serve(binary).await?.kill()?;
+        {
+            let records = EmbeddedRecords::open(&data.data().join(RECORDS)).context("could not open the records")?;
+            let members = people::open(Arc::new(records), MembersConfig::default(), true).await?;
+            people::write(&members, 0..count, count, &people::hash(&PasswordConfig::default())?).await?;
+            rest().await;
+        }
+        Ok(Self { count, server: data.serve(binary).await?, _data: data })
+    }
+
+    fn requests(&self, text: fn(u32) -> String) -> Arc<Vec<Vec<u8>>> {
+        let (address, key) = (self.server.endpoint.address, &self.server.endpoint.key);
+        let mut random = StdRng::seed_from_u64(4);
+        let path = |number| format!("/v1/admin/members?q={}", text(number).replace('@', "%40"));
+        let request = |_| get(&path(random.random_range(0..self.count)), address, Some(key));
+        Arc::new((0..REQUESTS).map(request).collect())
+    }
+}
+
+/// Runs the measurement.
+///
+/// # Errors
+/// When members cannot be written, a server cannot be started, or an answer is no success.
+pub async fn run(options: &Options) -> Result<Report> {
+    ensure!(options.members > FEW && options.rounds > 0, "more than {FEW} members, and at least one round");
+    let mut report = Report::new("search");
+    report.parameter("members", options.members);
+    report.parameter("few_members", FEW);
+    report.parameter("rounds", options.rounds);
+    report.parameter("seconds_a_turn", options.turn.as_secs_f64());
+    let binary = Binary::find(options.binary.as_deref())?;
+    let shops = [Shop::open(FEW, &binary, options).await?, Shop::open(options.members, &binary, options).await?];
+    let bar = progress::bar("searches, in turns", (SORTS.len() * options.rounds * shops.len()) as u64);
+    bar.tick();
+    let (mut rows, mut ratios) = (Vec::new(), Vec::new());
+    for (name, text) in SORTS {
+        let requests = [shops[0].requests(text), shops[1].requests(text)];
+        let mut times = [latencies(), latencies()];
+        for _ in 0..options.rounds {
+            for ((shop, requests), times) in shops.iter().zip(&requests).zip(&mut times) {
+                let reads = closed_loop(shop.server.endpoint.address, Arc::clone(requests), 1, options.turn).await?;
+                ensure!(reads.failed == 0, "{} of {} answers to searches were no success", reads.failed, reads.latencies.len());
+                times.add(&reads.latencies).context("the same sort of histogram")?;
+                bar.inc(1);
+            }
+        }
+        let [few, many] = &times;
+        let ratio = quantile_ms(many, 0.5) / quantile_ms(few, 0.5);
+        let of = |quantile| [number(quantile_ms(few, quantile)), number(quantile_ms(many, quantile))];
+        let ([few_p50, many_p50], [few_p99, many_p99]) = (of(0.5), of(0.99));
+        rows.push(vec![name.to_owned(), few_p50, many_p50, number(ratio), few_p99, many_p99]);
+        ratios.push((name, ratio));
+    }
+    bar.finish_and_clear();
+    let worst = ratios.iter().max_by(|one, other| one.1.total_cmp(&other.1)).context("there are searches")?;
+    report.measure("a search, of the time with the few, the worst", worst.1, "times", Some(Target::AtMost(1.5)));
+    report.note(worst.0);
+    let header = ["search for", "few, p50 ms", "many, p50 ms", "times", "few, p99 ms", "many, p99 ms"];
+    let (few, many) = (number(f64::from(FEW)), number(f64::from(options.members)));
+    report.table(format!("{few} members and {many}, one request after the other"), &header, rows);
+    let mut panel = Panel::bars("a search with many members, of the time with few", "times");
+    for (name, ratio) in ratios {
+        panel = panel.with_bar(name, ratio);
+    }
+    report.plot(panel.with_target(1.5));
+    Ok(report)
+}
