@@ -12,6 +12,7 @@ use kindred_model::views::inputs::{Canonical, Members};
 use kindred_model::views::points::{Earned, Points};
 use kindred_model::views::{ReadError, Rows, Table, get};
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, Position, SessionId, Topic};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use warp::Filter;
@@ -23,14 +24,14 @@ use super::noted::{Act, note};
 use super::{AS_OF, blocking, guarded, in_time, json, link_next, query, reach, today, with};
 use crate::api::Api;
 use crate::auth::{Caller, Grant, Visitor, caller, visitor};
-use crate::params::{Params, Segment, opaque};
+use crate::params::{Freshness, Params, Segment, opaque};
 use crate::problem::{Code, Problem};
 use crate::served::Serving;
 
 /// Entries of a page of history or orders.
-pub(super) const PAGE_DEFAULT: u64 = 50;
+const PAGE_DEFAULT: u64 = 50;
 /// The most entries of a page.
-pub(super) const PAGE_MAX: u64 = 200;
+const PAGE_MAX: u64 = 200;
 /// Looks at a member's sessions and the rows until the two are of one time; each look takes some ms at most.
 const HISTORY_LOOKS_MAX: usize = 10;
 /// Under which the store notes when a member was first forgotten: the receipt's dates stay what they were.
@@ -232,14 +233,13 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
     let shared = &api;
     guarded(shared, &caller, None, const { need("GET /v1/members/{member}/history") }, |grant| async move {
         let member = whose(&grant, member.member()?)?;
-        let params = Params::parse(&query, &["limit", "cursor", "min_position", "wait_ms"])?;
+        let params = Params::parse(&query, PAGE_PARAMS)?;
         let serving = shared.live();
         if !serving.settings.views.histories.enabled {
             return Err(Problem::new(Code::ViewDisabled, "views.histories.enabled is false"));
         }
-        let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
-        let after = params.cursor::<Cursor>()?.map(Cursor::place);
-        let freshness = params.freshness()?;
+        let PageAsked { limit, cursor, freshness } = PageAsked::of::<Cursor>(&params)?;
+        let after = cursor.map(Cursor::place);
         let (mut entries, reached) = in_time(shared, async {
             reach(&serving.memory, freshness).await?;
             with_sessions(&serving, &member, read_history).await
@@ -252,11 +252,39 @@ async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<A
         let next_cursor = (rest.len() > limit).then(|| page.last().map(Cursor::after)).flatten();
         let items = page.iter().map(HistoryItem::of).collect();
         let page = HistoryPage { member, items, next_cursor };
-        let mut response = link_next(json(StatusCode::OK, &page)?, &query, page.next_cursor.as_deref());
-        response.headers_mut().insert(AS_OF, HeaderValue::from_str(&reached.to_string()).map_err(Problem::internal)?);
-        Ok(response)
+        page_shown(&page, &query, page.next_cursor.as_deref(), &reached)
     })
     .await
+}
+
+/// What a request for a page may say.
+pub(super) const PAGE_PARAMS: &[&str] = &["limit", "cursor", "min_position", "wait_ms"];
+
+/// Which page of what a member did or bought is asked for.
+pub(super) struct PageAsked<C> {
+    pub limit: usize,
+    pub cursor: Option<C>,
+    pub freshness: Option<Freshness>,
+}
+
+impl PageAsked<()> {
+    /// Of [`PAGE_PARAMS`]; its cursor is a `C`.
+    pub(super) fn of<C: DeserializeOwned>(params: &Params) -> Result<PageAsked<C>, Problem> {
+        let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
+        Ok(PageAsked { limit, cursor: params.cursor()?, freshness: params.freshness()? })
+    }
+}
+
+/// A page, with a link to the next and how far what was read reaches.
+pub(super) fn page_shown(
+    page: &impl Serialize,
+    query: &str,
+    next_cursor: Option<&str>,
+    reached: &Position,
+) -> Result<Response, Problem> {
+    let mut response = link_next(json(StatusCode::OK, page)?, query, next_cursor);
+    response.headers_mut().insert(AS_OF, HeaderValue::from_str(&reached.to_string()).map_err(Problem::internal)?);
+    Ok(response)
 }
 
 /// What `read` finds of a member and their sessions, from rows and sessions of one time, and how far it reaches. Sessions stand in

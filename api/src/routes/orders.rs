@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use http::{HeaderValue, StatusCode};
 use kindred_model::records::{OrderRecord, OrderStatus};
 use kindred_model::units::Tier;
 use kindred_model::views::member_orders::{Page, Place, read_orders};
@@ -15,8 +14,8 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::access::need;
-use super::members::{PAGE_DEFAULT, PAGE_MAX, whose};
-use super::{AS_OF, blocking, guarded, in_time, json, link_next, query, reach, with};
+use super::members::{PAGE_PARAMS, PageAsked, page_shown, whose};
+use super::{blocking, guarded, in_time, query, reach, with};
 use crate::api::Api;
 use crate::auth::{Caller, caller};
 use crate::params::{Params, Segment, opaque};
@@ -186,14 +185,13 @@ async fn show_orders(member: Segment, query: String, caller: Caller, api: Arc<Ap
     let shared = &api;
     guarded(shared, &caller, None, const { need("GET /v1/members/{member}/orders") }, |grant| async move {
         let member = whose(&grant, member.member()?)?;
-        let params = Params::parse(&query, &["limit", "cursor", "min_position", "wait_ms"])?;
+        let params = Params::parse(&query, PAGE_PARAMS)?;
         let serving = shared.live();
         if !serving.settings.views.member_orders.enabled {
             return Err(Problem::new(Code::ViewDisabled, "views.member_orders.enabled is false"));
         }
-        let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
-        let after = params.cursor::<Cursor>()?.map(Cursor::place);
-        let freshness = params.freshness()?;
+        let PageAsked { limit, cursor, freshness } = PageAsked::of::<Cursor>(&params)?;
+        let after = cursor.map(Cursor::place);
         let (Page { orders, next }, reached) = in_time(shared, async {
             reach(&serving.memory, freshness).await?;
             orders(&serving, &member, after, limit).await
@@ -201,9 +199,7 @@ async fn show_orders(member: Segment, query: String, caller: Caller, api: Arc<Ap
         .await?;
         let next_cursor = next.as_ref().map(Cursor::after);
         let page = OrdersPage { member, items: orders.into_iter().map(OrderShown::of).collect(), next_cursor };
-        let mut response = link_next(json(StatusCode::OK, &page)?, &query, page.next_cursor.as_deref());
-        response.headers_mut().insert(AS_OF, HeaderValue::from_str(&reached.to_string()).map_err(Problem::internal)?);
-        Ok(response)
+        page_shown(&page, &query, page.next_cursor.as_deref(), &reached)
     })
     .await
 }

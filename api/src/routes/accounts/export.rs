@@ -89,8 +89,12 @@ async fn derived(api: &Api, member: MemberId) -> Result<Vec<(&'static str, Vec<u
         });
         files.push(("points.json", file(&points)?));
     }
+    // Both of one reading, and their sessions looked at once.
+    let activity = |rows: &dyn Rows, owner: &Owner, sessions: &[SessionId]| {
+        Ok((read_history(rows, owner, sessions)?, read_interactions(rows, owner, sessions)?))
+    };
+    let ((mut entries, interactions), _) = with_sessions(&serving, &member, activity).await?;
     if views.histories.enabled {
-        let (mut entries, _) = with_sessions(&serving, &member, read_history).await?;
         entries.sort_by_cached_key(place);
         files.push(("history.json", file(&entries.iter().map(HistoryItem::of).collect::<Vec<_>>())?));
     }
@@ -98,7 +102,6 @@ async fn derived(api: &Api, member: MemberId) -> Result<Vec<(&'static str, Vec<u
         let (page, _) = orders(&serving, &member, None, usize::MAX).await?;
         files.push(("orders.json", file(&page.orders.into_iter().map(OrderShown::of).collect::<Vec<_>>())?));
     }
-    let (interactions, _) = with_sessions(&serving, &member, read_interactions).await?;
     files.push(("interactions.json", file(&interactions)?));
     Ok(files)
 }
