@@ -91,6 +91,21 @@ impl Browser {
         answer["value"].clone()
     }
 
+    /// A command of the browser's own protocol.
+    pub fn cdp(&self, command: &str, params: &Value) -> Value {
+        self.call("goog/cdp/execute", &json!({ "cmd": command, "params": params }))
+    }
+
+    /// Runs a script in each page of this window before the page's own; what names it, to take it back.
+    pub fn before_each_page(&self, script: &str) -> Value {
+        self.cdp("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": script }))["identifier"].clone()
+    }
+
+    /// Takes it back.
+    pub fn not_before_each_page(&self, script: &Value) {
+        self.cdp("Page.removeScriptToEvaluateOnNewDocument", &json!({ "identifier": script }));
+    }
+
     /// The picture of what is in the window, as PNG.
     pub fn screenshot(&self) -> Vec<u8> {
         let picture = self.get("screenshot");
@@ -192,5 +207,158 @@ fn a_purchase_made_with_the_button_appears_in_the_widget_without_a_reload() {
     if let Some(file) = std::env::var_os("KINDRED_SCREENSHOT") {
         std::thread::sleep(Duration::from_millis(1_500));
         std::fs::write(file, browser.screenshot()).expect("the picture is written");
+    }
+}
+
+/// If it failed, the demo would claim for a click what others did meanwhile: its figure would be wrong whenever the shop is busy.
+#[test]
+fn the_demo_measures_its_own_click_alone() {
+    if !has_browser() {
+        return;
+    }
+    let temp = tempfile::tempdir().expect("a directory");
+    let demo = Demo::start(temp.path());
+    let browser = Browser::start(&temp.path().join("profile"), "en-US");
+    browser.open(&format!("{}/?item=blankets-09", demo.url));
+    let ready = "return document.querySelector('kindred-list')?.shadowRoot?.querySelector('.card .title') && !document.getElementById('buy').disabled";
+    until("a list and the buttons", || browser.run(ready).as_bool().filter(|ready| *ready));
+    // The busiest shop that there is: this list moves by itself, many times a second.
+    browser.run(
+        "window.moved = 0; document.addEventListener('kindred:list', ({ detail }) => { window.moved += detail.changes.length });
+         const slider = document.getElementById('speed'); slider.value = slider.max;
+         slider.dispatchEvent(new Event('input', { bubbles: true })); slider.dispatchEvent(new Event('change', { bubbles: true }));",
+    );
+    let effect = || {
+        until("an effect", || {
+            let text = browser.run("const box = document.getElementById('effect'); return box.className + '|' + box.textContent");
+            let text = text.as_str().unwrap_or_default().to_owned();
+            (text.contains("moved|") || text.contains("did not move") || text.contains("failed|")).then_some(text)
+        })
+    };
+    browser.run("document.getElementById('buy').click()");
+    effect();
+    let last = browser.run("return document.getElementById('last').textContent");
+    // Who has it moves nothing by buying it again, whatever else moves.
+    for _ in 0..4 {
+        let moved = browser.run("return window.moved").as_u64().expect("a number");
+        browser.run("document.getElementById('buy').click()");
+        // What was told of the click before is gone at once.
+        assert_eq!(browser.run("return document.getElementById('effect').classList.contains('moved')"), false);
+        let told = effect();
+        assert!(told.contains("did not move") && told.contains("each buyer counts once"), "{told}");
+        until("another change of the list", || browser.run("return window.moved").as_u64().filter(|now| *now > moved));
+        let told = browser.run("return document.getElementById('effect').textContent");
+        assert!(told.as_str().is_some_and(|told| told.contains("did not move")), "{told}");
+    }
+    assert_eq!(
+        browser.run("return document.getElementById('last').textContent"),
+        last,
+        "a click that moved nothing was measured"
+    );
+    // The first is a measurement of the click, or there is none.
+    let last = last.as_str().unwrap_or_default().replace('–', "0");
+    assert!(last.parse::<f64>().is_ok_and(|ms| ms < 5_000.0), "{last}");
+}
+
+/// If it failed, whoever has no mouse would press Tab two hundred times, and lose the place with each act.
+#[test]
+fn the_demo_is_walked_by_keyboard() {
+    if !has_browser() {
+        return;
+    }
+    let temp = tempfile::tempdir().expect("a directory");
+    let demo = Demo::start(temp.path());
+    let browser = Browser::start(&temp.path().join("profile"), "en-US");
+    browser.open(&demo.url);
+    let ready = "return document.querySelector('kindred-list')?.shadowRoot?.querySelector('.card .title') && !document.getElementById('buy').disabled";
+    until("a list and the buttons", || browser.run(ready).as_bool().filter(|ready| *ready));
+    let press = |key: &str| {
+        let keys = json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
+        browser.call("actions", &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": keys }] }));
+    };
+    let focus = || {
+        browser
+            .run("const at = document.activeElement; return at.id || at.className || at.localName")
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (tab, enter, right) = ("\u{E004}", "\u{E007}", "\u{E014}");
+    press(tab);
+    assert_eq!(focus(), "skip");
+    press(enter);
+    press(tab);
+    assert_eq!(focus(), "view", "the skip link leads to the product's buttons");
+    press(tab);
+    press(enter);
+    until("an effect", || {
+        let told = browser.run("return document.getElementById('effect').textContent");
+        told.as_str().filter(|told| told.contains("after the click") || told.contains("did not move")).map(|_| ())
+    });
+    assert_eq!(focus(), "buy", "the focus stays where one pressed");
+    // Without the skip link it is some stops, not one for each product; arrow keys walk among those.
+    browser.run("document.activeElement.blur(); document.querySelector('.skip').focus()");
+    let stops = (1..=60).find(|_| {
+        press(tab);
+        focus() == "buy"
+    });
+    assert!(stops.is_some_and(|stops| stops < 40), "{stops:?} stops before the button");
+    browser.run("document.querySelector('#grid button').focus()");
+    let item = || browser.run("return document.activeElement.dataset.item").as_str().unwrap_or_default().to_owned();
+    let first = item();
+    press(right);
+    assert!(!item().is_empty() && item() != first);
+    let spoken = browser.run("return document.getElementById('speed').getAttribute('aria-valuetext')");
+    assert_eq!(spoken, "5 events a second");
+}
+
+/// If it failed, the reference of the API would be out of reach for a keyboard, or wider than a phone.
+#[test]
+fn the_pages_for_reading_fit_a_phone_and_a_keyboard() {
+    if !has_browser() {
+        return;
+    }
+    let temp = tempfile::tempdir().expect("a directory");
+    let demo = Demo::start(temp.path());
+    let browser = Browser::start(&temp.path().join("profile"), "en-US");
+    for width in [320, 390, 700, 1440] {
+        let size = json!({ "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": false });
+        browser.cdp("Emulation.setDeviceMetricsOverride", &size);
+        for path in ["/docs", "/browse", "/"] {
+            browser.open(&format!("{}{path}", demo.url));
+            let over = browser.run("return document.documentElement.scrollWidth - innerWidth");
+            assert!(over.as_i64().is_some_and(|over| over <= 0), "{path}: {over} px too wide for {width} px");
+        }
+    }
+    browser.open(&format!("{}/docs", demo.url));
+    let stuck = "return [...document.querySelectorAll('body *')].filter((block) => {
+        const style = getComputedStyle(block);
+        const scrolls = /auto|scroll/.test(style.overflowX + style.overflowY)
+          && (block.scrollWidth > block.clientWidth + 1 || block.scrollHeight > block.clientHeight + 1);
+        return scrolls && block.tabIndex < 0 && !block.querySelector('a[href], button, [tabindex=\"0\"]');
+      }).map((block) => block.outerHTML.slice(0, 120))";
+    assert_eq!(browser.run(stuck), json!([]), "blocks that scroll and that the keyboard does not reach");
+    let empty = "return [...document.querySelectorAll('th')].filter((head) => !head.textContent.trim()).length";
+    assert_eq!(browser.run(empty), 0, "heads of columns that say nothing");
+}
+
+/// If it failed, the fourth window of the demo would wait for ever: HTTP/1.1 has six connections for all windows of a browser.
+#[test]
+fn many_windows_of_the_demo_work_at_once() {
+    if !has_browser() {
+        return;
+    }
+    let temp = tempfile::tempdir().expect("a directory");
+    let demo = Demo::start(temp.path());
+    let browser = Browser::start(&temp.path().join("profile"), "en-US");
+    for n in 1..=6 {
+        if n > 1 {
+            let made = browser.call("window/new", &json!({ "type": "window" }));
+            browser.call("window", &json!({ "handle": made["handle"] }));
+        }
+        browser.open(&demo.url);
+        let shown = "return Boolean(document.querySelector('kindred-list')?.shadowRoot?.querySelector('.card .title'))
+            && document.getElementById('available').textContent !== '–'";
+        until(&format!("window {n}"), || browser.run(shown).as_bool().filter(|shown| *shown));
     }
 }

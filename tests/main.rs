@@ -25,3 +25,4 @@ mod sbom;
 mod support;
 mod topics;
 mod walkthroughs;
+mod widget;

@@ -46,7 +46,8 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// How long a browser keeps the answer to a preflight, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
-const EXPOSED: &str = "ETag, Kindred-As-Of, Kindred-Reco-Id, RateLimit, RateLimit-Policy, Retry-After";
+/// `Date` is how a page learns the time of the server, whose clock decides what is too far ahead.
+const EXPOSED: &str = "Date, ETag, Kindred-As-Of, Kindred-Reco-Id, RateLimit, RateLimit-Policy, Retry-After";
 
 /// What the caller presented.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -12,6 +12,8 @@ use super::names;
 use crate::recommend::etag_of;
 
 const WIDGET: &str = include_str!("../../widget/widget.js");
+/// Pages with `Cross-Origin-Embedder-Policy: require-corp` load nothing without it.
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 static VALIDATOR: LazyLock<HeaderValue> = LazyLock::new(|| etag_of(WIDGET.as_bytes()));
 
 /// All routes of this module.
@@ -21,7 +23,7 @@ pub(super) fn routes() -> BoxedFilter<(Response,)> {
 
 /// GET /widget.js
 ///
-/// `<kindred-list item="…" key="…">`. It is the same for everybody and no secret, so any page may load it.
+/// `<kindred-list item="…" public-key="…">`. It is the same for everybody and no secret, so any page may load it.
 #[utoipa::path(
     get, path = "/widget.js", tag = "widget",
     params(("If-None-Match" = Option<String>, Header, description = "an ETag: 304 when the file is still that")),
@@ -45,5 +47,6 @@ async fn show_widget(if_none_match: Option<String>) -> Response {
     // A shop that pastes three lines wants fixes without pasting again; asking costs a 304.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300, must-revalidate"));
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
     response
 }

@@ -155,6 +155,7 @@ async fn health_contract_and_widget_need_no_key() {
     let widget = get("/widget.js").await;
     assert_eq!(header(&widget, "content-type"), "text/javascript; charset=utf-8");
     assert_eq!(header(&widget, "access-control-allow-origin"), "*");
+    assert_eq!(header(&widget, "cross-origin-resource-policy"), "cross-origin", "pages with COEP load it");
     let again =
         warp::test::request().path("/widget.js").header("if-none-match", header(&widget, "etag")).reply(&bench.public).await;
     assert_eq!((again.status().as_u16(), again.body().len()), (304, 0));

@@ -1466,7 +1466,7 @@ export interface paths {
         };
         /**
          * GET /widget.js
-         * @description `<kindred-list item="…" key="…">`. It is the same for everybody and no secret, so any page may load it.
+         * @description `<kindred-list item="…" public-key="…">`. It is the same for everybody and no secret, so any page may load it.
          */
         get: operations["show_widget"];
         put?: never;
