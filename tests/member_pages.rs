@@ -169,7 +169,7 @@ impl Person {
     }
 
     fn cdp(&self, command: &str, params: &Value) -> Value {
-        self.browser.call("goog/cdp/execute", &json!({ "cmd": command, "params": params }))
+        self.browser.cdp(command, params)
     }
 
     fn picture(&self, name: &str) {

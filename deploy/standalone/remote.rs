@@ -112,6 +112,11 @@ impl Remote {
         Ok(Self { agent, base, authorization: format!("Bearer {}", key.trim()) })
     }
 
+    /// The same server, asked with another key or an access token.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { authorization: format!("Bearer {}", key.trim()), ..self.clone() }
+    }
+
     /// `GET`, the answer as JSON.
     ///
     /// # Errors

@@ -299,4 +299,9 @@ impl Backend for Loopback {
         let path = format!("/v1/members/{}/history", segment(member.as_str()));
         self.ask(move |remote| remote.get(&path)).await
     }
+
+    async fn profile(&self, access_token: &str) -> Result<Value, BackendError> {
+        let token = access_token.to_owned();
+        self.ask(move |remote| remote.with_key(&token).get("/v1/members/me")).await
+    }
 }

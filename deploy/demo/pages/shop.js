@@ -1,14 +1,19 @@
 // The page of the simulated shop: it chooses a product and a member, presses the shop's buttons, and shows what follows.
 //
-//   button ──POST /demo/…──▶ position        <kindred-list> ──kindred:list──▶ first list that reaches the position = latency
+//   button ──POST /demo/…──▶ position        <kindred-list> ──kindred:list──▶ first list that reaches the position, and has moved
+//                                                                            where this click moves it = latency
 //
-// The widget on it is used as any customer would use it; all that this page knows of Kindred comes from the widget's DOM events.
+// The widget on it is used as any customer would use it; all that this page knows of Kindred comes from the widget's DOM events. Whoever
+// signed in shops as oneself, by the access token, beside the simulated members.
+
+import * as api from "/demo/members/api.js";
 
 const $ = (id) => document.getElementById(id);
 const RATES = [0, 1, 2, 5, 10, 20, 50, 100, 200];
 const LIMIT = 8;
 const TICKS_SHOWN = 24;
 const LIST_WAIT_MS = 2_500; // a list that has not moved by then does not move: rows show at once, bare scores within a second
+const ME = "/v1/members/me";
 const POINTS_EVERY_MS = 4_000;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -26,11 +31,17 @@ let shown = null; // the last list: { body, position, at }
 let recent = []; // lists that arrived lately, for answers that come after them
 let waiting = null; // the action whose effect is awaited
 const measured = [];
+const STEPS = ["view", "buy", "refund", "forget"]; // the buttons, in the order of the guide
 
 async function get(path) {
   const answer = await fetch(path, { cache: "no-cache" });
   if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? `${path} answered ${answer.status}`);
   return answer.json();
+}
+
+/** Presses a button of the shop, as the member who is chosen: a person by the access token, a simulated one by name. */
+async function actAs(path, body) {
+  return member.self ? api.own("POST", path, body) : post(path, { member: member.member, ...body });
 }
 
 async function post(path, body) {
@@ -59,7 +70,7 @@ function place(product) {
   return shelves.get(product.category.join("/")).indexOf(product);
 }
 
-const title = (item) => catalog.get(item)?.title ?? item;
+const title = (item) => catalog.get(item)?.title ?? "a product for members";
 const COUNTS = new Set(["paid", "shipped", "completed"]);
 const firstName = () => member?.name.split(" ")[0] ?? "The member";
 
@@ -85,12 +96,30 @@ function renderGrid() {
     const text = `${candidate.title} ${candidate.category.join(" ")} ${candidate.tags.join(" ")}`.toLowerCase();
     return words.every((word) => text.includes(word));
   });
-  const cards = found.map((candidate) => element("li", null, element("button", {
-    type: "button", "aria-current": candidate === product ? "true" : null, "data-item": candidate.item, onclick: () => show(candidate.item),
+  const cards = found.map((candidate, n) => element("li", null, element("button", {
+    type: "button", tabindex: n ? "-1" : null, "aria-current": candidate === product ? "true" : null, "data-item": candidate.item, onclick: () => show(candidate.item),
   }, element("img", { src: candidate.image, alt: "", loading: "lazy", width: 120, height: 120 }),
   element("span", null, candidate.title), element("small", null, money(candidate.price)))));
   $("grid").replaceChildren(...(cards.length ? cards : [element("li", { class: "none" }, "Nothing of that name is sold here.")]));
 }
+
+// Two hundred products are one stop of the Tab key; arrow keys walk among them.
+$("grid").addEventListener("keydown", (event) => {
+  const cards = [...$("grid").querySelectorAll("button")];
+  const at = cards.indexOf(document.activeElement);
+  if (at < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
+  const next = cards.findIndex((card) => card.offsetTop > cards[0].offsetTop);
+  const columns = next < 0 ? cards.length : next;
+  const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -at, End: cards.length - 1 - at };
+  const to = cards[at + steps[event.key]];
+  if (!to) return;
+  event.preventDefault();
+  to.focus();
+});
+$("grid").addEventListener("focusin", ({ target }) => {
+  for (const card of $("grid").querySelectorAll("[tabindex='0'], button:not([tabindex])")) card.setAttribute("tabindex", "-1");
+  target.setAttribute("tabindex", "0");
+});
 
 function renderDepartments() {
   const names = [...new Set(items.map((candidate) => candidate.category[0]))];
@@ -105,6 +134,7 @@ function show(item, { push = true } = {}) {
   if (product?.item === item || !catalog.has(item)) return Promise.resolve();
   product = catalog.get(item);
   waiting = null;
+  markButtons();
   if (push) history.pushState(null, "", `/?item=${encodeURIComponent(item)}`);
   $("picture").src = product.image;
   $("path").textContent = product.category.join(" › ");
@@ -120,7 +150,7 @@ function show(item, { push = true } = {}) {
   recent = [];
   $("no-list").hidden = true;
   list.setAttribute("item", item);
-  $("snippet").textContent = `<script async src="${location.origin}/widget.js"></script>\n<kindred-list item="${item}"\n              key="${shop.key}"></kindred-list>`;
+  $("snippet").textContent = `<script async src="${location.origin}/widget.js"></script>\n<kindred-list item="${item}"\n              public-key="${shop.key}"></kindred-list>`;
   tell(["Press ", bold("Buy"), " and watch the list below."]);
   return new Promise((done) => {
     const timer = setTimeout(done, LIST_WAIT_MS);
@@ -162,11 +192,15 @@ function difference(before, after) {
   return changes;
 }
 
-/** Ends the wait when a list has come that reaches the action's position and differs from the one before it. */
+/**
+ * Ends the wait when a list has come that reaches the action's position and has moved where this action moves it. Others buy meanwhile, so
+ * what else has changed is neither measured nor shown.
+ */
 function settle() {
   if (!waiting?.position) return;
-  const { before, position, from, word } = waiting;
-  const hit = recent.find((entry) => entry.at >= from && reaches(entry.position, position) && difference(before, entry.body).length);
+  const { before, position, from, word, moves } = waiting;
+  const caused = (body) => difference(before, body).filter(({ item }) => moves.has(item));
+  const hit = recent.find((entry) => entry.at >= from && reaches(entry.position, position) && caused(entry.body).length);
   if (!hit) return;
   clearTimeout(waiting.timer);
   waiting = null;
@@ -174,7 +208,7 @@ function settle() {
   // A list that came by GET (where no stream gets through) says nothing about how fast the stream is.
   const streamed = hit.source === "stream";
   if (streamed) measure(ms);
-  const changes = difference(before, hit.body);
+  const changes = caused(hit.body);
   const entry = ({ title: name, item, from: old, to, rankFrom, rank }) => {
     const up = to !== null && (old === null || to > old);
     const count = to === null ? "leaves" : old === null ? `enters with ${to}` : `${old} → ${to} buyers`;
@@ -194,7 +228,7 @@ function still() {
 
 /** Shows a product that the member lacks and whose list holds what the member owns: buying it moves that list. */
 async function suggest() {
-  const mine = new Set(orders.filter((order) => COUNTS.has(order.status)).flatMap((order) => order.lines.map((line) => line.item)));
+  const mine = owned();
   const similar = (item, limit) => get(`/v1/items/${encodeURIComponent(item)}/similar?limit=${limit}&key=${encodeURIComponent(shop.key)}`)
     .then((body) => body.items.filter((entry) => entry.co_count && catalog.has(entry.item)), () => []);
   const lists = await Promise.all([...mine].slice(0, 6).map((item) => similar(item, 12)));
@@ -209,7 +243,7 @@ async function suggest() {
 /** Brings the list on the screen and up to date: off it the widget rests, and there would be nothing to compare with. */
 async function watchList() {
   const { top, bottom } = list.getBoundingClientRect();
-  if (shown && (list.hidden || (top < innerHeight - 120 && bottom > 120))) return;
+  if (shown && (list.matches(":state(empty)") || (top < innerHeight - 120 && bottom > 120))) return;
   const arrives = new Promise((done) => {
     setTimeout(done, LIST_WAIT_MS);
     list.addEventListener("kindred:list", done, { once: true });
@@ -218,20 +252,27 @@ async function watchList() {
   await arrives;
 }
 
-/** Runs an action and awaits its effect on the list. */
-async function act(step, request, { word, why }) {
-  const buttons = [$("view"), $("buy"), $("refund"), $("forget")];
-  buttons.forEach((button) => { button.disabled = true; });
+/** Switches the buttons of actions off and on. They stay where the keyboard is: a disabled one would lose the focus. */
+function setBusy(busy) {
+  for (const name of STEPS) $(name).toggleAttribute("data-busy", busy);
+  markButtons();
+}
+
+/** Runs an action and awaits its effect on the list. `moves` are the items whose places in the shown list it can change. */
+async function act(step, request, { word, why, moves = new Set() }) {
+  setBusy(true);
   if (word) await watchList();
-  const action = { before: shown?.body ?? null, from: performance.now(), position: null, word, why };
-  waiting = word ? action : null;
+  clearTimeout(waiting?.timer);
+  const action = { before: shown?.body ?? null, from: performance.now(), position: null, word, why, moves };
+  waiting = word && moves.size ? action : null;
+  if (word) tell(["Sent. Waiting for the list …"]);
   try {
     const reply = await request();
-    action.position = reply.position ?? "0";
-    if (word && waiting === action) {
+    action.position = reply.position ?? null;
+    if (waiting === action) {
       action.timer = setTimeout(still, LIST_WAIT_MS);
       settle();
-    }
+    } else if (word) { waiting = action; still(); }
     advance(step);
     refreshMember();
     return reply;
@@ -240,7 +281,7 @@ async function act(step, request, { word, why }) {
     tell(["It was not done: "], "failed", [element("li", null, error.message)]);
     return null;
   } finally {
-    buttons.forEach((button) => { button.disabled = false; });
+    setBusy(false);
     renderOrders();
   }
 }
@@ -253,26 +294,46 @@ function tell(line, state = "", rows = []) {
 
 const bold = (text) => element("b", null, text);
 
-const owned = () => orders.some((order) => COUNTS.has(order.status) && order.lines.some((line) => line.item === product.item));
+/** What the member has bought and not brought back; by all orders, or without one of them. */
+function owned(without = null) {
+  const counting = orders.filter((order) => order !== without && COUNTS.has(order.status));
+  return new Set(counting.flatMap((order) => order.lines.filter(({ net_quantity: net }) => net !== 0).map(({ item }) => item)));
+}
 
-$("view").addEventListener("click", () => act("view", () => post("/demo/view", { member: member.member, item: product.item }), { word: null })
+/** The list of the shown product moves by the member's part in it: all else that the member owns, if the product is among it. */
+const partIn = (mine) => (mine.has(product.item) ? new Set([...mine].filter((item) => item !== product.item)) : new Set());
+
+/** Has a button do something, unless it is switched off. */
+const onPress = (name, work) => $(name).addEventListener("click", () => { if ($(name).getAttribute("aria-disabled") !== "true") work(); });
+
+onPress("view", () => act("view", () => actAs("/demo/view", { item: product.item }), { word: null })
   .then((reply) => reply && tell(["The view is in the log and in the member’s history. This list counts purchases, so it stays as it is."])));
 
-$("buy").addEventListener("click", () => {
-  const why = owned() ? `${firstName()} had bought it before, and each buyer counts once.`
-    : `What ${firstName()} owns lies below the places shown, or there is nothing yet to pair it with.`;
-  return act("buy", () => post("/demo/buy", { member: member.member, item: product.item, quantity: 1 }), { word: "the list had moved:", why });
+onPress("buy", () => {
+  const mine = owned();
+  const again = mine.has(product.item);
+  const why = again ? `${firstName()} had bought it before, and each buyer counts once.`
+    : `What ${firstName()} owns is below the places shown, or there is nothing yet to pair it with.`;
+  const moves = again ? new Set() : mine;
+  return act("buy", () => actAs("/demo/buy", { item: product.item, quantity: 1 }), { word: "the list had moved:", why, moves });
 });
 
-$("refund").addEventListener("click", async () => {
+onPress("refund", async () => {
   const order = refundable();
   if (!order) return;
-  await show(order.lines[0].item); // where the effect can be seen
-  await act("refund", () => post("/demo/refund", { order: order.order }),
-    { word: "it was taken back:", why: "The member still owns it by another order, or its pairs lie below the places shown." });
+  const [before, after] = [owned(), owned(order)];
+  const gone = order.lines.find(({ item }) => catalog.has(item) && !after.has(item))?.item;
+  const place = gone ?? order.lines.find(({ item }) => catalog.has(item))?.item;
+  if (place) await show(place); // where the effect can be seen
+  const moves = gone ? partIn(before) : new Set();
+  const refund = { order: order.order };
+  await act("refund", () => (member.self ? api.own("POST", "/demo/refund", refund) : post("/demo/refund", refund)),
+    { word: "it was taken back:", why: "The member still owns it by another order, or its pairs are below the places shown.", moves });
 });
 
-$("forget").addEventListener("click", () => {
+onPress("forget", () => {
+  // A person closes the account, for which a password is asked.
+  if (member.self) return location.assign("/account#close-account");
   $("confirm-title").textContent = `Forget ${member.name}?`;
   $("confirm").returnValue = "no";
   $("confirm").showModal();
@@ -281,7 +342,7 @@ $("confirm").addEventListener("close", async () => {
   if ($("confirm").returnValue !== "yes") return;
   const gone = member;
   const reply = await act("forget", () => post("/demo/forget", { member: gone.member }),
-    { word: "the member had left this list:", why: "The member had no part in the places shown; in every other list it is the same." });
+    { word: "the member had left this list:", why: "The member had no part in the places shown. The member has left every other list, too.", moves: partIn(owned()) });
   if (!reply) return;
   shop.members = shop.members.filter((candidate) => candidate !== gone);
   choose(shop.members[0] ?? null);
@@ -292,7 +353,6 @@ const refundable = () => orders.find((order) => COUNTS.has(order.status)) ?? nul
 
 // The guide
 
-const STEPS = ["view", "buy", "refund", "forget"];
 function advance(step) {
   for (const button of document.querySelectorAll(".guide button")) {
     if (button.dataset.step === step) button.classList.add("done");
@@ -300,7 +360,13 @@ function advance(step) {
     if (button.dataset.step === next) button.setAttribute("aria-current", "step"); else button.removeAttribute("aria-current");
   }
 }
-for (const button of document.querySelectorAll(".guide button")) button.addEventListener("click", () => $(button.dataset.step).click());
+for (const button of document.querySelectorAll(".guide button")) {
+  button.addEventListener("click", () => {
+    $(button.dataset.step).click();
+    if (button.dataset.step === "forget") return; // its question has the focus
+    $(button.dataset.step).focus(); // where the same can be done again, beside what it did
+  });
+}
 document.querySelector(".guide button").setAttribute("aria-current", "step");
 
 // The meter
@@ -332,7 +398,7 @@ function choose(next) {
   member = next;
   orders = [];
   const options = shop.members.map((candidate) => element("option", { value: candidate.member, selected: candidate === member },
-    candidate.tier === "normal" ? candidate.name : `${candidate.name} · ${candidate.tier.toUpperCase()}`));
+    candidate.self ? `${candidate.name} (you)` : candidate.tier === "normal" ? candidate.name : `${candidate.name} · ${candidate.tier.toUpperCase()}`));
   $("member").replaceChildren(...options);
   $("avatar").textContent = member ? member.name.split(" ").map((word) => word[0]).join("").slice(0, 2) : "–";
   for (const figure of ["available", "pending"]) { $(figure).textContent = "–"; delete $(figure).dataset.value; }
@@ -351,7 +417,8 @@ async function refreshMember() {
   if (!member || refreshing || document.hidden) return;
   refreshing = true;
   const who = member;
-  const of = (what) => get(`/demo/${what}/${encodeURIComponent(who.member)}`).catch(() => null);
+  const own = (what) => api.own("GET", `${ME}/${what}`).then((body) => (what === "orders" ? { orders: body.items } : body));
+  const of = (what) => (who.self ? own(what) : get(`/demo/${what}/${encodeURIComponent(who.member)}`)).catch(() => null);
   const [points, book, history] = await Promise.all([of("points"), of("orders"), of("history")]);
   refreshing = false;
   if (who !== member) return refreshMember();
@@ -385,15 +452,23 @@ const pill = (kind) => element("span", { class: `pill ${BACK.has(kind) ? "back" 
 
 function renderOrders() {
   const row = (order) => {
-    const kind = order.refunds?.length && order.status !== "refunded" ? "returned" : order.status;
+    const kind = (order.refunds?.length || order.refunded_minor) && order.status !== "refunded" ? "returned" : order.status;
     const more = order.lines.length > 1 ? ` + ${order.lines.length - 1}` : "";
     return element("li", null, element("button", { type: "button", class: "what", onclick: () => show(order.lines[0].item) }, title(order.lines[0].item) + more), pill(kind));
   };
   $("orders").replaceChildren(...orders.slice(0, 5).map(row));
   const last = refundable();
-  $("refund").disabled = !last;
   $("refund").title = last ? `Takes back ${title(last.lines[0].item)}` : "There is nothing to take back";
-  $("buy").disabled = $("view").disabled = $("forget").disabled = !member;
+  $("forget").textContent = member?.self ? "Close my account" : "Forget me";
+  markButtons();
+}
+
+function markButtons() {
+  for (const name of STEPS) {
+    $(name).disabled = !member || !product;
+    const off = $(name).hasAttribute("data-busy") || (name === "refund" && !refundable());
+    if (off) $(name).setAttribute("aria-disabled", "true"); else $(name).removeAttribute("aria-disabled");
+  }
 }
 
 setInterval(refreshMember, POINTS_EVERY_MS);
@@ -403,15 +478,44 @@ setInterval(refreshMember, POINTS_EVERY_MS);
 let arrived = [];
 let times = [];
 let refreshSoon = 0;
-const stream = new EventSource("/demo/stream");
-stream.addEventListener("tick", (event) => {
-  const tick = JSON.parse(event.data);
-  times.push(performance.now());
-  arrived.push(tick);
-  if (member && tick.member === member.member && !refreshSoon) {
-    refreshSoon = setTimeout(() => { refreshSoon = 0; refreshMember(); }, 150);
-  }
+let stream = null;
+
+function openStream() {
+  if (stream) return;
+  stream = new EventSource("/demo/stream");
+  $("elsewhere").hidden = true;
+  stream.addEventListener("tick", (event) => {
+    const tick = JSON.parse(event.data);
+    times.push(performance.now());
+    arrived.push(tick);
+    if (member && tick.member === member.member && !refreshSoon) {
+      refreshSoon = setTimeout(() => { refreshSoon = 0; refreshMember(); }, 150);
+    }
+  });
+}
+
+function closeStream() {
+  stream?.close();
+  stream = null;
+}
+
+/**
+ * One window of the browser shows the stream, and none that nobody sees: under HTTP/1.1 all windows together have six connections to the
+ * server. The next window takes over when this one is hidden or closed.
+ */
+let showing = null;
+function followStream() {
+  if (document.hidden || showing) return;
+  const released = new Promise((release) => { showing = release; });
+  const begin = () => { openStream(); return released.then(closeStream); };
+  if (!navigator.locks) return void begin();
+  $("elsewhere").hidden = false;
+  navigator.locks.request("kindred-demo-stream", begin);
+}
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) { showing?.(); showing = null; } else { followStream(); refreshMember(); }
 });
+followStream();
 
 // People read a few lines a second; what comes faster is drawn in one go.
 setInterval(() => {
@@ -441,8 +545,16 @@ $("speed").addEventListener("change", async () => {
 
 // The links to the account: whether somebody is signed in is a hint that the pages of members leave.
 
-const signedIn = localStorage.getItem("kindred:signed-in") !== null;
-for (const link of document.querySelectorAll("[data-when]")) link.hidden = (link.dataset.when === "in") !== signedIn;
+/** Whoever signed in, as a member of this page; null for everybody else. */
+async function person() {
+  if (!api.hinted() || !(await api.begin())) return null;
+  const { member: id, username: name, tier } = await api.own("GET", ME);
+  return { member: id, name, tier, self: true };
+}
+
+const self = await person().catch(() => null);
+if (self) shop.members.unshift(self);
+for (const link of document.querySelectorAll("[data-when]")) link.hidden = (link.dataset.when === "in") !== api.hinted();
 
 // Begin
 
@@ -450,7 +562,7 @@ const nearest = RATES.reduce((best, rate, n) => (Math.abs(rate - shop.rate) < Ma
 $("speed").value = nearest;
 renderRate(shop.rate);
 list.setAttribute("limit", LIMIT);
-list.setAttribute("key", shop.key);
+list.publicKey = shop.key;
 $("search").addEventListener("input", renderGrid);
 addEventListener("popstate", () => show(new URLSearchParams(location.search).get("item") ?? items[0].item, { push: false }));
 renderDepartments();
@@ -460,4 +572,5 @@ const asked = new URLSearchParams(location.search).get("item");
 if (catalog.has(asked)) show(asked, { push: false });
 else {
   await suggest();
+  if (asked) tell([`There is no product “${asked.slice(0, 60)}” here. This is another one.`]);
 }

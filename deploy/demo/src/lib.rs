@@ -25,4 +25,4 @@ mod testing;
 pub mod ticker;
 
 pub use routes::routes;
-pub use shop::{Backend, BackendError, Shop, ShopConfig, ShopError};
+pub use shop::{Backend, BackendError, Buyer, Shop, ShopConfig, ShopError};

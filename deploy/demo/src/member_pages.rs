@@ -30,7 +30,18 @@ macro_rules! pages {
     };
 }
 
-pages!["register", "verify-email", "sign-in", "reset-password", "verify-new-email", "account", "mailbox", "agreement", "browse"];
+pages![
+    "register",
+    "verify-email",
+    "sign-in",
+    "reset-password",
+    "verify-new-email",
+    "account",
+    "mailbox",
+    "agreement",
+    "browse",
+    "not-found"
+];
 
 /// (name, type, content) of what the pages share.
 const SHARED: &[(&str, &str, &str)] = &[
@@ -67,6 +78,12 @@ mod tests {
         file(&format!("/{name}")).unwrap().content.into_owned()
     }
 
+    /// Key → (English, Chinese).
+    fn texts() -> BTreeMap<String, [String; 2]> {
+        let (_, _, texts) = SHARED.iter().find(|(name, ..)| *name == "texts.json").unwrap();
+        serde_json::from_str(texts).unwrap()
+    }
+
     /// Whatever stands between two texts.
     fn between(text: &str, before: &str, after: char) -> Vec<String> {
         text.split(before).skip(1).filter_map(|rest| rest.split_once(after)).map(|(found, _)| found.to_owned()).collect()
@@ -101,11 +118,12 @@ mod tests {
     /// If it failed, a page would stop with an error where it has nothing to say, or say it in one language alone.
     #[test]
     fn every_text_is_there_in_both_languages_and_used() {
-        let (_, _, texts) = SHARED.iter().find(|(name, ..)| *name == "texts.json").unwrap();
-        let texts: BTreeMap<String, [String; 2]> = serde_json::from_str(texts).unwrap();
+        let texts = texts();
         for (key, [en, zh]) in &texts {
             assert!(!en.trim().is_empty() && !zh.trim().is_empty(), "{key} is empty");
-            let values = |text| between(text, "{", '}').into_iter().collect::<BTreeSet<_>>();
+            // Chinese has no plural: {count|message|messages} needs {count} in it and nothing else.
+            let name = |value: String| value.split('|').next().unwrap_or_default().to_owned();
+            let values = |text| between(text, "{", '}').into_iter().map(name).collect::<BTreeSet<_>>();
             assert_eq!(values(en), values(zh), "{key} has other values in the other language");
         }
         let mut used = BTreeSet::new();
@@ -128,6 +146,55 @@ mod tests {
         let named = |key: &str| scripts.iter().any(|script| script.starts_with("//") && script.contains(&format!("\"{key}\"")));
         let idle: Vec<_> = texts.keys().filter(|key| !used.contains(*key) && !built(key) && !named(key)).collect();
         assert!(idle.is_empty(), "no page says {idle:?}");
+    }
+
+    /// If it failed, a page would stop where the API says something that it has no word for: one favourite emptied the history (issue 12).
+    #[test]
+    fn whatever_the_api_names_has_its_text() {
+        use kindred_model::records::OrderStatus::{Cancelled, Completed, Paid, Placed, Refunded, Shipped};
+        use kindred_model::{Kind, Tier};
+        let orders = [Placed, Paid, Shipped, Completed, Cancelled, Refunded];
+        let named = |prefix: &str, names: Vec<&str>| names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
+        let mut keys = named("kind_", Kind::ALL.iter().map(|kind| kind.name()).chain(["dismiss"]).collect());
+        keys.extend(named("tier_", Tier::ALL.iter().map(|tier| tier.name()).collect()));
+        keys.extend(named("order_", orders.iter().map(|status| status.name()).collect()));
+        keys.extend(named("for_", vec!["registered", "vip", "svip"]));
+        keys.extend(named("channel_", vec!["mail", "phone"]));
+        assert!(keys.len() > 20, "{keys:?}");
+        let texts = texts();
+        let missing: Vec<_> = keys.iter().filter(|key| !texts.contains_key(*key)).collect();
+        assert!(missing.is_empty(), "texts.json has no {missing:?}");
+    }
+
+    /// If it failed, Chinese would read as careless: half-width marks beside full-width ones.
+    #[test]
+    fn chinese_texts_have_full_width_punctuation() {
+        for (key, [_, zh]) in texts() {
+            let mut rest: &str = &zh;
+            let mut words = String::new();
+            while let Some((before, (_, after))) =
+                rest.split_once('{').and_then(|(before, value)| Some((before, value.split_once('}')?)))
+            {
+                words.push_str(before);
+                rest = after;
+            }
+            words.push_str(rest);
+            assert!(!words.contains([',', ':', ';', '?', '!', '(', ')']), "{key}: {zh}");
+        }
+    }
+
+    /// If it failed, one thing would be told as several: "1 messages".
+    #[test]
+    fn a_number_before_a_word_in_the_plural_chooses_the_word() {
+        // A value that is a number, as the scripts give it.
+        let numbers = ["{count}", "{seconds}", "{minutes}", "{missing}"];
+        for (key, [en, _]) in texts() {
+            for number in numbers.iter().filter(|number| en.contains(*number)) {
+                let after = en.split_once(number).map_or("", |(_, after)| after.trim_start());
+                let word = after.split(|letter: char| !letter.is_ascii_alphabetic()).next().unwrap_or_default();
+                assert!(!word.ends_with('s') || after.starts_with('{'), "{key}: {en}");
+            }
+        }
     }
 
     /// If it failed, somebody who cannot see the page, or has no mouse, would be lost on it.

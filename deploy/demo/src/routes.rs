@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Buf;
 use futures_util::{Stream, StreamExt};
 use kindred_members::senders::Mailbox;
-use kindred_model::{ItemId, MemberId, OrderId};
+use kindred_model::{ItemId, Kind, MemberId, OrderId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_stream::wrappers::BroadcastStream;
@@ -21,7 +21,7 @@ use warp::{Filter, Reply};
 
 use crate::member_pages;
 use crate::pictures::picture;
-use crate::shop::{RATE_MAX, Shop, ShopError, Written};
+use crate::shop::{Buyer, RATE_MAX, Shop, ShopError, Written};
 
 /// The longest body of a write; the longest there is has two identities.
 const BODY_BYTES_MAX: usize = 4 * 1024;
@@ -61,7 +61,7 @@ pub fn routes(shop: Arc<Shop>, mailbox: Mailbox) -> BoxedFilter<(impl Reply,)> {
         .unify()
         .or(writes(shop))
         .unify();
-    pages().or(demo).unify().boxed()
+    pages().or(demo).unify().or(no_page()).unify().boxed()
 }
 
 /// GET / and the files of the page
@@ -83,6 +83,20 @@ fn members() -> BoxedFilter<(Body,)> {
         .and_then(|path: warp::path::FullPath| async move {
             let found = member_pages::file(path.as_str()).ok_or_else(warp::reject::not_found)?;
             Ok::<_, warp::Rejection>(whole(reply(StatusCode::OK, found.content_type, PAGE_POLICY, found.content.into_owned())))
+        })
+        .boxed()
+}
+
+/// GET anything else with a browser: a page that says so. A program gets the API's problem.
+fn no_page() -> BoxedFilter<(Body,)> {
+    warp::path::full()
+        .and(warp::get())
+        .and(warp::header::optional::<String>("accept"))
+        .and_then(|path: warp::path::FullPath, accept: Option<String>| async move {
+            let is_page = accept.is_some_and(|accept| accept.contains("text/html")) && !path.as_str().starts_with("/v1");
+            let page = member_pages::file("/not-found").filter(|_| is_page).ok_or_else(warp::reject::not_found)?;
+            let reply = reply(StatusCode::NOT_FOUND, page.content_type, PAGE_POLICY, page.content.into_owned());
+            Ok::<_, warp::Rejection>(whole(reply))
         })
         .boxed()
 }
@@ -139,7 +153,7 @@ fn shop_state(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
     })
 }
 
-/// GET /demo/points/{member}
+/// GET /demo/points/{member}: of simulated members alone, as the next two; whoever signed in asks the API
 fn points(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
     of_member("points", shop, |shop, member| async move { shop.points(&member).await })
 }
@@ -151,7 +165,10 @@ fn history(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
 
 /// GET /demo/orders/{member}: the last orders from the shop's own book, latest first
 fn orders(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
-    of_member("orders", shop, |shop, member| async move { Ok(json!({ "orders": shop.orders_of(&member) })) })
+    of_member("orders", shop, |shop, member| async move {
+        let member = shop.simulated(&member)?.member;
+        Ok(json!({ "orders": shop.orders_of(&member) }))
+    })
 }
 
 /// GET /demo/mailbox.json: what members would have been sent, newest first, with codes and links: for the shop's own page alone
@@ -200,15 +217,15 @@ fn stream(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct View {
-    member: String,
+struct Interact {
+    member: Option<String>,
     item: String,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Buy {
-    member: String,
+    member: Option<String>,
     item: String,
     #[serde(default = "one")]
     quantity: i64,
@@ -248,31 +265,48 @@ fn written(written: Written) -> Result<Value, Refusal> {
     Ok(serde_json::to_value(body).expect("two strings"))
 }
 
-/// POST /demo/view, /demo/buy, /demo/refund, /demo/forget, /demo/speed
+/// POST /demo/view, /demo/favorite, /demo/buy, /demo/refund, /demo/forget, /demo/speed. The first four act for the simulated `member` of
+/// the body or, with an access token, for whoever signed in.
 fn writes(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
-    let view = write("view", shop.clone(), |shop, View { member, item }| async move {
-        written(shop.view(&MemberId::parse(&member)?, &ItemId::parse(&item)?).await?)
-    });
-    let buy = write("buy", shop.clone(), |shop, Buy { member, item, quantity }| async move {
+    let interact = |name: &'static str, kind: Kind| {
+        write(name, shop.clone(), move |shop, token, Interact { member, item }| async move {
+            let buyer = buyer(&shop, token.as_deref(), member.as_deref()).await?;
+            written(shop.interact(&buyer, kind, &ItemId::parse(&item)?).await?)
+        })
+    };
+    let (view, favorite) = (interact("view", Kind::View), interact("favorite", Kind::Favorite));
+    let buy = write("buy", shop.clone(), |shop, token, Buy { member, item, quantity }| async move {
         if !(1..=QUANTITY_MAX).contains(&quantity) {
             return Err(Refusal::Invalid(format!("quantity: is {quantity}; from 1 to {QUANTITY_MAX} is accepted")));
         }
-        written(shop.buy(&MemberId::parse(&member)?, &ItemId::parse(&item)?, quantity).await?)
+        let buyer = buyer(&shop, token.as_deref(), member.as_deref()).await?;
+        written(shop.buy(&buyer, &ItemId::parse(&item)?, quantity).await?)
     });
-    let refund =
-        write(
-            "refund",
-            shop.clone(),
-            |shop, Refund { order }| async move { written(shop.refund(&OrderId::parse(&order)?).await?) },
-        );
+    let refund = write("refund", shop.clone(), |shop, token: Option<String>, Refund { order }| async move {
+        let person = match token {
+            Some(token) => Some(shop.signed_in(&token).await?),
+            None => None,
+        };
+        written(shop.refund(&OrderId::parse(&order)?, person.as_ref()).await?)
+    });
     let forget =
         write(
             "forget",
             shop.clone(),
-            |shop, Forget { member }| async move { Ok(shop.forget(&MemberId::parse(&member)?).await?) },
+            |shop, _, Forget { member }| async move { Ok(shop.forget(&MemberId::parse(&member)?).await?) },
         );
-    let speed = write("speed", shop, |shop, Speed { rate }| async move { Ok(json!({ "rate": shop.set_rate(rate) })) });
-    view.or(buy).unify().or(refund).unify().or(forget).unify().or(speed).unify().boxed()
+    let speed = write("speed", shop, |shop, _, Speed { rate }| async move { Ok(json!({ "rate": shop.set_rate(rate) })) });
+    view.or(favorite).unify().or(buy).unify().or(refund).unify().or(forget).unify().or(speed).unify().boxed()
+}
+
+/// For whom a button was pressed.
+async fn buyer(shop: &Shop, token: Option<&str>, member: Option<&str>) -> Result<Buyer, Refusal> {
+    match (token, member) {
+        (Some(token), None) => Ok(shop.signed_in(token).await?),
+        (None, Some(member)) => Ok(shop.simulated(&MemberId::parse(member)?)?),
+        (Some(_), Some(_)) => Err(Refusal::Invalid("member: must not stand beside an access token".to_owned())),
+        (None, None) => Err(Refusal::Invalid("member: is missing, and nobody is signed in".to_owned())),
+    }
 }
 
 /// The one type of all replies here.
@@ -308,6 +342,7 @@ impl Refusal {
                     ShopError::Log(_) => StatusCode::SERVICE_UNAVAILABLE,
                     // A mistake of ours in asking is not the visitor's.
                     ShopError::Backend(error) if error.status == 404 => StatusCode::NOT_FOUND,
+                    ShopError::Backend(error) if error.status == 401 => StatusCode::UNAUTHORIZED,
                     ShopError::Backend(_) => StatusCode::BAD_GATEWAY,
                 };
                 (status, error.to_string())
@@ -364,7 +399,7 @@ where
 fn write<T, F, R>(name: &'static str, shop: Arc<Shop>, handler: F) -> BoxedFilter<(Body,)>
 where
     T: for<'de> Deserialize<'de> + Send,
-    F: Fn(Arc<Shop>, T) -> R + Clone + Send + Sync + 'static,
+    F: Fn(Arc<Shop>, Option<String>, T) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Result<Value, Refusal>> + Send,
 {
     warp::path("demo")
@@ -384,7 +419,10 @@ where
                     Err(refused) => return refused,
                 };
                 match serde_json::from_slice(&bytes) {
-                    Ok(request) => answer_json(handler(shop, request).await),
+                    Ok(request) => {
+                        let token = text_of(&headers, "authorization").and_then(|value| value.strip_prefix("Bearer "));
+                        answer_json(handler(shop, token.map(str::to_owned), request).await)
+                    }
                     Err(error) => problem(StatusCode::BAD_REQUEST, &format!("the body is not what /demo/{name} takes: {error}")),
                 }
             }
@@ -502,7 +540,7 @@ mod tests {
 
     use super::*;
     use crate::shop::ShopConfig;
-    use crate::testing::{MemoryLog, Notebook, mailbox};
+    use crate::testing::{MemoryLog, Notebook, SIGNED_IN, mailbox};
 
     /// A quiet shop, with what it writes to and whom it told to forget.
     async fn open(log: &MemoryLog) -> (Arc<Shop>, Notebook) {
@@ -558,6 +596,19 @@ mod tests {
             assert!(!text.contains("http://") && !text.contains("https://"), "{path} names another host");
         }
         assert_eq!(warp::test::request().path("/demo/pictures/none.svg").reply(&routes).await.status(), 404);
+        let browser = |path: &str| warp::test::request().path(path).header("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+        let lost = browser("/nowhere").reply(&routes).await;
+        assert_eq!(
+            (lost.status().as_u16(), &lost.headers()["content-type"]),
+            (404, &"text/html; charset=utf-8".parse().unwrap())
+        );
+        assert_eq!(body(&browser("/demo/shop.json").reply(&routes).await)["key"], "kd_pk_test", "what is there comes first");
+        for program in [warp::test::request().path("/nowhere"), browser("/v1/nowhere")] {
+            assert_ne!(
+                program.reply(&routes).await.headers().get("content-type").map(|kind| kind.as_bytes()),
+                Some(&b"text/html; charset=utf-8"[..])
+            );
+        }
         let reply = warp::test::request().path("/demo/catalog.json").reply(&routes).await;
         // What is for members stands on their own pages: of ten products of a shelf, one.
         assert_eq!(body(&reply)["items"].as_array().unwrap().len(), 216);
@@ -603,6 +654,60 @@ mod tests {
         let again = post("/demo/refund", &refund).reply(&routes).await;
         assert_eq!(again.status(), 409);
         assert!(body(&again)["detail"].as_str().unwrap().contains("refunded"));
+    }
+
+    /// If it failed, a person who registered could not buy anything, or others could act for them.
+    #[tokio::test]
+    async fn whoever_signed_in_shops_as_oneself_and_nobody_else_does() {
+        let log = MemoryLog::default();
+        let (shop, _) = open(&log).await;
+        let (mailbox, _records) = mailbox();
+        let routes = routes(shop, mailbox);
+        let own = |path: &str, sent: &Value| post(path, sent).header("authorization", format!("Bearer {SIGNED_IN}"));
+        let item = json!({ "item": "tents-02" });
+        for path in ["/demo/view", "/demo/favorite", "/demo/buy"] {
+            assert_eq!(own(path, &item).reply(&routes).await.status(), 200, "{path}");
+        }
+        let bought = orders(&log).pop().unwrap();
+        assert_eq!(
+            (bought.member.as_ref().map(MemberId::as_str), bought.tier),
+            (Some("a-person"), Some(kindred_model::Tier::Vip))
+        );
+        let interactions = log.records(Topic::Interactions);
+        let kinds: Vec<Value> = interactions[interactions.len() - 2..]
+            .iter()
+            .map(|record| serde_json::from_slice::<Value>(record).unwrap())
+            .map(|record| json!([record["member"], record["kind"]]))
+            .collect();
+        assert_eq!(kinds, [json!(["a-person", "view"]), json!(["a-person", "favorite"])]);
+
+        // Another token, no token, or the name of the person alone do nothing for them.
+        let refund = json!({ "order": bought.order });
+        let before = (orders(&log).len(), log.records(Topic::Interactions).len());
+        let named = json!({ "member": "a-person", "item": "tents-02" });
+        for (path, sent, token, status) in [
+            ("/demo/buy", &item, Some("another"), 401),
+            ("/demo/buy", &item, None, 422),
+            ("/demo/buy", &named, None, 404),
+            ("/demo/view", &named, None, 404),
+            ("/demo/buy", &named, Some(SIGNED_IN), 422),
+            ("/demo/refund", &refund, None, 404),
+            ("/demo/refund", &refund, Some("another"), 401),
+        ] {
+            let request = post(path, sent);
+            let request = match token {
+                Some(token) => request.header("authorization", format!("Bearer {token}")),
+                None => request,
+            };
+            assert_eq!(request.reply(&routes).await.status(), status, "{path} {sent} {token:?}");
+        }
+        assert_eq!((orders(&log).len(), log.records(Topic::Interactions).len()), before);
+        for what in ["points", "history", "orders"] {
+            let path = format!("/demo/{what}/a-person");
+            assert_eq!(warp::test::request().path(&path).reply(&routes).await.status(), 404, "{path}");
+        }
+        assert_eq!(own("/demo/refund", &refund).reply(&routes).await.status(), 200);
+        assert_eq!(orders(&log).pop().unwrap().status, OrderStatus::Refunded);
     }
 
     /// A refund that the log could not take must be possible once it can.

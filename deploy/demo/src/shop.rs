@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use kindred_log::{EventLog, LogError, LogRecord, Mark, Place, Share};
 use kindred_model::records::{MemberRecord, MemberState, OrderRecord, Record, Rules};
-use kindred_model::{Day, EventTime, ItemId, MemberId, OrderId, Position, Topic};
+use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, OrderId, Position, Tier, Topic};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -67,6 +67,12 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`BackendError`], in the API's words.
     async fn history(&self, member: &MemberId) -> Result<Value, BackendError>;
+
+    /// `GET /v1/members/me` with an access token: whoever signed in.
+    ///
+    /// # Errors
+    /// [`BackendError`], in the API's words.
+    async fn profile(&self, access_token: &str) -> Result<Value, BackendError>;
 }
 
 /// Why Kindred did not do what the shop asked.
@@ -115,6 +121,15 @@ impl Default for ShopConfig {
     fn default() -> Self {
         Self { seed: 1, currency: "EUR".to_owned(), publishable_key: String::new(), rate: 5, hosts: Vec::new() }
     }
+}
+
+/// Who presses the shop's buttons: one of the simulated members, or a person who signed in.
+#[derive(Clone, Debug)]
+pub struct Buyer {
+    /// The pseudonym.
+    pub member: MemberId,
+    /// The level.
+    pub tier: Tier,
 }
 
 /// What an action wrote.
@@ -312,17 +327,37 @@ impl Shop {
         self.shoppers.iter().find(|shopper| shopper.member == *member).ok_or_else(unknown)
     }
 
+    /// A simulated member, for whom anybody at the page may act.
+    ///
+    /// # Errors
+    /// [`ShopError::NotFound`] for everybody else, members of Kindred included: they act by their access token.
+    pub fn simulated(&self, member: &MemberId) -> Result<Buyer, ShopError> {
+        let shopper = self.shopper(member)?;
+        Ok(Buyer { member: shopper.member.clone(), tier: shopper.tier })
+    }
+
+    /// The person whose access token this is.
+    ///
+    /// # Errors
+    /// [`ShopError::Backend`] where Kindred does not know the token.
+    pub async fn signed_in(&self, access_token: &str) -> Result<Buyer, ShopError> {
+        let profile = self.backend.profile(access_token).await?;
+        let strange = |_| BackendError { status: 502, detail: "the profile is not one".to_owned() };
+        let text = |name: &str| profile[name].as_str().unwrap_or_default();
+        let member = MemberId::parse(text("member")).map_err(strange)?;
+        Ok(Buyer { member, tier: text("tier").parse().map_err(strange)? })
+    }
+
     fn product(&self, item: &ItemId) -> Result<usize, ShopError> {
         self.catalog.number(item).ok_or_else(|| ShopError::NotFound(format!("no item {item} is sold here")))
     }
 
-    /// A member looks at a product.
+    /// A member looks at a product, or likes it.
     ///
     /// # Errors
     /// [`ShopError`].
-    pub async fn view(&self, member: &MemberId, item: &ItemId) -> Result<Written, ShopError> {
-        let member = &self.shopper(member)?.member;
-        let record = simulator::viewed(&self.catalog, member, self.product(item)?, now());
+    pub async fn interact(&self, buyer: &Buyer, kind: Kind, item: &ItemId) -> Result<Written, ShopError> {
+        let record = simulator::interacted(&self.catalog, &buyer.member, kind, self.product(item)?, now());
         let position = self.append(Topic::Interactions, vec![record.to_json()]).await?;
         Ok(Written { order: None, position })
     }
@@ -331,9 +366,10 @@ impl Shop {
     ///
     /// # Errors
     /// [`ShopError`].
-    pub async fn buy(&self, member: &MemberId, item: &ItemId, quantity: i64) -> Result<Written, ShopError> {
-        let (buyer, product, at) = (self.shopper(member)?, self.product(item)?, now());
+    pub async fn buy(&self, buyer: &Buyer, item: &ItemId, quantity: i64) -> Result<Written, ShopError> {
+        let (product, at) = (self.product(item)?, now());
         let order = self.order_number(at);
+        let buyer = (&buyer.member, buyer.tier);
         let order = simulator::bought(&self.catalog, &self.config.currency, order, buyer, product, quantity, at);
         let record = Record::Order(order.clone());
         let position = self.append(Topic::Orders, vec![record.to_json()]).await?;
@@ -350,12 +386,17 @@ impl Shop {
         format!("b{:x}-{}-{:x}", at.0, last.1, Random::new(self.config.seed ^ at.0.unsigned_abs(), "order").below(1 << 20))
     }
 
-    /// Takes an order back as a whole.
+    /// Takes an order back as a whole: one of a simulated member, or the own of `person`.
     ///
     /// # Errors
     /// [`ShopError::Conflict`] where there is nothing to take back any more.
-    pub async fn refund(&self, order: &OrderId) -> Result<Written, ShopError> {
-        let before = self.book.lock().order(order).cloned();
+    pub async fn refund(&self, order: &OrderId, person: Option<&Buyer>) -> Result<Written, ShopError> {
+        let known = self.book.lock().order(order).cloned();
+        let is_open = |member: &MemberId| match person {
+            Some(person) => person.member == *member,
+            None => self.shopper(member).is_ok(),
+        };
+        let before = known.filter(|order| order.member.as_ref().is_some_and(is_open));
         let before = before.ok_or_else(|| ShopError::NotFound(format!("no order {order} is in the book")))?;
         let after = self.book.lock().advance(order, &Step::RefundAll, now());
         let after = after.ok_or_else(|| ShopError::Conflict(format!("order {order} is {}", before.status.name())))?;
@@ -385,6 +426,7 @@ impl Shop {
     /// # Errors
     /// [`ShopError`].
     pub async fn points(&self, member: &MemberId) -> Result<Value, ShopError> {
+        self.shopper(member)?;
         Ok(self.backend.points(member).await?)
     }
 
@@ -393,6 +435,7 @@ impl Shop {
     /// # Errors
     /// [`ShopError`].
     pub async fn history(&self, member: &MemberId) -> Result<Value, ShopError> {
+        self.shopper(member)?;
         Ok(self.backend.history(member).await?)
     }
 

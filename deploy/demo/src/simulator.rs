@@ -206,18 +206,18 @@ pub fn bought(
     catalog: &Catalog,
     currency: &str,
     order: String,
-    buyer: &Shopper,
+    buyer: (&MemberId, Tier),
     product: usize,
     quantity: i64,
     at: EventTime,
 ) -> OrderRecord {
-    let placed = Scribe { catalog, currency }.order(order, Some((&buyer.member, buyer.tier)), &[(product, quantity)], at);
+    let placed = Scribe { catalog, currency }.order(order, Some(buyer), &[(product, quantity)], at);
     OrderRecord { status: OrderStatus::Paid, paid_at: Some(at), ..placed }
 }
 
-/// A view of a product: the button "view".
-pub fn viewed(catalog: &Catalog, member: &MemberId, product: usize, at: EventTime) -> Record {
-    Scribe { catalog, currency: "" }.interaction(Owner::Member(member.clone()), Kind::View, product, at)
+/// What a member did with a product: the buttons "view" and "add to favourites".
+pub fn interacted(catalog: &Catalog, member: &MemberId, kind: Kind, product: usize, at: EventTime) -> Record {
+    Scribe { catalog, currency: "" }.interaction(Owner::Member(member.clone()), kind, product, at)
 }
 
 /// Four weeks of the shop.

@@ -173,6 +173,9 @@ pub fn mailbox() -> (Mailbox, tempfile::TempDir) {
     (Mailbox::new(Arc::new(records), Clock::system()), dir)
 }
 
+/// The access token of the one person whom [`Notebook`] knows, `a-person`.
+pub const SIGNED_IN: &str = "the-token";
+
 /// A Kindred that notes whom it was told to forget.
 #[derive(Clone, Default)]
 pub struct Notebook(pub Arc<Mutex<Vec<MemberId>>>);
@@ -190,5 +193,12 @@ impl Backend for Notebook {
 
     async fn history(&self, member: &MemberId) -> Result<Value, BackendError> {
         Err(BackendError { status: 503, detail: format!("no history of {member} here") })
+    }
+
+    async fn profile(&self, access_token: &str) -> Result<Value, BackendError> {
+        if access_token != SIGNED_IN {
+            return Err(BackendError { status: 401, detail: "the access token is not good".to_owned() });
+        }
+        Ok(json!({ "member": "a-person", "tier": "vip", "username": "ada" }))
     }
 }

@@ -74,7 +74,7 @@ pub fn html(comparison: &Comparison) -> String {
         depths(&lists.overlap)
     ));
 
-    put(format_args!("<h2>Figures</h2><table><thead><tr><th><th class=\"a\">{a}<th class=\"b\">{b}</thead><tbody>"));
+    put(format_args!("<h2>Figures</h2><table><thead><tr><th>figure<th class=\"a\">{a}<th class=\"b\">{b}</thead><tbody>"));
     put(format_args!(
         "<tr><td>as of (position in the log)<td><code>{}</code><td><code>{}</code>",
         escaped(&as_of.a),

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { $, begin, busy, element, fillHints, onSubmit, quiet, replace, said, showLinks, tell } from "./page.js";
-import { say, show, text, translate } from "./texts.js";
+import { has, say, show, text, translate } from "./texts.js";
 
 const HISTORY_PAGE = 50;
 const ORDERS_PAGE = 10;
@@ -23,6 +23,7 @@ async function takeProfile(answer) {
   const rows = [
     ["username", profile.username], ["phone", profile.phone], ["email", profile.email], ["tier", { text: `tier_${profile.tier}` }],
     ["member_since", { day: profile.registered_at }], ["your_invite_code", profile.invite_code],
+    ...(profile.role ? [["role", profile.role]] : []),
   ];
   const row = ([key, value]) => element("div", {}, said("dt", key), show(element("dd", { "data-of": key }), value));
   $("profile").replaceChildren(...rows.map(row));
@@ -161,8 +162,10 @@ async function loadOrders() {
 async function loadHistory() {
   const page = await pageOf("history", HISTORY_PAGE, cursor);
   cursor = page.next_cursor;
+  // A kind that this page does not know is shown by its name: it must not cost the rest of the history.
+  const told = (kind) => (has(`kind_${kind}`) ? said("span", `kind_${kind}`) : said("span", "kind_other", { kind }));
   const row = (kind) => ({ item, at }) => element("li", {}, product(item),
-    element("span", { class: "hint" }, ...(kind ? [said("span", `kind_${kind}`), " · "] : []), day(at)));
+    element("span", { class: "hint" }, ...(kind ? [told(kind), " · "] : []), day(at)));
   $("purchases").append(...page.items.filter(({ kind }) => kind === "purchase").map(row(null)));
   $("history").append(...page.items.map((entry) => row(entry.kind)(entry)));
   showPurchases();
@@ -260,6 +263,22 @@ onSubmit($("totp-remove-form"), async ({ current_password, code }) => {
   say($("totp-state"), "totp_removed").focus();
 });
 
+onSubmit($("setup-form"), async ({ token }) => {
+  await api.own("POST", "/v1/admin/setup", { token: token.trim() });
+  // It ended the sessions of the account, this one included.
+  leave($("appointed"), $("appointed-title"));
+});
+
+/** Shows a last word in place of the account: nobody is signed in any more. */
+function leave(section, title) {
+  api.forget();
+  $("sign-out").hidden = true;
+  say($("hello"), "account_title");
+  quiet($("page-notice"));
+  showLinks();
+  replace($("member"), section, title);
+}
+
 // The data, and the end
 
 $("download").addEventListener("click", () => busy($("download"), async () => {
@@ -277,13 +296,9 @@ $("download").addEventListener("click", () => busy($("download"), async () => {
 
 onSubmit($("close-form"), async ({ current_password }) => {
   const receipt = await api.own("DELETE", ME, { current_password });
-  api.forget();
   const by = receipt.views?.raw_erased_by;
   say($("closed-text"), by ? "closed_text" : "closed_text_later", by ? { date: { day: by } } : null);
-  $("sign-out").hidden = true;
-  say($("hello"), "account_title");
-  showLinks();
-  replace($("member"), $("closed"), $("closed-title"));
+  leave($("closed"), $("closed-title"));
 });
 
 $("sign-out").addEventListener("click", () => busy($("sign-out"), async () => {
@@ -305,6 +320,9 @@ async function load() {
   await loadProfile();
   quiet($("page-status"));
   $("sign-out").hidden = $("member").hidden = false;
+  // A link to a part of the page opens it.
+  const part = location.hash ? $(location.hash.slice(1)) : null;
+  if (part?.localName === "details") { part.open = true; part.querySelector("summary").focus(); }
   const failed = (problem) => tell($("page-notice"), problem);
   const rules = api.open("GET", "/v1/registrations/rules");
   rules.then(fillHints, () => {});

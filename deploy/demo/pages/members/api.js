@@ -17,9 +17,12 @@ let accessToken = null;
 /** What the API turned down, in words for a person. */
 export class Refusal extends Error {
   constructor(status, problem, retryAfter) {
-    const wait = problem.retry_after ?? retryAfter;
-    const said = problem.detail ?? text(status === 0 ? "offline" : "failed");
-    super(status === 429 && wait ? `${said} ${text("wait_seconds", { seconds: Number(wait) })}` : said);
+    const wait = Number(problem.retry_after ?? retryAfter ?? 0);
+    const [key, values] = status === 0 ? ["offline"] : status !== 429 || !wait ? ["failed"]
+      : wait < 120 ? ["wait_seconds", { seconds: wait }] : ["wait_minutes", { minutes: Math.ceil(wait / 60) }];
+    super((key === "failed" && problem.detail) || text(key, values));
+    // What a page says itself, in whichever language; of what the server said there is one.
+    this.text = key === "failed" && problem.detail ? null : { key, values };
     this.status = status;
     this.code = problem.code ?? "";
     this.fields = problem.errors ?? [];

@@ -1,10 +1,11 @@
 // What is sold, to look through: a category, a tag, an item; each person sees what their level may.
 //
+//   signed in? view, favourite, buy as oneself (POST /demo/…)
 //   signed in? access token : the key of the shop's widget ──▶ categories, tags, items, item, similar     ?category= ?tag= ?sort= ?item=
 
 import { Refusal, begin as beginSession, hinted, open, own } from "./api.js";
-import { $, begin, element, said, showLinks, tell } from "./page.js";
-import { say } from "./texts.js";
+import { $, begin, busy, element, quiet, said, showLinks, tell } from "./page.js";
+import { say, show } from "./texts.js";
 
 const asked = new URLSearchParams(location.search);
 begin();
@@ -23,7 +24,8 @@ function address(changes) {
   return `/browse?${query}`;
 }
 
-const price = ({ amount_minor, currency }) => new Intl.NumberFormat(document.documentElement.lang, { style: "currency", currency }).format(amount_minor / 100);
+/** Shows a price, in whichever language is chosen. */
+const priced = (to, { amount_minor: minor, currency }) => show(to, { money: [minor, currency] });
 
 /** Who an item is for, where that is not everybody. */
 const badge = (visibility) => (visibility && visibility !== "public" ? said("span", `for_${visibility}`, null, { class: "badge" }) : null);
@@ -31,7 +33,7 @@ const badge = (visibility) => (visibility && visibility !== "public" ? said("spa
 const card = (item) => element("li", {}, element("a", { href: address({ item: item.item }) },
   element("img", { src: item.image, alt: "", width: "160", height: "160", loading: "lazy" }),
   element("span", {}, item.title ?? item.item),
-  element("small", {}, item.price ? price(item.price) : ""),
+  item.price ? priced(element("small"), item.price) : null,
   badge(item.visibility)));
 
 async function narrow() {
@@ -57,7 +59,7 @@ async function shelf() {
     const found = await read(`/v1/items?${query}`);
     const first = found.items.map(card);
     $("items").append(...first);
-    say($("count"), "items_found", { count: found.total });
+    if (found.total) say($("count"), "items_found", { count: found.total }); else say($("count"), "nothing_found");
     cursor = found.next_cursor;
     $("more").hidden = !cursor;
     return first[0];
@@ -67,9 +69,15 @@ async function shelf() {
   // Whoever goes by the keyboard goes on with what came.
   $("more").addEventListener("click", async () => { (await page().catch(refused))?.querySelector("a").focus(); });
   const what = asked.get("category")?.split("/").at(-1) ?? asked.get("tag");
+  if (what && asked.get("category") && !(await isCategory(asked.get("category")))) {
+    $("found").hidden = true;
+    return say($("notice"), "category_unknown", { name: what });
+  }
   if (what) { delete $("title").dataset.t; $("title").textContent = what; document.title = what; }
   await page();
 }
+
+const isCategory = async (path) => (await read("/v1/categories")).categories.some(({ category }) => category === path);
 
 async function product(item) {
   const path = `/v1/items/${encodeURIComponent(item)}`;
@@ -80,12 +88,31 @@ async function product(item) {
   $("title").textContent = document.title = shown.title;
   $("path").replaceChildren(...shown.category.flatMap((label, n) => [n ? " › " : "", element("a", { href: address({ category: shown.category.slice(0, n + 1).join("/") }) }, label)]));
   $("picture").src = shown.image ?? "";
-  $("price").textContent = shown.price ? price(shown.price) : "";
+  if (shown.price) priced($("price"), shown.price);
   $("for").replaceWith(badge(shown.visibility) ?? "");
   $("description").textContent = shown.description ?? "";
   $("own-tags").replaceChildren(...shown.tags.map((tag) => element("li", {}, element("a", { href: address({ tag }) }, tag))));
+  if (member) shopAsOneself(item);
   const { items } = await read(`${path}/similar?limit=8`);
   $("similar").replaceChildren(...items.map(card));
+}
+
+/** Whoever signed in has looked at the item, and may buy it and mark it: all of it stands under My account. */
+function shopAsOneself(item) {
+  own("POST", "/demo/view", { item }).catch(() => {}); // the page is worth seeing without it
+  $("own").hidden = false;
+  const press = (button, path, done) => $(button).addEventListener("click", () => busy($(button), async () => {
+    quiet($("notice"));
+    try {
+      await own("POST", path, { item });
+      say($("done"), done);
+    } catch (problem) {
+      quiet($("done"));
+      tell($("notice"), problem);
+    }
+  }));
+  press("buy", "/demo/buy", "bought");
+  press("favorite", "/demo/favorite", "favorite_added");
 }
 
 /** Says what went wrong: an item that somebody may not see is not there for them. */
@@ -94,6 +121,11 @@ function refused(problem) {
   if (problem instanceof Refusal && problem.status === 404) say($("notice"), member ? "item_not_there" : "item_not_there_signed_out");
   else tell($("notice"), problem);
 }
+
+// On a phone the products come first.
+const narrowScreen = matchMedia("(max-width: 760px)");
+$("filters").open = !narrowScreen.matches;
+narrowScreen.addEventListener("change", () => { $("filters").open = !narrowScreen.matches; });
 
 if (member) say($("sight"), "sight_member", { tier: { text: `tier_${member.tier}` } });
 else $("sight").replaceChildren(said("span", "sight_public"), " ", element("a", { href: `/sign-in?return=${encodeURIComponent(location.pathname + location.search)}`, "data-t": "sign_in" }, ""));

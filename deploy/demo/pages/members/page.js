@@ -3,7 +3,7 @@
 //   form ──submit──▶ empty? marked and focused │ handler ──Refusal──▶ its fields marked, or the notice of the form (role=alert)
 
 import { Refusal, hinted, returnPath } from "./api.js";
-import { say, speak, text, translate } from "./texts.js";
+import { clear as silence, quote, say, speak, translate } from "./texts.js";
 
 export const $ = (id) => document.getElementById(id);
 
@@ -76,13 +76,15 @@ function prepare(input) {
 function clear(input) {
   input.removeAttribute("aria-invalid");
   const error = $(`${input.id}-error`);
-  if (error) { error.textContent = ""; delete error.dataset.t; }
+  if (error) silence(error);
 }
 
+/** `message` is words of the server, or `{ text: key, values }`. */
 function mark(input, message) {
   input.setAttribute("aria-invalid", "true");
   const error = $(`${input.id}-error`);
-  if (error) error.textContent = message;
+  if (!error) return;
+  if (message.text) say(error, message.text, message.values); else quote(error, message, "field_refused");
 }
 
 /** Marks fields (name ──▶ message) and goes to the first of them. */
@@ -103,15 +105,13 @@ export function fieldMessages(refusal) {
 /** Says what went wrong where a screen reader hears it. */
 export function tell(notice, problem) {
   if (!(problem instanceof Refusal)) console.error(problem);
-  delete notice.dataset.t;
-  notice.textContent = problem instanceof Refusal ? problem.message : text("failed");
+  if (!(problem instanceof Refusal)) say(notice, "failed");
+  else if (problem.text) say(notice, problem.text.key, problem.text.values);
+  else quote(notice, problem.message, "failed");
 }
 
 /** Empties a notice. */
-export function quiet(notice) {
-  notice.textContent = "";
-  delete notice.dataset.t;
-}
+export const quiet = silence;
 
 /** Whatever the form does while nobody can press its button again. */
 export async function busy(button, work) {
@@ -142,7 +142,7 @@ export function onSubmit(form, work) {
       inputs.forEach(clear);
       const empty = inputs.filter((input) => input.required && !input.closest("[hidden]") && (input.type === "checkbox" ? !input.checked : !input.value.trim()));
       if (empty.length) {
-        markFields(form, Object.fromEntries(empty.map((input) => [input.name, text(input.dataset.required ?? "required")])));
+        markFields(form, Object.fromEntries(empty.map((input) => [input.name, { text: input.dataset.required ?? "required" }])));
         return;
       }
       try {

@@ -3,7 +3,7 @@
 
 import { open, solved } from "./api.js";
 import { $, begin, busy, fieldMessages, fillHints, markFields, onSubmit, quiet, tell, values } from "./page.js";
-import { language, say, text } from "./texts.js";
+import { language, say } from "./texts.js";
 
 /** The API sends one code a minute. */
 const ANOTHER_CODE_MS = 60_000;
@@ -53,7 +53,7 @@ function turnedDown(refusal) {
 onSubmit(data, async (form) => {
   await rulesKnown;
   if (rules && [...form.password].length < rules.password_min) {
-    markFields(data, { password: text("password_hint", { min: rules.password_min }) });
+    markFields(data, { password: { text: "password_hint", values: { min: rules.password_min } } });
     return;
   }
   if (sent.phone !== form.phone || Date.now() - sent.at > 10 * ANOTHER_CODE_MS) {

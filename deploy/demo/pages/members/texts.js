@@ -2,6 +2,8 @@
 //
 //   data-t="key"        the text of an element          data-values='{"name":…}' fills its {name}
 //   data-t-label="key"  its aria-label                  data-title               it is also the title of the document
+//
+// In a text, {name} is a value and {name|one|other} the word that fits its number.
 
 const TEXTS = await (await fetch("/demo/members/texts.json")).json();
 const CHOSEN = "kindred:language";
@@ -28,11 +30,18 @@ export function speak(chosen) {
 export function text(key, values = {}) {
   const found = TEXTS[key]?.[TAGS.indexOf(tag)];
   if (found === undefined) throw new Error(`texts.json has no ${key}`);
-  return found.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? value(values[name]) : whole));
+  return found.replace(/\{(\w+)(?:\|([^|}]*)\|([^}]*))?\}/g, (whole, name, one, other) => {
+    if (!(name in values)) return whole;
+    if (one === undefined) return value(values[name]);
+    return new Intl.PluralRules(tag).select(values[name]) === "one" ? one : other;
+  });
 }
 
-/** Money in minor units: of most currencies a hundredth, of some (JPY, KWD) what their standard says. */
-function money(minor, currency) {
+/** Whether there is such a text. */
+export const has = (key) => key in TEXTS;
+
+/** Money in the person's language, of minor units: of most currencies a hundredth, of some (JPY, KWD) what their standard says. */
+export function money(minor, currency) {
   const format = new Intl.NumberFormat(tag, { style: "currency", currency });
   return format.format(minor / 10 ** format.resolvedOptions().maximumFractionDigits);
 }
@@ -50,9 +59,25 @@ function value(given) {
 /** Has an element say a text, in whichever language is chosen. Returns the element. */
 export function say(element, key, values = null) {
   element.dataset.t = key;
+  delete element.dataset.told;
   if (values) element.dataset.values = JSON.stringify(values); else delete element.dataset.values;
   element.textContent = text(key, values ?? {});
   return element;
+}
+
+/** Has an element say words of the server; when the language changes, the text `instead` takes their place. Returns the element. */
+export function quote(element, words, instead) {
+  delete element.dataset.t;
+  delete element.dataset.values;
+  Object.assign(element.dataset, { told: tag, instead });
+  element.textContent = words;
+  return element;
+}
+
+/** Has an element say nothing. */
+export function clear(element) {
+  for (const name of ["t", "values", "told", "instead"]) delete element.dataset[name];
+  element.textContent = "";
 }
 
 /** Has an element show a value that depends on the language. Returns the element. */
@@ -71,6 +96,10 @@ export function translate() {
   for (const element of document.querySelectorAll("[data-value]")) element.textContent = value(JSON.parse(element.dataset.value));
   for (const element of document.querySelectorAll("[data-t-label]")) {
     element.setAttribute("aria-label", text(element.dataset.tLabel, JSON.parse(element.dataset.labelValues ?? "{}")));
+  }
+  // What the server said, it said in the language of then.
+  for (const element of document.querySelectorAll("[data-told]")) {
+    if (element.dataset.told !== tag) say(element, element.dataset.instead);
   }
   const title = document.querySelector("[data-title]");
   if (title) document.title = `${title.textContent} · Larch & Lantern`;

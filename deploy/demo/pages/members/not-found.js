@@ -1,0 +1,5 @@
+// What a browser is shown where there is no page.
+
+import { begin } from "./page.js";
+
+begin();
