@@ -20,6 +20,8 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 
+use crate::invariant::violated;
+
 /// Entries beyond which an owner's holding gets indexes. Below, one sorted array is smaller and faster.
 const LARGE: usize = 256;
 
@@ -314,9 +316,8 @@ fn by_recency(a: &(i64, Item), b: &(i64, Item)) -> Ordering {
 }
 
 fn is_held(entry: &Entry) -> bool {
-    debug_assert!(entry.count > 0, "a fact is held {} times", entry.count);
-    if entry.count < 0 {
-        tracing::error!(item = entry.item.as_str(), count = entry.count, "a fact is held less than no time");
+    if entry.count <= 0 {
+        violated(format_args!("multiplicity {} of item {} in a basket", entry.count, entry.item.as_str()));
     }
     entry.count > 0
 }

@@ -15,10 +15,10 @@ use kindred_model::{Kind, MemberId, Owner, Semantics, Topic};
 use timely::dataflow::operators::vec::Input;
 use timely::dataflow::{InputHandleVec, ProbeHandle, StreamVec};
 use timely::worker::Worker;
-use tracing::error;
 
 use crate::also_bought::{SimilarityRows, also_bought};
 use crate::facts::{self, MemberFact, MemberKey, OrderFact};
+use crate::invariant::violated;
 use crate::links::{Standing, standing};
 use crate::member_orders::{Place, member_orders};
 use crate::merge::interactions::{InteractionInput, InteractionRow, merged_interactions};
@@ -205,6 +205,5 @@ fn decode_member(bytes: &[u8]) -> Option<MemberRecord> {
 }
 
 fn not_ours(what: &str, invalid: &kindred_model::Invalid) {
-    debug_assert!(false, "a merged {what} does not decode: {invalid}");
-    error!("a merged {what} does not decode: {invalid}");
+    violated(format_args!("a merged {what} does not decode: {invalid}"));
 }

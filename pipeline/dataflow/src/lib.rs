@@ -11,6 +11,7 @@ pub mod also_bought;
 pub mod baskets;
 pub mod build;
 pub mod facts;
+pub mod invariant;
 pub mod links;
 pub mod member_orders;
 pub mod merge;

@@ -18,6 +18,7 @@ use timely::dataflow::operators::{Capability, Probe};
 use timely::dataflow::{ProbeHandle, StreamVec};
 
 use crate::facts::Facts;
+use crate::invariant::violated;
 use crate::update::{Changes, EncodeInto, Output, OutputFn};
 
 /// How changes of one table are encoded.
@@ -107,6 +108,7 @@ where
     K: Ord + Clone + 'static,
     R: Ord + Clone + 'static,
 {
+    let label = name.to_owned();
     rows.inner.unary_frontier(Pipeline, name, move |_capability, _info| {
         let mut open: BTreeMap<u64, Open<(K, R)>> = BTreeMap::new();
         move |(input, frontier), output| {
@@ -128,7 +130,9 @@ where
                 for changes in rows.chunk_by(|a, b| a.0.0 == b.0.0) {
                     let mut came = changes.iter().filter(|(_, diff)| *diff > 0);
                     let row = came.next().map(|((_, row), _)| row.clone());
-                    debug_assert!(came.next().is_none(), "two rows under one key of a view");
+                    if came.next().is_some() {
+                        violated(format_args!("two rows under one key in {label}"));
+                    }
                     session.give((changes[0].0.0.clone(), row));
                 }
             }

@@ -8,6 +8,7 @@ use kindred_model::views::points::Earned;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{Facts, MemberFact, MemberKey};
+use crate::invariant::violated;
 
 /// Where points go within a member's row.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -35,7 +36,9 @@ pub fn points<'s>(facts: Facts<'s, (MemberKey, MemberFact)>) -> Facts<'s, (Party
         .reduce_named("Points", |_member, buckets, rows| {
             let mut earned = Earned::default();
             for (bucket, points) in buckets {
-                debug_assert!(*points > 0, "points below nought");
+                if *points <= 0 {
+                    violated(format_args!("{points} points in a bucket of a member"));
+                }
                 match bucket {
                     Bucket::Invites => earned.from_invites = *points as i64,
                     Bucket::Items(day) => earned.from_items.push((Day(*day), *points as i64)),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kindred_dataflow::update::{Output, OutputFn, Stats, Update};
-use kindred_dataflow::{build, restore};
+use kindred_dataflow::{build, invariant, restore};
 use kindred_model::intern::{Item, Party};
 use kindred_model::records::{MemberRecord, Record};
 use kindred_model::settings::Owners;
@@ -104,6 +104,7 @@ fn run_ahead(ahead: usize, workers: usize, semantics: &Semantics, epochs: Vec<Ep
         result.unwrap_or_else(|error| panic!("{label}: a worker failed: {error}"));
     }
     let tables = std::mem::take(&mut *gathered.lock().unwrap());
+    assert_eq!(invariant::violations(), 0, "{label}: the log says which");
     (tables, stats)
 }
 

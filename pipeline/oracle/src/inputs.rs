@@ -33,20 +33,7 @@ pub(crate) type Who<'a> = (bool, &'a str);
 
 /// The inputs that a set of records merges to, in whatever order and however often they are given.
 pub fn inputs(records: impl IntoIterator<Item = Record>, semantics: &Semantics) -> Inputs {
-    let mut inputs = Inputs::default();
-    for record in records {
-        match record {
-            Record::Interaction(record) => {
-                let key = record.key();
-                let held = StoredInteraction { at: record.at, payload: record.payload.canonical().into() };
-                inputs.add(record.owner, key, held);
-            }
-            Record::Order(record) => keep_greatest(&mut inputs.orders, record.order.clone(), record),
-            Record::Catalog(record) => keep_greatest(&mut inputs.catalog, record.item.clone(), record),
-            Record::Member(record) => keep_greatest(&mut inputs.members, record.key(), record),
-        }
-    }
-    inputs.bounded(semantics)
+    Inputs::default().with(records, semantics)
 }
 
 fn keep_greatest<K: Ord, R: Versioned>(records: &mut BTreeMap<K, R>, key: K, record: R) {
@@ -89,6 +76,24 @@ impl Inputs {
             return Err(Corrupt("a merged record that is not valid").into());
         }
         Ok(inputs.bounded(semantics))
+    }
+
+    /// These, and what a set of records merges into them.
+    #[must_use]
+    pub fn with(mut self, records: impl IntoIterator<Item = Record>, semantics: &Semantics) -> Self {
+        for record in records {
+            match record {
+                Record::Interaction(record) => {
+                    let key = record.key();
+                    let held = StoredInteraction { at: record.at, payload: record.payload.canonical().into() };
+                    self.add(record.owner, key, held);
+                }
+                Record::Order(record) => keep_greatest(&mut self.orders, record.order.clone(), record),
+                Record::Catalog(record) => keep_greatest(&mut self.catalog, record.item.clone(), record),
+                Record::Member(record) => keep_greatest(&mut self.members, record.key(), record),
+            }
+        }
+        self.bounded(semantics)
     }
 
     fn add(&mut self, owner: Owner, key: InteractionKey, held: StoredInteraction) {

@@ -27,6 +27,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use super::owner::{FEW_MAX, Held, Identities, Log, compare};
 use super::subject::Identity;
 use crate::facts::Fact;
+use crate::invariant::violated;
 use crate::links::Fate;
 use crate::restore::RESTORED;
 use crate::update::{InteractionUpdate, Stats};
@@ -283,7 +284,9 @@ impl Merge {
         }
         for fate in changes.iter().filter(|(_, diff)| **diff > 0).map(|(fate, _)| fate) {
             let known = self.fates.insert(fate.raw, fate.effective);
-            debug_assert!(known.is_none(), "two fates of {:?}", fate.raw);
+            if known.is_some() {
+                violated(format_args!("two effective owners of {:?}", fate.raw));
+            }
         }
         let mut owners: Vec<Settling> = owners.into_values().collect();
         for owner in &mut owners {
