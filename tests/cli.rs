@@ -140,7 +140,7 @@ fn verify_finds_wrong_rows_and_repair_mends_them() {
         other[0] ^= 2;
         let changes = vec![change(&rows[0].0, None), change(&rows[1].0, Some(other)), change(&stray, Some(rows[0].1.clone()))];
         runtime
-            .block_on(store.apply(EpochChanges { epoch: frontier.epoch, position: frontier.position, changes }))
+            .block_on(store.apply(EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: changes.into() }))
             .expect("it applies");
         runtime.block_on(store.sync()).expect("it syncs");
     }

@@ -84,7 +84,13 @@ impl Installation {
     }
 
     /// Starts by a prepared command (environment).
-    pub fn start_with(&self, mut command: Command, name: &str, args: &[&str]) -> Running {
+    pub fn start_with(&self, command: Command, name: &str, args: &[&str]) -> Running {
+        let started = self.try_start_with(command, name, args);
+        started.unwrap_or_else(|(status, said)| panic!("kindred {args:?} ended with {status}:\n{said}"))
+    }
+
+    /// The same, of one that may end before it says where it answers: how, and what it printed.
+    pub fn try_start_with(&self, mut command: Command, name: &str, args: &[&str]) -> Result<Running, (ExitStatus, String)> {
         let dir = self.dir.path().join(name);
         let log = dir.with_extension("log");
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
@@ -96,10 +102,10 @@ impl Installation {
         loop {
             let said = said()[before..].to_owned();
             if let Some(url) = said.split_whitespace().find(|word| word.starts_with("http://")) {
-                return Running { child: Some(child), dir, url: url.trim_end_matches("/status").to_owned() };
+                return Ok(Running { child: Some(child), dir, url: url.trim_end_matches("/status").to_owned() });
             }
             if let Some(status) = child.try_wait().expect("it can be asked") {
-                panic!("kindred {args:?} ended with {status}:\n{said}");
+                return Err((status, said));
             }
             assert!(begin.elapsed() < PATIENCE, "kindred {args:?} does not start:\n{said}");
             std::thread::sleep(Duration::from_millis(20));

@@ -21,6 +21,7 @@ mod operations;
 mod people;
 mod place;
 mod real_data;
+mod running;
 mod sbom;
 mod support;
 mod topics;

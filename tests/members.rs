@@ -21,8 +21,14 @@ pub struct Shop {
 impl Shop {
     /// Opens it; `None` on services where there are none.
     pub fn open(backend: Backend, name: &str) -> Option<Self> {
+        Self::open_with(backend, name, &[])
+    }
+
+    /// The same under more settings, as `path=value`.
+    pub fn open_with(backend: Backend, name: &str, more: &[&str]) -> Option<Self> {
         let ((smtp, mails), (gateway, phones)) = (smtp_sink(), phone_gateway());
-        let set = people::settings(smtp, gateway);
+        let mut set = people::settings(smtp, gateway);
+        set.extend(more.iter().flat_map(|more| ["--set".to_owned(), (*more).to_owned()]));
         let set: Vec<&str> = set.iter().map(String::as_str).collect();
         let temp = tempfile::tempdir().expect("a directory");
         let (apis, on) = match backend {
@@ -39,6 +45,11 @@ impl Shop {
             }
         };
         Some(Self { apis, mails, phones, _place: (temp, on) })
+    }
+
+    /// Its directory, where it has one.
+    fn place(&self) -> std::path::PathBuf {
+        self._place.0.path().join("shop")
     }
 
     /// One of its APIs.
@@ -226,4 +237,70 @@ fn v1_2_10_a_report_for_people_has_no_formulas() {
     names.sort();
     assert_eq!(names, ["'-2,3", "'=1+1", "plain"]);
     assert!(!list(&[]).contains("'=1+1"), "what is read in a terminal is as it is");
+}
+
+/// The files below a directory that hold one of some texts.
+fn files_with(dir: &std::path::Path, texts: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_with(&path, texts));
+            continue;
+        }
+        // A file may leave while it is looked for.
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        let holds = |text: &&&str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        found.extend(texts.iter().filter(holds).map(|text| format!("{text} in {}", path.display())));
+    }
+    found
+}
+
+/// If it failed, whoever gets hold of the disk of a shop would read names, numbers, searches and views of people who were told that they
+/// are forgotten: in journals and tables of log, store and accounts (#12).
+#[test]
+fn what_an_erased_person_was_is_in_no_file() {
+    let shop = Shop::open_with(Backend::Embedded, "members_erased", &["erasure.raw_days=0"]).expect("it needs no services");
+    let api = shop.api(0);
+    let (name, phone) = ("zephyrine77q", "13807654321");
+    let grant = shop.member(0, name, phone);
+    let (member, token) = (text_of(&grant, "member").to_owned(), text_of(&grant, "access_token").to_owned());
+    shop.token_answers(&token, 200, PATIENCE);
+    let at = "2026-05-04T10:00:00Z";
+    let session = json!({ "session": "zsession-4711", "version": 1, "merged_into": member });
+    api.post_events("members", &[session]);
+    api.post_events(
+        "interactions",
+        &[
+            json!({ "member": member, "kind": "search", "query": "zq-divorce-lawyer", "at": at }),
+            json!({ "member": member, "kind": "view", "item": "zi-pregnancy-test", "at": at }),
+            json!({ "session": "zsession-4711", "kind": "view", "item": "zi-of-the-session", "at": at }),
+        ],
+    );
+    let order = json!({
+        "order": "zo-1", "version": 1, "status": "paid", "member": member, "placed_at": at, "currency": "EUR",
+        "lines": [{ "line": 1, "item": "z1", "quantity": 1, "unit_price_minor": 100 }],
+    });
+    let position = api.post_events("orders", &[order]);
+    api.get_json(&format!("/v1/members/{member}/history?min_position={position}&wait_ms=10000"));
+    let mail = format!("{name}@example.com");
+    let texts = [name, phone, mail.as_str(), "zq-divorce-lawyer", "zi-pregnancy-test", "zi-of-the-session"];
+    let dir = shop.place();
+    for text in texts {
+        assert!(
+            !files_with(&dir, &[text]).is_empty(),
+            "{text} is in no file while the person is there: the search finds nothing"
+        );
+    }
+    let erased = api.delete(&format!("/v1/members/{member}"));
+    assert_eq!(erased.status, 200, "{}", erased.body);
+    let begin = Instant::now();
+    loop {
+        let found = files_with(&dir, &texts);
+        if found.is_empty() {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{found:#?}\n{}", api.log());
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::installation::{Installation, Running};
 use crate::support::{AS_OF, Server, VIEWS, kindred, kindred_ok};
@@ -96,6 +97,20 @@ impl Place {
             On::Services { on, key } => {
                 let pipeline = on.start("pipeline", &[&["pipeline"], &set[..], more].concat());
                 on.api("api", key, &set).with(pipeline)
+            }
+        }
+    }
+
+    /// Rebuilds everything from the log, by a prepared command (environment); `None` where that was killed before it was ready.
+    pub fn rebuild_with(&self, command: Command) -> Option<Server> {
+        let set: Vec<&str> = self.set.iter().map(String::as_str).collect();
+        let more = ["--from", "beginning"];
+        match &self.on {
+            On::Directory(dir) => Server::try_start_with(command, dir, &[&set[..], &more].concat()).ok(),
+            On::Services { on, key } => {
+                let args = [&["pipeline"], &set[..], &more].concat();
+                let pipeline = on.try_start_with(command, "pipeline", &args).ok()?;
+                Some(on.api("api", key, &set).with(pipeline))
             }
         }
     }

@@ -130,7 +130,12 @@ impl Server {
     }
 
     /// Starts by a prepared command (limits, environment).
-    pub fn start_with(mut command: Command, dir: &Path, more: &[&str]) -> Self {
+    pub fn start_with(command: Command, dir: &Path, more: &[&str]) -> Self {
+        Self::try_start_with(command, dir, more).unwrap_or_else(|(status, log)| panic!("the server ended with {status}:\n{log}"))
+    }
+
+    /// The same, of one that may end before it is ready: how, and what it printed.
+    pub fn try_start_with(mut command: Command, dir: &Path, more: &[&str]) -> Result<Self, (ExitStatus, String)> {
         let lock = dir.join("lock");
         let stale = std::fs::read_to_string(&lock).unwrap_or_default();
         command.args(["serve", "--data"]).arg(dir).args(["--listen", "127.0.0.1:0", "--set", "api.admin_listen=127.0.0.1:0"]);
@@ -142,7 +147,7 @@ impl Server {
         let begin = Instant::now();
         loop {
             if let Some(status) = server.child.try_wait().expect("it can be asked") {
-                panic!("the server ended with {status}:\n{}", server.log());
+                return Err((status, server.log()));
             }
             let lock = std::fs::read_to_string(&lock).unwrap_or_default();
             if lock != stale
@@ -152,7 +157,7 @@ impl Server {
                 server.url = url.to_owned();
                 server.key = std::fs::read_to_string(dir.join("service.key")).unwrap_or_default().trim().to_owned();
                 if server.agent.get(format!("{url}/readyz")).call().is_ok_and(|answer| answer.status() == 200) {
-                    return server;
+                    return Ok(server);
                 }
             }
             assert!(begin.elapsed() < PATIENCE, "the server is not ready after {PATIENCE:?}:\n{}", server.log());

@@ -287,8 +287,12 @@ pub struct VerifyReport {
     pub ok: bool,
     /// Whether the differences were mended.
     pub repaired: bool,
-    /// Each table that was compared.
+    /// Each table that was compared: merged inputs with the log, rows of views with the merged inputs.
     pub tables: Vec<VerifiedTable>,
+    /// Records of the log that were read.
+    pub records: u64,
+    /// What could not be compared, and why: a log that does not reach back to its beginning says nothing about what came before.
+    pub not_compared: Vec<String>,
 }
 
 /// What `verify` found in one table.

@@ -35,6 +35,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kindred_telemetry::vital_task;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -124,17 +125,21 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
     let connections = config.limits.connections;
     let api = prepare(config, context, stopping.clone()).await?;
     let ring = Arc::clone(&api.ring);
-    let mut background = vec![tokio::spawn(served::follow(Arc::clone(&api)))];
-    background.push(tokio::spawn({
+    let mut background = vec![vital_task("the watch over generations", served::follow(Arc::clone(&api)))];
+    background.push(vital_task("the saving of when keys were used", {
         let ring = Arc::clone(&ring);
         async move { ring.keep().await }
     }));
     if let Some(members) = api.context.members.clone() {
-        background.push(tokio::spawn(async move { members.run().await }));
+        background.push(vital_task("the work of members", async move { members.run().await }));
     }
-    let mut servers = vec![tokio::spawn(server::serve(listener, routes::public(&api), connections, stopping.clone()))];
+    let mut servers =
+        vec![vital_task("the server", server::serve(listener, routes::public(&api), connections, stopping.clone()))];
     if let Some(listener) = admin_listener {
-        servers.push(tokio::spawn(server::serve(listener, routes::admin_address(&api), connections, stopping)));
+        servers.push(vital_task(
+            "the server of the admin address",
+            server::serve(listener, routes::admin_address(&api), connections, stopping),
+        ));
     }
     tracing::info!(%address, "listening on http://{address}");
     Ok(Running { address, admin_address, stop, servers, background, ring })

@@ -136,12 +136,12 @@ impl Job<'_> {
         })
     }
 
-    /// Feeds the merged inputs as one epoch, as a restart does. For [`Engine::Product`] alone: the others know no other records
-    /// than purchases.
-    pub fn restore(&mut self, inputs: impl IntoIterator<Item = Update>) -> Cost {
-        self.feed(inputs, |feed, update| match feed {
+    /// Feeds updates of any kind as one epoch, as a restart does with the merged inputs. For [`Engine::Product`] alone: the others know
+    /// no other records than purchases.
+    pub fn updates(&mut self, updates: impl IntoIterator<Item = Update>) -> Cost {
+        self.feed(updates, |feed, update| match feed {
             Feed::Product(dataflow) => dataflow.send(update),
-            Feed::Facts(..) => unreachable!("a restart is the product's"),
+            Feed::Facts(..) => unreachable!("records of all kinds are the product's"),
         })
     }
 
@@ -196,17 +196,27 @@ pub fn run<T: Send + 'static>(engine: Engine, work: impl FnOnce(&mut Job<'_>) ->
     // The sink is another thread in the product: what it does with outputs is not the dataflow's.
     let (give, take) = channel::<Output>();
     let sink = std::thread::spawn(move || take.into_iter().for_each(drop));
-    let result = timely::execute_directly(move |worker| {
-        let stats = Arc::new(Stats::default());
-        let give = std::sync::Mutex::new(give);
-        // The sink outlives the worker.
-        let output: OutputFn = Arc::new(move |output| drop(give.lock().map(|give| give.send(output))));
-        let feed = feed(engine, worker, &stats, &output);
-        let mut job = Job { worker, feed, epoch: 0, stats };
-        work(&mut job)
-    });
+    let give = std::sync::Mutex::new(give);
+    // The sink outlives the worker.
+    let output: OutputFn = Arc::new(move |output| drop(give.lock().map(|give| give.send(output))));
+    let result = run_into(engine, output, work);
     sink.join().expect("the sink drops what it gets");
     result
+}
+
+/// The same, giving outputs to `output`, on the thread of the dataflow.
+pub fn run_into<T: Send + 'static>(
+    engine: Engine,
+    output: OutputFn,
+    work: impl FnOnce(&mut Job<'_>) -> T + Send + Sync + 'static,
+) -> T {
+    timely::execute_directly(move |worker| {
+        let stats = Arc::new(Stats::default());
+        let feed = feed(engine, worker, &stats, &output);
+        drop(output);
+        let mut job = Job { worker, feed, epoch: 0, stats };
+        work(&mut job)
+    })
 }
 
 fn feed(engine: Engine, worker: &mut Worker, stats: &Arc<Stats>, output: &OutputFn) -> Feed {

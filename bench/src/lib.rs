@@ -23,6 +23,7 @@ pub mod server;
 pub mod services;
 pub mod shards;
 pub mod sign_in;
+pub mod soak;
 pub mod stats;
 pub mod synthetic;
 pub mod timing;

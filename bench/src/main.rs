@@ -10,7 +10,7 @@ use kindred_bench::post::Pace;
 use kindred_bench::report::{Report, Results};
 use kindred_bench::server::Endpoint;
 use kindred_bench::synthetic::{Mix, Plan};
-use kindred_bench::{generate, growth, load, members, replay, restart, search, services, shards, sign_in, timing};
+use kindred_bench::{generate, growth, load, members, replay, restart, search, services, shards, sign_in, soak, timing};
 
 /// The product's allocator, so that what is measured here is what it does.
 #[global_allocator]
@@ -45,6 +45,8 @@ enum Command {
     Restart(RestartArgs),
     /// Cost of an event as the log grows
     Growth(GrowthArgs),
+    /// A million epochs of orders, refunds, cancellations and erasures: whether figures, rows and memory stay right
+    Soak(SoakArgs),
     /// Sign-ins at full speed beside the bare password hash, and lists meanwhile
     SignIn(SignInArgs),
     /// What a million members cost who signs in and who searches, and what checking a token costs
@@ -338,6 +340,21 @@ struct GrowthArgs {
 }
 
 #[derive(Args)]
+struct SoakArgs {
+    /// Epochs of all shops together
+    #[arg(long, default_value_t = soak::Options::full().epochs)]
+    epochs: u64,
+    /// How often everything is compared within a shop
+    #[arg(long, default_value_t = soak::Options::full().looks, value_parser = clap::value_parser!(u64).range(1..))]
+    looks: u64,
+    /// Another seed gives another history
+    #[arg(long, default_value_t = soak::Options::full().seed)]
+    seed: u64,
+    #[command(flatten)]
+    plain: PlainArgs,
+}
+
+#[derive(Args)]
 struct SignInArgs {
     #[command(flatten)]
     common: CommonArgs,
@@ -431,6 +448,10 @@ fn main() -> Result<()> {
         Command::Growth(args) => {
             let options = if args.plain.quick { growth::Options::quick() } else { growth_options(&args)? };
             args.plain.finish(growth::run_growth(&options)?)
+        }
+        Command::Soak(args) => {
+            let full = soak::Options { epochs: args.epochs, looks: args.looks, seed: args.seed };
+            args.plain.finish(soak::run_soak(if args.plain.quick { soak::Options::quick() } else { full })?)
         }
         Command::SignIn(args) => {
             let options = sign_in_options(&args)?;

@@ -149,7 +149,7 @@ fn phases(preloaded: &Preloaded, also_bought_only: bool) -> Result<Vec<Phase>> {
     let records = updates.len();
     ensure!(records > 0, "the store holds no inputs");
     let engine = if also_bought_only { Engine::also_bought_alone() } else { Engine::all_views() };
-    let cost = run_dataflow(engine, move |job| job.restore(updates));
+    let cost = run_dataflow(engine, move |job| job.updates(updates));
     phases.push(Phase { name: "derive the views", wall_s: cost.wall.as_secs_f64(), cpu_s: cost.cpu.as_secs_f64() });
     Ok(phases)
 }

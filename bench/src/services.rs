@@ -147,7 +147,7 @@ fn compute(log: &dyn EventLog, events: usize) -> Result<Duration> {
     let rules = Semantics::default().rules();
     let (give, take) = crossbeam_channel::bounded::<Update>(65_536);
     let began = Instant::now();
-    let dataflow = std::thread::spawn(move || run(Engine::all_views(), move |job| job.restore(take)));
+    let dataflow = std::thread::spawn(move || run(Engine::all_views(), move |job| job.updates(take)));
     let (mut records, mut left) = (Vec::new(), events);
     while left > 0 {
         records.clear();

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use kindred_api::{ApiConfig, Context, GenerationOperations as _};
 use kindred_config::Loaded;
 use kindred_store::keys::KeyStore;
+use kindred_telemetry::vital_task;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
@@ -102,9 +103,12 @@ impl Running {
         };
         let api = kindred_api::start(config, context).await.map_err(explain_start)?;
         let background = [
-            tokio::spawn(keep_up(metrics)),
-            tokio::spawn(follow_keys(keys)),
-            tokio::spawn(reach.watch(Arc::clone(&services.log) as _, Arc::clone(&services.store) as _)),
+            vital_task("the upkeep of metrics", keep_up(metrics)),
+            vital_task("the refresh of keys", follow_keys(keys)),
+            vital_task(
+                "the watch over log and store",
+                reach.watch(Arc::clone(&services.log) as _, Arc::clone(&services.store) as _),
+            ),
         ];
         Ok(Self { services, followers, api, background })
     }

@@ -19,7 +19,7 @@ impl App {
     /// When the machine gives no threads.
     pub fn new() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .thread_name("kindred-io")
+            .thread_name(kindred_telemetry::IO_THREAD)
             .enable_all()
             .build()
             .context("could not start the threads of the runtime")?;

@@ -68,7 +68,7 @@ impl Message {
         put_varint(&mut bytes, self.incarnation);
         put_varint(&mut bytes, self.generation.len() as u64);
         bytes.extend_from_slice(self.generation.as_bytes());
-        bytes.extend(EpochChanges { epoch: self.epoch, position, changes }.encode());
+        bytes.extend(EpochChanges { epoch: self.epoch, position, changes: changes.into() }.encode());
         bytes
     }
 
@@ -83,7 +83,7 @@ impl Message {
         let generation = str::from_utf8(name).map_err(|_| Corrupt("a generation's name that is no text"))?.to_owned();
         let unit = EpochChanges::decode(rest)?;
         let news = match kind {
-            0 => News::Rows(unit.changes),
+            0 => News::Rows(Arc::unwrap_or_clone(unit.changes)),
             1 => News::Reached(unit.position),
             2 => News::Anew,
             _ => return Err(Corrupt("a message of an unknown kind")),
@@ -169,7 +169,7 @@ impl ViewStore for Published {
         Ok(joined)
     }
 
-    async fn write(&self, epoch: u64, changes: Vec<Change>) -> Result<(), StoreError> {
+    async fn write(&self, epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError> {
         let told: Vec<Change> = changes.iter().filter(|change| self.tables.contains(change.table)).cloned().collect();
         if self.cleared.load(Ordering::Acquire) {
             return self.inner.write(epoch, changes).await;
@@ -465,7 +465,7 @@ impl Ear {
                 return true;
             }
         };
-        listener.unit(&EpochChanges { epoch: message.epoch, position: place.position.clone(), changes });
+        listener.unit(&EpochChanges { epoch: message.epoch, position: place.position.clone(), changes: changes.into() });
         self.feed.heard(&place.position);
         true
     }
@@ -538,7 +538,7 @@ impl ViewStore for Followed {
         Err(reads_only())
     }
 
-    async fn write(&self, _: u64, _: Vec<Change>) -> Result<(), StoreError> {
+    async fn write(&self, _: u64, _: Arc<Vec<Change>>) -> Result<(), StoreError> {
         Err(reads_only())
     }
 
@@ -713,7 +713,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = |name: &str| Arc::new(EmbeddedStore::open(&dir.path().join(name)).unwrap()) as Arc<dyn ViewStore>;
         let (believed, row) = (open("believed"), open("row"));
-        row.apply(EpochChanges { epoch: 1, position: at(7), changes: Vec::new() }).await.unwrap();
+        row.apply(EpochChanges { epoch: 1, position: at(7), changes: Vec::new().into() }).await.unwrap();
         let generations = Arc::new(One(AtomicU64::new(5), row));
         let followed = Arc::new(Followed::new(believed, Arc::new(InMemory::default()), generations, "g1"));
         let listening = Arc::clone(&followed);
@@ -728,13 +728,13 @@ mod tests {
     async fn rows_are_told_and_then_the_position() {
         let pair = Pair::new().await;
         let other = Change { table: "points", key: b"ann\0".to_vec(), row: Some(vec![2]) };
-        pair.published.write(1, vec![row("k", "1"), other, row("l", "")]).await.unwrap();
+        pair.published.write(1, vec![row("k", "1"), other, row("l", "")].into()).await.unwrap();
         let start = Position::beginning().to_string();
         pair.hears(&[&format!("k=1 l=- at {start}")]).await;
         pair.published.commit(1, at(3)).await.unwrap();
         pair.hears(&[&format!("k=1 l=- at {start}"), &format!(" at {}", at(3))]).await;
         assert!(pair.followed.feed().status().is_fresh());
-        assert!(pair.followed.write(2, Vec::new()).await.is_err(), "an API writes no rows");
+        assert!(pair.followed.write(2, Arc::default()).await.is_err(), "an API writes no rows");
     }
 
     /// If it failed, a pipeline that was replaced, or a replay of another generation, could change what an API serves.
@@ -759,11 +759,11 @@ mod tests {
         let pair = Pair::new().await;
         let start = Position::beginning().to_string();
         let many: Vec<Change> = (0..=ROWS_TOLD_MAX).map(|n| row(&format!("r{n}"), "1")).collect();
-        pair.published.write(1, many).await.unwrap();
+        pair.published.write(1, many.into()).await.unwrap();
         pair.hears(&[&format!("anew k= at {start}")]).await;
 
         pair.published.clear(&[TABLE]).await.unwrap();
-        pair.published.apply(EpochChanges { epoch: 2, position: at(2), changes: vec![row("k", "2")] }).await.unwrap();
+        pair.published.apply(EpochChanges { epoch: 2, position: at(2), changes: vec![row("k", "2")].into() }).await.unwrap();
         let so_far = [&format!("anew k= at {start}"), &format!("anew k=2 at {start}"), &format!(" at {}", at(2))];
         pair.hears(&so_far.map(String::as_str)).await;
 
@@ -771,7 +771,7 @@ mod tests {
         pair.broadcast.publish(b"nonsense".to_vec()).await.unwrap();
         let anew = format!("anew k=2 at {}", at(2));
         pair.hears(&[so_far[0], so_far[1], so_far[2], &anew].map(String::as_str)).await;
-        pair.published.apply(EpochChanges { epoch: 3, position: at(3), changes: vec![row("k", "3")] }).await.unwrap();
+        pair.published.apply(EpochChanges { epoch: 3, position: at(3), changes: vec![row("k", "3")].into() }).await.unwrap();
         let (rows, reached) = (format!("k=3 at {}", at(2)), format!(" at {}", at(3)));
         pair.hears(&[so_far[0], so_far[1], so_far[2], &anew, &rows, &reached].map(String::as_str)).await;
         assert_eq!(pair.followed.feed().status().reloads, 3);

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use kindred_api::{Check, OperationError, Operations, VerifiedTable, VerifyReport};
 use kindred_log::EventLog;
 use kindred_model::Semantics;
-use kindred_pipeline::{PipelineError, PipelineState, Progress};
+use kindred_pipeline::{InputsReport, PipelineError, PipelineState, Progress};
 use kindred_store::ViewStore;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -24,6 +24,9 @@ const DIFFERENCES_NAMED: usize = 10;
 const ASK_EVERY: Duration = Duration::from_secs(2);
 /// How long one of them may be silent before requests are sent elsewhere: a leader that moves takes some seconds.
 const SILENT_MAX: Duration = Duration::from_secs(10);
+
+/// How long the frontier may stand still beside records that wait: an epoch of a catch-up takes some seconds.
+const STALLED_MAX: Duration = Duration::from_secs(30);
 
 /// Where the views are kept, and those of which generation are served.
 pub enum Views {
@@ -206,15 +209,20 @@ impl Operations for Process {
             return Err(OperationError::Busy("the views are being verified already".to_owned()));
         }
         let verified = Arc::clone(&store);
+        let log = Arc::clone(&self.log);
+        let partitions = log.partitions().await;
         let compared = tokio::task::spawn_blocking(move || {
-            let snapshot = store.snapshot()?;
-            Ok::<_, PipelineError>(kindred_pipeline::verify(&*snapshot.rows, &semantics, DIFFERENCES_NAMED)?)
+            let (partitions, snapshot) = (partitions?, store.snapshot()?);
+            let views = kindred_pipeline::verify(&*snapshot.rows, &semantics, DIFFERENCES_NAMED)?;
+            let inputs = kindred_pipeline::verify_inputs(&*log, &partitions, &snapshot, &semantics, DIFFERENCES_NAMED)?;
+            Ok::<_, PipelineError>((views, inputs))
         });
         let report = compared.await;
         self.verifying.store(false, Ordering::Release);
         let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
         let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
-        Ok(by_table(&report, &*verified))
+        let (views, inputs) = report;
+        Ok(by_table(&views, &inputs, &*verified))
     }
 
     fn readiness(&self) -> Vec<Check> {
@@ -230,18 +238,27 @@ impl Operations for Process {
 
 fn check_pipeline(progress: &Progress) -> Check {
     let status = progress.status();
-    // One that waits for room or for a disk still serves what it has.
-    let ready = matches!(status.state, PipelineState::Running | PipelineState::Waiting);
+    let stalled = Duration::from_millis(status.stalled_ms);
+    // One that waits for room or for a disk still serves what it has, and says so. One that says nothing and takes nothing in is broken.
+    let ready = match status.state {
+        PipelineState::Waiting => true,
+        PipelineState::Running => stalled < STALLED_MAX,
+        _ => false,
+    };
     let state = serde_json::to_value(status.state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default();
-    let detail = status.reason.map_or(state.clone(), |reason| format!("{state}: {reason}"));
+    let reason = status.reason.or_else(|| {
+        (stalled >= STALLED_MAX).then(|| format!("records wait and the frontier has not moved for {} s", stalled.as_secs()))
+    });
+    let detail = reason.map_or(state.clone(), |reason| format!("{state}: {reason}"));
     Check { name: "pipeline".to_owned(), ready, detail }
 }
 
 /// The report of the pipeline, table by table.
-fn by_table(report: &kindred_pipeline::VerifyReport, store: &dyn ViewStore) -> VerifyReport {
-    let tables = kindred_model::views::view_tables();
-    let tables = tables.iter().map(|table| {
-        let differences: Vec<_> = report.differences.iter().filter(|difference| difference.table == table.name).collect();
+fn by_table(views: &kindred_pipeline::VerifyReport, inputs: &InputsReport, store: &dyn ViewStore) -> VerifyReport {
+    let tables = kindred_model::views::input_tables().into_iter().chain(kindred_model::views::view_tables());
+    let all = || inputs.differences.iter().chain(&views.differences);
+    let tables = tables.map(|table| {
+        let differences: Vec<_> = all().filter(|difference| difference.table == table.name).collect();
         let side = |row: &Option<String>| row.clone().unwrap_or_else(|| "no row".to_owned());
         VerifiedTable {
             table: table.name.to_owned(),
@@ -253,5 +270,11 @@ fn by_table(report: &kindred_pipeline::VerifyReport, store: &dyn ViewStore) -> V
                 .collect(),
         }
     });
-    VerifyReport { ok: report.holds(), repaired: false, tables: tables.collect() }
+    VerifyReport {
+        ok: views.holds() && inputs.holds(),
+        repaired: false,
+        tables: tables.collect(),
+        records: inputs.records,
+        not_compared: inputs.not_compared.clone(),
+    }
 }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use kindred_api::Operations;
 use kindred_config::Loaded;
 use kindred_pipeline::{Pipeline, PipelineConfig};
+use kindred_telemetry::vital_task;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -28,9 +29,6 @@ use crate::serve::Signals;
 use crate::server::{explain_bind, keep_up};
 use crate::services::Services;
 
-/// With what a process ends one of whose threads panicked, as Rust's own does.
-const PANICKED: i32 = 101;
-
 /// Runs `kindred pipeline`.
 ///
 /// # Errors
@@ -41,7 +39,6 @@ pub fn run(app: &App, loaded: &Loaded, args: &PipelineArgs) -> Result<u8> {
             .help("`kindred serve` runs everything on a data directory; or name the services with --config FILE")
             .into());
     }
-    end_on_panic();
     app.runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let running = tokio::select! {
@@ -56,15 +53,6 @@ pub fn run(app: &App, loaded: &Loaded, args: &PipelineArgs) -> Result<u8> {
         }
         signals.end_in_order(running.stop()).await
     })
-}
-
-/// A thread that panics leaves the others waiting for it, those of other processes too: better none of them runs on.
-fn end_on_panic() {
-    let tell = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        tell(panic);
-        std::process::exit(PANICKED);
-    }));
 }
 
 struct Running {
@@ -109,9 +97,9 @@ impl Running {
         let process = Arc::new(Process::new(Arc::clone(&log) as _, views));
         let (rendered, kept) = (metrics.clone(), metrics);
         let routes = admin_routes(process, move || rendered.render());
-        let served = tokio::spawn(warp::serve(routes).incoming(listener).run());
-        let watched = tokio::spawn(reach.watch(log, Arc::clone(&services.store) as _));
-        let background = [served, tokio::spawn(keep_up(kept)), watched];
+        let served = vital_task("the admin address", warp::serve(routes).incoming(listener).run());
+        let watched = vital_task("the watch over log and store", reach.watch(log, Arc::clone(&services.store) as _));
+        let background = [served, vital_task("the upkeep of metrics", keep_up(kept)), watched];
         Ok(Self { services, pipeline, admin_address, background })
     }
 

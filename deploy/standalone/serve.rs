@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kindred_config::Loaded;
@@ -82,6 +83,7 @@ fn run(app: &App, config: StartConfig, banner: fn(&Running) -> String) -> Result
         tokio::select! {
             () = signals.next() => {}
             error = running.ended() => {
+                let _grace = end_after_grace();
                 let stopped = running.stop().await;
                 if let Err(error) = stopped {
                     tracing::warn!("{error:#}");
@@ -124,6 +126,26 @@ fn shown_to_browsers(url: &str) -> String {
     }
 }
 
+/// How long a process may take to end in order: the drain of the API, of the log, and some seconds for threads. What is not done by then
+/// hangs, and the next start goes on where the store stands.
+const GRACE: Duration = Duration::from_secs(45);
+
+/// Ends the process after [`GRACE`], unless what is returned is dropped before. By a thread of its own: the runtime's may be what hangs.
+#[must_use]
+fn end_after_grace() -> std::sync::mpsc::Sender<()> {
+    let (called_off, waiting) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        if waiting.recv_timeout(GRACE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!(
+                "did not end in order within {} s: ended at once, and nothing that was acknowledged is lost",
+                GRACE.as_secs()
+            );
+            std::process::exit(i32::from(exit::FAILED));
+        }
+    });
+    called_off
+}
+
 /// SIGTERM and SIGINT, one after another.
 pub struct Signals {
     #[cfg(unix)]
@@ -148,9 +170,10 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// Waits for a process to end in order; another signal ends it at once.
+    /// Waits for a process to end in order; another signal ends it at once, and so does the end of its grace time.
     pub async fn end_in_order(&mut self, stop: impl Future<Output = Result<()>>) -> Result<u8> {
         eprintln!("ending in order; once more ends at once, and loses nothing that was acknowledged");
+        let _grace = end_after_grace();
         tokio::select! {
             stopped = stop => stopped.map(|()| exit::FINE),
             () = self.next() => {

@@ -21,7 +21,11 @@ use kindred_members::senders::Mailbox;
 use kindred_model::MemberId;
 use kindred_pipeline::Progress;
 use kindred_store::keys::{Grant, KeyStore, Scope};
+use kindred_store::records::RecordStore;
+use kindred_telemetry::vital_task;
 use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use warp::{Filter, Reply};
 
 use crate::directory::Directory;
@@ -36,6 +40,8 @@ use crate::remote::{AnswerError, Remote, segment};
 
 /// How long the end waits for the views to take in what is in the log. What is left is taken in by the next start.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// After which pauses the bytes of erased accounts are made to leave the disk.
+const SHED_PAUSES: [Duration; 2] = [Duration::ZERO, Duration::from_secs(60)];
 /// How often samples of metrics are put into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(10);
 /// What the key of the demo's page is called.
@@ -76,7 +82,7 @@ pub struct Running {
     api: kindred_api::Running,
     fleet: Arc<Fleet>,
     shop: Option<Arc<Shop>>,
-    upkeep: tokio::task::JoinHandle<()>,
+    upkeep: Vec<JoinHandle<()>>,
 }
 
 /// Starts: opens the directory, makes a service key if it has none, starts the pipeline and the API. Returns when requests are
@@ -107,6 +113,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     let operations = Arc::new(Process::new(Arc::clone(&log), views));
 
     let records = records_of_directory(&directory.path).await?;
+    let accounts = Arc::clone(&records);
     let log = fail_points::log(log);
     let mailbox = demo.then(|| Mailbox::new(Arc::clone(&records), clock.clone()));
     let mut settings = loaded.settings.clone();
@@ -152,7 +159,10 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     let url = format!("http://{}", api.address);
     backend.found(Remote::new(&url, &service_key)?);
     directory.announce(&url)?;
-    let upkeep = tokio::spawn(keep_up(metrics));
+    let upkeep = vec![
+        vital_task("the upkeep of metrics", keep_up(metrics)),
+        vital_task("the disk of erased accounts", shed_accounts(fleet.progress().sweeps(), accounts)),
+    ];
     let admin_address = api.admin_address;
     // The fleet holds the stores: one that is not live any more can be dropped while this runs.
     directory.store = Arc::clone(&directory.keys);
@@ -175,7 +185,7 @@ impl Running {
     /// # Errors
     /// When the pipeline had ended before, or the store cannot be made durable.
     pub async fn stop(self) -> Result<()> {
-        self.upkeep.abort();
+        self.upkeep.iter().for_each(JoinHandle::abort);
         self.api.shutdown().await;
         // Its shoppers go home before the log is looked at for the last time.
         drop(self.shop);
@@ -189,6 +199,19 @@ pub async fn keep_up(metrics: kindred_telemetry::Metrics) {
     loop {
         due.tick().await;
         metrics.upkeep();
+    }
+}
+
+/// Makes the bytes of erased accounts leave the disk once the raw records of members have left. An account is deleted when it is erased;
+/// what follows from it, mails and marks beside it, is deleted piece by piece afterwards, so it is done again a little later.
+async fn shed_accounts(mut sweeps: watch::Receiver<u64>, accounts: Arc<dyn RecordStore>) {
+    while sweeps.changed().await.is_ok() {
+        for pause in SHED_PAUSES {
+            tokio::time::sleep(pause).await;
+            if let Err(error) = accounts.shed().await {
+                tracing::warn!("accounts that were erased are in no record, but their bytes leave the disk later: {error}");
+            }
+        }
     }
 }
 

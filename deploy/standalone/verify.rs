@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kindred_config::Loaded;
-use kindred_pipeline::VerifyReport;
+use kindred_log::PartitionStatus;
+use kindred_pipeline::{DifferenceReport, InputsReport, VerifyReport};
 use kindred_store::generations::Generation;
 use serde_json::{Value, json};
 
@@ -35,7 +36,9 @@ pub fn run(app: &App, loaded: &Loaded, args: &VerifyArgs) -> Result<u8> {
 }
 
 fn in_installation(app: &App, installation: &Installation, args: &VerifyArgs) -> Result<u8> {
-    let report = verified(installation, args.first)?;
+    let partitions = app.runtime.block_on(installation.log.partitions()).context("could not read the log")?;
+    let (report, inputs) = verified(installation, &partitions, args.first)?;
+    print!("{}", inputs_text(&inputs));
     print!("{}", differences_text(&report));
     let frontier = installation.store.frontier();
     let end = app.runtime.block_on(installation.log.end()).context("could not read the end of the log")?;
@@ -45,6 +48,12 @@ fn in_installation(app: &App, installation: &Installation, args: &VerifyArgs) ->
     }
     if frontier.unfinished {
         println!("an epoch was not finished when the last process ended; the next start, or --repair, mends it");
+    }
+    if !inputs.holds() {
+        println!(
+            "the merged inputs differ from the log: `kindred serve --from beginning` (on services `kindred pipeline`) rebuilds them"
+        );
+        return Ok(exit::FOUND);
     }
     let nothing_to_mend = report.holds() && !frontier.unfinished;
     if nothing_to_mend || !args.repair {
@@ -58,7 +67,7 @@ fn in_installation(app: &App, installation: &Installation, args: &VerifyArgs) ->
         .block_on(kindred_pipeline::repair(Arc::clone(&installation.store), &installation.semantics))
         .context("could not mend the rows")?;
     println!("mended {} rows", thousands(mended));
-    let report = verified(installation, args.first)?;
+    let (report, _) = verified(installation, &partitions, args.first)?;
     print!("{}", differences_text(&report));
     Ok(verdict(&report))
 }
@@ -79,7 +88,7 @@ fn check_stopped(generation: &Generation) -> Result<()> {
 }
 
 /// Compares. Where a pipeline writes meanwhile, rows and inputs may be read of different moments: then it is done again.
-fn verified(installation: &Installation, first: usize) -> Result<VerifyReport> {
+fn verified(installation: &Installation, partitions: &[PartitionStatus], first: usize) -> Result<(VerifyReport, InputsReport)> {
     let shared = installation.services().is_some();
     let mut attempts = if shared { ATTEMPTS } else { 1 };
     loop {
@@ -87,8 +96,10 @@ fn verified(installation: &Installation, first: usize) -> Result<VerifyReport> {
         let snapshot = installation.store.snapshot().context("could not read the store")?;
         let compared = kindred_pipeline::verify(&*snapshot.rows, &installation.semantics, first);
         let report = compared.context("could not read the rows")?;
-        if report.holds() || !shared {
-            return Ok(report);
+        let inputs = kindred_pipeline::verify_inputs(&*installation.log, partitions, &snapshot, &installation.semantics, first);
+        let inputs = inputs.context("could not compare the merged inputs with the log")?;
+        if (report.holds() && inputs.holds()) || !shared {
+            return Ok((report, inputs));
         }
         attempts -= 1;
         // What was written while it was read is heard of a moment later.
@@ -97,7 +108,7 @@ fn verified(installation: &Installation, first: usize) -> Result<VerifyReport> {
             if attempts == 0 {
                 println!("the pipeline wrote all the while; stop it to be sure of what follows");
             }
-            return Ok(report);
+            return Ok((report, inputs));
         }
     }
 }
@@ -106,12 +117,33 @@ fn verdict(report: &VerifyReport) -> u8 {
     if report.holds() { exit::FINE } else { exit::FOUND }
 }
 
+fn inputs_text(report: &InputsReport) -> String {
+    let mut text = match report.holds() {
+        true => format!(
+            "verified: {} merged inputs are what the {} records of the log give\n",
+            thousands(report.rows),
+            thousands(report.records)
+        ),
+        false => format!("{}DIFFERENT: merged inputs are not what the log gives\n", lines(&report.differences)),
+    };
+    for what in &report.not_compared {
+        text.push_str(&format!("not compared: {what}\n"));
+    }
+    text
+}
+
 fn differences_text(report: &VerifyReport) -> String {
     if report.holds() {
         return format!("verified: {} rows are what brute force gives from the same events\n", thousands(report.rows));
     }
+    let shown = report.differences.len();
+    let more = if report.more { " and there are more" } else { "" };
+    format!("{}DIFFERENT: {shown} of {} rows differ{more}\n", lines(&report.differences), thousands(report.rows))
+}
+
+fn lines(differences: &[DifferenceReport]) -> String {
     let mut lines = String::new();
-    for difference in &report.differences {
+    for difference in differences {
         let side = |row: &Option<String>| row.clone().unwrap_or_else(|| "no row".to_owned());
         lines.push_str(&format!(
             "{} {}\n  expected  {}\n  stored    {}\n",
@@ -121,9 +153,7 @@ fn differences_text(report: &VerifyReport) -> String {
             side(&difference.stored)
         ));
     }
-    let shown = report.differences.len();
-    let more = if report.more { " and there are more" } else { "" };
-    format!("{lines}DIFFERENT: {shown} of {} rows differ{more}\n", thousands(report.rows))
+    lines
 }
 
 fn on_server(remote: &Remote, args: &VerifyArgs) -> Result<u8> {
@@ -135,6 +165,9 @@ fn on_server(remote: &Remote, args: &VerifyArgs) -> Result<u8> {
         for first in table["first"].as_array().into_iter().flatten().filter_map(Value::as_str).take(args.first) {
             println!("{} {first}", text(&table["table"]));
         }
+    }
+    for what in report["not_compared"].as_array().into_iter().flatten() {
+        println!("not compared: {}", text(what));
     }
     if report["ok"] == true {
         println!("verified: {} rows are what brute force gives from the same events", thousands(rows));

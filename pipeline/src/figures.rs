@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use kindred_log::{EventLog, Share};
 use kindred_model::Position;
 use kindred_model::views::{input_tables, view_tables};
 use kindred_store::ViewStore;
+use kindred_telemetry::fail_point;
 
 use crate::{Context, PipelineError, block_on_runtime};
 
@@ -43,22 +45,23 @@ pub(crate) struct Figures {
 
 pub(crate) fn spawn(figures: Figures) -> Result<JoinHandle<()>, PipelineError> {
     let runtime = block_on_runtime()?;
-    std::thread::Builder::new()
-        .name("kindred-figures".to_owned())
-        .spawn(move || figures.run(&runtime))
-        .map_err(PipelineError::Thread)
+    let context = figures.context.clone();
+    context.spawn("kindred-figures", move || figures.run(&runtime))
 }
 
 impl Figures {
     fn run(&self, runtime: &tokio::runtime::Runtime) {
         // There from the start, so that an alert finds it.
         metrics::counter!("pipeline_retries_total").increment(0);
+        metrics::counter!("pipeline_invariant_violations_total").absolute(0);
         let (mut read, mut durable) = (Ends::default(), Ends::default());
         let (mut refreshed, mut counted) = (None::<Instant>, None::<Instant>);
+        let mut stood = None::<(Instant, Position)>;
         let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
         while !self.context.stopping() {
             if due(refreshed, EVERY) {
                 refreshed = Some(Instant::now());
+                fail_point("thread: figures");
                 let end = runtime.block_on(async { tokio::time::timeout(END_TIMEOUT, self.log.end()).await });
                 if let Ok(Ok(end)) = end {
                     self.lags(&end);
@@ -66,7 +69,15 @@ impl Figures {
                     durable.was(end);
                 }
                 let progress = &self.context.progress;
-                let (input, frontier) = (read.age(&progress.read()), durable.age(&progress.applied()));
+                let applied = progress.applied();
+                let (input, frontier) = (read.age(&progress.read()), durable.age(&applied));
+                // One that catches up moves; one whose worker hangs does not.
+                if frontier.is_zero() || stood.as_ref().is_none_or(|(_, at)| *at != applied) {
+                    stood = Some((Instant::now(), applied));
+                }
+                let stalled = stood.as_ref().map_or(Duration::ZERO, |(since, _)| since.elapsed()).min(frontier);
+                progress.frontier_age_ms.store(millis(frontier), Ordering::Relaxed);
+                progress.stalled_ms.store(millis(stalled), Ordering::Relaxed);
                 metrics::gauge!("pipeline_input_age_seconds", "generation" => self.generation.clone()).set(input.as_secs_f64());
                 metrics::gauge!("pipeline_frontier_age_seconds", "generation" => self.generation.clone())
                     .set(frontier.as_secs_f64());
@@ -102,6 +113,7 @@ impl Figures {
     }
 
     fn sizes(&self) {
+        metrics::counter!("pipeline_invariant_violations_total").absolute(kindred_dataflow::invariant::violations());
         let stats = &self.stats;
         // The similarity views share their state; points keep theirs with the merged orders, popularity and histories theirs with the
         // merged identities.
@@ -126,6 +138,10 @@ impl Figures {
             }
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A figure as metrics take it.

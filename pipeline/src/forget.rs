@@ -25,6 +25,7 @@ use kindred_model::views::inputs::{Members, Orders};
 use kindred_model::views::scan;
 use kindred_model::{EventTime, Owner, Topic};
 use kindred_store::ViewStore;
+use kindred_telemetry::fail_point;
 use tracing::{info, warn};
 
 use crate::progress::PipelineState;
@@ -59,10 +60,8 @@ pub(crate) struct Sweeper {
 
 pub(crate) fn spawn(sweeper: Sweeper) -> Result<JoinHandle<()>, PipelineError> {
     let runtime = block_on_runtime()?;
-    std::thread::Builder::new()
-        .name("kindred-forget".to_owned())
-        .spawn(move || sweeper.run(&runtime))
-        .map_err(PipelineError::Thread)
+    let context = sweeper.context.clone();
+    context.spawn("kindred-forget", move || sweeper.run(&runtime))
 }
 
 impl Sweeper {
@@ -73,6 +72,7 @@ impl Sweeper {
             let due = last.is_none_or(|last| last.elapsed() >= every);
             if due && self.context.progress.state() == PipelineState::Running {
                 last = Some(Instant::now());
+                fail_point("thread: sweeper");
                 if let Err(error) = runtime.block_on(self.sweep())
                     && !self.context.stopping()
                 {
@@ -109,11 +109,15 @@ impl Sweeper {
         }
         self.context.progress.wait_for_act(act, STEP_TIMEOUT).await?;
         self.store.sync().await?;
+        if let Err(error) = self.store.shed().await {
+            warn!("what was erased is in no row, but its bytes leave the disk later: {error}");
+        }
 
         let today = self.clock.today().to_string();
         for member in &condemned.members {
             self.store.named().put(&format!("{SWEPT}{member}"), today.as_bytes()).await?;
         }
+        self.context.progress.swept();
         info!(members = condemned.members.len(), orders, purged, "raw records of erased members have left");
         Ok(())
     }

@@ -24,7 +24,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
 pub use error::PipelineError;
@@ -35,16 +35,21 @@ use kindred_log::{EventLog, Share};
 use kindred_model::views::{input_tables, view_tables};
 use kindred_model::{Position, Semantics};
 use kindred_store::{Incarnation, ViewStore};
+use kindred_telemetry::fail_point;
+use progress::Waiter;
 pub use progress::{PipelineState, PipelineStatus, Progress};
 use source::Feed;
 use tracing::info;
-pub use verify::{VerifyReport, repair, verify};
+pub use verify::{DifferenceReport, InputsReport, VerifyReport, repair, verify, verify_inputs};
 
 /// Batches between source and worker: enough to decode ahead of the dataflow, few enough to bound the memory of a slow one.
 const BATCHES_AHEAD: usize = 64;
 
 /// How long an epoch waits for more records while catching up: the log has them.
 const CATCH_UP_WAIT: Duration = Duration::from_millis(50);
+
+/// How long the threads of a pipeline that has failed may take to end: those that can write what they have do so meanwhile.
+const END_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 /// The processes that run one pipeline together. Each is started with the same hosts and a number of its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -169,7 +174,7 @@ impl Pipeline {
         let stats = Arc::new(Stats::default());
         let progress = Arc::new(Progress::new(&store.frontier(), Arc::clone(&stats)));
         if let Some(cluster) = &config.cluster {
-            progress.waits(format!("waits for the other processes: {}", cluster.hosts.join(", ")));
+            progress.waits(Waiter::Cluster, format!("waits for the other processes: {}", cluster.hosts.join(", ")));
         }
         let stop = Arc::new(AtomicBool::new(false));
         let feeds: Vec<_> = (0..config.workers).map(|_| Feed::new(BATCHES_AHEAD)).collect();
@@ -260,16 +265,14 @@ impl Pipeline {
     /// it stops the pipeline of every process.
     ///
     /// # Errors
-    /// [`PipelineError::Failed`] when the pipeline had ended before. In a cluster its threads may wait for processes that are gone;
-    /// the process has to end.
+    /// [`PipelineError::Failed`] when the pipeline had ended before. Its threads may then wait for a worker, or in a cluster for
+    /// processes, that are gone; the process has to end.
     pub fn stop(mut self) -> Result<(), PipelineError> {
         self.stop.store(true, Ordering::Release);
         for thread in std::mem::take(&mut self.threads) {
-            if self.is_cluster && self.await_end(&thread) {
-                continue;
-            }
-            if thread.join().is_err() {
-                self.progress.fail("a thread of the pipeline ended by a panic".to_owned());
+            if self.has_ended(&thread) {
+                // A panic has failed the pipeline already.
+                drop(thread.join());
             }
         }
         match self.progress.status().state {
@@ -278,15 +281,19 @@ impl Pipeline {
         }
     }
 
-    /// Waits for a thread that may wait for other processes; true when it is given up.
-    fn await_end(&self, thread: &JoinHandle<()>) -> bool {
+    /// Waits for a thread; false when it is given up, because it may wait for a worker or a process that is gone.
+    fn has_ended(&self, thread: &JoinHandle<()>) -> bool {
+        let mut failed = None;
         while !thread.is_finished() {
-            if self.progress.failed().is_some() || !self.progress.has_begun() {
-                return true;
+            if self.progress.failed().is_some() && failed.get_or_insert_with(Instant::now).elapsed() > END_AFTER_FAILURE {
+                return false;
             }
-            std::thread::sleep(Duration::from_millis(10));
+            if self.is_cluster && !self.progress.has_begun() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
-        false
+        true
     }
 }
 
@@ -316,6 +323,24 @@ impl Context {
         }
     }
 
+    /// Starts a thread of the pipeline. If it panics, the pipeline ends: the others would wait for it in silence.
+    fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PipelineError> {
+        let context = self.clone();
+        let told = name.to_owned();
+        let work = move || context.guard(&told, work);
+        std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(PipelineError::Thread)
+    }
+
+    /// Does the work of a thread; a panic within fails the pipeline, and goes on.
+    fn guard(&self, name: &str, work: impl FnOnce()) {
+        // What the thread shared with others is not used any more: the pipeline has failed.
+        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+            self.fail(format!("{name} panicked"));
+            // NB: a worker must not step on: it would give rows of what is half done.
+            std::panic::resume_unwind(panic);
+        }
+    }
+
     /// Ends the pipeline for a reason that repeating does not cure.
     fn fail(&self, reason: String) {
         tracing::error!("the pipeline ends: {reason}");
@@ -327,15 +352,33 @@ impl Context {
 /// Under which the store names the tables of views that it holds.
 const TABLES: &str = "tables";
 
+/// Under which the store notes that it is being emptied, to be rebuilt from the log alone.
+const REBUILDING: &str = "rebuilding";
+
 /// Takes the store over, and empties it where it is to be rebuilt. A store that was filled before a view existed has its rows derived
 /// from the merged inputs, as after a unit that was left unfinished.
 async fn begin(store: &dyn ViewStore, from_beginning: bool) -> Result<Incarnation, PipelineError> {
     let mut begun = store.begin().await?;
-    if from_beginning {
-        let mut tables: Vec<&'static str> = input_tables().iter().map(|table| table.name).collect();
-        tables.extend(view_tables().iter().map(|table| table.name));
-        store.clear(&tables).await?;
+    fail_point("start: begun");
+    let unfinished_rebuild = store.named().get(REBUILDING).await?.is_some();
+    if unfinished_rebuild && !from_beginning {
+        info!("the store was being emptied to be rebuilt when the process before ended; going on with that");
+    }
+    if from_beginning || unfinished_rebuild {
+        store.named().put(REBUILDING, b"").await?;
+        fail_point("start: rebuild noted");
+        // The position goes back, under the mark of an unfinished unit, before the first row goes: whatever is there then, the log is
+        // read again from its beginning. Inputs that are whole at a position of before would be taken for all there is.
+        store.clear(&[]).await?;
+        fail_point("start: marked unfinished");
         store.reset_position(Position::beginning()).await?;
+        fail_point("start: position reset");
+        for table in input_tables().iter().chain(&view_tables()) {
+            store.clear(&[table.name]).await?;
+            fail_point("start: table emptied");
+        }
+        store.named().delete(REBUILDING).await?;
+        fail_point("start: emptied");
         begun.frontier = store.frontier();
         info!("emptied the store; rebuilding from the log");
     }
@@ -347,7 +390,9 @@ async fn begin(store: &dyn ViewStore, from_beginning: bool) -> Result<Incarnatio
             begun.frontier.unfinished = true;
             info!("the store was filled by another version of the views; every row is derived anew");
         }
+        fail_point("start: views marked");
         store.named().put(TABLES, tables.as_bytes()).await?;
+        fail_point("start: views noted");
     }
     Ok(begun)
 }

@@ -57,6 +57,11 @@ pub struct PipelineStatus {
     pub restore_ms: u64,
     /// From reading a record to its rows being readable, for the last epoch, in microseconds.
     pub last_epoch_us: u64,
+    /// For how long the log has had something that is not served yet, in milliseconds; 0 when all of it is.
+    pub frontier_age_ms: u64,
+    /// For how long the frontier has stood still beside such records, in milliseconds; 0 while it moves. A pipeline that catches up is
+    /// old and not stalled.
+    pub stalled_ms: u64,
     /// Owners with identities.
     pub owners: u64,
     /// Identities held.
@@ -76,9 +81,13 @@ pub struct Progress {
     applied: watch::Sender<Applied>,
     /// How far the sources of this process have read.
     read: Mutex<Position>,
-    state: Mutex<(PipelineState, Option<String>)>,
+    state: Mutex<States>,
     /// When it was last logged that something does not answer.
     told: Mutex<Option<Instant>>,
+    /// For how long what is served has not been all that the log has, in milliseconds; the figures' thread looks.
+    pub(crate) frontier_age_ms: AtomicU64,
+    /// For how long the frontier has not moved although there is something beyond it, in milliseconds.
+    pub(crate) stalled_ms: AtomicU64,
     started: Instant,
     restore_ms: AtomicU64,
     pub(crate) records: AtomicU64,
@@ -87,9 +96,49 @@ pub struct Progress {
     pub(crate) last_epoch_us: AtomicU64,
     /// Epochs, by the dataflow's count, that are written: all before this one.
     written: AtomicU64,
+    /// How often raw records of erased members have left.
+    sweeps: watch::Sender<u64>,
     /// The thread that waits for them.
     waiting: OnceLock<Thread>,
     stats: Arc<Stats>,
+}
+
+/// Who may have to wait, each for another side. One that gets its answer says nothing about the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Waiter {
+    /// A source, for the log.
+    Source,
+    /// A source, for the topic of rejected records.
+    Rejected,
+    /// The sink, for the store or for the log where merged records are appended again.
+    Sink,
+    /// The workers, for other processes.
+    Cluster,
+}
+
+/// What the pipeline does, and who waits.
+#[derive(Debug)]
+struct States {
+    /// Never [`PipelineState::Waiting`].
+    phase: PipelineState,
+    /// Why it failed.
+    failure: Option<String>,
+    /// By [`Waiter`].
+    waiting: [Option<String>; 4],
+}
+
+impl States {
+    fn has_ended(&self) -> bool {
+        matches!(self.phase, PipelineState::Failed | PipelineState::Stopped)
+    }
+
+    /// What to show: whoever waits, as long as somebody does.
+    fn shown(&self) -> (PipelineState, Option<String>) {
+        match self.waiting.iter().flatten().next() {
+            Some(reason) if !self.has_ended() => (PipelineState::Waiting, Some(reason.clone())),
+            _ => (self.phase, self.failure.clone()),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -107,7 +156,9 @@ impl Progress {
         Self {
             read: Mutex::new(applied.position.clone()),
             applied: watch::Sender::new(applied),
-            state: Mutex::new((PipelineState::Restoring, None)),
+            state: Mutex::new(States { phase: PipelineState::Restoring, failure: None, waiting: Default::default() }),
+            frontier_age_ms: AtomicU64::new(0),
+            stalled_ms: AtomicU64::new(0),
             told: Mutex::new(None),
             started: Instant::now(),
             restore_ms: AtomicU64::new(0),
@@ -116,6 +167,7 @@ impl Progress {
             rows_written: AtomicU64::new(0),
             last_epoch_us: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            sweeps: watch::Sender::new(0),
             waiting: OnceLock::new(),
             stats,
         }
@@ -128,7 +180,7 @@ impl Progress {
 
     /// What it is doing.
     pub fn state(&self) -> PipelineState {
-        self.state.lock().0
+        self.state.lock().shown().0
     }
 
     /// How far the sources of this process have read.
@@ -170,55 +222,64 @@ impl Progress {
 
     pub(crate) fn restored(&self) {
         self.restore_ms.store(millis(self.started.elapsed()), Ordering::Relaxed);
-        self.turn(PipelineState::Restoring, PipelineState::Running, None);
+        let mut state = self.state.lock();
+        if state.phase == PipelineState::Restoring {
+            state.phase = PipelineState::Running;
+        }
     }
 
     /// Something could not be done for now, and is tried again some times a second: it is logged now and then.
-    pub(crate) fn tries_again(&self, what: &str, reason: String) {
+    pub(crate) fn tries_again(&self, waiter: Waiter, what: &str, reason: String) {
         let mut told = self.told.lock();
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             *told = Some(Instant::now());
             warn!("{what}, trying again: {reason}");
         }
         drop(told);
-        self.waits(reason);
+        self.waits(waiter, reason);
     }
 
     /// The other side does not answer; `resumed` takes it back.
-    pub(crate) fn waits(&self, reason: String) {
-        let mut state = self.state.lock();
-        if !matches!(state.0, PipelineState::Failed | PipelineState::Stopped) {
-            *state = (PipelineState::Waiting, Some(reason));
-        }
+    pub(crate) fn waits(&self, waiter: Waiter, reason: String) {
+        self.state.lock().waiting[waiter as usize] = Some(reason);
     }
 
-    pub(crate) fn resumed(&self) {
-        let restored = self.restore_ms.load(Ordering::Relaxed) > 0;
-        let next = if restored { PipelineState::Running } else { PipelineState::Restoring };
-        self.turn(PipelineState::Waiting, next, None);
+    pub(crate) fn resumed(&self, waiter: Waiter) {
+        self.state.lock().waiting[waiter as usize] = None;
     }
 
     pub(crate) fn stopped(&self) {
         let mut state = self.state.lock();
-        if state.0 != PipelineState::Failed {
-            *state = (PipelineState::Stopped, None);
+        if state.phase != PipelineState::Failed {
+            state.phase = PipelineState::Stopped;
         }
         drop(state);
         self.applied.send_modify(|applied| applied.ended = true);
     }
 
+    /// The first reason stands.
     pub(crate) fn fail(&self, reason: String) {
         let mut state = self.state.lock();
-        if state.0 != PipelineState::Failed {
-            *state = (PipelineState::Failed, Some(reason));
+        if state.phase != PipelineState::Failed {
+            (state.phase, state.failure) = (PipelineState::Failed, Some(reason));
         }
         drop(state);
         self.applied.send_modify(|applied| applied.ended = true);
+    }
+
+    /// Raw records of erased members have left the log, and what follows from them the store.
+    pub(crate) fn swept(&self) {
+        self.sweeps.send_modify(|sweeps| *sweeps += 1);
+    }
+
+    /// Changes whenever raw records of erased members have left: what else is kept of them on the same disk can leave now.
+    pub fn sweeps(&self) -> watch::Receiver<u64> {
+        self.sweeps.subscribe()
     }
 
     pub(crate) fn failure(&self) -> PipelineError {
-        let state = self.state.lock();
-        PipelineError::Failed(state.1.clone().unwrap_or_else(|| "it was stopped".to_owned()))
+        let failure = self.state.lock().failure.clone();
+        PipelineError::Failed(failure.unwrap_or_else(|| "it was stopped".to_owned()))
     }
 
     /// Whether all processes have found each other.
@@ -229,14 +290,7 @@ impl Progress {
     /// Why it failed, if it has.
     pub(crate) fn failed(&self) -> Option<String> {
         let state = self.state.lock();
-        (state.0 == PipelineState::Failed).then(|| state.1.clone().unwrap_or_default())
-    }
-
-    fn turn(&self, from: PipelineState, to: PipelineState, reason: Option<String>) {
-        let mut state = self.state.lock();
-        if state.0 == from {
-            *state = (to, reason);
-        }
+        (state.phase == PipelineState::Failed).then(|| state.failure.clone().unwrap_or_default())
     }
 
     /// Waits until the store reaches `position`.
@@ -270,7 +324,7 @@ impl Progress {
 
     /// All figures.
     pub fn status(&self) -> PipelineStatus {
-        let (state, reason) = self.state.lock().clone();
+        let (state, reason) = self.state.lock().shown();
         let applied = self.applied.borrow().clone();
         let load = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         let stats = &self.stats;
@@ -285,6 +339,8 @@ impl Progress {
             rows_written: load(&self.rows_written),
             restore_ms: load(&self.restore_ms),
             last_epoch_us: load(&self.last_epoch_us),
+            frontier_age_ms: load(&self.frontier_age_ms),
+            stalled_ms: load(&self.stalled_ms),
             owners: load(&stats.owners),
             identities: load(&stats.identities),
             evicted: load(&stats.evicted),

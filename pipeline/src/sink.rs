@@ -17,9 +17,11 @@ use kindred_log::{EventLog, LogError};
 use kindred_model::views::view_tables;
 use kindred_model::{Position, Topic};
 use kindred_store::{Change, EpochChanges, Incarnation, StoreError, ViewStore};
+use kindred_telemetry::fail_point;
 use tracing::{info, warn};
 
 use crate::figures::double;
+use crate::progress::Waiter;
 use crate::source::Came;
 use crate::{Context, PipelineError, block_on_runtime};
 
@@ -88,10 +90,8 @@ pub(crate) struct Sink {
 
 pub(crate) fn spawn(sink: Sink, messages: Receiver<SinkMessage>) -> Result<JoinHandle<()>, PipelineError> {
     let runtime = block_on_runtime()?;
-    std::thread::Builder::new()
-        .name("kindred-sink".to_owned())
-        .spawn(move || sink.run(&messages, &runtime))
-        .map_err(PipelineError::Thread)
+    let context = sink.context.clone();
+    context.spawn("kindred-sink", move || sink.run(&messages, &runtime))
 }
 
 impl Sink {
@@ -224,9 +224,10 @@ impl Sink {
             }
             self.rewrite = false;
         }
+        fail_point("thread: sink");
         self.append_again(end.epoch, runtime)?;
         let epoch = self.base + end.epoch;
-        let changes = newest(std::mem::take(&mut self.pending));
+        let changes = Arc::new(newest(std::mem::take(&mut self.pending)));
         let rows = changes.len() as u64;
         let bytes: usize = changes.iter().map(|change| change.key.len() + change.row.as_ref().map_or(0, Vec::len)).sum();
         let began = Instant::now();
@@ -234,7 +235,7 @@ impl Sink {
             let unit = EpochChanges { epoch, position: end.position.clone(), changes };
             retry(&self.context, || runtime.block_on(self.store.apply(unit.clone())))?;
         } else if rows > 0 {
-            retry(&self.context, || runtime.block_on(self.store.write(epoch, changes.clone())))?;
+            retry(&self.context, || runtime.block_on(self.store.write(epoch, Arc::clone(&changes))))?;
         }
         metrics::histogram!("store_apply_duration_seconds").record(began.elapsed().as_secs_f64());
         metrics::histogram!("store_unit_rows").record(double(rows));
@@ -326,12 +327,12 @@ fn retry<T, E: Passing>(context: &Context, mut call: impl FnMut() -> Result<T, E
     loop {
         match call() {
             Ok(value) => {
-                context.progress.resumed();
+                context.progress.resumed(Waiter::Sink);
                 return Ok(value);
             }
             Err(error) if error.passes() && !context.stopping() => {
                 metrics::counter!("pipeline_retries_total").increment(1);
-                context.progress.tries_again("an epoch could not be written", error.to_string());
+                context.progress.tries_again(Waiter::Sink, "an epoch could not be written", error.to_string());
                 std::thread::sleep(RETRY);
             }
             Err(error) => return Err(error),

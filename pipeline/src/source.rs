@@ -12,16 +12,18 @@ use kindred_dataflow::update::Update;
 use kindred_log::{EventLog, EventReader, LogError, LogRecord, Rejected, Share};
 use kindred_model::Position;
 use kindred_model::records::{Record, Rules};
+use kindred_telemetry::fail_point;
 use parking_lot::Mutex;
 use tracing::debug;
 
 use crate::pace::Pace;
+use crate::progress::Waiter;
 use crate::{Context, PipelineError, block_on_runtime};
 
 /// Records read at once. Small enough that the worker can begin while the next are decoded.
-const BATCH_RECORDS: usize = 4_096;
+pub(crate) const BATCH_RECORDS: usize = 4_096;
 /// How long to wait for a record before looking whether to stop.
-const POLL: Duration = Duration::from_millis(50);
+pub(crate) const POLL: Duration = Duration::from_millis(50);
 /// How long to wait before asking a log again that did not answer.
 const RETRY: Duration = Duration::from_millis(200);
 /// What of a rejected record is kept.
@@ -113,10 +115,8 @@ pub(crate) fn spawn(source: Source, from: Position) -> Result<JoinHandle<()>, Pi
     let mut reader = source.log.reader(source.share)?;
     reader.seek(&from)?;
     let runtime = block_on_runtime()?;
-    std::thread::Builder::new()
-        .name("kindred-source".to_owned())
-        .spawn(move || source.run(&mut *reader, from, &runtime))
-        .map_err(PipelineError::Thread)
+    let context = source.context.clone();
+    context.spawn("kindred-source", move || source.run(&mut *reader, from, &runtime))
 }
 
 impl Source {
@@ -127,18 +127,19 @@ impl Source {
             let behind = match self.read(reader, &mut records) {
                 // A position that moved without a record passed offsets that hold none: the frontier has to pass them, too.
                 Ok(_) if records.is_empty() && position.reaches(reader.position()) => {
-                    self.context.progress.resumed();
+                    self.context.progress.resumed(Waiter::Source);
                     continue;
                 }
                 Ok(behind) => behind,
                 Err(LogError::Unavailable(reason)) => {
-                    self.context.progress.tries_again("the log does not answer", reason);
+                    self.context.progress.tries_again(Waiter::Source, "the log does not answer", reason);
                     std::thread::sleep(RETRY);
                     continue;
                 }
                 Err(error) => return self.context.fail(error.to_string()),
             };
-            self.context.progress.resumed();
+            self.context.progress.resumed(Waiter::Source);
+            fail_point("thread: source");
             let came = Came::now(reader.oldest_polled().and_then(|at| at.elapsed().ok()).unwrap_or_default());
             let mut updates = Vec::with_capacity(records.len());
             let mut rejected = Vec::new();
@@ -185,8 +186,7 @@ impl Source {
 
     fn decode(&self, record: &LogRecord, updates: &mut Vec<Update>, rejected: &mut Vec<Rejected>) {
         let payload = &record.payload;
-        // Null values are ignored (DESIGN, Events): a tombstone of compaction, or a purged record.
-        if payload.is_empty() || payload.as_slice() == b"null" {
+        if is_tombstone(payload) {
             return;
         }
         match Record::decode(record.place.topic, payload, &self.rules) {
@@ -215,7 +215,7 @@ impl Source {
             match runtime.block_on(self.log.reject(rejected.clone())) {
                 Ok(()) => break,
                 Err(LogError::Unavailable(reason) | LogError::Full(reason)) if !self.context.stopping() => {
-                    self.context.progress.tries_again("could not keep rejected records", reason);
+                    self.context.progress.tries_again(Waiter::Rejected, "could not keep rejected records", reason);
                     std::thread::sleep(RETRY);
                 }
                 Err(error) => {
@@ -224,7 +224,7 @@ impl Source {
                 }
             }
         }
-        self.context.progress.resumed();
+        self.context.progress.resumed(Waiter::Rejected);
         self.context.progress.rejected.fetch_add(count, Ordering::Relaxed);
         true
     }
@@ -240,6 +240,11 @@ impl Source {
             }
         }
     }
+}
+
+/// Null values are ignored (DESIGN, Events): a tombstone of compaction, or a purged record.
+pub(crate) fn is_tombstone(payload: &[u8]) -> bool {
+    payload.is_empty() || payload == b"null"
 }
 
 /// Fields that figures tell apart; what more there is counts as `other`. A record may name any field, and each label costs memory.

@@ -19,6 +19,7 @@ use kindred_dataflow::{Dataflow, build, restore};
 use kindred_log::{EventLog, Share};
 use kindred_model::Position;
 use kindred_store::{Incarnation, ViewStore};
+use kindred_telemetry::fail_point;
 use parking_lot::Mutex;
 use timely::CommunicationConfig;
 use timely::worker::{Config as WorkerConfig, Worker};
@@ -26,6 +27,7 @@ use tracing::info;
 
 use crate::lockstep::{Lockstep, Signal};
 use crate::pace::Pace;
+use crate::progress::Waiter;
 use crate::sink::{EpochEnd, SinkMessage};
 use crate::source::{Batch, Came, Feed, Source};
 use crate::{Context, PipelineConfig, PipelineError, source};
@@ -60,44 +62,44 @@ pub(crate) struct Workers {
 pub(crate) fn spawn(workers: Workers) -> Result<JoinHandle<()>, PipelineError> {
     let Workers { config, begun, log, store, context, feeds, outgoing, stats } = workers;
     let timely = timely::Config { communication: communication(&config), worker: WorkerConfig::default() };
-    std::thread::Builder::new()
-        .name("kindred-workers".to_owned())
-        .spawn(move || {
-            let shared = Arc::new(Shared {
-                config,
-                begun,
-                log,
-                store,
-                context: context.clone(),
-                outgoing,
-                writes_restored: AtomicBool::new(false),
-                came: Mutex::new(None),
-            });
-            let output = shared.output();
-            let feeds: Vec<_> = feeds.into_iter().map(|feed| Mutex::new(Some(feed))).collect();
-            let workers = timely::execute(timely, move |worker| {
-                let local = worker.index() % feeds.len();
-                let (feed, incoming) = feeds[local].lock().take().expect("each worker runs once");
-                feed.is_mine();
-                let shared = Arc::clone(&shared);
-                let dataflow = build(worker, &shared.config.semantics, &stats, &output);
-                let leads_process = local == 0;
-                let lockstep = Lockstep::build(worker, leads_process && shared.config.cluster.is_some());
-                Driver { shared, dataflow, lockstep, feed, incoming, leads_process, is_done: false, act: 0, committed_before: 0 }
-                    .run(worker);
-            });
-            let failed = match workers {
-                Ok(guards) => guards.join().into_iter().any(|result| result.is_err()),
-                Err(reason) => {
-                    context.fail(reason);
-                    false
+    let starts = context.clone();
+    starts.spawn("kindred-workers", move || {
+        let shared = Arc::new(Shared {
+            config,
+            begun,
+            log,
+            store,
+            context: context.clone(),
+            outgoing,
+            writes_restored: AtomicBool::new(false),
+            came: Mutex::new(None),
+        });
+        let output = shared.output();
+        let feeds: Vec<_> = feeds.into_iter().map(|feed| Mutex::new(Some(feed))).collect();
+        let workers = timely::execute(timely, move |worker| {
+            let local = worker.index() % feeds.len();
+            let (feed, incoming) = feeds[local].lock().take().expect("each worker runs once");
+            feed.is_mine();
+            let shared = Arc::clone(&shared);
+            let dataflow = build(worker, &shared.config.semantics, &stats, &output);
+            let leads_process = local == 0;
+            let lockstep = Lockstep::build(worker, leads_process && shared.config.cluster.is_some());
+            let context = shared.context.clone();
+            let driver =
+                Driver { shared, dataflow, lockstep, feed, incoming, leads_process, is_done: false, act: 0, committed_before: 0 };
+            // Not only where it is joined: the others wait for this one, and are joined first.
+            context.guard("a worker of the dataflow", || driver.run(worker));
+        });
+        match workers {
+            // timely steps on after `run`: operators can panic there, too.
+            Ok(guards) => {
+                if guards.join().into_iter().any(|result| result.is_err()) {
+                    context.fail("a worker of the dataflow panicked".to_owned());
                 }
-            };
-            if failed {
-                context.fail("a worker of the dataflow ended by a panic".to_owned());
             }
-        })
-        .map_err(PipelineError::Thread)
+            Err(reason) => context.fail(reason),
+        }
+    })
 }
 
 fn communication(config: &PipelineConfig) -> CommunicationConfig {
@@ -160,6 +162,13 @@ struct Driver {
 }
 
 impl Driver {
+    /// One of several workers, or the one.
+    fn fail_point(&self, worker: &Worker) {
+        if cfg!(debug_assertions) {
+            fail_point(&format!("thread: worker {}", worker.index()));
+        }
+    }
+
     fn run(mut self, worker: &mut Worker) {
         if self.leads_process {
             self.shared.context.progress.wake_me();
@@ -189,7 +198,7 @@ impl Driver {
 
     /// Waits for the incarnation, which the leader tells.
     fn begin(&mut self, worker: &mut Worker) -> Incarnation {
-        self.shared.context.progress.resumed();
+        self.shared.context.progress.resumed(Waiter::Cluster);
         if worker.index() == 0 {
             let begun = self.shared.begun.as_ref().expect("the process of worker 0 has begun");
             self.lockstep.send(Signal::begun(begun));
@@ -295,6 +304,7 @@ impl Driver {
             records += batch.updates.len();
             self.shared.began_with(batch.came);
             self.act = self.act.max(batch.act);
+            self.fail_point(worker);
             for update in batch.updates {
                 self.dataflow.send(update);
             }

@@ -74,7 +74,7 @@ impl ViewStore for FailingReads {
         self.store.join(number).await
     }
 
-    async fn write(&self, epoch: u64, changes: Vec<Change>) -> Result<(), StoreError> {
+    async fn write(&self, epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError> {
         self.store.write(epoch, changes).await
     }
 
@@ -204,7 +204,7 @@ async fn a_view_that_is_new_to_a_store_is_derived_at_the_next_start() {
     assert!(!rows.is_empty());
     let Frontier { epoch, position, .. } = snapshot.frontier;
     store.begin().await.expect("begun");
-    store.apply(EpochChanges { epoch, position, changes: rows }).await.expect("applied");
+    store.apply(EpochChanges { epoch, position, changes: rows.into() }).await.expect("applied");
     store.end_clean().await.expect("whole");
     assert!(differences(&store, &records, &semantics) > 0);
     let known = store.named().get("tables").await.expect("read").expect("the store names its tables");

@@ -87,7 +87,7 @@ async fn restarts_and_take_overs_leave_what_the_oracle_says() {
     // Another takes over while the old one runs: rows that the old one may have left half are written anew.
     let replaced = store;
     let stray = Change { table: "points", key: b"nobody\0".to_vec(), row: Some(vec![2]) };
-    replaced.write(replaced.frontier().epoch + 500, vec![stray]).await.expect("written");
+    replaced.write(replaced.frontier().epoch + 500, vec![stray].into()).await.expect("written");
     let store = open().await;
     let new = start(&store, &pipeline_config).await;
     append(&log, third).await;
@@ -107,7 +107,7 @@ async fn restarts_and_take_overs_leave_what_the_oracle_says() {
 
     let frontier = store.begin().await.expect("begun").frontier;
     let invented = Change { table: "points", key: b"nobody\0".to_vec(), row: Some(vec![2]) };
-    let unit = EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: vec![invented] };
+    let unit = EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: vec![invented].into() };
     store.apply(unit).await.expect("it writes");
     let left: Arc<dyn ViewStore> = open().await;
     repair(Arc::clone(&left), &semantics).await.expect("it mends");

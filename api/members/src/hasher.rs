@@ -77,7 +77,10 @@ impl Hasher {
                     job(&argon);
                 }
             };
-            std::thread::Builder::new().name(format!("hash-{number}")).spawn(work).map_err(|error| internal(&error))?;
+            std::thread::Builder::new()
+                .name(format!("{}{number}", kindred_telemetry::HASH_THREAD))
+                .spawn(work)
+                .map_err(|error| internal(&error))?;
         }
         Ok(Self { jobs, dummy: dummy.into() })
     }

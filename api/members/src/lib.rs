@@ -183,6 +183,7 @@ impl Members {
         let revocations = async {
             loop {
                 tokio::time::sleep(REVOCATIONS_EVERY).await;
+                kindred_telemetry::fail_point("task: members");
                 if let Err(error) = self.refresh_revocations().await {
                     tracing::warn!(%error, "could not read which sessions have ended; after a minute no token is taken");
                 }

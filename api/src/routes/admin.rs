@@ -380,7 +380,8 @@ async fn retry_all(api: &Api, ids: Vec<String>) -> Result<Retried, Problem> {
 
 /// POST /v1/admin/verify
 ///
-/// Recomputes every view by brute force and compares; `repair=true` mends what differs. It takes as long as it takes.
+/// Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by brute force, and
+/// compares; `repair=true` mends rows of views that differ. It takes as long as it takes.
 #[utoipa::path(
     post, path = "/v1/admin/verify", tag = "admin",
     params(("repair" = Option<bool>, Query, description = "mend what differs; false unless given")),

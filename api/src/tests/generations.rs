@@ -75,7 +75,7 @@ async fn two() -> (Bench, Arc<Two>, tempfile::TempDir) {
     let second: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
     let changes = vec![list("a", &[("c", 1)]), support("a", 1), support("b", 1), support("c", 1)];
     let position = bench.store.frontier().position;
-    second.apply(EpochChanges { epoch: 1, position, changes }).await.unwrap();
+    second.apply(EpochChanges { epoch: 1, position, changes: changes.into() }).await.unwrap();
     let settings = bench.context.settings.clone();
     let operations = Arc::new(Two { first: bench.store.clone(), second, settings, live: Mutex::new("g1".to_owned()) });
     let context = Context { generations: Some(operations.clone()), ..bench.context.clone() };

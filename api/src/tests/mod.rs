@@ -70,7 +70,7 @@ impl Operations for Process {
         }
         self.repairs.fetch_add(u64::from(repair), Ordering::Relaxed);
         let table = VerifiedTable { table: "points".to_owned(), rows: 3, differences: 1, first: vec!["m1".to_owned()] };
-        Ok(VerifyReport { ok: false, repaired: repair, tables: vec![table] })
+        Ok(VerifyReport { ok: false, repaired: repair, tables: vec![table], ..VerifyReport::default() })
     }
 
     fn readiness(&self) -> Vec<Check> {
@@ -151,7 +151,7 @@ impl Bench {
 
     async fn apply_at(&self, position: Position, changes: Vec<Change>) {
         let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
-        self.store.apply(EpochChanges { epoch, position, changes }).await.unwrap();
+        self.store.apply(EpochChanges { epoch, position, changes: changes.into() }).await.unwrap();
     }
 
     /// Sets the list of an item and all supports.
@@ -198,7 +198,7 @@ impl Bench {
                     }
                 }
                 epoch += 1;
-                store.apply(EpochChanges { epoch, position, changes }).await.unwrap();
+                store.apply(EpochChanges { epoch, position, changes: changes.into() }).await.unwrap();
             }
         })
     }

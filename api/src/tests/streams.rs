@@ -172,7 +172,7 @@ async fn what_is_read_anew_takes_the_place_of_everything_in_one_step() {
     position.passed(Topic::Orders, 0, 6);
     let changes = vec![list("a", &[("c", 2)]), support("a", 2), support("c", 2)];
     other.begin().await.unwrap();
-    other.apply(EpochChanges { epoch: 1, position: position.clone(), changes }).await.unwrap();
+    other.apply(EpochChanges { epoch: 1, position: position.clone(), changes: changes.into() }).await.unwrap();
     let before = bench.get("/v1/items/a/similar?fill=false&explain=true").await.into_body();
 
     let memory = bench.api.live().memory.clone();
@@ -223,7 +223,7 @@ async fn a_stream_sends_what_is_read_anew() {
     let other = EmbeddedStore::open(&dir.path().join("store")).unwrap();
     other.begin().await.unwrap();
     let changes = vec![list("a", &[("c", 2)]), support("a", 2), support("c", 2)];
-    other.apply(EpochChanges { epoch: 1, position: Position::beginning(), changes }).await.unwrap();
+    other.apply(EpochChanges { epoch: 1, position: Position::beginning(), changes: changes.into() }).await.unwrap();
     let reload = async |store: &dyn ViewStore| {
         let snapshot = store.snapshot().unwrap();
         tokio::task::block_in_place(|| bench.api.live().memory.reload(&snapshot).unwrap());

@@ -700,7 +700,8 @@ export interface paths {
         put?: never;
         /**
          * POST /v1/admin/verify
-         * @description Recomputes every view by brute force and compares; `repair=true` mends what differs. It takes as long as it takes.
+         * @description Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by brute force, and
+         *     compares; `repair=true` mends rows of views that differ. It takes as long as it takes.
          */
         post: operations["verify_views"];
         delete?: never;
@@ -2894,11 +2895,18 @@ export interface components {
         };
         /** @description What `verify` found. */
         VerifyReport: {
+            /** @description What could not be compared, and why: a log that does not reach back to its beginning says nothing about what came before. */
+            not_compared: string[];
             /** @description Whether every row is what the oracle computes. */
             ok: boolean;
+            /**
+             * Format: int64
+             * @description Records of the log that were read.
+             */
+            records: number;
             /** @description Whether the differences were mended. */
             repaired: boolean;
-            /** @description Each table that was compared. */
+            /** @description Each table that was compared: merged inputs with the log, rows of views with the merged inputs. */
             tables: components["schemas"]["VerifiedTable"][];
         };
         /**

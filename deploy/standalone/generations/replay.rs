@@ -251,7 +251,7 @@ async fn copy_inputs(from: &dyn ViewStore, to: &dyn ViewStore) -> Result<()> {
     let (portions, mut waiting) = tokio::sync::mpsc::channel(PORTIONS_WAITING);
     let reading = tokio::task::spawn_blocking(move || read_portions(&*rows, &inputs, &portions));
     while let Some(changes) = waiting.recv().await {
-        to.apply(EpochChanges { epoch, position: Position::beginning(), changes }).await.context(failed)?;
+        to.apply(EpochChanges { epoch, position: Position::beginning(), changes: changes.into() }).await.context(failed)?;
     }
     reading.await.context(failed)?.context(failed)?;
     to.clear(&views).await.context(failed)?;

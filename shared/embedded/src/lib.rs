@@ -57,6 +57,22 @@ const SHED_WAIT: Duration = Duration::from_secs(60);
 /// How long opening again waits for readers to let go.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
+/// The files below a directory that hold some bytes: for tests of what leaves a disk.
+#[cfg(feature = "testing")]
+pub fn files_with(dir: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for path in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        // A file may leave while it is looked for.
+        let holds = |path: &Path| std::fs::read(path).unwrap_or_default().windows(bytes.len()).any(|window| window == bytes);
+        if path.is_dir() {
+            found.extend(files_with(&path, bytes));
+        } else if holds(&path) {
+            found.push(path);
+        }
+    }
+    found
+}
+
 /// Why an operation on the database failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Failure {
@@ -266,6 +282,9 @@ impl Database {
     /// # Errors
     /// After [`Failure::Full`] and [`Failure::Refused`] it did not happen; after [`Failure::Unavailable`] it may have.
     pub fn commit(&self, bytes: u64, durable: bool, fill: impl Fn(&Engine, &mut OwnedWriteBatch)) -> Result<(), Failure> {
+        if cfg!(debug_assertions) {
+            kindred_telemetry::fail_point(&format!("thread: {}", std::thread::current().name().unwrap_or_default()));
+        }
         let mut number = self.number.lock();
         self.room(bytes)?;
         let this = *number + 1;
@@ -339,11 +358,11 @@ impl Database {
     /// and some 64 MiB of room. Without it they leave with the compactions and journals to come.
     ///
     /// fjall seals a journal only once it has 64 MB, so it is filled up; then all that lies in it is flushed, which removes it,
-    /// and the keyspaces are compacted as a whole.
+    /// and the keyspaces are compacted as a whole. `readers_move_on` gives up snapshots that are kept, for later ones.
     ///
     /// # Errors
     /// [`Failure::Full`] and [`Failure::Unavailable`]: the bytes leave later.
-    pub fn shed(&self, names: &[&str]) -> Result<(), Failure> {
+    pub fn shed(&self, names: &[&str], readers_move_on: impl Fn()) -> Result<(), Failure> {
         let mut filler = vec![0; FILLER_BYTES];
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         for _ in 0..=JOURNAL_SEALED_BYTES / FILLER_BYTES {
@@ -371,9 +390,20 @@ impl Database {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+        readers_move_on();
+        self.move_watermark(&engine)?;
         for name in names.iter().chain([&COMMITS]) {
             engine.space(name).major_compact()?;
         }
+        // The tables that were compacted leave with the last version of the tree that names them.
+        readers_move_on();
+        self.move_watermark(&engine)
+    }
+
+    /// fjall reckons which versions nobody reads any more, and lets go of the files that only they name, when it seals a memtable.
+    fn move_watermark(&self, engine: &Engine) -> Result<(), Failure> {
+        self.commit(0, false, |_, _| ())?;
+        engine.space(COMMITS).rotate_memtable()?;
         Ok(())
     }
 

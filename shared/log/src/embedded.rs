@@ -123,7 +123,7 @@ impl EmbeddedLog {
     /// Makes purged bytes leave the disk. The purge is done already: where it does not succeed they leave with later compactions.
     async fn shed(&self, topic: Topic) {
         let shared = self.shared.clone();
-        let shedding = move || shared.database.shed(&[topic.name(), REJECTED]);
+        let shedding = move || shared.database.shed(&[topic.name(), REJECTED], || ());
         let outcome = match tokio::runtime::Handle::try_current() {
             Ok(runtime) => {
                 runtime.spawn_blocking(shedding).await.unwrap_or_else(|error| Err(Failure::Unavailable(error.to_string())))
@@ -655,20 +655,7 @@ mod tests {
             payload: String::from_utf8_lossy(marker).into_owned(),
         };
         log.reject(vec![rejected]).await.unwrap();
-        let found = || {
-            let mut found = Vec::new();
-            let mut folders = vec![dir.path().to_path_buf()];
-            while let Some(folder) = folders.pop() {
-                for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-                    match path.is_dir() {
-                        true => folders.push(path),
-                        false if std::fs::read(&path).unwrap().windows(marker.len()).any(|w| w == marker) => found.push(path),
-                        false => (),
-                    }
-                }
-            }
-            found
-        };
+        let found = || kindred_embedded::files_with(dir.path(), marker);
         assert!(!found().is_empty(), "the search finds nothing");
         let purged = log.purge(Topic::Orders, &|payload| payload.ends_with(marker)).await.unwrap();
         assert_eq!((purged, found()), (101, Vec::new()));

@@ -94,7 +94,8 @@ async fn main() {
     let store = place.open().await;
     store.begin().await.expect("begun");
     let (input, view) = (input_tables()[0].name, view_tables()[0].name);
-    let unit = |epoch: u64, changes: Vec<Change>| EpochChanges { epoch, position: Position::beginning(), changes };
+    let unit =
+        |epoch: u64, changes: Vec<Change>| EpochChanges { epoch, position: Position::beginning(), changes: changes.into() };
 
     let mut changes: Vec<Change> =
         (0..bulk).map(|n| Change { table: input, key: input_key(n, n), row: Some(row(n, 24)) }).collect();

@@ -175,7 +175,7 @@ async fn counts(store: &Opened, table: &str, expected: u64) {
 }
 
 fn unit(epoch: u64, changes: Vec<Change>) -> EpochChanges {
-    EpochChanges { epoch, position: position(epoch), changes }
+    EpochChanges { epoch, position: position(epoch), changes: changes.into() }
 }
 
 fn finished(epoch: u64) -> Frontier {
@@ -250,8 +250,8 @@ async fn what_is_written_is_covered_by_the_next_commit(open: &impl AsyncFn(&str)
     let store = begun(open, "write").await;
     let [one, two] = [tables()[0], tables()[5]];
     store.apply(unit(1, vec![put(one, "a", "1"), put(two, "gone", "1")])).await.expect("applied");
-    store.write(2, vec![put(one, "a", "2"), delete(two, "gone")]).await.expect("written");
-    store.write(2, vec![put(two, "b", "2")]).await.expect("written");
+    store.write(2, vec![put(one, "a", "2"), delete(two, "gone")].into()).await.expect("written");
+    store.write(2, vec![put(two, "b", "2")].into()).await.expect("written");
     assert_eq!(store.frontier(), finished(1), "writing does not move the frontier");
     let refused = store.end_clean().await;
     assert!(matches!(refused, Err(StoreError::Refused(_))), "a pipeline does not end cleanly with rows that no commit covers");
@@ -260,7 +260,7 @@ async fn what_is_written_is_covered_by_the_next_commit(open: &impl AsyncFn(&str)
     let now = store.snapshot().expect("a snapshot");
     let expected = (vec![(b"a".to_vec(), b"2".to_vec())], vec![(b"b".to_vec(), b"2".to_vec())]);
     assert_eq!((rows(&now, one, b""), rows(&now, two, b"")), expected);
-    let unknown = store.write(3, vec![put("no_such_table", "a", "1")]).await;
+    let unknown = store.write(3, vec![put("no_such_table", "a", "1")].into()).await;
     assert!(matches!(unknown, Err(StoreError::Refused(_))));
     end(store).await;
 }
@@ -697,7 +697,7 @@ async fn opening_again_gives_the_same(open: &impl AsyncFn(&str) -> Opened) {
 async fn nothing_is_written_before_it_is_begun(open: &impl AsyncFn(&str) -> Opened) {
     let store = open("unbegun").await;
     let change = || vec![put(tables()[0], "a", "1")];
-    assert!(matches!(store.write(1, change()).await, Err(StoreError::Refused(_))));
+    assert!(matches!(store.write(1, change().into()).await, Err(StoreError::Refused(_))));
     assert!(matches!(store.apply(unit(1, change())).await, Err(StoreError::Refused(_))));
     assert!(matches!(store.commit(1, position(1)).await, Err(StoreError::Refused(_))));
     assert!(matches!(store.clear(&[tables()[0]]).await, Err(StoreError::Refused(_))));
@@ -715,7 +715,7 @@ async fn an_unclean_end_is_noticed_and_a_clean_one_is_not(open: &impl AsyncFn(&s
     let second = store.begin().await.expect("begun");
     assert_eq!(second.frontier, finished(1), "after a clean end there is nothing to mend");
     assert!(second.number > first.number, "each begin takes a higher number");
-    store.write(2, vec![put(tables()[0], "a", "half")]).await.expect("written");
+    store.write(2, vec![put(tables()[0], "a", "half")].into()).await.expect("written");
     drop(store);
 
     let store = open("unclean").await;
@@ -763,14 +763,14 @@ async fn a_late_write_does_not_win(open: &impl AsyncFn(&str) -> Opened) {
     let late =
         vec![put(one, "a", "late"), put(one, "b", "late"), put(two, "a", "late"), delete(two, "a"), put(two, "stray", "late")];
     for change in late {
-        old.write(900, vec![change]).await.expect("written, to no effect");
+        old.write(900, vec![change].into()).await.expect("written, to no effect");
     }
     let now = new.snapshot().expect("a snapshot");
     assert_eq!(rows(&now, one, b""), [(b"a".to_vec(), b"new".to_vec())], "neither a late row nor a late delete wins");
     assert_eq!(rows(&now, two, b""), [(b"a".to_vec(), b"new".to_vec())], "nor a late row where the rewrite deleted one");
     // Within one incarnation the later epoch wins, in whichever order they arrive.
-    new.write(8, vec![put(one, "c", "8"), delete(one, "d")]).await.expect("written");
-    new.write(7, vec![put(one, "c", "7"), put(one, "d", "7")]).await.expect("written");
+    new.write(8, vec![put(one, "c", "8"), delete(one, "d")].into()).await.expect("written");
+    new.write(7, vec![put(one, "c", "7"), put(one, "d", "7")].into()).await.expect("written");
     assert_eq!(new.get(one, b"c").await.expect("read"), Some(b"8".to_vec()));
     assert_eq!(new.get(one, b"d").await.expect("read"), None);
 }
@@ -786,7 +786,7 @@ async fn a_rewrite_serves_old_rows_until_it_is_through(open: &impl AsyncFn(&str)
     assert!(new.frontier().unfinished);
     new.clear(&[table]).await.expect("cleared");
     assert_eq!(rows(&new.snapshot().expect("a snapshot"), table, b"").len(), 100, "every row is served meanwhile");
-    new.write(1, rows_of(2, 0..60)).await.expect("written");
+    new.write(1, rows_of(2, 0..60).into()).await.expect("written");
     let between = rows(&new.snapshot().expect("a snapshot"), table, b"");
     assert_eq!(between.len(), 100);
     assert_eq!(between.iter().filter(|(_, row)| row == b"2").count(), 60, "also those that were written again");
@@ -800,8 +800,8 @@ async fn processes_of_a_cluster_write_under_one_incarnation(open: &impl AsyncFn(
     let (first, second) = (open("cluster").await, open("cluster").await);
     let incarnation = first.begin().await.expect("begun");
     assert_eq!(second.join(incarnation.number).await.expect("joined").number, incarnation.number);
-    first.write(1, vec![put(table, "a", "first")]).await.expect("written");
-    second.write(1, vec![put(table, "b", "second")]).await.expect("written");
+    first.write(1, vec![put(table, "a", "first")].into()).await.expect("written");
+    second.write(1, vec![put(table, "b", "second")].into()).await.expect("written");
     assert!(matches!(second.commit(1, position(1)).await, Err(StoreError::Refused(_))), "only the one that began commits");
     assert!(matches!(second.end_clean().await, Err(StoreError::Refused(_))), "or ends cleanly");
     assert_eq!(first.frontier(), Frontier::default());

@@ -255,6 +255,19 @@ impl Drop for EmbeddedStore {
     }
 }
 
+/// Does what waits for the disk, where that holds up nobody else.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => match runtime.spawn_blocking(work).await {
+            Ok(done) => Ok(done?),
+            Err(error) => Err(StoreError::Unavailable(format!("it was not done: {error}"))),
+        },
+        Err(_) => Ok(work()?),
+    }
+}
+
 /// Refuses a database of another format, and notes ours in a new one.
 pub(crate) fn check_format(database: &Database, ours: &'static str) -> Result<(), StoreError> {
     let format = database.get()?.space(STATE).get("format").map_err(Failure::from)?;
@@ -455,11 +468,12 @@ impl ViewStore for EmbeddedStore {
         Err(StoreError::Refused(format!("an embedded store has one process, so there is no incarnation {number} to join")))
     }
 
-    async fn write(&self, _epoch: u64, changes: Vec<Change>) -> Result<(), StoreError> {
+    async fn write(&self, _epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError> {
         let engine = self.shared.database.get()?;
         if let Some(change) = changes.iter().find(|change| engine.try_space(change.table).is_none()) {
             return Err(StoreError::Refused(format!("there is no table {}", change.table)));
         }
+        let changes = Arc::unwrap_or_clone(changes);
         self.waiting.lock().extend(changes.into_iter().map(|change| ((change.table, change.key), change.row)));
         Ok(())
     }
@@ -468,8 +482,8 @@ impl ViewStore for EmbeddedStore {
     async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError> {
         // Kept until it is done: a commit that found no room is repeated.
         let waiting = self.waiting.lock().clone();
-        let changes = waiting.into_iter().map(|((table, key), row)| Change { table, key, row }).collect();
-        self.ask(|reply| Command::Apply(EpochChanges { epoch, position, changes }, reply)).await?;
+        let changes = waiting.into_iter().map(|((table, key), row)| Change { table, key, row }).collect::<Vec<_>>();
+        self.ask(|reply| Command::Apply(EpochChanges { epoch, position, changes: changes.into() }, reply)).await?;
         self.waiting.lock().clear();
         Ok(())
     }
@@ -496,13 +510,20 @@ impl ViewStore for EmbeddedStore {
     async fn sync(&self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         // Beside the writer, which goes on meanwhile.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => match runtime.spawn_blocking(move || shared.database.sync()).await {
-                Ok(synced) => Ok(synced?),
-                Err(error) => Err(StoreError::Unavailable(format!("could not sync: {error}"))),
-            },
-            Err(_) => Ok(shared.database.sync()?),
-        }
+        blocking(move || shared.database.sync()).await
+    }
+
+    async fn shed(&self) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let tables: Vec<_> =
+            input_tables().into_iter().chain(view_tables()).map(|table| table.name).chain([META, STATE]).collect();
+        let readers_move_on = |shared: &Shared| {
+            // The reading that is served keeps what was there when it was taken.
+            if let Err(error) = shared.serve(None) {
+                tracing::warn!("the store cannot be read until the next write: {error}");
+            }
+        };
+        blocking(move || shared.database.shed(&tables, || readers_move_on(&shared))).await
     }
 
     fn named(&self) -> &dyn NamedValues {
@@ -608,7 +629,7 @@ mod tests {
                 row.extend(rand::random_iter::<u8>().take(20_000));
                 Change { table, key: vec![n], row: Some(row) }
             });
-            EpochChanges { epoch, position: Position::beginning(), changes: rows.collect() }
+            EpochChanges { epoch, position: Position::beginning(), changes: Arc::new(rows.collect()) }
         };
         let epochs = |snapshot: &Snapshot| {
             let mut epochs = Vec::new();
@@ -665,7 +686,7 @@ mod tests {
             let row = Some(rand::random_iter::<u8>().take(50_000).collect());
             EpochChanges {
                 epoch: n,
-                changes: vec![Change { table, key: n.to_be_bytes().to_vec(), row }],
+                changes: vec![Change { table, key: n.to_be_bytes().to_vec(), row }].into(),
                 ..EpochChanges::default()
             }
         };
@@ -681,5 +702,28 @@ mod tests {
         store.apply(put(n)).await.expect("there is room again");
         assert!(matches!(held.rows.get(table, &0_u64.to_be_bytes()), Err(ReadError::Unavailable(_))));
         assert!(store.snapshot().unwrap().rows.get(table, &n.to_be_bytes()).unwrap().is_some());
+    }
+
+    /// If it failed, rows of erased people would be found in the files of a store long after they were deleted.
+    #[tokio::test]
+    async fn deleted_rows_leave_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(dir.path()).unwrap();
+        let marker = b"Zq7xK2vR9mWt4LbN";
+        let tables: Vec<&'static str> = view_tables().iter().map(|table| table.name).take(2).collect();
+        let unit = |epoch: u64, row: Option<&[u8]>| {
+            // In keys as in rows: what was searched for is part of a key.
+            let key = |n: usize| [marker.as_slice(), &[n as u8]].concat();
+            let change = |n: usize| Change { table: tables[n % 2], key: key(n), row: row.map(<[u8]>::to_vec) };
+            EpochChanges { epoch, position: Position::beginning(), changes: Arc::new((0..50).map(change).collect()) }
+        };
+        store.apply(unit(1, Some(marker))).await.unwrap();
+        // A reader that is there all the while, and one that goes.
+        let early = store.snapshot().unwrap();
+        store.apply(unit(2, None)).await.unwrap();
+        drop(early);
+        assert!(!kindred_embedded::files_with(dir.path(), marker).is_empty(), "the search finds nothing");
+        store.shed().await.unwrap();
+        assert_eq!(kindred_embedded::files_with(dir.path(), marker), Vec::<std::path::PathBuf>::new());
     }
 }

@@ -308,7 +308,7 @@ mod tests {
 
     async fn put(store: &EmbeddedStore, epoch: u64) {
         let change = Change { table: view_tables()[0].name, key: vec![1], row: Some(vec![u8::try_from(epoch).unwrap()]) };
-        store.apply(EpochChanges { epoch, changes: vec![change], ..EpochChanges::default() }).await.unwrap();
+        store.apply(EpochChanges { epoch, changes: vec![change].into(), ..EpochChanges::default() }).await.unwrap();
     }
 
     async fn got(store: &EmbeddedStore) -> Option<Vec<u8>> {

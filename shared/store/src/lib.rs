@@ -59,8 +59,8 @@ pub struct EpochChanges {
     pub epoch: u64,
     /// How far the log is taken in once this is applied.
     pub position: Position,
-    /// At most one a (table, key).
-    pub changes: Vec<Change>,
+    /// At most one a (table, key). Shared: a write that is tried again, and whoever hears of it, copies none of them.
+    pub changes: Arc<Vec<Change>>,
 }
 
 /// How far the store reaches.
@@ -191,7 +191,7 @@ pub trait ViewStore: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: some of it may have happened; write it again. [`StoreError::Refused`]: nothing was begun.
-    async fn write(&self, epoch: u64, changes: Vec<Change>) -> Result<(), StoreError>;
+    async fn write(&self, epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError>;
 
     /// Moves the frontier over everything that was written. Lifts the mark of an unfinished unit.
     ///
@@ -229,6 +229,15 @@ pub trait ViewStore: Send + Sync {
 
     /// Makes what was applied survive a loss of power (fsync).
     async fn sync(&self) -> Result<(), StoreError>;
+
+    /// Makes the bytes of replaced and deleted rows leave the disk, where this process owns it: what was erased must not be found in a
+    /// file. Seconds, and some room. On CQL they leave with the compactions of its nodes.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Full`]: the bytes leave later.
+    async fn shed(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// The small named values beside the rows.
     fn named(&self) -> &dyn NamedValues;

@@ -32,7 +32,7 @@ impl EpochChanges {
             put_bytes(&mut out, table.as_bytes());
         }
         put_length(&mut out, self.changes.len());
-        for change in &self.changes {
+        for change in self.changes.iter() {
             put_length(&mut out, tables.binary_search(&change.table).expect("every table is listed"));
             put_bytes(&mut out, &change.key);
             match &change.row {
@@ -76,7 +76,11 @@ impl EpochChanges {
             };
             changes.push(Change { table, key, row });
         }
-        if bytes.is_empty() { Ok(Self { epoch, position, changes }) } else { Err(Corrupt("changes with bytes left over")) }
+        if bytes.is_empty() {
+            Ok(Self { epoch, position, changes: changes.into() })
+        } else {
+            Err(Corrupt("changes with bytes left over"))
+        }
     }
 }
 
@@ -152,7 +156,7 @@ mod tests {
         (any::<u64>(), position, proptest::collection::vec(change, 0..30)).prop_map(|(epoch, position, changes)| EpochChanges {
             epoch,
             position,
-            changes,
+            changes: changes.into(),
         })
     }
 

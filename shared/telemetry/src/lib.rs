@@ -4,11 +4,14 @@
 //! tracing::info!(…)        ──▶ stderr, text or JSON lines            init
 //! metrics::counter!(…)     ──▶ recorder ──render──▶ GET /metrics     metrics_handle
 //! clock_gettime, /proc     ──▶ status, /metrics, bench               usage
+//! a panic                  ──▶ stderr, and the end of the process     end_on_panic
 //! ```
 //!
 //! Stdout belongs to data (exports), so nothing here writes to it.
 
+mod fail_points;
 mod usage;
+mod vital;
 
 use std::sync::{Mutex, OnceLock};
 
@@ -17,7 +20,11 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+pub use fail_points::fail_point;
+#[cfg(debug_assertions)]
+pub use fail_points::{Step, fail_points_armed, watched_step};
 pub use usage::{cpu_by_thread, peak_rss_bytes, process_cpu, rss_bytes, spawn_named, thread_cpu};
+pub use vital::{HASH_THREAD, IO_THREAD, end_on_panic, vital_task};
 
 /// Why telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -339,7 +339,7 @@ impl ViewStore for CqlStore {
         .await
     }
 
-    async fn write(&self, epoch: u64, changes: Vec<Change>) -> Result<(), StoreError> {
+    async fn write(&self, epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError> {
         self.run(async move |shared| {
             let _turn = shared.turn.lock().await;
             shared.write(epoch, &changes).await?;
@@ -357,7 +357,7 @@ impl ViewStore for CqlStore {
         self.run(async move |shared| {
             let _turn = shared.turn.lock().await;
             let listeners = shared.commit(epoch, position.clone()).await?;
-            tell(&listeners, &EpochChanges { epoch, position, changes: Vec::new() });
+            tell(&listeners, &EpochChanges { epoch, position, ..EpochChanges::default() });
             Ok(())
         })
         .await

@@ -134,7 +134,7 @@ async fn generations_live_side_by_side() {
     for (store, row) in [(&first, "of the first"), (&second, "of the second")] {
         store.begin().await.expect("begun");
         let changes = vec![put(one, "a\0", row), put(two, "b\0", row)];
-        store.apply(EpochChanges { epoch: 4, position: position.clone(), changes }).await.expect("applied");
+        store.apply(EpochChanges { epoch: 4, position: position.clone(), changes: changes.into() }).await.expect("applied");
         store.named().put("fingerprint", row.as_bytes()).await.expect("written");
     }
     first.named().put("key:abc", b"a key").await.expect("written");
@@ -174,7 +174,7 @@ async fn generations_live_side_by_side() {
     let begun = again.begin().await.expect("begun");
     assert_eq!((begun.frontier, begun.number > of("side-2").incarnation), (Frontier::default(), true));
     again
-        .apply(EpochChanges { epoch: 1, changes: vec![put(one, "a\0", "new")], ..EpochChanges::default() })
+        .apply(EpochChanges { epoch: 1, changes: vec![put(one, "a\0", "new")].into(), ..EpochChanges::default() })
         .await
         .expect("applied");
     assert_eq!(
@@ -199,7 +199,7 @@ async fn rows_are_read_and_a_store_is_dropped_on_any_thread() {
     store.begin().await.expect("begun");
     let table = input_tables()[0].name;
     let changes = vec![Change { table, key: b"a\0".to_vec(), row: Some(b"1".to_vec()) }];
-    store.apply(EpochChanges { epoch: 1, changes, ..EpochChanges::default() }).await.expect("applied");
+    store.apply(EpochChanges { epoch: 1, changes: changes.into(), ..EpochChanges::default() }).await.expect("applied");
     let snapshot = store.snapshot().expect("a snapshot");
     drop(store);
     let read = || {
@@ -244,7 +244,7 @@ async fn a_database_that_stops_in_the_middle_of_writes_loses_nothing() {
             let (table, key) = row(epoch, n);
             Change { table, key, row: (n % 11 != 0).then(|| epoch.to_string().into_bytes()) }
         });
-        EpochChanges { epoch, position, changes: changes.collect() }
+        EpochChanges { epoch, position, changes: Arc::new(changes.collect()) }
     };
     let done = Arc::new(AtomicBool::new(false));
     let meddler = std::thread::spawn({
@@ -279,7 +279,7 @@ async fn a_database_that_stops_in_the_middle_of_writes_loses_nothing() {
     assert!(stops > 0 && unavailable > 0, "the database was stopped {stops} times, and {unavailable} calls noticed");
     let mut expected: BTreeMap<(&str, Vec<u8>), u64> = BTreeMap::new();
     for epoch in 1..=UNITS {
-        for change in unit(epoch).changes {
+        for change in unit(epoch).changes.iter().cloned() {
             match change.row {
                 Some(_) => expected.insert((change.table, change.key), epoch),
                 None => expected.remove(&(change.table, change.key)),

@@ -24,6 +24,7 @@ use self::group::{Change, Group, PARTITION_LENGTH_BYTES, Reading, partition_pref
 use super::bounds::bounds;
 use super::{Outcome, Range, Record, RecordStore, Step, check};
 use crate::StoreError;
+use crate::embedded::blocking;
 use crate::embedded::{STATE, check_format};
 use crate::embedded_generations::open_whole;
 use crate::prefix::beyond;
@@ -248,6 +249,11 @@ impl RecordStore for EmbeddedRecords {
             Ok(found)
         })
         .await
+    }
+
+    async fn shed(&self) -> Result<(), StoreError> {
+        let database = Arc::clone(&self.database);
+        blocking(move || database.shed(&[RECORDS, EXPIRIES, STATE], || ())).await
     }
 
     async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {

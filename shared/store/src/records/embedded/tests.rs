@@ -218,3 +218,26 @@ async fn a_full_disk_takes_no_half_transaction_and_the_records_go_on() {
     }
     assert!(store.database.reopened() > 0, "the database was never poisoned");
 }
+
+/// If it failed, names and addresses of erased members would be found in the files of the accounts long after they were deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_records_leave_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("records");
+    let store = open(&at);
+    let marker = b"Zq7xK2vR9mWt4LbN";
+    let mut versions = Vec::new();
+    for n in 0..50_u8 {
+        let step = Step::insert([n], [marker.as_slice(), &[n]].concat(), Some(EventTime(NOW.0 + 1_000_000)));
+        let outcome = store.transact("t", &[n % 4], &[step], NOW).await.unwrap();
+        let Outcome::Done(done) = outcome else { panic!("its place is free") };
+        versions.push(done);
+    }
+    assert!(!kindred_embedded::files_with(&at, marker).is_empty(), "the search finds nothing");
+    for (n, version) in (0..50_u8).zip(versions) {
+        let deleted = store.transact("t", &[n % 4], &[Step::delete([n], version)], NOW).await.unwrap();
+        assert!(matches!(deleted, Outcome::Done(_)));
+    }
+    store.shed().await.unwrap();
+    assert_eq!(kindred_embedded::files_with(&at, marker), Vec::<std::path::PathBuf>::new());
+}
