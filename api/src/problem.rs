@@ -194,6 +194,7 @@ impl Problem {
     /// A failure of ours: the reason goes to the log, the caller learns its trace id.
     pub fn internal(reason: impl std::fmt::Display) -> Self {
         tracing::error!("could not answer a request: {reason}");
+        metrics::counter!("http_internal_errors_total").increment(1);
         Self::new(Code::Internal, Code::Internal.meaning())
     }
 

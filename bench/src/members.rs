@@ -120,6 +120,7 @@ async fn sign_in(members: &Members, number: u32) -> Result<kindred_members::Gran
         label: "Firefox".into(),
         address: format!("10.{a}.{b}.{c}"),
         session: None,
+        browses: false,
     };
     loop {
         match members.sign_in(sign_in.clone()).await {
@@ -261,7 +262,7 @@ async fn sign_ins(report: &mut Report, shops: &[Shop; 2], count: usize) -> Resul
             let grant = sign_in(&shop.members, number).await?;
             record(&mut signed_in.times[at], began.elapsed());
             let began = Instant::now();
-            shop.members.refresh(&grant.refresh_token, "10.0.0.1").await.context("a session could not be refreshed")?;
+            shop.members.refresh(&grant.refresh_token, "10.0.0.1", "bench").await.context("a session could not be refreshed")?;
             record(&mut refreshed.times[at], began.elapsed());
         }
         bar.inc(1);

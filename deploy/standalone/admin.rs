@@ -99,9 +99,15 @@ pub fn run(args: &AdminArgs, loaded: &Loaded) -> Result<u8> {
             let page = server.get(&with_query("/v1/admin/audit", &query))?;
             lines(args, &page, "entries", &["at", "actor", "kind", "subject", "address", "ok"])?;
         }
-        AdminCommand::RotateSigningKeys => {
-            server.post("/v1/admin/signing-keys/rotate", &json!({}))?;
-            done(args, "a new key signs in some minutes; the old one verifies until what it signed has expired");
+        AdminCommand::RotateSigningKeys { withdraw } => {
+            let path = "/v1/admin/signing-keys/rotate";
+            let query = [("withdraw", withdraw.then_some("true"))];
+            server.post(&with_query(path, &query), &json!({}))?;
+            let what = match withdraw {
+                true => "a new key signs; the old ones are withdrawn, and access tokens that they signed are not taken any more",
+                false => "a new key signs in some minutes; the old one verifies until what it signed has expired",
+            };
+            done(args, what);
         }
     }
     Ok(exit::FINE)

@@ -77,7 +77,7 @@ impl Running {
         let process = Process::new(Arc::clone(&services.log) as _, views);
         let records = records_of_services(&services.generations).await?;
         let log = fail_points::log(Arc::clone(&services.log) as _);
-        let members = members::open(settings, records, Arc::clone(&log), &app.clock, None).await?;
+        let members = members::open(settings, None, records, Arc::clone(&log), &app.clock, None).await?;
         let rendered = metrics.clone();
         let context = Context {
             log,

@@ -691,7 +691,12 @@ pub enum AdminCommand {
         limit: u32,
     },
     /// Sign access tokens with a new key; the old one verifies until what it signed has expired
-    RotateSigningKeys,
+    #[command(visible_alias = "rotate")]
+    RotateSigningKeys {
+        /// Withdraw the keys before, because one may be known to others: no access token that they signed is taken any more
+        #[arg(long)]
+        withdraw: bool,
+    },
 }
 
 /// `kindred keys create`

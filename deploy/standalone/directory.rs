@@ -5,8 +5,11 @@
 //! DIR/log  DIR/store two databases; the store's meta holds the fingerprint: format, settings, the log's identity
 //! DIR/generations    further stores beside the first, each with settings of its own (`kindred_store::embedded_generations`)
 //! DIR/lock           locked by the one process that owns the directory; says who and where to ask instead
-//! DIR/service.key    the secret of the API's first key, readable by its owner alone
+//! DIR/service.key    the secret of the API's first key
+//! DIR/sealing.key    seals the secrets of members (`members.sealing`), unless the settings name another key
 //! ```
+//!
+//! It holds what people entrust to the shop, and secrets: the directory and all in it are for its owner alone.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -33,6 +36,8 @@ const LOCK: &str = "lock";
 const LOG: &str = "log";
 const STORE: &str = "store";
 const SERVICE_KEY: &str = "service.key";
+/// The key that seals the secrets of members, where the settings name no other.
+pub(crate) const SEALING_KEY: &str = "sealing.key";
 /// What the key that a start makes is called.
 const FIRST_KEY: &str = "first";
 
@@ -86,8 +91,10 @@ impl Directory {
             }
             refuse_foreign(path)?;
         }
+        private::from_now_on();
         std::fs::create_dir_all(path).with_context(|| format!("could not create the data directory {shown}"))?;
         let lock = lock(path, command)?;
+        private::tighten(path).with_context(|| format!("could not read the permissions in {shown}"))?;
 
         // Under the lock: of two that start at once, one pins and the other reads.
         let created = !pinned_at.is_file();
@@ -98,7 +105,7 @@ impl Directory {
                  mix.\n# Do not edit; another value means another directory.\n\n{}",
                 pinned_toml(&semantics)
             );
-            write_durably(&pinned_at, text.as_bytes(), false)?;
+            write_durably(&pinned_at, text.as_bytes())?;
             semantics
         } else {
             pinned_settings(path, loaded)?
@@ -237,7 +244,66 @@ pub fn replace_service_key(directory: &Path, id: &str, successor: &str) -> Resul
 }
 
 fn write_service_key(directory: &Path, key: &str) -> Result<()> {
-    write_durably(&service_key_path(directory), format!("{key}\n").as_bytes(), true)
+    write_durably(&service_key_path(directory), format!("{key}\n").as_bytes())
+}
+
+/// A directory is 0700 and a file in it 0600, whatever the umask is and was.
+mod private {
+    use std::path::Path;
+
+    /// Whatever this process makes is for its owner alone.
+    pub fn from_now_on() {
+        #[cfg(unix)]
+        rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    }
+
+    /// Takes from group and others what they may in a directory that is there; says so.
+    #[cfg(unix)]
+    pub fn tighten(directory: &Path) -> std::io::Result<()> {
+        let mut open = 0_usize;
+        let mut within = vec![directory.to_owned()];
+        while let Some(path) = within.pop() {
+            let metadata = match std::fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                metadata => metadata?,
+            };
+            if metadata.is_symlink() {
+                continue;
+            }
+            open += usize::from(take_away(&path, &metadata));
+            if metadata.is_dir() {
+                within.extend(std::fs::read_dir(&path)?.collect::<Result<Vec<_>, _>>()?.into_iter().map(|entry| entry.path()));
+            }
+        }
+        if open > 0 {
+            let shown = directory.display();
+            tracing::warn!(
+                "{open} files and directories in {shown} could be read by other users of this machine, and cannot any more; if others \
+                 have accounts here, withdraw the signing keys (kindred admin rotate-signing-keys --withdraw) and rotate the service key"
+            );
+        }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn take_away(path: &Path, metadata: &std::fs::Metadata) -> bool {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = metadata.permissions().mode();
+        if mode & 0o077 == 0 {
+            return false;
+        }
+        let narrowed = std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7700));
+        if let Err(error) = narrowed {
+            let path = path.display();
+            tracing::warn!(%error, "{path} can be read by other users of this machine, and its permissions could not be changed");
+        }
+        true
+    }
+
+    #[cfg(not(unix))]
+    pub fn tighten(_: &Path) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Opens a database of the directory. One that is not there is made aside and moved into place: what a kill leaves half made is
@@ -261,7 +327,7 @@ where
 
 /// Refuses a directory that holds something else: it may be a mistake, and we would write into it.
 fn refuse_foreign(path: &Path) -> Result<()> {
-    let ours = |name: &str| [PINNED, LOCK, LOG, STORE, SERVICE_KEY].contains(&name) || name.starts_with(".kindred-");
+    let ours = |name: &str| [PINNED, LOCK, LOG, STORE, SERVICE_KEY, SEALING_KEY].contains(&name) || name.starts_with(".kindred-");
     let Ok(entries) = std::fs::read_dir(path) else { return Ok(()) };
     for entry in entries.flatten() {
         if !ours(&entry.file_name().to_string_lossy()) {
@@ -350,7 +416,7 @@ fn ask_instead(path: &Path, url: &str, arguments: impl Iterator<Item = String>) 
 }
 
 /// Writes a file so that after a crash at any moment it is there whole or not at all.
-fn write_durably(path: &Path, bytes: &[u8], secret: bool) -> Result<()> {
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -358,7 +424,7 @@ fn write_durably(path: &Path, bytes: &[u8], secret: bool) -> Result<()> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, if secret { 0o600 } else { 0o644 });
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&aside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -432,6 +498,37 @@ mod tests {
         std::fs::write(parent.path().join("thesis.tex"), "x").unwrap();
         let error = open(parent.path(), &[], Open::OrCreate).await.err().unwrap();
         assert!(error.to_string().contains("it holds thesis.tex"), "{error}");
+    }
+
+    /// V14.2: if it failed, any user of the machine could read the signing keys and what people entrusted to the shop.
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_directory_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        fn modes(path: &Path, found: &mut Vec<(PathBuf, u32)>) {
+            let metadata = std::fs::symlink_metadata(path).unwrap();
+            found.push((path.to_owned(), metadata.permissions().mode() & 0o777));
+            if metadata.is_dir() {
+                std::fs::read_dir(path).unwrap().for_each(|entry| modes(&entry.unwrap().path(), found));
+            }
+        }
+        let private = |path: &Path| {
+            let mut found = Vec::new();
+            modes(path, &mut found);
+            assert!(found.len() > 5 && found.iter().all(|(_, mode)| mode & 0o077 == 0), "{found:?}");
+        };
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("shop");
+        drop(open(&path, &[], Open::OrCreate).await.unwrap());
+        private(&path);
+        // One that an earlier version made under a wide umask.
+        let mut found = Vec::new();
+        modes(&path, &mut found);
+        for (path, mode) in found {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o055)).unwrap();
+        }
+        drop(open(&path, &[], Open::Existing).await.unwrap());
+        private(&path);
     }
 
     #[cfg(unix)]

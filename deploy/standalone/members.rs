@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use kindred_api::MembersToLog;
 use kindred_clock::Clock;
 use kindred_config::Settings;
+use kindred_config::members::MembersConfig;
 use kindred_log::EventLog;
 use kindred_members::Members;
 use kindred_members::senders::{ByChannel, Mailbox, Message, Sender, Smtp, Webhook};
@@ -21,11 +22,43 @@ use kindred_store::records::RecordStore;
 use kindred_store::records::embedded::EmbeddedRecords;
 use secrecy::SecretString;
 
+use crate::directory::{SEALING_KEY, write_durably};
 use crate::fail_points;
 use crate::failure::Failure;
 
 /// Where the records of a data directory are.
 const RECORDS: &str = "records";
+
+/// The settings with the keys that seal: those of the settings, then the one of the directory, which is made where there is none at all.
+/// So what was sealed under the directory's key opens when another is set.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn with_sealing_keys(mut config: MembersConfig, directory: Option<&Path>) -> Result<MembersConfig> {
+    let read =
+        |path: &Path| std::fs::read_to_string(path).with_context(|| format!("could not read the sealing key {}", path.display()));
+    let mut keys = vec![config.sealing.key.clone()];
+    if !config.sealing.key_file.as_os_str().is_empty() {
+        keys.push(read(&config.sealing.key_file)?);
+    }
+    let is_set = keys.iter().any(|key| !key.trim().is_empty());
+    if let Some(directory) = directory {
+        let own = directory.join(SEALING_KEY);
+        if !is_set && !own.exists() {
+            write_durably(&own, format!("{}\n", kindred_members::draw_sealing_key()).as_bytes())?;
+        }
+        if own.exists() {
+            keys.push(read(&own)?);
+        }
+    } else if !is_set {
+        tracing::warn!(
+            "signing keys, secrets of authenticators and the secret of refresh tokens lie unsealed in the database: set \
+             members.sealing.key or members.sealing.key_file"
+        );
+    }
+    config.sealing.key = keys.join(" ");
+    Ok(config)
+}
 
 /// The records of a data directory, which this process owns.
 ///
@@ -51,15 +84,16 @@ pub async fn records_of_services(generations: &CqlGenerations) -> Result<Arc<dyn
 /// A setting that is not accepted; what the store says.
 pub async fn open(
     settings: &Settings,
+    directory: Option<&Path>,
     records: Arc<dyn RecordStore>,
     log: Arc<dyn EventLog>,
     clock: &Clock,
     mailbox: Option<Mailbox>,
 ) -> Result<Option<Arc<Members>>> {
-    let config = settings.members.clone();
-    if !config.enabled {
+    if !settings.members.enabled {
         return Ok(None);
     }
+    let config = with_sealing_keys(settings.members.clone(), directory)?;
     let sender: Arc<dyn Sender> = match mailbox {
         Some(mailbox) => Arc::new(mailbox),
         None => {

@@ -121,7 +121,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         // The pages of the demo are where it listens.
         settings.members.base_url = demo_url(listen);
     }
-    let members = members::open(&settings, records, Arc::clone(&log), &clock, mailbox.clone()).await?;
+    let members = members::open(&settings, Some(&directory.path), records, Arc::clone(&log), &clock, mailbox.clone()).await?;
 
     let backend = Arc::new(Loopback::default());
     let shop = match demo {

@@ -12,6 +12,7 @@ use crate::Members;
 use crate::db::{self, ACCOUNTS, Held, ms};
 use crate::error::{MemberError, Result};
 use crate::outbox::{Op, Work};
+use crate::sessions::{self, Session};
 use crate::validate::{Identifier, Kind};
 use kindred_config::members::{Language, MembersConfig};
 
@@ -71,7 +72,7 @@ pub struct Agreement {
 /// The second factor.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Factor {
-    /// Base32; absent where there is none.
+    /// Base32, sealed where there is a key; absent where there is none.
     pub secret: Option<String>,
     /// Being enrolled: not yet shown to work.
     pub enrolling: Option<String>,
@@ -107,6 +108,9 @@ pub(crate) struct Account {
     /// What others register with to be this member's invitees.
     pub invite_code: String,
     pub invited_by: Option<String>,
+    /// The invitation does not count: the person was invited before, to an account that is forgotten.
+    #[serde(default)]
+    pub invited_before: bool,
     pub factor: Factor,
     #[serde(with = "ms")]
     pub registered_at: EventTime,
@@ -118,6 +122,12 @@ pub(crate) struct Account {
     pub erased_at: Option<EventTime>,
     /// Version of the last record of `members` about it.
     pub event_version: u64,
+    /// Counts the credential events. What was begun in an earlier epoch is worth nothing: see [`Loaded::raise_epoch`].
+    #[serde(default)]
+    pub epoch: u64,
+    /// The first epoch whose sessions go on.
+    #[serde(default)]
+    pub sessions_from: u64,
 }
 
 impl Account {
@@ -148,12 +158,15 @@ impl Account {
             agreement: Agreement { version: config.agreement_version.clone(), accepted_at: now },
             invite_code,
             invited_by: None,
+            invited_before: false,
             factor: Factor::default(),
             registered_at: now,
             activated_at: None,
             suspended_at: None,
             erased_at: None,
             event_version: 0,
+            epoch: 0,
+            sessions_from: 0,
         }
     }
 
@@ -216,6 +229,59 @@ impl Account {
     }
 }
 
+/// What changes who may act for an account. Each raises its epoch, and everything that rests on the credentials of before ends: sessions
+/// and their tokens, sign-ins half done, tokens in mails, pending changes of e-mail and phone, enrolments, marks of browsers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CredentialEvent {
+    /// A new password, with the current one; the other sessions end.
+    PasswordChange,
+    /// The same, where the member lets the sessions go on.
+    PasswordChangeKeepingSessions,
+    /// A new password by a mail.
+    PasswordReset,
+    /// Another e-mail address.
+    EmailChange,
+    /// Another phone.
+    PhoneChange,
+    /// A second factor is asked for from now on.
+    SecondFactorOn,
+    /// No second factor is asked for any more.
+    SecondFactorOff,
+    /// Staff locked the account.
+    Suspension,
+    /// Staff let it in again.
+    Activation,
+    /// The account is forgotten.
+    Erasure,
+    /// A staff role was given or taken.
+    RoleChange,
+    /// The member, or staff, ended the sessions.
+    SignOutEverywhere,
+}
+
+impl CredentialEvent {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::PasswordChange,
+        Self::PasswordChangeKeepingSessions,
+        Self::PasswordReset,
+        Self::EmailChange,
+        Self::PhoneChange,
+        Self::SecondFactorOn,
+        Self::SecondFactorOff,
+        Self::Suspension,
+        Self::Activation,
+        Self::Erasure,
+        Self::RoleChange,
+        Self::SignOutEverywhere,
+    ];
+
+    /// Whether sessions end with it.
+    pub const fn ends_sessions(self) -> bool {
+        !matches!(self, Self::PasswordChangeKeepingSessions)
+    }
+}
+
 /// What a change of an account adds to its transaction.
 #[derive(Default)]
 pub(crate) struct Extra {
@@ -238,30 +304,44 @@ pub(crate) struct Loaded {
     /// When it expires if nothing happens; kept unless the change sets it. What follows from the change expires with it.
     pub expires_at: Option<EventTime>,
     /// Whatever else lies in the partition under the prefix that was asked for.
-    pub beside: BTreeMap<String, (serde_json::Value, Version)>,
+    pub beside: BTreeMap<String, Held<serde_json::Value>>,
 }
 
 impl Loaded {
-    /// Ends every session but one, in the transaction of the change; they are revoked with it.
-    pub fn end_sessions(&self, except: Option<&str>, extra: &mut Extra) {
-        let mut ended = Vec::new();
-        for (sort, (_, version)) in &self.beside {
-            if let Some(sid) = sort.strip_prefix("session/")
-                && Some(sid) != except
-            {
-                extra.steps.push(Step::delete(sort.as_str(), *version));
-                ended.push(sid.to_owned());
+    /// Ends all that was begun before, in the transaction of the change, however much it is: it is bound to the epoch that it began in.
+    /// The records of it leave by [`Work::Tidy`]. A session goes on where it is `kept`, was read beside the account and has not ended.
+    pub fn raise_epoch(&mut self, event: CredentialEvent, kept: Option<&str>, extra: &mut Extra) {
+        let account = &mut self.account;
+        account.epoch += 1;
+        account.factor.enrolling = None;
+        if let Some(changing) = account.changing.take() {
+            extra.works.push(Work::Release { identifiers: vec![changing] });
+        }
+        if event.ends_sessions() {
+            let goes_on = kept.and_then(|sid| {
+                let held = self.beside.get(&sessions::sort(sid))?;
+                let session: Session = serde_json::from_value(held.value.clone()).ok()?;
+                (session.epoch >= account.sessions_from).then_some((sid, session, held))
+            });
+            if let Some((sid, session, held)) = &goes_on {
+                let session = Session { epoch: account.epoch, ..session.clone() };
+                extra.steps.push(Step::replace(sessions::sort(sid), held.version, db::encode(&session), held.expires_at));
             }
+            account.sessions_from = account.epoch;
+            let except = goes_on.map(|(sid, ..)| sid.to_owned());
+            extra.works.push(Work::RevokeBefore { epoch: account.epoch, except });
         }
-        if !ended.is_empty() {
-            extra.works.push(Work::Revoke { sessions: ended });
-        }
+        extra.works.push(Work::Tidy);
+        tracing::debug!(member = %account.member, ?event, epoch = account.epoch, "raised the epoch of an account");
     }
 
-    /// Deletes what lies beside it under a prefix.
-    pub fn delete(&self, prefix: &str, extra: &mut Extra) {
-        let under = self.beside.iter().filter(|(sort, _)| sort.starts_with(prefix));
-        extra.steps.extend(under.map(|(sort, (_, version))| Step::delete(sort.as_str(), *version)));
+    /// Refuses where a credential event came between what was shown and this change.
+    ///
+    /// # Errors
+    /// [`MemberError::ReauthenticationFailed`].
+    pub fn same_epoch(&self, shown: &Account) -> Result<()> {
+        let same = self.account.epoch == shown.epoch && self.account.is_active();
+        if same { Ok(()) } else { Err(MemberError::ReauthenticationFailed) }
     }
 }
 
@@ -296,7 +376,7 @@ impl Members {
                 Loaded { account: held.value, version: held.version, expires_at: held.expires_at, beside: BTreeMap::new() };
             for prefix in beside {
                 for (sort, held) in self.db.all::<serde_json::Value>(ACCOUNTS, member, prefix).await? {
-                    loaded.beside.insert(sort, (held.value, held.version));
+                    loaded.beside.insert(sort, held);
                 }
             }
             let (extra, said) = match change(&mut loaded) {
@@ -311,6 +391,7 @@ impl Members {
                 }
             };
             let mut steps = extra.steps;
+            self.reseal(&mut loaded.account)?;
             let value = db::encode(&loaded.account);
             steps.push(Step::replace(ACCOUNT, loaded.version, value, loaded.expires_at));
             if !extra.works.is_empty() && op.is_none() {

@@ -6,7 +6,7 @@ use kindred_model::units::{EventTime, Tier};
 use kindred_store::records::{Range, Step, Version};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Account, Extra, State};
+use crate::account::{Account, CredentialEvent, Extra, State};
 use crate::db::{Held, INDEX, ROLES, SETUP};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
@@ -253,7 +253,8 @@ impl Members {
         kind: &str,
     ) -> Result<()> {
         actor.needs(Permission::MemberWrite)?;
-        self.change(member, &["session/", "token/"], |loaded| {
+        let event = if to == State::Suspended { CredentialEvent::Suspension } else { CredentialEvent::Activation };
+        self.change(member, &[], |loaded| {
             check_version(loaded.version, version)?;
             if loaded.account.state == State::Erased {
                 return Err(MemberError::NotFound);
@@ -268,8 +269,7 @@ impl Members {
             loaded.account.suspended_at = (to == State::Suspended).then(|| self.db.now());
             let audit = self.audit(&actor.id, kind, member, &actor.address, &[("reason", reason)]);
             let mut extra = Extra::works(vec![loaded.account.event(), audit, Work::Index { stale }]);
-            loaded.end_sessions(None, &mut extra);
-            loaded.delete("token/", &mut extra);
+            loaded.raise_epoch(event, None, &mut extra);
             Ok((Some(extra), ()))
         })
         .await
@@ -295,7 +295,7 @@ impl Members {
     }
 
     async fn give_role(&self, member: &str, role: Option<&str>, actor: &str, address: &str, version: Option<&str>) -> Result<()> {
-        self.change(member, &["session/"], |loaded| {
+        self.change(member, &[], |loaded| {
             check_version(loaded.version, version)?;
             if !loaded.account.is_active() {
                 return Err(MemberError::NotFound);
@@ -306,7 +306,7 @@ impl Members {
             let detail = [("from", before.as_str()), ("to", role.unwrap_or_default())];
             let works = vec![self.audit(actor, "role.change", member, address, &detail), Work::Index { stale }];
             let mut extra = Extra::works(works);
-            loaded.end_sessions(None, &mut extra);
+            loaded.raise_epoch(CredentialEvent::RoleChange, None, &mut extra);
             Ok((Some(extra), ()))
         })
         .await
@@ -357,7 +357,7 @@ impl Members {
         actor.needs(Permission::MemberWrite)?;
         let account = self.account(member).await?.ok_or(MemberError::NotFound)?.value;
         self.guards_staff(actor, &account)?;
-        self.erase(member, &actor.id, &actor.address).await
+        self.erase(member, None, &actor.id, &actor.address).await
     }
 
     /// All roles, those of the product first.

@@ -10,10 +10,10 @@ use kindred_model::units::EventTime;
 use kindred_store::records::Step;
 use serde::{Deserialize, Serialize};
 
-use crate::Members;
-use crate::db::{self, CLAIMS};
+use crate::db::{self, CLAIMS, INVITEES};
 use crate::error::Result;
 use crate::validate::{Identifier, Kind};
+use crate::{Members, random};
 
 const CLAIM: &str = "claim";
 /// Invite codes are claimed beside the identifiers: they lead to a member as well.
@@ -91,6 +91,23 @@ impl Members {
             return Ok(None);
         }
         Ok(self.db.read::<Claim>(CLAIMS, &invite_partition(&code), CLAIM).await?.map(|held| held.value.member))
+    }
+
+    /// Whether a person was never invited before, by what they are known by: an invitation pays once a person, also after an erasure and a
+    /// new registration. They are remembered by keyed digests alone, and for good. It may be done again for the same member.
+    pub(crate) async fn first_invitation(&self, member: &str, identifiers: impl Iterator<Item = &Identifier>) -> Result<bool> {
+        let mut first = true;
+        // A name is chosen anew each time.
+        for identifier in identifiers.filter(|identifier| identifier.kind != Kind::Username) {
+            let person = random::encode(&random::mac(&self.secret, "invitee", &[identifier.kind.name(), &identifier.canonical]));
+            let by = random::encode(&random::mac(&self.secret, "invited member", &[member]));
+            let remembered = |before: Option<String>| match before {
+                Some(before) => (None, before == by),
+                None => (Some((by.clone(), None)), true),
+            };
+            first &= self.db.update(INVITEES, &person, "invited", remembered).await?;
+        }
+        Ok(first)
     }
 
     async fn release_at(&self, partition: &str, member: &str) -> Result<()> {

@@ -43,12 +43,53 @@ pub(crate) struct Checked {
     pub member: String,
 }
 
-/// A token that was sent by mail.
+/// What a token of an account is for. All of them end with every [`crate::CredentialEvent`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TokenKind {
+    /// Verifies the e-mail of a registration.
+    Verify,
+    /// Sets a new password.
+    Reset,
+    /// Proves a new e-mail address.
+    Email,
+    /// A change of the phone was asked for; the code to the phone proves it.
+    Phone,
+}
+
+impl TokenKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Verify, Self::Reset, Self::Email, Self::Phone];
+
+    /// Where the token lies beside the account.
+    pub(crate) fn sort(self) -> String {
+        let name = match self {
+            Self::Verify => "verify",
+            Self::Reset => "reset",
+            Self::Email => "email",
+            Self::Phone => "phone",
+        };
+        format!("token/{name}")
+    }
+}
+
+/// A token of an account.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Token {
     pub digest: String,
     /// The identifier that it proves.
     pub proves: Option<Identifier>,
+    /// The session that asked for it.
+    #[serde(default)]
+    pub session: Option<String>,
+    /// The epoch of the account in which it was given.
+    #[serde(default)]
+    pub epoch: u64,
+}
+
+/// A new identifier that a session asks for.
+pub(crate) struct Proves {
+    pub identifier: Identifier,
+    pub session: Option<String>,
 }
 
 impl Members {
@@ -127,27 +168,43 @@ impl Members {
     }
 
     /// A new token of a kind for a member: (the step that stores it in place of one before, what the mail's link carries).
-    pub(crate) fn token_step(&self, loaded: &Loaded, kind: &str, proves: Option<Identifier>, life_s: u64) -> (Step, String) {
+    pub(crate) fn token_step(&self, loaded: &Loaded, kind: TokenKind, proves: Option<Proves>, life_s: u64) -> (Step, String) {
         let secret = random::text::<32>();
-        let sort = format!("token/{kind}");
-        let value = db::encode(&Token { digest: random::digest(&secret), proves });
+        let sort = kind.sort();
+        let (proves, session) = proves.map_or((None, None), |proves| (Some(proves.identifier), proves.session));
+        let value = db::encode(&Token { digest: random::digest(&secret), proves, session, epoch: loaded.account.epoch });
         let expires_at = Some(self.db.in_s(life_s));
         let step = match loaded.beside.get(&sort) {
-            Some((_, version)) => Step::replace(sort, *version, value, expires_at),
+            Some(held) => Step::replace(sort, held.version, value, expires_at),
             None => Step::insert(sort, value, expires_at),
         };
         (step, format!("{}.{secret}", loaded.account.member))
     }
 
     /// The step that uses up a token, if it is the one that was sent.
-    pub(crate) fn spend_token(&self, loaded: &Loaded, kind: &str, secret: &str) -> Result<(Step, Token)> {
-        let sort = format!("token/{kind}");
-        let (value, version) = loaded.beside.get(&sort).ok_or(MemberError::TokenGone)?;
-        let token: Token = serde_json::from_value(value.clone()).map_err(|error| MemberError::Internal(error.to_string()))?;
-        if !random::same(&token.digest, &random::digest(secret)) {
+    pub(crate) fn spend_token(&self, loaded: &Loaded, kind: TokenKind, secret: &str) -> Result<(Step, Token)> {
+        let sort = kind.sort();
+        let held = loaded.beside.get(&sort).ok_or(MemberError::TokenGone)?;
+        let token: Token =
+            serde_json::from_value(held.value.clone()).map_err(|error| MemberError::Internal(error.to_string()))?;
+        if token.epoch != loaded.account.epoch || !random::same(&token.digest, &random::digest(secret)) {
             return Err(MemberError::TokenGone);
         }
-        Ok((Step::delete(sort, *version), token))
+        Ok((Step::delete(sort, held.version), token))
+    }
+
+    /// The step that uses up the change of the phone that was asked for, if it is to this one.
+    pub(crate) fn spend_phone_change(&self, loaded: &Loaded, phone: &Identifier) -> Result<Step> {
+        let sort = TokenKind::Phone.sort();
+        let held = loaded.beside.get(&sort).ok_or(MemberError::CodeWrong)?;
+        let token: Token =
+            serde_json::from_value(held.value.clone()).map_err(|error| MemberError::Internal(error.to_string()))?;
+        let asked = token.proves.is_some_and(|asked| asked.canonical == phone.canonical);
+        if asked && token.epoch == loaded.account.epoch {
+            Ok(Step::delete(sort, held.version))
+        } else {
+            Err(MemberError::CodeWrong)
+        }
     }
 
     /// The values of every message, and these.

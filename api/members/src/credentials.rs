@@ -9,16 +9,16 @@
 use secrecy::SecretString;
 
 use crate::Members;
-use crate::account::{Account, Extra, Loaded};
+use crate::account::{Account, CredentialEvent, Extra, Loaded};
 use crate::challenge::{Solution, address_group};
-use crate::codes::split_token;
-use crate::db;
+use crate::codes::{PHONE_CODE_S, Proves, TokenKind, split_token};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
 use crate::senders::Template;
 use crate::throttle::HOUR_S;
 use crate::tokens::AccessClaims;
 use crate::validate::{Identifier, Kind};
+use crate::{db, sessions};
 
 /// Life of a reset token, seconds (V6.4.1: short).
 pub const RESET_S: u64 = 1_800;
@@ -43,15 +43,15 @@ impl Members {
         self.policy.check(&new, &account.own_words(), account.role.is_some())?;
         let for_staff = self.policy.fits_staff(&new);
         let hash = self.hasher.hash(new).await?;
-        self.change(&claims.sub, &["session/", "token/"], |loaded| {
+        let event = match end_others {
+            true => CredentialEvent::PasswordChange,
+            false => CredentialEvent::PasswordChangeKeepingSessions,
+        };
+        self.change(&claims.sub, &[&sessions::sort(&claims.sid)], |loaded| {
             // Changed or reset meanwhile: what was shown is the current one no more.
-            if loaded.account.password_changed_at != account.password_changed_at || !loaded.account.is_active() {
-                return Err(MemberError::ReauthenticationFailed);
-            }
+            loaded.same_epoch(&account)?;
             let mut extra = self.new_password(loaded, (&hash, for_staff), "password.change", address);
-            if end_others {
-                loaded.end_sessions(Some(&claims.sid), &mut extra);
-            }
+            loaded.raise_epoch(event, Some(&claims.sid), &mut extra);
             Ok((Some(extra), ()))
         })
         .await
@@ -65,7 +65,6 @@ impl Members {
         let member = &loaded.account.member;
         let mut extra = Extra::works(vec![self.audit(member, kind, member, address, &[])]);
         extra.works.extend(self.mail(&loaded.account, Template::PasswordChanged, &[("link", &self.link("reset-password", ""))]));
-        loaded.delete("token/reset", &mut extra);
         extra
     }
 
@@ -98,7 +97,7 @@ impl Members {
             if !loaded.account.is_active() {
                 return Ok((None, ()));
             }
-            let (step, token) = self.token_step(loaded, "reset", None, RESET_S);
+            let (step, token) = self.token_step(loaded, TokenKind::Reset, None, RESET_S);
             let minutes = (RESET_S / 60).to_string();
             let link = self.link("reset-password", &token);
             let mail = self.mail(&loaded.account, Template::ResetPassword, &[("minutes", &minutes), ("link", &link)]);
@@ -117,24 +116,28 @@ impl Members {
         let gone = |error| if error == MemberError::NotFound { MemberError::TokenGone } else { error };
         let account = self.account(member).await?.ok_or(MemberError::TokenGone)?.value;
         // Looked at before a password is judged and hashed for whoever has no token; taken in the change below.
-        let held = self.db.read::<crate::codes::Token>(db::ACCOUNTS, member, "token/reset").await?;
-        if !held.is_some_and(|held| crate::random::same(&held.value.digest, &crate::random::digest(secret))) {
+        let held = self.db.read::<crate::codes::Token>(db::ACCOUNTS, member, &TokenKind::Reset.sort()).await?;
+        let good = |token: &crate::codes::Token| {
+            token.epoch == account.epoch && crate::random::same(&token.digest, &crate::random::digest(secret))
+        };
+        if !held.is_some_and(|held| good(&held.value)) {
             return Err(MemberError::TokenGone);
         }
         self.policy.check(&new, &account.own_words(), account.role.is_some())?;
         let for_staff = self.policy.fits_staff(&new);
         let hash = self.hasher.hash(new).await?;
-        let changed = self.change(member, &["session/", "token/"], |loaded| {
-            self.spend_token(loaded, "reset", secret)?;
+        let changed = self.change(member, &["token/"], |loaded| {
+            let (step, _) = self.spend_token(loaded, TokenKind::Reset, secret)?;
             if !loaded.account.is_active() {
                 return Err(MemberError::TokenGone);
             }
             let mut extra = self.new_password(loaded, (&hash, for_staff), "password.reset", address);
-            loaded.end_sessions(None, &mut extra);
-            Ok((Some(extra), ()))
+            extra.steps.push(step);
+            loaded.raise_epoch(CredentialEvent::PasswordReset, None, &mut extra);
+            Ok((Some(extra), loaded.account.epoch))
         });
-        changed.await.map_err(gone)?;
-        Ok(self.device_of(member))
+        let epoch = changed.await.map_err(gone)?;
+        Ok(self.device_of(member, epoch))
     }
 
     /// Has a mail sent to a new address; it counts when its token comes back. The answer is the same if the address is another's.
@@ -143,15 +146,21 @@ impl Members {
     /// `email_invalid`; [`MemberError::ReauthenticationFailed`], [`MemberError::Throttled`]; what the store says.
     pub async fn change_email(&self, claims: &AccessClaims, password: &SecretString, email: &str, address: &str) -> Result<()> {
         let email = Identifier::email(email)?;
-        self.reauthenticate(&claims.sub, password, address).await?;
+        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
         self.quota("mail", &email.canonical, self.config.limits.mails_hour, HOUR_S).await?;
         self.quota("mail member", &claims.sub, self.config.limits.mails_hour, HOUR_S).await?;
         self.change(&claims.sub, &["token/"], |loaded| {
-            let (step, token) = self.token_step(loaded, "email", Some(email.clone()), NEW_EMAIL_S);
+            loaded.same_epoch(&shown)?;
+            let proves = Proves { identifier: email.clone(), session: Some(claims.sid.clone()) };
+            let (step, token) = self.token_step(loaded, TokenKind::Email, Some(proves), NEW_EMAIL_S);
             let hours = (NEW_EMAIL_S / 3_600).to_string();
             let link = self.link("verify-new-email", &token);
             let mail = self.mail(&loaded.account, Template::VerifyNewEmail, &[("hours", &hours), ("link", &link)]);
-            let works = mail.map(|work| to_other(work, &email.shown)).into_iter().collect();
+            let mut works: Vec<Work> = mail.map(|work| to_other(work, &email.shown)).into_iter().collect();
+            // To the address that is good until then: a new password stops the change.
+            let stop = self.link("reset-password", "");
+            works.extend(self.mail(&loaded.account, Template::EmailChangeAsked, &[("hours", &hours), ("link", &stop)]));
+            works.push(self.audit(&claims.sub, "identifier.change_asked", &claims.sub, address, &[("kind", "email")]));
             Ok((Some(Extra { steps: vec![step], works }), ()))
         })
         .await
@@ -164,9 +173,9 @@ impl Members {
     pub async fn confirm_email(&self, token: &str, address: &str) -> Result<()> {
         let (member, secret) = split_token(token)?;
         let begun = self.change(member, &["token/"], |loaded| {
-            let (step, token) = self.spend_token(loaded, "email", secret)?;
+            let (step, token) = self.spend_token(loaded, TokenKind::Email, secret)?;
             let new = token.proves.ok_or(MemberError::TokenGone)?;
-            Ok((Some(self.begin_identifier(loaded, new.clone(), vec![step], address)?), new))
+            Ok((Some(self.begin_identifier(loaded, new.clone(), token.session, vec![step], address)?), new))
         });
         let wanted = begun.await.map_err(|error| if error == MemberError::NotFound { MemberError::TokenGone } else { error })?;
         self.identifier_outcome(member, &wanted).await
@@ -178,8 +187,16 @@ impl Members {
     /// `phone_invalid`; [`MemberError::ReauthenticationFailed`], [`MemberError::Throttled`]; what the store says.
     pub async fn change_phone(&self, claims: &AccessClaims, password: &SecretString, phone: &str, address: &str) -> Result<()> {
         let phone = Identifier::phone(phone, &self.config.registration.phone_regions)?;
-        let held = self.reauthenticate(&claims.sub, password, address).await?;
-        self.send_phone_code(phone, held.value.language, address).await
+        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
+        self.send_phone_code(phone.clone(), shown.language, address).await?;
+        self.change(&claims.sub, &["token/"], |loaded| {
+            loaded.same_epoch(&shown)?;
+            let proves = Proves { identifier: phone.clone(), session: Some(claims.sid.clone()) };
+            let (step, _) = self.token_step(loaded, TokenKind::Phone, Some(proves), PHONE_CODE_S);
+            let audit = self.audit(&claims.sub, "identifier.change_asked", &claims.sub, address, &[("kind", "phone")]);
+            Ok((Some(Extra { steps: vec![step], works: vec![audit] }), ()))
+        })
+        .await
     }
 
     /// Takes the new phone in place of the old, with its code and the password again.
@@ -196,11 +213,13 @@ impl Members {
         address: &str,
     ) -> Result<()> {
         let phone = Identifier::phone(phone, &self.config.registration.phone_regions)?;
-        self.reauthenticate(&claims.sub, password, address).await?;
+        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
         let checked = self.check_phone_code(&phone, code).await?;
         self.spend_phone_code(&phone, checked).await?;
-        self.change(&claims.sub, &[], |loaded| {
-            Ok((Some(self.begin_identifier(loaded, phone.clone(), Vec::new(), address)?), ()))
+        self.change(&claims.sub, &["token/"], |loaded| {
+            loaded.same_epoch(&shown)?;
+            let step = self.spend_phone_change(loaded, &phone)?;
+            Ok((Some(self.begin_identifier(loaded, phone.clone(), Some(claims.sid.clone()), vec![step], address)?), ()))
         })
         .await?;
         self.identifier_outcome(&claims.sub, &phone).await
@@ -210,6 +229,7 @@ impl Members {
         &self,
         loaded: &mut Loaded,
         new: Identifier,
+        session: Option<String>,
         steps: Vec<kindred_store::records::Step>,
         address: &str,
     ) -> Result<Extra> {
@@ -218,17 +238,28 @@ impl Members {
         }
         let member = loaded.account.member.clone();
         let audit = self.audit(&member, "identifier.change", &member, address, &[("kind", new.kind.name())]);
-        let kind = new.kind;
+        let work = Work::Identifier { kind: new.kind, new: Some(new.clone()), session };
         loaded.account.changing = Some(new);
-        Ok(Extra { steps, works: vec![Work::Identifier { kind }, audit] })
+        Ok(Extra { steps, works: vec![work, audit] })
     }
 
     /// Claims what an account changes to and puts it in place, or leaves the old.
-    pub(crate) async fn complete_identifier(&self, member: &str, kind: Kind) -> Result<()> {
+    pub(crate) async fn complete_identifier(
+        &self,
+        member: &str,
+        kind: Kind,
+        wanted: Option<&Identifier>,
+        session: Option<&str>,
+    ) -> Result<()> {
         let held = self.account(member).await?;
-        let Some(new) = held.and_then(|held| held.value.changing).filter(|new| new.kind == kind) else { return Ok(()) };
+        let Some(new) = held.and_then(|held| held.value.changing).filter(|new| new.kind == kind) else {
+            // Done, or given up by a credential event; perhaps after it was claimed.
+            return self.release_unused(member, wanted.map(std::slice::from_ref).unwrap_or_default()).await;
+        };
         let ours = self.claim(&new, member, None).await?;
-        let completed = self.change(member, &[], |loaded| {
+        let asked_by = session.map(sessions::sort);
+        let beside = asked_by.as_deref();
+        let completed = self.change(member, beside.as_slice(), |loaded| {
             if loaded.account.changing.as_ref() != Some(&new) {
                 return Ok((None, false));
             }
@@ -243,7 +274,10 @@ impl Members {
             let old = loaded.account.identifier_mut(kind).replace(new.clone());
             let mut works = vec![Work::Index { stale }, Work::Release { identifiers: old.into_iter().collect() }];
             works.extend(told);
-            Ok((Some(Extra::works(works)), true))
+            let mut extra = Extra::works(works);
+            let event = if kind == Kind::Phone { CredentialEvent::PhoneChange } else { CredentialEvent::EmailChange };
+            loaded.raise_epoch(event, session, &mut extra);
+            Ok((Some(extra), true))
         });
         // Somebody else has done it, or the account was erased meanwhile: what it does not hold is given back.
         if !completed.await? { self.release_unused(member, &[new]).await } else { Ok(()) }

@@ -5,6 +5,7 @@
 //! requests     op              outbox/OP/N                 what is answered before it is looked into
 //! codes        phone           code
 //! claims       kind/canonical  claim
+//! invitees     digest          invited                     whose invitation has paid, beyond their erasure
 //! outbox       0..f            op → where its items lie
 //! throttle     digest          counter                     spent   id → used up
 //! idempotency  digest          answer
@@ -16,7 +17,9 @@ use std::sync::Arc;
 use kindred_clock::Clock;
 use kindred_model::units::EventTime;
 use kindred_store::StoreError;
-use kindred_store::records::{Effect, Expect, Outcome, PAGE_MAX, Range, Record, RecordStore, Step, Version};
+use kindred_store::records::{
+    Effect, Expect, KEY_BYTES_MAX, Outcome, PAGE_MAX, Range, Record, RecordStore, STEPS_MAX, Step, Version,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -26,6 +29,7 @@ pub(crate) const ACCOUNTS: &str = "accounts";
 pub(crate) const REQUESTS: &str = "requests";
 pub(crate) const CODES: &str = "codes";
 pub(crate) const CLAIMS: &str = "claims";
+pub(crate) const INVITEES: &str = "invitees";
 pub(crate) const OUTBOX: &str = "outbox";
 pub(crate) const THROTTLE: &str = "throttle";
 pub(crate) const SPENT: &str = "spent";
@@ -44,6 +48,7 @@ pub const TABLES: &[&str] = &[
     REQUESTS,
     CODES,
     CLAIMS,
+    INVITEES,
     OUTBOX,
     THROTTLE,
     SPENT,
@@ -90,6 +95,9 @@ impl Db {
     }
 
     pub async fn read<T: DeserializeOwned>(&self, table: &str, partition: &str, sort: &str) -> Result<Option<Held<T>>> {
+        if partition.len().max(sort.len()) > KEY_BYTES_MAX {
+            return Ok(None); // Nothing lies under a key that cannot be.
+        }
         let record = self.store.read(table, partition.as_bytes(), sort.as_bytes(), self.now()).await?;
         record.map(|record| held(table, record)).transpose()
     }
@@ -117,8 +125,21 @@ impl Db {
         range: &Range,
         limit: usize,
     ) -> Result<Vec<(String, Held<T>)>> {
+        if partition.len() > KEY_BYTES_MAX {
+            return Ok(Vec::new());
+        }
         let page = self.store.scan(table, partition.as_bytes(), range, limit, self.now()).await?;
         page.into_iter().map(|(sort, record)| Ok((text_of(table, sort)?, held(table, record)?))).collect()
+    }
+
+    /// Deletes what was read, in as many transactions as it takes; false where some of it has changed since.
+    pub async fn delete_all(&self, table: &str, partition: &str, gone: &[(String, Version)]) -> Result<bool> {
+        let mut all = true;
+        for piece in gone.chunks(STEPS_MAX) {
+            let steps: Vec<Step> = piece.iter().map(|(sort, version)| Step::delete(sort.as_str(), *version)).collect();
+            all &= self.transact(table, partition, &steps).await?;
+        }
+        Ok(all)
     }
 
     /// Whether the steps were taken.

@@ -72,8 +72,14 @@ pub enum MemberError {
 
 impl From<StoreError> for MemberError {
     fn from(error: StoreError) -> Self {
-        if matches!(error, StoreError::Corrupt(_)) {
-            tracing::error!(%error, "a record of members is damaged");
+        match error {
+            // Repeating it will not help, and no input of a caller leads here: it is ours.
+            StoreError::Refused(_) => {
+                tracing::error!(%error, "the store refused what members asked of it");
+                return Self::Internal(error.to_string());
+            }
+            StoreError::Corrupt(_) => tracing::error!(%error, "a record of members is damaged"),
+            StoreError::Unavailable(_) | StoreError::Full(_) => {}
         }
         Self::Store(error.to_string())
     }

@@ -4,11 +4,11 @@
 use secrecy::SecretString;
 use totp_rs::{Builder, Secret, Totp};
 
-use crate::account::{Account, Extra, Factor};
+use crate::account::{Account, CredentialEvent, Extra, Factor};
 use crate::error::{MemberError, Result};
 use crate::sign_in::alone;
 use crate::tokens::AccessClaims;
-use crate::{Members, random};
+use crate::{Members, random, sessions};
 
 /// Recovery codes that are given.
 pub const RECOVERY_CODES: usize = 10;
@@ -30,14 +30,15 @@ impl Members {
     /// # Errors
     /// [`MemberError::ReauthenticationFailed`]; what the store says.
     pub async fn enrol_totp(&self, claims: &AccessClaims, password: &SecretString, address: &str) -> Result<Enrolment> {
-        self.reauthenticate(&claims.sub, password, address).await?;
+        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
         let bytes = random::bytes::<20>();
         let secret = Secret::from(bytes.to_vec()).to_base32();
         self.change(&claims.sub, &[], |loaded| {
+            loaded.same_epoch(&shown)?;
             if loaded.account.factor.secret.is_some() {
                 return Err(MemberError::Refused("factor_there"));
             }
-            loaded.account.factor.enrolling = Some(secret.clone());
+            loaded.account.factor.enrolling = Some(self.sealing.seal(&secret_of(&claims.sub), &secret)?);
             let name = loaded.account.username.as_ref().map_or("member", |name| name.shown.as_str()).replace(':', "_");
             let uri = self.totp(&secret, &name)?.to_url().map_err(|error| MemberError::Internal(error.to_string()))?;
             Ok((Some(Extra::default()), Enrolment { secret: secret.clone().into(), uri: uri.into() }))
@@ -54,14 +55,16 @@ impl Members {
         let tried = self.attempt(self.throttle_key("second factor", &[&claims.sub])).await?;
         let codes = recovery_codes();
         let digests: Vec<String> = codes.iter().map(|code| random::digest(&normal(code))).collect();
-        let confirmed = self.change(&claims.sub, &["session/"], |loaded| {
+        let own = sessions::sort(&claims.sid);
+        let beside = [own.as_str()];
+        let confirmed = self.change(&claims.sub, &beside, |loaded| {
             let secret = loaded.account.factor.enrolling.clone();
             let secret = secret.ok_or(MemberError::Refused("factor_not_begun"))?;
-            let step = self.step_of(&secret, code, 0)?.ok_or(MemberError::CodeWrong)?;
+            let step = self.step_of(&claims.sub, &secret, code, 0)?.ok_or(MemberError::CodeWrong)?;
             loaded.account.factor = Factor { secret: Some(secret), enrolling: None, last_step: step, recovery: digests.clone() };
             let member = &loaded.account.member;
             let mut extra = Extra::works(vec![self.audit(member, "totp.enrol", member, address, &[])]);
-            loaded.end_sessions(Some(&claims.sid), &mut extra);
+            loaded.raise_epoch(CredentialEvent::SecondFactorOn, Some(&claims.sid), &mut extra);
             Ok((Some(extra), ()))
         });
         match confirmed.await {
@@ -80,13 +83,14 @@ impl Members {
     /// # Errors
     /// [`MemberError::ReauthenticationFailed`], [`MemberError::CodeWrong`], [`MemberError::Throttled`]; what the store says.
     pub async fn remove_totp(&self, claims: &AccessClaims, password: &SecretString, code: &str, address: &str) -> Result<()> {
-        self.reauthenticate(&claims.sub, password, address).await?;
+        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
         self.take_second_factor(&claims.sub, code, address).await?;
-        self.change(&claims.sub, &["session/"], |loaded| {
+        self.change(&claims.sub, &[&sessions::sort(&claims.sid)], |loaded| {
+            loaded.same_epoch(&shown)?;
             loaded.account.factor = Factor::default();
             let member = &loaded.account.member;
             let mut extra = Extra::works(vec![self.audit(member, "totp.remove", member, address, &[])]);
-            loaded.end_sessions(Some(&claims.sid), &mut extra);
+            loaded.raise_epoch(CredentialEvent::SecondFactorOff, Some(&claims.sid), &mut extra);
             Ok((Some(extra), ()))
         })
         .await
@@ -102,10 +106,11 @@ impl Members {
         password: &SecretString,
         address: &str,
     ) -> Result<Vec<SecretString>> {
-        self.reauthenticate(&claims.sub, password, address).await?;
+        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
         let codes = recovery_codes();
         let digests: Vec<String> = codes.iter().map(|code| random::digest(&normal(code))).collect();
         self.change(&claims.sub, &[], |loaded| {
+            loaded.same_epoch(&shown)?;
             if loaded.account.factor.secret.is_none() {
                 return Err(MemberError::Refused("factor_none"));
             }
@@ -124,7 +129,7 @@ impl Members {
         let taken = self.change(member, &[], |loaded| {
             let account = &mut loaded.account;
             let secret = account.factor.secret.clone().ok_or(MemberError::CodeWrong)?;
-            if let Some(step) = self.step_of(&secret, code, account.factor.last_step)? {
+            if let Some(step) = self.step_of(member, &secret, code, account.factor.last_step)? {
                 account.factor.last_step = step;
                 return Ok((Some(Extra::default()), ()));
             }
@@ -150,12 +155,24 @@ impl Members {
         }
     }
 
+    /// Seals what an account has of secrets as new ones are: what was stored before there was a key, or under another one.
+    pub(crate) fn reseal(&self, account: &mut Account) -> Result<()> {
+        let what = secret_of(&account.member);
+        for secret in [&mut account.factor.secret, &mut account.factor.enrolling].into_iter().flatten() {
+            if !self.sealing.is_current(&what, secret) {
+                *secret = self.sealing.seal(&what, &self.sealing.open(&what, secret)?)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The step that a code is of, if it is of one beyond `last`.
-    fn step_of(&self, secret: &str, code: &str, last: u64) -> Result<Option<u64>> {
+    fn step_of(&self, member: &str, sealed: &str, code: &str, last: u64) -> Result<Option<u64>> {
         if code.len() != 6 || !code.bytes().all(|b| b.is_ascii_digit()) {
             return Ok(None);
         }
-        Ok(self.totp(secret, "member")?.check(code, self.totp_time()).filter(|&step| step > last))
+        let secret = self.sealing.open(&secret_of(member), sealed)?;
+        Ok(self.totp(&secret, "member")?.check(code, self.totp_time()).filter(|&step| step > last))
     }
 
     fn totp(&self, secret: &str, account_name: &str) -> Result<Totp> {
@@ -184,6 +201,11 @@ impl Members {
         words.dedup();
         Ok(words.join(" "))
     }
+}
+
+/// What a member's secret is sealed as.
+fn secret_of(member: &str) -> String {
+    format!("the second factor of {member}")
 }
 
 /// Codes of 80 bits, in groups that are read aloud: `abcd-efgh-ijkl-mnop`.

@@ -35,6 +35,7 @@ mod profile;
 mod random;
 mod register;
 mod revocations;
+mod sealing;
 pub mod senders;
 mod sessions;
 mod sign_in;
@@ -46,30 +47,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kindred_clock::Clock;
-use kindred_store::records::RecordStore;
+use kindred_store::records::{RecordStore, Step};
 use tokio::sync::Notify;
 
-pub use account::{ADDRESSES_MAX, Address, Agreement, State};
+pub use account::{ADDRESSES_MAX, Address, Agreement, CredentialEvent, State};
 pub use admin::{LIMIT, LIMIT_MAX, MemberQuery, Page, SETUP_S, Seen};
 pub use audit::{AuditQuery, Entry};
 pub use bulk::NewMember;
 pub use challenge::{CHALLENGE_S, Challenge, Solution};
-pub use codes::PHONE_CODE_S;
+pub use codes::{PHONE_CODE_S, TokenKind};
 pub use credentials::RESET_S;
 pub use db::TABLES;
 pub use error::{FieldError, MemberError, Result};
 pub use factor::{Enrolment, RECOVERY_CODES};
 pub use idempotency::{ANSWER_BYTES_MAX, ANSWER_S, Attempt, Once};
 pub use kindred_config::members::{
-    Language, LimitsConfig, MembersConfig, PasswordConfig, PasswordProfile, RegistrationConfig, SignInConfig, TokenConfig,
+    Language, LimitsConfig, MembersConfig, PasswordConfig, PasswordProfile, RegistrationConfig, SESSIONS_MAX, SignInConfig,
+    TokenConfig,
 };
 pub use password::PASSWORD_BYTES_MAX;
 pub use permission::{Actor, Permission, Role};
 pub use profile::{ErasureReceipt, MemberExport, Profile, ProfileChange};
 pub use register::{Registration, UNVERIFIED_S};
+pub use sealing::draw_sealing_key;
 pub use senders::{EventSink, Sender};
-pub use sessions::{Grant, SessionShown};
-pub use sign_in::{SECOND_FACTOR_S, SignIn, SignedIn};
+pub use sessions::{Grant, KNOWN_MAX, SessionShown, new_browsing_session};
+pub use sign_in::{DEVICE_S, SECOND_FACTOR_S, SignIn, SignedIn};
 pub use tokens::AccessClaims;
 pub use validate::{EMAIL_BYTES_MAX, Identifier, Kind, USERNAME_CHARS, one_line};
 
@@ -86,6 +89,7 @@ pub struct Members {
     hasher: hasher::Hasher,
     /// Marks what we have given out: challenges, cursors, refresh tokens, browsers. One for all processes, kept in records.
     secret: [u8; 32],
+    sealing: Arc<sealing::Sealing>,
     tokens: tokens::Tokens,
     revocations: revocations::Revocations,
     templates: senders::Templates,
@@ -140,10 +144,11 @@ impl Members {
             tracing::warn!("{warning}");
         }
         let db = db::Db::new(store, clock);
-        let secret = secret_of(&db).await?;
+        let sealing = Arc::new(sealing::Sealing::new(&config.sealing.key)?);
+        let secret = secret_of(&db, &sealing).await?;
         let members = Self {
             policy: password::Policy::new(&config.password, &config.shop_name)?,
-            tokens: tokens::Tokens::new(config.tokens.clone()),
+            tokens: tokens::Tokens::new(config.tokens.clone(), sealing.clone()),
             revocations: revocations::Revocations::default(),
             templates: senders::Templates::new()?,
             under_way: throttle::UnderWay::default(),
@@ -152,10 +157,11 @@ impl Members {
             config,
             hasher,
             secret,
+            sealing,
             sink,
             sender,
         };
-        members.tokens.refresh(&members.db, false).await?;
+        members.tokens.refresh(&members.db, tokens::Rotation::WhenDue).await?;
         members.refresh_revocations().await?;
         Ok(members)
     }
@@ -175,7 +181,10 @@ impl Members {
     /// # Errors
     /// What the store says.
     pub async fn refresh_revocations(&self) -> Result<()> {
-        self.revocations.refresh(&self.db, self.config.tokens.access_s).await
+        if self.revocations.refresh(&self.db, self.config.tokens.access_s).await? {
+            self.tokens.refresh(&self.db, tokens::Rotation::WhenDue).await?;
+        }
+        Ok(())
     }
 
     /// Does what has to go on in every process, for as long as it is polled: delivers, reads what was revoked, turns the key ring.
@@ -192,7 +201,7 @@ impl Members {
         let keys = async {
             loop {
                 tokio::time::sleep(KEYS_EVERY).await;
-                if let Err(error) = self.tokens.refresh(&self.db, false).await {
+                if let Err(error) = self.tokens.refresh(&self.db, tokens::Rotation::WhenDue).await {
                     tracing::warn!(%error, "could not read the signing keys; it is tried again in a minute");
                 }
             }
@@ -202,10 +211,17 @@ impl Members {
 }
 
 /// The secret of all processes: whoever comes first makes it.
-async fn secret_of(db: &db::Db) -> Result<[u8; 32]> {
-    let made = random::text::<32>();
+async fn secret_of(db: &db::Db, sealing: &sealing::Sealing) -> Result<[u8; 32]> {
+    const WHAT: &str = "the secret of marks";
+    let damaged = || MemberError::Internal("the secret in the store is damaged".into());
+    let made = sealing.seal(WHAT, &random::text::<32>())?;
     db.insert(db::SECRETS, "marks", "secret", &made, None).await?;
-    let held = db.read::<String>(db::SECRETS, "marks", "secret").await?;
-    held.and_then(|held| random::decode(&held.value)?.try_into().ok())
-        .ok_or_else(|| MemberError::Internal("the secret in the store is damaged".into()))
+    let held = db.read::<String>(db::SECRETS, "marks", "secret").await?.ok_or_else(damaged)?;
+    let secret = sealing.open(WHAT, &held.value)?;
+    if !sealing.is_current(WHAT, &held.value) {
+        let step = Step::replace("secret", held.version, db::encode(&sealing.seal(WHAT, &secret)?), None);
+        // A conflict: another process has done it.
+        db.transact(db::SECRETS, "marks", &[step]).await?;
+    }
+    random::decode(&secret).and_then(|bytes| bytes.try_into().ok()).ok_or_else(damaged)
 }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::Entry;
 use crate::db::{self, Held, OUTBOX, ms};
 use crate::error::{MemberError, Result};
+use crate::random::hex;
 use crate::senders::{Message, Template};
 use crate::validate::{Identifier, Kind};
 use crate::{Members, random};
@@ -58,6 +59,13 @@ pub(crate) enum Work {
     Revoke {
         sessions: Vec<String>,
     },
+    /// Access tokens of the member's sessions of earlier epochs stop working, but for one session's.
+    RevokeBefore {
+        epoch: u64,
+        except: Option<String>,
+    },
+    /// What lies beside the account and is worth nothing any more is deleted.
+    Tidy,
     /// The identifiers of a registration are claimed, or it is turned away.
     Register,
     /// The claims of a verified account are made to last.
@@ -65,6 +73,11 @@ pub(crate) enum Work {
     /// A new phone or e-mail is claimed and takes the place of the old.
     Identifier {
         kind: Kind,
+        #[serde(default)]
+        new: Option<Identifier>,
+        /// The session that asked, which goes on.
+        #[serde(default)]
+        session: Option<String>,
     },
     /// Claims that the member no longer has a use for.
     Release {
@@ -73,6 +86,10 @@ pub(crate) enum Work {
     /// The invite code of somebody who is no member any more.
     ReleaseInvite {
         code: String,
+    },
+    /// What an invited person was known by last, for [`Members::first_invitation`].
+    Invitee {
+        identifiers: Vec<Identifier>,
     },
     /// The search index follows; the entries that may have become wrong.
     Index {
@@ -97,7 +114,7 @@ pub(crate) enum Work {
 impl Work {
     /// Whether it is in force before the caller is answered.
     fn at_once(&self) -> bool {
-        matches!(self, Self::Revoke { .. } | Self::Activate | Self::Identifier { .. })
+        matches!(self, Self::Revoke { .. } | Self::RevokeBefore { .. } | Self::Activate | Self::Identifier { .. })
     }
 
     fn is_message(&self) -> bool {
@@ -339,14 +356,22 @@ impl Members {
             }
             Work::Audit { entry } => self.append_audit(entry).await,
             Work::Revoke { sessions } => self.revocations.revoke(&self.db, sessions, self.config.tokens.access_s).await,
+            Work::RevokeBefore { epoch, except } => {
+                let access_s = self.config.tokens.access_s;
+                self.revocations.revoke_before(&self.db, partition, *epoch, except.as_deref(), access_s).await
+            }
+            Work::Tidy => self.tidy(partition).await,
             Work::Register => self.complete_registration(partition).await,
             Work::Activate => self.complete_activation(partition).await,
-            Work::Identifier { kind } => self.complete_identifier(partition, *kind).await,
+            Work::Identifier { kind, new, session } => {
+                self.complete_identifier(partition, *kind, new.as_ref(), session.as_deref()).await
+            }
             Work::Release { identifiers } => {
                 debug_assert_eq!(table, db::ACCOUNTS);
                 self.release_unused(partition, identifiers).await
             }
             Work::ReleaseInvite { code } => self.release_invite(code, partition).await,
+            Work::Invitee { identifiers } => self.first_invitation(partition, identifiers.iter()).await.map(drop),
             Work::Index { stale } => self.reindex(partition, stale).await,
             Work::ResetRequest { account } => self.look_into_reset(account).await,
             Work::ResendRequest { email } => self.look_into_resend(email).await,
@@ -357,7 +382,3 @@ impl Members {
 
 /// Pointers of a page.
 const SWEEP_PAGE: usize = 500;
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

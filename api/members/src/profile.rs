@@ -1,18 +1,18 @@
 //! What a member sees and changes of the own account, what is given out of it, and how it is forgotten.
 //!
 //! ```text
-//! erase: password again ─▶ one transaction: document emptied, sessions and tokens gone ─▶ outbox: `erased` event, claims and index freed
+//! erase: password again ─▶ one transaction: document emptied, epoch raised ─▶ outbox: `erased` event, claims and index freed, the rest deleted
 //! ```
 
 use kindred_model::units::{EventTime, Tier};
 use secrecy::SecretString;
 use serde::Serialize;
 
-use crate::account::{ADDRESSES_MAX, Account, Address, Agreement, Extra, Factor, Loaded, State};
+use crate::account::{ADDRESSES_MAX, Account, Address, Agreement, CredentialEvent, Extra, Factor, Loaded, State};
 use crate::db::{ACCOUNTS, Held};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
-use crate::sessions::SessionShown;
+use crate::sessions::{KNOWN, SessionShown};
 use crate::sign_in::alone;
 use crate::throttle::HOUR_S;
 use crate::tokens::AccessClaims;
@@ -187,7 +187,7 @@ impl Members {
     pub async fn export(&self, member: &str) -> Result<MemberExport> {
         let held = self.living(member).await?;
         self.quota("export", member, self.config.limits.exports_hour, HOUR_S).await?;
-        let known = self.db.all::<()>(ACCOUNTS, member, "known/").await?;
+        let known = self.db.all::<()>(ACCOUNTS, member, KNOWN).await?;
         let today = self.db.now().day();
         let auditor = crate::Actor::operator("export");
         let mut query = crate::AuditQuery {
@@ -221,25 +221,34 @@ impl Members {
     /// # Errors
     /// [`MemberError::ReauthenticationFailed`], [`MemberError::Throttled`]; what the store says: repeat it.
     pub async fn erase_own(&self, claims: &AccessClaims, password: &SecretString, address: &str) -> Result<ErasureReceipt> {
-        self.reauthenticate(&claims.sub, password, address).await?;
-        self.erase(&claims.sub, &claims.sub, address).await
+        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
+        self.erase(&claims.sub, Some(&shown), &claims.sub, address).await
     }
 
-    /// Empties the account and ends all that belongs to it. Again on an erased account: the same receipt.
-    pub(crate) async fn erase(&self, member: &str, actor: &str, address: &str) -> Result<ErasureReceipt> {
+    /// Empties the account and ends all that belongs to it; what lies beside it leaves by the outbox. Again on an erased account: the
+    /// same receipt. `shown` is the account whose password was shown for it.
+    pub(crate) async fn erase(
+        &self,
+        member: &str,
+        shown: Option<&Account>,
+        actor: &str,
+        address: &str,
+    ) -> Result<ErasureReceipt> {
         let erased_at = self
-            .change(member, &["session/", "token/", "known/"], |loaded| {
+            .change(member, &[], |loaded| {
                 if let Some(erased_at) = loaded.account.erased_at {
                     return Ok((None, erased_at));
                 }
+                shown.map_or(Ok(()), |shown| loaded.same_epoch(shown))?;
                 let now = self.db.now();
                 let mut extra = Extra::works(vec![self.audit(actor, "member.erase", member, address, &[])]);
-                loaded.end_sessions(None, &mut extra);
-                loaded.delete("token/", &mut extra);
-                loaded.delete("known/", &mut extra);
+                loaded.raise_epoch(CredentialEvent::Erasure, None, &mut extra);
                 let stale = index::entries(&loaded.account).into_iter().map(|(at, _)| at).collect();
-                let mut identifiers: Vec<_> = loaded.account.identifiers().cloned().collect();
-                identifiers.extend(loaded.account.changing.clone());
+                let identifiers: Vec<_> = loaded.account.identifiers().cloned().collect();
+                let account = &loaded.account;
+                if account.activated_at.is_some() && (account.invited_by.is_some() || account.invited_before) {
+                    extra.works.push(Work::Invitee { identifiers: identifiers.clone() });
+                }
                 let invite = loaded.account.invite_code.clone();
                 forget(loaded, now);
                 extra.works.extend([loaded.account.event(), Work::Release { identifiers }, Work::Index { stale }]);
@@ -274,11 +283,14 @@ fn forget(loaded: &mut Loaded, now: EventTime) {
         agreement: Agreement { version: String::new(), accepted_at: now },
         invite_code: String::new(),
         invited_by: account.invited_by.take(),
+        invited_before: false,
         factor: Factor::default(),
         registered_at: now,
         activated_at: account.activated_at,
         suspended_at: None,
         erased_at: Some(now),
         event_version: account.event_version,
+        epoch: account.epoch,
+        sessions_from: account.sessions_from,
     };
 }

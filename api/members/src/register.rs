@@ -17,7 +17,7 @@ use secrecy::SecretString;
 
 use crate::account::{ACCOUNT, Account, Extra, State};
 use crate::challenge::{Solution, address_group};
-use crate::codes::split_token;
+use crate::codes::{Proves, TokenKind, split_token};
 use crate::db::{self, ACCOUNTS};
 use crate::error::{FieldError, MemberError, Result};
 use crate::outbox::Work;
@@ -185,7 +185,8 @@ impl Members {
     pub(crate) fn mail_verification(&self, loaded: &crate::account::Loaded, extra: &mut Extra) {
         let email = loaded.account.email.clone();
         let Some(to) = email.as_ref().map(|email| email.shown.clone()) else { return };
-        let (step, token) = self.token_step(loaded, "verify", email, UNVERIFIED_S);
+        let proves = email.map(|identifier| Proves { identifier, session: None });
+        let (step, token) = self.token_step(loaded, TokenKind::Verify, proves, UNVERIFIED_S);
         extra.steps.push(step);
         let hours = (UNVERIFIED_S / 3_600).to_string();
         let username = loaded.account.username.as_ref().map_or("", |name| name.shown.as_str());
@@ -233,7 +234,7 @@ impl Members {
     pub async fn verify_email(&self, token: &str, address: &str) -> Result<String> {
         let (member, secret) = split_token(token)?;
         let begun = self.change(member, &["token/"], |loaded| {
-            let (step, _) = self.spend_token(loaded, "verify", secret)?;
+            let (step, _) = self.spend_token(loaded, TokenKind::Verify, secret)?;
             if loaded.account.state != State::Registered {
                 return Err(MemberError::TokenGone);
             }
@@ -264,9 +265,15 @@ impl Members {
         while !self.claim_invite(&code, member).await? {
             code = invite_code(); // One in 2^40 is somebody's.
         }
+        let invited = held.value.invited_by.is_some();
+        let invited_before = invited && !self.first_invitation(member, held.value.identifiers()).await?;
         let completed = self.change(member, &[], |loaded| {
             if loaded.account.state != State::Activating {
                 return Ok((None, false));
+            }
+            if invited_before {
+                loaded.account.invited_by = None;
+                loaded.account.invited_before = true;
             }
             loaded.account.state = State::Activated;
             loaded.account.activated_at = Some(self.db.now());

@@ -4,7 +4,8 @@
 //! revoke ──▶ memory, at once ──▶ revocations[hour] ──▶ refresh, in every process, twice a second ──▶ memory
 //! ```
 //!
-//! An entry outlives the longest-lived access token and no more, so memory is bounded by the sessions ended within ten minutes.
+//! An entry names a session, or a member with the first epoch whose tokens are good. It outlives the longest-lived access token and no
+//! more, so memory is bounded by what ended within ten minutes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ const SKEW_MS: i64 = 30_000;
 /// Beyond the life of a token: its leeway, and clocks that differ.
 const BEYOND_S: u64 = 60;
 const MS_AN_HOUR: i64 = 3_600_000;
+/// The entry that says that a signing key was withdrawn. No session is called so.
+const RING: &str = "#ring";
 /// How old the list may be before no token is taken any more: it fails closed (V16.5.3).
 const STALE: Duration = Duration::from_secs(60);
 
@@ -32,9 +35,48 @@ pub(crate) struct Revocations(RwLock<Known>);
 struct Known {
     /// Until when each has to be remembered.
     sessions: HashMap<String, EventTime>,
+    /// By member.
+    floors: HashMap<String, Vec<Floor>>,
     /// Up to where the records were read.
     read_to: Option<i64>,
     read_at: Option<Instant>,
+}
+
+/// The first epoch of a member whose tokens are good, and the one session to which that does not apply.
+#[derive(Clone, PartialEq, Eq)]
+struct Floor {
+    epoch: u64,
+    except: Option<String>,
+    until: EventTime,
+}
+
+impl Known {
+    /// Takes an entry as it is stored: `SESSION`, or `@MEMBER/EPOCH/SESSION THAT GOES ON`, or [`RING`].
+    fn learn(&mut self, entry: &str, until: EventTime) {
+        if entry == RING {
+            return;
+        }
+        let Some(floor) = entry.strip_prefix('@') else {
+            self.sessions.insert(entry.to_owned(), until);
+            return;
+        };
+        let mut parts = floor.splitn(3, '/');
+        if let (Some(member), Some(Ok(epoch)), Some(except)) = (parts.next(), parts.next().map(str::parse), parts.next()) {
+            let floor = Floor { epoch, except: Some(except.to_owned()).filter(|sid| !sid.is_empty()), until };
+            let floors = self.floors.entry(member.to_owned()).or_default();
+            if !floors.contains(&floor) {
+                floors.push(floor);
+            }
+        }
+    }
+
+    fn forget(&mut self, now: i64) {
+        self.sessions.retain(|_, until| until.0 > now);
+        self.floors.retain(|_, floors| {
+            floors.retain(|floor| floor.until.0 > now);
+            !floors.is_empty()
+        });
+    }
 }
 
 fn hour(ms: i64) -> String {
@@ -48,20 +90,34 @@ fn sort(ms: i64) -> String {
 impl Revocations {
     /// Revokes sessions: here at once, elsewhere when it is read. Doing it again does no harm.
     pub async fn revoke(&self, db: &Db, sessions: &[String], access_s: u32) -> Result<()> {
+        self.enter(db, sessions, access_s).await
+    }
+
+    /// Revokes the sessions of a member that began before an epoch, but for one.
+    pub async fn revoke_before(&self, db: &Db, member: &str, epoch: u64, except: Option<&str>, access_s: u32) -> Result<()> {
+        self.enter(db, &[format!("@{member}/{epoch}/{}", except.unwrap_or_default())], access_s).await
+    }
+
+    /// Has every process read the key ring: a key was withdrawn.
+    pub async fn announce_ring(&self, db: &Db, access_s: u32) -> Result<()> {
+        self.enter(db, &[RING.to_owned()], access_s).await
+    }
+
+    async fn enter(&self, db: &Db, entries: &[String], access_s: u32) -> Result<()> {
         let now = db.now();
         let until = db::after(now, u64::from(access_s) + BEYOND_S);
         {
             let mut known = self.0.write();
-            known.sessions.extend(sessions.iter().map(|session| (session.clone(), until)));
+            entries.iter().for_each(|entry| known.learn(entry, until));
         }
-        for session in sessions {
-            db.insert(REVOCATIONS, &hour(now.0), &format!("{}{session}", sort(now.0)), &until.0, Some(until)).await?;
+        for entry in entries {
+            db.insert(REVOCATIONS, &hour(now.0), &format!("{}{entry}", sort(now.0)), &until.0, Some(until)).await?;
         }
         Ok(())
     }
 
-    /// Reads what others have revoked since the last time.
-    pub async fn refresh(&self, db: &Db, access_s: u32) -> Result<()> {
+    /// Reads what others have revoked since the last time; whether the key ring may have changed.
+    pub async fn refresh(&self, db: &Db, access_s: u32) -> Result<bool> {
         let started = Instant::now();
         let now = db.now().0;
         let oldest = now - (i64::from(access_s) + BEYOND_S as i64) * 1_000;
@@ -74,25 +130,29 @@ impl Revocations {
                 let page: Vec<(String, Held<i64>)> = db.page(REVOCATIONS, &bucket, &range, PAGE_MAX).await?;
                 range.after = page.last().map(|(sort, _)| sort.clone().into_bytes());
                 let full = page.len() == PAGE_MAX;
-                found.extend(page.into_iter().filter_map(|(sort, held)| {
-                    sort.split_once('/').map(|(_, session)| (session.to_owned(), EventTime(held.value)))
-                }));
+                found.extend(
+                    page.into_iter().filter_map(|(sort, held)| {
+                        sort.split_once('/').map(|(_, entry)| (entry.to_owned(), EventTime(held.value)))
+                    }),
+                );
                 if !full {
                     break;
                 }
             }
         }
         let mut known = self.0.write();
-        known.sessions.retain(|_, until| until.0 > now);
-        known.sessions.extend(found);
+        known.forget(now);
+        found.iter().for_each(|(entry, until)| known.learn(entry, *until));
         known.read_to = Some(now);
         known.read_at = Some(started);
-        Ok(())
+        Ok(found.iter().any(|(entry, _)| entry == RING))
     }
 
-    /// Whether a session's tokens are worthless; so are all when what was revoked is not known.
-    pub fn is_revoked(&self, session: &str) -> bool {
-        self.0.read().sessions.contains_key(session)
+    /// Whether the tokens of a member's session, of an epoch, are worthless; so are all when what was revoked is not known.
+    pub fn is_revoked(&self, member: &str, session: &str, epoch: u64) -> bool {
+        let known = self.0.read();
+        let ended = |floor: &Floor| epoch < floor.epoch && floor.except.as_deref() != Some(session);
+        known.sessions.contains_key(session) || known.floors.get(member).is_some_and(|floors| floors.iter().any(ended))
     }
 
     /// Whether it was read recently enough to decide by.

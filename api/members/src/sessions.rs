@@ -2,20 +2,26 @@
 //!
 //! ```text
 //! refresh token = member "." session "." 32 random bytes "." our mark       accounts[member]: session/SID holds the digest of the newest
-//! refresh ──▶ newest: a new one takes its place      older, with our mark: it was stolen or repeated ──▶ the session ends
+//! refresh ──▶ newest: a new one takes its place
+//!         ──▶ the one before, within 30 s, from the same device: its answer got lost ──▶ the same new one again
+//!         ──▶ any other with our mark: it was stolen or repeated ──▶ the session ends
 //! ```
 //!
-//! The mark shows that we gave a token, without keeping the old ones. Of many who present the newest at once, one gets the next; the
-//! others have presented an old one, and the session ends: there is no grace (docs/design/0008-sign-in.md says what pages do).
+//! The mark shows that we gave a token, without keeping the old ones. The next token is derived from the one before, a random value of
+//! the session, and the secret of the installation, so that it can be answered again without being stored.
+//!
+//! A session belongs to the epoch of its account in which it began: see [`crate::account::Loaded::raise_epoch`].
 
 use kindred_model::SessionId;
 use kindred_model::records::MemberRecord;
 use kindred_model::units::EventTime;
-use kindred_store::records::{Effect, Expect, Step};
+use kindred_store::records::{Effect, Expect, KEY_BYTES_MAX, Step, Version};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{ACCOUNT, Account, Extra};
+use crate::account::{ACCOUNT, Account, CredentialEvent, Extra, State};
+use crate::challenge::address_group;
+use crate::codes::Token;
 use crate::db::{self, ACCOUNTS, Held, ms};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
@@ -25,6 +31,12 @@ use crate::{Members, random};
 
 /// Longest refresh token that is looked at.
 const REFRESH_BYTES_MAX: usize = 512;
+/// For how long the answer to a refresh is given again, milliseconds: a browser notices a lost one and repeats it by then.
+const REPEATED_MS: i64 = 30_000;
+/// Most addresses from which a member is known to sign in; one more forgets the oldest.
+pub const KNOWN_MAX: usize = 20;
+/// Most records of one kind that beginning a session takes away in its own transaction. What is beyond it is left to the outbox.
+const OUSTED_MAX: usize = 8;
 
 /// A session as it is stored.
 #[derive(Clone, Serialize, Deserialize)]
@@ -44,6 +56,32 @@ pub(crate) struct Session {
     pub label: String,
     /// From where it was begun.
     pub address: String,
+    /// The epoch of the account that it belongs to.
+    #[serde(default)]
+    pub epoch: u64,
+    /// The last refresh.
+    #[serde(default)]
+    pub refreshed: Option<Refreshed>,
+}
+
+/// How the newest refresh token came about, for whoever did not get the answer.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Refreshed {
+    /// Digest of the secret that was presented.
+    from: String,
+    /// What the new secret was derived with.
+    nonce: String,
+    #[serde(with = "ms")]
+    at: EventTime,
+    /// Keyed digest of the device that asked.
+    device: String,
+}
+
+impl Session {
+    /// Whether it belongs to what the account is now, and has not reached the end of its life as the settings have it now.
+    fn is_alive(&self, account: &Account, until: EventTime, now: EventTime) -> bool {
+        self.epoch >= account.sessions_from && until > now
+    }
 }
 
 /// A session as its member sees it.
@@ -83,11 +121,20 @@ pub struct Grant {
     /// Marks the browser as one in which the member has signed in: kept in a long-lived cookie, presented when signing in, so that
     /// nobody's guessing elsewhere locks the member out here (V6.1.1). Absent when refreshing.
     pub device: Option<String>,
+    /// The browsing session with which the browser goes on: the member's, where the browser had one before. Absent when refreshing.
+    pub browsing: Option<SessionId>,
 }
 
-fn sort(sid: &str) -> String {
-    format!("session/{sid}")
+pub(crate) fn sort(sid: &str) -> String {
+    format!("{SESSIONS}{sid}")
 }
+
+/// The prefix of sessions beside the account.
+const SESSIONS: &str = "session/";
+/// The prefix of addresses from which the member signed in.
+pub(crate) const KNOWN: &str = "known/";
+/// The prefix of [`crate::TokenKind`].
+const TOKENS: &str = "token/";
 
 /// How a session begins.
 pub(crate) struct Beginning {
@@ -95,8 +142,18 @@ pub(crate) struct Beginning {
     pub label: String,
     pub address: String,
     pub anonymous: Option<SessionId>,
+    pub browses: bool,
     /// A step that belongs to it, and what replaces the account where it changes as well.
     pub known_address: Option<Step>,
+}
+
+/// A browsing session that nobody has had: a random id that says nothing about the visitor.
+pub fn new_browsing_session() -> SessionId {
+    SessionId::parse(&format!("s-{}", random::hex(&random::bytes::<16>()))).expect("an id of 34 letters and digits")
+}
+
+fn sid_of(sort: &str) -> String {
+    sort[SESSIONS.len()..].to_owned()
 }
 
 /// A refresh token as member, session, secret, mark.
@@ -121,31 +178,37 @@ impl Members {
             second_factor: beginning.second_factor,
             label: one_line(&beginning.label).chars().take(200).collect(),
             address: beginning.address,
+            epoch: account.epoch,
+            refreshed: None,
         };
         let until = self.session_until(&session);
         let mut steps = vec![
             Step { sort: ACCOUNT.into(), expect: Expect::Version(held.version), effect: Effect::Check },
             Step::insert(sort(&sid), db::encode(&session), Some(until)),
         ];
-        steps.extend(beginning.known_address);
         let mut works = Vec::new();
-        let mut others = self.db.all::<Session>(ACCOUNTS, &account.member, "session/").await?;
-        others.sort_by_key(|(_, held)| held.value.used_at);
-        let beyond = (others.len() + 1).saturating_sub(self.config.limits.sessions.max(1));
-        let ended: Vec<String> = others[..beyond.min(others.len())]
-            .iter()
-            .map(|(sort, held)| {
-                steps.push(Step::delete(&**sort, held.version));
-                sort["session/".len()..].to_owned()
-            })
-            .collect();
-        if !ended.is_empty() {
-            works.push(Work::Revoke { sessions: ended });
+        let others = self.ousted_sessions(account, 1).await?;
+        if !others.is_empty() {
+            // From the end: those that have not ended by themselves are there.
+            works.push(Work::Revoke { sessions: others.iter().rev().take(OUSTED_MAX).map(|(sort, _)| sid_of(sort)).collect() });
         }
-        if let Some(anonymous) = beginning.anonymous {
+        let known = match &beginning.known_address {
+            Some(Step { expect: Expect::Absent, .. }) => self.ousted_addresses(account, 1).await?,
+            _ => Vec::new(),
+        };
+        if others.len().max(known.len()) > OUSTED_MAX {
+            works.push(Work::Tidy);
+        }
+        let ousted = others.into_iter().rev().take(OUSTED_MAX).chain(known.into_iter().take(OUSTED_MAX));
+        steps.extend(ousted.map(|(sort, version)| Step::delete(sort, version)));
+        steps.extend(beginning.known_address);
+        // What was browsed until now becomes the member's; what is browsed from now on has a session of its own, so that it is nobody
+        // else's who browses here later.
+        let browsing = new_browsing_session();
+        for session in beginning.anonymous.into_iter().chain(beginning.browses.then(|| browsing.clone())) {
             let version = now.0.max(0).unsigned_abs();
             let merged_into = kindred_model::MemberId::trusted(account.member.clone());
-            let record = MemberRecord::Session { session: anonymous, version, merged_into };
+            let record = MemberRecord::Session { session, version, merged_into };
             works.push(Work::Event { record: String::from_utf8(record.canonical()).expect("JSON is text") });
         }
         let op = match works.is_empty() {
@@ -156,9 +219,54 @@ impl Members {
             self.cancel(op).await;
             return Err(MemberError::Changed);
         }
-        let mut grant = self.grant(account, &sid, &session, &secret).await?;
-        grant.device = Some(self.device_of(&account.member));
+        let mut grant = self.grant(account, &sid, &session, &secret, now).await?;
+        grant.device = Some(self.device_of(&account.member, account.epoch));
+        grant.browsing = Some(browsing);
         Ok(grant)
+    }
+
+    /// The sessions that have ended, and the longest unused beyond those that a member may have when `more` begin.
+    async fn ousted_sessions(&self, account: &Account, more: usize) -> Result<Vec<(String, Version)>> {
+        let mut sessions = self.db.all::<Session>(ACCOUNTS, &account.member, SESSIONS).await?;
+        let now = self.db.now();
+        let alive =
+            |session: &Session| account.state != State::Erased && session.is_alive(account, self.session_until(session), now);
+        sessions.sort_by_key(|(_, held)| (alive(&held.value), held.value.used_at));
+        let dead = sessions.iter().filter(|(_, held)| !alive(&held.value)).count();
+        let beyond = (sessions.len() + more).saturating_sub(self.config.limits.sessions.max(1)).min(sessions.len());
+        sessions.truncate(dead.max(beyond));
+        Ok(sessions.into_iter().map(|(sort, held)| (sort, held.version)).collect())
+    }
+
+    /// The addresses beyond those that are kept when `more` come, the oldest first.
+    async fn ousted_addresses(&self, account: &Account, more: usize) -> Result<Vec<(String, Version)>> {
+        let mut known = self.db.all::<()>(ACCOUNTS, &account.member, KNOWN).await?;
+        known.sort_by_key(|(_, held)| held.expires_at);
+        let most = if account.state == State::Erased { 0 } else { KNOWN_MAX };
+        known.truncate((known.len() + more).saturating_sub(most).min(known.len()));
+        Ok(known.into_iter().map(|(sort, held)| (sort, held.version)).collect())
+    }
+
+    /// Deletes what lies beside an account and is worth nothing any more, in pieces. It may be done again, and what begins meanwhile is
+    /// of the account's present epoch and stays.
+    pub(crate) async fn tidy(&self, member: &str) -> Result<()> {
+        for tried in db::tries() {
+            // Of an account that is gone whatever may be left is an erased one's.
+            let Some(account) = self.account(member).await?.map(|held| held.value) else { return Ok(()) };
+            let sessions = self.ousted_sessions(&account, 0).await?;
+            let mut gone = self.ousted_addresses(&account, 0).await?;
+            let tokens = self.db.all::<Token>(ACCOUNTS, member, TOKENS).await?;
+            let over = |token: &Token| token.epoch != account.epoch || account.state == State::Erased;
+            gone.extend(tokens.into_iter().filter(|(_, held)| over(&held.value)).map(|(sort, held)| (sort, held.version)));
+            let ended: Vec<String> = sessions.iter().map(|(sort, _)| sid_of(sort)).collect();
+            self.revocations.revoke(&self.db, &ended, self.config.tokens.access_s).await?;
+            gone.extend(sessions);
+            if self.db.delete_all(ACCOUNTS, member, &gone).await? {
+                return Ok(());
+            }
+            db::pause(tried).await;
+        }
+        Err(db::contended(ACCOUNTS))
     }
 
     fn session_until(&self, session: &Session) -> EventTime {
@@ -167,8 +275,8 @@ impl Members {
         idle.min(db::after(session.created_at, days(self.config.tokens.absolute_days)))
     }
 
-    async fn grant(&self, account: &Account, sid: &str, session: &Session, secret: &str) -> Result<Grant> {
-        let now = self.db.now();
+    /// The tokens of a session as it was written at `at`: what is revoked after that outlives them.
+    async fn grant(&self, account: &Account, sid: &str, session: &Session, secret: &str, at: EventTime) -> Result<Grant> {
         let seconds = |time: EventTime| time.0.div_euclid(1_000);
         let config = &self.config.tokens;
         let scope = self.scope_of(account, session.second_factor).await?;
@@ -177,25 +285,28 @@ impl Members {
             sub: account.member.clone(),
             aud: config.audience.clone(),
             client_id: config.client_id.clone(),
-            exp: seconds(now) + i64::from(config.access_s),
-            nbf: seconds(now),
-            iat: seconds(now),
+            exp: seconds(at) + i64::from(config.access_s),
+            nbf: seconds(at),
+            iat: seconds(at),
             jti: random::text::<16>(),
             scope: scope.clone(),
             sid: sid.to_owned(),
             auth_time: seconds(session.auth_time),
             acr: ACR[usize::from(session.second_factor)].to_owned(),
+            epoch: session.epoch,
+            kid: String::new(),
         };
         let mark = self.refresh_mark(&account.member, sid, secret);
         Ok(Grant {
             member: account.member.clone(),
             session: sid.to_owned(),
-            access_token: self.tokens.sign(&claims, now)?.into(),
+            access_token: self.tokens.sign(&claims, at)?.into(),
             access_s: config.access_s,
             refresh_token: format!("{}.{sid}.{secret}.{mark}", account.member).into(),
             refresh_until: self.session_until(session),
             scope,
             device: None,
+            browsing: None,
         })
     }
 
@@ -203,36 +314,57 @@ impl Members {
         random::encode(&random::mac(&self.secret, "refresh", &[member, sid, secret])[..16])
     }
 
-    /// A new access token, and a new refresh token in place of this one.
+    fn next_secret(&self, member: &str, sid: &str, secret: &str, nonce: &str) -> String {
+        random::encode(&random::mac(&self.secret, "refresh successor", &[member, sid, secret, nonce]))
+    }
+
+    /// A new access token, and a new refresh token in place of this one. Again within 30 s from the same device (address and `label`,
+    /// what the browser calls itself): the same refresh token, since the answer may have been lost.
     ///
     /// # Errors
     /// [`MemberError::Unauthenticated`]: it is not ours, its session has ended, or it was used before, which ends the session; what the
-    /// store says: then it may be used up, and the person signs in again.
-    pub async fn refresh(&self, token: &SecretString, address: &str) -> Result<Grant> {
+    /// store says: then it may be used up, and the same one is given again.
+    pub async fn refresh(&self, token: &SecretString, address: &str, label: &str) -> Result<Grant> {
         let text = token.expose_secret();
         let [member, sid, secret, mark] = split_refresh(text).ok_or(MemberError::Unauthenticated)?;
         if !random::same(mark, &self.refresh_mark(member, sid, secret)) {
             return Err(MemberError::Unauthenticated);
         }
+        let (presented, device) =
+            (random::digest(secret), self.throttle_key("refresh device", &[&address_group(address), label]));
         for tried in db::tries() {
             let held = self.db.read::<Session>(ACCOUNTS, member, &sort(sid)).await?.ok_or(MemberError::Unauthenticated)?;
-            if !random::same(&held.value.digest, &random::digest(secret)) {
+            let account = self.account(member).await?.filter(|account| account.value.is_active());
+            let account = account.ok_or(MemberError::Unauthenticated)?;
+            let now = self.db.now();
+            if !held.value.is_alive(&account.value, self.session_until(&held.value), now) {
+                return Err(MemberError::Unauthenticated);
+            }
+            if !random::same(&held.value.digest, &presented) {
+                let repeats = |last: &&Refreshed| {
+                    let from = random::same(&last.from, &presented) && random::same(&last.device, &device);
+                    from && (0..REPEATED_MS).contains(&(now.0 - last.at.0))
+                };
+                if let Some(last) = held.value.refreshed.as_ref().filter(repeats) {
+                    let next = self.next_secret(member, sid, secret, &last.nonce);
+                    return self.grant(&account.value, sid, &held.value, &next, now).await;
+                }
                 tracing::warn!(%member, "a refresh token was used twice; its session ends");
                 metrics::counter!("auth_failures_total", "reason" => "refresh_reused").increment(1);
                 self.end_session(member, sid, "anonymous", "token.reuse", address).await?;
                 return Err(MemberError::Unauthenticated);
             }
-            let account = self.account(member).await?.filter(|account| account.value.is_active());
-            let account = account.ok_or(MemberError::Unauthenticated)?;
-            let next = random::text::<32>();
-            let session = Session { digest: random::digest(&next), used_at: self.db.now(), ..held.value };
+            let nonce = random::text::<32>();
+            let next = self.next_secret(member, sid, secret, &nonce);
+            let refreshed = Some(Refreshed { from: presented.clone(), nonce, at: now, device: device.clone() });
+            let session = Session { digest: random::digest(&next), used_at: now, refreshed, ..held.value };
             let until = self.session_until(&session);
             let steps = [
                 Step { sort: ACCOUNT.into(), expect: Expect::Version(account.version), effect: Effect::Check },
                 Step::replace(sort(sid), held.version, db::encode(&session), Some(until)),
             ];
             if self.db.transact(ACCOUNTS, member, &steps).await? {
-                return self.grant(&account.value, sid, &session, &next).await;
+                return self.grant(&account.value, sid, &session, &next, now).await;
             }
             db::pause(tried).await;
         }
@@ -244,13 +376,16 @@ impl Members {
     /// # Errors
     /// What the store says.
     pub async fn sessions(&self, member: &str) -> Result<Vec<SessionShown>> {
+        let Some(account) = self.account(member).await? else { return Ok(Vec::new()) };
+        let (account, now) = (account.value, self.db.now());
         let mut found: Vec<SessionShown> = self
             .db
-            .all::<Session>(ACCOUNTS, member, "session/")
+            .all::<Session>(ACCOUNTS, member, SESSIONS)
             .await?
             .into_iter()
+            .filter(|(_, held)| held.value.is_alive(&account, self.session_until(&held.value), now))
             .map(|(sort, held)| SessionShown {
-                id: sort["session/".len()..].to_owned(),
+                id: sid_of(&sort),
                 created_at: held.value.created_at,
                 used_at: held.value.used_at,
                 label: held.value.label,
@@ -264,9 +399,13 @@ impl Members {
 
     /// Ends one session; its access tokens stop working at once. One that has ended is no error.
     pub(crate) async fn end_session(&self, member: &str, sid: &str, actor: &str, kind: &str, address: &str) -> Result<bool> {
-        self.change(member, &["session/"], |loaded| {
-            let Some((_, version)) = loaded.beside.get(&sort(sid)) else { return Ok((None, false)) };
-            let steps = vec![Step::delete(sort(sid), *version)];
+        let at = sort(sid);
+        if at.len() > KEY_BYTES_MAX {
+            return Ok(false);
+        }
+        self.change(member, &[&at], |loaded| {
+            let Some(held) = loaded.beside.get(&at) else { return Ok((None, false)) };
+            let steps = vec![Step::delete(&*at, held.version)];
             let works = vec![Work::Revoke { sessions: vec![sid.to_owned()] }, self.audit(actor, kind, member, address, &[])];
             Ok((Some(Extra { steps, works }), true))
         })
@@ -299,9 +438,13 @@ impl Members {
     }
 
     pub(crate) async fn end_sessions(&self, member: &str, except: Option<&str>, actor: &str, address: &str) -> Result<()> {
-        self.change(member, &["session/"], |loaded| {
+        let kept = except.map(sort);
+        self.change(member, kept.as_deref().as_slice(), |loaded| {
+            if loaded.account.state == State::Erased {
+                return Ok((None, ()));
+            }
             let mut extra = Extra::works(vec![self.audit(actor, "session.end_all", member, address, &[])]);
-            loaded.end_sessions(except, &mut extra);
+            loaded.raise_epoch(CredentialEvent::SignOutEverywhere, except, &mut extra);
             Ok((Some(extra), ()))
         })
         .await

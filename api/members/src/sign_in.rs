@@ -16,7 +16,7 @@ use crate::challenge::address_group;
 use crate::db::{self, ACCOUNTS, Held};
 use crate::error::{MemberError, Result};
 use crate::hasher::Checked;
-use crate::sessions::{Beginning, Grant};
+use crate::sessions::{Beginning, Grant, KNOWN};
 use crate::validate::Identifier;
 use crate::{Members, random};
 
@@ -24,6 +24,8 @@ use crate::{Members, random};
 pub const SECOND_FACTOR_S: u64 = 300;
 /// Days for which an address from which a member signed in is known.
 const KNOWN_S: u64 = 90 * 86_400;
+/// How long a mark of a browser is good: as long as browsers keep a cookie (400 days).
+pub const DEVICE_S: u64 = 400 * 86_400;
 /// Longest name of an account that is looked at.
 const ACCOUNT_BYTES_MAX: usize = 320;
 
@@ -43,8 +45,10 @@ pub struct SignIn {
     pub label: String,
     /// From where.
     pub address: String,
-    /// The browser's session until now: what it did becomes the member's.
+    /// The browsing session until now, which is nobody's: what it did becomes the member's.
     pub session: Option<SessionId>,
+    /// Whether a browser with a browsing session asks, its own or somebody's: the one that begins is the member's then.
+    pub browses: bool,
 }
 
 /// What came of it.
@@ -66,17 +70,33 @@ pub enum SignedIn {
 struct FirstFactor {
     member: String,
     until: i64,
-    /// A new password makes it worthless.
-    password_changed_at: i64,
+    /// A credential event makes it worthless.
+    epoch: u64,
     label: String,
     address: String,
     session: Option<SessionId>,
+    browses: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Device {
     member: String,
     id: String,
+    /// A credential event makes it worthless.
+    epoch: u64,
+    until: i64,
+}
+
+impl Device {
+    fn is_of(&self, account: &Account, now: EventTime) -> bool {
+        self.member == account.member && self.epoch == account.epoch && self.until > now.0
+    }
+}
+
+impl FirstFactor {
+    fn is_of(&self, account: &Account) -> bool {
+        self.epoch == account.epoch && account.is_active()
+    }
 }
 
 impl Members {
@@ -103,10 +123,10 @@ impl Members {
         }
         let held = held.filter(|held| held.value.is_active());
         let device = sign_in.device.as_deref().and_then(|device| self.unseal::<Device>("device", device));
-        let device = device.filter(|device| held.as_ref().is_some_and(|held| held.value.member == device.member));
+        let device = device.filter(|device| held.as_ref().is_some_and(|held| device.is_of(&held.value, self.db.now())));
         // Asked for nobody as well: it takes as long.
         let member = held.as_ref().map_or_else(|| NOBODY.to_owned(), |held| held.value.member.clone());
-        let known_sort = format!("known/{}", self.throttle_key("known", &[&member, &group]));
+        let known_sort = format!("{KNOWN}{}", self.throttle_key("known", &[&member, &group]));
         let known = self.db.read::<()>(ACCOUNTS, &member, &known_sort).await?;
         // By what was typed: how an account that does not exist is limited says nothing about those that do.
         let typed = identifier.as_ref().map_or_else(
@@ -133,10 +153,11 @@ impl Members {
         let factor = FirstFactor {
             member: member.clone(),
             until: self.db.in_s(SECOND_FACTOR_S).0,
-            password_changed_at: held.value.password_changed_at.0,
+            epoch: held.value.epoch,
             label: sign_in.label,
             address: sign_in.address,
             session: sign_in.session,
+            browses: sign_in.browses,
         };
         if held.value.factor.secret.is_some() {
             self.append_audit(&self.entry(&member, "sign_in.password", &member, &factor.address, true, &[])).await?;
@@ -156,12 +177,11 @@ impl Members {
         if factor.until <= self.db.now().0 {
             return Err(MemberError::Unauthenticated);
         }
-        let stands = |account: &Account| account.is_active() && account.password_changed_at.0 == factor.password_changed_at;
-        let held = self.account(&factor.member).await?.filter(|held| stands(&held.value));
+        let held = self.account(&factor.member).await?.filter(|held| factor.is_of(&held.value));
         held.ok_or(MemberError::Unauthenticated)?;
         self.take_second_factor(&factor.member, code, &factor.address).await?;
         // Read anew: the code was used up in it.
-        let held = self.account(&factor.member).await?.filter(|held| stands(&held.value));
+        let held = self.account(&factor.member).await?.filter(|held| factor.is_of(&held.value));
         self.signed_in(held.ok_or(MemberError::Unauthenticated)?, factor, true).await
     }
 
@@ -169,7 +189,7 @@ impl Members {
         let member = &factor.member;
         // Before the session: what is in the log and did not happen is better than the reverse.
         self.append_audit(&self.entry(member, "sign_in", member, &factor.address, true, &[])).await?;
-        let known_sort = format!("known/{}", self.throttle_key("known", &[member, &address_group(&factor.address)]));
+        let known_sort = format!("{KNOWN}{}", self.throttle_key("known", &[member, &address_group(&factor.address)]));
         for tried in db::tries() {
             let known = self.db.read::<()>(ACCOUNTS, member, &known_sort).await?;
             let until = self.db.in_s(KNOWN_S);
@@ -186,13 +206,12 @@ impl Members {
                 label: factor.label.clone(),
                 address: factor.address.clone(),
                 anonymous: factor.session.clone(),
+                browses: factor.browses,
                 known_address: step,
             };
             match self.begin_session(&held, beginning).await {
                 Err(MemberError::Changed) => {
-                    let stands =
-                        |account: &Account| account.is_active() && account.password_changed_at.0 == factor.password_changed_at;
-                    let again = self.account(member).await?.filter(|held| stands(&held.value));
+                    let again = self.account(member).await?.filter(|held| factor.is_of(&held.value));
                     held = again.ok_or(MemberError::Unauthenticated)?;
                     db::pause(tried).await;
                 }
@@ -208,12 +227,16 @@ impl Members {
         let account = Account { password: hash, ..held.value.clone() };
         let step = Step::replace(ACCOUNT, held.version, db::encode(&account), held.expires_at);
         self.db.transact(ACCOUNTS, &held.value.member, &[step]).await?;
-        self.account(&held.value.member).await?.filter(|held| held.value.is_active()).ok_or(MemberError::Unauthenticated)
+        let again = self.account(&held.value.member).await?;
+        // The password was checked against what was read.
+        let same = again.filter(|again| again.value.is_active() && again.value.epoch == held.value.epoch);
+        same.ok_or(MemberError::Unauthenticated)
     }
 
-    /// A mark of a browser for a member.
-    pub(crate) fn device_of(&self, member: &str) -> String {
-        self.seal("device", &Device { member: member.to_owned(), id: random::text::<12>() })
+    /// A mark of a browser for a member, in an epoch of the account.
+    pub(crate) fn device_of(&self, member: &str, epoch: u64) -> String {
+        let until = self.db.in_s(DEVICE_S).0;
+        self.seal("device", &Device { member: member.to_owned(), id: random::text::<12>(), epoch, until })
     }
 
     /// Asks for the password again before something that matters (V6.2.3, V7.5.1).

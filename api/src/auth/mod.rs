@@ -47,7 +47,7 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 /// How long a browser keeps the answer to a preflight, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
 /// `Date` is how a page learns the time of the server, whose clock decides what is too far ahead.
-const EXPOSED: &str = "Date, ETag, Kindred-As-Of, Kindred-Reco-Id, RateLimit, RateLimit-Policy, Retry-After";
+const EXPOSED: &str = "Date, ETag, Kindred-As-Of, Kindred-Reco-Id, Kindred-Session, RateLimit, RateLimit-Policy, Retry-After";
 
 /// What the caller presented.
 #[derive(Clone, Debug)]

@@ -660,7 +660,8 @@ export interface paths {
         /**
          * POST /v1/admin/signing-keys/rotate
          * @description Makes the next key that signs access tokens. It signs in five minutes, when every process knows it; tokens of the key before stay
-         *     good until they expire.
+         *     good until they expire. With `withdraw=true`, where a key may be known to others: the new one signs at once, and no token of the keys
+         *     before is taken any more, anywhere within a second. Sessions go on: whoever is signed in refreshes.
          */
         post: operations["rotate_signing_keys"];
         delete?: never;
@@ -1409,7 +1410,8 @@ export interface paths {
         put?: never;
         /**
          * POST /v1/sessions/refresh
-         * @description New tokens in place of the refresh token, which works once: used a second time it ends the session.
+         * @description New tokens in place of the refresh token, which works once. Used a second time within 30 s by the same device it gives the same refresh
+         *     token again, since the answer may have been lost; used by another, or later, it ends the session.
          */
         post: operations["refresh"];
         delete?: never;
@@ -2716,6 +2718,11 @@ export interface components {
             /** @description For `Authorization: Bearer`: a JWT as RFC 9068 has it. */
             access_token: string;
             /**
+             * @description The browsing session that begins: the widget goes on with it (`localStorage["kindred.session"]`). It is the member's where the form
+             *     named a `session`. Absent when refreshing.
+             */
+            browsing_session?: string | null;
+            /**
              * @description To be kept and sent with the next sign-in here: others' guesses then lock nobody out. Absent where it stands in a cookie, and
              *     when refreshing.
              */
@@ -2788,7 +2795,7 @@ export interface components {
             device?: string | null;
             /** Format: password */
             password: string;
-            /** @description The browser's session until now: what it did becomes the member's. */
+            /** @description The browsing session until now: what it did becomes the member's, unless it is some member's already. */
             session?: string | null;
         };
         /** @description The body of `GET /v1/items/{item}/similar`. */
@@ -4511,7 +4518,10 @@ export interface operations {
     };
     rotate_signing_keys: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description withdraw the keys before; false unless given */
+                withdraw?: boolean;
+            };
             header?: {
                 /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
                 "Idempotency-Key"?: string;
@@ -6256,6 +6266,8 @@ export interface operations {
             /** @description signed out */
             204: {
                 headers: {
+                    /** @description the browsing session with which the browser goes on, as nobody */
+                    "Kindred-Session"?: string;
                     [name: string]: unknown;
                 };
                 content?: never;

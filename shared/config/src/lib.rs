@@ -28,7 +28,7 @@ use kindred_store::cql::CqlConfig;
 pub use kindred_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
-use self::members::MembersConfig;
+use self::members::{MembersConfig, SESSIONS_MAX};
 
 pub use load::{Loaded, Sources, load, load_from};
 pub use pinned::{Difference, check_pinned, pinned_toml, read_pinned, varied};
@@ -310,7 +310,29 @@ impl Settings {
         within("pipeline.epoch_min_ms", pipeline.epoch_min_ms, 0, 60_000)?;
         within("pipeline.epoch_records_max", pipeline.epoch_records_max, 1, 100_000_000)?;
         within("pipeline.sync_interval_ms", pipeline.sync_interval_ms, 10, 3_600_000)?;
-        self.members.levels.check()?;
+        let members = &self.members;
+        members.levels.check()?;
+        within("members.audit_days", members.audit_days, 1, 3_650)?;
+        let (tokens, limits) = (&members.tokens, &members.limits);
+        within("members.tokens.access_s", tokens.access_s, 60, 86_400)?;
+        within("members.tokens.idle_days", tokens.idle_days, 1, 3_650)?;
+        within("members.tokens.absolute_days", tokens.absolute_days, 1, 3_650)?;
+        within("members.tokens.key_days", tokens.key_days, 1, 3_650)?;
+        const OFTEN: u32 = 1_000_000;
+        for (name, value) in [
+            ("registrations_hour", limits.registrations_hour),
+            ("challenges_hour", limits.challenges_hour),
+            ("sign_in_failures_hour", limits.sign_in_failures_hour),
+            ("free_failures", limits.free_failures),
+            ("phone_codes_hour", limits.phone_codes_hour),
+            ("phone_codes_address_hour", limits.phone_codes_address_hour),
+            ("mails_hour", limits.mails_hour),
+            ("exports_hour", limits.exports_hour),
+        ] {
+            within(&format!("members.limits.{name}"), value, 1, OFTEN)?;
+        }
+        within("members.limits.wait_max_s", limits.wait_max_s, 1, 86_400)?;
+        within("members.limits.sessions", limits.sessions, 1, SESSIONS_MAX)?;
         within("erasure.raw_days", self.erasure.raw_days, 0, 3_650)?;
         if self.data.dir.as_os_str().is_empty() {
             return Err("data.dir must not be empty".to_owned());

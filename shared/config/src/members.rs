@@ -34,6 +34,8 @@ pub struct MembersConfig {
     pub mail: MailConfig,
     /// `phone.*`
     pub phone: PhoneConfig,
+    /// `sealing.*`
+    pub sealing: SealingConfig,
     /// Days that an entry of the audit log is kept.
     pub audit_days: u32,
 }
@@ -54,6 +56,7 @@ impl Default for MembersConfig {
             limits: LimitsConfig::default(),
             mail: MailConfig::default(),
             phone: PhoneConfig::default(),
+            sealing: SealingConfig::default(),
             audit_days: 400,
         }
     }
@@ -243,6 +246,9 @@ impl Default for TokenConfig {
     }
 }
 
+/// Most sessions that a member may be allowed: signing in reads them all.
+pub const SESSIONS_MAX: usize = 1_000;
+
 /// `members.limits.*`: how much one address or one account may ask for (docs/design/0008-sign-in.md).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -265,7 +271,7 @@ pub struct LimitsConfig {
     pub mails_hour: u32,
     /// Exports an hour of a member: each reads everything that is held.
     pub exports_hour: u32,
-    /// Sessions of a member; one more ends the oldest.
+    /// Sessions of a member; one more ends the oldest. At most [`SESSIONS_MAX`].
     pub sessions: usize,
 }
 
@@ -339,6 +345,17 @@ pub struct PhoneConfig {
     /// The password that posts are signed with. It is in no log and no output.
     #[serde(serialize_with = "hidden")]
     pub signing_password: String,
+}
+
+/// `members.sealing.*`: the key under which signing seeds, TOTP secrets and the secret of refresh tokens lie in the database.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SealingConfig {
+    /// 32 bytes in base64url. Several, with white space between: the first seals, all open. It is in no log and no output.
+    #[serde(serialize_with = "hidden")]
+    pub key: String,
+    /// A file that has them. With neither, a data directory has a `sealing.key` of its own; services keep the secrets unsealed.
+    pub key_file: PathBuf,
 }
 
 fn hidden<S: serde::Serializer>(secret: &str, to: S) -> Result<S::Ok, S::Error> {

@@ -48,6 +48,8 @@ templates! {
     PasswordChanged = "password_changed" Mail,
     /// Verify a new address.
     VerifyNewEmail = "verify_new_email" Mail,
+    /// A new address was asked for: to the address that is good until it is verified.
+    EmailChangeAsked = "email_change_asked" Mail,
     /// Phone or e-mail were changed: to the address before.
     IdentifierChanged = "identifier_changed" Mail,
     /// A code to a phone.
@@ -112,6 +114,7 @@ mod tests {
             T::ResetPassword,
             T::PasswordChanged,
             T::VerifyNewEmail,
+            T::EmailChangeAsked,
             T::IdentifierChanged,
             T::PhoneCode,
         ];

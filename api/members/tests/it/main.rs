@@ -2,6 +2,7 @@
 
 mod admin;
 mod bulk;
+mod epochs;
 mod faults;
 mod races;
 mod registration;

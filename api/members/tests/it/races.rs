@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use crate::support::{ADDRESS, MemberError, Memory, PASSWORD, World, config};
 
 /// Without the limits that would end a race early.
-fn unlimited() -> MembersConfig {
+pub fn unlimited() -> MembersConfig {
     let many = 1_000_000;
     let limits = LimitsConfig {
         registrations_hour: many,
@@ -27,7 +27,7 @@ fn unlimited() -> MembersConfig {
 }
 
 /// Runs `one` 64 times at once over two processes, and counts those that succeed.
-async fn race<F>(world: &World, one: impl Fn(Arc<kindred_members::Members>, usize) -> F) -> usize
+pub async fn race<F>(world: &World, one: impl Fn(Arc<kindred_members::Members>, usize) -> F) -> usize
 where
     F: Future<Output = bool> + Send + 'static,
 {
@@ -41,7 +41,7 @@ where
     won
 }
 
-async fn worlds() -> Vec<(World, Option<tempfile::TempDir>)> {
+pub async fn worlds() -> Vec<(World, Option<tempfile::TempDir>)> {
     let dir = tempfile::tempdir().unwrap();
     let embedded = Arc::new(EmbeddedRecords::open(dir.path()).unwrap());
     vec![
@@ -152,16 +152,26 @@ async fn one_of_64_redeems_a_challenge() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn v10_4_5_one_of_64_refreshes() {
+async fn v10_4_5_64_refreshes_give_one_successor() {
     for (world, _dir) in worlds().await {
         world.member("mara", "13812345678").await;
         let token = world.sign_in("mara").await.refresh_token.expose_secret().to_owned();
+        let next: Arc<parking_lot::Mutex<std::collections::BTreeSet<String>>> = Arc::default();
         let won = race(&world, |members, _| {
-            let token = token.clone().into();
-            async move { members.refresh(&token, ADDRESS).await.is_ok() }
+            let (token, next) = (token.clone().into(), next.clone());
+            async move {
+                let grant = members.refresh(&token, ADDRESS, "Firefox").await;
+                grant.is_ok_and(|grant| {
+                    next.lock().insert(grant.refresh_token.expose_secret().to_owned());
+                    true
+                })
+            }
         })
         .await;
-        assert_eq!(won, 1);
+        // Whoever asks within 30 s from the same device gets the same next one: it is one family.
+        assert_eq!(won, 64);
+        let next: std::collections::BTreeSet<String> = std::mem::take(&mut *next.lock());
+        assert_eq!(next.len(), 1);
     }
 }
 

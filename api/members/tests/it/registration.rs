@@ -196,3 +196,57 @@ async fn r22_an_invite_binds_the_inviter() {
     assert_eq!(merged[&invitee].invited_by.as_ref().map(|by| by.as_str().to_owned()), Some(inviter));
     assert!(merged[&invitee].activated_at.is_some());
 }
+
+/// An invitation pays once a person, also after an erasure and a new registration, with either identifier, or one that was changed to.
+#[tokio::test]
+async fn an_invite_pays_once_a_person() {
+    let world = World::new().await;
+    let inviter = world.member("mara", "13812345678").await;
+    let code = world.members.profile(&inviter).await.unwrap().invite_code;
+    let join = async |name: &str, phone: &str, email: &str| {
+        world.pass(3_600);
+        let mut form = world.form(name, phone).await.unwrap();
+        (form.invite_code, form.email) = (Some(code.clone()), email.into());
+        world.members.register(form).await.unwrap();
+        world.deliver().await;
+        let member = world.members.verify_email(&world.inbox.token(email), ADDRESS).await.unwrap();
+        world.deliver().await;
+        let paid = world.log.merged()[&member].invited_by.is_some();
+        (member, paid)
+    };
+    let (first, paid) = join("nora", "13812345679", "nora@example.com").await;
+    assert!(paid);
+    // She changes her phone before she leaves.
+    let claims = world.claims(&world.sign_in("nora").await);
+    world.members.change_phone(&claims, &PASSWORD.into(), "13800000001", ADDRESS).await.unwrap();
+    world.deliver().await;
+    let sent = world.inbox.code("+8613800000001");
+    world.members.confirm_phone(&claims, &PASSWORD.into(), "13800000001", &sent, ADDRESS).await.unwrap();
+    world.deliver().await;
+    let leave = async |member: &str| {
+        world.members.erase_member(&world.admin(), member).await.unwrap();
+        world.deliver().await;
+    };
+    leave(&first).await;
+    assert!(world.log.merged()[&first].invited_by.is_some(), "what was paid stays");
+    for (name, phone, email) in [
+        ("nora", "13812345679", "nora@example.com"),
+        ("norah", "13812345679", "other@example.com"),
+        ("norabel", "13800000002", "nora@example.com"),
+        ("leonora", "13800000001", "third@example.com"),
+        ("eleonora", "13800000003", "third@example.com"),
+    ] {
+        let (member, paid) = join(name, phone, email).await;
+        assert!(!paid, "{name}: paid for again");
+        assert_eq!(world.members.export(&member).await.unwrap().invited_by, None);
+        leave(&member).await;
+    }
+    let (_, paid) = join("olga", "13800000009", "olga@example.com").await;
+    assert!(paid, "another person");
+    let left: Vec<String> =
+        world.memory.table("invitees", world.clock.now()).iter().map(|record| format!("{record:?}")).collect();
+    assert!(
+        left.len() >= 6 && left.iter().all(|record| !record.contains("example.com") && !record.contains("13812345679")),
+        "{left:?}"
+    );
+}

@@ -180,8 +180,10 @@ async fn a_session_is_merged_when_it_signs_in() {
     let world = World::with(MembersConfig { sign_in: SignInConfig::default(), ..config() }).await;
     let member = world.member("mara", "13812345678").await;
     let mut credentials = world.credentials("mara", crate::support::PASSWORD);
-    credentials.session = Some(SessionId::parse("browser-1").unwrap());
-    world.members.sign_in(credentials).await.unwrap();
+    (credentials.session, credentials.browses) = (Some(SessionId::parse("browser-1").unwrap()), true);
+    let kindred_members::SignedIn::Session(grant) = world.members.sign_in(credentials).await.unwrap() else {
+        panic!("no second factor")
+    };
     world.deliver().await;
     let log = world.log.0.lock();
     let merged: Vec<_> = log
@@ -191,5 +193,6 @@ async fn a_session_is_merged_when_it_signs_in() {
             MemberRecord::Member(_) => None,
         })
         .collect();
-    assert_eq!(merged, [("browser-1", member.as_str())]);
+    let browsing = grant.browsing.unwrap();
+    assert_eq!(merged, [("browser-1", member.as_str()), (browsing.as_str(), member.as_str())]);
 }

@@ -73,15 +73,15 @@ async fn v10_4_5_a_refresh_token_used_twice_ends_the_session() {
     let first = world.sign_in("mara").await;
     let secret = first.refresh_token.expose_secret().split('.').nth(2).unwrap().to_owned();
     assert_eq!(B64.decode(&secret).unwrap().len(), 32);
-    let second = world.members.refresh(&first.refresh_token, ADDRESS).await.unwrap();
+    let second = world.members.refresh(&first.refresh_token, ADDRESS, "Firefox").await.unwrap();
     assert_ne!(first.refresh_token.expose_secret(), second.refresh_token.expose_secret());
     let mut forged = second.refresh_token.expose_secret().to_owned();
     forged.replace_range(forged.len() - 3.., "AAA");
-    assert_eq!(world.members.refresh(&forged.into(), ADDRESS).await.err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.members.refresh(&forged.into(), ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
     assert_eq!(world.members.sessions(&first.member).await.unwrap().len(), 1, "a forged token ends nothing");
-    let third = world.members.refresh(&second.refresh_token, ADDRESS).await.unwrap();
+    let third = world.members.refresh(&second.refresh_token, ADDRESS, "Firefox").await.unwrap();
     for old in [&first, &third] {
-        assert_eq!(world.members.refresh(&old.refresh_token, ADDRESS).await.err(), Some(MemberError::Unauthenticated));
+        assert_eq!(world.members.refresh(&old.refresh_token, ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
     }
     assert_eq!(world.members.authenticate(third.access_token.expose_secret()).err(), Some(MemberError::Unauthenticated));
     world.deliver().await;
@@ -96,14 +96,14 @@ async fn v7_3_1_v7_3_2_sessions_end_by_themselves() {
     let world = mara().await;
     let grant = world.sign_in("mara").await;
     world.pass(30 * 86_400);
-    assert_eq!(world.members.refresh(&grant.refresh_token, ADDRESS).await.err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.members.refresh(&grant.refresh_token, ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
     let mut grant = world.sign_in("mara").await;
     for _ in 0..3 {
         world.pass(29 * 86_400);
-        grant = world.members.refresh(&grant.refresh_token, ADDRESS).await.unwrap();
+        grant = world.members.refresh(&grant.refresh_token, ADDRESS, "Firefox").await.unwrap();
     }
     world.pass(3 * 86_400);
-    assert_eq!(world.members.refresh(&grant.refresh_token, ADDRESS).await.err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.members.refresh(&grant.refresh_token, ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
 }
 
 /// V7.4.1, V7.4.2, V7.5.2: signing out and suspension end access tokens at once, in other processes when they look.
@@ -121,7 +121,7 @@ async fn v7_4_1_v7_4_2_ended_sessions_take_their_access_tokens_along() {
     assert!(!good(&other, &one) && good(&other, &two));
     world.members.suspend(&world.admin(), &two.member, None, "test").await.unwrap();
     assert!(!good(&world, &two));
-    assert_eq!(world.members.refresh(&two.refresh_token, ADDRESS).await.err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.members.refresh(&two.refresh_token, ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
     assert_eq!(world.members.sign_in(world.credentials("mara", PASSWORD)).await.err(), Some(MemberError::Unauthenticated));
     let late = world.another().await;
     assert!(!good(&late, &two), "a process that starts knows it");
@@ -185,6 +185,15 @@ async fn v9_1_v9_2_what_is_no_access_token() {
         ("wrong client", signed(&header, &with(&claims, "client_id", "other".into()))),
         ("expired", signed(&header, &with(&claims, "exp", (now - 6).into()))),
         ("nbf future", signed(&header, &with(&claims, "nbf", (now + 6).into()))),
+        ("an hour more than its life", signed(&header, &with(&claims, "exp", (now + 600 + 3_600).into()))),
+        ("a second more", signed(&header, &with(&claims, "exp", (now + 601).into()))),
+        (
+            "73 years",
+            signed(&header, &with(&with(&claims, "exp", (now + 73 * 31_557_600).into()), "iat", (now + 73 * 31_557_000).into())),
+        ),
+        ("made in the future", signed(&header, &with(&with(&claims, "exp", (now + 606).into()), "iat", (now + 6).into()))),
+        ("the end of time", signed(&header, &with(&claims, "exp", i64::MAX.into()))),
+        ("before time", signed(&header, &with(&with(&claims, "iat", i64::MIN.into()), "nbf", i64::MIN.into()))),
         ("another shop's", other.sign_in("mara").await.access_token.expose_secret().to_owned()),
         ("empty", String::new()),
         ("dots", "..".into()),
@@ -197,6 +206,88 @@ async fn v9_1_v9_2_what_is_no_access_token() {
     assert!(good(&token), "five seconds of leeway");
     world.pass(1);
     assert!(!good(&token), "expired, although it was remembered");
+}
+
+/// V9.1.3: a key that left the ring ends what it signed, in every process, what was checked and remembered and what goes on included.
+#[tokio::test]
+async fn v9_1_3_a_key_that_left_the_ring_ends_what_it_signed() {
+    let world = mara().await;
+    let other = world.another().await;
+    let before = world.sign_in("mara").await;
+    let good =
+        |world: &World, grant: &kindred_members::Grant| world.members.authenticate(grant.access_token.expose_secret()).is_ok();
+    assert!(good(&world, &before) && good(&other, &before), "both remember it");
+    let (claims, of_other) = (world.claims(&before), other.claims(&before));
+    assert_eq!(world.members.still_good(&claims), Ok(()));
+    let forbidden = world.members.withdraw_keys(&kindred_members::Actor { permissions: Vec::new(), ..world.admin() }).await;
+    assert!(matches!(forbidden, Err(MemberError::Forbidden(_))), "{forbidden:?}");
+    world.members.withdraw_keys(&world.admin()).await.unwrap();
+    assert!(!good(&world, &before));
+    assert_eq!(world.members.still_good(&claims), Err(MemberError::Unauthenticated), "a stream ends");
+    assert_eq!(world.members.jwks()["keys"].as_array().unwrap().len(), 1);
+    other.members.refresh_revocations().await.unwrap();
+    assert!(!good(&other, &before));
+    assert_eq!(other.members.still_good(&of_other), Err(MemberError::Unauthenticated));
+    // The session goes on, by a token of the new key, which every process knows.
+    let after = world.members.refresh(&before.refresh_token, ADDRESS, "Firefox").await.unwrap();
+    assert!(good(&world, &after) && good(&other, &after));
+    let late = world.another().await;
+    assert!(good(&late, &after) && !good(&late, &before));
+    // Without withdrawal a key leaves the ring when the last token that it signed has expired.
+    world.members.rotate_keys(&world.admin()).await.unwrap();
+    world.pass(300 + 600 + 3_601);
+    let last = world.another().await;
+    assert_eq!(last.members.jwks()["keys"].as_array().unwrap().len(), 1);
+}
+
+/// V13.3.1, V14.2: signing seeds, secrets of authenticators and the secret of all marks lie sealed where there is a key. What lay there
+/// unsealed, or under another key, is read on, and sealed with the next write. If it failed, a copy of the database could sign in as anybody.
+#[tokio::test]
+async fn v13_3_1_secrets_lie_sealed_in_the_database() {
+    let plain = mara().await;
+    let claims = plain.claims(&plain.sign_in("mara").await);
+    let enrolment = plain.members.enrol_totp(&claims, &PASSWORD.into(), ADDRESS).await.unwrap();
+    let secret = enrolment.secret.expose_secret().to_owned();
+    let recovery = plain.members.confirm_totp(&claims, &code(&plain, &secret, 0), ADDRESS).await.unwrap();
+    let stored = |world: &World| {
+        let records = ["secrets", "accounts"].map(|table| world.memory.table(table, world.clock.now()));
+        records.concat().into_iter().map(|(_, _, value, _)| value.to_string()).collect::<Vec<_>>().join("\n")
+    };
+    let marks = plain.memory.table("secrets", plain.clock.now());
+    let seed = marks.iter().find(|(of, ..)| of == "keys").unwrap().2["seed"].as_str().unwrap().to_owned();
+    let mark = marks.iter().find(|(of, ..)| of == "marks").unwrap().2.as_str().unwrap().to_owned();
+    for secret in [&secret, &seed, &mark] {
+        assert!(stored(&plain).contains(secret.as_str()), "the test looks for what is there");
+    }
+    let with_keys = async |keys: String| {
+        let mut config = config();
+        config.sealing.key = keys;
+        World { config, ..plain.clone() }
+    };
+    let (one, two) = (kindred_members::draw_sealing_key(), kindred_members::draw_sealing_key());
+    for keys in [one.clone(), format!("{two} {one}"), two.clone()] {
+        let sealed = with_keys(keys).await.another().await;
+        sealed.pass(30);
+        let challenge = second(&sealed).await;
+        let grant = sealed.members.sign_in_second(&challenge, &code(&sealed, &secret, 0)).await.unwrap();
+        assert!(sealed.members.authenticate(grant.access_token.expose_secret()).is_ok());
+        for secret in [&secret, &seed, &mark] {
+            assert!(!stored(&sealed).contains(secret.as_str()), "{secret} lies there in clear");
+        }
+    }
+    for keys in [String::new(), one] {
+        let config = with_keys(keys).await.config;
+        let opened = kindred_members::Members::open_weak_for_tests(
+            plain.store.clone(),
+            plain.clock.clone(),
+            config,
+            plain.log.clone(),
+            plain.inbox.clone(),
+        );
+        let refused = opened.await.err().expect("no process starts that cannot read them").to_string();
+        assert!(refused.contains("members.sealing.key"), "{refused}");
+    }
+    assert_eq!(recovery.len(), 10);
 }
 
 /// The ring turns without a gap.
@@ -217,7 +308,7 @@ async fn keys_rotate_with_overlap() {
     }
 }
 
-fn code(world: &World, secret: &str, steps_ago: u64) -> String {
+pub fn code(world: &World, secret: &str, steps_ago: u64) -> String {
     let totp = Builder::new().with_secret(Secret::try_from_base32(secret).unwrap()).with_account_name("x").build().unwrap();
     totp.generate((world.clock.now().0 / 1_000) as u64 - 30 * steps_ago).to_string()
 }

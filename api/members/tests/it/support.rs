@@ -13,7 +13,7 @@ use kindred_members::{EventSink, Grant, Language, MembersConfig, Registration, R
 use kindred_model::records::{MemberRecord, MemberState, Membership};
 use kindred_model::units::EventTime;
 use kindred_store::StoreError;
-use kindred_store::records::{Effect, Expect, Outcome, Range, Record, RecordStore, Step, Version};
+use kindred_store::records::{Effect, Expect, Outcome, Range, Record, RecordStore, STEPS_MAX, Step, Version};
 use parking_lot::Mutex;
 
 pub const PASSWORD: &str = "qzvw kxjp 71 umbra";
@@ -139,8 +139,8 @@ impl RecordStore for Memory {
             let mut sorts: Vec<_> = steps.iter().map(|step| &step.sort).collect();
             sorts.sort();
             sorts.dedup();
-            if steps.is_empty() || sorts.len() != steps.len() {
-                return Err(StoreError::Refused("no step, or two of one record".into()));
+            if steps.is_empty() || steps.len() > STEPS_MAX || sorts.len() != steps.len() {
+                return Err(StoreError::Refused("no step, too many, or two of one record".into()));
             }
             let holds = |step: &Step| {
                 let there = records.get(&key(step)).filter(|record| alive(record, now));
@@ -346,6 +346,7 @@ impl World {
             label: "Firefox".into(),
             address: ADDRESS.into(),
             session: None,
+            browses: false,
         }
     }
 

@@ -11,6 +11,7 @@ use warp::reply::Response;
 
 use super::asked::{Asked, asked, done};
 use super::cookies::drop_refresh;
+use super::sessions::browse_as_nobody;
 use crate::api::Api;
 use crate::params::Segment;
 use crate::routes::access::need;
@@ -92,8 +93,11 @@ async fn end_own_sessions(asked: Asked) -> Response {
             let keep = asked.params(&["keep_current"])?.boolean("keep_current", false)?;
             asked.members(|members| members.end_own_sessions(&claims, keep, &asked.visitor.address)).await?;
             let mut response = done();
-            if !keep && asked.browser.has_refresh() {
-                drop_refresh(&mut response);
+            if !keep {
+                browse_as_nobody(&mut response);
+                if asked.browser.has_refresh() {
+                    drop_refresh(&mut response);
+                }
             }
             Ok(response)
         })

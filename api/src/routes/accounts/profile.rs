@@ -16,6 +16,7 @@ use super::asked::{Asked, asked};
 use super::cookies::drop_refresh;
 use super::factor::Reauthentication;
 use super::registration::LanguageTag;
+use super::sessions::browse_as_nobody;
 use crate::api::Api;
 use crate::problem::{Code, Problem};
 use crate::routes::access::need;
@@ -267,6 +268,7 @@ async fn close_account(asked: Asked, posted: Posted) -> Response {
             let status = if views.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
             let kindred_members::ErasureReceipt { member, erased_at, audit_until } = receipt;
             let mut response = json(status, &AccountClosed { member, account_erased_at: erased_at, audit_until, views })?;
+            browse_as_nobody(&mut response);
             if asked.browser.has_refresh() {
                 drop_refresh(&mut response);
             }

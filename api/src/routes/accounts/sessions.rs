@@ -4,12 +4,14 @@
 //! POST sessions ──▶ 201 tokens │ 200 a challenge ──second-factor──▶ 201 tokens ──refresh──▶ 200 tokens … DELETE current
 //! `cookie: true`: the refresh token and the mark of the browser stand in cookies, and nowhere a script reads them
 //! ```
+//!
+//! Signing in and out begin a new browsing session, `Kindred-Session`: on a shared computer what one person browses is never another's.
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use kindred_members::{Grant, SignIn, SignedIn};
-use kindred_model::SessionId;
+use kindred_model::{Owner, SessionId};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,6 +26,7 @@ use crate::problem::{Code, Problem};
 use crate::routes::access::need;
 use crate::routes::body::{Posted, posted};
 use crate::routes::json;
+use crate::routes::members::merged_record;
 
 /// All routes of this module.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -46,7 +49,7 @@ pub(crate) struct SignInForm {
     /// The `device` of an earlier sign-in here, where it does not stand in a cookie.
     #[schema(value_type = Option<String>, format = Password)]
     device: Option<SecretString>,
-    /// The browser's session until now: what it did becomes the member's.
+    /// The browsing session until now: what it did becomes the member's, unless it is some member's already.
     session: Option<String>,
     /// For the shop's own pages: the refresh token and `device` go into cookies. Needs `Kindred-Csrf: 1`, from the same origin.
     #[serde(default)]
@@ -76,6 +79,10 @@ pub(crate) struct SessionGrant {
     /// when refreshing.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
+    /// The browsing session that begins: the widget goes on with it (`localStorage["kindred.session"]`). It is the member's where the form
+    /// named a `session`. Absent when refreshing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    browsing_session: Option<String>,
 }
 
 /// The second factor is needed.
@@ -106,8 +113,12 @@ fn granted(asked: &Asked, status: StatusCode, grant: Grant, in_cookies: bool) ->
         refresh_token: (!in_cookies).then(|| grant.refresh_token.expose_secret().to_owned()),
         refresh_until: grant.refresh_until.to_string(),
         device: grant.device.clone().filter(|_| !in_cookies),
+        browsing_session: grant.browsing.as_ref().map(ToString::to_string),
     };
     let mut response = json(status, &body)?;
+    if let Some(browsing) = &grant.browsing {
+        begin_browsing(&mut response, browsing);
+    }
     if in_cookies {
         let seconds = (grant.refresh_until.0 - asked.api.context.clock.now().0) / 1_000;
         keep_refresh(&mut response, &grant.refresh_token, seconds);
@@ -116,6 +127,29 @@ fn granted(asked: &Asked, status: StatusCode, grant: Grant, in_cookies: bool) ->
         }
     }
     Ok(response)
+}
+
+/// The header that names the browsing session with which a browser goes on.
+const KINDRED_SESSION: &str = "kindred-session";
+
+fn begin_browsing(response: &mut Response, session: &SessionId) {
+    let value = HeaderValue::from_str(session.as_str()).expect("ids that are drawn here are of letters and digits");
+    response.headers_mut().insert(KINDRED_SESSION, value);
+}
+
+/// Has the browser go on as nobody, after somebody signed out.
+pub(super) fn browse_as_nobody(response: &mut Response) {
+    begin_browsing(response, &kindred_members::new_browsing_session());
+}
+
+/// A browsing session to be linked: one that is some member's already stays theirs, and is not linked again. Where that cannot be found
+/// out it is not linked either: what was browsed is then nobody's, and never another's.
+async fn unowned(asked: &Asked, session: Option<SessionId>) -> Option<SessionId> {
+    let session = session?;
+    match merged_record(&asked.api.live(), Owner::Session(session.clone())).await {
+        Ok(None) => Some(session),
+        Ok(Some(_)) | Err(_) => None,
+    }
 }
 
 /// POST /v1/sessions
@@ -140,13 +174,15 @@ async fn sign_in(asked: Asked, posted: Posted) -> Response {
                 asked.browser.own_page()?;
             }
             let device = form.device.map(|device| device.expose_secret().to_owned()).or_else(|| asked.browser.device());
+            let session = form.session.map(|session| session_id(&asked, &session)).transpose()?;
             let sign_in = SignIn {
                 account: form.account,
                 password: form.password,
                 device,
                 label: asked.visitor.label.clone(),
                 address: asked.visitor.address.clone(),
-                session: form.session.map(|session| session_id(&asked, &session)).transpose()?,
+                browses: session.is_some(),
+                session: unowned(&asked, session).await,
             };
             match asked.members(|members| members.sign_in(sign_in)).await? {
                 SignedIn::Session(grant) => begun(&asked, *grant, form.cookie).await,
@@ -215,7 +251,8 @@ pub(crate) struct RefreshForm {
 
 /// POST /v1/sessions/refresh
 ///
-/// New tokens in place of the refresh token, which works once: used a second time it ends the session.
+/// New tokens in place of the refresh token, which works once. Used a second time within 30 s by the same device it gives the same refresh
+/// token again, since the answer may have been lost; used by another, or later, it ends the session.
 #[utoipa::path(
     post, path = "/v1/sessions/refresh", tag = "sessions",
     request_body = RefreshForm,
@@ -235,8 +272,8 @@ async fn refresh(asked: Asked, posted: Posted) -> Response {
                 Some(token) => (token, false),
                 None => (asked.browser.refresh()?, true),
             };
-            let address = &asked.visitor.address;
-            let refreshed = asked.members(|members| members.refresh(token, address)).await;
+            let (address, label) = (&asked.visitor.address, &asked.visitor.label);
+            let refreshed = asked.members(|members| members.refresh(token, address, label)).await;
             ended = in_cookie && refreshed.as_ref().is_err_and(|problem| problem.code == Code::Unauthenticated);
             granted(&asked, StatusCode::OK, refreshed?, in_cookie)
         })
@@ -253,7 +290,10 @@ async fn refresh(asked: Asked, posted: Posted) -> Response {
 /// the shop's own pages that have none at hand, by the cookie, with `Kindred-Csrf: 1`, from the same origin.
 #[utoipa::path(
     delete, path = "/v1/sessions/current", tag = "sessions",
-    responses((status = 204, description = "signed out")),
+    responses((
+        status = 204, description = "signed out",
+        headers(("Kindred-Session" = String, description = "the browsing session with which the browser goes on, as nobody")),
+    )),
     security(("access_token" = [])),
 )]
 async fn sign_out(asked: Asked) -> Response {
@@ -270,8 +310,11 @@ async fn sign_out(asked: Asked) -> Response {
             })
             .await
     };
-    if response.status() == StatusCode::NO_CONTENT && asked.browser.has_refresh() {
-        drop_refresh(&mut response);
+    if response.status() == StatusCode::NO_CONTENT {
+        browse_as_nobody(&mut response);
+        if asked.browser.has_refresh() {
+            drop_refresh(&mut response);
+        }
     }
     response
 }
@@ -284,9 +327,9 @@ async fn sign_out_by_cookie(asked: &Asked) -> Result<Response, Problem> {
 /// Ends the session of the cookie. One that has ended already is as it was asked for.
 async fn end_session_of_cookie(asked: &Asked) -> Result<(), Problem> {
     let token = asked.browser.refresh()?;
-    let address = &asked.visitor.address;
+    let (address, label) = (&asked.visitor.address, &asked.visitor.label);
     let ended = asked.members(|members| async move {
-        let grant = members.refresh(token, address).await?;
+        let grant = members.refresh(token, address, label).await?;
         let claims = members.authenticate(grant.access_token.expose_secret())?;
         members.sign_out(&claims, address).await
     });

@@ -77,6 +77,7 @@ async fn v14_2_1_v16_2_5_no_secret_in_a_log_or_url() {
     let code = town.inbox.code("+8613812345678");
     let grant = town.sign_in("maraschino").await;
     let refreshed = body(&town.refresh(&text(&grant, "refresh_token")).await);
+    town.pass(30);
     town.refresh(&text(&grant, "refresh_token")).await;
     let wrong = "a wrong password of hers";
     town.post("/v1/sessions", &json!({ "account": "maraschino", "password": wrong })).await;

@@ -33,6 +33,7 @@ async fn v7_4_2_suspension_ends_access_within_a_second() {
         label: String::new(),
         address: DESK.into(),
         session: None,
+        browses: false,
     };
     assert!(matches!(shop.members.sign_in(sign_in()).await, Err(MemberError::Unauthenticated)));
     assert_eq!(body(&shop.get(&format!("/v1/admin/members/{member}")).await)["state"], "suspended");

@@ -133,6 +133,7 @@ impl Shop {
             label: "Firefox".into(),
             address: DESK.into(),
             session: None,
+            browses: false,
         };
         self.members.sign_in(sign_in).await.unwrap()
     }

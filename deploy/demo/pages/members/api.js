@@ -9,6 +9,8 @@ import { language, text } from "./texts.js";
 const HINT = "kindred:signed-in";
 /** Where somebody was who went to register or to sign in. */
 const RETURN = "kindred:return";
+/** The widget's session: what was browsed. */
+const BROWSING = "kindred.session";
 /** A refresh token works once, in whichever tab: the next tab has to wait for its successor. */
 const LOCK = "kindred-refresh";
 
@@ -40,6 +42,9 @@ async function ask(method, path, body, headers = {}) {
   }
   const answer = await fetch(path, options).catch(() => { throw new Refusal(0, {}); });
   if (!answer.ok) throw new Refusal(answer.status, await answer.json().catch(() => ({})), answer.headers.get("Retry-After"));
+  // Whoever signed in or out goes on browsing as somebody else: the widget's session is another one from now on.
+  const browsing = answer.headers.get("Kindred-Session");
+  if (browsing) localStorage.setItem(BROWSING, browsing);
   return answer;
 }
 
@@ -93,8 +98,11 @@ export function begin() {
 /** Whether somebody probably is, without asking. */
 export const hinted = () => localStorage.getItem(HINT) !== null;
 
-/** The first step of signing in: a grant, or a `challenge` for the second. */
-export const signIn = (account, password) => alone(() => take("POST", "/v1/sessions", { account, password, cookie: true }));
+/** The first step of signing in: a grant, or a `challenge` for the second. What was browsed until now becomes the member's. */
+export const signIn = (account, password) => alone(() => {
+  const session = localStorage.getItem(BROWSING) ?? undefined;
+  return take("POST", "/v1/sessions", { account, password, cookie: true, session });
+});
 
 /** The second. */
 export const signInSecond = (challenge, code) => alone(() => take("POST", "/v1/sessions/second-factor", { challenge, code, cookie: true }));

@@ -112,9 +112,11 @@ async fn redeem_setup_token(posted: Posted, asked: Asked) -> Response {
 /// POST /v1/admin/signing-keys/rotate
 ///
 /// Makes the next key that signs access tokens. It signs in five minutes, when every process knows it; tokens of the key before stay
-/// good until they expire.
+/// good until they expire. With `withdraw=true`, where a key may be known to others: the new one signs at once, and no token of the keys
+/// before is taken any more, anywhere within a second. Sessions go on: whoever is signed in refreshes.
 #[utoipa::path(
     post, path = "/v1/admin/signing-keys/rotate", tag = "staff",
+    params(("withdraw" = Option<bool>, Query, description = "withdraw the keys before; false unless given")),
     responses((status = 202, description = "the key is made")),
     security(("service_key" = []), ("access_token" = [])),
 )]
@@ -123,8 +125,11 @@ async fn rotate_signing_keys(posted: Posted, asked: Asked) -> Response {
     asked
         .answer(const { need("POST /v1/admin/signing-keys/rotate") }, |_, actor| async move {
             posted.ignore(&asked.api).await?;
-            asked.params(&[])?;
-            asked.members(|members| async move { members.rotate_keys(&actor).await }).await?;
+            let withdraw = asked.params(&["withdraw"])?.boolean("withdraw", false)?;
+            let done = asked.members(|members| async move {
+                if withdraw { members.withdraw_keys(&actor).await } else { members.rotate_keys(&actor).await }
+            });
+            done.await?;
             Ok(StatusCode::ACCEPTED.into_response())
         })
         .await
