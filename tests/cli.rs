@@ -100,8 +100,11 @@ fn a_year_of_orders_is_imported_exported_verified_and_a_member_forgotten() {
     assert!(kindred_ok(&["rejected", "show", id, "--data", &data]).contains("D,m3,z,0,100"));
     assert_eq!(code(&kindred(&["rejected", "retry", "--data", &data])), 1, "it is as wrong as before");
 
-    let told = kindred_ok(&["forget", "m1", "--data", &data]);
-    assert_eq!(kindred_ok(&["forget", "m1", "--data", &data]), told, "once more changes nothing");
+    let told = kindred_ok(&["forget", "m1", "--yes", "--data", &data]);
+    assert_eq!(kindred_ok(&["forget", "m1", "--yes", "--data", &data]), told, "once more changes nothing");
+    fails(&["forget", "m2", "--data", &data], 2, &["--yes"]);
+    fails(&["forget", "nobody", "--yes", "--data", &data], 3, &["nobody of the id nobody is known", "--unknown"]);
+    fails(&["forget", "me", "--yes", "--data", &data], 2, &["no member's id"]);
     assert_eq!(shop.export("points"), "member,pending,available,from_items,from_invites\nm2,0,20,20,0\n");
     assert!(shop.export("also_bought").contains("x,1,y,1.000000,1,1,1"), "the pair stands on m2 alone");
     kindred_ok(&["verify", "--data", &data]);
@@ -161,7 +164,7 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
     std::fs::create_dir(&data).expect("a directory");
     let server = Server::start(Path::new(&data), &[]);
     let pid = server.pid().to_string();
-    let asks = format!("kindred export points --format csv --url {} --key \"$(cat {data}/service.key)\"", server.url);
+    let asks = format!("kindred export points --format csv --url {} --key-file {data}/service.key", server.url);
     fails(&["export", "points", "--format", "csv", "--data", &data], 4, &[&pid, "(kindred serve)", &server.url, &asks]);
     fails(
         &["serve", "--listen", "127.0.0.1:0", "--set", "api.admin_listen=127.0.0.1:0", "--data", &data],
@@ -184,7 +187,9 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
     assert!(on_server(&["export", "points", "--as-of", AS_OF]).contains("m1,0,20,20,0"));
     assert!(on_server(&["verify"]).starts_with("verified: "));
     assert!(on_server(&["status"]).contains("pipeline   running"));
-    assert!(on_server(&["forget", "m1"]).contains("m1 is forgotten"));
+    assert!(on_server(&["forget", "m1", "--yes"]).contains("m1 is forgotten"));
+    fails(&[&["forget", "nobody", "--yes"], &remote[..]].concat(), 3, &["nobody of the id nobody is known"]);
+    assert!(server.delete("/v1/members/me").status >= 400, "it is no member's id");
     let again = server.delete("/v1/members/m1");
     assert_eq!((again.status, &again.json()["erased"]), (200, &true.into()), "asking again answers the same: {}", again.body);
     assert!(!on_server(&["export", "points", "--as-of", AS_OF]).contains("m1"));
@@ -261,6 +266,9 @@ fn what_is_wrong_is_said_with_what_helps() {
 
     let file = shop.file("orders.csv", ORDERS);
     let pins = ["--set", "views.also_bought.window=7", "--set", "shop.currency=GBP"];
+    // A mistake in the command pins nothing.
+    fails(&["import", "orders", &file, "--map", "status=state", "--data", &data], 3, &["no such column"]);
+    assert!(!Path::new(&data).exists());
     kindred(&[&["import", "orders", &file, "--data", &data], &pins[..]].concat());
     assert!(kindred_ok(&["config", "show", "--data", &data]).contains("window = 7"));
     fails(&["verify", "--data", &data, "--set", "views.also_bought.window=8"], 2, &["window is 7 there, 8 was given"]);

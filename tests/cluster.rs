@@ -122,7 +122,7 @@ fn commands_work_beside_the_processes() {
 
     let before = api.post_events("interactions", &[interaction("cat", "tea", "purchase", "2026-01-05T10:00:00Z")]);
     assert_eq!(api.list("tea", &before)["items"][0]["co_count"], 2);
-    on.ok(&["forget", "ann"]);
+    on.ok(&["forget", "ann", "--yes"]);
     assert!(!on.ok(&["export", "histories", "--format", "csv"]).contains("ann"));
 
     let made = text(&kindred(&["keys", "create", "service", "--name", "second", "--config", on.config()]).stdout);

@@ -8,6 +8,7 @@ mod contract;
 mod crash;
 mod deployment;
 mod faults;
+mod files;
 mod foreign;
 mod generations;
 mod hostile;

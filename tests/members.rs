@@ -395,3 +395,21 @@ fn v13_3_1_a_directory_is_private_and_its_seeds_are_sealed() {
     });
     assert!(sealed, "the test looks for what is there");
 }
+
+/// If it failed, whoever forgets a member on a directory would leave the account: its names, and a person who still signs in.
+#[test]
+fn forgetting_on_a_directory_erases_the_account_as_well() {
+    let mut shop = Shop::open(Backend::Embedded, "forgotten").expect("a directory");
+    let member = text_of(&shop.member(0, "mara", "13800138001"), "member").to_owned();
+    let dir = shop.place();
+    let data = dir.to_str().expect("a path").to_owned();
+    shop.apis.remove(0).stop();
+    let told = kindred_ok(&["forget", &member, "--yes", "--data", &data]);
+    assert!(told.contains("is forgotten"), "{told}");
+    shop.apis.push(Server::start(&dir, &[]));
+    let account = shop.api(0).get_json(&format!("/v1/admin/members/{member}"));
+    assert!(!account.to_string().contains("mara") && !account.to_string().contains("13800138001"), "{account}");
+    assert_eq!(shop.api(0).get_json("/v1/admin/members?q=mara")["members"], json!([]), "no index leads to the person");
+    let signed = shop.send(0, "POST", "/v1/sessions", None, Some(&json!({ "account": "mara", "password": PASSWORD })));
+    assert_eq!(signed.status, 401, "{}", signed.body);
+}

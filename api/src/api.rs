@@ -9,6 +9,7 @@ use kindred_model::SessionId;
 use tokio::sync::watch;
 
 use crate::auth::{KeyRing, Streams};
+use crate::conflicts::RecentVersions;
 use crate::context::{ApiConfig, Context};
 use crate::measure::Measures;
 use crate::served::{Served, Serving};
@@ -26,6 +27,7 @@ pub(crate) struct Api {
     pub measures: Measures,
     pub reco_ids: RecoIds,
     pub session_rates: SessionRates,
+    pub versions: RecentVersions,
     pub streams: Arc<Streams>,
     /// Becomes true when the server stops: streams end.
     pub stopping: watch::Receiver<bool>,

@@ -13,6 +13,7 @@ extern crate self as kindred_api;
 
 mod api;
 mod auth;
+mod conflicts;
 mod context;
 pub mod export_writer;
 #[doc(hidden)]
@@ -162,6 +163,7 @@ async fn prepare(config: ApiConfig, mut context: Context, stopping: watch::Recei
         measures: Measures::new(),
         reco_ids: RecoIds::new()?,
         session_rates: SessionRates::new(),
+        versions: conflicts::RecentVersions::new(),
         streams: Arc::default(),
         stopping,
     }))

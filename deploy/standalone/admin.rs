@@ -15,10 +15,10 @@ use crate::remote::{Target, segment, text};
 /// # Errors
 /// When the server does not answer, or refuses.
 pub fn run(args: &AdminArgs, loaded: &Loaded) -> Result<u8> {
-    let target = TargetArgs { data: None, url: args.url.clone(), key: args.key.clone() };
+    let target = TargetArgs { data: None, url: args.url.clone(), key: args.key.clone(), key_file: args.key_file.clone() };
     let Target::Server(server) = Target::of(&target, loaded)? else {
         return Err(Failure::usage("members are administered through a running server")
-            .help("name it with --url and --key, or KINDRED_URL and KINDRED_KEY")
+            .help("name it with --url and --key-file, or KINDRED_URL and KINDRED_KEY_FILE")
             .into());
     };
     let member = |member: &str, rest: &str| format!("/v1/admin/members/{}{rest}", segment(member));

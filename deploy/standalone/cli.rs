@@ -18,7 +18,8 @@ Exit codes:
   1  done, and something was found: rows that `verify` finds different, rows that `import` or `rejected retry` turn away
   2  the command line or the settings cannot be used
   3  it could not be done
-  4  the data directory is in use by another process; the message says where to ask instead
+  4  the data directory is in use by another process; the message says where to ask instead. Or, of `export`: records of the log are
+     not taken in yet, and the rows are of those before; --stale exports them all the same
 
 Settings come from kindred.toml, KINDRED_… variables and --set; see `kindred config`.";
 
@@ -31,7 +32,7 @@ Settings come from kindred.toml, KINDRED_… variables and --set; see `kindred c
     long_about = "Kindred turns a shop's event log into live recommendations and loyalty points: lists of items bought together by the \
                   same people, what is popular, what a member has earned. What it serves is a function of the set of events, the \
                   settings and the day, and of nothing else; a refund or a forgotten member is taken back exactly.\n\n\
-                  Without a command it runs the demo: a simulated shop, and a page at http://127.0.0.1:8080/ to watch it.",
+                  `kindred demo` runs a simulated shop, and a page at http://127.0.0.1:8080/ to watch it.",
     after_long_help = EXIT_CODES,
     disable_help_subcommand = true
 )]
@@ -39,7 +40,7 @@ pub struct Cli {
     /// Settings, for every command.
     #[command(flatten)]
     pub settings: SettingsArgs,
-    /// The command; the demo when there is none.
+    /// The command; without one the help is printed.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -58,11 +59,13 @@ pub struct SettingsArgs {
 /// What can be done.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Run a simulated shop and a page to watch it (the default)
+    /// Run a simulated shop and a page to watch it
     #[command(
         long_about = "Runs everything in one process on a simulated shop: some hundred products, shoppers with tastes who look, buy and \
                       sometimes send back, and a page where you watch their lists move as events arrive, and take part.\n\n\
-                      Examples:\n  kindred\n  kindred demo --listen 127.0.0.1:9000 --data /tmp/demo"
+                      Its orders are made up, so it writes into a directory of its own alone: one that is new, or that an earlier \
+                      `kindred demo` made. The setting data.dir is not used.\n\n\
+                      Examples:\n  kindred demo\n  kindred demo --listen 127.0.0.1:9000 --data /tmp/demo"
     )]
     Demo(DemoArgs),
     /// Run the pipeline and the API on a data directory
@@ -105,18 +108,29 @@ pub enum Command {
                       --url into a running server. Files may be plain, gzip or zstd; - is standard input. Killed at any moment, the \
                       same command goes on where it was.\n\n\
                       CSV files start with a header. Interactions, catalog and members: a column is the record's field of that name \
-                      (tags and category as a|b; times in RFC 3339 with an offset or in milliseconds since 1970; timestamp_ms is `at`, \
-                      price_cents is `price_minor`; an item without a kind is a good). Orders: a row is an order line \
-                      (order_id, member, item, quantity, unit_price_cents, timestamp_ms, status, and if there tier, currency, \
-                      promotion, discount_minor, coupon, paid_at, completed_at, cancelled_at, version). The rows of an order may be \
-                      apart: its time is the earliest, a line's number that of its row within the order. An order is taken as a whole \
-                      or not at all. An empty member is a guest.\n\n\
+                      (tags and category as a|b; timestamp_ms is `at`, price_cents is `price_minor`; an item without a kind is a \
+                      good). Orders: a row is an order line (order_id, member, item, quantity, unit_price_cents, timestamp_ms, status, \
+                      and if there tier, currency, promotion, discount_minor, coupon, paid_at, completed_at, cancelled_at, version). \
+                      The rows of an order may be apart: its time is the earliest, a line's number that of its row within the order. \
+                      An order is taken as a whole or not at all. An empty member is a guest. A row with a negative quantity is a \
+                      return: of an order with other rows it becomes a refund of its latest lines of that item, and under an order id \
+                      of its own a credit note (--link-cancellations). Rows that two of the files have alike count once.\n\n\
+                      Times are RFC 3339 or near to it, like 2026-01-05 10:11:12 +0200, or numbers of seconds, milliseconds and finer \
+                      since 1970; without an offset they need --time-zone, and in another form --time-format. Money is in minor units \
+                      (cents) unless --decimal-money is given; a file with decimals is refused without it. Yes and no are true, yes, 1, \
+                      false, no, 0. Blanks around values are taken off. JSON is an object a line, or an array.\n\n\
+                      Records have a version, and the greatest counts; without a column for it, it is 1. So a newer export of the same \
+                      shop needs a greater one: --version 2, or --version-from updated_at. Ids with two contents under one version are \
+                      named.\n\n\
                       What cannot be accepted is told by reason with line numbers, and kept: see `kindred rejected`. Exit code 1 says \
-                      that there was some; credit notes with nothing to take back and versions in conflict are told, and are none.\n\n\
+                      that there was some, that versions conflict, or that no order counts in a view; credit notes with nothing to \
+                      take back are told alone.\n\n\
                       Examples:\n  kindred import orders orders.csv.zst --map-status placed=completed --link-cancellations --data shop\n  \
+                      kindred import orders export.csv --map-status processing=paid --decimal-money --time-zone Europe/Berlin \
+                      --version-from updated_at --data shop\n  \
                       kindred import catalog products.csv --map item=sku --map title=name --data shop\n  \
                       zcat clicks.ndjson.gz | kindred import interactions - --data shop\n  \
-                      kindred import members members.ndjson --url http://127.0.0.1:8080 --key \"$(cat shop/service.key)\""
+                      kindred import members members.ndjson --url http://127.0.0.1:8080 --key-file shop/service.key"
     )]
     Import(ImportArgs),
     /// Write the rows of a view to standard output
@@ -125,7 +139,7 @@ pub enum Command {
                       has a header; ids are raw, times like 2026-01-05T10:11:12.123Z, days like 2026-01-05. `kindred views` lists the \
                       views and their columns.\n\n\
                       Examples:\n  kindred export also_bought --data shop > lists.csv\n  kindred export points --as-of 2026-01-31 --data \
-                      shop\n  kindred export popularity --format ndjson --url http://127.0.0.1:8080 --key \"$(cat shop/service.key)\""
+                      shop\n  kindred export popularity --format ndjson --url http://127.0.0.1:8080 --key-file shop/service.key"
     )]
     Export(ExportArgs),
     /// Recompute every view by brute force and compare
@@ -134,26 +148,28 @@ pub enum Command {
                       by byte. Names the first differences and ends with exit code 1 if there is one. --repair writes the right rows, \
                       deletes the wrong ones, and verifies again.\n\n\
                       Examples:\n  kindred verify --data shop\n  kindred verify --data shop --repair\n  kindred verify --url \
-                      http://127.0.0.1:8080 --key \"$(cat shop/service.key)\""
+                      http://127.0.0.1:8080 --key-file shop/service.key"
     )]
     Verify(VerifyArgs),
     /// Forget a member: take the person out of every view
     #[command(
-        long_about = "Erases a member: the person is in no list, profile or tally any more as soon as the command returns, and the raw \
-                      records leave the log within erasure.raw_days. What stays is without the person: the orders in sales totals, and \
-                      the points of who invited them.\n\n\
-                      Example:\n  kindred forget 17850 --data shop"
+        long_about = "Erases a member, the account with it: nobody signs in to it any more, the person is in no list, profile or tally \
+                      as soon as the command returns, and the raw records leave the log within erasure.raw_days. What stays is without \
+                      the person: the orders in sales totals, and the points of who invited them. It cannot be undone, and the id is \
+                      never used again: so it asks first, and refuses an id of which nothing is known.\n\n\
+                      Examples:\n  kindred forget 17850 --data shop\n  kindred forget 17850 --yes --url http://127.0.0.1:8080 --key-file \
+                      shop/service.key"
     )]
     Forget(ForgetArgs),
-    /// Look at records that could not be accepted, and retry them
+    /// Look at records that could not be accepted, retry or delete them
     #[command(subcommand)]
     Rejected(RejectedCommand),
     /// Show topics, positions, lag, rows a view, memory and disk
     #[command(
         long_about = "Shows what lies in the log, how far the views are, what is waiting, and what it costs in rows, memory and disk. Of a \
                       running server with --url; of a directory that nobody uses with --data.\n\n\
-                      Examples:\n  kindred status --data shop\n  kindred status --url http://127.0.0.1:8080 --key \"$(cat \
-                      shop/service.key)\" --json"
+                      Examples:\n  kindred status --data shop\n  kindred status --url http://127.0.0.1:8080 --key-file \
+                      shop/service.key --json"
     )]
     Status(StatusArgs),
     /// Build another generation of all views from the log, beside the live one
@@ -189,9 +205,9 @@ pub enum Command {
     Keys(KeysCommand),
     /// Members, roles and the audit log of a running server
     #[command(
-        long_about = "Members, roles and the audit log, through the API of a running server (--url and --key, or KINDRED_URL and \
-                      KINDRED_KEY). There is no account until somebody registers, and none of staff until a set-up token is redeemed.\n\n\
-                      Example:\n  kindred admin create --url http://127.0.0.1:8080 --key kd_sk_…\n\n\
+        long_about = "Members, roles and the audit log, through the API of a running server (--url and --key-file, or KINDRED_URL and \
+                      KINDRED_KEY_FILE). There is no account until somebody registers, and none of staff until a set-up token is redeemed.\n\n\
+                      Example:\n  kindred admin create --url http://127.0.0.1:8080 --key-file shop/service.key\n\n\
                       prints a token that the first administrator enters under My account, or posts to /v1/admin/setup, within the hour."
     )]
     Admin(AdminArgs),
@@ -211,7 +227,10 @@ pub struct TargetArgs {
     /// A running server to ask instead [env: KINDRED_URL, unless --data is given]
     #[arg(long, value_name = "URL", help_heading = "Where the data is")]
     pub url: Option<String>,
-    /// Its service key [env: KINDRED_KEY; with --data, the one in DIR/service.key]
+    /// The file that its service key is in [env: KINDRED_KEY_FILE; with --data, DIR/service.key]
+    #[arg(long, value_name = "FILE", help_heading = "Where the data is", conflicts_with = "key")]
+    pub key_file: Option<PathBuf>,
+    /// Its service key [env: KINDRED_KEY]; whoever lists the processes of the machine sees it: --key-file is better
     #[arg(long, value_name = "KEY", help_heading = "Where the data is")]
     pub key: Option<String>,
 }
@@ -219,11 +238,11 @@ pub struct TargetArgs {
 /// `kindred demo`
 #[derive(Args, Clone, Debug, Default)]
 pub struct DemoArgs {
-    /// The data directory; without it the setting data.dir if it was set, else kindred-demo
+    /// The demo's directory, new or made by an earlier demo; without it kindred-demo in the working directory
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Where the page and the API listen; without it the setting api.listen (127.0.0.1:8080)
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = kindred_config::listen_address)]
     pub listen: Option<SocketAddr>,
 }
 
@@ -241,7 +260,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Where the API listens; without it the setting api.listen (127.0.0.1:8080)
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = kindred_config::listen_address)]
     pub listen: Option<SocketAddr>,
     /// `beginning` empties the store and rebuilds it from the log alone
     #[arg(long, value_name = "WHERE")]
@@ -263,7 +282,7 @@ pub struct PipelineArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub struct ApiArgs {
     /// Where the API listens; without it the setting api.listen (127.0.0.1:8080)
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = kindred_config::listen_address)]
     pub listen: Option<SocketAddr>,
 }
 
@@ -290,9 +309,28 @@ pub struct ImportArgs {
     /// that item, latest first
     #[arg(long)]
     pub link_cancellations: bool,
-    /// The version of records that name none
+    /// The version of records that name none: a greater one for a newer export of the same
     #[arg(long, value_name = "N", default_value_t = crate::import::VERSION_ABSENT)]
     pub version: u64,
+    /// The column that says a record's version, a whole number or a time that grows with each change, as updated_at does; where it is
+    /// empty, --version holds
+    #[arg(long, value_name = "COLUMN")]
+    pub version_from: Option<String>,
+    /// CSV: what stands between the columns, like ; or tab; without it what the header shows
+    #[arg(long, value_name = "CHAR", value_parser = delimiter)]
+    pub delimiter: Option<char>,
+    /// How the files are encoded, like windows-1252 or gbk; without it UTF-8, or UTF-16 where the file says so
+    #[arg(long, value_name = "NAME", value_parser = crate::import::encoding)]
+    pub encoding: Option<&'static encoding_rs::Encoding>,
+    /// The zone of times without an offset, like Europe/Berlin or UTC
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<crate::import::Zone>,
+    /// How times are written, as in '%d/%m/%Y %H:%M'; without it RFC 3339 and what is near to it, or seconds or their fractions since 1970
+    #[arg(long, value_name = "FORMAT")]
+    pub time_format: Option<String>,
+    /// Prices are written with decimals: 12.99 (or 12,99) is 1299, 3 is 300, in a currency of hundredths
+    #[arg(long)]
+    pub decimal_money: bool,
     /// Where to.
     #[command(flatten)]
     pub target: TargetArgs,
@@ -301,6 +339,9 @@ pub struct ImportArgs {
 /// `kindred export`
 #[derive(Args, Clone, Debug)]
 pub struct ExportArgs {
+    /// Also while records of the log are not taken in: the rows are of those before
+    #[arg(long)]
+    pub stale: bool,
     /// The view: also_bought, histories, member_orders, points, popularity
     #[arg(value_name = "VIEW")]
     pub view: String,
@@ -335,6 +376,12 @@ pub struct ForgetArgs {
     /// The member
     #[arg(value_name = "MEMBER")]
     pub member: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Also an id of which nothing is known: what comes of it later counts nowhere
+    #[arg(long)]
+    pub unknown: bool,
     /// Where.
     #[command(flatten)]
     pub target: TargetArgs,
@@ -349,6 +396,25 @@ pub enum RejectedCommand {
     Show(RejectedShowArgs),
     /// Try rejected records again, all or those named: what is accepted now goes to the log
     Retry(RejectedRetryArgs),
+    /// Delete rejected records, those named or all: for good
+    Delete(RejectedDeleteArgs),
+}
+
+/// `kindred rejected delete`
+#[derive(Args, Clone, Debug)]
+pub struct RejectedDeleteArgs {
+    /// Their ids, as `list` shows them
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// All of them
+    #[arg(long)]
+    pub all: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
 }
 
 /// `kindred rejected list`
@@ -569,7 +635,10 @@ pub struct AdminArgs {
     /// The server [env: KINDRED_URL]
     #[arg(long, value_name = "URL", global = true)]
     pub url: Option<String>,
-    /// Its service key [env: KINDRED_KEY]
+    /// The file that its service key is in [env: KINDRED_KEY_FILE]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "key")]
+    pub key_file: Option<PathBuf>,
+    /// Its service key [env: KINDRED_KEY]; whoever lists the processes of the machine sees it: --key-file is better
     #[arg(long, value_name = "KEY", global = true)]
     pub key: Option<String>,
     /// For programs: JSON
@@ -792,6 +861,21 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// One character of ASCII, or its name.
+fn delimiter(text: &str) -> Result<char, String> {
+    let named = match text {
+        "tab" | "\\t" => "\t",
+        "comma" => ",",
+        "semicolon" => ";",
+        other => other,
+    };
+    let mut chars = named.chars();
+    match (chars.next(), chars.next()) {
+        (Some(delimiter), None) if delimiter.is_ascii() && !"\"\r\n".contains(delimiter) => Ok(delimiter),
+        _ => Err("one character is accepted, like ; or | or tab".to_owned()),
+    }
+}
+
 fn status_pair(text: &str) -> Result<(String, OrderStatus), String> {
     // The word is the shop's and may hold anything; a status holds no sign.
     let (word, status) = text.rsplit_once('=').ok_or("word=status is accepted, as in placed=completed")?;
@@ -815,16 +899,6 @@ fn span(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|_| "a whole number stands before s, m, h or d, as in 24h".to_owned())?;
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "is too long".to_owned())
-}
-
-/// `kindred --listen …` means the demo: its options may stand without its name.
-pub fn with_default_command(mut args: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
-    let first = args.get(1).and_then(|first| first.to_str()).unwrap_or_default();
-    let name = first.split('=').next().unwrap_or_default();
-    if ["--data", "--listen"].contains(&name) {
-        args.insert(1, "demo".into());
-    }
-    args
 }
 
 #[cfg(test)]
@@ -855,13 +929,14 @@ mod tests {
         check(&Cli::command(), "kindred");
     }
 
+    /// If it failed, a slip of the fingers would start something that writes.
     #[test]
-    fn the_demo_is_the_default() {
-        let parse = |args: &[&str]| Cli::try_parse_from(with_default_command(args.iter().map(Into::into).collect())).unwrap();
-        assert!(parse(&["kindred"]).command.is_none());
-        assert!(matches!(parse(&["kindred", "--listen", "127.0.0.1:1"]).command, Some(Command::Demo(_))));
-        assert!(matches!(parse(&["kindred", "--data=x"]).command, Some(Command::Demo(_))));
-        let cli = parse(&["kindred", "--set", "a.b=1", "serve", "--set", "c.d=2"]);
+    fn nothing_runs_without_a_command() {
+        let parse = |args: &[&str]| Cli::try_parse_from(args);
+        assert!(parse(&["kindred"]).unwrap().command.is_none());
+        assert!(parse(&["kindred", "--listen", "127.0.0.1:1"]).is_err());
+        assert!(parse(&["kindred", "--data=x"]).is_err());
+        let cli = parse(&["kindred", "--set", "a.b=1", "serve", "--set", "c.d=2"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Serve(_))));
     }
 

@@ -7,6 +7,7 @@
 //! DIR/lock           locked by the one process that owns the directory; says who and where to ask instead
 //! DIR/service.key    the secret of the API's first key
 //! DIR/sealing.key    seals the secrets of members (`members.sealing`), unless the settings name another key
+//! DIR/demo           marks a directory that the demo made: the demo writes into no other
 //! ```
 //!
 //! It holds what people entrust to the shop, and secrets: the directory and all in it are for its owner alone.
@@ -38,6 +39,7 @@ const STORE: &str = "store";
 const SERVICE_KEY: &str = "service.key";
 /// The key that seals the secrets of members, where the settings name no other.
 pub(crate) const SEALING_KEY: &str = "sealing.key";
+const DEMO: &str = "demo";
 /// What the key that a start makes is called.
 const FIRST_KEY: &str = "first";
 
@@ -75,6 +77,11 @@ pub struct Directory {
 }
 
 impl Directory {
+    /// Whether there is one at a path.
+    pub fn is_there(path: &Path) -> bool {
+        path.join(PINNED).is_file()
+    }
+
     /// Takes hold of a directory and opens what is in it.
     ///
     /// # Errors
@@ -83,8 +90,11 @@ impl Directory {
     pub async fn open(path: &Path, loaded: &Loaded, open: Open, command: &str) -> Result<Self> {
         let shown = path.display();
         let pinned_at = path.join(PINNED);
+        if open == Open::Demo {
+            refuse_other_than_demo(path)?;
+        }
         if !pinned_at.is_file() {
-            if open != Open::OrCreate {
+            if !open.creates() {
                 return Err(Failure::new(format!("there is no data directory at {shown}"))
                     .help("name it with --data DIR; `kindred serve` and `kindred import` create one")
                     .into());
@@ -98,6 +108,13 @@ impl Directory {
 
         // Under the lock: of two that start at once, one pins and the other reads.
         let created = !pinned_at.is_file();
+        if open == Open::Demo {
+            refuse_other_than_demo(path)?;
+            if created {
+                // Before anything else: what a kill leaves behind is still the demo's.
+                write_durably(&path.join(DEMO), DEMO_MARK.as_bytes())?;
+            }
+        }
         let semantics = if created {
             let semantics = loaded.settings.semantics.clone();
             let text = format!(
@@ -327,7 +344,7 @@ where
 
 /// Refuses a directory that holds something else: it may be a mistake, and we would write into it.
 fn refuse_foreign(path: &Path) -> Result<()> {
-    let ours = |name: &str| [PINNED, LOCK, LOG, STORE, SERVICE_KEY, SEALING_KEY].contains(&name) || name.starts_with(".kindred-");
+    let ours = |name: &str| [PINNED, LOCK, LOG, STORE, SERVICE_KEY, SEALING_KEY, DEMO].contains(&name) || name.starts_with(".kindred-");
     let Ok(entries) = std::fs::read_dir(path) else { return Ok(()) };
     for entry in entries.flatten() {
         if !ours(&entry.file_name().to_string_lossy()) {
@@ -341,6 +358,31 @@ fn refuse_foreign(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the mark of a demo's directory says to whoever looks into it.
+const DEMO_MARK: &str = "Made by `kindred demo`: its shop is made up. Delete the directory to start over.\n";
+
+/// Refuses a directory that the demo did not make, unless there is nothing in it: the demo writes made-up orders, and the log has no
+/// way back.
+fn refuse_other_than_demo(path: &Path) -> Result<()> {
+    if path.join(DEMO).is_file() {
+        return Ok(());
+    }
+    // A lock and files on their way are all that a start leaves which did not come as far as the mark.
+    let nothing = |name: &str| name == LOCK || name.starts_with(".kindred-");
+    let Ok(mut entries) = std::fs::read_dir(path) else { return Ok(()) };
+    if entries.all(|entry| entry.is_ok_and(|entry| nothing(&entry.file_name().to_string_lossy()))) {
+        return Ok(());
+    }
+    let shown = path.display();
+    Err(Failure::new(format!("{shown} was not made by the demo, which writes made-up orders; nothing was written"))
+        .help(format!(
+            "name a new directory, as in kindred demo --data NEW; or, if a demo of an earlier version made {shown}, delete it. Your own \
+             data is served by kindred serve --data {}",
+            shell_word(&shown.to_string())
+        ))
+        .into())
 }
 
 fn lock(path: &Path, command: &str) -> Result<File> {
@@ -412,7 +454,7 @@ fn ask_instead(path: &Path, url: &str, arguments: impl Iterator<Item = String>) 
         return format!("it is being served already, at {url}; use another directory for another server");
     }
     let key = shell_word(&service_key_path(path).display().to_string());
-    format!("ask it: kindred {} --url {url} --key \"$(cat {key})\"", words.join(" "))
+    format!("ask it: kindred {} --url {url} --key-file {key}", words.join(" "))
 }
 
 /// Writes a file so that after a crash at any moment it is there whole or not at all.
@@ -531,6 +573,27 @@ mod tests {
         private(&path);
     }
 
+    /// If it failed, the demo would write made-up orders among a shop's own, from where nothing takes them away.
+    #[tokio::test]
+    async fn the_demo_opens_what_is_its_own_or_empty() {
+        let parent = tempfile::tempdir().unwrap();
+        let shop = parent.path().join("shop");
+        drop(open(&shop, &[], Open::OrCreate).await.unwrap());
+        let error = open(&shop, &[], Open::Demo).await.err().unwrap();
+        assert!(error.to_string().contains("was not made by the demo"), "{error}");
+        // Without what is pinned it is still somebody's: a directory that is being restored from its log.
+        std::fs::remove_file(shop.join(PINNED)).unwrap();
+        assert!(open(&shop, &[], Open::Demo).await.is_err());
+        std::fs::write(parent.path().join("notes"), "x").unwrap();
+        assert!(open(parent.path(), &[], Open::Demo).await.is_err());
+
+        let demo = parent.path().join("demo");
+        std::fs::create_dir(&demo).unwrap();
+        std::fs::write(demo.join(LOCK), "").unwrap();
+        drop(open(&demo, &[], Open::Demo).await.unwrap());
+        drop(open(&demo, &[], Open::Demo).await.unwrap());
+    }
+
     #[cfg(unix)]
     #[tokio::test]
     async fn the_service_key_is_made_once_and_is_for_its_owner_alone() {
@@ -578,7 +641,7 @@ mod tests {
         let arguments = ["export", "also_bought", "--data", "my shop", "--as-of=2026-01-01"].map(str::to_owned);
         assert_eq!(
             ask_instead(Path::new("my shop"), "http://127.0.0.1:8080", arguments.into_iter()),
-            "ask it: kindred export also_bought --as-of=2026-01-01 --url http://127.0.0.1:8080 --key \"$(cat 'my shop/service.key')\""
+            "ask it: kindred export also_bought --as-of=2026-01-01 --url http://127.0.0.1:8080 --key-file 'my shop/service.key'"
         );
         assert!(ask_instead(Path::new("x"), "http://a", std::iter::once("serve".to_owned())).contains("served already"));
     }

@@ -10,7 +10,7 @@ use kindred_model::views::{ALL, ExportContext, ViewInfo, find};
 
 use crate::app::App;
 use crate::cli::ExportArgs;
-use crate::failure::{Failure, exit, thousands};
+use crate::failure::{Failure, counted, exit};
 use crate::import::Format;
 use crate::installation::{Installation, Open};
 use crate::remote::{Target, segment};
@@ -37,7 +37,13 @@ pub fn run(app: &App, loaded: &Loaded, args: &ExportArgs) -> Result<u8> {
             let end = app.runtime.block_on(installation.log.end()).context("could not read the end of the log")?;
             let lag = installation.store.frontier().position.lag_behind(&end);
             if lag > 0 {
-                eprintln!("{} records of the log are not taken in yet; the rows are of those before", thousands(lag));
+                let records = counted(lag, "record of the log is", "records of the log are");
+                eprintln!("{records} not taken in yet; the rows are of those before");
+                // Services take records in all the while; a directory that nobody serves stays as it is.
+                if !args.stale && installation.directory().is_some() {
+                    let help = "run `kindred serve` (on services `kindred pipeline`) until it has caught up, or give --stale";
+                    return Err(Failure::new(format!("{installation} is behind its log")).code(exit::BEHIND).help(help).into());
+                }
             }
             from_installation(app, &installation, view, args)?
         }

@@ -14,6 +14,8 @@ pub mod exit {
     pub const FAILED: u8 = 3;
     /// The data directory is in use by another process.
     pub const IN_USE: u8 = 4;
+    /// The rows do not reach the end of the log.
+    pub const BEHIND: u8 = 4;
 }
 
 /// An error for a person: what is wrong, and what helps. Travels as an [`anyhow::Error`].
@@ -91,6 +93,11 @@ pub fn thousands(number: impl Into<i128>) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A number of things, with the word for one or for several.
+pub fn counted(number: u64, one: &str, several: &str) -> String {
+    format!("{} {}", thousands(number), if number == 1 { one } else { several })
 }
 
 /// Bytes in a unit that a person reads.

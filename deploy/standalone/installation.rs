@@ -26,10 +26,19 @@ use crate::services::Services;
 pub enum Open {
     /// A directory is created, with the settings pinned in it. Services are made by `kindred migrate` alone.
     OrCreate,
+    /// As `OrCreate`, for the demo: the directory is marked as one with made-up data, and one without the mark is refused.
+    Demo,
     /// That is an error.
     Existing,
     /// As `Existing`; a store that belongs to another log is accepted, since it is about to be rebuilt.
     ToRebuild,
+}
+
+impl Open {
+    /// Whether a directory that is not there is made.
+    pub const fn creates(self) -> bool {
+        matches!(self, Self::OrCreate | Self::Demo)
+    }
 }
 
 /// Where an installation is.
@@ -57,6 +66,16 @@ impl Place {
             Some(path) => Ok(Self::Directory(path.clone())),
             None if loaded.settings.on_services() => Ok(Self::Services),
             None => Ok(Self::Directory(loaded.settings.data.dir.clone())),
+        }
+    }
+}
+
+impl Place {
+    /// Whether it was made already; services are made by `kindred migrate`.
+    pub fn is_there(&self) -> bool {
+        match self {
+            Self::Directory(path) => Directory::is_there(path),
+            Self::Services => true,
         }
     }
 }

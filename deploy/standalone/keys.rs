@@ -8,11 +8,13 @@ use kindred_store::keys::{Key, KeyError, KeyStore, Rotated, Scope};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::audit::Audit;
 use crate::cli::{KeyKindArg, KeysCommand, KeysCreateArgs, KeysListArgs, KeysRevokeArgs, KeysRotateArgs};
 use crate::directory::{replace_service_key, service_key_path};
 use crate::failure::{Failure, exit};
 use crate::installation::{Installation, Open, Place};
 use crate::remote::{Target, segment, text};
+use crate::table;
 
 /// Runs `kindred keys`.
 ///
@@ -53,15 +55,21 @@ fn create(app: &App, loaded: &Loaded, args: &KeysCreateArgs) -> Result<u8> {
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::OrCreate, "keys create").await?;
             let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
-            let made = if publishable {
-                keys.create_publishable(name, &args.origin, scopes, args.rate_limit, app.clock.now()).await
-            } else {
-                keys.create_service(name, app.clock.now()).await
+            let audit = Audit::open(&installation, loaded, &app.clock).await?;
+            let make = async {
+                let made = if publishable {
+                    keys.create_publishable(name, &args.origin, scopes, args.rate_limit, app.clock.now()).await
+                } else {
+                    keys.create_service(name, app.clock.now()).await
+                };
+                made.map_err(|error| match error {
+                    KeyError::Invalid(invalid) => anyhow::Error::from(Failure::usage(invalid.to_string())),
+                    other => other.into(),
+                })
             };
-            let made = made.map_err(|error| match error {
-                KeyError::Invalid(invalid) => anyhow::Error::from(Failure::usage(invalid.to_string())),
-                other => other.into(),
-            })?;
+            // Its id is drawn when it is made: the entry is of its name.
+            let kind = if publishable { "publishable" } else { "service" };
+            let made = audit.noted("key.create", name, &[("name", name), ("kind", kind)], make).await?;
             anyhow::Ok((made.key.id.clone(), made.token))
         })?,
     };
@@ -85,6 +93,7 @@ fn list(app: &App, loaded: &Loaded, args: &KeysListArgs) -> Result<u8> {
             anyhow::Ok(keys.list().into_iter().map(shown).collect())
         })?,
     };
+    let mut rows = Vec::new();
     for key in keys {
         if args.json {
             println!("{key}");
@@ -93,13 +102,15 @@ fn list(app: &App, loaded: &Loaded, args: &KeysListArgs) -> Result<u8> {
         let origins: Vec<&str> = key["origins"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let used = key["last_used_at"].as_str().map_or("never used".to_owned(), |at| format!("used {at}"));
         let ending = match (key["replaced_by"].as_str(), key["expires_at"].as_str()) {
-            (Some(by), Some(at)) => format!("  (replaced by {by}, good until {at})"),
+            (Some(by), Some(at)) => format!("(replaced by {by}, good until {at})"),
             _ => String::new(),
         };
-        let fields =
-            [text(&key["id"]), text(&key["kind"]), text(&key["name"]), text(&key["created_at"]), &used, &origins.join(" ")];
-        println!("{}{ending}", fields.join("  ").trim_end());
+        let origins = [origins.join(" "), ending].join("  ").trim().to_owned();
+        let fields = [text(&key["id"]), text(&key["kind"]), text(&key["name"]), text(&key["created_at"]), &used, &origins];
+        rows.push(fields.map(str::to_owned).to_vec());
     }
+    table::print(&["id", "kind", "name", "created", "last used", "origins"], &rows)
+        .context("could not write to standard output")?;
     Ok(exit::FINE)
 }
 
@@ -118,8 +129,14 @@ fn rotate(app: &App, loaded: &Loaded, args: &KeysRotateArgs) -> Result<u8> {
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::Existing, "keys rotate").await?;
             let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
-            let rotated = async { keys.rotate(keys.draw_successor(&args.id)?, app.clock.now(), args.overlap).await };
-            let Rotated { made, expires_at, .. } = rotated.await.map_err(|error| not_rotated(&args.id, error))?;
+            let audit = Audit::open(&installation, loaded, &app.clock).await?;
+            let rotate = async {
+                let rotated = async { keys.rotate(keys.draw_successor(&args.id)?, app.clock.now(), args.overlap).await };
+                rotated.await.map_err(|error| not_rotated(&args.id, error))
+            };
+            let overlap = args.overlap.as_secs().to_string();
+            let Rotated { made, expires_at, .. } =
+                audit.noted("key.rotate", &args.id, &[("overlap_seconds", &overlap)], rotate).await?;
             let mut shown = serde_json::to_value(&*made.key).expect("a key serialises");
             shown["key"] = json!(made.token);
             shown["replaces"] = json!({ "expires_at": expires_at });
@@ -163,10 +180,12 @@ fn revoke(app: &App, loaded: &Loaded, args: &KeysRevokeArgs) -> Result<u8> {
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::Existing, "keys revoke").await?;
             let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
-            if !keys.revoke(&args.id).await.context("could not revoke the key")? {
-                return Err(unknown(&args.id).into());
-            }
-            anyhow::Ok(())
+            let audit = Audit::open(&installation, loaded, &app.clock).await?;
+            let revoke = async {
+                let revoked = keys.revoke(&args.id).await.context("could not revoke the key")?;
+                if revoked { Ok(()) } else { Err(unknown(&args.id).into()) }
+            };
+            audit.noted("key.revoke", &args.id, &[], revoke).await
         })?,
     }
     println!("key {} is revoked", args.id);

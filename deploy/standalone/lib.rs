@@ -14,6 +14,8 @@ extern crate self as kindred;
 mod admin;
 mod api;
 pub mod app;
+mod ask;
+mod audit;
 pub mod changes;
 pub mod cli;
 pub mod directory;
@@ -37,15 +39,17 @@ mod server;
 pub mod services;
 mod settings;
 mod status;
+mod table;
 mod verify;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use clap::CommandFactory;
 use kindred_config::{Sources, load};
 
 pub use server::{Running, StartConfig, start};
 
 use crate::app::App;
-use crate::cli::{Cli, Command, DemoArgs};
+use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 
 /// Log lines of a command that ends by itself, unless the settings say otherwise: it tells its result on stdout.
@@ -59,7 +63,10 @@ const ENGINE_QUIET: &str = "fjall=warn,lsm_tree=warn,scylla=off";
 /// # Errors
 /// What a person has to know, for [`failure::report`].
 pub fn run(cli: Cli) -> Result<u8> {
-    let command = cli.command.unwrap_or(Command::Demo(DemoArgs::default()));
+    let Some(command) = cli.command else {
+        Cli::command().print_help().context("could not write to standard output")?;
+        return Ok(failure::exit::FINE);
+    };
     if let Command::Views(args) = &command {
         return Ok(settings::views(args));
     }

@@ -77,11 +77,6 @@ impl Local {
         self.pipeline.as_ref().map_or_else(|| self.installation.store.frontier().position, Pipeline::applied)
     }
 
-    /// Two contents under one version, since the pipeline started; unknown of another process's.
-    pub fn conflicts(&self) -> Option<u64> {
-        self.pipeline.as_ref().map(|pipeline| pipeline.status().conflicts)
-    }
-
     /// Waits until the store reaches a position, telling now and then how far it is.
     ///
     /// # Errors

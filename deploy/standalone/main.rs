@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use kindred::cli::{Cli, with_default_command};
+use kindred::cli::Cli;
 use kindred::failure::{exit, report};
 
 /// The dataflow makes and drops many small rows, on one thread and on another: what this allocator is made for.
@@ -12,6 +12,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     kindred_telemetry::end_on_panic(i32::from(exit::FAILED));
-    let cli = Cli::parse_from(with_default_command(std::env::args_os().collect()));
+    let cli = Cli::parse();
     ExitCode::from(kindred::run(cli).unwrap_or_else(|error| report(&error)))
 }

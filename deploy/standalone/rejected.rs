@@ -9,11 +9,14 @@ use kindred_model::records::{Record, Rules};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::cli::{RejectedCommand, RejectedListArgs, RejectedRetryArgs, RejectedShowArgs};
-use crate::failure::{Failure, exit, thousands};
+use crate::ask::confirm;
+use crate::audit::Audit;
+use crate::cli::{RejectedCommand, RejectedDeleteArgs, RejectedListArgs, RejectedRetryArgs, RejectedShowArgs};
+use crate::failure::{Failure, counted, exit};
 use crate::installation::{Installation, Open};
 use crate::local::Local;
-use crate::remote::{Remote, Target, segment};
+use crate::remote::{AnswerError, Remote, Target, segment, text};
+use crate::table;
 
 /// Records looked at together.
 const PAGE: usize = 1_000;
@@ -27,6 +30,7 @@ pub fn run(app: &App, loaded: &Loaded, command: &RejectedCommand) -> Result<u8> 
         RejectedCommand::List(args) => list(app, loaded, args),
         RejectedCommand::Show(args) => show(app, loaded, args),
         RejectedCommand::Retry(args) => retry(app, loaded, args),
+        RejectedCommand::Delete(args) => delete(app, loaded, args),
     }
 }
 
@@ -51,29 +55,87 @@ fn list(app: &App, loaded: &Loaded, args: &RejectedListArgs) -> Result<u8> {
             anyhow::Ok(records.context("could not read the rejected records")?.iter().map(shown).collect())
         })?,
     };
-    let mut out = io::stdout().lock();
-    let mut write = || -> io::Result<()> {
-        for record in &records {
-            if args.json {
-                writeln!(out, "{record}")?;
-            } else {
-                let (id, topic, reason) = (&record["id"], &record["topic"], &record["reason"]);
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                writeln!(out, "{}  {}  {}", text(id), text(topic), text(reason))?;
+    if args.json {
+        let mut out = io::stdout().lock();
+        match records.iter().try_for_each(|record| writeln!(out, "{record}")) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(error).context("could not write to standard output")?
             }
+            _ => {}
         }
-        Ok(())
-    };
-    match write() {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("could not write to standard output"),
-        _ => {
-            if records.len() == args.limit {
-                let last = records.last().and_then(|record| record["id"].as_str()).unwrap_or_default();
-                eprintln!("there may be more: --after {}", crate::import::shell_word(last));
-            }
-            Ok(exit::FINE)
-        }
+    } else {
+        let row = |record: &Value| ["id", "topic", "reason"].map(|field| text(&record[field]).to_owned()).to_vec();
+        let rows: Vec<Vec<String>> = records.iter().map(row).collect();
+        table::print(&["id", "topic", "reason"], &rows).context("could not write to standard output")?;
     }
+    if records.len() == args.limit {
+        let last = records.last().and_then(|record| record["id"].as_str()).unwrap_or_default();
+        eprintln!("there may be more: --after {}", crate::import::shell_word(last));
+    }
+    Ok(exit::FINE)
+}
+
+/// Deletes rejected records for good, those named or all.
+fn delete(app: &App, loaded: &Loaded, args: &RejectedDeleteArgs) -> Result<u8> {
+    if args.ids.is_empty() != args.all {
+        return Err(Failure::usage("name the records, or give --all").help("`kindred rejected list` shows their ids").into());
+    }
+    if args.all && !args.yes {
+        confirm("delete all rejected records, for good?", "deleting all rejected records loses them")?;
+    }
+    let deleted = match Target::of(&args.target, loaded)? {
+        Target::Server(remote) => {
+            let mut deleted = 0;
+            let one = |id: &str| remote.delete(&format!("/v1/admin/rejected/{}", segment(id))).map(drop);
+            for id in &args.ids {
+                one(id).map_err(|error| match error.downcast_ref::<AnswerError>() {
+                    Some(answer) if answer.status == 404 => none(id).into(),
+                    _ => error,
+                })?;
+                deleted += 1;
+            }
+            while args.all {
+                let page = page(&remote, None, PAGE)?;
+                let records = page["rejected"].as_array().map(Vec::as_slice).unwrap_or_default();
+                if records.is_empty() {
+                    break;
+                }
+                for record in records {
+                    one(text(&record["id"]))?;
+                    deleted += 1;
+                }
+            }
+            deleted
+        }
+        Target::Here(place) => app.runtime.block_on(async {
+            let installation = Installation::open(&place, loaded, Open::Existing, "rejected delete").await?;
+            let audit = Audit::open(&installation, loaded, &app.clock).await?;
+            let log = &installation.log;
+            for id in &args.ids {
+                let known = log.rejected_one(id).await.context("could not read the rejected records")?;
+                known.ok_or_else(|| none(id))?;
+            }
+            let mut deleted = 0;
+            let mut left = args.ids.clone();
+            loop {
+                if args.all {
+                    let page = log.rejected(None, PAGE).await.context("could not read the rejected records")?;
+                    left = page.iter().map(Rejected::id).collect();
+                }
+                if left.is_empty() {
+                    return anyhow::Ok(deleted);
+                }
+                for ids in std::mem::take(&mut left).chunks(PAGE) {
+                    let (subject, records) = (if ids.len() == 1 { ids[0].as_str() } else { "" }, ids.len().to_string());
+                    let remove = async { log.rejected_remove(ids).await.context("could not delete the rejected records") };
+                    audit.noted("rejected.drop", subject, &[("records", &records)], remove).await?;
+                    deleted += ids.len() as u64;
+                }
+            }
+        })?,
+    };
+    println!("{} deleted", counted(deleted, "rejected record is", "rejected records are"));
+    Ok(exit::FINE)
 }
 
 /// A page of a server's rejected records, at most [`PAGE`] of them.
@@ -145,14 +207,20 @@ fn retry(app: &App, loaded: &Loaded, args: &RejectedRetryArgs) -> Result<u8> {
         Target::Here(place) => {
             let installation = app.runtime.block_on(Installation::open(&place, loaded, Open::Existing, "rejected retry"))?;
             let rules = installation.semantics.rules();
-            let retried = app.runtime.block_on(retry_in(&*installation.log, &rules, &args.ids))?;
+            let retried = app.runtime.block_on(async {
+                let audit = Audit::open(&installation, loaded, &app.clock).await?;
+                let records = if args.ids.is_empty() { "all".to_owned() } else { args.ids.len().to_string() };
+                let retry = retry_in(&*installation.log, &rules, &args.ids);
+                audit.noted("rejected.retry", "", &[("records", &records)], retry).await
+            })?;
             if retried.0 > 0 {
                 Local::start(app, loaded, installation)?.stop(app)?;
             }
             retried
         }
     };
-    println!("{} records are accepted now and in the log; {} are not", thousands(accepted), thousands(still));
+    let accepted = counted(accepted, "record is", "records are");
+    println!("{accepted} accepted now and in the log; {} not", counted(still, "is", "are"));
     Ok(if still > 0 { exit::FOUND } else { exit::FINE })
 }
 

@@ -1,6 +1,7 @@
 //! A running server, asked over HTTP with its service key.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,6 +18,10 @@ use crate::installation::Place;
 
 const URL_VARIABLE: &str = "KINDRED_URL";
 const KEY_VARIABLE: &str = "KINDRED_KEY";
+const KEY_FILE_VARIABLE: &str = "KINDRED_KEY_FILE";
+/// Where a service key is looked for, as a message says it.
+const KEY_HELP: &str =
+    "give it with --key-file or KINDRED_KEY_FILE (or --key, KINDRED_KEY); it lies in service.key of the server's data directory";
 /// How long a server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often to ask how far the views are.
@@ -50,17 +55,30 @@ impl Target {
         let Some(url) = url else {
             return Ok(Self::Here(Place::of(args.data.as_ref(), loaded)?));
         };
-        let from_directory = || args.data.as_deref().map(read_service_key).transpose().map(Option::flatten);
-        let key = match args.key.clone().or_else(|| variable(KEY_VARIABLE)) {
-            Some(key) => Some(key),
-            None => from_directory()?,
+        // What the command line says goes before the environment, and both before what lies in the directory.
+        let key = match (&args.key, &args.key_file) {
+            (Some(key), _) => Some(key.clone()),
+            (None, Some(file)) => Some(key_in(file)?),
+            (None, None) => match (variable(KEY_VARIABLE), variable(KEY_FILE_VARIABLE)) {
+                (Some(key), _) => Some(key),
+                (None, Some(file)) => Some(key_in(Path::new(&file))?),
+                (None, None) => args.data.as_deref().map(read_service_key).transpose()?.flatten(),
+            },
         };
-        let key = key.ok_or_else(|| {
-            Failure::usage(format!("no service key for {url}"))
-                .help("give it with --key or KINDRED_KEY; it lies in service.key of the server's data directory")
-        })?;
+        let key = key.ok_or_else(|| Failure::usage(format!("no service key for {url}")).help(KEY_HELP))?;
         Ok(Self::Server(Remote::new(&url, &key)?))
     }
+}
+
+/// The key in a file.
+fn key_in(file: &Path) -> Result<String> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("could not read the service key in {shown}"))?;
+    let key = text.trim();
+    if key.is_empty() || key.contains(char::is_whitespace) {
+        return Err(Failure::usage(format!("{shown} does not hold a service key alone")).into());
+    }
+    Ok(key.to_owned())
 }
 
 /// A server answered, but not as hoped.
@@ -91,6 +109,8 @@ pub struct Posted {
     pub refused: u64,
     /// Some of the reasons.
     pub reasons: Vec<String>,
+    /// The places of those that met another content under their version.
+    pub conflicts: Vec<usize>,
 }
 
 impl Remote {
@@ -202,7 +222,7 @@ impl Remote {
             let problem = read_json(answer).unwrap_or_default();
             let reasons = problem["errors"].as_array().into_iter().flatten().take(REASONS_SHOWN);
             let reasons = reasons.map(|error| format!("{} {}", text(&error["pointer"]), text(&error["message"]))).collect();
-            return Ok(Posted { position: Position::beginning(), refused: records.len() as u64, reasons });
+            return Ok(Posted { position: Position::beginning(), refused: records.len() as u64, reasons, conflicts: Vec::new() });
         }
         let receipt = self.json(Ok(answer), &path)?;
         let position = text(&receipt["position"]).parse().map_err(|_| Failure::new("the server gave no position"))?;
@@ -211,7 +231,10 @@ impl Remote {
         let reasons = refused
             .take(REASONS_SHOWN)
             .map(|result| format!("{} {}", text(&result["error"]["pointer"]), text(&result["error"]["message"])));
-        Ok(Posted { position, refused: receipt["rejected"].as_u64().unwrap_or(0), reasons: reasons.collect() })
+        let conflicts = receipt["results"].as_array().into_iter().flatten().enumerate();
+        let conflicts = conflicts.filter(|(_, result)| result["conflict"] == true).map(|(n, _)| n).collect();
+        let refused = receipt["rejected"].as_u64().unwrap_or(0);
+        Ok(Posted { position, refused, reasons: reasons.collect(), conflicts })
     }
 
     /// Waits until the server's views reach a position.
@@ -254,9 +277,7 @@ impl Remote {
         if status != StatusCode::UNAUTHORIZED {
             return Err(answer.into());
         }
-        let failure = Failure::new(answer.to_string())
-            .help("give the service key with --key or KINDRED_KEY; it lies in service.key of the server's data directory");
-        Err(failure.into())
+        Err(Failure::new(answer.to_string()).help(KEY_HELP).into())
     }
 
     fn json(&self, answer: std::result::Result<Response<Body>, ureq::Error>, path: &str) -> Result<Value> {

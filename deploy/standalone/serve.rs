@@ -43,11 +43,11 @@ pub fn demo(app: &App, loaded: Loaded, args: &DemoArgs) -> Result<u8> {
     refuse_services(&loaded, "demo")?;
     let api = &loaded.settings.api;
     let set = |name: &str| loaded.explicit.contains_key(name);
-    let data = || if set("data.dir") { loaded.settings.data.dir.clone() } else { PathBuf::from(DEMO_DATA) };
     // Somebody who tries it did not ask for a second address, and must not stumble over it.
     let admin_is_free = std::net::TcpListener::bind(api.admin_listen).is_ok();
     let config = StartConfig {
-        data: args.data.clone().unwrap_or_else(data),
+        // data.dir is where the settings have the shop's own data.
+        data: args.data.clone().unwrap_or_else(|| PathBuf::from(DEMO_DATA)),
         listen: args.listen.unwrap_or(api.listen),
         admin_listen: (set("api.admin_listen") || admin_is_free).then_some(api.admin_listen),
         from_beginning: false,

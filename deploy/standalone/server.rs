@@ -98,7 +98,11 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     if let Some(admin_listen) = admin_listen {
         free(admin_listen)?;
     }
-    let open = if from_beginning { Open::ToRebuild } else { Open::OrCreate };
+    let open = match (from_beginning, demo) {
+        (true, _) => Open::ToRebuild,
+        (false, true) => Open::Demo,
+        (false, false) => Open::OrCreate,
+    };
     let mut directory = Directory::open(&data, &loaded, open, &command).await?;
     let (log, store) = (Arc::clone(&directory.log), Arc::clone(&directory.store));
     let semantics = Arc::new(directory.semantics.clone());

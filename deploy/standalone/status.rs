@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::changes::FeedStatus;
 use crate::cli::StatusArgs;
-use crate::failure::{Failure, bytes, exit, thousands};
+use crate::failure::{Failure, bytes, counted, exit, thousands};
 use crate::installation::{Installation, Open};
 use crate::remote::{Target, text};
 
@@ -189,9 +189,13 @@ fn for_people(status: &Value) -> String {
     }
     let unfinished = if status["unfinished"] == true { "; an epoch was not finished, the next start mends it" } else { "" };
     lines.push(format!("frontier   {} (epoch {}){unfinished}", text(&status["position"]), number(&status["epoch"])));
-    lines.push(format!("lag        {} records", number(&status["lag"])));
+    lines.push(format!("lag        {}", counted(status["lag"].as_u64().unwrap_or(0), "record", "records")));
     let more = if status["rejected_more"] == true { " and more" } else { "" };
     lines.push(format!("rejected   {}{more}", number(&status["rejected"])));
+    if pipeline["conflicts"].as_u64().is_some_and(|conflicts| conflicts > 0) {
+        let last: Vec<&str> = pipeline["conflicting"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        lines.push(format!("conflicts  {} since the start, the last of: {}", number(&pipeline["conflicts"]), last.join(", ")));
+    }
     lines.push(format!("memory     {} resident", size(&status["memory"]["resident_bytes"])));
     lines.push(format!("disk       log {}, store {}", size(&status["disk"]["log_bytes"]), size(&status["disk"]["store_bytes"])));
     if pipeline.is_object() {

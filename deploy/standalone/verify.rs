@@ -11,8 +11,9 @@ use kindred_store::generations::Generation;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::audit::Audit;
 use crate::cli::VerifyArgs;
-use crate::failure::{Failure, exit, thousands};
+use crate::failure::{Failure, counted, exit, thousands};
 use crate::installation::{Installation, Open};
 use crate::remote::{Remote, Target, text};
 
@@ -29,13 +30,13 @@ pub fn run(app: &App, loaded: &Loaded, args: &VerifyArgs) -> Result<u8> {
     match Target::of(&args.target, loaded)? {
         Target::Here(place) => {
             let installation = app.runtime.block_on(Installation::open(&place, loaded, Open::Existing, "verify"))?;
-            in_installation(app, &installation, args)
+            in_installation(app, loaded, &installation, args)
         }
         Target::Server(remote) => on_server(&remote, args),
     }
 }
 
-fn in_installation(app: &App, installation: &Installation, args: &VerifyArgs) -> Result<u8> {
+fn in_installation(app: &App, loaded: &Loaded, installation: &Installation, args: &VerifyArgs) -> Result<u8> {
     let partitions = app.runtime.block_on(installation.log.partitions()).context("could not read the log")?;
     let (report, inputs) = verified(installation, &partitions, args.first)?;
     print!("{}", inputs_text(&inputs));
@@ -62,11 +63,12 @@ fn in_installation(app: &App, installation: &Installation, args: &VerifyArgs) ->
     if let Some(services) = installation.services() {
         check_stopped(&app.runtime.block_on(services.row())?)?;
     }
-    let mended = app
-        .runtime
-        .block_on(kindred_pipeline::repair(Arc::clone(&installation.store), &installation.semantics))
-        .context("could not mend the rows")?;
-    println!("mended {} rows", thousands(mended));
+    let mended = app.runtime.block_on(async {
+        let audit = Audit::open(installation, loaded, &app.clock).await?;
+        let repair = kindred_pipeline::repair(Arc::clone(&installation.store), &installation.semantics);
+        audit.noted("views.verify", "", &[("repair", "true")], async { repair.await.context("could not mend the rows") }).await
+    })?;
+    println!("mended {}", counted(mended, "row", "rows"));
     let (report, _) = verified(installation, &partitions, args.first)?;
     print!("{}", differences_text(&report));
     Ok(verdict(&report))

@@ -51,6 +51,8 @@ pub struct PipelineStatus {
     pub rejected: u64,
     /// Two contents under one version, since the start.
     pub conflicts: u64,
+    /// What the last of them are about, the newest first, like `orders 4711`.
+    pub conflicting: Vec<String>,
     /// Rows written since the start.
     pub rows_written: u64,
     /// How long the state took to restore, in milliseconds.
@@ -336,6 +338,7 @@ impl Progress {
             records: load(&self.records),
             rejected: load(&self.rejected),
             conflicts: load(&stats.conflicts),
+            conflicting: stats.conflicting(),
             rows_written: load(&self.rows_written),
             restore_ms: load(&self.restore_ms),
             last_epoch_us: load(&self.last_epoch_us),

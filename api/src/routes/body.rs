@@ -19,6 +19,8 @@ pub(crate) type Incoming = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>>
 /// Bytes of a body that is no batch of records: a list of ids, the settings of a key.
 const SMALL_BODY_BYTES_MAX: usize = 1 << 20;
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A request's body and what its headers say of it.
 pub(crate) struct Posted {
     content_type: Option<String>,
@@ -119,6 +121,10 @@ impl Posted {
                     return Err(too_large());
                 }
                 bytes.extend_from_slice(&chunk);
+            }
+            // Some programs put a byte order mark before UTF-8.
+            if bytes.starts_with(BYTE_ORDER_MARK) {
+                bytes.drain(..BYTE_ORDER_MARK.len());
             }
             Ok(bytes)
         };

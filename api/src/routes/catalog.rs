@@ -58,7 +58,8 @@ pub(super) fn reader(grant: &Grant, params: &Params<'_>) -> Result<Option<Member
         (None, None) => Ok(None),
         (None, Some(claims)) => MemberId::parse(&claims.sub).map(Some).map_err(Problem::internal),
         (Some(member), _) if grant.service => {
-            MemberId::parse(member).map(Some).map_err(|error| Problem::query("member", error.reason))
+            let named = MemberId::parse(member).and_then(MemberId::check_named);
+            named.map(Some).map_err(|error| Problem::query("member", error.reason))
         }
         (Some(_), _) => {
             Err(Problem::new(Code::InsufficientScope, "a service key alone reads for a member; whoever signed in reads as one"))

@@ -26,6 +26,7 @@ use super::body::{Form, Posted, posted};
 use super::{guarded, in_time, json, query, with};
 use crate::api::Api;
 use crate::auth::{Caller, Grant, caller};
+use crate::conflicts;
 use crate::params::{Params, Segment};
 use crate::problem::{Code, FieldError, Problem};
 
@@ -58,6 +59,9 @@ pub(crate) struct Receipt {
     accepted: usize,
     /// Records that are not in it.
     rejected: usize,
+    /// Accepted records whose version was there already, with another content, where there are some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conflicts: Option<usize>,
     /// The position after the last of them: read your writes with `min_position`.
     position: String,
     /// Of each record, in the order of the request.
@@ -72,6 +76,10 @@ pub(crate) enum Outcome {
     Accepted {
         /// The position just after it.
         position: String,
+        /// True where its version was there already, with another content. Which of the two counts does not depend on which came last:
+        /// give what is newer a greater version.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        conflict: bool,
     },
     /// It is not in the log.
     Rejected {
@@ -159,6 +167,11 @@ async fn append(api: &Arc<Api>, grant: &Grant, topic: Topic, batch: Batch) -> Re
         return Err(nothing_acceptable(&batch));
     }
     let counted = count_sessions(api, grant, &batch)?;
+    let (mut conflicts, keys) = api.versions.note(&accepted_of(&batch));
+    if !keys.is_empty() {
+        let rows = conflicts::rows(api.live().store.clone(), keys).await;
+        conflicts::compare(&mut conflicts, &rows, &accepted_of(&batch), topic, &api.context.settings.rules());
+    }
     let mut outcomes = Vec::with_capacity(batch.records.len());
     let mut payloads = Vec::with_capacity(batch.records.len() - rejected);
     for record in batch.records {
@@ -179,19 +192,25 @@ async fn append(api: &Arc<Api>, grant: &Grant, topic: Topic, batch: Batch) -> Re
     }
     api.measures.events_accepted.increment(accepted as u64);
     let mut position = Position::beginning();
-    let mut places = places.into_iter();
+    let mut places = places.into_iter().zip(&conflicts);
     let results = outcomes
         .into_iter()
         .map(|outcome| match outcome {
             Ok(()) => {
-                let after = places.next().map(kindred_log::Place::position).unwrap_or_default();
+                let (after, conflict) = places.next().map(|(place, conflict)| (place.position(), *conflict)).unwrap_or_default();
                 position.join(&after);
-                Outcome::Accepted { position: after.to_string() }
+                Outcome::Accepted { position: after.to_string(), conflict }
             }
             Err(error) => Outcome::Rejected { error },
         })
         .collect();
-    json(StatusCode::ACCEPTED, &Receipt { accepted, rejected, position: position.to_string(), results })
+    let conflicts = Some(conflicts.into_iter().filter(|conflict| *conflict).count()).filter(|conflicts| *conflicts > 0);
+    json(StatusCode::ACCEPTED, &Receipt { accepted, rejected, conflicts, position: position.to_string(), results })
+}
+
+/// The records of a request that are acceptable.
+fn accepted_of(batch: &Batch) -> Vec<&Record> {
+    batch.records.iter().flatten().map(|(record, _)| record).collect()
 }
 
 /// Counts the records of sessions that come through a publishable key.
@@ -285,7 +304,9 @@ impl RecordCheck {
 
     /// Checks one record and gives what the log is to hold of it.
     fn record(&self, bytes: &[u8]) -> Result<(Record, Vec<u8>), RecordError> {
-        let record = Record::decode(self.topic, bytes, &self.rules).map_err(|error| RecordError::new("invalid", &error))?;
+        let record = Record::decode(self.topic, bytes, &self.rules);
+        let record = record.and_then(|record| record.check_members().map(|()| record));
+        let record = record.map_err(|error| RecordError::new("invalid", &error))?;
         if self.browser {
             may_come_from_browsers(&record).map_err(|error| RecordError::new("forbidden", &error))?;
         }

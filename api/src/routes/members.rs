@@ -8,7 +8,7 @@ use kindred_members::{MemberError, Permission};
 use kindred_model::codec::{KeyCodec, RowCodec};
 use kindred_model::records::{MemberRecord, Membership};
 use kindred_model::views::histories::{Entry, read_history};
-use kindred_model::views::inputs::{Canonical, Members};
+use kindred_model::views::inputs::{Canonical, Members, knows};
 use kindred_model::views::points::{Earned, Points};
 use kindred_model::views::{ReadError, Rows, Table, get};
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, Position, SessionId, Topic};
@@ -63,14 +63,19 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 
 /// Whose data is meant: `me` is whoever signed in. Another member is as good as not there (V8.2.2), but for staff who may read them.
 pub(super) fn whose(grant: &Grant, member: MemberId) -> Result<MemberId, Problem> {
-    let Some(claims) = &grant.person else { return Ok(member) };
-    if member.as_str() == "me" || member.as_str() == claims.sub {
+    let Some(claims) = &grant.person else { return named(member) };
+    if member.as_str() == MemberId::ME || member.as_str() == claims.sub {
         return MemberId::parse(&claims.sub).map_err(Problem::internal);
     }
     if grant.may(Permission::MemberRead) {
         return Ok(member);
     }
     Err(Problem::new(Code::NotFound, "there is no such member"))
+}
+
+/// A member by an id: `me` is none, but for whoever signed in.
+fn named(member: MemberId) -> Result<MemberId, Problem> {
+    member.check_named().map_err(|error| Problem::path(&error))
 }
 
 /// What a member has earned.
@@ -350,9 +355,13 @@ pub(crate) struct AccountErased {
 /// nothing and answers the same.
 #[utoipa::path(
     delete, path = "/v1/members/{member}", tag = "members",
-    params(("member" = String, Path, description = "the member, percent-encoded")),
+    params(
+        ("member" = String, Path, description = "the member, percent-encoded"),
+        ("known" = Option<bool>, Query, description = "true: a member of whom nothing is known is a 404, and nothing is done"),
+    ),
     responses(
         (status = 200, description = "forgotten, durably", body = ErasureReceipt),
+        (status = 404, description = "with `known=true`: nobody of this id is known", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 503, description = "the pipeline is behind; ask again", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
@@ -360,9 +369,12 @@ pub(crate) struct AccountErased {
 async fn forget_member(member: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
     guarded(shared, &caller, None, const { need("DELETE /v1/members/{member}") }, |grant| async move {
-        let member = member.member()?;
-        Params::parse(&query, &[])?;
+        let member = named(member.member()?)?;
+        let only_known = Params::parse(&query, &["known"])?.boolean("known", false)?;
         let receipt = in_time(shared, async {
+            if only_known && !known_in_views(shared, &member).await? && !has_account(shared, &grant, &visitor, &member).await? {
+                return Err(Problem::new(Code::NotFound, "nobody of this id is known; nothing was erased"));
+            }
             let account = erase_account(shared, &grant, &visitor, &member).await?;
             Ok(ErasureReceipt { account, ..forget(shared, member).await? })
         })
@@ -370,6 +382,27 @@ async fn forget_member(member: Segment, query: String, caller: Caller, visitor: 
         json(StatusCode::OK, &receipt)
     })
     .await
+}
+
+/// Whether the log says anything of a member, up to where it is when this is asked.
+async fn known_in_views(api: &Arc<Api>, member: &MemberId) -> Result<bool, Problem> {
+    let serving = api.live();
+    let end = api.context.log.end().await?;
+    if !serving.memory.reached(&end, Duration::from_millis(api.config.limits.erasure_wait_ms)).await {
+        return Err(Problem::new(Code::PositionNotReached, "the pipeline is behind the log; nothing was erased, ask again")
+            .retry_after(1));
+    }
+    let (store, member) = (serving.store.clone(), member.clone());
+    blocking(move || Ok(knows(&*store.snapshot()?.rows, &member)?)).await
+}
+
+async fn has_account(api: &Api, grant: &Grant, visitor: &Visitor, member: &MemberId) -> Result<bool, Problem> {
+    let Some(members) = &api.context.members else { return Ok(false) };
+    match members.member(&grant.actor(&visitor.address), member.as_str()).await {
+        Ok(_) => Ok(true),
+        Err(MemberError::NotFound) => Ok(false),
+        Err(error) => Err(Problem::of_member(&error, visitor.language, 0)),
+    }
 }
 
 /// Erases the account first: nobody signs in any more while the views follow. Who has none here (a shop's own member, or somebody

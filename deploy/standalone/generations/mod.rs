@@ -11,7 +11,6 @@ mod replay;
 mod room;
 mod window;
 
-use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -30,6 +29,8 @@ pub use replay::run as replay;
 pub use window::Bound;
 
 use crate::app::App;
+use crate::ask::confirm;
+use crate::audit::Audit;
 use crate::cli::{CompareArgs, DropArgs, GenerationsArgs, PromoteArgs};
 use crate::failure::{Failure, exit, thousands};
 use crate::installation::{Installation, Open, Place};
@@ -233,7 +234,10 @@ pub fn promote(app: &App, loaded: &Loaded, args: &PromoteArgs) -> Result<u8> {
             if lag > 0 {
                 println!("{} records of the log are not in {name} yet; its pipeline takes them in", thousands(lag));
             }
-            let before = installation.generations().promote(name).await.with_context(|| format!("could not promote {name}"))?;
+            let audit = Audit::open(&installation, loaded, &app.clock).await?;
+            let promote =
+                async { installation.generations().promote(name).await.with_context(|| format!("could not promote {name}")) };
+            let before = audit.noted("generation.promote", name, &[], promote).await?;
             Ok::<_, anyhow::Error>(before.unwrap_or_default())
         })?,
     };
@@ -270,7 +274,7 @@ async fn catch_up(live: &dyn ViewStore, store: &dyn ViewStore, name: &str) -> Re
 pub fn drop_one(app: &App, loaded: &Loaded, args: &DropArgs) -> Result<u8> {
     let name = &args.name;
     if !args.yes {
-        confirm(name)?;
+        confirm(&format!("delete generation {name} with all of its rows?"), &format!("dropping {name} deletes its rows"))?;
     }
     match Target::of(&args.target, loaded)? {
         Target::Server(remote) => drop_on_server(&remote, name)?,
@@ -287,19 +291,8 @@ fn drop_on_server(remote: &Remote, name: &str) -> Result<()> {
 fn drop_here(app: &App, loaded: &Loaded, place: &Place, name: &str) -> Result<()> {
     app.runtime.block_on(async {
         let installation = Installation::open(place, loaded, Open::Existing, "drop").await?;
-        installation.generations().drop(name).await.map_err(|error| Failure::new(error.to_string()).into())
+        let audit = Audit::open(&installation, loaded, &app.clock).await?;
+        let drop = async { installation.generations().drop(name).await.map_err(|error| Failure::new(error.to_string()).into()) };
+        audit.noted("generation.drop", name, &[], drop).await
     })
-}
-
-/// Asks whoever sits at the terminal.
-fn confirm(name: &str) -> Result<()> {
-    let unasked = || Failure::usage(format!("dropping {name} deletes its rows")).help("give --yes");
-    if !std::io::stdin().is_terminal() {
-        return Err(unasked().into());
-    }
-    eprint!("delete generation {name} with all of its rows? [y/N] ");
-    std::io::stderr().flush().context("could not ask")?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context("could not read the answer")?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(unasked().into()) }
 }

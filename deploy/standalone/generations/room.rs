@@ -45,7 +45,7 @@ impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "estimate: {} records, at most {} directed pairs; {} of memory, {} on disk",
+            "estimate: {} records, at most {} directed pairs; some {} of memory, {} on disk (a guess: it may take several times as much)",
             thousands(self.records),
             thousands(self.pairs),
             bytes(self.memory),

@@ -6,17 +6,27 @@ use kindred_model::records::Invalid;
 use serde_json::{Map, Value};
 
 use super::options::ImportOptions;
-use super::orders::{OrderRow, time, whole_number};
+use super::orders::OrderRow;
+use super::values::{flag, has_decimals, whole_number};
+
+/// Columns that a message names.
+const NAMES_SHOWN: usize = 20;
+/// The longest name of a column that a message repeats.
+const NAME_CHARS_MAX: usize = 40;
 
 /// How the text of a field is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Reading {
     Text,
+    /// An identity: a text without blanks around it.
+    Id,
     Whole,
+    /// Money, in minor units or with decimals as `--decimal-money` says.
+    Money,
     Decimal,
-    /// `true` or `false`.
+    /// Yes or no ([`super::values::flag`]).
     Flag,
-    /// RFC 3339 with an offset, or milliseconds since 1970.
+    /// A time, in any of the usual forms ([`ImportOptions::time`]).
     Time,
     /// `a|b`.
     List,
@@ -49,50 +59,50 @@ impl Field {
     }
 }
 
-use Reading::{Decimal, Flag, List, Text, Time, Whole};
+use Reading::{Decimal, Flag, Id, List, Money, Text, Time, Whole};
 
 const INTERACTIONS: &[Field] = &[
-    field("member", Text),
-    field("session", Text),
+    field("member", Id),
+    field("session", Id),
     field("kind", Text).required(),
-    field("item", Text),
+    field("item", Id),
     field("query", Text),
     field("at", Time).required().also(&["timestamp_ms"]),
     field("rating", Decimal),
-    field("reco_id", Text),
+    field("reco_id", Id),
     field("rank", Whole),
-    field("generation", Text),
+    field("generation", Id),
     field("retract", Flag),
 ];
 
 const ORDERS: &[Field] = &[
-    field("order", Text).required().also(&["order_id"]),
-    field("member", Text),
-    field("item", Text).required(),
+    field("order", Id).required().also(&["order_id"]),
+    field("member", Id),
+    field("item", Id).required(),
     field("quantity", Whole).required(),
-    field("unit_price_minor", Whole).required().also(&["unit_price_cents"]),
+    field("unit_price_minor", Money).required().also(&["unit_price_cents"]),
     field("placed_at", Time).required().also(&["timestamp_ms"]),
     field("status", Text).required(),
     field("version", Whole),
     field("tier", Text),
-    field("promotion", Text),
+    field("promotion", Id),
     field("currency", Text),
-    field("discount_minor", Whole).also(&["discount_cents"]),
-    field("coupon", Text),
+    field("discount_minor", Money).also(&["discount_cents"]),
+    field("coupon", Id),
     field("paid_at", Time),
     field("completed_at", Time),
     field("cancelled_at", Time),
 ];
 
 const CATALOG: &[Field] = &[
-    field("item", Text).required(),
+    field("item", Id).required(),
     field("version", Whole),
     field("kind", Text),
     field("title", Text).required(),
     field("description", Text),
     field("category", List),
     field("tags", List),
-    field("price_minor", Whole).also(&["price_cents"]),
+    field("price_minor", Money).also(&["price_cents"]),
     field("url", Text),
     field("image", Text),
     field("available", Flag),
@@ -102,15 +112,15 @@ const CATALOG: &[Field] = &[
 ];
 
 const MEMBERS: &[Field] = &[
-    field("member", Text),
-    field("session", Text),
+    field("member", Id),
+    field("session", Id),
     field("version", Whole),
     field("state", Text),
     field("tier", Text),
-    field("invited_by", Text),
+    field("invited_by", Id),
     field("registered_at", Time),
     field("activated_at", Time),
-    field("merged_into", Text),
+    field("merged_into", Id),
 ];
 
 /// What an item without a kind is, in a CSV file: a shop's list of products seldom says so.
@@ -124,6 +134,21 @@ const fn fields(topic: Topic) -> &'static [Field] {
         Topic::Members => MEMBERS,
     }
 }
+
+/// Fields that are below others in a JSON record, in its lines and refunds.
+const NESTED: &[Field] = &[
+    field("item", Id),
+    field("quantity", Whole),
+    field("line", Whole),
+    field("unit_price_minor", Money),
+    field("discount_minor", Money),
+    field("amount_minor", Money),
+    field("shipping_minor", Money),
+    field("refund", Id),
+    field("coupon", Id),
+    field("id", Id),
+    field("at", Time),
+];
 
 /// Checks that `--map` names fields of the topic.
 ///
@@ -152,6 +177,11 @@ fn mapped<'a>(options: &'a ImportOptions, field: &Field) -> Option<&'a str> {
 pub struct Columns {
     topic: Topic,
     of_field: Vec<Option<usize>>,
+    /// Where `--version-from` has the version.
+    version: Option<usize>,
+    /// Columns of identities, and of money.
+    ids: Vec<usize>,
+    money: Vec<usize>,
     /// Columns that hold no field of the topic.
     pub unused: Vec<String>,
     count: usize,
@@ -164,28 +194,56 @@ impl Columns {
     /// A sentence when a required field, or a column that `--map` names, is not there.
     pub fn of(header: &StringRecord, options: &ImportOptions) -> Result<Self, String> {
         let names: Vec<&str> = header.iter().map(str::trim).collect();
+        let listed = listed(&names);
         let place = |name: &str| names.iter().position(|column| *column == name);
         let mut of_field = Vec::new();
         for field in fields(options.topic) {
             let found = match mapped(options, field) {
-                Some(column) => Some(place(column).ok_or_else(|| {
-                    format!("--map {}={column}: the file has no such column; it has {}", field.name, names.join(", "))
-                })?),
+                Some(column) => Some(
+                    place(column)
+                        .ok_or_else(|| format!("--map {}={column}: the file has no such column; {listed}", field.name))?,
+                ),
                 None => place(field.name).or_else(|| field.aliases.iter().find_map(|alias| place(alias))),
             };
             if field.required && found.is_none() {
                 let known: Vec<&str> = std::iter::once(field.name).chain(field.aliases.iter().copied()).collect();
                 return Err(format!(
-                    "the file has no column {}; it has {}. Say which one it is with --map {}=COLUMN",
+                    "the file has no column {}; {listed}. Say which one it is with --map {}=COLUMN, or with --delimiter what stands \
+                     between the columns",
                     known.join(" or "),
-                    names.join(", "),
                     field.name
                 ));
             }
             of_field.push(found);
         }
-        let unused = names.iter().enumerate().filter(|(n, _)| !of_field.contains(&Some(*n))).map(|(_, name)| (*name).to_owned());
-        Ok(Self { topic: options.topic, unused: unused.collect(), count: names.len(), of_field })
+        let version = options
+            .version_from
+            .as_deref()
+            .map(|column| place(column).ok_or_else(|| format!("--version-from {column}: the file has no such column; {listed}")));
+        let version = version.transpose()?;
+        let used = |n: usize| of_field.contains(&Some(n)) || version == Some(n);
+        let unused = names.iter().enumerate().filter(|(n, _)| !used(*n)).map(|(_, name)| cut(name)).collect();
+        let of = |reading: Reading| {
+            let columns = fields(options.topic).iter().zip(&of_field).filter(|(field, _)| field.reading == reading);
+            columns.filter_map(|(_, column)| *column).collect::<Vec<_>>()
+        };
+        let (ids, money) = (of(Id), of(Money));
+        Ok(Self { topic: options.topic, unused, count: names.len(), version, ids, money, of_field })
+    }
+
+    /// How many columns there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Identities of a row that have blanks around them.
+    pub fn blanks(&self, row: &StringRecord) -> u64 {
+        self.ids.iter().filter(|column| row.get(**column).is_some_and(|text| text.trim().len() < text.len())).count() as u64
+    }
+
+    /// Whether money of a row is written with decimals.
+    pub fn has_decimal_money(&self, row: &StringRecord) -> bool {
+        self.money.iter().any(|column| row.get(*column).is_some_and(|text| has_decimals(text.trim())))
     }
 
     /// Checks that a row has a field for every column.
@@ -201,7 +259,7 @@ impl Columns {
 
     /// The text of the n-th field of the topic; empty is absent.
     fn text<'r>(&self, row: &'r StringRecord, n: usize) -> Option<&'r str> {
-        self.of_field[n].and_then(|column| row.get(column)).filter(|text| !text.is_empty())
+        self.of_field[n].and_then(|column| row.get(column)).map(str::trim).filter(|text| !text.is_empty())
     }
 
     /// The fields of a row of an order line.
@@ -218,7 +276,7 @@ impl Columns {
             unit_price_minor: next(),
             placed_at: next(),
             status: next(),
-            version: next(),
+            version: next().filter(|_| self.version.is_none()),
             tier: next(),
             promotion: next(),
             currency: next(),
@@ -227,7 +285,13 @@ impl Columns {
             paid_at: next(),
             completed_at: next(),
             cancelled_at: next(),
+            version_from: self.version_text(row),
         }
+    }
+
+    /// The text from which the version is read.
+    fn version_text<'r>(&self, row: &'r StringRecord) -> Option<&'r str> {
+        self.version.and_then(|column| row.get(column)).map(str::trim).filter(|text| !text.is_empty())
     }
 
     /// A row as the JSON object that it means, for topics of which a row is a record.
@@ -238,8 +302,14 @@ impl Columns {
         let mut object = Map::new();
         for (n, field) in fields(self.topic).iter().enumerate() {
             if let Some(text) = self.text(row, n) {
-                object.insert(field.name.to_owned(), read(field, text)?);
+                object.insert(field.name.to_owned(), read(field, text, options)?);
             }
+        }
+        if self.version.is_some() {
+            object.remove("version");
+        }
+        if let Some(text) = self.version_text(row) {
+            object.insert("version".to_owned(), Value::from(version(text, options)?));
         }
         if self.topic == Topic::Catalog {
             object.entry("kind").or_insert_with(|| Value::from(KIND_ABSENT));
@@ -249,46 +319,96 @@ impl Columns {
     }
 }
 
-fn read(field: &Field, text: &str) -> Result<Value, Invalid> {
+fn read(field: &Field, text: &str, options: &ImportOptions) -> Result<Value, Invalid> {
     let name = field.name;
     Ok(match field.reading {
-        Text => Value::from(text),
+        Text | Id => Value::from(text),
         Whole => Value::from(whole_number(name, text)?),
+        Money => Value::from(options.money(name, text)?),
         Decimal => {
             let number: Option<f64> = text.parse().ok().filter(|number: &f64| number.is_finite());
             Value::from(number.ok_or_else(|| Invalid::new(name, format!("{text:?} is not a number")))?)
         }
-        Flag => match text {
-            "true" => Value::from(true),
-            "false" => Value::from(false),
-            _ => return Err(Invalid::new(name, format!("{text:?} is neither true nor false"))),
-        },
-        Time => Value::from(time(name, text)?.to_string()),
+        Flag => Value::from(flag(name, text)?),
+        Time => Value::from(options.time(name, text)?.to_string()),
         List => text.split('|').map(str::trim).filter(|part| !part.is_empty()).collect(),
     })
 }
 
-/// Whether a JSON record of the topic can be taken as it is, without looking into it.
-pub fn is_plain(options: &ImportOptions) -> bool {
-    options.topic == Topic::Interactions && options.map.is_empty()
+/// The version that a column of `--version-from` says: a whole number, or a time in milliseconds.
+///
+/// # Errors
+/// [`Invalid`] naming the column.
+pub fn version(text: &str, options: &ImportOptions) -> Result<u64, Invalid> {
+    let column = options.version_from.as_deref().unwrap_or("version");
+    if let Some(number) = text.parse::<u64>().ok().filter(|_| options.time_format.is_none()) {
+        return Ok(number);
+    }
+    let at = options.time(column, text)?;
+    u64::try_from(at.0).map_err(|_| Invalid::new(column, "lies before 1970"))
 }
 
-/// Applies `--map`, `--map-status` and the defaults to a JSON record.
+/// A name as a message shows it.
+fn cut(name: &str) -> String {
+    match name.char_indices().nth(NAME_CHARS_MAX) {
+        None => name.to_owned(),
+        Some((end, _)) => format!("{}…", &name[..end]),
+    }
+}
+
+/// The columns of a file for a message. Where the first row is one of data, it is not repeated: it may be about a person.
+fn listed(names: &[&str]) -> String {
+    let is_data = |name: &&&str| {
+        name.contains('@')
+            || name.parse::<f64>().is_ok()
+            || name.starts_with(['{', '['])
+            || name.chars().count() > 2 * NAME_CHARS_MAX
+    };
+    if names.iter().any(|name| is_data(&name)) {
+        return "its first row looks like data, and a CSV file starts with a header".to_owned();
+    }
+    let more = if names.len() > NAMES_SHOWN { format!(" and {} more", names.len() - NAMES_SHOWN) } else { String::new() };
+    format!("it has {}{more}", names.iter().take(NAMES_SHOWN).map(|name| cut(name)).collect::<Vec<_>>().join(", "))
+}
+
+/// Whether a JSON record of the topic can be taken as it is, without looking into it.
+pub fn is_plain(options: &ImportOptions) -> bool {
+    options.topic == Topic::Interactions && options.map.is_empty() && options.time_format.is_none()
+}
+
+/// What was found in JSON records beside what they mean.
+#[derive(Default)]
+pub struct Found {
+    /// Identities that had blanks around them.
+    pub blanks: u64,
+    /// Whether money is written with decimals where whole minor units are meant.
+    pub decimal_money: bool,
+}
+
+/// Applies `--map`, `--map-status`, the defaults and the forms of values to a JSON record.
 ///
 /// # Errors
 /// [`Invalid`] naming the field.
-pub fn adapt(object: &mut Map<String, Value>, options: &ImportOptions) -> Result<(), Invalid> {
+pub fn adapt(object: &mut Map<String, Value>, options: &ImportOptions, found: &mut Found) -> Result<(), Invalid> {
+    if let Some(column) = &options.version_from {
+        let said = match object.get(column) {
+            Some(Value::String(text)) if !text.trim().is_empty() => Some(version(text.trim(), options)?),
+            Some(Value::Number(number)) => Some(version(&number.to_string(), options)?),
+            _ => None,
+        };
+        object.remove("version");
+        if let Some(said) = said {
+            object.insert("version".to_owned(), Value::from(said));
+        }
+    }
     for field in fields(options.topic) {
         if let Some(column) = mapped(options, field)
             && let Some(value) = object.remove(column)
         {
-            let value = match value.as_i64() {
-                Some(ms) if field.reading == Time => Value::from(time(field.name, &ms.to_string())?.to_string()),
-                _ => value,
-            };
             object.insert(field.name.to_owned(), value);
         }
     }
+    tidy(object, fields(options.topic), "", options, found)?;
     if options.topic == Topic::Orders
         && let Some(Value::String(word)) = object.get("status")
     {
@@ -296,6 +416,56 @@ pub fn adapt(object: &mut Map<String, Value>, options: &ImportOptions) -> Result
         object.insert("status".to_owned(), Value::from(status.name()));
     }
     complete(object, options);
+    Ok(())
+}
+
+/// Reads the values of an object as those of a row are read, where they are not what the record wants already.
+fn tidy(
+    object: &mut Map<String, Value>,
+    fields: &[Field],
+    path: &str,
+    options: &ImportOptions,
+    found: &mut Found,
+) -> Result<(), Invalid> {
+    for (name, value) in object.iter_mut() {
+        if let Value::Array(values) = value
+            && fields.iter().all(|field| field.name != name)
+        {
+            for (n, value) in values.iter_mut().enumerate() {
+                if let Value::Object(below) = value {
+                    tidy(below, NESTED, &format!("{path}{name}[{n}]."), options, found)?;
+                }
+            }
+            continue;
+        }
+        let Some(field) = fields.iter().find(|field| field.name == name) else { continue };
+        if let (Id, Value::String(text)) = (field.reading, &*value) {
+            let trimmed = text.trim();
+            if trimmed.len() < text.len() {
+                found.blanks += 1;
+                *value = Value::from(trimmed);
+            }
+            continue;
+        }
+        let text = match &*value {
+            Value::String(text) => text.trim().to_owned(),
+            Value::Number(number) => number.to_string(),
+            _ => continue,
+        };
+        let reads = match field.reading {
+            Flag | Time => true,
+            Whole => value.as_i64().is_none() && value.is_number(),
+            Money => {
+                found.decimal_money |= !options.decimal_money && has_decimals(&text);
+                options.decimal_money || !value.is_i64()
+            }
+            Text | Id | Decimal | List => false,
+        };
+        // A text that is empty is left to the decoder, which says best what is wrong with it.
+        if reads && !text.is_empty() {
+            *value = read(field, &text, options).map_err(|error| Invalid::new(format!("{path}{}", error.field), error.reason))?;
+        }
+    }
     Ok(())
 }
 

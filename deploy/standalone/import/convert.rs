@@ -6,24 +6,34 @@
 //!           └───▶ rejects, with line and reason
 //! ```
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{BufRead, Read};
 
 use anyhow::{Context, bail};
-use kindred_model::records::{Invalid, OrderRecord, RECORD_BYTES_MAX, Record, Rules};
+use kindred_model::records::{Invalid, OrderRecord, OrderStatus, RECORD_BYTES_MAX, Record, Rules};
 use kindred_model::{EventTime, Topic};
+use serde::de::{DeserializeSeed, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::columns::{Columns, adapt, check_map, is_plain};
-use super::credit_notes::{CreditNoteReport, link};
+use super::columns::{Columns, Found, adapt, check_map, is_plain};
+use super::conflicts::Versions;
+use super::credit_notes::{CreditNoteReport, link, resemble};
 use super::options::{Format, ImportOptions};
 use super::orders::{OrderAssembly, SourcedOrder, sort_by_time};
+use super::quotes::StrictQuotes;
 use super::rejects::{Origin, RejectReport, Rejects};
+use super::text::text_of;
 use super::time_order::{InOrder, TimeOrder};
+use crate::failure::Failure;
 
 /// Rows between two looks at the progress bar.
 const ROWS_A_TICK: u64 = 4_096;
 /// Bytes looked at to tell the format of a file whose name does not.
 const SNIFF_BYTES: usize = 4_096;
+/// From so many columns on, lines within a quoted value that have as many delimiters as a row are taken for rows.
+const COLUMNS_TELLING: usize = 4;
 
 /// One file to import, decompressed.
 pub struct Input {
@@ -47,6 +57,16 @@ pub struct Converted {
     pub credit_notes: Option<CreditNoteReport>,
     /// Columns that hold no field of the topic.
     pub unused_columns: Vec<String>,
+    /// Identities that had blanks around them.
+    pub blanks: u64,
+    /// Rows that stood in another file already, and the first of them.
+    pub overlap: (u64, Option<Origin>),
+    /// Of orders: how many of each status.
+    pub statuses: BTreeMap<OrderStatus, u64>,
+    /// Cancelled orders that look like credit notes that were not linked.
+    pub unlinked: u64,
+    /// The versions of the records.
+    pub versions: Versions,
 }
 
 /// Where rows become records.
@@ -60,6 +80,10 @@ struct Converter<'c, 'r> {
     assembly: OrderAssembly<'c>,
     rows: u64,
     unused_columns: Vec<String>,
+    found: Found,
+    /// The first row with decimals in its money, where none are expected.
+    decimals_at: Option<Origin>,
+    versions: Versions,
     tick: &'c mut dyn FnMut(),
 }
 
@@ -86,6 +110,9 @@ pub fn convert(
         assembly: OrderAssembly::new(options),
         rows: 0,
         unused_columns: Vec::new(),
+        found: Found::default(),
+        decimals_at: None,
+        versions: Versions::default(),
         tick,
     };
     for (index, input) in inputs.into_iter().enumerate() {
@@ -97,7 +124,8 @@ pub fn convert(
 
 impl Converter<'_, '_> {
     fn file(&mut self, index: usize, input: Input) -> anyhow::Result<()> {
-        let mut reader = std::io::BufReader::with_capacity(1 << 18, input.reader);
+        let text = text_of(input.reader, self.options.encoding)?;
+        let mut reader = std::io::BufReader::with_capacity(1 << 18, text);
         let format = match self.options.format.or_else(|| format_of_name(&input.name)) {
             Some(format) => format,
             None => sniff(&mut reader)?,
@@ -110,38 +138,88 @@ impl Converter<'_, '_> {
     }
 
     fn ndjson(&mut self, file: &Origin, reader: &mut dyn BufRead) -> anyhow::Result<()> {
+        let start = reader.fill_buf().context("could not be read")?;
+        let begins = start.trim_ascii_start();
+        let first_line = begins.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii_end();
+        match begins.first() {
+            Some(b'[') => return self.json_values(file, reader, true),
+            // An object that is written over several lines.
+            Some(b'{') if first_line == b"{" => return self.json_values(file, reader, false),
+            _ => {}
+        }
         let mut line = Vec::new();
         let mut number = 0;
         while read_line(reader, &mut line)? {
             number += 1;
             let text = line.trim_ascii();
-            if text.is_empty() {
-                continue;
-            }
-            self.row_read();
-            match self.json_record(text) {
-                Ok(Record::Order(record)) => {
-                    let origin = Origin { line: number, ..file.clone() };
-                    let rows = vec![origin; record.lines.len()];
-                    self.orders.push(SourcedOrder { record, rows });
-                }
-                Ok(record) => self.push(&record)?,
-                Err(error) => {
-                    self.rejects.add(&Origin { line: number, ..file.clone() }, &error.to_string(), text)?;
-                }
+            if !text.is_empty() {
+                self.json_row(Origin { line: number, ..file.clone() }, text)?;
             }
         }
         Ok(())
     }
 
-    fn json_record(&self, text: &[u8]) -> Result<Record, Invalid> {
+    /// An array of records, or records over several lines each.
+    fn json_values(&mut self, file: &Origin, reader: &mut dyn BufRead, array: bool) -> anyhow::Result<()> {
+        let lines = Cell::new(1);
+        // Read byte by byte by the parser: the count is that of the line at which it is.
+        let mut parser = serde_json::Deserializer::from_reader(CountedLines { inner: reader, lines: &lines });
+        let mut failed = None;
+        let mut take = |raw: &RawValue| {
+            let text = raw.get().as_bytes();
+            let line = lines.get() - text.iter().filter(|byte| **byte == b'\n').count() as u64;
+            match self.json_row(Origin { line, ..file.clone() }, text) {
+                Ok(()) => true,
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
+            }
+        };
+        let parsed = if array {
+            Values { take: &mut take }.deserialize(&mut parser).and_then(|()| parser.end())
+        } else {
+            let mut values = parser.into_iter::<Box<RawValue>>();
+            values.try_for_each(|raw| if take(&*raw?) { Ok(()) } else { Err(serde::de::Error::custom("stopped")) })
+        };
+        match (failed, parsed) {
+            (Some(error), _) => Err(error),
+            (None, parsed) => parsed.context(if array { "it is no whole JSON array" } else { "it is no whole JSON" }),
+        }
+    }
+
+    fn json_row(&mut self, origin: Origin, text: &[u8]) -> anyhow::Result<()> {
+        self.row_read();
+        let read = checked(self.json_record(text));
+        if std::mem::take(&mut self.found.decimal_money) {
+            self.decimals_at.get_or_insert_with(|| origin.clone());
+        }
+        match read {
+            Ok(Record::Order(record)) => {
+                let rows = vec![origin; record.lines.len()];
+                self.orders.push(SourcedOrder { record, rows });
+                Ok(())
+            }
+            Ok(record) => self.push(&record),
+            Err(error) => self.rejects.add(&origin, &error.to_string(), text),
+        }
+    }
+
+    fn json_record(&mut self, text: &[u8]) -> Result<Record, Invalid> {
         let topic = self.options.topic;
-        if is_plain(self.options) || text.len() > RECORD_BYTES_MAX {
+        if text.len() > RECORD_BYTES_MAX {
             return Record::decode(topic, text, self.rules);
+        }
+        // Most interactions are what they should be already.
+        if is_plain(self.options)
+            && let Ok(record) = Record::decode(topic, text, self.rules)
+            && !has_blanks(&record)
+        {
+            return Ok(record);
         }
         match serde_json::from_slice::<Map<String, Value>>(text) {
             Ok(mut object) => {
-                adapt(&mut object, self.options)?;
+                adapt(&mut object, self.options, &mut self.found)?;
                 Record::decode(topic, &serde_json::to_vec(&object).expect("an object serialises"), self.rules)
             }
             // The decoder says best what is wrong with it.
@@ -149,23 +227,32 @@ impl Converter<'_, '_> {
         }
     }
 
-    fn csv(&mut self, file: &Origin, reader: impl Read) -> anyhow::Result<()> {
-        let mut rows = csv::ReaderBuilder::new().flexible(true).from_reader(reader);
-        let header = rows.headers().context("the header is not UTF-8")?.clone();
+    fn csv(&mut self, file: &Origin, mut reader: impl BufRead) -> anyhow::Result<()> {
+        let (delimiter, above) = delimiter_of(&mut reader, self.options.delimiter)?;
+        let checked = StrictQuotes::new(reader, delimiter, above + 1);
+        let mut rows = csv::ReaderBuilder::new().flexible(true).delimiter(delimiter).from_reader(checked);
+        let header = rows.headers().map_err(in_csv)?.clone();
         if header.iter().all(|name| name.trim().is_empty()) {
             bail!("the file is empty: a CSV file starts with a header");
         }
         let columns = Columns::of(&header, self.options).map_err(anyhow::Error::msg)?;
         let mut bytes = csv::ByteRecord::new();
-        while rows.read_byte_record(&mut bytes)? {
-            let line = bytes.position().map_or(0, csv::Position::line);
+        while rows.read_byte_record(&mut bytes).map_err(in_csv)? {
+            let line = bytes.position().map_or(0, csv::Position::line) + above;
             self.row_read();
             let origin = Origin { line, ..file.clone() };
+            if let Some(lines) = rows_within(&bytes, columns.count(), delimiter) {
+                let why =
+                    format!("row: a quoted value runs over {lines} lines that look like rows; is its closing quote missing?");
+                self.rejects.add(&origin, &why, &raw_row(&bytes))?;
+                continue;
+            }
             let row = match csv::StringRecord::from_byte_record(bytes) {
                 Ok(row) => row,
                 Err(error) => {
                     bytes = error.into_byte_record();
-                    self.rejects.add(&origin, "row: is not UTF-8", &raw_row(&bytes))?;
+                    let why = "row: is not UTF-8; name the file's encoding, as in --encoding windows-1252 or --encoding gbk";
+                    self.rejects.add(&origin, why, &raw_row(&bytes))?;
                     continue;
                 }
             };
@@ -190,13 +277,17 @@ impl Converter<'_, '_> {
         if let Err(error) = columns.check(row) {
             return self.rejects.add(&origin, &error.to_string(), &raw());
         }
+        self.found.blanks += columns.blanks(row);
+        if !self.options.decimal_money && self.decimals_at.is_none() && columns.has_decimal_money(row) {
+            self.decimals_at = Some(origin.clone());
+        }
         if self.options.topic == Topic::Orders {
             return self.assembly.row(origin, &columns.order_row(row), &raw(), &mut self.rejects);
         }
         let json = columns.object(row, self.options).map(|object| serde_json::to_vec(&object).expect("an object serialises"));
         match json {
             Err(error) => self.rejects.add(&origin, &error.to_string(), &raw()),
-            Ok(json) => match Record::decode(self.options.topic, &json, self.rules) {
+            Ok(json) => match checked(Record::decode(self.options.topic, &json, self.rules)) {
                 Ok(record) => self.push(&record),
                 // Kept as the record that it would have been, so that it can be retried.
                 Err(error) => self.rejects.add(&origin, &error.to_string(), &json),
@@ -212,20 +303,36 @@ impl Converter<'_, '_> {
     }
 
     fn push(&mut self, record: &Record) -> anyhow::Result<()> {
+        self.versions.take(record);
         // A record without a time comes first: it speaks of a state that was there before.
         let time = record.time().unwrap_or(EventTime::MIN);
         self.order.push(time.0, &record.to_json()).context("could not write a temporary file")
     }
 
     fn finish(mut self) -> anyhow::Result<Converted> {
+        if let Some(origin) = self.decimals_at {
+            // In such a column `3` is 3.00: whatever has no decimals there is no amount of minor units either.
+            let message =
+                format!("line {} of {}: money is written with decimals, and minor units are expected", origin.line, origin.file);
+            let help = "give --decimal-money where 12.99 means 12.99 and 3 means 3.00; nothing was imported";
+            return Err(Failure::new(message).help(help).into());
+        }
         let assembly = std::mem::replace(&mut self.assembly, OrderAssembly::new(self.options));
+        let overlap = assembly.overlap();
         self.orders.extend(assembly.finish(self.rules, &mut self.rejects)?);
         let mut orders = std::mem::take(&mut self.orders);
-        let mut credit_notes = None;
+        let (mut credit_notes, mut unlinked) = (None, 0);
         if self.options.link_cancellations {
             let (linked, report) = link(orders);
-            orders = self.checked(linked)?;
+            orders = linked;
             credit_notes = Some(report);
+        } else {
+            unlinked = resemble(&orders);
+        }
+        orders = self.checked(orders)?;
+        let mut statuses = BTreeMap::new();
+        for order in &orders {
+            *statuses.entry(order.record.status).or_default() += 1;
         }
         sort_by_time(&mut orders);
         for order in orders {
@@ -238,6 +345,11 @@ impl Converter<'_, '_> {
             rejects: self.rejects.finish()?,
             credit_notes,
             unused_columns: self.unused_columns,
+            blanks: self.found.blanks,
+            overlap,
+            statuses,
+            unlinked,
+            versions: self.versions,
         })
     }
 
@@ -261,6 +373,110 @@ impl Converter<'_, '_> {
     }
 }
 
+/// A record of members who may be.
+fn checked(record: Result<Record, Invalid>) -> Result<Record, Invalid> {
+    record.and_then(|record| record.check_members().map(|()| record))
+}
+
+fn has_blanks(record: &Record) -> bool {
+    let blank = |text: &str| text.trim().len() < text.len();
+    let Record::Interaction(interaction) = record else { return false };
+    blank(interaction.owner.id()) || interaction.payload.item.as_ref().is_some_and(|item| blank(item.as_str()))
+}
+
+/// What a CSV file fails by, without the words of the crate for its own errors.
+fn in_csv(error: csv::Error) -> anyhow::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error.into(),
+        csv::ErrorKind::Utf8 { .. } => {
+            anyhow::anyhow!("the header is not UTF-8; name the file's encoding, as in --encoding windows-1252 or --encoding gbk")
+        }
+        other => anyhow::anyhow!("{other:?}"),
+    }
+}
+
+/// What stands between the columns, and how many lines are above the header: Excel writes `sep=;`. Without being told, it is a comma where
+/// the header has one, else a semicolon, a tab or a bar.
+fn delimiter_of(reader: &mut impl BufRead, told: Option<char>) -> anyhow::Result<(u8, u64)> {
+    let start = reader.fill_buf().context("could not be read")?;
+    let line = |text: &[u8]| text.iter().position(|byte| b"\r\n".contains(byte)).unwrap_or(text.len());
+    let end = line(start);
+    if end == 5 && start[..4].eq_ignore_ascii_case(b"sep=") {
+        let delimiter = start[4];
+        let end = end + if start[end..].starts_with(b"\r\n") { 2 } else { usize::from(start.len() > end) };
+        reader.consume(end);
+        return Ok((told.map_or(delimiter, |told| told as u8), 1));
+    }
+    if let Some(told) = told {
+        return Ok((told as u8, 0));
+    }
+    let mut quoted = false;
+    let plain: Vec<u8> = start[..end]
+        .iter()
+        .copied()
+        .filter(|&byte| {
+            quoted ^= byte == b'"';
+            !quoted
+        })
+        .collect();
+    let delimiter = b",;\t|".iter().find(|delimiter| plain.contains(delimiter));
+    Ok((delimiter.copied().unwrap_or(b','), 0))
+}
+
+/// How many lines within one value look like rows of the file.
+fn rows_within(row: &csv::ByteRecord, columns: usize, delimiter: u8) -> Option<usize> {
+    if columns < COLUMNS_TELLING || !row.as_slice().contains(&b'\n') {
+        return None;
+    }
+    let is_row = |line: &&[u8]| line.iter().filter(|byte| **byte == delimiter).count() + 1 == columns;
+    let within = row.iter().map(|value| value.split(|byte| *byte == b'\n').skip(1).filter(is_row).count()).max().unwrap_or(0);
+    (within > 0).then_some(within)
+}
+
+/// Hands the values of an array on, one by one.
+struct Values<'t> {
+    take: &'t mut dyn FnMut(&RawValue) -> bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Values<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Values<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an array of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<(), A::Error> {
+        while let Some(value) = values.next_element::<Box<RawValue>>()? {
+            if !(self.take)(&value) {
+                return Err(serde::de::Error::custom("stopped"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Counts line feeds as they are read.
+struct CountedLines<'r> {
+    inner: &'r mut dyn BufRead,
+    lines: &'r Cell<u64>,
+}
+
+impl Read for CountedLines<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.lines.set(self.lines.get() + buffer[..read].iter().filter(|byte| **byte == b'\n').count() as u64);
+        Ok(read)
+    }
+}
+
 /// What the name of a file says about its format, compression aside.
 fn format_of_name(name: &str) -> Option<Format> {
     let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
@@ -271,11 +487,11 @@ fn format_of_name(name: &str) -> Option<Format> {
     }
 }
 
-/// What the first bytes say: an object, or a header.
+/// What the first bytes say: an object, an array, or a header.
 fn sniff(reader: &mut impl BufRead) -> anyhow::Result<Format> {
     let start = reader.fill_buf().context("could not be read")?;
     let first = start[..start.len().min(SNIFF_BYTES)].trim_ascii_start().first();
-    Ok(if first == Some(&b'{') { Format::Ndjson } else { Format::Csv })
+    Ok(if matches!(first, Some(b'{' | b'[')) { Format::Ndjson } else { Format::Csv })
 }
 
 /// Reads one line; of one that no record can fill, only as much as shows that.

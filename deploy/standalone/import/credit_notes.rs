@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use kindred_model::records::{OrderStatus, Refund};
+use kindred_model::records::{OrderRecord, OrderStatus, Refund};
 use kindred_model::{EventTime, ItemId, MemberId, OrderId};
 
 use super::orders::SourcedOrder;
@@ -73,6 +73,29 @@ struct NoteLine {
     place: usize,
 }
 
+/// Cancelled orders that look like credit notes: the same member bought one of their items before, in an order that counts.
+pub fn resemble(orders: &[SourcedOrder]) -> u64 {
+    let counts = |order: &OrderRecord| matches!(order.status, OrderStatus::Paid | OrderStatus::Shipped | OrderStatus::Completed);
+    let is_note = |order: &OrderRecord| order.status == OrderStatus::Cancelled;
+    if !orders.iter().any(|order| is_note(&order.record)) {
+        return 0;
+    }
+    let mut first: HashMap<(&MemberId, &ItemId), EventTime> = HashMap::new();
+    for order in orders.iter().map(|order| &order.record).filter(|order| counts(order)) {
+        let Some(member) = &order.member else { continue };
+        for line in &order.lines {
+            let at = first.entry((member, &line.item)).or_insert(order.placed_at);
+            *at = order.placed_at.min(*at);
+        }
+    }
+    let takes_back = |order: &&OrderRecord| {
+        order.member.as_ref().is_some_and(|member| {
+            order.lines.iter().any(|line| first.get(&(member, &line.item)).is_some_and(|at| *at <= order.placed_at))
+        })
+    };
+    orders.iter().map(|order| &order.record).filter(|order| is_note(order)).filter(takes_back).count() as u64
+}
+
 /// Splits credit notes from orders, and writes what they take back into the orders' refunds.
 pub fn link(all: Vec<SourcedOrder>) -> (Vec<SourcedOrder>, CreditNoteReport) {
     let (notes, mut orders): (Vec<_>, Vec<_>) = all.into_iter().partition(|order| order.record.status == OrderStatus::Cancelled);
@@ -120,7 +143,7 @@ pub fn link(all: Vec<SourcedOrder>) -> (Vec<SourcedOrder>, CreditNoteReport) {
                 }
                 let target = left.order;
                 let amount_minor = taken * line.unit_price_minor;
-                let made = refund(&mut orders[target], note, at, key.2, taken, amount_minor);
+                let made = refund(&mut orders[target].record, note.record.order.as_str(), at, key.2, taken, amount_minor);
                 report.refunds += u64::from(made);
                 report.orders += u64::from(!std::mem::replace(&mut touched[target], true));
                 report.units_taken += taken;
@@ -150,9 +173,8 @@ fn latest(bought: &Bought, at: EventTime) -> Option<(BoughtLine, Left)> {
 
 /// Adds units to the refund of this note on a line: (refund, line) is one entry, even if the note names the item twice.
 /// Returns whether the entry is new.
-fn refund(order: &mut SourcedOrder, note: &SourcedOrder, at: EventTime, line: u32, quantity: i64, amount_minor: i64) -> bool {
-    let name = note.record.order.as_str();
-    let refunds = &mut order.record.refunds;
+pub(super) fn refund(order: &mut OrderRecord, name: &str, at: EventTime, line: u32, quantity: i64, amount_minor: i64) -> bool {
+    let refunds = &mut order.refunds;
     if let Some(entry) = refunds.iter_mut().find(|entry| *entry.refund == *name && entry.line == line) {
         entry.quantity += quantity;
         entry.amount_minor += amount_minor;

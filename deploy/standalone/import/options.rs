@@ -2,10 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use encoding_rs::Encoding;
+use jiff::tz::TimeZone;
 use kindred_model::Topic;
 use kindred_model::records::OrderStatus;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use super::values::shown;
+
+/// The longest word that an example of `--map-status` repeats.
+const WORD_CHARS_MAX: usize = 40;
 /// The version of a record that names none.
 pub const VERSION_ABSENT: u64 = 1;
 
@@ -17,6 +23,35 @@ pub enum Format {
     Ndjson,
     /// A header, then a row a record (of orders: a row an order line).
     Csv,
+}
+
+/// A time zone by its name, like `Europe/Berlin`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Zone(pub TimeZone);
+
+impl std::str::FromStr for Zone {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let zone =
+            TimeZone::get(name).map_err(|_| "there is no zone of this name; they are like Europe/Berlin or UTC".to_owned());
+        zone.map(Self)
+    }
+}
+
+impl Serialize for Zone {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.iana_name().serialize(serializer)
+    }
+}
+
+/// The encoding of a label as browsers know it, like `windows-1252` or `gbk`.
+///
+/// # Errors
+/// What is accepted.
+pub fn encoding(label: &str) -> Result<&'static Encoding, String> {
+    let known = "there is no encoding of this name; they are like utf-8, utf-16le, windows-1252, iso-8859-15, gbk, shift_jis";
+    Encoding::for_label(label.as_bytes()).ok_or_else(|| known.to_owned())
 }
 
 /// Everything besides the files that decides which records an import makes. Its digest is part of the import's name, so that one
@@ -35,8 +70,25 @@ pub struct ImportOptions {
     pub link_cancellations: bool,
     /// `--version`: of a record that names none.
     pub version: u64,
+    /// `--version-from`: the column that says the version of a record, as a whole number or a time.
+    pub version_from: Option<String>,
     /// `shop.currency`: of an order that names none.
     pub currency: String,
+    /// `--delimiter` of CSV; `None` goes by the header.
+    pub delimiter: Option<char>,
+    /// `--encoding`; `None` is UTF-8, or UTF-16 where its mark says so.
+    #[serde(serialize_with = "encoding_name")]
+    pub encoding: Option<&'static Encoding>,
+    /// `--time-zone`: of times without an offset.
+    pub time_zone: Option<Zone>,
+    /// `--time-format`: how times are written.
+    pub time_format: Option<String>,
+    /// `--decimal-money`: prices are written with decimals.
+    pub decimal_money: bool,
+}
+
+fn encoding_name<S: Serializer>(encoding: &Option<&'static Encoding>, serializer: S) -> Result<S::Ok, S::Error> {
+    encoding.map(Encoding::name).serialize(serializer)
 }
 
 impl ImportOptions {
@@ -49,7 +101,13 @@ impl ImportOptions {
             map_status: BTreeMap::new(),
             link_cancellations: false,
             version: VERSION_ABSENT,
+            version_from: None,
             currency: currency.into(),
+            delimiter: None,
+            encoding: None,
+            time_zone: None,
+            time_format: None,
+            decimal_money: false,
         }
     }
 
@@ -60,10 +118,11 @@ impl ImportOptions {
 
     /// Why a word of the file means no status, and what helps.
     pub fn unknown_status(word: &str) -> String {
+        // A word that long is none: another column was taken for the status.
+        let named = if word.chars().count() <= WORD_CHARS_MAX { shell_word(word) } else { "WORD".to_owned() };
         format!(
-            "{word:?} is none of placed, paid, shipped, completed, cancelled, refunded; say what it means with \
-             --map-status {}=STATUS",
-            shell_word(word)
+            "{} is none of placed, paid, shipped, completed, cancelled, refunded; say what it means with --map-status {named}=STATUS",
+            shown(word)
         )
     }
 }

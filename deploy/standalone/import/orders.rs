@@ -7,17 +7,23 @@
 //! - A line's number is the number of its row within its order; an order's `placed_at` is the earliest of its rows.
 //! - What is the order's and not the line's must be the same in all its rows: `member` (empty is a guest) and the meaning of
 //!   `status` always, the rest (`tier`, `currency`, …) where a row names it.
+//! - A row with a negative quantity is a return: of an order with other rows it takes back the latest lines of that item, as a refund at
+//!   its time. Of an order without others it is a credit note (`--link-cancellations`).
+//! - Rows of an order that stand alike in two files are taken once: exports overlap. Rows that are alike in one file are two lines.
 //! - An order is taken as a whole or not at all. Half of one would earn half of its points, and the whole one, imported later
 //!   under the same version, would be a conflict. So a row that is turned away takes its order's other rows with it.
 
 use std::collections::HashMap;
 
 use kindred_model::records::{Invalid, OrderRecord, OrderStatus, Rules};
-use kindred_model::{EventTime, OrderId};
+use kindred_model::{EventTime, MemberId, OrderId};
 use serde::Serialize;
 
+use super::columns::version;
+use super::credit_notes::refund;
 use super::options::ImportOptions;
 use super::rejects::{Origin, Rejects};
+use super::values::{shown, whole_number};
 
 /// One row of the file, its fields as text; an empty one is absent.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +60,8 @@ pub struct OrderRow<'a> {
     pub completed_at: Option<&'a str>,
     /// When it was cancelled.
     pub cancelled_at: Option<&'a str>,
+    /// What `--version-from` reads the version from.
+    pub version_from: Option<&'a str>,
 }
 
 /// An order with the rows that it came from, one a line.
@@ -87,13 +95,25 @@ struct LineRow {
     unit_price_minor: i64,
     discount_minor: Option<i64>,
     coupon: Option<Box<str>>,
+    at: EventTime,
+    /// Further files in which it stands.
+    also_in: Vec<usize>,
+}
+
+impl LineRow {
+    fn says(&self) -> (&str, i64, i64, Option<i64>, Option<&str>, EventTime) {
+        (&self.item, self.quantity, self.unit_price_minor, self.discount_minor, self.coupon.as_deref(), self.at)
+    }
 }
 
 struct Pending {
     order: Box<str>,
     placed_at: EventTime,
-    shared: Shared,
+    /// None before the first row.
+    shared: Option<Shared>,
     lines: Vec<LineRow>,
+    /// Rows with a negative quantity.
+    returns: Vec<LineRow>,
     /// The first row that was turned away.
     broken: Option<Origin>,
 }
@@ -129,40 +149,31 @@ pub struct OrderAssembly<'a> {
     options: &'a ImportOptions,
     by_id: HashMap<Box<str>, usize>,
     pending: Vec<Pending>,
+    /// Rows that stood in another file already, and the first of them.
+    overlap: (u64, Option<Origin>),
 }
 
 fn required<'a>(field: &str, value: Option<&'a str>) -> Result<&'a str, Invalid> {
     value.ok_or_else(|| Invalid::new(field, "is required"))
 }
 
-pub(super) fn whole_number(field: &str, text: &str) -> Result<i64, Invalid> {
-    text.parse().map_err(|_| {
-        let hint = if text.contains(['.', ',']) { "; money counts in minor units, like 255 for 2.55" } else { "" };
-        Invalid::new(field, format!("{text:?} is not a whole number{hint}"))
-    })
-}
-
-/// Milliseconds since 1970, or RFC 3339 with an offset.
-pub(super) fn time(field: &str, text: &str) -> Result<EventTime, Invalid> {
-    match text.parse::<i64>() {
-        Ok(ms) => EventTime::from_ms(field, ms),
-        Err(_) => EventTime::parse(field, text),
-    }
-}
-
 impl Shared {
     fn read(row: &OrderRow<'_>, options: &ImportOptions) -> Result<Self, Invalid> {
         let word = required("status", row.status)?;
         let status = options.status(word).ok_or_else(|| Invalid::new("status", ImportOptions::unknown_status(word)))?;
-        let optional_time = |field: &str, value: Option<&str>| value.map(|text| time(field, text)).transpose();
+        let optional_time = |field: &str, value: Option<&str>| value.map(|text| options.time(field, text)).transpose();
         Ok(Self {
-            member: row.member.map(Into::into),
+            member: row
+                .member
+                .map(|member| MemberId::parse(member)?.check_named().map(|member| member.as_str().into()))
+                .transpose()?,
             status: Some(status),
-            version: match row.version {
-                None => None,
-                Some(text) => Some(
+            version: match (row.version_from, row.version) {
+                (Some(text), _) => Some(version(text, options)?),
+                (None, Some(text)) => Some(
                     u64::try_from(whole_number("version", text)?).map_err(|_| Invalid::new("version", "must not be negative"))?,
                 ),
+                (None, None) => None,
             },
             tier: row.tier.map(Into::into),
             promotion: row.promotion.map(Into::into),
@@ -174,7 +185,7 @@ impl Shared {
     }
 
     /// Takes in what another row of the order says.
-    fn agree(&mut self, row: Self) -> Result<(), Invalid> {
+    fn agree(&mut self, row: Self, options: &ImportOptions) -> Result<(), Invalid> {
         fn same<T: PartialEq>(field: &str, ours: &mut Option<T>, theirs: Option<T>) -> Result<(), Invalid> {
             match (&*ours, theirs) {
                 (Some(a), Some(b)) if *a != b => {
@@ -188,13 +199,15 @@ impl Shared {
             }
         }
         if self.member != row.member {
-            return Err(Invalid::new(
-                "member",
-                "is not the same in all rows of the order: an order has one member or is a guest's",
-            ));
+            return Err(another_member());
         }
         same("status", &mut self.status, row.status)?;
-        same("version", &mut self.version, row.version)?;
+        if options.version_from.is_some() {
+            // Each line may have a time of its own at which it changed.
+            self.version = self.version.max(row.version);
+        } else {
+            same("version", &mut self.version, row.version)?;
+        }
         same("tier", &mut self.tier, row.tier)?;
         same("promotion", &mut self.promotion, row.promotion)?;
         same("currency", &mut self.currency, row.currency)?;
@@ -204,10 +217,26 @@ impl Shared {
     }
 }
 
+fn another_member() -> Invalid {
+    Invalid::new("member", "is not the same in all rows of the order: an order has one member or is a guest's")
+}
+
+/// Of an order that stands otherwise in another file: two exports, one of which is older.
+fn of_two_files(error: Invalid) -> Invalid {
+    let help =
+        "the order stands in another file, too: import each by itself, the later with a greater --version, or --version-from";
+    Invalid::new(error.field, format!("{}; {help}", error.reason))
+}
+
 impl<'a> OrderAssembly<'a> {
     /// Nothing yet.
     pub fn new(options: &'a ImportOptions) -> Self {
-        Self { options, by_id: HashMap::new(), pending: Vec::new() }
+        Self { options, by_id: HashMap::new(), pending: Vec::new(), overlap: (0, None) }
+    }
+
+    /// How many rows stood in another file of the import already, and the first of them.
+    pub fn overlap(&self) -> (u64, Option<Origin>) {
+        self.overlap.clone()
     }
 
     /// Takes one row; `raw` is the row as it stands in the file.
@@ -237,34 +266,72 @@ impl<'a> OrderAssembly<'a> {
         self.pending.push(Pending {
             order,
             placed_at: EventTime::END,
-            shared: Shared::default(),
+            shared: None,
             lines: Vec::new(),
+            returns: Vec::new(),
             broken: None,
         });
         n
     }
 
     fn take(&mut self, id: &OrderId, origin: &Origin, row: &OrderRow<'_>, raw: &[u8]) -> Result<(), Invalid> {
+        let money = |field: &str, text: &str| self.options.money(field, text);
         let line = LineRow {
             origin: origin.clone(),
             raw: raw.into(),
             item: required("item", row.item)?.into(),
             quantity: whole_number("quantity", required("quantity", row.quantity)?)?,
-            unit_price_minor: whole_number("unit_price_minor", required("unit_price_minor", row.unit_price_minor)?)?,
-            discount_minor: row.discount_minor.map(|text| whole_number("discount_minor", text)).transpose()?,
+            unit_price_minor: money("unit_price_minor", required("unit_price_minor", row.unit_price_minor)?)?,
+            discount_minor: row.discount_minor.map(|text| money("discount_minor", text)).transpose()?,
             coupon: row.coupon.map(Into::into),
+            at: self.options.time("placed_at", required("placed_at", row.placed_at)?)?,
+            also_in: Vec::new(),
         };
-        let placed_at = time("placed_at", required("placed_at", row.placed_at)?)?;
-        let shared = Shared::read(row, self.options)?;
+        let is_return = line.quantity < 0;
+        // What the row of a return says of the status is what became of the return.
+        let status = if is_return { Some(OrderStatus::Cancelled.name()) } else { row.status };
+        let mut shared = Shared::read(&OrderRow { status, ..row.clone() }, self.options)?;
         let n = self.pending_of(id);
         let pending = &mut self.pending[n];
-        if pending.lines.is_empty() {
-            pending.shared = shared;
-        } else {
-            pending.shared.agree(shared)?;
+        if is_return && let Some(of_order) = &pending.shared {
+            shared = Shared { member: shared.member, version: shared.version, ..of_order.clone() };
         }
-        pending.placed_at = pending.placed_at.min(placed_at);
-        pending.lines.push(line);
+        let several_files = pending.lines.iter().chain(&pending.returns).any(|line| line.origin.index != origin.index);
+        match &mut pending.shared {
+            // A return in front says nothing of the order either.
+            Some(known) if pending.lines.is_empty() && !is_return => {
+                let (member, version) = (known.member.take(), known.version);
+                if member != shared.member {
+                    return Err(another_member());
+                }
+                *known = Shared { version: shared.version.max(version), ..shared };
+            }
+            Some(known) => {
+                known.agree(shared, self.options).map_err(|error| if several_files { of_two_files(error) } else { error })?
+            }
+            None => pending.shared = Some(shared),
+        }
+        let known = if is_return { &mut pending.returns } else { &mut pending.lines };
+        if several_files {
+            let file = origin.index;
+            let twin = known
+                .iter_mut()
+                .find(|known| known.origin.index != file && !known.also_in.contains(&file) && known.says() == line.says());
+            if let Some(twin) = twin {
+                twin.also_in.push(file);
+                self.overlap.0 += 1;
+                self.overlap.1.get_or_insert_with(|| origin.clone());
+                return Ok(());
+            }
+        }
+        if !is_return {
+            pending.placed_at = pending.placed_at.min(line.at);
+        }
+        if is_return {
+            pending.returns.push(line)
+        } else {
+            pending.lines.push(line)
+        }
         Ok(())
     }
 
@@ -274,30 +341,70 @@ impl<'a> OrderAssembly<'a> {
     /// Where the sink of the rejects fails.
     pub fn finish(self, rules: &Rules, rejects: &mut Rejects<'_>) -> anyhow::Result<Vec<SourcedOrder>> {
         let mut orders = Vec::with_capacity(self.pending.len());
-        for pending in self.pending {
-            let broken = match &pending.broken {
-                Some(origin) => Some((origin.clone(), None)),
-                None => match pending.decode(self.options, rules) {
-                    Ok(record) => {
-                        let rows = pending.lines.into_iter().map(|line| line.origin).collect();
-                        orders.push(SourcedOrder { record, rows });
+        for mut pending in self.pending {
+            let (culprit, reason) = match pending.broken.clone() {
+                Some(origin) => (origin, None),
+                None => match pending.order(self.options, rules) {
+                    Ok(order) => {
+                        orders.push(order);
                         continue;
                     }
-                    Err(error) => Some(pending.blame(error)),
+                    Err(blamed) => blamed,
                 },
             };
-            if let Some((culprit, reason)) = broken {
-                pending.turn_away(&culprit, reason.as_deref(), rejects)?;
-            }
+            pending.turn_away(&culprit, reason.as_deref(), rejects)?;
         }
         Ok(orders)
     }
 }
 
 impl Pending {
+    /// The order with what came back of it; or the row that is wrong, and why.
+    fn order(&mut self, options: &ImportOptions, rules: &Rules) -> Result<SourcedOrder, (Origin, Option<String>)> {
+        if self.lines.is_empty() {
+            if !options.link_cancellations {
+                let why = "is negative: a return under an order id of its own; --link-cancellations takes it back from the member's earlier \
+                           orders";
+                return Err((self.returns[0].origin.clone(), Some(Invalid::new("quantity", why).to_string())));
+            }
+            // A credit note: what it takes back is linked as that of a cancelled order is.
+            self.lines = std::mem::take(&mut self.returns);
+            for line in &mut self.lines {
+                line.quantity = -line.quantity;
+                line.unit_price_minor = line.unit_price_minor.saturating_abs();
+                self.placed_at = self.placed_at.min(line.at);
+            }
+            if let Some(shared) = &mut self.shared {
+                shared.status = Some(OrderStatus::Cancelled);
+            }
+        }
+        let record = self.decode(options, rules).map_err(|error| self.blame(error))?;
+        let mut order = SourcedOrder { record, rows: self.lines.iter().map(|line| line.origin.clone()).collect() };
+        self.returns.sort_by(|a, b| (a.at, a.origin.row()).cmp(&(b.at, b.origin.row())));
+        for row in &self.returns {
+            let mut open = row.quantity.saturating_neg();
+            for n in (0..order.record.lines.len()).rev() {
+                let line = &order.record.lines[n];
+                let refunded = order.record.net_lines().find(|(of, _)| of.line == line.line).map_or(0, |(_, net)| net);
+                let units = if *line.item.as_str() == *row.item { open.min(refunded) } else { 0 };
+                if units > 0 {
+                    let amount = units.saturating_mul(row.unit_price_minor.saturating_abs());
+                    let line = line.line;
+                    refund(&mut order.record, &format!("return-{}", row.at), row.at, line, units, amount);
+                    open -= units;
+                }
+            }
+            if open > 0 {
+                let why = format!("takes back {open} more than the order has of {}", shown(&row.item));
+                return Err((row.origin.clone(), Some(Invalid::new("quantity", why).to_string())));
+            }
+        }
+        Ok(order)
+    }
+
     /// Goes through the one decoder, so that an imported order obeys what every other does.
     fn decode(&self, options: &ImportOptions, rules: &Rules) -> Result<OrderRecord, Invalid> {
-        let shared = &self.shared;
+        let shared = self.shared.as_ref().expect("read with the first row");
         let lines = self.lines.iter().enumerate().map(|(n, line)| JsonLine {
             line: n + 1,
             item: &line.item,
@@ -331,17 +438,21 @@ impl Pending {
         {
             return (line.origin.clone(), Some(Invalid::new(field, error.reason.clone()).to_string()));
         }
-        (self.lines[0].origin.clone(), Some(error.to_string()))
+        let first = self.lines.first().or(self.returns.first()).expect("an order has a row");
+        (first.origin.clone(), Some(error.to_string()))
     }
 
     /// Turns all rows away that were not yet: the culprit with the reason, the others with a word about it.
     fn turn_away(&self, culprit: &Origin, reason: Option<&str>, rejects: &mut Rejects<'_>) -> anyhow::Result<()> {
-        for line in &self.lines {
+        for line in self.lines.iter().chain(&self.returns) {
             match reason {
                 Some(reason) if line.origin == *culprit => rejects.add(&line.origin, reason, &line.raw)?,
                 _ => {
-                    let why =
-                        format!("its order {:?} is taken as a whole, and line {} of it is rejected", self.order, culprit.line);
+                    let why = format!(
+                        "its order {} is taken as a whole, and line {} of it is rejected",
+                        shown(&self.order),
+                        culprit.line
+                    );
                     rejects.add_under("another row of the same order is rejected", &line.origin, &why, &line.raw)?;
                 }
             }

@@ -1,6 +1,8 @@
 //! What an import turns away: kept in the topic `rejected`, and told by reason with the first lines.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
 use std::sync::Arc;
 
 use kindred_log::Rejected;
@@ -33,17 +35,89 @@ impl Origin {
     }
 }
 
+/// A reason without the values in it: one mistake of a file is one reason, however many values it spoils.
+pub fn without_values(reason: &str) -> String {
+    let mut group = String::with_capacity(reason.len());
+    let (mut quoted, mut escaped, mut in_number) = (false, false, false);
+    for c in reason.chars() {
+        let ends = c == '"' && !escaped;
+        escaped = quoted && c == '\\' && !escaped;
+        if ends {
+            quoted = !quoted;
+            if quoted {
+                group.push('…');
+            }
+        } else if !quoted {
+            // "is 12; from 1 to 10 is accepted", "has 3 fields": the number is a value.
+            let is_value = c.is_ascii_digit() || c == '-';
+            if !in_number && is_value && (group.ends_with(" is ") || group.ends_with(" has ") || group.ends_with(" back ")) {
+                in_number = true;
+                group.push('…');
+            }
+            in_number &= is_value;
+            if !in_number {
+                group.push(c);
+            }
+        }
+    }
+    group
+}
+
 /// One reason and the lines that it met.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reason {
     /// How many rows.
     pub rows: u64,
+    /// The reason of the first of them, where all have it word for word.
+    pub same: Option<String>,
     /// The first of them.
     pub first: Vec<Origin>,
 }
 
 /// Takes rejected records in portions; where they go may fail.
 pub type RejectSink<'a> = Box<dyn FnMut(Vec<Rejected>) -> anyhow::Result<()> + 'a>;
+
+/// Rejected records in a temporary file, until it is sure that the import is one: what fails leaves nothing behind.
+pub struct Spool(BufWriter<File>);
+
+impl Spool {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// When there is no place for temporary files.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(BufWriter::new(tempfile::tempfile()?)))
+    }
+
+    /// Keeps a portion.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn keep(&mut self, batch: &[Rejected]) -> io::Result<()> {
+        for rejected in batch {
+            serde_json::to_writer(&mut self.0, rejected)?;
+            self.0.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    /// Hands everything on.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or where they go fails.
+    pub fn empty(self, mut sink: impl FnMut(Vec<Rejected>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let mut file = self.0.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.rewind()?;
+        let mut batch = Vec::new();
+        for line in BufReader::new(file).lines() {
+            batch.push(serde_json::from_str(&line?)?);
+            if batch.len() == BATCH {
+                sink(std::mem::take(&mut batch))?;
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { sink(batch) }
+    }
+}
 
 /// Collects what is turned away.
 pub struct Rejects<'a> {
@@ -66,7 +140,9 @@ impl<'a> Rejects<'a> {
     /// # Errors
     /// Where the sink fails.
     pub fn add(&mut self, origin: &Origin, reason: &str, payload: &[u8]) -> anyhow::Result<()> {
-        self.add_under(reason, origin, reason, payload)
+        // A word of the status is named: what to do about it is another thing for each.
+        let group = if reason.starts_with("status: ") { reason.to_owned() } else { without_values(reason) };
+        self.add_under(&group, origin, reason, payload)
     }
 
     /// Turns one row away, counted in the report under a reason shorter than its own.
@@ -77,6 +153,11 @@ impl<'a> Rejects<'a> {
         self.rows += 1;
         if self.reasons.len() < REASONS_KEPT || self.reasons.contains_key(group) {
             let entry = self.reasons.entry(group.to_owned()).or_default();
+            if entry.rows == 0 {
+                entry.same = Some(reason.to_owned());
+            } else if entry.same.as_deref() != Some(reason) {
+                entry.same = None;
+            }
             entry.rows += 1;
             if entry.first.len() < LINES_NAMED {
                 entry.first.push(origin.clone());
@@ -117,6 +198,11 @@ impl<'a> Rejects<'a> {
     pub fn finish(mut self) -> anyhow::Result<RejectReport> {
         self.flush()?;
         let mut reasons: Vec<(String, Reason)> = self.reasons.into_iter().collect();
+        for (reason, met) in &mut reasons {
+            if let Some(same) = met.same.take() {
+                *reason = same;
+            }
+        }
         reasons.sort_by(|a, b| b.1.rows.cmp(&a.1.rows).then_with(|| a.1.first[0].row().cmp(&b.1.first[0].row())));
         Ok(RejectReport { rows: self.rows, reasons, other_reasons: self.other_reasons })
     }
@@ -131,4 +217,23 @@ pub struct RejectReport {
     pub reasons: Vec<(String, Reason)>,
     /// Rows of reasons that are not listed.
     pub other_reasons: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, one mistake of a file would be told as a thousand.
+    #[test]
+    fn one_mistake_is_one_reason() {
+        for (reason, group) in [
+            (r#"price_minor: "2.55" is not a whole number"#, "price_minor: … is not a whole number"),
+            (r#"at: "a \"b\" c" is no time; as in "x""#, "at: … is no time; as in …"),
+            ("quantity: is -3; from 1 to 1000000 is accepted", "quantity: is …; from 1 to 1000000 is accepted"),
+            ("row: has 5 fields where the header has 7", "row: has … fields where the header has …"),
+            ("title: is required", "title: is required"),
+        ] {
+            assert_eq!(without_values(reason), group);
+        }
+    }
 }

@@ -6,18 +6,20 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kindred_config::Loaded;
 use kindred_log::{Mark, Rejected};
+use kindred_model::records::OrderStatus;
 use kindred_model::{Position, Topic};
+use kindred_store::ViewStore;
 use sha2::{Digest, Sha256};
 
 use super::convert::{Converted, convert};
 use super::input::{self, Reading};
-use super::options::ImportOptions;
-use super::rejects::Rejects;
+use super::options::{ImportOptions, shell_word};
+use super::rejects::{Rejects, Spool, without_values};
 use super::time_order::MEMORY_BYTES;
 use crate::app::App;
 use crate::cli::ImportArgs;
-use crate::failure::{Failure, exit, thousands};
-use crate::installation::{Installation, Open};
+use crate::failure::{Failure, counted, exit, thousands};
+use crate::installation::{Installation, Open, Place};
 use crate::local::Local;
 use crate::remote::{Remote, Target};
 
@@ -39,8 +41,8 @@ struct Summary {
     kept: bool,
     /// Records that the server turned away, which no conversion saw.
     refused: u64,
-    /// Two contents under one version, since the pipeline started; unknown of a server.
-    conflicts: Option<u64>,
+    /// The directory, where this import made it.
+    created: Option<String>,
     position: Position,
     took: Duration,
 }
@@ -63,36 +65,61 @@ pub fn run(app: &App, loaded: &Loaded, args: &ImportArgs) -> Result<u8> {
         map_status: args.map_status.iter().cloned().collect(),
         link_cancellations: args.link_cancellations,
         version: args.version,
+        version_from: args.version_from.clone(),
         currency: currency.to_owned(),
+        delimiter: args.delimiter,
+        encoding: args.encoding,
+        time_zone: args.time_zone.clone(),
+        time_format: args.time_format.clone(),
+        decimal_money: args.decimal_money,
     };
     let summary = match Target::of(&args.target, loaded)? {
-        Target::Here(place) => {
-            let command = format!("import {}", args.topic);
-            let installation = app.runtime.block_on(Installation::open(&place, loaded, Open::OrCreate, &command))?;
-            let options = options(&installation.semantics.shop.currency);
-            into_installation(app, loaded, installation, args, &options)?
-        }
+        Target::Here(place) => into_place(app, loaded, &place, args, &options)?,
         Target::Server(remote) => {
             let currency = remote.currency()?;
             into_server(&remote, args, &options(&currency))?
         }
     };
     let summary = Summary { took: started.elapsed(), ..summary };
-    print!("{}", summary.text());
-    Ok(if summary.converted.rejects.rows + summary.refused > 0 { exit::FOUND } else { exit::FINE })
+    print!("{}", summary.text(args.version));
+    Ok(if summary.found() { exit::FOUND } else { exit::FINE })
 }
 
-fn into_installation(
+fn into_place(
     app: &App,
     loaded: &Loaded,
-    installation: Installation,
+    place: &Place,
     args: &ImportArgs,
-    options: &ImportOptions,
+    options: &dyn Fn(&str) -> ImportOptions,
 ) -> Result<Summary> {
+    let open = || app.runtime.block_on(Installation::open(place, loaded, Open::OrCreate, &format!("import {}", args.topic)));
     let bar = Bar::new();
+    // A directory is made once the files are known to be what they should: a mistake in the command pins nothing.
+    let found = if place.is_there() { Some(open()?) } else { None };
+    let semantics = found.as_ref().map_or(&loaded.settings.semantics, |found| &found.semantics).clone();
+    let (options, rules) = (options(&semantics.shop.currency), semantics.rules());
+    let options = &options;
+    let mut spool = Spool::new().context("could not make a temporary file")?;
+    let reject = |batch: Vec<Rejected>| spool.keep(&batch).context("could not write a temporary file");
+    let (mut converted, name) = read(args, options, &rules, Box::new(reject), &bar)?;
+    let installation = match found {
+        Some(found) => found,
+        None => open()?,
+    };
+    if installation.semantics != semantics {
+        // Somebody else made it meanwhile.
+        return Err(Failure::new(format!("{installation} was made meanwhile, with other settings"))
+            .help("run the command again")
+            .into());
+    }
+    let created = installation.directory().filter(|directory| directory.created).map(|_| installation.to_string());
     let log = std::sync::Arc::clone(&installation.log);
-    let reject = |batch: Vec<Rejected>| app.runtime.block_on(log.reject(batch)).context("could not keep what was rejected");
-    let (mut converted, name) = read(args, options, &installation.semantics.rules(), Box::new(reject), &bar)?;
+    spool.empty(|batch| app.runtime.block_on(log.reject(batch)).context("could not keep what was rejected"))?;
+    let compare = |converted: &mut Converted, store: &dyn ViewStore| {
+        let snapshot = store.snapshot().context("could not read the store")?;
+        converted.versions.compare(options.topic, &*snapshot.rows, &rules).context("could not read what is there")
+    };
+    compare(&mut converted, &*installation.store)?;
 
     let done = app.runtime.block_on(log.mark(&name)).context("could not read how far the import came")?.unwrap_or(0);
     let there_already = done.min(converted.count);
@@ -115,7 +142,7 @@ fn into_installation(
     let lag = from.lag_behind(&end);
     bar.stage("computing", lag);
     local.wait_for(app, &end, |applied| bar.at(lag.saturating_sub(applied.lag_behind(&end))))?;
-    let conflicts = local.conflicts();
+    compare(&mut converted, &*local.installation.store)?;
     let position = local.stop(app)?;
     bar.done();
     Ok(Summary {
@@ -125,7 +152,7 @@ fn into_installation(
         there_already,
         kept: true,
         refused: 0,
-        conflicts,
+        created,
         position,
         took: Duration::ZERO,
     })
@@ -142,7 +169,10 @@ fn into_server(remote: &Remote, args: &ImportArgs, options: &ImportOptions) -> R
         sent += batch.len() as u64;
         refused += answer.refused;
         for reason in answer.reasons {
-            bar.say(&format!("refused by the server: {reason}"));
+            bar.say(&format!("refused by the server: {}", without_values(&reason)));
+        }
+        for record in answer.conflicts.iter().filter_map(|n| batch.get(*n)) {
+            converted.versions.told(options.topic, record, &rules).map_err(|error| Failure::new(error.to_string()))?;
         }
         position.join(&answer.position);
         bar.at(sent);
@@ -157,7 +187,7 @@ fn into_server(remote: &Remote, args: &ImportArgs, options: &ImportOptions) -> R
         there_already: 0,
         kept: false,
         refused,
-        conflicts: None,
+        created: None,
         position,
         took: Duration::ZERO,
     })
@@ -242,7 +272,19 @@ impl Drop for Bar {
 }
 
 impl Summary {
-    fn text(&self) -> String {
+    /// Whether something was found that a person should look at.
+    fn found(&self) -> bool {
+        self.converted.rejects.rows + self.refused + self.converted.versions.conflicts() > 0 || self.counts_for_nothing()
+    }
+
+    /// Whether there are orders, and views count none of them.
+    fn counts_for_nothing(&self) -> bool {
+        let counted = [OrderStatus::Paid, OrderStatus::Shipped, OrderStatus::Completed];
+        let statuses = &self.converted.statuses;
+        !statuses.is_empty() && counted.iter().all(|status| !statuses.contains_key(status))
+    }
+
+    fn text(&self, version: u64) -> String {
         let converted = &self.converted;
         let rows =
             if converted.rows == converted.count { String::new() } else { format!(" of {} rows", thousands(converted.rows)) };
@@ -258,6 +300,9 @@ impl Summary {
             text.push_str(&indented);
             text.push('\n');
         };
+        if let Some(created) = &self.created {
+            line(format!("created {}, with the settings that results depend on pinned in it", shell_word(created)));
+        }
         if self.there_already > 0 {
             line(format!("{} of them were in the log already: an earlier run had come so far", thousands(self.there_already)));
         }
@@ -287,12 +332,49 @@ impl Summary {
                 ));
             }
         }
-        if let Some(conflicts) = self.conflicts.filter(|conflicts| *conflicts > 0) {
-            line(format!("conflicts: {} records had another content under a version that was there", thousands(conflicts)));
+        if converted.blanks > 0 {
+            line(format!("blanks around ids were taken off, of {}", counted(converted.blanks, "value", "values")));
+        }
+        if let (rows, Some(first)) = &converted.overlap {
+            let (rows, file, at) = (counted(*rows, "row", "rows"), &first.file, first.line);
+            line(format!("overlap: {rows} stood in another file already, and count once (the first: {file}:{at})"));
+        }
+        if self.counts_for_nothing() {
+            let of = |(status, orders): (&OrderStatus, &u64)| format!("{} {}", thousands(*orders), status.name());
+            let statuses: Vec<String> = converted.statuses.iter().map(of).collect();
+            line(format!(
+                "none of these orders counts in a view ({}): only paid, shipped and completed ones do",
+                statuses.join(", ")
+            ));
+            line("  say what the words of the file mean, as in --map-status placed=paid (or placed=completed, where nothing comes back \
+                  any more); a greater --version is needed then"
+                .to_owned());
+        }
+        if converted.unlinked > 0 {
+            let orders = counted(converted.unlinked, "cancelled order is", "cancelled orders are");
+            line(format!("{orders} of items that the same member had bought before, and take nothing of it back"));
+            line(
+                "  if they are credit notes, --link-cancellations makes refunds of them; a greater --version is needed then"
+                    .to_owned(),
+            );
+        }
+        if converted.versions.older() > 0 {
+            let records = counted(converted.versions.older(), "record is", "records are");
+            line(format!("{records} of a lower version than what is there, and change nothing"));
+        }
+        let conflicts = converted.versions.conflicts();
+        if conflicts > 0 {
+            let of = counted(conflicts, "id has", "ids have");
+            line(format!("conflicts: {of} two contents under one version: {}", converted.versions.named()));
+            line(format!(
+                "  which of them counts does not depend on which came last; if these are the newer ones, import them again with --version \
+                 {}, or with --version-from COLUMN, a column that grows with each change, such as updated_at",
+                version.saturating_add(1)
+            ));
         }
         if converted.rejects.rows > 0 {
             let kept = if self.kept { "kept: kindred rejected list" } else { "told here only: they did not reach the server" };
-            line(format!("rejected: {} rows ({kept})", thousands(converted.rejects.rows)));
+            line(format!("rejected: {} ({kept})", counted(converted.rejects.rows, "row", "rows")));
             for (reason, met) in converted.rejects.reasons.iter().take(REASONS_SHOWN) {
                 let several = met.first.iter().any(|origin| origin.file != met.first[0].file);
                 let first: Vec<String> = met
@@ -310,7 +392,7 @@ impl Summary {
             }
         }
         if self.refused > 0 {
-            line(format!("refused by the server: {} records", thousands(self.refused)));
+            line(format!("refused by the server: {}", counted(self.refused, "record", "records")));
         }
         line(format!("the views are durable at position {}", self.position));
         text

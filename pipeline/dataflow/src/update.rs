@@ -1,7 +1,8 @@
 //! What enters the dataflow and what leaves it.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use kindred_model::intern::{Item, Party};
 use kindred_model::records::{CatalogRecord, Interaction, MemberRecord, OrderRecord, Record, Subject};
@@ -158,9 +159,33 @@ pub struct Stats {
     pub pair_updates: AtomicU64,
     /// Lists that changed.
     pub lists_changed: AtomicU64,
+    /// What the last conflicts were about, the oldest first.
+    conflicting: Mutex<VecDeque<String>>,
 }
 
+/// Subjects of conflicts that are kept.
+const CONFLICTING_MAX: usize = 20;
+
 impl Stats {
+    /// Counts two contents under one version, and keeps what they are about.
+    pub fn conflict(&self, topic: Topic, canonical: &[u8]) {
+        Self::add(&self.conflicts, 1);
+        let record: serde_json::Value = serde_json::from_slice(canonical).unwrap_or_default();
+        let subject = ["order", "item", "member", "session"].iter().find_map(|field| record[field].as_str());
+        let told = format!("{topic} {}", subject.unwrap_or("?"));
+        let Ok(mut last) = self.conflicting.lock() else { return };
+        last.retain(|before| *before != told);
+        last.push_back(told);
+        if last.len() > CONFLICTING_MAX {
+            last.pop_front();
+        }
+    }
+
+    /// What the last conflicts were about, the newest first.
+    pub fn conflicting(&self) -> Vec<String> {
+        self.conflicting.lock().map(|last| last.iter().rev().cloned().collect()).unwrap_or_default()
+    }
+
     /// Adds to a figure.
     pub fn add(figure: &AtomicU64, by: u64) {
         figure.fetch_add(by, Ordering::Relaxed);

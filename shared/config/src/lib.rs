@@ -10,6 +10,7 @@
 //! One file documents them all, `deploy/kindred.toml` ([`EXAMPLE`]); a test holds it equal to the defaults. A name that is no
 //! setting is an error that says where it stands and which one was meant.
 
+mod listen;
 mod load;
 pub mod members;
 mod names;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use self::members::{MembersConfig, SESSIONS_MAX};
 
+pub use listen::listen_address;
 pub use load::{Loaded, Sources, load, load_from};
 pub use pinned::{Difference, check_pinned, pinned_toml, read_pinned, varied};
 
@@ -132,8 +134,10 @@ pub struct Cluster {
 #[serde(deny_unknown_fields, default)]
 pub struct Api {
     /// Where the API listens.
+    #[serde(deserialize_with = "listen::deserialize")]
     pub listen: SocketAddr,
     /// Where `/metrics` is served.
+    #[serde(deserialize_with = "listen::deserialize")]
     pub admin_listen: SocketAddr,
     /// The proxies in front whose `X-Forwarded-For` is believed; nobody's unless named.
     pub trusted_proxies: Vec<ipnet::IpNet>,
@@ -167,6 +171,7 @@ pub struct Pipeline {
     /// How often the store is fsynced, in milliseconds.
     pub sync_interval_ms: u64,
     /// Where `kindred pipeline` serves `/metrics`, `/livez`, `/readyz` and `/status`.
+    #[serde(deserialize_with = "listen::deserialize")]
     pub admin_listen: SocketAddr,
 }
 

@@ -105,6 +105,23 @@ id_type!(
     "order"
 );
 
+impl MemberId {
+    /// The word that stands for whoever is signed in, in a path.
+    pub const ME: &str = "me";
+
+    /// Refuses the word that stands for whoever is signed in: a member of that name could not be asked for, nor forgotten. Asked where
+    /// records come in; those that are in a log are what they are.
+    ///
+    /// # Errors
+    /// [`Invalid`].
+    pub fn check_named(self) -> Result<Self, Invalid> {
+        if self.as_str() == Self::ME {
+            return Err(Invalid::new("member", "is \"me\", which stands for whoever is signed in and is no member's id"));
+        }
+        Ok(self)
+    }
+}
+
 /// Whose interaction it is: a member or an anonymous session, two name spaces.
 ///
 /// Sessions sort before members, as an export's columns `member,session` do with the empty one first.

@@ -85,7 +85,7 @@ pub fn merged_records<'s>(
                     let found = known.get(&key);
                     let merged = merge_versioned(found.map(|known| (known.rank, &*known.canonical)), rank, &canonical);
                     if matches!(merged, Merged::Conflict { .. }) {
-                        Stats::add(&stats.conflicts, 1);
+                        stats.conflict(topic, &canonical);
                     }
                     if merged.replaces() {
                         let old = known.insert(Arc::clone(&key), Known { rank, canonical });

@@ -21,6 +21,7 @@ pub(crate) use json::{Object, Text, from_json};
 pub use member::{MemberKey, MemberRecord, MemberState, Membership};
 pub use order::{LINES_MAX, Line, OrderRecord, OrderStatus, PRICE_MINOR_MAX, QUANTITY_MAX, REFUNDS_MAX, Refund, TOTAL_MINOR_MAX};
 
+use crate::ids::MemberId;
 use crate::units::Topic;
 
 /// The largest record accepted, in bytes of JSON. An order of 1,000 lines with long identities stays well below it.
@@ -29,8 +30,7 @@ pub const RECORD_BYTES_MAX: usize = 1 << 20;
 const ERASED_BYTES: usize = 64;
 
 /// Why a record or a value is not accepted, for a person to read.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{field}: {reason}")]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Invalid {
     /// The field, as a path like `lines[2].quantity`; empty when it is the record as a whole.
     pub field: String,
@@ -38,13 +38,53 @@ pub struct Invalid {
     pub reason: String,
 }
 
-/// A reason is for a person and is kept with the rejected record: one that quotes a longer value is cut in its middle.
+/// A reason is for a person and is kept with the rejected record: a longer one is cut in its middle.
 const REASON_BYTES_MAX: usize = 512;
+/// The most characters of a value that a reason quotes.
+const QUOTED_CHARS_MAX: usize = 80;
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.field.is_empty() { f.write_str(&self.reason) } else { write!(f, "{}: {}", self.field, self.reason) }
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Cuts what stands between quotes, or the backquotes of serde, where it is long.
+fn cut_quoted(reason: &str) -> String {
+    let mut cut = String::with_capacity(reason.len());
+    let (mut within, mut chars, mut escaped) = (None, 0_usize, false);
+    for c in reason.chars() {
+        match within {
+            None => {
+                within = Some(c).filter(|c| matches!(c, '"' | '`'));
+                chars = 0;
+            }
+            Some(quote) if c == quote && !escaped => within = None,
+            Some(_) => {
+                chars += 1;
+                escaped = c == '\\' && !escaped;
+                if chars == QUOTED_CHARS_MAX + 1 {
+                    cut.push('…');
+                }
+                if chars > QUOTED_CHARS_MAX {
+                    continue;
+                }
+            }
+        }
+        cut.push(c);
+    }
+    cut
+}
 
 impl Invalid {
     /// An error about one field.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         let mut reason = reason.into();
+        if reason.len() > QUOTED_CHARS_MAX {
+            reason = cut_quoted(&reason);
+        }
         if reason.len() > REASON_BYTES_MAX {
             // The end often says what would be accepted.
             let (mut from, mut to) = (REASON_BYTES_MAX / 2, reason.len() - REASON_BYTES_MAX / 2 + '…'.len_utf8());
@@ -153,6 +193,67 @@ impl Record {
         }
     }
 
+    /// The table and the key of the merged input it becomes a part of, for those of which the greatest version counts.
+    pub fn versioned_row(&self) -> Option<(&'static str, Vec<u8>)> {
+        use crate::codec::KeyCodec;
+        use crate::views::{Table, inputs};
+        match self {
+            Self::Interaction(_) => None,
+            Self::Order(record) => Some((inputs::Orders::NAME, record.order.to_bytes())),
+            Self::Catalog(record) => Some((inputs::Catalog::NAME, record.item.to_bytes())),
+            Self::Member(record) => Some((inputs::Members::NAME, record.key().to_bytes())),
+        }
+    }
+
+    /// Refuses a record that is about a member of an id that is none ([`MemberId::check_named`]).
+    ///
+    /// # Errors
+    /// [`Invalid`] naming the field.
+    pub fn check_members(&self) -> Result<(), Invalid> {
+        let named: Vec<(&str, Option<&MemberId>)> = match self {
+            Self::Interaction(record) => vec![("member", record.owner.member())],
+            Self::Order(record) => vec![("member", record.member.as_ref())],
+            Self::Catalog(_) => Vec::new(),
+            Self::Member(MemberRecord::Member(record)) => {
+                vec![("member", Some(&record.member)), ("invited_by", record.invited_by.as_ref())]
+            }
+            Self::Member(MemberRecord::Session { merged_into, .. }) => vec![("merged_into", Some(merged_into))],
+        };
+        for (field, member) in named {
+            if let Some(member) = member {
+                member.clone().check_named().map_err(|error| Invalid::new(field, error.reason))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Its version, where it has one and is not marked as erased: an erased record has the last word whatever its version.
+    pub fn version(&self) -> Option<u64> {
+        match self {
+            Self::Interaction(_) => None,
+            Self::Order(record) => Some(record.version).filter(|_| !record.erased),
+            Self::Catalog(record) => Some(record.version),
+            Self::Member(record) => Some(record.version()).filter(|_| !record.is_erased()),
+        }
+    }
+
+    /// What it is about: the order, the item, the member or the session.
+    pub fn subject(&self) -> &str {
+        match self {
+            Self::Interaction(record) => record.owner.id(),
+            Self::Order(record) => record.order.as_str(),
+            Self::Catalog(record) => record.item.as_str(),
+            Self::Member(MemberRecord::Member(membership)) => membership.member.as_str(),
+            Self::Member(MemberRecord::Session { session, .. }) => session.as_str(),
+        }
+    }
+
+    /// Whether two records of one subject are two contents under one version: a mistake of the producer, since which of them counts is
+    /// not what was said last.
+    pub fn conflicts_with(&self, other: &Self) -> bool {
+        self.version().is_some() && self.version() == other.version() && self.to_json() != other.to_json()
+    }
+
     /// When it happened, for those that say so: an import appends in this order.
     pub fn time(&self) -> Option<crate::units::EventTime> {
         match self {
@@ -198,6 +299,20 @@ pub(crate) fn word<T: std::str::FromStr<Err = Invalid>>(field: &str, value: &str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// If it failed, a message would show a person's data at length, or a whole file.
+    #[test]
+    fn a_reason_quotes_no_long_value() {
+        let long = "é\"x".repeat(1_000);
+        for reason in [format!("{long:?} is no time"), format!("unknown word `{}`, expected `a`", "y".repeat(300))] {
+            let cut = Invalid::new("at", reason).reason;
+            assert!(cut.chars().count() < QUOTED_CHARS_MAX + 40, "{cut}");
+            assert!(cut.ends_with(" is no time") || cut.ends_with("`, expected `a`"), "{cut}");
+        }
+        assert_eq!(Invalid::new("at", format!("{:?} is no time", "x".repeat(80))).reason.chars().count(), 94);
+        assert_eq!(Invalid::new("", "is not whole").to_string(), "is not whole");
+        assert_eq!(Invalid::new("at", "is not whole").to_string(), "at: is not whole");
+    }
 
     /// An order that only fits as its producer wrote it would be taken in, and then be unreadable in the store.
     #[test]

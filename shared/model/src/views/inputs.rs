@@ -1,9 +1,11 @@
 //! The merged inputs: what the log's records have become, one table a topic. They are tables like any view's, written in the
 //! same unit, and what a restart and `verify` derive everything else from.
 
+use std::ops::ControlFlow;
+
 use super::{ReadError, Rows, Table, get, scan};
-use crate::codec::{Corrupt, RowCodec, put_signed, take_time};
-use crate::ids::{ItemId, OrderId, Owner};
+use crate::codec::{Corrupt, KeyCodec, RowCodec, put_signed, take_time};
+use crate::ids::{ItemId, MemberId, OrderId, Owner};
 use crate::records::{InteractionKey, MemberKey, MemberRecord};
 use crate::units::EventTime;
 
@@ -97,6 +99,40 @@ impl Members {
         })?;
         failed
     }
+}
+
+/// Whether anything is known of a member: a record, an interaction, an order, a session, an invitee.
+///
+/// # Errors
+/// What reading says.
+pub fn knows(rows: &dyn Rows, member: &MemberId) -> Result<bool, ReadError> {
+    let owner = Owner::Member(member.clone());
+    if get::<Members>(rows, &owner)?.is_some() {
+        return Ok(true);
+    }
+    let mut found = false;
+    rows.scan(Interactions::NAME, &owner.to_bytes(), &mut |_, _| {
+        found = true;
+        ControlFlow::Continue(())
+    })?;
+    // What names a member beside its keys is looked through; whoever is known seldom comes so far.
+    let name = serde_json::to_vec(member).unwrap_or_default();
+    for table in [Orders::NAME, Members::NAME] {
+        if found {
+            break;
+        }
+        rows.scan(table, &[], &mut |_, row| {
+            found |= row.windows(name.len()).any(|part| part == name) && names(row, member);
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(found)
+}
+
+/// Whether a canonical record names a member.
+fn names(row: &[u8], member: &MemberId) -> bool {
+    let record: serde_json::Value = serde_json::from_slice(row).unwrap_or_default();
+    ["member", "invited_by", "merged_into"].iter().any(|field| record[field] == member.as_str())
 }
 
 fn decoded(Canonical(bytes): &Canonical) -> Result<MemberRecord, ReadError> {
