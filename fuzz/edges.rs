@@ -40,7 +40,7 @@ pub fn identifier(bytes: &[u8]) {
     let regions = ["CN", "DE", "US"].map(str::to_owned);
     let line = one_line(text);
     assert!(!line.chars().any(char::is_control) && one_line(&line) == line);
-    let all: [Reader; 3] = [Identifier::username, |text| Identifier::phone(text, &["CN".to_owned()]), Identifier::email];
+    let all: [Reader; 3] = [|text| Identifier::username(text, "Shop"), |text| Identifier::phone(text, &["CN".to_owned()]), Identifier::email];
     for of in all {
         if let Ok(accepted) = of(text) {
             assert_eq!(one_line(&accepted.shown), accepted.shown, "nothing in it hides or breaks a line");
@@ -53,10 +53,10 @@ pub fn identifier(bytes: &[u8]) {
             assert_eq!((account.kind, account.canonical), (accepted.kind, accepted.canonical), "as what it was registered");
         }
     }
-    if let Ok(name) = Identifier::username(text) {
+    if let Ok(name) = Identifier::username(text, "Shop") {
         let wide = |c: char| if c.is_ascii_graphic() { char::from_u32(c as u32 + 0xfee0).expect("full width") } else { c };
         for other in [text.to_ascii_uppercase(), text.chars().map(wide).collect(), format!(" {text}\u{a0}")] {
-            if let Ok(same) = Identifier::username(&other) {
+            if let Ok(same) = Identifier::username(&other, "Shop") {
                 assert_eq!(same.canonical, name.canonical, "{other:?} looks like it");
             }
         }
@@ -66,7 +66,7 @@ pub fn identifier(bytes: &[u8]) {
         assert_eq!(Identifier::phone(&phone.canonical, &regions).map(|again| again.canonical), Ok(phone.canonical));
     }
     if let Ok(email) = Identifier::email(text) {
-        assert!(email.canonical.is_ascii() && email.canonical.eq_ignore_ascii_case(text));
+        assert!(email.canonical.is_ascii() && email.canonical.eq_ignore_ascii_case(text.trim()));
     }
 }
 

@@ -8,7 +8,7 @@ use http::HeaderValue;
 use kindred_model::SessionId;
 use tokio::sync::watch;
 
-use crate::auth::{KeyRing, Streams};
+use crate::auth::{Forwarding, KeyRing, Streams};
 use crate::conflicts::RecentVersions;
 use crate::context::{ApiConfig, Context};
 use crate::measure::Measures;
@@ -24,6 +24,7 @@ pub(crate) struct Api {
     pub config: ApiConfig,
     pub served: Served,
     pub ring: Arc<KeyRing>,
+    pub forwarding: Arc<Forwarding>,
     pub measures: Measures,
     pub reco_ids: RecoIds,
     pub session_rates: SessionRates,

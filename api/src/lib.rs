@@ -135,11 +135,11 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
         background.push(vital_task("the work of members", async move { members.run().await }));
     }
     let mut servers =
-        vec![vital_task("the server", server::serve(listener, routes::public(&api), connections, stopping.clone()))];
+        vec![vital_task("the server", server::serve(listener, routes::public(&api), connections, Arc::clone(&api.forwarding), stopping.clone()))];
     if let Some(listener) = admin_listener {
         servers.push(vital_task(
             "the server of the admin address",
-            server::serve(listener, routes::admin_address(&api), connections, stopping),
+            server::serve(listener, routes::admin_address(&api), connections, Arc::clone(&api.forwarding), stopping),
         ));
     }
     tracing::info!(%address, "listening on http://{address}");
@@ -157,6 +157,7 @@ async fn prepare(config: ApiConfig, mut context: Context, stopping: watch::Recei
     let live = Serving { generation: config.generation.clone(), memory, store, settings: context.settings.clone() };
     Ok(Arc::new(Api {
         served: Served::new(live),
+        forwarding: Arc::new(auth::Forwarding::new(config.trusted_proxies.clone())),
         context,
         config,
         ring,

@@ -326,11 +326,17 @@ impl Problem {
         let problem = |code| Self::new(code, text(error.code()));
         match error {
             MemberError::Invalid(fields) => {
+                let message = |field: &kindred_members::FieldError| match (&field.named, language, field.code) {
+                    // The seed's words stay as they are (R15).
+                    (None, ..) | (_, Language::ZhCn, "phone_invalid") => text(field.code),
+                    (Some(named), Language::ZhCn, _) => format!("{}（可用：{named}）", text(field.code)),
+                    (Some(named), Language::En, _) => format!("{}. Accepted: {named}", text(field.code)),
+                };
                 let field = |field: &kindred_members::FieldError| FieldError {
                     place: "body",
                     pointer: pointer(field.field),
                     code: field.code,
-                    message: text(field.code),
+                    message: message(field),
                 };
                 Self { errors: fields.iter().map(field).collect(), ..problem(Code::Invalid) }
             }

@@ -18,6 +18,8 @@ use tokio::sync::{Semaphore, watch};
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use crate::auth::Forwarding;
+
 /// How long a request's head may take to arrive, and a connection may stay idle: a slow one must not hold a place for nothing.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head (line and headers).
@@ -32,6 +34,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     routes: BoxedFilter<(Response,)>,
     connections: usize,
+    forwarding: Arc<Forwarding>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let places = Arc::new(Semaphore::new(connections));
@@ -44,7 +47,8 @@ pub(crate) async fn serve(
             accepted = accept(&listener, &places) => accepted,
         };
         let Some((stream, peer, place)) = accepted else { continue };
-        let service = FromPeer { peer: Peer(peer.ip()), service: TowerToHyperService::new(warp::service(routes.clone())) };
+        let service = TowerToHyperService::new(warp::service(routes.clone()));
+        let service = FromPeer { peer: Peer(peer.ip()), forwarding: Arc::clone(&forwarding), service };
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -67,6 +71,7 @@ pub(crate) struct Peer(pub IpAddr);
 /// A service whose requests say where they come from.
 struct FromPeer<S> {
     peer: Peer,
+    forwarding: Arc<Forwarding>,
     service: S,
 }
 
@@ -76,6 +81,9 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for FromPeer<S> {
     type Future = S::Future;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if request.headers().contains_key("x-forwarded-for") {
+            self.forwarding.note(self.peer.0);
+        }
         request.extensions_mut().insert(self.peer);
         self.service.call(request)
     }

@@ -6,14 +6,14 @@ use kindred_model::units::{EventTime, Tier};
 use kindred_store::records::{Range, Step, Version};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Account, CredentialEvent, Extra, State};
+use crate::account::{Account, CredentialEvent, Extra, Loaded, State};
 use crate::db::{Held, INDEX, ROLES, SETUP};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
 use crate::permission::{Actor, Permission, Role};
 use crate::profile::{ErasureReceipt, Profile};
 use crate::sessions::SessionShown;
-use crate::validate::{Identifier, Kind};
+use crate::validate::{self, Identifier, Kind};
 use crate::{Members, db, index, random};
 
 /// Items of a page unless told.
@@ -43,7 +43,7 @@ pub(crate) fn check_limit(limit: usize) -> Result<usize> {
 /// Which members.
 #[derive(Clone, Debug, Default)]
 pub struct MemberQuery {
-    /// The beginning of a username, of a phone (with `+`, or a Chinese one without) or of an e-mail.
+    /// The beginning of a username, of a phone (of the first region without `+`) or of an e-mail.
     pub prefix: Option<(Kind, String)>,
     /// In this state.
     pub state: Option<State>,
@@ -68,10 +68,37 @@ struct Cursor {
     newest: Option<i64>,
 }
 
+/// Under which all set-up tokens lie, by the digest of their texts: there are few, for an hour.
+const SETUPS: &str = "all";
+
 /// A set-up token as it is stored.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Setup {
     role: String,
+    /// Who made it: a member's id, `key:ID` or `operator:NAME`.
+    made_by: String,
+    #[serde(with = "db::ms")]
+    made_at: EventTime,
+}
+
+/// A set-up token that nobody has redeemed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct SetupShown {
+    /// By which it is withdrawn.
+    pub id: String,
+    /// What it gives.
+    pub role: String,
+    /// Who made it.
+    pub made_by: String,
+    /// When.
+    pub made_at: EventTime,
+    /// When it is worthless.
+    pub expires_at: EventTime,
+}
+
+/// A set-up token's id: the beginning of its digest, which says nothing about its text.
+fn setup_id(digest: &str) -> &str {
+    &digest[..digest.len().min(16)]
 }
 
 impl Members {
@@ -83,27 +110,125 @@ impl Members {
     pub async fn create_setup_token(&self, actor: &Actor, role: &str) -> Result<secrecy::SecretString> {
         actor.needs(Permission::RoleManage)?;
         let given = self.role(role).await?.ok_or_else(|| MemberError::field("role", "role_unknown"))?;
-        given.permissions.iter().try_for_each(|&permission| actor.needs(permission))?;
+        actor.covers(&given.permissions)?;
         let token = random::text::<32>();
-        let until = Some(self.db.in_s(SETUP_S));
-        self.db.insert(SETUP, &random::digest(&token), "setup", &Setup { role: role.to_owned() }, until).await?;
-        self.record(actor, "setup_token.create", role, true, &[]).await?;
+        let digest = random::digest(&token);
+        let setup = Setup { role: role.to_owned(), made_by: actor.id.clone(), made_at: self.db.now() };
+        self.record(actor, "setup_token.create", role, true, &[("id", setup_id(&digest))]).await?;
+        self.db.insert(SETUP, SETUPS, &digest, &setup, Some(self.db.in_s(SETUP_S))).await?;
         Ok(token.into())
     }
 
-    /// Gives the token's role to a member. The permissions come with the second factor.
+    /// The set-up tokens that may still be redeemed, the oldest first.
+    ///
+    /// # Errors
+    /// [`MemberError::Forbidden`] without `role:manage`; what the store says.
+    pub async fn setup_tokens(&self, actor: &Actor) -> Result<Vec<SetupShown>> {
+        actor.needs(Permission::RoleManage)?;
+        let all = self.db.all::<Setup>(SETUP, SETUPS, "").await?;
+        let shown = |(digest, held): (String, Held<Setup>)| SetupShown {
+            id: setup_id(&digest).to_owned(),
+            role: held.value.role,
+            made_by: held.value.made_by,
+            made_at: held.value.made_at,
+            expires_at: held.expires_at.unwrap_or(held.value.made_at),
+        };
+        let mut all: Vec<SetupShown> = all.into_iter().map(shown).collect();
+        all.sort_by(|one, other| (one.made_at, &one.id).cmp(&(other.made_at, &other.id)));
+        Ok(all)
+    }
+
+    /// Withdraws a set-up token.
+    ///
+    /// # Errors
+    /// [`MemberError::Forbidden`] without `role:manage` or of what the token's role may and the actor may not;
+    /// [`MemberError::NotFound`]; what the store says.
+    pub async fn withdraw_setup_token(&self, actor: &Actor, id: &str) -> Result<()> {
+        actor.needs(Permission::RoleManage)?;
+        let all = self.db.all::<Setup>(SETUP, SETUPS, id).await?;
+        let found = all.into_iter().find(|(digest, _)| setup_id(digest) == id);
+        let (digest, held) = found.ok_or(MemberError::NotFound)?;
+        if let Some(role) = self.role(&held.value.role).await? {
+            actor.covers(&role.permissions)?;
+        }
+        self.record(actor, "setup_token.withdraw", &held.value.role, true, &[("id", id)]).await?;
+        self.db.remove(SETUP, SETUPS, &digest).await
+    }
+
+    /// Withdraws what a member made whose role changes or who is locked out.
+    async fn withdraw_setup_tokens_of(&self, member: &str) -> Result<()> {
+        for (digest, held) in self.db.all::<Setup>(SETUP, SETUPS, "").await? {
+            if held.value.made_by == member {
+                self.db.remove(SETUP, SETUPS, &digest).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the token's role to a member. The permissions come with the second factor. The token is worth as much as its maker is now:
+    /// a member has to be staff who may give the role, a key has to be good (`key_is_good` says so of its id).
     ///
     /// # Errors
     /// [`MemberError::TokenGone`]; [`MemberError::NotFound`]; what the store says.
-    pub async fn redeem_setup_token(&self, claims: &crate::AccessClaims, token: &str, address: &str) -> Result<()> {
+    pub async fn redeem_setup_token(
+        &self,
+        claims: &crate::AccessClaims,
+        token: &str,
+        address: &str,
+        key_is_good: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         let digest = random::digest(token);
-        let held = self.db.read::<Setup>(SETUP, &digest, "setup").await?.ok_or(MemberError::TokenGone)?;
+        let held = self.db.read::<Setup>(SETUP, SETUPS, &digest).await?.ok_or(MemberError::TokenGone)?;
         // Used up first: a crash here costs a token, which the operator makes anew.
-        let step = Step::delete("setup", held.version);
-        if !self.db.transact(SETUP, &digest, &[step]).await? {
+        let step = Step::delete(digest.as_str(), held.version);
+        if !self.db.transact(SETUP, SETUPS, &[step]).await? {
             return Err(MemberError::TokenGone);
         }
-        self.give_role(&claims.sub, Some(&held.value.role), "setup", address, None).await
+        let Setup { role, made_by, .. } = held.value;
+        let detail = [("made_by", made_by.as_str()), ("id", setup_id(&digest))];
+        let given = self.role(&role).await?.ok_or(MemberError::TokenGone)?;
+        let stands = match made_by.split_once(':') {
+            Some(("operator", _)) => true,
+            Some(("key", id)) => key_is_good(id),
+            _ => self.permissions_of(&made_by).await?.is_some_and(|may| {
+                let maker = Actor { id: made_by.clone(), permissions: may, address: String::new() };
+                maker.needs(Permission::RoleManage).and(maker.covers(&given.permissions)).is_ok()
+            }),
+        };
+        if !stands {
+            self.append_audit(&self.entry(&claims.sub, "setup_token.redeem", &role, address, false, &detail)).await?;
+            return Err(MemberError::TokenGone);
+        }
+        self.give_role(&claims.sub, None, Some(&role), "setup", address, None, &detail).await
+    }
+
+    /// What a member may as staff now, who signs in with everything that it takes; `None` of who is no member who can sign in.
+    async fn permissions_of(&self, member: &str) -> Result<Option<Vec<Permission>>> {
+        let Some(held) = self.account(member).await?.filter(|held| held.value.is_active()) else { return Ok(None) };
+        let counts = held.value.factor.secret.is_some() && held.value.password_for_staff;
+        let role = held.value.role.as_deref().filter(|_| counts);
+        Ok(Some(self.permissions_of_role(role).await?))
+    }
+
+    async fn permissions_of_role(&self, role: Option<&str>) -> Result<Vec<Permission>> {
+        let role = match role {
+            Some(name) => self.role(name).await?,
+            None => None,
+        };
+        Ok(role.map(|role| role.permissions).unwrap_or_default())
+    }
+
+    /// Asks whether an actor may do something to a member: the one way to every act about another. Who may not give roles does nothing
+    /// to those who have one, and nobody does anything to somebody who may more. Gives the role that was looked at; the change refuses
+    /// if it is another by then ([`same_role`]).
+    async fn guard(&self, actor: &Actor, permission: Permission, member: &str) -> Result<Option<String>> {
+        actor.needs(permission)?;
+        let role = self.account(member).await?.ok_or(MemberError::NotFound)?.value.role;
+        if role.is_some() {
+            actor.needs(Permission::RoleManage)?;
+            actor.covers(&self.permissions_of_role(role.as_deref()).await?)?;
+        }
+        Ok(role)
     }
 
     /// Members that match, by what was searched, or the newest first.
@@ -176,15 +301,7 @@ impl Members {
     fn partitions_of(&self, query: &MemberQuery, newest: EventTime) -> Result<(Vec<String>, String, bool)> {
         if let Some((kind, text)) = &query.prefix {
             let short = || MemberError::field("q", "query_short");
-            let text = text.trim();
-            let canonical = match kind {
-                Kind::Username | Kind::Email => text.to_lowercase(),
-                Kind::Phone if text.starts_with('+') => text.to_owned(),
-                Kind::Phone => format!("+86{text}"),
-            };
-            if canonical.is_empty() || canonical.contains('\0') || canonical.len() > 512 {
-                return Err(short());
-            }
+            let canonical = validate::beginning(*kind, text, &self.config.registration.phone_regions).ok_or_else(short)?;
             if *kind != Kind::Phone {
                 return Ok((vec![index::partition(*kind, &canonical)], canonical, false));
             }
@@ -252,17 +369,17 @@ impl Members {
         (from, to): (State, State),
         kind: &str,
     ) -> Result<()> {
-        actor.needs(Permission::MemberWrite)?;
+        let role = self.guard(actor, Permission::MemberWrite, member).await?;
         let event = if to == State::Suspended { CredentialEvent::Suspension } else { CredentialEvent::Activation };
         self.change(member, &[], |loaded| {
             check_version(loaded.version, version)?;
+            same_role(loaded, &role)?;
             if loaded.account.state == State::Erased {
                 return Err(MemberError::NotFound);
             }
             if loaded.account.state != from {
                 return Err(MemberError::Refused("state_other"));
             }
-            self.guards_staff(actor, &loaded.account)?;
             let mut stale: Vec<_> = index::entries(&loaded.account).into_iter().map(|(at, _)| at).collect();
             stale.retain(|(partition, _)| partition.starts_with("state/"));
             loaded.account.state = to;
@@ -272,12 +389,8 @@ impl Members {
             loaded.raise_epoch(event, None, &mut extra);
             Ok((Some(extra), ()))
         })
-        .await
-    }
-
-    /// Whoever may not give roles may not act against those who have one either.
-    fn guards_staff(&self, actor: &Actor, account: &Account) -> Result<()> {
-        if account.role.is_some() { actor.needs(Permission::RoleManage) } else { Ok(()) }
+        .await?;
+        self.withdraw_setup_tokens_of(member).await
     }
 
     /// Gives a member a staff role, or takes it; their sessions end, so that no token keeps what was taken.
@@ -286,24 +399,38 @@ impl Members {
     /// [`MemberError::Forbidden`] without `role:manage` or of permissions that the actor lacks; `role_unknown`;
     /// [`MemberError::NotFound`], [`MemberError::Changed`]; what the store says.
     pub async fn change_role(&self, actor: &Actor, member: &str, version: Option<&str>, role: Option<&str>) -> Result<()> {
-        actor.needs(Permission::RoleManage)?;
+        let has = self.guard(actor, Permission::RoleManage, member).await?;
         if let Some(name) = role {
             let role = self.role(name).await?.ok_or_else(|| MemberError::field("role", "role_unknown"))?;
-            role.permissions.iter().try_for_each(|&permission| actor.needs(permission))?;
+            actor.covers(&role.permissions)?;
         }
-        self.give_role(member, role, &actor.id, &actor.address, version).await
+        self.give_role(member, Some(&has), role, &actor.id, &actor.address, version, &[]).await?;
+        self.withdraw_setup_tokens_of(member).await
     }
 
-    async fn give_role(&self, member: &str, role: Option<&str>, actor: &str, address: &str, version: Option<&str>) -> Result<()> {
+    /// `has`: the role that was looked at before.
+    #[expect(clippy::too_many_arguments, reason = "of two callers")]
+    async fn give_role(
+        &self,
+        member: &str,
+        has: Option<&Option<String>>,
+        role: Option<&str>,
+        actor: &str,
+        address: &str,
+        version: Option<&str>,
+        more: &[(&str, &str)],
+    ) -> Result<()> {
         self.change(member, &[], |loaded| {
             check_version(loaded.version, version)?;
+            has.map_or(Ok(()), |has| same_role(loaded, has))?;
             if !loaded.account.is_active() {
                 return Err(MemberError::NotFound);
             }
             let before = loaded.account.role.clone().unwrap_or_default();
             let stale = (!before.is_empty()).then(|| (format!("role/{before}"), member.to_owned())).into_iter().collect();
             loaded.account.role = role.map(str::to_owned);
-            let detail = [("from", before.as_str()), ("to", role.unwrap_or_default())];
+            let mut detail = vec![("from", before.as_str()), ("to", role.unwrap_or_default())];
+            detail.extend(more);
             let works = vec![self.audit(actor, "role.change", member, address, &detail), Work::Index { stale }];
             let mut extra = Extra::works(works);
             loaded.raise_epoch(CredentialEvent::RoleChange, None, &mut extra);
@@ -317,9 +444,10 @@ impl Members {
     /// # Errors
     /// [`MemberError::Forbidden`] without `member:write`, [`MemberError::NotFound`], [`MemberError::Changed`]; what the store says.
     pub async fn set_tier(&self, actor: &Actor, member: &str, version: Option<&str>, tier: Tier) -> Result<()> {
-        actor.needs(Permission::MemberWrite)?;
+        let role = self.guard(actor, Permission::MemberWrite, member).await?;
         self.change(member, &[], |loaded| {
             check_version(loaded.version, version)?;
+            same_role(loaded, &role)?;
             if !loaded.account.is_active() {
                 return Err(MemberError::NotFound);
             }
@@ -335,7 +463,7 @@ impl Members {
     /// # Errors
     /// [`MemberError::Forbidden`] without `member:write`, [`MemberError::NotFound`]; what the store says.
     pub async fn end_member_sessions(&self, actor: &Actor, member: &str) -> Result<()> {
-        actor.needs(Permission::MemberWrite)?;
+        self.guard(actor, Permission::MemberWrite, member).await?;
         self.end_sessions(member, None, &actor.id, &actor.address).await
     }
 
@@ -344,7 +472,8 @@ impl Members {
     /// # Errors
     /// [`MemberError::Forbidden`] without `member:write`, [`MemberError::NotFound`], [`MemberError::Refused`]; what the store says.
     pub async fn resend_verification(&self, actor: &Actor, member: &str) -> Result<()> {
-        actor.needs(Permission::MemberWrite)?;
+        self.guard(actor, Permission::MemberWrite, member).await?;
+        self.quota("mail member", member, self.config.limits.mails_hour, crate::throttle::HOUR_S).await?;
         self.resend(member).await?;
         self.record(actor, "verification.resend", member, true, &[]).await
     }
@@ -354,9 +483,7 @@ impl Members {
     /// # Errors
     /// [`MemberError::Forbidden`] without `member:write`, [`MemberError::NotFound`]; what the store says: repeat it.
     pub async fn erase_member(&self, actor: &Actor, member: &str) -> Result<ErasureReceipt> {
-        actor.needs(Permission::MemberWrite)?;
-        let account = self.account(member).await?.ok_or(MemberError::NotFound)?.value;
-        self.guards_staff(actor, &account)?;
+        self.guard(actor, Permission::MemberWrite, member).await?;
         self.erase(member, None, &actor.id, &actor.address).await
     }
 
@@ -400,7 +527,7 @@ impl Members {
     /// [`MemberError::Changed`]; what the store says.
     pub async fn put_role(&self, actor: &Actor, role: &Role, seen: &Seen) -> Result<()> {
         actor.needs(Permission::RoleManage)?;
-        role.permissions.iter().try_for_each(|&permission| actor.needs(permission))?;
+        actor.covers(&role.permissions)?;
         let named = (1..=32).contains(&role.name.len())
             && role.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
         if !named || Role::built_in().iter().any(|own| own.name == role.name) {
@@ -408,6 +535,10 @@ impl Members {
         }
         let stored = db::encode(&Role { built_in: false, ..role.clone() });
         let held = self.db.read::<Role>(ROLES, "all", &role.name).await?;
+        if let Some(held) = &held {
+            // Those who have it keep what the actor may not judge.
+            actor.covers(&held.value.permissions)?;
+        }
         let step = match (held, seen) {
             (None, Seen::Absent) => Step::insert(role.name.as_str(), stored, None),
             (Some(held), Seen::Any) => Step::replace(role.name.as_str(), held.version, stored, None),
@@ -445,6 +576,11 @@ pub enum Seen {
     Any,
     /// The one of this version.
     Version(String),
+}
+
+/// The member has the role still that was looked at when it was asked who may act.
+fn same_role(loaded: &Loaded, role: &Option<String>) -> Result<()> {
+    if loaded.account.role == *role { Ok(()) } else { Err(MemberError::Changed) }
 }
 
 fn check_version(have: Version, wanted: Option<&str>) -> Result<()> {

@@ -80,7 +80,7 @@ impl Members {
     fn activated(&self, member: &NewMember) -> Result<Account> {
         let at = member.registered_at;
         let identifiers = [
-            Identifier::username(&member.username)?,
+            Identifier::username(&member.username, &self.config.shop_name)?,
             Identifier::phone(&member.phone, &self.config.registration.phone_regions)?,
             Identifier::email(&member.email)?,
         ];

@@ -1,10 +1,12 @@
 //! Claims: each identifier belongs to one member at most, however many ask for it at once.
 //!
 //! ```text
-//! claims[kind/canonical] ──▶ claim { member }     expires unless the identifier is verified
+//! claims[kind/as it is unique] ──▶ claim { member, when and by which phone it was proved }     expires unless the account is verified
 //! ```
 //!
-//! Every step may be repeated. A claim of a crashed registration expires; one of a verified account stays until it is given back.
+//! Every step may be repeated. A claim of a verified account stays until it is given back. One of a registration that is not verified
+//! expires, and gives way to whoever proves more: a phone to a later code to it, a name to a later registration with the same phone, an
+//! e-mail to whoever opens the link in the mail (docs/design/0008-sign-in.md).
 
 use kindred_model::units::EventTime;
 use kindred_store::records::Step;
@@ -22,11 +24,41 @@ const INVITE: &str = "invite";
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Claim {
     member: String,
+    /// When it was proved that it is theirs, milliseconds; nought of one for good.
+    #[serde(default)]
+    proved_at: i64,
+    /// A keyed digest of the phone by which it was registered: what a name is proved by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    phone: Option<String>,
+}
+
+/// What a registration that is not verified yet has shown.
+#[derive(Clone)]
+pub(crate) struct Proof {
+    at: EventTime,
+    phone: Option<String>,
+}
+
+/// Whose an identifier is, after somebody asked for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Claimed {
+    /// The asker's.
+    Ours,
+    /// Of a registration that proved more, or later.
+    Passed,
+    /// A member's.
+    Taken,
 }
 
 /// Where the claim of an identifier lies.
 pub(crate) fn partition(identifier: &Identifier) -> String {
-    format!("{}/{}", identifier.kind.name(), identifier.canonical)
+    let kind = if identifier.kind == Kind::Username { "name" } else { identifier.kind.name() };
+    format!("{kind}/{}", identifier.unique())
+}
+
+/// Where the claim of a name lies that was registered before looks were compared.
+fn partition_before(identifier: &Identifier) -> Option<String> {
+    identifier.unique_before().map(|unique| format!("{}/{unique}", identifier.kind.name()))
 }
 
 /// Where the claim of an invite code lies.
@@ -36,57 +68,120 @@ pub(crate) fn invite_partition(code: &str) -> String {
 
 /// The step by which what nobody has claimed becomes a member's.
 pub(crate) fn taken_by(member: &str, expires_at: Option<EventTime>) -> Step {
-    Step::insert(CLAIM, db::encode(&Claim { member: member.to_owned() }), expires_at)
+    Step::insert(CLAIM, db::encode(&Claim { member: member.to_owned(), proved_at: 0, phone: None }), expires_at)
 }
 
 impl Members {
-    /// Takes an identifier for a member, or changes when their claim expires; false if it is another's.
-    pub(crate) async fn claim(&self, identifier: &Identifier, member: &str, expires_at: Option<EventTime>) -> Result<bool> {
-        self.claim_at(&partition(identifier), member, expires_at, |now| now == expires_at).await
+    /// What a registration at `at` with a phone has shown of a name and of that phone.
+    pub(crate) fn proof(&self, phone: Option<&Identifier>, at: EventTime) -> Proof {
+        Proof { at, phone: phone.map(|phone| self.throttle_key("proved phone", &[&phone.canonical])) }
+    }
+
+    /// Takes an identifier for a member, or changes when their claim expires.
+    pub(crate) async fn claim(
+        &self,
+        identifier: &Identifier,
+        member: &str,
+        expires_at: Option<EventTime>,
+        proof: &Proof,
+    ) -> Result<Claimed> {
+        self.claim_at(identifier, member, expires_at, proof, |now| now == expires_at).await
     }
 
     /// Takes an identifier for a member until then at least: a claim of theirs that lasts longer stays as it is.
-    pub(crate) async fn hold(&self, identifier: &Identifier, member: &str, until: EventTime) -> Result<bool> {
-        self.claim_at(&partition(identifier), member, Some(until), |now| now.is_none_or(|now| now >= until)).await
+    pub(crate) async fn hold(&self, identifier: &Identifier, member: &str, until: EventTime, proof: &Proof) -> Result<bool> {
+        let fits = |now: Option<EventTime>| now.is_none_or(|now| now >= until);
+        Ok(self.claim_at(identifier, member, Some(until), proof, fits).await? == Claimed::Ours)
     }
 
     /// Takes an invite code for good.
     pub(crate) async fn claim_invite(&self, code: &str, member: &str) -> Result<bool> {
-        self.claim_at(&invite_partition(code), member, None, |now| now.is_none()).await
+        let (place, proof) = (invite_partition(code), Proof { at: EventTime(0), phone: None });
+        Ok(self.claim_in(&place, member, None, &proof, false, |now| now.is_none()).await? == Claimed::Ours)
     }
 
-    /// `fits` says of the expiry of a claim that is the member's already whether it may stay.
     async fn claim_at(
+        &self,
+        identifier: &Identifier,
+        member: &str,
+        expires_at: Option<EventTime>,
+        proof: &Proof,
+        fits: impl Fn(Option<EventTime>) -> bool,
+    ) -> Result<Claimed> {
+        if let Some(before) = partition_before(identifier)
+            && let Some(held) = self.db.read::<Claim>(CLAIMS, &before, CLAIM).await?
+            && held.value.member != member
+        {
+            return Ok(Claimed::Taken);
+        }
+        let by_phone = identifier.kind == Kind::Username;
+        self.claim_in(&partition(identifier), member, expires_at, proof, by_phone, fits).await
+    }
+
+    /// `by_phone`: it gives way to a later registration with its phone alone. `fits` says of the expiry of a claim that is the member's
+    /// already whether it may stay.
+    async fn claim_in(
         &self,
         partition: &str,
         member: &str,
         expires_at: Option<EventTime>,
+        proof: &Proof,
+        by_phone: bool,
         fits: impl Fn(Option<EventTime>) -> bool,
-    ) -> Result<bool> {
+    ) -> Result<Claimed> {
+        // One for good gives way to nothing: what was proved is not kept.
+        let (proved_at, phone) = expires_at.map_or((0, None), |_| (proof.at.0, proof.phone.clone()));
+        let ours = Claim { member: member.to_owned(), proved_at, phone };
         for tried in db::tries() {
             let held = self.db.read::<Claim>(CLAIMS, partition, CLAIM).await?;
             let step = match held {
-                None => taken_by(member, expires_at),
-                Some(held) if held.value.member != member => return Ok(false),
-                Some(held) if fits(held.expires_at) => return Ok(true),
-                Some(held) => Step::replace(CLAIM, held.version, db::encode(&held.value), expires_at),
+                None => Step::insert(CLAIM, db::encode(&ours), expires_at),
+                Some(held) if held.value.member == member && fits(held.expires_at) => return Ok(Claimed::Ours),
+                Some(held) if held.value.member == member => {
+                    let value = if expires_at.is_none() { &ours } else { &held.value };
+                    Step::replace(CLAIM, held.version, db::encode(value), expires_at)
+                }
+                Some(held) if held.expires_at.is_none() => return Ok(Claimed::Taken),
+                Some(held) => {
+                    let later = held.value.proved_at <= proof.at.0;
+                    let same_phone = proof.phone.is_some() && held.value.phone == proof.phone;
+                    if !later || by_phone && !same_phone {
+                        return Ok(Claimed::Passed);
+                    }
+                    Step::replace(CLAIM, held.version, db::encode(&ours), expires_at)
+                }
             };
             if self.db.transact(CLAIMS, partition, &[step]).await? {
-                return Ok(true);
+                return Ok(Claimed::Ours);
             }
             db::pause(tried).await;
         }
         Err(db::contended(CLAIMS))
     }
 
+    /// Whose it is, and whether for good. As much is read of everybody.
+    async fn held_by(&self, identifier: &Identifier) -> Result<Option<(String, bool)>> {
+        let mut found = self.db.read::<Claim>(CLAIMS, &partition(identifier), CLAIM).await?;
+        if let Some(before) = partition_before(identifier) {
+            let there = self.db.read::<Claim>(CLAIMS, &before, CLAIM).await?;
+            found = found.or(there);
+        }
+        Ok(found.map(|held| (held.value.member, held.expires_at.is_none())))
+    }
+
     /// Whose it is.
     pub(crate) async fn claimant(&self, identifier: &Identifier) -> Result<Option<String>> {
-        Ok(self.db.read::<Claim>(CLAIMS, &partition(identifier), CLAIM).await?.map(|held| held.value.member))
+        Ok(self.held_by(identifier).await?.map(|(member, _)| member))
+    }
+
+    /// Whether it is another member's for good.
+    pub(crate) async fn is_anothers(&self, identifier: &Identifier, member: &str) -> Result<bool> {
+        Ok(self.held_by(identifier).await?.is_some_and(|(owner, lasts)| lasts && owner != member))
     }
 
     /// Whose invite code it is.
     pub(crate) async fn inviter(&self, code: &str) -> Result<Option<String>> {
-        let code = code.trim().to_ascii_uppercase();
+        let code = crate::validate::code(code).to_ascii_uppercase();
         if code.is_empty() || code.len() > 32 || !code.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Ok(None);
         }
@@ -127,6 +222,9 @@ impl Members {
 
     /// Gives back a claim of a member, if it is theirs.
     pub(crate) async fn release(&self, identifier: &Identifier, member: &str) -> Result<()> {
+        if let Some(before) = partition_before(identifier) {
+            self.release_at(&before, member).await?;
+        }
         self.release_at(&partition(identifier), member).await
     }
 
@@ -140,13 +238,8 @@ impl Members {
         let account = self.account(member).await?;
         for identifier in identifiers {
             let holds = account.as_ref().is_some_and(|held| {
-                let own = held.value.identifier(identifier.kind).map(|own| &own.canonical) == Some(&identifier.canonical);
-                let coming = held
-                    .value
-                    .changing
-                    .as_ref()
-                    .is_some_and(|new| (new.kind, &new.canonical) == (identifier.kind, &identifier.canonical));
-                own || coming
+                let own = held.value.identifier(identifier.kind).is_some_and(|own| own.is(identifier));
+                own || held.value.changing.as_ref().is_some_and(|new| new.is(identifier))
             });
             if !holds {
                 self.release(identifier, member).await?;
@@ -159,7 +252,7 @@ impl Members {
     pub(crate) async fn member_of(&self, identifier: &Identifier) -> Result<Option<db::Held<crate::account::Account>>> {
         let Some(member) = self.claimant(identifier).await? else { return Ok(None) };
         let held = self.account(&member).await?;
-        Ok(held.filter(|held| held.value.identifier(identifier.kind).map(|own| &own.canonical) == Some(&identifier.canonical)))
+        Ok(held.filter(|held| held.value.identifier(identifier.kind).is_some_and(|own| own.is(identifier))))
     }
 
     /// Whether a kind of identifier may sign in.

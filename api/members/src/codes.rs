@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use kindred_store::records::{Step, Version};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Loaded;
@@ -15,9 +16,10 @@ use crate::challenge::{Solution, address_group};
 use crate::db::{self, CODES};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
+use crate::register::keep;
 use crate::senders::Template;
 use crate::throttle::HOUR_S;
-use crate::validate::Identifier;
+use crate::validate::{self, Identifier};
 use crate::{Members, random};
 use kindred_config::members::Language;
 
@@ -99,8 +101,42 @@ impl Members {
     /// # Errors
     /// `phone_invalid`; [`MemberError::ChallengeFailed`], [`MemberError::Throttled`]; what the store says.
     pub async fn request_phone_code(&self, phone: &str, language: Language, solution: &Solution, address: &str) -> Result<()> {
-        let phone = Identifier::phone(phone, &self.config.registration.phone_regions)?;
+        self.check_and_request_phone_code(phone, [None; 3], language, solution, address).await
+    }
+
+    /// As [`Self::request_phone_code`], once what was filled in before it, a username, an e-mail, a password, would be accepted: no
+    /// message is sent for a form that is turned away for them.
+    ///
+    /// # Errors
+    /// As [`Self::request_phone_code`]; each field that is not accepted; [`MemberError::UsernameTaken`].
+    pub async fn check_and_request_phone_code(
+        &self,
+        phone: &str,
+        [username, email, password]: [Option<&str>; 3],
+        language: Language,
+        solution: &Solution,
+        address: &str,
+    ) -> Result<()> {
+        let mut errors = Vec::new();
+        let mut field = |checked: Option<Result<Identifier>>| -> Result<Option<Identifier>> {
+            Ok(keep(&mut errors, checked.transpose())?.flatten())
+        };
+        let name = field(username.map(|username| Identifier::username(username, &self.config.shop_name)))?;
+        let phone = field(Some(Identifier::phone(phone, &self.config.registration.phone_regions)))?;
+        field(email.map(Identifier::email))?;
+        let password = password.map(|password| SecretString::from(password.to_owned()));
+        keep(&mut errors, password.as_ref().map_or(Ok(()), |password| self.policy.fits(password, false)))?;
+        let (Some(phone), true) = (phone, errors.is_empty()) else { return Err(MemberError::Invalid(errors)) };
         self.redeem(solution).await?;
+        if let Some(name) = &name
+            && self.is_anothers(name, "").await?
+        {
+            return Err(MemberError::UsernameTaken);
+        }
+        if let Some(password) = password {
+            let own = [username, email, Some(&*phone.canonical)].into_iter().flatten().map(str::to_owned).collect();
+            self.hasher.judge(self.policy.clone(), password, own, false, &address_group(address)).await?;
+        }
         self.send_phone_code(phone, language, address).await
     }
 
@@ -109,6 +145,12 @@ impl Members {
         self.quota("code address", &address_group(address), limits.phone_codes_address_hour, HOUR_S).await?;
         self.quota("code minute", &phone.canonical, 1, PHONE_CODE_EVERY_S).await?;
         self.quota("code hour", &phone.canonical, limits.phone_codes_hour, HOUR_S).await?;
+        // What all of it may cost, whoever asks for it from however many addresses, for however many phones.
+        if let Err(refused) = self.quota("codes", "all", limits.phone_codes_all_hour, HOUR_S).await {
+            metrics::counter!("members_codes_refused_total").increment(1);
+            tracing::warn!(most = limits.phone_codes_all_hour, "no code is sent: members.limits.phone_codes_all_hour is used up");
+            return Err(refused);
+        }
         self.request(vec![Work::CodeRequest { phone, language, code: random::digits() }], PHONE_CODE_S).await
     }
 
@@ -134,6 +176,7 @@ impl Members {
 
     /// Whether the code is the phone's; wrong ones are limited for the phone, whichever codes they are tried against (V6.6.3).
     pub(crate) async fn check_phone_code(&self, phone: &Identifier, code: &str) -> Result<Checked> {
+        let code = &validate::code(code);
         let tried = self.attempt(self.throttle_key("phone code", &[&phone.canonical])).await?;
         let held = self.db.read::<Code>(CODES, &phone.canonical, CODE).await?;
         match held {

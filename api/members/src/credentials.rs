@@ -22,6 +22,8 @@ use crate::{db, sessions};
 
 /// Life of a reset token, seconds (V6.4.1: short).
 pub const RESET_S: u64 = 1_800;
+/// Tries an hour of a member to change the password: each is judged and hashed, and mailed about.
+const NEW_PASSWORDS_HOUR: u32 = 20;
 /// Life of the token for a new e-mail, seconds.
 const NEW_EMAIL_S: u64 = 86_400;
 
@@ -38,11 +40,14 @@ impl Members {
         end_others: bool,
         address: &str,
     ) -> Result<()> {
+        self.policy.fits(&new, false)?;
+        self.quota("new password", &claims.sub, NEW_PASSWORDS_HOUR, HOUR_S).await?;
         let held = self.reauthenticate(&claims.sub, current, address).await?;
         let account = held.value;
-        self.policy.check(&new, &account.own_words(), account.role.is_some())?;
+        let own = account.own_words().into_iter().map(str::to_owned).collect();
+        self.hasher.judge(self.policy.clone(), new.clone(), own, account.role.is_some(), &claims.sub).await?;
         let for_staff = self.policy.fits_staff(&new);
-        let hash = self.hasher.hash(new).await?;
+        let hash = self.hasher.hash(new, &claims.sub).await?;
         let event = match end_others {
             true => CredentialEvent::PasswordChange,
             false => CredentialEvent::PasswordChangeKeepingSessions,
@@ -93,6 +98,11 @@ impl Members {
     pub(crate) async fn look_into_reset(&self, account: &str) -> Result<()> {
         let Some(identifier) = Identifier::of_account(account, &self.config.registration.phone_regions) else { return Ok(()) };
         let Some(held) = self.member_of(&identifier).await?.filter(|held| held.value.is_active()) else { return Ok(()) };
+        // By whichever of an account's names it was asked for: the mails go to one address.
+        match self.quota("reset", &held.value.member, self.config.limits.mails_hour, HOUR_S).await {
+            Err(MemberError::Throttled { .. }) => return Ok(()),
+            asked => asked?,
+        }
         self.change(&held.value.member, &["token/"], |loaded| {
             if !loaded.account.is_active() {
                 return Ok((None, ()));
@@ -112,6 +122,7 @@ impl Members {
     /// # Errors
     /// [`MemberError::TokenGone`], the codes of passwords; [`MemberError::Busy`]; what the store says.
     pub async fn reset_password(&self, token: &str, new: SecretString, address: &str) -> Result<String> {
+        self.policy.fits(&new, false)?;
         let (member, secret) = split_token(token)?;
         let gone = |error| if error == MemberError::NotFound { MemberError::TokenGone } else { error };
         let account = self.account(member).await?.ok_or(MemberError::TokenGone)?.value;
@@ -123,9 +134,10 @@ impl Members {
         if !held.is_some_and(|held| good(&held.value)) {
             return Err(MemberError::TokenGone);
         }
-        self.policy.check(&new, &account.own_words(), account.role.is_some())?;
+        let own = account.own_words().into_iter().map(str::to_owned).collect();
+        self.hasher.judge(self.policy.clone(), new.clone(), own, account.role.is_some(), member).await?;
         let for_staff = self.policy.fits_staff(&new);
-        let hash = self.hasher.hash(new).await?;
+        let hash = self.hasher.hash(new, member).await?;
         let changed = self.change(member, &["token/"], |loaded| {
             let (step, _) = self.spend_token(loaded, TokenKind::Reset, secret)?;
             if !loaded.account.is_active() {
@@ -256,7 +268,7 @@ impl Members {
             // Done, or given up by a credential event; perhaps after it was claimed.
             return self.release_unused(member, wanted.map(std::slice::from_ref).unwrap_or_default()).await;
         };
-        let ours = self.claim(&new, member, None).await?;
+        let ours = self.claim(&new, member, None, &self.proof(None, self.db.now())).await? == crate::claims::Claimed::Ours;
         let asked_by = session.map(sessions::sort);
         let beside = asked_by.as_deref();
         let completed = self.change(member, beside.as_slice(), |loaded| {

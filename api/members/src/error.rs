@@ -12,6 +12,15 @@ pub struct FieldError {
     pub field: &'static str,
     /// Stable code: the key of its message.
     pub code: &'static str,
+    /// What would be accepted, where it depends on the settings.
+    pub named: Option<String>,
+}
+
+impl FieldError {
+    /// One about which nothing more is to be said.
+    pub(crate) const fn of(field: &'static str, code: &'static str) -> Self {
+        Self { field, code, named: None }
+    }
 }
 
 /// Why something was not done.
@@ -88,7 +97,7 @@ impl From<StoreError> for MemberError {
 impl MemberError {
     /// One field.
     pub(crate) fn field(field: &'static str, code: &'static str) -> Self {
-        Self::Invalid(vec![FieldError { field, code }])
+        Self::Invalid(vec![FieldError::of(field, code)])
     }
 
     /// The stable code of the answer.

@@ -168,6 +168,7 @@ impl Members {
 
     /// The step that a code is of, if it is of one beyond `last`.
     fn step_of(&self, member: &str, sealed: &str, code: &str, last: u64) -> Result<Option<u64>> {
+        let code = &*crate::validate::code(code);
         if code.len() != 6 || !code.bytes().all(|b| b.is_ascii_digit()) {
             return Ok(None);
         }

@@ -1,9 +1,9 @@
-//! What reads the tokens and solutions that callers send, for `fuzz/edges.rs` alone.
+//! What reads the tokens and solutions that callers send, for `fuzz/edges.rs` and tests.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Solution, challenge, codes, sessions};
+use crate::{Identifier, Kind, Solution, challenge, claims, codes, sessions};
 
 const SECRET: [u8; 32] = [7; 32];
 
@@ -30,6 +30,11 @@ pub fn unseal<T: DeserializeOwned>(purpose: &str, text: &str) -> Option<T> {
 /// Whether a proof of work is one of so many bits.
 pub fn solves(solution: &Solution, bits: u32) -> bool {
     solution.solves(bits)
+}
+
+/// Where the claim of an identifier lies, by its canonical form: for the tests that look into the store.
+pub fn claim_of(kind: Kind, canonical: &str) -> String {
+    claims::partition(&Identifier { kind, shown: canonical.to_owned(), canonical: canonical.to_owned() })
 }
 
 /// What counts as one address.

@@ -51,7 +51,7 @@ use kindred_store::records::{RecordStore, Step};
 use tokio::sync::Notify;
 
 pub use account::{ADDRESSES_MAX, Address, Agreement, CredentialEvent, State};
-pub use admin::{LIMIT, LIMIT_MAX, MemberQuery, Page, SETUP_S, Seen};
+pub use admin::{LIMIT, LIMIT_MAX, MemberQuery, Page, SETUP_S, Seen, SetupShown};
 pub use audit::{AuditQuery, Entry};
 pub use bulk::NewMember;
 pub use challenge::{CHALLENGE_S, Challenge, Solution};
@@ -74,7 +74,7 @@ pub use senders::{EventSink, Sender};
 pub use sessions::{Grant, KNOWN_MAX, SessionShown, new_browsing_session};
 pub use sign_in::{DEVICE_S, SECOND_FACTOR_S, SignIn, SignedIn};
 pub use tokens::AccessClaims;
-pub use validate::{EMAIL_BYTES_MAX, Identifier, Kind, USERNAME_CHARS, one_line};
+pub use validate::{EMAIL_BYTES_MAX, Identifier, Kind, USERNAME_CHARS, one_line, guessed};
 
 /// How often ended sessions of other processes are read: an access token stops working everywhere within a second (V7.4.1).
 const REVOCATIONS_EVERY: Duration = Duration::from_millis(500);
@@ -85,7 +85,7 @@ const KEYS_EVERY: Duration = Duration::from_secs(60);
 pub struct Members {
     db: db::Db,
     config: MembersConfig,
-    policy: password::Policy,
+    policy: Arc<password::Policy>,
     hasher: hasher::Hasher,
     /// Marks what we have given out: challenges, cursors, refresh tokens, browsers. One for all processes, kept in records.
     secret: [u8; 32],
@@ -147,7 +147,7 @@ impl Members {
         let sealing = Arc::new(sealing::Sealing::new(&config.sealing.key)?);
         let secret = secret_of(&db, &sealing).await?;
         let members = Self {
-            policy: password::Policy::new(&config.password, &config.shop_name)?,
+            policy: Arc::new(password::Policy::new(&config.password, &config.shop_name)?),
             tokens: tokens::Tokens::new(config.tokens.clone(), sealing.clone()),
             revocations: revocations::Revocations::default(),
             templates: senders::Templates::new()?,

@@ -111,4 +111,13 @@ impl Actor {
     pub fn needs(&self, permission: Permission) -> Result<()> {
         if self.permissions.contains(&permission) { Ok(()) } else { Err(MemberError::Forbidden(permission)) }
     }
+
+    /// Refuses whoever may less than what is to be made, given or changed: nobody reaches beyond themselves by way of a key, a role, a
+    /// set-up token or another member.
+    ///
+    /// # Errors
+    /// [`MemberError::Forbidden`] of the first permission that is missing.
+    pub fn covers(&self, permissions: &[Permission]) -> Result<()> {
+        permissions.iter().try_for_each(|&permission| self.needs(permission))
+    }
 }

@@ -1,22 +1,24 @@
 //! Registration in five steps (R8 to R15), which cannot be skipped (V2.3.1).
 //!
 //! ```text
-//! challenge ─▶ phone code ─▶ register: checked, hashed, username held, written as Pending, code spent ─▶ answer, always the same
+//! challenge ─▶ phone code ─▶ register: form, quotas, challenge, password, code; name held, written as Pending ─▶ answer, always the same
 //!                                │ outbox
 //!                                ▼
 //!               phone and e-mail claimed ──▶ Registered, mail with a token ──▶ verify ──▶ Activating ──▶ Activated, `members` event
-//!                                └── taken: nothing is left, the owner of the address gets a mail
+//!                                └── a member's: the claims stay as if they were not, the address gets a mail
 //! ```
 //!
-//! Whether a phone or an e-mail is known is found out after the answer was given: neither its text, its size nor its time can tell
-//! (V6.3.8). Whatever crashes, the outbox goes on or the claims expire. A code makes one member, whose id it has from the beginning:
-//! of a form that is sent again, or of many with one code, one registration comes about.
+//! Whether a phone or an e-mail is known is found out after the answer was given: neither its text, its size nor its time can tell, and
+//! what a registration claims it claims as long whether it was turned away or not (V6.3.8). What costs comes after what shows that
+//! somebody means it. Whatever crashes, the outbox goes on or the claims expire. A code makes one member, whose id it has from the
+//! beginning: of a form that is sent again, or of many with one code, one registration comes about.
 
 use kindred_store::records::Step;
 use secrecy::SecretString;
 
 use crate::account::{ACCOUNT, Account, Extra, State};
 use crate::challenge::{Solution, address_group};
+use crate::claims::Claimed;
 use crate::codes::{Proves, TokenKind, split_token};
 use crate::db::{self, ACCOUNTS};
 use crate::error::{FieldError, MemberError, Result};
@@ -69,13 +71,12 @@ impl Members {
         let regions = &self.config.registration.phone_regions;
         let mut errors = Vec::new();
         let mut field = |checked: Result<Identifier>| keep(&mut errors, checked);
-        let username = field(Identifier::username(&registration.username))?;
+        let username = field(Identifier::username(&registration.username, &self.config.shop_name))?;
         let phone = field(Identifier::phone(&registration.phone, regions))?;
         let email = field(Identifier::email(&registration.email))?;
-        let own = [&registration.username, &registration.phone, &registration.email].map(String::as_str);
-        keep(&mut errors, self.policy.check(&registration.password, &own, false))?;
+        keep(&mut errors, self.policy.fits(&registration.password, false))?;
         if registration.agreement_version != self.config.agreement_version {
-            errors.push(FieldError { field: "agreement_version", code: "agreement_stale" });
+            errors.push(FieldError::of("agreement_version", "agreement_stale"));
         }
         let (Some(username), Some(phone), Some(email), true) = (username, phone, email, errors.is_empty()) else {
             return Err(MemberError::Invalid(errors));
@@ -90,20 +91,24 @@ impl Members {
                 Some(inviter.ok_or_else(|| MemberError::field("invite_code", "invite_unknown"))?)
             }
         };
+        let own = [&registration.username, &registration.phone, &registration.email, &phone.canonical].map(String::clone).to_vec();
+        self.hasher.judge(self.policy.clone(), registration.password.clone(), own, false, &address).await?;
         let code = self.check_phone_code(&phone, &registration.phone_code).await?;
+        // Whatever becomes of it from here on, one mail goes to this address.
+        self.quota("mail", &email.canonical, self.config.limits.mails_hour, HOUR_S).await?;
         let password_for_staff = self.policy.fits_staff(&registration.password);
-        let password = self.hasher.hash(registration.password).await?;
+        let password = self.hasher.hash(registration.password, &address).await?;
         let now = self.db.now();
         // The code's, not a new one: sent again after a crash, the form finds its name held for itself, and not for ten minutes by nobody.
         let member = code.member;
         if self.config.registration.reveal_taken {
             for identifier in [&username, &phone, &email] {
-                if self.claimant(identifier).await?.is_some_and(|owner| owner != member) {
+                if self.is_anothers(identifier, &member).await? {
                     return Err(MemberError::IdentifierTaken);
                 }
             }
         }
-        if !self.hold(&username, &member, self.db.in_s(HELD_S)).await? {
+        if !self.hold(&username, &member, self.db.in_s(HELD_S), &self.proof(Some(&phone), now)).await? {
             return Err(MemberError::UsernameTaken);
         }
         let password = (password, password_for_staff);
@@ -137,7 +142,7 @@ impl Members {
         Err(MemberError::CodeWrong)
     }
 
-    /// Claims what a registration names, or turns it away without a trace but for a mail.
+    /// Claims what a registration names, or turns it away: of that, the address given is told alone. The claims are the same.
     pub(crate) async fn complete_registration(&self, member: &str) -> Result<()> {
         let Some(held) = self.account(member).await?.filter(|held| held.value.state == State::Pending) else {
             return Ok(()); // Done, or expired.
@@ -146,10 +151,17 @@ impl Members {
         if let Some(phone) = &held.value.phone {
             self.spend_code_of(phone, member).await?;
         }
+        let proof = self.proof(held.value.phone.as_ref(), held.value.registered_at);
+        let mut refused = None;
         for identifier in held.value.identifiers() {
-            if !self.claim(identifier, member, held.expires_at).await? {
-                return self.refuse(member, State::Pending, identifier.kind).await;
+            let claimed = self.claim(identifier, member, held.expires_at, &proof).await?;
+            // Nobody has shown yet that they read its mail: another registration may go on beside this one.
+            if claimed == Claimed::Taken || claimed == Claimed::Passed && identifier.kind != Kind::Email {
+                refused = refused.or(Some((identifier.kind, claimed)));
             }
+        }
+        if let Some(taken) = refused {
+            return self.refuse(member, State::Pending, taken).await;
         }
         let completed = self.change(member, &["token/"], |loaded| {
             if loaded.account.state != State::Pending {
@@ -189,13 +201,13 @@ impl Members {
         let (step, token) = self.token_step(loaded, TokenKind::Verify, proves, UNVERIFIED_S);
         extra.steps.push(step);
         let hours = (UNVERIFIED_S / 3_600).to_string();
-        let username = loaded.account.username.as_ref().map_or("", |name| name.shown.as_str());
-        let params = self.params(&[("username", username), ("hours", &hours), ("link", &self.link("verify-email", &token))]);
+        let params = self.params(&[("hours", &hours), ("link", &self.link("verify-email", &token))]);
         extra.works.push(Work::Message { to, template: Template::VerifyEmail, language: loaded.account.language, params });
     }
 
-    /// Takes a registration back whole: the account goes, its claims go, the address is told.
-    async fn refuse(&self, member: &str, from: State, taken: Kind) -> Result<()> {
+    /// Takes a registration back: the account goes, the address is told where a member was in the way. Claims of one that is not
+    /// verified stay until they expire, as those of one that went on do.
+    async fn refuse(&self, member: &str, from: State, (taken, claimed): (Kind, Claimed)) -> Result<()> {
         let op = self.point(ACCOUNTS, member).await?;
         let tokens = self.db.all::<serde_json::Value>(ACCOUNTS, member, "token/").await?;
         let Some(held) = self.account(member).await?.filter(|held| held.value.state == from) else {
@@ -205,17 +217,19 @@ impl Members {
         let mut account = held.value;
         let mut steps = vec![Step::delete(ACCOUNT, held.version)];
         steps.extend(tokens.into_iter().map(|(sort, held)| Step::delete(sort, held.version)));
-        let mut works = vec![Work::Release { identifiers: account.identifiers().cloned().collect() }];
+        let mut works = Vec::new();
+        if from != State::Pending {
+            works.push(Work::Release { identifiers: account.identifiers().cloned().collect() });
+        }
         if account.event_version > 0 {
             // It was announced as registered.
             account.state = State::Erased;
             works.push(account.event());
             works.push(Work::Index { stale: crate::index::entries(&account).into_iter().map(|(at, _)| at).collect() });
         }
-        if let Some(email) = &account.email {
+        if let Some(email) = account.email.as_ref().filter(|_| claimed == Claimed::Taken) {
             let template = if taken == Kind::Email { Template::AccountExists } else { Template::PhoneTaken };
-            let username = account.username.as_ref().map_or("", |name| name.shown.as_str());
-            let params = self.params(&[("username", username), ("link", &self.link("reset-password", ""))]);
+            let params = self.params(&[("link", &self.link("reset-password", ""))]);
             works.push(Work::Message { to: email.shown.clone(), template, language: account.language, params });
         }
         // A conflict: somebody else is at it. The work that called comes again and looks.
@@ -256,9 +270,14 @@ impl Members {
         let Some(held) = self.account(member).await?.filter(|held| held.value.state == State::Activating) else {
             return Ok(());
         };
+        let registered = self.proof(held.value.phone.as_ref(), held.value.registered_at);
         for identifier in held.value.identifiers() {
-            if !self.claim(identifier, member, None).await? {
-                return self.refuse(member, State::Activating, identifier.kind).await;
+            // Phone and name as they were proved when it was registered; the mailbox is proved now.
+            let now = self.proof(None, self.db.now());
+            let proof = if identifier.kind == Kind::Email { &now } else { &registered };
+            let claimed = self.claim(identifier, member, None, proof).await?;
+            if claimed != Claimed::Ours {
+                return self.refuse(member, State::Activating, (identifier.kind, claimed)).await;
             }
         }
         let mut code = held.value.invite_code.clone();
@@ -325,7 +344,7 @@ pub(crate) fn invite_code() -> String {
 }
 
 /// Keeps the fields of an error; any other error goes on.
-fn keep<T>(errors: &mut Vec<FieldError>, checked: Result<T>) -> Result<Option<T>> {
+pub(crate) fn keep<T>(errors: &mut Vec<FieldError>, checked: Result<T>) -> Result<Option<T>> {
     match checked {
         Ok(value) => Ok(Some(value)),
         Err(MemberError::Invalid(more)) => {

@@ -1,7 +1,8 @@
 //! Signing in (R16): one answer for everything that is wrong, in the same time, and limits that lock out the guesser alone.
 //!
 //! ```text
-//! address: failures an hour ─▶ account × (this device | this address | unknown): waits that double ─▶ argon2, a dummy for nobody
+//! account × (this device | this address): waits that double ─────────────────────────────────┐
+//! account × unknown: waits that double, and failures an hour of the address, over all accounts ─┴▶ argon2, a dummy for nobody
 //!   ─▶ password right ─▶ second factor, if enrolled: a sealed challenge for five minutes ─▶ session
 //! ```
 
@@ -106,8 +107,6 @@ impl Members {
     /// [`MemberError::Unauthenticated`] for every reason; [`MemberError::Throttled`], [`MemberError::Busy`]; what the store says.
     pub async fn sign_in(&self, sign_in: SignIn) -> Result<SignedIn> {
         let group = address_group(&sign_in.address);
-        let of_address = self.throttle_key("sign-in address", &[&group]);
-        let of_address = self.attempt_of_hour(of_address, self.config.limits.sign_in_failures_hour).await?;
         let text = &sign_in.account;
         let identifier = (text.len() <= ACCOUNT_BYTES_MAX)
             .then(|| Identifier::of_account(text, &self.config.registration.phone_regions))
@@ -138,12 +137,23 @@ impl Members {
             (None, Some(_)) => self.throttle_key("sign-in known", &[&typed, &group]),
             (None, None) => self.throttle_key("sign-in", &[&typed]),
         };
+        // Whoever has signed in with this browser, or from this address, is not kept out by what others behind the address guess (V6.1.1).
+        let of_address = match device.is_some() || known.is_some() {
+            true => None,
+            false => {
+                let key = self.throttle_key("sign-in address", &[&group]);
+                Some(self.attempt_of_hour(key, self.config.limits.sign_in_failures_hour).await?)
+            }
+        };
         let of_account = self.attempt(key).await?;
+        let turn = if device.is_some() { &member } else { &group };
         let hash = held.as_ref().map(|held| held.value.password.as_str());
-        let checked = self.hasher.verify(sign_in.password.clone(), hash).await?;
+        let checked = self.hasher.verify(sign_in.password.clone(), hash, turn).await?;
         let (Some(held), Checked::Right { outdated }) = (held, checked) else {
             self.failed(of_account).await?;
-            self.failed_of_hour(of_address).await?;
+            if let Some(of_address) = of_address {
+                self.failed_of_hour(of_address).await?;
+            }
             metrics::counter!("auth_failures_total", "reason" => "password").increment(1);
             self.append_audit(&self.entry("anonymous", "sign_in", &member, &sign_in.address, false, &[])).await?;
             return Err(MemberError::Unauthenticated);
@@ -223,7 +233,7 @@ impl Members {
 
     /// Hashes with today's parameters. That it cannot be stored is no reason not to sign in.
     async fn rehash(&self, held: Held<Account>, password: SecretString) -> Result<Held<Account>> {
-        let Ok(hash) = self.hasher.hash(password).await else { return Ok(held) };
+        let Ok(hash) = self.hasher.hash(password, &held.value.member).await else { return Ok(held) };
         let account = Account { password: hash, ..held.value.clone() };
         let step = Step::replace(ACCOUNT, held.version, db::encode(&account), held.expires_at);
         self.db.transact(ACCOUNTS, &held.value.member, &[step]).await?;
@@ -243,7 +253,7 @@ impl Members {
     pub(crate) async fn reauthenticate(&self, member: &str, password: &SecretString, address: &str) -> Result<Held<Account>> {
         let held = self.account(member).await?.filter(|held| held.value.is_active()).ok_or(MemberError::Unauthenticated)?;
         let tried = self.attempt(self.throttle_key("reauthenticate", &[member])).await?;
-        match self.hasher.verify(password.clone(), Some(&held.value.password)).await? {
+        match self.hasher.verify(password.clone(), Some(&held.value.password), member).await? {
             Checked::Right { .. } => {
                 self.succeeded(tried).await?;
                 Ok(held)

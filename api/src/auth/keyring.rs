@@ -106,6 +106,17 @@ impl KeyRing {
         self.keys.is_good(&grant.id, self.clock.now())
     }
 
+    /// Whether an id is that of a service key, good or not.
+    pub fn is_service_key(&self, id: &str) -> bool {
+        self.keys.list().iter().any(|key| key.id == id && matches!(key.grant, keys::Grant::Service))
+    }
+
+    /// Whether an id is that of a service key that is good: for what was made with one and counts as long as it does.
+    pub fn is_good_service_key(&self, id: &str) -> bool {
+        let now = self.clock.now();
+        self.keys.list().iter().any(|key| key.id == id && matches!(key.grant, keys::Grant::Service) && key.is_good(now))
+    }
+
     /// Whether any publishable key that is good lists an origin.
     pub fn lists_origin(&self, origin: &str) -> bool {
         let now = self.clock.now();

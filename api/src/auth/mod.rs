@@ -32,7 +32,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 pub(crate) use keyring::{KeyReplaced, KeyRing, KeyRotation, KeySettings, KeyShown};
-pub(crate) use visitor::{Visitor, address, language, visitor};
+pub(crate) use visitor::{Forwarding, Visitor, address, language, visitor};
 
 use crate::problem::{Code, Problem};
 use crate::routes::access::Need;
@@ -142,6 +142,14 @@ impl Grant {
     /// Whether a person who signed in has a permission.
     pub fn may(&self, permission: Permission) -> bool {
         self.person.as_ref().is_some_and(|claims| claims.permissions().contains(&permission))
+    }
+
+    /// Refuses whoever may less than everything: for what is made and may everything, like a service key.
+    ///
+    /// # Errors
+    /// A 403 that names the first permission that is missing.
+    pub fn needs_everything(&self) -> Result<(), Problem> {
+        self.actor("").covers(Permission::ALL).map_err(|error| Problem::of_member(&error, Language::En, 0))
     }
 
     /// Who acts, coming from an address. A service key may everything.

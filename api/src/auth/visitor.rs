@@ -2,17 +2,19 @@
 //!
 //! ```text
 //! peer of the connection ──(a trusted proxy? then X-Forwarded-For, from the right)──▶ address
+//!                          └─(anybody else's X-Forwarded-For is not believed, and told once)
 //! ```
 
 use std::convert::Infallible;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 use kindred_members::Language;
 use warp::Filter;
 
 use crate::api::Api;
+use crate::context::Check;
 use crate::server::Peer;
 
 /// Longest name of a browser that is kept.
@@ -44,19 +46,67 @@ pub(crate) fn visitor(api: &Arc<Api>) -> impl Filter<Extract = (Visitor,), Error
     })
 }
 
+/// Who forwards requests here without being trusted to: most often the shop's own proxy, which nobody has named in the settings, so that
+/// all visitors count as one address.
+pub(crate) struct Forwarding {
+    trusted: Vec<IpNet>,
+    /// The first such peer.
+    unbelieved: OnceLock<IpAddr>,
+}
+
+impl Forwarding {
+    /// Nobody has forwarded anything yet.
+    pub fn new(trusted: Vec<IpNet>) -> Self {
+        Self { trusted, unbelieved: OnceLock::new() }
+    }
+
+    /// A peer sent `X-Forwarded-For`.
+    pub fn note(&self, peer: IpAddr) {
+        let peer = peer.to_canonical();
+        if self.trusted.iter().any(|net| net.contains(&peer)) {
+            return;
+        }
+        metrics::counter!("forwarded_untrusted_total").increment(1);
+        if self.unbelieved.set(peer).is_ok() {
+            tracing::warn!(
+                %peer,
+                "X-Forwarded-For from {peer} is not believed: it is none of api.trusted_proxies. If it is your proxy, all visitors \
+                 share one address and its limits until you set api.trusted_proxies = [\"{peer}\"]",
+            );
+        }
+    }
+
+    /// What `/readyz?verbose` says of it; `None` where nothing is to be said.
+    pub fn check(&self) -> Option<Check> {
+        let peer = self.unbelieved.get()?;
+        Some(Check {
+            name: "trusted_proxies",
+            ready: true,
+            detail: format!("X-Forwarded-For from {peer}, which api.trusted_proxies does not name: its visitors share one address"),
+        })
+    }
+}
+
 /// The address nearest to us that is no proxy of ours.
 pub(crate) fn address(peer: Option<IpAddr>, forwarded: &str, trusted: &[IpNet]) -> String {
     let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return String::new() };
     let ours = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     let mut address = peer;
-    let mut hops = forwarded.rsplit(',').map(|hop| hop.trim().parse::<IpAddr>());
+    let mut hops = forwarded.rsplit(',').map(hop);
     while ours(&address) {
-        match hops.next() {
-            Some(Ok(hop)) => address = hop.to_canonical(),
-            _ => break,
+        match hops.next().flatten() {
+            Some(hop) => address = hop.to_canonical(),
+            None => break,
         }
     }
     address.to_string()
+}
+
+/// The address of a hop as proxies write it: with or without a port, IPv6 with or without brackets, with or without quotes.
+fn hop(text: &str) -> Option<IpAddr> {
+    let text = text.trim().trim_matches('"').trim();
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 /// The first of the accepted languages, by weight, that we speak (RFC 9110, 12.5.4).
@@ -98,6 +148,15 @@ mod tests {
         assert_eq!(of("10.0.0.1", ""), "10.0.0.1");
         assert_eq!(of("10.0.0.1", "nonsense"), "10.0.0.1");
         assert_eq!(of("::ffff:10.0.0.1", "203.0.113.9"), "203.0.113.9");
+        for v4 in ["203.0.113.9:51234", "\"203.0.113.9:51234\"", " 203.0.113.9 ", "::ffff:203.0.113.9", "[::ffff:203.0.113.9]:443"] {
+            assert_eq!(of("10.0.0.1", v4), "203.0.113.9", "{v4}");
+        }
+        for v6 in ["2001:db8::7", "[2001:db8::7]", "[2001:db8::7]:51234", "\"[2001:db8::7]:51234\"", "\"[2001:db8::7]\""] {
+            assert_eq!(of("10.0.0.1", &format!("198.51.100.7, {v6}, 10.0.0.2:80")), "2001:db8::7", "{v6}");
+        }
+        for nobody in ["unknown", "_hidden", "[2001:db8::7", "203.0.113.9:", "203.0.113.9:99999", "\"\"", "[]"] {
+            assert_eq!(of("10.0.0.1", nobody), "10.0.0.1", "{nobody}");
+        }
         assert_eq!(address(None, "203.0.113.9", &trusted), "");
     }
 

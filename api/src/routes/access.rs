@@ -150,7 +150,9 @@ pub(crate) const ROUTES: &[Route] = {
         route("PUT /v1/admin/roles/{name}", Staff(P::RoleManage)),
         route("GET /v1/admin/permissions", Staff(P::MemberRead)),
         route("GET /v1/admin/audit", Staff(P::AuditRead)),
+        route("GET /v1/admin/setup-tokens", Staff(P::RoleManage)),
         route("POST /v1/admin/setup-tokens", Staff(P::RoleManage)),
+        route("DELETE /v1/admin/setup-tokens/{id}", Staff(P::RoleManage)),
         route("POST /v1/admin/setup", SignedIn),
         route("POST /v1/admin/signing-keys/rotate", Staff(P::KeyManage)),
         // For machines.

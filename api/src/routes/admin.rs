@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use kindred_log::Rejected;
+use kindred_members::{MemberError, Permission};
 use kindred_model::Topic;
 use kindred_model::records::Record;
 use kindred_model::views::{self, ExportContext, ViewInfo};
@@ -82,7 +83,7 @@ async fn show_status(query: String, caller: Caller, api: Arc<Api>) -> Response {
 
 /// GET /v1/admin/export/{view}
 ///
-/// All rows of a view, sorted, as of one applied unit. Two exports compare with `diff`. An export that breaks off ends the
+/// All rows of a view, sorted, as of one applied unit. A view that names members needs `member:read` as well. Two exports compare with `diff`. An export that breaks off ends the
 /// connection and not the chunks, so that half of it is not taken for the whole.
 #[utoipa::path(
     get, path = "/v1/admin/export/{view}", tag = "admin",
@@ -111,6 +112,9 @@ async fn export_view(view: Segment, query: String, caller: Caller, visitor: Visi
         let serving = shared.live();
         if !(view.enabled)(&serving.settings) {
             return Err(Problem::new(Code::ViewDisabled, format!("views.{}.enabled is false", view.name)));
+        }
+        if view.is_about_persons() && !grant.service && !grant.may(Permission::MemberRead) {
+            return Err(Problem::of_member(&MemberError::Forbidden(Permission::MemberRead), visitor.language, 0));
         }
         let act = Act { kind: "view.export", subject: view.name, detail: &[] };
         let snapshot = noted(shared, &grant, &visitor, act, async { Ok(serving.store.snapshot()?) }).await?;

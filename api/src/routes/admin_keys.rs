@@ -74,7 +74,7 @@ async fn list_keys(query: String, caller: Caller, api: Arc<Api>) -> Response {
 
 /// POST /v1/admin/keys
 ///
-/// Makes a key and tells its text, this once.
+/// Makes a key and tells its text, this once. A service key may everything: only whoever may everything makes one.
 #[utoipa::path(
     post, path = "/v1/admin/keys", tag = "admin",
     request_body = KeySettings,
@@ -89,6 +89,9 @@ async fn make_key(query: String, caller: Caller, posted: Posted, visitor: Visito
     guarded(shared, &caller, None, const { need("POST /v1/admin/keys") }, |grant| async move {
         Params::parse(&query, &[])?;
         let settings: KeySettings = posted.json(shared).await?;
+        if matches!(settings, KeySettings::Service { .. }) {
+            grant.needs_everything()?;
+        }
         let (key, shown) = in_time(shared, async {
             let (key, shown) = shared.ring.make(settings).await?;
             // Its id is known only now. Where that cannot be noted, nobody is told the key, and it is worthless.
@@ -109,7 +112,8 @@ async fn make_key(query: String, caller: Caller, posted: Posted, visitor: Visito
 /// POST /v1/admin/keys/{id}/rotate
 ///
 /// Makes a key in place of another, of the same kind, name, origins, scopes and rate, and tells its text, this once. The old one stays
-/// good for the overlap, in which it is replaced wherever it is used, and is refused from then on.
+/// good for the overlap, in which it is replaced wherever it is used, and is refused from then on. A service key is rotated only by
+/// whoever may everything.
 #[utoipa::path(
     post, path = "/v1/admin/keys/{id}/rotate", tag = "admin",
     params(("id" = String, Path, description = "the id of the key that is to be replaced")),
@@ -128,6 +132,9 @@ async fn rotate_key(id: Segment, query: String, caller: Caller, posted: Posted, 
         Params::parse(&query, &[])?;
         let id = id.decoded()?;
         let KeyRotation { overlap_seconds } = posted.json(shared).await?;
+        if shared.ring.is_service_key(&id) {
+            grant.needs_everything()?;
+        }
         // Drawn before it is noted, so that the entry names it.
         let successor = shared.ring.draw_successor(&id);
         let (by, overlap) = (successor.as_ref().map(|it| it.id()).unwrap_or_default(), overlap_seconds.to_string());

@@ -66,7 +66,8 @@ async fn ready(query: String, api: Arc<Api>) -> Result<Response, Problem> {
         Some("") => true,
         _ => params.boolean("verbose", false)?,
     };
-    let checks = api.context.operations.readiness();
+    let mut checks = api.context.operations.readiness();
+    checks.extend(api.forwarding.check());
     let ready = checks.iter().all(|check| check.ready);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(status, &Readiness { ready, checks: verbose.then_some(checks) })

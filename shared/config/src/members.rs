@@ -74,8 +74,8 @@ impl MembersConfig {
             let text = "members.registration.reveal_taken tells anyone whether a phone or an e-mail is registered (ASVS V6.3.8)";
             warnings.push(text.into());
         }
-        if self.sign_in.totp_skew > 0 {
-            warnings.push("members.sign_in.totp_skew > 0 accepts a code for longer than the 30 s of ASVS V6.5.5".into());
+        if self.sign_in.totp_skew > 1 {
+            warnings.push("members.sign_in.totp_skew > 1 accepts codes for longer than RFC 6238 recommends (one step)".into());
         }
         warnings
     }
@@ -190,7 +190,8 @@ pub enum PasswordProfile {
 pub struct RegistrationConfig {
     /// Tells that a phone or an e-mail is taken, with the seed's combined message (R13). Off: nobody learns it.
     pub reveal_taken: bool,
-    /// Regions whose phone numbers are taken, by ISO 3166; the first is that of a number without `+`. CN keeps the seed's rule (R10).
+    /// Regions whose phone numbers are accepted, by ISO 3166, `*` for every region; the first is that of a number without `+`. CN keeps
+    /// the seed's rule (R10).
     pub phone_regions: Vec<String>,
     /// Bits of work a challenge asks for: 16 takes a browser some tenths of a second.
     pub challenge_bits: u32,
@@ -203,13 +204,20 @@ impl Default for RegistrationConfig {
 }
 
 /// `members.sign_in.*`
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SignInConfig {
     /// Whether an e-mail address signs in beside username and phone (R16).
     pub email: bool,
-    /// Steps of 30 s by which a TOTP code may be late or early. 0 is ASVS V6.5.5; 1 is common and a deviation.
+    /// Steps of 30 s by which a TOTP code may be late or early: one, as RFC 6238 recommends, because people type and telephones' clocks
+    /// differ. 0 is ASVS V6.5.5 to the letter.
     pub totp_skew: u16,
+}
+
+impl Default for SignInConfig {
+    fn default() -> Self {
+        Self { email: false, totp_skew: 1 }
+    }
 }
 
 /// `members.tokens.*`
@@ -267,7 +275,9 @@ pub struct LimitsConfig {
     pub phone_codes_hour: u32,
     /// Code requests an hour of an address, over all phones.
     pub phone_codes_address_hour: u32,
-    /// Mails an hour about one address: resets, verifications sent again.
+    /// Codes an hour to all phones: what an hour of them may cost at most.
+    pub phone_codes_all_hour: u32,
+    /// Mails an hour about one address: registrations, resets, verifications sent again.
     pub mails_hour: u32,
     /// Exports an hour of a member: each reads everything that is held.
     pub exports_hour: u32,
@@ -285,6 +295,7 @@ impl Default for LimitsConfig {
             wait_max_s: 900,
             phone_codes_hour: 5,
             phone_codes_address_hour: 20,
+            phone_codes_all_hour: 1_000,
             mails_hour: 5,
             exports_hour: 6,
             sessions: 50,

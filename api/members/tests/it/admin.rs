@@ -145,3 +145,113 @@ async fn a_profile_is_changed_as_it_was_read() {
     assert_eq!(export.profile, after);
     assert!(export.audit.iter().any(|entry| entry.kind == "registration"));
 }
+
+/// One that may what a permission and a half say: as staff who signed in.
+fn actor_with(id: &str, permissions: &[Permission]) -> Actor {
+    Actor { id: id.into(), permissions: permissions.to_vec(), address: "192.0.2.9".into() }
+}
+
+/// Findings 7, 18: over all pairs of permissions, nothing that somebody makes, gives or changes has more than they have, and nobody acts
+/// on somebody who may more.
+#[tokio::test]
+async fn v8_2_1_what_is_made_has_no_more_power_than_its_maker() {
+    let (world, members) = shop().await;
+    let admin = world.admin();
+    let staff: Vec<Permission> = Permission::ALL.iter().copied().filter(|permission| !permission.is_members()).collect();
+    let covers = |actor: &Actor, role: &[Permission]| role.iter().all(|permission| actor.permissions.contains(permission));
+    for (number, &has) in staff.iter().enumerate() {
+        // A member who has one permission, and a role of one permission to give.
+        let name = format!("only-{number}");
+        let role = Role { name: name.clone(), permissions: vec![has], built_in: false };
+        world.members.put_role(&admin, &role, &kindred_members::Seen::Absent).await.unwrap();
+        let other = &members[0];
+        world.members.change_role(&admin, other, None, Some(&name)).await.unwrap();
+        for &second in &staff {
+            for first in [Permission::RoleManage, Permission::MemberWrite] {
+                let actor = actor_with("desk", &[first, second]);
+                let makes = first == Permission::RoleManage || second == Permission::RoleManage;
+                let may = makes && covers(&actor, &[has]);
+                let case = format!("{:?} on {has:?}", actor.permissions);
+                let made = world.members.create_setup_token(&actor, &name).await;
+                assert_eq!(made.is_ok(), may, "{case}: a token");
+                let changed = Role { permissions: vec![], ..role.clone() };
+                let emptied = world.members.put_role(&actor, &changed, &kindred_members::Seen::Any).await;
+                assert_eq!(emptied.is_ok(), may, "{case}: a role is emptied");
+                if may {
+                    world.members.put_role(&admin, &role, &kindred_members::Seen::Any).await.unwrap();
+                }
+                let writes = actor.permissions.contains(&Permission::MemberWrite) && may;
+                let acts = [
+                    world.members.suspend(&actor, other, None, "x").await,
+                    world.members.activate(&actor, other, None, "x").await,
+                    world.members.set_tier(&actor, other, None, Tier::Vip).await,
+                    world.members.end_member_sessions(&actor, other).await,
+                ];
+                for (act, done) in acts.into_iter().enumerate() {
+                    assert_eq!(done.is_ok(), writes, "{case}: act {act}: {done:?}");
+                }
+                if !writes {
+                    assert!(world.members.erase_member(&actor, other).await.is_err(), "{case}");
+                    let resent = world.members.resend_verification(&actor, other).await;
+                    assert!(matches!(resent, Err(MemberError::Forbidden(_))), "{case}: {resent:?}");
+                }
+                let taken = world.members.change_role(&actor, other, None, None).await;
+                assert_eq!(taken.is_ok(), may, "{case}: the role is taken");
+                let given = world.members.change_role(&actor, &members[1], None, Some(&name)).await;
+                assert_eq!(given.is_ok(), may, "{case}: the role is given");
+                for member in &members[..2] {
+                    world.members.change_role(&admin, member, None, (member == other).then_some(&*name)).await.unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// Finding 9: a set-up token is worth what its maker is when it is redeemed.
+#[tokio::test]
+async fn a_set_up_token_does_not_outlive_the_authority_of_its_maker() {
+    use secrecy::ExposeSecret;
+    for fall in ["stands", "demoted", "demoted and raised", "suspended", "erased", "no second factor", "withdrawn", "key", "bad key"] {
+        let (world, members) = shop().await;
+        let (maker, admin) = (&members[0], world.admin());
+        let claims = world.claims(&world.sign_in("mara").await);
+        let enrolment = world.members.enrol_totp(&claims, &crate::support::PASSWORD.into(), crate::support::ADDRESS).await.unwrap();
+        let totp = totp_rs::Builder::new()
+            .with_secret(totp_rs::Secret::try_from_base32(enrolment.secret.expose_secret()).unwrap())
+            .with_account_name("x")
+            .build()
+            .unwrap();
+        let code = totp.generate((world.clock.now().0 / 1_000).unsigned_abs()).to_string();
+        world.members.confirm_totp(&claims, &code, crate::support::ADDRESS).await.unwrap();
+        if fall != "no second factor" {
+            world.members.change_role(&admin, maker, None, Some("admin")).await.unwrap();
+        }
+        let id = if fall.ends_with("key") { "key:k1" } else { maker };
+        let actor = actor_with(id, Permission::ALL);
+        let token = world.members.create_setup_token(&actor, "admin").await.unwrap();
+        let listed = world.members.setup_tokens(&admin).await.unwrap();
+        assert_eq!((listed.len(), listed[0].made_by.as_str(), listed[0].role.as_str()), (1, id, "admin"));
+        match fall {
+            "demoted" => world.members.change_role(&admin, maker, None, Some("support")).await.unwrap(),
+            "demoted and raised" => {
+                world.members.change_role(&admin, maker, None, None).await.unwrap();
+                world.members.change_role(&admin, maker, None, Some("admin")).await.unwrap();
+            }
+            "suspended" => world.members.suspend(&admin, maker, None, "x").await.unwrap(),
+            "erased" => drop(world.members.erase_member(&admin, maker).await.unwrap()),
+            "withdrawn" => world.members.withdraw_setup_token(&admin, &listed[0].id).await.unwrap(),
+            _ => {}
+        }
+        let heir = world.claims(&world.sign_in("nora").await);
+        let is_good = |key: &str| key == "k1" && fall == "key";
+        let redeemed = world.members.redeem_setup_token(&heir, token.expose_secret(), "192.0.2.1", is_good).await;
+        world.deliver().await;
+        let good = matches!(fall, "stands" | "key");
+        assert_eq!(redeemed, if good { Ok(()) } else { Err(MemberError::TokenGone) }, "{fall}");
+        assert!(world.members.setup_tokens(&admin).await.unwrap().is_empty(), "{fall}: none is left");
+        let query = AuditQuery { subject: Some(members[2].clone()), kind: Some("role".into()), ..Default::default() };
+        let entries = world.members.search_audit(&admin, &query).await.unwrap().items;
+        let made_by = entries.first().map(|entry| entry.detail["made_by"].clone());
+        assert_eq!(made_by.as_deref(), good.then_some(id), "{fall}: the log names the maker");
+    }
+}

@@ -13,6 +13,9 @@ use kindred_store::StoreError;
 use kindred_store::records::{Outcome, Range, Record, RecordStore, Step};
 use tokio::sync::Notify;
 
+use kindred_members::Kind;
+use kindred_members::fuzzing::claim_of;
+
 use crate::support::{ADDRESS, Memory, PASSWORD, World, config};
 
 /// Holds of every store at rest.
@@ -29,16 +32,18 @@ fn check(world: &World, case: &str) {
     let claims = world.memory.table("claims", now);
     for (partition, _, claim, expires_at) in &claims {
         let owner = text(claim, "/member").unwrap();
-        let (kind, canonical) = partition.split_once('/').unwrap();
+        let (kind, key) = partition.split_once('/').unwrap();
         if expires_at.is_some() {
             continue; // It goes by itself.
         }
         let account = accounts.get(&owner).unwrap_or_else(|| panic!("{case}: {partition} is claimed for good by nobody"));
         let own = match kind {
-            "invite" => text(account, "/invite_code"),
-            _ => text(account, &format!("/{kind}/canonical")),
+            "invite" => text(account, "/invite_code").map(|code| format!("invite/{code}")),
+            "name" => text(account, "/username/canonical").map(|name| claim_of(Kind::Username, &name)),
+            _ => text(account, &format!("/{kind}/canonical")).map(|canonical| format!("{kind}/{canonical}")),
         };
-        assert_eq!(own.as_deref(), Some(canonical), "{case}: {partition} is claimed for good by somebody who does not use it");
+        assert!(!key.is_empty());
+        assert_eq!(own.as_ref(), Some(partition), "{case}: {partition} is claimed for good by somebody who does not use it");
     }
     let merged = world.log.merged();
     for (member, account) in &accounts {
@@ -50,8 +55,8 @@ fn check(world: &World, case: &str) {
         assert_eq!(told_state, account["state"], "{case}: the log is behind");
         assert_eq!(told.version, account["event_version"].as_u64().unwrap(), "{case}");
         if state == "activated" {
-            for kind in ["username", "phone", "email"] {
-                let partition = format!("{kind}/{}", text(account, &format!("/{kind}/canonical")).unwrap());
+            for kind in [Kind::Username, Kind::Phone, Kind::Email] {
+                let partition = claim_of(kind, &text(account, &format!("/{}/canonical", kind.name())).unwrap());
                 let claim = claims.iter().find(|(own, ..)| *own == partition);
                 let claim = claim.unwrap_or_else(|| panic!("{case}: a member without the claim on {partition}"));
                 assert_eq!((text(&claim.2, "/member").as_deref(), claim.3), (Some(member.as_str()), None), "{case}: {partition}");

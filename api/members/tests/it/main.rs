@@ -8,4 +8,5 @@ mod races;
 mod registration;
 mod senders;
 mod sign_in;
+mod sign_up;
 mod support;

@@ -186,6 +186,13 @@ pub struct ViewInfo {
     pub export: fn(&dyn Rows, ExportContext<'_>, EmitRow<'_>) -> Result<(), ReadError>,
 }
 
+impl ViewInfo {
+    /// Whether its rows say something of single persons, by a column that names them: who exports it needs to be let see members.
+    pub fn is_about_persons(&self) -> bool {
+        self.columns.iter().any(|column| matches!(*column, "member" | "session" | "owner"))
+    }
+}
+
 const fn info<V: View>() -> ViewInfo {
     ViewInfo {
         name: V::NAME,

@@ -107,18 +107,6 @@ impl From<Profile> for MemberShown {
     }
 }
 
-/// What a text is the beginning of, where it is not told: an `@` makes an e-mail, digits a phone, all else a username.
-fn guessed(text: &str) -> Kind {
-    let digits = text.strip_prefix('+').unwrap_or(text);
-    if text.contains('@') {
-        Kind::Email
-    } else if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        Kind::Phone
-    } else {
-        Kind::Username
-    }
-}
-
 fn prefix(params: &Params<'_>) -> Result<Option<(Kind, String)>, Problem> {
     let text = text(params, "q")?;
     let by = match params.get("by") {
@@ -131,7 +119,7 @@ fn prefix(params: &Params<'_>) -> Result<Option<(Kind, String)>, Problem> {
     match (text, by) {
         (None, Some(_)) => Err(Problem::query("by", "says what q is, and there is no q")),
         (None, None) => Ok(None),
-        (Some(text), by) => Ok(Some((by.unwrap_or_else(|| guessed(text)), text.to_owned()))),
+        (Some(text), by) => Ok(Some((by.unwrap_or_else(|| kindred_members::guessed(text)), text.to_owned()))),
     }
 }
 
