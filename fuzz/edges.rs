@@ -19,6 +19,7 @@ pub type Target = fn(&[u8]);
 /// All of them by name; the fuzzer has a file of that name for each.
 pub const ALL: &[(&str, Target)] = &[
     ("identifier", identifier),
+    ("password", password),
     ("token", token),
     ("solution", solution),
     ("segment", segment),
@@ -40,7 +41,8 @@ pub fn identifier(bytes: &[u8]) {
     let regions = ["CN", "DE", "US"].map(str::to_owned);
     let line = one_line(text);
     assert!(!line.chars().any(char::is_control) && one_line(&line) == line);
-    let all: [Reader; 3] = [|text| Identifier::username(text, "Shop"), |text| Identifier::phone(text, &["CN".to_owned()]), Identifier::email];
+    let all: [Reader; 3] =
+        [|text| Identifier::username(text, "Shop"), |text| Identifier::phone(text, &["CN".to_owned()]), Identifier::email];
     for of in all {
         if let Ok(accepted) = of(text) {
             assert_eq!(one_line(&accepted.shown), accepted.shown, "nothing in it hides or breaks a line");
@@ -68,6 +70,15 @@ pub fn identifier(bytes: &[u8]) {
     if let Ok(email) = Identifier::email(text) {
         assert!(email.canonical.is_ascii() && email.canonical.eq_ignore_ascii_case(text.trim()));
     }
+}
+
+/// A password that somebody wants to have: it is judged, the same each time, and never by a panic.
+pub fn password(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let verdict = members::judge(text);
+    assert_eq!(members::judge(text), verdict);
+    let known = [None, Some("password_short"), Some("password_long"), Some("password_breached"), Some("password_weak")];
+    assert!(known.contains(&verdict), "{verdict:?}");
 }
 
 /// What the sealed values of this target are for, and for what not.
@@ -204,9 +215,9 @@ pub fn visitor(bytes: &[u8]) {
         assert_eq!(address, peer, "a stranger said where it comes from");
     }
     if address != peer {
-        let hops: Vec<_> = forwarded.split(',').map(|hop| hop.trim().parse::<IpAddr>().map(|hop| hop.to_canonical())).collect();
-        let at = hops.iter().rposition(|hop| *hop == Ok(address)).expect("it was sent by a proxy");
-        assert!(hops[at + 1..].iter().all(|hop| hop.as_ref().is_ok_and(ours)), "a hop in between is none of ours");
+        let hops: Vec<_> = forwarded.split(',').map(|hop| api::hop(hop).map(|hop| hop.to_canonical())).collect();
+        let at = hops.iter().rposition(|hop| *hop == Some(address)).expect("it was sent by a proxy");
+        assert!(hops[at + 1..].iter().all(|hop| hop.as_ref().is_some_and(ours)), "a hop in between is none of ours");
     }
     if !ours(&address) {
         for spoofed in ["203.0.113.9", "10.0.0.9", "nonsense", ""] {

@@ -46,6 +46,11 @@ pub fn trace(header: &str) -> String {
     finish::trace(header)
 }
 
+/// The address of one hop of `X-Forwarded-For`.
+pub fn hop(text: &str) -> Option<IpAddr> {
+    auth::hop(text)
+}
+
 /// The address that a request comes from, by its connection and `X-Forwarded-For`.
 pub fn address(peer: Option<IpAddr>, forwarded: &str, trusted: &[IpNet]) -> String {
     auth::address(peer, forwarded, trusted)

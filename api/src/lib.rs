@@ -134,8 +134,10 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
     if let Some(members) = api.context.members.clone() {
         background.push(vital_task("the work of members", async move { members.run().await }));
     }
-    let mut servers =
-        vec![vital_task("the server", server::serve(listener, routes::public(&api), connections, Arc::clone(&api.forwarding), stopping.clone()))];
+    let mut servers = vec![vital_task(
+        "the server",
+        server::serve(listener, routes::public(&api), connections, Arc::clone(&api.forwarding), stopping.clone()),
+    )];
     if let Some(listener) = admin_listener {
         servers.push(vital_task(
             "the server of the admin address",

@@ -36,6 +36,14 @@ pub fn run(args: &AdminArgs, loaded: &Loaded) -> Result<u8> {
                 );
             }
         }
+        AdminCommand::SetupTokens => {
+            let tokens = server.get("/v1/admin/setup-tokens")?;
+            lines(args, &tokens, "setup_tokens", &["id", "role", "made_by", "made_at", "expires_at"])?;
+        }
+        AdminCommand::Withdraw { id } => {
+            server.delete(&format!("/v1/admin/setup-tokens/{}", segment(id)))?;
+            done(args, &format!("the set-up token {id} is withdrawn"));
+        }
         AdminCommand::Members { q, state, role, tier, from, to, limit } => {
             let days = [from, to].map(|day| day.map(|day| day.to_string()));
             let limit = limit.to_string();

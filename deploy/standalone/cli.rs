@@ -658,6 +658,14 @@ pub enum AdminCommand {
         #[arg(long, value_name = "ROLE", default_value = "admin")]
         role: String,
     },
+    /// List the tokens of `create` that nobody has entered yet: what each gives, and who made it
+    SetupTokens,
+    /// Withdraw one of them
+    Withdraw {
+        /// Its id, as listed
+        #[arg(value_name = "ID")]
+        id: String,
+    },
     /// List members, by what they begin with, or the newest first
     Members {
         /// The beginning of a username, a phone or an e-mail

@@ -7,7 +7,7 @@
 //!                     └──▶ DIR/trace    a line for each write passed while something is armed
 //! ```
 //!
-//! Names are those of the trace ([`kindred_telemetry::fail_point`] says how a process is armed): `claims: put username`, `accounts: put
+//! Names are those of the trace ([`kindred_telemetry::fail_point`] says how a process is armed): `claims: put name`, `accounts: put
 //! account, put outbox`, `log: append members`, `send: mail`. What is done beside for changes of before, which an earlier process left in
 //! the outbox, is traced as `earlier: NAME` and not counted.
 

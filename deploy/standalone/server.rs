@@ -121,6 +121,10 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     let log = fail_points::log(log);
     let mailbox = demo.then(|| Mailbox::new(Arc::clone(&records), clock.clone()));
     let mut settings = loaded.settings.clone();
+    // Whoever tries it out has a phone of any region.
+    if demo && settings.members.registration.phone_regions == MembersConfig::default().registration.phone_regions {
+        settings.members.registration.phone_regions.push("*".into());
+    }
     if demo && settings.members.base_url == MembersConfig::default().base_url {
         // The pages of the demo are where it listens.
         settings.members.base_url = demo_url(listen);

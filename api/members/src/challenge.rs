@@ -75,12 +75,20 @@ impl Members {
         Ok(Challenge { token: self.seal("challenge", &claims), bits, expires_at })
     }
 
+    /// Whether a challenge of ours is solved, in time. It may have been used before.
+    pub(crate) fn is_solved(&self, solution: &Solution) -> Result<()> {
+        self.solved(solution).map(drop)
+    }
+
+    fn solved(&self, solution: &Solution) -> Result<Claims> {
+        let claims: Claims = self.unseal("challenge", &solution.token).ok_or(MemberError::ChallengeFailed)?;
+        let good = solution.solves(claims.bits) && claims.expires_at > self.db.now().0;
+        if good { Ok(claims) } else { Err(MemberError::ChallengeFailed) }
+    }
+
     /// Takes a solution, once.
     pub(crate) async fn redeem(&self, solution: &Solution) -> Result<()> {
-        let claims: Claims = self.unseal("challenge", &solution.token).ok_or(MemberError::ChallengeFailed)?;
-        if !solution.solves(claims.bits) || claims.expires_at <= self.db.now().0 {
-            return Err(MemberError::ChallengeFailed);
-        }
+        let claims = self.solved(solution)?;
         let until = Some(EventTime(claims.expires_at));
         let first = self.db.insert(SPENT, &claims.id, "spent", &(), until).await?;
         if first { Ok(()) } else { Err(MemberError::ChallengeFailed) }

@@ -1,9 +1,13 @@
 //! What reads the tokens and solutions that callers send, for `fuzz/edges.rs` and tests.
 
+use std::sync::LazyLock;
+
+use kindred_config::members::PasswordConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Identifier, Kind, Solution, challenge, claims, codes, sessions};
+use crate::password::Policy;
+use crate::{Identifier, Kind, MemberError, Solution, challenge, claims, codes, sessions};
 
 const SECRET: [u8; 32] = [7; 32];
 
@@ -35,6 +39,16 @@ pub fn solves(solution: &Solution, bits: u32) -> bool {
 /// Where the claim of an identifier lies, by its canonical form: for the tests that look into the store.
 pub fn claim_of(kind: Kind, canonical: &str) -> String {
     claims::partition(&Identifier { kind, shown: canonical.to_owned(), canonical: canonical.to_owned() })
+}
+
+/// Why a password is refused, by the rules of a shop with the usual settings; `None` where it is accepted.
+pub fn judge(password: &str) -> Option<&'static str> {
+    static POLICY: LazyLock<Policy> =
+        LazyLock::new(|| Policy::new(&PasswordConfig::default(), "Tea House").expect("there is no file to read"));
+    match POLICY.check(&password.to_owned().into(), &["margaret", "mara.quill@example.com"], false) {
+        Err(MemberError::Invalid(errors)) => Some(errors[0].code),
+        _ => None,
+    }
 }
 
 /// What counts as one address.

@@ -168,7 +168,14 @@ impl Hasher {
     ///
     /// # Errors
     /// As [`Policy::check`]; [`MemberError::Busy`].
-    pub async fn judge(&self, policy: Arc<Policy>, password: SecretString, own: Vec<String>, staff: bool, of: &str) -> Result<()> {
+    pub async fn judge(
+        &self,
+        policy: Arc<Policy>,
+        password: SecretString,
+        own: Vec<String>,
+        staff: bool,
+        of: &str,
+    ) -> Result<()> {
         let judged = move |_: &Argon2<'_>| policy.check(&password, &own.iter().map(String::as_str).collect::<Vec<_>>(), staff);
         self.run(of, judged).await?
     }

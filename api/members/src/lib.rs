@@ -74,7 +74,7 @@ pub use senders::{EventSink, Sender};
 pub use sessions::{Grant, KNOWN_MAX, SessionShown, new_browsing_session};
 pub use sign_in::{DEVICE_S, SECOND_FACTOR_S, SignIn, SignedIn};
 pub use tokens::AccessClaims;
-pub use validate::{EMAIL_BYTES_MAX, Identifier, Kind, USERNAME_CHARS, one_line, guessed};
+pub use validate::{EMAIL_BYTES_MAX, Identifier, Kind, USERNAME_CHARS, guessed, one_line};
 
 /// How often ended sessions of other processes are read: an access token stops working everywhere within a second (V7.4.1).
 const REVOCATIONS_EVERY: Duration = Duration::from_millis(500);

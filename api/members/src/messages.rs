@@ -4,7 +4,11 @@ use kindred_config::members::Language;
 
 /// (code, zh-CN, en). `{min}` stands for the least length of a password.
 const TEXTS: &[(&str, &str, &str)] = &[
-    ("username_invalid", "用户名不能为空且长度不能小于2", "The username must have 2 to 32 characters: letters, digits and . _ - ', with one letter at least"),
+    (
+        "username_invalid",
+        "用户名不能为空且长度不能小于2",
+        "The username must have 2 to 32 characters: letters, digits and . _ - ', with one letter at least",
+    ),
     ("username_reserved", "该用户名不可使用", "This username cannot be used"),
     ("phone_invalid", "手机号码不合法", "This is not a valid phone number"),
     ("phone_region", "不支持该地区的手机号码", "Phone numbers of this region are not accepted"),

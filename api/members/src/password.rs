@@ -287,9 +287,28 @@ mod tests {
         let policy = policy();
         let cut = |text: String| text.chars().take(PASSWORD_BYTES_MAX).collect::<String>();
         let seeds = [
-            "(@4<{[6|9!1|7+0$5+7%2'*7)", "$5", "4@8({[<369!1|70$5+%2", "qwertyuiop[]asdfghjkl;'zxcvbnm,./", "1qaz2wsx3edc", "abcabd",
-            "aA", "2026-11-29", "19991231", "zzyzx", "password", "pa$$w0rd!", "üñ", "密码", "\u{308}", "01", "!@#$%^&*()_+", "7890-=\\",
-            "qazwsxedcrfvtgbyhnujmik,ol.p;/", "0.0.0.0", "a1b2c3d4", "dvorak',.pyfgcrl/=",
+            "(@4<{[6|9!1|7+0$5+7%2'*7)",
+            "$5",
+            "4@8({[<369!1|70$5+%2",
+            "qwertyuiop[]asdfghjkl;'zxcvbnm,./",
+            "1qaz2wsx3edc",
+            "abcabd",
+            "aA",
+            "2026-11-29",
+            "19991231",
+            "zzyzx",
+            "password",
+            "pa$$w0rd!",
+            "üñ",
+            "密码",
+            "\u{308}",
+            "01",
+            "!@#$%^&*()_+",
+            "7890-=\\",
+            "qazwsxedcrfvtgbyhnujmik,ol.p;/",
+            "0.0.0.0",
+            "a1b2c3d4",
+            "dvorak',.pyfgcrl/=",
         ];
         let mut worst = (0, String::new());
         for seed in seeds {

@@ -83,6 +83,12 @@ impl Members {
         };
         let address = address_group(&registration.address);
         self.quota("register", &address, self.config.limits.registrations_hour, HOUR_S).await?;
+        // Looked at before the password is judged, and used up after: whoever chose a weak one tries again with the same solution. How
+        // often that may be is bounded by the quota.
+        self.is_solved(&registration.solution)?;
+        let own =
+            [&registration.username, &registration.phone, &registration.email, &phone.canonical].map(String::clone).to_vec();
+        self.hasher.judge(self.policy.clone(), registration.password.clone(), own, false, &address).await?;
         self.redeem(&registration.solution).await?;
         let invited_by = match registration.invite_code.as_deref().filter(|code| !code.trim().is_empty()) {
             None => None,
@@ -91,8 +97,6 @@ impl Members {
                 Some(inviter.ok_or_else(|| MemberError::field("invite_code", "invite_unknown"))?)
             }
         };
-        let own = [&registration.username, &registration.phone, &registration.email, &phone.canonical].map(String::clone).to_vec();
-        self.hasher.judge(self.policy.clone(), registration.password.clone(), own, false, &address).await?;
         let code = self.check_phone_code(&phone, &registration.phone_code).await?;
         // Whatever becomes of it from here on, one mail goes to this address.
         self.quota("mail", &email.canonical, self.config.limits.mails_hour, HOUR_S).await?;

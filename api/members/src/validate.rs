@@ -21,10 +21,50 @@ const ANY_REGION: &str = "*";
 /// Names that would pass for the shop's own. Compared without case, marks between letters, and look-alikes; the shop's name is refused
 /// as well.
 const RESERVED: &[&str] = &[
-    "abuse", "account", "accounts", "admin", "administrator", "administration", "anonymous", "billing", "everyone", "guest", "help",
-    "helpdesk", "hostmaster", "info", "kindred", "mail", "me", "moderator", "nobody", "noreply", "null", "official", "operator",
-    "postmaster", "root", "sales", "security", "service", "setup", "shop", "staff", "store", "superuser", "support", "sysadmin", "system",
-    "team", "undefined", "user", "webmaster", "管理员", "系统", "客服", "官方",
+    "abuse",
+    "account",
+    "accounts",
+    "admin",
+    "administrator",
+    "administration",
+    "anonymous",
+    "billing",
+    "everyone",
+    "guest",
+    "help",
+    "helpdesk",
+    "hostmaster",
+    "info",
+    "kindred",
+    "mail",
+    "me",
+    "moderator",
+    "nobody",
+    "noreply",
+    "null",
+    "official",
+    "operator",
+    "postmaster",
+    "root",
+    "sales",
+    "security",
+    "service",
+    "setup",
+    "shop",
+    "staff",
+    "store",
+    "superuser",
+    "support",
+    "sysadmin",
+    "system",
+    "team",
+    "undefined",
+    "user",
+    "webmaster",
+    "管理员",
+    "系统",
+    "客服",
+    "官方",
 ];
 /// Most octets of an e-mail address (R11, RFC 5321).
 pub const EMAIL_BYTES_MAX: usize = 254;
@@ -276,7 +316,8 @@ fn dialled(text: &str) -> Option<String> {
     }
     let mut digits = String::new();
     // `+44 (0)20 …`: the nought is dialled at home alone.
-    let text = text.nfkc().collect::<String>().replacen("(0)", "", usize::from(text.contains(['+', '＋']) || text.starts_with("00")));
+    let text =
+        text.nfkc().collect::<String>().replacen("(0)", "", usize::from(text.contains(['+', '＋']) || text.starts_with("00")));
     for c in text.chars() {
         match c {
             '0'..='9' => digits.push(c),
@@ -381,14 +422,29 @@ mod tests {
     fn a_phone_is_one_however_it_is_typed() {
         let of = |text: &str, list: &[&str]| Identifier::of_account(text, &regions(list)).map(|id| (id.kind, id.canonical));
         for text in [
-            "13800138000", "138 0013 8000", "138-0013-8000", "+86 138 0013 8000", "0086 13800138000", "(138) 0013.8000", "138/0013/8000",
-            "１３８００１３８０００", " 13800138000\u{3000}", "\u{202d}+86 13800138000\u{202c}", "138–0013–8000",
+            "13800138000",
+            "138 0013 8000",
+            "138-0013-8000",
+            "+86 138 0013 8000",
+            "0086 13800138000",
+            "(138) 0013.8000",
+            "138/0013/8000",
+            "１３８００１３８０００",
+            " 13800138000\u{3000}",
+            "\u{202d}+86 13800138000\u{202c}",
+            "138–0013–8000",
         ] {
             assert_eq!(of(text, &["CN"]), Some((Kind::Phone, "+8613800138000".into())), "{text:?}");
         }
-        for text in ["0151 23456789", "0151-23456789", "(0151) 23456789", "0049 151 23456789", "0151/23456789", "0151.23456789",
-            "+49 (0)151 23456789"]
-        {
+        for text in [
+            "0151 23456789",
+            "0151-23456789",
+            "(0151) 23456789",
+            "0049 151 23456789",
+            "0151/23456789",
+            "0151.23456789",
+            "+49 (0)151 23456789",
+        ] {
             assert_eq!(of(text, &["DE", "GB", "US"]), Some((Kind::Phone, "+4915123456789".into())), "{text:?}");
         }
         assert_eq!(of("+1 202-555-0123", &["CN", "*"]), Some((Kind::Phone, "+12025550123".into())), "any region");

@@ -32,7 +32,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 pub(crate) use keyring::{KeyReplaced, KeyRing, KeyRotation, KeySettings, KeyShown};
-pub(crate) use visitor::{Forwarding, Visitor, address, language, visitor};
+pub(crate) use visitor::{Forwarding, Visitor, address, hop, language, visitor};
 
 use crate::problem::{Code, Problem};
 use crate::routes::access::Need;

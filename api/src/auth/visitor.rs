@@ -80,9 +80,11 @@ impl Forwarding {
     pub fn check(&self) -> Option<Check> {
         let peer = self.unbelieved.get()?;
         Some(Check {
-            name: "trusted_proxies",
+            name: "trusted_proxies".into(),
             ready: true,
-            detail: format!("X-Forwarded-For from {peer}, which api.trusted_proxies does not name: its visitors share one address"),
+            detail: format!(
+                "X-Forwarded-For from {peer}, which api.trusted_proxies does not name: its visitors share one address"
+            ),
         })
     }
 }
@@ -103,7 +105,7 @@ pub(crate) fn address(peer: Option<IpAddr>, forwarded: &str, trusted: &[IpNet]) 
 }
 
 /// The address of a hop as proxies write it: with or without a port, IPv6 with or without brackets, with or without quotes.
-fn hop(text: &str) -> Option<IpAddr> {
+pub(crate) fn hop(text: &str) -> Option<IpAddr> {
     let text = text.trim().trim_matches('"').trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
@@ -148,7 +150,9 @@ mod tests {
         assert_eq!(of("10.0.0.1", ""), "10.0.0.1");
         assert_eq!(of("10.0.0.1", "nonsense"), "10.0.0.1");
         assert_eq!(of("::ffff:10.0.0.1", "203.0.113.9"), "203.0.113.9");
-        for v4 in ["203.0.113.9:51234", "\"203.0.113.9:51234\"", " 203.0.113.9 ", "::ffff:203.0.113.9", "[::ffff:203.0.113.9]:443"] {
+        for v4 in
+            ["203.0.113.9:51234", "\"203.0.113.9:51234\"", " 203.0.113.9 ", "::ffff:203.0.113.9", "[::ffff:203.0.113.9]:443"]
+        {
             assert_eq!(of("10.0.0.1", v4), "203.0.113.9", "{v4}");
         }
         for v6 in ["2001:db8::7", "[2001:db8::7]", "[2001:db8::7]:51234", "\"[2001:db8::7]:51234\"", "\"[2001:db8::7]\""] {

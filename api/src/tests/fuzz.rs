@@ -12,6 +12,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let sealed = kindred_members::fuzzing::seal("member cursor", &("p".to_owned(), 7));
     let cursor = crate::params::opaque(&("after", 7));
     match target {
+        "password" => texts(&[
+            "(@4<{[6|9!1|7+0$5+7%2'*7)",
+            "$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5$5",
+            "qwertyuiop[]\\asdfghjkl;'zxcvbnm,./",
+            "4@8({[<369!1|70$5+%2",
+            "correct horse battery staple",
+            "Gru\u{308}\u{df}e 1999-12-31",
+        ]),
         "identifier" => texts(&[
             "mara",
             "ＭARA",

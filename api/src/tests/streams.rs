@@ -216,7 +216,7 @@ async fn a_stream_sends_what_is_read_anew() {
     bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(crate::server::serve(listener, bench.public.clone(), 100, bench.stop.subscribe()));
+    tokio::spawn(crate::server::serve(listener, bench.public.clone(), 100, bench.api.forwarding.clone(), bench.stop.subscribe()));
     let mut reader = Reader::open(&bench, address, "").await;
     assert!(reader.until("data:", 1, SOON).await);
     let dir = tempfile::tempdir().unwrap();

@@ -139,7 +139,8 @@ pub struct Api {
     /// Where `/metrics` is served.
     #[serde(deserialize_with = "listen::deserialize")]
     pub admin_listen: SocketAddr,
-    /// The proxies in front whose `X-Forwarded-For` is believed; nobody's unless named.
+    /// The proxies in front whose `X-Forwarded-For` is believed, by address or network; nobody's unless named.
+    #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Whether the contract is served as a page at `/docs`.
     pub docs: bool,
@@ -420,4 +421,16 @@ pub enum ConfigError {
         "the settings pinned in the data directory do not read: {0}; a newer or a damaged directory, look at its fingerprint"
     )]
     Unreadable(String),
+}
+/// Networks, or single addresses as people write them.
+fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<ipnet::IpNet>, D::Error> {
+    let network = |text: &String| {
+        let address = || text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
+        text.parse::<ipnet::IpNet>().or_else(|_| address()).map_err(|_| {
+            serde::de::Error::custom(format!(
+                "{text:?} is no address and no network; like \"10.0.0.5\" or \"10.0.0.0/8\" is accepted"
+            ))
+        })
+    };
+    Vec::<String>::deserialize(deserializer)?.iter().map(network).collect()
 }

@@ -211,11 +211,14 @@ async fn v8_2_1_what_is_made_has_no_more_power_than_its_maker() {
 #[tokio::test]
 async fn a_set_up_token_does_not_outlive_the_authority_of_its_maker() {
     use secrecy::ExposeSecret;
-    for fall in ["stands", "demoted", "demoted and raised", "suspended", "erased", "no second factor", "withdrawn", "key", "bad key"] {
+    for fall in
+        ["stands", "demoted", "demoted and raised", "suspended", "erased", "no second factor", "withdrawn", "key", "bad key"]
+    {
         let (world, members) = shop().await;
         let (maker, admin) = (&members[0], world.admin());
         let claims = world.claims(&world.sign_in("mara").await);
-        let enrolment = world.members.enrol_totp(&claims, &crate::support::PASSWORD.into(), crate::support::ADDRESS).await.unwrap();
+        let enrolment =
+            world.members.enrol_totp(&claims, &crate::support::PASSWORD.into(), crate::support::ADDRESS).await.unwrap();
         let totp = totp_rs::Builder::new()
             .with_secret(totp_rs::Secret::try_from_base32(enrolment.secret.expose_secret()).unwrap())
             .with_account_name("x")

@@ -293,13 +293,16 @@ async fn what_is_typed_once_is_found_however_it_is_typed() {
     world.members.request_phone_code("0151 23456789", Language::En, &solved().await, ADDRESS).await.unwrap();
     world.deliver().await;
     let code = world.inbox.code("+4915123456789");
-    let mut form = world.form_without_code("Straße", "(0151) 23456789", &format!(" {}-{} ", &code[..3], &code[3..])).await.unwrap();
+    let mut form =
+        world.form_without_code("Straße", "(0151) 23456789", &format!(" {}-{} ", &code[..3], &code[3..])).await.unwrap();
     (form.email, form.password) = (" mara@example.com ".into(), "Gru\u{308}ße aus Qzvw 71".into());
     world.members.register(form).await.unwrap();
     world.deliver().await;
     let member = world.members.verify_email(&world.inbox.token("mara@example.com"), ADDRESS).await.unwrap();
     world.deliver().await;
-    for account in ["straße", "STRASSE", "ｓｔｒａｓｓｅ", "0151 23456789", "0049151/23456789", "+49 (0)151-23456789", "0151.234.567.89"] {
+    for account in
+        ["straße", "STRASSE", "ｓｔｒａｓｓｅ", "0151 23456789", "0049151/23456789", "+49 (0)151-23456789", "0151.234.567.89"]
+    {
         for password in ["Grüße aus Qzvw 71", "Gru\u{308}ße aus Qzvw 71"] {
             let grant = world.members.sign_in(world.credentials(account, password)).await;
             assert!(grant.is_ok(), "{account} {password}: {grant:?}");
@@ -318,7 +321,9 @@ async fn what_is_typed_once_is_found_however_it_is_typed() {
         assert_eq!(found.items.len(), 1, "{kind:?} {text}");
     }
     // Nobody else registers under what looks like it.
-    for (number, name) in ["strasse", "ＳＴＲＡẞＥ", "Strаsse".replace('\u{430}', "a").as_str(), "5trasse"].into_iter().enumerate() {
+    for (number, name) in
+        ["strasse", "ＳＴＲＡẞＥ", "Strаsse".replace('\u{430}', "a").as_str(), "5trasse"].into_iter().enumerate()
+    {
         world.pass(61);
         let phone = format!("+8613812345{number:03}");
         world.members.request_phone_code(&phone, Language::En, &solved().await, ADDRESS).await.unwrap();

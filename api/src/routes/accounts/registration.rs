@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use kindred_members::{EMAIL_BYTES_MAX, Language, PASSWORD_BYTES_MAX, Registration, Solution, USERNAME_CHARS};
 use kindred_model::Tier;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use warp::Filter;
@@ -129,7 +129,7 @@ pub(crate) struct RegistrationRules {
     password_bytes_max: usize,
     /// Most bytes of an e-mail address.
     email_bytes_max: usize,
-    /// Regions whose phones are taken (ISO 3166); a number without `+` is one of the first.
+    /// Regions whose phones are accepted (ISO 3166; `*` is any); a number without `+` is one of the first.
     phone_regions: Vec<String>,
     /// Leading zero bits that a challenge asks for.
     challenge_bits: u32,
@@ -195,15 +195,27 @@ pub(crate) struct PhoneCodeAsked {
     challenge: ChallengeSolved,
     /// The language of the message; that of `Accept-Language` unless given.
     language: Option<LanguageTag>,
+    /// What the form of the registration has been filled in with so far: looked at first, so that no message is sent for a form that
+    /// would be refused.
+    username: Option<String>,
+    /// As `username`.
+    email: Option<String>,
+    /// As `username`.
+    #[schema(value_type = Option<String>, format = Password)]
+    password: Option<SecretString>,
 }
 
 /// POST /v1/phone-codes
 ///
-/// Sends a code to a phone, whoever's it is; good for ten minutes. One a minute, and some an hour.
+/// Sends a code to a phone, whoever's it is; good for ten minutes. One a minute, and some an hour. Where the other fields of a
+/// registration are given they are checked as POST /v1/registrations does, before anything is sent.
 #[utoipa::path(
     post, path = "/v1/phone-codes", tag = "registration",
     request_body = PhoneCodeAsked,
-    responses((status = 202, description = "it is being sent", body = Accepted)),
+    responses(
+        (status = 202, description = "it is being sent", body = Accepted),
+        (status = 409, description = "the username is taken", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
     security(()),
 )]
 async fn send_phone_code(asked: Asked, posted: Posted) -> Response {
@@ -213,7 +225,11 @@ async fn send_phone_code(asked: Asked, posted: Posted) -> Response {
             let language = form.language.map_or(asked.visitor.language, Into::into);
             let solution = form.challenge.into();
             let address = &asked.visitor.address;
-            asked.members(|members| members.request_phone_code(&form.phone, language, &solution, address)).await?;
+            let fields =
+                [form.username.as_deref(), form.email.as_deref(), form.password.as_ref().map(|text| text.expose_secret())];
+            asked
+                .members(|members| members.check_and_request_phone_code(&form.phone, fields, language, &solution, address))
+                .await?;
             asked.accepted()
         })
         .await
@@ -223,7 +239,7 @@ async fn send_phone_code(asked: Asked, posted: Posted) -> Response {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegistrationForm {
-    /// Unique without regard to case.
+    /// Letters, digits and `. _ - '`; unique without regard to case and to look-alikes.
     username: String,
     /// With its code from POST /v1/phone-codes.
     phone: String,
@@ -321,7 +337,6 @@ pub(crate) struct EmailVerified {
     security(()),
 )]
 async fn verify_email(asked: Asked, posted: Posted) -> Response {
-    use secrecy::ExposeSecret;
     asked
         .open(async {
             let MailToken { token } = asked.form(posted).await?;

@@ -239,3 +239,14 @@ async fn other_routes_go_their_way() {
         .header("idempotency-key", KEY);
     assert_problem(&town.reply(with_form(request, &json!({}))).await, 401, "unauthorized", "unknown");
 }
+
+/// Finding 26: a key that is no ASCII was taken for none, and the request done each time.
+#[tokio::test]
+async fn a_key_beyond_ascii_is_refused() {
+    let town = Town::new().await;
+    let key = http::HeaderValue::from_bytes("schlüssel-schlüssel".as_bytes()).unwrap();
+    let request = town.bench.request(Method::POST, KEYS).header("idempotency-key", key);
+    let answer = town.reply(with_form(request, &json!({ "kind": "service", "name": "n1" }))).await;
+    assert_problem(&answer, 400, "invalid_parameter", "not ASCII");
+    assert!(town.key_names().await.is_empty());
+}

@@ -43,13 +43,25 @@ async fn v7_2_3_v7_2_4_tokens_are_random_and_new() {
     let town = Town::of_mara().await;
     let mut seen = std::collections::HashSet::new();
     let mut refresh = String::new();
-    for _ in 0..10 {
+    let mut secrets: Vec<String> = Vec::new();
+    for _ in 0..32 {
         let grant = town.sign_in("mara").await;
         refresh = text(&grant, "refresh_token");
         let secret = refresh.split('.').nth(2).unwrap().to_owned();
         assert_eq!(secret.len(), 43, "32 bytes of base64url");
+        secrets.push(secret.clone());
         assert!(seen.insert(secret) && seen.insert(text(&grant, "session")) && seen.insert(text(&grant, "access_token")));
     }
+    // A counter would be unique as well: of random bits about half are set, at every place.
+    use base64::Engine;
+    let decode = |text: &String| base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap();
+    let bytes: Vec<Vec<u8>> = secrets.iter().map(decode).collect();
+    for place in 0..256 {
+        let set = bytes.iter().filter(|bytes| bytes[place / 8] >> (place % 8) & 1 == 1).count();
+        assert!((1..32).contains(&set), "bit {place} is {set} of 32 times set");
+    }
+    let set: u32 = bytes.iter().flatten().map(|byte| byte.count_ones()).sum();
+    assert!((3_700..4_500).contains(&set), "{set} of 8192 bits are set");
     let next = body(&town.refresh(&refresh).await);
     assert!(seen.insert(text(&next, "refresh_token").split('.').nth(2).unwrap().to_owned()));
     town.pass(30);

@@ -4,6 +4,7 @@ mod acts;
 mod asvs;
 mod audit;
 mod matrix;
+mod power;
 mod search;
 mod setup;
 

@@ -33,7 +33,9 @@ function go(to) {
 async function sendCode() {
   const number = values(data).phone;
   say($("code-sent"), "solving");
-  await open("POST", "/v1/phone-codes", { phone: number, challenge: await solved(), language: language() });
+  const { username, email, password } = values(data); // checked before a message is sent
+  const asked = { phone: number, username, email, password, challenge: await solved(), language: language() };
+  await open("POST", "/v1/phone-codes", asked);
   sent = { phone: number, at: Date.now() };
   say($("code-sent"), "code_sent", { phone: number });
 }
@@ -59,14 +61,26 @@ onSubmit(data, async (form) => {
   if (sent.phone !== form.phone || Date.now() - sent.at > 10 * ANOTHER_CODE_MS) {
     const notice = data.querySelector(".notice");
     say(notice, "solving");
-    await sendCode();
+    try {
+      await sendCode();
+    } catch (refusal) {
+      quiet(notice);
+      if (turnedDown(refusal)) return;
+      throw refusal;
+    }
     quiet(notice);
   }
   work ??= solved().catch(() => null);
   go(1);
 });
 
-onSubmit(phone, async () => go(2));
+onSubmit(phone, async (form) => {
+  if (form.phone_code.replace(/\D/g, "").length !== 6) {
+    markFields(phone, { phone_code: text("phone_code_hint") });
+    return;
+  }
+  go(2);
+});
 
 $("send-again").addEventListener("click", () => busy($("send-again"), async () => {
   const notice = phone.querySelector(".notice");

@@ -183,9 +183,8 @@ async fn redeem_setup_token(posted: Posted, asked: Asked) -> Response {
             let claims = person(&grant)?;
             let SetupRedeemed { token } = posted.json(&asked.api).await?;
             let is_good = |id: &str| asked.api.ring.is_good_service_key(id);
-            let done = asked.members(|members| async move {
-                members.redeem_setup_token(claims, &token, &actor.address, is_good).await
-            });
+            let done =
+                asked.members(|members| async move { members.redeem_setup_token(claims, &token, &actor.address, is_good).await });
             done.await.map(|()| StatusCode::NO_CONTENT.into_response())
         })
         .await
