@@ -13,6 +13,7 @@ extern crate self as kindred_api;
 
 mod api;
 mod auth;
+mod compressed;
 mod conflicts;
 mod context;
 pub mod export_writer;
@@ -20,14 +21,17 @@ pub mod export_writer;
 pub mod fuzzing;
 mod measure;
 pub mod openapi;
+mod paced;
 mod params;
 mod problem;
+mod quota;
 mod recommend;
 mod reference;
 mod routes;
 mod served;
 mod server;
 mod to_log;
+mod to_the_end;
 
 #[cfg(test)]
 mod tests;
@@ -49,10 +53,12 @@ pub use problem::{Code, FieldError, Problem};
 pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};
 pub use to_log::MembersToLog;
 
-use crate::api::{Api, RecoIds, SessionRates};
+use crate::api::{Api, RecoIds};
 use crate::auth::KeyRing;
 use crate::measure::Measures;
+use crate::quota::PageQuotas;
 use crate::recommend::Memory;
+use crate::routes::body::Bodies;
 use crate::served::{Served, Serving};
 
 /// How long the end waits for the store to take when keys were last used: it is not worth more.
@@ -91,6 +97,8 @@ pub struct Running {
     /// What goes on beside requests: turning to what other processes promote, the keeping of the keys, the outbox of the members.
     background: Vec<JoinHandle<()>>,
     ring: Arc<KeyRing>,
+    #[cfg(test)]
+    api: Arc<Api>,
 }
 
 impl Running {
@@ -123,7 +131,6 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
     let admin_address = admin_listener.as_ref().zip(config.admin_listen).map(|(l, asked)| local_address(l, asked)).transpose()?;
 
     let (stop, stopping) = watch::channel(false);
-    let connections = config.limits.connections;
     let api = prepare(config, context, stopping.clone()).await?;
     let ring = Arc::clone(&api.ring);
     let mut background = vec![vital_task("the watch over generations", served::follow(Arc::clone(&api)))];
@@ -134,29 +141,37 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
     if let Some(members) = api.context.members.clone() {
         background.push(vital_task("the work of members", async move { members.run().await }));
     }
-    let mut servers = vec![vital_task(
-        "the server",
-        server::serve(listener, routes::public(&api), connections, Arc::clone(&api.forwarding), stopping.clone()),
-    )];
+    let served = server::serve(listener, Arc::clone(&api), routes::public(&api), stopping.clone());
+    let mut servers = vec![vital_task("the server", served)];
     if let Some(listener) = admin_listener {
         servers.push(vital_task(
             "the server of the admin address",
-            server::serve(listener, routes::admin_address(&api), connections, Arc::clone(&api.forwarding), stopping),
+            server::serve(listener, Arc::clone(&api), routes::admin_address(&api), stopping),
         ));
     }
     tracing::info!(%address, "listening on http://{address}");
-    Ok(Running { address, admin_address, stop, servers, background, ring })
+    Ok(Running {
+        address,
+        admin_address,
+        stop,
+        servers,
+        background,
+        ring,
+        #[cfg(test)]
+        api,
+    })
 }
 
 /// Everything but the sockets.
 async fn prepare(config: ApiConfig, mut context: Context, stopping: watch::Receiver<bool>) -> Result<Arc<Api>, StartError> {
-    let ring = Arc::new(KeyRing::new(context.keys.clone(), context.clock.clone()));
+    let ring = Arc::new(KeyRing::new(context.keys.clone(), context.clock.clone(), config.limits.address_share));
     let (store, settings, clock) = (context.store.clone(), context.settings.clone(), context.clock.clone());
     let (generation, limits) = (config.generation.clone(), config.memory);
     let memory = tokio::task::spawn_blocking(move || Memory::load(store, settings, &generation, clock, limits)).await??;
     // The store belongs to its generation, which may be dropped one day; what the API keeps for good is the one of its keys.
     let store = std::mem::replace(&mut context.store, context.keys.store());
     let live = Serving { generation: config.generation.clone(), memory, store, settings: context.settings.clone() };
+    let bodies = Bodies::new(config.limits.bodies_bytes, config.limits.bodies_bytes_per_address);
     Ok(Arc::new(Api {
         served: Served::new(live),
         forwarding: Arc::new(auth::Forwarding::new(config.trusted_proxies.clone())),
@@ -165,8 +180,9 @@ async fn prepare(config: ApiConfig, mut context: Context, stopping: watch::Recei
         ring,
         measures: Measures::new(),
         reco_ids: RecoIds::new()?,
-        session_rates: SessionRates::new(),
         versions: conflicts::RecentVersions::new(),
+        quotas: PageQuotas::new(),
+        bodies,
         streams: Arc::default(),
         stopping,
     }))

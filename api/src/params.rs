@@ -16,6 +16,9 @@ use crate::problem::{Code, Problem};
 /// A query longer than this is refused: no route needs so much (an identity percent-encoded is at most 384 bytes).
 const QUERY_BYTES_MAX: usize = 4_096;
 
+/// As long as that where a parameter may be given more than once.
+const REPEATED_BYTES_MAX: usize = 32_768;
+
 /// A segment of the path as it came, still percent-encoded.
 #[derive(Debug)]
 pub(crate) struct Segment(String);
@@ -85,6 +88,25 @@ impl<'a> Params<'a> {
             given.push((name, value));
         }
         Ok(Self { given })
+    }
+
+    /// The values of a parameter that may be given more than once, in a query whose others are `known` and given once.
+    ///
+    /// # Errors
+    /// A 400 that names the parameter.
+    pub fn parse_repeated(raw: &str, repeated: &'static str, known: &[&'static str]) -> Result<Vec<String>, Problem> {
+        let is_repeated = |pair: &&str| {
+            let name = pair.split('=').next().unwrap_or_default();
+            form_decoded(name).is_some_and(|name| name == repeated)
+        };
+        if raw.len() > REPEATED_BYTES_MAX {
+            return Err(Problem::new(Code::MalformedRequest, format!("the query has more than {REPEATED_BYTES_MAX} bytes")));
+        }
+        let (values, others): (Vec<&str>, Vec<&str>) = raw.split('&').partition(is_repeated);
+        let named: Vec<&'static str> = known.iter().copied().chain([repeated]).collect();
+        Params::parse(&others.join("&"), &named)?;
+        let value = |pair: &str| form_decoded(pair.split_once('=').map_or("", |(_, value)| value)).map(Cow::into_owned);
+        values.into_iter().map(|pair| value(pair).ok_or_else(|| Problem::query(repeated, "is not UTF-8"))).collect()
     }
 
     /// The value of a parameter as it is.

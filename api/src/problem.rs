@@ -96,7 +96,7 @@ codes! {
     Changed = "changed", PRECONDITION_FAILED, "It was changed meanwhile",
         "`If-Match` names a version that is not the present one: read it again, and decide anew";
     PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The body is too large",
-        "a body has at most 10 MB and 10,000 records; nothing of it was taken, send it in pieces";
+        "a body has at most 10 MB and 10,000 records, with a publishable key 64 KiB and 200 records; nothing of it was taken, send it in pieces";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The content type is not accepted",
         "send application/json or application/x-ndjson, in UTF-8 and not compressed";
     Invalid = "invalid", UNPROCESSABLE_ENTITY, "Fields are not accepted",
@@ -116,7 +116,7 @@ codes! {
     Throttled = "throttled", TOO_MANY_REQUESTS, "Too many tries",
         "of this account or from this address; wait for `Retry-After` seconds";
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests",
-        "the key's rate is used up; wait for `Retry-After` seconds";
+        "the rate of the key is used up, or the share of it that one address has; wait for `Retry-After` seconds";
     SessionLimit = "session_limit", TOO_MANY_REQUESTS, "Too many events of a session",
         "a session may post a limited number of records an hour through a publishable key; nothing was appended";
     TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS, "Too many streams",
@@ -126,7 +126,7 @@ codes! {
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "It is not available now",
         "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key";
     Busy = "busy", SERVICE_UNAVAILABLE, "Too much to do",
-        "as many passwords are being checked as may be; ask again in a second";
+        "as many passwords are being checked, or bytes of bodies under way, as may be; ask again in a second";
     PositionNotReached = "position_not_reached", SERVICE_UNAVAILABLE, "The position is not reached yet",
         "what was asked for is in the log, but not yet in the views; ask again, or with a longer `wait_ms`";
     InsufficientStorage = "insufficient_storage", INSUFFICIENT_STORAGE, "There is no room left",
@@ -357,6 +357,10 @@ impl Problem {
                 tracing::warn!("the store did not answer: {reason}");
                 problem(Code::Unavailable).retry_after(1)
             }
+            MemberError::Full(reason) => {
+                tracing::error!("the store has no room left: {reason}");
+                problem(Code::InsufficientStorage).retry_after(30)
+            }
             MemberError::Internal(reason) => Self::internal(reason),
         }
     }
@@ -409,7 +413,8 @@ pub(crate) fn from_rejection(rejection: &Rejection) -> Problem {
     } else if let Some(header) = rejection.find::<reject::InvalidHeader>() {
         // Before the methods: only a route that has the method looks at headers.
         Problem::new(Code::MalformedRequest, format!("the header {} is not readable", header.name()))
-    } else if rejection.find::<reject::MethodNotAllowed>().is_some() {
+    } else if rejection.find::<reject::MethodNotAllowed>().is_some() || rejection.find::<reject::MissingHeader>().is_some() {
+        // Nothing but a preflight demands a header: OPTIONS without one is no method of the route.
         Problem::new(Code::MethodNotAllowed, "this route has other methods")
     } else if rejection.find::<reject::UnsupportedMediaType>().is_some() {
         Problem::new(Code::UnsupportedMediaType, Code::UnsupportedMediaType.meaning())

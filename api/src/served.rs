@@ -21,6 +21,7 @@ use crate::api::Api;
 use crate::context::{GenerationOperations, GenerationSource, OperationError, Standing};
 use crate::problem::{Code, Problem};
 use crate::recommend::Memory;
+use crate::to_the_end::to_the_end;
 
 /// How long a promotion waits until the new memory is as far as the live one.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(10);
@@ -95,11 +96,17 @@ pub(crate) fn operations(api: &Api) -> Result<&Arc<dyn GenerationOperations>, Pr
 }
 
 /// A generation by name, loaded when it is first asked for.
-pub(crate) async fn named(api: &Api, name: &str) -> Result<Arc<Serving>, Problem> {
+pub(crate) async fn named(api: &Arc<Api>, name: &str) -> Result<Arc<Serving>, Problem> {
     let live = api.live();
     if live.generation == name {
         return Ok(live);
     }
+    // The lock is held until it is loaded, also when whoever asked for it is gone: the next would load it a second time.
+    let (api, name) = (api.clone(), name.to_owned());
+    to_the_end(async move { load_named(&api, &name).await }).await?
+}
+
+async fn load_named(api: &Api, name: &str) -> Result<Arc<Serving>, Problem> {
     let mut others = api.served.others.lock().await;
     // A promotion may have come between.
     let live = api.live();
@@ -121,7 +128,7 @@ pub(crate) async fn named(api: &Api, name: &str) -> Result<Arc<Serving>, Problem
 }
 
 /// Turns to another generation; returns the name of the one before. No request fails or sees both: what runs ends on the old one.
-pub(crate) async fn promote(api: &Api, name: &str) -> Result<String, Problem> {
+pub(crate) async fn promote(api: &Arc<Api>, name: &str) -> Result<String, Problem> {
     let operations = operations(api)?;
     operations.promotable(name).await?;
     let next = named(api, name).await?;
@@ -163,7 +170,7 @@ pub(crate) async fn follow(api: Arc<Api>) {
 }
 
 /// Turns to what another process promoted.
-async fn turn(api: &Api, operations: &Arc<dyn GenerationOperations>, name: &str) -> Result<(), Problem> {
+async fn turn(api: &Arc<Api>, operations: &Arc<dyn GenerationOperations>, name: &str) -> Result<(), Problem> {
     let next = named(api, name).await?;
     let position = api.live().memory.published().position.clone();
     if !next.memory.reached(&position, TURN_WAIT).await {

@@ -1,24 +1,42 @@
 //! Serving: accepts connections, bounds them, and lets them end in order.
 //!
+//! ```text
+//! accept ──how many of the address?──▶ connection (has to read) ──▶ request ──GET, HEAD, OPTIONS──▶ routes, as long as the caller waits
+//!                                └──anything else──▶ a task of its own, which runs to its end whether or not the caller waits
+//! ```
+//!
 //! warp's own server binds no timeouts to what a caller sends and leaves Nagle's algorithm on, which holds a small event of a
 //! stream back by up to 40 ms; so the filters run as a service on hyper's connections here.
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http::Request;
+use http::header::HOST;
+use http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use ipnet::Ipv6Net;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use warp::Reply;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use crate::auth::Forwarding;
+use crate::api::Api;
+use crate::auth;
+use crate::compressed::{compressed, takes_gzip};
+use crate::paced::Paced;
+use crate::problem::{Code, Problem};
+use crate::routes::finish::Finish;
+use crate::to_the_end::to_the_end;
 
 /// How long a request's head may take to arrive, and a connection may stay idle: a slow one must not hold a place for nothing.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,12 +50,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until told to stop; returns when the last request has ended, or was given up.
 pub(crate) async fn serve(
     listener: TcpListener,
+    api: Arc<Api>,
     routes: BoxedFilter<(Response,)>,
-    connections: usize,
-    forwarding: Arc<Forwarding>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(connections));
+    let places = Arc::new(Semaphore::new(api.config.limits.connections));
+    // Every task that changes state holds a copy of the sender: when the last is gone, none runs.
+    let (running, mut ended) = mpsc::channel::<Infallible>(1);
+    let addresses = Arc::new(Addresses::default());
+    let stall = Duration::from_millis(api.config.limits.write_stall_ms);
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
@@ -47,19 +68,34 @@ pub(crate) async fn serve(
             accepted = accept(&listener, &places) => accepted,
         };
         let Some((stream, peer, place)) = accepted else { continue };
-        let service = TowerToHyperService::new(warp::service(routes.clone()));
-        let service = FromPeer { peer: Peer(peer.ip()), forwarding: Arc::clone(&forwarding), service };
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let Some(place_of_address) = addresses.take(peer.ip(), &api) else {
+            metrics::counter!("api_connections_refused_total").increment(1);
+            // It is told why if it can be told at once.
+            let _ = stream.try_write(TOO_MANY_CONNECTIONS);
+            continue;
+        };
+        let service = Front {
+            api: api.clone(),
+            peer: Peer(peer.ip()),
+            routes: TowerToHyperService::new(warp::service(routes.clone())),
+            running: running.clone(),
+        };
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(Paced::new(stream, stall)), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 // A caller that went away or spoke no HTTP is nobody's fault here.
                 tracing::debug!("a connection ended: {error}");
             }
-            drop(place);
+            drop((place, place_of_address));
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+    drop(running);
+    let drained = async {
+        graceful.shutdown().await;
+        ended.recv().await;
+    };
+    if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
         tracing::warn!("gave up requests that took longer than {DRAIN_TIMEOUT:?} to end");
     }
 }
@@ -68,24 +104,139 @@ pub(crate) async fn serve(
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Peer(pub IpAddr);
 
-/// A service whose requests say where they come from.
-struct FromPeer<S> {
-    peer: Peer,
-    forwarding: Arc<Forwarding>,
-    service: S,
+/// Where a request comes from, as far as it can be believed, as what is counted by it sees it: an extension of every request. Of IPv6 it
+/// is the network that one customer has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Address(pub IpAddr);
+
+impl Address {
+    /// Of an address: of IPv6 its /64.
+    fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Net::new_assert(address, 64).network().into(),
+            address => address,
+        })
+    }
+
+    fn of_request<B>(api: &Api, peer: IpAddr, request: &Request<B>) -> Self {
+        let trusted = &api.config.trusted_proxies;
+        let forwarded = request.headers().get_all("x-forwarded-for");
+        if trusted.is_empty() || forwarded.iter().next().is_none() {
+            return Self::of(peer);
+        }
+        let forwarded: Vec<&str> = forwarded.iter().filter_map(|value| value.to_str().ok()).collect();
+        let believed = auth::address(Some(peer), &forwarded.join(","), trusted);
+        Self::of(believed.parse().unwrap_or(peer))
+    }
 }
 
-impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for FromPeer<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
+/// The open connections of each address.
+#[derive(Default)]
+struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of them.
+struct PlaceOfAddress {
+    addresses: Arc<Addresses>,
+    /// `None` where they are not counted.
+    address: Option<IpAddr>,
+}
+
+impl Addresses {
+    /// A place for one connection more, unless the address has as many as it may. A trusted proxy brings those of all visitors.
+    fn take(self: &Arc<Self>, peer: IpAddr, api: &Api) -> Option<PlaceOfAddress> {
+        let Address(address) = Address::of(peer);
+        let place = |address| Some(PlaceOfAddress { addresses: self.clone(), address });
+        if api.config.trusted_proxies.iter().any(|proxies| proxies.contains(&peer.to_canonical())) {
+            return place(None);
+        }
+        let mut open = self.0.lock();
+        let count = open.entry(address).or_default();
+        if *count >= api.config.limits.connections_per_address {
+            return None;
+        }
+        *count += 1;
+        place(Some(address))
+    }
+}
+
+impl Drop for PlaceOfAddress {
+    fn drop(&mut self) {
+        let Some(address) = self.address else { return };
+        let mut open = self.addresses.0.lock();
+        if let Some(count) = open.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&address);
+            }
+        }
+    }
+}
+
+/// The answer to a connection too many: it is not read.
+const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n\
+    Retry-After: 5\r\nConnection: close\r\nContent-Length: 156\r\n\r\n\
+    {\"type\":\"/problems/busy\",\"title\":\"Too much to do\",\"status\":503,\"code\":\"busy\",\"detail\":\"this address has as many connections open as it may\",\"retry_after\":5}";
+
+/// What every request of a connection passes before the routes.
+struct Front<S> {
+    api: Arc<Api>,
+    peer: Peer,
+    routes: S,
+    running: mpsc::Sender<Infallible>,
+}
+
+impl<S> Service<Request<Incoming>> for Front<S>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if request.headers().contains_key("x-forwarded-for") {
-            self.forwarding.note(self.peer.0);
+        if request.version() == http::Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
+            // Proxies would tell one request from another by it (RFC 9112, 3.2).
+            let refused = Problem::new(Code::MalformedRequest, "a request names its Host once").into_response();
+            let answer = Finish::of(Instant::now(), &request).unrouted().finish(&self.api, refused);
+            return Box::pin(async move { Ok(answer) });
         }
+        if request.headers().contains_key("x-forwarded-for") {
+            self.api.forwarding.note(self.peer.0);
+        }
+        let address = Address::of_request(&self.api, self.peer.0, &request);
         request.extensions_mut().insert(self.peer);
-        self.service.call(request)
+        request.extensions_mut().insert(address);
+        let gzip = takes_gzip(request.headers());
+        match *request.method() {
+            // hyper leaves the body away, which is not made where it would be a stream's.
+            Method::HEAD => *request.method_mut() = Method::GET,
+            Method::GET | Method::OPTIONS => {}
+            _ => return self.change(request),
+        }
+        let answered = self.routes.call(request);
+        Box::pin(async move { answered.await.map(|response| compressed(gzip, response)) })
+    }
+}
+
+impl<S> Front<S>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>,
+{
+    /// Answers a request that may change state.
+    fn change(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> {
+        let finish = Finish::of(Instant::now(), &request);
+        let (api, running, answered) = (self.api.clone(), self.running.clone(), self.routes.call(request));
+        Box::pin(async move {
+            let work = async move {
+                let answered = answered.await;
+                drop(running);
+                answered
+            };
+            match to_the_end(work).await {
+                Ok(answered) => answered,
+                Err(problem) => Ok(finish.finish(&api, Problem::into_response(problem))),
+            }
+        })
     }
 }
 

@@ -32,7 +32,8 @@ impl Audit {
             (None, None) => unreachable!("an installation is a directory or on services"),
         };
         let log = Arc::clone(&installation.log);
-        let members = members::open(&loaded.settings, records, log, clock, None).await?;
+        let directory = installation.directory().map(|directory| directory.path.as_path());
+        let members = members::open(&loaded.settings, directory, records, log, clock, None).await?;
         let name = ["SUDO_USER", "USER", "LOGNAME"]
             .into_iter()
             .find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));

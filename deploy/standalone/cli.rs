@@ -622,6 +622,13 @@ pub enum KeysCommand {
                       http://127.0.0.1:8080 --data shop"
     )]
     Rotate(KeysRotateArgs),
+    /// Give a publishable key other origins: its text in the shop's pages stays
+    #[command(
+        long_about = "Replaces the origins whose pages may use a publishable key. Its text and what else it has stay as they are.\n\n\
+                      Example:\n  kindred keys origins 3f9c0a1b2c3d --origin https://shop.example --origin https://www.shop.example \
+                      --data shop"
+    )]
+    Origins(KeysOriginsArgs),
     /// Revoke a key: at once and for good
     Revoke(KeysRevokeArgs),
 }
@@ -819,6 +826,20 @@ pub struct KeysRotateArgs {
     /// How long the old one stays good, as in 90m, 24h or 7d; 0 ends it at once, 30d is the most
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "24h")]
     pub overlap: Duration,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred keys origins`
+#[derive(Args, Clone, Debug)]
+pub struct KeysOriginsArgs {
+    /// Its id, as `list` shows it
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// An origin whose pages may use it from now on, as in `https://shop.example`; may be repeated
+    #[arg(long, value_name = "ORIGIN", required = true)]
+    pub origin: Vec<String>,
     /// Where.
     #[command(flatten)]
     pub target: TargetArgs,

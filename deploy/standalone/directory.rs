@@ -344,7 +344,8 @@ where
 
 /// Refuses a directory that holds something else: it may be a mistake, and we would write into it.
 fn refuse_foreign(path: &Path) -> Result<()> {
-    let ours = |name: &str| [PINNED, LOCK, LOG, STORE, SERVICE_KEY, SEALING_KEY, DEMO].contains(&name) || name.starts_with(".kindred-");
+    let ours =
+        |name: &str| [PINNED, LOCK, LOG, STORE, SERVICE_KEY, SEALING_KEY, DEMO].contains(&name) || name.starts_with(".kindred-");
     let Ok(entries) = std::fs::read_dir(path) else { return Ok(()) };
     for entry in entries.flatten() {
         if !ours(&entry.file_name().to_string_lossy()) {

@@ -135,6 +135,20 @@ mod watched {
         ) -> Result<Outcome, StoreError> {
             watched_step(|| transaction(table, partition, steps), self.0.transact(table, partition, steps, now)).await
         }
+
+        async fn append(
+            &self,
+            table: &str,
+            partition: &[u8],
+            sort: &[u8],
+            value: Vec<u8>,
+            expires_at: Option<EventTime>,
+            now: EventTime,
+        ) -> Result<(), StoreError> {
+            let step = records::Step::insert(sort, Vec::new(), None);
+            watched_step(|| transaction(table, partition, &[step]), self.0.append(table, partition, sort, value, expires_at, now))
+                .await
+        }
     }
 
     #[async_trait]

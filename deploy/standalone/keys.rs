@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::audit::Audit;
-use crate::cli::{KeyKindArg, KeysCommand, KeysCreateArgs, KeysListArgs, KeysRevokeArgs, KeysRotateArgs};
+use crate::cli::{KeyKindArg, KeysCommand, KeysCreateArgs, KeysListArgs, KeysOriginsArgs, KeysRevokeArgs, KeysRotateArgs};
 use crate::directory::{replace_service_key, service_key_path};
 use crate::failure::{Failure, exit};
 use crate::installation::{Installation, Open, Place};
@@ -25,6 +25,7 @@ pub fn run(app: &App, loaded: &Loaded, command: &KeysCommand) -> Result<u8> {
         KeysCommand::Create(args) => create(app, loaded, args),
         KeysCommand::List(args) => list(app, loaded, args),
         KeysCommand::Rotate(args) => rotate(app, loaded, args),
+        KeysCommand::Origins(args) => change_origins(app, loaded, args),
         KeysCommand::Revoke(args) => revoke(app, loaded, args),
     }
 }
@@ -172,6 +173,25 @@ fn not_rotated(id: &str, error: KeyError) -> anyhow::Error {
 
 fn unknown(id: &str) -> Failure {
     Failure::new(format!("there is no key {id}")).help("`kindred keys list` shows them")
+}
+
+fn change_origins(app: &App, loaded: &Loaded, args: &KeysOriginsArgs) -> Result<u8> {
+    match Target::of(&args.target, loaded)? {
+        Target::Server(remote) => {
+            remote.patch(&format!("/v1/admin/keys/{}", segment(&args.id)), &json!({ "origins": args.origin }))?;
+        }
+        Target::Here(place) => app.runtime.block_on(async {
+            let installation = Installation::open(&place, loaded, Open::Existing, "keys origins").await?;
+            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
+            keys.set_origins(&args.id, &args.origin).await.map(drop).map_err(|error| match error {
+                KeyError::Invalid(invalid) => anyhow::Error::from(Failure::usage(invalid.to_string())),
+                KeyError::Unknown(id) => unknown(&id).into(),
+                other => anyhow::Error::from(other).context("could not change the key"),
+            })
+        })?,
+    }
+    println!("key {} is for pages of {}", args.id, args.origin.join(" "));
+    Ok(exit::FINE)
 }
 
 fn revoke(app: &App, loaded: &Loaded, args: &KeysRevokeArgs) -> Result<u8> {

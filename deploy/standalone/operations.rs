@@ -1,7 +1,6 @@
 //! What a process tells of itself and does for its API: status, readiness, `verify`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -166,13 +165,13 @@ pub struct Process {
     log: Arc<dyn EventLog>,
     views: Views,
     started: Instant,
-    verifying: AtomicBool,
+    verifying: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Process {
     /// Of a process that starts now.
     pub fn new(log: Arc<dyn EventLog>, views: Views) -> Self {
-        Self { log, views, started: Instant::now(), verifying: AtomicBool::new(false) }
+        Self { log, views, started: Instant::now(), verifying: Arc::default() }
     }
 }
 
@@ -205,24 +204,21 @@ impl Operations for Process {
         }
         let nothing = || OperationError::Unavailable("nothing is served yet".to_owned());
         let (store, semantics) = self.views.live().ok_or_else(nothing)?;
-        if self.verifying.swap(true, Ordering::AcqRel) {
-            return Err(OperationError::Busy("the views are being verified already".to_owned()));
-        }
-        let verified = Arc::clone(&store);
+        let busy = |_| OperationError::Busy("the views are being verified already".to_owned());
+        let permit = Arc::clone(&self.verifying).try_lock_owned().map_err(busy)?;
         let log = Arc::clone(&self.log);
         let partitions = log.partitions().await;
+        // The permit belongs to the work and not to whoever waits for it: a caller that goes away ends neither.
         let compared = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
             let (partitions, snapshot) = (partitions?, store.snapshot()?);
             let views = kindred_pipeline::verify(&*snapshot.rows, &semantics, DIFFERENCES_NAMED)?;
             let inputs = kindred_pipeline::verify_inputs(&*log, &partitions, &snapshot, &semantics, DIFFERENCES_NAMED)?;
-            Ok::<_, PipelineError>((views, inputs))
+            // Counting rows reads the disk as well.
+            Ok::<_, PipelineError>(by_table(&views, &inputs, &*store))
         });
-        let report = compared.await;
-        self.verifying.store(false, Ordering::Release);
-        let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
-        let report = report.map_err(|error| OperationError::Failed(error.to_string()))?;
-        let (views, inputs) = report;
-        Ok(by_table(&views, &inputs, &*verified))
+        let report = compared.await.map_err(|error| OperationError::Failed(error.to_string()))?;
+        report.map_err(|error| OperationError::Failed(error.to_string()))
     }
 
     fn readiness(&self) -> Vec<Check> {

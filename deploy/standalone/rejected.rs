@@ -41,7 +41,7 @@ fn list(app: &App, loaded: &Loaded, args: &RejectedListArgs) -> Result<u8> {
             let mut after = args.after.clone();
             while records.len() < args.limit {
                 let page = page(&remote, after.as_deref(), args.limit - records.len())?;
-                after = page["next"].as_str().map(str::to_owned);
+                after = page["next_cursor"].as_str().map(str::to_owned);
                 records.extend(page["rejected"].as_array().into_iter().flatten().cloned());
                 if after.is_none() {
                     break;
@@ -140,7 +140,7 @@ fn delete(app: &App, loaded: &Loaded, args: &RejectedDeleteArgs) -> Result<u8> {
 
 /// A page of a server's rejected records, at most [`PAGE`] of them.
 fn page(remote: &Remote, after: Option<&str>, limit: usize) -> Result<Value> {
-    let after = after.map(|after| format!("&after={}", segment(after))).unwrap_or_default();
+    let after = after.map(|after| format!("&cursor={}", segment(after))).unwrap_or_default();
     remote.get(&format!("/v1/admin/rejected?limit={}{after}", limit.clamp(1, PAGE)))
 }
 
@@ -168,7 +168,7 @@ fn retry_on(remote: &Remote, ids: &[String]) -> Result<(u64, u64)> {
         if !listed.is_empty() {
             retry(&listed)?;
         }
-        after = page["next"].as_str().map(str::to_owned);
+        after = page["next_cursor"].as_str().map(str::to_owned);
         if after.is_none() {
             break;
         }

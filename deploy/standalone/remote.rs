@@ -163,6 +163,15 @@ impl Remote {
         self.json(request.send_json(body), path)
     }
 
+    /// `PATCH` of JSON.
+    ///
+    /// # Errors
+    /// As [`Remote::get`].
+    pub fn patch(&self, path: &str, body: &Value) -> Result<Value> {
+        let request = self.agent.patch(self.url(path)).header("authorization", &self.authorization);
+        self.json(request.send_json(body), path)
+    }
+
     /// `PUT` of JSON to what was read just now (`If-Match` of the ETag of `read`): nobody's change is lost.
     ///
     /// # Errors

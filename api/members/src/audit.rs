@@ -2,8 +2,10 @@
 //! never changed (V16.2.1, V16.3).
 //!
 //! ```text
-//! audit[UTC day] ──▶ milliseconds "-" random ──▶ entry
+//! audit[UTC day "/" shard] ──▶ milliseconds "-" random ──▶ entry      the shard: by the last character of the entry's id
 //! ```
+//!
+//! Entries are appended without a condition and lie in several partitions a day, so that sign-ins do not wait for one another.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +24,10 @@ use crate::validate::one_line;
 
 /// Entries looked at for one page: a rare kind over many days is found over several pages, none of which takes long.
 const LOOKED_AT_MAX: usize = 5_000;
+/// Partitions of a day. The entries of earlier versions lie in one that is named by the day alone.
+const SHARDS: u8 = 8;
+/// Entries that are read of a partition at once.
+const PAGE: usize = 500;
 /// Most days of one search.
 const DAYS_MAX: i32 = 400;
 
@@ -103,11 +109,9 @@ impl Members {
     /// Appends an entry, and says it in the logs. The same entry again changes nothing.
     pub(crate) async fn append_audit(&self, entry: &Entry) -> Result<()> {
         let expires_at = db::after(entry.at, u64::from(self.config.audit_days) * 86_400);
-        let new = self.db.insert(AUDIT, &entry.at.day().to_string(), &entry.id, entry, Some(expires_at)).await?;
-        if new {
-            let Entry { actor, kind, subject, address, ok, .. } = entry;
-            tracing::info!(target: "audit", %actor, %kind, %subject, %address, ok, at = %entry.at, "audit");
-        }
+        self.db.append(AUDIT, &partition_of(entry), &entry.id, entry, Some(expires_at)).await?;
+        let Entry { actor, kind, subject, address, ok, .. } = entry;
+        tracing::info!(target: "audit", %actor, %kind, %subject, %address, ok, at = %entry.at, "audit");
         Ok(())
     }
 
@@ -140,14 +144,12 @@ impl Members {
         let mut items = Vec::new();
         let mut looked_at = 0;
         while day >= first {
-            let range = Range { after: after.take().map(String::into_bytes), descending: true, ..Range::default() };
-            let page: Vec<(String, Held<Entry>)> = self.db.page(AUDIT, &day.to_string(), &range, 500).await?;
-            let full = page.len() == 500;
-            for (sort, held) in page {
+            let (page, full) = self.entries_of(day, after.as_deref()).await?;
+            for entry in page {
                 looked_at += 1;
-                after = Some(sort);
-                if query.matches(&held.value) {
-                    items.push(held.value);
+                after = Some(entry.id.clone());
+                if query.matches(&entry) {
+                    items.push(entry);
                 }
                 if items.len() == limit || looked_at >= LOOKED_AT_MAX {
                     let next_cursor = Some(self.seal("audit cursor", &(day.to_string(), after)));
@@ -161,6 +163,30 @@ impl Members {
         }
         Ok(Page { items, next_cursor: None })
     }
+
+    /// Entries of a day behind one of them, the newest first, and whether there may be more.
+    async fn entries_of(&self, day: Day, after: Option<&str>) -> Result<(Vec<Entry>, bool)> {
+        let range = Range { after: after.map(|after| after.as_bytes().to_vec()), descending: true, ..Range::default() };
+        let partitions = std::iter::once(day.to_string()).chain((0..SHARDS).map(|shard| format!("{day}/{shard}")));
+        let mut entries: Vec<Entry> = Vec::new();
+        // Behind the last entry of a full page there may be others of its partition.
+        let mut whole_from: Option<String> = None;
+        for partition in partitions {
+            let page: Vec<(String, Held<Entry>)> = self.db.page(AUDIT, &partition, &range, PAGE).await?;
+            if page.len() == PAGE {
+                whole_from = whole_from.max(page.last().map(|(id, _)| id.clone()));
+            }
+            entries.extend(page.into_iter().map(|(_, held)| held.value));
+        }
+        entries.retain(|entry| whole_from.as_ref().is_none_or(|from| entry.id >= *from));
+        entries.sort_unstable_by(|one, other| other.id.cmp(&one.id));
+        Ok((entries, whole_from.is_some()))
+    }
+}
+
+fn partition_of(entry: &Entry) -> String {
+    let shard = entry.id.bytes().last().unwrap_or_default() % SHARDS;
+    format!("{}/{shard}", entry.at.day())
 }
 
 impl AuditQuery {

@@ -159,6 +159,19 @@ impl Db {
         self.transact(table, partition, &[Step::insert(sort, encode(value), expires_at)]).await
     }
 
+    /// Writes what has a sort key of its own and never changes.
+    pub async fn append<T: Serialize>(
+        &self,
+        table: &str,
+        partition: &str,
+        sort: &str,
+        value: &T,
+        expires_at: Option<EventTime>,
+    ) -> Result<()> {
+        let (partition, sort) = (partition.as_bytes(), sort.as_bytes());
+        Ok(self.store.append(table, partition, sort, encode(value), expires_at, self.now()).await?)
+    }
+
     /// Deletes whatever is there.
     pub async fn remove(&self, table: &str, partition: &str, sort: &str) -> Result<()> {
         for _ in 0..TRIES_MAX {

@@ -71,9 +71,12 @@ pub enum MemberError {
     /// As many passwords wait to be hashed as may (503).
     #[error("too much to do; try again in a second")]
     Busy,
-    /// The store did not do it, or not for certain (503).
+    /// The store did not do it, or not for certain; trying again helps (503).
     #[error("{0}")]
     Store(String),
+    /// The store has no room left: it did not happen, and trying again helps once somebody makes room (507).
+    #[error("{0}")]
+    Full(String),
     /// Something of ours is wrong; logged where it was noticed (500).
     #[error("internal: {0}")]
     Internal(String),
@@ -82,15 +85,14 @@ pub enum MemberError {
 impl From<StoreError> for MemberError {
     fn from(error: StoreError) -> Self {
         match error {
-            // Repeating it will not help, and no input of a caller leads here: it is ours.
-            StoreError::Refused(_) => {
-                tracing::error!(%error, "the store refused what members asked of it");
-                return Self::Internal(error.to_string());
+            StoreError::Unavailable(_) => Self::Store(error.to_string()),
+            StoreError::Full(_) => Self::Full(error.to_string()),
+            // Trying again helps with neither, so nobody is told to.
+            StoreError::Refused(_) | StoreError::Corrupt(_) => {
+                tracing::error!(%error, "the store of members is damaged, or refuses what it is given");
+                Self::Internal(error.to_string())
             }
-            StoreError::Corrupt(_) => tracing::error!(%error, "a record of members is damaged"),
-            StoreError::Unavailable(_) | StoreError::Full(_) => {}
         }
-        Self::Store(error.to_string())
     }
 }
 
@@ -118,6 +120,7 @@ impl MemberError {
             Self::Throttled { .. } => "throttled",
             Self::Busy => "busy",
             Self::Store(_) => "store_unavailable",
+            Self::Full(_) => "store_full",
             Self::Internal(_) => "internal",
         }
     }

@@ -48,7 +48,6 @@ use std::time::Duration;
 
 use kindred_clock::Clock;
 use kindred_store::records::{RecordStore, Step};
-use tokio::sync::Notify;
 
 pub use account::{ADDRESSES_MAX, Address, Agreement, CredentialEvent, State};
 pub use admin::{LIMIT, LIMIT_MAX, MemberQuery, Page, SETUP_S, Seen, SetupShown};
@@ -96,7 +95,7 @@ pub struct Members {
     under_way: throttle::UnderWay,
     sink: Arc<dyn EventSink>,
     sender: Arc<dyn Sender>,
-    kicked: Notify,
+    outbox: outbox::Outbox,
 }
 
 impl Members {
@@ -152,7 +151,7 @@ impl Members {
             revocations: revocations::Revocations::default(),
             templates: senders::Templates::new()?,
             under_way: throttle::UnderWay::default(),
-            kicked: Notify::new(),
+            outbox: outbox::Outbox::default(),
             db,
             config,
             hasher,

@@ -53,6 +53,7 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("factor_none", "没有启用两步验证", "There is no second factor"),
     ("state_other", "会员处于其他状态", "The member is in another state"),
     ("invalid", "输入有误", "Some fields are not accepted"),
+    ("store_full", "服务器存储空间不足，请稍后再试", "There is no room left on the server; try again later"),
     ("store_unavailable", "服务暂时不可用", "The service is not available for the moment"),
     ("internal", "内部错误", "Something went wrong on our side"),
 ];

@@ -4,25 +4,34 @@
 //! ```text
 //! 1. pointer  outbox[op's first digit]/op          ──▶ where to look
 //! 2. change   accounts[member]: account, sessions, outbox/op/00 …   one transaction
-//! 3. work     each item: performed (repeatable), then taken out
+//! 3. work     each item: performed (repeatable), then taken out; records, log, mail and phone each in a lane of their own
 //! 4. pointer taken away
 //! ```
+//!
+//! A process does what follows from its own changes at once. Once a second it looks at all pointers as well: for what failed, and for
+//! what a process that has ended left behind. A lane has so many places: where the mail host hangs, mails wait for one another and
+//! nothing else waits for them.
 //!
 //! A pointer without items belongs to a change that failed, or that is still on its way in a process that stands still. Before a
 //! pointer is taken away for that, its first item's place is filled by a mark, so that the late change conflicts and begins again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
+use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use kindred_model::records::MemberRecord;
 use kindred_model::units::EventTime;
 use kindred_store::records::{Range, Step};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::audit::Entry;
 use crate::db::{self, Held, OUTBOX, ms};
 use crate::error::{MemberError, Result};
 use crate::random::hex;
-use crate::senders::{Message, Template};
+use crate::senders::{Channel, Message, Template};
 use crate::validate::{Identifier, Kind};
 use crate::{Members, random};
 use kindred_config::members::Language;
@@ -35,6 +44,42 @@ const MARK_S: u64 = 86_400;
 const BACKOFF_MS: (i64, i64) = (1_000, 3_600_000);
 /// How long a message being sent is left to whoever sends it, milliseconds.
 const LEASE_MS: i64 = 30_000;
+/// How often all pointers are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Changes that are followed at once; the others are found by a later look.
+const FOLLOWED_MAX: usize = 10_000;
+/// Items that are done at once in each lane: records are ours, the others are somebody else's hosts.
+const PLACES: [usize; Lane::ALL] = [32, 16, 8, 8];
+
+/// What may have to wait for the same thing.
+#[derive(Clone, Copy)]
+enum Lane {
+    /// Records of members.
+    Records,
+    /// The log.
+    Log,
+    /// The mail host.
+    Mail,
+    /// The gateway to phones.
+    Phone,
+}
+
+impl Lane {
+    const ALL: usize = Self::Phone as usize + 1;
+}
+
+/// The places of the lanes, and the changes of this process that nobody follows yet.
+pub(crate) struct Outbox {
+    places: [Semaphore; Lane::ALL],
+    begun: Mutex<Vec<(Op, Pointer)>>,
+    kicked: Notify,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { places: PLACES.map(Semaphore::new), begun: Mutex::default(), kicked: Notify::new() }
+    }
+}
 
 /// Something that has to happen because of a change. Doing it twice is as good as once (a message: may arrive twice, under one id).
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -120,6 +165,17 @@ impl Work {
     fn is_message(&self) -> bool {
         matches!(self, Self::Message { .. })
     }
+
+    fn lane(&self) -> Lane {
+        match self {
+            Self::Event { .. } => Lane::Log,
+            Self::Message { template, .. } => match template.channel() {
+                Channel::Mail => Lane::Mail,
+                Channel::Phone => Lane::Phone,
+            },
+            _ => Lane::Records,
+        }
+    }
 }
 
 /// Work with its history.
@@ -198,7 +254,14 @@ impl Members {
             // Boxed: what is done here may make changes of its own.
             Box::pin(self.follow(op, table, partition, Only::AtOnce)).await?;
         }
-        self.kicked.notify_one();
+        let pointer = Pointer { table: table.into(), partition: partition.into(), since: now };
+        let mut begun = self.outbox.begun.lock();
+        // Where nobody takes them, the look at all pointers finds them.
+        if begun.len() < FOLLOWED_MAX {
+            begun.push((op.clone(), pointer));
+        }
+        drop(begun);
+        self.outbox.kicked.notify_one();
         Ok(true)
     }
 
@@ -233,40 +296,102 @@ impl Members {
     /// # Errors
     /// What the store says.
     pub async fn sweep(&self) -> Result<usize> {
+        let pointers = self.pointers().await?;
         let mut waiting = 0;
-        for shard in "0123456789abcdef".chars() {
-            let mut range = Range::default();
-            loop {
-                let page: Vec<(String, Held<Pointer>)> = self.db.page(OUTBOX, &shard.to_string(), &range, SWEEP_PAGE).await?;
-                for (op, pointer) in &page {
-                    let (op, at) = (Op(op.clone()), &pointer.value);
-                    match self.follow(&op, &at.table, &at.partition, Only::Due).await {
-                        Ok(Some(left)) if left > 0 => waiting += 1,
-                        Ok(Some(_)) => self.db.remove(OUTBOX, op.shard(), &op.0).await?,
-                        Ok(None) => waiting += usize::from(!self.abandon(&op, at).await?),
-                        Err(error) => {
-                            tracing::warn!(%error, "could not do what follows from a change; it is tried again");
-                            waiting += 1;
-                        }
-                    }
-                }
-                if page.len() < SWEEP_PAGE {
-                    break;
-                }
-                range.after = page.last().map(|(op, _)| op.clone().into_bytes());
+        for chunk in pointers.chunks(PLACES.iter().sum()) {
+            let mut settling: FuturesUnordered<_> = chunk.iter().map(|(op, at)| self.follow_up(op, at)).collect();
+            while let Some(is_settled) = settling.next().await {
+                waiting += usize::from(!is_settled);
             }
         }
         metrics::gauge!("members_outbox_waiting").set(waiting as f64);
         Ok(waiting)
     }
 
-    /// Does what is due whenever something was put there, and every second, for as long as it is polled.
-    pub async fn deliver_forever(&self) {
-        loop {
-            if let Err(error) = self.sweep().await {
-                tracing::warn!(%error, "could not read the outbox of members; it is tried again");
+    /// All changes that have something left to do, of every process.
+    async fn pointers(&self) -> Result<Vec<(Op, Pointer)>> {
+        let mut pointers = Vec::new();
+        for shard in "0123456789abcdef".chars() {
+            let mut range = Range::default();
+            loop {
+                let page: Vec<(String, Held<Pointer>)> = self.db.page(OUTBOX, &shard.to_string(), &range, SWEEP_PAGE).await?;
+                let full = page.len() == SWEEP_PAGE;
+                range.after = page.last().map(|(op, _)| op.clone().into_bytes());
+                pointers.extend(page.into_iter().map(|(op, pointer)| (Op(op), pointer.value)));
+                if !full {
+                    break;
+                }
             }
-            let _either = tokio::time::timeout(std::time::Duration::from_secs(1), self.kicked.notified()).await;
+        }
+        Ok(pointers)
+    }
+
+    /// Does what is due of a change; whether nothing of it is left.
+    async fn follow_up(&self, op: &Op, at: &Pointer) -> bool {
+        let settled = async {
+            match self.follow(op, &at.table, &at.partition, Only::Due).await? {
+                Some(0) => self.db.remove(OUTBOX, op.shard(), &op.0).await.map(|()| true),
+                Some(_) => Ok(false),
+                None => self.abandon(op, at).await,
+            }
+        };
+        settled.await.unwrap_or_else(|error: MemberError| {
+            tracing::warn!(%error, "could not do what follows from a change; it is tried again");
+            false
+        })
+    }
+
+    /// Does what follows from each change of this process at once, and looks at those of all processes every second, for as long as it is
+    /// polled.
+    pub async fn deliver_forever(&self) {
+        enum Done {
+            Settled(Op),
+            Looked(Result<Vec<(Op, Pointer)>>),
+        }
+        let look = |after: Duration| -> BoxFuture<'_, Done> {
+            Box::pin(async move {
+                tokio::time::sleep(after).await;
+                Done::Looked(self.pointers().await)
+            })
+        };
+        let mut running: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
+        let mut followed: HashSet<String> = HashSet::new();
+        running.push(look(Duration::ZERO));
+        let mut waiting = 0;
+        loop {
+            let found = tokio::select! {
+                () = self.outbox.kicked.notified() => {
+                    let begun = std::mem::take(&mut *self.outbox.begun.lock());
+                    waiting += begun.len();
+                    begun
+                }
+                done = running.next() => match done {
+                    Some(Done::Settled(Op(op))) => {
+                        followed.remove(&op);
+                        continue;
+                    }
+                    Some(Done::Looked(found)) => {
+                        running.push(look(LOOK));
+                        let found = found.unwrap_or_else(|error| {
+                            tracing::warn!(%error, "could not read the outbox of members; it is tried again");
+                            Vec::new()
+                        });
+                        waiting = found.len();
+                        found
+                    }
+                    // There is always a look to come.
+                    None => Vec::new(),
+                },
+            };
+            for (op, at) in found {
+                if followed.len() < FOLLOWED_MAX && followed.insert(op.0.clone()) {
+                    running.push(Box::pin(async move {
+                        self.follow_up(&op, &at).await;
+                        Done::Settled(op)
+                    }));
+                }
+            }
+            metrics::gauge!("members_outbox_waiting").set(waiting as f64);
         }
     }
 
@@ -289,55 +414,83 @@ impl Members {
         if items.is_empty() {
             return Ok(None);
         }
-        let mut left = items.len();
-        let mut failed = None;
+        let mut lanes: [Vec<(String, Held<Item>, Work)>; Lane::ALL] = Default::default();
+        let mut left = 0;
         for (sort, held) in items {
-            let Some(work) = held.value.work.clone() else {
-                left -= 1; // The mark: it expires by itself.
-                continue;
-            };
-            let due = held.value.not_before <= self.db.now();
+            // The mark expires by itself.
+            let Some(work) = held.value.work.clone() else { continue };
+            left += 1;
             let wanted = match only {
                 Only::AtOnce => work.at_once(),
-                Only::Due => due,
+                Only::Due => held.value.not_before <= self.db.now(),
             };
-            if !wanted {
-                continue;
-            }
-            let mut version = held.version;
-            let attempts = held.value.attempts + 1;
-            let wait =
-                |most: i64| EventTime(self.db.now().0 + (BACKOFF_MS.0 << (attempts - 1).min(20)).max(most).min(BACKOFF_MS.1));
-            let later = |not_before| db::encode(&Item { work: Some(work.clone()), attempts, not_before });
-            if work.is_message() {
-                // Whoever sends it takes it for a while: two sweeps do not send one message at once.
-                let step = Step::replace(&*sort, version, later(wait(LEASE_MS)), held.expires_at);
-                if !self.db.transact(table, partition, &[step]).await? {
-                    continue;
-                }
-                match self.db.read::<Item>(table, partition, &sort).await? {
-                    Some(taken) => version = taken.version,
-                    None => continue,
-                }
-            }
-            match Box::pin(self.perform(table, partition, op, &sort, &work)).await {
-                Ok(()) => {
-                    // A conflict is that another sweep has done it as well.
-                    self.db.transact(table, partition, &[Step::delete(&*sort, version)]).await?;
-                    left -= 1;
-                }
-                Err(error) if only == Only::AtOnce => failed = failed.or(Some(error)),
-                Err(error) => {
-                    tracing::warn!(%error, attempts, "an item of the outbox failed; it is tried again");
-                    metrics::counter!("members_outbox_failures_total").increment(1);
-                    if !work.is_message() {
-                        let step = Step::replace(&*sort, version, later(wait(0)), held.expires_at);
-                        self.db.transact(table, partition, &[step]).await?;
-                    }
-                }
+            if wanted {
+                lanes[work.lane() as usize].push((sort, held, work));
             }
         }
-        failed.map_or(Ok(Some(left)), Err)
+        // In their order within a lane; one lane does not wait for another.
+        let lanes = lanes.into_iter().zip(&self.outbox.places).map(async |(items, places)| {
+            let (mut done, mut failed) = (0, None);
+            for (sort, held, work) in items {
+                // What is in force before the caller is answered waits for nobody.
+                let _place = match only {
+                    Only::AtOnce => None,
+                    Only::Due => places.acquire().await.ok(),
+                };
+                match self.follow_item(op, (table, partition), sort, held, work, only).await {
+                    Ok(is_done) => done += usize::from(is_done),
+                    Err(error) if only == Only::AtOnce => failed = failed.or(Some(error)),
+                    Err(error) => return Err(error),
+                }
+            }
+            failed.map_or(Ok(done), Err)
+        });
+        let done: usize = try_join_all(lanes).await?.into_iter().sum();
+        Ok(Some(left - done))
+    }
+
+    /// Does one item; whether it is done.
+    async fn follow_item(
+        &self,
+        op: &Op,
+        (table, partition): (&str, &str),
+        sort: String,
+        held: Held<Item>,
+        work: Work,
+        only: Only,
+    ) -> Result<bool> {
+        let mut version = held.version;
+        let attempts = held.value.attempts + 1;
+        let wait = |most: i64| EventTime(self.db.now().0 + (BACKOFF_MS.0 << (attempts - 1).min(20)).max(most).min(BACKOFF_MS.1));
+        let later = |not_before| db::encode(&Item { work: Some(work.clone()), attempts, not_before });
+        if work.is_message() {
+            // Whoever sends it takes it for a while: two sweeps do not send one message at once.
+            let step = Step::replace(&*sort, version, later(wait(LEASE_MS)), held.expires_at);
+            if !self.db.transact(table, partition, &[step]).await? {
+                return Ok(false);
+            }
+            match self.db.read::<Item>(table, partition, &sort).await? {
+                Some(taken) => version = taken.version,
+                None => return Ok(false),
+            }
+        }
+        match Box::pin(self.perform(table, partition, op, &sort, &work)).await {
+            Ok(()) => {
+                // A conflict is that another sweep has done it as well.
+                self.db.transact(table, partition, &[Step::delete(&*sort, version)]).await?;
+                Ok(true)
+            }
+            Err(error) if only == Only::AtOnce => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, attempts, "an item of the outbox failed; it is tried again");
+                metrics::counter!("members_outbox_failures_total").increment(1);
+                if !work.is_message() {
+                    let step = Step::replace(&*sort, version, later(wait(0)), held.expires_at);
+                    self.db.transact(table, partition, &[step]).await?;
+                }
+                Ok(false)
+            }
+        }
     }
 
     async fn perform(&self, table: &str, partition: &str, op: &Op, sort: &str, work: &Work) -> Result<()> {

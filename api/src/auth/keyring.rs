@@ -29,6 +29,8 @@ const KEEP_EVERY: Duration = Duration::from_secs(60);
 pub(crate) struct KeyRing {
     keys: Arc<KeyStore>,
     clock: Clock,
+    /// `api.limits.address_share`.
+    share: u32,
     /// By what is presented. Only what was verified stands here, so it is as bounded as the keys are.
     verified: RwLock<Verified>,
 }
@@ -64,8 +66,8 @@ fn expiry(key: &Key) -> EventTime {
 
 impl KeyRing {
     /// Of a store's keys.
-    pub fn new(keys: Arc<KeyStore>, clock: Clock) -> Self {
-        Self { keys, clock, verified: RwLock::default() }
+    pub fn new(keys: Arc<KeyStore>, clock: Clock, share: u32) -> Self {
+        Self { keys, clock, share, verified: RwLock::default() }
     }
 
     /// What a presented key grants; that it was used is noted.
@@ -83,12 +85,16 @@ impl KeyRing {
         let mut verified = self.verified.write();
         let version = self.keys.version();
         if verified.version != version {
-            // Those that are still good keep what is counted by their grants: requests, streams. Their end may be new.
-            let known: HashMap<String, EventTime> = self.keys.list().iter().map(|key| (key.id.clone(), expiry(key))).collect();
+            // Those that are still good keep what is counted by their grants: requests, streams. Their end may be new. What they grant
+            // is another where their origins are.
+            let known: HashMap<String, Arc<Key>> = self.keys.list().into_iter().map(|key| (key.id.clone(), key)).collect();
             verified.keys.retain(|_, remembered| match known.get(&remembered.grant.id) {
-                Some(expires_at) => {
-                    remembered.expires_at = *expires_at;
-                    true
+                Some(key) => {
+                    remembered.expires_at = expiry(key);
+                    match &key.grant {
+                        keys::Grant::Service => true,
+                        keys::Grant::Publishable { origins, .. } => *origins == remembered.grant.origins,
+                    }
                 }
                 None => false,
             });
@@ -97,7 +103,7 @@ impl KeyRing {
         // Verified again after the version was read: a key revoked meanwhile must not be remembered.
         let key = self.keys.verify(presented, now)?;
         let used = self.keys.last_use(&key.id)?;
-        let remembered = || Remembered { grant: Arc::new(granted(&key)), used, expires_at: expiry(&key) };
+        let remembered = || Remembered { grant: Arc::new(granted(&key, self.share)), used, expires_at: expiry(&key) };
         verified.keys.entry(presented.into()).or_insert_with(remembered).used(now)
     }
 
@@ -151,6 +157,14 @@ impl KeyRing {
         Ok((made.token.clone(), KeyShown::of(&made.key)))
     }
 
+    /// Gives a publishable key other origins.
+    ///
+    /// # Errors
+    /// A 422 that names the field, a 404 where there is no such key; what the store says.
+    pub async fn set_origins(&self, id: &str, origins: &[String]) -> Result<KeyShown, Problem> {
+        Ok(self.shown(&*self.keys.set_origins(id, origins).await?))
+    }
+
     /// Draws a successor for a key, which [`KeyRing::rotate`] makes one.
     ///
     /// # Errors
@@ -201,13 +215,13 @@ impl KeyRing {
     }
 }
 
-fn granted(key: &Key) -> Grant {
+fn granted(key: &Key, share: u32) -> Grant {
     match &key.grant {
         keys::Grant::Service => Grant::service(key.id.clone()),
         keys::Grant::Publishable { origins, scopes, rate_limit_per_minute, .. } => {
             let scopes = (scopes.contains(&Scope::ListsRead), scopes.contains(&Scope::EventsWrite));
             let per_minute = NonZeroU32::new(*rate_limit_per_minute).unwrap_or(NonZeroU32::MIN);
-            Grant::publishable(key.id.clone(), scopes, origins.clone(), per_minute)
+            Grant::publishable(key.id.clone(), scopes, origins.clone(), per_minute, share)
         }
     }
 }
@@ -236,6 +250,15 @@ pub(crate) enum KeySettings {
         #[schema(minimum = 1, maximum = 60_000)]
         rate_limit_per_minute: u32,
     },
+}
+
+/// What of a key can be changed.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeyChange {
+    /// Origins whose pages may use it from now on, like `https://shop.example`; those that it had are replaced.
+    #[schema(min_items = 1, max_items = 32)]
+    pub origins: Vec<String>,
 }
 
 /// How a key is to be replaced.

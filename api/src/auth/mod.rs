@@ -13,8 +13,10 @@ mod visitor;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
@@ -31,12 +33,22 @@ use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-pub(crate) use keyring::{KeyReplaced, KeyRing, KeyRotation, KeySettings, KeyShown};
+pub(crate) use keyring::{KeyChange, KeyReplaced, KeyRing, KeyRotation, KeySettings, KeyShown};
 pub(crate) use visitor::{Forwarding, Visitor, address, hop, language, visitor};
 
 use crate::problem::{Code, Problem};
+use crate::quota::share_of;
 use crate::routes::access::Need;
+use crate::server::Address;
 
+/// Requests a minute that an address has of a key however small its share is: a page makes some.
+const ADDRESS_REQUESTS_LEAST: u32 = 60;
+/// Streams of it.
+const ADDRESS_STREAMS_LEAST: u32 = 16;
+/// Addresses that are counted at once for each key; beyond it the least used are forgotten, and may start over.
+const ADDRESSES_COUNTED_MAX: u64 = 100_000;
+/// After a minute an address has all of its share again.
+const ADDRESS_IDLE: Duration = Duration::from_secs(120);
 /// What every key starts with, and no access token.
 const KEY_PREFIX: &str = "kd_";
 
@@ -54,12 +66,14 @@ const EXPOSED: &str = "Date, ETag, Kindred-As-Of, Kindred-Reco-Id, Kindred-Sessi
 pub(crate) struct Caller {
     authorization: Option<String>,
     origin: Option<String>,
+    /// Where it comes from, as far as that is known.
+    pub address: Option<IpAddr>,
 }
 
 impl Caller {
     /// Who presents this, from the page of that origin.
     pub fn of(authorization: Option<String>, origin: Option<String>) -> Self {
-        Self { authorization, origin }
+        Self { authorization, origin, address: None }
     }
 
     /// Whether there is an `Authorization` header, good or not.
@@ -70,7 +84,13 @@ impl Caller {
 
 /// Reads what the caller presented.
 pub(crate) fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Copy {
-    warp::header::optional::<String>("authorization").and(warp::header::optional::<String>("origin")).map(Caller::of)
+    warp::header::optional::<String>("authorization")
+        .and(warp::header::optional::<String>("origin"))
+        .and(warp::ext::optional::<Address>())
+        .map(|authorization, origin, address: Option<Address>| Caller {
+            address: address.map(|Address(address)| address),
+            ..Caller::of(authorization, origin)
+        })
 }
 
 /// What a key grants.
@@ -96,6 +116,22 @@ struct Rate {
     limiter: Limiter,
     per_minute: u32,
     policy: HeaderValue,
+    /// What of it one address has.
+    per_address: NonZeroU32,
+    policy_of_address: HeaderValue,
+    addresses: moka::sync::Cache<IpAddr, Arc<Limiter>>,
+}
+
+fn limiter(per_minute: NonZeroU32) -> Limiter {
+    RateLimiter::direct(Quota::per_minute(per_minute)).with_middleware::<StateInformationMiddleware>()
+}
+
+/// Asks a limiter for one request: what is left of it, and how long to wait where there is nothing.
+fn ask(limiter: &Limiter) -> (u32, Option<Duration>) {
+    match limiter.check() {
+        Ok(state) => (state.remaining_burst_capacity(), None),
+        Err(until) => (0, Some(until.wait_time_from(DefaultClock::default().now()))),
+    }
 }
 
 impl Grant {
@@ -117,11 +153,21 @@ impl Grant {
         }
     }
 
-    /// A publishable key's, which does `per_minute` requests a minute, and as many at once. `scopes`: (reads lists, writes events).
-    pub fn publishable(id: String, scopes: (bool, bool), origins: Vec<String>, per_minute: NonZeroU32) -> Self {
-        let limiter = RateLimiter::direct(Quota::per_minute(per_minute)).with_middleware::<StateInformationMiddleware>();
-        let policy = HeaderValue::from_str(&format!("\"key\";q={per_minute};w=60")).expect("ASCII");
-        let rate = Some(Rate { limiter, per_minute: per_minute.get(), policy });
+    /// A publishable key's, which does `per_minute` requests a minute, and as many at once; one address has one part in `share` of them.
+    /// `scopes`: (reads lists, writes events).
+    pub fn publishable(id: String, scopes: (bool, bool), origins: Vec<String>, per_minute: NonZeroU32, share: u32) -> Self {
+        let policy = |of: &str, rate: NonZeroU32| HeaderValue::from_str(&format!("\"{of}\";q={rate};w=60")).expect("ASCII");
+        let per_address = share_of(per_minute.get(), share, ADDRESS_REQUESTS_LEAST);
+        let per_address = NonZeroU32::new(per_address).unwrap_or(NonZeroU32::MIN);
+        let addresses = moka::sync::Cache::builder().max_capacity(ADDRESSES_COUNTED_MAX).time_to_idle(ADDRESS_IDLE).build();
+        let rate = Some(Rate {
+            limiter: limiter(per_minute),
+            per_minute: per_minute.get(),
+            policy: policy("key", per_minute),
+            per_address,
+            policy_of_address: policy("address", per_address),
+            addresses,
+        });
         let (reads_lists, writes_events) = scopes;
         Self { id, service: false, person: None, reads_lists, writes_events, origins, rate }
     }
@@ -175,29 +221,41 @@ pub(crate) struct Streams(Mutex<HashMap<String, usize>>);
 /// Counts a stream for as long as it lives.
 pub(crate) struct StreamSlot {
     streams: Arc<Streams>,
-    of: String,
+    of: Vec<String>,
 }
 
 impl Streams {
-    /// Takes one of the `most` slots of a key or a person.
-    pub fn take(self: &Arc<Self>, grant: &Grant, most: usize) -> Option<StreamSlot> {
-        let mut open = self.0.lock();
-        let count = open.entry(grant.id.clone()).or_default();
-        if *count >= most {
-            return None;
+    /// Takes one of the `most` slots of a key or a person; of a publishable key an address has one part in `share`.
+    ///
+    /// # Errors
+    /// How many there are of what is used up.
+    pub fn take(self: &Arc<Self>, grant: &Grant, address: Option<IpAddr>, most: usize, share: u32) -> Result<StreamSlot, usize> {
+        let mut of = vec![(grant.id.clone(), most)];
+        if let Some(address) = address.filter(|_| grant.rate.is_some()) {
+            let share = share_of(u32::try_from(most).unwrap_or(u32::MAX), share, ADDRESS_STREAMS_LEAST);
+            of.push((format!("{} {address}", grant.id), share as usize));
         }
-        *count += 1;
-        Some(StreamSlot { streams: self.clone(), of: grant.id.clone() })
+        let mut open = self.0.lock();
+        if let Some((_, most)) = of.iter().find(|(of, most)| open.get(of).is_some_and(|count| count >= most)) {
+            return Err(*most);
+        }
+        let of: Vec<String> = of.into_iter().map(|(of, _)| of).collect();
+        for of in &of {
+            *open.entry(of.clone()).or_default() += 1;
+        }
+        Ok(StreamSlot { streams: self.clone(), of })
     }
 }
 
 impl Drop for StreamSlot {
     fn drop(&mut self) {
         let mut open = self.streams.0.lock();
-        if let Entry::Occupied(mut count) = open.entry(std::mem::take(&mut self.of)) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+        for of in std::mem::take(&mut self.of) {
+            if let Entry::Occupied(mut count) = open.entry(of) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
             }
         }
     }
@@ -270,18 +328,27 @@ impl Admission {
             return Err(Problem::new(Code::InsufficientScope, Code::InsufficientScope.meaning()));
         }
         if let Some(rate) = &grant.rate {
-            let (remaining, wait) = match rate.limiter.check() {
-                Ok(state) => (state.remaining_burst_capacity(), None),
-                Err(until) => (0, Some(until.wait_time_from(DefaultClock::default().now()))),
+            let limited = |wait: Duration, detail: &'static str| {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                Err(Problem::new(Code::RateLimited, detail).retry_after(seconds.max(1)))
             };
+            // First, so that what one address asks for beyond its share takes nothing from the others.
+            if let Some(address) = caller.address {
+                let share = rate.addresses.get_with(address, || Arc::new(limiter(rate.per_address)));
+                if let (_, Some(wait)) = ask(&share) {
+                    let header = HeaderValue::from_str(&format!("\"address\";r=0;t={}", wait.as_secs() + 1)).expect("ASCII");
+                    self.rate = Some((rate.policy_of_address.clone(), header));
+                    return limited(wait, "the share of this key's rate that one address has is used up");
+                }
+            }
+            let (remaining, wait) = ask(&rate.limiter);
             // Seconds until all of it is there again: it comes back evenly.
             let used = u64::from(rate.per_minute.saturating_sub(remaining));
             let reset = (used * 60).div_ceil(u64::from(rate.per_minute));
             let header = HeaderValue::from_str(&format!("\"key\";r={remaining};t={reset}")).expect("ASCII");
             self.rate = Some((rate.policy.clone(), header));
             if let Some(wait) = wait {
-                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                return Err(Problem::new(Code::RateLimited, "the rate of this key is used up").retry_after(seconds.max(1)));
+                return limited(wait, "the rate of this key is used up");
             }
         }
         Ok(grant)

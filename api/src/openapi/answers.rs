@@ -129,7 +129,7 @@ const ANSWERS: &[Answer] = &[
         status: "507",
         name: "InsufficientStorage",
         description: "there is no room left; nothing was done",
-        of: |route, _| is_guarded(route) && route.method() != "GET",
+        of: |route, operation| route.method() != "GET" && (is_guarded(route) || is_of_people(operation)),
     },
 ];
 

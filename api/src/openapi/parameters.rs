@@ -64,7 +64,7 @@ const SHARED: &[Shared] = &[
         name: "member",
         kind: Type::String,
         description: "as this member sees it; with a service key",
-        of: |route| route.need == Need::ReadLists,
+        of: |route| route.need == Need::ReadLists && route.template() != "/v1/stream",
     },
     Shared {
         place: ParameterIn::Query,

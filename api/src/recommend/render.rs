@@ -223,7 +223,9 @@ pub(super) fn render(
     const VIEW: &str = "also_bought";
     let view = &settings.views.also_bought;
     let limit = usize::from(options.limit);
-    let seed = state.find(item);
+    let known = state.find(item);
+    // Whoever may not see the item is told what is told of one that is not there.
+    let seed = known.filter(|&seed| options.sight.sees_card(state.item(seed).card.as_deref()));
     let mut cacheable = true;
     let mut depends_on = Vec::new();
     let mut listed: Vec<u32> = Vec::new();
@@ -263,8 +265,7 @@ pub(super) fn render(
 
     let mut filled = None;
     if options.fill && items.len() < limit {
-        // The category of what may not be seen is no more told than itself.
-        let card = seed.and_then(|seed| state.item(seed).card.as_deref()).filter(|card| options.sight.sees_card(Some(card)));
+        let card = seed.and_then(|seed| state.item(seed).card.as_deref());
         let category = card.and_then(|card| card.categories.last());
         for category in category.map(|category| Some(&**category)).into_iter().chain([None]) {
             for (index, owners) in state.rankings.best_first(options.sight.level, category) {
@@ -290,7 +291,7 @@ pub(super) fn render(
         body: body.into(),
         made_at: state.version,
         seen: AtomicU64::new(state.version),
-        item: seed,
+        item: known,
         depends_on: depends_on.into(),
         filled,
         explained: options.explain,

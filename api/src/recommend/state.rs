@@ -99,6 +99,11 @@ impl Entry {
         self.card.as_ref().is_none_or(|card| card.offered)
     }
 
+    /// Whether the shop's own records name it: a catalog record, or orders.
+    pub fn is_sold(&self) -> bool {
+        self.card.is_some() || self.support > 0 || self.recent > 0
+    }
+
     /// Its owners over the window, by which it ranks; 0: it stands in no ranking.
     pub fn ranked(&self) -> u64 {
         if self.is_offered() { self.recent } else { 0 }
@@ -194,6 +199,8 @@ pub(crate) struct State {
     pub version: u64,
     index: HashMap<Arc<str>, u32>,
     items: Vec<Entry>,
+    /// Items with a card.
+    cards: usize,
     /// B: the number of baskets.
     pub baskets: u64,
     /// The version that changed `baskets` last.
@@ -216,6 +223,7 @@ impl State {
             version: 0,
             index: HashMap::new(),
             items: Vec::new(),
+            cards: 0,
             baskets: 0,
             baskets_changed: 0,
             rankings: Rankings::default(),
@@ -289,6 +297,11 @@ impl State {
         &self.items
     }
 
+    /// Whether the catalog has any item.
+    pub fn has_catalog(&self) -> bool {
+        self.cards > 0
+    }
+
     /// The sessions that are a member's.
     pub fn sessions(&self, member: &MemberId) -> Vec<SessionId> {
         self.sessions_of.get(member).into_iter().flatten().cloned().collect()
@@ -350,6 +363,7 @@ impl State {
                     return;
                 }
                 entry.move_in(&mut self.rankings, index, entry.ranked(), 0, version);
+                self.cards = self.cards + usize::from(card.is_some()) - usize::from(entry.card.is_some());
                 entry.card = card;
                 entry.changed = version;
                 entry.move_in(&mut self.rankings, index, 0, entry.ranked(), version);

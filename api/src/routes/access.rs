@@ -79,6 +79,7 @@ pub(crate) const ROUTES: &[Route] = {
     &[
         route("GET /v1/items/{item}/similar", ReadLists),
         route("GET /v1/items/{item}/similar/stream", ReadLists),
+        route("GET /v1/stream", ReadLists),
         route("POST /v1/events/{topic}", WriteEvents),
         route("GET /v1/popular", ReadLists),
         route("GET /v1/items", ReadLists),
@@ -133,6 +134,7 @@ pub(crate) const ROUTES: &[Route] = {
         route("POST /v1/admin/generations/{name}/promote", Staff(P::GenerationManage)),
         route("GET /v1/admin/keys", Staff(P::KeyManage)),
         route("POST /v1/admin/keys", Staff(P::KeyManage)),
+        route("PATCH /v1/admin/keys/{id}", Staff(P::KeyManage)),
         route("DELETE /v1/admin/keys/{id}", Staff(P::KeyManage)),
         route("POST /v1/admin/keys/{id}/rotate", Staff(P::KeyManage)),
         // The administration of members.
@@ -198,6 +200,8 @@ pub(crate) struct Template {
     pub path: &'static str,
     /// Its methods, with commas between.
     pub allow: String,
+    /// Whether pages of other origins ask for it, with a publishable key.
+    pub is_for_pages: bool,
 }
 
 /// All templates, in the order of [`ROUTES`].
@@ -206,12 +210,14 @@ pub(crate) static TEMPLATES: LazyLock<Vec<Template>> = LazyLock::new(|| {
     for route in ROUTES {
         match templates.iter_mut().find(|template| template.path == route.template()) {
             Some(template) => template.allow = format!("{}, {}", template.allow, route.method()),
-            None => templates.push(Template { path: route.template(), allow: route.method().to_owned() }),
+            None => templates.push(Template { path: route.template(), allow: route.method().to_owned(), is_for_pages: false }),
         }
     }
     for template in &mut templates {
+        template.allow = template.allow.replace("GET", "GET, HEAD");
         if ROUTES.iter().any(|route| route.template() == template.path && route.need.is_for_pages()) {
             template.allow.push_str(", OPTIONS");
+            template.is_for_pages = true;
         }
     }
     templates
@@ -255,7 +261,7 @@ mod tests {
     #[test]
     fn a_template_allows_its_methods() {
         let allow = |path| template_of(path).map(|template| template.allow.as_str());
-        assert_eq!(allow("/v1/admin/rejected/x"), Some("GET, DELETE"));
-        assert_eq!(allow("/v1/popular"), Some("GET, OPTIONS"));
+        assert_eq!(allow("/v1/admin/rejected/x"), Some("GET, HEAD, DELETE"));
+        assert_eq!(allow("/v1/popular"), Some("GET, HEAD, OPTIONS"));
     }
 }

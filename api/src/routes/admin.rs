@@ -221,8 +221,8 @@ impl From<Rejected> for RejectedShown {
 pub(crate) struct RejectedPage {
     /// In the order of their ids.
     rejected: Vec<RejectedShown>,
-    /// The `after` of the next page; null on the last.
-    next: Option<String>,
+    /// Where the next page begins; null on the last.
+    next_cursor: Option<String>,
 }
 
 /// GET /v1/admin/rejected
@@ -231,7 +231,7 @@ pub(crate) struct RejectedPage {
 #[utoipa::path(
     get, path = "/v1/admin/rejected", tag = "admin",
     params(
-        ("after" = Option<String>, Query, description = "`next` of the page before"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
         ("limit" = Option<u64>, Query, minimum = 1, maximum = 1_000, description = "100 unless given"),
     ),
     responses(
@@ -242,14 +242,14 @@ pub(crate) struct RejectedPage {
 async fn list_rejected(query: String, caller: Caller, api: Arc<Api>) -> Response {
     let shared = &api;
     guarded(shared, &caller, None, const { need("GET /v1/admin/rejected") }, |_| async {
-        let params = Params::parse(&query, &["after", "limit"])?;
+        let params = Params::parse(&query, &["cursor", "limit"])?;
         let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
-        let after = params.get("after");
+        let after = params.get("cursor");
         let mut rejected = in_time(shared, async { Ok(shared.context.log.rejected(after, limit + 1).await?) }).await?;
         let more = rejected.len() > limit;
         rejected.truncate(limit);
-        let next = rejected.last().filter(|_| more).map(Rejected::id);
-        json(StatusCode::OK, &RejectedPage { rejected: rejected.into_iter().map(Into::into).collect(), next })
+        let next_cursor = rejected.last().filter(|_| more).map(Rejected::id);
+        json(StatusCode::OK, &RejectedPage { rejected: rejected.into_iter().map(Into::into).collect(), next_cursor })
     })
     .await
 }

@@ -14,7 +14,7 @@ use super::body::Posted;
 use super::noted::{Act, note, noted};
 use super::{acting, acting_with_body, guarded, in_time, json, query, with};
 use crate::api::Api;
-use crate::auth::{Caller, KeyReplaced, KeyRotation, KeySettings, KeyShown, Visitor, caller};
+use crate::auth::{Caller, KeyChange, KeyReplaced, KeyRotation, KeySettings, KeyShown, Visitor, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
 
@@ -25,7 +25,8 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let revoked = warp::path!("v1" / "admin" / "keys" / Segment).and(warp::delete()).and(acting(api)).then(revoke_key);
     let rotated =
         warp::path!("v1" / "admin" / "keys" / Segment / "rotate").and(warp::post()).and(acting_with_body(api)).then(rotate_key);
-    listed.or(made).unify().or(revoked).unify().or(rotated).unify().boxed()
+    let changed = warp::path!("v1" / "admin" / "keys" / Segment).and(warp::patch()).and(acting_with_body(api)).then(change_key);
+    listed.or(made).unify().or(changed).unify().or(revoked).unify().or(rotated).unify().boxed()
 }
 
 /// All keys, without their texts.
@@ -105,6 +106,34 @@ async fn make_key(query: String, caller: Caller, posted: Posted, visitor: Visito
         .await?;
         tracing::info!(key = shown.id, "made a key");
         json(StatusCode::CREATED, &KeyMade { key, shown })
+    })
+    .await
+}
+
+/// PATCH /v1/admin/keys/{id}
+///
+/// Gives a publishable key other origins, from the next request on. Its text and what else it has stay as they are.
+#[utoipa::path(
+    patch, path = "/v1/admin/keys/{id}", tag = "admin",
+    params(("id" = String, Path, description = "the key's id")),
+    request_body = KeyChange,
+    responses(
+        (status = 200, description = "the key as it is now", body = KeyShown),
+        (status = 404, description = "no such key", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 422, description = "an origin is not accepted, or it is a service key", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = []), ("access_token" = [])),
+)]
+async fn change_key(id: Segment, query: String, caller: Caller, posted: Posted, visitor: Visitor, api: Arc<Api>) -> Response {
+    let shared = &api;
+    guarded(shared, &caller, None, const { need("PATCH /v1/admin/keys/{id}") }, |grant| async move {
+        Params::parse(&query, &[])?;
+        let id = id.decoded()?;
+        let KeyChange { origins } = posted.json(shared).await?;
+        let listed = origins.join(" ");
+        let act = Act { kind: "key.change", subject: &id, detail: &[("origins", &listed)] };
+        let changed = noted(shared, &grant, &visitor, act, shared.ring.set_origins(&id, &origins));
+        json(StatusCode::OK, &in_time(shared, changed).await?)
     })
     .await
 }

@@ -1,23 +1,120 @@
 //! Bodies, capped while they are read: `warp::body::bytes` reads without bound, and `content_length_limit` answers 411 to a
-//! chunked body.
+//! chunked body. What is read of all of them together is bounded as well, and what of that comes from one address.
+//!
+//! ```text
+//! chunk ──Bodies: room? of the address as well?──▶ Body, which gives its bytes back when it is dropped      no ──▶ 503
+//! ```
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use warp::{Filter, Rejection};
 
 use crate::api::Api;
 use crate::problem::{Code, FieldError, Problem};
+use crate::server::Address;
 
 /// A body that was not read yet.
 pub(crate) type Incoming = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
 
 /// Bytes of a body that is no batch of records: a list of ids, the settings of a key.
 const SMALL_BODY_BYTES_MAX: usize = 1 << 20;
+
+/// What a body is given before any of it has arrived: what it announces it need not send.
+const FIRST_BYTES: usize = 64 << 10;
+
+/// The bytes of all bodies under way.
+pub(crate) struct Bodies {
+    most: usize,
+    most_of_address: usize,
+    held: Mutex<(usize, HashMap<IpAddr, usize>)>,
+}
+
+impl Bodies {
+    /// Of so many bytes, and so many of one address.
+    pub fn new(most: usize, most_of_address: usize) -> Arc<Self> {
+        Arc::new(Self { most, most_of_address, held: Mutex::default() })
+    }
+
+    /// A body of an address, of which nothing was read yet.
+    fn begin(self: &Arc<Self>, address: Option<IpAddr>, bytes: usize) -> Body {
+        Body { bytes: Vec::with_capacity(bytes.min(FIRST_BYTES)), bodies: self.clone(), address, held: 0 }
+    }
+
+    /// Bytes that are held now.
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.held.lock().0
+    }
+}
+
+/// A body that was read. Its bytes count until it is dropped.
+pub(crate) struct Body {
+    bytes: Vec<u8>,
+    bodies: Arc<Bodies>,
+    address: Option<IpAddr>,
+    held: usize,
+}
+
+impl Body {
+    fn take(&mut self, chunk: &[u8]) -> Result<(), Problem> {
+        let refused = |whose: &'static str| {
+            metrics::counter!("api_bodies_refused_total").increment(1);
+            Err(Problem::new(Code::Busy, whose).retry_after(1))
+        };
+        let mut held = self.bodies.held.lock();
+        let (total, of_address) = &mut *held;
+        if *total + chunk.len() > self.bodies.most {
+            return refused("as many bytes of bodies are under way as may be");
+        }
+        if let Some(address) = self.address {
+            let of_address = of_address.entry(address).or_default();
+            if *of_address + chunk.len() > self.bodies.most_of_address {
+                return refused("as many bytes of bodies are under way from this address as may be");
+            }
+            *of_address += chunk.len();
+        }
+        *total += chunk.len();
+        self.held += chunk.len();
+        drop(held);
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+}
+
+impl std::ops::Deref for Body {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let mut held = self.bodies.held.lock();
+        held.0 -= self.held;
+        let Some(address) = self.address else { return };
+        if let Some(of_address) = held.1.get_mut(&address) {
+            *of_address -= self.held;
+            if *of_address == 0 {
+                held.1.remove(&address);
+            }
+        }
+    }
+}
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -26,6 +123,7 @@ pub(crate) struct Posted {
     content_type: Option<String>,
     content_length: Option<String>,
     content_encoding: Option<String>,
+    address: Option<IpAddr>,
     incoming: Incoming,
 }
 
@@ -41,14 +139,18 @@ pub(crate) enum Form {
 /// Takes the body without reading it.
 pub(crate) fn posted() -> impl Filter<Extract = (Posted,), Error = Rejection> + Copy {
     let header = warp::header::optional::<String>;
-    header("content-type").and(header("content-length")).and(header("content-encoding")).and(warp::body::stream()).map(
-        |content_type, content_length, content_encoding, body| Posted {
+    header("content-type")
+        .and(header("content-length"))
+        .and(header("content-encoding"))
+        .and(warp::ext::optional::<Address>())
+        .and(warp::body::stream())
+        .map(|content_type, content_length, content_encoding, address: Option<Address>, body| Posted {
             content_type,
             content_length,
             content_encoding,
+            address: address.map(|Address(address)| address),
             incoming: boxed(body),
-        },
-    )
+        })
 }
 
 fn boxed(body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send + 'static) -> Incoming {
@@ -97,15 +199,16 @@ impl Posted {
     ///
     /// # Errors
     /// As [`Posted::read`].
-    pub async fn read_small(self, api: &Api) -> Result<Vec<u8>, Problem> {
+    pub async fn read_small(self, api: &Api) -> Result<Body, Problem> {
         self.read(api, SMALL_BODY_BYTES_MAX).await
     }
 
     /// Reads it, up to a number of bytes and for as long as a body may take.
     ///
     /// # Errors
-    /// A 413 as soon as it is known to be too large, a 408 when it does not arrive, a 400 when it breaks off.
-    pub async fn read(self, api: &Api, most: usize) -> Result<Vec<u8>, Problem> {
+    /// A 413 as soon as it is known to be too large, a 408 when it does not arrive, a 400 when it breaks off; a 503 where there is no room
+    /// for it among the others.
+    pub async fn read(self, api: &Api, most: usize) -> Result<Body, Problem> {
         let too_large =
             || Problem::new(Code::PayloadTooLarge, format!("the body has more than {most} bytes; nothing of it was taken"));
         let announced = self.content_length.and_then(|length| length.parse::<u64>().ok());
@@ -114,19 +217,19 @@ impl Posted {
         }
         let mut incoming = self.incoming;
         let reading = async {
-            let mut bytes = Vec::with_capacity(usize::try_from(announced.unwrap_or(0)).unwrap_or(0));
+            let mut body = api.bodies.begin(self.address, usize::try_from(announced.unwrap_or(0)).unwrap_or(0));
             while let Some(chunk) = incoming.next().await {
                 let chunk = chunk.map_err(|_| Problem::new(Code::MalformedRequest, "the body broke off"))?;
-                if bytes.len() + chunk.len() > most {
+                if body.len() + chunk.len() > most {
                     return Err(too_large());
                 }
-                bytes.extend_from_slice(&chunk);
+                body.take(&chunk)?;
             }
             // Some programs put a byte order mark before UTF-8.
-            if bytes.starts_with(BYTE_ORDER_MARK) {
-                bytes.drain(..BYTE_ORDER_MARK.len());
+            if body.starts_with(BYTE_ORDER_MARK) {
+                body.bytes.drain(..BYTE_ORDER_MARK.len());
             }
-            Ok(bytes)
+            Ok(body)
         };
         let within = Duration::from_millis(api.config.limits.body_read_ms);
         tokio::time::timeout(within, reading)

@@ -9,10 +9,11 @@
 //! the caller hears of it and nothing else does.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
-use kindred_model::records::{Interaction, MemberRecord, OrderRecord, Record, Rules};
+use kindred_model::records::{Interaction, MemberRecord, OrderRecord, Record, Rules, Subject};
 use kindred_model::{EventTime, Invalid, Kind, Owner, Position, SessionId, Topic};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -22,16 +23,22 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::access::need;
-use super::body::{Form, Posted, posted};
+use super::body::{Body, Form, Posted, posted};
 use super::{guarded, in_time, json, query, with};
 use crate::api::Api;
 use crate::auth::{Caller, Grant, caller};
 use crate::conflicts;
 use crate::params::{Params, Segment};
 use crate::problem::{Code, FieldError, Problem};
+use crate::quota::{self, PageLimits, share_of};
+use crate::recommend::Memory;
 
 /// How far a time may lie ahead of our clock. Only this edge looks at a clock: what is in the log was accepted.
 const AHEAD_MS_MAX: i64 = 5 * 60 * 1_000;
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+/// Records a minute that an address has of a key however small its share is: what the widget sends at once after an hour without a
+/// connection.
+const ADDRESS_RECORDS_LEAST: u32 = 200;
 /// Errors that a 422 lists; the others are counted.
 const ERRORS_LISTED_MAX: usize = 100;
 /// Bodies up to this are decoded where they are; larger ones on a thread that may block (some 100 µs lie here).
@@ -91,7 +98,7 @@ pub(crate) enum Outcome {
 /// What is wrong with one record.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct RecordError {
-    /// `invalid`, `ahead_of_clock` or `forbidden`.
+    /// `invalid`, `ahead_of_clock`, `forbidden`, `too_old` or `unknown_item`.
     code: &'static str,
     /// The field within the record (RFC 6901); empty when it is the record as a whole.
     pointer: String,
@@ -114,7 +121,7 @@ pub(crate) struct RecordError {
         (status = 202, description = "durable; the result of each record", body = Receipt),
         (status = 404, description = "no such topic", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 422, description = "no record is acceptable", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 429, description = "the key's rate, or the session's, is used up", body = crate::problem::Body, content_type = "application/problem+json"),
+        (status = 429, description = "the rate of the key, of the address or of the session is used up", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 503, description = "the log did not answer; repeating is safe", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("publishable_key" = [])),
@@ -132,9 +139,12 @@ async fn post_events(topic: Segment, query: String, caller: Caller, posted: Post
             return Err(Problem::new(Code::InsufficientScope, detail));
         }
         let form = posted.form()?;
-        let body = posted.read(shared, shared.config.limits.body_bytes).await?;
-        let batch = decode_all(shared, &grant, topic, form, body).await?;
-        append(shared, &grant, topic, batch).await
+        let limits = &shared.config.limits;
+        let most = if grant.service { limits.body_bytes } else { limits.page_body_bytes.min(limits.body_bytes) };
+        let body = posted.read(shared, most).await?;
+        // The body counts among those under way until its records are appended: they take as much.
+        let (batch, _body) = decode_all(shared, &grant, topic, form, body).await?;
+        append(shared, &grant, caller.address, topic, batch).await
     })
     .await
 }
@@ -146,27 +156,32 @@ struct Batch {
     records: Vec<Result<(Record, Vec<u8>), RecordError>>,
 }
 
-async fn decode_all(api: &Arc<Api>, grant: &Arc<Grant>, topic: Topic, form: Form, body: Vec<u8>) -> Result<Batch, Problem> {
+async fn decode_all(api: &Arc<Api>, grant: &Arc<Grant>, topic: Topic, form: Form, body: Body) -> Result<(Batch, Body), Problem> {
+    let (now, limits) = (api.context.clock.now(), &api.config.limits);
     let check = RecordCheck {
         topic,
         rules: api.context.settings.rules(),
-        latest: EventTime(api.context.clock.now().0.saturating_add(AHEAD_MS_MAX)),
-        browser: !grant.service,
+        latest: EventTime(now.0.saturating_add(AHEAD_MS_MAX)),
+        browser: (!grant.service).then(|| Browser {
+            earliest: EventTime(now.0.saturating_sub(i64::from(limits.page_past_days).saturating_mul(DAY_MS))),
+            past_days: limits.page_past_days,
+            catalog: (!limits.page_unknown_items).then(|| api.live().memory.clone()),
+        }),
     };
-    let most = api.config.limits.records;
+    let most = if grant.service { limits.records } else { limits.page_records.min(limits.records) };
     if body.len() <= DECODED_IN_PLACE_BYTES {
-        return check.batch(form, &body, most);
+        return Ok((check.batch(form, &body, most)?, body));
     }
-    super::blocking(move || check.batch(form, &body, most)).await
+    super::blocking(move || Ok((check.batch(form, &body, most)?, body))).await
 }
 
-async fn append(api: &Arc<Api>, grant: &Grant, topic: Topic, batch: Batch) -> Result<Response, Problem> {
+async fn append(api: &Arc<Api>, grant: &Grant, address: Option<IpAddr>, topic: Topic, batch: Batch) -> Result<Response, Problem> {
     let rejected = batch.records.iter().filter(|record| record.is_err()).count();
     api.measures.events_rejected.increment(rejected as u64);
     if rejected == batch.records.len() {
         return Err(nothing_acceptable(&batch));
     }
-    let counted = count_sessions(api, grant, &batch)?;
+    let counted = count_sessions(api, grant, address, &batch)?;
     let (mut conflicts, keys) = api.versions.note(&accepted_of(&batch));
     if !keys.is_empty() {
         let rows = conflicts::rows(api.live().store.clone(), keys).await;
@@ -181,10 +196,10 @@ async fn append(api: &Arc<Api>, grant: &Grant, topic: Topic, batch: Batch) -> Re
     let appended = in_time(api, async { Ok(api.context.log.append(topic, payloads, None).await?) }).await;
     let places = appended.inspect_err(|problem| {
         // What may have happened stays counted; what did not, does not.
-        if problem.code != Code::Unavailable {
-            for (session, records) in &counted {
-                api.session_rates.forgive(&grant.id, session, *records);
-            }
+        if problem.code != Code::Unavailable
+            && let Some(counted) = &counted
+        {
+            api.quotas.forgive(counted);
         }
     })?;
     if places.len() != accepted {
@@ -214,30 +229,24 @@ fn accepted_of(batch: &Batch) -> Vec<&Record> {
 }
 
 /// Counts the records of sessions that come through a publishable key.
-fn count_sessions(api: &Api, grant: &Grant, batch: &Batch) -> Result<Vec<(SessionId, u32)>, Problem> {
+fn count_sessions(api: &Api, grant: &Grant, address: Option<IpAddr>, batch: &Batch) -> Result<Option<quota::Posted>, Problem> {
     if grant.service {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    let mut records_of: HashMap<&SessionId, u32> = HashMap::new();
+    let mut records_of: HashMap<SessionId, u32> = HashMap::new();
     for (record, _) in batch.records.iter().flatten() {
         if let Record::Interaction(Interaction { owner: Owner::Session(session), .. }) = record {
-            *records_of.entry(session).or_default() += 1;
+            *records_of.entry(session.clone()).or_default() += 1;
         }
     }
-    let most = api.config.limits.records_per_session_hour;
-    let mut counted: Vec<(SessionId, u32)> = Vec::with_capacity(records_of.len());
-    for (session, records) in records_of {
-        if !api.session_rates.count(&grant.id, session, records, most) {
-            for (session, records) in &counted {
-                api.session_rates.forgive(&grant.id, session, *records);
-            }
-            let detail =
-                format!("a session posts at most {most} records an hour through a publishable key; nothing was appended");
-            return Err(Problem::new(Code::SessionLimit, detail).retry_after(3_600));
-        }
-        counted.push((session.clone(), records));
-    }
-    Ok(counted)
+    let limits = &api.config.limits;
+    let limits = PageLimits {
+        records: limits.page_records_per_minute,
+        records_of_address: share_of(limits.page_records_per_minute, limits.address_share, ADDRESS_RECORDS_LEAST),
+        new_sessions: limits.page_sessions_per_hour,
+        records_of_session: limits.records_per_session_hour,
+    };
+    api.quotas.count(&grant.id, address, records_of.into_iter().collect(), limits).map(Some)
 }
 
 /// The problem of a request without one acceptable record.
@@ -266,8 +275,35 @@ struct RecordCheck {
     rules: Rules,
     /// The latest time accepted.
     latest: EventTime,
-    /// The key is a publishable one.
-    browser: bool,
+    /// What more it must where the key is a publishable one.
+    browser: Option<Browser>,
+}
+
+/// What a record of a browser must pass.
+struct Browser {
+    /// The earliest time accepted, so many days ago.
+    earliest: EventTime,
+    past_days: u32,
+    /// Who knows the items that there are; `None`: any item is accepted.
+    catalog: Option<Arc<Memory>>,
+}
+
+impl Browser {
+    fn check(&self, record: &Record) -> Result<(), RecordError> {
+        may_come_from_browsers(record).map_err(|error| RecordError::new("forbidden", &error))?;
+        let Record::Interaction(interaction) = record else { return Ok(()) };
+        if interaction.at < self.earliest {
+            let reason = format!("lies more than {} days back, which is the most for a publishable key", self.past_days);
+            return Err(RecordError::new("too_old", &Invalid::new("at", reason)));
+        }
+        if let (Some(catalog), Subject::Item(item)) = (&self.catalog, &interaction.subject)
+            && !catalog.is_sold(item.as_str())
+        {
+            let reason = "is in no catalog record and no order, so a publishable key posts nothing about it";
+            return Err(RecordError::new("unknown_item", &Invalid::new("item", reason)));
+        }
+        Ok(())
+    }
 }
 
 impl RecordCheck {
@@ -307,8 +343,8 @@ impl RecordCheck {
         let record = Record::decode(self.topic, bytes, &self.rules);
         let record = record.and_then(|record| record.check_members().map(|()| record));
         let record = record.map_err(|error| RecordError::new("invalid", &error))?;
-        if self.browser {
-            may_come_from_browsers(&record).map_err(|error| RecordError::new("forbidden", &error))?;
+        if let Some(browser) = &self.browser {
+            browser.check(&record)?;
         }
         if let Some((field, _)) = times(&record).into_iter().find(|(_, at)| *at > self.latest) {
             let error = Invalid::new(field, "lies more than 5 minutes ahead of this server's clock");

@@ -6,8 +6,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_SECURITY_POLICY, ORIGIN, REFERRER_POLICY,
+    STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderValue, Method, Request};
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
 use warp::reply::Response;
@@ -54,8 +57,12 @@ pub(crate) fn finished(
         .and(warp::method())
         .and(warp::path::full())
         .and(trace)
+        .and(warp::header::optional::<Origin>("origin").or_else(|_| async { Ok::<_, Infallible>((None,)) }))
         .and(routed.recover(rejected).unify())
-        .map(move |begun, method, path, trace, response| finish(&api, begun, &method, &path, trace, response))
+        .map(move |begun, method, path: FullPath, trace, origin, response| {
+            let finish = Finish { begun, method, path: path.as_str().to_owned(), trace, origin };
+            finish.finish(&api, response)
+        })
         .boxed()
 }
 
@@ -64,63 +71,106 @@ pub(super) async fn rejected(rejection: Rejection) -> Result<Response, Infallibl
     Ok(from_rejection(&rejection).into_response())
 }
 
-fn finish(
-    api: &Api,
+/// What is known of a request when its answer is finished.
+pub(crate) struct Finish {
     begun: Instant,
-    method: &Method,
-    path: &FullPath,
+    method: Method,
+    path: String,
     trace: Option<TraceId>,
-    mut response: Response,
-) -> Response {
-    let route = template_of(path.as_str());
-    if method == Method::TRACE {
-        // No route takes it, so nothing was done.
-        response = Problem::new(Code::MethodNotAllowed, "TRACE is not answered").into_response();
-    }
-    #[cfg(test)]
-    let unrouted = response.extensions().get::<Problem>().is_some_and(|problem| problem.detail == no_route().detail);
-    if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
-        if problem.code == Code::MethodNotAllowed && route.is_none() && path.as_str().starts_with("/v1") {
-            // Preflights are asked of all of /v1, so warp takes any path there for one that exists.
-            problem = no_route();
-        }
-        let trace_id = trace.unwrap_or(TraceId(0)).shown();
-        let allow = (problem.code == Code::MethodNotAllowed).then(|| route.map_or("", |template| &*template.allow));
-        let worn = std::mem::take(response.headers_mut());
-        if problem.code.status().is_server_error() {
-            let route = route.map_or("none", |template| template.path);
-            tracing::warn!(trace_id, route, code = problem.code.name(), "answered a request with {}", problem.code.name());
-        }
-        response = problem.render(path.as_str(), &trace_id, allow);
-        // What the admission put on it stays: CORS and rates.
-        for (name, value) in &worn {
-            response.headers_mut().append(name, value.clone());
-        }
-    }
-    let headers = response.headers_mut();
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    // The proxy in front speaks TLS; a browser that comes without it ignores this (RFC 6797, 8.1).
-    headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000; includeSubDomains"));
-    // The page of the contract and those of the demo bring their own.
-    headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    origin: Option<Origin>,
+}
 
-    let status = response.status().as_u16();
-    let template = route.map_or("none", |template| template.path);
-    // Every test of a route is one of the contract, too.
-    #[cfg(test)]
-    assert!(
-        unrouted || crate::openapi::describes(method.as_str(), template, status),
-        "{method} {template}: {status} is not in the contract"
-    );
-    let took = begun.elapsed();
-    api.measures.answered(method_label(method), template, status, took.as_secs_f64());
-    if status >= 400 || method != Method::GET {
-        tracing::info!(method = method_label(method), route = template, status, us = took.as_micros(), "answered {status}");
-    } else {
-        tracing::debug!(method = method_label(method), route = template, status, us = took.as_micros(), "answered {status}");
+/// The page that asks.
+struct Origin(HeaderValue);
+
+impl FromStr for Origin {
+    type Err = http::header::InvalidHeaderValue;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        HeaderValue::from_str(text).map(Self)
     }
-    response
+}
+
+impl Finish {
+    /// Of a request, for an answer that no route gives.
+    pub fn of<B>(begun: Instant, request: &Request<B>) -> Self {
+        let trace = request.headers().get("traceparent").and_then(|value| value.to_str().ok()?.parse().ok());
+        let origin = request.headers().get(ORIGIN).cloned().map(Origin);
+        Self { begun, method: request.method().clone(), path: request.uri().path().to_owned(), trace, origin }
+    }
+
+    /// As of a request that is of no route: it is refused before anybody looks for one.
+    pub fn unrouted(self) -> Self {
+        Self { path: "/".to_owned(), ..self }
+    }
+
+    /// Gives an answer what every answer has.
+    pub fn finish(self, api: &Api, mut response: Response) -> Response {
+        let Self { begun, method, path, trace, origin } = self;
+        let route = template_of(&path);
+        if method == Method::TRACE {
+            // No route takes it, so nothing was done.
+            response = Problem::new(Code::MethodNotAllowed, "TRACE is not answered").into_response();
+        }
+        #[cfg(test)]
+        let unrouted = response.extensions().get::<Problem>().is_some_and(|problem| problem.detail == no_route().detail);
+        if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
+            if problem.code == Code::MethodNotAllowed && route.is_none() && path.as_str().starts_with("/v1") {
+                // Preflights are asked of all of /v1, so warp takes any path there for one that exists.
+                problem = no_route();
+            }
+            let trace_id = trace.unwrap_or(TraceId(0)).shown();
+            let allow = (problem.code == Code::MethodNotAllowed).then(|| match (route, &method) {
+                (Some(template), _) => &*template.allow,
+                // Of the further routes (the demo's pages) each is read, or posted to by a page.
+                (None, &Method::GET) => "POST",
+                (None, _) => "GET, HEAD",
+            });
+            let worn = std::mem::take(response.headers_mut());
+            if problem.code.status().is_server_error() {
+                let route = route.map_or("none", |template| template.path);
+                tracing::warn!(trace_id, route, code = problem.code.name(), "answered a request with {}", problem.code.name());
+            }
+            response = problem.render(path.as_str(), &trace_id, allow);
+            // What the admission put on it stays: CORS and rates.
+            for (name, value) in &worn {
+                response.headers_mut().append(name, value.clone());
+            }
+            // Where pages ask at all, whichever asked may read why it was refused: a problem has nothing in it but that.
+            let for_pages = route.is_none_or(|template| template.is_for_pages);
+            if let Some(Origin(origin)) = origin.filter(|_| for_pages && !worn.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)) {
+                let headers = response.headers_mut();
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+                headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
+                if !worn.contains_key(VARY) {
+                    headers.append(VARY, HeaderValue::from_static("Origin"));
+                }
+            }
+        }
+        let headers = response.headers_mut();
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        // For this host alone: what binds the hosts below it, the proxy decides. It speaks TLS; a browser that comes without it ignores this (RFC 6797, 8.1).
+        headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+        // The page of the contract and those of the demo bring their own.
+        headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+
+        let status = response.status().as_u16();
+        let template = route.map_or("none", |template| template.path);
+        // Every test of a route is one of the contract, too.
+        #[cfg(test)]
+        assert!(
+            unrouted || crate::openapi::describes(method.as_str(), template, status),
+            "{method} {template}: {status} is not in the contract"
+        );
+        let took = begun.elapsed();
+        api.measures.answered(method_label(&method), template, status, took.as_secs_f64());
+        if status >= 400 || method != Method::GET {
+            tracing::info!(method = method_label(&method), route = template, status, us = took.as_micros(), "answered {status}");
+        } else {
+            tracing::debug!(method = method_label(&method), route = template, status, us = took.as_micros(), "answered {status}");
+        }
+        response
+    }
 }
 
 /// A closed set: labels must not be made by callers.

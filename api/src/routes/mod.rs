@@ -46,6 +46,7 @@ use crate::auth::{Admission, Caller, Grant, Visitor, caller, preflight, visitor}
 use crate::params::{Freshness, form_decoded};
 use crate::problem::{Code, Problem};
 use crate::recommend::{Memory, Published};
+use crate::to_the_end::answer_caller;
 
 /// `Kindred-As-Of`: how far the state that answered reaches.
 pub(crate) const AS_OF: HeaderName = HeaderName::from_static("kindred-as-of");
@@ -144,12 +145,17 @@ where
     admission.dress(answer.into_response())
 }
 
-/// Bounds how long a handler takes. What it began may still end: every write is repeatable.
+/// Bounds how long a caller waits for a handler. What only reads ends then; what changes state goes on to its end ([`to_the_end`]).
+///
+/// [`to_the_end`]: crate::to_the_end
 pub(crate) async fn in_time<T>(api: &Api, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     let limit = Duration::from_millis(api.config.limits.handler_ms);
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-        Err(Problem::new(Code::Unavailable, "it took too long; it may still happen, repeating is safe").retry_after(1))
-    })
+    let mut work = std::pin::pin!(work);
+    if let Ok(done) = tokio::time::timeout(limit, &mut work).await {
+        return done;
+    }
+    let too_long = || Problem::new(Code::Unavailable, "it took too long; it may still happen, repeating is safe").retry_after(1);
+    if answer_caller(too_long()) { work.await } else { Err(too_long()) }
 }
 
 /// Runs what reads rows or computes for long on a thread that may block.

@@ -38,6 +38,7 @@ use crate::api::Api;
 use crate::auth::{Caller, Grant, caller, known};
 use crate::problem::{Code, FieldError, Problem};
 use crate::server::Peer;
+use crate::to_the_end::to_the_end;
 
 /// The header of the request.
 pub(crate) const KEY: &str = "idempotency-key";
@@ -137,11 +138,10 @@ async fn answer(
     let Some(members) = api.context.members.clone() else {
         return Err(Problem::new(Code::MalformedRequest, "this installation keeps no members, and no Idempotency-Key"));
     };
-    let body = Bytes::from(posted.read_small(&api).await?);
+    let body = Bytes::from_owner(posted.read_small(&api).await?);
     // To its end, also when the caller goes away, from the mark on that it is under way: the caller will ask again, and wants to hear
     // what came of it.
-    let done = tokio::spawn(async move { do_once(&api, &members, behind, &key, &grant, asked, body).await });
-    done.await.unwrap_or_else(|error| Err(Problem::internal(error)))
+    to_the_end(async move { do_once(&api, &members, behind, &key, &grant, asked, body).await }).await?
 }
 
 async fn do_once(

@@ -1,17 +1,19 @@
-//! Server-sent events: a list that moves on the page.
+//! Server-sent events: lists that move on the page, one of them or all of a page in one stream.
 //!
 //! ```text
 //! row changed ──Watch──▶ at once, coalesced ┐
-//! once a second ───────▶ only scores did    ├──▶ body differs? ──▶ event (id: position~digest)
+//! once a second ───────▶ only scores did    ├──▶ body differs? ──▶ event (id: position~digest, of each list)
 //! 15 s ────────────────▶ a comment          ┘
 //! ```
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use http::header::CACHE_CONTROL;
-use kindred_model::MemberId;
+use kindred_model::{MemberId, Position};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_stream::StreamExt;
@@ -29,9 +31,13 @@ use crate::api::Api;
 use crate::auth::{Caller, Grant, StreamSlot, caller};
 use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
-use crate::recommend::{Answer, ListError, ListOptions, Sight};
+use crate::recommend::{ListError, ListOptions, Sight, Watch};
 
 const KNOWN: &[&str] = &["view", "limit", "fill", "explain", "member", "key"];
+/// What a list of a page's stream may say; the key is the stream's.
+const KNOWN_OF_A_LIST: &[&str] = &["view", "limit", "fill", "explain", "member"];
+/// Lists of one stream: more than a page has. Beyond it the request is refused.
+pub(crate) const LISTS_MAX: usize = 20;
 /// After how long a browser comes back when the stream broke.
 const RETRY: Duration = Duration::from_secs(2);
 /// Between two events of a row that keeps changing: ten a second are more than a person sees.
@@ -45,14 +51,10 @@ const QUEUE: usize = 2;
 
 /// All routes of this module.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    warp::path!("v1" / "items" / Segment / "similar" / "stream")
-        .and(warp::get())
-        .and(query())
-        .and(caller())
-        .and(warp::header::optional::<String>("last-event-id"))
-        .and(with(api))
-        .then(follow_similar_items)
-        .boxed()
+    let asked = || warp::get().and(query()).and(caller()).and(warp::header::optional::<String>("last-event-id")).and(with(api));
+    let one = warp::path!("v1" / "items" / Segment / "similar" / "stream").and(asked()).then(follow_similar_items);
+    let several = warp::path!("v1" / "stream").and(asked()).then(follow_lists);
+    one.or(several).unify().boxed()
 }
 
 /// GET /v1/items/{item}/similar/stream
@@ -86,42 +88,119 @@ async fn follow_similar_items(
     let (shared, query) = (&api, &*query);
     guarded(shared, &caller, query_key(query), const { need("GET /v1/items/{item}/similar/stream") }, |grant| async move {
         let params = Params::parse(query, KNOWN)?;
-        let item = item.item()?;
-        let reader = reader(&grant, &params)?;
-        let options = list_options(&shared.live().settings, &params, Sight::PUBLIC)?;
-        let limits = &shared.config.limits;
-        let (most, whose) = match grant.person {
-            Some(_) => (limits.streams_per_person, "you have"),
-            None => (limits.streams_per_key, "this key has"),
-        };
-        let slot = shared.streams.take(&grant, most).ok_or_else(|| {
-            Problem::new(Code::TooManyStreams, format!("{whose} {most} streams open, which is the most")).retry_after(5)
-        })?;
-        let (events, receiver) = mpsc::channel(QUEUE);
-        let (api, item) = (shared.clone(), item.as_str().into());
-        let follower = Follower { api, item, options, reader, grant, last: last_event_id, events, _slot: slot };
-        tokio::spawn(follower.run());
-        let stream = ReceiverStream::new(receiver).map(Ok::<Event, Infallible>);
-        let mut response = warp::sse::reply(stream).into_response();
-        response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
-        response.headers_mut().insert(AS_OF, shared.live().memory.published().as_of.clone());
-        // Proxies that would hold events back (nginx) are told not to.
-        response.headers_mut().insert("x-accel-buffering", http::HeaderValue::from_static("no"));
-        Ok(response)
+        let list = Followed::of(shared, &grant, item.item()?.as_str(), None, &params)?;
+        open(shared, grant, caller.address, vec![list], last_event_id.as_deref())
     })
     .await
+}
+
+/// GET /v1/stream
+///
+/// Several lists in one stream, each now and again whenever it changes. Each event's data is the body of one list, with the list's
+/// text as it was asked for in `list`. Everything else is as in a stream of one list.
+#[utoipa::path(
+    get, path = "/v1/stream", tag = "lists",
+    params(
+        ("list" = Vec<String>, Query, min_items = 1, max_items = 20, description = "the path of a list without `/v1/` and with its query, percent-encoded as a value: `items/tents-01/similar?limit=8`. Given once for each list, at most 20"),
+        ("Last-Event-ID" = Option<String>, Header, description = "the id of the last event seen"),
+    ),
+    responses(
+        (status = 200, description = "events whose data is a SimilarList and `list`, the list it is of; `id` begins with the position", content_type = "text/event-stream", body = String),
+        (status = 429, description = "too many streams of the key", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
+)]
+async fn follow_lists(query: String, caller: Caller, last_event_id: Option<String>, api: Arc<Api>) -> Response {
+    let (shared, query) = (&api, &*query);
+    guarded(shared, &caller, query_key(query), const { need("GET /v1/stream") }, |grant| async move {
+        let lists = lists_of(shared, &grant, query)?;
+        open(shared, grant, caller.address, lists, last_event_id.as_deref())
+    })
+    .await
+}
+
+/// The lists that a query names.
+fn lists_of(api: &Api, grant: &Grant, query: &str) -> Result<Vec<Followed>, Problem> {
+    let named = Params::parse_repeated(query, "list", &["key"])?;
+    if !(1..=LISTS_MAX).contains(&named.len()) {
+        return Err(Problem::query("list", format!("is given {} times; from 1 to {LISTS_MAX} lists are followed", named.len())));
+    }
+    let mut lists: Vec<Followed> = Vec::with_capacity(named.len());
+    for given in named {
+        if lists.iter().any(|list| list.given.as_deref() == Some(&*given)) {
+            continue;
+        }
+        let (path, query) = given.split_once('?').unwrap_or((&*given, ""));
+        let item = path.strip_prefix("items/").and_then(|rest| rest.strip_suffix("/similar")).filter(|item| !item.contains('/'));
+        let unknown = || Problem::query("list", "names no list; accepted: items/{item}/similar, and its query");
+        let Ok(item) = item.ok_or_else(unknown)?.parse::<Segment>();
+        let of_list = |problem: Problem| Problem::query("list", problem.detail);
+        let params = Params::parse(query, KNOWN_OF_A_LIST).map_err(of_list)?;
+        let item = item.item().map_err(of_list)?;
+        lists.push(Followed::of(api, grant, item.as_str(), Some(&given), &params)?);
+    }
+    Ok(lists)
+}
+
+/// Begins a stream.
+fn open(
+    api: &Arc<Api>,
+    grant: Arc<Grant>,
+    address: Option<IpAddr>,
+    mut lists: Vec<Followed>,
+    last_event_id: Option<&str>,
+) -> Result<Response, Problem> {
+    let limits = &api.config.limits;
+    let (most, whose) = match grant.person {
+        Some(_) => (limits.streams_per_person, "you have"),
+        None => (limits.streams_per_key, "this key has"),
+    };
+    let slot = api.streams.take(&grant, address, most, limits.address_share).map_err(|used| {
+        let whose = if used == most { whose } else { "your address has" };
+        Problem::new(Code::TooManyStreams, format!("{whose} {used} streams open, which is the most")).retry_after(5)
+    })?;
+    if let Some(digests) = last_event_id.and_then(digests_of).filter(|digests| digests.len() == lists.len()) {
+        for (list, digest) in lists.iter_mut().zip(digests) {
+            list.last = digest.into();
+        }
+    }
+    let (events, receiver) = mpsc::channel(QUEUE);
+    let follower = Follower { api: api.clone(), lists, grant, events, _slot: slot };
+    tokio::spawn(follower.run());
+    let stream = ReceiverStream::new(receiver).map(Ok::<Event, Infallible>);
+    let mut response = warp::sse::reply(stream).into_response();
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response.headers_mut().insert(AS_OF, api.live().memory.published().as_of.clone());
+    // Proxies that would hold events back (nginx) are told not to.
+    response.headers_mut().insert("x-accel-buffering", http::HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// One list of a stream.
+struct Followed {
+    /// How it was asked for, where a stream has several.
+    given: Option<Box<str>>,
+    item: Box<str>,
+    options: ListOptions,
+    /// As whom it is seen: looked up each time, a level may change meanwhile.
+    reader: Option<MemberId>,
+    /// The digest of what the reader has of it; empty before there is anything.
+    last: Box<str>,
+}
+
+impl Followed {
+    fn of(api: &Api, grant: &Grant, item: &str, given: Option<&str>, params: &Params<'_>) -> Result<Self, Problem> {
+        let reader = reader(grant, params)?;
+        let options = list_options(&api.live().settings, params, Sight::PUBLIC)?;
+        Ok(Self { given: given.map(Into::into), item: item.into(), options, reader, last: Box::default() })
+    }
 }
 
 /// Feeds one stream until its reader leaves or the server stops.
 struct Follower {
     api: Arc<Api>,
-    item: Box<str>,
-    options: ListOptions,
-    /// As whom it is seen: looked up each time, a level may change meanwhile.
-    reader: Option<MemberId>,
+    lists: Vec<Followed>,
     grant: Arc<Grant>,
-    /// The id of the last event that the reader has.
-    last: Option<String>,
     events: mpsc::Sender<Event>,
     _slot: StreamSlot,
 }
@@ -135,39 +214,42 @@ impl Follower {
 
     async fn follow(&mut self) {
         let mut promotions = self.api.served.promotions();
-        let mut watch = self.api.live().memory.watch(&self.item);
+        let mut watches = self.watches();
         let mut stopping = self.api.stopping.clone();
         let mut scores = interval_at(Instant::now() + SCORES_EVERY, SCORES_EVERY);
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT_EVERY, HEARTBEAT_EVERY);
         scores.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        if self.events.send(Event::default().retry(RETRY).comment("")).await.is_err() || !self.send_if_new().await {
+        if self.events.send(Event::default().retry(RETRY).comment("")).await.is_err() || !self.send_all_new().await {
             return;
         }
         loop {
             let open = tokio::select! {
                 () = stopped(&mut stopping) => return,
                 () = self.events.closed() => return,
-                changed = watch.changed.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    let open = self.send_if_new().await;
+                changed = any_changed(&mut watches) => {
+                    let Some(at) = changed else { return };
+                    let open = self.is_admitted() && self.send_if_new(at).await;
                     sleep_until(Instant::now() + COALESCE).await;
                     open
                 }
                 // The sender lives in the API, which this stream holds.
                 _ = promotions.changed() => {
-                    watch = self.api.live().memory.watch(&self.item);
-                    self.send_if_new().await
+                    watches = self.watches();
+                    self.send_all_new().await
                 }
-                _ = scores.tick() => self.send_if_new().await,
+                _ = scores.tick() => self.send_all_new().await,
                 _ = heartbeat.tick() => self.events.send(Event::default().comment("")).await.is_ok(),
             };
             if !open {
                 return;
             }
         }
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let memory = &self.api.live().memory;
+        self.lists.iter().map(|list| memory.watch(&list.item)).collect()
     }
 
     /// Whether who opened the stream may still read: a session that has ended, or whose token has, reads no further (V7.4.1), nor does
@@ -177,14 +259,25 @@ impl Follower {
         self.api.context.members.as_ref().is_some_and(|members| members.still_good(claims).is_ok())
     }
 
-    /// Sends the list unless the reader has it; whether the reader is still there.
-    async fn send_if_new(&mut self) -> bool {
+    /// Sends each list that the reader has not; whether the stream goes on.
+    async fn send_all_new(&mut self) -> bool {
         if !self.is_admitted() {
             return false;
         }
+        for at in 0..self.lists.len() {
+            if !self.send_if_new(at).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends one list unless the reader has it; whether the stream goes on.
+    async fn send_if_new(&mut self, at: usize) -> bool {
+        let list = &self.lists[at];
         let memory = self.api.live().memory.clone();
-        let options = ListOptions { sight: memory.sight(self.reader.as_ref()), ..self.options };
-        let answer = match memory.list(&self.item, options).await {
+        let options = ListOptions { sight: memory.sight(list.reader.as_ref()), ..list.options };
+        let answer = match memory.list(&list.item, options).await {
             Ok(answer) => answer,
             Err(ListError::Corrupt(corrupt)) => {
                 tracing::error!("could not render a list for a stream: {corrupt}");
@@ -196,17 +289,28 @@ impl Follower {
                 return true;
             }
         };
-        let id = event_id(&answer);
-        if self.last.as_deref().is_some_and(|last| digest_of(last) == digest_of(&id)) {
+        let digest = answer.rendered.etag.to_str().unwrap_or_default().trim_matches('"');
+        if *list.last == *digest {
             return true;
         }
         // A list is JSON and UTF-8 by construction.
-        let body = String::from_utf8_lossy(&answer.rendered.body).into_owned();
+        let mut body = String::from_utf8_lossy(&answer.rendered.body).into_owned();
+        if let Some(given) = &list.given {
+            let given = serde_json::to_string(given).unwrap_or_default();
+            body.replace_range(..1, &format!("{{\"list\":{given},"));
+        }
+        self.lists[at].last = digest.into();
+        let digests: Vec<&str> = self.lists.iter().map(|list| &*list.last).collect();
+        let id = event_id(&answer.published.position, &digests);
         self.api.measures.lists.increment(1);
-        let sent = self.events.send(Event::default().id(id.clone()).data(body)).await.is_ok();
-        self.last = Some(id);
-        sent
+        self.events.send(Event::default().id(id).data(body)).await.is_ok()
     }
+}
+
+/// Waits until the row of a list changes, and says which; `None` when there is nobody to say so any more.
+async fn any_changed(watches: &mut [Watch]) -> Option<usize> {
+    let (changed, at, _) = select_all(watches.iter_mut().map(|watch| Box::pin(watch.changed.changed()))).await;
+    changed.ok().map(|()| at)
 }
 
 /// Returns when the server stops.
@@ -215,14 +319,13 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-/// `<position>~<digest of the body>`: where the state stood, and what was shown of it.
-fn event_id(answer: &Answer) -> String {
-    let digest = answer.rendered.etag.to_str().unwrap_or_default().trim_matches('"');
-    format!("{}~{digest}", answer.published.position)
+/// `<position>~<digest of each list's body>`: where the state stood, and what was shown of it.
+fn event_id(position: &Position, digests: &[&str]) -> String {
+    format!("{position}~{}", digests.join("."))
 }
 
-fn digest_of(id: &str) -> Option<&str> {
-    id.split_once('~').map(|(_, digest)| digest)
+fn digests_of(id: &str) -> Option<Vec<&str>> {
+    id.split_once('~').map(|(_, digests)| digests.split('.').collect())
 }
 
 #[cfg(test)]
@@ -230,9 +333,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_compare_by_what_was_shown() {
-        assert_eq!(digest_of("i0.3~abc"), digest_of("i0.9~abc"));
-        assert_ne!(digest_of("i0.3~abc"), digest_of("i0.3~abd"));
-        assert_eq!(digest_of("i0.3"), None);
+    fn ids_tell_what_was_shown_of_each_list() {
+        let id = event_id(&Position::beginning(), &["abc", "", "d-_"]);
+        assert_eq!(digests_of(&id), Some(vec!["abc", "", "d-_"]));
+        assert_eq!(digests_of("i0.3"), None);
     }
 }

@@ -67,8 +67,18 @@ async fn origins_are_those_of_the_key() {
 
     let evil = bench.publicly("GET", LIST).header("origin", "https://evil.example").reply(&bench.public).await;
     assert_problem(&evil, 403, "origin_not_allowed", "evil");
-    assert!(!evil.headers().contains_key("access-control-allow-origin"));
     assert_eq!(header(&evil, "vary"), "Origin");
+    // The reason can be read by the page, and nothing else.
+    for refused in [
+        evil,
+        warp::test::request().path(LIST).header("origin", "https://evil.example").reply(&bench.public).await,
+        bench.publicly("GET", "/v1/admin/status").header("origin", ORIGIN).reply(&bench.public).await,
+        warp::test::request().path("/v1/nothing").header("origin", "https://evil.example").reply(&bench.public).await,
+    ] {
+        assert!(refused.status().is_client_error());
+        assert!(header(&refused, "access-control-allow-origin").starts_with("https://"), "{refused:?}");
+        assert!(!refused.headers().contains_key("access-control-allow-credentials"));
+    }
 
     // Errors of a listed origin can be read by its pages.
     let wrong = bench.publicly("GET", &format!("{LIST}?limit=x")).header("origin", ORIGIN).reply(&bench.public).await;

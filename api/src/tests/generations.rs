@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
 
 use super::*;
 use crate::context::{GenerationOperations, GenerationShown, GenerationSource, Standing};
+use crate::problem::Code;
+use crate::routes::in_time;
+use crate::to_the_end::to_the_end;
 
 /// Two stores, g1 and g2, and a third name that may not be promoted.
 struct Two {
@@ -13,6 +17,10 @@ struct Two {
     second: Arc<dyn ViewStore>,
     settings: Arc<Semantics>,
     live: Mutex<String>,
+    /// A promotion and a drop say that they have begun, and wait until they are let go on.
+    begun: Notify,
+    go: Semaphore,
+    done: Mutex<Vec<String>>,
 }
 
 #[async_trait]
@@ -55,15 +63,25 @@ impl GenerationOperations for Two {
     fn turned_to(&self, _: &str) {}
 
     async fn promote(&self, name: &str) -> Result<String, OperationError> {
+        self.held(format!("promote {name}")).await;
         Ok(std::mem::replace(&mut *self.live.lock(), name.to_owned()))
     }
 
     async fn drop_generation(&self, name: &str) -> Result<(), OperationError> {
+        self.held(format!("drop {name}")).await;
         if *self.live.lock() == name { Err(OperationError::Refused("it is live".to_owned())) } else { Ok(()) }
     }
 
     async fn compare(&self, a: &str, b: &str, day: Day) -> Result<Value, OperationError> {
         Ok(json!([a, b, day.to_string()]))
+    }
+}
+
+impl Two {
+    async fn held(&self, what: String) {
+        self.begun.notify_one();
+        self.go.acquire().await.unwrap().forget();
+        self.done.lock().push(what);
     }
 }
 
@@ -77,7 +95,15 @@ async fn two() -> (Bench, Arc<Two>, tempfile::TempDir) {
     let position = bench.store.frontier().position;
     second.apply(EpochChanges { epoch: 1, position, changes: changes.into() }).await.unwrap();
     let settings = bench.context.settings.clone();
-    let operations = Arc::new(Two { first: bench.store.clone(), second, settings, live: Mutex::new("g1".to_owned()) });
+    let operations = Arc::new(Two {
+        first: bench.store.clone(),
+        second,
+        settings,
+        live: Mutex::new("g1".to_owned()),
+        begun: Notify::new(),
+        go: Semaphore::new(Semaphore::MAX_PERMITS >> 1),
+        done: Mutex::default(),
+    });
     let context = Context { generations: Some(operations.clone()), ..bench.context.clone() };
     let api = crate::prepare(bench.config.clone(), context.clone(), bench.stop.subscribe()).await.unwrap();
     let public = crate::routes::public(&api);
@@ -121,6 +147,63 @@ async fn a_promotion_reaches_readers_and_open_streams() {
     assert_eq!(first_item(&bench.get(path).await), "c");
     assert_eq!(bench.post("/v1/admin/generations/g1/promote", "application/json", "").await.status(), 200);
     assert_eq!(bench.get(path).await.body(), before.body(), "rolling back gives the old bytes");
+}
+
+/// If it failed, a client that gives up, or a proxy in front of it, would leave a promotion half done, or a generation half dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_state_ends_though_its_caller_hangs_up() {
+    let (bench, operations, _dir) = two().await;
+    let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
+    let ask = async |request: &str, more: &str| {
+        let head = format!("{request} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {}\r\n{more}", bench.service);
+        let socket = tokio::net::TcpStream::connect(running.address).await.unwrap();
+        streams::Reader::on(socket, &format!("{head}Content-Length: 0\r\n\r\n")).await
+    };
+    operations.go.forget_permits(usize::MAX >> 4);
+    let (promote, drop_one) = ("POST /v1/admin/generations/g2/promote", "DELETE /v1/admin/generations/g1");
+    for request in [promote, promote, drop_one] {
+        let before = operations.done.lock().len();
+        let caller = ask(request, "").await;
+        tokio::time::timeout(streams::SOON, operations.begun.notified()).await.expect("it begins");
+        drop(caller);
+        // The server has heard of it once it answers another request that came later.
+        let mut other = ask("GET /livez", "Connection: close\r\n").await;
+        assert!(other.until("200", 1, streams::SOON).await);
+        operations.go.add_permits(1);
+        let ended = async {
+            while operations.done.lock().len() == before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(streams::SOON, ended).await.unwrap_or_else(|_| panic!("{request} was given up"));
+    }
+    // And the next is not told that it is being done already.
+    operations.go.add_permits(10);
+    let mut again = ask("POST /v1/admin/generations/g1/promote", "").await;
+    assert!(again.until("HTTP/1.1 200", 1, streams::SOON).await, "{}", again.text);
+    running.shutdown().await;
+}
+
+/// If it failed, a step that takes too long would be cut in the middle, or its caller would wait for as long as it takes.
+#[tokio::test]
+async fn a_caller_is_answered_in_time_and_what_was_begun_ends() {
+    let bench = Bench::with(|limits| limits.handler_ms = 20, |_| {}).await;
+    let (go, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (api, held, told) = (bench.api.clone(), go.clone(), ended.clone());
+    let changing = to_the_end(async move {
+        let step = async {
+            held.notified().await;
+            Ok(())
+        };
+        in_time(&api, step).await.expect("it goes on");
+        told.notify_one();
+    });
+    assert_eq!(changing.await.expect_err("an early answer").code, Code::Unavailable);
+    go.notify_one();
+    tokio::time::timeout(streams::SOON, ended.notified()).await.expect("it was given up");
+    // What only reads is given up.
+    let reading = in_time::<()>(&bench.api, std::future::pending()).await;
+    assert_eq!(reading.expect_err("too long").code, Code::Unavailable);
 }
 
 /// If it failed, one of several APIs would go on serving what another process took out of service.

@@ -188,3 +188,38 @@ async fn an_end_in_order_saves_it() {
     running.shutdown().await;
     assert_eq!(bench.stored_use(&id).await.as_deref(), Some("2026-01-05T10:11:00.000Z"));
 }
+
+/// If it failed, a shop that gets another host would have to replace the key in all of its pages, or a page that was taken off the list
+/// would go on reading.
+#[tokio::test]
+async fn the_origins_of_a_key_are_changed_and_its_text_stays() {
+    let bench = Bench::new().await;
+    let id = kindred_store::keys::id_of(&bench.publishable);
+    let path = format!("/v1/admin/keys/{id}");
+    let from = async |origin: &str| {
+        let asked = warp::test::request().path("/v1/items/a/similar").header("origin", origin);
+        asked.header("authorization", format!("Bearer {}", bench.publishable)).reply(&bench.public).await.status().as_u16()
+    };
+    let change = async |path: &str, body: Value| {
+        let asked = bench.request(Method::PATCH, path).header("content-type", "application/json");
+        asked.body(body.to_string()).reply(&bench.public).await
+    };
+    assert_eq!((from(ORIGIN).await, from("https://new.example").await), (200, 403));
+    let changed = change(&path, json!({ "origins": ["https://new.example"] })).await;
+    assert_eq!(changed.status(), 200, "{:?}", changed.body());
+    let changed = body(&changed);
+    assert_eq!((&changed["origins"], &changed["token"]), (&json!(["https://new.example"]), &json!(bench.publishable)));
+    assert_eq!((from(ORIGIN).await, from("https://new.example").await), (403, 200));
+    // Another process reads the same.
+    let other = KeyStore::open(bench.store.clone()).await.unwrap();
+    assert!(matches!(&other.list().iter().find(|key| key.id == id).unwrap().grant,
+        kindred_store::keys::Grant::Publishable { origins, .. } if *origins == ["https://new.example"]));
+
+    for (wrong, pointer) in [(json!([]), "/origins"), (json!(["shop.example"]), "/origins/0")] {
+        let refused = assert_problem(&change(&path, json!({ "origins": wrong })).await, 422, "invalid_record", pointer);
+        assert_eq!(refused["errors"][0]["pointer"], pointer);
+    }
+    let service = format!("/v1/admin/keys/{}", kindred_store::keys::id_of(&bench.service));
+    assert_problem(&change(&service, json!({ "origins": [ORIGIN] })).await, 422, "invalid_record", "a service key");
+    assert_problem(&change("/v1/admin/keys/none", json!({ "origins": [ORIGIN] })).await, 404, "not_found", "no key");
+}

@@ -12,6 +12,7 @@ mod inbox;
 mod keys;
 mod lists;
 mod members;
+mod public_costs;
 mod security;
 mod sockets;
 mod staff;

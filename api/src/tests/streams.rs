@@ -17,14 +17,23 @@ impl Reader {
     pub async fn open(bench: &Bench, address: std::net::SocketAddr, headers: &str) -> Self {
         let socket = TcpStream::connect(address).await.unwrap();
         let key = &bench.publishable;
-        let request = format!("GET /v1/items/a/similar/stream?fill=false&key={key} HTTP/1.1\r\nHost: t\r\n{headers}\r\n");
-        Self::on(socket, &request).await
+        Self::on(socket, &asked(&format!("/v1/items/a/similar/stream?fill=false&key={key}"), headers)).await
+    }
+
+    /// Of a page, for the lists of a query.
+    async fn of_page(bench: &Bench, address: std::net::SocketAddr, lists: &str, headers: &str) -> Self {
+        let socket = TcpStream::connect(address).await.unwrap();
+        Self::on(socket, &asked(&format!("/v1/stream?{lists}&key={}", bench.publishable), headers)).await
     }
 
     /// Sends a request as it is written.
     pub async fn on(mut socket: TcpStream, request: &str) -> Self {
         socket.write_all(request.as_bytes()).await.unwrap();
         Self { socket, text: String::new() }
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.socket.write_all(bytes).await
     }
 
     /// Reads until the text holds `wanted` so many times; false when the time is up or the stream ends.
@@ -45,6 +54,10 @@ impl Reader {
     fn ids(&self) -> Vec<String> {
         self.text.lines().filter_map(|line| line.strip_prefix("id:")).map(|id| id.trim().to_owned()).collect()
     }
+}
+
+fn asked(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: t\r\n{headers}\r\n")
 }
 
 pub(super) const SOON: Duration = Duration::from_secs(5);
@@ -97,6 +110,66 @@ async fn a_reader_that_comes_back_is_not_sent_what_it_has() {
     assert!(again.until("data:", 1, SOON).await);
     let mut stale = Reader::open(&bench, running.address, &format!("Last-Event-ID: {id}\r\n")).await;
     assert!(stale.until("data:", 1, SOON).await, "what changed meanwhile was not sent");
+    running.shutdown().await;
+}
+
+/// If it failed, every widget of a page would need a connection of its own: browsers open six.
+#[tokio::test]
+async fn one_stream_follows_the_lists_of_a_page() {
+    let bench = Bench::new().await;
+    bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
+    bench.apply_list("x/y", &[("b", 1), ("a", 1)], &[("x/y", 1)]).await;
+    let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
+    let lists = "list=items%2Fa%2Fsimilar%3Ffill%3Dfalse&list=items/x%252Fy/similar%3Flimit%3D1%26fill%3Dfalse";
+    let mut reader = Reader::of_page(&bench, running.address, lists, "Origin: https://shop.example\r\n").await;
+    assert!(reader.until("data:", 2, SOON).await, "{}", reader.text);
+    let event = |text: &str, list: &str| -> Option<Value> {
+        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data:")?).ok());
+        events.filter(|event| event["list"] == list).last()
+    };
+    let (first, second) = ("items/a/similar?fill=false", "items/x%2Fy/similar?limit=1&fill=false");
+    let shown = event(&reader.text, second).unwrap();
+    assert_eq!((&shown["item"], shown["items"].as_array().unwrap().len()), (&json!("x/y"), 1), "{shown}");
+    assert_eq!(event(&reader.text, first).unwrap()["items"][0]["item"], "b");
+    assert!(reader.text.to_lowercase().contains("access-control-allow-origin: https://shop.example"));
+
+    // What changes is sent, and nothing else.
+    bench.apply_list("a", &[("c", 1), ("b", 1)], &[("c", 1)]).await;
+    assert!(reader.until("data:", 3, SOON).await, "{}", reader.text);
+    assert!(event(&reader.text, first).unwrap()["items"].to_string().contains(r#""item":"c""#), "{}", reader.text);
+    let id = reader.ids().pop().unwrap();
+    drop(reader);
+    bench.apply_list("x/y", &[("a", 2)], &[("a", 2), ("x/y", 2)]).await;
+    let mut again = Reader::of_page(&bench, running.address, lists, &format!("Last-Event-ID: {id}\r\n")).await;
+    assert!(again.until(r#""list":"items/x%2Fy"#, 1, SOON).await, "{}", again.text);
+    let of_a = event(&again.text, first).map(|event| event["items"][0]["explain"].clone());
+    assert!(of_a.is_none() || !again.until("items/a/similar", 2, Duration::from_millis(200)).await, "{}", again.text);
+
+    let wrong = [
+        "",
+        "list=",
+        "list=popular",
+        "list=items/a/similar/stream",
+        "list=items/a/b/similar",
+        "list=items//similar",
+        "list=items/a/similar%3Flimit%3D0",
+        "list=items/a/similar%3Fkey%3Dk",
+        "list=items/a/similar%3Fmin_position%3D0",
+        "list=items/a/similar&limit=3",
+        "list=items/%FF/similar",
+        "list=items/a/similar&key=k&key=k",
+    ];
+    for query in wrong {
+        let refused = bench.get(&format!("/v1/stream?{query}")).await;
+        assert_eq!(refused.status(), 400, "{query}: {:?}", refused.body());
+    }
+    let many: Vec<String> = (0..21).map(|n| format!("list=items/i{n}/similar")).collect();
+    assert_eq!(bench.get(&format!("/v1/stream?{}", many.join("&"))).await.status(), 400);
+    let most = Reader::of_page(&bench, running.address, &many[..20].join("&"), "").await;
+    let mut most = most;
+    assert!(most.until("data:", 20, SOON).await, "{}", most.text);
+    let member = warp::test::request().path(&format!("/v1/stream?list=items/a/similar%3Fmember%3Dm&key={}", bench.publishable));
+    assert_problem(&member.reply(&bench.public).await, 403, "insufficient_scope", "a page reads for nobody");
     running.shutdown().await;
 }
 
@@ -216,7 +289,7 @@ async fn a_stream_sends_what_is_read_anew() {
     bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(crate::server::serve(listener, bench.public.clone(), 100, bench.api.forwarding.clone(), bench.stop.subscribe()));
+    tokio::spawn(crate::server::serve(listener, bench.api.clone(), bench.public.clone(), bench.stop.subscribe()));
     let mut reader = Reader::open(&bench, address, "").await;
     assert!(reader.until("data:", 1, SOON).await);
     let dir = tempfile::tempdir().unwrap();

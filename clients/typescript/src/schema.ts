@@ -289,7 +289,11 @@ export interface paths {
         delete: operations["revoke_key"];
         options?: never;
         head?: never;
-        patch?: never;
+        /**
+         * PATCH /v1/admin/keys/{id}
+         * @description Gives a publishable key other origins, from the next request on. Its text and what else it has stay as they are.
+         */
+        patch: operations["change_key"];
         trace?: never;
     };
     "/v1/admin/keys/{id}/rotate": {
@@ -1440,6 +1444,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * GET /v1/stream
+         * @description Several lists in one stream, each now and again whenever it changes. Each event's data is the body of one list, with the list's
+         *     text as it was asked for in `list`. Everything else is as in a stream of one list.
+         */
+        get: operations["follow_lists"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/tags": {
         parameters: {
             query?: never;
@@ -1855,6 +1880,11 @@ export interface components {
          * @description RFC 3339 with an offset and at most 9 decimals, kept as UTC milliseconds (finer digits are cut). From 2000-01-01T00:00:00Z up to, not including, 2100-01-01T00:00:00Z.
          */
         InteractionTime: string;
+        /** @description What of a key can be changed. */
+        KeyChange: {
+            /** @description Origins whose pages may use it from now on, like `https://shop.example`; those that it had are replaced. */
+            origins: string[];
+        };
         /** @description All keys, without their texts. */
         KeyList: {
             keys: components["schemas"]["KeyShown"][];
@@ -2511,7 +2541,7 @@ export interface components {
         };
         /** @description What is wrong with one record. */
         RecordError: {
-            /** @description `invalid`, `ahead_of_clock` or `forbidden`. */
+            /** @description `invalid`, `ahead_of_clock`, `forbidden`, `too_old` or `unknown_item`. */
             code: string;
             /** @description For a person. */
             message: string;
@@ -2599,8 +2629,8 @@ export interface components {
         };
         /** @description A page of rejected records. */
         RejectedPage: {
-            /** @description The `after` of the next page; null on the last. */
-            next?: string | null;
+            /** @description Where the next page begins; null on the last. */
+            next_cursor?: string | null;
             /** @description In the order of their ids. */
             rejected: components["schemas"]["RejectedShown"][];
         };
@@ -3605,6 +3635,60 @@ export interface operations {
             507: components["responses"]["InsufficientStorage"];
         };
     };
+    change_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the key's id */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["KeyChange"];
+            };
+        };
+        responses: {
+            /** @description the key as it is now */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeyShown"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such key */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            408: components["responses"]["RequestTimeout"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            /** @description an origin is not accepted, or it is a service key */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
+        };
+    };
     rotate_key: {
         parameters: {
             query?: never;
@@ -4160,8 +4244,8 @@ export interface operations {
     list_rejected: {
         parameters: {
             query?: {
-                /** @description `next` of the page before */
-                after?: string;
+                /** @description `next_cursor` of the page before */
+                cursor?: string;
                 /** @description 100 unless given */
                 limit?: number;
             };
@@ -4663,6 +4747,7 @@ export interface operations {
             };
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
         };
     };
     list_categories: {
@@ -4757,6 +4842,7 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
         };
     };
     verify_email: {
@@ -4799,6 +4885,7 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
         };
     };
     resend_verification: {
@@ -4832,6 +4919,7 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
         };
     };
     post_events: {
@@ -4885,7 +4973,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description the key's rate, or the session's, is used up */
+            /** @description the rate of the key, of the address or of the session is used up */
             429: {
                 headers: {
                     /** @description after how many seconds asking again makes sense */
@@ -5976,6 +6064,7 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
         };
     };
     reset_password: {
@@ -6027,6 +6116,7 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
         };
     };
     send_phone_code: {
@@ -6060,6 +6150,7 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
         };
     };
     show_popular_items: {
@@ -6166,6 +6257,7 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
         };
     };
     show_rules: {
@@ -6252,6 +6344,7 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
         };
     };
     sign_out: {
@@ -6332,6 +6425,7 @@ export interface operations {
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
         };
     };
     show_second_factor: {
@@ -6383,6 +6477,51 @@ export interface operations {
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableContent"];
             429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
+        };
+    };
+    follow_lists: {
+        parameters: {
+            query: {
+                /** @description the path of a list without `/v1/` and with its query, percent-encoded as a value: `items/tents-01/similar?limit=8`. Given once for each list, at most 20 */
+                list: string[];
+                /** @description a publishable key, in place of the header: an EventSource can send none */
+                key?: string;
+            };
+            header?: {
+                /** @description the id of the last event seen */
+                "Last-Event-ID"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description events whose data is a SimilarList and `list`, the list it is of; `id` begins with the position */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": string;
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            /** @description too many streams of the key */
+            429: {
+                headers: {
+                    /** @description after how many seconds asking again makes sense */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
         };

@@ -12,7 +12,6 @@ mod room;
 mod window;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -140,17 +139,20 @@ fn of_store(error: StoreError) -> OperationError {
 
 /// Compares generations for an API, two at a time.
 #[derive(Default)]
-struct Comparing(AtomicBool);
+struct Comparing(Arc<tokio::sync::Mutex<()>>);
 
 impl Comparing {
     async fn compare(&self, a: Compared<'_>, b: Compared<'_>, day: Day) -> Result<Value, OperationError> {
-        if self.0.swap(true, Ordering::AcqRel) {
-            return Err(OperationError::Busy("two generations are being compared already".to_owned()));
-        }
+        let busy = |_| OperationError::Busy("two generations are being compared already".to_owned());
+        let permit = Arc::clone(&self.0).try_lock_owned().map_err(busy)?;
         let [a, b] = [a, b].map(|(name, store, settings)| (name.to_owned(), store, settings));
-        let compared = tokio::task::spawn_blocking(move || compare_stores((&a.0, &*a.1, &a.2), (&b.0, &*b.1, &b.2), day)).await;
-        self.0.store(false, Ordering::Release);
-        let comparison = compared.map_err(|error| OperationError::Failed(error.to_string()))?.map_err(|error| failed(&error))?;
+        // The permit belongs to the work and not to whoever waits for it: a caller that goes away ends neither.
+        let compared = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            compare_stores((&a.0, &*a.1, &a.2), (&b.0, &*b.1, &b.2), day)
+        });
+        let comparison =
+            compared.await.map_err(|error| OperationError::Failed(error.to_string()))?.map_err(|error| failed(&error))?;
         serde_json::to_value(comparison).map_err(|error| OperationError::Failed(error.to_string()))
     }
 }
@@ -295,4 +297,31 @@ fn drop_here(app: &App, loaded: &Loaded, place: &Place, name: &str) -> Result<()
         let drop = async { installation.generations().drop(name).await.map_err(|error| Failure::new(error.to_string()).into()) };
         audit.noted("generation.drop", name, &[], drop).await
     })
+}
+#[cfg(test)]
+mod tests {
+    use kindred_store::embedded::EmbeddedStore;
+
+    use super::*;
+
+    /// If it failed, one client that gives up would keep everybody from comparing until the server is started again.
+    #[tokio::test]
+    async fn a_comparison_whose_caller_is_gone_lets_the_next_one_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+        let comparing = Comparing::default();
+        let compare = || {
+            let side = |name| (name, Arc::clone(&store), Arc::default());
+            comparing.compare(side("g1"), side("g2"), Day(20_000))
+        };
+        assert!(tokio::time::timeout(Duration::ZERO, compare()).await.is_err(), "it had ended at once");
+        let begun = Instant::now();
+        loop {
+            match compare().await {
+                Ok(_) => break,
+                Err(OperationError::Busy(_)) if begun.elapsed() < CATCH_UP_WAIT => tokio::time::sleep(LOOK).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
 }

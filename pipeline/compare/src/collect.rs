@@ -1,6 +1,5 @@
 //! Reads the figures out of two sets of rows: one in key order, the other by key beside it.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 
@@ -154,9 +153,7 @@ impl<'a> Figures<'a> {
 
     /// Ties go to the smaller item, so that the same rows give the same examples.
     fn keep_most_moved(&mut self) {
-        let order = |a: &Candidate, b: &Candidate| {
-            b.impact.partial_cmp(&a.impact).unwrap_or(Ordering::Equal).then_with(|| a.item.cmp(&b.item))
-        };
+        let order = |a: &Candidate, b: &Candidate| b.impact.total_cmp(&a.impact).then_with(|| a.item.cmp(&b.item));
         self.candidates.sort_by(order);
         self.candidates.truncate(EXAMPLES_MAX);
     }

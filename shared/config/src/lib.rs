@@ -10,6 +10,7 @@
 //! One file documents them all, `deploy/kindred.toml` ([`EXAMPLE`]); a test holds it equal to the defaults. A name that is no
 //! setting is an error that says where it stands and which one was meant.
 
+mod api_limits;
 mod listen;
 mod load;
 pub mod members;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use self::members::{MembersConfig, SESSIONS_MAX};
 
+pub use api_limits::ApiLimits;
 pub use listen::listen_address;
 pub use load::{Loaded, Sources, load, load_from};
 pub use pinned::{Difference, check_pinned, pinned_toml, read_pinned, varied};
@@ -149,6 +151,8 @@ pub struct Api {
     pub lists_bytes_max: u64,
     /// Bytes of rendered answers held in memory, of each generation in use.
     pub answers_bytes_max: u64,
+    /// `api.limits.*`
+    pub limits: ApiLimits,
 }
 
 /// `catalog.*`
@@ -213,6 +217,7 @@ impl Default for Api {
             docs: true,
             lists_bytes_max: 4 << 30,
             answers_bytes_max: 64 << 20,
+            limits: ApiLimits::default(),
         }
     }
 }
@@ -339,6 +344,9 @@ impl Settings {
         }
         within("members.limits.wait_max_s", limits.wait_max_s, 1, 86_400)?;
         within("members.limits.sessions", limits.sessions, 1, SESSIONS_MAX)?;
+        for (name, value, min, max) in self.api.limits.bounds() {
+            within(&format!("api.limits.{name}"), value, min, max)?;
+        }
         within("erasure.raw_days", self.erasure.raw_days, 0, 3_650)?;
         if self.data.dir.as_os_str().is_empty() {
             return Err("data.dir must not be empty".to_owned());

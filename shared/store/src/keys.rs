@@ -375,14 +375,7 @@ impl KeyStore {
         rate_limit_per_minute: u32,
         created_at: EventTime,
     ) -> Result<NewKey, KeyError> {
-        if origins.is_empty() || origins.len() > ORIGINS_MAX {
-            return Err(
-                Invalid::new("origins", format!("has {} entries; from 1 to {ORIGINS_MAX} are accepted", origins.len())).into()
-            );
-        }
-        for (n, origin) in origins.iter().enumerate() {
-            check_origin(origin).map_err(|reason| Invalid::new(format!("origins[{n}]"), reason))?;
-        }
+        check_origins(origins)?;
         if scopes.is_empty() {
             return Err(Invalid::new("scopes", "must name lists:read, events:write or both").into());
         }
@@ -418,6 +411,32 @@ impl KeyStore {
         self.keys.write().insert(key.id.clone(), Held { digest, key: key.clone(), used: Arc::default() });
         self.version.fetch_add(1, Ordering::AcqRel);
         Ok(NewKey { key, token })
+    }
+
+    /// Gives a publishable key other origins: it goes on as it is, with the text that stands in pages.
+    ///
+    /// NB: of two processes that do so at the same moment one decides. One that revokes it meanwhile may be undone.
+    ///
+    /// # Errors
+    /// [`KeyError::Invalid`]: an origin is none, or the key is a service key. [`KeyError::Unknown`]; [`KeyError::Store`].
+    pub async fn set_origins(&self, id: &str, origins: &[String]) -> Result<Arc<Key>, KeyError> {
+        check_origins(origins)?;
+        let _turn = self.turn.lock().await;
+        let name = format!("{KEY}{id}");
+        let value = self.store.named().get(&name).await?.ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
+        let mut stored: Stored = serde_json::from_slice(&value).map_err(|_| does_not_read(id))?;
+        let Grant::Publishable { origins: listed, .. } = &mut stored.grant else {
+            return Err(Invalid::new("origins", "are those of a publishable key: a service key is not for pages").into());
+        };
+        *listed = origins.to_vec();
+        let value = serde_json::to_vec(&stored).expect("a key is plain data");
+        self.store.named().put(&name, &value).await?;
+        let mut keys = self.keys.write();
+        let held = keys.get_mut(id).ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
+        let key = Arc::new(Key { grant: stored.grant, ..(*held.key).clone() });
+        held.key = key.clone();
+        self.version.fetch_add(1, Ordering::AcqRel);
+        Ok(key)
     }
 
     /// Draws a successor for a key, so that its id is known before anything is done.
@@ -629,6 +648,16 @@ fn hex(bytes: &[u8]) -> String {
 
 fn id(digest: &TokenDigest) -> String {
     hex(&digest[..ID_DIGITS / 2])
+}
+
+fn check_origins(origins: &[String]) -> Result<(), Invalid> {
+    if origins.is_empty() || origins.len() > ORIGINS_MAX {
+        return Err(Invalid::new("origins", format!("has {} entries; from 1 to {ORIGINS_MAX} are accepted", origins.len())));
+    }
+    for (n, origin) in origins.iter().enumerate() {
+        check_origin(origin).map_err(|reason| Invalid::new(format!("origins[{n}]"), reason))?;
+    }
+    Ok(())
 }
 
 /// An origin as browsers send it: it is compared with what they send, byte by byte.

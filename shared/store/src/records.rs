@@ -201,4 +201,22 @@ pub trait RecordStore: Send + Sync {
     async fn shed(&self) -> Result<(), StoreError> {
         Ok(())
     }
+
+    /// Writes a record under a sort key that is never given to another, and is never changed: nothing has to hold for it, so that on
+    /// CQL no agreement is needed, and many may be written into one partition at once. Writing it again changes nothing. Durable when it
+    /// returns.
+    ///
+    /// # Errors
+    /// As [`RecordStore::transact`]; after [`StoreError::Unavailable`] it may be written again.
+    async fn append(
+        &self,
+        table: &str,
+        partition: &[u8],
+        sort: &[u8],
+        value: Vec<u8>,
+        expires_at: Option<EventTime>,
+        now: EventTime,
+    ) -> Result<(), StoreError> {
+        self.transact(table, partition, &[Step::insert(sort, value, expires_at)], now).await.map(drop)
+    }
 }

@@ -1,6 +1,7 @@
 //! Members as a whole, over a store in memory with a clock that is moved by hand; races over the embedded store as well.
 
 mod admin;
+mod background;
 mod bulk;
 mod epochs;
 mod faults;

@@ -2,8 +2,6 @@
 //!
 //! Maintained by `pipeline::dataflow::also_bought`, checked by `oracle::also_bought`, served by `GET /v1/items/{item}/similar`.
 
-use std::cmp::Ordering;
-
 use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, get, scan};
 use crate::codec::{Corrupt, RowCodec, put_text, put_varint, take_text, take_varint};
 use crate::ids::ItemId;
@@ -80,7 +78,7 @@ pub fn ranked(settings: &Similarity, n_i: u64, neighbors: Vec<(ItemId, u64, u64)
             (rank_key(damping, co_count, support), Scored { item, co_count, support, score })
         })
         .collect();
-    keyed.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap_or(Ordering::Equal).then_with(|| a.1.item.cmp(&b.1.item)));
+    keyed.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.item.cmp(&b.1.item)));
     keyed.into_iter().map(|(_, scored)| scored).collect()
 }
 

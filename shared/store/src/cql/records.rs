@@ -52,6 +52,7 @@ struct Statements {
     /// Write a row that must have a version and not have expired, and one that must have a version, or none.
     write_live: PreparedStatement,
     write: PreparedStatement,
+    append: PreparedStatement,
     check_live: PreparedStatement,
     check: PreparedStatement,
 }
@@ -97,6 +98,11 @@ impl Statements {
                 .await?,
             write_live: condition(format!("{write} {live}")).await?,
             write: condition(format!("{write} IF version = ?")).await?,
+            append: {
+                let mut append = prepare(session, write.clone(), true).await?;
+                append.set_consistency(majority);
+                append
+            },
             check_live: condition(format!("{check} {live}")).await?,
             check: condition(format!("{check} IF version = ?")).await?,
         })
@@ -288,5 +294,21 @@ impl RecordStore for CqlRecords {
         check::steps(steps)?;
         let (table, partition, steps) = (table.to_owned(), partition.to_vec(), steps.to_vec());
         self.run(async move |shared| shared.transact(&table, &partition, &steps, now).await).await
+    }
+
+    async fn append(
+        &self,
+        table: &str,
+        partition: &[u8],
+        sort: &[u8],
+        value: Vec<u8>,
+        expires_at: Option<EventTime>,
+        now: EventTime,
+    ) -> Result<(), StoreError> {
+        check::place(table, partition, None)?;
+        let step = Step::insert(sort, value, expires_at);
+        check::steps(std::slice::from_ref(&step))?;
+        let (table, partition) = (table.to_owned(), partition.to_vec());
+        self.run(async move |shared| shared.append(&table, &partition, &step, now).await).await
     }
 }

@@ -102,6 +102,18 @@ impl Shared {
         Err(StoreError::Unavailable(format!("a transaction on {table} was given up: {reason}")))
     }
 
+    /// Writes the record of a step that expects nothing and that no other step is ever about.
+    pub async fn append(&self, table: &str, partition: &[u8], step: &Step, now: EventTime) -> Result<(), StoreError> {
+        let Effect::Put { value, expires_at } = &step.effect else { return Ok(()) };
+        let append = &self.statements(table).append;
+        let (lives, until) = (ttl(*expires_at, now), expires_at.map_or(NEVER, |at| at.0));
+        let version = version_bytes(Version::new());
+        let previous: &[u8] = b"";
+        let values = (lives, value.as_slice(), version.as_slice(), previous, until, table, partition, step.sort.as_slice());
+        let attempts = self.connection.config.attempts;
+        answered(attempts, "append_record", || self.connection.session.execute_unpaged(append, &values)).await.map(drop)
+    }
+
     /// Sends the batch once, and tells whether it was applied.
     async fn attempt(
         &self,

@@ -1,0 +1,94 @@
+//! Work that runs to its end, whether or not its caller waits for it.
+//!
+//! ```text
+//! request that changes state ──spawn──▶ task ──▶ the answer, if the caller is still there
+//!                                        └── a step exceeds its time ──▶ the caller is answered 503, and the task goes on
+//! ```
+//!
+//! A future that is dropped stops at whichever `await` it stands, so a caller that hangs up could leave an operation half done. Code
+//! within [`to_the_end`] is never dropped before it returns, short of the end of the process.
+
+use std::future::Future;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::problem::Problem;
+
+tokio::task_local! {
+    /// Where the caller of the running task is answered before the task has ended.
+    static CALLER: Mutex<Option<oneshot::Sender<Problem>>>;
+}
+
+/// Runs `work` in a task of its own; within such a task, as a part of it.
+///
+/// # Errors
+/// What [`answer_caller`] was given; a 500 where the work panicked.
+pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Problem> {
+    if CALLER.try_with(|_| ()).is_ok() {
+        return Ok(work.await);
+    }
+    let (caller, early) = oneshot::channel();
+    let task = tokio::spawn(CALLER.scope(Mutex::new(Some(caller)), work));
+    tokio::select! {
+        biased;
+        Ok(problem) = early => Err(problem),
+        done = task => done.map_err(Problem::internal),
+    }
+}
+
+/// Answers the caller now, unless that was done before. False outside of [`to_the_end`]: there whoever is called has to answer.
+pub(crate) fn answer_caller(problem: Problem) -> bool {
+    let answered = CALLER.try_with(|caller| {
+        if let Some(caller) = caller.lock().take() {
+            // An error is a caller that is gone.
+            let _ = caller.send(problem);
+        }
+    });
+    answered.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::problem::Code;
+
+    /// If it failed, a client that hangs up would leave an operation half done.
+    #[tokio::test]
+    async fn work_goes_on_when_its_caller_is_gone() {
+        let (go, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let work = {
+            let (go, ended) = (go.clone(), ended.clone());
+            to_the_end(async move {
+                go.notified().await;
+                ended.notify_one();
+            })
+        };
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(1), work).await.is_err());
+        go.notify_one();
+        ended.notified().await;
+    }
+
+    #[tokio::test]
+    async fn a_caller_is_answered_once_and_the_work_goes_on() {
+        let ended = Arc::new(Notify::new());
+        let told = ended.clone();
+        let answered = to_the_end(async move {
+            assert!(
+                answer_caller(Problem::new(Code::Unavailable, "too long")) && answer_caller(Problem::new(Code::Busy, "never"))
+            );
+            to_the_end(async {}).await.expect("within the task it is a part of it");
+            told.notify_one();
+            std::future::pending::<()>().await;
+        });
+        assert_eq!(answered.await.expect_err("an early answer").code, Code::Unavailable);
+        ended.notified().await;
+        assert!(!answer_caller(Problem::new(Code::Busy, "no task")));
+        let panicked = to_the_end(async { panic!("on purpose") }).await;
+        assert_eq!(panicked.expect_err("an answer").code, Code::Internal);
+    }
+}
