@@ -429,3 +429,114 @@ fn a_person_does_the_same_in_chinese() {
     assert_eq!(person.sees("#profile-title"), "Profile");
     person.signs_out();
 }
+
+/// What a shop's server may post of a member, by name; `search` has no item.
+const KINDS: [&str; 8] = ["view", "click", "impression", "cart", "favorite", "follow", "comment", "purchase"];
+
+impl Person {
+    /// The id of whoever is signed in at the pages, as the shop's server knows it, and a header with its key.
+    fn member(&self, username: &str) -> (String, String) {
+        let key = std::fs::read_to_string(self._temp.path().join("demo/service.key")).expect("the service key");
+        let bearer = format!("Bearer {}", key.trim());
+        let found = ureq::get(format!("{}/v1/admin/members?q={username}", self.demo.url)).header("authorization", &bearer).call();
+        let found: Value = found.expect("the members").body_mut().read_json().expect("JSON");
+        (found["members"][0]["member"].as_str().expect("a member").to_owned(), bearer)
+    }
+
+    /// Waits for words in an element.
+    fn reads_words(&self, selector: &str, words: &str) -> String {
+        until(&format!("{}: {words:?} in {selector}", self.walk), || {
+            Some(self.sees(selector)).filter(|text| text.contains(words))
+        })
+    }
+}
+
+/// If it failed, whoever registers would be a stranger in the shop: nothing bought, no points, and a history that one kind of event breaks.
+#[test]
+fn whoever_registers_shops_as_oneself() {
+    if !has_browser() {
+        return;
+    }
+    let person = Person::at_the_demo("shopping", "en-US", false);
+    person.open("/register");
+    person.registers("iris", "13800138000", "iris@example.com");
+    person.signs_in("iris");
+
+    // The shop's page: they are the one who buys.
+    person.open("/");
+    until("the person among the members", || {
+        let chosen = person.browser.run("return document.getElementById('member').selectedOptions[0]?.textContent");
+        chosen.as_str().filter(|chosen| chosen.contains("iris (you)")).map(|_| ())
+    });
+    let ready = "return document.querySelector('kindred-list').shadowRoot?.querySelector('.card .title') && !document.getElementById('buy').disabled";
+    until("a list and the buttons", || person.browser.run(ready).as_bool().filter(|ready| *ready));
+    person.presses("#view");
+    person.reads_words("#effect", "The view is in the log");
+    person.presses("#buy");
+    person.reads_words("#pending", "0");
+    until("pending points", || Some(person.reads("#pending")).filter(|pending| pending != "0"));
+    assert_eq!(person.browser.run("return document.activeElement.id"), "buy", "the focus stays where one pressed");
+    person.reads_words("#effect", "did not move");
+    person.picture("shop");
+    // A second product, which moves the list: the first is what they own.
+    person.open("/browse");
+    person.presses("#items li:first-child a");
+    person.presses("#favorite");
+    person.reads_words("#done", "favourites");
+    person.presses("#buy");
+    person.reads_words("#done", "Bought");
+    person.page_is_in_order("own-item");
+
+    // The account has it all, and every kind of event has its word in both languages.
+    let (member, bearer) = person.member("iris");
+    let events: Vec<Value> = KINDS
+        .iter()
+        .map(|kind| json!({ "member": member, "kind": kind, "item": "speakers-10", "at": "2026-01-05T10:00:00Z" }))
+        .collect();
+    let posted =
+        ureq::post(format!("{}/v1/events/interactions", person.demo.url)).header("authorization", &bearer).send_json(events);
+    assert_eq!(posted.expect("an answer").status(), 202);
+    until("the history", || {
+        person.open("/account");
+        person.reads("#available");
+        let rows = "return document.querySelectorAll('#history li').length";
+        until("rows", || person.browser.run(rows).as_u64().filter(|rows| *rows > 0));
+        let kinds =
+            "return new Set([...document.querySelectorAll('#history [data-t^=kind_]')].map(({ dataset }) => dataset.t)).size";
+        (person.browser.run(kinds) == KINDS.len()).then_some(())
+    });
+    let notice = "return document.getElementById('page-notice').textContent";
+    for language in ["en", "zh-CN"] {
+        person.presses(&format!("[data-language='{language}']"));
+        assert_eq!(person.browser.run(notice), "");
+        let words = person
+            .browser
+            .run("return [...document.querySelectorAll('#history [data-t^=kind_]')].map(({ textContent }) => textContent)");
+        let words = words.as_array().expect("words").clone();
+        let is_chinese = |word: &Value| word.as_str().is_some_and(|word| word.chars().any(|letter| letter > '\u{4e00}'));
+        assert!(words.iter().all(|word| is_chinese(word) == (language == "zh-CN")), "{language}: {words:?}");
+    }
+    assert_eq!(person.browser.run("return document.querySelectorAll('#orders > li').length"), 2);
+    person.page_is_in_order("own-account");
+
+    // The token of `kindred admin create` has its field.
+    person.presses("[data-language='en']");
+    let made = ureq::post(format!("{}/v1/admin/setup-tokens", person.demo.url))
+        .header("authorization", &bearer)
+        .send_json(json!({ "role": "admin" }));
+    let made: Value = made.expect("a token").body_mut().read_json().expect("JSON");
+    person.presses("#setup summary");
+    person.types("#setup-token", "not this one");
+    person.presses("#setup-form button");
+    let refused = person.reads("#setup-form .notice");
+    // A banner does not stay in the language of before.
+    person.presses("[data-language='zh-CN']");
+    let translated = person.reads("#setup-form .notice");
+    assert!(translated != refused && !translated.is_ascii(), "{refused} stays {translated}");
+    person.presses("[data-language='en']");
+    person.types_again("#setup-token", made["token"].as_str().expect("a token"));
+    person.presses("#setup-form button");
+    person.reads_words("#appointed", "sign in again");
+    person.signs_in("iris");
+    person.reads_words("#profile [data-of='role']", "admin");
+}
