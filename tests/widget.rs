@@ -66,7 +66,7 @@ fn answer(mut stream: &TcpStream, pages: &BTreeMap<String, (&'static str, String
 
 /// A running server with lists, a key for a shop of another origin, the shop, and a browser.
 struct Scene {
-    _kindred: Server,
+    kindred: Server,
     shop: Shop,
     key: String,
     browser: Browser,
@@ -93,7 +93,7 @@ impl Scene {
         let pages = made.into_iter().map(|(path, kind, content)| (path.to_owned(), (kind, content))).collect();
         let browser = Browser::start(&temp.path().join("profile"), "en-US");
         browser.before_each_page(WATCH);
-        Self { _kindred: kindred, shop: Shop::open(listener, pages), key, browser, _temp: temp }
+        Self { kindred, shop: Shop::open(listener, pages), key, browser, _temp: temp }
     }
 
     fn open(&self, path: &str) {
@@ -308,6 +308,108 @@ fn properties_and_attributes_are_the_same() {
         json!(scene.key)
     ));
     scene.shows("both names");
+}
+
+/// If it failed, whoever made the commonest mistakes of a first hour would see an empty place and no word.
+#[test]
+fn a_refusal_says_what_to_change_and_is_not_asked_for_again() {
+    if !has_browser() {
+        return;
+    }
+    let scene = Scene::set(|kindred, key, shop| {
+        let other = format!("<kindred-list item=\"i1\" public-key=\"{key}\"></kindred-list>");
+        vec![
+            ("/", HTML, page(&classic(kindred), &format!("{}{other}", element(key, "")))),
+            ("/key", HTML, page(&classic(kindred), &element("kd_pk_nobodys", ""))),
+            ("/base", HTML, page(&classic(kindred), &element(key, &format!(" base=\"{shop}/shop/\"")))),
+            ("/no-address", HTML, page(&classic(kindred), &element(key, " base=\"recs.example.com:80:80\""))),
+            ("/framework", HTML, page(&classic(kindred), "<kindred-list item=\"x\"></kindred-list>")),
+            ("/view", HTML, page(&classic(kindred), &element(key, " view=\"also_bougth\""))),
+        ]
+    });
+    // localhost in place of 127.0.0.1 is another origin.
+    let elsewhere = scene.shop.url.replace("127.0.0.1", "localhost");
+    scene.browser.open(&format!("{elsewhere}/"));
+    scene.warns("a wrong origin", &["origin", &elsewhere, "kindred keys"]);
+    assert_eq!(scene.outcome("a wrong origin"), "hidden");
+    scene.open("/key");
+    scene.warns("a wrong key", &["key", "public-key", &scene.kindred.url]);
+    assert_eq!(scene.outcome("a wrong key"), "hidden");
+    scene.open("/base");
+    scene.warns("a wrong base", &["base", &format!("{}/shop", scene.shop.url)]);
+    assert_eq!(scene.outcome("a wrong base"), "hidden");
+    scene.open("/view");
+    scene.warns("an unknown view", &["also_bougth"]);
+    scene.open("/no-address");
+    scene.warns("a base that is no address", &["base", "recs.example.com:80:80"]);
+    scene.open("/framework");
+    scene.warns("an element whose key went to the framework", &["public-key", "React"]);
+
+    // Neither time nor a visitor who comes back asks again.
+    for path in ["/key", "/base", "/view"] {
+        scene.open(path);
+        assert_eq!(scene.outcome(path), "hidden");
+        scene.browser.run("dispatchEvent(new Event('online')); document.dispatchEvent(new Event('visibilitychange'))");
+        std::thread::sleep(Duration::from_millis(1_500)); // the first pause between two tries is at most 0.6 s
+        assert_eq!(scene.asked("/v1/"), 1, "{path}: {}", scene.browser.run("return window.asked"));
+    }
+}
+
+/// If it failed, a page with some lists would use up the six connections that HTTP/1.1 has, and nothing else would come through.
+#[test]
+fn all_lists_of_a_page_share_one_stream() {
+    if !has_browser() {
+        return;
+    }
+    let scene = Scene::set(|kindred, key, _| {
+        let lists: String = ITEMS
+            .iter()
+            .map(|item| format!("<kindred-list item=\"{item}\" public-key=\"{key}\" limit=\"3\" style=\"--kindred-card-width: 3rem; --kindred-image-aspect: 4\"></kindred-list>"))
+            .collect();
+        vec![(
+            "/",
+            HTML,
+            page(
+                &classic(kindred),
+                &format!("<div style=\"display: grid; grid-template-columns: repeat(8, 1fr)\">{lists}</div>"),
+            ),
+        )]
+    });
+    scene.open("/");
+    let shown = "return [...document.querySelectorAll('kindred-list')].filter((list) => list.shadowRoot?.querySelector('.card .title')).length";
+    until("eight lists", || (scene.browser.run(shown) == 8).then_some(()));
+    until("one open stream", || {
+        (scene.browser.run("return window.streams.filter(({ readyState }) => readyState === 1).length") == 1).then_some(())
+    });
+    // Nothing waits: another request is answered, and impressions go out.
+    let livez = scene.browser.run(&format!(
+        "return fetch({}, {{ mode: 'no-cors' }}).then(() => 'answered')",
+        json!(format!("{}/livez", scene.kindred.url))
+    ));
+    assert_eq!(livez, "answered");
+    let posted = "return window.asked.filter(({ method, status }) => method === 'POST' && status === 202).length";
+    until("impressions", || scene.browser.run(posted).as_u64().filter(|posted| *posted > 0));
+    // A ninth list, and another item of a list, while the stream is open.
+    scene.browser.run(&format!(
+        "const list = document.createElement('kindred-list'); Object.assign(list, {{ item: 'x', publicKey: {}, limit: 12 }}); document.body.prepend(list)",
+        json!(scene.key)
+    ));
+    until("nine lists", || (scene.browser.run(shown) == 9).then_some(()));
+    // What happens now is seen in each of the lists that it is about, by the stream.
+    scene.browser.run("window.changed = []; document.addEventListener('kindred:list', ({ target, detail }) => { if (detail.changes.length && detail.source === 'stream') window.changed.push(target.item) })");
+    until("a stream that carries the new list", || {
+        let carried = "return window.streams.filter(({ readyState, url }) => readyState === 1 && new URL(url).searchParams.getAll('list').length === 9).length";
+        (scene.browser.run(carried) == 1).then_some(())
+    });
+    scene.kindred.post_events("orders", &orders(2, "m2", &["x", "i1", "new"]));
+    for item in ["x", "i1"] {
+        until(&format!("a change of {item}"), || {
+            let changed = scene.browser.run("return window.changed");
+            changed.as_array().is_some_and(|changed| changed.iter().any(|of| of == item)).then_some(())
+        });
+    }
+    let open = scene.browser.run("return window.streams.filter(({ readyState }) => readyState !== 2).length");
+    assert_eq!(open, 1, "streams that stay open");
 }
 
 /// If it failed, further windows of one browser would be dead under HTTP/1.1: the streams of all of them are counted together.
