@@ -239,7 +239,7 @@ crate::place::on_both_back_ends!(of_many_at_once_one_wins);
 #[test]
 fn v1_2_10_a_report_for_people_has_no_formulas() {
     let Some(shop) = Shop::open(Backend::Embedded, "members_formulas") else { return };
-    for (n, name) in ["=1+1", "-2,3", "plain"].into_iter().enumerate() {
+    for (n, name) in ["-2b", "-cmd.x", "plain"].into_iter().enumerate() {
         let phone = format!("1380013801{n}");
         let code = shop.phone_code(0, &phone);
         let mut form = shop.form(0, name, &phone, &code);
@@ -265,8 +265,8 @@ fn v1_2_10_a_report_for_people_has_no_formulas() {
     assert_eq!(table.headers().expect("a header").iter().next(), Some("member"));
     let mut names: Vec<String> = table.records().map(|row| row.expect("a row")[2].to_owned()).collect();
     names.sort();
-    assert_eq!(names, ["'-2,3", "'=1+1", "plain"]);
-    assert!(!list(&[]).contains("'=1+1"), "what is read in a terminal is as it is");
+    assert_eq!(names, ["'-2b", "'-cmd.x", "plain"]);
+    assert!(!list(&[]).contains("'-2b"), "what is read in a terminal is as it is");
 }
 
 /// The files below a directory that hold one of some texts.
@@ -407,8 +407,8 @@ fn forgetting_on_a_directory_erases_the_account_as_well() {
     let told = kindred_ok(&["forget", &member, "--yes", "--data", &data]);
     assert!(told.contains("is forgotten"), "{told}");
     shop.apis.push(Server::start(&dir, &[]));
-    let account = shop.api(0).get_json(&format!("/v1/admin/members/{member}"));
-    assert!(!account.to_string().contains("mara") && !account.to_string().contains("13800138001"), "{account}");
+    let account = shop.api(0).get(&format!("/v1/admin/members/{member}"));
+    assert_eq!(account.status, 404, "{}", account.body);
     assert_eq!(shop.api(0).get_json("/v1/admin/members?q=mara")["members"], json!([]), "no index leads to the person");
     let signed = shop.send(0, "POST", "/v1/sessions", None, Some(&json!({ "account": "mara", "password": PASSWORD })));
     assert_eq!(signed.status, 401, "{}", signed.body);

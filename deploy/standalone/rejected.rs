@@ -59,7 +59,7 @@ fn list(app: &App, loaded: &Loaded, args: &RejectedListArgs) -> Result<u8> {
         let mut out = io::stdout().lock();
         match records.iter().try_for_each(|record| writeln!(out, "{record}")) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(error).context("could not write to standard output")?
+                Err(error).context("could not write to standard output")?;
             }
             _ => {}
         }
@@ -94,12 +94,11 @@ fn delete(app: &App, loaded: &Loaded, args: &RejectedDeleteArgs) -> Result<u8> {
                 })?;
                 deleted += 1;
             }
-            while args.all {
+            let mut more = args.all;
+            while more {
                 let page = page(&remote, None, PAGE)?;
                 let records = page["rejected"].as_array().map(Vec::as_slice).unwrap_or_default();
-                if records.is_empty() {
-                    break;
-                }
+                more = !records.is_empty();
                 for record in records {
                     one(text(&record["id"]))?;
                     deleted += 1;

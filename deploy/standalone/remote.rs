@@ -291,8 +291,9 @@ impl Remote {
 
     fn json(&self, answer: std::result::Result<Response<Body>, ureq::Error>, path: &str) -> Result<Value> {
         let answer = self.checked(answer, path)?;
-        if answer.status() == StatusCode::NO_CONTENT {
-            return Ok(Value::Null);
+        // 204, and 202 where there is nothing to tell.
+        if matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::ACCEPTED) {
+            return Ok(read_json(answer).unwrap_or(Value::Null));
         }
         read_json(answer).with_context(|| format!("could not read the server's answer to {path}"))
     }

@@ -55,7 +55,12 @@ pub(super) fn once(api: &Arc<Api>, routed: BoxedFilter<(Response,)>) -> BoxedFil
     // Whoever names no key goes on after one look at the headers.
     let named = warp::method()
         // As bytes: a key that is no ASCII is refused, and not taken for none.
-        .and(warp::header::value(KEY).map(|key: HeaderValue| String::from_utf8_lossy(key.as_bytes()).into_owned()))
+        .and(
+            warp::header::value(KEY)
+                .map(|key: HeaderValue| Some(String::from_utf8_lossy(key.as_bytes()).into_owned()))
+                .or(warp::any().map(|| None))
+                .unify(),
+        )
         .and_then(posted_key)
         .and(warp::path::full())
         .and(caller())
@@ -102,8 +107,8 @@ impl FromStr for Key {
     }
 }
 
-async fn posted_key(method: Method, key: String) -> Result<String, Rejection> {
-    if method == Method::POST { Ok(key) } else { Err(warp::reject::not_found()) }
+async fn posted_key(method: Method, key: Option<String>) -> Result<String, Rejection> {
+    key.filter(|_| method == Method::POST).ok_or_else(warp::reject::not_found)
 }
 
 /// Whether a request is of a route that keys are for, by somebody who may ask for it; all others go their way.

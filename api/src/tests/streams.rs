@@ -124,8 +124,8 @@ async fn one_stream_follows_the_lists_of_a_page() {
     let mut reader = Reader::of_page(&bench, running.address, lists, "Origin: https://shop.example\r\n").await;
     assert!(reader.until("data:", 2, SOON).await, "{}", reader.text);
     let event = |text: &str, list: &str| -> Option<Value> {
-        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data:")?).ok());
-        events.filter(|event| event["list"] == list).last()
+        let mut events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data:")?).ok());
+        events.rfind(|event| event["list"] == list)
     };
     let (first, second) = ("items/a/similar?fill=false", "items/x%2Fy/similar?limit=1&fill=false");
     let shown = event(&reader.text, second).unwrap();

@@ -154,7 +154,7 @@ export interface paths {
         };
         /**
          * GET /v1/admin/export/{view}
-         * @description All rows of a view, sorted, as of one applied unit. Two exports compare with `diff`. An export that breaks off ends the
+         * @description All rows of a view, sorted, as of one applied unit. A view that names members needs `member:read` as well. Two exports compare with `diff`. An export that breaks off ends the
          *     connection and not the chunks, so that half of it is not taken for the whole.
          */
         get: operations["export_view"];
@@ -263,7 +263,7 @@ export interface paths {
         put?: never;
         /**
          * POST /v1/admin/keys
-         * @description Makes a key and tells its text, this once.
+         * @description Makes a key and tells its text, this once. A service key may everything: only whoever may everything makes one.
          */
         post: operations["make_key"];
         delete?: never;
@@ -308,7 +308,8 @@ export interface paths {
         /**
          * POST /v1/admin/keys/{id}/rotate
          * @description Makes a key in place of another, of the same kind, name, origins, scopes and rate, and tells its text, this once. The old one stays
-         *     good for the overlap, in which it is replaced wherever it is used, and is refused from then on.
+         *     good for the overlap, in which it is replaced wherever it is used, and is refused from then on. A service key is rotated only by
+         *     whoever may everything.
          */
         post: operations["rotate_key"];
         delete?: never;
@@ -623,7 +624,7 @@ export interface paths {
         put?: never;
         /**
          * POST /v1/admin/setup
-         * @description Gives the token's role to whoever asks. All their sessions end: they sign in anew, with a second factor, for the role to count.
+         * @description Gives the token's role to whoever asks, if its maker could give it now. All their sessions end: they sign in anew, with a second factor, for the role to count.
          */
         post: operations["redeem_setup_token"];
         delete?: never;
@@ -639,7 +640,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /**
+         * GET /v1/admin/setup-tokens
+         * @description The set-up tokens that may still be redeemed, without their texts: which role each gives, and who made it.
+         */
+        get: operations["list_setup_tokens"];
         put?: never;
         /**
          * POST /v1/admin/setup-tokens
@@ -647,6 +652,26 @@ export interface paths {
          */
         post: operations["make_setup_token"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/admin/setup-tokens/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * DELETE /v1/admin/setup-tokens/{id}
+         * @description Withdraws a set-up token: nobody can redeem it any more. Nobody withdraws one that gives more than they have.
+         */
+        delete: operations["withdraw_setup_token"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1292,7 +1317,8 @@ export interface paths {
         put?: never;
         /**
          * POST /v1/phone-codes
-         * @description Sends a code to a phone, whoever's it is; good for ten minutes. One a minute, and some an hour.
+         * @description Sends a code to a phone, whoever's it is; good for ten minutes. One a minute, and some an hour. Where the other fields of a
+         *     registration are given they are checked as POST /v1/registrations does, before anything is sent.
          */
         post: operations["send_phone_code"];
         delete?: never;
@@ -2251,6 +2277,11 @@ export interface components {
         };
         /** @description What became of one record. */
         Outcome: {
+            /**
+             * @description True where its version was there already, with another content. Which of the two counts does not depend on which came last:
+             *     give what is newer a greater version.
+             */
+            conflict?: boolean;
             /** @description The position just after it. */
             position: string;
             /** @enum {string} */
@@ -2308,9 +2339,21 @@ export interface components {
         PhoneCodeAsked: {
             /** @description A solved challenge. */
             challenge: components["schemas"]["ChallengeSolved"];
+            /** @description As `username`. */
+            email?: string | null;
             language?: components["schemas"]["LanguageTag"] | null;
+            /**
+             * Format: password
+             * @description As `username`.
+             */
+            password?: string | null;
             /** @description The phone. */
             phone: string;
+            /**
+             * @description What the form of the registration has been filled in with so far: looked at first, so that no message is sent for a form that
+             *     would be refused.
+             */
+            username?: string | null;
         };
         /** @description A new phone with its code. */
         PhoneProof: {
@@ -2532,6 +2575,8 @@ export interface components {
         Receipt: {
             /** @description Records that are durable in the log. */
             accepted: number;
+            /** @description Accepted records whose version was there already, with another content, where there are some. */
+            conflicts?: number | null;
             /** @description The position after the last of them: read your writes with `min_position`. */
             position: string;
             /** @description Records that are not in it. */
@@ -2598,7 +2643,7 @@ export interface components {
             phone: string;
             /** @description The code that was sent to the phone. */
             phone_code: string;
-            /** @description Unique without regard to case. */
+            /** @description Letters, digits and `. _ - '`; unique without regard to case and to look-alikes. */
             username: string;
         };
         /** @description What a registration has to keep to. */
@@ -2622,7 +2667,7 @@ export interface components {
             password_bytes_max: number;
             /** @description Fewest characters of a password. */
             password_min: number;
-            /** @description Regions whose phones are taken (ISO 3166); a number without `+` is one of the first. */
+            /** @description Regions whose phones are accepted (ISO 3166; `*` is any); a number without `+` is one of the first. */
             phone_regions: string[];
             /** @description Fewest and most characters of a username. */
             username_chars: number[];
@@ -2811,6 +2856,24 @@ export interface components {
             expires_in_s: number;
             /** @description Told this once; whoever signs in and presents it has the role. */
             token: string;
+        };
+        /** @description The set-up tokens that may still be redeemed. */
+        SetupTokenList: {
+            /** @description The oldest first. */
+            setup_tokens: components["schemas"]["SetupTokenShown"][];
+        };
+        /** @description A set-up token that nobody has redeemed; without its text. */
+        SetupTokenShown: {
+            /** @description When it is worthless. */
+            expires_at: string;
+            /** @description By which it is withdrawn. */
+            id: string;
+            /** @description When. */
+            made_at: string;
+            /** @description Who made it: a member's id, `key:ID` or `operator:NAME`. */
+            made_by: string;
+            /** @description What it gives. */
+            role: string;
         };
         /** @description What a person sends to sign in. */
         SignInForm: {
@@ -4532,7 +4595,7 @@ export interface operations {
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
             409: components["responses"]["BeingDone"];
-            /** @description the token is used, expired, or was never given */
+            /** @description the token is used, expired, withdrawn, or was never given; or its maker may not give the role any more */
             410: {
                 headers: {
                     [name: string]: unknown;
@@ -4548,6 +4611,32 @@ export interface operations {
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
             507: components["responses"]["InsufficientStorage"];
+        };
+    };
+    list_setup_tokens: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the tokens */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SetupTokenList"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     make_setup_token: {
@@ -4595,6 +4684,42 @@ export interface operations {
                 };
             };
             429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
+        };
+    };
+    withdraw_setup_token: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the token's id, as listed */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description it is withdrawn */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            /** @description there is none of this id: it was redeemed, withdrawn, or has expired */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
             507: components["responses"]["InsufficientStorage"];
@@ -5857,7 +5982,10 @@ export interface operations {
     };
     forget_member: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description true: a member of whom nothing is known is a 404, and nothing is done */
+                known?: boolean;
+            };
             header?: never;
             path: {
                 /** @description the member, percent-encoded */
@@ -5879,7 +6007,15 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            404: components["responses"]["NotFound"];
+            /** @description with `known=true`: nobody of this id is known */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             500: components["responses"]["InternalServerError"];
             /** @description the pipeline is behind; ask again */
             503: {
@@ -6144,6 +6280,15 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
+            /** @description the username is taken */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableContent"];

@@ -180,7 +180,7 @@ impl Converter<'_, '_> {
             Values { take: &mut take }.deserialize(&mut parser).and_then(|()| parser.end())
         } else {
             let mut values = parser.into_iter::<Box<RawValue>>();
-            values.try_for_each(|raw| if take(&*raw?) { Ok(()) } else { Err(serde::de::Error::custom("stopped")) })
+            values.try_for_each(|raw| if take(&raw?) { Ok(()) } else { Err(serde::de::Error::custom("stopped")) })
         };
         match (failed, parsed) {
             (Some(error), _) => Err(error),

@@ -307,7 +307,7 @@ impl<'a> OrderAssembly<'a> {
                 *known = Shared { version: shared.version.max(version), ..shared };
             }
             Some(known) => {
-                known.agree(shared, self.options).map_err(|error| if several_files { of_two_files(error) } else { error })?
+                known.agree(shared, self.options).map_err(|error| if several_files { of_two_files(error) } else { error })?;
             }
             None => pending.shared = Some(shared),
         }
@@ -328,9 +328,9 @@ impl<'a> OrderAssembly<'a> {
             pending.placed_at = pending.placed_at.min(line.at);
         }
         if is_return {
-            pending.returns.push(line)
+            pending.returns.push(line);
         } else {
-            pending.lines.push(line)
+            pending.lines.push(line);
         }
         Ok(())
     }
@@ -380,7 +380,7 @@ impl Pending {
         }
         let record = self.decode(options, rules).map_err(|error| self.blame(error))?;
         let mut order = SourcedOrder { record, rows: self.lines.iter().map(|line| line.origin.clone()).collect() };
-        self.returns.sort_by(|a, b| (a.at, a.origin.row()).cmp(&(b.at, b.origin.row())));
+        self.returns.sort_by_key(|line| (line.at, line.origin.row()));
         for row in &self.returns {
             let mut open = row.quantity.saturating_neg();
             for n in (0..order.record.lines.len()).rev() {

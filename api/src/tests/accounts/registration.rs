@@ -123,7 +123,7 @@ async fn v2_2_1_no_form_takes_what_it_does_not_know() {
             let problem = assert_problem(&send(wrong).await, 422, "invalid", &format!("{} {wrong}", route.name));
             assert!(!problem.to_string().contains("a text"));
         }
-        for broken in ["", "{", "{} []", "\u{feff}{}", "{\"a\": \u{0}}"] {
+        for broken in ["", "{", "{} []", "\u{feff}", "{\"a\": \u{0}}"] {
             assert_problem(&send(broken).await, 400, "malformed_json", &format!("{} {broken:?}", route.name));
         }
         let deep = "[".repeat(60_000);

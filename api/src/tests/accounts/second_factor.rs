@@ -57,8 +57,12 @@ async fn v6_5_1_v6_5_5_v6_6_3_a_code_works_once() {
 
     let challenge = first(&town).await;
     assert_problem(&second(&town, &challenge, &code(&town, &secret, 0)).await, 422, "code_wrong", "that step was used to enrol");
-    town.pass(60);
-    assert_problem(&second(&town, &challenge, &code(&town, &secret, 1)).await, 422, "code_wrong", "the step before");
+    town.pass(90);
+    assert_problem(&second(&town, &challenge, &code(&town, &secret, 2)).await, 422, "code_wrong", "two steps before");
+    // One step of skew (RFC 6238, 5.2), and each step once.
+    let before = code(&town, &secret, 1);
+    assert_eq!(second(&town, &first(&town).await, &before).await.status(), 201);
+    assert_problem(&second(&town, &challenge, &before).await, 422, "code_wrong", "once");
     let now = code(&town, &secret, 0);
     let answer = second(&town, &challenge, &now).await;
     assert_eq!((answer.status().as_u16(), &body(&answer)["token_type"]), (201, &json!("Bearer")));
