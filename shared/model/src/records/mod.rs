@@ -309,7 +309,7 @@ mod tests {
             assert!(cut.chars().count() < QUOTED_CHARS_MAX + 40, "{cut}");
             assert!(cut.ends_with(" is no time") || cut.ends_with("`, expected `a`"), "{cut}");
         }
-        assert_eq!(Invalid::new("at", format!("{:?} is no time", "x".repeat(80))).reason.chars().count(), 94);
+        assert_eq!(Invalid::new("at", format!("{:?} is no time", "x".repeat(80))).reason.chars().count(), 93);
         assert_eq!(Invalid::new("", "is not whole").to_string(), "is not whole");
         assert_eq!(Invalid::new("at", "is not whole").to_string(), "at: is not whole");
     }

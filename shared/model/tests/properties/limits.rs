@@ -183,7 +183,7 @@ fn what_is_not_utf_8_or_not_one_object_is_refused_in_every_topic() {
         }
     }
     let error = refused(Topic::Interactions, b"{\"x\":\"\xff\"}");
-    assert_eq!(error.to_string(), ": the record is not UTF-8: byte 6 begins no character");
+    assert_eq!(error.to_string(), "the record is not UTF-8: byte 6 begins no character");
 }
 
 #[test]
