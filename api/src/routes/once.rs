@@ -38,7 +38,7 @@ use crate::api::Api;
 use crate::auth::{Caller, Grant, caller, known};
 use crate::problem::{Code, FieldError, Problem};
 use crate::server::Peer;
-use crate::to_the_end::to_the_end;
+use crate::to_the_end::{apart, to_the_end};
 
 /// The header of the request.
 pub(crate) const KEY: &str = "idempotency-key";
@@ -191,7 +191,7 @@ async fn forward(behind: BoxedFilter<(Response,)>, asked: Asked, body: Bytes) ->
         request.extensions_mut().insert(peer);
     }
     let service = TowerToHyperService::new(warp::service(behind));
-    let Ok(response) = service.call(request).await;
+    let Ok(response) = apart(async move { service.call(request).await }).await?;
     Ok(response)
 }
 

@@ -4014,6 +4014,17 @@ export interface operations {
                 };
             };
             422: components["responses"]["UnprocessableContent"];
+            /** @description as many mails as the hour has (`members.limits.mails_hour`) */
+            429: {
+                headers: {
+                    /** @description after how many seconds asking again makes sense */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
             507: components["responses"]["InsufficientStorage"];

@@ -260,6 +260,7 @@ async fn end_member_sessions(member: Segment, asked: Asked) -> Response {
     params(("member" = String, Path, description = "the member")),
     responses(
         (status = 202, description = "the mail is on its way"),
+        (status = 429, description = "as many mails as the hour has (`members.limits.mails_hour`)", body = crate::problem::Body, content_type = "application/problem+json"),
         (status = 409, description = "the e-mail is verified already", body = crate::problem::Body, content_type = "application/problem+json"),
     ),
     security(("service_key" = []), ("access_token" = [])),
