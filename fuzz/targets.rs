@@ -78,10 +78,14 @@ fn record(topic: Topic, bytes: &[u8]) {
             let mut total = 0i128;
             for (line, net) in order.net_lines() {
                 assert!((0..=line.quantity).contains(&net));
-                assert!(program.line_points(order, net).points >= 0);
                 total += i128::from(line.quantity) * i128::from(line.unit_price_minor);
             }
-            assert!(total <= TOTAL_MINOR_MAX);
+            assert!(total <= TOTAL_MINOR_MAX && order.refunded_minor() <= order.total_minor());
+            let (mut points, mut known_from) = (0, None);
+            for (lot, amounts) in program.rulebook().order_points(order) {
+                points += amounts.points;
+                assert!(points >= 0 && Some(lot.known_from) > known_from.replace(lot.known_from));
+            }
         }
         Record::Catalog(item) => {
             one_key(&item.item);
@@ -96,7 +100,8 @@ fn record(topic: Topic, bytes: &[u8]) {
 
 fn merges_with_itself<R: Versioned>(record: &R) {
     let canonical = record.canonical();
-    assert_eq!(merge_versioned(Some((record.rank(), &canonical)), record.rank(), &canonical), Merged::Kept);
+    let merged = merge_versioned(R::TOPIC, Some((record.rank(), &canonical)), record.rank(), &canonical);
+    assert_eq!(merged, Merged { new: None, conflict: false });
 }
 
 fn one_key<K: KeyCodec>(key: &K) {

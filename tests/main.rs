@@ -10,6 +10,7 @@ mod deployment;
 mod faults;
 mod files;
 mod foreign;
+mod formats;
 mod generations;
 mod hostile;
 mod installation;

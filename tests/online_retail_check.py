@@ -148,20 +148,23 @@ def day(ms):
 
 
 def baskets(orders, window):
-    """member → its `window` most recent items, by (latest time of a counting line descending, item ascending)."""
+    """owner → its `window` most recent items, by (latest time of a counting line descending, item ascending)."""
     latest = defaultdict(dict)
     for order in orders:
-        if not order.member:
-            continue
-        bought = latest[order.member]
+        bought = latest[owner(order)]
         for line in order.lines:
             if line.net > 0:
                 bought[line.item] = max(order.time, bought.get(line.item, order.time))
     return {
-        member: [item for item, _ in sorted(bought.items(), key=lambda entry: (-entry[1], entry[0]))[:window]]
-        for member, bought in latest.items()
+        who: [item for item, _ in sorted(bought.items(), key=lambda entry: (-entry[1], entry[0]))[:window]]
+        for who, bought in latest.items()
         if bought
     }
+
+
+def owner(order):
+    """A member, or a guest's order, which is an owner of its own."""
+    return ("member", order.member) if order.member else ("guest", order.id)
 
 
 def also_bought(of_member, top, figures):
@@ -188,12 +191,12 @@ def also_bought(of_member, top, figures):
 
 
 def popularity(orders):
-    """item, kind, day → distinct owners with a counting line placed that day. A guest is no owner."""
+    """item, kind, day → distinct owners with a counting line placed that day."""
     owners = defaultdict(set)
     for order in orders:
         for line in order.lines:
-            if order.member and line.net > 0:
-                owners[line.item, day(order.time)].add(order.member)
+            if line.net > 0:
+                owners[line.item, day(order.time)].add(owner(order))
     for item, on in sorted(owners):
         yield item, "purchase", on.isoformat(), len(owners[item, on])
 
@@ -206,7 +209,7 @@ def points(orders, as_of, figures):
         placed = day(order.time)
         available_from = min(placed, placed + timedelta(days=HOLD_DAYS))
         for line in order.lines:
-            if order.member and line.net > 0:
+            if order.member and line.net > 0 and placed <= as_of:
                 (available if available_from <= as_of else pending)[order.member] += line.net * POINTS_A_UNIT
     figures["points"] = sum(pending.values()) + sum(available.values())
     for member in sorted(pending.keys() | available.keys()):

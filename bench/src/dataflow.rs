@@ -51,6 +51,7 @@ impl Fact {
             kind: Kind::Purchase.code(),
             retract: false,
             at: self.at,
+            scenario: Box::default(),
             payload: Box::default(),
         })
     }

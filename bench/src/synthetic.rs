@@ -92,14 +92,8 @@ pub fn item_id(item: u32) -> ItemId {
 
 /// A purchase as the record of the topic `interactions`.
 pub fn purchase_record(purchase: Purchase) -> Interaction {
-    Interaction {
-        owner: Owner::Member(member_id(purchase.member)),
-        subject: Subject::Item(item_id(purchase.item)),
-        kind: Kind::Purchase,
-        at: EventTime(purchase.at),
-        retract: false,
-        payload: Payload::default(),
-    }
+    let (owner, subject) = (Owner::Member(member_id(purchase.member)), Subject::Item(item_id(purchase.item)));
+    Interaction::new(owner, subject, Kind::Purchase, EventTime(purchase.at), false, Payload::default())
 }
 
 /// Who acts next, and on what.
@@ -274,6 +268,11 @@ impl ShopLog {
                 visibility: None,
                 listed_at: Some(EventTime(BEGINS_MS)),
                 deleted: false,
+                group: None,
+                repeatable: false,
+                sensitive: false,
+                tax_bp: None,
+                stock: None,
             };
             Entry { at: BEGINS_MS, topic: Topic::Catalog, json: record.canonical() }
         })
@@ -285,13 +284,11 @@ impl ShopLog {
         (0..plan.members).map(move |member| {
             let invited = member > 0 && rng.random_bool(0.2);
             let record = MemberRecord::Member(Membership {
-                member: member_id(member),
-                version: 1,
-                state: MemberState::Activated,
                 tier: tier(member),
                 invited_by: invited.then(|| member_id(rng.random_range(0..member))),
                 registered_at: Some(EventTime(BEGINS_MS)),
                 activated_at: Some(EventTime(BEGINS_MS)),
+                ..Membership::new(member_id(member), 1, MemberState::Activated)
             });
             Entry { at: BEGINS_MS, topic: Topic::Members, json: record.canonical() }
         })
@@ -363,7 +360,7 @@ impl ShopLog {
         if visit.seen.len() < 8 && !visit.seen.contains(&visit.item) {
             visit.seen.push(visit.item);
         }
-        let record = Interaction { owner, subject, kind, at: EventTime(at), retract: false, payload };
+        let record = Interaction::new(owner, subject, kind, EventTime(at), false, payload);
         Entry { at, topic: Topic::Interactions, json: record.to_json() }
     }
 
@@ -381,6 +378,7 @@ impl ShopLog {
                 unit_price_minor: 100 + i64::from(item % 97) * 25,
                 discount_minor: None,
                 coupon: None,
+                discounts: Vec::new(),
             })
             .collect();
         let mut order = OrderRecord {
@@ -398,6 +396,8 @@ impl ShopLog {
             lines,
             refunds: Vec::new(),
             erased: false,
+            discount_minor: None,
+            shipping_minor: None,
         };
         let first = Entry { at, topic: Topic::Orders, json: order.canonical() };
         if self.crowd.chance(CANCELLED) {
@@ -415,9 +415,8 @@ impl ShopLog {
             if self.crowd.chance(REFUNDED) {
                 let at = at + 5 * DAY_MS;
                 let line = &order.lines[0];
-                let amount_minor = line.unit_price_minor;
-                order.refunds =
-                    vec![Refund { refund: "r1".into(), at: EventTime(at), line: line.line, quantity: 1, amount_minor }];
+                let (amount_minor, line) = (line.unit_price_minor, Some(line.line));
+                order.refunds = vec![Refund { refund: "r1".into(), at: EventTime(at), line, quantity: Some(1), amount_minor }];
                 order.version = 3;
                 self.later.push(Reverse(Entry { at, topic: Topic::Orders, json: order.canonical() }));
             }

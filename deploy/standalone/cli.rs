@@ -125,7 +125,7 @@ pub enum Command {
                       What cannot be accepted is told by reason with line numbers, and kept: see `kindred rejected`. Exit code 1 says \
                       that there was some, that versions conflict, or that no order counts in a view; credit notes with nothing to \
                       take back are told alone.\n\n\
-                      Examples:\n  kindred import orders orders.csv.zst --map-status placed=completed --link-cancellations --data shop\n  \
+                      Examples:\n  kindred import orders orders.csv.zst --map-status placed=paid --link-cancellations --data shop\n  \
                       kindred import orders export.csv --map-status processing=paid --decimal-money --time-zone Europe/Berlin \
                       --version-from updated_at --data shop\n  \
                       kindred import catalog products.csv --map item=sku --map title=name --data shop\n  \
@@ -302,7 +302,8 @@ pub struct ImportArgs {
     /// A field that stands under another name, as in item=StockCode; may be repeated
     #[arg(long, value_name = "FIELD=COLUMN", value_parser = pair)]
     pub map: Vec<(String, String)>,
-    /// Orders: a word of the files that means a status, as in placed=completed; may be repeated
+    /// Orders: a word of the files that means a status, as in placed=paid (placed=completed skips the hold of points); may be
+    /// repeated
     #[arg(long, value_name = "WORD=STATUS", value_parser = status_pair)]
     pub map_status: Vec<(String, OrderStatus)>,
     /// Orders: turn credit notes (status cancelled, an order id of their own) into refunds of the same member's earlier lines of
@@ -907,7 +908,7 @@ fn delimiter(text: &str) -> Result<char, String> {
 
 fn status_pair(text: &str) -> Result<(String, OrderStatus), String> {
     // The word is the shop's and may hold anything; a status holds no sign.
-    let (word, status) = text.rsplit_once('=').ok_or("word=status is accepted, as in placed=completed")?;
+    let (word, status) = text.rsplit_once('=').ok_or("word=status is accepted, as in placed=paid")?;
     Ok((word.to_owned(), status.parse().map_err(|error: kindred_model::records::Invalid| error.reason)?))
 }
 

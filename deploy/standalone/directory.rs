@@ -161,7 +161,8 @@ impl Directory {
         let settings = self.generations.settings(name).map_err(|error| Failure::new(error.to_string()))?;
         let semantics = read_pinned(&settings).map_err(|error| Failure::new(error.to_string()))?;
         let store = self.generations.store(name).with_context(|| format!("could not open generation {name}"))?;
-        check_fingerprint(&*store, &*self.log, &semantics, Open::Existing, &subject(&self.path)).await?;
+        // Of a directory whose live generation was migrated the others are, too.
+        check_fingerprint(&*store, &*self.log, &semantics, Open::OrCreate, &subject(&self.path)).await?;
         Ok((store, semantics))
     }
 
@@ -210,6 +211,7 @@ fn subject(path: &Path) -> Subject {
         shown: path.display().to_string(),
         pinned: format!("its {PINNED}"),
         rebuild: format!("kindred serve --data {} --from beginning", shell_word(&path.display().to_string())),
+        migrate: format!("kindred serve --data {}", shell_word(&path.display().to_string())),
     }
 }
 

@@ -64,7 +64,10 @@ pub fn run(app: &App, loaded: &Loaded, args: &ExportArgs) -> Result<u8> {
 
 fn from_installation(app: &App, installation: &Installation, view: &ViewInfo, args: &ExportArgs) -> Result<io::Result<()>> {
     let snapshot = installation.store.snapshot().context("could not read the store")?;
-    let context = ExportContext { settings: &installation.semantics, as_of: args.as_of.unwrap_or_else(|| app.clock.today()) };
+    let context = ExportContext {
+        settings: &installation.semantics,
+        as_of: args.as_of.unwrap_or_else(|| installation.semantics.program.zone().day(app.clock.now())),
+    };
     let format = if args.format == Format::Csv { Written::Csv } else { Written::Ndjson };
     let out = BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock());
     let mut writer = match ExportWriter::begin(format, view.columns, out) {

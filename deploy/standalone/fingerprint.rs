@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::installation::Open;
 
 /// The version of everything that is kept. A change that an older program would misread takes the next number.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Under which the store holds the fingerprint.
 pub const FINGERPRINT: &str = "fingerprint";
 
@@ -31,9 +31,12 @@ pub struct Subject {
     pub pinned: String,
     /// The command that rebuilds the store from the log.
     pub rebuild: String,
+    /// The command that migrates it from an older format.
+    pub migrate: String,
 }
 
-/// Checks that a store was computed from this log with these settings, and notes it where nothing was computed yet.
+/// Checks that a store was computed from this log with these settings, and notes it where nothing was computed yet. One of format 1 is
+/// migrated where the command goes on to keep the views.
 ///
 /// # Errors
 /// A [`Failure`] that says what does not fit, and what helps.
@@ -45,7 +48,7 @@ pub async fn check_fingerprint(
     subject: &Subject,
 ) -> Result<()> {
     let ours = Fingerprint { format: FORMAT, log: log.identity().to_owned(), settings: pinned_toml(semantics) };
-    let Subject { shown, pinned, rebuild } = subject;
+    let Subject { shown, pinned, rebuild, migrate } = subject;
     let stored = store.named().get(FINGERPRINT).await.context("could not read the store's fingerprint")?;
     match stored {
         None if open == Open::ToRebuild || store.frontier().position == Position::beginning() => {}
@@ -61,6 +64,21 @@ pub async fn check_fingerprint(
             let same_settings = read_pinned(&theirs.settings).is_ok_and(|theirs| theirs == *semantics);
             if theirs.format == FORMAT && theirs.log == ours.log && same_settings {
                 return Ok(());
+            }
+            if theirs.format == 1 && open != Open::Existing && theirs.log == ours.log {
+                kindred_pipeline::migrate_from_format_1(store, &semantics.rules())
+                    .await
+                    .with_context(|| format!("could not migrate {shown}"))?;
+                let bytes = serde_json::to_vec(&Fingerprint { format: FORMAT, ..theirs }).expect("a fingerprint serialises");
+                store.named().put(FINGERPRINT, &bytes).await.context("could not write the store's fingerprint")?;
+                return Box::pin(check_fingerprint(store, log, semantics, open, subject)).await;
+            }
+            if theirs.format == 1 {
+                return Err(Failure::new(format!(
+                    "{shown} was written in format 1, and this version of kindred reads format {FORMAT}"
+                ))
+                .help(format!("it is migrated by the first start: {migrate}"))
+                .into());
             }
             if theirs.format != FORMAT {
                 return Err(Failure::new(format!(

@@ -73,7 +73,13 @@ impl Running {
         let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
 
         let from_beginning = args.from == Some(From::Beginning);
-        let open = if from_beginning { Open::ToRebuild } else { Open::Existing };
+        // The first of several processes migrates what an older version wrote.
+        let leads = loaded.settings.cluster.process == 0;
+        let open = match (from_beginning, leads) {
+            (true, _) => Open::ToRebuild,
+            (false, true) => Open::OrCreate,
+            (false, false) => Open::Existing,
+        };
         let services = Services::open_generation(loaded, open, args.generation.as_deref()).await?;
         let store = services.published(&services.generation, Arc::clone(&services.store) as _);
         // Beside the live one's, which mends the log.

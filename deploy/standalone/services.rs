@@ -91,7 +91,12 @@ impl Services {
     }
 
     fn subject(&self) -> Subject {
-        Subject { shown: self.to_string(), pinned: "its row".to_owned(), rebuild: "kindred pipeline --from beginning".to_owned() }
+        Subject {
+            shown: self.to_string(),
+            pinned: "its row".to_owned(),
+            rebuild: "kindred pipeline --from beginning".to_owned(),
+            migrate: "kindred pipeline".to_owned(),
+        }
     }
 
     /// The store of a generation and what it pins.

@@ -9,6 +9,9 @@
 //!
 //! No result changes, so each step may be repeated after a crash. What stays is the erased record, with who invited whom and
 //! when it was activated, and the links of the sessions, so that a late duplicate of a session's event stays hidden.
+//!
+//! A shop goes on writing about somebody who is gone: an order is completed, a refund comes weeks later. So what came to the log since
+//! the last sweep is looked through for everybody who was swept before, and who is named in it is swept again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,12 +21,12 @@ use std::time::{Duration, Instant};
 
 use kindred_clock::Clock;
 use kindred_dataflow::update::Update;
-use kindred_log::EventLog;
+use kindred_log::{EventLog, Share};
 use kindred_model::intern::Party;
 use kindred_model::records::{MemberRecord, OrderRecord, Record, Rules};
 use kindred_model::views::inputs::{Members, Orders};
 use kindred_model::views::scan;
-use kindred_model::{EventTime, Owner, Topic};
+use kindred_model::{EventTime, MemberId, Owner, Position, SessionId, Topic};
 use kindred_store::ViewStore;
 use kindred_telemetry::fail_point;
 use tracing::{info, warn};
@@ -44,6 +47,12 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(600);
 const ERASED: &str = "erased:";
 /// Under which the store notes that a member's raw records have left, and when.
 const SWEPT: &str = "swept:";
+/// Under which the store notes up to where the log was looked through for those that were swept.
+const SWEPT_TO: &str = "swept_to";
+/// Records of the log that are looked at at once.
+const LOOKED_AT: usize = 4_096;
+/// How long to wait for them.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Numbers the administrative acts of the process, to wait for each.
 static ACTS: AtomicU64 = AtomicU64::new(1);
@@ -84,7 +93,8 @@ impl Sweeper {
     }
 
     async fn sweep(&self) -> Result<(), PipelineError> {
-        let Some(condemned) = self.condemned().await? else { return Ok(()) };
+        let end = self.log.end().await?;
+        let Some(condemned) = self.condemned(&end).await? else { return Ok(()) };
         let erased_orders = self.erased_orders(&condemned)?;
         let orders = erased_orders.len();
         if let Some(last) = self.append(erased_orders).await? {
@@ -118,23 +128,49 @@ impl Sweeper {
             self.store.named().put(&format!("{SWEPT}{member}"), today.as_bytes()).await?;
         }
         self.context.progress.swept();
+        self.has_looked_to(&end).await?;
         info!(members = condemned.members.len(), orders, purged, "raw records of erased members have left");
         Ok(())
     }
 
-    /// The members whose raw records are due, and their sessions; `None` when there is nobody.
-    async fn condemned(&self) -> Result<Option<Condemned>, PipelineError> {
+    async fn has_looked_to(&self, end: &Position) -> Result<(), PipelineError> {
+        Ok(self.store.named().put(SWEPT_TO, end.to_string().as_bytes()).await?)
+    }
+
+    /// Those of `swept`, and of the sessions that are theirs, of whom records came since the log was last looked through.
+    async fn named_since(&self, swept: &Condemned, end: &Position) -> Result<HashSet<Owner>, PipelineError> {
+        let mut found = HashSet::new();
+        let noted = self.store.named().get(SWEPT_TO).await?;
+        let from = noted.and_then(|noted| str::from_utf8(&noted).ok()?.parse().ok()).unwrap_or_else(Position::beginning);
+        let mut reader = self.log.reader(Share::ALL)?;
+        reader.seek(&from)?;
+        let mut records = Vec::new();
+        while !reader.position().reaches(end) && !self.context.stopping() {
+            records.clear();
+            reader.poll(LOOKED_AT, POLL, &mut records)?;
+            for record in records.iter().filter(|record| !record.payload.is_empty()) {
+                if let Ok(record) = Record::decode(record.place.topic, &record.payload, &self.rules) {
+                    found.extend(swept.whose(&record));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The members whose raw records are due, and their sessions; `None` when there is nobody. `end` is that of the log.
+    async fn condemned(&self, end: &Position) -> Result<Option<Condemned>, PipelineError> {
         let swept: HashSet<String> = self.store.named().scan(SWEPT).await?.into_iter().map(|(name, _)| name).collect();
         let known: HashMap<String, Vec<u8>> = self.store.named().scan(ERASED).await?.into_iter().collect();
         let today = self.clock.today();
         let mut new = Vec::new();
         let snapshot = self.store.snapshot()?;
-        let mut condemned = Condemned::default();
+        let (mut condemned, mut before) = (Condemned::default(), Condemned::default());
         let mut links = Vec::new();
         scan::<Members>(&*snapshot.rows, &[], |_, row| match MemberRecord::decode(&row.0) {
             Ok(record @ MemberRecord::Member(_)) if record.is_erased() => {
                 let member = record.key().id().to_owned();
                 if swept.contains(&format!("{SWEPT}{member}")) {
+                    before.members.insert(member);
                     return;
                 }
                 let since = known
@@ -152,6 +188,23 @@ impl Sweeper {
         })?;
         for member in new {
             self.store.named().put(&format!("{ERASED}{member}"), self.clock.now().to_string().as_bytes()).await?;
+        }
+        drop(snapshot);
+        if !before.members.is_empty() {
+            let theirs = links.iter().filter(|(_, member)| before.members.contains(member.as_str()));
+            before.sessions.extend(theirs.map(|(session, _)| Owner::Session(session.clone())));
+            let named = self.named_since(&before, end).await?;
+            if named.is_empty() {
+                self.has_looked_to(end).await?;
+            }
+            let late = |member: &str, session: Option<&SessionId>| {
+                named.contains(&Owner::Member(MemberId::trusted(member.to_owned())))
+                    || session.is_some_and(|session| named.contains(&Owner::Session(session.clone())))
+            };
+            let by_session = links.iter().filter(|(session, member)| late(member.as_str(), Some(session)));
+            let again: Vec<String> = by_session.map(|(_, member)| member.to_string()).collect();
+            let by_name = before.members.iter().filter(|member| late(member, None)).cloned();
+            condemned.members.extend(by_name.chain(again.into_iter().filter(|member| before.members.contains(member))));
         }
         links.retain(|(_, member)| condemned.members.contains(member.as_str()));
         condemned.sessions.extend(links.into_iter().map(|(session, _)| Owner::Session(session)));
@@ -173,7 +226,7 @@ impl Sweeper {
     }
 
     /// Appends in portions; returns the position after the last.
-    async fn append(&self, orders: Vec<Vec<u8>>) -> Result<Option<kindred_model::Position>, PipelineError> {
+    async fn append(&self, orders: Vec<Vec<u8>>) -> Result<Option<Position>, PipelineError> {
         let mut last = None;
         for portion in orders.chunks(1_000) {
             let places = self.log.append(Topic::Orders, portion.to_vec(), None).await?;
@@ -202,8 +255,22 @@ impl Condemned {
         }
     }
 
+    /// Whom of them a record names.
+    fn whose(&self, record: &Record) -> Option<Owner> {
+        if !self.holds(record) {
+            return None;
+        }
+        match record {
+            Record::Interaction(interaction) => Some(interaction.owner.clone()),
+            Record::Order(order) => order.member.clone().map(Owner::Member),
+            Record::Member(record) => Some(record.key()),
+            Record::Catalog(_) => None,
+        }
+    }
+
     fn holds_owner(&self, owner: &Owner) -> bool {
         match owner {
+            Owner::Guest(_) => false,
             Owner::Member(member) => self.members.contains(member.as_str()),
             session @ Owner::Session(_) => self.sessions.contains(session),
         }

@@ -13,6 +13,7 @@ mod error;
 mod figures;
 mod forget;
 mod lockstep;
+mod migrate;
 mod pace;
 mod progress;
 mod sink;
@@ -29,14 +30,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 pub use error::PipelineError;
 use kindred_clock::Clock;
-pub use kindred_dataflow::update::Stats;
 use kindred_dataflow::update::Update;
+pub use kindred_dataflow::update::{Conflict, Stats};
 use kindred_log::{EventLog, Share};
+use kindred_model::calendar::Zone;
+use kindred_model::loyalty::Program;
 use kindred_model::views::{input_tables, view_tables};
 use kindred_model::{Position, Semantics};
 use kindred_store::{Incarnation, ViewStore};
 use kindred_telemetry::fail_point;
 use progress::Waiter;
+pub use migrate::migrate_from_format_1;
 pub use progress::{PipelineState, PipelineStatus, Progress};
 use source::Feed;
 use tracing::info;
@@ -168,7 +172,7 @@ impl Pipeline {
         config.check()?;
         let role = config.role();
         let begun = match role {
-            sink::Role::Alone | sink::Role::Leader => Some(begin(&*store, config.from_beginning).await?),
+            sink::Role::Alone | sink::Role::Leader => Some(begin(&*store, config.from_beginning, &config.semantics).await?),
             sink::Role::Follower => None,
         };
         let stats = Arc::new(Stats::default());
@@ -357,7 +361,7 @@ const REBUILDING: &str = "rebuilding";
 
 /// Takes the store over, and empties it where it is to be rebuilt. A store that was filled before a view existed has its rows derived
 /// from the merged inputs, as after a unit that was left unfinished.
-async fn begin(store: &dyn ViewStore, from_beginning: bool) -> Result<Incarnation, PipelineError> {
+async fn begin(store: &dyn ViewStore, from_beginning: bool, semantics: &Semantics) -> Result<Incarnation, PipelineError> {
     let mut begun = store.begin().await?;
     fail_point("start: begun");
     let unfinished_rebuild = store.named().get(REBUILDING).await?.is_some();
@@ -382,7 +386,11 @@ async fn begin(store: &dyn ViewStore, from_beginning: bool) -> Result<Incarnatio
         begun.frontier = store.frontier();
         info!("emptied the store; rebuilding from the log");
     }
-    let tables = view_tables().iter().map(|table| table.name).collect::<Vec<_>>().join(" ");
+    let mut tables = view_tables().iter().map(|table| table.name).collect::<Vec<_>>().join(" ");
+    if semantics.program.tz != Program::default().tz {
+        // Days of a zone are part of what the rows were derived from.
+        tables = format!("{tables} tzdb:{}", Zone::database_version());
+    }
     if store.named().get(TABLES).await?.as_deref() != Some(tables.as_bytes()) {
         if begun.frontier.epoch > 0 {
             // The mark before the name: a crash between them is noticed by the one or by the other.

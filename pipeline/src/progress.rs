@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use kindred_dataflow::update::Stats;
+use kindred_dataflow::update::{Conflict, Stats};
 use kindred_model::Position;
 use kindred_store::Frontier;
 use parking_lot::Mutex;
@@ -14,6 +14,9 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::PipelineError;
+
+/// Conflicts that the status names.
+const CONFLICTS_SHOWN: usize = 20;
 
 /// How often an outage that goes on is logged.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -338,7 +341,7 @@ impl Progress {
             records: load(&self.records),
             rejected: load(&self.rejected),
             conflicts: load(&stats.conflicts),
-            conflicting: stats.conflicting(),
+            conflicting: stats.latest_conflicts.lock().iter().rev().take(CONFLICTS_SHOWN).map(Conflict::to_string).collect(),
             rows_written: load(&self.rows_written),
             restore_ms: load(&self.restore_ms),
             last_epoch_us: load(&self.last_epoch_us),

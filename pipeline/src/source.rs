@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use kindred_dataflow::update::Update;
 use kindred_log::{EventLog, EventReader, LogError, LogRecord, Rejected, Share};
-use kindred_model::Position;
+use kindred_model::codec::KeyCodec;
 use kindred_model::records::{Record, Rules};
 use kindred_telemetry::fail_point;
+use kindred_model::{ItemId, MemberId, OrderId, Owner, Position, SessionId, Topic};
 use parking_lot::Mutex;
 use tracing::debug;
 
@@ -186,7 +187,14 @@ impl Source {
 
     fn decode(&self, record: &LogRecord, updates: &mut Vec<Update>, rejected: &mut Vec<Rejected>) {
         let payload = &record.payload;
+        // A record without a value deletes nothing (DESIGN, Events): one that was purged, or a tombstone of a compacted topic.
         if is_tombstone(payload) {
+            if let Some(key) = &record.tombstone {
+                let topic = record.place.topic;
+                metrics::counter!("pipeline_tombstones_total", "topic" => topic.name()).increment(1);
+                let merged = row_key(topic, key);
+                updates.extend(merged.map(|key| Update::Tombstone(topic, key.into())));
+            }
             return;
         }
         match Record::decode(record.place.topic, payload, &self.rules) {
@@ -247,6 +255,22 @@ pub(crate) fn is_tombstone(payload: &[u8]) -> bool {
     payload.is_empty() || payload == b"null"
 }
 
+/// The key of the merged record that a log's key stands for, as this product keys its records; `None` for another producer's, and
+/// for interactions, which are never compacted.
+fn row_key(topic: Topic, key: &[u8]) -> Option<Vec<u8>> {
+    let key = std::str::from_utf8(key).ok()?;
+    Some(match topic {
+        Topic::Orders => OrderId::parse(key).ok()?.to_bytes(),
+        Topic::Catalog => ItemId::parse(key).ok()?.to_bytes(),
+        Topic::Members => match key.split_once(':')? {
+            ("member", id) => Owner::Member(MemberId::parse(id).ok()?).to_bytes(),
+            ("session", id) => Owner::Session(SessionId::parse(id).ok()?).to_bytes(),
+            _ => return None,
+        },
+        Topic::Interactions => return None,
+    })
+}
+
 /// Fields that figures tell apart; what more there is counts as `other`. A record may name any field, and each label costs memory.
 const FIELDS_MAX: usize = 64;
 
@@ -279,5 +303,18 @@ mod tests {
         }
         assert_eq!(field_label("one_more"), "other");
         assert_eq!(field_label("lines"), "lines");
+    }
+
+    /// If it failed, a tombstone of a compacted topic would lose the record that it stands on at the next rebuild.
+    #[test]
+    fn keys_of_tombstones_are_those_of_merged_records() {
+        assert_eq!(row_key(Topic::Orders, b"o1"), Some(OrderId::trusted("o1").to_bytes()));
+        assert_eq!(row_key(Topic::Catalog, b"i:1"), Some(ItemId::trusted("i:1").to_bytes()));
+        assert_eq!(row_key(Topic::Members, b"session:a:b"), Some(Owner::Session(SessionId::trusted("a:b")).to_bytes()));
+        assert_eq!(row_key(Topic::Members, b"member:a"), Some(Owner::Member(MemberId::trusted("a")).to_bytes()));
+        assert_eq!(
+            [row_key(Topic::Members, b"a"), row_key(Topic::Interactions, b"member:a"), row_key(Topic::Orders, b"\xff")],
+            [None, None, None]
+        );
     }
 }

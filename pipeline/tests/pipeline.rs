@@ -204,6 +204,53 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
         .map(|record| Record::decode(record.place.topic, &record.payload, &semantics.rules()).expect("valid"))
         .collect();
     shop.assert_is(&remaining, &semantics, "after the sweep");
+
+    // The shop goes on writing about her, and gives away what was hers: it is swept, too, and brings nothing back.
+    let mut late = lines(
+        Topic::Interactions,
+        &[
+            r#"{"member":"ann","item":"late","kind":"purchase","at":"2026-01-07T10:00:00Z"}"#,
+            r#"{"session":"s1","item":"late","kind":"purchase","at":"2026-01-07T10:00:00Z"}"#,
+        ],
+    );
+    late.extend(lines(
+        Topic::Orders,
+        &[
+            r#"{"order":"o1","version":2,"status":"completed","member":"ann","placed_at":"2026-01-05T10:00:00Z","currency":"EUR","lines":[{"line":1,"item":"z","quantity":1,"unit_price_minor":100}]}"#,
+            r#"{"order":"o1","version":9,"status":"completed","member":"bob","placed_at":"2026-01-05T10:00:00Z","currency":"EUR","lines":[{"line":1,"item":"z","quantity":1,"unit_price_minor":100}]}"#,
+            r#"{"order":"o2","version":1,"status":"paid","member":"ann","placed_at":"2026-01-06T10:00:00Z","currency":"EUR","lines":[{"line":1,"item":"late","quantity":1,"unit_price_minor":100}]}"#,
+        ],
+    ));
+    late.extend(lines(
+        Topic::Members,
+        &[
+            r#"{"member":"ann","version":9,"state":"activated","tier":"vip","invited_by":"bob","activated_at":"2026-01-01T00:00:00Z"}"#,
+            r#"{"session":"s1","version":2,"merged_into":"bob"}"#,
+        ],
+    ));
+    shop.append(&late).await;
+    pipeline.settle(PATIENCE).await.expect("it settles");
+    let begin = std::time::Instant::now();
+    let remaining = loop {
+        let end = shop.log.end().await.expect("it answers");
+        let (mut reader, mut left) = (shop.log.reader(Share::ALL).expect("a reader"), Vec::new());
+        while !reader.position().reaches(&end) {
+            reader.poll(100, Duration::from_millis(10), &mut left).expect("it reads");
+        }
+        left.retain(|record| !record.payload.is_empty());
+        let text: String = left.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned() + "\n").collect();
+        // The erased record and the session's first link; what s1 did is gone, and that it was given to bob stays.
+        if text.matches("\"ann\"").count() == 2 && text.matches("\"s1\"").count() == 2 {
+            let read = |record: &kindred_log::LogRecord| Record::decode(record.place.topic, &record.payload, &semantics.rules());
+            break left.iter().map(|record| read(record).expect("valid")).collect::<Vec<Record>>();
+        }
+        assert!(begin.elapsed() < PATIENCE, "late records stay: {text}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    pipeline.settle(PATIENCE).await.expect("it settles");
+    shop.assert_is(&remaining, &semantics, "after the sweep of what came late");
+    let shown = inputs(remaining.clone(), &semantics);
+    assert!(shown.orders.values().all(|order| order.erased && order.member.is_none()), "{:?}", shown.orders);
     pipeline.stop().expect("it stops");
     let pipeline = shop.start(PipelineConfig { from_beginning: true, ..PipelineConfig::new(semantics.clone()) }).await;
     pipeline.settle(PATIENCE).await.expect("it settles");

@@ -213,13 +213,11 @@ impl Account {
             State::Erased => MemberState::Erased,
         };
         let mut membership = Membership {
-            member: member.clone(),
-            version: self.event_version,
-            state,
             tier: self.tier,
             invited_by,
             registered_at: Some(self.registered_at),
             activated_at: self.activated_at,
+            ..Membership::new(member.clone(), self.event_version, state)
         };
         if state == MemberState::Erased {
             membership.version -= 1; // `erased` raises it.

@@ -23,7 +23,7 @@ use warp::{Filter, Reply};
 use super::access::need;
 use super::body::Posted;
 use super::noted::{Act, noted};
-use super::{AS_OF, NO_STORE, acting, acting_with_body, guarded, in_time, json, query, today, with};
+use super::{AS_OF, NO_STORE, acting, acting_with_body, guarded, in_time, json, program_today, query, with};
 use crate::api::Api;
 use crate::auth::{Caller, Visitor, caller};
 use crate::context::VerifyReport;
@@ -90,7 +90,7 @@ async fn show_status(query: String, caller: Caller, api: Arc<Api>) -> Response {
     params(
         ("view" = String, Path, description = "`also_bought`, `histories`, `member_orders`, `points` or `popularity`"),
         ("format" = Option<String>, Query, description = "`ndjson` or `csv`; ndjson unless given"),
-        ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today (UTC) unless given"),
+        ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today in program.tz unless given"),
     ),
     responses(
         (status = 200, description = "the rows", content((String = "application/x-ndjson"), (String = "text/csv"))),
@@ -108,7 +108,7 @@ async fn export_view(view: Segment, query: String, caller: Caller, visitor: Visi
         })?;
         let params = Params::parse(&query, &["format", "as_of"])?;
         let format = params.parsed::<Format>("format")?.unwrap_or_default();
-        let as_of = params.day("as_of")?.unwrap_or_else(|| today(shared));
+        let as_of = params.day("as_of")?.unwrap_or_else(|| program_today(shared, &shared.live().settings));
         let serving = shared.live();
         if !(view.enabled)(&serving.settings) {
             return Err(Problem::new(Code::ViewDisabled, format!("views.{}.enabled is false", view.name)));

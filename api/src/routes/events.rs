@@ -45,7 +45,7 @@ const ERRORS_LISTED_MAX: usize = 100;
 const DECODED_IN_PLACE_BYTES: usize = 32 << 10;
 /// What browsers send; the rest is for the shop's servers to say.
 const BROWSER_KINDS: &[Kind] =
-    &[Kind::View, Kind::Search, Kind::Cart, Kind::Favorite, Kind::Follow, Kind::Impression, Kind::Click];
+    &[Kind::View, Kind::Search, Kind::Cart, Kind::Favorite, Kind::Follow, Kind::Impression, Kind::Click, Kind::Dismiss];
 
 /// All routes of this module.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -392,9 +392,11 @@ fn times(record: &Record) -> Vec<(String, EventTime)> {
             times.extend(refunds.iter().enumerate().map(|(n, refund)| (format!("refunds[{n}].at"), refund.at)));
             times
         }
-        Record::Member(MemberRecord::Member(membership)) => {
-            named(&[("registered_at", membership.registered_at), ("activated_at", membership.activated_at)])
-        }
+        Record::Member(MemberRecord::Member(membership)) => named(&[
+            ("registered_at", membership.registered_at),
+            ("activated_at", membership.activated_at),
+            ("qualified_at", membership.qualified_at),
+        ]),
         Record::Member(MemberRecord::Session { .. }) | Record::Catalog(_) => Vec::new(),
     }
 }

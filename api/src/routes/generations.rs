@@ -12,7 +12,7 @@ use warp::{Filter, Reply};
 use super::access::need;
 use super::body::Posted;
 use super::noted::{Act, noted};
-use super::{acting, acting_with_body, guarded, in_time, json, query, today, with};
+use super::{acting, acting_with_body, guarded, in_time, json, program_today, query, with};
 use crate::api::Api;
 use crate::auth::{Caller, Visitor, caller};
 use crate::context::GenerationShown;
@@ -79,7 +79,7 @@ async fn list_generations(query: String, caller: Caller, api: Arc<Api>) -> Respo
     params(
         ("name" = String, Path, description = "the one"),
         ("with" = String, Query, description = "the other"),
-        ("as_of" = Option<String>, Query, description = "points are told for this day; today (UTC) unless given"),
+        ("as_of" = Option<String>, Query, description = "points are told for this day; today in program.tz unless given"),
     ),
     responses(
         (status = 200, description = "what moved", body = Object),
@@ -93,7 +93,7 @@ async fn compare_generations(name: Segment, query: String, caller: Caller, api: 
     guarded(shared, &caller, None, const { need("GET /v1/admin/generations/{name}/compare") }, |_| async {
         let params = Params::parse(&query, &["with", "as_of"])?;
         let other = params.get("with").ok_or_else(|| Problem::query("with", "is missing: name the other generation"))?;
-        let as_of = params.day("as_of")?.unwrap_or_else(|| today(shared));
+        let as_of = params.day("as_of")?.unwrap_or_else(|| program_today(shared, &shared.live().settings));
         json(StatusCode::OK, &operations(shared)?.compare(&name.decoded()?, other, as_of).await?)
     })
     .await

@@ -9,7 +9,7 @@ use kindred_model::codec::{KeyCodec, RowCodec};
 use kindred_model::records::{MemberRecord, Membership};
 use kindred_model::views::histories::{Entry, read_history};
 use kindred_model::views::inputs::{Canonical, Members, knows};
-use kindred_model::views::points::{Earned, Points};
+use kindred_model::views::points::{AsOf, Earned, Points};
 use kindred_model::views::{ReadError, Rows, Table, get};
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, Position, SessionId, Topic};
 use serde::de::DeserializeOwned;
@@ -21,7 +21,7 @@ use warp::reply::Response;
 
 use super::access::need;
 use super::noted::{Act, note};
-use super::{AS_OF, blocking, guarded, in_time, json, link_next, query, reach, today, with};
+use super::{AS_OF, blocking, guarded, in_time, json, link_next, program_today, query, reach, with};
 use crate::api::Api;
 use crate::auth::{Caller, Grant, Visitor, caller, visitor};
 use crate::params::{Freshness, Params, Segment, opaque};
@@ -103,28 +103,29 @@ pub(crate) struct PointsShown {
 /// Points of items that become available on a day.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StatementLine {
-    /// The UTC day.
+    /// The day, in the program's zone.
     #[schema(value_type = String)]
     available_from: Day,
-    /// What is earned; less than nought where more was taken back.
+    /// What is earned, less what was taken back.
     points: i64,
     /// Whether the day has not come as of the day of the figures.
     pending: bool,
 }
 
 fn statement(earned: &Earned, as_of: Day) -> Vec<StatementLine> {
-    let line = |&(available_from, points): &(Day, i64)| StatementLine { available_from, points, pending: available_from > as_of };
-    earned.from_items.iter().rev().map(line).collect()
+    let line = |(available_from, points): (Day, i64)| StatementLine { available_from, points, pending: available_from > as_of };
+    earned.items_as_of(as_of).into_iter().rev().map(line).collect()
 }
 
 /// GET /v1/members/{member}/points
 ///
-/// The points a member has earned, pending and available as of a day. Who has earned none has nought: that is no error.
+/// The points a member has earned, pending and available as of a day. As of a day nothing that is dated later is known: orders
+/// placed, units refunded, invitees activated after it. A member who has earned none has 0: that is no error.
 #[utoipa::path(
     get, path = "/v1/members/{member}/points", tag = "members",
     params(
         ("member" = String, Path, description = "the member, percent-encoded"),
-        ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today (UTC) unless given"),
+        ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today in program.tz unless given"),
         ("statement" = Option<bool>, Query, description = "with the days on which they become available"),
     ),
     responses(
@@ -142,7 +143,7 @@ async fn show_points(member: Segment, query: String, caller: Caller, api: Arc<Ap
         if !serving.settings.views.points.enabled {
             return Err(Problem::new(Code::ViewDisabled, "views.points.enabled is false"));
         }
-        let as_of = params.day("as_of")?.unwrap_or_else(|| today(shared));
+        let as_of = params.day("as_of")?.unwrap_or_else(|| program_today(shared, &serving.settings));
         let stated = params.boolean("statement", false)?;
         let freshness = params.freshness()?;
         let (row, published) = in_time(shared, async {
@@ -153,8 +154,7 @@ async fn show_points(member: Segment, query: String, caller: Caller, api: Arc<Ap
         })
         .await?;
         let earned = row.map_or(Ok(Earned::default()), |row| Earned::decode(&row)).map_err(Problem::internal)?;
-        let (pending, available) = earned.as_of(as_of);
-        let (from_items, from_invites) = (earned.items_total(), earned.from_invites);
+        let AsOf { pending, available, from_items, from_invites } = earned.as_of(as_of);
         let statement = stated.then(|| statement(&earned, as_of));
         let shown = PointsShown { member, as_of, pending, available, from_items, from_invites, statement };
         let mut response = json(StatusCode::OK, &shown)?;
@@ -187,34 +187,37 @@ pub(crate) struct HistoryItem {
     /// The latest time of that day.
     #[schema(value_type = String)]
     at: EventTime,
+    /// The scenario of an impression or a click.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    scenario: Box<str>,
 }
 
 impl HistoryItem {
     pub(super) fn of(entry: &Entry) -> Self {
-        Self { item: entry.item.clone(), kind: entry.kind, day: entry.day, at: entry.at }
+        Self { item: entry.item.clone(), kind: entry.kind, day: entry.day, at: entry.at, scenario: entry.scenario.clone() }
     }
 }
 
-/// The order of pages: newest first, then by item bytes, then by kind.
-pub(super) type Place = (std::cmp::Reverse<EventTime>, ItemId, Kind, Day);
+/// The order of pages: newest first, then by item bytes, kind and scenario.
+pub(super) type Place = (std::cmp::Reverse<EventTime>, ItemId, Kind, Day, Box<str>);
 
 pub(super) fn place(entry: &Entry) -> Place {
-    (std::cmp::Reverse(entry.at), entry.item.clone(), entry.kind, entry.day)
+    (std::cmp::Reverse(entry.at), entry.item.clone(), entry.kind, entry.day, entry.scenario.clone())
 }
 
 /// Where a page ended, as an opaque token. It is a place in the order and no number, so new entries shift nothing.
 #[derive(Serialize, Deserialize)]
-struct Cursor(i64, String, Kind, i32);
+struct Cursor(i64, String, Kind, i32, Box<str>);
 
 impl Cursor {
     fn after(entry: &Entry) -> String {
-        opaque(&Self(entry.at.0, entry.item.to_string(), entry.kind, entry.day.0))
+        opaque(&Self(entry.at.0, entry.item.to_string(), entry.kind, entry.day.0, entry.scenario.clone()))
     }
 
     fn place(self) -> Place {
-        let Self(at, item, kind, day) = self;
+        let Self(at, item, kind, day, scenario) = self;
         // A name that cannot be is a place in the order all the same.
-        (std::cmp::Reverse(EventTime(at)), ItemId::trusted(item), kind, Day(day))
+        (std::cmp::Reverse(EventTime(at)), ItemId::trusted(item), kind, Day(day), scenario)
     }
 }
 

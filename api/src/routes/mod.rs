@@ -179,9 +179,14 @@ pub(crate) async fn reach(memory: &Memory, freshness: Option<Freshness>) -> Resu
     Err(Problem::new(Code::PositionNotReached, detail).retry_after(1).with("position", reached))
 }
 
-/// The as-of day: today (UTC) unless asked.
+/// Today in UTC: the as-of day of what is shown and recommended.
 pub(crate) fn today(api: &Api) -> Day {
     api.context.clock.today()
+}
+
+/// Today in the program's zone: the as-of day of points and reports.
+pub(crate) fn program_today(api: &Api, settings: &kindred_model::Semantics) -> Day {
+    settings.program.zone().day(api.context.clock.now())
 }
 
 /// A JSON answer that is kept nowhere.

@@ -71,9 +71,15 @@ pub(crate) struct OrderShown {
     cancelled_at: Option<EventTime>,
     /// ISO 4217.
     currency: Box<str>,
-    /// What the lines cost, less their discounts.
+    /// Taken off the order as a whole, beside the discounts of its lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discount_minor: Option<i64>,
+    /// What shipping cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shipping_minor: Option<i64>,
+    /// What lines and shipping cost, less all discounts.
     total_minor: i64,
-    /// What was paid back for units that came back.
+    /// What was paid back, with units that came back or without.
     refunded_minor: i64,
     lines: Vec<LineShown>,
     refunds: Vec<RefundShown>,
@@ -96,16 +102,34 @@ pub(crate) struct LineShown {
     /// The coupon that took it off.
     #[serde(skip_serializing_if = "Option::is_none")]
     coupon: Option<Box<str>>,
+    /// The discounts that `discount_minor` is the sum of, where the shop says them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    discounts: Vec<DiscountShown>,
 }
 
-/// Units of a line that came back.
+/// One discount of a line.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct DiscountShown {
+    /// What sort of discount it is.
+    kind: Box<str>,
+    /// Which one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Box<str>>,
+    amount_minor: i64,
+}
+
+/// What was given back: units of a line with their money, money of a line, or money of the order.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RefundShown {
     refund: Box<str>,
     #[schema(value_type = String)]
     at: EventTime,
-    line: u32,
-    quantity: i64,
+    /// The line it is about; absent is the order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
+    /// How many units came back; absent is money alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantity: Option<i64>,
     amount_minor: i64,
 }
 
@@ -114,7 +138,7 @@ impl OrderShown {
         let (total_minor, refunded_minor) = (record.total_minor(), record.refunded_minor());
         let net: Vec<i64> = record.net_lines().map(|(_, net)| net).collect();
         let OrderRecord { order, version, status, tier, promotion, placed_at, currency, .. } = record;
-        let OrderRecord { paid_at, completed_at, cancelled_at, .. } = record;
+        let OrderRecord { paid_at, completed_at, cancelled_at, discount_minor, shipping_minor, .. } = record;
         let lines = record.lines.into_iter().zip(net).map(|(line, net_quantity)| LineShown {
             line: line.line,
             item: line.item,
@@ -123,6 +147,11 @@ impl OrderShown {
             unit_price_minor: line.unit_price_minor,
             discount_minor: line.discount_minor,
             coupon: line.coupon,
+            discounts: line
+                .discounts
+                .into_iter()
+                .map(|discount| DiscountShown { kind: discount.kind, id: discount.id, amount_minor: discount.amount_minor })
+                .collect(),
         });
         let refunds = record.refunds.into_iter().map(|refund| RefundShown {
             refund: refund.refund,
@@ -142,6 +171,8 @@ impl OrderShown {
             completed_at,
             cancelled_at,
             currency,
+            discount_minor,
+            shipping_minor,
             total_minor,
             refunded_minor,
             lines: lines.collect(),

@@ -24,7 +24,7 @@ async fn status_and_verify_are_the_processs() {
 #[tokio::test]
 async fn exports_are_whole_and_in_the_form_asked_for() {
     let bench = Bench::new().await;
-    let row = Earned { from_invites: 100, from_items: vec![(NOW.day(), 10)] };
+    let row = earnings(100, &[(NOW.day(), 10)]);
     let changes = (0..5_000).map(|n| earned(&format!("m{n:04},\"x\""), &row)).collect();
     bench.apply(changes).await;
     let csv = bench.get("/v1/admin/export/points?format=csv&as_of=2026-01-04").await;

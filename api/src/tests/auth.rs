@@ -121,7 +121,7 @@ async fn a_publishable_key_posts_browser_events_of_sessions_alone() {
         record["kind"] = json!(kind);
         record
     };
-    for kind in ["view", "cart", "favorite", "follow", "impression", "click"] {
+    for kind in ["view", "cart", "favorite", "follow", "impression", "click", "dismiss"] {
         assert_eq!(post("interactions", of(kind)).await.status(), 202, "{kind}");
     }
     let search = json!({"session": "s", "kind": "search", "query": "tea", "at": "2026-01-05T10:00:00Z"});

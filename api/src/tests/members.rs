@@ -9,7 +9,7 @@ use super::*;
 
 fn did(owner: &kindred_model::Owner, what: &str, kind: Kind, at: &str) -> Change {
     let at = EventTime::parse("at", at).unwrap();
-    let key = InteractionKey { subject: Subject::Item(item(what)), kind, day: Some(at.day()) };
+    let key = InteractionKey { subject: Subject::Item(item(what)), kind, day: Some(at.day()), scenario: Box::default() };
     change::<Interactions>(&(owner.clone(), key), Some(&StoredInteraction { at, payload: Box::default() }))
 }
 
@@ -22,7 +22,7 @@ fn linked(session: &str, to: &str) -> Change {
 async fn points_are_evaluated_for_the_as_of_day() {
     let bench = Bench::new().await;
     let today = NOW.day();
-    let row = Earned { from_invites: 100, from_items: vec![(Day(today.0 - 5), 40), (today, 10), (Day(today.0 + 2), 7)] };
+    let row = earnings(100, &[(Day(today.0 - 5), 40), (today, 10), (Day(today.0 + 2), 7)]);
     bench.apply(vec![earned("m 1", &row)]).await;
     let answer = bench.get("/v1/members/m%201/points").await;
     let expected =

@@ -28,12 +28,13 @@ use kindred_clock::Clock;
 use kindred_log::embedded::EmbeddedLog;
 use kindred_log::{EventLog, Share};
 use kindred_model::codec::{KeyCodec, RowCodec};
+use kindred_model::loyalty::Lot;
 use kindred_model::records::{CatalogRecord, MemberRecord, Record, Rules};
 use kindred_model::views::Table;
 use kindred_model::views::also_bought::{Lists, Neighbors, Supports, baskets_key};
 use kindred_model::views::inputs::{Canonical, Catalog, Members, Orders};
 use kindred_model::views::member_orders::MemberOrders;
-use kindred_model::views::points::{Earned, Points};
+use kindred_model::views::points::{Difference, Earned, Points};
 use kindred_model::views::popularity::Popularity;
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Position, Semantics, Topic};
 use kindred_store::embedded::EmbeddedStore;
@@ -306,6 +307,19 @@ fn ordered(json: &Value) -> Vec<Change> {
 
 fn member(text: &str) -> MemberId {
     MemberId::parse(text).unwrap()
+}
+
+/// What was earned long ago: by invites, and by items with the day from which they are available.
+fn earnings(from_invites: i64, from_items: &[(Day, i64)]) -> Earned {
+    let long_ago = Day(10_000);
+    let of = |available_from, points, from_invites| Difference {
+        lot: Lot { known_from: long_ago, available_from, expires_on: None },
+        points,
+        level_points: 0,
+        from_invites,
+    };
+    let items = from_items.iter().map(|(day, points)| of(*day, *points, 0));
+    Earned { differences: std::iter::once(of(long_ago, from_invites, from_invites)).chain(items).collect() }
 }
 
 fn earned(of: &str, row: &Earned) -> Change {

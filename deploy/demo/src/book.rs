@@ -149,15 +149,8 @@ mod tests {
         let member =
             history.shoppers.iter().map(|shopper| &shopper.member).find(|member| !book.orders_of(member).is_empty()).unwrap();
         let order = book.orders_of(member)[0].clone();
-        book.take(&Record::Member(MemberRecord::Member(Membership {
-            member: member.clone(),
-            version: 9,
-            state: MemberState::Erased,
-            tier: None,
-            invited_by: None,
-            registered_at: None,
-            activated_at: None,
-        })));
+        let erased = Membership::new(member.clone(), 9, MemberState::Erased);
+        book.take(&Record::Member(MemberRecord::Member(erased)));
         assert!(book.is_forgotten(member) && book.orders_of(member).is_empty() && book.order(&order.order).is_none());
         book.take(&Record::Order(OrderRecord { version: 99, status: OrderStatus::Paid, ..order }));
         assert!(book.orders_of(member).is_empty());

@@ -307,6 +307,11 @@ impl Catalog {
             visibility: Some(product.visibility).filter(|_| !product.is_public()),
             listed_at: Some(listed_at),
             deleted: false,
+            group: None,
+            repeatable: false,
+            sensitive: false,
+            tax_bp: None,
+            stock: None,
         })
     }
 }

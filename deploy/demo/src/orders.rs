@@ -64,11 +64,12 @@ impl Step {
                 let bought = order.lines.iter().find(|candidate| candidate.line == *line)?;
                 // One refund a line: its identity is the same whenever the step is tried.
                 let refund = format!("{}-r{line}", order.order);
-                if order.refunds.iter().any(|known| known.line == *line) || *quantity > bought.quantity {
+                if order.refunds.iter().any(|known| known.line == Some(*line)) || *quantity > bought.quantity {
                     return None;
                 }
                 let amount_minor = bought.unit_price_minor * quantity;
-                next.refunds.push(Refund { refund: refund.into(), at, line: *line, quantity: *quantity, amount_minor });
+                let (line, quantity) = (Some(*line), Some(*quantity));
+                next.refunds.push(Refund { refund: refund.into(), at, line, quantity, amount_minor });
                 next.refunds.sort_by(|a, b| (&a.refund, a.line).cmp(&(&b.refund, b.line)));
             }
             _ => return None,
@@ -104,9 +105,12 @@ mod tests {
                 unit_price_minor: 500,
                 discount_minor: None,
                 coupon: None,
+                discounts: Vec::new(),
             }],
             refunds: Vec::new(),
             erased: false,
+            discount_minor: None,
+            shipping_minor: None,
         }
     }
 

@@ -125,13 +125,10 @@ impl Shopper {
     /// The records of the account, as far as its times are over at `now`: registered, then activated.
     pub fn records(&self, now: EventTime) -> Vec<MemberRecord> {
         let registered = Membership {
-            member: self.member.clone(),
-            version: 1,
-            state: MemberState::Registered,
             tier: Some(self.tier),
             invited_by: self.invited_by.clone(),
             registered_at: Some(self.registered_at),
-            activated_at: None,
+            ..Membership::new(self.member.clone(), 1, MemberState::Registered)
         };
         let activated = self.activated_at.filter(|&at| at <= now).map(|at| Membership {
             version: 2,

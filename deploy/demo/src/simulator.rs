@@ -166,21 +166,21 @@ struct Scribe<'a> {
 impl Scribe<'_> {
     fn interaction(&self, owner: Owner, kind: Kind, product: usize, at: EventTime) -> Record {
         let subject = Subject::Item(self.catalog.products[product].item.clone());
-        Record::Interaction(Interaction { owner, subject, kind, at, retract: false, payload: Payload::default() })
+        Record::Interaction(Interaction::new(owner, subject, kind, at, false, Payload::default()))
     }
 
     fn search(&self, owner: Owner, query: &str, product: usize, at: EventTime) -> Record {
         let item = Some(self.catalog.products[product].item.clone());
         let payload = Payload { item, query: Some(query.into()), ..Payload::default() };
         let subject = Subject::Query(normalise_query(query));
-        Record::Interaction(Interaction { owner, subject, kind: Kind::Search, at, retract: false, payload })
+        Record::Interaction(Interaction::new(owner, subject, Kind::Search, at, false, payload))
     }
 
     fn order(&self, order: String, member: Option<(&MemberId, Tier)>, basket: &[(usize, i64)], at: EventTime) -> OrderRecord {
         let lines = basket.iter().zip(1..).map(|(&(product, quantity), line)| {
             let product = &self.catalog.products[product];
             let (item, unit_price_minor) = (product.item.clone(), product.price_minor);
-            Line { line, item, quantity, unit_price_minor, discount_minor: None, coupon: None }
+            Line { line, item, quantity, unit_price_minor, discount_minor: None, coupon: None, discounts: Vec::new() }
         });
         OrderRecord {
             order: OrderId::trusted(order),
@@ -197,6 +197,8 @@ impl Scribe<'_> {
             lines: lines.collect(),
             refunds: Vec::new(),
             erased: false,
+            discount_minor: None,
+            shipping_minor: None,
         }
     }
 }

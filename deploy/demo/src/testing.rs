@@ -69,7 +69,7 @@ impl EventLog for MemoryLog {
         }
         let next = inner.records.iter().filter(|record| record.place.topic == topic).count() as u64;
         let places: Vec<Place> = (next..).zip(&records).map(|(offset, _)| Place { topic, partition: 0, offset }).collect();
-        let records = places.iter().zip(records).map(|(&place, payload)| LogRecord { place, payload });
+        let records = places.iter().zip(records).map(|(&place, payload)| LogRecord { place, payload, tombstone: None });
         inner.records.extend(records);
         Ok(places)
     }

@@ -68,7 +68,7 @@ fn about_interaction(
     let member = interaction.owner.member().cloned();
     let who = match &interaction.owner {
         Owner::Member(member) => called(member),
-        Owner::Session(_) => "A visitor".to_owned(),
+        Owner::Session(_) | Owner::Guest(_) => "A visitor".to_owned(),
     };
     let (what, item) = match &interaction.subject {
         Subject::Item(item) => (title(item), Some(item.clone())),
@@ -82,6 +82,7 @@ fn about_interaction(
         Kind::Follow => format!("{who} follows {what}"),
         Kind::Comment => format!("{who} comments on {what}"),
         Kind::Purchase => format!("{who} buys {what}"),
+        Kind::Dismiss => format!("{who} is not interested in {what}"),
         Kind::Impression => format!("{who} was shown {what}"),
         Kind::Click => format!("{who} clicks on {what} in a list"),
     };
@@ -105,8 +106,12 @@ fn about_order(order: &OrderRecord, title: &dyn Fn(&ItemId) -> String, called: &
     let refund = order.refunds.iter().max_by_key(|refund| refund.at).filter(|_| order.status != OrderStatus::Refunded);
     let text = match (order.status, refund) {
         (_, Some(refund)) => {
-            let item = order.lines.iter().find(|line| line.line == refund.line).map_or(what, |line| title(&line.item));
-            return ("returned", format!("{who} sends back {} × {item}", refund.quantity), order.member.clone(), first(order));
+            let item = order.lines.iter().find(|line| Some(line.line) == refund.line).map_or(what, |line| title(&line.item));
+            let text = match refund.quantity {
+                Some(quantity) => format!("{who} sends back {quantity} × {item}"),
+                None => format!("{who} gets money back for {item}"),
+            };
+            return ("returned", text, order.member.clone(), first(order));
         }
         (OrderStatus::Placed, _) => format!("{who} orders {what}"),
         (OrderStatus::Paid, _) => format!("{who} pays for {what}"),

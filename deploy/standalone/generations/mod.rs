@@ -175,7 +175,7 @@ pub fn compare(app: &App, loaded: &Loaded, args: &CompareArgs) -> Result<u8> {
             let installation = app.runtime.block_on(Installation::open(&place, loaded, Open::Existing, "compare"))?;
             let (a, settings_a) = app.runtime.block_on(installation.generation(&args.a))?;
             let (b, settings_b) = app.runtime.block_on(installation.generation(&args.b))?;
-            let day = args.as_of.unwrap_or_else(|| app.clock.today());
+            let day = args.as_of.unwrap_or_else(|| settings_a.program.zone().day(app.clock.now()));
             compare_stores((&args.a, &*a, &settings_a), (&args.b, &*b, &settings_b), day)?
         }
     };

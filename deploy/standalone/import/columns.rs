@@ -73,6 +73,9 @@ const INTERACTIONS: &[Field] = &[
     field("rank", Whole),
     field("generation", Id),
     field("retract", Flag),
+    field("scenario", Text),
+    field("variant", Text),
+    field("source", Text),
 ];
 
 const ORDERS: &[Field] = &[
@@ -109,6 +112,11 @@ const CATALOG: &[Field] = &[
     field("visibility", Text),
     field("listed_at", Time),
     field("deleted", Flag),
+    field("group", Text),
+    field("repeatable", Flag),
+    field("sensitive", Flag),
+    field("tax_bp", Whole),
+    field("stock", Whole),
 ];
 
 const MEMBERS: &[Field] = &[
@@ -120,6 +128,8 @@ const MEMBERS: &[Field] = &[
     field("invited_by", Id),
     field("registered_at", Time),
     field("activated_at", Time),
+    field("invite_approved", Flag),
+    field("qualified_at", Time),
     field("merged_into", Id),
 ];
 

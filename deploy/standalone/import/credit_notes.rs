@@ -142,7 +142,9 @@ pub fn link(all: Vec<SourcedOrder>) -> (Vec<SourcedOrder>, CreditNoteReport) {
                     left.units -= taken;
                 }
                 let target = left.order;
-                let amount_minor = taken * line.unit_price_minor;
+                // A note may name another price than was paid; no order gives back more than it cost.
+                let unrefunded = orders[target].record.total_minor() - orders[target].record.refunded_minor();
+                let amount_minor = (taken * line.unit_price_minor).min(unrefunded);
                 let made = refund(&mut orders[target].record, note.record.order.as_str(), at, key.2, taken, amount_minor);
                 report.refunds += u64::from(made);
                 report.orders += u64::from(!std::mem::replace(&mut touched[target], true));
@@ -175,11 +177,11 @@ fn latest(bought: &Bought, at: EventTime) -> Option<(BoughtLine, Left)> {
 /// Returns whether the entry is new.
 pub(super) fn refund(order: &mut OrderRecord, name: &str, at: EventTime, line: u32, quantity: i64, amount_minor: i64) -> bool {
     let refunds = &mut order.refunds;
-    if let Some(entry) = refunds.iter_mut().find(|entry| *entry.refund == *name && entry.line == line) {
-        entry.quantity += quantity;
+    if let Some(entry) = refunds.iter_mut().find(|entry| *entry.refund == *name && entry.line == Some(line)) {
+        entry.quantity = Some(entry.quantity.unwrap_or(0) + quantity);
         entry.amount_minor += amount_minor;
         return false;
     }
-    refunds.push(Refund { refund: name.into(), at, line, quantity, amount_minor });
+    refunds.push(Refund { refund: name.into(), at, line: Some(line), quantity: Some(quantity), amount_minor });
     true
 }

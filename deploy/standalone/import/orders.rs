@@ -388,7 +388,8 @@ impl Pending {
                 let refunded = order.record.net_lines().find(|(of, _)| of.line == line.line).map_or(0, |(_, net)| net);
                 let units = if *line.item.as_str() == *row.item { open.min(refunded) } else { 0 };
                 if units > 0 {
-                    let amount = units.saturating_mul(row.unit_price_minor.saturating_abs());
+                    let unrefunded = order.record.total_minor() - order.record.refunded_minor();
+                    let amount = units.saturating_mul(row.unit_price_minor.saturating_abs()).min(unrefunded);
                     let line = line.line;
                     refund(&mut order.record, &format!("return-{}", row.at), row.at, line, units, amount);
                     open -= units;

@@ -17,7 +17,7 @@ use crate::similar::{Tuning, similar};
 use crate::update::Stats;
 
 /// The lists of what was bought by the same owners. `held` is a multiset of (owner, (item, at ms)): every unhidden purchase and
-/// every counting order line. An item's time in a basket is the greatest `at` with a positive count; without one it is not in
+/// every counting order line, a guest's order being an owner of its own. An item's time in a basket is the greatest `at` with a positive count; without one it is not in
 /// the basket, and what a removal takes from a basket is taken from its pairs.
 pub fn also_bought<'s>(
     held: VecCollection<'s, u64, (Party, (Item, i64)), isize>,

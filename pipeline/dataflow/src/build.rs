@@ -43,6 +43,15 @@ impl Dataflow {
         match update {
             Update::Interaction(interaction) => self.interactions.send(InteractionInput::Update(interaction)),
             Update::Purge(party) => self.interactions.send(InteractionInput::Purge(party)),
+            Update::Tombstone(topic, key) => {
+                let update = VersionedUpdate::tombstone(key);
+                match topic {
+                    Topic::Orders => self.orders.send(update),
+                    Topic::Catalog => self.catalog.send(update),
+                    Topic::Members => self.members.send(update),
+                    Topic::Interactions => {}
+                }
+            }
             Update::Order(order) => self.orders.send(VersionedUpdate::new(&order.order, &*order)),
             Update::Catalog(record) => self.catalog.send(VersionedUpdate::new(&record.item, &*record)),
             Update::Member(record) => self.members.send(VersionedUpdate::new(&record.key(), &*record)),
@@ -84,20 +93,25 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
         emit_records(&sink, merged_members.clone(), inputs::Members::NAME);
 
         let rules = semantics.rules();
-        let program = semantics.program.clone();
+        let book = semantics.program.rulebook();
         let of_orders = derived(merged_orders, "Order facts", move |bytes| {
-            decode_order(bytes, &rules).map(|order| facts::of_order(&order, &program)).unwrap_or_default()
+            decode_order(bytes, &rules).map(|order| facts::of_order(&order, &book)).unwrap_or_default()
         });
-        let program = semantics.program.clone();
+        let book = semantics.program.rulebook();
         let of_members = derived(merged_members.clone(), "Member facts", move |bytes| {
-            decode_member(bytes).map(|record| facts::of_member(&record, &program)).unwrap_or_default()
+            decode_member(bytes).map(|record| facts::of_member(&record, &book)).unwrap_or_default()
         });
         let erased = derived(merged_members, "Erased members", |bytes| {
             decode_member(bytes).and_then(|record| facts::erased(&record)).into_iter().collect()
         });
         let ordered = of_orders.clone().flat_map(|fact| match fact {
-            OrderFact::Line(member, line) => Some((member, MemberFact::Line(line))),
-            OrderFact::Place(_) => None,
+            OrderFact::Line(owner, line) if owner.is_member() => Some((MemberKey(owner), MemberFact::Line(line))),
+            OrderFact::Points(member, points) => Some((member, MemberFact::Points(points))),
+            OrderFact::Line(..) | OrderFact::Place(_) => None,
+        });
+        let of_guests = of_orders.clone().flat_map(|fact| match fact {
+            OrderFact::Line(owner, line) if !owner.is_member() => Some((owner, line)),
+            OrderFact::Line(..) | OrderFact::Points(..) | OrderFact::Place(_) => None,
         });
         let Standing { living, fates } = standing(ordered.concat(of_members), erased);
 
@@ -108,10 +122,11 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
         sink.emit(rows, encoding);
 
         let interacted = fact_changes.as_collection();
-        let lines = living.clone().flat_map(|(MemberKey(member), fact)| match fact {
+        let of_living = living.clone().flat_map(|(MemberKey(member), fact)| match fact {
             MemberFact::Line(line) => Some((member, line)),
-            MemberFact::Invited { .. } | MemberFact::Session(_) => None,
+            MemberFact::Points(_) | MemberFact::Session(_) => None,
         });
+        let lines = of_living.concat(of_guests);
 
         if views.also_bought.enabled {
             let ordered = lines.clone().map(|(member, line)| (member, (line.item, line.placed_at)));
@@ -129,7 +144,7 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
             sink.emit(member_orders(of_orders), MEMBER_ORDERS);
         }
         if views.points.enabled {
-            sink.emit(upserts(points(living), "Points rows"), POINTS);
+            sink.emit(upserts(points(living, stats), "Points rows"), POINTS);
         }
         Dataflow { interactions, orders, catalog, members, probe: sink.probe() }
     })
@@ -179,7 +194,7 @@ fn encode_row<R: RowCodec>(row: Option<&R>, out: &mut Vec<u8>) -> bool {
 fn member_text(member: Party) -> String {
     match member.owner() {
         Owner::Member(member) => member.as_str().to_owned(),
-        Owner::Session(session) => unreachable!("session {session} among members"),
+        other => unreachable!("{other:?} among members"),
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! interactions ─▶ Fact by effective owner
 //! orders, members ─▶ MemberFact by member ─▶ (links: without the erased) ─▶ views
+//! guests' orders ─▶ lines of an owner of their own ─▶ views
 //! orders ─▶ their places in the index of member_orders, which nothing holds
 //! ```
 //!
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use differential_dataflow::VecCollection;
 use kindred_model::codec::KeyCodec;
 use kindred_model::intern::{Item, Party};
-use kindred_model::loyalty::Program;
+use kindred_model::loyalty::{Amounts, Lot, Rulebook};
 use kindred_model::records::{MemberRecord, OrderRecord};
 use kindred_model::views::member_orders::MemberOrders;
 use kindred_model::{Day, EventTime, Kind};
@@ -57,11 +58,8 @@ impl Hash for MemberKey {
 pub enum MemberFact {
     /// A counting line of one of the member's orders.
     Line(OrderLine),
-    /// Somebody the member invited was activated, for so many points.
-    Invited {
-        /// What it earns.
-        points: i64,
-    },
+    /// Points that an order or an invite earned, or that were taken back of an order.
+    Points(LotPoints),
     /// A session whose interactions are the member's.
     Session(Party),
 }
@@ -73,42 +71,80 @@ pub struct OrderLine {
     pub item: Item,
     /// When, in milliseconds since 1970 UTC.
     pub placed_at: i64,
-    /// What it earned.
+}
+
+/// A [`Lot`], its days since 1970.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct LotKey {
+    known_from: i32,
+    available_from: i32,
+    expires_on: Option<i32>,
+}
+
+impl LotKey {
+    fn of(lot: Lot) -> Self {
+        Self { known_from: lot.known_from.0, available_from: lot.available_from.0, expires_on: lot.expires_on.map(|day| day.0) }
+    }
+
+    /// The lot.
+    pub fn lot(self) -> Lot {
+        Lot { known_from: Day(self.known_from), available_from: Day(self.available_from), expires_on: self.expires_on.map(Day) }
+    }
+}
+
+/// Points of a lot; negative where they were taken back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct LotPoints {
+    /// Which lot.
+    pub lot: LotKey,
+    /// Points.
     pub points: i64,
-    /// From which as-of day the points are available, in days since 1970.
-    pub available_from: i32,
+    /// Points that count for levels.
+    pub level_points: i64,
+    /// Whether an invite earned them.
+    pub is_invite: bool,
 }
 
 /// What one order says.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum OrderFact {
-    /// A counting line, of its member.
-    Line(MemberKey, OrderLine),
+    /// A counting line, of its owner: a member, or the guest's order itself.
+    Line(Party, OrderLine),
+    /// Points of its member.
+    Points(MemberKey, LotPoints),
     /// Where it stands in the index of its member's orders: the encoded key.
     Place(Arc<[u8]>),
 }
 
-/// The place of an order and its counting lines. A guest's and an erased order have no owner, and are in no view of owners.
-pub fn of_order(order: &OrderRecord, program: &Program) -> Vec<OrderFact> {
-    let (Some(member), Some(place)) = (&order.member, MemberOrders::key(order)) else { return Vec::new() };
-    let member = MemberKey(Party::member(member.as_str()));
-    let lines = order.counting_lines().map(|(line, net)| {
-        let earned = program.line_points(order, net);
-        let line = OrderLine {
-            item: Item::intern(line.item.as_str()),
-            placed_at: order.placed_at.0,
-            points: earned.points,
-            available_from: earned.available_from.0,
-        };
-        OrderFact::Line(member, line)
+/// The counting lines of an order; of a member's also its place and its points. A guest's order is an owner of its own, and an
+/// erased one nobody's.
+pub fn of_order(order: &OrderRecord, rules: &Rulebook) -> Vec<OrderFact> {
+    if order.erased {
+        return Vec::new();
+    }
+    let owner = match &order.member {
+        Some(member) => Party::member(member.as_str()),
+        None => Party::guest(order.order.as_str()),
+    };
+    let lines = order.counting_lines().map(|(line, _net)| {
+        OrderFact::Line(owner, OrderLine { item: Item::intern(line.item.as_str()), placed_at: order.placed_at.0 })
     });
-    std::iter::once(OrderFact::Place(place.to_bytes().into())).chain(lines).collect()
+    let mut facts: Vec<OrderFact> = lines.collect();
+    if let Some(place) = MemberOrders::key(order) {
+        facts.push(OrderFact::Place(place.to_bytes().into()));
+        let points = rules.order_points(order).into_iter().map(|(lot, Amounts { points, level_points })| {
+            let points = LotPoints { lot: LotKey::of(lot), points, level_points, is_invite: false };
+            OrderFact::Points(MemberKey(owner), points)
+        });
+        facts.extend(points);
+    }
+    facts
 }
 
 /// What a record of `members` says about other members than itself: the invite of its inviter, or whose a session is.
 ///
 /// An invitee counts if its merged record has `activated_at`, whatever its state; nobody invites themselves.
-pub fn of_member(record: &MemberRecord, program: &Program) -> Vec<(MemberKey, MemberFact)> {
+pub fn of_member(record: &MemberRecord, rules: &Rulebook) -> Vec<(MemberKey, MemberFact)> {
     match record {
         MemberRecord::Session { session, merged_into, .. } => {
             let session = Party::intern(&kindred_model::Owner::Session(session.clone()));
@@ -116,8 +152,9 @@ pub fn of_member(record: &MemberRecord, program: &Program) -> Vec<(MemberKey, Me
         }
         MemberRecord::Member(membership) => match (&membership.invited_by, membership.activated_at) {
             (Some(inviter), Some(activated_at)) if *inviter != membership.member => {
-                let points = program.invite_points(activated_at);
-                vec![(MemberKey(Party::member(inviter.as_str())), MemberFact::Invited { points })]
+                let (lot, points) = rules.invite_points(activated_at);
+                let points = LotPoints { lot: LotKey::of(lot), points, level_points: 0, is_invite: true };
+                vec![(MemberKey(Party::member(inviter.as_str())), MemberFact::Points(points))]
             }
             _ => Vec::new(),
         },

@@ -46,6 +46,6 @@ pub fn standing<'s>(facts: Facts<'s, (MemberKey, MemberFact)>, erased: Facts<'s,
 fn session(fact: MemberFact) -> Option<Party> {
     match fact {
         MemberFact::Session(session) => Some(session),
-        MemberFact::Line(_) | MemberFact::Invited { .. } => None,
+        MemberFact::Line(_) | MemberFact::Points(_) => None,
     }
 }

@@ -19,6 +19,6 @@ pub type Place = (Arc<[u8]>, u64, isize);
 pub fn member_orders<'s>(facts: Facts<'s, OrderFact>) -> StreamVec<'s, u64, Place> {
     facts.inner.flat_map(|(fact, epoch, diff)| match fact {
         OrderFact::Place(place) => Some((place, epoch, diff)),
-        OrderFact::Line(..) => None,
+        OrderFact::Line(..) | OrderFact::Points(..) => None,
     })
 }

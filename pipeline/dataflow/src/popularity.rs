@@ -58,7 +58,7 @@ impl Hash for Doer {
     }
 }
 
-/// One row a deed: how many owners did it. `facts` and `lines` are by effective owner, without the erased and guests. An owner is
+/// One row a deed: how many owners did it. `facts` and `lines` are by effective owner, without the erased; a guest's order is an owner. An owner is
 /// counted once, by however many sessions and orders; it stops counting when the last of them is taken out, and a deed that nobody
 /// did has no row. Arranges the distinct deeds of owners once (some 40 bytes each), the counts once.
 pub fn popularity<'s>(facts: Facts<'s, (Party, Fact)>, lines: Facts<'s, (Party, OrderLine)>) -> Facts<'s, (Deed, isize)> {

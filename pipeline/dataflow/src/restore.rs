@@ -57,6 +57,7 @@ pub fn restore(
             kind: key.kind.code(),
             retract: key.day.is_none(),
             at: row.at.0,
+            scenario: key.scenario,
             payload: row.payload,
         }));
         ControlFlow::Continue(())

@@ -1,12 +1,14 @@
 //! What enters the dataflow and what leaves it.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use kindred_model::intern::{Item, Party};
 use kindred_model::records::{CatalogRecord, Interaction, MemberRecord, OrderRecord, Record, Subject};
 use kindred_model::{EventTime, Kind, Topic};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// One decoded record, or an administrative act, on its way in.
@@ -20,6 +22,8 @@ pub enum Update {
     Catalog(Box<CatalogRecord>),
     /// From `members`.
     Member(Box<MemberRecord>),
+    /// A record without a value came under this key of a compacted topic. It deletes nothing: what is merged is appended again.
+    Tombstone(Topic, Arc<[u8]>),
     /// All identities of a raw owner leave the merged inputs: how a session of an erased member is forgotten
     /// (`erasure.raw_days`). It takes out what the log does not hold any more, so the law stands.
     Purge(Party),
@@ -47,6 +51,8 @@ pub struct InteractionUpdate {
     pub retract: bool,
     /// Milliseconds since 1970 UTC.
     pub at: i64,
+    /// The scenario of an impression or a click; empty for all others.
+    pub scenario: Box<str>,
     /// The payload's canonical bytes; empty for most.
     pub payload: Box<[u8]>,
 }
@@ -63,6 +69,7 @@ impl InteractionUpdate {
             kind: interaction.kind.code(),
             retract: interaction.retract,
             at: interaction.at.0,
+            scenario: interaction.scenario.clone(),
             payload: interaction.payload.canonical().into_boxed_slice(),
         }
     }
@@ -149,6 +156,10 @@ pub struct Stats {
     pub evicted: AtomicU64,
     /// Two contents under one version.
     pub conflicts: AtomicU64,
+    /// The latest of them, each key once, the latest last.
+    pub latest_conflicts: Mutex<VecDeque<Conflict>>,
+    /// Sums that left the 64 bits of a row.
+    pub saturated: AtomicU64,
     /// Orders held.
     pub orders: AtomicU64,
     /// Directed pairs held by the similarity views.
@@ -159,31 +170,36 @@ pub struct Stats {
     pub pair_updates: AtomicU64,
     /// Lists that changed.
     pub lists_changed: AtomicU64,
-    /// What the last conflicts were about, the oldest first.
-    conflicting: Mutex<VecDeque<String>>,
 }
 
-/// Subjects of conflicts that are kept.
-const CONFLICTING_MAX: usize = 20;
+/// A key under which two contents came with one version: a mistake of the producer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Conflict {
+    /// The topic.
+    pub topic: Topic,
+    /// The order, item, member or session.
+    pub id: String,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.topic, self.id)
+    }
+}
+
+/// Conflicts that are kept to be told.
+pub const CONFLICTS_KEPT: usize = 100;
 
 impl Stats {
-    /// Counts two contents under one version, and keeps what they are about.
-    pub fn conflict(&self, topic: Topic, canonical: &[u8]) {
+    /// Counts a conflict and keeps it to be told.
+    pub fn conflict(&self, conflict: Conflict) {
         Self::add(&self.conflicts, 1);
-        let record: serde_json::Value = serde_json::from_slice(canonical).unwrap_or_default();
-        let subject = ["order", "item", "member", "session"].iter().find_map(|field| record[field].as_str());
-        let told = format!("{topic} {}", subject.unwrap_or("?"));
-        let Ok(mut last) = self.conflicting.lock() else { return };
-        last.retain(|before| *before != told);
-        last.push_back(told);
-        if last.len() > CONFLICTING_MAX {
-            last.pop_front();
+        let mut latest = self.latest_conflicts.lock();
+        latest.retain(|known| *known != conflict);
+        if latest.len() >= CONFLICTS_KEPT {
+            latest.pop_front();
         }
-    }
-
-    /// What the last conflicts were about, the newest first.
-    pub fn conflicting(&self) -> Vec<String> {
-        self.conflicting.lock().map(|last| last.iter().rev().cloned().collect()).unwrap_or_default()
+        latest.push_back(conflict);
     }
 
     /// Adds to a figure.

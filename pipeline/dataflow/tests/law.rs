@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use kindred_dataflow::update::{Output, OutputFn, Stats, Update};
 use kindred_dataflow::{build, invariant, restore};
+use kindred_model::codec::{KeyCodec, RowCodec};
 use kindred_model::intern::{Item, Party};
-use kindred_model::records::{MemberRecord, Record};
+use kindred_model::records::{CatalogRecord, MemberRecord, Record};
 use kindred_model::settings::Owners;
 use kindred_model::similarity::PairWeight;
-use kindred_model::{Owner, Semantics};
+use kindred_model::views::points::Earned;
+use kindred_model::{Day, ItemId, Owner, Semantics, Topic};
 use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
 use kindred_oracle::{Inputs, Tables, first_differences, inputs, tables};
 
@@ -184,6 +186,13 @@ fn semantics_of(seed: u64) -> Semantics {
         }
         _ => {}
     }
+    let program = &mut semantics.program;
+    match seed % 5 {
+        1 => program.tz = "Asia/Shanghai".to_owned(),
+        2 => (program.tz, program.expiry_months) = ("America/New_York".to_owned(), 1),
+        3 => (program.earn_item, program.multiplier_pct.svip, program.hold_days) = (1_000_000, 100_000, 0),
+        _ => {}
+    }
     semantics
 }
 
@@ -260,6 +269,150 @@ fn bots_and_large_epochs_are_no_exception() {
         let cuts = cut(records, epochs, 2, &semantics, &mut Rng::new(cap as u64));
         run(workers, &semantics, cuts, &format!("cap {cap}, {} owners", owners.len()));
     }
+}
+
+/// What a page shows would push out what people do: impressions and clicks are below a cap of their own, and each scenario is an
+/// identity of its own, all of which one retract hides.
+#[test]
+fn impressions_and_clicks_have_a_cap_of_their_own() {
+    let mut semantics = Semantics::default();
+    semantics.inputs.identities_per_owner = 10;
+    let mut rng = Rng::new(7);
+    let record = |kind: &str, n: u64, more: &str| {
+        let (item, day, ms) = (n % 40, 1 + n % 7, n / 3 % 900);
+        let json =
+            format!(r#"{{"session":"page","kind":"{kind}","item":"i{item}","at":"2026-01-0{day}T10:00:00.{ms:03}Z"{more}}}"#);
+        Record::decode(Topic::Interactions, json.as_bytes(), &semantics.rules()).unwrap()
+    };
+    let mut records: Vec<Record> = Vec::new();
+    for n in 0..2_600 {
+        let scenario =
+            ["", r#","scenario":"home""#, r#","scenario":"similar""#, r#","scenario":"basket""#][(n / 280 % 4) as usize];
+        let kind = if n % 5 == 0 { "click" } else { "impression" };
+        let more = format!("{scenario},\"rank\":{}", 1 + rng.below(9));
+        records.push(record(kind, n * 7 + rng.below(3), &more));
+    }
+    for n in 0..30 {
+        records.push(record("view", n, ""));
+        records.push(record("dismiss", n + 3, ""));
+        records.push(record(if n % 2 == 0 { "click" } else { "impression" }, n, r#","retract":true"#));
+    }
+    // Enough of them to fall out of the cap.
+    for n in 0..2_500 {
+        let more = format!(r#","scenario":"s{}""#, n % 53);
+        records.push(record("impression", n * 11, &more));
+    }
+    let held = &inputs(records.clone(), &semantics).interactions;
+    let (of_lists, others): (Vec<_>, Vec<_>) =
+        held.values().flatten().map(|(key, _)| key).partition(|key| key.kind.is_of_a_list());
+    assert_eq!((of_lists.len(), others.len()), (2_000, 10));
+    for (workers, epochs) in [(1, 12), (2, 1)] {
+        rng.shuffle(&mut records);
+        let cuts = cut(records.clone(), epochs, 3, &semantics, &mut rng);
+        run(workers, &semantics, cuts, &format!("{workers} workers, {epochs} epochs"));
+    }
+}
+
+/// Extreme settings would end the process, for good: a sum that leaves 64 bits saturates in its row, is counted, and comes back
+/// when what made it so great is taken back.
+#[test]
+fn sums_of_points_saturate_and_come_back() {
+    let mut semantics = Semantics::default();
+    semantics.program.earn_item = 1_000_000;
+    semantics.program.multiplier_pct.svip = 100_000;
+    semantics.check().unwrap();
+    let order = |name: &str, version: u64, status: &str| {
+        let lines: Vec<String> = (1..=5_000)
+            .map(|line| format!(r#"{{"line":{line},"item":"gift{}","quantity":1000000,"unit_price_minor":0}}"#, line % 3))
+            .collect();
+        let json = format!(
+            r#"{{"order":"{name}","version":{version},"status":"{status}","member":"m","tier":"svip","placed_at":"2026-01-05T10:00:00Z",
+                "currency":"EUR","lines":[{}]}}"#,
+            lines.join(",")
+        );
+        Record::decode(Topic::Orders, json.as_bytes(), &semantics.rules()).unwrap()
+    };
+    let records: Vec<Record> = ["a", "b", "c"].map(|name| order(name, 1, "paid")).to_vec();
+    let mut all = records.clone();
+    all.extend(["b", "c"].map(|name| order(name, 2, "cancelled")));
+    let epoch = |records: &[Record], so_far: &[Record]| Epoch {
+        updates: records.iter().cloned().map(Update::from).collect(),
+        expected: Some(tables(&inputs(so_far.to_vec(), &semantics), &semantics)),
+    };
+    let epochs = vec![epoch(&records, &records), epoch(&all[3..], &all)];
+    let (tables, stats) = run(2, &semantics, epochs, "extreme settings");
+    assert!(Stats::get(&stats.saturated) > 0);
+    let rows: Vec<_> = tables.rows("points").collect();
+    assert_eq!(rows.len(), 1);
+    let earned = Earned::decode(rows[0].1).unwrap();
+    assert_eq!(earned.as_of(Day(30_000)).available, 5_000_000_000_000_000_000);
+}
+
+/// A conflict names what it is about, each once however often it comes, so that a shop can be told which orders to send again.
+#[test]
+fn conflicts_are_told_with_their_ids() {
+    let semantics = Semantics::default();
+    let of = |topic: Topic, json: &str| Record::decode(topic, json.as_bytes(), &semantics.rules()).unwrap();
+    let order = |status: &str| {
+        let line = r#"{"line":1,"item":"i","quantity":1,"unit_price_minor":1}"#;
+        let json = format!(
+            r#"{{"order":"o1","version":1,"status":"{status}","placed_at":"2026-01-05T10:00:00Z","currency":"EUR","lines":[{line}]}}"#
+        );
+        of(Topic::Orders, &json)
+    };
+    let records = vec![
+        order("paid"),
+        order("cancelled"),
+        order("paid"),
+        of(Topic::Catalog, r#"{"item":"i","version":1,"kind":"good","title":"a"}"#),
+        of(Topic::Catalog, r#"{"item":"i","version":1,"kind":"good","title":"b"}"#),
+        of(Topic::Members, r#"{"session":"s","version":1,"merged_into":"b"}"#),
+        of(Topic::Members, r#"{"session":"s","version":1,"merged_into":"a"}"#),
+        of(Topic::Members, r#"{"session":"s","version":2,"merged_into":"c"}"#),
+    ];
+    let (_, stats) = run(1, &semantics, cut(records, 0, 1, &semantics, &mut Rng::new(1)), "conflicts");
+    let told: HashSet<(Topic, String)> =
+        stats.latest_conflicts.lock().iter().map(|conflict| (conflict.topic, conflict.id.clone())).collect();
+    let expected = [(Topic::Orders, "o1"), (Topic::Catalog, "i"), (Topic::Members, "s")];
+    assert_eq!(told, expected.map(|(topic, id)| (topic, id.to_owned())).into());
+    assert_eq!(Stats::get(&stats.conflicts), 4);
+}
+
+/// A compacted topic would lose what a tombstone stands on: the merged record is given to be appended again, and a tombstone of a
+/// key that nothing is known of gives nothing.
+#[test]
+fn a_tombstone_deletes_nothing() {
+    let semantics = Semantics::default();
+    let given: Arc<Mutex<Vec<Output>>> = Arc::default();
+    let output: OutputFn = {
+        let given = Arc::clone(&given);
+        Arc::new(move |output| given.lock().unwrap().push(output))
+    };
+    let item = CatalogRecord::decode(br#"{"item":"i","version":1,"kind":"good","title":"a"}"#).unwrap();
+    let canonical = item.canonical();
+    timely::execute_directly(move |worker| {
+        let mut dataflow = build(worker, &semantics, &Arc::default(), &output);
+        let tombstone = |of: &str| Update::Tombstone(Topic::Catalog, ItemId::parse(of).unwrap().to_bytes().into());
+        dataflow.send(Record::Catalog(item).into());
+        for (epoch, updates) in [vec![], vec![tombstone("i"), tombstone("i")], vec![tombstone("j")]].into_iter().enumerate() {
+            updates.into_iter().for_each(|update| dataflow.send(update));
+            dataflow.advance_to(epoch as u64 + 1);
+            while !dataflow.has_passed(epoch as u64) {
+                worker.step();
+            }
+        }
+        dataflow.close();
+    });
+    let given = given.lock().unwrap();
+    let superseded: Vec<_> = given
+        .iter()
+        .filter_map(|output| match output {
+            Output::Superseded { epoch, topic, merged } => Some((*epoch, *topic, merged.iter().map(|m| m.to_vec()).collect())),
+            Output::Rows { .. } => None,
+        })
+        .collect();
+    assert_eq!(superseded, [(1, Topic::Catalog, vec![canonical])]);
+    assert_eq!(given.len(), 2, "one row, and what is appended again");
 }
 
 /// The same set in two orders, once with every record again, over 1 and 4 workers: not a byte may differ, and the figures that

@@ -8,7 +8,7 @@ use kindred_model::views::also_bought::{Lists, Neighbors, Supports, baskets_key}
 use kindred_model::{EventTime, ItemId, Kind, Semantics};
 
 use crate::Inputs;
-use crate::inputs::Who;
+use crate::inputs::{Sort, Who};
 use crate::tables::Tables;
 
 /// The rows of both tables.
@@ -21,19 +21,24 @@ pub struct AlsoBoughtRows {
 }
 
 /// Lists and supports of what owners bought. The time of an item is the latest of its counting lines' `placed_at` and its
-/// unhidden purchases' `at`; a basket is an owner's `window` most recent items.
+/// unhidden purchases' `at`; a basket is an owner's `window` most recent items, a guest's order an owner of its own.
 pub fn also_bought(inputs: &Inputs, settings: &Similarity) -> AlsoBoughtRows {
     let mut held: HashMap<Who<'_>, HashMap<&str, EventTime>> = HashMap::new();
+    let counts = |who: Who<'_>| settings.owners == Owners::All || who.0 == Sort::Member;
     let mut hold = |who, item, at| {
         let latest = held.entry(who).or_default().entry(item).or_insert(at);
         *latest = at.max(*latest);
     };
     inputs.unhidden(|who, item, kind, _day, at| {
-        if kind == Kind::Purchase && (settings.owners == Owners::All || who.0) {
+        if kind == Kind::Purchase && counts(who) {
             hold(who, item.as_str(), at);
         }
     });
-    inputs.bought(|member, order, item, _net| hold((true, member), item.as_str(), order.placed_at));
+    inputs.bought(|who, order, item| {
+        if counts(who) {
+            hold(who, item.as_str(), order.placed_at);
+        }
+    });
 
     // Numbers that order as the items' bytes do.
     let items: Vec<&str> = held.values().flat_map(|basket| basket.keys().copied()).collect::<BTreeSet<_>>().into_iter().collect();

@@ -6,24 +6,31 @@ use kindred_model::views::histories::Entry;
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, Semantics, SessionId};
 
 use crate::Inputs;
-use crate::inputs::Who;
+use crate::inputs::{Sort, Who};
 use crate::tables::Tables;
 
-/// The history of each owner that has one, sorted by (item, kind, day).
+/// The history of each owner that has one, sorted by (item, kind, day, scenario).
 pub fn histories(inputs: &Inputs) -> BTreeMap<Owner, Vec<Entry>> {
-    let mut greatest: BTreeMap<Who<'_>, BTreeMap<(&ItemId, Kind, Day), EventTime>> = BTreeMap::new();
-    inputs.unhidden(|who, item, kind, day, at| {
-        let latest = greatest.entry(who).or_default().entry((item, kind, day)).or_insert(at);
+    let mut greatest: BTreeMap<Who<'_>, BTreeMap<(&ItemId, Kind, Day, &str), EventTime>> = BTreeMap::new();
+    inputs.unhidden_by_key(|who, item, key, day, at| {
+        let latest = greatest.entry(who).or_default().entry((item, key.kind, day, &key.scenario)).or_insert(at);
         *latest = at.max(*latest);
     });
-    let owner = |(is_member, id): Who<'_>| match is_member {
-        true => Owner::Member(MemberId::trusted(id.to_owned())),
-        false => Owner::Session(SessionId::trusted(id.to_owned())),
+    let owner = |(sort, id): Who<'_>| match sort {
+        Sort::Member => Owner::Member(MemberId::trusted(id.to_owned())),
+        Sort::Session => Owner::Session(SessionId::trusted(id.to_owned())),
+        Sort::Guest => unreachable!("a guest's order {id} with interactions"),
     };
     greatest
         .into_iter()
         .map(|(who, entries)| {
-            let entries = entries.into_iter().map(|((item, kind, day), at)| Entry { item: item.clone(), kind, day, at });
+            let entries = entries.into_iter().map(|((item, kind, day, scenario), at)| Entry {
+                item: item.clone(),
+                kind,
+                day,
+                scenario: scenario.into(),
+                at,
+            });
             (owner(who), entries.collect())
         })
         .collect()

@@ -1,11 +1,17 @@
-//! The merged inputs from a plain set of records: the greatest of everything under one natural key, then cap and erasure.
+//! The merged inputs from a plain set of records: what DESIGN says stays of everything under one natural key, then caps and erasure.
+//!
+//! Written apart from the model's merge, which works record by record and by ranks: here all records of a key stand side by side.
 
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::mem;
 
 use kindred_model::codec::Corrupt;
-use kindred_model::merge::Versioned;
-use kindred_model::records::{CatalogRecord, InteractionKey, MemberRecord, OrderRecord, Record, Subject};
+use kindred_model::records::{
+    CatalogRecord, InteractionKey, MemberRecord, MemberState, OrderRecord, OrderStatus, Record, Subject,
+};
+use kindred_model::settings::LIST_IDENTITIES_PER_OWNER;
 use kindred_model::views::inputs::{Canonical, Catalog, Interactions, Members, Orders, StoredInteraction};
 use kindred_model::views::{ReadError, Rows, scan};
 use kindred_model::{Day, EventTime, ItemId, Kind, OrderId, Owner, Semantics};
@@ -20,7 +26,7 @@ pub type Identities = BTreeMap<InteractionKey, StoredInteraction>;
 pub struct Inputs {
     /// By raw owner, what its cap keeps; none of erased members.
     pub interactions: BTreeMap<Owner, Identities>,
-    /// The greatest record of each order.
+    /// The merged record of each order.
     pub orders: BTreeMap<OrderId, OrderRecord>,
     /// The greatest record of each item.
     pub catalog: BTreeMap<ItemId, CatalogRecord>,
@@ -28,24 +34,73 @@ pub struct Inputs {
     pub members: BTreeMap<Owner, MemberRecord>,
 }
 
-/// An effective owner: whether it is a member, and its identity.
-pub(crate) type Who<'a> = (bool, &'a str);
+/// What an effective owner is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Sort {
+    Session,
+    Member,
+    /// A guest's order.
+    Guest,
+}
+
+/// An effective owner: its name space, and its identity.
+pub(crate) type Who<'a> = (Sort, &'a str);
 
 /// The inputs that a set of records merges to, in whatever order and however often they are given.
 pub fn inputs(records: impl IntoIterator<Item = Record>, semantics: &Semantics) -> Inputs {
     Inputs::default().with(records, semantics)
 }
 
-fn keep_greatest<K: Ord, R: Versioned>(records: &mut BTreeMap<K, R>, key: K, record: R) {
-    let rank = |record: &R| (record.rank(), record.canonical());
-    match records.entry(key) {
-        Entry::Vacant(entry) => {
-            entry.insert(record);
+/// What is held under each key, as the first of the records that stand side by side there.
+fn beside<K: Ord, R>(held: BTreeMap<K, R>) -> BTreeMap<K, Vec<R>> {
+    held.into_iter().map(|(key, record)| (key, vec![record])).collect()
+}
+
+fn greatest<R, K: Ord>(records: Vec<R>, order: impl Fn(&R) -> K) -> R {
+    records.into_iter().max_by_key(|record| order(record)).expect("a key has a record")
+}
+
+/// The greatest (version, rank of status, refunded units, refunded amount, bytes without the member, the member's), without the
+/// member and erased where any of them is erased.
+fn merged_order(records: Vec<OrderRecord>) -> OrderRecord {
+    let is_erased = records.iter().any(|record| record.erased);
+    let mut merged = greatest(records, |record| {
+        let status = match record.status {
+            OrderStatus::Placed => 0,
+            OrderStatus::Paid => 1,
+            OrderStatus::Shipped => 2,
+            OrderStatus::Completed => 3,
+            OrderStatus::Cancelled => 4,
+            OrderStatus::Refunded => 5,
+        };
+        let units: i64 = record.refunds.iter().filter_map(|refund| refund.quantity).sum();
+        let amount: i64 = record.refunds.iter().map(|refund| refund.amount_minor).sum();
+        let content = OrderRecord { member: None, erased: false, ..record.clone() }.canonical();
+        (record.version, status, units, amount, content, record.member.clone())
+    });
+    if is_erased {
+        (merged.member, merged.erased) = (None, true);
+    }
+    merged
+}
+
+fn catalog_order(record: &CatalogRecord) -> (u64, bool, bool, Vec<u8>) {
+    (record.version, record.deleted, record.available == Some(false), record.canonical())
+}
+
+/// Of members the greatest; of sessions the first, which is the least.
+fn member_order(record: &MemberRecord) -> (bool, u64, i32, Vec<u8>, Option<Reverse<(u64, String)>>) {
+    match record {
+        MemberRecord::Member(membership) => {
+            let state = match membership.state {
+                MemberState::Registered | MemberState::Erased => 0,
+                MemberState::Activated => 1,
+                MemberState::Suspended => 2,
+            };
+            (membership.state == MemberState::Erased, membership.version, state, record.canonical(), None)
         }
-        Entry::Occupied(mut entry) => {
-            if rank(&record) > rank(entry.get()) {
-                entry.insert(record);
-            }
+        MemberRecord::Session { version, merged_into, .. } => {
+            (false, 0, 0, Vec::new(), Some(Reverse((*version, merged_into.to_string()))))
         }
     }
 }
@@ -81,6 +136,9 @@ impl Inputs {
     /// These, and what a set of records merges into them.
     #[must_use]
     pub fn with(mut self, records: impl IntoIterator<Item = Record>, semantics: &Semantics) -> Self {
+        let mut orders: BTreeMap<OrderId, Vec<OrderRecord>> = beside(mem::take(&mut self.orders));
+        let mut catalog: BTreeMap<ItemId, Vec<CatalogRecord>> = beside(mem::take(&mut self.catalog));
+        let mut members: BTreeMap<Owner, Vec<MemberRecord>> = beside(mem::take(&mut self.members));
         for record in records {
             match record {
                 Record::Interaction(record) => {
@@ -88,11 +146,14 @@ impl Inputs {
                     let held = StoredInteraction { at: record.at, payload: record.payload.canonical().into() };
                     self.add(record.owner, key, held);
                 }
-                Record::Order(record) => keep_greatest(&mut self.orders, record.order.clone(), record),
-                Record::Catalog(record) => keep_greatest(&mut self.catalog, record.item.clone(), record),
-                Record::Member(record) => keep_greatest(&mut self.members, record.key(), record),
+                Record::Order(record) => orders.entry(record.order.clone()).or_default().push(record),
+                Record::Catalog(record) => catalog.entry(record.item.clone()).or_default().push(record),
+                Record::Member(record) => members.entry(record.key()).or_default().push(record),
             }
         }
+        self.orders = orders.into_iter().map(|(key, records)| (key, merged_order(records))).collect();
+        self.catalog = catalog.into_iter().map(|(key, records)| (key, greatest(records, catalog_order))).collect();
+        self.members = members.into_iter().map(|(key, records)| (key, greatest(records, member_order))).collect();
         self.bounded(semantics)
     }
 
@@ -111,17 +172,22 @@ impl Inputs {
     }
 
     /// Applies what holds of the merged inputs as a whole: an erased member has no identities, and a raw owner has its latest
-    /// `inputs.identities_per_owner` by (`at`, identity).
+    /// `inputs.identities_per_owner` by (`at`, identity), of impressions and clicks its latest 2,000.
     fn bounded(mut self, semantics: &Semantics) -> Self {
         let cap = semantics.inputs.identities_per_owner;
         let members = &self.members;
         self.interactions.retain(|owner, _| !members.get(owner).is_some_and(MemberRecord::is_erased));
-        for identities in self.interactions.values_mut().filter(|identities| identities.len() > cap) {
-            let mut by_recency: Vec<(EventTime, InteractionKey)> =
-                identities.iter().map(|(key, held)| (held.at, key.clone())).collect();
-            by_recency.sort();
-            for (_, key) in &by_recency[..by_recency.len() - cap] {
-                identities.remove(key);
+        for identities in self.interactions.values_mut() {
+            for (of_lists, cap) in [(false, cap), (true, LIST_IDENTITIES_PER_OWNER)] {
+                let mut by_recency: Vec<(EventTime, InteractionKey)> = identities
+                    .iter()
+                    .filter(|(key, _)| matches!(key.kind, Kind::Impression | Kind::Click) == of_lists)
+                    .map(|(key, held)| (held.at, key.clone()))
+                    .collect();
+                by_recency.sort();
+                for (_, key) in &by_recency[..by_recency.len().saturating_sub(cap)] {
+                    identities.remove(key);
+                }
             }
         }
         self
@@ -154,14 +220,20 @@ impl Inputs {
     /// The identities without those that a retract of their (owner, subject, kind) hides, searches and retracts, each under its
     /// effective owner; none of the erased. One effective owner may have a key several times, by its sessions.
     pub(crate) fn unhidden<'a>(&'a self, mut visit: impl FnMut(Who<'a>, &'a ItemId, Kind, Day, EventTime)) {
+        self.unhidden_by_key(|who, item, key, day, at| visit(who, item, key.kind, day, at));
+    }
+
+    /// [`Inputs::unhidden`] with all that the key says.
+    pub(crate) fn unhidden_by_key<'a>(&'a self, mut visit: impl FnMut(Who<'a>, &'a ItemId, &'a InteractionKey, Day, EventTime)) {
         let erased = self.erased_members();
         for (owner, identities) in &self.interactions {
             let who = match (owner, self.members.get(owner)) {
-                (Owner::Session(_), Some(MemberRecord::Session { merged_into, .. })) => (true, merged_into.as_str()),
-                (Owner::Session(session), _) => (false, session.as_str()),
-                (Owner::Member(member), _) => (true, member.as_str()),
+                (Owner::Session(_), Some(MemberRecord::Session { merged_into, .. })) => (Sort::Member, merged_into.as_str()),
+                (Owner::Session(session), _) => (Sort::Session, session.as_str()),
+                (Owner::Member(member), _) => (Sort::Member, member.as_str()),
+                (Owner::Guest(_), _) => continue,
             };
-            if who.0 && erased.contains(who.1) {
+            if who.0 == Sort::Member && erased.contains(who.1) {
                 continue;
             }
             let retracts: HashMap<(&Subject, Kind), EventTime> = identities
@@ -173,22 +245,33 @@ impl Inputs {
                 let (Subject::Item(item), Some(day)) = (&key.subject, key.day) else { continue };
                 let hidden = retracts.get(&(&key.subject, key.kind)).is_some_and(|up_to| held.at <= *up_to);
                 if !hidden && key.kind != Kind::Search {
-                    visit(who, item, key.kind, day, held.at);
+                    visit(who, item, key, day, held.at);
                 }
             }
         }
     }
 
-    /// The counting lines of members that are not erased: member, order, item, net quantity.
-    pub(crate) fn bought<'a>(&'a self, mut visit: impl FnMut(&'a str, &'a OrderRecord, &'a ItemId, i64)) {
+    /// The orders with an owner: of members that are not erased, and of guests.
+    pub(crate) fn owned_orders<'a>(&'a self) -> impl Iterator<Item = (Who<'a>, &'a OrderRecord)> {
         let erased = self.erased_members();
-        for order in self.orders.values() {
-            let Some(member) = &order.member else { continue };
-            if erased.contains(member.as_str()) {
+        self.orders.values().filter(|order| !order.erased).filter_map(move |order| match &order.member {
+            Some(member) if erased.contains(member.as_str()) => None,
+            Some(member) => Some(((Sort::Member, member.as_str()), order)),
+            None => Some(((Sort::Guest, order.order.as_str()), order)),
+        })
+    }
+
+    /// The counting lines of orders with an owner: owner, order, item.
+    pub(crate) fn bought<'a>(&'a self, mut visit: impl FnMut(Who<'a>, &'a OrderRecord, &'a ItemId)) {
+        for (who, order) in self.owned_orders() {
+            if !matches!(order.status, OrderStatus::Paid | OrderStatus::Shipped | OrderStatus::Completed) {
                 continue;
             }
-            for (line, net) in order.counting_lines() {
-                visit(member.as_str(), order, &line.item, net);
+            for line in &order.lines {
+                let refunds = order.refunds.iter().filter(|refund| refund.line == Some(line.line));
+                if line.quantity > refunds.filter_map(|refund| refund.quantity).sum::<i64>() {
+                    visit(who, order, &line.item);
+                }
             }
         }
     }

@@ -15,8 +15,8 @@ pub fn popularity(inputs: &Inputs) -> BTreeMap<(ItemId, Kind, Day), u64> {
     inputs.unhidden(|who, item, kind, day, _at| {
         deeds.insert((who, item, kind, day));
     });
-    inputs.bought(|member, order, item, _net| {
-        deeds.insert(((true, member), item, Kind::Purchase, order.placed_at.day()));
+    inputs.bought(|who, order, item| {
+        deeds.insert((who, item, Kind::Purchase, order.placed_at.day()));
     });
     let mut counts = BTreeMap::new();
     for (_who, item, kind, day) in deeds {

@@ -177,7 +177,10 @@ impl Log<'_> {
         if self.rng.chance(20) {
             payload.rating = Some(self.rng.below(5) as f64 / 2.0);
         }
-        Interaction { owner, subject, kind, at: self.time(), retract: self.rng.chance(12), payload }
+        if self.rng.chance(30) {
+            payload.scenario = Some((*self.rng.pick(&["home", "similar", "basket", "a"])).into());
+        }
+        Interaction::new(owner, subject, kind, self.time(), self.rng.chance(12), payload)
     }
 
     fn order(&mut self) -> OrderRecord {
@@ -190,15 +193,29 @@ impl Log<'_> {
                 unit_price_minor: self.rng.below(10_000) as i64,
                 discount_minor: None,
                 coupon: None,
+                discounts: Vec::new(),
             })
             .collect();
         let mut refunds = Vec::new();
         for line in &lines {
-            if self.rng.chance(25) {
-                let quantity = 1 + self.rng.below(line.quantity as u64) as i64;
-                let refund = format!("r{}", line.line).into();
-                refunds.push(Refund { refund, at: self.time(), line: line.line, quantity, amount_minor: 100 });
+            let mut left = line.quantity;
+            for n in 0..self.rng.below(3) {
+                if self.rng.chance(75) || left == 0 {
+                    continue;
+                }
+                // Units with their money, or money of the line alone.
+                let quantity = (1 + self.rng.below(left as u64) as i64).min(left);
+                left -= quantity;
+                let refund = format!("r{}", 9 - n).into();
+                let (at, amount_minor) = (self.time(), quantity * line.unit_price_minor / 2);
+                let quantity = self.rng.chance(70).then_some(quantity);
+                refunds.push(Refund { refund, at, line: Some(line.line), quantity, amount_minor });
             }
+        }
+        let shipping_minor = self.rng.chance(20).then_some(500);
+        if shipping_minor.is_some() && self.rng.chance(30) {
+            let (refund, at) = ("shipping".into(), self.time());
+            refunds.push(Refund { refund, at, line: None, quantity: None, amount_minor: 500 });
         }
         let status = match self.rng.below(10) {
             0 => OrderStatus::Placed,
@@ -218,11 +235,13 @@ impl Log<'_> {
             placed_at: self.time(),
             paid_at: self.some_time(60),
             completed_at: self.some_time(30),
-            cancelled_at: None,
+            cancelled_at: self.some_time(30),
             currency: "EUR".into(),
             lines,
             refunds,
             erased: self.rng.chance(2),
+            discount_minor: self.rng.chance(10).then_some(0),
+            shipping_minor,
         }
         .checked(&Semantics::default().rules())
         .expect("what is made here is valid")
@@ -233,18 +252,17 @@ impl Log<'_> {
         if self.rng.chance(45) {
             return MemberRecord::Session { session: self.session_id(), version, merged_into: self.member_id() };
         }
-        let member = self.member_id();
-        let invited_by = self.rng.chance(60).then(|| self.member_id());
-        let activated_at = self.some_time(60);
-        if self.rng.chance(self.shape.erasures_pct) {
-            let (tier, registered_at) = (None, None);
-            let state = MemberState::Erased;
-            return MemberRecord::Member(Membership { member, version, state, tier, invited_by, registered_at, activated_at });
+        let mut member = Membership::new(self.member_id(), version, MemberState::Erased);
+        member.invited_by = self.rng.chance(60).then(|| self.member_id());
+        member.activated_at = self.some_time(60);
+        member.qualified_at = self.some_time(20);
+        if !self.rng.chance(self.shape.erasures_pct) {
+            member.state = *self.rng.pick(&[MemberState::Registered, MemberState::Activated, MemberState::Suspended]);
+            member.tier = self.rng.chance(40).then(|| *self.rng.pick(Tier::ALL));
+            member.registered_at = self.some_time(50);
+            member.invite_approved = self.rng.chance(10);
         }
-        let state = *self.rng.pick(&[MemberState::Registered, MemberState::Activated, MemberState::Suspended]);
-        let tier = self.rng.chance(40).then(|| *self.rng.pick(Tier::ALL));
-        let registered_at = self.some_time(50);
-        MemberRecord::Member(Membership { member, version, state, tier, invited_by, registered_at, activated_at })
+        MemberRecord::Member(member)
     }
 
     fn catalog(&mut self) -> CatalogRecord {
@@ -259,10 +277,15 @@ impl Log<'_> {
             price_minor: Some(self.rng.below(1_000) as i64),
             url: None,
             image: None,
-            available: None,
+            available: self.rng.chance(30).then(|| self.rng.chance(50)),
             visibility: None,
             listed_at: None,
             deleted: self.rng.chance(10),
+            group: None,
+            repeatable: self.rng.chance(10),
+            sensitive: self.rng.chance(10),
+            tax_bp: None,
+            stock: None,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The definitions, worked out by hand: what the oracle says of a small shop, in numbers that a reader can check on paper. The
 //! dataflow is held against the oracle; the oracle is held against this.
 
+use kindred_model::loyalty::Lot;
 use kindred_model::records::{Record, Rules};
 use kindred_model::similarity::PairWeight;
-use kindred_model::views::points::Earned;
+use kindred_model::views::points::{Difference, Earned};
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, Semantics, SessionId, Topic};
 use kindred_oracle::{Inputs, also_bought, histories, inputs, points, popularity};
 
@@ -39,7 +40,7 @@ fn shop() -> Vec<Record> {
                "paid_at":"2026-01-07T09:00:00Z","completed_at":"2026-01-09T09:00:00Z","currency":"EUR",
                "lines":[{"line":1,"item":"milk","quantity":1,"unit_price_minor":90},{"line":2,"item":"tea","quantity":1,"unit_price_minor":500}]}"#,
         ),
-        // A guest is in no basket of owners and earns nothing.
+        // A guest's order is an owner of its own: a basket, and one that bought on a day; it earns nothing.
         (
             O,
             r#"{"order":"4","version":1,"status":"paid","placed_at":"2026-01-06T09:00:00Z","currency":"EUR",
@@ -80,18 +81,24 @@ fn item(text: &'static str) -> ItemId {
     ItemId::trusted(text)
 }
 
-/// Baskets: ann {tea, milk}, ben {milk, tea}, cid {jam, tea}. A wrong reader of "bought" changes a number here.
+/// Baskets: ann {tea, milk}, ben {milk, tea}, cid {jam, tea}, the guest {tea, honey}. A wrong reader of "bought" changes a number here.
 #[test]
 fn also_bought_counts_baskets_of_owners() {
     let semantics = Semantics::default();
     let rows = also_bought(&merged(&semantics), &semantics.views.also_bought);
     let supports: Vec<(&str, u64)> = rows.supports.iter().map(|(item, n)| (item.as_str(), *n)).collect();
-    assert_eq!(supports, [("", 3), ("jam", 1), ("milk", 2), ("tea", 3)]);
-    // c²/n of tea's list: milk 2²/2 = 2, jam 1²/1 = 1.
-    assert_eq!(rows.lists[&item("tea")], [(item("milk"), 2), (item("jam"), 1)]);
+    assert_eq!(supports, [("", 4), ("honey", 1), ("jam", 1), ("milk", 2), ("tea", 4)]);
+    // c²/n of tea's list: milk 2²/2 = 2, honey and jam 1²/1 = 1.
+    assert_eq!(rows.lists[&item("tea")], [(item("milk"), 2), (item("honey"), 1), (item("jam"), 1)]);
     assert_eq!(rows.lists[&item("milk")], [(item("tea"), 2)]);
     assert_eq!(rows.lists[&item("jam")], [(item("tea"), 1)]);
-    assert_eq!(rows.lists.len(), 3);
+    assert_eq!(rows.lists.len(), 4);
+    // Members alone, where the setting says so.
+    let mut semantics = Semantics::default();
+    semantics.views.also_bought.owners = kindred_model::settings::Owners::Members;
+    let rows = also_bought(&merged(&semantics), &semantics.views.also_bought);
+    let supports: Vec<(&str, u64)> = rows.supports.iter().map(|(item, n)| (item.as_str(), *n)).collect();
+    assert_eq!(supports, [("", 3), ("jam", 1), ("milk", 2), ("tea", 3)]);
 }
 
 /// With a window of 1 nothing is bought with anything; of two items at one time the one of smaller bytes stays.
@@ -101,7 +108,7 @@ fn the_window_keeps_the_most_recent() {
     semantics.views.also_bought.window = 1;
     let rows = also_bought(&merged(&semantics), &semantics.views.also_bought);
     let supports: Vec<(&str, u64)> = rows.supports.iter().map(|(item, n)| (item.as_str(), *n)).collect();
-    assert_eq!(supports, [("", 3), ("jam", 1), ("milk", 2)]);
+    assert_eq!(supports, [("", 4), ("honey", 1), ("jam", 1), ("milk", 2)]);
     assert!(rows.lists.is_empty());
 }
 
@@ -116,7 +123,7 @@ fn distance_weighs_pairs() {
     assert_eq!(rows.lists.len(), 2);
 }
 
-/// An owner counts once a day, by whichever of its sessions, interactions and orders; guests, the hidden and the erased never.
+/// An owner counts once a day, by whichever of its sessions, interactions and orders, a guest's order as an owner of its own; the hidden and the erased never.
 #[test]
 fn popularity_counts_owners() {
     let rows = popularity(&merged(&Semantics::default()));
@@ -125,23 +132,31 @@ fn popularity_counts_owners() {
     assert_eq!(
         rows,
         [
+            ("honey", Kind::Purchase, sixth.clone(), 1),
             ("jam", Kind::Purchase, fifth.clone(), 1),
             ("milk", Kind::Purchase, fifth.clone(), 1),
             ("milk", Kind::Purchase, sixth.clone(), 1),
             ("tea", Kind::Purchase, fifth, 2),
-            ("tea", Kind::Purchase, sixth, 1),
+            ("tea", Kind::Purchase, sixth, 2),
         ]
     );
 }
 
-/// ann: 3 tea and 1 milk at 10, held 7 days from the 5th. ben: floor(10 · 1.5) twice, received on the 9th, before the hold ends
-/// on the 14th; and 100 for dot, who counts though she is erased. dot's invite of cid earns nothing: she has no row.
+/// ann: 3 tea and 2 milk at 10, held 7 days from the 5th, of which a milk came back on the 6th. ben: floor(10 · 1.5) twice, known
+/// from the 7th, received on the 9th, before the hold ends on the 14th; and 100 for dot, who counts though she is erased. dot's
+/// invite of cid earns nothing: she has no row.
 #[test]
 fn points_are_earned_by_lines_and_invites() {
     let semantics = Semantics::default();
     let rows = points(&merged(&semantics), &semantics.program);
-    let ann = Earned { from_invites: 0, from_items: vec![(day("2026-01-12"), 40)] };
-    let ben = Earned { from_invites: 100, from_items: vec![(day("2026-01-09"), 30)] };
+    let of = |known_from, available_from, points, level_points, from_invites| {
+        let lot = Lot { known_from: day(known_from), available_from: day(available_from), expires_on: None };
+        Difference { lot, points, level_points, from_invites }
+    };
+    let ann =
+        Earned { differences: vec![of("2026-01-05", "2026-01-12", 50, 50, 0), of("2026-01-06", "2026-01-12", -10, -10, 0)] };
+    let ben =
+        Earned { differences: vec![of("2026-01-01", "2026-01-01", 100, 0, 100), of("2026-01-07", "2026-01-09", 30, 30, 0)] };
     let expected = [(MemberId::trusted("ann"), ann), (MemberId::trusted("ben"), ben)];
     assert_eq!(rows.into_iter().collect::<Vec<_>>(), expected);
 }

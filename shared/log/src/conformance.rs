@@ -151,7 +151,11 @@ async fn what_is_acknowledged_can_be_read(open: &impl AsyncFn(&str) -> Opened) {
         assert!(log.end().await.expect("the end").reaches(&places[0].position()), "the end is after what was acknowledged");
         assert!(reader.end().expect("the end").reaches(&places[0].position()), "for a reader, too");
         let records = read(&mut *reader, 1);
-        assert_eq!(records, [LogRecord { place: places[0], payload: payload(n) }], "an acknowledged record can be read");
+        assert_eq!(
+            records,
+            [LogRecord { place: places[0], payload: payload(n), tombstone: None }],
+            "an acknowledged record can be read"
+        );
     }
 }
 

@@ -477,7 +477,7 @@ impl Reader {
             if offset != self.next[code] {
                 return Err(LogError::Corrupt(format!("{topic} has no record {} though it has {offset}", self.next[code])));
             }
-            into.push(LogRecord { place: Place { topic, partition: 0, offset }, payload: payload.to_vec() });
+            into.push(LogRecord { place: Place { topic, partition: 0, offset }, payload: payload.to_vec(), tombstone: None });
             self.next[code] = offset + 1;
         }
         if self.next[code] != upto {

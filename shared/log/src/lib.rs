@@ -64,6 +64,8 @@ pub struct LogRecord {
     pub place: Place,
     /// The JSON as it was written; empty where it was purged, which readers skip but count.
     pub payload: Vec<u8>,
+    /// The key of a record without a value, a tombstone of a compacted topic; the others need none.
+    pub tombstone: Option<Vec<u8>>,
 }
 
 /// A record that could not be accepted, kept with its reason until somebody mends or drops it.

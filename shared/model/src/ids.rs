@@ -122,7 +122,7 @@ impl MemberId {
     }
 }
 
-/// Whose interaction it is: a member or an anonymous session, two name spaces.
+/// Whose basket it is: a member, an anonymous session or a guest's order, three name spaces. Interactions are of the first two.
 ///
 /// Sessions sort before members, as an export's columns `member,session` do with the empty one first.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -131,6 +131,8 @@ pub enum Owner {
     Session(SessionId),
     /// A member.
     Member(MemberId),
+    /// The order of somebody without an account: an owner of its own.
+    Guest(OrderId),
 }
 
 impl Owner {
@@ -138,7 +140,7 @@ impl Owner {
     pub fn member(&self) -> Option<&MemberId> {
         match self {
             Self::Member(member) => Some(member),
-            Self::Session(_) => None,
+            Self::Session(_) | Self::Guest(_) => None,
         }
     }
 
@@ -147,6 +149,7 @@ impl Owner {
         match self {
             Self::Member(member) => member.as_str(),
             Self::Session(session) => session.as_str(),
+            Self::Guest(order) => order.as_str(),
         }
     }
 }

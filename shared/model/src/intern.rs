@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use rustc_hash::FxHasher;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ids::{ItemId, MemberId, Owner, SessionId};
+use crate::ids::{ItemId, MemberId, OrderId, Owner, SessionId};
 
 /// Bucket b holds 2^b strings, so that a string never moves and is read without a lock.
 const BUCKETS: usize = 32;
@@ -116,12 +116,13 @@ impl Item {
     }
 }
 
-/// An interned owner of interactions: a member or a session.
+/// An interned owner: a member, a session or a guest's order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Party(u32);
 
 const SESSION: char = 's';
 const MEMBER: char = 'm';
+const GUEST: char = 'g';
 
 impl Party {
     /// The number of an owner, given now if it had none.
@@ -129,7 +130,13 @@ impl Party {
         match owner {
             Owner::Member(member) => Self::member(member.as_str()),
             Owner::Session(session) => Self(PARTIES.intern(&format!("{SESSION}{session}"))),
+            Owner::Guest(order) => Self::guest(order.as_str()),
         }
+    }
+
+    /// The number of a guest's order.
+    pub fn guest(order: &str) -> Self {
+        Self(PARTIES.intern(&format!("{GUEST}{order}")))
     }
 
     /// The number of a member.
@@ -140,9 +147,11 @@ impl Party {
     /// The owner.
     pub fn owner(self) -> Owner {
         let text = PARTIES.text(self.0);
-        match text.strip_prefix(MEMBER) {
-            Some(member) => Owner::Member(MemberId::trusted(member)),
-            None => Owner::Session(SessionId::trusted(&text[1..])),
+        let id = &text[1..];
+        match text.chars().next() {
+            Some(MEMBER) => Owner::Member(MemberId::trusted(id)),
+            Some(GUEST) => Owner::Guest(OrderId::trusted(id)),
+            _ => Owner::Session(SessionId::trusted(id)),
         }
     }
 

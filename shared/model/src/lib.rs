@@ -1,7 +1,7 @@
 //! The pure core: identities, units, the four records and how each merges, the measure of similarity, the rules of points, and
 //! the declaration of every view. No clock, no I/O, no threads; each rule and each number stands here once.
 
-mod calendar;
+pub mod calendar;
 pub mod codec;
 pub mod ids;
 pub mod intern;

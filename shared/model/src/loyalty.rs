@@ -1,12 +1,16 @@
-//! The rules of points, each number in one place (REQUIREMENTS A.5, A.9 and the defaults at its end).
+//! The rules of points, each number in one place (REQUIREMENTS A.5, A.9 and the defaults at its end; LOYALTY 2).
 //!
 //! A rule set carries `effective_from`; an event obeys the rules in force at its own time (an order: `placed_at`; an invite:
-//! the invitee's `activated_at`), so that a replay gives the same balances.
+//! the invitee's `activated_at`), so that a replay gives the same balances. Days are days of the program's zone.
 
 use serde::{Deserialize, Serialize};
 
-use crate::records::OrderRecord;
+use crate::calendar::{self, Zone};
+use crate::records::{Invalid, OrderRecord, OrderStatus, Refund};
 use crate::units::{Day, EventTime, Tier};
+
+/// Units of one order that count for levels (`tiers.units_per_order`).
+const LEVEL_UNITS_PER_ORDER: i64 = 20;
 
 /// `program.*`: the loyalty program. Pinned when a directory is created.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -20,6 +24,10 @@ pub struct Program {
     pub multiplier_pct: Multipliers,
     /// Days after `paid_at` until the points of an order that is not completed become available (R26).
     pub hold_days: u32,
+    /// Months after they became available until points expire; 0 is never.
+    pub expiry_months: u32,
+    /// The zone whose days the program and reports count by, a name of the IANA database like `Asia/Shanghai`.
+    pub tz: String,
     /// Later rule sets, each whole, in force from a day on.
     pub revisions: Vec<Revision>,
 }
@@ -36,7 +44,7 @@ pub struct Multipliers {
     pub svip: i64,
 }
 
-/// A rule set in force from the start of a UTC day.
+/// A rule set in force from the start of a day.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revision {
@@ -50,6 +58,9 @@ pub struct Revision {
     pub multiplier_pct: Multipliers,
     /// As [`Program::hold_days`].
     pub hold_days: u32,
+    /// As [`Program::expiry_months`].
+    #[serde(default)]
+    pub expiry_months: u32,
 }
 
 impl Default for Multipliers {
@@ -60,26 +71,69 @@ impl Default for Multipliers {
 
 impl Default for Program {
     fn default() -> Self {
-        Self { earn_item: 10, earn_invite: 100, multiplier_pct: Multipliers::default(), hold_days: 7, revisions: Vec::new() }
+        Self {
+            earn_item: 10,
+            earn_invite: 100,
+            multiplier_pct: Multipliers::default(),
+            hold_days: 7,
+            expiry_months: 0,
+            tz: "UTC".to_owned(),
+            revisions: Vec::new(),
+        }
     }
 }
 
 /// The numbers in force at one time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct InForce {
-    earn_item: i64,
-    earn_invite: i64,
-    multiplier_pct: Multipliers,
-    hold_days: u32,
+pub struct InForce {
+    /// As [`Program::earn_item`].
+    pub earn_item: i64,
+    /// As [`Program::earn_invite`].
+    pub earn_invite: i64,
+    /// As [`Program::multiplier_pct`].
+    pub multiplier_pct: Multipliers,
+    /// As [`Program::hold_days`].
+    pub hold_days: u32,
+    /// As [`Program::expiry_months`].
+    pub expiry_months: u32,
 }
 
-/// Points that one line of an order earned, and the as-of day from which they are available; pending before.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct LinePoints {
-    /// How many; 0 or more.
-    pub points: i64,
-    /// From which as-of day.
+impl InForce {
+    /// Points of `units` units bought at a tier: floor(units · earn · multiplier / 100).
+    pub fn of_units(&self, units: i64, tier: Tier) -> i64 {
+        let percent = match tier {
+            Tier::Normal => self.multiplier_pct.normal,
+            Tier::Vip => self.multiplier_pct.vip,
+            Tier::Svip => self.multiplier_pct.svip,
+        };
+        let points = (i128::from(units) * i128::from(self.earn_item) * i128::from(percent)).div_euclid(100);
+        i64::try_from(points).expect("units, rate and percent are bounded")
+    }
+
+    /// The day on which what became available on a day expires: the same day of a later month, or its last.
+    pub fn expires_on(&self, available_from: Day) -> Option<Day> {
+        (self.expiry_months > 0).then(|| calendar::months_later(available_from, self.expiry_months))
+    }
+}
+
+/// Points that were earned or taken back: known from a day on, available from a day on, and up to the day on which they expire.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Lot {
+    /// As of days before it nobody knows of them.
+    pub known_from: Day,
+    /// From which as-of day; pending before.
     pub available_from: Day,
+    /// The first day on which they count no more; `None`: never.
+    pub expires_on: Option<Day>,
+}
+
+/// How many points a lot has, and how many of them count for levels.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Amounts {
+    /// Points.
+    pub points: i64,
+    /// Points that count for levels.
+    pub level_points: i64,
 }
 
 impl Program {
@@ -109,8 +163,11 @@ impl Program {
             if rules.hold_days > 36_500 {
                 return Err("program.hold_days is at most 36500".to_owned());
             }
+            if rules.expiry_months > 1_200 {
+                return Err("program.expiry_months is at most 1200".to_owned());
+            }
         }
-        Ok(())
+        Zone::named(&self.tz).map(drop).map_err(|Invalid { reason, .. }| format!("program.tz {reason}"))
     }
 
     fn rule_sets(&self) -> impl Iterator<Item = InForce> + '_ {
@@ -119,47 +176,136 @@ impl Program {
             earn_invite: self.earn_invite,
             multiplier_pct: self.multiplier_pct,
             hold_days: self.hold_days,
+            expiry_months: self.expiry_months,
         };
         std::iter::once(base).chain(self.revisions.iter().map(|revision| InForce {
             earn_item: revision.earn_item,
             earn_invite: revision.earn_invite,
             multiplier_pct: revision.multiplier_pct,
             hold_days: revision.hold_days,
+            expiry_months: revision.expiry_months,
         }))
     }
 
-    fn at(&self, time: EventTime) -> InForce {
-        let day = time.day();
-        let later =
-            self.revisions.iter().take_while(|revision| revision.effective_from.parse::<Day>().is_ok_and(|from| from <= day));
-        self.rule_sets().nth(later.count()).expect("the base and each revision are rule sets")
+    /// The program, read once for many events. Of settings that [`Program::check`] accepts.
+    pub fn rulebook(&self) -> Rulebook {
+        let from = self.revisions.iter().map(|revision| revision.effective_from.parse().unwrap_or(Day(i32::MAX)));
+        let from = std::iter::once(Day(i32::MIN)).chain(from);
+        Rulebook { zone: self.zone(), rule_sets: from.zip(self.rule_sets()).collect() }
     }
 
-    /// The points of a counting line with net quantity `net` of `order`: floor(net · earn · multiplier / 100), available from the
-    /// day of `completed_at`, or of `paid_at` plus the hold. A missing `paid_at` is `placed_at`; a missing `completed_at` of a
-    /// completed order its `paid_at`.
-    pub fn line_points(&self, order: &OrderRecord, net: i64) -> LinePoints {
-        let rules = self.at(order.placed_at);
-        let percent = match order.tier.unwrap_or(Tier::Normal) {
-            Tier::Normal => rules.multiplier_pct.normal,
-            Tier::Vip => rules.multiplier_pct.vip,
-            Tier::Svip => rules.multiplier_pct.svip,
-        };
-        let points = (i128::from(net) * i128::from(rules.earn_item) * i128::from(percent)).div_euclid(100);
-        let paid_at = order.paid_at.unwrap_or(order.placed_at);
-        let held = paid_at.day().plus(rules.hold_days);
+    /// The zone of its days. Of settings that [`Program::check`] accepts.
+    pub fn zone(&self) -> Zone {
+        Zone::named(&self.tz).unwrap_or_default()
+    }
+}
+
+/// The program as it is applied.
+#[derive(Clone, Debug)]
+pub struct Rulebook {
+    zone: Zone,
+    /// With the day from which each is in force, ascending.
+    rule_sets: Vec<(Day, InForce)>,
+}
+
+impl Rulebook {
+    /// The day of the program on which something happened.
+    pub fn day(&self, time: EventTime) -> Day {
+        self.zone.day(time)
+    }
+
+    /// The numbers in force at a time.
+    pub fn in_force(&self, time: EventTime) -> InForce {
+        let day = self.day(time);
+        let later = self.rule_sets.partition_point(|(from, _)| *from <= day);
+        self.rule_sets[later.max(1) - 1].1
+    }
+
+    /// The day from which the points of an order are available: the day of `completed_at`, or of `paid_at` plus the hold, whichever
+    /// comes first. A missing `paid_at` is `placed_at`; a missing `completed_at` of a completed order its `paid_at`.
+    pub fn available_from(&self, order: &OrderRecord) -> Day {
+        let paid_on = self.day(order.paid_at.unwrap_or(order.placed_at));
+        let held = paid_on.plus(self.in_force(order.placed_at).hold_days);
         let completed = match (order.completed_at, order.status) {
-            (Some(time), _) => Some(time.day()),
-            (None, crate::records::OrderStatus::Completed) => Some(paid_at.day()),
+            (Some(time), _) => Some(self.day(time)),
+            (None, OrderStatus::Completed) => Some(paid_on),
             (None, _) => None,
         };
-        // Whichever of the two days comes first moves them.
-        let available_from = completed.map_or(held, |day| day.min(held));
-        LinePoints { points: i64::try_from(points).expect("net quantity, rate and percent are bounded"), available_from }
+        completed.map_or(held, |day| day.min(held))
     }
 
-    /// The points of an invite whose invitee was activated at `activated_at`.
-    pub fn invite_points(&self, activated_at: EventTime) -> i64 {
-        self.at(activated_at).earn_invite
+    /// What an order earned and what was taken back of it, as differences by the day from which each is known, ascending; those
+    /// that change nothing left out.
+    ///
+    /// The earning is known from the day of `paid_at`. Units that come back take their points with them on the day of the refund's
+    /// `at`. A cancelled or refunded order takes back the rest: on the day of `cancelled_at`, a refunded one without it on the day
+    /// of its latest refund, without any on the day it was earned; if it was never paid, it never counted.
+    pub fn order_points(&self, order: &OrderRecord) -> Vec<(Lot, Amounts)> {
+        let counts = order.status.counts();
+        let ended = matches!(order.status, OrderStatus::Cancelled | OrderStatus::Refunded);
+        if !counts && !(ended && order.paid_at.is_some()) {
+            return Vec::new();
+        }
+        let rules = self.in_force(order.placed_at);
+        let tier = order.tier.unwrap_or(Tier::Normal);
+        let earned_on = self.day(order.paid_at.unwrap_or(order.placed_at));
+        let available_from = self.available_from(order);
+        let expires_on = rules.expires_on(available_from);
+        let on = |time: EventTime| self.day(time).max(earned_on);
+
+        let mut net: std::collections::HashMap<u32, i64> = order.lines.iter().map(|line| (line.line, line.quantity)).collect();
+        let (mut units, mut points): (i64, i64) = (net.values().sum(), 0);
+        for line in &order.lines {
+            points += rules.of_units(line.quantity, tier);
+        }
+        let mut refunds: Vec<(Day, &Refund)> = order.refunds.iter().map(|refund| (on(refund.at), refund)).collect();
+        refunds.sort_by_key(|(day, _)| *day);
+        let ends_on = ended.then(|| {
+            let last_refund = refunds.last().filter(|_| order.status == OrderStatus::Refunded).map(|(day, _)| *day);
+            order.cancelled_at.map(on).or(last_refund).unwrap_or(earned_on)
+        });
+
+        let mut differences = Vec::new();
+        let mut told = Amounts::default();
+        let mut tell = |known_from: Day, units: i64, points: i64| {
+            let now = Amounts { points, level_points: rules.of_units(units.min(LEVEL_UNITS_PER_ORDER), tier) };
+            if now != told {
+                let change = Amounts { points: now.points - told.points, level_points: now.level_points - told.level_points };
+                differences.push((Lot { known_from, available_from, expires_on }, change));
+                told = now;
+            }
+        };
+        let mut day = earned_on;
+        for (next, refund) in refunds {
+            if ends_on.is_some_and(|ends_on| next >= ends_on) {
+                break;
+            }
+            if next > day {
+                tell(day, units, points);
+                day = next;
+            }
+            if let (Some(line), Some(quantity)) = (refund.line, refund.quantity)
+                && let Some(left) = net.get_mut(&line)
+            {
+                points -= rules.of_units(*left, tier) - rules.of_units(*left - quantity, tier);
+                (*left, units) = (*left - quantity, units - quantity);
+            }
+        }
+        match ends_on {
+            Some(ends_on) if ends_on > day => {
+                tell(day, units, points);
+                tell(ends_on, 0, 0);
+            }
+            Some(ends_on) => tell(ends_on, 0, 0),
+            None => tell(day, units, points),
+        }
+        differences
+    }
+
+    /// The points of an invite whose invitee was activated at `activated_at`. They count for no level.
+    pub fn invite_points(&self, activated_at: EventTime) -> (Lot, i64) {
+        let day = self.day(activated_at);
+        let rules = self.in_force(activated_at);
+        (Lot { known_from: day, available_from: day, expires_on: rules.expires_on(day) }, rules.earn_invite)
     }
 }

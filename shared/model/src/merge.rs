@@ -1,65 +1,141 @@
 //! How two records under one natural key become one: the join of a semilattice. Idempotent, commutative, associative, so that
 //! order, duplicates and replays of the log cannot matter.
+//!
+//! A record is merged by its [`Rank`] first: what it means. Only where that says nothing do bytes decide.
 
 use std::cmp::Ordering;
 
-use crate::records::{CatalogRecord, Interaction, MemberRecord, OrderRecord};
+use serde::{Deserialize, Serialize};
 
-/// A record whose greatest version wins; the canonical bytes break the tie of two contents under one version.
+use crate::records::{CatalogRecord, Interaction, MemberRecord, MemberState, OrderRecord};
+use crate::units::Topic;
+
+/// What of a record is compared before its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Rank {
+    /// Erased members come before all versions.
+    erased: bool,
+    /// Greater is newer. Of a session, whose first record stays, it counts backwards.
+    version: u64,
+    /// Of two contents under one version, what a shop expects to stay: by topic, see the implementations of [`Versioned`].
+    meaning: (u8, u64, u64),
+}
+
+/// A record that merges by version and meaning.
 pub trait Versioned {
-    /// (erased, version): what is compared first. Records that know no erasure say `false`.
-    fn rank(&self) -> (bool, u64);
+    /// Its topic.
+    const TOPIC: Topic;
 
-    /// The frozen encoding; compared last, and the row of the merged input.
+    /// What is compared first.
+    fn rank(&self) -> Rank;
+
+    /// The frozen encoding: the row of the merged input.
     fn canonical(&self) -> Vec<u8>;
+
+    /// Whether the record says that it is erased for good, whatever other versions say.
+    fn is_erased(&self) -> bool {
+        false
+    }
 }
 
 /// What came of merging a record into what was known.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Merged {
-    /// The record is the greater one: it replaces what was known.
-    Replaces,
-    /// The known one is greater, or the two are equal.
-    Kept,
-    /// Two contents under one version: a mistake of the producer, which is counted. The greater bytes win.
-    Conflict {
-        /// Whether the record replaces what was known.
-        replaces: bool,
-    },
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Merged {
+    /// The merged record, where it is not what was known.
+    pub new: Option<(Rank, Vec<u8>)>,
+    /// Two contents under one version: a mistake of the producer, which is counted and told.
+    pub conflict: bool,
 }
 
-impl Merged {
-    /// Whether the merged record differs from what was known.
-    pub const fn replaces(self) -> bool {
-        matches!(self, Self::Replaces | Self::Conflict { replaces: true })
+/// Merges a record of a topic, given as its rank and canonical bytes, into the known one. Both were valid when they were taken in.
+pub fn merge_versioned(topic: Topic, known: Option<(Rank, &[u8])>, rank: Rank, canonical: &[u8]) -> Merged {
+    let replaces = |conflict| Merged { new: Some((rank, canonical.to_vec())), conflict };
+    let Some((known_rank, known_canonical)) = known else { return replaces(false) };
+    if canonical == known_canonical {
+        return Merged { new: None, conflict: false };
+    }
+    if topic == Topic::Orders {
+        return merge_orders((known_rank, known_canonical), (rank, canonical));
+    }
+    let conflict = (rank.erased, rank.version) == (known_rank.erased, known_rank.version);
+    let order = rank.cmp(&known_rank).then_with(|| match topic {
+        // A session keeps its first member.
+        Topic::Members => session_member(known_canonical).cmp(&session_member(canonical)),
+        _ => Ordering::Equal,
+    });
+    match order.then_with(|| canonical.cmp(known_canonical)) {
+        Ordering::Greater => replaces(conflict),
+        _ => Merged { new: None, conflict },
     }
 }
 
-/// Merges a record, given as its rank and canonical bytes, into the known one.
-pub fn merge_versioned(known: Option<((bool, u64), &[u8])>, rank: (bool, u64), canonical: &[u8]) -> Merged {
-    let Some((known_rank, known_canonical)) = known else { return Merged::Replaces };
-    match rank.cmp(&known_rank) {
-        Ordering::Greater => Merged::Replaces,
-        Ordering::Less => Merged::Kept,
-        Ordering::Equal => match canonical.cmp(known_canonical) {
-            Ordering::Equal => Merged::Kept,
-            order => Merged::Conflict { replaces: order == Ordering::Greater },
-        },
+/// The member that a session became; nothing of a member's record.
+fn session_member(canonical: &[u8]) -> Option<Box<str>> {
+    match MemberRecord::decode(canonical) {
+        Ok(MemberRecord::Session { merged_into, .. }) => Some(merged_into.as_str().into()),
+        _ => None,
     }
+}
+
+/// `erased` is sticky and takes the member away; the rest is that of the greater record.
+fn merge_orders((known_rank, known): (Rank, &[u8]), (rank, canonical): (Rank, &[u8])) -> Merged {
+    let unreadable = Merged { new: None, conflict: false };
+    let same_version = rank.version == known_rank.version;
+    let (known_erased, erased) = (ends_erased(known), ends_erased(canonical));
+    if rank != known_rank && known_erased == erased {
+        // The common case: no need to read either.
+        let new = (rank > known_rank).then(|| (rank, canonical.to_vec()));
+        return Merged { new, conflict: same_version };
+    }
+    let (Ok(mut before), Ok(mut record)) = (OrderRecord::read(known), OrderRecord::read(canonical)) else {
+        debug_assert!(false, "an order that was taken in does not decode");
+        return unreadable;
+    };
+    let is_erased = known_erased || erased;
+    let (before_member, member) = (before.member.take(), record.member.take());
+    (before.erased, record.erased) = (false, false);
+    let (before_bytes, bytes) = (before.canonical(), record.canonical());
+    let content = (rank, &bytes).cmp(&(known_rank, &before_bytes));
+    // Without a member because it was erased is no other content.
+    let conflict = same_version && (bytes != before_bytes || (!is_erased && before_member != member));
+    let replaces = content.then_with(|| member.cmp(&before_member)) == Ordering::Greater;
+    let (rank, mut merged, member) = if replaces { (rank, record, member) } else { (known_rank, before, before_member) };
+    (merged.member, merged.erased) = (member.filter(|_| !is_erased), is_erased);
+    let merged = merged.canonical();
+    Merged { new: (merged != known).then_some((rank, merged)), conflict }
+}
+
+/// Whether the canonical bytes of an order say that it is erased. NB: no other value in them can hold an unescaped quote.
+fn ends_erased(canonical: &[u8]) -> bool {
+    const MARK: &[u8] = br#","erased":true"#;
+    // Only numbers may follow it.
+    let tail = &canonical[canonical.len().saturating_sub(128)..];
+    tail.windows(MARK.len()).any(|window| window == MARK)
 }
 
 impl Versioned for OrderRecord {
-    fn rank(&self) -> (bool, u64) {
-        (self.erased, self.version)
+    const TOPIC: Topic = Topic::Orders;
+
+    /// (rank of status, refunded units, refunded amount). `erased` is not compared: it is sticky.
+    fn rank(&self) -> Rank {
+        let meaning = (self.status.rank(), self.refunded_units().unsigned_abs(), self.refunded_minor().unsigned_abs());
+        Rank { erased: false, version: self.version, meaning }
     }
     fn canonical(&self) -> Vec<u8> {
         OrderRecord::canonical(self)
     }
+    fn is_erased(&self) -> bool {
+        self.erased
+    }
 }
 
 impl Versioned for CatalogRecord {
-    fn rank(&self) -> (bool, u64) {
-        (false, self.version)
+    const TOPIC: Topic = Topic::Catalog;
+
+    /// `deleted`, then not `available`.
+    fn rank(&self) -> Rank {
+        let meaning = (u8::from(self.deleted), u64::from(!self.available.unwrap_or(true)), 0);
+        Rank { erased: false, version: self.version, meaning }
     }
     fn canonical(&self) -> Vec<u8> {
         CatalogRecord::canonical(self)
@@ -67,11 +143,26 @@ impl Versioned for CatalogRecord {
 }
 
 impl Versioned for MemberRecord {
-    fn rank(&self) -> (bool, u64) {
-        (self.is_erased(), self.version())
+    const TOPIC: Topic = Topic::Members;
+
+    /// The rank of the state. A session's version counts backwards, because its first member stays.
+    fn rank(&self) -> Rank {
+        let (version, state) = match self {
+            Self::Member(membership) => (membership.version, membership.state),
+            Self::Session { version, .. } => (!version, MemberState::Registered),
+        };
+        let state = match state {
+            MemberState::Registered | MemberState::Erased => 0,
+            MemberState::Activated => 1,
+            MemberState::Suspended => 2,
+        };
+        Rank { erased: self.is_erased(), version, meaning: (state, 0, 0) }
     }
     fn canonical(&self) -> Vec<u8> {
         MemberRecord::canonical(self)
+    }
+    fn is_erased(&self) -> bool {
+        MemberRecord::is_erased(self)
     }
 }
 

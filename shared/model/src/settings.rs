@@ -8,6 +8,10 @@ use crate::records::Rules;
 use crate::similarity::{Damping, PairWeight};
 use crate::units::Kind;
 
+/// How many identities of impressions and clicks each raw owner keeps: a cap of their own, by the same rule as
+/// `inputs.identities_per_owner`, so that what a page shows does not push out what people do.
+pub const LIST_IDENTITIES_PER_OWNER: usize = 2_000;
+
 /// Everything that results depend on. Names as in the settings file: `views.also_bought.window`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -40,7 +44,8 @@ impl Default for Shop {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Inputs {
-    /// How many identities each raw owner keeps, the latest by (`at`, identity), retracts among them. It bounds the memory of a
+    /// How many identities each raw owner keeps, the latest by (`at`, identity), retracts among them, impressions and clicks
+    /// apart ([`LIST_IDENTITIES_PER_OWNER`]). It bounds the memory of a
     /// bot; what falls out is as if it had never been, and never comes back.
     pub identities_per_owner: usize,
 }
@@ -85,7 +90,7 @@ impl Default for Switch {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum Owners {
-    /// Members and sessions.
+    /// Members, sessions and guests' orders.
     #[default]
     All,
     /// Members alone, where sessions are not trusted.

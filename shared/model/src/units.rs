@@ -17,8 +17,8 @@ pub struct EventTime(pub i64);
 const MS_A_DAY: i64 = 86_400_000;
 
 impl EventTime {
-    /// The first accepted time, 2000-01-01. Fixed, because whether a record is accepted must not depend on when it is read.
-    pub const MIN: Self = Self(946_684_800_000);
+    /// The first accepted time, 1990-01-01. Fixed, because whether a record is accepted must not depend on when it is read.
+    pub const MIN: Self = Self(631_152_000_000);
     /// The first time that is not accepted any more, 2100-01-01.
     pub const END: Self = Self(4_102_444_800_000);
 
@@ -44,7 +44,7 @@ impl EventTime {
     pub fn from_ms(field: &str, ms: impl Into<i128>) -> Result<Self, Invalid> {
         let ms = ms.into();
         if ms < i128::from(Self::MIN.0) || ms >= i128::from(Self::END.0) {
-            return Err(Invalid::new(field, "lies outside of the accepted years 2000 to 2099"));
+            return Err(Invalid::new(field, "lies outside of the accepted years 1990 to 2099"));
         }
         Ok(Self(i64::try_from(ms).expect("within the accepted years")))
     }
@@ -151,28 +151,55 @@ macro_rules! names {
 }
 
 names!(
-    /// What an owner did with an item. Codes follow the alphabet, so that keys sort as exports do.
+    /// What an owner did with an item. Codes follow the alphabet, so that keys sort as exports do, with room between them for more.
+    /// Those below 16 were the codes of format 1 ([`Kind::of_format_1`]).
     Kind {
         /// Put into the basket.
-        Cart = 1 "cart",
+        Cart = 24 "cart",
         /// A recommendation was clicked.
-        Click = 2 "click",
+        Click = 40 "click",
         /// Commented on.
-        Comment = 3 "comment",
+        Comment = 56 "comment",
+        /// Not interested: it is not recommended to them.
+        Dismiss = 72 "dismiss",
         /// Marked as a favourite.
-        Favorite = 4 "favorite",
+        Favorite = 88 "favorite",
         /// Followed.
-        Follow = 5 "follow",
+        Follow = 104 "follow",
         /// A recommendation was shown.
-        Impression = 6 "impression",
+        Impression = 120 "impression",
         /// Bought, as the storefront saw it; orders say it with more authority.
-        Purchase = 7 "purchase",
+        Purchase = 136 "purchase",
         /// Searched for; keyed by its query, in no basket, history or popularity.
-        Search = 8 "search",
+        Search = 152 "search",
         /// Product page seen.
-        View = 9 "view",
+        View = 168 "view",
     }
 );
+
+impl Kind {
+    /// Whether it tells of a recommendation that was shown: keyed by the scenario too, below a cap of its own.
+    pub const fn is_of_a_list(self) -> bool {
+        matches!(self, Self::Impression | Self::Click)
+    }
+
+    /// The one that had this number in keys of format 1.
+    pub const fn of_format_1(code: u8) -> Option<Self> {
+        use Kind::{Cart, Click, Comment, Favorite, Follow, Impression, Purchase, Search, View};
+        Some(match code {
+            1 => Cart,
+            2 => Click,
+            3 => Comment,
+            4 => Favorite,
+            5 => Follow,
+            6 => Impression,
+            7 => Purchase,
+            8 => Search,
+            9 => View,
+            _ => return None,
+        })
+    }
+}
 
 names!(
     /// A member's level, with its benefits (R18). It is no staff role.
@@ -295,7 +322,9 @@ mod tests {
         assert_eq!(time.day().to_string(), "2026-01-05");
         assert_eq!("2026-01-05".parse::<Day>().unwrap(), time.day());
         assert_eq!(EventTime::parse("at", "2026-01-05T10:11:12Z").unwrap().to_string(), "2026-01-05T10:11:12.000Z");
-        for bad in ["1970-01-01T00:00:00Z", "9999-01-01T00:00:00Z", "2026-01-05T10:11:12", "2026-01-05", "now"] {
+        for bad in
+            ["1989-12-31T23:59:59Z", "1970-01-01T00:00:00Z", "9999-01-01T00:00:00Z", "2026-01-05T10:11:12", "2026-01-05", "now"]
+        {
             assert!(EventTime::parse("at", bad).is_err(), "{bad} was accepted");
         }
     }

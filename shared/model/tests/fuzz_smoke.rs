@@ -47,7 +47,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             )
             .unwrap();
             let key = interaction.key();
-            let dated = kindred_model::records::InteractionKey { day: Some(day), ..key.clone() };
+            let dated = kindred_model::records::InteractionKey { day: Some(day), scenario: Box::default(), ..key.clone() };
             vec![
                 (interaction.owner.clone(), key).to_bytes(),
                 (Owner::Member("m-1".parse().unwrap()), dated).to_bytes(),
@@ -68,8 +68,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 bytes(&StoredInteraction { at, payload: b"{\"rank\":1}".as_slice().into() }),
                 bytes(&Neighbors(vec![(item.clone(), 1), (item, 300)])),
                 bytes(&kindred_model::views::points::Earned {
-                    from_invites: 100,
-                    from_items: vec![(day, 10), (Day(20_500), -5)],
+                    differences: [(day, 10), (Day(20_500), -5)]
+                        .map(|(day, points)| kindred_model::views::points::Difference {
+                            lot: kindred_model::loyalty::Lot { known_from: day, available_from: day, expires_on: None },
+                            points,
+                            level_points: 0,
+                            from_invites: 100,
+                        })
+                        .to_vec(),
                 }),
             ]
         }

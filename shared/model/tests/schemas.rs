@@ -111,6 +111,7 @@ fn the_payload_of_an_interaction_is_frozen() {
                 r#""reco_id":"0198c0de-7b1f-7000-8000-3f2f1d1c0b0a","rank":3,"generation":"g1"}"#
             ),
             "click_on_a_recommendation" => r#"{"reco_id":"r-1","rank":1,"generation":"g2"}"#,
+            "click_in_a_scenario" => r#"{"reco_id":"r-1","rank":2,"generation":"g2","variant":"b","source":"trending"}"#,
             "rating_of_a_comment" => r#"{"rating":0.0}"#,
             _ => "",
         };

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use kindred_model::codec::{KeyCodec, RowCodec};
-use kindred_model::records::{InteractionKey, MemberRecord, Subject};
+use kindred_model::records::{InteractionKey, MemberRecord, SCENARIO, Subject};
 use kindred_model::views::histories::read_history;
 use kindred_model::views::inputs::{Interactions, StoredInteraction};
-use kindred_model::views::points::{Earned, Points};
+use kindred_model::views::points::{AsOf, Earned, Points};
 use kindred_model::views::{ReadError, Rows, Table, scan};
 use kindred_model::{MemberId, Owner, SessionId};
 use serde::Serialize;
@@ -32,7 +32,7 @@ use crate::problem::Problem;
 use crate::routes::access::need;
 use crate::routes::members::{HistoryItem, merged_record, place, with_sessions};
 use crate::routes::orders::{OrderShown, orders};
-use crate::routes::{NO_STORE, blocking, today};
+use crate::routes::{NO_STORE, blocking, program_today};
 
 /// All routes of this module.
 pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
@@ -81,11 +81,12 @@ async fn derived(api: &Api, member: MemberId) -> Result<Vec<(&'static str, Vec<u
     if views.points.enabled {
         let row = serving.store.get(Points::NAME, &member.to_bytes()).await?;
         let earned = row.map_or(Ok(Earned::default()), |row| Earned::decode(&row)).map_err(Problem::internal)?;
-        let as_of = today(api);
-        let (pending, available) = earned.as_of(as_of);
+        let as_of = program_today(api, &serving.settings);
+        let AsOf { pending, available, from_invites, .. } = earned.as_of(as_of);
+        let items = earned.items_as_of(as_of).into_iter();
         let points = serde_json::json!({
-            "as_of": as_of, "pending": pending, "available": available, "from_invites": earned.from_invites,
-            "from_items": earned.from_items.iter().map(|(day, points)| serde_json::json!({ "from": day, "points": points })).collect::<Vec<Value>>(),
+            "as_of": as_of, "pending": pending, "available": available, "from_invites": from_invites,
+            "from_items": items.map(|(day, points)| serde_json::json!({ "from": day, "points": points })).collect::<Vec<Value>>(),
         });
         files.push(("points.json", file(&points)?));
     }
@@ -125,6 +126,9 @@ fn interaction(owner: &Owner, key: &InteractionKey, held: &StoredInteraction) ->
     let fields = record.as_object_mut().expect("an object");
     if key.day.is_none() {
         fields.insert("retract".to_owned(), Value::Bool(true));
+    }
+    if !key.scenario.is_empty() && *key.scenario != *SCENARIO {
+        fields.insert("scenario".to_owned(), Value::from(&*key.scenario));
     }
     // Of a search it has the query as it was typed, too.
     if let Ok(Value::Object(payload)) = serde_json::from_slice(&held.payload) {

@@ -13,13 +13,9 @@ const PAGES: [&str; 3] = ["/v1/items", "/v1/popular", "/v1/items/seed/similar"];
 /// The record of a member, as the pipeline merged it.
 fn standing(of: &str, tier: Tier, registered_at: &str) -> Change {
     let record = MemberRecord::Member(Membership {
-        member: member(of),
-        version: 9,
-        state: MemberState::Activated,
         tier: Some(tier),
-        invited_by: None,
         registered_at: Some(EventTime::parse("registered_at", registered_at).unwrap()),
-        activated_at: None,
+        ..Membership::new(member(of), 9, MemberState::Activated)
     });
     change::<Members>(&record.key(), Some(&Canonical(record.canonical().into())))
 }

@@ -298,11 +298,11 @@ async fn an_export_has_everything() {
     let grant = town.sign_in("mara").await;
     let (token, member) = (text(&grant, "access_token"), text(&grant, "member"));
     let of = MemberId::parse(&member).unwrap();
-    let row = Earned { from_invites: 100, from_items: vec![(NOW.day(), 40)] };
+    let row = earnings(100, &[(NOW.day(), 40)]);
     let owner = kindred_model::Owner::Member(of.clone());
     let did = |subject: Subject, kind: Kind, payload: &str| {
         let held = StoredInteraction { at: NOW, payload: payload.as_bytes().into() };
-        let key = InteractionKey { subject, kind, day: Some(NOW.day()) };
+        let key = InteractionKey { subject, kind, day: Some(NOW.day()), scenario: Box::default() };
         change::<Interactions>(&(owner.clone(), key), Some(&held))
     };
     let seen = did(Subject::Item(item("tea")), Kind::View, "");

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use kindred_model::codec::{KeyCodec, RowCodec};
 use kindred_model::intern::Party;
+use kindred_model::settings::LIST_IDENTITIES_PER_OWNER;
 use kindred_model::views::inputs::StoredInteraction;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -84,7 +85,7 @@ impl InteractionRow {
 pub type FactChange = ((Party, Fact), u64, isize);
 
 /// Merges interactions. `fates` says which raw owners are not their own: see [`crate::links`]. `cap` is
-/// `inputs.identities_per_owner`.
+/// `inputs.identities_per_owner`; impressions and clicks have a cap of their own.
 ///
 /// A retract takes out the facts of its (owner, item or query, kind) at or before its time. When an owner's fate changes, all of
 /// its facts move, or leave with an erased member. An erased member's own identities are dropped at once, and later ones are not
@@ -165,7 +166,7 @@ struct Open {
     capabilities: (Capability<u64>, Capability<u64>),
     inputs: Vec<InteractionInput>,
     fates: Vec<(Fate, isize)>,
-    touched: FxHashMap<Party, Log>,
+    touched: FxHashMap<Part, Log>,
 }
 
 impl Open {
@@ -180,9 +181,26 @@ struct Closing {
     owners: Vec<Settling>,
 }
 
-/// A raw owner with what changed in an epoch.
-struct Settling {
+/// What of a raw owner is below one cap: its impressions and clicks, or the rest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Part {
     party: Party,
+    is_of_lists: bool,
+}
+
+impl Part {
+    fn both(party: Party) -> [Self; 2] {
+        [false, true].map(|is_of_lists| Self { party, is_of_lists })
+    }
+
+    fn other(self) -> Self {
+        Self { is_of_lists: !self.is_of_lists, ..self }
+    }
+}
+
+/// A part of a raw owner with what changed in an epoch.
+struct Settling {
+    part: Part,
     log: Log,
     /// Whose its facts were before the epoch.
     effective_before: Option<Party>,
@@ -190,7 +208,7 @@ struct Settling {
 
 /// The state of one worker.
 struct Merge {
-    owners: FxHashMap<Party, Identities>,
+    owners: FxHashMap<Part, Identities>,
     /// Raw owners that are not their own.
     fates: FxHashMap<Party, Option<Party>>,
     cap: usize,
@@ -211,52 +229,58 @@ impl Merge {
     }
 
     /// Merges inputs, owner by owner; those of one owner in the order in which they came, because a purge stands between records.
-    fn take_all(&mut self, inputs: &mut Vec<InteractionInput>, touched: &mut FxHashMap<Party, Log>) {
+    fn take_all(&mut self, inputs: &mut Vec<InteractionInput>, touched: &mut FxHashMap<Part, Log>) {
         let mut order: Vec<(Party, u32)> = inputs.iter().zip(0..).map(|(input, place)| (input.party(), place)).collect();
         order.sort_unstable_by_key(|&(party, place)| (party.number(), place));
-        let mut records: Vec<(Identity, Held)> = Vec::new();
+        let mut records: [Vec<(Identity, Held)>; 2] = Default::default();
         for of_owner in order.chunk_by(|a, b| a.0 == b.0) {
             let party = of_owner[0].0;
             for &(_, place) in of_owner {
                 match &mut inputs[place as usize] {
                     InteractionInput::Update(update) => {
                         let held = Held { at: update.at(), payload: std::mem::take(&mut update.payload).into() };
-                        records.push((Identity::of(update), held));
+                        records[usize::from(update.kind().is_of_a_list())].push((Identity::of(update), held));
                     }
                     InteractionInput::Purge(_) => {
-                        self.take(party, &mut records, touched);
-                        self.drop_identities(party, touched.entry(party).or_default());
+                        for part in Part::both(party) {
+                            self.take(part, &mut records[usize::from(part.is_of_lists)], touched);
+                            self.drop_identities(part, touched.entry(part).or_default());
+                        }
                     }
                 }
             }
-            self.take(party, &mut records, touched);
+            for part in Part::both(party) {
+                self.take(part, &mut records[usize::from(part.is_of_lists)], touched);
+            }
         }
         inputs.clear();
     }
 
-    /// Merges records of one owner; drains them.
-    fn take(&mut self, party: Party, records: &mut Vec<(Identity, Held)>, touched: &mut FxHashMap<Party, Log>) {
-        if records.is_empty() || self.is_erased(party) {
+    /// Merges records of one part of an owner; drains them.
+    fn take(&mut self, part: Part, records: &mut Vec<(Identity, Held)>, touched: &mut FxHashMap<Part, Log>) {
+        if records.is_empty() || self.is_erased(part.party) {
             return records.clear();
         }
-        let (owner, log) = match self.owners.entry(party) {
-            Entry::Occupied(owner) => (owner.into_mut(), touched.entry(party).or_default()),
+        let is_known = self.owners.contains_key(&part.other());
+        let (owner, log) = match self.owners.entry(part) {
+            Entry::Occupied(owner) => (owner.into_mut(), touched.entry(part).or_default()),
             Entry::Vacant(vacant) => {
-                Stats::add(&self.stats.owners, 1);
+                Stats::add(&self.stats.owners, u64::from(!is_known));
                 // One that was purged in this epoch has its log already.
-                let log = touched.entry(party).or_insert_with(|| Log::of_new_owner(self.restores));
+                let log = touched.entry(part).or_insert_with(|| Log::of_new_owner(self.restores));
                 (vacant.insert(Identities::default()), log)
             }
         };
-        let evicted = owner.merge_all(records, self.cap, FEW_MAX, log);
+        let cap = if part.is_of_lists { LIST_IDENTITIES_PER_OWNER } else { self.cap };
+        let evicted = owner.merge_all(records, cap, FEW_MAX, log);
         if evicted > 0 {
             Stats::add(&self.stats.evicted, evicted);
         }
     }
 
-    fn drop_identities(&mut self, party: Party, log: &mut Log) {
-        if let Some(mut identities) = self.owners.remove(&party) {
-            Stats::sub(&self.stats.owners, 1);
+    fn drop_identities(&mut self, part: Part, log: &mut Log) {
+        if let Some(mut identities) = self.owners.remove(&part) {
+            Stats::sub(&self.stats.owners, u64::from(!self.owners.contains_key(&part.other())));
             for (identity, held) in identities.drain() {
                 log.note(identity, Some(held));
                 log.note_fallen(identity);
@@ -264,11 +288,11 @@ impl Merge {
         }
     }
 
-    /// Applies the fates of an epoch; the answer is every owner with something to settle.
-    fn close(&mut self, touched: FxHashMap<Party, Log>, fates: Vec<(Fate, isize)>) -> Vec<Settling> {
-        let mut owners: FxHashMap<Party, Settling> = touched
+    /// Applies the fates of an epoch; the answer is every part of an owner with something to settle.
+    fn close(&mut self, touched: FxHashMap<Part, Log>, fates: Vec<(Fate, isize)>) -> Vec<Settling> {
+        let mut owners: FxHashMap<Part, Settling> = touched
             .into_iter()
-            .map(|(party, log)| (party, Settling { party, log, effective_before: self.effective(party) }))
+            .map(|(part, log)| (part, Settling { part, log, effective_before: self.effective(part.party) }))
             .collect();
         // What came and went within the epoch cancels.
         let mut changes: FxHashMap<Fate, isize> = HashMap::default();
@@ -277,7 +301,9 @@ impl Merge {
         }
         for fate in changes.iter().filter(|(_, diff)| **diff != 0).map(|(fate, _)| fate) {
             let effective_before = self.effective(fate.raw);
-            owners.entry(fate.raw).or_insert_with(|| Settling { party: fate.raw, log: Log::default(), effective_before });
+            for part in Part::both(fate.raw) {
+                owners.entry(part).or_insert_with(|| Settling { part, log: Log::default(), effective_before });
+            }
         }
         for fate in changes.iter().filter(|(_, diff)| **diff < 0).map(|(fate, _)| fate) {
             self.fates.remove(&fate.raw);
@@ -290,8 +316,8 @@ impl Merge {
         }
         let mut owners: Vec<Settling> = owners.into_values().collect();
         for owner in &mut owners {
-            if self.is_erased(owner.party) {
-                self.drop_identities(owner.party, &mut owner.log);
+            if self.is_erased(owner.part.party) {
+                self.drop_identities(owner.part, &mut owner.log);
             }
         }
         owners
@@ -300,11 +326,12 @@ impl Merge {
     /// Gives what changed of one owner.
     fn settle(&self, mut owner: Settling, mut row: impl FnMut(InteractionRow), mut fact: impl FnMut((Party, Fact), isize)) {
         let nothing = Identities::default();
-        let now = self.owners.get(&owner.party).unwrap_or(&nothing);
-        let (before, after) = (owner.effective_before, self.effective(owner.party));
+        let now = self.owners.get(&owner.part).unwrap_or(&nothing);
+        let party = owner.part.party;
+        let (before, after) = (owner.effective_before, self.effective(party));
         for identity in owner.log.take_fallen() {
             if now.get(identity).is_none() {
-                row(InteractionRow { party: owner.party, identity, held: None });
+                row(InteractionRow { party, identity, held: None });
             }
         }
         let (mut came, mut went) = (0, 0);
@@ -312,7 +339,7 @@ impl Merge {
             if changed.before != changed.after {
                 came += u64::from(changed.before.is_none());
                 went += u64::from(changed.after.is_none());
-                row(InteractionRow { party: owner.party, identity: changed.identity, held: changed.after.cloned() });
+                row(InteractionRow { party, identity: changed.identity, held: changed.after.cloned() });
             }
             let Some(item) = changed.identity.fact_item() else { return };
             let kind = changed.identity.kind();
@@ -346,6 +373,7 @@ mod tests {
             kind: Kind::View.code(),
             retract: false,
             at: EventTime::MIN.0 + day * 86_400_000,
+            scenario: Box::default(),
             payload: Box::default(),
         })
     }

@@ -346,11 +346,17 @@ mod tests {
         } else {
             SubjectKey::Query(format!("owner test {}", 9 - rng.below(4)).into())
         };
-        let kind = if matches!(subject, SubjectKey::Query(_)) { Kind::Search } else { *rng.pick(&[Kind::View, Kind::Purchase]) };
+        let kind = if matches!(subject, SubjectKey::Query(_)) {
+            Kind::Search
+        } else {
+            *rng.pick(&[Kind::View, Kind::Purchase, Kind::Click])
+        };
         let at = EventTime::MIN.0 + rng.below(4) as i64 * 86_400_000 + rng.below(3) as i64;
         let payload = if rng.chance(20) { vec![rng.below(3) as u8 + 1].into() } else { Box::default() };
         let party = kindred_model::intern::Party::intern(&Owner::Session(SessionId::trusted("owner-test")));
-        InteractionUpdate { party, subject, kind: kind.code(), retract: rng.chance(15), at, payload }
+        let retract = rng.chance(15);
+        let scenario = if kind == Kind::Click && !retract { *rng.pick(&["similar", "home", "basket"]) } else { "" };
+        InteractionUpdate { party, subject, kind: kind.code(), retract, at, scenario: scenario.into(), payload }
     }
 
     /// Rows and shown times as the definitions say, from all that ever came.
@@ -368,7 +374,9 @@ mod tests {
         for (_, key) in by_recency.iter().rev().skip(cap) {
             greatest.remove(key);
         }
-        let hidden_to = |key: &InteractionKey| greatest.get(&InteractionKey { day: None, ..key.clone() }).map(|(at, _)| *at);
+        let hidden_to = |key: &InteractionKey| {
+            greatest.get(&InteractionKey { day: None, scenario: Box::default(), ..key.clone() }).map(|(at, _)| *at)
+        };
         greatest
             .iter()
             .map(|(key, (at, payload))| {

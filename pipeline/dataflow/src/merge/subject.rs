@@ -1,13 +1,14 @@
-//! What interactions are about, in 8 bytes: interned items and queries, kind and day.
+//! What interactions are about, in 8 bytes: interned items and queries, kind and day. An item that was shown in a scenario has a
+//! number of its own, so that the few identities with a scenario cost the others nothing.
 //!
-//! Like the model's interner, the table of queries only grows as long as the process lives, and its numbers never leave it.
+//! Like the model's interner, the tables only grow as long as the process lives, and their numbers never leave it.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use kindred_model::intern::Item;
-use kindred_model::records::{InteractionKey, Subject};
+use kindred_model::records::{InteractionKey, SCENARIO, Subject};
 use kindred_model::{Day, EventTime, Kind};
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
@@ -23,20 +24,29 @@ struct Queries {
 static QUERIES: LazyLock<RwLock<Queries>> =
     LazyLock::new(|| RwLock::new(Queries { numbers: HashMap::default(), texts: Vec::new() }));
 
-/// An interned item or query. Its derived order groups; [`SubjectId::by_text`] ranks.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+/// Items that were shown in another scenario than [`SCENARIO`].
+#[derive(Default)]
+struct Shown {
+    numbers: FxHashMap<(u32, &'static str), u32>,
+    entries: Vec<(Item, &'static str)>,
+    scenarios: FxHashMap<&'static str, &'static str>,
+}
+
+static SHOWN_ITEMS: LazyLock<RwLock<Shown>> = LazyLock::new(RwLock::default);
+
+/// An interned item or query, or an item in a scenario.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct SubjectId(u32);
 
 /// Set in the numbers of queries.
 const QUERY: u32 = 1 << 31;
+/// Set in the numbers of items in a scenario.
+const SHOWN: u32 = 1 << 30;
 
 impl SubjectId {
     pub fn intern(subject: &SubjectKey) -> Self {
         match subject {
-            SubjectKey::Item(item) => {
-                assert!(item.number() < QUERY, "fewer than 2^31 items a process");
-                Self(item.number())
-            }
+            SubjectKey::Item(item) => Self::of_item(*item),
             SubjectKey::Query(query) => {
                 if let Some(&number) = QUERIES.read().numbers.get(&**query) {
                     return Self(number | QUERY);
@@ -45,8 +55,8 @@ impl SubjectId {
                 if let Some(&number) = queries.numbers.get(&**query) {
                     return Self(number | QUERY);
                 }
-                let number = u32::try_from(queries.texts.len()).ok().filter(|number| *number < QUERY);
-                let number = number.expect("fewer than 2^31 queries a process");
+                let number = u32::try_from(queries.texts.len()).ok().filter(|number| *number < SHOWN);
+                let number = number.expect("fewer than 2^30 queries a process");
                 let text: &'static str = Box::leak(query.clone());
                 queries.texts.push(text);
                 queries.numbers.insert(text, number);
@@ -55,8 +65,59 @@ impl SubjectId {
         }
     }
 
+    fn of_item(item: Item) -> Self {
+        assert!(item.number() < SHOWN, "fewer than 2^30 items a process");
+        Self(item.number())
+    }
+
+    /// The same item in a scenario.
+    fn shown(self, scenario: &str) -> Self {
+        if scenario.is_empty() || scenario == SCENARIO || self.is_query() {
+            return self;
+        }
+        let find =
+            |shown: &Shown| shown.scenarios.get(scenario).and_then(|scenario| shown.numbers.get(&(self.0, *scenario)).copied());
+        if let Some(number) = find(&SHOWN_ITEMS.read()) {
+            return Self(number | SHOWN);
+        }
+        let mut shown = SHOWN_ITEMS.write();
+        if let Some(number) = find(&shown) {
+            return Self(number | SHOWN);
+        }
+        let text = match shown.scenarios.get(scenario) {
+            Some(text) => *text,
+            None => {
+                let text: &'static str = Box::leak(scenario.into());
+                shown.scenarios.insert(text, text);
+                text
+            }
+        };
+        let number = u32::try_from(shown.entries.len()).ok().filter(|number| *number < SHOWN);
+        let number = number.expect("fewer than 2^30 items in scenarios a process");
+        shown.entries.push((Item::from_number(self.0), text));
+        shown.numbers.insert((self.0, text), number);
+        Self(number | SHOWN)
+    }
+
+    const fn is_query(self) -> bool {
+        self.0 & QUERY != 0
+    }
+
+    const fn is_shown(self) -> bool {
+        self.0 & (QUERY | SHOWN) == SHOWN
+    }
+
+    /// Without a scenario, and the scenario.
+    fn split(self) -> (Self, &'static str) {
+        if !self.is_shown() {
+            return (self, SCENARIO);
+        }
+        let (item, scenario) = SHOWN_ITEMS.read().entries[(self.0 & !SHOWN) as usize];
+        (Self(item.number()), scenario)
+    }
+
     pub fn item(self) -> Option<Item> {
-        (self.0 & QUERY == 0).then(|| Item::from_number(self.0))
+        (!self.is_query()).then(|| Item::from_number(self.split().0.0))
     }
 
     fn text(self) -> &'static str {
@@ -71,17 +132,33 @@ impl SubjectId {
         if self == other {
             return Ordering::Equal;
         }
-        (self.0 & QUERY).cmp(&(other.0 & QUERY)).then_with(|| self.text().cmp(other.text()))
+        self.is_query().cmp(&other.is_query()).then_with(|| self.text().cmp(other.text()))
     }
 }
 
-/// An interaction's natural key within its owner: subject, kind, and day or retract. Its derived order groups by (subject, kind),
+/// An interaction's natural key within its owner: subject, kind, day or retract, and scenario. Its order groups by (subject, kind),
 /// days ascending and the retract last; [`Identity::by_text`] is the order of [`InteractionKey`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Identity {
-    pub subject: SubjectId,
+    subject: SubjectId,
     /// The kind's code, then the day in 24 bits.
     slot: u32,
+}
+
+impl Ord for Identity {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if !self.subject.is_shown() && !other.subject.is_shown() {
+            return (self.subject.0, self.slot).cmp(&(other.subject.0, other.slot));
+        }
+        let ((subject, scenario), (other_subject, other_scenario)) = (self.subject.split(), other.subject.split());
+        (subject.0, self.slot, scenario).cmp(&(other_subject.0, other.slot, other_scenario))
+    }
+}
+
+impl PartialOrd for Identity {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 const DAY_BITS: u32 = 24;
@@ -91,7 +168,8 @@ impl Identity {
     pub fn of(update: &InteractionUpdate) -> Self {
         // The accepted years lie after 1970 and before 2^24 days.
         let day = if update.retract { RETRACT } else { update.at().day().0 as u32 & RETRACT };
-        Self { subject: SubjectId::intern(&update.subject), slot: (u32::from(update.kind) << DAY_BITS) | day }
+        let subject = SubjectId::intern(&update.subject).shown(&update.scenario);
+        Self { subject, slot: (u32::from(update.kind) << DAY_BITS) | day }
     }
 
     pub fn kind(self) -> Kind {
@@ -103,13 +181,13 @@ impl Identity {
     }
 
     /// The retract that speaks about this identity: the last of its group.
-    pub const fn retract(self) -> Self {
-        Self { slot: self.slot | RETRACT, ..self }
+    pub fn retract(self) -> Self {
+        Self { subject: self.subject.split().0, slot: self.slot | RETRACT }
     }
 
     /// The least identity of its group.
-    pub const fn group(self) -> Self {
-        Self { slot: self.slot & !RETRACT, ..self }
+    pub fn group(self) -> Self {
+        Self { subject: self.subject.split().0, slot: self.slot & !RETRACT }
     }
 
     /// The item of a fact: none of searches and retracts.
@@ -119,7 +197,8 @@ impl Identity {
 
     /// The order of [`InteractionKey`], whatever the numbers are.
     pub fn by_text(self, other: Self) -> Ordering {
-        self.subject.by_text(other.subject).then(self.slot.cmp(&other.slot))
+        let ((subject, scenario), (other_subject, other_scenario)) = (self.subject.split(), other.subject.split());
+        subject.by_text(other_subject).then(self.slot.cmp(&other.slot)).then_with(|| scenario.cmp(other_scenario))
     }
 
     /// The key of its row.
@@ -129,7 +208,9 @@ impl Identity {
             None => Subject::Query(self.subject.text().into()),
         };
         let day = (!self.is_retract()).then_some(Day((self.slot & RETRACT) as i32));
-        InteractionKey { subject, kind: self.kind(), day }
+        let has_scenario = self.kind().is_of_a_list() && day.is_some();
+        let scenario = if has_scenario { self.subject.split().1.into() } else { Box::default() };
+        InteractionKey { subject, kind: self.kind(), day, scenario }
     }
 }
 

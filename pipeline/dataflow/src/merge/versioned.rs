@@ -1,18 +1,19 @@
 //! The merge of `orders`, `catalog` and `members`: the greatest record under each key.
 //!
 //! ```text
-//! VersionedUpdate ──by key──▶ [ greatest (erased, version, canonical bytes) ] ─▶ MergedRecord (old, new), net of the epoch
+//! VersionedUpdate ──by key──▶ [ kindred_model::merge: by version, then meaning ] ─▶ MergedRecord (old, new), net of the epoch
 //!                                                                                 ├─▶ row of the table
 //!                                                                                 └─▶ facts of new, less those of old
-//!                                        └─▶ Output::Superseded: what is merged where a lesser record came
+//!                                        └─▶ Output::Superseded: what is merged where another record came, or a tombstone
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use differential_dataflow::AsCollection;
-use kindred_model::Topic;
-use kindred_model::merge::{Merged, Versioned, merge_versioned};
+use kindred_model::codec::KeyCodec;
+use kindred_model::merge::{Rank, Versioned, merge_versioned};
+use kindred_model::{ItemId, OrderId, Owner, Topic};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
@@ -21,21 +22,37 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::facts::Facts;
-use crate::update::{Output, OutputFn, Stats};
+use crate::update::{Conflict, Output, OutputFn, Stats};
 
 /// A record of any of the three topics as far as merging cares.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VersionedUpdate {
     key: Arc<[u8]>,
-    rank: (bool, u64),
-    canonical: Arc<[u8]>,
+    rank: Rank,
+    /// None of a tombstone.
+    canonical: Option<Arc<[u8]>>,
 }
 
 impl VersionedUpdate {
     /// Of a record and the key of its row.
-    pub fn new(key: &impl kindred_model::codec::KeyCodec, record: &impl Versioned) -> Self {
-        Self { key: key.to_bytes().into(), rank: record.rank(), canonical: record.canonical().into() }
+    pub fn new(key: &impl KeyCodec, record: &impl Versioned) -> Self {
+        Self { key: key.to_bytes().into(), rank: record.rank(), canonical: Some(record.canonical().into()) }
     }
+
+    /// A key without a record, which says nothing: what is merged under it stays, and has to be appended again.
+    pub fn tombstone(key: Arc<[u8]>) -> Self {
+        Self { key, rank: Rank::default(), canonical: None }
+    }
+}
+
+/// The identity in the key of a row.
+fn id_of(topic: Topic, key: &[u8]) -> String {
+    match topic {
+        Topic::Orders => OrderId::from_bytes(key).map(|id| id.to_string()),
+        Topic::Catalog => ItemId::from_bytes(key).map(|id| id.to_string()),
+        Topic::Members | Topic::Interactions => Owner::from_bytes(key).map(|owner| owner.id().to_owned()),
+    }
+    .unwrap_or_default()
 }
 
 /// A merged record that an epoch changed.
@@ -50,13 +67,13 @@ pub struct MergedRecord {
 }
 
 struct Known {
-    rank: (bool, u64),
+    rank: Rank,
     canonical: Arc<[u8]>,
 }
 
-/// The greatest record under each key. Two contents under one version are counted in `stats.conflicts` whenever they meet; the
+/// What the records of each key merge to. Two contents under one version are counted in `stats` whenever they meet; the
 /// count is a diagnostic and depends on what arrives, the record kept does not. `held` counts keys. `superseded` hears of keys of which
-/// a lesser record came. Keeps the canonical bytes.
+/// a record came that is not what they merge to. Keeps the canonical bytes.
 pub fn merged_records<'s>(
     updates: StreamVec<'s, u64, VersionedUpdate>,
     topic: Topic,
@@ -83,17 +100,25 @@ pub fn merged_records<'s>(
                 let mut lesser: BTreeSet<Arc<[u8]>> = BTreeSet::new();
                 for VersionedUpdate { key, rank, canonical } in updates {
                     let found = known.get(&key);
-                    let merged = merge_versioned(found.map(|known| (known.rank, &*known.canonical)), rank, &canonical);
-                    if matches!(merged, Merged::Conflict { .. }) {
-                        stats.conflict(topic, &canonical);
+                    let Some(canonical) = canonical else {
+                        lesser.extend(found.is_some().then_some(key));
+                        continue;
+                    };
+                    let merged = merge_versioned(topic, found.map(|known| (known.rank, &*known.canonical)), rank, &canonical);
+                    if merged.conflict {
+                        stats.conflict(Conflict { topic, id: id_of(topic, &key) });
                     }
-                    if merged.replaces() {
+                    if let Some((rank, bytes)) = merged.new {
+                        if *bytes != *canonical {
+                            lesser.insert(Arc::clone(&key));
+                        }
+                        let canonical = if *bytes == *canonical { canonical } else { bytes.into() };
                         let old = known.insert(Arc::clone(&key), Known { rank, canonical });
                         if old.is_none() {
                             held(&stats);
                         }
                         before.entry(key).or_insert(old.map(|old| old.canonical));
-                    } else if known.get(&key).is_some_and(|known| known.canonical != canonical) {
+                    } else if found.is_some_and(|known| known.canonical != canonical) {
                         lesser.insert(key);
                     }
                 }

@@ -170,14 +170,15 @@ impl Reader {
         while into.len() - before < limit {
             let Self { fetcher, position, oldest_ms, .. } = self;
             let count = fetcher.poll(limit - (into.len() - before), wait, |fetched| match fetched {
-                Fetched::Record { topic, partition, offset, at_ms, payload, .. } => {
+                Fetched::Record { topic, partition, offset, at_ms, payload, key, .. } => {
                     let topic = Topic::ALL[topic];
                     // Never twice, whatever comes.
                     if offset >= position.next_offset(topic, partition) {
                         position.passed(topic, partition, offset);
                         *oldest_ms = [*oldest_ms, at_ms].into_iter().flatten().min();
+                        let tombstone = key.filter(|_| payload.is_none()).map(<[u8]>::to_vec);
                         let payload = payload.unwrap_or_default().to_vec();
-                        into.push(LogRecord { place: Place { topic, partition, offset }, payload });
+                        into.push(LogRecord { place: Place { topic, partition, offset }, payload, tombstone });
                     }
                 }
                 Fetched::End { topic, partition, offset } => {

@@ -1,5 +1,5 @@
-//! `catalog`: what is sold. Natural key: item. Merge: greatest (version, canonical bytes). It decorates and filters what is
-//! served; no view depends on it.
+//! `catalog`: what is sold. Natural key: item. Merge: greatest (version, `deleted`, not `available`,
+//! canonical bytes). It decorates and filters what is served; no view depends on it.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,9 @@ const URL_BYTES_MAX: usize = 2_048;
 /// Levels of a category path.
 const CATEGORY_DEPTH_MAX: usize = 16;
 const TAGS_MAX: usize = 64;
+/// The greatest tax rate: 100 percent, in basis points.
+const TAX_BP_MAX: i64 = 10_000;
+const STOCK_MAX: i64 = 1_000_000_000;
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident, $field:literal { $($(#[$vdoc:meta])* $variant:ident $text:literal),+ }) => {
@@ -101,6 +104,21 @@ pub struct CatalogRecord {
     /// It is gone for good.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
+    /// Which product it is a variant of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<Box<str>>,
+    /// People buy it again and again: it is recommended to who has bought it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub repeatable: bool,
+    /// That somebody looked at it is nobody's business.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sensitive: bool,
+    /// The rate of the tax that its price contains, in basis points; absent is the shop's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tax_bp: Option<i64>,
+    /// How many there are to sell; absent is not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stock: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -129,6 +147,12 @@ struct Raw<'a> {
     #[serde(borrow)]
     listed_at: Option<Text<'a>>,
     deleted: Option<bool>,
+    #[serde(borrow)]
+    group: Option<Text<'a>>,
+    repeatable: Option<bool>,
+    sensitive: Option<bool>,
+    tax_bp: Option<i64>,
+    stock: Option<i64>,
 }
 
 fn labels(field: &str, values: Option<Vec<Text<'_>>>, max: usize) -> Result<Vec<Box<str>>, Invalid> {
@@ -176,6 +200,11 @@ impl CatalogRecord {
             visibility: raw.visibility.as_deref().map(|visibility| word("visibility", visibility)).transpose()?,
             listed_at: raw.listed_at.map(|time| EventTime::parse("listed_at", &time)).transpose()?,
             deleted: raw.deleted.unwrap_or(false),
+            group: raw.group.map(|group| check_id("group", &group).map(|()| group.into())).transpose()?,
+            repeatable: raw.repeatable.unwrap_or(false),
+            sensitive: raw.sensitive.unwrap_or(false),
+            tax_bp: raw.tax_bp.map(|rate| bounded("tax_bp", rate, 0, TAX_BP_MAX)).transpose()?,
+            stock: raw.stock.map(|stock| bounded("stock", stock, 0, STOCK_MAX)).transpose()?,
         })
     }
 

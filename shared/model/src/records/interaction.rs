@@ -1,5 +1,6 @@
-//! `interactions`: what an owner did with an item. Natural key (owner, item or normalised query, kind, UTC day of `at`); of a
-//! retract (owner, item or normalised query, kind). Merge: greatest (`at`, payload bytes).
+//! `interactions`: what an owner did with an item. Natural key (owner, item or normalised query, kind, UTC day of `at`), of an
+//! impression and a click also the scenario; of a retract (owner, item or normalised query, kind). Merge: greatest (`at`, payload
+//! bytes).
 
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization;
@@ -12,6 +13,8 @@ use crate::units::{Day, EventTime, Kind};
 const QUERY_BYTES_MAX: usize = 512;
 /// The greatest rating; scales up to percent fit.
 const RATING_MAX: f64 = 100.0;
+/// The scenario of an impression or a click that names none.
+pub const SCENARIO: &str = "similar";
 
 /// What an interaction is about.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -22,8 +25,8 @@ pub enum Subject {
     Query(Box<str>),
 }
 
-/// The natural key within an owner. Ordered by (subject, kind, day), a retract after every day of what it hides, so that of two
-/// identities with one `at` the cap drops the hidden one first and the retract outlives what it hides.
+/// The natural key within an owner. Ordered by (subject, kind, day, scenario), a retract after every day of what it hides, so that
+/// of two identities with one `at` the cap drops the hidden one first and the retract outlives what it hides.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct InteractionKey {
     /// The item or the normalised query.
@@ -32,6 +35,15 @@ pub struct InteractionKey {
     pub kind: Kind,
     /// The UTC day of `at`; `None` is a retract, which speaks about all days.
     pub day: Option<Day>,
+    /// The scenario of an impression or a click, [`SCENARIO`] where it names none; empty for all others and for retracts.
+    pub scenario: Box<str>,
+}
+
+impl InteractionKey {
+    /// Whether keys of this kind name a scenario.
+    pub(crate) const fn has_scenario(kind: Kind, day: Option<Day>) -> bool {
+        kind.is_of_a_list() && day.is_some()
+    }
 }
 
 impl PartialOrd for InteractionKey {
@@ -43,7 +55,10 @@ impl PartialOrd for InteractionKey {
 impl Ord for InteractionKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         let day = |key: &Self| (key.day.is_none(), key.day);
-        (&self.subject, self.kind).cmp(&(&other.subject, other.kind)).then_with(|| day(self).cmp(&day(other)))
+        (&self.subject, self.kind)
+            .cmp(&(&other.subject, other.kind))
+            .then_with(|| day(self).cmp(&day(other)))
+            .then_with(|| self.scenario.cmp(&other.scenario))
     }
 }
 
@@ -69,6 +84,15 @@ pub struct Payload {
     /// The generation that served the list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<Box<str>>,
+    /// The scenario of the list, where it is no part of the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<Box<str>>,
+    /// The variant of a test that the owner was in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Box<str>>,
+    /// Which source of the scenario the item came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Box<str>>,
 }
 
 impl Payload {
@@ -94,6 +118,8 @@ pub struct Interaction {
     pub at: EventTime,
     /// Takes back all of (owner, subject, kind) at or before `at`.
     pub retract: bool,
+    /// The scenario of an impression or a click that is no retract, [`SCENARIO`] where it names none; empty for all others.
+    pub scenario: Box<str>,
     /// The rest.
     pub payload: Payload,
 }
@@ -119,6 +145,12 @@ struct Raw<'a> {
     #[serde(borrow)]
     generation: Option<Text<'a>>,
     retract: Option<bool>,
+    #[serde(borrow)]
+    scenario: Option<Text<'a>>,
+    #[serde(borrow)]
+    variant: Option<Text<'a>>,
+    #[serde(borrow)]
+    source: Option<Text<'a>>,
 }
 
 #[derive(Serialize)]
@@ -143,6 +175,12 @@ struct Out<'a> {
     generation: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     retract: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scenario: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
 }
 
 impl Interaction {
@@ -198,13 +236,29 @@ impl Interaction {
             check_id("generation", &generation)?;
             payload.generation = Some(generation.into());
         }
-        Ok(Self { owner, subject, kind, at, retract: raw.retract.unwrap_or(false), payload })
+        let name = |field: &str, value: Option<Text<'_>>| -> Result<Option<Box<str>>, Invalid> {
+            value.map(|text| check_id(field, &text).map(|()| text.into())).transpose()
+        };
+        payload.scenario = name("scenario", raw.scenario)?;
+        payload.variant = name("variant", raw.variant)?;
+        payload.source = name("source", raw.source)?;
+        Ok(Self::new(owner, subject, kind, at, raw.retract.unwrap_or(false), payload))
+    }
+
+    /// An interaction whose scenario, if it has one, stands in its payload: of an impression and a click it goes into the key.
+    pub fn new(owner: Owner, subject: Subject, kind: Kind, at: EventTime, retract: bool, mut payload: Payload) -> Self {
+        let scenario = if InteractionKey::has_scenario(kind, (!retract).then(|| at.day())) {
+            payload.scenario.take().unwrap_or_else(|| SCENARIO.into())
+        } else {
+            Box::default()
+        };
+        Self { owner, subject, kind, at, retract, scenario, payload }
     }
 
     /// The natural key within the owner.
     pub fn key(&self) -> InteractionKey {
         let day = (!self.retract).then(|| self.at.day());
-        InteractionKey { subject: self.subject.clone(), kind: self.kind, day }
+        InteractionKey { subject: self.subject.clone(), kind: self.kind, day, scenario: self.scenario.clone() }
     }
 
     /// The record as JSON, fields in the order of the schema.
@@ -217,8 +271,10 @@ impl Interaction {
         let (member, session) = match &self.owner {
             Owner::Member(member) => (Some(member), None),
             Owner::Session(session) => (None, Some(session)),
+            Owner::Guest(order) => unreachable!("order {order} as the owner of an interaction"),
         };
         let payload = &self.payload;
+        let in_key = Some(&*self.scenario).filter(|scenario| !scenario.is_empty() && *scenario != SCENARIO);
         let out = Out {
             member,
             session,
@@ -231,6 +287,9 @@ impl Interaction {
             rank: payload.rank,
             generation: payload.generation.as_deref(),
             retract: self.retract,
+            scenario: in_key.or(payload.scenario.as_deref()),
+            variant: payload.variant.as_deref(),
+            source: payload.source.as_deref(),
         };
         serde_json::to_vec(&out).expect("an interaction serialises")
     }

@@ -1,5 +1,5 @@
-//! `members`: the state of a member, or the member that a session became. Natural key: member or session. Merge: greatest
-//! (is `erased`, version, canonical bytes).
+//! `members`: the state of a member, or the member that a session became. Natural key: member or session. Merge: of a member the
+//! greatest (is `erased`, version, rank of state, canonical bytes); a session keeps its first member, the least (version, bytes).
 
 use serde::{Deserialize, Serialize};
 
@@ -61,23 +61,40 @@ pub struct Membership {
     /// When it was verified; an invitee counts from then on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activated_at: Option<EventTime>,
+    /// Staff has approved the invite, where one inviter's invites are too many.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub invite_approved: bool,
+    /// When the invite qualified, where the program asks for more than an activation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qualified_at: Option<EventTime>,
 }
 
 impl Membership {
+    /// A member of whom nothing else is known.
+    pub fn new(member: MemberId, version: u64, state: MemberState) -> Self {
+        Self {
+            member,
+            version,
+            state,
+            tier: None,
+            invited_by: None,
+            registered_at: None,
+            activated_at: None,
+            invite_approved: false,
+            qualified_at: None,
+        }
+    }
+
     /// The record that forgets `member`, given the one that is merged now: newer, and of the rest only who invited them and since
     /// when they count, because an inviter keeps the points.
     pub fn erased(member: MemberId, known: Option<Self>) -> Self {
-        let (version, invited_by, activated_at) =
-            known.map_or((0, None, None), |known| (known.version, known.invited_by, known.activated_at));
-        Self {
-            member,
-            version: version.saturating_add(1),
-            state: MemberState::Erased,
-            tier: None,
-            invited_by,
-            registered_at: None,
-            activated_at,
+        let version = known.as_ref().map_or(0, |known| known.version).saturating_add(1);
+        let mut erased = Self::new(member, version, MemberState::Erased);
+        if let Some(known) = known {
+            (erased.invited_by, erased.activated_at, erased.qualified_at) =
+                (known.invited_by, known.activated_at, known.qualified_at);
         }
+        erased
     }
 }
 
@@ -117,6 +134,9 @@ struct Raw<'a> {
     activated_at: Option<Text<'a>>,
     #[serde(borrow)]
     merged_into: Option<Text<'a>>,
+    invite_approved: Option<bool>,
+    #[serde(borrow)]
+    qualified_at: Option<Text<'a>>,
 }
 
 impl MemberRecord {
@@ -134,7 +154,7 @@ impl MemberRecord {
                     return Err(Invalid::new("merged_into", "belongs to a session only"));
                 }
                 let state: MemberState = word("state", &required("state", raw.state)?)?;
-                // An erased record carries only invited_by and activated_at; whatever else a producer left in it is the person's.
+                // An erased record carries only invited_by, activated_at and qualified_at; whatever else a producer left in it is the person's.
                 let kept = state != MemberState::Erased;
                 let tier = raw.tier.as_deref().map(|tier| word("tier", tier)).transpose()?;
                 let registered_at = time("registered_at", raw.registered_at)?;
@@ -149,6 +169,8 @@ impl MemberRecord {
                     },
                     registered_at: registered_at.filter(|_| kept),
                     activated_at: time("activated_at", raw.activated_at)?,
+                    invite_approved: kept && raw.invite_approved.unwrap_or(false),
+                    qualified_at: time("qualified_at", raw.qualified_at)?,
                 }))
             }
             (None, Some(session)) => {
@@ -158,6 +180,8 @@ impl MemberRecord {
                     ("invited_by", raw.invited_by.is_some()),
                     ("registered_at", raw.registered_at.is_some()),
                     ("activated_at", raw.activated_at.is_some()),
+                    ("invite_approved", raw.invite_approved.is_some()),
+                    ("qualified_at", raw.qualified_at.is_some()),
                 ];
                 if let Some((field, _)) = of_a_member.into_iter().find(|(_, given)| *given) {
                     return Err(Invalid::new(field, "belongs to a member only"));
@@ -195,7 +219,7 @@ impl MemberRecord {
     /// The latest time it speaks of.
     pub fn time(&self) -> Option<EventTime> {
         match self {
-            Self::Member(membership) => membership.activated_at.max(membership.registered_at),
+            Self::Member(membership) => membership.qualified_at.max(membership.activated_at).max(membership.registered_at),
             Self::Session { .. } => None,
         }
     }

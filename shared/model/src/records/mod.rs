@@ -16,15 +16,18 @@ mod order;
 use std::fmt;
 
 pub use catalog::{CatalogRecord, ItemKind, Visibility};
-pub use interaction::{Interaction, InteractionKey, Payload, Subject, normalise_query};
+pub use interaction::{Interaction, InteractionKey, Payload, SCENARIO, Subject, normalise_query};
 pub(crate) use json::{Object, Text, from_json};
 pub use member::{MemberKey, MemberRecord, MemberState, Membership};
-pub use order::{LINES_MAX, Line, OrderRecord, OrderStatus, PRICE_MINOR_MAX, QUANTITY_MAX, REFUNDS_MAX, Refund, TOTAL_MINOR_MAX};
+pub use order::{
+    DISCOUNTS_MAX, Discount, LINES_MAX, Line, OrderRecord, OrderStatus, PRICE_MINOR_MAX, QUANTITY_MAX, REFUNDS_MAX, Refund,
+    TOTAL_MINOR_MAX,
+};
 
 use crate::ids::MemberId;
 use crate::units::Topic;
 
-/// The largest record accepted, in bytes of JSON. An order of 1,000 lines with long identities stays well below it.
+/// The largest record accepted, in bytes of JSON. An order of 5,000 lines fits unless its identities are long: 200 bytes a line.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
 /// At least what the mark of an erased order adds to its bytes.
 const ERASED_BYTES: usize = 64;

@@ -1,6 +1,7 @@
-//! `orders`: the state of one order as of a version. Natural key: order. Merge: greatest (`erased`, version, canonical bytes).
+//! `orders`: the state of one order as of a version. Natural key: order. Merge: `erased` is sticky; of the rest the greatest
+//! (version, rank of status, refunded units, refunded amount, canonical bytes without the member, the member's bytes).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,9 @@ pub const PRICE_MINOR_MAX: i64 = 10_000_000_000;
 /// Sum of an order in minor units.
 pub const TOTAL_MINOR_MAX: i128 = 10_000_000_000_000;
 /// Lines of one order.
-pub const LINES_MAX: usize = 1_000;
+pub const LINES_MAX: usize = 5_000;
+/// Discounts of one line.
+pub const DISCOUNTS_MAX: usize = 20;
 /// Refund entries of one order: every unit of a wholesale order may come back by itself, a flood may not.
 pub const REFUNDS_MAX: usize = 10_000;
 
@@ -65,6 +68,11 @@ impl OrderStatus {
     pub const fn counts(self) -> bool {
         matches!(self, Self::Paid | Self::Shipped | Self::Completed)
     }
+
+    /// Its rank in the merge: of two contents under one version the later status wins.
+    pub const fn rank(self) -> u8 {
+        self as u8
+    }
 }
 
 /// One line of an order.
@@ -84,19 +92,36 @@ pub struct Line {
     /// The coupon that took it off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coupon: Option<Box<str>>,
+    /// What took it off, where the shop says so: `discount_minor` is their sum then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub discounts: Vec<Discount>,
 }
 
-/// Units of one line that came back.
+/// One of the discounts of a line.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+pub struct Discount {
+    /// What sort of discount it is, in the shop's words: `tier`, `coupon`.
+    pub kind: Box<str>,
+    /// Which one: the coupon, the campaign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Box<str>>,
+    /// How much it takes off, in minor units.
+    pub amount_minor: i64,
+}
+
+/// What was given back: units of a line with their money, money of a line, or money of the order (shipping, goodwill).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Refund {
     /// The refund's identity; (refund, line) is unique within the order.
     pub refund: Box<str>,
     /// When.
     pub at: EventTime,
-    /// The line it takes from.
-    pub line: u32,
-    /// How many units.
-    pub quantity: i64,
+    /// The line it takes from; absent is the order as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// How many units came back; absent is money alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantity: Option<i64>,
     /// How much money, in minor units.
     pub amount_minor: i64,
 }
@@ -140,6 +165,12 @@ pub struct OrderRecord {
     /// The member was erased: it counts in sales totals alone.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub erased: bool,
+    /// Taken off the order as a whole, beside the discounts of its lines, in minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discount_minor: Option<i64>,
+    /// What shipping cost, in minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shipping_minor: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -170,6 +201,8 @@ struct Raw<'a> {
     #[serde(borrow)]
     refunds: Option<Vec<Object<RawRefund<'a>>>>,
     erased: Option<bool>,
+    discount_minor: Option<i64>,
+    shipping_minor: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -182,6 +215,17 @@ struct RawLine<'a> {
     discount_minor: Option<i64>,
     #[serde(borrow)]
     coupon: Option<Text<'a>>,
+    #[serde(borrow)]
+    discounts: Option<Vec<Object<RawDiscount<'a>>>>,
+}
+
+#[derive(Deserialize)]
+struct RawDiscount<'a> {
+    #[serde(borrow)]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    amount_minor: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -212,13 +256,23 @@ impl RawLine<'_> {
         let quantity = bounded("quantity", required("quantity", self.quantity)?, 1, QUANTITY_MAX)?;
         let unit_price_minor =
             bounded("unit_price_minor", required("unit_price_minor", self.unit_price_minor)?, 0, PRICE_MINOR_MAX)?;
-        let discount_minor = match self.discount_minor {
-            None => None,
-            Some(discount) => {
-                let price = quantity.checked_mul(unit_price_minor).expect("both bounded");
-                Some(bounded("discount_minor", discount, 0, price)?)
-            }
-        };
+        let price = quantity.checked_mul(unit_price_minor).expect("both bounded");
+        let given = self.discount_minor.map(|discount| bounded("discount_minor", discount, 0, price)).transpose()?;
+        let discounts = self.discounts.unwrap_or_default();
+        if discounts.len() > DISCOUNTS_MAX {
+            let are = discounts.len();
+            return Err(Invalid::new("discounts", format!("are {are}; at most {DISCOUNTS_MAX} are accepted")));
+        }
+        let discounts = discounts
+            .into_iter()
+            .enumerate()
+            .map(|(n, Object(discount))| discount.check(price).map_err(|error| error.within(format!("discounts[{n}]"))))
+            .collect::<Result<Vec<_>, _>>()?;
+        let sum: i64 = discounts.iter().map(|discount| discount.amount_minor).sum();
+        let discount_minor = if discounts.is_empty() { given } else { Some(bounded("discounts", sum, 0, price)?) };
+        if given.is_some() && given != discount_minor {
+            return Err(Invalid::new("discount_minor", format!("is not the sum of discounts, which is {sum}")));
+        }
         Ok(Line {
             line: line_number(self.line)?,
             item: ItemId::parse(&required("item", self.item)?)?,
@@ -226,23 +280,39 @@ impl RawLine<'_> {
             unit_price_minor,
             discount_minor,
             coupon: identity("coupon", self.coupon)?,
+            discounts,
         })
     }
 }
 
+impl RawDiscount<'_> {
+    fn check(self, price: i64) -> Result<Discount, Invalid> {
+        Ok(Discount {
+            kind: required("kind", identity("kind", self.kind)?)?,
+            id: identity("id", self.id)?,
+            amount_minor: bounded("amount_minor", required("amount_minor", self.amount_minor)?, 0, price)?,
+        })
+    }
+}
+
+/// An amount of an order, in minor units.
+fn amount(field: &str, value: i64) -> Result<i64, Invalid> {
+    bounded(field, value, 0, i64::try_from(TOTAL_MINOR_MAX).expect("fits"))
+}
+
 impl RawRefund<'_> {
     fn check(self) -> Result<Refund, Invalid> {
+        let line = self.line.map(|line| line_number(Some(line))).transpose()?;
+        let quantity = self.quantity.map(|quantity| bounded("quantity", quantity, 1, QUANTITY_MAX)).transpose()?;
+        if quantity.is_some() && line.is_none() {
+            return Err(Invalid::new("line", "is required where a quantity comes back"));
+        }
         Ok(Refund {
             refund: required("refund", identity("refund", self.refund)?)?,
             at: required("at", time("at", self.at)?)?,
-            line: line_number(self.line)?,
-            quantity: bounded("quantity", required("quantity", self.quantity)?, 1, QUANTITY_MAX)?,
-            amount_minor: bounded(
-                "amount_minor",
-                required("amount_minor", self.amount_minor)?,
-                0,
-                i64::try_from(TOTAL_MINOR_MAX).expect("fits"),
-            )?,
+            line,
+            quantity,
+            amount_minor: amount("amount_minor", required("amount_minor", self.amount_minor)?)?,
         })
     }
 }
@@ -253,6 +323,11 @@ impl OrderRecord {
     /// # Errors
     /// [`Invalid`] with the field and the reason.
     pub fn decode(bytes: &[u8], rules: &Rules) -> Result<Self, Invalid> {
+        Self::read(bytes)?.checked(rules)
+    }
+
+    /// Reads the fields, each by itself; [`OrderRecord::checked`] is what must hold between them.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Invalid> {
         let raw: Raw = from_json(bytes)?;
         let lines = raw
             .lines
@@ -268,7 +343,7 @@ impl OrderRecord {
             .enumerate()
             .map(|(n, Object(refund))| refund.check().map_err(|error| error.within(format!("refunds[{n}]"))))
             .collect::<Result<Vec<_>, _>>()?;
-        let record = Self {
+        Ok(Self {
             order: OrderId::parse(&required("order", raw.order)?)?,
             version: required("version", raw.version)?,
             status: word("status", &required("status", raw.status)?)?,
@@ -283,8 +358,9 @@ impl OrderRecord {
             lines,
             refunds,
             erased: raw.erased.unwrap_or(false),
-        };
-        record.checked(rules)
+            discount_minor: raw.discount_minor.map(|minor| amount("discount_minor", minor)).transpose()?,
+            shipping_minor: raw.shipping_minor.map(|minor| amount("shipping_minor", minor)).transpose()?,
+        })
     }
 
     /// Puts lines and refunds in order and checks what must hold between them. Everything that makes an order goes through here.
@@ -311,29 +387,47 @@ impl OrderRecord {
         self.lines.sort_by_key(|line| line.line);
         self.refunds.sort_by(|a, b| (&a.refund, a.line).cmp(&(&b.refund, b.line)));
         let mut bought = BTreeMap::new();
-        let mut total: i128 = 0;
+        let (mut prices, mut cost): (i128, i128) = (0, 0);
         for line in &self.lines {
             if bought.insert(line.line, line.quantity).is_some() {
                 return Err(Invalid::new("lines", format!("name line {} twice", line.line)));
             }
-            total += i128::from(line.quantity) * i128::from(line.unit_price_minor);
+            let price = i128::from(line.quantity) * i128::from(line.unit_price_minor);
+            prices += price;
+            cost += price - i128::from(line.discount_minor.unwrap_or(0));
         }
+        let shipping = i128::from(self.shipping_minor.unwrap_or(0));
+        let total = prices + shipping;
         if total > TOTAL_MINOR_MAX {
-            return Err(Invalid::new("lines", format!("sum up to {total} minor units; at most {TOTAL_MINOR_MAX} are accepted")));
+            let field = if prices > TOTAL_MINOR_MAX { "lines" } else { "shipping_minor" };
+            return Err(Invalid::new(field, format!("sum up to {total} minor units; at most {TOTAL_MINOR_MAX} are accepted")));
         }
+        let discount = i128::from(self.discount_minor.unwrap_or(0));
+        if discount > cost {
+            return Err(Invalid::new("discount_minor", format!("is {discount}, and the lines cost {cost}")));
+        }
+        let paid = cost - discount + shipping;
+        let mut given_back: i128 = 0;
         let mut seen = BTreeSet::new();
         for refund in &self.refunds {
-            let (name, line) = (&refund.refund, refund.line);
-            if !seen.insert((name, line)) {
-                return Err(Invalid::new("refunds", format!("name refund {name:?} of line {line} twice")));
+            let name = &refund.refund;
+            if !seen.insert((name, refund.line)) {
+                let of = refund.line.map_or("the order".to_owned(), |line| format!("line {line}"));
+                return Err(Invalid::new("refunds", format!("name refund {name:?} of {of} twice")));
             }
+            given_back += i128::from(refund.amount_minor);
+            let Some(line) = refund.line else { continue };
             let Some(left) = bought.get_mut(&line) else {
                 return Err(Invalid::new("refunds", format!("name line {line}, which the order has not")));
             };
-            *left -= refund.quantity;
+            *left -= refund.quantity.unwrap_or(0);
             if *left < 0 {
                 return Err(Invalid::new("refunds", format!("take back more of line {line} than was bought")));
             }
+        }
+        if given_back > paid {
+            let reason = format!("give back {given_back} minor units, and lines and shipping cost {paid}");
+            return Err(Invalid::new("refunds", reason));
         }
         Ok(self)
     }
@@ -345,20 +439,35 @@ impl OrderRecord {
 
     /// Each line with its net quantity: bought less refunded. The order's status is not looked at.
     pub fn net_lines(&self) -> impl Iterator<Item = (&Line, i64)> + '_ {
-        self.lines.iter().map(|line| {
-            let refunded: i64 = self.refunds.iter().filter(|refund| refund.line == line.line).map(|refund| refund.quantity).sum();
-            (line, line.quantity - refunded)
-        })
+        self.net_lines_of(|_| true)
     }
 
-    /// What the lines cost, in minor units: their prices less their discounts. Refunds and status are not looked at.
+    /// [`OrderRecord::net_lines`] as if only some of its refunds had been made.
+    pub fn net_lines_of(&self, counts: impl Fn(&Refund) -> bool) -> impl Iterator<Item = (&Line, i64)> + '_ {
+        let mut refunded: HashMap<u32, i64> = HashMap::new();
+        for refund in self.refunds.iter().filter(|refund| counts(refund)) {
+            if let (Some(line), Some(quantity)) = (refund.line, refund.quantity) {
+                *refunded.entry(line).or_default() += quantity;
+            }
+        }
+        self.lines.iter().map(move |line| (line, line.quantity - refunded.get(&line.line).copied().unwrap_or(0)))
+    }
+
+    /// What lines and shipping cost, in minor units: prices less discounts, those of the order too. Refunds and status are not
+    /// looked at.
     pub fn total_minor(&self) -> i64 {
-        self.lines.iter().map(|line| line.quantity * line.unit_price_minor - line.discount_minor.unwrap_or(0)).sum()
+        let lines: i64 =
+            self.lines.iter().map(|line| line.quantity * line.unit_price_minor - line.discount_minor.unwrap_or(0)).sum();
+        lines - self.discount_minor.unwrap_or(0) + self.shipping_minor.unwrap_or(0)
     }
 
-    /// What was paid back for units that came back, in minor units.
+    /// Units that came back.
+    pub fn refunded_units(&self) -> i64 {
+        self.refunds.iter().filter_map(|refund| refund.quantity).sum()
+    }
+
+    /// What was paid back, in minor units: at most [`OrderRecord::total_minor`].
     pub fn refunded_minor(&self) -> i64 {
-        // REFUNDS_MAX of at most TOTAL_MINOR_MAX each: 17 digits.
         self.refunds.iter().map(|refund| refund.amount_minor).sum()
     }
 

@@ -25,11 +25,13 @@ pub struct Entry {
     pub kind: Kind,
     /// The UTC day.
     pub day: Day,
+    /// The scenario of an impression or a click; empty for all others.
+    pub scenario: Box<str>,
     /// The greatest `at` of that day.
     pub at: EventTime,
 }
 
-type Merged = BTreeMap<(ItemId, Kind, Day), EventTime>;
+type Merged = BTreeMap<(ItemId, Kind, Day, Box<str>), EventTime>;
 
 /// Takes the identities of one raw owner, applies its retracts, and adds what is unhidden and has an item to `merged`.
 fn add_unhidden(identities: &[(InteractionKey, EventTime)], merged: &mut Merged) {
@@ -40,13 +42,13 @@ fn add_unhidden(identities: &[(InteractionKey, EventTime)], merged: &mut Merged)
         if retracts.get(&(&key.subject, key.kind)).is_some_and(|hidden_to| at <= hidden_to) {
             continue;
         }
-        let greatest = merged.entry((item.clone(), key.kind, day)).or_insert(*at);
+        let greatest = merged.entry((item.clone(), key.kind, day, key.scenario.clone())).or_insert(*at);
         *greatest = (*greatest).max(*at);
     }
 }
 
 fn entries(merged: Merged) -> Vec<Entry> {
-    merged.into_iter().map(|((item, kind, day), at)| Entry { item, kind, day, at }).collect()
+    merged.into_iter().map(|((item, kind, day, scenario), at)| Entry { item, kind, day, scenario, at }).collect()
 }
 
 fn identities_of(rows: &dyn Rows, owner: &Owner) -> Result<Vec<(InteractionKey, EventTime)>, ReadError> {
@@ -56,7 +58,7 @@ fn identities_of(rows: &dyn Rows, owner: &Owner) -> Result<Vec<(InteractionKey, 
 }
 
 /// The history of one owner: its own identities and those of `sessions`, which the caller knows to be merged into it.
-/// Sorted by (item, kind, day). Empty for an erased member.
+/// Sorted by (item, kind, day, scenario). Empty for an erased member.
 ///
 /// # Errors
 /// What reading says.
@@ -117,6 +119,7 @@ impl View for Histories {
                 Owner::Session(session) if merged_into.contains_key(session) => continue,
                 Owner::Session(session) => (Cell::Empty, Cell::text(session), Vec::new()),
                 Owner::Member(member) if erased.contains(member) => continue,
+                Owner::Guest(_) => continue,
                 Owner::Member(member) => {
                     let sessions = sessions_of.get(member).into_iter().flatten().map(|session| (*session).clone());
                     (Cell::text(member), Cell::Empty, sessions.collect())

@@ -1,59 +1,144 @@
-//! `points`: what a member has earned, by source and by the day from which it is available.
+//! `points`: what a member has earned and what was taken back of it, as differences by the day from which each is known.
 //!
-//! Maintained by `pipeline::dataflow::points`, checked by `oracle::points`, served by `GET /v1/members/{member}/points`. The
-//! row holds event-time buckets; pending and available are evaluated when read, for an as-of day. This view knows no expiry,
-//! invite limit, spending or debt.
+//! Maintained by `pipeline::dataflow::points`, checked by `oracle::points`, served by `GET /v1/members/{member}/points`. Pending
+//! and available are evaluated when read, for an as-of day: as of a day nothing that is dated later is known, so a past day's figure
+//! is not changed by what happened after it. This view knows no invite limit, spending or debt.
+
+use std::collections::BTreeMap;
 
 use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, scan};
-use crate::codec::{Corrupt, RowCodec, put_signed, take_signed};
+use crate::codec::{Corrupt, RowCodec, put_signed, take, take_signed};
 use crate::ids::MemberId;
+use crate::loyalty::Lot;
 use crate::settings::Semantics;
 use crate::units::Day;
 
 /// The view, and its one table.
 pub struct Points;
 
+/// The sum of what was earned and taken back of one lot. A sum that leaves 64 bits saturates.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Difference {
+    /// Which lot.
+    pub lot: Lot,
+    /// Points.
+    pub points: i64,
+    /// Points that count for levels.
+    pub level_points: i64,
+    /// Which of the points invites earned.
+    pub from_invites: i64,
+}
+
+impl Difference {
+    /// Of sums, which saturate; `None` where all are 0.
+    pub fn of_sums(lot: Lot, [points, level_points, from_invites]: [i128; 3]) -> Option<Self> {
+        let is_nothing = (points, level_points, from_invites) == (0, 0, 0);
+        (!is_nothing).then(|| Self {
+            lot,
+            points: saturated(points),
+            level_points: saturated(level_points),
+            from_invites: saturated(from_invites),
+        })
+    }
+}
+
+/// A sum as it stands in a row.
+pub fn saturated(sum: i128) -> i64 {
+    i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX })
+}
+
 /// What one member has earned. A row of zeros is no row.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Earned {
-    /// From invites; available at once.
+    /// Ascending by lot, each lot once, no sums of 0.
+    pub differences: Vec<Difference>,
+}
+
+/// What a member has as of a day.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AsOf {
+    /// Not available yet.
+    pub pending: i64,
+    /// Available and not expired.
+    pub available: i64,
+    /// Earned by items, pending or not, expired or not.
+    pub from_items: i64,
+    /// Earned by invites.
     pub from_invites: i64,
-    /// From items: (available from, points), ascending by day, no bucket of nought.
-    pub from_items: Vec<(Day, i64)>,
 }
 
 impl Earned {
-    /// (pending, available) as of a day: item points move from the one to the other on their day; invites count at once. Points
-    /// dated later than the day are pending, never left out.
-    pub fn as_of(&self, day: Day) -> (i64, i64) {
-        let available: i64 = self.from_items.iter().filter(|(from, _)| *from <= day).map(|(_, points)| points).sum();
-        (self.items_total() - available, available + self.from_invites)
+    fn known(&self, day: Day) -> impl Iterator<Item = &Difference> {
+        self.differences.iter().filter(move |difference| difference.lot.known_from <= day)
     }
 
-    /// All points from items.
-    pub fn items_total(&self) -> i64 {
-        self.from_items.iter().map(|(_, points)| points).sum()
+    /// What is pending and available as of a day: a lot moves from the one to the other on its day.
+    pub fn as_of(&self, day: Day) -> AsOf {
+        let (mut pending, mut available, mut from_items, mut from_invites) = (0i128, 0i128, 0i128, 0i128);
+        for Difference { lot, points, from_invites: of_invites, .. } in self.known(day) {
+            let points = i128::from(*points);
+            if lot.available_from > day {
+                pending += points;
+            } else if lot.expires_on.is_none_or(|expires_on| expires_on > day) {
+                available += points;
+            }
+            from_invites += i128::from(*of_invites);
+            from_items += points - i128::from(*of_invites);
+        }
+        AsOf {
+            pending: saturated(pending),
+            available: saturated(available),
+            from_items: saturated(from_items),
+            from_invites: saturated(from_invites),
+        }
+    }
+
+    /// The points from items that are known on a day, by the day from which they are available; none of 0.
+    pub fn items_as_of(&self, day: Day) -> Vec<(Day, i64)> {
+        let mut by_day: BTreeMap<Day, i128> = BTreeMap::new();
+        for difference in self.known(day) {
+            *by_day.entry(difference.lot.available_from).or_default() +=
+                i128::from(difference.points) - i128::from(difference.from_invites);
+        }
+        by_day.into_iter().filter(|(_, points)| *points != 0).map(|(day, points)| (day, saturated(points))).collect()
     }
 
     /// Whether it is a row at all.
     pub fn is_nothing(&self) -> bool {
-        self.from_invites == 0 && self.from_items.is_empty()
+        self.differences.is_empty()
     }
 }
 
+/// The first byte of a row. Those of format 1 began with an even one.
+const FORMAT_2: u8 = 1;
+
 impl RowCodec for Earned {
     fn encode(&self, out: &mut Vec<u8>) {
-        put_signed(out, self.from_invites);
-        for (day, points) in &self.from_items {
-            put_signed(out, i64::from(day.0));
+        out.push(FORMAT_2);
+        for Difference { lot, points, level_points, from_invites } in &self.differences {
+            put_signed(out, i64::from(lot.known_from.0));
+            put_signed(out, i64::from(lot.available_from.0));
+            // The day before 1970 stands for never: no lot expires on it.
+            put_signed(out, lot.expires_on.map_or(-1, |day| i64::from(day.0)));
             put_signed(out, *points);
+            put_signed(out, *level_points);
+            put_signed(out, *from_invites);
         }
     }
     fn decode(mut bytes: &[u8]) -> Result<Self, Corrupt> {
-        let mut earned = Self { from_invites: take_signed(&mut bytes)?, from_items: Vec::new() };
+        if take(&mut bytes)? != [FORMAT_2] {
+            return Err(Corrupt("a row of points of an older format"));
+        }
+        fn day(bytes: &mut &[u8]) -> Result<Day, Corrupt> {
+            i32::try_from(take_signed(bytes)?).map(Day).map_err(|_| Corrupt("a day out of range"))
+        }
+        let mut earned = Self::default();
         while !bytes.is_empty() {
-            let day = i32::try_from(take_signed(&mut bytes)?).map_err(|_| Corrupt("a day out of range"))?;
-            earned.from_items.push((Day(day), take_signed(&mut bytes)?));
+            let (known_from, available_from, expires_on) = (day(&mut bytes)?, day(&mut bytes)?, day(&mut bytes)?);
+            let lot = Lot { known_from, available_from, expires_on: Some(expires_on).filter(|day| day.0 != -1) };
+            let (points, level_points) = (take_signed(&mut bytes)?, take_signed(&mut bytes)?);
+            let from_invites = take_signed(&mut bytes)?;
+            earned.differences.push(Difference { lot, points, level_points, from_invites });
         }
         Ok(earned)
     }
@@ -79,11 +164,15 @@ impl View for Points {
         settings.views.points.enabled
     }
 
+    /// A member of whom nothing is known on the day, or nothing is left, has no row.
     fn export(rows: &dyn Rows, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
         let mut open = true;
         scan::<Self>(rows, &[], |member, earned| {
-            let (pending, available) = earned.as_of(context.as_of);
-            let numbers = [pending, available, earned.items_total(), earned.from_invites];
+            let AsOf { pending, available, from_items, from_invites } = earned.as_of(context.as_of);
+            let numbers = [pending, available, from_items, from_invites];
+            if numbers == [0; 4] {
+                return;
+            }
             let mut cells = vec![Cell::text(member)];
             cells.extend(numbers.map(|number| Cell::Number(i128::from(number))));
             open = open && emit(&cells).is_continue();

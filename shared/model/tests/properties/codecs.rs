@@ -4,15 +4,16 @@
 use std::cmp::Reverse;
 
 use kindred_model::codec::{Corrupt, KeyCodec, RowCodec, put_signed, put_varint, take_signed, take_varint};
+use kindred_model::loyalty::Lot;
 use kindred_model::records::InteractionKey;
 use kindred_model::views::also_bought::{Neighbors, baskets_key};
 use kindred_model::views::inputs::{Canonical, StoredInteraction};
-use kindred_model::views::points::Earned;
+use kindred_model::views::points::{Difference, Earned};
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, OrderId, Owner, SessionId};
-use proptest::collection::{btree_map, vec};
+use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::generators::{day, id, interaction_key, item, kind, member, owner, time};
+use crate::generators::{any_owner, day, id, interaction_key, item, kind, member, owner, time};
 
 fn orders_as_its_bytes<K: KeyCodec>(a: &K, b: &K) {
     assert_eq!(a.cmp(b), a.to_bytes().cmp(&b.to_bytes()), "{a:?} {b:?}");
@@ -43,7 +44,7 @@ fn is_stable<R: RowCodec>(bytes: &[u8]) {
 proptest! {
     #[test]
     fn keys_order_as_their_bytes(
-        items in (item(), item()), owners in (owner(), owner()), keys in (interaction_key(), interaction_key()),
+        items in (item(), item()), owners in (any_owner(), any_owner()), keys in (interaction_key(), interaction_key()),
         kinds in (kind(), kind()), days in (day(), day()), any_days in (any::<i32>(), any::<i32>()),
         times in (any::<i64>(), any::<i64>()),
     ) {
@@ -76,14 +77,16 @@ proptest! {
     /// Of one subject and kind the retract comes last: the cap drops what is hidden before what hides it.
     #[test]
     fn a_retract_orders_after_every_day(key in interaction_key(), day in day()) {
-        let (dated, retract) = (InteractionKey { day: Some(day), ..key.clone() }, InteractionKey { day: None, ..key });
+        let scenario: Box<str> = if matches!(key.kind, Kind::Click | Kind::Impression) { "home".into() } else { Box::default() };
+        let dated = InteractionKey { day: Some(day), scenario, ..key.clone() };
+        let retract = InteractionKey { day: None, scenario: Box::default(), ..key };
         prop_assert!(dated < retract && dated.to_bytes() < retract.to_bytes());
     }
 
     #[test]
     fn rows_read_back(
         time in time(), count: u64, payload in vec(any::<u8>(), 0..20), neighbors in vec((item(), any::<u64>()), 0..5),
-        from_invites: i64, from_items in btree_map(day(), any::<i64>(), 0..4),
+        lots in vec((day(), day(), proptest::option::of(day()), any::<i64>(), any::<i64>(), any::<i64>()), 0..4),
     ) {
         reads_back(&time);
         reads_back(&count);
@@ -91,7 +94,11 @@ proptest! {
         reads_back(&StoredInteraction { at: time, payload: payload.clone().into() });
         reads_back(&Canonical(payload.into()));
         reads_back(&Neighbors(neighbors));
-        reads_back(&Earned { from_invites, from_items: from_items.into_iter().collect() });
+        let of = |(known_from, available_from, expires_on, points, level_points, from_invites)| {
+            let lot = Lot { known_from, available_from, expires_on };
+            Difference { lot, points, level_points, from_invites }
+        };
+        reads_back(&Earned { differences: lots.into_iter().map(of).collect() });
     }
 
     #[test]
@@ -169,4 +176,31 @@ fn rows_and_numbers_are_read_whole() {
     let mut bytes = Vec::new();
     put_signed(&mut bytes, i64::MAX);
     assert_eq!(EventTime::decode(&bytes), Err(Corrupt("a time out of range")));
+}
+
+/// The keys that format 1 wrote are read as what they meant, and nothing of today is taken for one of them.
+#[test]
+fn keys_of_format_1_are_brought_to_today() {
+    use kindred_model::codec::interaction_key_of_format_1;
+    use kindred_model::records::{SCENARIO, Subject};
+    let owner = Owner::Session(SessionId::trusted("s"));
+    let kinds = ["cart", "click", "comment", "favorite", "follow", "impression", "purchase", "search", "view"]
+        .map(|name| name.parse::<Kind>().unwrap());
+    for (code, kind) in (1u8..).zip(kinds) {
+        for day in [Some(Day(20_458)), None] {
+            let is_search = kind == Kind::Search;
+            let subject = if is_search { Subject::Query("red tea".into()) } else { Subject::Item(ItemId::trusted("tea")) };
+            let mut old = owner.to_bytes();
+            old.push(if is_search { 2 } else { 1 });
+            old.extend_from_slice(if is_search { b"red tea\0" } else { b"tea\0" });
+            old.push(code);
+            day.map_or_else(|| old.extend_from_slice(&[0xff; 4]), |day| day.encode(&mut old));
+            let scenario = if kind.is_of_a_list() && day.is_some() { SCENARIO } else { "" };
+            let key = InteractionKey { subject, kind, day, scenario: scenario.into() };
+            let today = (owner.clone(), key).to_bytes();
+            assert_eq!(interaction_key_of_format_1(&old), Ok(Some(today.clone())), "{kind}");
+            assert_eq!(interaction_key_of_format_1(&today), Ok(None), "{kind}");
+            assert!(<(Owner, InteractionKey)>::from_bytes(&old).is_err(), "{kind}");
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Records as a shop might write them, and as it should not: small domains, so that keys, versions and times collide.
 
 use kindred_model::records::{
-    CatalogRecord, Interaction, InteractionKey, ItemKind, Line, MemberRecord, MemberState, Membership, OrderRecord, OrderStatus,
-    Payload, Refund, Rules, Subject, Visibility, normalise_query,
+    CatalogRecord, Discount, Interaction, InteractionKey, ItemKind, Line, MemberRecord, MemberState, Membership, OrderRecord,
+    OrderStatus, Payload, Refund, Rules, Subject, Visibility, normalise_query,
 };
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, OrderId, Owner, Record, SessionId, Tier};
 use proptest::collection::vec;
@@ -30,6 +30,11 @@ pub fn member() -> impl Strategy<Value = MemberId> {
 
 pub fn owner() -> impl Strategy<Value = Owner> {
     prop_oneof![member().prop_map(Owner::Member), id().prop_map(|id| Owner::Session(SessionId::parse(&id).unwrap())),]
+}
+
+/// Members, sessions and guests' orders.
+pub fn any_owner() -> impl Strategy<Value = Owner> {
+    prop_oneof![3 => owner(), 1 => id().prop_map(|id| Owner::Guest(OrderId::parse(&id).unwrap()))]
 }
 
 /// A time of the accepted years: its ends, a few that collide, the turns of days and leap years, or any.
@@ -69,12 +74,17 @@ fn rating() -> impl Strategy<Value = f64> {
 }
 
 pub fn payload() -> impl Strategy<Value = Payload> {
-    (option::of(rating()), option::of(id()), option::of(1..=10_000u32), option::of(id())).prop_map(
-        |(rating, reco_id, rank, generation)| Payload {
+    let scenario = option::of(prop_oneof![Just("similar".to_owned()), id()]);
+    let served = (scenario, option::of(id()), option::of(id()));
+    (option::of(rating()), option::of(id()), option::of(1..=10_000u32), option::of(id()), served).prop_map(
+        |(rating, reco_id, rank, generation, (scenario, variant, source))| Payload {
             rating,
             reco_id: reco_id.map(Into::into),
             rank,
             generation: generation.map(Into::into),
+            scenario: scenario.map(Into::into),
+            variant: variant.map(Into::into),
+            source: source.map(Into::into),
             ..Payload::default()
         },
     )
@@ -91,7 +101,7 @@ pub fn interaction() -> impl Strategy<Value = Interaction> {
         } else {
             Subject::Item(item)
         };
-        Interaction { owner, subject, kind, at, retract, payload }
+        Interaction::new(owner, subject, kind, at, retract, payload)
     })
 }
 
@@ -102,14 +112,23 @@ pub fn interaction_key() -> impl Strategy<Value = InteractionKey> {
 
 fn line(number: u32) -> impl Strategy<Value = Line> {
     let quantity = prop_oneof![4 => 1..4i64, 1 => Just(1_000_000)];
-    (item(), quantity, 0..100_000i64, option::of(0..=100u32), option::of(id())).prop_map(
-        move |(item, quantity, unit_price_minor, percent, coupon)| Line {
-            line: number,
-            item,
-            quantity,
-            unit_price_minor,
-            discount_minor: percent.map(|percent| quantity * unit_price_minor * i64::from(percent) / 100),
-            coupon: coupon.map(Into::into),
+    (item(), quantity, 0..100_000i64, option::of(0..=100u32), option::of(id()), any::<bool>()).prop_map(
+        move |(item, quantity, unit_price_minor, percent, coupon, told)| {
+            let discount_minor = percent.map(|percent| quantity * unit_price_minor * i64::from(percent) / 100);
+            let parts = discount_minor.filter(|_| told).map(|minor| {
+                let part =
+                    |kind: &str, amount_minor| Discount { kind: kind.into(), id: coupon.clone().map(Into::into), amount_minor };
+                vec![part("tier", minor / 3), part("coupon", minor - minor / 3)]
+            });
+            Line {
+                line: number,
+                item,
+                quantity,
+                unit_price_minor,
+                discount_minor,
+                discounts: parts.unwrap_or_default(),
+                coupon: coupon.map(Into::into),
+            }
         },
     )
 }
@@ -120,19 +139,21 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
         .prop_shuffle()
 }
 
-/// Refunds that take from lines no more than was bought.
-fn refunds(lines: &[Line]) -> impl Strategy<Value = Vec<Refund>> + use<> {
+/// Refunds that take from lines no more than was bought, and give back no more than lines and shipping cost.
+fn refunds(lines: &[Line], paid: i64) -> impl Strategy<Value = Vec<Refund>> + use<> {
     let lines: Vec<_> = lines.iter().map(|line| (line.line, line.quantity)).collect();
-    vec((time(), 0..lines.len(), 1..3i64, 0..10_000i64), 0..4).prop_map(move |wanted| {
-        let mut left = lines.clone();
+    vec((time(), 0..lines.len(), 0..3i64, 0..10_000i64, any::<bool>()), 0..4).prop_map(move |wanted| {
+        let (mut left, mut paid) = (lines.clone(), paid);
         let mut refunds = Vec::new();
-        for (n, (at, line, quantity, amount_minor)) in wanted.into_iter().enumerate() {
+        for (n, (at, line, quantity, amount_minor, of_order)) in wanted.into_iter().enumerate() {
             let (line, left) = &mut left[line];
             let quantity = quantity.min(*left);
             *left -= quantity;
-            if quantity > 0 {
-                refunds.push(Refund { refund: format!("r{}", 9 - n).into(), at, line: *line, quantity, amount_minor });
-            }
+            let amount_minor = amount_minor.min(paid);
+            paid -= amount_minor;
+            let quantity = Some(quantity).filter(|quantity| *quantity > 0);
+            let line = Some(*line).filter(|_| quantity.is_some() || !of_order);
+            refunds.push(Refund { refund: format!("r{}", 9 - n).into(), at, line, quantity, amount_minor });
         }
         refunds
     })
@@ -143,8 +164,14 @@ pub fn order() -> impl Strategy<Value = OrderRecord> {
     let status = select(vec![Placed, Paid, Shipped, Completed, Cancelled, Refunded]);
     let times = (time(), option::of(time()), option::of(time()), option::of(time()));
     let who = (option::of(member()), option::of(select(Tier::ALL.to_vec())), option::of(id()), any::<bool>());
-    let goods = lines().prop_flat_map(|lines| (refunds(&lines), Just(lines)));
-    (id(), version(), status, who, times, goods).prop_map(|(order, version, status, who, times, (refunds, lines))| {
+    let money = (option::of(0..100i64), option::of(0..10_000i64));
+    let goods = (lines(), money).prop_flat_map(|(lines, (discount, shipping))| {
+        let cost: i64 = lines.iter().map(|line| line.quantity * line.unit_price_minor - line.discount_minor.unwrap_or(0)).sum();
+        let discount = discount.map(|percent| cost * percent / 100);
+        let paid = cost - discount.unwrap_or(0) + shipping.unwrap_or(0);
+        (refunds(&lines, paid), Just(lines), Just((discount, shipping)))
+    });
+    (id(), version(), status, who, times, goods).prop_map(|(order, version, status, who, times, (refunds, lines, money))| {
         let (member, tier, promotion, erased) = who;
         let (placed_at, paid_at, completed_at, cancelled_at) = times;
         OrderRecord {
@@ -162,6 +189,8 @@ pub fn order() -> impl Strategy<Value = OrderRecord> {
             lines,
             refunds,
             erased,
+            discount_minor: money.0,
+            shipping_minor: money.1,
         }
         .checked(&Rules::default())
         .unwrap()
@@ -177,7 +206,9 @@ pub fn catalog() -> impl Strategy<Value = CatalogRecord> {
     let looks = (option::of(text), labels(), labels(), option::of(link.clone()), option::of(link));
     let offer =
         (option::of(0..=10_000_000_000i64), option::of(any::<bool>()), option::of(visibility), option::of(time()), any::<bool>());
-    (head, looks, offer).prop_map(|((item, version, kind, title), looks, offer)| {
+    let more = (option::of(id()), any::<bool>(), any::<bool>(), option::of(0..=10_000i64), option::of(0..=1_000_000_000i64));
+    (head, looks, offer, more).prop_map(|((item, version, kind, title), looks, offer, more)| {
+        let (group, repeatable, sensitive, tax_bp, stock) = more;
         let (description, category, tags, url, image) = looks;
         let (price_minor, available, visibility, listed_at, deleted) = offer;
         CatalogRecord {
@@ -195,6 +226,11 @@ pub fn catalog() -> impl Strategy<Value = CatalogRecord> {
             visibility,
             listed_at,
             deleted,
+            group: group.map(Into::into),
+            repeatable,
+            sensitive,
+            tax_bp,
+            stock,
         }
     })
 }
@@ -205,17 +241,18 @@ pub fn member_record() -> impl Strategy<Value = MemberRecord> {
     let membership = (
         (member(), version(), state),
         (option::of(select(Tier::ALL.to_vec())), option::of(member()), option::of(time()), option::of(time())),
+        (any::<bool>(), option::of(time())),
     )
-        .prop_map(|((member, version, state), (tier, invited_by, registered_at, activated_at))| {
+        .prop_map(|((member, version, state), (tier, invited_by, registered_at, activated_at), invite)| {
             let kept = state != Erased;
             MemberRecord::Member(Membership {
-                member,
-                version,
-                state,
                 tier: tier.filter(|_| kept),
                 invited_by,
                 registered_at: registered_at.filter(|_| kept),
                 activated_at,
+                invite_approved: kept && invite.0,
+                qualified_at: invite.1,
+                ..Membership::new(member, version, state)
             })
         });
     let session = (id(), version(), member()).prop_map(|(session, version, merged_into)| MemberRecord::Session {

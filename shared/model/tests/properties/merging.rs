@@ -1,47 +1,57 @@
 //! The first rule: every record merges by a join-semilattice. If one of these fails, the order of the log, a duplicate or a replay
 //! changes what is served.
 
-use kindred_model::merge::{Merged, Versioned, interaction_replaces, merge_versioned};
-use kindred_model::records::{CatalogRecord, Interaction, MemberRecord, OrderRecord};
+use kindred_model::merge::{Merged, Rank, Versioned, interaction_replaces, merge_versioned};
+use kindred_model::records::{CatalogRecord, Interaction, MemberRecord, OrderRecord, OrderStatus, Record, Rules};
 use kindred_model::{ItemId, MemberId, OrderId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::generators::{catalog, interaction, member_record, order};
 
-/// The join, as the pipeline does it: the greater record replaces the known one.
-fn join<R: Versioned + Clone>(known: Option<R>, record: &R) -> R {
-    let Some(known) = known else { return record.clone() };
-    let canonical = known.canonical();
-    if merge_versioned(Some((known.rank(), &canonical)), record.rank(), &record.canonical()).replaces() {
-        record.clone()
-    } else {
-        known
-    }
+/// A merged record, as the pipeline keeps it.
+type Known = (Rank, Vec<u8>);
+
+fn of<R: Versioned>(record: &R) -> Known {
+    (record.rank(), record.canonical())
 }
 
-fn all<R: Versioned + Clone>(records: &[R]) -> R {
-    records.iter().fold(None, |known, record| Some(join(known, record))).unwrap()
+/// The join, as the pipeline does it.
+fn join<R: Versioned>(known: Option<&Known>, record: &Known) -> Known {
+    let known_parts = known.map(|(rank, canonical)| (*rank, &canonical[..]));
+    let merged = merge_versioned(R::TOPIC, known_parts, record.0, &record.1);
+    merged.new.unwrap_or_else(|| known.expect("nothing known is replaced").clone())
 }
 
-/// Idempotent, commutative, associative; the result is the greatest by (rank, bytes); ties of rank are conflicts.
+fn all<R: Versioned>(records: &[R]) -> Known {
+    records.iter().fold(None, |known, record| Some(join::<R>(known.as_ref(), &of(record)))).unwrap()
+}
+
+/// Idempotent, commutative, associative; merged records merge as records do, and mean what they say.
 fn is_a_semilattice<R: Versioned + Clone + PartialEq + std::fmt::Debug>(records: &[R], shuffled: &[R]) {
-    let [a, b, c] = [&records[0], &records[1], &records[2]];
-    assert_eq!(join(Some(a.clone()), a), *a);
-    assert_eq!(join(Some(a.clone()), b), join(Some(b.clone()), a));
-    assert_eq!(join(Some(join(Some(a.clone()), b)), c), join(Some(a.clone()), &join(Some(b.clone()), c)));
+    let [a, b, c] = [of(&records[0]), of(&records[1]), of(&records[2])];
+    let join = |a: &Known, b: &Known| join::<R>(Some(a), b);
+    assert_eq!(join(&a, &a), a);
+    assert_eq!(join(&a, &b), join(&b, &a));
+    assert_eq!(join(&join(&a, &b), &c), join(&a, &join(&b, &c)));
     let merged = all(records);
     assert_eq!(merged, all(shuffled), "another order of the same set");
     let twice: Vec<_> = records.iter().chain(shuffled).cloned().collect();
     assert_eq!(merged, all(&twice), "duplicates");
-    let greatest = records.iter().max_by_key(|record| (record.rank(), record.canonical())).unwrap();
-    assert_eq!(merged, *greatest);
-
-    let outcome = merge_versioned(Some((a.rank(), &a.canonical())), b.rank(), &b.canonical());
-    let conflicting = a.rank() == b.rank() && a.canonical() != b.canonical();
-    assert_eq!(matches!(outcome, Merged::Conflict { .. }), conflicting);
-    assert_eq!(outcome.replaces(), (b.rank(), b.canonical()) > (a.rank(), a.canonical()));
-    assert_eq!(merge_versioned(None, a.rank(), &a.canonical()), Merged::Replaces);
+    let again = Record::decode(R::TOPIC, &merged.1, &Rules::default()).expect("a merged record reads back");
+    let rank = match &again {
+        Record::Order(record) => record.rank(),
+        Record::Catalog(record) => record.rank(),
+        Record::Member(record) => record.rank(),
+        Record::Interaction(_) => unreachable!("none of these"),
+    };
+    assert_eq!((rank, again.to_json()), merged, "what was read back merges as what was merged");
+    assert_eq!(merge_versioned(R::TOPIC, None, a.0, &a.1), Merged { new: Some(a.clone()), conflict: false });
+    assert_eq!(
+        merge_versioned(R::TOPIC, Some((a.0, &a.1)), b.0, &b.1).conflict,
+        merge_versioned(R::TOPIC, Some((b.0, &b.1)), a.0, &a.1).conflict,
+        "two contents are in conflict whichever comes first"
+    );
 }
 
 /// Some records of one natural key, and the same in another order.
@@ -96,14 +106,32 @@ proptest! {
         is_a_semilattice(&records, &shuffled);
     }
 
-    /// Erasure is for good: no version, however great, brings a member or the member of an order back.
+    /// Erasure is for good: no version, however great, brings a member or the member of an order back. The rest of an order is that
+    /// of the greatest record all the same.
     #[test]
     fn what_is_erased_stays_erased(orders in vec(order().prop_map(one_order), 1..6), members in vec(records_of(true), 1..6)) {
-        let merged = all(&orders);
+        let merged = OrderRecord::decode(&all(&orders).1, &Rules::default()).unwrap();
         prop_assert_eq!(merged.erased, orders.iter().any(|order| order.erased));
         prop_assert!(!merged.erased || merged.member.is_none());
+        let key = |order: &OrderRecord| {
+            let bare = OrderRecord { member: None, erased: false, ..order.clone() };
+            (order.version, order.status, order.refunded_units(), order.refunded_minor(), bare.canonical())
+        };
+        prop_assert_eq!(key(&merged), orders.iter().map(key).max().unwrap());
         let members: Vec<_> = members.into_iter().map(one_member).collect();
-        prop_assert_eq!(all(&members).is_erased(), members.iter().any(MemberRecord::is_erased));
+        let merged = MemberRecord::decode(&all(&members).1).unwrap();
+        prop_assert_eq!(merged.is_erased(), members.iter().any(MemberRecord::is_erased));
+    }
+
+    /// A session is the first member's, however often it is given away.
+    #[test]
+    fn a_session_keeps_its_first_member(sessions in vec(records_of(false).prop_map(one_member), 1..6)) {
+        let first = |record: &MemberRecord| match record {
+            MemberRecord::Session { version, merged_into, .. } => (*version, merged_into.to_string()),
+            MemberRecord::Member(_) => unreachable!("sessions alone"),
+        };
+        let merged = MemberRecord::decode(&all(&sessions).1).unwrap();
+        prop_assert_eq!(first(&merged), sessions.iter().map(first).min().unwrap());
     }
 
     #[test]
@@ -130,6 +158,54 @@ proptest! {
     }
 }
 
+/// A cancellation or a refund that comes under the version of the order that it changes is what a shop means, whatever the bytes.
+#[test]
+fn of_one_version_the_later_meaning_stays() {
+    let of_status = |status: &str, more: &str| {
+        let json = format!(
+            r#"{{"order":"o","version":1,"status":"{status}","member":"m","placed_at":"2026-01-05T10:00:00Z","currency":"EUR",
+                "lines":[{{"line":1,"item":"i","quantity":2,"unit_price_minor":100}}]{more}}}"#
+        );
+        OrderRecord::decode(json.as_bytes(), &Rules::default()).unwrap()
+    };
+    let refund = r#","refunds":[{"refund":"r","at":"2026-01-06T10:00:00Z","line":1,"quantity":1,"amount_minor":100}]"#;
+    let statuses = ["placed", "paid", "shipped", "completed", "cancelled", "refunded"];
+    for (n, earlier) in statuses.iter().enumerate() {
+        let refunded = all(&[of_status(earlier, refund), of_status(earlier, "")]);
+        assert!(String::from_utf8(refunded.1).unwrap().contains("refunds"), "{earlier}");
+        for later in &statuses[n + 1..] {
+            let records = [of_status(earlier, refund), of_status(later, "")];
+            let merged = OrderRecord::decode(&all(&records).1, &Rules::default()).unwrap();
+            assert_eq!(merged.status, later.parse::<OrderStatus>().unwrap(), "{earlier} and {later}");
+            let [a, b] = [of(&records[0]), of(&records[1])];
+            assert!(merge_versioned(OrderRecord::TOPIC, Some((a.0, &a.1)), b.0, &b.1).conflict);
+        }
+    }
+    // The sweep's own record is no conflict with the record that it takes the member out of, whatever is told later.
+    let paid = of_status("paid", "");
+    let erased = OrderRecord { member: None, erased: true, ..paid.clone() };
+    let [a, b] = [of(&paid), of(&erased)];
+    assert_eq!(
+        merge_versioned(OrderRecord::TOPIC, Some((a.0, &a.1)), b.0, &b.1),
+        Merged { new: Some(b.clone()), conflict: false }
+    );
+    assert_eq!(merge_versioned(OrderRecord::TOPIC, Some((b.0, &b.1)), a.0, &a.1), Merged { new: None, conflict: false });
+    let later = OrderRecord { version: 2, ..of_status("completed", "") };
+    let merged = OrderRecord::decode(&all(&[erased, later]).1, &Rules::default()).unwrap();
+    assert_eq!((merged.version, merged.status, merged.erased, merged.member), (2, OrderStatus::Completed, true, None));
+
+    let item = |more: &str| {
+        CatalogRecord::decode(format!(r#"{{"item":"i","version":1,"kind":"good","title":"t"{more}}}"#).as_bytes()).unwrap()
+    };
+    for (lesser, greater) in [
+        ("", r#","available":false"#),
+        (r#","available":true"#, r#","available":false"#),
+        (r#","available":false"#, r#","deleted":true"#),
+    ] {
+        assert_eq!(all(&[item(greater), item(lesser)]), of(&item(greater)), "{lesser} and {greater}");
+    }
+}
+
 /// Interactions of one owner, subject and kind on one day (or retracts), with times and payloads that collide.
 fn interactions_of_one_key() -> impl Strategy<Value = (Vec<Interaction>, Vec<Interaction>)> {
     (interaction(), vec((interaction(), 0..3i64), 3..8)).prop_flat_map(|(first, others)| {
@@ -140,6 +216,8 @@ fn interactions_of_one_key() -> impl Strategy<Value = (Vec<Interaction>, Vec<Int
                 let mut record = Interaction { payload: other.payload, ..first.clone() };
                 record.payload.query = first.payload.query.clone();
                 record.payload.item = first.payload.item.clone();
+                // Of an impression and a click the key has it.
+                record.payload.scenario = first.payload.scenario.clone();
                 record.at.0 = i64::from(noon.0) * 86_400_000 + 43_200_000 + ms;
                 record
             })
