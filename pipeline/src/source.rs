@@ -12,8 +12,8 @@ use kindred_dataflow::update::Update;
 use kindred_log::{EventLog, EventReader, LogError, LogRecord, Rejected, Share};
 use kindred_model::codec::KeyCodec;
 use kindred_model::records::{Record, Rules};
-use kindred_telemetry::fail_point;
 use kindred_model::{ItemId, MemberId, OrderId, Owner, Position, SessionId, Topic};
+use kindred_telemetry::fail_point;
 use parking_lot::Mutex;
 use tracing::debug;
 
