@@ -75,7 +75,7 @@ async fn change(store: &dyn ViewStore, begun: &Incarnation, table: &str, rewrite
         }
         made += changes.len();
         let position = begun.frontier.position.clone();
-        store.apply(EpochChanges { epoch: begun.first_epoch, position, changes }).await?;
+        store.apply(EpochChanges { epoch: begun.first_epoch, position, changes: changes.into() }).await?;
     }
 }
 

@@ -74,7 +74,7 @@ const INTERACTIONS: &[Field] = &[
     field("generation", Id),
     field("retract", Flag),
     field("scenario", Text),
-    field("variant", Text),
+    field("variant", Id),
     field("source", Text),
 ];
 
@@ -112,7 +112,7 @@ const CATALOG: &[Field] = &[
     field("visibility", Text),
     field("listed_at", Time),
     field("deleted", Flag),
-    field("group", Text),
+    field("group", Id),
     field("repeatable", Flag),
     field("sensitive", Flag),
     field("tax_bp", Whole),

@@ -96,6 +96,7 @@ mod tests {
                     let (member, session) = match owner {
                         Owner::Member(member) => (Cell::text(member), Cell::Empty),
                         Owner::Session(session) => (Cell::Empty, Cell::text(session)),
+                        Owner::Guest(_) => unreachable!("interactions are of members and sessions"),
                     };
                     entries.into_iter().map(move |entry| {
                         let times = [Cell::text(entry.item), Cell::text(entry.kind), Cell::text(entry.day), Cell::text(entry.at)];

@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     fn jiff_ms(text: &str) -> Option<i64> {
-        let time: jiff::Timestamp = text.parse().ok()?;
+        let time: Timestamp = text.parse().ok()?;
         Some(i64::try_from(time.as_nanosecond().div_euclid(1_000_000)).unwrap())
     }
 
@@ -288,7 +288,7 @@ mod tests {
 
         #[test]
         fn writes_what_jiff_writes(ms in -62_167_219_200_000i64..253_402_207_200_000) {
-            let time = jiff::Timestamp::from_millisecond(ms).unwrap();
+            let time = Timestamp::from_millisecond(ms).unwrap();
             prop_assert_eq!(Shown(ms).to_string(), format!("{time:.3}"));
             prop_assert_eq!(parse_time(&Shown(ms).to_string()), Some(ms));
         }

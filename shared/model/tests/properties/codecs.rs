@@ -194,7 +194,10 @@ fn keys_of_format_1_are_brought_to_today() {
             old.push(if is_search { 2 } else { 1 });
             old.extend_from_slice(if is_search { b"red tea\0" } else { b"tea\0" });
             old.push(code);
-            day.map_or_else(|| old.extend_from_slice(&[0xff; 4]), |day| day.encode(&mut old));
+            match day {
+                Some(day) => day.encode(&mut old),
+                None => old.extend_from_slice(&[0xff; 4]),
+            }
             let scenario = if kind.is_of_a_list() && day.is_some() { SCENARIO } else { "" };
             let key = InteractionKey { subject, kind, day, scenario: scenario.into() };
             let today = (owner.clone(), key).to_bytes();
