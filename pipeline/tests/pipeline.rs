@@ -8,7 +8,7 @@ use std::time::Duration;
 use kindred_clock::Clock;
 use kindred_log::embedded::EmbeddedLog;
 use kindred_log::{EventLog, Share};
-use kindred_model::{EventTime, Record, Semantics, Topic};
+use kindred_model::{EventTime, Position, Record, Semantics, Topic};
 use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
 use kindred_oracle::{first_differences, inputs, tables};
 use kindred_pipeline::{Pipeline, PipelineConfig, PipelineState, repair, verify};
@@ -229,8 +229,17 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
         ],
     ));
     shop.append(&late).await;
-    pipeline.settle(PATIENCE).await.expect("it settles");
+    let taken = pipeline.settle(PATIENCE).await.expect("it settles");
     let begin = std::time::Instant::now();
+    loop {
+        let looked_to = shop.store.named().get("swept_to").await.expect("it answers").expect("it was looked through before");
+        let looked_to: Position = String::from_utf8(looked_to).expect("a text").parse().expect("a position");
+        if looked_to.reaches(&taken) {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no sweep of what came late; {:?}", pipeline.status());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let remaining = loop {
         let end = shop.log.end().await.expect("it answers");
         let (mut reader, mut left) = (shop.log.reader(Share::ALL).expect("a reader"), Vec::new());
