@@ -129,7 +129,8 @@ impl Members {
         let op = self.point(ACCOUNTS, &member).await?;
         let step = Step::insert(ACCOUNT, db::encode(&account), expires_at);
         if self.commit(Some(&op), ACCOUNTS, &member, vec![step], works, expires_at).await? {
-            return self.spend_code_of(&phone, &member).await;
+            // The code is used up with the claims: until then it makes this member alone, who is there.
+            return Ok(());
         }
         self.cancel(Some(op)).await;
         let Some(there) = self.account(&member).await? else {
@@ -137,7 +138,6 @@ impl Members {
             return Err(db::contended(ACCOUNTS));
         };
         // The code has made its member already.
-        self.spend_code_of(&phone, &member).await?;
         let same = |wanted: &Identifier| there.value.identifier(wanted.kind).is_some_and(|own| own.canonical == wanted.canonical);
         if same(&username) && same(&email) {
             return Ok(()); // By this form, whose answer got lost, or which was sent twice.
