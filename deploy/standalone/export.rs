@@ -42,7 +42,7 @@ pub fn run(app: &App, loaded: &Loaded, args: &ExportArgs) -> Result<u8> {
                 // Services take records in all the while; a directory that nobody serves stays as it is.
                 if !args.stale && installation.directory().is_some() {
                     let help = "run `kindred serve` (on services `kindred pipeline`) until it has caught up, or give --stale";
-                    return Err(Failure::new(format!("{installation} is behind its log")).code(exit::BEHIND).help(help).into());
+                    return Err(Failure::new(format!("{installation} is behind its log")).code(exit::NOT_NOW).help(help).into());
                 }
             }
             from_installation(app, &installation, view, args)?

@@ -12,10 +12,8 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// It could not be done.
     pub const FAILED: u8 = 3;
-    /// The data directory is in use by another process.
-    pub const IN_USE: u8 = 4;
-    /// The rows do not reach the end of the log.
-    pub const BEHIND: u8 = 4;
+    /// Not now: another process uses the data directory, or the rows do not reach the end of the log.
+    pub const NOT_NOW: u8 = 4;
 }
 
 /// An error for a person: what is wrong, and what helps. Travels as an [`anyhow::Error`].

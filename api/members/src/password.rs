@@ -15,8 +15,8 @@ use kindred_config::members::{PasswordConfig, PasswordProfile};
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
 /// NIST SP 800-63B-4 where a password is the only factor.
 const NIST_MIN: usize = 15;
-/// Characters that are estimated at once. zxcvbn's work grows with the square of the length; 40 hard ones take MEASURED. Of a longer
-/// password its beginning and its end are estimated, and one of them has to be hard to guess.
+/// Characters that are estimated at once. zxcvbn's work grows with the square of the length. Of a longer password its
+/// beginning and its end are estimated, and one of them has to be hard to guess.
 const ESTIMATED_CHARS_MAX: usize = 40;
 /// Signs that stand for letters, as zxcvbn knows them, and how many different ones it is shown: its work doubles with each. The others
 /// are shown as a sign that it does not know, which makes no password look better.

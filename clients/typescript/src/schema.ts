@@ -1255,7 +1255,8 @@ export interface paths {
         };
         /**
          * GET /v1/members/{member}/points
-         * @description The points a member has earned, pending and available as of a day. Who has earned none has nought: that is no error.
+         * @description The points a member has earned, pending and available as of a day. As of a day nothing that is dated later is known: orders
+         *     placed, units refunded, invitees activated after it. A member who has earned none has 0: that is no error.
          */
         get: operations["show_points"];
         put?: never;
@@ -1611,7 +1612,7 @@ export interface components {
              */
             owners: number;
         };
-        /** @description What is sold. Natural key: item. Merge: the greatest (version, canonical bytes) stays. It decorates and filters what is served; no view is computed from it. Null means absent; unknown fields are dropped. */
+        /** @description What is sold. Natural key: item. Merge: the greatest (version, `deleted`, not `available`, canonical bytes) stays. It decorates and filters what is served; no view is computed from it. Null means absent; unknown fields are dropped. */
         CatalogItem: {
             /** @description Whether it can be bought; absent means it can. */
             available?: boolean | null;
@@ -1621,6 +1622,8 @@ export interface components {
             deleted?: boolean | null;
             /** @description What it is, at most 65,536 bytes. Plain text. */
             description?: string | null;
+            /** @description Which product it is a variant of. */
+            group?: components["schemas"]["CatalogItemIdentity"] | null;
             /** @description Its picture, as `url`. */
             image?: ((string & (unknown & unknown)) | null) & (unknown & unknown);
             /** @description The item. */
@@ -1634,8 +1637,16 @@ export interface components {
             listed_at?: components["schemas"]["CatalogItemTime"] | null;
             /** @description Its price in minor units of the shop's currency. */
             price_minor?: number | null;
+            /** @description People buy it again and again: it is recommended to who has bought it. */
+            repeatable?: boolean | null;
+            /** @description That somebody looked at it or bought it is nobody else's business. */
+            sensitive?: boolean | null;
+            /** @description How many there are to sell; absent is not counted. */
+            stock?: number | null;
             /** @description Free words. */
             tags?: components["schemas"]["CatalogItemIdentity"][] | null;
+            /** @description The rate of the tax that its price contains, in basis points (1,900 is 19 percent); absent is the shop's. */
+            tax_bp?: number | null;
             /** @description What people call it, at most 1,024 bytes; not blank. */
             title: string & (unknown & unknown);
             /** @description Its page, at most 2,048 bytes: http, https, or a path of the shop's own. */
@@ -1652,7 +1663,7 @@ export interface components {
         CatalogItemIdentity: string;
         /**
          * Format: date-time
-         * @description RFC 3339 with an offset and at most 9 decimals, kept as UTC milliseconds (finer digits are cut). From 2000-01-01T00:00:00Z up to, not including, 2100-01-01T00:00:00Z.
+         * @description RFC 3339 with an offset and at most 9 decimals, kept as UTC milliseconds (finer digits are cut). From 1990-01-01T00:00:00Z up to, not including, 2100-01-01T00:00:00Z.
          */
         CatalogItemTime: string;
         /** @description Greater is newer. A producer raises it with every change of the record. */
@@ -1701,6 +1712,15 @@ export interface components {
             name: string;
             /** @description Whether it is well. */
             ready: boolean;
+        };
+        /** @description One discount of a line. */
+        DiscountShown: {
+            /** Format: int64 */
+            amount_minor: number;
+            /** @description Which one. */
+            id?: string | null;
+            /** @description What sort of discount it is. */
+            kind: string;
         };
         /** @description A new e-mail address. */
         EmailChange: {
@@ -1857,6 +1877,8 @@ export interface components {
             day: string;
             item: string;
             kind: string;
+            /** @description The scenario of an impression or a click. */
+            scenario?: string;
         };
         /** @description A page of what a member did, newest first. */
         HistoryPage: {
@@ -1865,7 +1887,7 @@ export interface components {
             /** @description Where the next page begins; null on the last. */
             next_cursor?: string | null;
         };
-        /** @description What an owner did with an item. Natural key: (owner, item or normalised query, kind, UTC day of `at`); of a retract: (owner, item or query, kind). Merge: the greatest (`at`, canonical bytes) stays. Null means absent; unknown fields are dropped. */
+        /** @description What an owner did with an item. Natural key: (owner, item or normalised query, kind, UTC day of `at`), of an impression and a click also `scenario`; of a retract: (owner, item or query, kind). Merge: the greatest (`at`, canonical bytes) stays. Null means absent; unknown fields are dropped. */
         Interaction: {
             /** @description When it happened in the shop. */
             at: components["schemas"]["InteractionTime"];
@@ -1874,10 +1896,10 @@ export interface components {
             /** @description The item it was done with. Required, but for a search, which may name the item that was found. */
             item?: components["schemas"]["InteractionIdentity"] | null;
             /**
-             * @description What was done.
+             * @description What was done. `dismiss` is not interested: the item is not recommended to them. Send a purchase as an order or as a `purchase`, not both.
              * @enum {unknown}
              */
-            kind: "view" | "search" | "cart" | "favorite" | "follow" | "comment" | "purchase" | "impression" | "click";
+            kind: "view" | "search" | "cart" | "favorite" | "follow" | "comment" | "purchase" | "impression" | "click" | "dismiss";
             /** @description The member whose interaction it is; or `session` in its place. Members and sessions are two name spaces. */
             member?: components["schemas"]["InteractionIdentity"] | null;
             /** @description The query of a search as it was typed, at most 512 bytes. Its identity is the query normalised: NFKC, lower case, NFKC again, white space folded to one blank, at most 128 bytes. Other kinds have none. */
@@ -1888,10 +1910,16 @@ export interface components {
             rating?: number | null;
             /** @description The recommendation it came from: the header Kindred-Reco-Id of the answer that held the list. */
             reco_id?: components["schemas"]["InteractionIdentity"] | null;
-            /** @description Takes back everything of (owner, item or query, kind) at or before `at`; nothing older returns. */
+            /** @description Takes back everything of (owner, item or query, kind) at or before `at`, of every scenario; nothing older returns. */
             retract?: boolean | null;
+            /** @description The scenario whose list was shown; of an impression and a click it is part of the key, and absent is `similar`. */
+            scenario?: components["schemas"]["InteractionIdentity"] | null;
             /** @description The anonymous session whose interaction it is; or `member` in its place. */
             session?: components["schemas"]["InteractionIdentity"] | null;
+            /** @description Which source of the scenario the item came from. */
+            source?: components["schemas"]["InteractionIdentity"] | null;
+            /** @description The variant of a test that the owner was in. */
+            variant?: components["schemas"]["InteractionIdentity"] | null;
         } & (({
             member: string;
             session?: null;
@@ -1903,7 +1931,7 @@ export interface components {
         InteractionIdentity: string;
         /**
          * Format: date-time
-         * @description RFC 3339 with an offset and at most 9 decimals, kept as UTC milliseconds (finer digits are cut). From 2000-01-01T00:00:00Z up to, not including, 2100-01-01T00:00:00Z.
+         * @description RFC 3339 with an offset and at most 9 decimals, kept as UTC milliseconds (finer digits are cut). From 1990-01-01T00:00:00Z up to, not including, 2100-01-01T00:00:00Z.
          */
         InteractionTime: string;
         /** @description What of a key can be changed. */
@@ -2016,6 +2044,8 @@ export interface components {
              * @description Taken off the line's price.
              */
             discount_minor?: number | null;
+            /** @description The discounts that `discount_minor` is the sum of, where the shop says them. */
+            discounts?: components["schemas"]["DiscountShown"][];
             item: string;
             /** Format: int32 */
             line: number;
@@ -2061,16 +2091,20 @@ export interface components {
              */
             token: string;
         };
-        /** @description The state of a member, or the member that a session became. Natural key: member or session, two name spaces. Merge: the greatest (is `erased`, version, canonical bytes) stays. An erased record carries only `invited_by` and `activated_at`; whoever writes it copies them. Null means absent; unknown fields are dropped. */
+        /** @description The state of a member, or the member that a session became. Natural key: member or session, two name spaces. Merge: of a member the greatest (is `erased`, version, rank of state, canonical bytes) stays, the ranks being registered 0, activated 1, suspended 2; a session keeps its first `merged_into`, that of the least version, of two the one of the least bytes. An erased record carries only `invited_by`, `activated_at` and `qualified_at`; whoever writes it copies them. Null means absent; unknown fields are dropped. */
         MemberEvent: {
             /** @description When it was verified; an invitee counts from then on. Kept in an erased record. */
             activated_at?: components["schemas"]["MemberEventTime"] | null;
+            /** @description Staff has approved the invite, where one inviter's invites are too many. */
+            invite_approved?: boolean | null;
             /** @description The member who invited them. Kept in an erased record. */
             invited_by?: components["schemas"]["MemberEventIdentity"] | null;
             /** @description The member whose state this is; or `session` in its place. */
             member?: components["schemas"]["MemberEventIdentity"] | null;
             /** @description Of a session: the member it became. No chains: it is no session. */
             merged_into?: components["schemas"]["MemberEventIdentity"] | null;
+            /** @description When the invite qualified, where the program asks for more than an activation. Kept in an erased record. */
+            qualified_at?: components["schemas"]["MemberEventTime"] | null;
             /** @description When the account was made. Dropped from an erased record. */
             registered_at?: components["schemas"]["MemberEventTime"] | null;
             /** @description The session that became a member's; or `member` in its place. */
@@ -2094,9 +2128,11 @@ export interface components {
             state: string;
         } | {
             activated_at?: null;
+            invite_approved?: null;
             invited_by?: null;
             member?: null;
             merged_into: string;
+            qualified_at?: null;
             registered_at?: null;
             session: string;
             state?: null;
@@ -2106,7 +2142,7 @@ export interface components {
         MemberEventIdentity: string;
         /**
          * Format: date-time
-         * @description RFC 3339 with an offset and at most 9 decimals, kept as UTC milliseconds (finer digits are cut). From 2000-01-01T00:00:00Z up to, not including, 2100-01-01T00:00:00Z.
+         * @description RFC 3339 with an offset and at most 9 decimals, kept as UTC milliseconds (finer digits are cut). From 1990-01-01T00:00:00Z up to, not including, 2100-01-01T00:00:00Z.
          */
         MemberEventTime: string;
         /** @description Greater is newer. A producer raises it with every change of the record. */
@@ -2162,7 +2198,7 @@ export interface components {
             /** @description Whether marketing may be sent. */
             marketing_consent: boolean;
         };
-        /** @description The state of one order as of a version. Natural key: order. Merge: the greatest (`erased`, version, canonical bytes) stays; two contents under one version are counted as a conflict. Money is in integer minor units. Null means absent; unknown fields are dropped. */
+        /** @description The state of one order as of a version: every version carries all of it, its refunds included. Natural key: order. Merge: `erased` is sticky and takes the member away; of the rest the greatest (version, rank of status, refunded units, refunded amount, canonical bytes without the member, the member) stays, the ranks being placed 0, paid 1, shipped 2, completed 3, cancelled 4, refunded 5. Two contents under one version are a conflict, which is counted and told. Money is in integer minor units. Null means absent; unknown fields are dropped. */
         Order: {
             /** @description When it was cancelled. */
             cancelled_at?: components["schemas"]["OrderTime"] | null;
@@ -2170,9 +2206,11 @@ export interface components {
             completed_at?: components["schemas"]["OrderTime"] | null;
             /** @description ISO 4217; must be the installation's one currency (shop.currency). */
             currency: string;
+            /** @description Taken off the order as a whole, beside the discounts of its lines, in minor units; at most what the lines cost. */
+            discount_minor?: number | null;
             /** @description The member was erased: the order counts in sales totals alone. Written by Kindred. */
             erased?: boolean | null;
-            /** @description What was bought. All lines together at most 10^13 minor units. */
+            /** @description What was bought. All lines and shipping together at most 10^13 minor units. */
             lines: components["schemas"]["OrderLine"][];
             /** @description Who bought; absent for a guest. Dropped from an erased order. */
             member?: components["schemas"]["OrderIdentity"] | null;
@@ -2184,8 +2222,10 @@ export interface components {
             placed_at: components["schemas"]["OrderTime"];
             /** @description The promotion it was bought under. */
             promotion?: components["schemas"]["OrderIdentity"] | null;
-            /** @description What came back, all of it up to this version. */
+            /** @description What was given back, all of it up to this version: together at most what lines and shipping cost. */
             refunds?: components["schemas"]["OrderRefund"][] | null;
+            /** @description What shipping cost, in minor units. */
+            shipping_minor?: number | null;
             /**
              * @description Where it stands. It counts as bought while paid, shipped or completed. Any status may follow any.
              * @enum {unknown}
@@ -2199,14 +2239,25 @@ export interface components {
             /** @description Greater is newer. The record is the whole state of the order as of it. */
             version: components["schemas"]["OrderVersion"];
         };
+        /** @description One discount of a line. */
+        OrderDiscount: {
+            /** @description How much it takes off, in minor units. */
+            amount_minor: number;
+            /** @description Which one: the coupon, the campaign. */
+            id?: components["schemas"]["OrderIdentity"] | null;
+            /** @description What sort of discount it is, in the shop's words. */
+            kind: components["schemas"]["OrderIdentity"];
+        };
         /** @description An identity: 1 to 128 bytes of UTF-8 without control characters. The schema counts characters; the decoder counts bytes. */
         OrderIdentity: string;
         /** @description One line of an order. */
         OrderLine: {
             /** @description The coupon that took it off. */
             coupon?: components["schemas"]["OrderIdentity"] | null;
-            /** @description Taken off the line's price, in minor units; at most quantity times unit price. */
+            /** @description Taken off the line's price, in minor units; at most quantity times unit price. The sum of `discounts` where those are given. */
             discount_minor?: number | null;
+            /** @description What took it off, where the shop says so. */
+            discounts?: components["schemas"]["OrderDiscount"][] | null;
             /** @description What was bought. */
             item: components["schemas"]["OrderIdentity"];
             /** @description Its number within the order, each once. */
@@ -2216,25 +2267,30 @@ export interface components {
             /** @description Price of one unit, in minor units of the currency. */
             unit_price_minor: number;
         };
-        /** @description Units of one line that came back. */
+        /** @description What was given back: units of a line with their money; money of a line, without a quantity; or money of the order (shipping, goodwill), without a line. */
         OrderRefund: {
             /** @description How much money, in minor units. */
             amount_minor: number;
-            /** @description When it came back. */
+            /** @description When it was given back. */
             at: components["schemas"]["OrderTime"];
-            /** @description The line it takes from. */
-            line: number;
-            /** @description How many units; all refunds of a line together at most what was bought. */
-            quantity: number;
+            /** @description The line it takes from; absent is the order as a whole. */
+            line?: number | null;
+            /** @description How many units came back, all refunds of a line together at most what was bought; absent is money alone. Needs a line. */
+            quantity?: number | null;
             /** @description The refund's identity; (refund, line) is there once. */
             refund: components["schemas"]["OrderIdentity"];
-        };
+        } & unknown;
         /** @description An order as of its latest version. Money is in minor units of its currency. */
         OrderShown: {
             cancelled_at?: string | null;
             completed_at?: string | null;
             /** @description ISO 4217. */
             currency: string;
+            /**
+             * Format: int64
+             * @description Taken off the order as a whole, beside the discounts of its lines.
+             */
+            discount_minor?: number | null;
             lines: components["schemas"]["LineShown"][];
             order: string;
             paid_at?: string | null;
@@ -2243,16 +2299,21 @@ export interface components {
             promotion?: string | null;
             /**
              * Format: int64
-             * @description What was paid back for units that came back.
+             * @description What was paid back, with units that came back or without.
              */
             refunded_minor: number;
             refunds: components["schemas"]["RefundShown"][];
+            /**
+             * Format: int64
+             * @description What shipping cost.
+             */
+            shipping_minor?: number | null;
             status: string;
             /** @description The member's level at purchase. */
             tier: string;
             /**
              * Format: int64
-             * @description What the lines cost, less their discounts.
+             * @description What lines and shipping cost, less all discounts.
              */
             total_minor: number;
             /**
@@ -2263,7 +2324,7 @@ export interface components {
         };
         /**
          * Format: date-time
-         * @description RFC 3339 with an offset and at most 9 decimals, kept as UTC milliseconds (finer digits are cut). From 2000-01-01T00:00:00Z up to, not including, 2100-01-01T00:00:00Z.
+         * @description RFC 3339 with an offset and at most 9 decimals, kept as UTC milliseconds (finer digits are cut). From 1990-01-01T00:00:00Z up to, not including, 2100-01-01T00:00:00Z.
          */
         OrderTime: string;
         /** @description Greater is newer. A producer raises it with every change of the record. */
@@ -2606,15 +2667,21 @@ export interface components {
              */
             refresh_token?: string | null;
         };
-        /** @description Units of a line that came back. */
+        /** @description What was given back: units of a line with their money, money of a line, or money of the order. */
         RefundShown: {
             /** Format: int64 */
             amount_minor: number;
             at: string;
-            /** Format: int32 */
-            line: number;
-            /** Format: int64 */
-            quantity: number;
+            /**
+             * Format: int32
+             * @description The line it is about; absent is the order.
+             */
+            line?: number | null;
+            /**
+             * Format: int64
+             * @description How many units came back; absent is money alone.
+             */
+            quantity?: number | null;
             refund: string;
         };
         /** @description What a registration is answered: the same whether phone and e-mail were free or not. */
@@ -2904,13 +2971,13 @@ export interface components {
         };
         /** @description Points of items that become available on a day. */
         StatementLine: {
-            /** @description The UTC day. */
+            /** @description The day, in the program's zone. */
             available_from: string;
             /** @description Whether the day has not come as of the day of the figures. */
             pending: boolean;
             /**
              * Format: int64
-             * @description What is earned; less than nought where more was taken back.
+             * @description What is earned, less what was taken back.
              */
             points: number;
         };
@@ -3358,7 +3425,7 @@ export interface operations {
             query?: {
                 /** @description `ndjson` or `csv`; ndjson unless given */
                 format?: "ndjson" | "csv";
-                /** @description a day like 2026-01-05; today (UTC) unless given */
+                /** @description a day like 2026-01-05; today in program.tz unless given */
                 as_of?: string;
             };
             header?: never;
@@ -3480,7 +3547,7 @@ export interface operations {
             query: {
                 /** @description the other */
                 with: string;
-                /** @description points are told for this day; today (UTC) unless given */
+                /** @description points are told for this day; today in program.tz unless given */
                 as_of?: string;
             };
             header?: never;
@@ -6137,7 +6204,7 @@ export interface operations {
     show_points: {
         parameters: {
             query?: {
-                /** @description a day like 2026-01-05; today (UTC) unless given */
+                /** @description a day like 2026-01-05; today in program.tz unless given */
                 as_of?: string;
                 /** @description with the days on which they become available */
                 statement?: boolean;
@@ -6315,7 +6382,7 @@ export interface operations {
                 /** @description a category path joined by `/`; items below it count */
                 category?: string;
                 /** @description a kind of interaction; `purchase` unless given */
-                kind?: "cart" | "click" | "comment" | "favorite" | "follow" | "impression" | "purchase" | "view";
+                kind?: "cart" | "click" | "comment" | "dismiss" | "favorite" | "follow" | "impression" | "purchase" | "view";
                 /** @description over so many days; 30 unless given */
                 days?: number;
                 /** @description the last of them, like 2026-01-05; today (UTC) unless given */

@@ -351,8 +351,8 @@ impl Summary {
                 .to_owned());
         }
         if converted.unlinked > 0 {
-            let orders = counted(converted.unlinked, "cancelled order is", "cancelled orders are");
-            line(format!("{orders} of items that the same member had bought before, and take nothing of it back"));
+            let orders = counted(converted.unlinked, "cancelled order", "cancelled orders");
+            line(format!("nothing is taken back by {orders} of items that the same member had bought before"));
             line(
                 "  if they are credit notes, --link-cancellations makes refunds of them; a greater --version is needed then"
                     .to_owned(),

@@ -40,13 +40,15 @@ pub(crate) fn join(above: &str, key: &str) -> String {
     if above.is_empty() { key.to_owned() } else { format!("{above}.{key}") }
 }
 
-/// The setting whose name is nearest to `name`: by its last word if that is a setting's too, then by edits.
+/// The setting whose name is nearest to `name`: one that it is the beginning of, by its last word if that is a setting's too, then by
+/// edits.
 pub(crate) fn nearest(name: &str) -> String {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let distance = |setting: &str| {
         let edits = strsim::damerau_levenshtein(&last(setting), &last(name));
         // A setting may be meant that stands in another table: its last word weighs more than the way to it.
-        (strsim::damerau_levenshtein(setting, name).min(2 * edits + setting.matches('.').count()), edits)
+        let all = strsim::damerau_levenshtein(setting, name).min(2 * edits + setting.matches('.').count());
+        (if setting.starts_with(name) { 1 } else { all }, edits)
     };
     defaults().into_keys().min_by_key(|setting| distance(setting)).expect("there are settings")
 }

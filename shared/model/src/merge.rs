@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use crate::records::{CatalogRecord, Interaction, MemberRecord, MemberState, OrderRecord};
+use crate::records::{CatalogRecord, MemberRecord, MemberState, OrderRecord};
 use crate::units::Topic;
 
 /// What of a record is compared before its bytes.
@@ -79,7 +79,6 @@ fn session_member(canonical: &[u8]) -> Option<Box<str>> {
 
 /// `erased` is sticky and takes the member away; the rest is that of the greater record.
 fn merge_orders((known_rank, known): (Rank, &[u8]), (rank, canonical): (Rank, &[u8])) -> Merged {
-    let unreadable = Merged { new: None, conflict: false };
     let same_version = rank.version == known_rank.version;
     let (known_erased, erased) = (ends_erased(known), ends_erased(canonical));
     if rank != known_rank && known_erased == erased {
@@ -88,8 +87,8 @@ fn merge_orders((known_rank, known): (Rank, &[u8]), (rank, canonical): (Rank, &[
         return Merged { new, conflict: same_version };
     }
     let (Ok(mut before), Ok(mut record)) = (OrderRecord::read(known), OrderRecord::read(canonical)) else {
-        debug_assert!(false, "an order that was taken in does not decode");
-        return unreadable;
+        // They were valid when they were taken in. What is there stays, and the two are told as a conflict.
+        return Merged { new: None, conflict: true };
     };
     let is_erased = known_erased || erased;
     let (before_member, member) = (before.member.take(), record.member.take());
@@ -164,10 +163,4 @@ impl Versioned for MemberRecord {
     fn is_erased(&self) -> bool {
         MemberRecord::is_erased(self)
     }
-}
-
-/// Whether `record` replaces `known`, both of one owner and one natural key: the greater (`at`, payload bytes).
-pub fn interaction_replaces(known: &Interaction, record: &Interaction) -> bool {
-    debug_assert_eq!((&known.owner, known.key()), (&record.owner, record.key()));
-    (record.at, record.payload.canonical()) > (known.at, known.payload.canonical())
 }

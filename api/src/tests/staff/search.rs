@@ -136,7 +136,7 @@ async fn v2_2_1_v2_2_3_v15_3_7_parameters_are_judged() {
         ("members?from=2026-02-01&to=2026-01-01", "/to"),
         ("audit?from=2026-02-01&to=2026-01-01", "/to"),
         ("members?from=yesterday", "/from"),
-        ("members?to=1999-01-01", "/to"),
+        ("members?to=1989-01-01", "/to"),
         ("members?q=", "/q"),
         ("members?q=1&q=2", "/q"),
         ("members?q=%2B8", "/q"),

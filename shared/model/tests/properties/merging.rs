@@ -1,7 +1,7 @@
 //! The first rule: every record merges by a join-semilattice. If one of these fails, the order of the log, a duplicate or a replay
 //! changes what is served.
 
-use kindred_model::merge::{Merged, Rank, Versioned, interaction_replaces, merge_versioned};
+use kindred_model::merge::{Merged, Rank, Versioned, merge_versioned};
 use kindred_model::records::{CatalogRecord, Interaction, MemberRecord, OrderRecord, OrderStatus, Record, Rules};
 use kindred_model::{ItemId, MemberId, OrderId};
 use proptest::collection::vec;
@@ -132,19 +132,6 @@ proptest! {
         };
         let merged = MemberRecord::decode(&all(&sessions).1).unwrap();
         prop_assert_eq!(first(&merged), sessions.iter().map(first).min().unwrap());
-    }
-
-    #[test]
-    fn interactions_merge_as_a_semilattice((records, shuffled) in interactions_of_one_key()) {
-        let join = |known: Interaction, record: &Interaction| if interaction_replaces(&known, record) { record.clone() } else { known };
-        let all = |records: &[Interaction]| records.iter().fold(records[0].clone(), join);
-        let [a, b, c] = [&records[0], &records[1], &records[2]];
-        prop_assert!(!interaction_replaces(a, a));
-        prop_assert_eq!(join(a.clone(), b), join(b.clone(), a));
-        prop_assert_eq!(join(join(a.clone(), b), c), join(a.clone(), &join(b.clone(), c)));
-        prop_assert_eq!(all(&records), all(&shuffled));
-        let greatest = records.iter().max_by_key(|record| (record.at, record.payload.canonical())).unwrap();
-        prop_assert_eq!(&all(&records), greatest);
     }
 
     /// Two records with one key and one `at` that differ at all differ in the payload's bytes: a tie is always broken.
