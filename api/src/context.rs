@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use kindred_clock::Clock;
+use kindred_config::ApiLimits;
 use kindred_log::EventLog;
 use kindred_members::Members;
 use kindred_model::{Day, Semantics};
@@ -54,7 +55,7 @@ pub struct ApiConfig {
     /// `erasure.raw_days`: for the receipt of an erasure.
     pub raw_days: u32,
     /// The limits.
-    pub limits: Limits,
+    pub limits: ApiLimits,
     /// What is held in memory and shown.
     pub memory: MemoryConfig,
     /// Whose `X-Forwarded-For` is believed: the proxies in front. Nobody's unless named (V4.1.3).
@@ -91,88 +92,10 @@ impl Default for ApiConfig {
             admin_listen: None,
             generation: "g1".to_owned(),
             raw_days: 30,
-            limits: Limits::default(),
+            limits: ApiLimits::default(),
             memory: MemoryConfig::default(),
             trusted_proxies: Vec::new(),
             docs: true,
-        }
-    }
-}
-
-/// What one caller may ask for: the settings `api.limits.*`. The defaults are what a machine of two cores bears; the tests use smaller
-/// ones.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Bytes of a body; beyond it 413. 10,000 records of a kilobyte.
-    pub body_bytes: usize,
-    /// Bytes of all bodies that are being received or worked on; beyond it 503. 25 of the largest, or 4,000 of pages.
-    pub bodies_bytes: usize,
-    /// As many of them from one address; beyond it 503. Six of the largest: more than a server sends side by side.
-    pub bodies_bytes_per_address: usize,
-    /// Records of a request; beyond it 413. A batch this large is one fsync already, larger ones gain nothing.
-    pub records: usize,
-    /// How long a body may take to arrive, in milliseconds; beyond it 408.
-    pub body_read_ms: u64,
-    /// How long a caller waits for a handler, in milliseconds; beyond it 503. Streams, exports and verify are exempt.
-    pub handler_ms: u64,
-    /// How long an erasure waits for the pipeline, in milliseconds; beyond it 503.
-    pub erasure_wait_ms: u64,
-    /// Open connections; beyond it new ones wait to be accepted.
-    pub connections: usize,
-    /// Open connections of one address, but for the trusted proxies; beyond it a new one is answered 503 and closed. An office
-    /// of some dozens, with tabs.
-    pub connections_per_address: usize,
-    /// How long a caller may take to read 16 KiB of an answer, in milliseconds; beyond it the connection is cut.
-    pub write_stall_ms: u64,
-    /// Streams of one key; beyond it 429. A publishable key is shared by all visitors of a shop.
-    pub streams_per_key: usize,
-    /// Streams of one person who signed in; beyond it 429. The widgets of some tabs.
-    pub streams_per_person: usize,
-    /// One address has one part in so many of what a publishable key has: requests a minute (but 60), streams (but 16), records a
-    /// minute (but 200); beyond it 429.
-    pub address_share: u32,
-    /// Bytes of a body that comes with a publishable key; beyond it 413. 200 records of a browser.
-    pub page_body_bytes: usize,
-    /// Records of a request with a publishable key; beyond it 413. What the widget keeps while it has no connection.
-    pub page_records: usize,
-    /// Records a minute of a publishable key; beyond it 429. Two a request, at 6,000 requests.
-    pub page_records_per_minute: u32,
-    /// Sessions an hour that one address begins to post for with a publishable key; beyond it 429. Behind one address there may be
-    /// an office.
-    pub page_sessions_per_hour: u32,
-    /// How many days old what a publishable key posts may be; beyond it the record is refused. A browser that was closed over a
-    /// holiday.
-    pub page_past_days: u32,
-    /// Take records of publishable keys about items that neither the catalog nor an order names. Without a catalog they are taken
-    /// anyway.
-    pub page_unknown_items: bool,
-    /// Records a session may post in an hour through a publishable key; beyond it 429. A person makes some hundreds.
-    pub records_per_session_hour: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            body_bytes: 10_000_000,
-            bodies_bytes: 256 << 20,
-            bodies_bytes_per_address: 64 << 20,
-            records: 10_000,
-            body_read_ms: 30_000,
-            handler_ms: 30_000,
-            erasure_wait_ms: 10_000,
-            connections: 10_000,
-            connections_per_address: 200,
-            write_stall_ms: 30_000,
-            streams_per_key: 1_000,
-            streams_per_person: 32,
-            address_share: 20,
-            page_body_bytes: 64 << 10,
-            page_records: 200,
-            page_records_per_minute: 12_000,
-            page_sessions_per_hour: 200,
-            page_past_days: 7,
-            page_unknown_items: false,
-            records_per_session_hour: 1_000,
         }
     }
 }

@@ -46,8 +46,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use context::{
-    ApiConfig, Check, Context, GenerationOperations, GenerationShown, GenerationSource, Limits, MemoryConfig, OperationError,
-    Operations, Standing, VerifiedTable, VerifyReport,
+    ApiConfig, Check, Context, GenerationOperations, GenerationShown, GenerationSource, MemoryConfig, OperationError, Operations,
+    Standing, VerifiedTable, VerifyReport,
 };
 pub use problem::{Code, FieldError, Problem};
 pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};

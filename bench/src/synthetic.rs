@@ -160,7 +160,9 @@ pub struct Mix {
 impl Mix {
     /// What a shop sees.
     pub fn usual() -> Self {
-        "impression=30,view=37.5,search=6,click=8,cart=8,favorite=3,follow=0.5,comment=0.5,dismiss=0.5,purchase=6".parse().expect("a valid mix")
+        "impression=30,view=37.5,search=6,click=8,cart=8,favorite=3,follow=0.5,comment=0.5,dismiss=0.5,purchase=6"
+            .parse()
+            .expect("a valid mix")
     }
 
     fn draw(&self, rng: &mut StdRng) -> Kind {

@@ -20,7 +20,7 @@ use crate::fail_points;
 use crate::failure::{Failure, exit};
 use crate::generations::Followers;
 use crate::installation::Open;
-use crate::local::{api_limits, memory_config};
+use crate::local::memory_config;
 use crate::members::{self, records_of_services};
 use crate::operations::{Process, Reach, Views};
 use crate::serve::Signals;
@@ -99,7 +99,7 @@ impl Running {
             memory: memory_config(settings),
             trusted_proxies: settings.api.trusted_proxies.clone(),
             docs: settings.api.docs,
-            limits: api_limits(settings),
+            limits: settings.api.limits.clone(),
         };
         let api = kindred_api::start(config, context).await.map_err(explain_start)?;
         let background = [

@@ -426,8 +426,9 @@ fn in_use(path: &Path, holder: Option<Holder>) -> Failure {
         return Failure::new(format!("{shown} is in use by another process")).code(exit::NOT_NOW).help("try again in a moment");
     };
     let Holder { pid, command, url } = holder;
-    let failure =
-        |serves: &str| Failure::new(format!("{shown} is in use by process {pid} (kindred {command}){serves}")).code(exit::NOT_NOW);
+    let failure = |serves: &str| {
+        Failure::new(format!("{shown} is in use by process {pid} (kindred {command}){serves}")).code(exit::NOT_NOW)
+    };
     match url {
         Some(url) => failure(&format!(", which answers at {url}")).help(ask_instead(path, &url, std::env::args().skip(1))),
         None => failure("").help("wait until it has ended, or use another directory"),

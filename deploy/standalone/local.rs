@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use kindred_api::{Limits, MemoryConfig};
+use kindred_api::MemoryConfig;
 use kindred_config::{Loaded, Settings};
 use kindred_model::{Position, Semantics};
 use kindred_pipeline::{Cluster, Pipeline, PipelineConfig, PipelineError};
@@ -43,35 +43,6 @@ pub fn memory_config(settings: &Settings) -> MemoryConfig {
         lists_bytes_max: settings.api.lists_bytes_max,
         answers_bytes_max: settings.api.answers_bytes_max,
         strict_listed_after: settings.catalog.strict_listed_after,
-    }
-}
-
-/// What the API is told of `api.limits`.
-pub fn api_limits(settings: &Settings) -> Limits {
-    let usize = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let u32 = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    let limits = &settings.api.limits;
-    Limits {
-        body_bytes: usize(limits.body_bytes),
-        bodies_bytes: usize(limits.bodies_bytes),
-        bodies_bytes_per_address: usize(limits.bodies_bytes_per_address),
-        records: usize(limits.records),
-        body_read_ms: limits.body_read_ms,
-        handler_ms: limits.handler_ms,
-        erasure_wait_ms: limits.erasure_wait_ms,
-        connections: usize(limits.connections),
-        connections_per_address: usize(limits.connections_per_address),
-        write_stall_ms: limits.write_stall_ms,
-        streams_per_key: usize(limits.streams_per_key),
-        streams_per_person: usize(limits.streams_per_person),
-        address_share: u32(limits.address_share),
-        page_body_bytes: usize(limits.page_body_bytes),
-        page_records: usize(limits.page_records),
-        page_records_per_minute: u32(limits.page_records_per_minute),
-        page_sessions_per_hour: u32(limits.page_sessions_per_hour),
-        page_past_days: u32(limits.page_past_days),
-        page_unknown_items: limits.page_unknown_items,
-        records_per_session_hour: u32(limits.records_per_session_hour),
     }
 }
 

@@ -33,7 +33,7 @@ use crate::fail_points;
 use crate::failure::Failure;
 use crate::generations::{Fleet, explain_end};
 use crate::installation::Open;
-use crate::local::{api_limits, memory_config};
+use crate::local::memory_config;
 use crate::members::{self, records_of_directory};
 use crate::operations::{Process, Views};
 use crate::remote::{AnswerError, Remote, segment};
@@ -146,7 +146,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         memory: memory_config(&loaded.settings),
         trusted_proxies: loaded.settings.api.trusted_proxies.clone(),
         docs: loaded.settings.api.docs,
-        limits: api_limits(&loaded.settings),
+        limits: loaded.settings.api.limits.clone(),
     };
     let context = Context {
         log,

@@ -25,6 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::Method;
 use kindred_clock::Clock;
+use kindred_config::ApiLimits;
 use kindred_log::embedded::EmbeddedLog;
 use kindred_log::{EventLog, Share};
 use kindred_model::codec::{KeyCodec, RowCodec};
@@ -46,7 +47,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use crate::api::Api;
-use crate::context::{ApiConfig, Check, Context, Limits, OperationError, Operations, VerifiedTable, VerifyReport};
+use crate::context::{ApiConfig, Check, Context, OperationError, Operations, VerifiedTable, VerifyReport};
 
 /// 2026-01-05T10:11:12.123Z.
 const NOW: EventTime = EventTime(1_767_607_872_123);
@@ -103,7 +104,7 @@ impl Bench {
         Self::with(|_| {}, |_| {}).await
     }
 
-    async fn with(limits: impl FnOnce(&mut Limits), settings: impl FnOnce(&mut Semantics)) -> Self {
+    async fn with(limits: impl FnOnce(&mut ApiLimits), settings: impl FnOnce(&mut Semantics)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&dir.path().join("log")).unwrap());
         let store: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
@@ -114,7 +115,7 @@ impl Bench {
         log: Arc<dyn EventLog>,
         store: Arc<dyn ViewStore>,
         dir: tempfile::TempDir,
-        limits: impl FnOnce(&mut Limits),
+        limits: impl FnOnce(&mut ApiLimits),
         settings: impl FnOnce(&mut Semantics),
     ) -> Self {
         let clock = Clock::fixed(NOW);

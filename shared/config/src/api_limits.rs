@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct ApiLimits {
     /// Bytes of a body; beyond it 413. 10,000 records of a kilobyte.
-    pub body_bytes: u64,
+    pub body_bytes: usize,
     /// Bytes of all bodies that are being received or worked on; beyond it 503. 25 of the largest, or 4,000 of pages.
-    pub bodies_bytes: u64,
+    pub bodies_bytes: usize,
     /// As many of them from one address; beyond it 503. Six of the largest: more than a server sends side by side.
-    pub bodies_bytes_per_address: u64,
+    pub bodies_bytes_per_address: usize,
     /// Records of a request; beyond it 413. A batch this large is one fsync already, larger ones gain nothing.
-    pub records: u64,
+    pub records: usize,
     /// How long a body may take to arrive, in milliseconds; beyond it 408.
     pub body_read_ms: u64,
     /// How long a caller waits for a handler, in milliseconds; beyond it 503. Streams, exports and verify are exempt.
@@ -21,36 +21,36 @@ pub struct ApiLimits {
     /// How long an erasure waits for the pipeline, in milliseconds; beyond it 503.
     pub erasure_wait_ms: u64,
     /// Open connections; beyond it new ones wait to be accepted.
-    pub connections: u64,
+    pub connections: usize,
     /// Open connections of one address, but for the trusted proxies; beyond it a new one is answered 503 and closed. An office
     /// of some dozens, with tabs.
-    pub connections_per_address: u64,
+    pub connections_per_address: usize,
     /// How long a caller may take to read 16 KiB of an answer, in milliseconds; beyond it the connection is cut.
     pub write_stall_ms: u64,
     /// Streams of one key; beyond it 429. A publishable key is shared by all visitors of a shop.
-    pub streams_per_key: u64,
+    pub streams_per_key: usize,
     /// Streams of one person who signed in; beyond it 429. The widgets of some tabs.
-    pub streams_per_person: u64,
+    pub streams_per_person: usize,
     /// One address has one part in so many of what a publishable key has: requests a minute (but 60), streams (but 16), records a
     /// minute (but 200); beyond it 429.
-    pub address_share: u64,
+    pub address_share: u32,
     /// Bytes of a body that comes with a publishable key; beyond it 413. 200 records of a browser.
-    pub page_body_bytes: u64,
+    pub page_body_bytes: usize,
     /// Records of a request with a publishable key; beyond it 413. What the widget keeps while it has no connection.
-    pub page_records: u64,
+    pub page_records: usize,
     /// Records a minute of a publishable key; beyond it 429. Two a request, at 6,000 requests.
-    pub page_records_per_minute: u64,
+    pub page_records_per_minute: u32,
     /// Sessions an hour that one address begins to post for with a publishable key; beyond it 429. Behind one address there may be
     /// an office.
-    pub page_sessions_per_hour: u64,
+    pub page_sessions_per_hour: u32,
     /// How many days old what a publishable key posts may be; beyond it the record is refused. A browser that was closed over a
     /// holiday.
-    pub page_past_days: u64,
+    pub page_past_days: u32,
     /// Take records of publishable keys about items that neither the catalog nor an order names. Without a catalog they are taken
     /// anyway.
     pub page_unknown_items: bool,
     /// Records a session may post in an hour through a publishable key; beyond it 429. A person makes some hundreds.
-    pub records_per_session_hour: u64,
+    pub records_per_session_hour: u32,
 }
 
 impl Default for ApiLimits {
@@ -84,25 +84,25 @@ impl ApiLimits {
     /// Each number with its name, the least and the most that is accepted.
     pub(crate) fn bounds(&self) -> Vec<(&'static str, u64, u64, u64)> {
         vec![
-            ("body_bytes", self.body_bytes, 1_000, 1 << 30),
-            ("bodies_bytes", self.bodies_bytes, 1 << 20, 1 << 40),
-            ("bodies_bytes_per_address", self.bodies_bytes_per_address, 64 << 10, 1 << 40),
-            ("records", self.records, 1, 1_000_000),
+            ("body_bytes", self.body_bytes as u64, 1_000, 1 << 30),
+            ("bodies_bytes", self.bodies_bytes as u64, 1 << 20, 1 << 40),
+            ("bodies_bytes_per_address", self.bodies_bytes_per_address as u64, 64 << 10, 1 << 40),
+            ("records", self.records as u64, 1, 1_000_000),
             ("body_read_ms", self.body_read_ms, 100, 3_600_000),
             ("handler_ms", self.handler_ms, 100, 3_600_000),
             ("erasure_wait_ms", self.erasure_wait_ms, 100, 3_600_000),
-            ("connections", self.connections, 1, 1_000_000),
-            ("connections_per_address", self.connections_per_address, 1, 1_000_000),
+            ("connections", self.connections as u64, 1, 1_000_000),
+            ("connections_per_address", self.connections_per_address as u64, 1, 1_000_000),
             ("write_stall_ms", self.write_stall_ms, 1_000, 3_600_000),
-            ("streams_per_key", self.streams_per_key, 1, 1_000_000),
-            ("streams_per_person", self.streams_per_person, 1, 1_000_000),
-            ("address_share", self.address_share, 1, 10_000),
-            ("page_body_bytes", self.page_body_bytes, 1_000, 1 << 30),
-            ("page_records", self.page_records, 1, 1_000_000),
-            ("page_records_per_minute", self.page_records_per_minute, 1, 100_000_000),
-            ("page_sessions_per_hour", self.page_sessions_per_hour, 1, 100_000_000),
-            ("page_past_days", self.page_past_days, 1, 36_500),
-            ("records_per_session_hour", self.records_per_session_hour, 1, 100_000_000),
+            ("streams_per_key", self.streams_per_key as u64, 1, 1_000_000),
+            ("streams_per_person", self.streams_per_person as u64, 1, 1_000_000),
+            ("address_share", self.address_share.into(), 1, 10_000),
+            ("page_body_bytes", self.page_body_bytes as u64, 1_000, 1 << 30),
+            ("page_records", self.page_records as u64, 1, 1_000_000),
+            ("page_records_per_minute", self.page_records_per_minute.into(), 1, 100_000_000),
+            ("page_sessions_per_hour", self.page_sessions_per_hour.into(), 1, 100_000_000),
+            ("page_past_days", self.page_past_days.into(), 1, 36_500),
+            ("records_per_session_hour", self.records_per_session_hour.into(), 1, 100_000_000),
         ]
     }
 }
