@@ -125,6 +125,22 @@ fn a_person_registers_signs_in_and_leaves(backend: Backend) {
     let grant = shop.member(0, "mara", "13800138001");
     let (member, token) = (text_of(&grant, "member").to_owned(), text_of(&grant, "access_token").to_owned());
     shop.token_answers(&token, 200, PATIENCE);
+    // What is searched for is a value, whatever store is below (V1.2.4): ma' OR '1'='1, ma%, m_ra, *, "; DROP TABLE members.
+    for (q, found) in [
+        ("ma", 1),
+        ("ma%27%20OR%20%271%27%3D%271", 0),
+        ("ma%25", 0),
+        ("m_ra", 0),
+        ("%2A", 0),
+        ("%22%3B%20DROP%20TABLE%20members", 0),
+    ] {
+        let begin = Instant::now();
+        let search = || shop.api(0).get_json(&format!("/v1/admin/members?by=username&q={q}"))["members"].as_array().map(Vec::len);
+        while search() != Some(found) {
+            assert!(begin.elapsed() < PATIENCE, "{q} is found");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 
     // The event of the registration is in the log, and points are the member's own alone.
     let placed = shop

@@ -130,6 +130,11 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
     let address = local_address(&listener, config.listen)?;
     let admin_address = admin_listener.as_ref().zip(config.admin_listen).map(|(l, asked)| local_address(l, asked)).transpose()?;
 
+    for address in [Some(address), admin_address].into_iter().flatten() {
+        if let Some(warning) = exposed(address, !config.trusted_proxies.is_empty()) {
+            tracing::warn!("{warning}");
+        }
+    }
     let (stop, stopping) = watch::channel(false);
     let api = prepare(config, context, stopping.clone()).await?;
     let ring = Arc::clone(&api.ring);
@@ -159,6 +164,16 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
         ring,
         #[cfg(test)]
         api,
+    })
+}
+
+/// What an operator is told of an address that others reach, where no proxy is named that stands before it (V12.2.1).
+fn exposed(address: SocketAddr, behind_proxy: bool) -> Option<String> {
+    (!address.ip().to_canonical().is_loopback() && !behind_proxy).then(|| {
+        format!(
+            "{address} is reached by other machines, and what is sent there can be read on the way: let a proxy with TLS stand before \
+             it and name it in api.trusted_proxies (docs/OPERATIONS.md), or listen on 127.0.0.1"
+        )
     })
 }
 

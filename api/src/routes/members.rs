@@ -20,7 +20,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::access::need;
-use super::noted::{Act, note};
+use super::noted::{Act, note, note_reading};
 use super::{AS_OF, blocking, guarded, in_time, json, link_next, program_today, query, reach, with};
 use crate::api::Api;
 use crate::auth::{Caller, Grant, Visitor, caller, visitor};
@@ -43,12 +43,14 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(query())
         .and(caller())
+        .and(visitor(api))
         .and(with(api))
         .then(show_points);
     let history = warp::path!("v1" / "members" / Segment / "history")
         .and(warp::get())
         .and(query())
         .and(caller())
+        .and(visitor(api))
         .and(with(api))
         .then(show_history);
     let member = warp::path!("v1" / "members" / Segment)
@@ -61,13 +63,21 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     points.or(history).unify().or(member).unify().boxed()
 }
 
-/// Whose data is meant: `me` is whoever signed in. Another member is as good as not there (V8.2.2), but for staff who may read them.
-pub(super) fn whose(grant: &Grant, member: MemberId) -> Result<MemberId, Problem> {
+/// Whose data is meant: `me` is whoever signed in. Another member is as good as not there (V8.2.2), but for staff who may read them,
+/// of which the audit log is told: `what` is read.
+pub(super) async fn whose(
+    api: &Api,
+    grant: &Grant,
+    visitor: &Visitor,
+    what: &str,
+    member: MemberId,
+) -> Result<MemberId, Problem> {
     let Some(claims) = &grant.person else { return named(member) };
     if member.as_str() == MemberId::ME || member.as_str() == claims.sub {
         return MemberId::parse(&claims.sub).map_err(Problem::internal);
     }
     if grant.may(Permission::MemberRead) {
+        note_reading(api, grant, visitor, what, member.as_str()).await?;
         return Ok(member);
     }
     Err(Problem::new(Code::NotFound, "there is no such member"))
@@ -134,10 +144,10 @@ fn statement(earned: &Earned, as_of: Day) -> Vec<StatementLine> {
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
-async fn show_points(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+async fn show_points(member: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
     guarded(shared, &caller, None, const { need("GET /v1/members/{member}/points") }, |grant| async move {
-        let member = whose(&grant, member.member()?)?;
+        let member = whose(shared, &grant, &visitor, "points", member.member()?).await?;
         let params = Params::parse(&query, &["as_of", "statement", "min_position", "wait_ms"])?;
         let serving = shared.live();
         if !serving.settings.views.points.enabled {
@@ -237,10 +247,10 @@ impl Cursor {
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
-async fn show_history(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+async fn show_history(member: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
     guarded(shared, &caller, None, const { need("GET /v1/members/{member}/history") }, |grant| async move {
-        let member = whose(&grant, member.member()?)?;
+        let member = whose(shared, &grant, &visitor, "history", member.member()?).await?;
         let params = Params::parse(&query, PAGE_PARAMS)?;
         let serving = shared.live();
         if !serving.settings.views.histories.enabled {

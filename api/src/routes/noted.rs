@@ -54,3 +54,15 @@ pub(crate) async fn note(api: &Api, grant: &Grant, visitor: &Visitor, act: Act<'
     let written = members.record(&actor, act.kind, act.subject, ok, act.detail).await;
     written.map_err(|error| Problem::of_member(&error, visitor.language, 0))
 }
+
+/// Notes that staff reads what is of a person (V16.3.2): `what` of whom; of nobody in particular, `member` is empty. A service key is
+/// the shop's own program, which reads for whoever asked it.
+///
+/// # Errors
+/// What the store of the log says; then nothing is read.
+pub(crate) async fn note_reading(api: &Api, grant: &Grant, visitor: &Visitor, what: &str, member: &str) -> Result<(), Problem> {
+    if grant.service {
+        return Ok(());
+    }
+    note(api, grant, visitor, Act { kind: "member.read", subject: member, detail: &[("what", what)] }, true).await
+}

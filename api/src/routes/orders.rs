@@ -17,7 +17,7 @@ use super::access::need;
 use super::members::{PAGE_PARAMS, PageAsked, page_shown, whose};
 use super::{blocking, guarded, in_time, query, reach, with};
 use crate::api::Api;
-use crate::auth::{Caller, caller};
+use crate::auth::{Caller, Visitor, caller, visitor};
 use crate::params::{Params, Segment, opaque};
 use crate::problem::{Code, Problem};
 use crate::served::Serving;
@@ -28,6 +28,7 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(query())
         .and(caller())
+        .and(visitor(api))
         .and(with(api))
         .then(show_orders)
         .boxed()
@@ -212,10 +213,10 @@ impl Cursor {
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
-async fn show_orders(member: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+async fn show_orders(member: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
     guarded(shared, &caller, None, const { need("GET /v1/members/{member}/orders") }, |grant| async move {
-        let member = whose(&grant, member.member()?)?;
+        let member = whose(shared, &grant, &visitor, "orders", member.member()?).await?;
         let params = Params::parse(&query, PAGE_PARAMS)?;
         let serving = shared.live();
         if !serving.settings.views.member_orders.enabled {

@@ -131,3 +131,22 @@ async fn further_routes_are_tried_last_and_finished_like_ours() {
     assert_eq!(header(&page, "x-content-type-options"), "nosniff");
     assert_problem(&warp::test::request().path("/other").reply(&public).await, 404, "not_found", "neither ours nor theirs");
 }
+
+/// V12.2.1: an address that other machines reach without a proxy before it is told of at the start; if this fails, passwords go over
+/// the network in the clear and nobody knows.
+#[test]
+fn v12_2_1_an_address_that_others_reach_is_told_of() {
+    for (address, behind_proxy, told) in [
+        ("127.0.0.1:8080", false, false),
+        ("[::1]:8080", false, false),
+        ("[::ffff:127.0.0.1]:8080", false, false),
+        ("0.0.0.0:8080", false, true),
+        ("[::]:8080", false, true),
+        ("192.0.2.7:80", false, true),
+        ("0.0.0.0:8080", true, false),
+    ] {
+        let warning = crate::exposed(address.parse().unwrap(), behind_proxy);
+        assert_eq!(warning.is_some(), told, "{address}");
+        assert!(warning.is_none_or(|text| text.contains(address) && text.contains("api.trusted_proxies")));
+    }
+}

@@ -519,7 +519,7 @@ fn reply(status: StatusCode, content_type: &str, policy: &str, body: String) -> 
     Response::builder()
         .status(status)
         .header(CONTENT_TYPE, content_type)
-        .header(CACHE_CONTROL, "no-cache")
+        .header(CACHE_CONTROL, if content_type.starts_with("application/json") { "no-store" } else { "no-cache" })
         .header(CONTENT_SECURITY_POLICY, policy)
         .header(X_CONTENT_TYPE_OPTIONS, "nosniff")
         .header(REFERRER_POLICY, "no-referrer")
@@ -771,6 +771,7 @@ mod tests {
         };
         let host = ("host", "127.0.0.1:8080");
         let reply = ask(&[host, ("sec-fetch-site", "same-origin")]).reply(&routes).await;
+        assert_eq!(reply.headers()["cache-control"], "no-store");
         let bodies: Vec<_> = body(&reply)["messages"].as_array().unwrap().iter().map(|message| message["body"].clone()).collect();
         assert_eq!(bodies, ["your code is 2", "your code is 1"]);
         for (headers, status) in [

@@ -120,6 +120,37 @@ async fn v16_2_1_v16_3_1_each_act_is_noted() {
     assert_problem(&read, 403, "insufficient_scope", "a page");
 }
 
+/// V16.3.2: what staff reads of persons is noted, by whom and of whom, and not what was read; what people read of themselves, and what
+/// the shop's own programs read, is not.
+#[tokio::test]
+async fn v16_3_2_what_staff_reads_of_persons_is_noted() {
+    let shop = Shop::new().await;
+    let (clerk, desk) = shop.staff("clerk", "support").await;
+    let mara = shop.member("mara").await;
+    let own = shop.token("mara").await;
+    for what in ["points", "history", "orders"] {
+        assert_eq!(shop.ask(&own, "GET", &format!("/v1/members/{mara}/{what}")).await.status(), 200);
+        assert_eq!(shop.ask(&shop.bench.service, "GET", &format!("/v1/members/{mara}/{what}")).await.status(), 200);
+    }
+    assert_eq!(shop.ask(&shop.bench.service, "GET", "/v1/admin/members?q=mara").await.status(), 200);
+    assert_eq!(shop.audited("&kind=member.read").await, [] as [Value; 0]);
+    let reads = [
+        ("points", format!("/v1/members/{mara}/points"), mara.as_str()),
+        ("history", format!("/v1/members/{mara}/history"), &mara),
+        ("orders", format!("/v1/members/{mara}/orders"), &mara),
+        ("search", "/v1/admin/members?q=mara".to_owned(), ""),
+        ("profile", format!("/v1/admin/members/{mara}"), &mara),
+        ("sessions", format!("/v1/admin/members/{mara}/sessions"), &mara),
+    ];
+    for (what, path, subject) in reads {
+        shop.bench.clock.advance(Duration::from_secs(1));
+        assert_eq!(shop.ask(&desk, "GET", &path).await.status(), 200, "{path}");
+        let entry = &shop.audited("&kind=member.read").await[0];
+        assert_eq!((&entry["actor"], &entry["subject"]), (&json!(clerk), &json!(subject)), "{path}");
+        assert_eq!(entry["detail"], json!({ "what": what }));
+    }
+}
+
 /// V16.4.1: no text becomes a second line or a control character in an entry.
 #[tokio::test]
 async fn v16_4_1_an_entry_stays_one_line() {

@@ -33,6 +33,7 @@ const HOUR_MS: i64 = 3_600_000;
 /// When a check fails.
 pub async fn run(one: &Handle, other: &Handle) {
     what_is_written_is_read_by_everyone(one, other).await;
+    no_text_is_part_of_a_query(one).await;
     a_transaction_whose_expectation_fails_does_nothing(one).await;
     what_has_expired_is_as_good_as_absent(one, other).await;
     a_deleted_record_is_absent(one, other).await;
@@ -72,6 +73,39 @@ async fn scan(store: &Handle, table: &str, partition: &[u8], range: &Range, limi
 
 fn record(value: &[u8], version: Version, expires_at: Option<EventTime>) -> Record {
     Record { value: value.to_vec(), version, expires_at }
+}
+
+/// Keys and values are data whatever stands in them (V1.2.4).
+async fn no_text_is_part_of_a_query(store: &Handle) {
+    let table = "texts";
+    done(store, table, b"plain", &[Step::insert("ma", b"1".to_vec(), None)]).await;
+    for text in [
+        "'; DROP TABLE members; --",
+        "ma' OR '1'='1",
+        "ma%",
+        "m_",
+        "*",
+        "?",
+        ":a",
+        "\"",
+        "$$",
+        "\\",
+        "$(id)",
+        "/*",
+        "{{7*7}}",
+        "\n",
+    ] {
+        let version = done(store, table, text.as_bytes(), &[Step::insert(text, text.as_bytes().to_vec(), None)]).await;
+        let there = record(text.as_bytes(), version, None);
+        assert_eq!(
+            scan(store, table, text.as_bytes(), &Range::default(), 10).await,
+            [(text.as_bytes().to_vec(), there)],
+            "{text}"
+        );
+        let range = Range { prefix: text.as_bytes().to_vec(), ..Range::default() };
+        assert_eq!(scan(store, table, b"plain", &range, 10).await, [], "{text} finds nothing but itself");
+    }
+    assert!(read(store, table, b"plain", b"ma", NOW).await.is_some());
 }
 
 async fn what_is_written_is_read_by_everyone(one: &Handle, other: &Handle) {

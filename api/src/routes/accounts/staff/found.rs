@@ -18,6 +18,7 @@ use crate::api::Api;
 use crate::params::{Params, Segment};
 use crate::problem::Problem;
 use crate::routes::access::need;
+use crate::routes::noted::note_reading;
 use crate::routes::{json, link_next, names, precondition};
 
 /// Members of a page unless told: the seed's `USER_PER_PAGE`, and every other list's.
@@ -158,8 +159,10 @@ fn state(params: &Params<'_>) -> Result<Option<State>, Problem> {
 async fn list_members(asked: Asked) -> Response {
     let asked = &asked;
     asked
-        .answer(const { need("GET /v1/admin/members") }, |_, actor| async move {
+        .answer(const { need("GET /v1/admin/members") }, |grant, actor| async move {
             let params = asked.params(KNOWN)?;
+            // Not what is searched for: that is somebody's name, phone or mail.
+            note_reading(&asked.api, &grant, &asked.visitor, "search", "").await?;
             let query = MemberQuery {
                 prefix: prefix(&params)?,
                 state: state(&params)?,
@@ -204,9 +207,10 @@ async fn list_members(asked: Asked) -> Response {
 async fn show_member(member: Segment, asked: Asked) -> Response {
     let asked = &asked;
     asked
-        .answer(const { need("GET /v1/admin/members/{member}") }, |_, actor| async move {
+        .answer(const { need("GET /v1/admin/members/{member}") }, |grant, actor| async move {
             asked.params(&[])?;
             let member = member.member()?;
+            note_reading(&asked.api, &grant, &asked.visitor, "profile", member.as_str()).await?;
             let (profile, _) = asked.members(|members| async move { members.member(&actor, member.as_str()).await }).await?;
             let etag = precondition::etag(&profile.version)?;
             let mut response = if asked.if_none_match.as_deref().is_some_and(|tags| names(tags, &etag)) {
@@ -264,9 +268,10 @@ impl From<SessionShown> for MemberSession {
 async fn list_member_sessions(member: Segment, asked: Asked) -> Response {
     let asked = &asked;
     asked
-        .answer(const { need("GET /v1/admin/members/{member}/sessions") }, |_, actor| async move {
+        .answer(const { need("GET /v1/admin/members/{member}/sessions") }, |grant, actor| async move {
             asked.params(&[])?;
             let member = member.member()?;
+            note_reading(&asked.api, &grant, &asked.visitor, "sessions", member.as_str()).await?;
             let (_, sessions) = asked.members(|members| async move { members.member(&actor, member.as_str()).await }).await?;
             json(StatusCode::OK, &MemberSessions { sessions: sessions.into_iter().map(Into::into).collect() })
         })
