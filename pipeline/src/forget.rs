@@ -166,7 +166,7 @@ impl Sweeper {
         let snapshot = self.store.snapshot()?;
         let (mut condemned, mut before) = (Condemned::default(), Condemned::default());
         let mut links = Vec::new();
-        scan::<Members>(&*snapshot.rows, &[], |_, row| match MemberRecord::decode(&row.0) {
+        scan::<Members, _>(&*snapshot.rows, &[], |_, row| match MemberRecord::decode(&row.0) {
             Ok(record @ MemberRecord::Member(_)) if record.is_erased() => {
                 let member = record.key().id().to_owned();
                 if swept.contains(&format!("{SWEPT}{member}")) {
@@ -214,7 +214,7 @@ impl Sweeper {
     fn erased_orders(&self, condemned: &Condemned) -> Result<Vec<Vec<u8>>, PipelineError> {
         let snapshot = self.store.snapshot()?;
         let mut orders = Vec::new();
-        scan::<Orders>(&*snapshot.rows, &[], |_, row| {
+        scan::<Orders, _>(&*snapshot.rows, &[], |_, row| {
             if let Ok(order) = OrderRecord::decode(&row.0, &self.rules)
                 && order.member.as_ref().is_some_and(|member| condemned.members.contains(member.as_str()))
             {

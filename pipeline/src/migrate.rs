@@ -7,10 +7,10 @@ use std::ops::ControlFlow;
 use kindred_model::Position;
 use kindred_model::codec::{Corrupt, interaction_key_of_format_1};
 use kindred_model::records::{OrderRecord, Rules};
+use kindred_model::views::Table;
 use kindred_model::views::inputs::{Interactions, Orders};
 use kindred_model::views::points::Points;
 use kindred_model::views::popularity::Popularity;
-use kindred_model::views::{ReadError, Table};
 use kindred_store::{Change, EpochChanges, Incarnation, StoreError, ViewStore};
 use tracing::{info, warn};
 
@@ -61,15 +61,11 @@ async fn change(store: &dyn ViewStore, begun: &Incarnation, table: &str, rewrite
         let snapshot = store.snapshot()?;
         let scanned = snapshot.rows.scan(table, &[], &mut |key, row| match rewrite(key, row, &mut changes) {
             Ok(()) if changes.len() < CHANGES_A_UNIT => ControlFlow::Continue(()),
-            Ok(()) => ControlFlow::Break(full()),
-            Err(corrupt) => ControlFlow::Break(corrupt.into()),
+            Ok(()) => ControlFlow::Break(Ok(())),
+            Err(corrupt) => ControlFlow::Break(Err(corrupt.into())),
         });
         drop(snapshot);
-        match scanned {
-            Ok(()) => {}
-            Err(_) if changes.len() >= CHANGES_A_UNIT => {}
-            Err(error) => return Err(StoreError::Corrupt(error.to_string()).into()),
-        }
+        scanned.map_err(|error| StoreError::Corrupt(error.to_string()))?;
         if changes.is_empty() {
             return Ok(made);
         }
@@ -77,9 +73,4 @@ async fn change(store: &dyn ViewStore, begun: &Incarnation, table: &str, rewrite
         let position = begun.frontier.position.clone();
         store.apply(EpochChanges { epoch: begun.first_epoch, position, changes: changes.into() }).await?;
     }
-}
-
-/// Ends a scan whose unit is full.
-fn full() -> ReadError {
-    ReadError::Unavailable("the unit is full".to_owned())
 }

@@ -41,7 +41,7 @@ impl Rows for FailingRows {
             let take = |left: usize| left.checked_sub(1);
             match self.rows_left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
                 Ok(_) => visit(key, row),
-                Err(_) => ControlFlow::Break(ReadError::Unavailable("the disk does not answer".to_owned())),
+                Err(_) => ControlFlow::Break(Err(ReadError::Unavailable("the disk does not answer".to_owned()))),
             }
         })
     }

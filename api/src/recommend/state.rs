@@ -241,20 +241,17 @@ impl State {
     pub fn read(&mut self, rows: &dyn Rows) -> Result<(), ReadError> {
         let mut full = false;
         for table in TABLES {
-            let read = rows.scan(table, &[], &mut |key, row| match decode(table, key, Some(row)) {
+            rows.scan(table, &[], &mut |key, row| match decode(table, key, Some(row)) {
                 Ok(Some(Edit::List { row, .. })) if self.room.bytes + row.len() > self.room.most => {
                     full = true;
-                    ControlFlow::Break(ReadError::Unavailable("there is no room for more lists".to_owned()))
+                    ControlFlow::Break(Ok(()))
                 }
                 Ok(edit) => {
                     edit.into_iter().for_each(|edit| self.edit(edit));
                     ControlFlow::Continue(())
                 }
-                Err(corrupt) => ControlFlow::Break(corrupt.into()),
-            });
-            if !full {
-                read?;
-            }
+                Err(corrupt) => ControlFlow::Break(Err(corrupt.into())),
+            })?;
         }
         if full {
             // Whoever has none so far may have one in the store.

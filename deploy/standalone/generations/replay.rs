@@ -271,7 +271,7 @@ fn read_portions(
         rows.scan(table, &[], &mut |key, row| {
             changes.push(Change { table, key: key.to_vec(), row: Some(row.to_vec()) });
             if changes.len() >= COPY_ROWS && portions.blocking_send(std::mem::take(&mut changes)).is_err() {
-                return ControlFlow::Break(gone());
+                return ControlFlow::Break(Err(gone()));
             }
             ControlFlow::Continue(())
         })?;

@@ -63,14 +63,14 @@ pub fn estimate(installation: &Installation, semantics: &Semantics, from: &Repla
     let rules = semantics.rules();
     let (mut identities, mut orders) = (0_u64, 0_u64);
     let mut baskets: HashMap<Box<str>, u64> = HashMap::new();
-    scan::<Interactions>(&*snapshot.rows, &[], |(owner, key), _| {
+    scan::<Interactions, _>(&*snapshot.rows, &[], |(owner, key), _| {
         identities += 1;
         if key.kind == kindred_model::Kind::Purchase {
             *baskets.entry(owner.id().into()).or_default() += 1;
         }
     })
     .context("could not read the live generation")?;
-    scan::<Orders>(&*snapshot.rows, &[], |_, row| {
+    scan::<Orders, _>(&*snapshot.rows, &[], |_, row| {
         orders += 1;
         if let Ok(order) = OrderRecord::decode(&row.0, &rules)
             && let Some(member) = &order.member

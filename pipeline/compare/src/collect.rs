@@ -26,7 +26,7 @@ pub struct Supports(HashMap<ItemId, u64>);
 impl Supports {
     pub fn read(rows: &dyn Rows) -> Result<Self, ReadError> {
         let mut supports = HashMap::new();
-        scan::<also_bought::Supports>(rows, &[], |item, n| {
+        scan::<also_bought::Supports, _>(rows, &[], |item, n| {
             supports.insert(item, n);
         })?;
         Ok(Self(supports))
@@ -40,7 +40,7 @@ impl Supports {
 /// How often each item was viewed, over all days.
 pub fn views_by_item(rows: &dyn Rows) -> Result<BTreeMap<ItemId, u64>, ReadError> {
     let mut views = BTreeMap::new();
-    scan::<Popularity>(rows, &[], |(item, kind, _day), owners| {
+    scan::<Popularity, _>(rows, &[], |(item, kind, _day), owners| {
         if kind == Kind::View {
             *views.entry(item).or_insert(0) += owners;
         }
@@ -87,25 +87,17 @@ impl<'a> Figures<'a> {
     /// Takes in every list of either: those of A in key order, each with B's beside it; then those that B alone has.
     pub fn read(&mut self) -> Result<(), ReadError> {
         let Pair { a, b } = self.sides;
-        let mut failed = None;
-        scan::<also_bought::Lists>(a.rows, &[], |item, ours| {
-            if failed.is_none() {
-                match get::<also_bought::Lists>(b.rows, &item) {
-                    Ok(theirs) => self.take(item, ours, theirs.unwrap_or_default()),
-                    Err(error) => failed = Some(error),
-                }
-            }
+        scan::<also_bought::Lists, _>(a.rows, &[], |item, ours| {
+            let theirs = get::<also_bought::Lists>(b.rows, &item)?;
+            self.take(item, ours, theirs.unwrap_or_default());
+            Ok::<_, ReadError>(())
         })?;
-        scan::<also_bought::Lists>(b.rows, &[], |item, theirs| {
-            if failed.is_none() {
-                match get::<also_bought::Lists>(a.rows, &item) {
-                    Ok(Some(_)) => {}
-                    Ok(None) => self.take(item, Neighbors::default(), theirs),
-                    Err(error) => failed = Some(error),
-                }
+        scan::<also_bought::Lists, _>(b.rows, &[], |item, theirs| {
+            if get::<also_bought::Lists>(a.rows, &item)?.is_none() {
+                self.take(item, Neighbors::default(), theirs);
             }
-        })?;
-        failed.map_or(Ok(()), Err)
+            Ok::<_, ReadError>(())
+        })
     }
 
     fn ranked(&self, item: &ItemId, a: Neighbors, b: Neighbors) -> Pair<Vec<Scored>> {
@@ -218,7 +210,7 @@ impl<'a> Figures<'a> {
 /// Items of the catalog, and how many of them are `covered`.
 pub fn count_catalog(rows: &dyn Rows, covered: &HashSet<ItemId>) -> Result<(u64, u64), ReadError> {
     let (mut all, mut within) = (0, 0);
-    scan::<Catalog>(rows, &[], |item, _| {
+    scan::<Catalog, _>(rows, &[], |item, _| {
         all += 1;
         within += u64::from(covered.contains(&item));
     })?;
@@ -257,7 +249,7 @@ pub fn table_changes(a: &dyn Rows, b: &dyn Rows) -> Result<Vec<ViewTable>, ReadE
                 different += u64::from(differs(row, theirs.as_deref()));
                 ControlFlow::Continue(())
             }
-            Err(error) => ControlFlow::Break(error),
+            Err(error) => ControlFlow::Break(Err(error)),
         })?;
         Ok::<_, ReadError>((all, different))
     };

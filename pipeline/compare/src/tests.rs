@@ -31,7 +31,7 @@ fn side<'a>(name: &'a str, settings: &'a Semantics, rows: &'a Tables) -> Side<'a
 /// Every list of a set of rows, as it is served.
 fn all_lists(rows: &Tables, settings: &Semantics) -> BTreeMap<ItemId, Vec<ItemId>> {
     let mut items = Vec::new();
-    scan::<also_bought::Lists>(rows, &[], |item, _| items.push(item)).unwrap();
+    scan::<also_bought::Lists, _>(rows, &[], |item, _| items.push(item)).unwrap();
     let list = |item: &ItemId| read_list(rows, &settings.views.also_bought, item).unwrap().1;
     items.into_iter().map(|item| (item.clone(), list(&item).into_iter().map(|scored| scored.item).collect())).collect()
 }
@@ -58,7 +58,7 @@ fn check_against_naive(found: &Comparison, a: (&Tables, &Semantics), b: (&Tables
     assert_eq!(lists.histogram.last(), Some(&same_ten));
 
     let mut views: BTreeMap<ItemId, u64> = BTreeMap::new();
-    scan::<Popularity>(a.0, &[], |(item, kind, _), owners| {
+    scan::<Popularity, _>(a.0, &[], |(item, kind, _), owners| {
         if kind == Kind::View {
             *views.entry(item).or_default() += owners;
         }
@@ -77,7 +77,7 @@ fn check_against_naive(found: &Comparison, a: (&Tables, &Semantics), b: (&Tables
     {
         let within: BTreeSet<&ItemId> = lists.values().flatten().collect();
         let mut items = Vec::new();
-        scan::<Catalog>(rows, &[], |item, _| items.push(item)).unwrap();
+        scan::<Catalog, _>(rows, &[], |item, _| items.push(item)).unwrap();
         let expected = items.iter().filter(|item| within.contains(item)).count();
         assert_eq!((catalog, covered), (items.len() as u64, expected as u64));
     }

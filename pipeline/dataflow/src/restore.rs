@@ -38,7 +38,7 @@ pub fn restore(
         let decoded = <(Owner, InteractionKey)>::from_bytes(key).and_then(|key| Ok((key, StoredInteraction::decode(row)?)));
         let ((owner, key), row) = match decoded {
             Ok(decoded) => decoded,
-            Err(corrupt) => return ControlFlow::Break(corrupt.into()),
+            Err(corrupt) => return ControlFlow::Break(Err(corrupt.into())),
         };
         let party = match &last {
             Some((known, party)) if *known == owner => *party,
@@ -75,6 +75,6 @@ fn records<T: Table>(
             each(update);
             ControlFlow::Continue(())
         }
-        Err(_) => ControlFlow::Break(Corrupt("a merged record that is not valid").into()),
+        Err(_) => ControlFlow::Break(Err(Corrupt("a merged record that is not valid").into())),
     })
 }

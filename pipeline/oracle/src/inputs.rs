@@ -112,24 +112,18 @@ impl Inputs {
     /// What reading says; [`ReadError::Corrupt`] when a record does not decode.
     pub fn read(rows: &dyn Rows, semantics: &Semantics) -> Result<Self, ReadError> {
         let mut inputs = Self::default();
-        scan::<Interactions>(rows, &[], |(owner, key), held| inputs.add(owner, key, held))?;
-        let mut invalid = false;
+        scan::<Interactions, _>(rows, &[], |(owner, key), held| inputs.add(owner, key, held))?;
+        let invalid = |_| ReadError::from(Corrupt("a merged record that is not valid"));
         let rules = semantics.rules();
-        scan::<Orders>(rows, &[], |order, Canonical(bytes)| match OrderRecord::decode(&bytes, &rules) {
-            Ok(record) => drop(inputs.orders.insert(order, record)),
-            Err(_) => invalid = true,
+        scan::<Orders, _>(rows, &[], |order, Canonical(bytes)| {
+            OrderRecord::decode(&bytes, &rules).map(|record| drop(inputs.orders.insert(order, record))).map_err(invalid)
         })?;
-        scan::<Catalog>(rows, &[], |item, Canonical(bytes)| match CatalogRecord::decode(&bytes) {
-            Ok(record) => drop(inputs.catalog.insert(item, record)),
-            Err(_) => invalid = true,
+        scan::<Catalog, _>(rows, &[], |item, Canonical(bytes)| {
+            CatalogRecord::decode(&bytes).map(|record| drop(inputs.catalog.insert(item, record))).map_err(invalid)
         })?;
-        scan::<Members>(rows, &[], |key, Canonical(bytes)| match MemberRecord::decode(&bytes) {
-            Ok(record) => drop(inputs.members.insert(key, record)),
-            Err(_) => invalid = true,
+        scan::<Members, _>(rows, &[], |key, Canonical(bytes)| {
+            MemberRecord::decode(&bytes).map(|record| drop(inputs.members.insert(key, record))).map_err(invalid)
         })?;
-        if invalid {
-            return Err(Corrupt("a merged record that is not valid").into());
-        }
         Ok(inputs.bounded(semantics))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use kindred_model::codec::{KeyCodec, RowCodec};
-use kindred_model::views::{ReadError, Rows, Table, TableInfo, Visit, input_tables, view_tables};
+use kindred_model::views::{Flow, ReadError, Rows, Table, TableInfo, Visit, input_tables, view_tables};
 
 /// Rows by table and key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -53,8 +53,8 @@ impl Rows for Tables {
     fn scan(&self, table: &str, prefix: &[u8], visit: Visit<'_>) -> Result<(), ReadError> {
         let Some(rows) = self.0.get(table) else { return Ok(()) };
         for (key, row) in rows.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix)) {
-            if let ControlFlow::Break(error) = visit(key, row) {
-                return Err(error);
+            if let ControlFlow::Break(ended) = visit(key, row) {
+                return ended;
             }
         }
         Ok(())
@@ -114,25 +114,28 @@ pub fn first_differences(expected: &Tables, actual: &dyn Rows, limit: usize) -> 
     for TableInfo { name: table, .. } in all_tables() {
         let mut expected = expected.rows(table).peekable();
         let mut add = |key: &[u8], expected: Option<&[u8]>, actual: Option<&[u8]>| {
-            if differences.len() < limit {
-                let (key, expected, actual) = (key.to_vec(), expected.map(<[u8]>::to_vec), actual.map(<[u8]>::to_vec));
-                differences.push(Difference { table, key, expected, actual });
+            if differences.len() >= limit {
+                return Flow::Break(Ok(()));
             }
+            let (key, expected, actual) = (key.to_vec(), expected.map(<[u8]>::to_vec), actual.map(<[u8]>::to_vec));
+            differences.push(Difference { table, key, expected, actual });
+            Flow::Continue(())
         };
         // Both come in the order of keys.
         actual.scan(table, &[], &mut |key, row| {
             while let Some((missing, should)) = expected.next_if(|(expected, _)| *expected < key) {
-                add(missing, Some(should), None);
+                add(missing, Some(should), None)?;
             }
             match expected.next_if(|(expected, _)| *expected == key) {
-                Some((_, should)) if should == row => {}
+                Some((_, should)) if should == row => Flow::Continue(()),
                 Some((_, should)) => add(key, Some(should), Some(row)),
                 None => add(key, None, Some(row)),
             }
-            ControlFlow::Continue(())
         })?;
         for (missing, should) in expected {
-            add(missing, Some(should), None);
+            if add(missing, Some(should), None).is_break() {
+                break;
+            }
         }
         if differences.len() >= limit {
             break;

@@ -297,11 +297,16 @@ async fn scans_come_in_the_order_of_keys(open: &impl AsyncFn(&str) -> Opened) {
     assert_eq!(scanned(b"\xff"), keys[7..]);
     assert_eq!(scanned(b"zz"), Vec::<&[u8]>::new());
     let mut seen = 0;
-    let stopped = snapshot.rows.scan(table, b"", &mut |_, _| {
-        seen += 1;
-        if seen == 2 { ControlFlow::Break(ReadError::Unavailable("enough".into())) } else { ControlFlow::Continue(()) }
-    });
-    assert!(matches!(stopped, Err(ReadError::Unavailable(text)) if text == "enough"), "breaking ends the scan with its error");
+    let mut stopped = |ended: fn() -> Result<(), ReadError>| {
+        seen = 0;
+        snapshot.rows.scan(table, b"", &mut |_, _| {
+            seen += 1;
+            if seen == 2 { ControlFlow::Break(ended()) } else { ControlFlow::Continue(()) }
+        })
+    };
+    assert!(stopped(|| Ok(())).is_ok(), "breaking ends the scan well");
+    let failed = stopped(|| Err(ReadError::Unavailable("enough".into())));
+    assert!(matches!(failed, Err(ReadError::Unavailable(text)) if text == "enough"), "or with its error");
     assert_eq!(seen, 2, "and at once");
 }
 

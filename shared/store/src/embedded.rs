@@ -171,8 +171,8 @@ impl Rows for Reading {
         self.read(table, |instant, space| {
             for guard in instant.prefix(space, prefix) {
                 let (key, row) = guard.into_inner().map_err(unreadable)?;
-                if let ControlFlow::Break(error) = visit(&key, &row) {
-                    return Err(error);
+                if let ControlFlow::Break(ended) = visit(&key, &row) {
+                    return ended;
                 }
             }
             Ok(())

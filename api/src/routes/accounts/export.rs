@@ -111,7 +111,7 @@ async fn derived(api: &Api, member: MemberId) -> Result<Vec<(&'static str, Vec<u
 fn read_interactions(rows: &dyn Rows, member: &Owner, sessions: &[SessionId]) -> Result<Vec<Value>, ReadError> {
     let mut found = Vec::new();
     for owner in std::iter::once(member.clone()).chain(sessions.iter().cloned().map(Owner::Session)) {
-        scan::<Interactions>(rows, &owner.to_bytes(), |(owner, key), held| found.push(interaction(&owner, &key, &held)))?;
+        scan::<Interactions, _>(rows, &owner.to_bytes(), |(owner, key), held| found.push(interaction(&owner, &key, &held)))?;
     }
     Ok(found)
 }

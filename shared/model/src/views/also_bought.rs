@@ -2,6 +2,8 @@
 //!
 //! Maintained by `pipeline::dataflow::also_bought`, checked by `oracle::also_bought`, served by `GET /v1/items/{item}/similar`.
 
+use std::ops::ControlFlow;
+
 use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, get, scan};
 use crate::codec::{Corrupt, RowCodec, put_text, put_varint, take_text, take_varint};
 use crate::ids::ItemId;
@@ -100,12 +102,11 @@ impl View for AlsoBought {
     fn export(rows: &dyn Rows, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
         let settings = &context.settings.views.also_bought;
         let mut supports = std::collections::HashMap::new();
-        scan::<Supports>(rows, &[], |item, n| {
+        scan::<Supports, _>(rows, &[], |item, n| {
             supports.insert(item, n);
         })?;
         let support = |item: &ItemId| supports.get(item).copied().unwrap_or(0);
-        let mut open = true;
-        scan::<Lists>(rows, &[], |item, Neighbors(neighbors)| {
+        scan::<Lists, _>(rows, &[], |item, Neighbors(neighbors)| {
             let n_i = support(&item);
             let neighbors = neighbors.into_iter().map(|(j, c)| {
                 let n_j = support(&j);
@@ -121,8 +122,9 @@ impl View for AlsoBought {
                     Cell::Number(i128::from(n_i)),
                     Cell::Number(i128::from(scored.support)),
                 ];
-                open = open && emit(&cells).is_continue();
+                emit(&cells)?;
             }
+            ControlFlow::Continue(())
         })
     }
 }

@@ -53,7 +53,7 @@ fn entries(merged: Merged) -> Vec<Entry> {
 
 fn identities_of(rows: &dyn Rows, owner: &Owner) -> Result<Vec<(InteractionKey, EventTime)>, ReadError> {
     let mut identities = Vec::new();
-    scan::<Interactions>(rows, &owner.to_bytes(), |(_, key), StoredInteraction { at, .. }| identities.push((key, at)))?;
+    scan::<Interactions, _>(rows, &owner.to_bytes(), |(_, key), StoredInteraction { at, .. }| identities.push((key, at)))?;
     Ok(identities)
 }
 
@@ -108,7 +108,7 @@ impl View for Histories {
         // The owners in order: those with identities of their own, and members that live by their sessions alone.
         let mut owners: std::collections::BTreeSet<Owner> = merged_into.values().cloned().map(Owner::Member).collect();
         let mut last: Option<Owner> = None;
-        scan::<Interactions>(rows, &[], |(owner, _), _| {
+        scan::<Interactions, _>(rows, &[], |(owner, _), _| {
             if last.as_ref() != Some(&owner) {
                 owners.insert(owner.clone());
                 last = Some(owner);

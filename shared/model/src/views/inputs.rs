@@ -1,9 +1,7 @@
 //! The merged inputs: what the log's records have become, one table a topic. They are tables like any view's, written in the
 //! same unit, and what a restart and `verify` derive everything else from.
 
-use std::ops::ControlFlow;
-
-use super::{ReadError, Rows, Table, get, scan};
+use super::{Flow, ReadError, Rows, Table, get, scan};
 use crate::codec::{Corrupt, KeyCodec, RowCodec, put_signed, take_time};
 use crate::ids::{ItemId, MemberId, OrderId, Owner};
 use crate::records::{InteractionKey, MemberKey, MemberRecord};
@@ -92,12 +90,7 @@ impl Members {
     /// # Errors
     /// What reading says.
     pub fn scan(rows: &dyn Rows, mut visit: impl FnMut(MemberRecord)) -> Result<(), ReadError> {
-        let mut failed = Ok(());
-        scan::<Self>(rows, &[], |_, record| match decoded(&record) {
-            Ok(record) => visit(record),
-            Err(error) => failed = Err(error),
-        })?;
-        failed
+        scan::<Self, _>(rows, &[], |_, record| decoded(&record).map(&mut visit))
     }
 }
 
@@ -113,7 +106,7 @@ pub fn knows(rows: &dyn Rows, member: &MemberId) -> Result<bool, ReadError> {
     let mut found = false;
     rows.scan(Interactions::NAME, &owner.to_bytes(), &mut |_, _| {
         found = true;
-        ControlFlow::Continue(())
+        Flow::Break(Ok(()))
     })?;
     // What names a member beside its keys is looked through; whoever is known seldom comes so far.
     let name = serde_json::to_vec(member).unwrap_or_default();
@@ -122,8 +115,8 @@ pub fn knows(rows: &dyn Rows, member: &MemberId) -> Result<bool, ReadError> {
             break;
         }
         rows.scan(table, &[], &mut |_, row| {
-            found |= row.windows(name.len()).any(|part| part == name) && names(row, member);
-            ControlFlow::Continue(())
+            found = row.windows(name.len()).any(|part| part == name) && names(row, member);
+            if found { Flow::Break(Ok(())) } else { Flow::Continue(()) }
         })?;
     }
     Ok(found)

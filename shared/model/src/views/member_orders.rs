@@ -10,9 +10,10 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use super::inputs::{Canonical, Members, Orders};
-use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, get, scan};
+use super::{Cell, EmitRow, ExportContext, Flow, ReadError, Rows, Table, TableInfo, View, Visited, get, scan};
 use crate::codec::{Corrupt, KeyCodec};
 use crate::ids::{MemberId, OrderId, Owner};
 use crate::records::{OrderRecord, Rules};
@@ -64,16 +65,17 @@ pub fn read_orders(
     }
     let mut places: Vec<Place> = Vec::new();
     let mut more = false;
-    scan::<MemberOrders>(rows, &member.to_bytes(), |(_, placed_at, order), ()| {
+    scan::<MemberOrders, _>(rows, &member.to_bytes(), |(_, placed_at, order), ()| {
         let place = (placed_at, order);
         if after.is_some_and(|after| place <= *after) {
-            return;
+            return ControlFlow::Continue(());
         }
-        if places.len() < limit {
-            places.push(place);
-        } else {
+        if places.len() == limit {
             more = true;
+            return ControlFlow::Break(());
         }
+        places.push(place);
+        ControlFlow::Continue(())
     })?;
     let mut page = Page { orders: Vec::with_capacity(places.len()), next: places.last().filter(|_| more).cloned() };
     for (_, order) in &places {
@@ -106,21 +108,15 @@ impl View for MemberOrders {
     fn export(rows: &dyn Rows, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
         let rules = context.settings.rules();
         let mut erased = HashSet::new();
-        let mut result = Ok(());
         Members::scan(rows, |record| erased.extend(record.is_erased().then(|| record.key())))?;
-        let mut open = true;
-        scan::<Self>(rows, &[], |(member, Reverse(placed_at), order), ()| {
-            if !open || erased.contains(&Owner::Member(member.clone())) {
-                return;
+        scan::<Self, _>(rows, &[], |(member, Reverse(placed_at), order), ()| {
+            if erased.contains(&Owner::Member(member.clone())) {
+                return Flow::Continue(());
             }
             let found = match read_order(rows, &rules, &order) {
                 Ok(Some(found)) => found,
-                Ok(None) => return,
-                Err(error) => {
-                    open = false;
-                    result = Err(error);
-                    return;
-                }
+                Ok(None) => return Flow::Continue(()),
+                Err(error) => return Flow::Break(Err(error)),
             };
             let quantity: i64 = found.lines.iter().map(|line| line.quantity).sum();
             let net_quantity: i64 = found.net_lines().map(|(_, net)| net).sum();
@@ -128,8 +124,7 @@ impl View for MemberOrders {
             let mut cells = vec![Cell::text(member), Cell::text(placed_at), Cell::text(order)];
             cells.extend([Cell::Number(i128::from(found.version)), Cell::text(found.status.name())]);
             cells.extend(numbers.map(|number| Cell::Number(i128::from(number))));
-            open = emit(&cells).is_continue();
-        })?;
-        result
+            emit(&cells).flow()
+        })
     }
 }

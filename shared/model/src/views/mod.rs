@@ -28,8 +28,44 @@ pub trait Table: 'static {
     type Row: RowCodec;
 }
 
-/// Sees each row of a scan as (key, row); breaking ends the scan with an error.
-pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<ReadError>;
+/// How a scan goes on: breaking ends it, well or with an error that it returns.
+pub type Flow = ControlFlow<Result<(), ReadError>>;
+
+/// Sees each row of a scan as (key, row).
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Flow;
+
+/// What a visitor of [`scan`] may return.
+pub trait Visited {
+    /// How the scan goes on.
+    fn flow(self) -> Flow;
+}
+
+/// To the end.
+impl Visited for () {
+    fn flow(self) -> Flow {
+        Flow::Continue(())
+    }
+}
+
+/// Until it breaks, which ends the scan well.
+impl Visited for ControlFlow<()> {
+    fn flow(self) -> Flow {
+        self.map_break(Ok)
+    }
+}
+
+/// Until something goes wrong.
+impl Visited for Result<(), ReadError> {
+    fn flow(self) -> Flow {
+        self.map_or_else(|error| Flow::Break(Err(error)), Flow::Continue)
+    }
+}
+
+impl Visited for Flow {
+    fn flow(self) -> Flow {
+        self
+    }
+}
 
 /// Tables to read from: the store, or what the oracle computed. Rows come in the order of their keys.
 pub trait Rows {
@@ -75,17 +111,18 @@ pub fn get<T: Table>(rows: &dyn Rows, key: &T::Key) -> Result<Option<T::Row>, Re
     rows.get(T::NAME, &key.to_bytes())?.map(|row| T::Row::decode(&row).map_err(ReadError::from)).transpose()
 }
 
-/// Every row of a table below a prefix of its key, decoded.
+/// Every row of a table below a prefix of its key, decoded, until the visitor breaks.
 ///
 /// # Errors
 /// As [`Rows::scan`].
-pub fn scan<T: Table>(rows: &dyn Rows, prefix: &[u8], mut visit: impl FnMut(T::Key, T::Row)) -> Result<(), ReadError> {
+pub fn scan<T: Table, V: Visited>(
+    rows: &dyn Rows,
+    prefix: &[u8],
+    mut visit: impl FnMut(T::Key, T::Row) -> V,
+) -> Result<(), ReadError> {
     rows.scan(T::NAME, prefix, &mut |key, row| match T::Key::from_bytes(key).and_then(|key| Ok((key, T::Row::decode(row)?))) {
-        Ok((key, row)) => {
-            visit(key, row);
-            ControlFlow::Continue(())
-        }
-        Err(corrupt) => ControlFlow::Break(corrupt.into()),
+        Ok((key, row)) => visit(key, row).flow(),
+        Err(corrupt) => Flow::Break(Err(corrupt.into())),
     })
 }
 

@@ -5,6 +5,7 @@
 //! is not changed by what happened after it. This view knows no invite limit, spending or debt.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, scan};
 use crate::codec::{Corrupt, RowCodec, put_signed, take, take_signed};
@@ -166,16 +167,15 @@ impl View for Points {
 
     /// A member of whom nothing is known on the day, or nothing is left, has no row.
     fn export(rows: &dyn Rows, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
-        let mut open = true;
-        scan::<Self>(rows, &[], |member, earned| {
+        scan::<Self, _>(rows, &[], |member, earned| {
             let AsOf { pending, available, from_items, from_invites } = earned.as_of(context.as_of);
             let numbers = [pending, available, from_items, from_invites];
             if numbers == [0; 4] {
-                return;
+                return ControlFlow::Continue(());
             }
             let mut cells = vec![Cell::text(member)];
             cells.extend(numbers.map(|number| Cell::Number(i128::from(number))));
-            open = open && emit(&cells).is_continue();
+            emit(&cells)
         })
     }
 }

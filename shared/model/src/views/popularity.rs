@@ -32,10 +32,9 @@ impl View for Popularity {
     }
 
     fn export(rows: &dyn Rows, _context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
-        let mut open = true;
-        scan::<Self>(rows, &[], |(item, kind, day), owners| {
+        scan::<Self, _>(rows, &[], |(item, kind, day), owners| {
             let cells = [Cell::text(item), Cell::text(kind), Cell::text(day), Cell::Number(i128::from(owners))];
-            open = open && emit(&cells).is_continue();
+            emit(&cells)
         })
     }
 }

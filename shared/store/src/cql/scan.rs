@@ -132,8 +132,8 @@ impl Reading {
         let scan = Scan { generation: self.generation.clone(), place, from: prefix.to_vec(), to: beyond(prefix) };
         let mut merge = Merge::start(self, &Arc::new(scan), buckets).map_err(read_error)?;
         while let Some((key, value)) = merge.head() {
-            if let ControlFlow::Break(error) = visit(key, value) {
-                return Err(error);
+            if let ControlFlow::Break(ended) = visit(key, value) {
+                return ended;
             }
             merge.pop().map_err(read_error)?;
         }
