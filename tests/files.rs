@@ -189,8 +189,9 @@ fn what_a_command_changes_is_in_the_audit_log() {
     kindred_ok(&["rejected", "delete", "--all", "--yes", "--data", &data]);
     assert_eq!(kindred_ok(&["rejected", "list", "--data", &data]), "");
     kindred_ok(&["forget", "ann", "--yes", "--data", &data]);
+    kindred_ok(&["replay", "--generation", "other", "--once", "--data", &data]);
 
-    let server = Server::start(Path::new(&data), &[]);
+    let server = Server::start(Path::new(&data), &["--from", "beginning"]);
     let audit = kindred_ok(&["admin", "audit", "--json", "--url", &server.url, "--key-file", &format!("{data}/service.key")]);
     let kinds: Vec<(String, String)> = audit
         .lines()
@@ -206,6 +207,8 @@ fn what_a_command_changes_is_in_the_audit_log() {
         ("key.revoke", id),
         ("rejected.drop", ids[0].as_str()),
         ("member.erase", "ann"),
+        ("generation.create", "other"),
+        ("views.rebuild", "g1"),
     ] {
         assert!(kinds.iter().any(|(of, about)| of == kind && about == subject), "{kind} {subject} is not in {kinds:?}");
     }

@@ -13,6 +13,7 @@ use kindred_members::{Actor, Members};
 
 use crate::installation::Installation;
 use crate::members;
+use crate::services::Services;
 
 /// The audit log of an installation, where members are kept.
 pub struct Audit {
@@ -26,18 +27,33 @@ impl Audit {
     /// # Errors
     /// What the store of the records says.
     pub async fn open(installation: &Installation, loaded: &Loaded, clock: &Clock) -> Result<Self> {
-        let records = match (installation.directory(), installation.services()) {
-            (Some(directory), _) => members::records_of_directory(&directory.path).await?,
-            (None, Some(services)) => members::records_of_services(&services.generations).await?,
+        match (installation.directory(), installation.services()) {
+            (None, Some(services)) => Self::on_services(services, loaded, clock).await,
+            (Some(directory), _) => {
+                let records = members::records_of_directory(&directory.path).await?;
+                let log = Arc::clone(&installation.log);
+                Ok(Self::of(members::open(&loaded.settings, Some(&directory.path), records, log, clock, None).await?))
+            }
             (None, None) => unreachable!("an installation is a directory or on services"),
-        };
-        let log = Arc::clone(&installation.log);
-        let directory = installation.directory().map(|directory| directory.path.as_path());
-        let members = members::open(&loaded.settings, directory, records, log, clock, None).await?;
+        }
+    }
+
+    /// Opens that of services.
+    ///
+    /// # Errors
+    /// What the store of the records says.
+    pub async fn on_services(services: &Services, loaded: &Loaded, clock: &Clock) -> Result<Self> {
+        let records = members::records_of_services(&services.generations).await?;
+        let log = Arc::clone(&services.log) as _;
+        Ok(Self::of(members::open(&loaded.settings, None, records, log, clock, None).await?))
+    }
+
+    /// That of members which are open already.
+    pub fn of(members: Option<Arc<Members>>) -> Self {
         let name = ["SUDO_USER", "USER", "LOGNAME"]
             .into_iter()
             .find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
-        Ok(Self { members, actor: Actor::operator(name.as_deref().unwrap_or("unknown")) })
+        Self { members, actor: Actor::operator(name.as_deref().unwrap_or("unknown")) }
     }
 
     /// The members whose acts it is about, where some are kept.

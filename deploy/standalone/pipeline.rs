@@ -20,6 +20,7 @@ use warp::http::StatusCode;
 use warp::{Filter, Reply};
 
 use crate::app::App;
+use crate::audit::Audit;
 use crate::cli::{From, PipelineArgs};
 use crate::failure::{Failure, exit};
 use crate::installation::Open;
@@ -81,6 +82,10 @@ impl Running {
             (false, false) => Open::Existing,
         };
         let services = Services::open_generation(loaded, open, args.generation.as_deref()).await?;
+        if from_beginning && leads {
+            let audit = Audit::on_services(&services, loaded, &app.clock).await?;
+            audit.note("views.rebuild", &services.generation, true, &[]).await?;
+        }
         let store = services.published(&services.generation, Arc::clone(&services.store) as _);
         // Beside the live one's, which mends the log.
         let mends_log = services.is_live;

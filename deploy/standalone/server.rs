@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use warp::{Filter, Reply};
 
+use crate::audit::Audit;
 use crate::directory::Directory;
 use crate::fail_points;
 use crate::failure::Failure;
@@ -112,10 +113,6 @@ pub async fn start(config: StartConfig) -> Result<Running> {
 
     // Metrics recorded before there is a recorder are lost.
     let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
-    let fleet = Fleet::start(&directory, &loaded.settings, &clock, from_beginning).await?;
-    let views = Views::Here(Arc::clone(&fleet));
-    let operations = Arc::new(Process::new(Arc::clone(&log), views));
-
     let records = records_of_directory(&directory.path).await?;
     let accounts = Arc::clone(&records);
     let log = fail_points::log(log);
@@ -130,6 +127,11 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         settings.members.base_url = demo_url(listen);
     }
     let members = members::open(&settings, Some(&directory.path), records, Arc::clone(&log), &clock, mailbox.clone()).await?;
+    if from_beginning {
+        Audit::of(members.clone()).note("views.rebuild", &directory.live, true, &[]).await?;
+    }
+    let fleet = Fleet::start(&directory, &loaded.settings, &clock, from_beginning).await?;
+    let operations = Arc::new(Process::new(Arc::clone(&directory.log), Views::Here(Arc::clone(&fleet))));
 
     let backend = Arc::new(Loopback::default());
     let shop = match demo {

@@ -87,15 +87,17 @@ impl Services {
     }
 
     async fn check(&self, open: Open) -> Result<()> {
-        check_fingerprint(&*self.store, &*self.log, &self.semantics, open, &self.subject()).await
+        check_fingerprint(&*self.store, &*self.log, &self.semantics, open, &self.subject(&self.generation)).await
     }
 
-    fn subject(&self) -> Subject {
+    fn subject(&self, generation: &str) -> Subject {
+        let of =
+            if generation == self.generation && self.is_live { String::new() } else { format!(" --generation {generation}") };
         Subject {
-            shown: self.to_string(),
+            shown: shown(generation, &self.keyspace),
             pinned: "its row".to_owned(),
-            rebuild: "kindred pipeline --from beginning".to_owned(),
-            migrate: "kindred pipeline".to_owned(),
+            rebuild: format!("kindred pipeline{of} --from beginning"),
+            migrate: format!("kindred pipeline{of}"),
         }
     }
 
@@ -111,7 +113,7 @@ impl Services {
         let semantics = read_pinned(&row.settings).map_err(|error| Failure::new(error.to_string()))?;
         let store = CqlStore::open_in(&self.generations, name).await;
         let store = store.with_context(|| format!("could not open generation {name}"))?;
-        check_fingerprint(&store, &*self.log, &semantics, Open::Existing, &self.subject()).await?;
+        check_fingerprint(&store, &*self.log, &semantics, Open::Existing, &self.subject(name)).await?;
         Ok((Arc::new(store), semantics))
     }
 
@@ -140,8 +142,12 @@ impl Services {
 
 impl fmt::Display for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "generation {} of keyspace {}", self.generation, self.keyspace)
+        f.write_str(&shown(&self.generation, &self.keyspace))
     }
+}
+
+fn shown(generation: &str, keyspace: &str) -> String {
+    format!("generation {generation} of keyspace {keyspace}")
 }
 
 fn unknown(name: &str) -> Failure {
@@ -186,7 +192,7 @@ fn inherited(generation: &Generation, loaded: &Loaded) -> Result<Semantics> {
 pub fn migrate(app: &App, loaded: &Loaded) -> Result<u8> {
     if !loaded.settings.on_services() {
         return Err(Failure::usage("there is nothing to migrate: log.kind and store.kind are embedded")
-            .help("name the services with --config FILE, or --set log.kind=kafka --set store.kind=cql; a data directory needs no migration")
+            .help("name the services with --config FILE, or --set log.kind=kafka --set store.kind=cql; a data directory is migrated by its first kindred serve")
             .into());
     }
     app.runtime.block_on(make(loaded, &app.clock))?;
@@ -228,7 +234,8 @@ async fn make(loaded: &Loaded, clock: &Clock) -> Result<()> {
         promoted.with_context(|| format!("could not promote generation {FIRST_GENERATION}"))?;
         println!("generation {FIRST_GENERATION} is live now");
     }
-    let services = Services::open(loaded, Open::Existing).await?;
+    // What an older version wrote is migrated with it.
+    let services = Services::open(loaded, Open::OrCreate).await?;
     println!("{services} is live, and fits to this log and these settings");
 
     let keys = KeyStore::open(Arc::clone(&services.store) as _).await.context("could not read the keys")?;

@@ -26,6 +26,7 @@ use super::origin::Origin;
 use super::room;
 use super::window::{Bound, Window};
 use crate::app::App;
+use crate::audit::Audit;
 use crate::cli::{ReplayArgs, ReplayFrom};
 use crate::failure::{Failure, exit, thousands};
 use crate::installation::{Installation, Open, Place};
@@ -108,8 +109,13 @@ async fn replay(app: &App, loaded: &Loaded, installation: &Installation, semanti
         if !args.force {
             estimate.check(installation.directory().map(|directory| &*directory.path))?;
         }
-        let created = installation.generations().create(name, &pinned_toml(semantics), app.clock.now()).await;
-        created.with_context(|| format!("could not make generation {name}"))?;
+        let settings = pinned_toml(semantics);
+        let create = async {
+            let created = installation.generations().create(name, &settings, app.clock.now()).await;
+            created.with_context(|| format!("could not make generation {name}"))
+        };
+        let audit = Audit::open(installation, loaded, &app.clock).await?;
+        audit.noted("generation.create", name, &[("from", &args.from.to_string())], create).await?;
     }
     let (store, theirs) = installation.generation(name).await?;
     match Origin::of(name, &*store).await? {
