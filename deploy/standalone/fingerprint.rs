@@ -65,13 +65,19 @@ pub async fn check_fingerprint(
             if theirs.format == FORMAT && theirs.log == ours.log && same_settings {
                 return Ok(());
             }
-            if theirs.format == 1 && open != Open::Existing && theirs.log == ours.log {
+            if theirs.format == 1 && open.migrates() && theirs.log == ours.log {
                 kindred_pipeline::migrate_from_format_1(store, &semantics.rules())
                     .await
                     .with_context(|| format!("could not migrate {shown}"))?;
                 let bytes = serde_json::to_vec(&Fingerprint { format: FORMAT, ..theirs }).expect("a fingerprint serialises");
                 store.named().put(FINGERPRINT, &bytes).await.context("could not write the store's fingerprint")?;
                 return Box::pin(check_fingerprint(store, log, semantics, open, subject)).await;
+            }
+            if theirs.format == 1 && open == Open::ToAdd {
+                println!(
+                    "{shown} is of format 1; `{migrate}` migrates it, once all processes of the version before have stopped"
+                );
+                return Ok(());
             }
             if theirs.format == 1 {
                 return Err(Failure::new(format!(

@@ -32,12 +32,22 @@ pub enum Open {
     Existing,
     /// As `Existing`; a store that belongs to another log is accepted, since it is about to be rebuilt.
     ToRebuild,
+    /// As `Existing`, by the pipeline of services.
+    ToKeep,
+    /// As `Existing`, whatever the format: something is added beside it.
+    ToAdd,
 }
 
 impl Open {
     /// Whether a directory that is not there is made.
     pub const fn creates(self) -> bool {
         matches!(self, Self::OrCreate | Self::Demo)
+    }
+
+    /// Whether what an older version wrote is brought to today's format: by whoever goes on to keep the views, since nobody else may
+    /// write them meanwhile.
+    pub const fn migrates(self) -> bool {
+        matches!(self, Self::OrCreate | Self::Demo | Self::ToRebuild | Self::ToKeep)
     }
 }
 

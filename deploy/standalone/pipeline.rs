@@ -78,7 +78,7 @@ impl Running {
         let leads = loaded.settings.cluster.process == 0;
         let open = match (from_beginning, leads) {
             (true, _) => Open::ToRebuild,
-            (false, true) => Open::OrCreate,
+            (false, true) => Open::ToKeep,
             (false, false) => Open::Existing,
         };
         let services = Services::open_generation(loaded, open, args.generation.as_deref()).await?;

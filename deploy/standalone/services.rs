@@ -55,6 +55,8 @@ impl Services {
     /// A [`Failure`] that names what is missing or does not answer, the settings that were given another value than is pinned, or
     /// what the generation does not fit to.
     pub async fn open(loaded: &Loaded, open: Open) -> Result<Self> {
+        // Only their pipeline keeps the views, and migrates them.
+        let open = if open.creates() { Open::Existing } else { open };
         Self::open_generation(loaded, open, None).await
     }
 
@@ -234,8 +236,7 @@ async fn make(loaded: &Loaded, clock: &Clock) -> Result<()> {
         promoted.with_context(|| format!("could not promote generation {FIRST_GENERATION}"))?;
         println!("generation {FIRST_GENERATION} is live now");
     }
-    // What an older version wrote is migrated with it.
-    let services = Services::open(loaded, Open::OrCreate).await?;
+    let services = Services::open(loaded, Open::ToAdd).await?;
     println!("{services} is live, and fits to this log and these settings");
 
     let keys = KeyStore::open(Arc::clone(&services.store) as _).await.context("could not read the keys")?;

@@ -10,11 +10,14 @@ use kindred_clock::Clock;
 use kindred_log::embedded::EmbeddedLog;
 use kindred_log::kafka::{KafkaConfig, KafkaLog};
 use kindred_log::{EventLog, Share};
-use kindred_model::codec::KeyCodec;
-use kindred_model::{EventTime, Record, Semantics, Topic};
+use kindred_model::codec::{KeyCodec, RowCodec};
+use kindred_model::records::SCENARIO;
+use kindred_model::views::inputs::Interactions;
+use kindred_model::views::{Table, scan};
+use kindred_model::{EventTime, Kind, Record, Semantics, Topic};
 use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
 use kindred_oracle::{first_differences, inputs, tables};
-use kindred_pipeline::{Cluster, Pipeline, PipelineConfig, PipelineState, repair, verify};
+use kindred_pipeline::{Cluster, Pipeline, PipelineConfig, PipelineState, migrate_from_format_1, repair, verify};
 use kindred_store::cql::{CqlConfig, CqlStore};
 use kindred_store::generations::Generations;
 use kindred_store::{Change, EpochChanges, ViewStore};
@@ -99,7 +102,7 @@ async fn restarts_and_take_overs_leave_what_the_oracle_says() {
     assert_is(&store, &records, &semantics, "taken over").await;
     new.stop().expect("it stops");
 
-    let rebuild = PipelineConfig { from_beginning: true, ..pipeline_config };
+    let rebuild = PipelineConfig { from_beginning: true, ..pipeline_config.clone() };
     let rebuilt = start(&store, &rebuild).await;
     rebuilt.settle(PATIENCE).await.expect("it settles");
     assert_is(&store, &records, &semantics, "rebuilt").await;
@@ -112,7 +115,48 @@ async fn restarts_and_take_overs_leave_what_the_oracle_says() {
     let left: Arc<dyn ViewStore> = open().await;
     repair(Arc::clone(&left), &semantics).await.expect("it mends");
     assert_is(&store, &records, &semantics, "mended").await;
+    drop(left);
+
+    let store = open().await;
+    as_of_format_1(&store).await;
+    migrate_from_format_1(&*store, &semantics.rules()).await.expect("it is migrated");
+    let migrated = start(&store, &pipeline_config).await;
+    migrated.settle(PATIENCE).await.expect("it settles");
+    assert_is(&store, &records, &semantics, "migrated").await;
+    migrated.stop().expect("it stops");
     generations.drop("g1").await.expect("dropped");
+}
+
+/// Makes of a store what format 1 kept: other codes of kinds, no scenario, rows of points that mean something else.
+async fn as_of_format_1(store: &Arc<CqlStore>) {
+    let reading = Arc::clone(store);
+    let mut changes = tokio::task::spawn_blocking(move || {
+        let mut changes = Vec::new();
+        let snapshot = reading.snapshot().expect("a snapshot");
+        let scanned = scan::<Interactions, _>(&*snapshot.rows, &[], |(owner, key), held| {
+            let code = (0..=u8::MAX).find(|&code| Kind::of_format_1(code) == Some(key.kind));
+            let Some(code) = code.filter(|_| key.scenario.is_empty() || *key.scenario == *SCENARIO) else { return };
+            let scenario = if key.kind.is_of_a_list() && key.day.is_some() { key.scenario.len() + 1 } else { 0 };
+            let new = (owner, key).to_bytes();
+            let mut old = new[..new.len() - scenario].to_vec();
+            let at = old.len() - 5;
+            old[at] = code;
+            let table = Interactions::NAME;
+            changes.push(Change { table, key: new, row: None });
+            let mut row = Vec::new();
+            held.encode(&mut row);
+            changes.push(Change { table, key: old, row: Some(row) });
+        });
+        scanned.expect("it reads");
+        changes
+    })
+    .await
+    .expect("read");
+    assert!(changes.len() > 20, "there is something to migrate");
+    changes.push(Change { table: "points", key: b"nobody\0".to_vec(), row: Some(vec![2]) });
+    let frontier = store.begin().await.expect("begun").frontier;
+    let unit = EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: changes.into() };
+    store.apply(unit).await.expect("it writes");
 }
 
 /// What compaction may leave of the log at worst: of the compacted topics the last record of each key.
