@@ -156,7 +156,7 @@ pub(crate) fn decode(table: &str, mut key: &[u8], row: Option<&[u8]>) -> Result<
                 };
                 Edit::Session { session, member }
             }
-            Owner::Guest(_) => return Err(Corrupt("a guest's order among members").into()),
+            Owner::Guest(_) => return Err(Corrupt("a guest's order among members")),
             Owner::Member(member) => {
                 let standing = match record {
                     Some(MemberRecord::Member(held)) if held.state == MemberState::Activated => {

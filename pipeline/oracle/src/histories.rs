@@ -9,9 +9,12 @@ use crate::Inputs;
 use crate::inputs::{Sort, Who};
 use crate::tables::Tables;
 
+/// What an entry of a history is about.
+type About<'a> = (&'a ItemId, Kind, Day, &'a str);
+
 /// The history of each owner that has one, sorted by (item, kind, day, scenario).
 pub fn histories(inputs: &Inputs) -> BTreeMap<Owner, Vec<Entry>> {
-    let mut greatest: BTreeMap<Who<'_>, BTreeMap<(&ItemId, Kind, Day, &str), EventTime>> = BTreeMap::new();
+    let mut greatest: BTreeMap<Who<'_>, BTreeMap<About<'_>, EventTime>> = BTreeMap::new();
     inputs.unhidden_by_key(|who, item, key, day, at| {
         let latest = greatest.entry(who).or_default().entry((item, key.kind, day, &key.scenario)).or_insert(at);
         *latest = at.max(*latest);

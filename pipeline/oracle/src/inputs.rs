@@ -89,7 +89,7 @@ fn catalog_order(record: &CatalogRecord) -> (u64, bool, bool, Vec<u8>) {
 }
 
 /// Of members the greatest; of sessions the first, which is the least.
-fn member_order(record: &MemberRecord) -> (bool, u64, i32, Vec<u8>, Option<Reverse<(u64, String)>>) {
+fn member_order(record: &MemberRecord) -> impl Ord + use<> {
     match record {
         MemberRecord::Member(membership) => {
             let state = match membership.state {

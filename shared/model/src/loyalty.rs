@@ -243,7 +243,7 @@ impl Rulebook {
     pub fn order_points(&self, order: &OrderRecord) -> Vec<(Lot, Amounts)> {
         let counts = order.status.counts();
         let ended = matches!(order.status, OrderStatus::Cancelled | OrderStatus::Refunded);
-        if !counts && !(ended && order.paid_at.is_some()) {
+        if !(counts || ended && order.paid_at.is_some()) {
             return Vec::new();
         }
         let rules = self.in_force(order.placed_at);
