@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use scylla::client::session_builder::SessionBuilder;
+use scylla::value::{CqlValue, Row};
+
 use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, ended, kindred, kindred_ok, stopped, text};
 
 /// Topics and a keyspace of their own on the services, and the settings file that names them.
@@ -16,7 +19,58 @@ pub struct Installation {
     own: String,
 }
 
+/// When a deleted record has expired.
+const DELETED: Option<CqlValue> = Some(CqlValue::BigInt(i64::MIN));
+
 impl Installation {
+    /// Every row of its keyspace that holds one of some texts, but for the marks of deleted records: those leave by themselves within
+    /// a day (schemas/cql/002_records.cql), which is checked.
+    pub fn rows_with(&self, texts: &[&str]) -> Vec<String> {
+        let node = std::env::var("KINDRED_TEST_CASSANDRA").expect("there are services");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let mut found = Vec::new();
+        runtime.block_on(async {
+            let session = SessionBuilder::new().known_node(node).build().await.expect("a session");
+            let rows = async |statement: String| -> Vec<Row> {
+                let result = session.query_unpaged(statement, ()).await.expect("an answer").into_rows_result().expect("rows");
+                result.rows::<Row>().expect("rows").map(|row| row.expect("a row")).collect()
+            };
+            let named = format!("SELECT table_name FROM system_schema.tables WHERE keyspace_name = '{}'", self.own);
+            let tables = rows(named).await;
+            assert!(tables.len() > 5, "{tables:?}");
+            for table in tables {
+                let Some(Some(CqlValue::Text(table))) = table.columns.into_iter().next() else { panic!("a name") };
+                let marks = table.ends_with("records");
+                if marks {
+                    let lives = format!("SELECT expires_at, TTL(version) FROM {}.{table}", self.own);
+                    for row in rows(lives).await.into_iter().filter(|row| row.columns[0] == DELETED) {
+                        let leaves = matches!(row.columns[1], Some(CqlValue::Int(1..=86_400)));
+                        assert!(leaves, "the mark of a deleted record stays: {row:?}");
+                    }
+                }
+                for row in rows(format!("SELECT * FROM {}.{table}", self.own)).await {
+                    if marks && row.columns.contains(&DELETED) {
+                        continue;
+                    }
+                    let mut bytes = Vec::new();
+                    for value in row.columns.into_iter().flatten() {
+                        match value {
+                            CqlValue::Blob(value) => bytes.extend(value),
+                            CqlValue::Text(text) => bytes.extend(text.into_bytes()),
+                            other => bytes.extend(format!("{other:?}").into_bytes()),
+                        }
+                        bytes.push(b' ');
+                    }
+                    let holds = |text: &&&str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+                    found.extend(
+                        texts.iter().filter(holds).map(|text| format!("{text} in {table}: {}", String::from_utf8_lossy(&bytes))),
+                    );
+                }
+            }
+        });
+        found
+    }
+
     /// With a window and a cap so small that evictions happen. `None` where there are no services.
     pub fn new(name: &str) -> Option<Self> {
         Self::with(name, "[inputs]\nidentities_per_owner = 30\n[views.also_bought]\nwindow = 8\n")
