@@ -308,6 +308,21 @@ fn an_export_to_a_closed_pipe_ends_quietly() {
     assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""));
 }
 
+/// If this fails, `kindred views | head -1` is told as a bug of the program, and a full disk as well.
+#[test]
+fn an_answer_that_cannot_be_written_is_no_panic() {
+    for args in [&["views"][..], &["config", "example"], &["config", "keys"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = command(args).stdout(writer).stderr(Stdio::piped()).output().expect("it runs");
+        assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""), "{args:?}");
+    }
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+    let output = command(&["views"]).stdout(full).stderr(Stdio::piped()).output().expect("it runs");
+    let told = text(&output.stderr);
+    assert!(code(&output) == 3 && told.contains("could not be written") && told.lines().count() == 1, "{told}");
+}
+
 /// If this fails, an import that was killed loses records, doubles them, or has to begin anew.
 #[test]
 fn an_import_that_was_killed_goes_on_where_it_was() {

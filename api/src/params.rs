@@ -155,7 +155,7 @@ impl<'a> Params<'a> {
     pub fn day(&self, name: &str) -> Result<Option<Day>, Problem> {
         let accepted = kindred_model::EventTime::MIN.day()..kindred_model::EventTime::END.day();
         match self.parsed::<Day>(name)? {
-            Some(day) if !accepted.contains(&day) => Err(Problem::query(name, "lies outside of the accepted years 2000 to 2099")),
+            Some(day) if !accepted.contains(&day) => Err(Problem::query(name, "lies outside of the accepted years 1990 to 2099")),
             day => Ok(day),
         }
     }

@@ -22,9 +22,9 @@ use kindred_config::{Loaded, check_pinned, pinned_toml, read_pinned};
 use kindred_log::EventLog;
 use kindred_log::embedded::EmbeddedLog;
 use kindred_model::{EventTime, Semantics};
-use kindred_store::ViewStore;
 use kindred_store::embedded_generations::{EmbeddedGenerations, FIRST};
 use kindred_store::keys::{KeyError, KeyStore, id_of};
+use kindred_store::{StoreError, ViewStore};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, exit};
@@ -93,6 +93,13 @@ impl Directory {
         if open == Open::Demo {
             refuse_other_than_demo(path)?;
         }
+        if let Err(error) = pinned_at.metadata()
+            && error.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            return Err(Failure::new(format!("the data directory {shown} cannot be read: {error}"))
+                .help("run the command as the user whose it is")
+                .into());
+        }
         if !pinned_at.is_file() {
             if !open.creates() {
                 return Err(Failure::new(format!("there is no data directory at {shown}"))
@@ -129,11 +136,22 @@ impl Directory {
         };
 
         let log = open_whole(path, LOG, EmbeddedLog::open).with_context(|| format!("could not open the log in {shown}"))?;
-        let opened = || format!("could not open the store in {shown}");
+        let opened = |error: StoreError| {
+            let damaged = matches!(error, StoreError::Corrupt(_));
+            let failure = Failure::new(format!("could not open the store in {shown}: {error}"));
+            if !damaged {
+                return failure;
+            }
+            failure.help(format!(
+                "restore the backup; without one, move {} away and run `kindred serve --data {shown} --from beginning`, which derives \
+                 everything from the log but the keys of the API (service.key stays) and what the log holds no more",
+                path.join(STORE).display()
+            ))
+        };
         let created_at = kindred_clock::Clock::system().now();
-        let generations = EmbeddedGenerations::open(path, &pinned_toml(&semantics), created_at).with_context(opened)?;
-        let live = EmbeddedGenerations::live_of(path).with_context(opened)?;
-        let store = generations.store(&live).with_context(opened)?;
+        let generations = EmbeddedGenerations::open(path, &pinned_toml(&semantics), created_at).map_err(opened)?;
+        let live = EmbeddedGenerations::live_of(path).map_err(opened)?;
+        let store = generations.store(&live).map_err(opened)?;
         let keys = generations.keys();
         check_fingerprint(&*store, &log, &semantics, open, &subject(path)).await?;
         Ok(Self {

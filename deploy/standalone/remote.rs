@@ -137,12 +137,17 @@ impl Remote {
         Self { authorization: format!("Bearer {}", key.trim()), ..self.clone() }
     }
 
+    /// With the key, and in the language of the commands.
+    fn asks<Body>(&self, request: ureq::RequestBuilder<Body>) -> ureq::RequestBuilder<Body> {
+        request.header("authorization", &self.authorization).header("accept-language", "en")
+    }
+
     /// `GET`, the answer as JSON.
     ///
     /// # Errors
     /// When the server does not answer or refuses.
     pub fn get(&self, path: &str) -> Result<Value> {
-        self.json(self.agent.get(self.url(path)).header("authorization", &self.authorization).call(), path)
+        self.json(self.asks(self.agent.get(self.url(path))).call(), path)
     }
 
     /// `GET`, the answer as a stream.
@@ -150,7 +155,7 @@ impl Remote {
     /// # Errors
     /// As [`Remote::get`].
     pub fn stream(&self, path: &str) -> Result<impl BufRead + use<>> {
-        let answer = self.checked(self.agent.get(self.url(path)).header("authorization", &self.authorization).call(), path)?;
+        let answer = self.checked(self.asks(self.agent.get(self.url(path))).call(), path)?;
         Ok(BufReader::with_capacity(64 << 10, answer.into_body().into_reader()))
     }
 
@@ -159,7 +164,7 @@ impl Remote {
     /// # Errors
     /// As [`Remote::get`].
     pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        let request = self.agent.post(self.url(path)).header("authorization", &self.authorization);
+        let request = self.asks(self.agent.post(self.url(path)));
         self.json(request.send_json(body), path)
     }
 
@@ -168,7 +173,7 @@ impl Remote {
     /// # Errors
     /// As [`Remote::get`].
     pub fn patch(&self, path: &str, body: &Value) -> Result<Value> {
-        let request = self.agent.patch(self.url(path)).header("authorization", &self.authorization);
+        let request = self.asks(self.agent.patch(self.url(path)));
         self.json(request.send_json(body), path)
     }
 
@@ -177,10 +182,10 @@ impl Remote {
     /// # Errors
     /// As [`Remote::get`].
     pub fn change(&self, read: &str, path: &str, body: &Value) -> Result<Value> {
-        let answer = self.checked(self.agent.get(self.url(read)).header("authorization", &self.authorization).call(), read)?;
+        let answer = self.checked(self.asks(self.agent.get(self.url(read))).call(), read)?;
         let etag = answer.headers().get("etag").cloned();
         let etag = etag.ok_or_else(|| Failure::new("the server does not tell a version; is it of another version?"))?;
-        let request = self.agent.put(self.url(path)).header("authorization", &self.authorization).header("if-match", etag);
+        let request = self.asks(self.agent.put(self.url(path))).header("if-match", etag);
         self.json(request.send_json(body), path)
     }
 
@@ -189,7 +194,7 @@ impl Remote {
     /// # Errors
     /// As [`Remote::get`].
     pub fn delete(&self, path: &str) -> Result<Value> {
-        self.json(self.agent.delete(self.url(path)).header("authorization", &self.authorization).call(), path)
+        self.json(self.asks(self.agent.delete(self.url(path))).call(), path)
     }
 
     /// The shop's currency.
@@ -223,7 +228,7 @@ impl Remote {
             body.push(b'\n');
         }
         let path = format!("/v1/events/{topic}");
-        let request = self.agent.post(self.url(&path)).header("authorization", &self.authorization);
+        let request = self.asks(self.agent.post(self.url(&path)));
         let answer = request.header("content-type", "application/x-ndjson").send(&body[..]);
         let answer = answer.map_err(|error| self.no_answer(&error))?;
         if answer.status() == StatusCode::UNPROCESSABLE_ENTITY {

@@ -279,6 +279,10 @@ impl Condemned {
     fn is_named_in(&self, payload: &[u8]) -> bool {
         let text = String::from_utf8_lossy(payload);
         let quoted = |id: &str| text.contains(&serde_json::Value::from(id).to_string());
-        self.members.iter().any(|member| quoted(member)) || self.sessions.iter().any(|session| quoted(session.id()))
+        // A row of a file, whatever stands between its values and around them.
+        let values: HashSet<&str> =
+            text.split([',', ';', '\t', '|', '\r', '\n']).map(|value| value.trim_matches(['"', ' '])).collect();
+        let named = |id: &str| values.contains(id) || quoted(id);
+        self.members.iter().any(|member| named(member)) || self.sessions.iter().any(|session| named(session.id()))
     }
 }

@@ -1,8 +1,8 @@
 //! Which column of a CSV file, or which member of a JSON object, holds which field, and how its text is read.
 
-use csv::StringRecord;
-use kindred_model::Topic;
+use csv::{ByteRecord, StringRecord};
 use kindred_model::records::Invalid;
+use kindred_model::{OrderId, Topic};
 use serde_json::{Map, Value};
 
 use super::options::ImportOptions;
@@ -251,6 +251,13 @@ impl Columns {
         self.ids.iter().filter(|column| row.get(**column).is_some_and(|text| text.trim().len() < text.len())).count() as u64
     }
 
+    /// Identities of a row that are a word by which programs write that there is none.
+    pub fn nothings(&self, row: &StringRecord) -> u64 {
+        let is_one =
+            |text: &str| ["null", "nan", "none", "n/a", "na", "\\n"].contains(&text.trim().to_ascii_lowercase().as_str());
+        self.ids.iter().filter(|column| row.get(**column).is_some_and(is_one)).count() as u64
+    }
+
     /// Whether money of a row is written with decimals.
     pub fn has_decimal_money(&self, row: &StringRecord) -> bool {
         self.money.iter().any(|column| row.get(*column).is_some_and(|text| has_decimals(text.trim())))
@@ -270,6 +277,12 @@ impl Columns {
     /// The text of the n-th field of the topic; empty is absent.
     fn text<'r>(&self, row: &'r StringRecord, n: usize) -> Option<&'r str> {
         self.of_field[n].and_then(|column| row.get(column)).map(str::trim).filter(|text| !text.is_empty())
+    }
+
+    /// The order that a row is of, where it can be read.
+    pub fn order_of(&self, row: &ByteRecord) -> Option<OrderId> {
+        let column = self.of_field[0].filter(|_| self.topic == Topic::Orders)?;
+        OrderId::parse(str::from_utf8(row.get(column)?).ok()?.trim()).ok()
     }
 
     /// The fields of a row of an order line.
@@ -391,6 +404,8 @@ pub fn is_plain(options: &ImportOptions) -> bool {
 pub struct Found {
     /// Identities that had blanks around them.
     pub blanks: u64,
+    /// Identities that are a word for none.
+    pub nothings: u64,
     /// Whether money is written with decimals where whole minor units are meant.
     pub decimal_money: bool,
 }

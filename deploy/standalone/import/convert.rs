@@ -59,6 +59,8 @@ pub struct Converted {
     pub unused_columns: Vec<String>,
     /// Identities that had blanks around them.
     pub blanks: u64,
+    /// Identities that are a word for none, such as `NULL`.
+    pub nothings: u64,
     /// Rows that stood in another file already, and the first of them.
     pub overlap: (u64, Option<Origin>),
     /// Of orders: how many of each status.
@@ -230,21 +232,22 @@ impl Converter<'_, '_> {
     fn csv(&mut self, file: &Origin, mut reader: impl BufRead) -> anyhow::Result<()> {
         let (delimiter, above) = delimiter_of(&mut reader, self.options.delimiter)?;
         let checked = StrictQuotes::new(reader, delimiter, above + 1);
+        let starts = checked.starts();
         let mut rows = csv::ReaderBuilder::new().flexible(true).delimiter(delimiter).from_reader(checked);
         let header = rows.headers().map_err(in_csv)?.clone();
         if header.iter().all(|name| name.trim().is_empty()) {
             bail!("the file is empty: a CSV file starts with a header");
         }
         let columns = Columns::of(&header, self.options).map_err(anyhow::Error::msg)?;
+        starts.next();
         let mut bytes = csv::ByteRecord::new();
         while rows.read_byte_record(&mut bytes).map_err(in_csv)? {
-            let line = bytes.position().map_or(0, csv::Position::line) + above;
             self.row_read();
-            let origin = Origin { line, ..file.clone() };
+            let origin = Origin { line: starts.next(), ..file.clone() };
             if let Some(lines) = rows_within(&bytes, columns.count(), delimiter) {
                 let why =
                     format!("row: a quoted value runs over {lines} lines that look like rows; is its closing quote missing?");
-                self.rejects.add(&origin, &why, &raw_row(&bytes))?;
+                self.turn_away(&columns, &origin, &why, &bytes)?;
                 continue;
             }
             let row = match csv::StringRecord::from_byte_record(bytes) {
@@ -252,7 +255,7 @@ impl Converter<'_, '_> {
                 Err(error) => {
                     bytes = error.into_byte_record();
                     let why = "row: is not UTF-8; name the file's encoding, as in --encoding windows-1252 or --encoding gbk";
-                    self.rejects.add(&origin, why, &raw_row(&bytes))?;
+                    self.turn_away(&columns, &origin, why, &bytes)?;
                     continue;
                 }
             };
@@ -272,12 +275,13 @@ impl Converter<'_, '_> {
         let bytes = row.as_slice().len();
         if bytes > RECORD_BYTES_MAX {
             let reason = format!("row: has {bytes} bytes; at most {RECORD_BYTES_MAX} are accepted");
-            return self.rejects.add(&origin, &reason, &raw());
+            return self.turn_away(columns, &origin, &reason, row.as_byte_record());
         }
         if let Err(error) = columns.check(row) {
-            return self.rejects.add(&origin, &error.to_string(), &raw());
+            return self.turn_away(columns, &origin, &error.to_string(), row.as_byte_record());
         }
         self.found.blanks += columns.blanks(row);
+        self.found.nothings += columns.nothings(row);
         if !self.options.decimal_money && self.decimals_at.is_none() && columns.has_decimal_money(row) {
             self.decimals_at = Some(origin.clone());
         }
@@ -293,6 +297,14 @@ impl Converter<'_, '_> {
                 Err(error) => self.rejects.add(&origin, &error.to_string(), &json),
             },
         }
+    }
+
+    /// A row that cannot be read takes its order with it.
+    fn turn_away(&mut self, columns: &Columns, origin: &Origin, why: &str, row: &csv::ByteRecord) -> anyhow::Result<()> {
+        if let Some(order) = columns.order_of(row) {
+            self.assembly.lacks(&order, origin);
+        }
+        self.rejects.add(origin, why, &raw_row(row))
     }
 
     fn row_read(&mut self) {
@@ -346,6 +358,7 @@ impl Converter<'_, '_> {
             credit_notes,
             unused_columns: self.unused_columns,
             blanks: self.found.blanks,
+            nothings: self.found.nothings,
             overlap,
             statuses,
             unlinked,

@@ -250,10 +250,15 @@ impl<'a> OrderAssembly<'a> {
         };
         if let Err(error) = self.take(&id, &origin, row, raw) {
             rejects.add(&origin, &error.to_string(), raw)?;
-            let n = self.pending_of(&id);
-            self.pending[n].broken.get_or_insert(origin);
+            self.lacks(&id, &origin);
         }
         Ok(())
+    }
+
+    /// A row of the order cannot be read.
+    pub fn lacks(&mut self, id: &OrderId, origin: &Origin) {
+        let n = self.pending_of(id);
+        self.pending[n].broken.get_or_insert_with(|| origin.clone());
     }
 
     fn pending_of(&mut self, id: &OrderId) -> usize {

@@ -6,7 +6,10 @@
 //!               └── an error that names the line on which the quote was opened
 //! ```
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::rc::Rc;
 
 /// Where in a row the reader is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,16 +35,49 @@ pub struct StrictQuotes<R> {
     after_return: bool,
     /// The line on which the open quote stands.
     opened: u64,
+    /// The next byte that is no end of a line begins a row.
+    before_row: bool,
+    starts: Starts,
+}
+
+/// The lines on which the rows begin that were read and not asked for, empty lines left out as `csv` does. It counts line feeds, which
+/// come after the row where a carriage return ended it, and are none where that is all.
+#[derive(Clone, Default)]
+pub struct Starts(Rc<RefCell<VecDeque<u64>>>);
+
+impl Starts {
+    /// The line of the next row.
+    pub fn next(&self) -> u64 {
+        self.0.borrow_mut().pop_front().unwrap_or_default()
+    }
 }
 
 impl<R: Read> StrictQuotes<R> {
     /// Reads from `inner`, whose first byte is at the beginning of a line.
     pub fn new(inner: R, delimiter: u8, line: u64) -> Self {
-        Self { inner, delimiter, state: State::Begin, line, after_return: false, opened: 0 }
+        Self {
+            inner,
+            delimiter,
+            state: State::Begin,
+            line,
+            after_return: false,
+            opened: 0,
+            before_row: true,
+            starts: Starts::default(),
+        }
+    }
+
+    /// Where the rows begin, as they are read.
+    pub fn starts(&self) -> Starts {
+        self.starts.clone()
     }
 
     fn step(&mut self, byte: u8) -> io::Result<()> {
         let ends_line = byte == b'\n' || byte == b'\r';
+        if self.before_row && !ends_line {
+            self.starts.0.borrow_mut().push_back(self.line);
+            self.before_row = false;
+        }
         if ends_line && !(byte == b'\n' && self.after_return) {
             self.line += 1;
         }
@@ -53,7 +89,10 @@ impl<R: Read> StrictQuotes<R> {
                 self.opened = self.line;
                 State::Quoted
             }
-            (_, byte) if byte == self.delimiter || ends_line => State::Begin,
+            (_, byte) if byte == self.delimiter || ends_line => {
+                self.before_row |= ends_line;
+                State::Begin
+            }
             (State::Closed, _) => {
                 let why = "there is text behind its closing quote; a quote within a value is written twice (\"\")";
                 return Err(self.error(why));

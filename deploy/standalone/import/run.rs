@@ -323,7 +323,8 @@ impl Summary {
             if notes.leftover_lines > 0 {
                 let first: Vec<String> = notes.leftover_first.iter().map(|origin| origin.line.to_string()).collect();
                 line(format!(
-                    "nothing to take back: {} units on {} lines of {} credit notes, worth {} minor units (first rows: {})",
+                    "nothing to take back in the files of this import: {} units on {} lines of {} credit notes, worth {} minor units (first \
+                     rows: {})",
                     thousands(notes.leftover_units),
                     thousands(notes.leftover_lines),
                     thousands(notes.leftover_notes),
@@ -334,6 +335,11 @@ impl Summary {
         }
         if converted.blanks > 0 {
             line(format!("blanks around ids were taken off, of {}", counted(converted.blanks, "value", "values")));
+        }
+        if converted.nothings > 0 {
+            let of = counted(converted.nothings, "id is", "ids are");
+            line(format!("{of} NULL, nan, none or n/a, and taken as it stands: one and the same member, item or order each"));
+            line("  leave the cell empty where there is none, and import the file again with a greater --version".to_owned());
         }
         if let (rows, Some(first)) = &converted.overlap {
             let (rows, file, at) = (counted(*rows, "row", "rows"), &first.file, first.line);

@@ -39,7 +39,7 @@ impl Outcome {
     }
 }
 
-fn run(options: &ImportOptions, files: &[(&str, &str)]) -> anyhow::Result<Outcome> {
+fn run<T: AsRef<[u8]>>(options: &ImportOptions, files: &[(&str, T)]) -> anyhow::Result<Outcome> {
     let rejected = RefCell::new(Vec::new());
     let rejects = Rejects::new(
         options.topic,
@@ -50,7 +50,7 @@ fn run(options: &ImportOptions, files: &[(&str, &str)]) -> anyhow::Result<Outcom
     );
     let inputs = files
         .iter()
-        .map(|(name, text)| Input { name: (*name).to_owned(), reader: Box::new(std::io::Cursor::new(text.as_bytes().to_vec())) });
+        .map(|(name, text)| Input { name: (*name).to_owned(), reader: Box::new(std::io::Cursor::new(text.as_ref().to_vec())) });
     let mut converted = convert(inputs.collect(), options, &Rules::default(), rejects, MEMORY_BYTES, &mut || {})?;
     let mut records = Vec::new();
     while let Some(record) = converted.records.next_record()? {
@@ -302,6 +302,42 @@ fn interactions_are_put_into_time_order_and_broken_lines_named() {
 }
 
 /// A line longer than any record is turned away without being held, and the next one is read.
+/// If it failed, half an order would be taken because a row of it cannot be read: a decimal comma, another encoding, a row too long.
+#[test]
+fn a_row_that_cannot_be_read_takes_its_order_with_it() {
+    let order = |more: &[u8]| [rows(&[("A", "m", "x", 1, 100, 0, "paid")]).as_bytes(), more].concat();
+    for row in [
+        &b"A,m,y,1,12,99,1767571200000,paid\n"[..],
+        b"A,m,y,1\n",
+        b"A,m,Gr\xf6\xdfe,1,100,1767571200000,paid\n",
+        &[b"A,m,", &[b'y'; 2 << 20][..], b",1,100,1767571200000,paid\n"].concat(),
+    ] {
+        let outcome = run(&orders(), &[("o.csv", &order(row))]).unwrap();
+        assert_eq!(outcome.ids(), [] as [&str; 0]);
+        assert_eq!(outcome.rejected.len(), 2, "{:?}", outcome.reasons());
+    }
+}
+
+/// If it failed, a person would look for a mistake on another line than where it is.
+#[test]
+fn lines_are_those_of_the_file() {
+    let text = rows(&[
+        ("A", "m", "x", 1, 100, 0, "paid"),
+        ("B", "m", "two\nlines", 1, 100, 0, "paid"),
+        ("C", "m", "x", 0, 100, 0, "paid"),
+    ]);
+    let text = text.replace("two\nlines", "\"two\nlines\"");
+    for (end, blank) in [("\n", ""), ("\r\n", ""), ("\r", ""), ("\n", "\n\n"), ("\r\n", "\r\n"), ("\r", "\r")] {
+        let lines: Vec<&str> = text.lines().collect();
+        let file = format!("{}{end}{blank}{}", lines[0], lines[1..].join(end));
+        let outcome = run(&orders(), &[("o.csv", &file)]).unwrap();
+        let at = 5 + (blank.len() / end.len()) as u64;
+        // B's item has an end of a line in it.
+        let found: Vec<u64> = outcome.reasons().iter().map(|(line, _)| *line).collect();
+        assert!(found.contains(&at), "{file:?}: {found:?}");
+    }
+}
+
 #[test]
 fn a_line_of_many_megabytes_is_turned_away() {
     let options = ImportOptions::new(Topic::Interactions, "EUR");

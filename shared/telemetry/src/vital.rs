@@ -2,6 +2,7 @@
 //! readiness would stand, and nothing would be taken in. So the process ends, with an exit code, and its supervisor starts it again;
 //! what was acknowledged lies in the log.
 
+use std::io::Write;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ pub fn end_on_panic(code: i32) {
     }
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if let Some(why) = panic.payload_as_str().and_then(|text| text.strip_prefix(UNWRITTEN)) {
+            end_unread(why, code);
+        }
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");
         if ANSWERED.iter().any(|answered| name.starts_with(answered)) {
@@ -67,6 +71,19 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// How the standard library says that it could not print, which is the one panic that is nobody's mistake here.
+const UNWRITTEN: &str = "failed printing to stdout: ";
+
+/// Ends a process whose answer nobody reads any more, or cannot be written: `kindred views | head -1`, a full disk.
+fn end_unread(why: &str, code: i32) -> ! {
+    if why.contains("(os error 32)") {
+        std::process::exit(0);
+    }
+    // Nor may this be a panic.
+    let _told = writeln!(std::io::stderr(), "error: the answer could not be written: {why}");
+    std::process::exit(code)
 }
 
 /// Ends the process, where it is to end.
