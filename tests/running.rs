@@ -159,6 +159,12 @@ fn a_panic_in_any_thread_ends_the_process_and_loses_nothing() {
         eprintln!("{thread} of {workers} workers: ended {took:.1?} after the last request");
         points.disarm();
         let server = Server::start(&dir, &[]);
+        // It is ready with what it restored; what lay unread is taken in now.
+        let begin = Instant::now();
+        while server.get_json("/v1/admin/status")["lag"] != 0 {
+            assert!(begin.elapsed() < PATIENCE, "{thread}: {}", server.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let orders = server.get_json("/v1/members/m0/orders");
         let lag = server.get_json("/v1/admin/status");
         let expected = accepted.iter().filter(|order| order["member"] == "m0").count();
