@@ -338,7 +338,7 @@ impl Summary {
         }
         if converted.nothings > 0 {
             let of = counted(converted.nothings, "id is", "ids are");
-            line(format!("{of} NULL, nan, none or n/a, and taken as it stands: one and the same member, item or order each"));
+            line(format!("{of} NULL, nan, none or n/a: each such word is taken as the name of one member, item or order"));
             line("  leave the cell empty where there is none, and import the file again with a greater --version".to_owned());
         }
         if let (rows, Some(first)) = &converted.overlap {
