@@ -215,8 +215,13 @@ mod watched {
             self.0.rejected_remove(ids).await
         }
 
-        async fn purge(&self, topic: Topic, condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, LogError> {
-            self.0.purge(topic, condemned).await
+        async fn purge(
+            &self,
+            topic: Topic,
+            end: &Position,
+            condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
+        ) -> Result<u64, LogError> {
+            self.0.purge(topic, end, condemned).await
         }
     }
 }

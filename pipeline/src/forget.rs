@@ -3,11 +3,13 @@
 //! Erasure takes a person out of every view at once; that is the dataflow's work and no special case. What remains is what
 //! the views no longer look at. It leaves a day before `erasure.raw_days` have passed, so that the promise is kept:
 //!
-//! 1. their orders are appended again without the member, marked `erased`: they count in sales totals alone, as before;
+//! 1. their orders are appended again without the member, marked `erased`: they count in sales totals alone, as before; and the links of
+//!    their sessions with version 0, before which no other can come;
 //! 2. the payloads of their interactions, orders, records and of their sessions' interactions are emptied in the log;
 //! 3. the identities of their sessions leave the merged inputs.
 //!
-//! No result changes, so each step may be repeated after a crash. What stays is the erased record, with who invited whom and
+//! What step 1 appends is final, whatever else comes: `erased` is sticky, and a session keeps its first member. So no result changes by
+//! what leaves afterwards, and each step may be repeated after a crash. What stays is the erased record, with who invited whom and
 //! when it was activated, and the links of the sessions, so that a late duplicate of a session's event stays hidden.
 //!
 //! A shop goes on writing about somebody who is gone: an order is completed, a refund comes weeks later. So what came to the log since
@@ -94,12 +96,13 @@ impl Sweeper {
 
     async fn sweep(&self) -> Result<(), PipelineError> {
         let end = self.log.end().await?;
-        let Some(condemned) = self.condemned(&end).await? else { return Ok(()) };
-        let erased_orders = self.erased_orders(&condemned)?;
+        // What is emptied has to be in the rows that are appended again.
+        self.context.progress.wait_for(&end, STEP_TIMEOUT).await?;
+        let Some(mut condemned) = self.condemned(&end).await? else { return Ok(()) };
+        let erased_orders = self.erased_orders(&condemned, &end)?;
         let orders = erased_orders.len();
-        if let Some(last) = self.append(erased_orders).await? {
-            self.context.progress.wait_for(&last, STEP_TIMEOUT).await?;
-        }
+        self.append(Topic::Members, std::mem::take(&mut condemned.links)).await?;
+        self.append(Topic::Orders, erased_orders).await?;
 
         let rules = &self.rules;
         let is_condemned = |topic: Topic, payload: &[u8]| match Record::decode(topic, payload, rules) {
@@ -109,7 +112,7 @@ impl Sweeper {
         };
         let mut purged = 0;
         for topic in [Topic::Interactions, Topic::Orders, Topic::Members] {
-            purged += self.log.purge(topic, &|payload| is_condemned(topic, payload)).await?;
+            purged += self.log.purge(topic, &end, &|payload| is_condemned(topic, payload)).await?;
         }
 
         let act = ACTS.fetch_add(1, Ordering::Relaxed);
@@ -139,22 +142,28 @@ impl Sweeper {
 
     /// Those of `swept`, and of the sessions that are theirs, of whom records came since the log was last looked through.
     async fn named_since(&self, swept: &Condemned, end: &Position) -> Result<HashSet<Owner>, PipelineError> {
-        let mut found = HashSet::new();
         let noted = self.store.named().get(SWEPT_TO).await?;
         let from = noted.and_then(|noted| str::from_utf8(&noted).ok()?.parse().ok()).unwrap_or_else(Position::beginning);
+        let mut found = HashSet::new();
+        self.look_through(&from, end, |record| found.extend(swept.whose(&record)))?;
+        Ok(found)
+    }
+
+    /// Gives the records of the log between two positions to `look`.
+    fn look_through(&self, from: &Position, end: &Position, mut look: impl FnMut(Record)) -> Result<(), PipelineError> {
         let mut reader = self.log.reader(Share::ALL)?;
-        reader.seek(&from)?;
+        reader.seek(from)?;
         let mut records = Vec::new();
         while !reader.position().reaches(end) && !self.context.stopping() {
             records.clear();
             reader.poll(LOOKED_AT, POLL, &mut records)?;
             for record in records.iter().filter(|record| !record.payload.is_empty()) {
                 if let Ok(record) = Record::decode(record.place.topic, &record.payload, &self.rules) {
-                    found.extend(swept.whose(&record));
+                    look(record);
                 }
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The members whose raw records are due, and their sessions; `None` when there is nobody. `end` is that of the log.
@@ -183,7 +192,7 @@ impl Sweeper {
                     condemned.members.insert(member);
                 }
             }
-            Ok(MemberRecord::Session { session, merged_into, .. }) => links.push((session, merged_into)),
+            Ok(MemberRecord::Session { session, merged_into, version }) => links.push((session, merged_into, version)),
             _ => {}
         })?;
         for member in new {
@@ -191,8 +200,8 @@ impl Sweeper {
         }
         drop(snapshot);
         if !before.members.is_empty() {
-            let theirs = links.iter().filter(|(_, member)| before.members.contains(member.as_str()));
-            before.sessions.extend(theirs.map(|(session, _)| Owner::Session(session.clone())));
+            let theirs = links.iter().filter(|(_, member, _)| before.members.contains(member.as_str()));
+            before.sessions.extend(theirs.map(|(session, ..)| Owner::Session(session.clone())));
             let named = self.named_since(&before, end).await?;
             if named.is_empty() {
                 self.has_looked_to(end).await?;
@@ -201,22 +210,37 @@ impl Sweeper {
                 named.contains(&Owner::Member(MemberId::trusted(member.to_owned())))
                     || session.is_some_and(|session| named.contains(&Owner::Session(session.clone())))
             };
-            let by_session = links.iter().filter(|(session, member)| late(member.as_str(), Some(session)));
-            let again: Vec<String> = by_session.map(|(_, member)| member.to_string()).collect();
+            let by_session = links.iter().filter(|(session, member, _)| late(member.as_str(), Some(session)));
+            let again: Vec<String> = by_session.map(|(_, member, _)| member.to_string()).collect();
             let by_name = before.members.iter().filter(|member| late(member, None)).cloned();
             condemned.members.extend(by_name.chain(again.into_iter().filter(|member| before.members.contains(member))));
         }
-        links.retain(|(_, member)| condemned.members.contains(member.as_str()));
-        condemned.sessions.extend(links.into_iter().map(|(session, _)| Owner::Session(session)));
+        links.retain(|(_, member, _)| condemned.members.contains(member.as_str()));
+        for (session, merged_into, version) in links {
+            condemned.sessions.insert(Owner::Session(session.clone()));
+            if version > 0 {
+                condemned.links.push(MemberRecord::Session { session, version: 0, merged_into }.canonical());
+            }
+        }
         Ok((!condemned.members.is_empty()).then_some(condemned))
     }
 
-    fn erased_orders(&self, condemned: &Condemned) -> Result<Vec<Vec<u8>>, PipelineError> {
+    /// The orders of the condemned without them; and those that have no member any more, of which a record that names one of them is
+    /// emptied, whose contents may be in nothing else that the log holds.
+    fn erased_orders(&self, condemned: &Condemned, end: &Position) -> Result<Vec<Vec<u8>>, PipelineError> {
+        let mut named = HashSet::new();
+        // A log that compacts has been given again what its records are merged to, and none of them is emptied.
+        if !self.log.compacts() {
+            self.look_through(&Position::beginning(), end, |record| match record {
+                Record::Order(order) if condemned.holds_order(&order) => drop(named.insert(order.order)),
+                _ => {}
+            })?;
+        }
         let snapshot = self.store.snapshot()?;
         let mut orders = Vec::new();
         scan::<Orders, _>(&*snapshot.rows, &[], |_, row| {
             if let Ok(order) = OrderRecord::decode(&row.0, &self.rules)
-                && order.member.as_ref().is_some_and(|member| condemned.members.contains(member.as_str()))
+                && (condemned.holds_order(&order) || order.erased && named.contains(&order.order))
             {
                 let erased = OrderRecord { member: None, erased: true, ..order };
                 orders.push(erased.canonical());
@@ -225,14 +249,17 @@ impl Sweeper {
         Ok(orders)
     }
 
-    /// Appends in portions; returns the position after the last.
-    async fn append(&self, orders: Vec<Vec<u8>>) -> Result<Option<Position>, PipelineError> {
+    /// Appends in portions, and waits until the last has passed the views.
+    async fn append(&self, topic: Topic, records: Vec<Vec<u8>>) -> Result<(), PipelineError> {
         let mut last = None;
-        for portion in orders.chunks(1_000) {
-            let places = self.log.append(Topic::Orders, portion.to_vec(), None).await?;
+        for portion in records.chunks(1_000) {
+            let places = self.log.append(topic, portion.to_vec(), None).await?;
             last = places.last().map(|place| place.position()).or(last);
         }
-        Ok(last)
+        match last {
+            Some(last) => self.context.progress.wait_for(&last, STEP_TIMEOUT).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -241,18 +268,24 @@ impl Sweeper {
 struct Condemned {
     members: HashSet<String>,
     sessions: HashSet<Owner>,
+    /// The records that make the links of the sessions final.
+    links: Vec<Vec<u8>>,
 }
 
 impl Condemned {
     fn holds(&self, record: &Record) -> bool {
         match record {
             Record::Interaction(interaction) => self.holds_owner(&interaction.owner),
-            Record::Order(order) => order.member.as_ref().is_some_and(|member| self.members.contains(member.as_str())),
+            Record::Order(order) => self.holds_order(order),
             Record::Member(record) => {
                 !record.is_erased() && matches!(record, MemberRecord::Member(_)) && self.holds_owner(&record.key())
             }
             Record::Catalog(_) => false,
         }
+    }
+
+    fn holds_order(&self, order: &OrderRecord) -> bool {
+        order.member.as_ref().is_some_and(|member| self.members.contains(member.as_str()))
     }
 
     /// Whom of them a record names.

@@ -168,12 +168,13 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
         Topic::Orders,
         &[
             r#"{"order":"o1","version":1,"status":"paid","member":"ann","placed_at":"2026-01-05T10:00:00Z","currency":"EUR","lines":[{"line":1,"item":"z","quantity":1,"unit_price_minor":100}]}"#,
+            r#"{"order":"o3","version":1,"status":"paid","member":"ann","placed_at":"2026-01-05T10:00:00Z","currency":"EUR","lines":[{"line":1,"item":"z","quantity":1,"unit_price_minor":100}]}"#,
         ],
     ));
     records.extend(lines(
         Topic::Members,
         &[
-            r#"{"session":"s1","version":1,"merged_into":"ann"}"#,
+            r#"{"session":"s1","version":7,"merged_into":"ann"}"#,
             r#"{"member":"ann","version":1,"state":"activated","invited_by":"bob","activated_at":"2026-01-01T00:00:00Z"}"#,
             r#"{"member":"ann","version":2,"state":"erased","invited_by":"bob","activated_at":"2026-01-01T00:00:00Z"}"#,
         ],
@@ -192,10 +193,11 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
 
     let mut reader = shop.log.reader(Share::ALL).expect("a reader");
     let mut left = Vec::new();
-    while reader.poll(100, Duration::from_millis(10), &mut left).is_ok_and(|()| left.len() < records.len() + 1) {}
+    while reader.poll(100, Duration::from_millis(10), &mut left).is_ok_and(|()| left.len() < records.len() + 3) {}
     let text: String = left.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned() + "\n").collect();
-    // What stays: the erased record, the session's link, the order without its member.
-    assert_eq!(text.matches("ann").count(), 2, "{text}");
+    // What stays: the erased record, the session's link, now final, the orders without their member.
+    assert_eq!(text.matches("ann").count(), 3, "{text}");
+    assert!(text.contains(r#"{"session":"s1","version":0,"merged_into":"ann"}"#), "{text}");
     assert!(text.contains(r#""erased":true"#) && text.contains("bob"), "{text}");
 
     let remaining: Vec<Record> = left
@@ -218,6 +220,7 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
         &[
             r#"{"order":"o1","version":2,"status":"completed","member":"ann","placed_at":"2026-01-05T10:00:00Z","currency":"EUR","lines":[{"line":1,"item":"z","quantity":1,"unit_price_minor":100}]}"#,
             r#"{"order":"o1","version":9,"status":"completed","member":"bob","placed_at":"2026-01-05T10:00:00Z","currency":"EUR","lines":[{"line":1,"item":"z","quantity":1,"unit_price_minor":100}]}"#,
+            r#"{"order":"o3","version":9,"status":"cancelled","member":"ann","placed_at":"2026-01-05T10:00:00Z","currency":"EUR","lines":[{"line":1,"item":"z","quantity":3,"unit_price_minor":100}]}"#,
             r#"{"order":"o2","version":1,"status":"paid","member":"ann","placed_at":"2026-01-06T10:00:00Z","currency":"EUR","lines":[{"line":1,"item":"late","quantity":1,"unit_price_minor":100}]}"#,
         ],
     ));
@@ -248,8 +251,8 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
         }
         left.retain(|record| !record.payload.is_empty());
         let text: String = left.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned() + "\n").collect();
-        // The erased record and the session's first link; what s1 did is gone, and that it was given to bob stays.
-        if text.matches("\"ann\"").count() == 2 && text.matches("\"s1\"").count() == 2 {
+        // The erased record and the session's link; what s1 did is gone, and that it was given to bob stays.
+        if text.matches("\"ann\"").count() == 3 && text.matches("\"s1\"").count() == 3 {
             let read = |record: &kindred_log::LogRecord| Record::decode(record.place.topic, &record.payload, &semantics.rules());
             break left.iter().map(|record| read(record).expect("valid")).collect::<Vec<Record>>();
         }
@@ -260,6 +263,8 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
     shop.assert_is(&remaining, &semantics, "after the sweep of what came late");
     let shown = inputs(remaining.clone(), &semantics);
     assert!(shown.orders.values().all(|order| order.erased && order.member.is_none()), "{:?}", shown.orders);
+    let cancelled = shown.orders.values().filter(|order| order.version == 9 && order.lines.iter().any(|line| line.quantity == 3));
+    assert_eq!(cancelled.count(), 1, "what came late of an order is of it, without its member: {:?}", shown.orders);
     pipeline.stop().expect("it stops");
     let pipeline = shop.start(PipelineConfig { from_beginning: true, ..PipelineConfig::new(semantics.clone()) }).await;
     pipeline.settle(PATIENCE).await.expect("it settles");

@@ -230,7 +230,7 @@ impl EventLog for Failing {
     async fn rejected_remove(&self, _: &[String]) -> Result<(), LogError> {
         Ok(())
     }
-    async fn purge(&self, _: Topic, _: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, LogError> {
+    async fn purge(&self, _: Topic, _: &Position, _: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, LogError> {
         Ok(0)
     }
 }

@@ -118,7 +118,12 @@ impl EventLog for MemoryLog {
         Ok(())
     }
 
-    async fn purge(&self, _topic: Topic, _condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, LogError> {
+    async fn purge(
+        &self,
+        _topic: Topic,
+        _end: &Position,
+        _condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
+    ) -> Result<u64, LogError> {
         Ok(0)
     }
 }

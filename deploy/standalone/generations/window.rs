@@ -147,8 +147,13 @@ impl EventLog for Window {
         self.log.rejected_remove(ids).await
     }
 
-    async fn purge(&self, topic: Topic, condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, LogError> {
-        self.log.purge(topic, condemned).await
+    async fn purge(
+        &self,
+        topic: Topic,
+        end: &Position,
+        condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
+    ) -> Result<u64, LogError> {
+        self.log.purge(topic, end, condemned).await
     }
 }
 

@@ -335,7 +335,7 @@ async fn purging_empties_payloads_and_keeps_offsets(open: &impl AsyncFn(&str) ->
     log.reject(vec![other.clone(), meant.clone()]).await.expect("kept");
     let before = (read_all(&log).await, log.end().await.expect("the end"));
     let gone = |payload: &[u8]| payload.windows(4).any(|window| window == b"gone");
-    let purged = log.purge(Topic::Interactions, &gone).await.expect("purged");
+    let purged = log.purge(Topic::Interactions, &before.1, &gone).await.expect("purged");
     let in_place = purging == Purging::InPlace;
     assert_eq!(purged, if in_place { 11 } else { 1 }, "it tells how many records and rejected records were emptied");
     let check = |records: &[LogRecord]| {
@@ -351,10 +351,13 @@ async fn purging_empties_payloads_and_keeps_offsets(open: &impl AsyncFn(&str) ->
     let kept = log.rejected_one(&meant.id()).await.expect("found").expect("its id stays");
     assert_eq!((kept.payload.as_str(), kept.offset), ("", meant.offset), "a rejected record meant for the topic is emptied");
     assert_eq!(log.rejected_one(&other.id()).await.expect("found").as_ref(), Some(&other));
-    assert_eq!(log.purge(Topic::Interactions, &gone).await.expect("purged"), 0, "the same again has nothing to do");
+    assert_eq!(log.purge(Topic::Interactions, &before.1, &gone).await.expect("purged"), 0, "the same again has nothing to do");
     assert_eq!(log.end().await.expect("the end"), before.1);
     drop(log);
-    check(&read_all(&open("purge").await).await);
+    let log = open("purge").await;
+    check(&read_all(&log).await);
+    log.append(Topic::Interactions, vec![record(0)], None).await.expect("appended");
+    assert_eq!(log.purge(Topic::Interactions, &before.1, &gone).await.expect("purged"), 0, "what came later is not looked at");
 }
 
 /// Polls until the reader stands at the end of its share; nothing must come.

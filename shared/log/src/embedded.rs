@@ -391,9 +391,14 @@ impl EventLog for EmbeddedLog {
         self.ask(Work::Remove(ids.to_vec())).await.map(|_| ())
     }
 
-    async fn purge(&self, topic: Topic, condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, LogError> {
+    async fn purge(
+        &self,
+        topic: Topic,
+        end: &Position,
+        condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
+    ) -> Result<u64, LogError> {
         let mut purged = 0;
-        let end = self.shared.ends[usize::from(topic.code())].load(Ordering::Acquire);
+        let end = self.shared.ends[usize::from(topic.code())].load(Ordering::Acquire).min(end.next_offset(topic, 0));
         let mut next = 0;
         while next < end {
             let mut offsets = Vec::new();
@@ -657,7 +662,7 @@ mod tests {
         log.reject(vec![rejected]).await.unwrap();
         let found = || kindred_embedded::files_with(dir.path(), marker);
         assert!(!found().is_empty(), "the search finds nothing");
-        let purged = log.purge(Topic::Orders, &|payload| payload.ends_with(marker)).await.unwrap();
+        let purged = log.purge(Topic::Orders, &log.end().await.unwrap(), &|payload| payload.ends_with(marker)).await.unwrap();
         assert_eq!((purged, found()), (101, Vec::new()));
         assert_eq!(read_back(&log).len(), 100);
     }

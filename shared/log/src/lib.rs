@@ -193,10 +193,15 @@ pub trait EventLog: Send + Sync {
     /// Drops rejected records that were mended, or are to be forgotten. Ids that are not there change nothing.
     async fn rejected_remove(&self, ids: &[String]) -> Result<(), LogError>;
 
-    /// Empties the payload of every record of a topic (and every rejected record meant for it) for which `condemned` says so;
-    /// their offsets stay. How the raw records of an erased member leave. Durable when it returns; returns how many. On Kafka, where
+    /// Empties the payload of every record of a topic before `end` (and every rejected record meant for it) for which `condemned` says
+    /// so; their offsets stay. How the raw records of an erased member leave. Durable when it returns; returns how many. On Kafka, where
     /// no record can be changed, the rejected ones alone; the others leave by retention and compaction ([`kafka`], Forgetting).
-    async fn purge(&self, topic: Topic, condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, LogError>;
+    async fn purge(
+        &self,
+        topic: Topic,
+        end: &Position,
+        condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
+    ) -> Result<u64, LogError>;
 }
 
 /// Which partitions a reader reads: those that fall to `index` when they are dealt out to `of` readers. Between them all readers

@@ -363,7 +363,12 @@ impl EventLog for KafkaLog {
         self.write_table(REJECTED, ids.iter().map(|id| (id.clone(), None))).await
     }
 
-    async fn purge(&self, topic: Topic, condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, LogError> {
+    async fn purge(
+        &self,
+        topic: Topic,
+        _end: &Position,
+        condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
+    ) -> Result<u64, LogError> {
         let mut purged = 0;
         let mut after: Option<String> = None;
         loop {
