@@ -19,6 +19,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("interaction", interaction),
     ("order", order),
     ("catalog", catalog),
+    ("ledger", ledger),
     ("member", member),
     ("position", position),
     ("time", time),
@@ -45,6 +46,11 @@ pub fn catalog(bytes: &[u8]) {
 /// A record of `members`.
 pub fn member(bytes: &[u8]) {
     record(Topic::Members, bytes);
+}
+
+/// A record of `ledger`.
+pub fn ledger(bytes: &[u8]) {
+    record(Topic::Ledger, bytes);
 }
 
 /// It is refused with a reason, or it is the record that its canonical bytes read as, and fit for everything made of it.
@@ -94,6 +100,10 @@ fn record(topic: Topic, bytes: &[u8]) {
         Record::Member(member) => {
             one_key(&member.key());
             merges_with_itself(member);
+        }
+        Record::Ledger(entry) => {
+            one_key(&entry.key());
+            merges_with_itself(entry);
         }
     }
 }

@@ -510,7 +510,7 @@ mod tests {
                     cancelled += usize::from(order.status == OrderStatus::Cancelled);
                 }
                 Record::Member(MemberRecord::Session { .. }) => merged += 1,
-                Record::Member(_) | Record::Catalog(_) => {}
+                Record::Member(_) | Record::Catalog(_) | Record::Ledger(_) => {}
             }
         }
         assert_eq!(kinds.len(), Kind::ALL.len() - 1, "all kinds but purchase, which are orders: {kinds:?}");

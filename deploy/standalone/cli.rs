@@ -290,7 +290,7 @@ pub struct ApiArgs {
 #[derive(Args, Clone, Debug)]
 pub struct ImportArgs {
     /// What the files hold
-    #[arg(value_name = "TOPIC", value_parser = clap::builder::PossibleValuesParser::new(["interactions", "orders", "catalog", "members"])
+    #[arg(value_name = "TOPIC", value_parser = clap::builder::PossibleValuesParser::new(Topic::OF_SHOPS.map(Topic::name))
         .map(|topic| topic.parse::<Topic>().expect("a topic's name")))]
     pub topic: Topic,
     /// The files, together one import; - is standard input

@@ -111,7 +111,7 @@ impl Sweeper {
             Err(_) => condemned.is_named_in(payload),
         };
         let mut purged = 0;
-        for topic in [Topic::Interactions, Topic::Orders, Topic::Members] {
+        for topic in [Topic::Interactions, Topic::Orders, Topic::Members, Topic::Ledger] {
             purged += self.log.purge(topic, &end, &|payload| is_condemned(topic, payload)).await?;
         }
 
@@ -280,6 +280,7 @@ impl Condemned {
             Record::Member(record) => {
                 !record.is_erased() && matches!(record, MemberRecord::Member(_)) && self.holds_owner(&record.key())
             }
+            Record::Ledger(record) => !record.is_erased() && self.members.contains(record.member().as_str()),
             Record::Catalog(_) => false,
         }
     }
@@ -297,6 +298,7 @@ impl Condemned {
             Record::Interaction(interaction) => Some(interaction.owner.clone()),
             Record::Order(order) => order.member.clone().map(Owner::Member),
             Record::Member(record) => Some(record.key()),
+            Record::Ledger(record) => Some(Owner::Member(record.member().clone())),
             Record::Catalog(_) => None,
         }
     }

@@ -12,7 +12,7 @@ use kindred_dataflow::update::Update;
 use kindred_log::{EventLog, EventReader, LogError, LogRecord, Rejected, Share};
 use kindred_model::codec::KeyCodec;
 use kindred_model::records::{Record, Rules};
-use kindred_model::{ItemId, MemberId, OrderId, Owner, Position, SessionId, Topic};
+use kindred_model::{EntryId, ItemId, MemberId, OrderId, Owner, Position, SessionId, Topic};
 use kindred_telemetry::fail_point;
 use parking_lot::Mutex;
 use tracing::debug;
@@ -267,6 +267,11 @@ fn row_key(topic: Topic, key: &[u8]) -> Option<Vec<u8>> {
             ("session", id) => Owner::Session(SessionId::parse(id).ok()?).to_bytes(),
             _ => return None,
         },
+        Topic::Ledger => {
+            let (member, entry) = key.split_once('\t')?;
+            let entry = if entry.is_empty() { EntryId::NONE } else { EntryId::parse(entry).ok()? };
+            (MemberId::parse(member).ok()?, entry).to_bytes()
+        }
         Topic::Interactions => return None,
     })
 }
@@ -312,6 +317,9 @@ mod tests {
         assert_eq!(row_key(Topic::Catalog, b"i:1"), Some(ItemId::trusted("i:1").to_bytes()));
         assert_eq!(row_key(Topic::Members, b"session:a:b"), Some(Owner::Session(SessionId::trusted("a:b")).to_bytes()));
         assert_eq!(row_key(Topic::Members, b"member:a"), Some(Owner::Member(MemberId::trusted("a")).to_bytes()));
+        let of_ann = |entry| Some((MemberId::trusted("ann"), entry).to_bytes());
+        assert_eq!(row_key(Topic::Ledger, b"ann\te1"), of_ann(EntryId::trusted("e1")));
+        assert_eq!(row_key(Topic::Ledger, b"ann\t"), of_ann(EntryId::NONE));
         assert_eq!(
             [row_key(Topic::Members, b"a"), row_key(Topic::Interactions, b"member:a"), row_key(Topic::Orders, b"\xff")],
             [None, None, None]

@@ -119,10 +119,10 @@ pub fn verify_inputs(
         not_compared.push(format!("whether the inputs of {topic} hold more than the log has: {why}"));
         false
     };
-    let [interactions, orders, catalog, members] =
-        [Topic::Interactions, Topic::Orders, Topic::Catalog, Topic::Members].map(&mut is_whole);
-    // What is known of members decides whose interactions are none.
-    let interactions = interactions && members;
+    let [interactions, orders, catalog, members, ledger] =
+        [Topic::Interactions, Topic::Orders, Topic::Catalog, Topic::Members, Topic::Ledger].map(&mut is_whole);
+    // What is known of members decides whose interactions and entries are none.
+    let (interactions, ledger) = (interactions && members, ledger && members);
 
     let mut base = stored.clone();
     if interactions {
@@ -136,6 +136,9 @@ pub fn verify_inputs(
     }
     if members {
         base.members.clear();
+    }
+    if ledger {
+        base.ledger.clear();
     }
     let mut reading = Reading::of(log, &snapshot.frontier.position, semantics)?;
     let expected = without_sessions_of_erased(base.with(&mut reading, semantics)).tables();

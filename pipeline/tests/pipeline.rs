@@ -172,6 +172,13 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
         ],
     ));
     records.extend(lines(
+        Topic::Ledger,
+        &[
+            r#"{"member":"ann","entry":"e1","kind":"spend","points":5,"at":"2026-01-05T10:00:00Z"}"#,
+            r#"{"member":"bob","entry":"e1","kind":"spend","points":5,"at":"2026-01-05T10:00:00Z"}"#,
+        ],
+    ));
+    records.extend(lines(
         Topic::Members,
         &[
             r#"{"session":"s1","version":7,"merged_into":"ann"}"#,

@@ -178,6 +178,7 @@ fn compacted(log: &dyn EventLog, semantics: &Semantics) -> Vec<Record> {
             Record::Order(order) => order.order.to_bytes(),
             Record::Catalog(item) => item.item.to_bytes(),
             Record::Member(member) => member.key().to_bytes(),
+            Record::Ledger(record) => record.key().to_bytes(),
         };
         last.insert((read.place.topic, key), record);
     }

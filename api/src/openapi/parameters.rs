@@ -127,7 +127,7 @@ impl Shared {
 }
 
 /// A position: topic, partition and offset of each place, or `0`, the beginning.
-const POSITION: &str = "^(0|[cimo][0-9]+\\.[0-9]+(-[cimo][0-9]+\\.[0-9]+)*)$";
+const POSITION: &str = "^(0|[cilmo][0-9]+\\.[0-9]+(-[cilmo][0-9]+\\.[0-9]+)*)$";
 /// Anything but control characters.
 const IDENTITY: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
 /// ETags, or any.
@@ -143,7 +143,7 @@ fn narrow(template: &str, place: &ParameterIn, name: &str, schema: &mut Object) 
             schema.pattern = Some(IDENTITY.to_owned());
             schema.example = Some(if name == "item" { "sku-1" } else { "m1" }.into());
         }
-        (ParameterIn::Path, "topic") => words(schema, Topic::ALL.iter().map(|topic| topic.name())),
+        (ParameterIn::Path, "topic") => words(schema, Topic::OF_SHOPS.iter().map(|topic| topic.name())),
         (ParameterIn::Path, "view") => words(schema, views::ALL.iter().map(|view| view.name)),
         (ParameterIn::Query, "view") => words(schema, ["also_bought"]),
         (ParameterIn::Query, "kind") if template == "/v1/popular" => {

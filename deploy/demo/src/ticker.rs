@@ -54,6 +54,10 @@ pub fn tick(record: &Record, position: String, catalog: &Catalog, name: &dyn Fn(
             };
             (kind, text, Some(membership.member.clone()), None)
         }
+        Record::Ledger(record) => {
+            let text = format!("Something changes in the ledger of {}", called(record.member()));
+            ("ledger", text, Some(record.member().clone()), None)
+        }
     };
     Tick { topic: record.topic(), kind, text, member, item, position }
 }

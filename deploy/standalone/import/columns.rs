@@ -142,6 +142,8 @@ const fn fields(topic: Topic) -> &'static [Field] {
         Topic::Orders => ORDERS,
         Topic::Catalog => CATALOG,
         Topic::Members => MEMBERS,
+        // Not of a shop, so of no file.
+        Topic::Ledger => &[],
     }
 }
 

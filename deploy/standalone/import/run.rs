@@ -418,5 +418,7 @@ const fn what(topic: Topic, count: u64) -> &'static str {
         (Topic::Catalog, _) => "items",
         (Topic::Members, 1) => "member record",
         (Topic::Members, _) => "member records",
+        (Topic::Ledger, 1) => "ledger entry",
+        (Topic::Ledger, _) => "ledger entries",
     }
 }

@@ -22,6 +22,7 @@ use crate::invariant::violated;
 use crate::links::{Standing, standing};
 use crate::member_orders::{Place, member_orders};
 use crate::merge::interactions::{InteractionInput, InteractionRow, merged_interactions};
+use crate::merge::ledger::{LedgerInput, LedgerRow, merged_ledger};
 use crate::merge::versioned::{MergedRecord, VersionedUpdate, derived, merged_records};
 use crate::output::{Encoding, Sink, upserts};
 use crate::points::points;
@@ -34,6 +35,7 @@ pub struct Dataflow {
     orders: InputHandleVec<u64, VersionedUpdate>,
     catalog: InputHandleVec<u64, VersionedUpdate>,
     members: InputHandleVec<u64, VersionedUpdate>,
+    ledger: InputHandleVec<u64, LedgerInput>,
     probe: ProbeHandle<u64>,
 }
 
@@ -43,18 +45,28 @@ impl Dataflow {
         match update {
             Update::Interaction(interaction) => self.interactions.send(InteractionInput::Update(interaction)),
             Update::Purge(party) => self.interactions.send(InteractionInput::Purge(party)),
+            Update::Tombstone(Topic::Ledger, key) => self.ledger.send(LedgerInput::tombstone(key)),
             Update::Tombstone(topic, key) => {
                 let update = VersionedUpdate::tombstone(key);
                 match topic {
                     Topic::Orders => self.orders.send(update),
                     Topic::Catalog => self.catalog.send(update),
                     Topic::Members => self.members.send(update),
-                    Topic::Interactions => {}
+                    Topic::Interactions | Topic::Ledger => {}
                 }
             }
             Update::Order(order) => self.orders.send(VersionedUpdate::new(&order.order, &*order)),
             Update::Catalog(record) => self.catalog.send(VersionedUpdate::new(&record.item, &*record)),
-            Update::Member(record) => self.members.send(VersionedUpdate::new(&record.key(), &*record)),
+            Update::Member(record) => {
+                // Who is erased has no ledger, whether the ledger says so or not.
+                if let MemberRecord::Member(membership) = &*record
+                    && record.is_erased()
+                {
+                    self.ledger.send(LedgerInput::erased(&membership.member));
+                }
+                self.members.send(VersionedUpdate::new(&record.key(), &*record));
+            }
+            Update::Ledger(record) => self.ledger.send(LedgerInput::record(&record)),
         }
     }
 
@@ -64,6 +76,7 @@ impl Dataflow {
         self.orders.advance_to(epoch);
         self.catalog.advance_to(epoch);
         self.members.advance_to(epoch);
+        self.ledger.advance_to(epoch);
     }
 
     /// Whether all outputs of this and every earlier epoch have been given, on every worker.
@@ -82,6 +95,7 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
         let (orders, order_updates) = scope.new_input();
         let (catalog, catalog_updates) = scope.new_input();
         let (members, member_updates) = scope.new_input();
+        let (ledger, ledger_inputs) = scope.new_input();
         let sink = Sink::new(output);
         let views = &semantics.views;
 
@@ -91,6 +105,7 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
         emit_records(&sink, merged_orders.clone(), inputs::Orders::NAME);
         emit_records(&sink, merged_catalog, inputs::Catalog::NAME);
         emit_records(&sink, merged_members.clone(), inputs::Members::NAME);
+        sink.emit(merged_ledger(ledger_inputs, stats, output), LEDGER);
 
         let rules = semantics.rules();
         let book = semantics.program.rulebook();
@@ -146,9 +161,15 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
         if views.points.enabled {
             sink.emit(upserts(points(living, stats), "Points rows"), POINTS);
         }
-        Dataflow { interactions, orders, catalog, members, probe: sink.probe() }
+        Dataflow { interactions, orders, catalog, members, ledger, probe: sink.probe() }
     })
 }
+
+const LEDGER: Encoding<LedgerRow> = Encoding {
+    table: inputs::Ledger::NAME,
+    key: |(key, _), out| out.extend_from_slice(key),
+    row: |(_, record), out| record.as_ref().map(|record| out.extend_from_slice(record)).is_some(),
+};
 
 /// The list of an item, or none any more.
 type ListChange = (Item, Option<Box<[(Item, u64)]>>);

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use kindred_model::codec::{Corrupt, KeyCodec, RowCodec};
 use kindred_model::intern::{Item, Party};
-use kindred_model::records::{CatalogRecord, InteractionKey, Invalid, MemberRecord, OrderRecord, Subject};
-use kindred_model::views::inputs::{Catalog, Interactions, Members, Orders, StoredInteraction};
+use kindred_model::records::{CatalogRecord, InteractionKey, Invalid, LedgerRecord, MemberRecord, OrderRecord, Subject};
+use kindred_model::views::inputs::{Catalog, Interactions, Ledger, Members, Orders, StoredInteraction};
 use kindred_model::views::{ReadError, Rows, Table};
 use kindred_model::{Owner, Semantics};
 
@@ -14,7 +14,7 @@ use crate::update::{InteractionUpdate, SubjectKey, Update};
 /// The epoch in which a state is restored; empty where there is none.
 pub const RESTORED: u64 = 0;
 
-/// Reads the four tables of merged inputs and gives each row as the update that makes it. Fed to an empty dataflow, they make the
+/// Reads the five tables of merged inputs and gives each row as the update that makes it. Fed to an empty dataflow, they make the
 /// same state, tables and views as everything that was merged into them. `part` (number, of how many) is what this process reads:
 /// see [`Rows::scan_part`].
 ///
@@ -28,6 +28,7 @@ pub fn restore(
 ) -> Result<(), ReadError> {
     // Members first: the identities of what they say is nobody's need not become facts before.
     records::<Members>(rows, part, |bytes| Ok(Update::Member(Box::new(MemberRecord::decode(bytes)?))), each)?;
+    records::<Ledger>(rows, part, |bytes| Ok(Update::Ledger(Box::new(LedgerRecord::decode(bytes)?))), each)?;
     records::<Catalog>(rows, part, |bytes| Ok(Update::Catalog(Box::new(CatalogRecord::decode(bytes)?))), each)?;
     let rules = semantics.rules();
     records::<Orders>(rows, part, |bytes| Ok(Update::Order(Box::new(OrderRecord::decode(bytes, &rules)?))), each)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kindred_model::intern::{Item, Party};
-use kindred_model::records::{CatalogRecord, Interaction, MemberRecord, OrderRecord, Record, Subject};
+use kindred_model::records::{CatalogRecord, Interaction, LedgerRecord, MemberRecord, OrderRecord, Record, Subject};
 use kindred_model::{EventTime, Kind, Topic};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ pub enum Update {
     Catalog(Box<CatalogRecord>),
     /// From `members`.
     Member(Box<MemberRecord>),
+    /// From `ledger`.
+    Ledger(Box<LedgerRecord>),
     /// A record without a value came under this key of a compacted topic. It deletes nothing: what is merged is appended again.
     Tombstone(Topic, Arc<[u8]>),
     /// All identities of a raw owner leave the merged inputs: how a session of an erased member is forgotten
@@ -92,6 +94,7 @@ impl From<Record> for Update {
             Record::Order(order) => Self::Order(Box::new(order)),
             Record::Catalog(item) => Self::Catalog(Box::new(item)),
             Record::Member(member) => Self::Member(Box::new(member)),
+            Record::Ledger(record) => Self::Ledger(Box::new(record)),
         }
     }
 }

@@ -9,12 +9,12 @@ use std::mem;
 
 use kindred_model::codec::Corrupt;
 use kindred_model::records::{
-    CatalogRecord, InteractionKey, MemberRecord, MemberState, OrderRecord, OrderStatus, Record, Subject,
+    CatalogRecord, InteractionKey, LedgerKey, LedgerRecord, MemberRecord, MemberState, OrderRecord, OrderStatus, Record, Subject,
 };
 use kindred_model::settings::LIST_IDENTITIES_PER_OWNER;
-use kindred_model::views::inputs::{Canonical, Catalog, Interactions, Members, Orders, StoredInteraction};
+use kindred_model::views::inputs::{Canonical, Catalog, Interactions, Ledger, Members, Orders, StoredInteraction};
 use kindred_model::views::{ReadError, Rows, scan};
-use kindred_model::{Day, EventTime, ItemId, Kind, OrderId, Owner, Semantics};
+use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, OrderId, Owner, Semantics};
 
 use crate::tables::Tables;
 
@@ -32,6 +32,8 @@ pub struct Inputs {
     pub catalog: BTreeMap<ItemId, CatalogRecord>,
     /// The greatest record of each member and session.
     pub members: BTreeMap<Owner, MemberRecord>,
+    /// The greatest record of each entry of a ledger; of an erased member none but the record that says so.
+    pub ledger: BTreeMap<LedgerKey, LedgerRecord>,
 }
 
 /// What an effective owner is.
@@ -124,6 +126,9 @@ impl Inputs {
         scan::<Members, _>(rows, &[], |key, Canonical(bytes)| {
             MemberRecord::decode(&bytes).map(|record| drop(inputs.members.insert(key, record))).map_err(invalid)
         })?;
+        scan::<Ledger, _>(rows, &[], |key, Canonical(bytes)| {
+            LedgerRecord::decode(&bytes).map(|record| drop(inputs.ledger.insert(key, record))).map_err(invalid)
+        })?;
         Ok(inputs.bounded(semantics))
     }
 
@@ -133,6 +138,7 @@ impl Inputs {
         let mut orders: BTreeMap<OrderId, Vec<OrderRecord>> = beside(mem::take(&mut self.orders));
         let mut catalog: BTreeMap<ItemId, Vec<CatalogRecord>> = beside(mem::take(&mut self.catalog));
         let mut members: BTreeMap<Owner, Vec<MemberRecord>> = beside(mem::take(&mut self.members));
+        let mut ledger: BTreeMap<LedgerKey, Vec<LedgerRecord>> = beside(mem::take(&mut self.ledger));
         for record in records {
             match record {
                 Record::Interaction(record) => {
@@ -143,11 +149,13 @@ impl Inputs {
                 Record::Order(record) => orders.entry(record.order.clone()).or_default().push(record),
                 Record::Catalog(record) => catalog.entry(record.item.clone()).or_default().push(record),
                 Record::Member(record) => members.entry(record.key()).or_default().push(record),
+                Record::Ledger(record) => ledger.entry(record.key()).or_default().push(record),
             }
         }
         self.orders = orders.into_iter().map(|(key, records)| (key, merged_order(records))).collect();
         self.catalog = catalog.into_iter().map(|(key, records)| (key, greatest(records, catalog_order))).collect();
         self.members = members.into_iter().map(|(key, records)| (key, greatest(records, member_order))).collect();
+        self.ledger = ledger.into_iter().map(|(key, records)| (key, greatest(records, LedgerRecord::canonical))).collect();
         self.bounded(semantics)
     }
 
@@ -171,6 +179,12 @@ impl Inputs {
         let cap = semantics.inputs.identities_per_owner;
         let members = &self.members;
         self.interactions.retain(|owner, _| !members.get(owner).is_some_and(MemberRecord::is_erased));
+        let erased: HashSet<MemberId> =
+            self.ledger.values().filter(|record| record.is_erased()).map(|record| record.member().clone()).collect();
+        self.ledger.retain(|(member, _), record| {
+            let of_members = members.get(&Owner::Member(member.clone()));
+            record.is_erased() || !(erased.contains(member) || of_members.is_some_and(MemberRecord::is_erased))
+        });
         for identities in self.interactions.values_mut() {
             for (of_lists, cap) in [(false, cap), (true, LIST_IDENTITIES_PER_OWNER)] {
                 let mut by_recency: Vec<(EventTime, InteractionKey)> = identities
@@ -203,6 +217,9 @@ impl Inputs {
         }
         for (key, record) in &self.members {
             tables.put::<Members>(key, &Canonical(record.canonical().into()));
+        }
+        for (key, record) in &self.ledger {
+            tables.put::<Ledger>(key, &Canonical(record.canonical().into()));
         }
         tables
     }

@@ -2,10 +2,10 @@
 //! time. Seeded: the same seed gives the same log, everywhere.
 
 use kindred_model::records::{
-    CatalogRecord, Interaction, ItemKind, Line, MemberRecord, MemberState, Membership, OrderRecord, OrderStatus, Payload, Record,
-    Refund, Subject, normalise_query,
+    CatalogRecord, Interaction, ItemKind, LedgerEntry, LedgerRecord, Line, MemberRecord, MemberState, Membership, OrderRecord,
+    OrderStatus, Payload, Record, Refund, Subject, normalise_query,
 };
-use kindred_model::{EventTime, ItemId, Kind, MemberId, OrderId, Owner, Semantics, SessionId, Tier};
+use kindred_model::{EntryId, EventTime, ItemId, Kind, LedgerKind, MemberId, OrderId, Owner, Semantics, SessionId, Tier};
 
 /// A small generator of random numbers (xorshift64*), for tests alone.
 #[derive(Clone, Debug)]
@@ -100,7 +100,8 @@ pub fn random_log(seed: u64, size: usize, shape: &Shape) -> Vec<Record> {
             match log.rng.below(100) {
                 0..55 => Record::Interaction(log.interaction()),
                 55..80 => Record::Order(log.order()),
-                80..96 => Record::Member(log.member()),
+                80..92 => Record::Member(log.member()),
+                92..97 => Record::Ledger(log.ledger()),
                 _ => Record::Catalog(log.catalog()),
             }
         };
@@ -263,6 +264,25 @@ impl Log<'_> {
             member.invite_approved = self.rng.chance(10);
         }
         MemberRecord::Member(member)
+    }
+
+    fn ledger(&mut self) -> LedgerRecord {
+        let member = self.member_id();
+        if self.rng.chance(self.shape.erasures_pct) {
+            return LedgerRecord::Erased { member, erased: true };
+        }
+        LedgerRecord::Entry(Box::new(LedgerEntry {
+            member,
+            entry: EntryId::trusted(name("e", self.rng.below(4))),
+            kind: LedgerKind::Spend,
+            points: Some(1 + self.rng.below(3) as i64),
+            amount_minor: None,
+            order: None,
+            refers_to: None,
+            expires_on: None,
+            reason: None,
+            at: EventTime(FIRST_DAY_MS),
+        }))
     }
 
     fn catalog(&mut self) -> CatalogRecord {

@@ -93,7 +93,11 @@ async fn main() {
     }
     let log = EmbeddedLog::open(&dir).expect("opened");
     let started = Instant::now();
-    let purged =
-        log.purge(Topic::Interactions, &log.end().await.expect("the end"), &|payload| payload.windows(10).any(|w| w == b"\"m0000042\"")).await.expect("purged");
+    let purged = log
+        .purge(Topic::Interactions, &log.end().await.expect("the end"), &|payload| {
+            payload.windows(10).any(|w| w == b"\"m0000042\"")
+        })
+        .await
+        .expect("purged");
     println!("purge of {purged}: {:?}", started.elapsed());
 }

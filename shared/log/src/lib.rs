@@ -1,4 +1,4 @@
-//! The event log: four topics of JSON records and the topic `rejected`, behind one port with one conformance suite.
+//! The event log: five topics of JSON records and the topic `rejected`, behind one port with one conformance suite.
 //!
 //! ```text
 //! API, import ──append (durable before it returns)──▶ EventLog ──EventReader (one thread, polls)──▶ pipeline source

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-use crate::ids::{ItemId, MemberId, OrderId, Owner, SessionId};
+use crate::ids::{EntryId, ItemId, MemberId, OrderId, Owner, SessionId};
 use crate::records::{InteractionKey, SCENARIO, Subject};
 use crate::units::{Day, EventTime, Kind};
 
@@ -148,7 +148,7 @@ macro_rules! text_key {
         }
     )+ };
 }
-text_key!(ItemId, MemberId, OrderId, SessionId);
+text_key!(EntryId, ItemId, MemberId, OrderId, SessionId);
 
 impl KeyCodec for () {
     fn encode(&self, _out: &mut Vec<u8>) {}

@@ -85,6 +85,11 @@ macro_rules! id_type {
 }
 
 id_type!(
+    /// An entry of a member's ledger.
+    EntryId,
+    "entry"
+);
+id_type!(
     /// What is sold or recommended: a good, a service or an activity.
     ItemId,
     "item"
@@ -104,6 +109,11 @@ id_type!(
     OrderId,
     "order"
 );
+
+impl EntryId {
+    /// What stands in a key where there is no entry.
+    pub const NONE: Self = Self(Cow::Borrowed(""));
+}
 
 impl MemberId {
     /// The word that stands for whoever is signed in, in a path.

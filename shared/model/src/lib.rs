@@ -1,4 +1,4 @@
-//! The pure core: identities, units, the four records and how each merges, the measure of similarity, the rules of points, and
+//! The pure core: identities, units, the five records and how each merges, the measure of similarity, the rules of points, and
 //! the declaration of every view. No clock, no I/O, no threads; each rule and each number stands here once.
 
 pub mod calendar;
@@ -13,7 +13,7 @@ pub mod similarity;
 pub mod units;
 pub mod views;
 
-pub use ids::{ItemId, MemberId, OrderId, Owner, SessionId};
+pub use ids::{EntryId, ItemId, MemberId, OrderId, Owner, SessionId};
 pub use records::{Invalid, Record};
 pub use settings::Semantics;
-pub use units::{Day, EventTime, Kind, Position, Tier, Topic};
+pub use units::{Day, EventTime, Kind, LedgerKind, Position, Tier, Topic};

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use crate::records::{CatalogRecord, MemberRecord, MemberState, OrderRecord};
+use crate::records::{CatalogRecord, LedgerRecord, MemberRecord, MemberState, OrderRecord};
 use crate::units::Topic;
 
 /// What of a record is compared before its bytes.
@@ -138,6 +138,21 @@ impl Versioned for CatalogRecord {
     }
     fn canonical(&self) -> Vec<u8> {
         CatalogRecord::canonical(self)
+    }
+}
+
+impl Versioned for LedgerRecord {
+    const TOPIC: Topic = Topic::Ledger;
+
+    /// An entry is written once: bytes alone decide.
+    fn rank(&self) -> Rank {
+        Rank::default()
+    }
+    fn canonical(&self) -> Vec<u8> {
+        LedgerRecord::canonical(self)
+    }
+    fn is_erased(&self) -> bool {
+        LedgerRecord::is_erased(self)
     }
 }
 

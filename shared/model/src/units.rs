@@ -224,8 +224,49 @@ names!(
         Catalog = 2 "catalog",
         /// Members and the sessions that became theirs.
         Members = 3 "members",
+        /// What was promised to members: points spent and adjusted, the wallet. Written by Kindred alone.
+        Ledger = 4 "ledger",
     }
 );
+
+impl Topic {
+    /// Those that shops write.
+    pub const OF_SHOPS: [Self; 4] = [Self::Interactions, Self::Orders, Self::Catalog, Self::Members];
+}
+
+names!(
+    /// What a ledger entry does (LOYALTY 1).
+    LedgerKind {
+        /// Points are spent.
+        Spend = 0 "spend",
+        /// A spend, or a negative adjustment, is given back, wholly or in part.
+        Return = 1 "return",
+        /// Staff gives or takes points.
+        Adjust = 2 "adjust",
+        /// Money comes into the wallet through a provider.
+        WalletRecharge = 3 "wallet_recharge",
+        /// An order is paid from the wallet.
+        WalletPay = 4 "wallet_pay",
+        /// What an order was paid comes back.
+        WalletRefund = 5 "wallet_refund",
+        /// Money leaves the wallet to the member.
+        WalletPayOut = 6 "wallet_pay_out",
+        /// Staff gives or takes money.
+        WalletAdjust = 7 "wallet_adjust",
+    }
+);
+
+impl LedgerKind {
+    /// Whether it moves money of the wallet, and not points.
+    pub const fn is_of_wallet(self) -> bool {
+        !matches!(self, Self::Spend | Self::Return | Self::Adjust)
+    }
+
+    /// Whether staff did it: with a reason, in either direction.
+    pub const fn is_adjustment(self) -> bool {
+        matches!(self, Self::Adjust | Self::WalletAdjust)
+    }
+}
 
 /// The number of the next record to read in each (topic, partition): a place in the log.
 ///

@@ -35,6 +35,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "interaction" => examples("interactions"),
         "order" => examples("orders"),
         "catalog" => examples("catalog"),
+        "ledger" => examples("ledger"),
         "member" => examples("members"),
         "position" => texts(&["0", "i0.1234-o0.17", "c0.1-m4294967295.18446744073709551615", "i0.1-i1.2"]),
         "time" => {

@@ -4,6 +4,7 @@
 //! net of the epoch.
 
 pub mod interactions;
+pub mod ledger;
 pub(crate) mod owner;
 pub(crate) mod subject;
 pub mod versioned;

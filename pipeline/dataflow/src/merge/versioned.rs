@@ -13,6 +13,7 @@ use std::sync::Arc;
 use differential_dataflow::AsCollection;
 use kindred_model::codec::KeyCodec;
 use kindred_model::merge::{Rank, Versioned, merge_versioned};
+use kindred_model::records::LedgerKey;
 use kindred_model::{ItemId, OrderId, Owner, Topic};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,7 @@ fn id_of(topic: Topic, key: &[u8]) -> String {
     match topic {
         Topic::Orders => OrderId::from_bytes(key).map(|id| id.to_string()),
         Topic::Catalog => ItemId::from_bytes(key).map(|id| id.to_string()),
+        Topic::Ledger => LedgerKey::from_bytes(key).map(|(_, entry)| entry.to_string()),
         Topic::Members | Topic::Interactions => Owner::from_bytes(key).map(|owner| owner.id().to_owned()),
     }
     .unwrap_or_default()
@@ -164,7 +166,7 @@ pub fn derived<'s, D: differential_dataflow::Data>(
 }
 
 /// A hash of key bytes, the same in every process (FNV-1a with a final mix).
-fn stable_hash(bytes: &[u8]) -> u64 {
+pub(super) fn stable_hash(bytes: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for &byte in bytes {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);

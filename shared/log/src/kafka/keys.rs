@@ -1,7 +1,7 @@
 //! The key of a record: what Kafka partitions and compacts by.
 //!
 //! ```text
-//! interactions, members: member:ID or session:ID     orders: the order     catalog: the item
+//! interactions, members: member:ID or session:ID     orders: the order     catalog: the item     ledger: member, tab, entry
 //! ```
 //!
 //! A member and a session may bear one name, and compaction of `members` must not take the one for the other: hence the words before
@@ -23,6 +23,8 @@ struct Fields<'a> {
     order: Option<Cow<'a, str>>,
     #[serde(borrow)]
     item: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    entry: Option<Cow<'a, str>>,
 }
 
 /// The key of a record; `None` where it has none, as what is no JSON or lacks the field.
@@ -36,6 +38,8 @@ pub(super) fn key(topic: Topic, payload: &[u8]) -> Option<Vec<u8>> {
             (None, Some(session)) => format!("session:{session}"),
             (None, None) => return None,
         },
+        // No identity holds a tab.
+        Topic::Ledger => format!("{}\t{}", fields.member?, fields.entry.unwrap_or_default()),
     };
     (!key.is_empty()).then(|| key.into_bytes())
 }
@@ -66,6 +70,9 @@ mod tests {
         assert_eq!(keyed(Topic::Members, order), None);
         let merged = r#"{"session":"s","version":1,"merged_into":"m"}"#;
         assert_eq!(keyed(Topic::Members, merged).as_deref(), Some("session:s"));
+        let entry = r#"{"member":"m","entry":"e1","kind":"spend"}"#;
+        assert_eq!(keyed(Topic::Ledger, entry).as_deref(), Some("m\te1"));
+        assert_eq!(keyed(Topic::Ledger, r#"{"member":"m","erased":true}"#).as_deref(), Some("m\t"));
         for wrong in ["", "null", "[]", "{", r#"{"order":3}"#, r#"{"order":""}"#, r#"{"order":"a","order":"b"}"#] {
             assert_eq!(keyed(Topic::Orders, wrong), None, "{wrong} has a key");
         }

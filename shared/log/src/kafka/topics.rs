@@ -3,7 +3,7 @@
 //! | topic | cleanup | why |
 //! | --- | --- | --- |
 //! | `interactions` | delete after `retention_days` | keyed by owner: compaction would keep one an owner |
-//! | `orders`, `catalog`, `members` | compact | the last record of a key, which the re-append rule makes the merged one |
+//! | `orders`, `catalog`, `members`, `ledger` | compact | the last record of a key, which the re-append rule makes the merged one |
 //! | `rejected`, `marks` | compact | tables: by id, by import |
 //! | `changes` | delete after an hour, one partition | hints, in order |
 

@@ -1,4 +1,4 @@
-//! The four records of the log, and how each merges (DESIGN, Events).
+//! The five records of the log, and how each merges (DESIGN, Events).
 //!
 //! ```text
 //! bytes ──decode──▶ record ──merge by natural key──▶ the merged input ──canonical──▶ bytes of its table
@@ -10,6 +10,7 @@
 mod catalog;
 mod interaction;
 mod json;
+mod ledger;
 mod member;
 mod order;
 
@@ -18,6 +19,7 @@ use std::fmt;
 pub use catalog::{CatalogRecord, ItemKind, Visibility};
 pub use interaction::{Interaction, InteractionKey, Payload, SCENARIO, Subject, normalise_query};
 pub(crate) use json::{Object, Text, from_json};
+pub use ledger::{LedgerEntry, LedgerKey, LedgerRecord};
 pub use member::{MemberKey, MemberRecord, MemberState, Membership};
 pub use order::{
     DISCOUNTS_MAX, Discount, LINES_MAX, Line, OrderRecord, OrderStatus, PRICE_MINOR_MAX, QUANTITY_MAX, REFUNDS_MAX, Refund,
@@ -133,7 +135,7 @@ impl Default for Rules {
     }
 }
 
-/// One of the four records, decoded and valid.
+/// One of the five records, decoded and valid.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Record {
     /// From `interactions`.
@@ -144,6 +146,8 @@ pub enum Record {
     Catalog(CatalogRecord),
     /// From `members`.
     Member(MemberRecord),
+    /// From `ledger`.
+    Ledger(LedgerRecord),
 }
 
 impl Record {
@@ -157,6 +161,7 @@ impl Record {
             Topic::Orders => Self::Order(OrderRecord::decode(bytes, rules)?),
             Topic::Catalog => Self::Catalog(CatalogRecord::decode(bytes)?),
             Topic::Members => Self::Member(MemberRecord::decode(bytes)?),
+            Topic::Ledger => Self::Ledger(LedgerRecord::decode(bytes)?),
         };
         // Times written in full make a record longer, but never twice as long: only large ones need to be measured.
         if bytes.len() > RECORD_BYTES_MAX / 2 {
@@ -183,6 +188,7 @@ impl Record {
             Self::Order(_) => Topic::Orders,
             Self::Catalog(_) => Topic::Catalog,
             Self::Member(_) => Topic::Members,
+            Self::Ledger(_) => Topic::Ledger,
         }
     }
 
@@ -193,6 +199,7 @@ impl Record {
             Self::Order(record) => record.canonical(),
             Self::Catalog(record) => record.canonical(),
             Self::Member(record) => record.canonical(),
+            Self::Ledger(record) => record.canonical(),
         }
     }
 
@@ -205,6 +212,7 @@ impl Record {
             Self::Order(record) => Some((inputs::Orders::NAME, record.order.to_bytes())),
             Self::Catalog(record) => Some((inputs::Catalog::NAME, record.item.to_bytes())),
             Self::Member(record) => Some((inputs::Members::NAME, record.key().to_bytes())),
+            Self::Ledger(record) => Some((inputs::Ledger::NAME, record.key().to_bytes())),
         }
     }
 
@@ -221,6 +229,7 @@ impl Record {
                 vec![("member", Some(&record.member)), ("invited_by", record.invited_by.as_ref())]
             }
             Self::Member(MemberRecord::Session { merged_into, .. }) => vec![("merged_into", Some(merged_into))],
+            Self::Ledger(record) => vec![("member", Some(record.member()))],
         };
         for (field, member) in named {
             if let Some(member) = member {
@@ -233,7 +242,7 @@ impl Record {
     /// Its version, where it has one and is not marked as erased: an erased record has the last word whatever its version.
     pub fn version(&self) -> Option<u64> {
         match self {
-            Self::Interaction(_) => None,
+            Self::Interaction(_) | Self::Ledger(_) => None,
             Self::Order(record) => Some(record.version).filter(|_| !record.erased),
             Self::Catalog(record) => Some(record.version),
             Self::Member(record) => Some(record.version()).filter(|_| !record.is_erased()),
@@ -248,6 +257,8 @@ impl Record {
             Self::Catalog(record) => record.item.as_str(),
             Self::Member(MemberRecord::Member(membership)) => membership.member.as_str(),
             Self::Member(MemberRecord::Session { session, .. }) => session.as_str(),
+            Self::Ledger(LedgerRecord::Entry(entry)) => entry.entry.as_str(),
+            Self::Ledger(LedgerRecord::Erased { member, .. }) => member.as_str(),
         }
     }
 
@@ -264,6 +275,8 @@ impl Record {
             Self::Order(record) => Some(record.placed_at),
             Self::Catalog(record) => record.listed_at,
             Self::Member(record) => record.time(),
+            Self::Ledger(LedgerRecord::Entry(entry)) => Some(entry.at),
+            Self::Ledger(LedgerRecord::Erased { .. }) => None,
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::{Flow, ReadError, Rows, Table, get, scan};
 use crate::codec::{Corrupt, KeyCodec, RowCodec, put_signed, take_time};
 use crate::ids::{ItemId, MemberId, OrderId, Owner};
-use crate::records::{InteractionKey, MemberKey, MemberRecord};
+use crate::records::{InteractionKey, LedgerKey, MemberKey, MemberRecord};
 use crate::units::EventTime;
 
 /// Identities of each raw owner that the cap keeps, hidden ones and retracts among them. It is also the view `histories`.
@@ -76,6 +76,15 @@ impl Table for Members {
     type Row = Canonical;
 }
 
+/// The greatest record of each entry of a ledger, those of erased members left out.
+pub struct Ledger;
+
+impl Table for Ledger {
+    const NAME: &'static str = "inputs_ledger";
+    type Key = LedgerKey;
+    type Row = Canonical;
+}
+
 impl Members {
     /// The record of a member or session.
     ///
@@ -110,7 +119,7 @@ pub fn knows(rows: &dyn Rows, member: &MemberId) -> Result<bool, ReadError> {
     })?;
     // What names a member beside its keys is looked through; whoever is known seldom comes so far.
     let name = serde_json::to_vec(member).unwrap_or_default();
-    for table in [Orders::NAME, Members::NAME] {
+    for table in [Orders::NAME, Members::NAME, Ledger::NAME] {
         if found {
             break;
         }

@@ -263,6 +263,7 @@ pub fn input_tables() -> Vec<TableInfo> {
         TableInfo::of::<inputs::Orders>(),
         TableInfo::of::<inputs::Catalog>(),
         TableInfo::of::<inputs::Members>(),
+        TableInfo::of::<inputs::Ledger>(),
     ]
 }
 

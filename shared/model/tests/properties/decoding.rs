@@ -25,6 +25,9 @@ fn optional(topic: Topic) -> &'static [&'static str] {
             &["description", "category", "tags", "price_minor", "url", "image", "available", "visibility", "listed_at", "deleted"]
         }
         Topic::Members => &["member", "session", "state", "tier", "invited_by", "registered_at", "activated_at", "merged_into"],
+        Topic::Ledger => {
+            &["entry", "kind", "points", "amount_minor", "order", "refers_to", "expires_on", "reason", "at", "erased"]
+        }
     }
 }
 

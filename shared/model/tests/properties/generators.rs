@@ -1,10 +1,10 @@
 //! Records as a shop might write them, and as it should not: small domains, so that keys, versions and times collide.
 
 use kindred_model::records::{
-    CatalogRecord, Discount, Interaction, InteractionKey, ItemKind, Line, MemberRecord, MemberState, Membership, OrderRecord,
-    OrderStatus, Payload, Refund, Rules, Subject, Visibility, normalise_query,
+    CatalogRecord, Discount, Interaction, InteractionKey, ItemKind, LedgerEntry, LedgerRecord, Line, MemberRecord, MemberState,
+    Membership, OrderRecord, OrderStatus, Payload, Refund, Rules, Subject, Visibility, normalise_query,
 };
-use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, OrderId, Owner, Record, SessionId, Tier};
+use kindred_model::{Day, EntryId, EventTime, ItemId, Kind, LedgerKind, MemberId, OrderId, Owner, Record, SessionId, Tier};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -263,11 +263,39 @@ pub fn member_record() -> impl Strategy<Value = MemberRecord> {
     prop_oneof![3 => membership, 1 => session]
 }
 
+/// Entries of every kind, and records that erase.
+pub fn ledger() -> impl Strategy<Value = LedgerRecord> {
+    let entry = || id().prop_map(|id| EntryId::parse(&id).unwrap());
+    let texts = (option::of(select(vec!["r", "a \"b\"", "é"])), option::of(id()), option::of(select(vec![0, 20_000])));
+    let parts = (select(LedgerKind::ALL.to_vec()), 1..5i64, any::<bool>(), option::of(entry()), texts);
+    let entry = (member(), entry(), parts, time()).prop_map(|(member, id, (kind, size, negative, refers_to, texts), at)| {
+        let amount = if negative && kind.is_adjustment() { -size } else { size };
+        let (reason, order, expires_on) = texts;
+        let mut entry = LedgerEntry {
+            member,
+            refers_to: refers_to.or_else(|| (kind == LedgerKind::Return).then(|| id.clone())),
+            entry: id,
+            kind,
+            points: None,
+            amount_minor: None,
+            order: order.map(|order| OrderId::parse(&order).unwrap()),
+            expires_on: expires_on.filter(|_| kind == LedgerKind::Adjust && amount > 0).map(Day),
+            reason: reason.or(kind.is_adjustment().then_some("because")).map(Into::into),
+            at,
+        };
+        *if kind.is_of_wallet() { &mut entry.amount_minor } else { &mut entry.points } = Some(amount);
+        LedgerRecord::Entry(Box::new(entry))
+    });
+    let erased = member().prop_map(|member| LedgerRecord::Erased { member, erased: true });
+    prop_oneof![9 => entry, 1 => erased]
+}
+
 pub fn record() -> impl Strategy<Value = Record> {
     prop_oneof![
-        interaction().prop_map(Record::Interaction),
-        order().prop_map(Record::Order),
-        catalog().prop_map(Record::Catalog),
-        member_record().prop_map(Record::Member),
+        interaction().prop_map(Record::Interaction).boxed(),
+        order().prop_map(Record::Order).boxed(),
+        catalog().prop_map(Record::Catalog).boxed(),
+        member_record().prop_map(Record::Member).boxed(),
+        ledger().prop_map(Record::Ledger).boxed(),
     ]
 }

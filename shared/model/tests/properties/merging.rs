@@ -7,7 +7,7 @@ use kindred_model::{ItemId, MemberId, OrderId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::generators::{catalog, interaction, member_record, order};
+use crate::generators::{catalog, interaction, ledger, member_record, order};
 
 /// A merged record, as the pipeline keeps it.
 type Known = (Rank, Vec<u8>);
@@ -43,6 +43,7 @@ fn is_a_semilattice<R: Versioned + Clone + PartialEq + std::fmt::Debug>(records:
         Record::Order(record) => record.rank(),
         Record::Catalog(record) => record.rank(),
         Record::Member(record) => record.rank(),
+        Record::Ledger(record) => record.rank(),
         Record::Interaction(_) => unreachable!("none of these"),
     };
     assert_eq!((rank, again.to_json()), merged, "what was read back merges as what was merged");
@@ -93,6 +94,11 @@ proptest! {
 
     #[test]
     fn catalog_items_merge_as_a_semilattice((records, shuffled) in of_one_key(catalog(), one_item)) {
+        is_a_semilattice(&records, &shuffled);
+    }
+
+    #[test]
+    fn entries_of_a_ledger_merge_as_a_semilattice((records, shuffled) in of_one_key(ledger(), |record| record)) {
         is_a_semilattice(&records, &shuffled);
     }
 

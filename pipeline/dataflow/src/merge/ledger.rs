@@ -1,0 +1,142 @@
+//! The merge of `ledger`: the greatest record of each entry, and none of members that are erased.
+//!
+//! ```text
+//! LedgerInput ──by member──▶ [ entries of each member, or erased ] ─▶ rows of the table
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kindred_model::codec::KeyCodec;
+use kindred_model::merge::{Rank, merge_versioned};
+use kindred_model::records::{LedgerKey, LedgerRecord};
+use kindred_model::{EntryId, MemberId, Topic};
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::Operator;
+
+use super::versioned::stable_hash;
+use crate::restore::RESTORED;
+use crate::update::{Conflict, Output, OutputFn, Stats};
+
+/// What enters: something about one key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LedgerInput {
+    member: Arc<[u8]>,
+    /// The key of the row; that of the record that erases, where it says that the member is.
+    key: Arc<[u8]>,
+    /// None of a tombstone, and where something else than the ledger says that the member is erased.
+    canonical: Option<Arc<[u8]>>,
+    erases: bool,
+}
+
+impl LedgerInput {
+    /// A record.
+    pub fn record(record: &LedgerRecord) -> Self {
+        let (member, key) = (record.member().to_bytes().into(), record.key().to_bytes().into());
+        Self { member, key, canonical: Some(record.canonical().into()), erases: record.is_erased() }
+    }
+
+    /// The member is erased, as `members` says.
+    pub fn erased(member: &MemberId) -> Self {
+        let key = (member.clone(), EntryId::NONE).to_bytes().into();
+        Self { member: member.to_bytes().into(), key, canonical: None, erases: true }
+    }
+
+    /// A key without a record: what is merged under it stays, and has to be appended again.
+    pub fn tombstone(key: Arc<[u8]>) -> Self {
+        let member = LedgerKey::from_bytes(&key).map(|(member, _)| member.to_bytes().into()).unwrap_or_default();
+        Self { member, key, canonical: None, erases: false }
+    }
+}
+
+/// A changed row: its key, and the canonical bytes of the record.
+pub type LedgerRow = (Arc<[u8]>, Option<Arc<[u8]>>);
+
+/// What is known of one member.
+#[derive(Default)]
+struct Account {
+    erased: bool,
+    /// By key; of one that is erased none but the record that says so.
+    entries: BTreeMap<Arc<[u8]>, Arc<[u8]>>,
+}
+
+/// What the records of each entry merge to. An entry of an erased member leaves at once, and none is taken any more. `superseded` hears
+/// of keys of which a record came that is not what they merge to.
+pub fn merged_ledger<'s>(
+    inputs: StreamVec<'s, u64, LedgerInput>,
+    stats: &Arc<Stats>,
+    superseded: &OutputFn,
+) -> StreamVec<'s, u64, LedgerRow> {
+    let (stats, superseded) = (Arc::clone(stats), Arc::clone(superseded));
+    let by_member = Exchange::new(|input: &LedgerInput| stable_hash(&input.member));
+    inputs.unary_frontier(by_member, Topic::Ledger.name(), move |_capability, _info| {
+        let mut accounts: FxHashMap<Arc<[u8]>, Account> = FxHashMap::default();
+        let mut open: BTreeMap<u64, (Capability<u64>, Vec<LedgerInput>)> = BTreeMap::new();
+        move |(input, frontier), output| {
+            input.for_each(|capability, data| {
+                let Some(capability) = capability.retain_least(0) else { return };
+                open.entry(*capability.time()).or_insert_with(|| (capability, Vec::new())).1.append(data);
+            });
+            while let Some(entry) = open.first_entry() {
+                if frontier.less_equal(entry.key()) {
+                    return;
+                }
+                let (capability, inputs) = entry.remove();
+                let epoch = *capability.time();
+                // What each touched key held before the epoch. What was read back is in the store, whatever becomes of it.
+                let mut touched: BTreeMap<(Arc<[u8]>, Arc<[u8]>), Option<Arc<[u8]>>> = BTreeMap::new();
+                let mut lesser: BTreeSet<(Arc<[u8]>, Arc<[u8]>)> = BTreeSet::new();
+                for LedgerInput { member, key, canonical, erases } in inputs {
+                    let account = accounts.entry(Arc::clone(&member)).or_default();
+                    if erases && !account.erased {
+                        account.erased = true;
+                        let known = account.entries.remove(&key);
+                        for (key, old) in std::mem::take(&mut account.entries) {
+                            touched.entry((Arc::clone(&member), key)).or_insert(Some(old));
+                        }
+                        account.entries.extend(known.map(|known| (Arc::clone(&key), known)));
+                    }
+                    let place = (member, key);
+                    let known = account.entries.get(&place.1).cloned();
+                    let Some(canonical) = canonical.filter(|_| erases || !account.erased) else {
+                        if !erases {
+                            if epoch == RESTORED {
+                                touched.entry(place).or_insert(None);
+                            } else if known.is_some() {
+                                lesser.insert(place);
+                            }
+                        }
+                        continue;
+                    };
+                    let rank = Rank::default();
+                    let merged = merge_versioned(Topic::Ledger, known.as_deref().map(|known| (rank, known)), rank, &canonical);
+                    if merged.conflict {
+                        let id = LedgerKey::from_bytes(&place.1).map(|(_, entry)| entry.to_string()).unwrap_or_default();
+                        stats.conflict(Conflict { topic: Topic::Ledger, id });
+                        lesser.insert(place.clone());
+                    }
+                    if merged.new.is_some() {
+                        account.entries.insert(Arc::clone(&place.1), canonical);
+                        touched.entry(place).or_insert(known);
+                    }
+                }
+                let held = |(member, key): &(Arc<[u8]>, Arc<[u8]>)| accounts.get(member)?.entries.get(key).cloned();
+                let merged: Vec<Arc<[u8]>> = lesser.iter().filter_map(held).collect();
+                if !merged.is_empty() {
+                    superseded(Output::Superseded { epoch, topic: Topic::Ledger, merged });
+                }
+                let mut session = output.session(&capability);
+                for (place, before) in touched {
+                    let now = held(&place);
+                    if now != before || epoch == RESTORED {
+                        session.give((place.1, now));
+                    }
+                }
+            }
+        }
+    })
+}
