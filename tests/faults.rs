@@ -274,7 +274,7 @@ pub fn post(url: &str, key: &str, feed: &[&Record], rng: &mut StdRng, done: &Ato
     while !rest.is_empty() {
         let (batch, later) = rest.split_at(rng.random_range(1..=8.min(rest.len())));
         rest = later;
-        for topic in Topic::ALL {
+        for topic in &Topic::OF_SHOPS {
             let lines: Vec<u8> = batch
                 .iter()
                 .filter(|record| record.topic() == *topic)

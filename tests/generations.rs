@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use crate::installation::{Installation, key_in};
 use crate::law::oracle_export;
-use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, interaction, kindred, kindred_ok, order, text};
+use crate::place::{Backend, Place, on_both_back_ends};
+use crate::running::some_order;
+use crate::support::{AS_OF, PATIENCE, Points, Server, VIEWS, command, interaction, kindred, kindred_ok, order, text};
 
 /// What the second generation is computed with.
 const OTHER: [&str; 4] = ["--set", "views.also_bought.window=3", "--set", "views.also_bought.top=4"];
@@ -193,6 +195,73 @@ fn a_replay_that_is_killed_goes_on_and_gives_the_same_bytes() {
     }
 }
 
+/// If it failed, a crash while a generation is made, promoted or dropped would leave one that nobody can drop, rows of one that is gone,
+/// or another one live than either of the two.
+fn a_change_of_generations_that_is_killed_in_any_step_is_done_again(backend: Backend) {
+    let Some(place) = Place::new(backend, "killed_generations", &[]) else { return };
+    let server = place.start(&[]);
+    server.post_events("orders", &(0..6).map(|n| some_order(n, 1, "completed")).collect::<Vec<_>>());
+    server.stop();
+    let (expected, points) = (place.exports(), Points::new(place.temp()));
+    let shown = || -> Value { serde_json::from_str(&place.ok(&["generations", "--json"])).expect("JSON") };
+    let names = || -> Vec<(String, bool)> {
+        let all = shown()["generations"].as_array().expect("a list").clone();
+        all.iter().map(|g| (g["name"].as_str().expect("a name").to_owned(), g["live"] == true)).collect()
+    };
+    let live = || names().into_iter().find(|(_, live)| *live).expect("one is live").0;
+    let replay = |name| ["replay", "--generation", name, "--from", "inputs", "--once"];
+    // What is done, and what has to be done before it is done once more.
+    let acts: [(&[&str], &[&str]); 3] = [
+        (&replay("g2"), &["drop", "g2", "--yes"]),
+        (&["promote", "g2"], &["promote", "g1"]),
+        (&["drop", "g3", "--yes"], &replay("g3")),
+    ];
+    place.ok(&replay("g3"));
+    for (act, back) in acts {
+        points.arm("never");
+        let done = place.run_with(points.command(), act);
+        assert!(done.status.success(), "kindred {act:?}: {}", text(&done.stderr));
+        let steps: Vec<String> = points.trace().into_iter().filter(|step| step.starts_with("generations: ")).collect();
+        points.disarm();
+        assert!(!steps.is_empty(), "kindred {act:?} passes no fail point");
+        let after = names();
+        for step in steps {
+            place.ok(back);
+            let before = live();
+            points.arm(&format!("before {step}"));
+            let killed = place.run_with(points.command(), act);
+            points.disarm();
+            assert!(killed.status.code().is_none(), "kindred {act:?} passed {step} alive: {}", text(&killed.stderr));
+            let now = live();
+            assert!(now == before || after.contains(&(now.clone(), true)), "{now} is live, killed at {step} of {act:?}");
+            assert_eq!(place.exports(), expected, "killed at {step} of {act:?}");
+            // Done already, or done again.
+            if names() != after || act[0] == "replay" {
+                place.ok(act);
+            }
+            assert_eq!((names(), place.exports()), (after.clone(), expected.clone()), "after {step} of {act:?}");
+        }
+    }
+    // The first one is made once: its drop is killed in one step after another, until it is gone.
+    let drop = ["drop", "g1", "--yes"];
+    let steps = match backend {
+        Backend::Embedded => ["emptied", "forgotten", "removing", "renamed"],
+        Backend::Services => ["dropping", "turned", "emptied", "forgotten"],
+    };
+    for step in steps {
+        points.arm(&format!("before generations: {step}#1"));
+        let killed = place.run_with(points.command(), &drop);
+        points.disarm();
+        assert!(killed.status.code().is_none(), "kindred {drop:?} passed {step} alive: {}", text(&killed.stderr));
+        assert_eq!((live(), place.exports()), ("g2".to_owned(), expected.clone()), "killed at {step} of {drop:?}");
+    }
+    if names().iter().any(|(name, _)| name == "g1") {
+        place.ok(&drop);
+    }
+    place.ok(&["verify"]);
+}
+on_both_back_ends!(a_change_of_generations_that_is_killed_in_any_step_is_done_again);
+
 /// If it failed, a promotion would cost somebody an answer, or an answer be of two generations.
 #[test]
 fn a_running_server_turns_to_another_generation_without_a_failed_or_mixed_answer() {
@@ -311,7 +380,7 @@ fn generations_on_services_are_what_the_oracle_says() {
     let key = key_in(&on.ok(&["migrate"]));
     let records = kindred_oracle::testing::random_log(21, 500, &kindred_oracle::testing::Shape::default());
     let live = on.pipeline();
-    for topic in kindred_model::Topic::ALL {
+    for topic in &kindred_model::Topic::OF_SHOPS {
         let lines: Vec<u8> = records
             .iter()
             .filter(|record| record.topic() == *topic)

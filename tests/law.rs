@@ -73,7 +73,7 @@ fn run(backend: Backend, seed: u64, workers: usize, variant: &Variant) {
     while !rest.is_empty() {
         let (batch, later) = rest.split_at(rng.random_range(1..=60.min(rest.len())));
         rest = later;
-        for topic in kindred_model::Topic::ALL {
+        for topic in &kindred_model::Topic::OF_SHOPS {
             let lines: Vec<u8> = batch
                 .iter()
                 .filter(|record| record.topic() == *topic)

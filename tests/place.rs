@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::installation::{Installation, Running};
-use crate::support::{AS_OF, Server, VIEWS, kindred, kindred_ok};
+use crate::support::{AS_OF, PATIENCE, Server, VIEWS, kindred, kindred_ok, output};
 
 /// Which of the two a test runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,6 +127,12 @@ impl Place {
     /// Runs a command on it.
     pub fn run(&self, args: &[&str]) -> std::process::Output {
         kindred(&[args, &self.common()].concat())
+    }
+
+    /// Runs a command on it that was prepared (environment).
+    pub fn run_with(&self, mut command: Command, args: &[&str]) -> std::process::Output {
+        command.args(args).args(self.common());
+        output(command, PATIENCE)
     }
 
     /// Runs a command on it, demands that it succeeds, and returns what it printed.

@@ -1,51 +1,18 @@
 //! The process that runs: a thread that panics ends it, one that hangs is told of, a start that is killed in whatever step loses
 //! nothing, and no figure stops it (#12).
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::path::Path;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::place::{Backend, Place, on_both_back_ends};
-use crate::support::{PATIENCE, Server, VIEWS, command, kindred, kindred_ok, order, text};
+use crate::support::{PATIENCE, Points, Server, VIEWS, kindred, kindred_ok, order, text};
 
 /// With what a process ends that cannot go on.
 const FAILED: i32 = 3;
-
-/// What arms the fail points of a process, and tells which steps it passed.
-struct Points(PathBuf);
-
-impl Points {
-    fn new(place: &Path) -> Self {
-        let directory = place.join("points");
-        std::fs::create_dir_all(&directory).expect("a directory");
-        Self(directory)
-    }
-
-    fn command(&self) -> Command {
-        let mut command = command(&[]);
-        command.env("KINDRED_FAIL_POINTS", &self.0);
-        command
-    }
-
-    fn arm(&self, what: &str) {
-        std::fs::write(self.0.join("trace"), "").expect("a file");
-        let new = self.0.join("new");
-        std::fs::write(&new, what).expect("a file");
-        std::fs::rename(new, self.0.join("armed")).expect("a file");
-    }
-
-    fn disarm(&self) {
-        std::fs::remove_file(self.0.join("armed")).expect("it was armed");
-    }
-
-    fn trace(&self) -> Vec<String> {
-        let trace = std::fs::read_to_string(self.0.join("trace")).expect("a trace");
-        trace.lines().map(str::to_owned).collect()
-    }
-}
 
 /// How a server ended, by itself.
 fn end_of(server: &mut Server) -> (ExitStatus, Duration) {
@@ -60,7 +27,7 @@ fn end_of(server: &mut Server) -> (ExitStatus, Duration) {
 }
 
 /// Order `n` of member `m<n % 3>`, of items that others have, too.
-fn some_order(n: usize, version: u64, status: &str) -> Value {
+pub fn some_order(n: usize, version: u64, status: &str) -> Value {
     let items: Vec<String> = (n..n + 4).map(|item| format!("i{}", item % 7)).collect();
     let items: Vec<&str> = items.iter().map(String::as_str).collect();
     order(&format!("o{n}"), version, status, &format!("m{}", n % 3), "2026-05-04T10:00:00Z", &items)

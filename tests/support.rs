@@ -383,3 +383,36 @@ pub fn order(order: &str, version: u64, status: &str, member: &str, placed_at: &
         "placed_at": placed_at, "currency": "EUR", "lines": lines,
     })
 }
+
+/// What arms the fail points of a process, and tells which steps it passed.
+pub struct Points(PathBuf);
+
+impl Points {
+    pub fn new(place: &Path) -> Self {
+        let directory = place.join("points");
+        std::fs::create_dir_all(&directory).expect("a directory");
+        Self(directory)
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = command(&[]);
+        command.env("KINDRED_FAIL_POINTS", &self.0);
+        command
+    }
+
+    pub fn arm(&self, what: &str) {
+        std::fs::write(self.0.join("trace"), "").expect("a file");
+        let new = self.0.join("new");
+        std::fs::write(&new, what).expect("a file");
+        std::fs::rename(new, self.0.join("armed")).expect("a file");
+    }
+
+    pub fn disarm(&self) {
+        std::fs::remove_file(self.0.join("armed")).expect("it was armed");
+    }
+
+    pub fn trace(&self) -> Vec<String> {
+        let trace = std::fs::read_to_string(self.0.join("trace")).expect("a trace");
+        trace.lines().map(str::to_owned).collect()
+    }
+}

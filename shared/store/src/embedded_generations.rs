@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use kindred_model::Position;
 use kindred_model::units::EventTime;
 use kindred_model::views::{input_tables, view_tables};
+use kindred_telemetry::fail_point;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -158,15 +159,18 @@ impl EmbeddedGenerations {
     async fn empty_first(&self) -> Result<(), StoreError> {
         let tables: Vec<&'static str> = input_tables().into_iter().chain(view_tables()).map(|table| table.name).collect();
         self.first.clear(&tables).await?;
+        fail_point("generations: emptied");
+        // A commit lifts the mark that emptying sets. What stands at the beginning needs not say what it was computed from.
+        let epoch = self.first.frontier().epoch;
+        self.first.commit(epoch, Position::beginning()).await?;
         for (name, _) in self.first.named().scan("").await? {
             if !keys::is_of_keys(&name) {
                 self.first.named().delete(&name).await?;
             }
         }
-        // A commit lifts the mark that emptying sets.
-        let epoch = self.first.frontier().epoch;
-        self.first.commit(epoch, Position::beginning()).await?;
-        self.first.sync().await
+        fail_point("generations: forgotten");
+        self.first.sync().await?;
+        self.first.shed().await
     }
 }
 
@@ -198,10 +202,6 @@ impl Generations for EmbeddedGenerations {
             return Err(StoreError::Refused(format!(
                 "there is a generation {name} already; choose another name, or drop it first"
             )));
-        }
-        if name == FIRST {
-            // A drop of it that was not finished.
-            self.empty_first().await?;
         }
         let aside = self.dir.join(GENERATIONS).join(format!("{ASIDE}new-{name}"));
         remove(&aside)?;
@@ -235,14 +235,15 @@ impl Generations for EmbeddedGenerations {
             }
             open.remove(name);
         }
+        if name == FIRST {
+            // First, while it is still there to be dropped again: nothing that is gone keeps rows.
+            self.empty_first().await?;
+        }
         let all = self.dir.join(GENERATIONS);
         let aside = all.join(format!("{ASIDE}dropped-{name}"));
         remove(&aside)?;
         // From here on it is gone, whatever happens.
         rename(&all.join(name), &aside)?;
-        if name == FIRST {
-            self.empty_first().await?;
-        }
         remove(&aside)
     }
 }
@@ -267,6 +268,7 @@ fn write(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
     let bytes = serde_json::to_vec(value).expect("plain data");
     let written = File::create(&aside).and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
     written.map_err(unavailable(&aside))?;
+    fail_point("generations: written");
     rename(&aside, path)
 }
 
@@ -287,10 +289,13 @@ fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
         fs::rename(from, to)?;
         File::open(to.parent().expect("below the data directory"))?.sync_all()
     };
-    durable().map_err(unavailable(to))
+    durable().map_err(unavailable(to))?;
+    fail_point("generations: renamed");
+    Ok(())
 }
 
 fn remove(dir: &Path) -> Result<(), StoreError> {
+    fail_point("generations: removing");
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(unavailable(dir)(error)),
         _ => Ok(()),

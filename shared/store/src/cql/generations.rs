@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kindred_model::Position;
 use kindred_model::units::EventTime;
+use kindred_telemetry::fail_point;
 
 use super::bridge::Bridge;
 use super::connection::Connection;
@@ -74,6 +75,7 @@ impl Connection {
 
     async fn create(&self, name: &str, settings: &str, created_at: EventTime) -> Result<(), StoreError> {
         let nowhere = position_bytes(&Position::beginning());
+        fail_point("generations: creating");
         let values = (name, settings, created_at.0, &nowhere);
         if self.transact("create_generation", &self.state.insert_generation, values).await? {
             return Ok(());
@@ -103,11 +105,13 @@ impl Connection {
     async fn promote(&self, name: &str) -> Result<Option<String>, StoreError> {
         self.kept_generation(name).await?;
         let before = self.live().await?;
+        fail_point("generations: promoting");
         let turned = match &before {
             Some(before) if before == name => return Ok(Some(before.clone())),
             Some(before) => self.transact("promote", &self.state.turn_live, (name, before.as_str())).await?,
             None => self.transact("promote", &self.state.insert_live, (name,)).await?,
         };
+        fail_point("generations: promoted");
         let now = self.live().await?;
         if !turned && now.as_deref() != Some(name) {
             let now = now.unwrap_or_default();
@@ -134,6 +138,7 @@ impl Connection {
         if self.live().await?.as_deref() == Some(name) {
             return Err(is_live());
         }
+        fail_point("generations: dropping");
         // An incarnation of its own: whatever pipeline still writes this generation commits no more, and what it wrote is older.
         let number = row.incarnation + 1;
         self.turn(name, (&row.state, row.incarnation), (DROPPING, number)).await?;
@@ -141,11 +146,14 @@ impl Connection {
             self.turn(name, (DROPPING, number), (KEPT, number)).await?;
             return Err(is_live());
         }
+        fail_point("generations: turned");
         let timestamp = before(number.unsigned_abs())?;
         for place in self.places() {
             self.clear(name, place.name, timestamp).await?;
+            fail_point("generations: emptied");
         }
         self.clear_named(name).await?;
+        fail_point("generations: forgotten");
         self.turn(name, (DROPPING, number), (DROPPED, number)).await
     }
 
