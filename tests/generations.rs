@@ -262,6 +262,31 @@ fn a_change_of_generations_that_is_killed_in_any_step_is_done_again(backend: Bac
 }
 on_both_back_ends!(a_change_of_generations_that_is_killed_in_any_step_is_done_again);
 
+/// If it failed, a generation that follows no log would keep what a person did after everything else has forgotten it.
+fn a_generation_that_stands_still_goes_when_somebody_in_it_is_forgotten(backend: Backend) {
+    let Some(place) = Place::new(backend, "forgotten_generations", &["erasure.raw_days=0".to_owned()]) else { return };
+    let server = place.start(&[]);
+    server.post_events("orders", &[some_order(1, 1, "completed")]);
+    server.post_events("orders", &[order("late", 1, "completed", "lena", "2026-05-20T10:00:00Z", &["i1", "i2"])]);
+    server.stop();
+    place.ok(&["replay", "--generation", "half", "--until", "2026-05-15", "--once"]);
+    place.ok(&["replay", "--generation", "rest", "--from", "2026-05-15", "--once"]);
+    let server = place.start(&[]);
+    assert_eq!(server.delete("/v1/members/lena").status, 200);
+    let names = || -> Vec<String> {
+        let shown = server.get_json("/v1/admin/generations");
+        shown["generations"].as_array().expect("a list").iter().map(|g| g["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    let begin = Instant::now();
+    while names().contains(&"rest".to_owned()) {
+        assert!(begin.elapsed() < PATIENCE, "it stays: {}", server.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(names(), ["g1", "half"], "who was forgotten is in the one alone");
+    server.stop();
+}
+on_both_back_ends!(a_generation_that_stands_still_goes_when_somebody_in_it_is_forgotten);
+
 /// If it failed, a promotion would cost somebody an answer, or an answer be of two generations.
 #[test]
 fn a_running_server_turns_to_another_generation_without_a_failed_or_mixed_answer() {

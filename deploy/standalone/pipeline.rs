@@ -5,13 +5,15 @@
 //!                           └──▶ the topic changes ──▶ kindred api
 //! ```
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use kindred_api::Operations;
 use kindred_config::Loaded;
-use kindred_pipeline::{Pipeline, PipelineConfig};
+use kindred_pipeline::{Pipeline, PipelineConfig, swept_members};
+use kindred_store::generations::Generations;
 use kindred_telemetry::vital_task;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -23,11 +25,12 @@ use crate::app::App;
 use crate::audit::Audit;
 use crate::cli::{From, PipelineArgs};
 use crate::failure::{Failure, exit};
+use crate::generations::holds_forgotten;
 use crate::installation::Open;
 use crate::local::pipeline_config;
 use crate::operations::{Process, Reach, Views};
 use crate::serve::Signals;
-use crate::server::{explain_bind, keep_up};
+use crate::server::{FORGET_LOOK, explain_bind, keep_up};
 use crate::services::Services;
 
 /// Runs `kindred pipeline`.
@@ -57,10 +60,10 @@ pub fn run(app: &App, loaded: &Loaded, args: &PipelineArgs) -> Result<u8> {
 }
 
 struct Running {
-    services: Services,
+    services: Arc<Services>,
     pipeline: Pipeline,
     admin_address: SocketAddr,
-    background: [JoinHandle<()>; 3],
+    background: Vec<JoinHandle<()>>,
 }
 
 impl Running {
@@ -110,7 +113,11 @@ impl Running {
         let routes = admin_routes(process, move || rendered.render());
         let served = vital_task("the admin address", warp::serve(routes).incoming(listener).run());
         let watched = vital_task("the watch over log and store", reach.watch(log, Arc::clone(&services.store) as _));
-        let background = [served, vital_task("the upkeep of metrics", keep_up(kept)), watched];
+        let mut background = vec![served, vital_task("the upkeep of metrics", keep_up(kept)), watched];
+        let services = Arc::new(services);
+        if services.is_live && leads {
+            background.push(vital_task("the generations that stand still", drop_forgotten(Arc::clone(&services))));
+        }
         Ok(Self { services, pipeline, admin_address, background })
     }
 
@@ -131,6 +138,32 @@ impl Running {
         stopped.await.map_err(|error| anyhow!(error))?.context("could not end the pipeline in order")?;
         self.background.iter().for_each(JoinHandle::abort);
         Ok(())
+    }
+}
+
+/// Drops generations of a part of the events that hold something of somebody who was forgotten: see [`holds_forgotten`].
+async fn drop_forgotten(services: Arc<Services>) {
+    let mut looked = HashSet::new();
+    loop {
+        let dropped = async {
+            let swept = swept_members(&*services.store).await?;
+            for generation in services.generations.list().await? {
+                let name = generation.name;
+                if name != services.generation
+                    && holds_forgotten(&name, services.generation_named(&name).await?.0, &swept, &mut looked).await?
+                {
+                    Generations::drop(&*services.generations, &name).await?;
+                    tracing::warn!(
+                        "dropped generation {name}: it follows no log, and held something of a member who was forgotten"
+                    );
+                }
+            }
+            anyhow::Ok(())
+        };
+        if let Err(error) = dropped.await {
+            tracing::warn!("could not look for what generations hold of members who were forgotten: {error:#}");
+        }
+        tokio::time::sleep(FORGET_LOOK).await;
     }
 }
 

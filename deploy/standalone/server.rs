@@ -5,6 +5,7 @@
 //!          └──▶ API (log, store) ◀── Operations: what only the whole process can do
 //! ```
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -24,7 +25,6 @@ use kindred_store::keys::{Grant, KeyStore, Scope};
 use kindred_store::records::RecordStore;
 use kindred_telemetry::vital_task;
 use serde_json::Value;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use warp::{Filter, Reply};
 
@@ -43,6 +43,10 @@ use crate::remote::{AnswerError, Remote, segment};
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// After which pauses the bytes of erased accounts are made to leave the disk.
 const SHED_PAUSES: [Duration; 2] = [Duration::ZERO, Duration::from_secs(60)];
+/// Under which a generation's store notes for how many members that were forgotten the accounts' bytes have left.
+const SHED: &str = "shed_accounts";
+/// How often to look whether raw records of members have left.
+pub const FORGET_LOOK: Duration = Duration::from_secs(5);
 /// How often samples of metrics are put into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(10);
 /// What the key of the demo's page is called.
@@ -171,7 +175,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     directory.announce(&url)?;
     let upkeep = vec![
         vital_task("the upkeep of metrics", keep_up(metrics)),
-        vital_task("the disk of erased accounts", shed_accounts(fleet.progress().sweeps(), accounts)),
+        vital_task("the disk of erased accounts", forget_elsewhere(Arc::clone(&fleet), accounts)),
     ];
     let admin_address = api.admin_address;
     // The fleet holds the stores: one that is not live any more can be dropped while this runs.
@@ -212,16 +216,30 @@ pub async fn keep_up(metrics: kindred_telemetry::Metrics) {
     }
 }
 
-/// Makes the bytes of erased accounts leave the disk once the raw records of members have left. An account is deleted when it is erased;
+/// What else holds something of members whose raw records have left: generations that stand still, and the accounts' files. Makes the
+/// bytes of erased accounts leave the disk once the raw records of members have left. An account is deleted when it is erased;
 /// what follows from it, mails and marks beside it, is deleted piece by piece afterwards, so it is done again a little later.
-async fn shed_accounts(mut sweeps: watch::Receiver<u64>, accounts: Arc<dyn RecordStore>) {
-    while sweeps.changed().await.is_ok() {
-        for pause in SHED_PAUSES {
-            tokio::time::sleep(pause).await;
-            if let Err(error) = accounts.shed().await {
-                tracing::warn!("accounts that were erased are in no record, but their bytes leave the disk later: {error}");
+async fn forget_elsewhere(fleet: Arc<Fleet>, accounts: Arc<dyn RecordStore>) {
+    let mut looked = HashSet::new();
+    loop {
+        let forgotten = async {
+            let (live, swept) = fleet.drop_forgotten(&mut looked).await?;
+            // With the generation, so that what a process of before left undone is done.
+            let swept = swept.to_string();
+            if live.named().get(SHED).await?.map_or(swept == "0", |shed| shed == swept.as_bytes()) {
+                return Ok(());
             }
+            for pause in SHED_PAUSES {
+                tokio::time::sleep(pause).await;
+                accounts.shed().await?;
+            }
+            live.named().put(SHED, swept.as_bytes()).await?;
+            anyhow::Ok(())
+        };
+        if let Err(error) = forgotten.await {
+            tracing::warn!("of members who were forgotten something is kept beside the log, and leaves later: {error:#}");
         }
+        tokio::time::sleep(FORGET_LOOK).await;
     }
 }
 

@@ -29,7 +29,7 @@ use kindred_model::records::{MemberRecord, OrderRecord, Record, Rules};
 use kindred_model::views::inputs::{Members, Orders};
 use kindred_model::views::scan;
 use kindred_model::{EventTime, MemberId, Owner, Position, SessionId, Topic};
-use kindred_store::ViewStore;
+use kindred_store::{StoreError, ViewStore};
 use kindred_telemetry::fail_point;
 use tracing::{info, warn};
 
@@ -58,6 +58,15 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Numbers the administrative acts of the process, to wait for each.
 static ACTS: AtomicU64 = AtomicU64::new(1);
+
+/// The members whose raw records have left, as the live generation's store notes them.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn swept_members(store: &dyn ViewStore) -> Result<Vec<MemberId>, StoreError> {
+    let swept = store.named().scan(SWEPT).await?;
+    Ok(swept.into_iter().map(|(name, _)| MemberId::trusted(name[SWEPT.len()..].to_owned())).collect())
+}
 
 pub(crate) struct Sweeper {
     pub log: Arc<dyn EventLog>,
@@ -130,7 +139,6 @@ impl Sweeper {
         for member in &condemned.members {
             self.store.named().put(&format!("{SWEPT}{member}"), today.as_bytes()).await?;
         }
-        self.context.progress.swept();
         self.has_looked_to(&end).await?;
         info!(members = condemned.members.len(), orders, purged, "raw records of erased members have left");
         Ok(())

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
 pub use error::PipelineError;
+pub use forget::swept_members;
 use kindred_clock::Clock;
 use kindred_dataflow::update::Update;
 pub use kindred_dataflow::update::{Conflict, Stats};

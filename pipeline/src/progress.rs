@@ -101,8 +101,6 @@ pub struct Progress {
     pub(crate) last_epoch_us: AtomicU64,
     /// Epochs, by the dataflow's count, that are written: all before this one.
     written: AtomicU64,
-    /// How often raw records of erased members have left.
-    sweeps: watch::Sender<u64>,
     /// The thread that waits for them.
     waiting: OnceLock<Thread>,
     stats: Arc<Stats>,
@@ -172,7 +170,6 @@ impl Progress {
             rows_written: AtomicU64::new(0),
             last_epoch_us: AtomicU64::new(0),
             written: AtomicU64::new(0),
-            sweeps: watch::Sender::new(0),
             waiting: OnceLock::new(),
             stats,
         }
@@ -270,16 +267,6 @@ impl Progress {
         }
         drop(state);
         self.applied.send_modify(|applied| applied.ended = true);
-    }
-
-    /// Raw records of erased members have left the log, and what follows from them the store.
-    pub(crate) fn swept(&self) {
-        self.sweeps.send_modify(|sweeps| *sweeps += 1);
-    }
-
-    /// Changes whenever raw records of erased members have left: what else is kept of them on the same disk can leave now.
-    pub fn sweeps(&self) -> watch::Receiver<u64> {
-        self.sweeps.subscribe()
     }
 
     pub(crate) fn failure(&self) -> PipelineError {

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! The one that was live goes on following, so that rolling back is as quick and as fresh. Generations of a part of the events stand
-//! still.
+//! still, and are dropped when somebody is forgotten who is in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use kindred_api::{GenerationOperations, GenerationShown, GenerationSource, Opera
 use kindred_clock::Clock;
 use kindred_config::Settings;
 use kindred_log::EventLog;
-use kindred_model::{Day, Semantics};
-use kindred_pipeline::{Pipeline, PipelineConfig, PipelineError, PipelineState, Progress};
+use kindred_model::{Day, MemberId, Semantics};
+use kindred_pipeline::{Pipeline, PipelineConfig, PipelineError, PipelineState, Progress, swept_members};
 use kindred_store::embedded_generations::EmbeddedGenerations;
 use kindred_store::generations::Generations;
 use kindred_store::{StoreError, ViewStore};
@@ -28,7 +28,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::origin::Origin;
-use super::{Comparing, describe, failed, of_store, replay};
+use super::{Comparing, describe, failed, holds_forgotten, of_store, replay};
 use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::local::pipeline_config;
@@ -141,6 +141,30 @@ impl Fleet {
     /// How far the live one is.
     pub fn progress(&self) -> Arc<Progress> {
         self.live().progress.expect("the live one follows the log")
+    }
+
+    /// Drops what stands still and holds something of somebody who was forgotten, once the raw records have left. Returns the live one's
+    /// store, and how many were.
+    ///
+    /// # Errors
+    /// When a store does not answer.
+    pub async fn drop_forgotten(&self, looked: &mut HashSet<(String, MemberId)>) -> Result<(Arc<dyn ViewStore>, usize)> {
+        let live = self.live().store;
+        let swept = swept_members(&*live).await?;
+        let still: Vec<(String, Arc<dyn ViewStore>)> = {
+            let kept = self.kept.lock();
+            kept.iter()
+                .filter(|(_, kept)| kept.progress.is_none())
+                .map(|(name, kept)| (name.clone(), kept.store.clone()))
+                .collect()
+        };
+        for (name, store) in still {
+            if holds_forgotten(&name, store, &swept, looked).await? {
+                self.drop_generation(&name).await.map_err(|error| anyhow!("could not drop {name}: {error}"))?;
+                tracing::warn!("dropped generation {name}: it follows no log, and held something of a member who was forgotten");
+            }
+        }
+        Ok((live, swept.len()))
     }
 
     /// Returns when the pipeline of the live one has ended by itself.

@@ -11,6 +11,7 @@ mod replay;
 mod room;
 mod window;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ use anyhow::{Context, Result};
 use kindred_api::{GenerationShown, OperationError};
 use kindred_compare::{Comparison, Side, compare as compare_rows, page, text};
 use kindred_config::{Loaded, pinned_toml};
-use kindred_model::{Day, Semantics};
+use kindred_model::views::inputs::knows;
+use kindred_model::{Day, MemberId, Semantics};
 use kindred_store::{StoreError, ViewStore};
 use serde_json::{Value, json};
 
@@ -135,6 +137,34 @@ fn of_store(error: StoreError) -> OperationError {
         StoreError::Unavailable(reason) => OperationError::Unavailable(reason),
         other => OperationError::Failed(other.to_string()),
     }
+}
+
+/// Whether a generation of a part of the events holds something of somebody who was forgotten: it follows no log, so it hears of no erasure,
+/// and has to go as a whole. `looked` keeps whom it was asked for already.
+///
+/// # Errors
+/// When a store does not answer.
+pub async fn holds_forgotten(
+    name: &str,
+    store: Arc<dyn ViewStore>,
+    swept: &[MemberId],
+    looked: &mut HashSet<(String, MemberId)>,
+) -> Result<bool> {
+    if Origin::shown(name, &*store).await?.is_whole() {
+        return Ok(false);
+    }
+    let new = swept.iter().filter(|member| looked.insert((name.to_owned(), (*member).clone())));
+    let new: Vec<MemberId> = new.cloned().collect();
+    let look = move || -> Result<bool> {
+        let snapshot = store.snapshot()?;
+        for member in &new {
+            if knows(&*snapshot.rows, member)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    tokio::task::spawn_blocking(look).await.context("the look at a generation broke off")?
 }
 
 /// Compares generations for an API, two at a time.
