@@ -1,6 +1,7 @@
 //! The contract, generated from the handlers: OpenAPI 3.1, served at `/openapi.json` and committed as `schemas/openapi.json`.
 
 mod answers;
+mod examples;
 mod parameters;
 mod records;
 
@@ -176,6 +177,7 @@ struct Document {
 static TEXT: LazyLock<String> = LazyLock::new(|| {
     let mut contract = serde_json::to_value(Contract::openapi()).expect("the contract serialises");
     records::add_records(&mut contract);
+    examples::add_examples(&mut contract);
     let mut part = |name: &str| contract[name].take();
     let document = Document {
         openapi: part("openapi"),

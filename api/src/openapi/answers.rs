@@ -49,6 +49,11 @@ struct Answer {
     of: fn(&Route, &Operation) -> bool,
 }
 
+/// The status of a shared answer.
+pub(super) fn status_of(name: &str) -> Option<&'static str> {
+    ANSWERS.iter().find(|answer| answer.name == name).map(|answer| answer.status)
+}
+
 const ANSWERS: &[Answer] = &[
     Answer {
         status: "400",

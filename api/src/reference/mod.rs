@@ -19,6 +19,8 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::problem::Code;
+
 use self::kinds::{Field, Piece, fields, pieces};
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -64,6 +66,7 @@ struct Page<'c> {
     title: &'c str,
     description: &'c str,
     groups: Vec<Group<'c>>,
+    problems: Vec<Problem>,
     components: Vec<Component<'c>>,
 }
 
@@ -80,6 +83,7 @@ struct Operation<'c> {
     id: &'c str,
     method: String,
     path: &'c str,
+    summary: &'c str,
     description: &'c str,
     /// Each of them is enough.
     keys: Vec<&'c str>,
@@ -94,6 +98,17 @@ struct Operation<'c> {
 struct Body<'c> {
     content_type: &'c str,
     kind: Vec<Piece<'c>>,
+    /// As JSON, where there is one.
+    example: Option<String>,
+}
+
+/// What the `code` of a problem says.
+#[derive(Serialize)]
+struct Problem {
+    code: &'static str,
+    status: u16,
+    title: &'static str,
+    meaning: &'static str,
 }
 
 #[derive(Serialize)]
@@ -131,11 +146,18 @@ impl<'c> Page<'c> {
             let kind = if fields.is_empty() { pieces(schema) } else { Vec::new() };
             Component { name, description: text(&schema["description"]), fields, kind }
         };
+        let problem = |code: &Code| Problem {
+            code: code.name(),
+            status: code.status().as_u16(),
+            title: code.title(),
+            meaning: code.meaning(),
+        };
         Self {
             style: minijinja::Value::from_safe_string(STYLE.to_owned()),
             title: text(&contract["info"]["title"]),
             description: text(&contract["info"]["description"]),
             groups,
+            problems: Code::ALL.iter().map(problem).collect(),
             components: entries(&contract["components"]["schemas"]).map(component).collect(),
         }
     }
@@ -149,7 +171,7 @@ impl<'c> Operation<'c> {
             id: text(&operation["operationId"]),
             method: method.to_uppercase(),
             path,
-            // The summary is the line of HTTP again.
+            summary: text(&operation["summary"]),
             description: text(&operation["description"]),
             parameters: list(&operation["parameters"]).map(Field::of_parameter).collect(),
             bodies: bodies(content),
@@ -174,7 +196,10 @@ impl<'c> Answer<'c> {
 }
 
 fn bodies(content: &Value) -> Vec<Body<'_>> {
-    entries(content).map(|(content_type, body)| Body { content_type, kind: pieces(&body["schema"]) }).collect()
+    let shown = |example: &Value| serde_json::to_string_pretty(example).expect("JSON");
+    entries(content)
+        .map(|(content_type, body)| Body { content_type, kind: pieces(&body["schema"]), example: body.get("example").map(shown) })
+        .collect()
 }
 
 /// A request as it is typed.

@@ -12,7 +12,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /.well-known/jwks.json
+         * The public keys that access tokens are signed with
          * @description The public keys that access tokens are signed with.
          */
         get: operations["show_keys"];
@@ -32,7 +32,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /docs
+         * This contract for people: one page, which loads nothing from anywhere
          * @description This contract for people: one page, which loads nothing from anywhere.
          */
         get: operations["show_reference"];
@@ -52,7 +52,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /livez
+         * The process answers
          * @description The process answers.
          */
         get: operations["live"];
@@ -72,7 +72,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /openapi.json
+         * This contract
          * @description This contract.
          */
         get: operations["contract"];
@@ -92,7 +92,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /problems/{code}
+         * What the `type` of a problem leads to
          * @description What the `type` of a problem leads to.
          */
         get: operations["explain_problem"];
@@ -112,7 +112,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /readyz
+         * Requests should be sent here: 200, or 503
          * @description Requests should be sent here: 200, or 503.
          */
         get: operations["ready"];
@@ -132,7 +132,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/audit
+         * Administrative and security events, the newest first: who did what to whom, when, from where, and whether it was done
          * @description Administrative and security events, the newest first: who did what to whom, when, from where, and whether it was done. A page may
          *     come back short, with a cursor: then more has to be looked at.
          */
@@ -153,7 +153,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/export/{view}
+         * All rows of a view, sorted, as of one applied unit
          * @description All rows of a view, sorted, as of one applied unit. A view that names members needs `member:read` as well. Two exports compare with `diff`. An export that breaks off ends the
          *     connection and not the chunks, so that half of it is not taken for the whole.
          */
@@ -174,7 +174,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/generations
+         * All generations: settings, events, as of, which is live
          * @description All generations: settings, events, as of, which is live.
          */
         get: operations["list_generations"];
@@ -197,7 +197,7 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * DELETE /v1/admin/generations/{name}
+         * Deletes a generation that is not live, with all of its rows
          * @description Deletes a generation that is not live, with all of its rows.
          */
         delete: operations["delete_generation"];
@@ -214,7 +214,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/generations/{name}/compare
+         * What moved from this one to another
          * @description What moved from this one to another. It takes as long as it takes; one is compared at a time.
          */
         get: operations["compare_generations"];
@@ -236,7 +236,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/admin/generations/{name}/promote
+         * Makes a generation the live one: its memory is loaded aside, then all readers turn to it in one step
          * @description Makes a generation the live one: its memory is loaded aside, then all readers turn to it in one step. No request fails, and no
          *     answer is of both.
          */
@@ -255,14 +255,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/keys
+         * All keys, without the texts of service keys: when each was last used, and which are being replaced
          * @description All keys, without the texts of service keys: when each was last used, and which are being replaced. One that is revoked or has ended
          *     is none of them.
          */
         get: operations["list_keys"];
         put?: never;
         /**
-         * POST /v1/admin/keys
+         * Makes a key and tells its text, this once
          * @description Makes a key and tells its text, this once. A service key may everything: only whoever may everything makes one.
          */
         post: operations["make_key"];
@@ -283,14 +283,14 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * DELETE /v1/admin/keys/{id}
+         * Revokes a key: it is refused from the next request on
          * @description Revokes a key: it is refused from the next request on.
          */
         delete: operations["revoke_key"];
         options?: never;
         head?: never;
         /**
-         * PATCH /v1/admin/keys/{id}
+         * Gives a publishable key other origins, from the next request on
          * @description Gives a publishable key other origins, from the next request on. Its text and what else it has stay as they are.
          */
         patch: operations["change_key"];
@@ -306,7 +306,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/admin/keys/{id}/rotate
+         * Makes a key in place of another, of the same kind, name, origins, scopes and rate, and tells its text, this once
          * @description Makes a key in place of another, of the same kind, name, origins, scopes and rate, and tells its text, this once. The old one stays
          *     good for the overlap, in which it is replaced wherever it is used, and is refused from then on. A service key is rotated only by
          *     whoever may everything.
@@ -326,7 +326,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/members
+         * Members by the beginning of what is theirs, by state, role, tier and day of registration; the newest first unless something is
          * @description Members by the beginning of what is theirs, by state, role, tier and day of registration; the newest first unless something is
          *     searched for. A page may come back short, with a cursor: then more has to be looked at.
          */
@@ -347,7 +347,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/members/{member}
+         * One member
          * @description One member. The `ETag` is the version that changes of it have to name.
          */
         get: operations["show_member"];
@@ -369,7 +369,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/admin/members/{member}/activate
+         * Lets a suspended member in again
          * @description Lets a suspended member in again.
          */
         post: operations["activate_member"];
@@ -389,7 +389,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/admin/members/{member}/resend-verification
+         * Sends the verification mail of a registration again; the link of the one before is worthless then
          * @description Sends the verification mail of a registration again; the link of the one before is worthless then.
          */
         post: operations["resend_member_verification"];
@@ -408,7 +408,7 @@ export interface paths {
         };
         get?: never;
         /**
-         * PUT /v1/admin/members/{member}/role
+         * Gives a member a staff role, or takes it
          * @description Gives a member a staff role, or takes it. Their sessions end, so that no token keeps what was taken; nobody gives more than they
          *     have. The role counts once the member has signed in with a second factor.
          */
@@ -428,14 +428,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/members/{member}/sessions
+         * Where a member is signed in
          * @description Where a member is signed in.
          */
         get: operations["list_member_sessions"];
         put?: never;
         post?: never;
         /**
-         * DELETE /v1/admin/members/{member}/sessions
+         * Ends all sessions of a member: their access tokens stop working at once
          * @description Ends all sessions of a member: their access tokens stop working at once.
          */
         delete: operations["end_member_sessions"];
@@ -454,7 +454,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/admin/members/{member}/suspend
+         * Locks a member out: all sessions end, and their access tokens stop working at once
          * @description Locks a member out: all sessions end, and their access tokens stop working at once.
          */
         post: operations["suspend_member"];
@@ -473,7 +473,7 @@ export interface paths {
         };
         get?: never;
         /**
-         * PUT /v1/admin/members/{member}/tier
+         * Sets a member's level
          * @description Sets a member's level. It gives benefits and no permission.
          */
         put: operations["set_tier"];
@@ -492,7 +492,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/permissions
+         * All permissions, and which routes ask for each
          * @description All permissions, and which routes ask for each.
          */
         get: operations["list_permissions"];
@@ -512,7 +512,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/rejected
+         * Records that could not be accepted, each with its reason
          * @description Records that could not be accepted, each with its reason.
          */
         get: operations["list_rejected"];
@@ -534,7 +534,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/admin/rejected/retry
+         * Validates rejected records again (a newer version may accept them), appends those that pass and drops them from `rejected`
          * @description Validates rejected records again (a newer version may accept them), appends those that pass and drops them from `rejected`.
          */
         post: operations["retry_rejected"];
@@ -552,14 +552,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/rejected/{id}
+         * One rejected record
          * @description One rejected record.
          */
         get: operations["show_rejected"];
         put?: never;
         post?: never;
         /**
-         * DELETE /v1/admin/rejected/{id}
+         * Drops a rejected record for good
          * @description Drops a rejected record for good.
          */
         delete: operations["drop_rejected"];
@@ -576,7 +576,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/roles
+         * All roles
          * @description All roles.
          */
         get: operations["list_roles"];
@@ -596,12 +596,12 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/roles/{name}
+         * One role
          * @description One role.
          */
         get: operations["show_role"];
         /**
-         * PUT /v1/admin/roles/{name}
+         * Makes a role, or says anew what it allows, whole
          * @description Makes a role, or says anew what it allows, whole. Nobody gives it more than they have. What its holders may changes when their
          *     tokens are refreshed, within ten minutes.
          */
@@ -623,7 +623,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/admin/setup
+         * Gives the token's role to whoever asks, if its maker could give it now
          * @description Gives the token's role to whoever asks, if its maker could give it now. All their sessions end: they sign in anew, with a second factor, for the role to count.
          */
         post: operations["redeem_setup_token"];
@@ -641,13 +641,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/setup-tokens
+         * The set-up tokens that may still be redeemed, without their texts: which role each gives, and who made it
          * @description The set-up tokens that may still be redeemed, without their texts: which role each gives, and who made it.
          */
         get: operations["list_setup_tokens"];
         put?: never;
         /**
-         * POST /v1/admin/setup-tokens
+         * A token with which one member gets a staff role, once, within the hour
          * @description A token with which one member gets a staff role, once, within the hour. Nobody gives more than they have.
          */
         post: operations["make_setup_token"];
@@ -668,7 +668,7 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * DELETE /v1/admin/setup-tokens/{id}
+         * Withdraws a set-up token: nobody can redeem it any more
          * @description Withdraws a set-up token: nobody can redeem it any more. Nobody withdraws one that gives more than they have.
          */
         delete: operations["withdraw_setup_token"];
@@ -687,7 +687,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/admin/signing-keys/rotate
+         * Makes the next key that signs access tokens
          * @description Makes the next key that signs access tokens. It signs in five minutes, when every process knows it; tokens of the key before stay
          *     good until they expire. With `withdraw=true`, where a key may be known to others: the new one signs at once, and no token of the keys
          *     before is taken any more, anywhere within a second. Sessions go on: whoever is signed in refreshes.
@@ -707,7 +707,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/admin/status
+         * Topics, positions, the durable frontier, lag, rows a view, memory, disk
          * @description Topics, positions, the durable frontier, lag, rows a view, memory, disk.
          */
         get: operations["show_status"];
@@ -729,7 +729,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/admin/verify
+         * Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by brute force, and
          * @description Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by brute force, and
          *     compares; `repair=true` mends rows of views that differ. It takes as long as it takes.
          */
@@ -750,7 +750,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/captcha/challenges
+         * A challenge against robots: a browser solves it in a moment, a thousand registrations take a while
          * @description A challenge against robots: a browser solves it in a moment, a thousand registrations take a while. It works once.
          */
         post: operations["give_challenge"];
@@ -768,7 +768,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/categories
+         * The categories with something that the caller may see, and how much; each stands before those below it
          * @description The categories with something that the caller may see, and how much; each stands before those below it.
          */
         get: operations["list_categories"];
@@ -790,7 +790,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/email-changes/confirm
+         * Takes the new address in place of the old by the token of its mail
          * @description Takes the new address in place of the old by the token of its mail.
          */
         post: operations["confirm_email"];
@@ -810,7 +810,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/email-verifications
+         * Ends a registration by the token of its mail: from now on the person can sign in
          * @description Ends a registration by the token of its mail: from now on the person can sign in.
          */
         post: operations["verify_email"];
@@ -830,7 +830,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/email-verifications/resend
+         * Sends the mail of a registration again, with a new link in place of the old; the answer is the same where there is none
          * @description Sends the mail of a registration again, with a new link in place of the old; the answer is the same where there is none.
          */
         post: operations["resend_verification"];
@@ -850,7 +850,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/events/{topic}
+         * Takes one record, an array of records, or NDJSON
          * @description Takes one record, an array of records, or NDJSON. 202 once the log has them durably; posting again is harmless, records merge
          *     by their natural keys. A publishable key posts browser events of sessions to `interactions`.
          */
@@ -869,7 +869,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/items
+         * The items of a category, of a tag, or all: what can be had and the caller may see
          * @description The items of a category, of a tag, or all: what can be had and the caller may see. `Link` names the next page.
          */
         get: operations["find_products"];
@@ -889,7 +889,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/items/{item}
+         * The page of an item
          * @description The page of an item. What the caller may not see is as good as not there. Unlike lists, it also shows what cannot be had now, and says
          *     so.
          */
@@ -910,7 +910,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/items/{item}/similar
+         * The items most often bought by those who bought this one
          * @description The items most often bought by those who bought this one. An item without a list answers 200, with what fills it: the widget
          *     hides itself when there is nothing, and a new item is no error. A list shows what its caller may see, and no more.
          */
@@ -931,7 +931,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/items/{item}/similar/stream
+         * The list now, and again whenever it changes: at once when its row does, at most once a second when only scores do
          * @description The list now, and again whenever it changes: at once when its row does, at most once a second when only scores do. Each
          *     event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has. The stream ends when the key
          *     is revoked or ends; with an access token, when the token does, or its session.
@@ -953,14 +953,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/members/me
+         * The own account, with the `ETag` that a change has to name
          * @description The own account, with the `ETag` that a change has to name.
          */
         get: operations["show_profile"];
         put?: never;
         post?: never;
         /**
-         * DELETE /v1/members/me
+         * Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events within
          * @description Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events within
          *     `erasure.raw_days`. It cannot be taken back.
          */
@@ -968,7 +968,7 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * PATCH /v1/members/me
+         * Changes the own account as it was read
          * @description Changes the own account as it was read.
          */
         patch: operations["change_profile"];
@@ -984,7 +984,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/members/me/email
+         * Sends a mail to a new address; it takes the old one's place when the token of the mail comes back
          * @description Sends a mail to a new address; it takes the old one's place when the token of the mail comes back. The answer is the same where the
          *     address is another's.
          */
@@ -1003,7 +1003,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/members/me/export
+         * Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the
          * @description Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the
          *     log, the points, the history, the orders, and every interaction behind them: searches and ratings too.
          */
@@ -1026,7 +1026,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/members/me/password
+         * Changes the password; the other sessions end with it
          * @description Changes the password; the other sessions end with it.
          */
         post: operations["change_password"];
@@ -1046,7 +1046,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/members/me/phone
+         * Sends a code to a new phone
          * @description Sends a code to a new phone.
          */
         post: operations["change_phone"];
@@ -1066,7 +1066,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/members/me/phone/confirm
+         * Takes the new phone in place of the old
          * @description Takes the new phone in place of the old.
          */
         post: operations["confirm_phone"];
@@ -1086,7 +1086,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/members/me/recovery-codes
+         * New recovery codes in place of those that are left
          * @description New recovery codes in place of those that are left.
          */
         post: operations["renew_recovery_codes"];
@@ -1104,14 +1104,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/members/me/sessions
+         * Where one is signed in (V7.5.2)
          * @description Where one is signed in (V7.5.2).
          */
         get: operations["list_own_sessions"];
         put?: never;
         post?: never;
         /**
-         * DELETE /v1/members/me/sessions
+         * Signs out everywhere, or everywhere else (V7.4.3)
          * @description Signs out everywhere, or everywhere else (V7.4.3).
          */
         delete: operations["end_own_sessions"];
@@ -1131,7 +1131,7 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * DELETE /v1/members/me/sessions/{id}
+         * Signs out in one place (V7.5.2)
          * @description Signs out in one place (V7.5.2).
          */
         delete: operations["end_own_session"];
@@ -1150,12 +1150,12 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/members/me/totp
+         * Begins to set up an authenticator app; nothing is asked for until a code of it was shown
          * @description Begins to set up an authenticator app; nothing is asked for until a code of it was shown.
          */
         post: operations["enrol_totp"];
         /**
-         * DELETE /v1/members/me/totp
+         * Removes the second factor
          * @description Removes the second factor. The other sessions end.
          */
         delete: operations["remove_totp"];
@@ -1174,7 +1174,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/members/me/totp/confirm
+         * Ends setting up: from now on a code is asked for when signing in
          * @description Ends setting up: from now on a code is asked for when signing in. The other sessions end.
          */
         post: operations["confirm_totp"];
@@ -1195,7 +1195,7 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * DELETE /v1/members/{member}
+         * Forgets a member: the account and every session at once, out of every view when this answers, the raw records within
          * @description Forgets a member: the account and every session at once, out of every view when this answers, the raw records within
          *     `erasure.raw_days`. What stays, without the person: their orders in sales totals, and their inviter's points. Asking again changes
          *     nothing and answers the same.
@@ -1214,7 +1214,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/members/{member}/history
+         * What a member did, their sessions included, newest first
          * @description What a member did, their sessions included, newest first. Empty for who is not known, and for who was forgotten.
          */
         get: operations["show_history"];
@@ -1234,7 +1234,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/members/{member}/orders
+         * A member's orders, whatever their status, the latest placed first
          * @description A member's orders, whatever their status, the latest placed first. Empty for who is not known, and for who was forgotten.
          */
         get: operations["show_orders"];
@@ -1254,7 +1254,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/members/{member}/points
+         * The points a member has earned, pending and available as of a day
          * @description The points a member has earned, pending and available as of a day. As of a day nothing that is dated later is known: orders
          *     placed, units refunded, invitees activated after it. A member who has earned none has 0: that is no error.
          */
@@ -1277,7 +1277,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/password-resets
+         * Sends a mail with a link to set the password anew, good for half an hour; the answer is the same where there is no such account
          * @description Sends a mail with a link to set the password anew, good for half an hour; the answer is the same where there is no such account.
          */
         post: operations["request_reset"];
@@ -1297,7 +1297,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/password-resets/redeem
+         * Sets a new password
          * @description Sets a new password. Every session ends; a second factor is asked for as before (V6.4.3).
          */
         post: operations["reset_password"];
@@ -1317,7 +1317,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/phone-codes
+         * Sends a code to a phone, whoever's it is; good for ten minutes
          * @description Sends a code to a phone, whoever's it is; good for ten minutes. One a minute, and some an hour. Where the other fields of a
          *     registration are given they are checked as POST /v1/registrations does, before anything is sent.
          */
@@ -1336,7 +1336,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/popular
+         * The items by how many owners did a thing with them, summed over days, most first
          * @description The items by how many owners did a thing with them, summed over days, most first. Deleted and unavailable items are
          *     left out of the list, not of the total; what the caller may not see, of both.
          */
@@ -1359,7 +1359,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/registrations
+         * Registers
          * @description Registers. Whether the phone or the e-mail is somebody's is told by the mail alone; a username may be seen to be taken.
          */
         post: operations["register"];
@@ -1377,7 +1377,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/registrations/rules
+         * What a registration has to keep to: for the form that a person fills in
          * @description What a registration has to keep to: for the form that a person fills in.
          */
         get: operations["show_rules"];
@@ -1399,7 +1399,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/sessions
+         * Signs in
          * @description Signs in. One answer for everything that is wrong, in the same time; too many wrong ones have to wait.
          */
         post: operations["sign_in"];
@@ -1420,7 +1420,7 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * DELETE /v1/sessions/current
+         * Signs out: from now on no token of the session works, here or in any other process within a second
          * @description Signs out: from now on no token of the session works, here or in any other process within a second. By the access token; or, for
          *     the shop's own pages that have none at hand, by the cookie, with `Kindred-Csrf: 1`, from the same origin.
          */
@@ -1440,7 +1440,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/sessions/refresh
+         * New tokens in place of the refresh token, which works once
          * @description New tokens in place of the refresh token, which works once. Used a second time within 30 s by the same device it gives the same refresh
          *     token again, since the answer may have been lost; used by another, or later, it ends the session.
          */
@@ -1461,7 +1461,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * POST /v1/sessions/second-factor
+         * Ends signing in with a code of the authenticator, or one of the recovery codes; each works once
          * @description Ends signing in with a code of the authenticator, or one of the recovery codes; each works once.
          */
         post: operations["show_second_factor"];
@@ -1479,7 +1479,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/stream
+         * Several lists in one stream, each now and again whenever it changes
          * @description Several lists in one stream, each now and again whenever it changes. Each event's data is the body of one list, with the list's
          *     text as it was asked for in `list`. Everything else is as in a stream of one list.
          */
@@ -1500,7 +1500,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /v1/tags
+         * The tags with something that the caller may see, those of most items first
          * @description The tags with something that the caller may see, those of most items first.
          */
         get: operations["list_tags"];
@@ -1520,7 +1520,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * GET /widget.js
+         * `<kindred-list item="…" public-key="…">`
          * @description `<kindred-list item="…" public-key="…">`. It is the same for everybody and no secret, so any page may load it.
          */
         get: operations["show_widget"];
@@ -3089,6 +3089,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "malformed_request",
+                 *       "detail": "a header, the path or the body cannot be read as HTTP or UTF-8; mend the request",
+                 *       "instance": "/v1/…",
+                 *       "status": 400,
+                 *       "title": "The request is malformed",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/malformed_request"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3098,6 +3109,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "conflict",
+                 *       "detail": "the same work is under way; ask again when it has ended",
+                 *       "instance": "/v1/…",
+                 *       "status": 409,
+                 *       "title": "It is being done already",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/conflict"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3107,6 +3129,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "insufficient_scope",
+                 *       "detail": "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key",
+                 *       "instance": "/v1/…",
+                 *       "status": 403,
+                 *       "title": "The key does not reach this far",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/insufficient_scope"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3118,6 +3151,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "insufficient_storage",
+                 *       "detail": "nothing was appended, and nothing acknowledged is lost; it goes on when there is room again",
+                 *       "instance": "/v1/…",
+                 *       "status": 507,
+                 *       "title": "There is no room left",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/insufficient_storage"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3127,6 +3171,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "internal",
+                 *       "detail": "the log of the server says more under the same `trace_id`",
+                 *       "instance": "/v1/…",
+                 *       "status": 500,
+                 *       "title": "Something is wrong on our side",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/internal"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3136,6 +3191,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "not_found",
+                 *       "detail": "no route, or nothing under this identity",
+                 *       "instance": "/v1/…",
+                 *       "status": 404,
+                 *       "title": "There is nothing here",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/not_found"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3145,6 +3211,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "payload_too_large",
+                 *       "detail": "a body has at most 10 MB and 10,000 records, with a publishable key 64 KiB and 200 records; nothing of it was taken, send it in pieces",
+                 *       "instance": "/v1/…",
+                 *       "status": 413,
+                 *       "title": "The body is too large",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/payload_too_large"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3154,6 +3231,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "request_timeout",
+                 *       "detail": "the body was not complete in time; nothing of it was taken",
+                 *       "instance": "/v1/…",
+                 *       "status": 408,
+                 *       "title": "The request took too long to arrive",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/request_timeout"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3165,6 +3253,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "unavailable",
+                 *       "detail": "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key",
+                 *       "instance": "/v1/…",
+                 *       "status": 503,
+                 *       "title": "It is not available now",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/unavailable"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3176,6 +3275,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "throttled",
+                 *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                 *       "instance": "/v1/…",
+                 *       "status": 429,
+                 *       "title": "Too many tries",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/throttled"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3187,6 +3297,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "unauthorized",
+                 *       "detail": "no key was presented, or one that is unknown, revoked or has ended: send `Authorization: Bearer <key>`",
+                 *       "instance": "/v1/…",
+                 *       "status": 401,
+                 *       "title": "A key is needed",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/unauthorized"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3196,6 +3317,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "invalid",
+                 *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                 *       "instance": "/v1/…",
+                 *       "status": 422,
+                 *       "title": "Fields are not accepted",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/invalid"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3205,6 +3337,17 @@ export interface components {
                 [name: string]: unknown;
             };
             content: {
+                /**
+                 * @example {
+                 *       "code": "unsupported_media_type",
+                 *       "detail": "send application/json or application/x-ndjson, in UTF-8 and not compressed",
+                 *       "instance": "/v1/…",
+                 *       "status": 415,
+                 *       "title": "The content type is not accepted",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/unsupported_media_type"
+                 *     }
+                 */
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
@@ -3231,6 +3374,13 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "keys": [
+                     *         {}
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["KeySet"];
                 };
             };
@@ -3264,6 +3414,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3304,6 +3465,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /** @example {} */
                     "application/json": Record<string, never>;
                 };
             };
@@ -3337,6 +3499,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3361,6 +3534,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "checks": [
+                     *         {
+                     *           "detail": "…",
+                     *           "name": "storefront",
+                     *           "ready": true
+                     *         }
+                     *       ],
+                     *       "ready": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["Readiness"];
                 };
             };
@@ -3374,6 +3559,18 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "checks": [
+                     *         {
+                     *           "detail": "…",
+                     *           "name": "storefront",
+                     *           "ready": true
+                     *         }
+                     *       ],
+                     *       "ready": true
+                     *     }
+                     */
                     "application/json": components["schemas"]["Readiness"];
                 };
             };
@@ -3409,6 +3606,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "entries": [
+                     *         {
+                     *           "actor": "m_7f3c",
+                     *           "address": "192.0.2.7",
+                     *           "at": "2026-01-05T10:11:12.123Z",
+                     *           "detail": {
+                     *             "interactions": "…"
+                     *           },
+                     *           "id": "01a2b3c4",
+                     *           "kind": "…",
+                     *           "ok": true,
+                     *           "subject": "m1"
+                     *         }
+                     *       ],
+                     *       "next_cursor": "eyJhIjoxfQ"
+                     *     }
+                     */
                     "application/json": components["schemas"]["AuditPage"];
                 };
             };
@@ -3456,6 +3672,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3478,6 +3705,28 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "generations": [
+                     *         {
+                     *           "complete": true,
+                     *           "created_at": "2026-01-05T10:11:12.123Z",
+                     *           "differing": {
+                     *             "views.also_bought.top": "…"
+                     *           },
+                     *           "events": 1,
+                     *           "from": "beginning",
+                     *           "lag": 1,
+                     *           "live": true,
+                     *           "name": "storefront",
+                     *           "not_promotable": "it is of a part of the events alone: comparable, never promotable",
+                     *           "position": "i0.1234-o0.17",
+                     *           "settings": "[views.also_bought]\ntop = 50\n",
+                     *           "until": "2026-02-15"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["GenerationList"];
                 };
             };
@@ -3490,6 +3739,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3525,6 +3785,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3534,6 +3805,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3565,6 +3847,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /** @example {} */
                     "application/json": Record<string, never>;
                 };
             };
@@ -3577,6 +3860,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3586,6 +3880,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3616,6 +3921,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "before": "g1",
+                     *       "live": "…"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Promoted"];
                 };
             };
@@ -3628,6 +3939,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3637,6 +3959,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3650,6 +3983,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "unavailable",
+                     *       "detail": "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key",
+                     *       "instance": "/v1/…",
+                     *       "status": 503,
+                     *       "title": "It is not available now",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/unavailable"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3671,6 +4015,29 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "keys": [
+                     *         {
+                     *           "created_at": "2026-01-05T10:11:12.123Z",
+                     *           "expires_at": "2026-01-05T10:11:12.123Z",
+                     *           "id": "01a2b3c4",
+                     *           "kind": "…",
+                     *           "last_used_at": "2026-01-05T10:11:12.123Z",
+                     *           "name": "storefront",
+                     *           "origins": [
+                     *             "https://shop.example"
+                     *           ],
+                     *           "rate_limit_per_minute": 1,
+                     *           "replaced_by": "01a2b3c5",
+                     *           "scopes": [
+                     *             "lists:read"
+                     *           ],
+                     *           "token": "kt_…"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["KeyList"];
                 };
             };
@@ -3693,6 +4060,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "kind": "service",
+                 *       "name": "storefront"
+                 *     }
+                 */
                 "application/json": components["schemas"]["KeySettings"];
             };
         };
@@ -3705,6 +4078,26 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "created_at": "2026-01-05T10:11:12.123Z",
+                     *       "expires_at": "2026-01-05T10:11:12.123Z",
+                     *       "id": "01a2b3c4",
+                     *       "key": "kd_pk_…",
+                     *       "kind": "…",
+                     *       "last_used_at": "2026-01-05T10:11:12.123Z",
+                     *       "name": "storefront",
+                     *       "origins": [
+                     *         "https://shop.example"
+                     *       ],
+                     *       "rate_limit_per_minute": 1,
+                     *       "replaced_by": "01a2b3c5",
+                     *       "scopes": [
+                     *         "lists:read"
+                     *       ],
+                     *       "token": "kt_…"
+                     *     }
+                     */
                     "application/json": components["schemas"]["KeyMade"];
                 };
             };
@@ -3721,6 +4114,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "invalid",
+                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "instance": "/v1/…",
+                     *       "status": 422,
+                     *       "title": "Fields are not accepted",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/invalid"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3757,6 +4161,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3777,6 +4192,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "origins": [
+                 *         "https://shop.example"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["KeyChange"];
             };
         };
@@ -3787,6 +4209,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "created_at": "2026-01-05T10:11:12.123Z",
+                     *       "expires_at": "2026-01-05T10:11:12.123Z",
+                     *       "id": "01a2b3c4",
+                     *       "kind": "…",
+                     *       "last_used_at": "2026-01-05T10:11:12.123Z",
+                     *       "name": "storefront",
+                     *       "origins": [
+                     *         "https://shop.example"
+                     *       ],
+                     *       "rate_limit_per_minute": 1,
+                     *       "replaced_by": "01a2b3c5",
+                     *       "scopes": [
+                     *         "lists:read"
+                     *       ],
+                     *       "token": "kt_…"
+                     *     }
+                     */
                     "application/json": components["schemas"]["KeyShown"];
                 };
             };
@@ -3799,6 +4240,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3811,6 +4263,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "invalid",
+                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "instance": "/v1/…",
+                     *       "status": 422,
+                     *       "title": "Fields are not accepted",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/invalid"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3834,6 +4297,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "overlap_seconds": 1
+                 *     }
+                 */
                 "application/json": components["schemas"]["KeyRotation"];
             };
         };
@@ -3846,6 +4314,30 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "created_at": "2026-01-05T10:11:12.123Z",
+                     *       "expires_at": "2026-01-05T10:11:12.123Z",
+                     *       "id": "01a2b3c4",
+                     *       "key": "kd_pk_…",
+                     *       "kind": "…",
+                     *       "last_used_at": "2026-01-05T10:11:12.123Z",
+                     *       "name": "storefront",
+                     *       "origins": [
+                     *         "https://shop.example"
+                     *       ],
+                     *       "rate_limit_per_minute": 1,
+                     *       "replaced_by": "01a2b3c5",
+                     *       "replaces": {
+                     *         "expires_at": "2026-01-05T10:11:12.123Z",
+                     *         "id": "01a2b3c4"
+                     *       },
+                     *       "scopes": [
+                     *         "lists:read"
+                     *       ],
+                     *       "token": "kt_…"
+                     *     }
+                     */
                     "application/json": components["schemas"]["KeyRotated"];
                 };
             };
@@ -3858,6 +4350,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3868,6 +4371,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3879,6 +4393,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "invalid",
+                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "instance": "/v1/…",
+                     *       "status": 422,
+                     *       "title": "Fields are not accepted",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/invalid"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -3923,6 +4448,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "members": [
+                     *         {
+                     *           "activated_at": "2026-01-05T10:11:12.123Z",
+                     *           "email": "mara@example.com",
+                     *           "member": "m1",
+                     *           "phone": "+8613800138000",
+                     *           "registered_at": "2026-01-05T10:11:12.123Z",
+                     *           "role": "support",
+                     *           "second_factor": true,
+                     *           "state": "activated",
+                     *           "tier": "normal",
+                     *           "username": "mara"
+                     *         }
+                     *       ],
+                     *       "next_cursor": "eyJhIjoxfQ"
+                     *     }
+                     */
                     "application/json": components["schemas"]["MemberPage"];
                 };
             };
@@ -3955,6 +4499,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "activated_at": "2026-01-05T10:11:12.123Z",
+                     *       "agreement_accepted_at": "2026-01-05T10:11:12.123Z",
+                     *       "agreement_version": "2026-01",
+                     *       "email": "mara@example.com",
+                     *       "invite_code": "K7QM2P",
+                     *       "language": "en",
+                     *       "marketing_consent": true,
+                     *       "member": "m1",
+                     *       "phone": "+8613800138000",
+                     *       "registered_at": "2026-01-05T10:11:12.123Z",
+                     *       "role": "support",
+                     *       "second_factor": true,
+                     *       "state": "activated",
+                     *       "tier": "normal",
+                     *       "username": "mara"
+                     *     }
+                     */
                     "application/json": components["schemas"]["MemberShown"];
                 };
             };
@@ -3990,6 +4553,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "reason": "kind: \"stare\" is none of the kinds"
+                 *     }
+                 */
                 "application/json": components["schemas"]["Reason"];
             };
         };
@@ -4014,6 +4582,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4023,6 +4602,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "changed",
+                     *       "detail": "`If-Match` names a version that is not the present one: read it again, and decide anew",
+                     *       "instance": "/v1/…",
+                     *       "status": 412,
+                     *       "title": "It was changed meanwhile",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/changed"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4034,6 +4624,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "invalid",
+                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "instance": "/v1/…",
+                     *       "status": 422,
+                     *       "title": "Fields are not accepted",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/invalid"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4077,6 +4678,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4089,6 +4701,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "throttled",
+                     *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                     *       "instance": "/v1/…",
+                     *       "status": 429,
+                     *       "title": "Too many tries",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/throttled"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4112,6 +4735,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "role": "support"
+                 *     }
+                 */
                 "application/json": components["schemas"]["RoleGiven"];
             };
         };
@@ -4134,6 +4762,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "changed",
+                     *       "detail": "`If-Match` names a version that is not the present one: read it again, and decide anew",
+                     *       "instance": "/v1/…",
+                     *       "status": 412,
+                     *       "title": "It was changed meanwhile",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/changed"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4145,6 +4784,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "invalid",
+                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "instance": "/v1/…",
+                     *       "status": 422,
+                     *       "title": "Fields are not accepted",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/invalid"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4154,6 +4804,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "precondition_required",
+                     *       "detail": "send `If-Match` with the ETag of what you read, so that nobody's change is lost",
+                     *       "instance": "/v1/…",
+                     *       "status": 428,
+                     *       "title": "The version has to be named",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/precondition_required"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4181,6 +4842,20 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "sessions": [
+                     *         {
+                     *           "address": "192.0.2.7",
+                     *           "created_at": "2026-01-05T10:11:12.123Z",
+                     *           "id": "01a2b3c4",
+                     *           "label": "Firefox on Linux",
+                     *           "second_factor": true,
+                     *           "used_at": "2026-01-05T10:11:12.123Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["MemberSessions"];
                 };
             };
@@ -4237,6 +4912,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "reason": "kind: \"stare\" is none of the kinds"
+                 *     }
+                 */
                 "application/json": components["schemas"]["Reason"];
             };
         };
@@ -4261,6 +4941,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4270,6 +4961,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "changed",
+                     *       "detail": "`If-Match` names a version that is not the present one: read it again, and decide anew",
+                     *       "instance": "/v1/…",
+                     *       "status": 412,
+                     *       "title": "It was changed meanwhile",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/changed"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4281,6 +4983,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "invalid",
+                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "instance": "/v1/…",
+                     *       "status": 422,
+                     *       "title": "Fields are not accepted",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/invalid"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4305,6 +5018,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "tier": "normal"
+                 *     }
+                 */
                 "application/json": components["schemas"]["TierSet"];
             };
         };
@@ -4327,6 +5045,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "changed",
+                     *       "detail": "`If-Match` names a version that is not the present one: read it again, and decide anew",
+                     *       "instance": "/v1/…",
+                     *       "status": 412,
+                     *       "title": "It was changed meanwhile",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/changed"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4338,6 +5067,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "invalid",
+                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "instance": "/v1/…",
+                     *       "status": 422,
+                     *       "title": "Fields are not accepted",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/invalid"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4347,6 +5087,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "precondition_required",
+                     *       "detail": "send `If-Match` with the ETag of what you read, so that nobody's change is lost",
+                     *       "instance": "/v1/…",
+                     *       "status": 428,
+                     *       "title": "The version has to be named",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/precondition_required"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4371,6 +5122,19 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "permissions": [
+                     *         {
+                     *           "members": true,
+                     *           "name": "storefront",
+                     *           "routes": [
+                     *             "…"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["PermissionList"];
                 };
             };
@@ -4402,6 +5166,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "next_cursor": "eyJhIjoxfQ",
+                     *       "rejected": [
+                     *         {
+                     *           "id": "01a2b3c4",
+                     *           "offset": 1,
+                     *           "partition": 1,
+                     *           "payload": "{\"member\":\"m1\",\"kind\":\"stare\"}",
+                     *           "reason": "kind: \"stare\" is none of the kinds",
+                     *           "source": "interactions",
+                     *           "topic": "interactions"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["RejectedPage"];
                 };
             };
@@ -4424,6 +5204,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "ids": [
+                 *         "01a2b3c4"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["Retry"];
             };
         };
@@ -4436,6 +5223,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "accepted": [
+                     *         "interactions:0:1234"
+                     *       ],
+                     *       "rejected": [
+                     *         {
+                     *           "id": "01a2b3c4",
+                     *           "reason": "kind: \"stare\" is none of the kinds"
+                     *         }
+                     *       ],
+                     *       "unknown": [
+                     *         "interactions:0:99"
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Retried"];
                 };
             };
@@ -4470,6 +5273,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "id": "01a2b3c4",
+                     *       "offset": 1,
+                     *       "partition": 1,
+                     *       "payload": "{\"member\":\"m1\",\"kind\":\"stare\"}",
+                     *       "reason": "kind: \"stare\" is none of the kinds",
+                     *       "source": "interactions",
+                     *       "topic": "interactions"
+                     *     }
+                     */
                     "application/json": components["schemas"]["RejectedShown"];
                 };
             };
@@ -4482,6 +5296,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4532,6 +5357,19 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "roles": [
+                     *         {
+                     *           "built_in": true,
+                     *           "name": "storefront",
+                     *           "permissions": [
+                     *             "member:read"
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["RoleList"];
                 };
             };
@@ -4563,6 +5401,15 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "built_in": true,
+                     *       "name": "storefront",
+                     *       "permissions": [
+                     *         "member:read"
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["RoleShown"];
                 };
             };
@@ -4591,6 +5438,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "permissions": [
+                 *         "member:read"
+                 *       ]
+                 *     }
+                 */
                 "application/json": components["schemas"]["RoleSet"];
             };
         };
@@ -4613,6 +5467,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "changed",
+                     *       "detail": "`If-Match` names a version that is not the present one: read it again, and decide anew",
+                     *       "instance": "/v1/…",
+                     *       "status": 412,
+                     *       "title": "It was changed meanwhile",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/changed"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4624,6 +5489,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "invalid",
+                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "instance": "/v1/…",
+                     *       "status": 422,
+                     *       "title": "Fields are not accepted",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/invalid"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4633,6 +5509,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "precondition_required",
+                     *       "detail": "send `If-Match` with the ETag of what you read, so that nobody's change is lost",
+                     *       "instance": "/v1/…",
+                     *       "status": 428,
+                     *       "title": "The version has to be named",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/precondition_required"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4654,6 +5541,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "token": "kt_…"
+                 *     }
+                 */
                 "application/json": components["schemas"]["SetupRedeemed"];
             };
         };
@@ -4679,6 +5571,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "token_gone",
+                     *       "detail": "a link of a mail works once and for some time; ask for a new one",
+                     *       "instance": "/v1/…",
+                     *       "status": 410,
+                     *       "title": "The link is used or expired",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/token_gone"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4706,6 +5609,19 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "setup_tokens": [
+                     *         {
+                     *           "expires_at": "2026-01-05T10:11:12.123Z",
+                     *           "id": "01a2b3c4",
+                     *           "made_at": "2026-01-05T10:11:12.123Z",
+                     *           "made_by": "m_7f3c",
+                     *           "role": "support"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["SetupTokenList"];
                 };
             };
@@ -4729,6 +5645,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "role": "support"
+                 *     }
+                 */
                 "application/json": components["schemas"]["SetupRole"];
             };
         };
@@ -4741,6 +5662,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "expires_in_s": 1,
+                     *       "token": "kt_…"
+                     *     }
+                     */
                     "application/json": components["schemas"]["SetupToken"];
                 };
             };
@@ -4758,6 +5685,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "invalid",
+                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "instance": "/v1/…",
+                     *       "status": 422,
+                     *       "title": "Fields are not accepted",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/invalid"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4795,6 +5733,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4853,6 +5802,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /** @example {} */
                     "application/json": Record<string, never>;
                 };
             };
@@ -4886,6 +5836,26 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "not_compared": [
+                     *         "whether the inputs of interactions hold more than the log has: the log begins at record 1200 of it"
+                     *       ],
+                     *       "ok": true,
+                     *       "records": 1,
+                     *       "repaired": true,
+                     *       "tables": [
+                     *         {
+                     *           "differences": 1,
+                     *           "first": [
+                     *             "also_bought sku-1"
+                     *           ],
+                     *           "rows": 1,
+                     *           "table": "also_bought_lists"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["VerifyReport"];
                 };
             };
@@ -4898,6 +5868,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4911,6 +5892,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "unavailable",
+                     *       "detail": "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key",
+                     *       "instance": "/v1/…",
+                     *       "status": 503,
+                     *       "title": "It is not available now",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/unavailable"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4932,6 +5924,13 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "bits": 1,
+                     *       "expires_at": 1,
+                     *       "token": "kt_…"
+                     *     }
+                     */
                     "application/json": components["schemas"]["ChallengeShown"];
                 };
             };
@@ -4945,6 +5944,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "throttled",
+                     *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                     *       "instance": "/v1/…",
+                     *       "status": 429,
+                     *       "title": "Too many tries",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/throttled"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -4980,6 +5990,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "categories": [
+                     *         {
+                     *           "category": "outdoor",
+                     *           "items": 1,
+                     *           "label": "Firefox on Linux"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Categories"];
                 };
             };
@@ -5007,6 +6028,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "token": "kt_…"
+                 *     }
+                 */
                 "application/json": components["schemas"]["MailToken"];
             };
         };
@@ -5027,6 +6053,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5036,6 +6073,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "token_gone",
+                     *       "detail": "a link of a mail works once and for some time; ask for a new one",
+                     *       "instance": "/v1/…",
+                     *       "status": 410,
+                     *       "title": "The link is used or expired",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/token_gone"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5057,6 +6105,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "token": "kt_…"
+                 *     }
+                 */
                 "application/json": components["schemas"]["MailToken"];
             };
         };
@@ -5067,6 +6120,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "member": "m1",
+                     *       "message": "Registered: follow the link in the mail"
+                     *     }
+                     */
                     "application/json": components["schemas"]["EmailVerified"];
                 };
             };
@@ -5079,6 +6138,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "token_gone",
+                     *       "detail": "a link of a mail works once and for some time; ask for a new one",
+                     *       "instance": "/v1/…",
+                     *       "status": 410,
+                     *       "title": "The link is used or expired",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/token_gone"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5100,6 +6170,15 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "challenge": {
+                 *         "nonce": "000000000000a1f3",
+                 *         "token": "kt_…"
+                 *       },
+                 *       "email": "mara@example.com"
+                 *     }
+                 */
                 "application/json": components["schemas"]["VerificationAsked"];
             };
         };
@@ -5110,6 +6189,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "status": "accepted"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Accepted"];
                 };
             };
@@ -5138,7 +6222,19 @@ export interface operations {
         /** @description a record as in schemas/events: one object, an array, or one object a line; at most 10 MB and 10,000 records */
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "at": "2026-01-05T10:11:12Z",
+                 *       "item": "sku-1",
+                 *       "kind": "view",
+                 *       "member": "m1"
+                 *     }
+                 */
                 "application/json": components["schemas"]["EventRecord"] | components["schemas"]["EventRecord"][];
+                /**
+                 * @example {"member":"m1","kind":"view","item":"sku-1","at":"2026-01-05T10:11:12Z"}
+                 *     {"member":"m1","kind":"view","item":"sku-1","at":"2026-01-05T10:11:12Z"}
+                 */
                 "application/x-ndjson": string;
             };
         };
@@ -5149,6 +6245,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "accepted": 1,
+                     *       "conflicts": 1,
+                     *       "position": "i0.1234-o0.17",
+                     *       "rejected": 1,
+                     *       "results": [
+                     *         {
+                     *           "conflict": true,
+                     *           "position": "i0.1234-o0.17",
+                     *           "status": "accepted"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Receipt"];
                 };
             };
@@ -5161,6 +6272,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5173,6 +6295,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "invalid",
+                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "instance": "/v1/…",
+                     *       "status": 422,
+                     *       "title": "Fields are not accepted",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/invalid"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5184,6 +6317,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "throttled",
+                     *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                     *       "instance": "/v1/…",
+                     *       "status": 429,
+                     *       "title": "Too many tries",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/throttled"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5196,6 +6340,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "unavailable",
+                     *       "detail": "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key",
+                     *       "instance": "/v1/…",
+                     *       "status": 503,
+                     *       "title": "It is not available now",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/unavailable"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5241,6 +6396,28 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "items": [
+                     *         {
+                     *           "category": "outdoor",
+                     *           "image": "/images/sku-1.jpg",
+                     *           "item": "sku-1",
+                     *           "kind": "…",
+                     *           "owners": 1,
+                     *           "price": {
+                     *             "amount_minor": 1,
+                     *             "currency": "EUR"
+                     *           },
+                     *           "title": "Tent",
+                     *           "url": "/shop/sku-1",
+                     *           "visibility": "public"
+                     *         }
+                     *       ],
+                     *       "next_cursor": "eyJhIjoxfQ",
+                     *       "total": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["Found"];
                 };
             };
@@ -5289,6 +6466,29 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "available": true,
+                     *       "category": [
+                     *         "outdoor"
+                     *       ],
+                     *       "description": "For two, three kilograms.",
+                     *       "image": "/images/sku-1.jpg",
+                     *       "item": "sku-1",
+                     *       "kind": "…",
+                     *       "listed_at": "2026-01-05T10:11:12.123Z",
+                     *       "price": {
+                     *         "amount_minor": 1,
+                     *         "currency": "EUR"
+                     *       },
+                     *       "tags": [
+                     *         "outdoor"
+                     *       ],
+                     *       "title": "Tent",
+                     *       "url": "/shop/sku-1",
+                     *       "visibility": "public"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Product"];
                 };
             };
@@ -5308,6 +6508,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5362,6 +6573,43 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "generation": "g1",
+                     *       "item": "sku-1",
+                     *       "items": [
+                     *         {
+                     *           "because": [
+                     *             {
+                     *               "co_count": 1,
+                     *               "item": "sku-1",
+                     *               "view": "also_bought"
+                     *             }
+                     *           ],
+                     *           "co_count": 1,
+                     *           "explain": {
+                     *             "baskets": 1,
+                     *             "confidence": 0.5,
+                     *             "g2": 0.5,
+                     *             "lift": 0.5,
+                     *             "n_i": 1,
+                     *             "n_j": 1,
+                     *             "support": 0.5
+                     *           },
+                     *           "image": "/images/sku-1.jpg",
+                     *           "item": "sku-1",
+                     *           "price": {
+                     *             "amount_minor": 1,
+                     *             "currency": "EUR"
+                     *           },
+                     *           "score": 0.5,
+                     *           "title": "Tent",
+                     *           "url": "/shop/sku-1"
+                     *         }
+                     *       ],
+                     *       "view": "also_bought"
+                     *     }
+                     */
                     "application/json": components["schemas"]["SimilarList"];
                 };
             };
@@ -5381,6 +6629,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5438,6 +6697,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "throttled",
+                     *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                     *       "instance": "/v1/…",
+                     *       "status": 429,
+                     *       "title": "Too many tries",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/throttled"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5463,6 +6733,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "activated_at": "2026-01-05T10:11:12.123Z",
+                     *       "addresses": [
+                     *         {
+                     *           "city": "Berlin",
+                     *           "country": "DE",
+                     *           "lines": "…",
+                     *           "name": "storefront",
+                     *           "phone": "+8613800138000",
+                     *           "postal_code": "10115",
+                     *           "region": "CN"
+                     *         }
+                     *       ],
+                     *       "agreement": {
+                     *         "accepted_at": "2026-01-05T10:11:12.123Z",
+                     *         "version": "7"
+                     *       },
+                     *       "email": "mara@example.com",
+                     *       "invite_code": "K7QM2P",
+                     *       "language": "zh-CN",
+                     *       "marketing_consent": true,
+                     *       "member": "m1",
+                     *       "phone": "+8613800138000",
+                     *       "registered_at": "2026-01-05T10:11:12.123Z",
+                     *       "role": "support",
+                     *       "second_factor": true,
+                     *       "state": "activated",
+                     *       "tier": "normal",
+                     *       "username": "mara"
+                     *     }
+                     */
                     "application/json": components["schemas"]["ProfileShown"];
                 };
             };
@@ -5490,6 +6792,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "current_password": "correct horse battery"
+                 *     }
+                 */
                 "application/json": components["schemas"]["Reauthentication"];
             };
         };
@@ -5500,6 +6807,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "account_erased_at": "2026-01-05T10:11:12.123Z",
+                     *       "audit_until": "2027-01-05T10:11:12.123Z",
+                     *       "member": "m1",
+                     *       "views": {
+                     *         "account": {
+                     *           "audit_until": "2027-01-05T10:11:12.123Z",
+                     *           "erased_at": "2026-01-05T10:11:12.123Z"
+                     *         },
+                     *         "durable": true,
+                     *         "erased": true,
+                     *         "member": "m1",
+                     *         "position": "i0.1234-o0.17",
+                     *         "raw_erased_by": "2026-02-04",
+                     *         "views_erased_at": "2026-01-05T10:11:12.123Z"
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["AccountClosed"];
                 };
             };
@@ -5509,6 +6835,25 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "account_erased_at": "2026-01-05T10:11:12.123Z",
+                     *       "audit_until": "2027-01-05T10:11:12.123Z",
+                     *       "member": "m1",
+                     *       "views": {
+                     *         "account": {
+                     *           "audit_until": "2027-01-05T10:11:12.123Z",
+                     *           "erased_at": "2026-01-05T10:11:12.123Z"
+                     *         },
+                     *         "durable": true,
+                     *         "erased": true,
+                     *         "member": "m1",
+                     *         "position": "i0.1234-o0.17",
+                     *         "raw_erased_by": "2026-02-04",
+                     *         "views_erased_at": "2026-01-05T10:11:12.123Z"
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["AccountClosed"];
                 };
             };
@@ -5538,6 +6883,24 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "addresses": [
+                 *         {
+                 *           "city": "Berlin",
+                 *           "country": "DE",
+                 *           "lines": "…",
+                 *           "name": "storefront",
+                 *           "phone": "+8613800138000",
+                 *           "postal_code": "10115",
+                 *           "region": "CN"
+                 *         }
+                 *       ],
+                 *       "agreement_version": "2026-01",
+                 *       "language": "zh-CN",
+                 *       "marketing_consent": true
+                 *     }
+                 */
                 "application/json": components["schemas"]["ProfilePatch"];
             };
         };
@@ -5548,6 +6911,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "activated_at": "2026-01-05T10:11:12.123Z",
+                     *       "addresses": [
+                     *         {
+                     *           "city": "Berlin",
+                     *           "country": "DE",
+                     *           "lines": "…",
+                     *           "name": "storefront",
+                     *           "phone": "+8613800138000",
+                     *           "postal_code": "10115",
+                     *           "region": "CN"
+                     *         }
+                     *       ],
+                     *       "agreement": {
+                     *         "accepted_at": "2026-01-05T10:11:12.123Z",
+                     *         "version": "7"
+                     *       },
+                     *       "email": "mara@example.com",
+                     *       "invite_code": "K7QM2P",
+                     *       "language": "zh-CN",
+                     *       "marketing_consent": true,
+                     *       "member": "m1",
+                     *       "phone": "+8613800138000",
+                     *       "registered_at": "2026-01-05T10:11:12.123Z",
+                     *       "role": "support",
+                     *       "second_factor": true,
+                     *       "state": "activated",
+                     *       "tier": "normal",
+                     *       "username": "mara"
+                     *     }
+                     */
                     "application/json": components["schemas"]["ProfileShown"];
                 };
             };
@@ -5562,6 +6957,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "changed",
+                     *       "detail": "`If-Match` names a version that is not the present one: read it again, and decide anew",
+                     *       "instance": "/v1/…",
+                     *       "status": 412,
+                     *       "title": "It was changed meanwhile",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/changed"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5574,6 +6980,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "precondition_required",
+                     *       "detail": "send `If-Match` with the ETag of what you read, so that nobody's change is lost",
+                     *       "instance": "/v1/…",
+                     *       "status": 428,
+                     *       "title": "The version has to be named",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/precondition_required"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5595,6 +7012,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "current_password": "correct horse battery",
+                 *       "email": "mara@example.com"
+                 *     }
+                 */
                 "application/json": components["schemas"]["EmailChange"];
             };
         };
@@ -5607,6 +7030,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "status": "accepted"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Accepted"];
                 };
             };
@@ -5655,6 +7083,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "throttled",
+                     *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                     *       "instance": "/v1/…",
+                     *       "status": 429,
+                     *       "title": "Too many tries",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/throttled"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5674,6 +7113,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "current_password": "correct horse battery",
+                 *       "password": "correct horse battery"
+                 *     }
+                 */
                 "application/json": components["schemas"]["PasswordChange"];
             };
         };
@@ -5714,6 +7159,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "current_password": "correct horse battery",
+                 *       "phone": "+8613800138000"
+                 *     }
+                 */
                 "application/json": components["schemas"]["PhoneChange"];
             };
         };
@@ -5726,6 +7177,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "status": "accepted"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Accepted"];
                 };
             };
@@ -5756,6 +7212,13 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "code": "123456",
+                 *       "current_password": "correct horse battery",
+                 *       "phone": "+8613800138000"
+                 *     }
+                 */
                 "application/json": components["schemas"]["PhoneProof"];
             };
         };
@@ -5780,6 +7243,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5804,6 +7278,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "current_password": "correct horse battery"
+                 *     }
+                 */
                 "application/json": components["schemas"]["Reauthentication"];
             };
         };
@@ -5816,6 +7295,13 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "recovery_codes": [
+                     *         "4k7m-9q2x"
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["RecoveryCodes"];
                 };
             };
@@ -5830,6 +7316,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5857,6 +7354,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "sessions": [
+                     *         {
+                     *           "address": "192.0.2.7",
+                     *           "created_at": "2026-01-05T10:11:12.123Z",
+                     *           "current": true,
+                     *           "id": "01a2b3c4",
+                     *           "label": "Firefox on Linux",
+                     *           "second_factor": true,
+                     *           "used_at": "2026-01-05T10:11:12.123Z"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["SessionList"];
                 };
             };
@@ -5936,6 +7448,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "current_password": "correct horse battery"
+                 *     }
+                 */
                 "application/json": components["schemas"]["Reauthentication"];
             };
         };
@@ -5948,6 +7465,13 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "qr_svg": "<svg>…</svg>",
+                     *       "secret": "JBSWY3DPEHPK3PXP",
+                     *       "uri": "otpauth://totp/Kindred:mara?secret=JBSWY3DPEHPK3PXP&issuer=Kindred"
+                     *     }
+                     */
                     "application/json": components["schemas"]["TotpEnrolment"];
                 };
             };
@@ -5962,6 +7486,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -5983,6 +7518,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "code": "123456",
+                 *       "current_password": "correct horse battery"
+                 *     }
+                 */
                 "application/json": components["schemas"]["TotpRemoval"];
             };
         };
@@ -6020,6 +7561,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "code": "123456"
+                 *     }
+                 */
                 "application/json": components["schemas"]["TotpCode"];
             };
         };
@@ -6032,6 +7578,13 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "recovery_codes": [
+                     *         "4k7m-9q2x"
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["RecoveryCodes"];
                 };
             };
@@ -6046,6 +7599,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6079,6 +7643,20 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "account": {
+                     *         "audit_until": "2027-01-05T10:11:12.123Z",
+                     *         "erased_at": "2026-01-05T10:11:12.123Z"
+                     *       },
+                     *       "durable": true,
+                     *       "erased": true,
+                     *       "member": "m1",
+                     *       "position": "i0.1234-o0.17",
+                     *       "raw_erased_by": "2026-02-04",
+                     *       "views_erased_at": "2026-01-05T10:11:12.123Z"
+                     *     }
+                     */
                     "application/json": components["schemas"]["ErasureReceipt"];
                 };
             };
@@ -6091,6 +7669,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6103,6 +7692,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "unavailable",
+                     *       "detail": "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key",
+                     *       "instance": "/v1/…",
+                     *       "status": 503,
+                     *       "title": "It is not available now",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/unavailable"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6136,6 +7736,21 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "items": [
+                     *         {
+                     *           "at": "2026-01-05T10:11:12.123Z",
+                     *           "day": "2026-01-05",
+                     *           "item": "sku-1",
+                     *           "kind": "…",
+                     *           "scenario": "similar"
+                     *         }
+                     *       ],
+                     *       "member": "m1",
+                     *       "next_cursor": "eyJhIjoxfQ"
+                     *     }
+                     */
                     "application/json": components["schemas"]["HistoryPage"];
                 };
             };
@@ -6148,6 +7763,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6182,6 +7808,57 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "items": [
+                     *         {
+                     *           "cancelled_at": "2026-01-05T10:11:12.123Z",
+                     *           "completed_at": "2026-01-05T10:11:12.123Z",
+                     *           "currency": "EUR",
+                     *           "discount_minor": 1,
+                     *           "lines": [
+                     *             {
+                     *               "coupon": "SPRING",
+                     *               "discount_minor": 1,
+                     *               "discounts": [
+                     *                 {
+                     *                   "amount_minor": 1,
+                     *                   "id": "01a2b3c4",
+                     *                   "kind": "…"
+                     *                 }
+                     *               ],
+                     *               "item": "sku-1",
+                     *               "line": 1,
+                     *               "net_quantity": 1,
+                     *               "quantity": 1,
+                     *               "unit_price_minor": 1
+                     *             }
+                     *           ],
+                     *           "order": "o-1001",
+                     *           "paid_at": "2026-01-05T10:11:12.123Z",
+                     *           "placed_at": "2026-01-05T10:11:12.123Z",
+                     *           "promotion": "spring-sale",
+                     *           "refunded_minor": 1,
+                     *           "refunds": [
+                     *             {
+                     *               "amount_minor": 1,
+                     *               "at": "2026-01-05T10:11:12.123Z",
+                     *               "line": 1,
+                     *               "quantity": 1,
+                     *               "refund": "r-1"
+                     *             }
+                     *           ],
+                     *           "shipping_minor": 1,
+                     *           "status": "accepted",
+                     *           "tier": "normal",
+                     *           "total_minor": 1,
+                     *           "version": 1
+                     *         }
+                     *       ],
+                     *       "member": "m1",
+                     *       "next_cursor": "eyJhIjoxfQ"
+                     *     }
+                     */
                     "application/json": components["schemas"]["OrdersPage"];
                 };
             };
@@ -6194,6 +7871,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6228,6 +7916,23 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "as_of": "2026-03-01",
+                     *       "available": 1,
+                     *       "from_invites": 1,
+                     *       "from_items": 1,
+                     *       "member": "m1",
+                     *       "pending": 1,
+                     *       "statement": [
+                     *         {
+                     *           "available_from": "2026-01-14",
+                     *           "pending": true,
+                     *           "points": 1
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["PointsShown"];
                 };
             };
@@ -6240,6 +7945,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6256,6 +7972,15 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "account": "mara",
+                 *       "challenge": {
+                 *         "nonce": "000000000000a1f3",
+                 *         "token": "kt_…"
+                 *       }
+                 *     }
+                 */
                 "application/json": components["schemas"]["ResetAsked"];
             };
         };
@@ -6266,6 +7991,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "status": "accepted"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Accepted"];
                 };
             };
@@ -6290,6 +8020,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "password": "correct horse battery",
+                 *       "token": "kt_…"
+                 *     }
+                 */
                 "application/json": components["schemas"]["ResetForm"];
             };
         };
@@ -6300,6 +8036,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "device": "d_9c2f"
+                     *     }
+                     */
                     "application/json": components["schemas"]["PasswordReset"];
                 };
             };
@@ -6310,6 +8051,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "insufficient_scope",
+                     *       "detail": "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key",
+                     *       "instance": "/v1/…",
+                     *       "status": 403,
+                     *       "title": "The key does not reach this far",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/insufficient_scope"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6321,6 +8073,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "token_gone",
+                     *       "detail": "a link of a mail works once and for some time; ask for a new one",
+                     *       "instance": "/v1/…",
+                     *       "status": 410,
+                     *       "title": "The link is used or expired",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/token_gone"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6342,6 +8105,15 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "challenge": {
+                 *         "nonce": "000000000000a1f3",
+                 *         "token": "kt_…"
+                 *       },
+                 *       "phone": "+8613800138000"
+                 *     }
+                 */
                 "application/json": components["schemas"]["PhoneCodeAsked"];
             };
         };
@@ -6352,6 +8124,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "status": "accepted"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Accepted"];
                 };
             };
@@ -6364,6 +8141,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6413,6 +8201,30 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "as_of": "2026-03-01",
+                     *       "category": "outdoor",
+                     *       "days": 1,
+                     *       "generation": "g1",
+                     *       "items": [
+                     *         {
+                     *           "image": "/images/sku-1.jpg",
+                     *           "item": "sku-1",
+                     *           "owners": 1,
+                     *           "price": {
+                     *             "amount_minor": 1,
+                     *             "currency": "EUR"
+                     *           },
+                     *           "title": "Tent",
+                     *           "url": "/shop/sku-1"
+                     *         }
+                     *       ],
+                     *       "kind": "…",
+                     *       "total": 1,
+                     *       "view": "also_bought"
+                     *     }
+                     */
                     "application/json": components["schemas"]["PopularList"];
                 };
             };
@@ -6432,6 +8244,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6449,6 +8272,20 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "agreement_version": "2026-01",
+                 *       "challenge": {
+                 *         "nonce": "000000000000a1f3",
+                 *         "token": "kt_…"
+                 *       },
+                 *       "email": "mara@example.com",
+                 *       "password": "correct horse battery",
+                 *       "phone": "+8613800138000",
+                 *       "phone_code": "123456",
+                 *       "username": "mara"
+                 *     }
+                 */
                 "application/json": components["schemas"]["RegistrationForm"];
             };
         };
@@ -6459,6 +8296,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "message": "Registered: follow the link in the mail",
+                     *       "status": "accepted"
+                     *     }
+                     */
                     "application/json": components["schemas"]["RegistrationAccepted"];
                 };
             };
@@ -6471,6 +8314,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "conflict",
+                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "instance": "/v1/…",
+                     *       "status": 409,
+                     *       "title": "It is being done already",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/conflict"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6498,6 +8352,31 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "agreement_version": "2026-01",
+                     *       "challenge_bits": 1,
+                     *       "email_bytes_max": 1,
+                     *       "email_signs_in": true,
+                     *       "languages": [
+                     *         "zh-CN"
+                     *       ],
+                     *       "levels": [
+                     *         {
+                     *           "points": 1,
+                     *           "tier": "normal"
+                     *         }
+                     *       ],
+                     *       "password_bytes_max": 1,
+                     *       "password_min": 1,
+                     *       "phone_regions": [
+                     *         "CN"
+                     *       ],
+                     *       "username_chars": [
+                     *         1
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["RegistrationRules"];
                 };
             };
@@ -6516,6 +8395,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "account": "mara",
+                 *       "password": "correct horse battery"
+                 *     }
+                 */
                 "application/json": components["schemas"]["SignInForm"];
             };
         };
@@ -6526,6 +8411,12 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "challenge": "c_2b8f",
+                     *       "expires_in": 1
+                     *     }
+                     */
                     "application/json": components["schemas"]["SecondFactorAsked"];
                 };
             };
@@ -6535,6 +8426,20 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "access_token": "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.…",
+                     *       "browsing_session": "s_5d1e",
+                     *       "device": "d_9c2f",
+                     *       "expires_in": 1,
+                     *       "member": "m1",
+                     *       "refresh_token": "rt_…",
+                     *       "refresh_until": "2026-02-04T10:11:12.123Z",
+                     *       "scope": "profile",
+                     *       "session": "s_5d1e",
+                     *       "token_type": "Bearer"
+                     *     }
+                     */
                     "application/json": components["schemas"]["SessionGrant"];
                 };
             };
@@ -6547,6 +8452,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "unauthorized",
+                     *       "detail": "no key was presented, or one that is unknown, revoked or has ended: send `Authorization: Bearer <key>`",
+                     *       "instance": "/v1/…",
+                     *       "status": 401,
+                     *       "title": "A key is needed",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/unauthorized"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6556,6 +8472,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "insufficient_scope",
+                     *       "detail": "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key",
+                     *       "instance": "/v1/…",
+                     *       "status": 403,
+                     *       "title": "The key does not reach this far",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/insufficient_scope"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6606,6 +8533,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "refresh_token": "rt_…"
+                 *     }
+                 */
                 "application/json": components["schemas"]["RefreshForm"];
             };
         };
@@ -6616,6 +8548,20 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "access_token": "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.…",
+                     *       "browsing_session": "s_5d1e",
+                     *       "device": "d_9c2f",
+                     *       "expires_in": 1,
+                     *       "member": "m1",
+                     *       "refresh_token": "rt_…",
+                     *       "refresh_until": "2026-02-04T10:11:12.123Z",
+                     *       "scope": "profile",
+                     *       "session": "s_5d1e",
+                     *       "token_type": "Bearer"
+                     *     }
+                     */
                     "application/json": components["schemas"]["SessionGrant"];
                 };
             };
@@ -6628,6 +8574,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "unauthorized",
+                     *       "detail": "no key was presented, or one that is unknown, revoked or has ended: send `Authorization: Bearer <key>`",
+                     *       "instance": "/v1/…",
+                     *       "status": 401,
+                     *       "title": "A key is needed",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/unauthorized"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6637,6 +8594,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "insufficient_scope",
+                     *       "detail": "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key",
+                     *       "instance": "/v1/…",
+                     *       "status": 403,
+                     *       "title": "The key does not reach this far",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/insufficient_scope"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6660,6 +8628,12 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "challenge": "c_2b8f",
+                 *       "code": "123456"
+                 *     }
+                 */
                 "application/json": components["schemas"]["SecondFactorForm"];
             };
         };
@@ -6670,6 +8644,20 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "access_token": "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.…",
+                     *       "browsing_session": "s_5d1e",
+                     *       "device": "d_9c2f",
+                     *       "expires_in": 1,
+                     *       "member": "m1",
+                     *       "refresh_token": "rt_…",
+                     *       "refresh_until": "2026-02-04T10:11:12.123Z",
+                     *       "scope": "profile",
+                     *       "session": "s_5d1e",
+                     *       "token_type": "Bearer"
+                     *     }
+                     */
                     "application/json": components["schemas"]["SessionGrant"];
                 };
             };
@@ -6682,6 +8670,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "unauthorized",
+                     *       "detail": "no key was presented, or one that is unknown, revoked or has ended: send `Authorization: Bearer <key>`",
+                     *       "instance": "/v1/…",
+                     *       "status": 401,
+                     *       "title": "A key is needed",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/unauthorized"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6691,6 +8690,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "insufficient_scope",
+                     *       "detail": "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key",
+                     *       "instance": "/v1/…",
+                     *       "status": 403,
+                     *       "title": "The key does not reach this far",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/insufficient_scope"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6742,6 +8752,17 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "code": "throttled",
+                     *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                     *       "instance": "/v1/…",
+                     *       "status": 429,
+                     *       "title": "Too many tries",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/throttled"
+                     *     }
+                     */
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
@@ -6778,6 +8799,16 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "tags": [
+                     *         {
+                     *           "items": 1,
+                     *           "tag": "outdoor"
+                     *         }
+                     *       ]
+                     *     }
+                     */
                     "application/json": components["schemas"]["Tags"];
                 };
             };
