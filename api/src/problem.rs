@@ -438,4 +438,13 @@ mod tests {
             assert!(code.status().is_client_error() || code.status().is_server_error());
         }
     }
+
+    /// What a program goes by is listed for who writes it.
+    #[test]
+    fn every_code_stands_in_the_documentation() {
+        let documented = include_str!("../../docs/API.md");
+        let missing: Vec<&str> =
+            Code::ALL.iter().map(|code| code.name()).filter(|name| !documented.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "docs/API.md does not name {missing:?}");
+    }
 }

@@ -327,7 +327,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "ZONE")]
     pub time_zone: Option<crate::import::Zone>,
     /// How times are written, as in '%d/%m/%Y %H:%M'; without it RFC 3339 and what is near to it, or seconds or their fractions since 1970
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = crate::import::time_format)]
     pub time_format: Option<String>,
     /// Prices are written with decimals: 12.99 (or 12,99) is 1299, 3 is 300, in a currency of hundredths
     #[arg(long)]
@@ -909,6 +909,9 @@ fn delimiter(text: &str) -> Result<char, String> {
 fn status_pair(text: &str) -> Result<(String, OrderStatus), String> {
     // The word is the shop's and may hold anything; a status holds no sign.
     let (word, status) = text.rsplit_once('=').ok_or("word=status is accepted, as in placed=paid")?;
+    if word.trim().is_empty() {
+        return Err("a word of the files stands before the sign, as in placed=paid".to_owned());
+    }
     Ok((word.to_owned(), status.parse().map_err(|error: kindred_model::records::Invalid| error.reason)?))
 }
 

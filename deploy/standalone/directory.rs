@@ -82,6 +82,14 @@ impl Directory {
         path.join(PINNED).is_file()
     }
 
+    /// Says who uses a directory, where somebody does; makes nothing.
+    ///
+    /// # Errors
+    /// A [`Failure`] that names the other.
+    pub fn check_free(path: &Path, command: &str) -> Result<()> {
+        if path.join(LOCK).is_file() { lock(path, command).map(drop) } else { Ok(()) }
+    }
+
     /// Takes hold of a directory and opens what is in it.
     ///
     /// # Errors
@@ -101,6 +109,14 @@ impl Directory {
                 .into());
         }
         if !pinned_at.is_file() {
+            if !open.creates() && path.join(LOG).is_dir() {
+                return Err(Failure::new(format!("the data directory {shown} has lost {PINNED}, which says what its rows were computed with"))
+                    .help(format!(
+                        "put it back from a backup; or pin the settings of today and compute everything anew: kindred serve --data {shown} \
+                         --from beginning"
+                    ))
+                    .into());
+            }
             if !open.creates() {
                 return Err(Failure::new(format!("there is no data directory at {shown}"))
                     .help("name it with --data DIR; `kindred serve` and `kindred import` create one")

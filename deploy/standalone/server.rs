@@ -97,6 +97,8 @@ pub struct Running {
 /// A [`Failure`] that says what helps, where a person can do something about it.
 pub async fn start(config: StartConfig) -> Result<Running> {
     let StartConfig { loaded, data, listen, admin_listen, from_beginning, demo, command, clock } = config;
+    // Before the address: a second start of the same would blame it, and another address would not help.
+    Directory::check_free(&data, &command)?;
     let found = free(listen)?;
     // The demo's key names the origins of its page, so its port has to be known before.
     let listen = if demo { found } else { listen };

@@ -33,7 +33,7 @@ const VALUES: &[(&str, &str)] = &[
     ("coupon", "SPRING"),
     ("created_at", "2026-01-05T10:11:12.123Z"),
     ("currency", "EUR"),
-    ("current_password", "correct horse battery"),
+    ("current_password", "violet harbour 92 lantern"),
     ("cursor", "eyJhIjoxfQ"),
     ("day", "2026-01-05"),
     ("description", "For two, three kilograms."),
@@ -63,7 +63,7 @@ const VALUES: &[(&str, &str)] = &[
     ("not_promotable", "it is of a part of the events alone: comparable, never promotable"),
     ("order", "o-1001"),
     ("origin", "https://shop.example"),
-    ("password", "correct horse battery"),
+    ("password", "violet harbour 92 lantern"),
     ("payload", "{\"member\":\"m1\",\"kind\":\"stare\"}"),
     ("permission", "member:read"),
     ("permissions", "member:read"),
@@ -158,7 +158,6 @@ fn exemplify(of: &mut Value, contract: &Value, way: Way, status: Option<&str>) {
         body["example"] = match content_type.as_str() {
             "application/problem+json" => problem(status),
             "application/json" => sample(contract, &body["schema"], "", way, 0),
-            "application/x-ndjson" if way == Way::Sent => format!("{RECORD}\n{RECORD}\n").into(),
             _ => continue,
         };
     }

@@ -245,6 +245,9 @@ async fn list_rejected(query: String, caller: Caller, api: Arc<Api>) -> Response
         let params = Params::parse(&query, &["cursor", "limit"])?;
         let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
         let after = params.get("cursor");
+        if after.is_some_and(|id| !Rejected::is_id(id)) {
+            return Err(Problem::query("cursor", "is not one that this server gave out"));
+        }
         let mut rejected = in_time(shared, async { Ok(shared.context.log.rejected(after, limit + 1).await?) }).await?;
         let more = rejected.len() > limit;
         rejected.truncate(limit);

@@ -62,6 +62,7 @@ async fn rejected_records_are_listed_shown_retried_and_dropped() {
     assert_eq!((page["rejected"].as_array().unwrap().len(), &page["next_cursor"]), (2, &json!(ids[1])));
     let encoded = percent_encoding::utf8_percent_encode(&ids[1], percent_encoding::NON_ALPHANUMERIC).to_string();
     let next = body(&bench.get(&format!("/v1/admin/rejected?cursor={encoded}")).await);
+    assert_problem(&bench.get("/v1/admin/rejected?cursor=zzz").await, 400, "invalid_parameter", "cursor");
     assert_eq!((next["rejected"][0]["id"].as_str(), &next["next_cursor"]), (Some(&*ids[2]), &json!(null)));
     let one = body(&bench.get(&format!("/v1/admin/rejected/{encoded}")).await);
     assert_eq!((&one["offset"], &one["payload"], &one["topic"]), (&json!(2), &json!("{}"), &json!("interactions")));

@@ -6231,10 +6231,6 @@ export interface operations {
                  *     }
                  */
                 "application/json": components["schemas"]["EventRecord"] | components["schemas"]["EventRecord"][];
-                /**
-                 * @example {"member":"m1","kind":"view","item":"sku-1","at":"2026-01-05T10:11:12Z"}
-                 *     {"member":"m1","kind":"view","item":"sku-1","at":"2026-01-05T10:11:12Z"}
-                 */
                 "application/x-ndjson": string;
             };
         };
@@ -6794,7 +6790,7 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "current_password": "correct horse battery"
+                 *       "current_password": "violet harbour 92 lantern"
                  *     }
                  */
                 "application/json": components["schemas"]["Reauthentication"];
@@ -7014,7 +7010,7 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "current_password": "correct horse battery",
+                 *       "current_password": "violet harbour 92 lantern",
                  *       "email": "mara@example.com"
                  *     }
                  */
@@ -7115,8 +7111,8 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "current_password": "correct horse battery",
-                 *       "password": "correct horse battery"
+                 *       "current_password": "violet harbour 92 lantern",
+                 *       "password": "violet harbour 92 lantern"
                  *     }
                  */
                 "application/json": components["schemas"]["PasswordChange"];
@@ -7161,7 +7157,7 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "current_password": "correct horse battery",
+                 *       "current_password": "violet harbour 92 lantern",
                  *       "phone": "+8613800138000"
                  *     }
                  */
@@ -7215,7 +7211,7 @@ export interface operations {
                 /**
                  * @example {
                  *       "code": "123456",
-                 *       "current_password": "correct horse battery",
+                 *       "current_password": "violet harbour 92 lantern",
                  *       "phone": "+8613800138000"
                  *     }
                  */
@@ -7280,7 +7276,7 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "current_password": "correct horse battery"
+                 *       "current_password": "violet harbour 92 lantern"
                  *     }
                  */
                 "application/json": components["schemas"]["Reauthentication"];
@@ -7450,7 +7446,7 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "current_password": "correct horse battery"
+                 *       "current_password": "violet harbour 92 lantern"
                  *     }
                  */
                 "application/json": components["schemas"]["Reauthentication"];
@@ -7521,7 +7517,7 @@ export interface operations {
                 /**
                  * @example {
                  *       "code": "123456",
-                 *       "current_password": "correct horse battery"
+                 *       "current_password": "violet harbour 92 lantern"
                  *     }
                  */
                 "application/json": components["schemas"]["TotpRemoval"];
@@ -8022,7 +8018,7 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "password": "correct horse battery",
+                 *       "password": "violet harbour 92 lantern",
                  *       "token": "kt_…"
                  *     }
                  */
@@ -8280,7 +8276,7 @@ export interface operations {
                  *         "token": "kt_…"
                  *       },
                  *       "email": "mara@example.com",
-                 *       "password": "correct horse battery",
+                 *       "password": "violet harbour 92 lantern",
                  *       "phone": "+8613800138000",
                  *       "phone_code": "123456",
                  *       "username": "mara"
@@ -8398,7 +8394,7 @@ export interface operations {
                 /**
                  * @example {
                  *       "account": "mara",
-                 *       "password": "correct horse battery"
+                 *       "password": "violet harbour 92 lantern"
                  *     }
                  */
                 "application/json": components["schemas"]["SignInForm"];

@@ -26,3 +26,4 @@ pub use options::{Format, ImportOptions, VERSION_ABSENT, Zone, encoding, shell_w
 pub use rejects::{Origin, Reason, RejectReport, Rejects};
 pub use run::run;
 pub use time_order::{InOrder, MEMORY_BYTES};
+pub use values::time_format;

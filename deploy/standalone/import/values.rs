@@ -248,6 +248,21 @@ fn near_rfc_3339(text: &str) -> Option<(DateTime, Option<Offset>)> {
     Some((date.to_datetime(time), offset))
 }
 
+/// A `--time-format`: what is written by it must read as a day at least.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn time_format(format: &str) -> Result<String, String> {
+    let any = TimeZone::UTC.to_timestamp(Date::constant(2026, 11, 30).at(21, 32, 43, 0)).map_err(|error| error.to_string())?;
+    let written = strtime::format(format, any).map_err(|error| error.to_string())?;
+    let reads = |read: &strtime::BrokenDownTime| read.to_timestamp().is_ok() || read.to_date().is_ok();
+    match strtime::parse(format, &written) {
+        Ok(read) if reads(&read) => Ok(format.to_owned()),
+        Ok(_) => Err("it names no day: %Y, %m and %d are year, month and day, as in '%d/%m/%Y %H:%M'".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use kindred_model::Topic;
@@ -375,5 +390,16 @@ mod tests {
         }
         assert!(flag("available", "maybe").is_err());
         assert_eq!(shown(&"x".repeat(200)).chars().filter(|c| *c == 'x').count(), SHOWN_CHARS);
+    }
+
+    /// A format by which no time can be read would refuse every row of a file, one by one.
+    #[test]
+    fn formats_of_times_are_checked_before_a_file_is_read() {
+        for good in ["%d/%m/%Y %H:%M", "%d.%m.%Y", "%d/%b/%Y:%H:%M:%S %z", "%s", "%m/%d/%y %I:%M %p", "%F %T", "%Y%m%d"] {
+            assert_eq!(time_format(good).as_deref(), Ok(good));
+        }
+        for bad in ["%Q", "%H:%M", "", "dd/mm/yyyy", "%d/%m/%Y %"] {
+            assert!(time_format(bad).is_err(), "{bad}");
+        }
     }
 }

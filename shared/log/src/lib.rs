@@ -91,6 +91,13 @@ impl Rejected {
         format!("{}:{}:{}", self.source, self.partition, self.offset)
     }
 
+    /// Whether a text has the form of an id.
+    pub fn is_id(text: &str) -> bool {
+        let mut parts = text.rsplitn(3, ':');
+        let is_number = |part: Option<&str>| part.is_some_and(|part| part.parse::<u64>().is_ok());
+        is_number(parts.next()) && is_number(parts.next()) && parts.next().is_some_and(|source| !source.is_empty())
+    }
+
     /// With its payload cut to what is kept.
     fn cut(mut self) -> Self {
         self.payload.truncate(self.payload.floor_char_boundary(REJECTED_BYTES_MAX));

@@ -25,11 +25,11 @@ use crate::update::{Conflict, Output, OutputFn, Stats};
 /// What enters: something about one key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LedgerInput {
-    member: Arc<[u8]>,
+    member: Bytes,
     /// The key of the row; that of the record that erases, where it says that the member is.
-    key: Arc<[u8]>,
+    key: Bytes,
     /// None of a tombstone, and where something else than the ledger says that the member is erased.
-    canonical: Option<Arc<[u8]>>,
+    canonical: Option<Bytes>,
     erases: bool,
 }
 
@@ -47,21 +47,26 @@ impl LedgerInput {
     }
 
     /// A key without a record: what is merged under it stays, and has to be appended again.
-    pub fn tombstone(key: Arc<[u8]>) -> Self {
+    pub fn tombstone(key: Bytes) -> Self {
         let member = LedgerKey::from_bytes(&key).map(|(member, _)| member.to_bytes().into()).unwrap_or_default();
         Self { member, key, canonical: None, erases: false }
     }
 }
 
+/// Encoded: a member, a key, or a record.
+type Bytes = Arc<[u8]>;
+/// The member, and the key of the row.
+type Place = (Bytes, Bytes);
+
 /// A changed row: its key, and the canonical bytes of the record.
-pub type LedgerRow = (Arc<[u8]>, Option<Arc<[u8]>>);
+pub type LedgerRow = (Bytes, Option<Bytes>);
 
 /// What is known of one member.
 #[derive(Default)]
 struct Account {
     erased: bool,
     /// By key; of one that is erased none but the record that says so.
-    entries: BTreeMap<Arc<[u8]>, Arc<[u8]>>,
+    entries: BTreeMap<Bytes, Bytes>,
 }
 
 /// What the records of each entry merge to. An entry of an erased member leaves at once, and none is taken any more. `superseded` hears
@@ -74,7 +79,7 @@ pub fn merged_ledger<'s>(
     let (stats, superseded) = (Arc::clone(stats), Arc::clone(superseded));
     let by_member = Exchange::new(|input: &LedgerInput| stable_hash(&input.member));
     inputs.unary_frontier(by_member, Topic::Ledger.name(), move |_capability, _info| {
-        let mut accounts: FxHashMap<Arc<[u8]>, Account> = FxHashMap::default();
+        let mut accounts: FxHashMap<Bytes, Account> = FxHashMap::default();
         let mut open: BTreeMap<u64, (Capability<u64>, Vec<LedgerInput>)> = BTreeMap::new();
         move |(input, frontier), output| {
             input.for_each(|capability, data| {
@@ -88,8 +93,8 @@ pub fn merged_ledger<'s>(
                 let (capability, inputs) = entry.remove();
                 let epoch = *capability.time();
                 // What each touched key held before the epoch. What was read back is in the store, whatever becomes of it.
-                let mut touched: BTreeMap<(Arc<[u8]>, Arc<[u8]>), Option<Arc<[u8]>>> = BTreeMap::new();
-                let mut lesser: BTreeSet<(Arc<[u8]>, Arc<[u8]>)> = BTreeSet::new();
+                let mut touched: BTreeMap<Place, Option<Bytes>> = BTreeMap::new();
+                let mut lesser: BTreeSet<Place> = BTreeSet::new();
                 for LedgerInput { member, key, canonical, erases } in inputs {
                     let account = accounts.entry(Arc::clone(&member)).or_default();
                     if erases && !account.erased {
@@ -124,8 +129,8 @@ pub fn merged_ledger<'s>(
                         touched.entry(place).or_insert(known);
                     }
                 }
-                let held = |(member, key): &(Arc<[u8]>, Arc<[u8]>)| accounts.get(member)?.entries.get(key).cloned();
-                let merged: Vec<Arc<[u8]>> = lesser.iter().filter_map(held).collect();
+                let held = |(member, key): &Place| accounts.get(member)?.entries.get(key).cloned();
+                let merged: Vec<Bytes> = lesser.iter().filter_map(held).collect();
                 if !merged.is_empty() {
                     superseded(Output::Superseded { epoch, topic: Topic::Ledger, merged });
                 }
