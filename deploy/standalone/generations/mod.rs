@@ -140,7 +140,7 @@ fn of_store(error: StoreError) -> OperationError {
 }
 
 /// Whether a generation of a part of the events holds something of somebody who was forgotten: it follows no log, so it hears of no erasure,
-/// and has to go as a whole. `looked` keeps whom it was asked for already.
+/// and has to go as a whole. `looked` keeps who is in none, so that they are not looked for again.
 ///
 /// # Errors
 /// When a store does not answer.
@@ -153,18 +153,21 @@ pub async fn holds_forgotten(
     if Origin::shown(name, &*store).await?.is_whole() {
         return Ok(false);
     }
-    let new = swept.iter().filter(|member| looked.insert((name.to_owned(), (*member).clone())));
-    let new: Vec<MemberId> = new.cloned().collect();
-    let look = move || -> Result<bool> {
+    let new = swept.iter().map(|member| (name.to_owned(), member.clone())).filter(|of| !looked.contains(of));
+    let new: Vec<(String, MemberId)> = new.collect();
+    let look = move || -> Result<Option<Vec<(String, MemberId)>>> {
         let snapshot = store.snapshot()?;
-        for member in &new {
+        for (_, member) in &new {
             if knows(&*snapshot.rows, member)? {
-                return Ok(true);
+                return Ok(None);
             }
         }
-        Ok(false)
+        Ok(Some(new))
     };
-    tokio::task::spawn_blocking(look).await.context("the look at a generation broke off")?
+    let unknown = tokio::task::spawn_blocking(look).await.context("the look at a generation broke off")??;
+    let holds = unknown.is_none();
+    looked.extend(unknown.into_iter().flatten());
+    Ok(holds)
 }
 
 /// Compares generations for an API, two at a time.
