@@ -610,6 +610,7 @@ mod tests {
                 incarnation: self.0.load(Ordering::Relaxed),
                 frontier: self.1.frontier(),
                 clean: false,
+                dropping: false,
             }])
         }
         async fn create(&self, _: &str, _: &str, _: EventTime) -> Result<(), StoreError> {

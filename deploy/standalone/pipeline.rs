@@ -150,6 +150,7 @@ async fn drop_forgotten(services: Arc<Services>) {
             for generation in services.generations.list().await? {
                 let name = generation.name;
                 if name != services.generation
+                    && !generation.dropping
                     && holds_forgotten(&name, services.generation_named(&name).await?.0, &swept, &mut looked).await?
                 {
                     Generations::drop(&*services.generations, &name).await?;

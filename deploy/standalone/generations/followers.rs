@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::origin::Origin;
-use super::{Comparing, describe, failed, of_store};
+use super::{Comparing, describe, failed, half_dropped, of_store};
 use crate::changes::{Feed, Followed, Listening};
 use crate::services::Services;
 
@@ -76,11 +76,15 @@ impl Followers {
 
     /// Rows and settings of one that is there, not followed.
     async fn there(&self, name: &str) -> Result<(Arc<dyn ViewStore>, Arc<Semantics>), OperationError> {
-        if self.services.row_of(name).await.map_err(|error| failed(&error))?.is_none() {
-            return Err(OperationError::Unknown(format!("there is no generation {name}")));
+        match self.services.generation_named(name).await {
+            Ok((store, semantics)) => Ok((store, Arc::new(semantics))),
+            Err(error) => match self.services.row_of(name).await {
+                Ok(row) if row.as_ref().is_none_or(|row| row.dropping) => {
+                    Err(OperationError::Unknown(format!("there is no generation {name}")))
+                }
+                _ => Err(failed(&error)),
+            },
         }
-        let (store, semantics) = self.services.generation_named(name).await.map_err(|error| failed(&error))?;
-        Ok((store, Arc::new(semantics)))
     }
 
     async fn settings_of_live(&self) -> Result<Arc<Semantics>, OperationError> {
@@ -98,6 +102,10 @@ impl GenerationOperations for Followers {
         let (live, settings) = (self.live(), self.settings_of_live().await?);
         let mut shown = Vec::new();
         for generation in self.services.generations.list().await.map_err(of_store)? {
+            if generation.dropping {
+                shown.push(half_dropped(generation));
+                continue;
+            }
             let (store, semantics) = match self.there(&generation.name).await {
                 // Dropped at this moment.
                 Err(OperationError::Unknown(_)) => continue,

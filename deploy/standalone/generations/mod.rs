@@ -11,7 +11,7 @@ mod replay;
 mod room;
 mod window;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use kindred_compare::{Comparison, Side, compare as compare_rows, page, text};
 use kindred_config::{Loaded, pinned_toml};
 use kindred_model::views::inputs::knows;
 use kindred_model::{Day, MemberId, Semantics};
+use kindred_store::generations::Generation;
 use kindred_store::{StoreError, ViewStore};
 use serde_json::{Value, json};
 
@@ -92,15 +93,38 @@ async fn describe_all(installation: &Installation) -> Result<Vec<GenerationShown
     let live = (installation.live(), &installation.semantics);
     let mut shown = Vec::new();
     for generation in installation.generations().list().await.context("could not list the generations")? {
+        if generation.dropping {
+            shown.push(half_dropped(generation));
+            continue;
+        }
         let (store, settings) = installation.generation(&generation.name).await?;
         shown.push(describe(&generation, &*store, &settings, live, &end).await?);
     }
     Ok(shown)
 }
 
+/// What is told of one of which a drop was not finished: its rows may be gone, or some of them.
+fn half_dropped(generation: Generation) -> GenerationShown {
+    let help = format!("a drop of it was begun and not finished; kindred drop {} --yes ends it", generation.name);
+    GenerationShown {
+        name: generation.name,
+        live: false,
+        created_at: generation.created_at.to_string(),
+        position: generation.frontier.position.to_string(),
+        events: 0,
+        lag: 0,
+        from: "nothing any more".to_owned(),
+        until: None,
+        complete: false,
+        not_promotable: Some(help),
+        settings: generation.settings,
+        differing: BTreeMap::new(),
+    }
+}
+
 /// What is told of one generation. `live` is the name and the settings of the live one.
 async fn describe(
-    generation: &kindred_store::generations::Generation,
+    generation: &Generation,
     store: &dyn ViewStore,
     settings: &Semantics,
     live: (&str, &Semantics),

@@ -188,7 +188,15 @@ impl Generations for EmbeddedGenerations {
             let frontier = self.store(&name)?.frontier();
             let created_at = EventTime(about.created_at_ms);
             // A directory has one process, and a unit that was not finished is marked: there are no incarnations to tell apart.
-            found.push(Generation { name, settings: about.settings, created_at, incarnation: 0, frontier, clean: true });
+            found.push(Generation {
+                name,
+                settings: about.settings,
+                created_at,
+                incarnation: 0,
+                frontier,
+                clean: true,
+                dropping: false,
+            });
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)

@@ -27,6 +27,8 @@ pub struct Generation {
     pub frontier: Frontier,
     /// Whether its last pipeline ended cleanly. False while one runs.
     pub clean: bool,
+    /// A drop of it was begun and not finished: nothing reads it any more, and dropping it again ends it.
+    pub dropping: bool,
 }
 
 /// The generations of a store.

@@ -63,6 +63,7 @@ impl Row {
             created_at: EventTime(self.created_at_ms),
             incarnation: self.incarnation.unsigned_abs(),
             clean: self.clean,
+            dropping: self.state == DROPPING,
         })
     }
 }
