@@ -169,7 +169,7 @@ async fn missing_topics_are_named_and_made_once() {
     let Some(config) = config(2) else { return };
     match KafkaLog::open(&config).await.err() {
         Some(LogError::Unavailable(reason)) => {
-            for topic in ["interactions", "orders", "catalog", "members", "rejected", "marks", "changes"] {
+            for topic in ["interactions", "orders", "catalog", "members", "ledger", "rejected", "marks", "changes"] {
                 assert!(reason.contains(&config.topic(topic)), "{reason} does not name {topic}");
             }
             assert!(reason.contains("kindred migrate"), "{reason}");
@@ -179,7 +179,7 @@ async fn missing_topics_are_named_and_made_once() {
     let reports = KafkaLog::create_topics(&config).await.expect("made");
     assert!(reports.iter().all(|report| report.created), "{reports:?}");
     let partitions: Vec<usize> = reports.iter().map(|report| report.partitions).collect();
-    assert_eq!(partitions, [2, 2, 2, 2, 1, 1, 1]);
+    assert_eq!(partitions, [2, 2, 2, 2, 2, 1, 1, 1]);
     let more = KafkaConfig { partitions: 5, ..config.clone() };
     let again = KafkaLog::create_topics(&more).await.expect("nothing to do");
     assert!(again.iter().all(|report| !report.created), "{again:?}");
