@@ -14,10 +14,8 @@ use kindred_model::{EntryId, MemberId, Topic};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::Capability;
-use timely::dataflow::operators::generic::Operator;
 
+use super::by_epoch;
 use super::versioned::stable_hash;
 use crate::restore::RESTORED;
 use crate::update::{Conflict, Output, OutputFn, Stats};
@@ -77,70 +75,55 @@ pub fn merged_ledger<'s>(
     superseded: &OutputFn,
 ) -> StreamVec<'s, u64, LedgerRow> {
     let (stats, superseded) = (Arc::clone(stats), Arc::clone(superseded));
-    let by_member = Exchange::new(|input: &LedgerInput| stable_hash(&input.member));
-    inputs.unary_frontier(by_member, Topic::Ledger.name(), move |_capability, _info| {
-        let mut accounts: FxHashMap<Bytes, Account> = FxHashMap::default();
-        let mut open: BTreeMap<u64, (Capability<u64>, Vec<LedgerInput>)> = BTreeMap::new();
-        move |(input, frontier), output| {
-            input.for_each(|capability, data| {
-                let Some(capability) = capability.retain_least(0) else { return };
-                open.entry(*capability.time()).or_insert_with(|| (capability, Vec::new())).1.append(data);
-            });
-            while let Some(entry) = open.first_entry() {
-                if frontier.less_equal(entry.key()) {
-                    return;
+    let mut accounts: FxHashMap<Bytes, Account> = FxHashMap::default();
+    let by_member = |input: &LedgerInput| stable_hash(&input.member);
+    by_epoch(inputs, by_member, Topic::Ledger.name(), move |epoch, inputs: Vec<LedgerInput>, give| {
+        // What each touched key held before the epoch. What was read back is in the store, whatever becomes of it.
+        let mut touched: BTreeMap<Place, Option<Bytes>> = BTreeMap::new();
+        let mut lesser: BTreeSet<Place> = BTreeSet::new();
+        for LedgerInput { member, key, canonical, erases } in inputs {
+            let account = accounts.entry(Arc::clone(&member)).or_default();
+            if erases && !account.erased {
+                account.erased = true;
+                let known = account.entries.remove(&key);
+                for (key, old) in std::mem::take(&mut account.entries) {
+                    touched.entry((Arc::clone(&member), key)).or_insert(Some(old));
                 }
-                let (capability, inputs) = entry.remove();
-                let epoch = *capability.time();
-                // What each touched key held before the epoch. What was read back is in the store, whatever becomes of it.
-                let mut touched: BTreeMap<Place, Option<Bytes>> = BTreeMap::new();
-                let mut lesser: BTreeSet<Place> = BTreeSet::new();
-                for LedgerInput { member, key, canonical, erases } in inputs {
-                    let account = accounts.entry(Arc::clone(&member)).or_default();
-                    if erases && !account.erased {
-                        account.erased = true;
-                        let known = account.entries.remove(&key);
-                        for (key, old) in std::mem::take(&mut account.entries) {
-                            touched.entry((Arc::clone(&member), key)).or_insert(Some(old));
-                        }
-                        account.entries.extend(known.map(|known| (Arc::clone(&key), known)));
-                    }
-                    let place = (member, key);
-                    let known = account.entries.get(&place.1).cloned();
-                    let Some(canonical) = canonical.filter(|_| erases || !account.erased) else {
-                        if !erases {
-                            if epoch == RESTORED {
-                                touched.entry(place).or_insert(None);
-                            } else if known.is_some() {
-                                lesser.insert(place);
-                            }
-                        }
-                        continue;
-                    };
-                    let rank = Rank::default();
-                    let merged = merge_versioned(Topic::Ledger, known.as_deref().map(|known| (rank, known)), rank, &canonical);
-                    if merged.conflict {
-                        let id = LedgerKey::from_bytes(&place.1).map(|(_, entry)| entry.to_string()).unwrap_or_default();
-                        stats.conflict(Conflict { topic: Topic::Ledger, id });
-                        lesser.insert(place.clone());
-                    }
-                    if merged.new.is_some() {
-                        account.entries.insert(Arc::clone(&place.1), canonical);
-                        touched.entry(place).or_insert(known);
+                account.entries.extend(known.map(|known| (Arc::clone(&key), known)));
+            }
+            let place = (member, key);
+            let known = account.entries.get(&place.1).cloned();
+            let Some(canonical) = canonical.filter(|_| erases || !account.erased) else {
+                if !erases {
+                    if epoch == RESTORED {
+                        touched.entry(place).or_insert(None);
+                    } else if known.is_some() {
+                        lesser.insert(place);
                     }
                 }
-                let held = |(member, key): &Place| accounts.get(member)?.entries.get(key).cloned();
-                let merged: Vec<Bytes> = lesser.iter().filter_map(held).collect();
-                if !merged.is_empty() {
-                    superseded(Output::Superseded { epoch, topic: Topic::Ledger, merged });
-                }
-                let mut session = output.session(&capability);
-                for (place, before) in touched {
-                    let now = held(&place);
-                    if now != before || epoch == RESTORED {
-                        session.give((place.1, now));
-                    }
-                }
+                continue;
+            };
+            let rank = Rank::default();
+            let merged = merge_versioned(Topic::Ledger, known.as_deref().map(|known| (rank, known)), rank, &canonical);
+            if merged.conflict {
+                let id = LedgerKey::from_bytes(&place.1).map(|(_, entry)| entry.to_string()).unwrap_or_default();
+                stats.conflict(Conflict { topic: Topic::Ledger, id });
+                lesser.insert(place.clone());
+            }
+            if merged.new.is_some() {
+                account.entries.insert(Arc::clone(&place.1), canonical);
+                touched.entry(place).or_insert(known);
+            }
+        }
+        let held = |(member, key): &Place| accounts.get(member)?.entries.get(key).cloned();
+        let merged: Vec<Bytes> = lesser.iter().filter_map(held).collect();
+        if !merged.is_empty() {
+            superseded(Output::Superseded { epoch, topic: Topic::Ledger, merged });
+        }
+        for (place, before) in touched {
+            let now = held(&place);
+            if now != before || epoch == RESTORED {
+                give((place.1, now));
             }
         }
     })

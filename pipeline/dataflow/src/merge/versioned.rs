@@ -7,7 +7,7 @@
 //!                                        └─▶ Output::Superseded: what is merged where another record came, or a tombstone
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use differential_dataflow::AsCollection;
@@ -18,10 +18,10 @@ use kindred_model::{ItemId, OrderId, Owner, Topic};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
-use timely::dataflow::operators::Capability;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 
+use super::by_epoch;
 use crate::facts::Facts;
 use crate::update::{Conflict, Output, OutputFn, Stats};
 
@@ -84,56 +84,42 @@ pub fn merged_records<'s>(
     superseded: &OutputFn,
 ) -> StreamVec<'s, u64, MergedRecord> {
     let (stats, superseded) = (Arc::clone(stats), Arc::clone(superseded));
-    let by_key = Exchange::new(|update: &VersionedUpdate| stable_hash(&update.key));
-    updates.unary_frontier(by_key, topic.name(), move |_capability, _info| {
-        let mut known: FxHashMap<Arc<[u8]>, Known> = HashMap::default();
-        let mut open: BTreeMap<u64, (Capability<u64>, Vec<VersionedUpdate>)> = BTreeMap::new();
-        move |(input, frontier), output| {
-            input.for_each(|capability, data| {
-                let Some(capability) = capability.retain_least(0) else { return };
-                open.entry(*capability.time()).or_insert_with(|| (capability, Vec::new())).1.append(data);
-            });
-            while let Some(entry) = open.first_entry() {
-                if frontier.less_equal(entry.key()) {
-                    return;
-                }
-                let (capability, updates) = entry.remove();
-                let mut before: FxHashMap<Arc<[u8]>, Option<Arc<[u8]>>> = HashMap::default();
-                let mut lesser: BTreeSet<Arc<[u8]>> = BTreeSet::new();
-                for VersionedUpdate { key, rank, canonical } in updates {
-                    let found = known.get(&key);
-                    let Some(canonical) = canonical else {
-                        lesser.extend(found.is_some().then_some(key));
-                        continue;
-                    };
-                    let merged = merge_versioned(topic, found.map(|known| (known.rank, &*known.canonical)), rank, &canonical);
-                    if merged.conflict {
-                        stats.conflict(Conflict { topic, id: id_of(topic, &key) });
-                    }
-                    if let Some((rank, bytes)) = merged.new {
-                        if *bytes != *canonical {
-                            lesser.insert(Arc::clone(&key));
-                        }
-                        let canonical = if *bytes == *canonical { canonical } else { bytes.into() };
-                        let old = known.insert(Arc::clone(&key), Known { rank, canonical });
-                        if old.is_none() {
-                            held(&stats);
-                        }
-                        before.entry(key).or_insert(old.map(|old| old.canonical));
-                    } else if found.is_some_and(|known| known.canonical != canonical) {
-                        lesser.insert(key);
-                    }
-                }
-                if !lesser.is_empty() {
-                    let merged = lesser.iter().map(|key| Arc::clone(&known[key].canonical)).collect();
-                    superseded(Output::Superseded { epoch: *capability.time(), topic, merged });
-                }
-                let mut session = output.session(&capability);
-                for (key, old) in before {
-                    let new = Arc::clone(&known[&key].canonical);
-                    session.give(MergedRecord { key, old, new });
-                }
+    let mut known: FxHashMap<Arc<[u8]>, Known> = HashMap::default();
+    let by_key = |update: &VersionedUpdate| stable_hash(&update.key);
+    by_epoch(updates, by_key, topic.name(), move |epoch, updates: Vec<VersionedUpdate>, give| {
+        let mut before: FxHashMap<Arc<[u8]>, Option<Arc<[u8]>>> = HashMap::default();
+        let mut lesser: BTreeSet<Arc<[u8]>> = BTreeSet::new();
+        for VersionedUpdate { key, rank, canonical } in updates {
+            let found = known.get(&key);
+            let Some(canonical) = canonical else {
+                lesser.extend(found.is_some().then_some(key));
+                continue;
+            };
+            let merged = merge_versioned(topic, found.map(|known| (known.rank, &*known.canonical)), rank, &canonical);
+            if merged.conflict {
+                stats.conflict(Conflict { topic, id: id_of(topic, &key) });
             }
+            if let Some((rank, bytes)) = merged.new {
+                if *bytes != *canonical {
+                    lesser.insert(Arc::clone(&key));
+                }
+                let canonical = if *bytes == *canonical { canonical } else { bytes.into() };
+                let old = known.insert(Arc::clone(&key), Known { rank, canonical });
+                if old.is_none() {
+                    held(&stats);
+                }
+                before.entry(key).or_insert(old.map(|old| old.canonical));
+            } else if found.is_some_and(|known| known.canonical != canonical) {
+                lesser.insert(key);
+            }
+        }
+        if !lesser.is_empty() {
+            let merged = lesser.iter().map(|key| Arc::clone(&known[key].canonical)).collect();
+            superseded(Output::Superseded { epoch, topic, merged });
+        }
+        for (key, old) in before {
+            let new = Arc::clone(&known[&key].canonical);
+            give(MergedRecord { key, old, new });
         }
     })
 }
