@@ -168,6 +168,10 @@ fn what_a_command_changes_is_in_the_audit_log() {
     let data = files.path("shop");
     let bad = files.write("o.csv", format!("{HEADER}\nA,ann,tea,1,500,1767600000000,paid\nB,ann,tea,0,500,1767600000000,paid\nC,ann,tea,0,500,1767600000000,paid\n"));
     assert_eq!(run(&["import", "orders", &bad, "--data", &data]).0, 1);
+    assert_eq!(run(&["import", "orders", &bad, "--data", &data]).0, 1, "the same once more");
+    // Lines of another file of that name are other records.
+    let bad = files.write("o.csv", format!("{HEADER}\nA,ann,tea,1,500,1767600000000,paid\nB,ann,tea,0,-1,1767600000000,paid\n"));
+    assert_eq!(run(&["import", "orders", &bad, "--data", &data]).0, 1);
     let key = kindred_ok(&["keys", "create", "service", "--name", "shop", "--data", &data]);
     let listed = kindred_ok(&["keys", "list", "--data", &data]);
     let id = listed
@@ -182,7 +186,7 @@ fn what_a_command_changes_is_in_the_audit_log() {
         .lines()
         .map(|line| line.split("  ").next().expect("an id").to_owned())
         .collect();
-    assert_eq!(ids.len(), 2);
+    assert_eq!(ids.len(), 3, "{ids:?}");
     assert!(kindred_ok(&["rejected", "delete", &ids[0], "--data", &data]).contains("1 rejected record is deleted"));
     assert_eq!(run(&["rejected", "delete", &ids[0], "--data", &data]).0, 3);
     assert_eq!(run(&["rejected", "delete", "--data", &data]).0, 2);

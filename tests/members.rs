@@ -356,6 +356,42 @@ crate::place::on_both_back_ends!(what_an_erased_person_was_is_nowhere);
 /// Whatever the umask is and was, nothing in a data directory is for others; and no signing seed lies in it in clear. If it failed, any user
 /// of the machine could sign tokens of an administrator.
 #[cfg(unix)]
+/// V14.2.1, V16.2.5: no line that any thread of a server writes, down to the finest, has a secret or a person in it.
+#[test]
+fn v14_2_1_v16_2_5_no_line_of_any_thread_names_a_person() {
+    let shop = Shop::open_with(Backend::Embedded, "logged", &["telemetry.log=trace"]).expect("a directory");
+    let code = shop.phone_code(0, "13800138001");
+    let form = shop.form(0, "maraschino", "13800138001", &code);
+    assert_eq!(shop.send(0, "POST", "/v1/registrations", None, Some(&form)).status, 202);
+    let link = wait_for(&shop.mails, "maraschino@example.com", token_in);
+    let verified = shop.send(0, "POST", "/v1/email-verifications", None, Some(&json!({ "token": link })));
+    assert_eq!(verified.status, 200, "{}", verified.body);
+    let grant = shop.sign_in(0, "maraschino");
+    let wrong = "a wrong password of hers";
+    shop.send(0, "POST", "/v1/sessions", None, Some(&json!({ "account": "maraschino", "password": wrong })));
+    let refresh = json!({ "refresh_token": text_of(&grant, "refresh_token") });
+    let refreshed = shop.send(0, "POST", "/v1/sessions/refresh", None, Some(&refresh)).json();
+    let reset = json!({ "account": "maraschino", "challenge": shop.challenge(0) });
+    assert_eq!(shop.send(0, "POST", "/v1/password-resets", None, Some(&reset)).status, 202);
+    let in_reset = |text: &str| Some(text.split_once("reset-password#")?.1.split_whitespace().next()?.to_owned());
+    let reset = wait_for(&shop.mails, "maraschino@example.com", in_reset);
+    let token = text_of(&refreshed, "access_token").to_owned();
+    for path in ["/v1/members/me", "/v1/members/me/sessions", "/v1/members/me/points"] {
+        assert_eq!(shop.send(0, "GET", path, Some(&token), None).status, 200, "{path}");
+    }
+    let left = shop.send(0, "DELETE", "/v1/members/me", Some(&token), Some(&json!({ "current_password": PASSWORD })));
+    assert_eq!(left.status, 200, "{}", left.body);
+    let log = shop.api(0).log();
+    assert!(log.contains("TRACE") && log.contains("/v1/sessions/refresh") && log.contains("member.erase"), "it is logged");
+    let member = text_of(&grant, "member");
+    let secrets =
+        [text_of(&grant, "access_token"), text_of(&grant, "refresh_token"), text_of(&grant, "device"), &token, &link, &reset];
+    for secret in secrets.into_iter().chain([PASSWORD, wrong, "maraschino", "13800138001", member]) {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret} is in the log");
+    }
+}
+
 #[test]
 fn v13_3_1_a_directory_is_private_and_its_seeds_are_sealed() {
     use std::os::unix::fs::PermissionsExt;

@@ -183,7 +183,7 @@ impl Operations for Process {
         let Some((store, semantics)) = self.views.live() else { return json!({ "pipeline": pipeline, "changes": feed }) };
         let observed = Observed {
             log: &*self.log,
-            store: &*store,
+            store,
             semantics: &semantics,
             pipeline: pipeline.clone(),
             uptime: Some(self.started.elapsed()),

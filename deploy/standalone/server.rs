@@ -239,7 +239,9 @@ async fn forget_elsewhere(fleet: Arc<Fleet>, accounts: Arc<dyn RecordStore>) {
             anyhow::Ok(())
         };
         if let Err(error) = forgotten.await {
-            tracing::warn!("of members who were forgotten something is kept beside the log, and leaves later: {error:#}");
+            tracing::warn!(
+                "erasure: what generations and accounts still hold of forgotten members could not be removed yet; it is tried again: {error:#}"
+            );
         }
         tokio::time::sleep(FORGET_LOOK).await;
     }

@@ -1,6 +1,8 @@
 //! `kindred status`: what lies in the log, how far the views are, what it costs. One JSON value for programs and for the API's
 //! `GET /v1/admin/status`; a page of text for people.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -32,7 +34,7 @@ pub struct Observed<'a> {
     /// The log.
     pub log: &'a dyn EventLog,
     /// The store.
-    pub store: &'a dyn ViewStore,
+    pub store: Arc<dyn ViewStore>,
     /// The pinned settings.
     pub semantics: &'a Semantics,
     /// The pipeline, where one runs.
@@ -77,18 +79,25 @@ pub async fn observe(observed: Observed<'_>) -> Result<Value> {
         .collect();
     let lag: u64 = topics.iter().map(|topic| topic.lag).sum();
     let rejected = log.rejected(None, REJECTED_COUNTED + 1).await.context("could not read the rejected records")?.len();
-    let rows = |table: &str| store.row_count(table).with_context(|| format!("could not count the rows of {table}"));
-    let mut views = Vec::new();
-    for view in ALL {
+    // Counting reads the disk.
+    let counting = tokio::task::spawn_blocking(move || {
+        let count = |table: &'static str| {
+            let rows = store.row_count(table).with_context(|| format!("could not count the rows of {table}"))?;
+            Ok((table, rows))
+        };
+        let rows = input_tables().iter().chain(&view_tables()).map(|table| count(table.name)).collect::<Result<Vec<_>>>()?;
+        anyhow::Ok((rows, store.disk_bytes()))
+    });
+    let (rows, store_bytes) = counting.await??;
+    let tables: Vec<Value> = rows.iter().map(|(table, rows)| json!({ "table": table, "rows": rows })).collect();
+    let rows: HashMap<&str, u64> = rows.into_iter().collect();
+    let views = ALL.iter().map(|view| {
         // A view without tables of its own reads the merged interactions back.
         let own = (view.tables)();
         let table = own.first().map_or("inputs_interactions", |table| table.name);
-        views.push(json!({ "view": view.name, "enabled": (view.enabled)(semantics), "rows": rows(table)? }));
-    }
-    let mut tables = Vec::new();
-    for table in input_tables().iter().chain(&view_tables()) {
-        tables.push(json!({ "table": table.name, "rows": rows(table.name)? }));
-    }
+        json!({ "view": view.name, "enabled": (view.enabled)(semantics), "rows": rows[table] })
+    });
+    let views: Vec<Value> = views.collect();
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -108,7 +117,7 @@ pub async fn observe(observed: Observed<'_>) -> Result<Value> {
             "resident_bytes": kindred_telemetry::rss_bytes(),
             "peak_resident_bytes": kindred_telemetry::peak_rss_bytes(),
         },
-        "disk": { "log_bytes": log.disk_bytes(), "store_bytes": store.disk_bytes() },
+        "disk": { "log_bytes": log.disk_bytes(), "store_bytes": store_bytes },
         "log": log.identity(),
         "settings": semantics,
     }))
@@ -128,7 +137,7 @@ pub fn run(app: &App, loaded: &Loaded, args: &StatusArgs) -> Result<u8> {
             }
             observe(Observed {
                 log: &*installation.log,
-                store: &*installation.store,
+                store: Arc::clone(&installation.store),
                 semantics: &installation.semantics,
                 pipeline: None,
                 uptime: None,

@@ -330,7 +330,7 @@ impl Loaded {
             extra.works.push(Work::RevokeBefore { epoch: account.epoch, except });
         }
         extra.works.push(Work::Tidy);
-        tracing::debug!(member = %account.member, ?event, epoch = account.epoch, "raised the epoch of an account");
+        tracing::debug!(?event, epoch = account.epoch, "raised the epoch of an account");
     }
 
     /// Refuses where a credential event came between what was shown and this change.

@@ -19,9 +19,10 @@ const NIST_MIN: usize = 15;
 /// beginning and its end are estimated, and one of them has to be hard to guess.
 const ESTIMATED_CHARS_MAX: usize = 40;
 /// Signs that stand for letters, as zxcvbn knows them, and how many different ones it is shown: its work doubles with each. The others
-/// are shown as a sign that it does not know, which makes no password look better.
+/// are shown as a sign that it does not know: that of a common password would hide it, so one as short as those are is shown as it is.
 const LEET: &str = "4@8({[<369!1|70$5+%2";
 const LEET_KINDS_MAX: usize = 4;
+const SHOWN_WHOLE_CHARS_MAX: usize = 20;
 const NO_LEET: char = '·';
 /// zxcvbn carries the 30,000 most common passwords, 11,611 of which have 8 characters and more (V6.2.4 asks for 3,000). One of them,
 /// whatever its capitals, takes at most this many guesses.
@@ -131,7 +132,7 @@ fn guesses(password: &str, context: &[&str]) -> u64 {
             if !LEET.contains(c) || kinds.contains(&c) {
                 return c;
             }
-            if kinds.len() == LEET_KINDS_MAX {
+            if kinds.len() == LEET_KINDS_MAX && chars.len() > SHOWN_WHOLE_CHARS_MAX {
                 return NO_LEET;
             }
             kinds.push(c);
@@ -233,6 +234,32 @@ mod tests {
         assert_eq!((nist.min(false), nist.min(true), policy.min(false), policy.min(true)), (15, 15, 8, 15));
     }
 
+    /// V6.2.4: every one of the 3,000 most common passwords that are long enough, in whatever capitals. The list is the one that
+    /// zxcvbn's sources carry.
+    #[test]
+    fn v6_2_4_the_3000_most_common_passwords() {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let asked = std::process::Command::new(cargo)
+            .args(["metadata", "--format-version=1", "--locked", "--offline", "--manifest-path"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+            .output()
+            .unwrap();
+        let metadata: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+        let packages = metadata["packages"].as_array().unwrap();
+        let manifest = &packages.iter().find(|package| package["name"] == "zxcvbn").unwrap()["manifest_path"];
+        let lists = Path::new(manifest.as_str().unwrap()).with_file_name("src").join("frequency_lists.rs");
+        let lists = std::fs::read_to_string(lists).unwrap();
+        let (_, list) = lists.split_once("PASSWORDS: &str = \"").unwrap();
+        let (list, _) = list.split_once('"').unwrap();
+        let policy = policy();
+        let common: Vec<&str> = list.split(',').filter(|word| word.chars().count() >= policy.min(false)).take(3_000).collect();
+        assert_eq!(common.len(), 3_000);
+        for password in common {
+            assert_eq!(verdict(&policy, password), Some("password_breached"), "{password}");
+            assert_eq!(verdict(&policy, &password.to_uppercase()), Some("password_breached"), "{password} in capitals");
+        }
+    }
+
     /// V6.2.4, V6.2.11, V6.2.12: common passwords, words of the context, a list of breached ones, without a network.
     #[test]
     fn v6_2_4_v6_2_11_v6_2_12_known_passwords() {
@@ -309,10 +336,12 @@ mod tests {
             "0.0.0.0",
             "a1b2c3d4",
             "dvorak',.pyfgcrl/=",
+            "1!7|4@8({<0$",
+            "|!17lit$5s4@",
         ];
         let mut worst = (0, String::new());
         for seed in seeds {
-            for length in [8, 16, 33, 40, 64, 128, 500, 1_024] {
+            for length in [8, 12, 16, 20, 33, 40, 64, 128, 500, 1_024] {
                 let repeated = seed.chars().cycle().take(length).collect::<String>();
                 let turned = repeated.chars().rev().collect::<String>();
                 let mixed = repeated.chars().enumerate().map(|(n, c)| if n % 7 == 3 { 'x' } else { c }).collect();

@@ -349,7 +349,7 @@ impl Members {
                     let next = self.next_secret(member, sid, secret, &last.nonce);
                     return self.grant(&account.value, sid, &held.value, &next, now).await;
                 }
-                tracing::warn!(%member, "a refresh token was used twice; its session ends");
+                tracing::warn!("a refresh token was used twice; its session ends, and the audit log has whose (token.reuse)");
                 metrics::counter!("auth_failures_total", "reason" => "refresh_reused").increment(1);
                 self.end_session(member, sid, "anonymous", "token.reuse", address).await?;
                 return Err(MemberError::Unauthenticated);

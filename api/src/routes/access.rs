@@ -214,11 +214,8 @@ pub(crate) static TEMPLATES: LazyLock<Vec<Template>> = LazyLock::new(|| {
         }
     }
     for template in &mut templates {
-        template.allow = template.allow.replace("GET", "GET, HEAD");
-        if ROUTES.iter().any(|route| route.template() == template.path && route.need.is_for_pages()) {
-            template.allow.push_str(", OPTIONS");
-            template.is_for_pages = true;
-        }
+        template.allow = format!("{}, OPTIONS", template.allow.replace("GET", "GET, HEAD"));
+        template.is_for_pages = ROUTES.iter().any(|route| route.template() == template.path && route.need.is_for_pages());
     }
     templates
 });
@@ -261,7 +258,7 @@ mod tests {
     #[test]
     fn a_template_allows_its_methods() {
         let allow = |path| template_of(path).map(|template| template.allow.as_str());
-        assert_eq!(allow("/v1/admin/rejected/x"), Some("GET, HEAD, DELETE"));
+        assert_eq!(allow("/v1/admin/rejected/x"), Some("GET, HEAD, DELETE, OPTIONS"));
         assert_eq!(allow("/v1/popular"), Some("GET, HEAD, OPTIONS"));
     }
 }

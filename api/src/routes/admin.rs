@@ -194,7 +194,7 @@ fn write_export(view: &ViewInfo, snapshot: &Snapshot, context: ExportContext<'_>
 pub(crate) struct RejectedShown {
     /// (source, partition, offset).
     id: String,
-    /// A topic of the log, or `import:FILE`.
+    /// A topic of the log, or `import:FILE@IMPORT`.
     source: String,
     /// The topic it was meant for.
     #[schema(value_type = String)]

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_SECURITY_POLICY, ORIGIN, REFERRER_POLICY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW, CONTENT_SECURITY_POLICY, ORIGIN, REFERRER_POLICY,
     STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderValue, Method, Request};
+use http::{HeaderValue, Method, Request, StatusCode};
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
 use warp::reply::Response;
@@ -113,7 +113,12 @@ impl Finish {
         }
         #[cfg(test)]
         let unrouted = response.extensions().get::<Problem>().is_some_and(|problem| problem.detail == no_route().detail);
-        if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
+        let refused = response.extensions().get::<Problem>().map(|problem| problem.code);
+        if let (Some(Code::MethodNotAllowed), &Method::OPTIONS, Some(template)) = (refused, &method, route) {
+            // Asked outside of a preflight (RFC 9110, 9.3.7).
+            response = StatusCode::NO_CONTENT.into_response();
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(&template.allow));
+        } else if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
             if problem.code == Code::MethodNotAllowed && route.is_none() && path.as_str().starts_with("/v1") {
                 // Preflights are asked of all of /v1, so warp takes any path there for one that exists.
                 problem = no_route();

@@ -2761,7 +2761,7 @@ export interface components {
             payload: string;
             /** @description What is wrong, for a person. */
             reason: string;
-            /** @description A topic of the log, or `import:FILE`. */
+            /** @description A topic of the log, or `import:FILE@IMPORT`. */
             source: string;
             /** @description The topic it was meant for. */
             topic: string;

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::convert::{Converted, convert};
 use super::input::{self, Reading};
 use super::options::{ImportOptions, shell_word};
-use super::rejects::{Rejects, Spool, without_values};
+use super::rejects::{Origin, Rejects, Spool, without_values};
 use super::time_order::MEMORY_BYTES;
 use crate::app::App;
 use crate::cli::ImportArgs;
@@ -34,6 +34,7 @@ const TICK: Duration = Duration::from_millis(200);
 struct Summary {
     topic: Topic,
     files: String,
+    several_files: bool,
     converted: Converted,
     /// Of the records, those that an earlier run had appended.
     there_already: u64,
@@ -114,7 +115,12 @@ fn into_place(
     }
     let created = installation.directory().filter(|directory| directory.created).map(|_| installation.to_string());
     let log = std::sync::Arc::clone(&installation.log);
-    spool.empty(|batch| app.runtime.block_on(log.reject(batch)).context("could not keep what was rejected"))?;
+    // A line of another file of this name, or read in another way, is another record.
+    let import = name.trim_start_matches("import:").get(..8).unwrap_or_default();
+    spool.empty(|mut batch| {
+        batch.iter_mut().for_each(|rejected| rejected.source = format!("{}@{import}", rejected.source));
+        app.runtime.block_on(log.reject(batch)).context("could not keep what was rejected")
+    })?;
     let compare = |converted: &mut Converted, store: &dyn ViewStore| {
         let snapshot = store.snapshot().context("could not read the store")?;
         converted.versions.compare(options.topic, &*snapshot.rows, &rules).context("could not read what is there")
@@ -148,6 +154,7 @@ fn into_place(
     Ok(Summary {
         topic: options.topic,
         files: files(args),
+        several_files: args.files.len() > 1,
         converted,
         there_already,
         kept: true,
@@ -183,6 +190,7 @@ fn into_server(remote: &Remote, args: &ImportArgs, options: &ImportOptions) -> R
     Ok(Summary {
         topic: options.topic,
         files: files(args),
+        several_files: args.files.len() > 1,
         converted,
         there_already: 0,
         kept: false,
@@ -284,6 +292,15 @@ impl Summary {
         !statuses.is_empty() && counted.iter().all(|status| !statuses.contains_key(status))
     }
 
+    /// Lines of the files, with the file where there are several.
+    fn lines(&self, of: &[Origin]) -> String {
+        let shown = |origin: &Origin| match self.several_files {
+            true => format!("{}:{}", origin.file, origin.line),
+            false => origin.line.to_string(),
+        };
+        of.iter().map(shown).collect::<Vec<_>>().join(", ")
+    }
+
     fn text(&self, version: u64) -> String {
         let converted = &self.converted;
         let rows =
@@ -321,16 +338,16 @@ impl Summary {
                 thousands(notes.orders)
             ));
             if notes.leftover_lines > 0 {
-                let first: Vec<String> = notes.leftover_first.iter().map(|origin| origin.line.to_string()).collect();
+                let first = self.lines(&notes.leftover_first);
                 line(format!(
                     "nothing to take back in the files of this import: {} units on {} lines of {} credit notes, worth {} minor units (first \
-                     rows: {})",
+                     rows: {first})",
                     thousands(notes.leftover_units),
                     thousands(notes.leftover_lines),
                     thousands(notes.leftover_notes),
-                    thousands(notes.leftover_minor),
-                    first.join(", ")
+                    thousands(notes.leftover_minor)
                 ));
+                line("  orders of an earlier import are not looked at: name their files beside these in one command".to_owned());
             }
         }
         if converted.blanks > 0 {
@@ -382,15 +399,10 @@ impl Summary {
             let kept = if self.kept { "kept: kindred rejected list" } else { "told here only: they did not reach the server" };
             line(format!("rejected: {} ({kept})", counted(converted.rejects.rows, "row", "rows")));
             for (reason, met) in converted.rejects.reasons.iter().take(REASONS_SHOWN) {
-                let several = met.first.iter().any(|origin| origin.file != met.first[0].file);
-                let first: Vec<String> = met
-                    .first
-                    .iter()
-                    .map(|origin| if several { format!("{}:{}", origin.file, origin.line) } else { origin.line.to_string() })
-                    .collect();
+                let first = self.lines(&met.first);
                 let more = if met.rows > met.first.len() as u64 { ", …" } else { "" };
                 let lines = if met.rows == 1 { "line" } else { "lines" };
-                line(format!("  {} × {reason} ({lines} {}{more})", thousands(met.rows), first.join(", ")));
+                line(format!("  {} × {reason} ({lines} {first}{more})", thousands(met.rows)));
             }
             let hidden = converted.rejects.reasons.len().saturating_sub(REASONS_SHOWN);
             if hidden > 0 {

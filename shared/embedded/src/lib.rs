@@ -90,6 +90,25 @@ pub enum Failure {
     Corrupt(String),
 }
 
+/// Runs what waits for the disk or for a table's lock on a thread that may block, so that no thread that serves requests does.
+/// Outside of a runtime it runs where it is called.
+///
+/// # Errors
+/// Those of `work`; [`Failure::Unavailable`] where it panicked or the runtime ends.
+pub async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<Failure> + Send + 'static,
+{
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => match runtime.spawn_blocking(work).await {
+            Ok(done) => done,
+            Err(error) => Err(Failure::Unavailable(format!("it was not done: {error}")).into()),
+        },
+        Err(_) => work(),
+    }
+}
+
 impl From<fjall::Error> for Failure {
     fn from(error: fjall::Error) -> Self {
         use fjall::Error as E;

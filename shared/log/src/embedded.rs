@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kindred_embedded::fjall::{Readable, Snapshot};
-use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES};
+use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES, blocking};
 use kindred_model::{Position, Topic};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{mpsc, oneshot};
@@ -124,15 +124,18 @@ impl EmbeddedLog {
     async fn shed(&self, topic: Topic) {
         let shared = self.shared.clone();
         let shedding = move || shared.database.shed(&[topic.name(), REJECTED], || ());
-        let outcome = match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => {
-                runtime.spawn_blocking(shedding).await.unwrap_or_else(|error| Err(Failure::Unavailable(error.to_string())))
-            }
-            Err(_) => shedding(),
-        };
-        if let Err(failure) = outcome {
+        if let Err(failure) = blocking(shedding).await {
             tracing::warn!(reason = %failure, "purged records are out of reach, but their bytes leave the disk later");
         }
+    }
+
+    /// Reads where waiting for the disk holds up nobody else.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Engine) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let shared = self.shared.clone();
+        blocking(move || shared.read(read)).await
     }
 
     async fn ask(&self, work: Work) -> Result<Vec<Place>, LogError> {
@@ -338,10 +341,12 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn mark(&self, name: &str) -> Result<Option<u64>, LogError> {
-        self.shared.read(|engine| {
+        let name = name.to_owned();
+        self.read(move |engine| {
             let value = engine.space(MARKS).get(name).map_err(Failure::from)?;
             value.map(|value| offset_of(&value)).transpose()
         })
+        .await
     }
 
     fn reader(&self, share: Share) -> Result<Box<dyn EventReader>, LogError> {
@@ -373,18 +378,22 @@ impl EventLog for EmbeddedLog {
 
     async fn rejected(&self, after: Option<&str>, limit: usize) -> Result<Vec<Rejected>, LogError> {
         use std::ops::Bound::{Excluded, Unbounded};
-        self.shared.read(|engine| {
-            let from = after.map_or(Unbounded, |id| Excluded(id.as_bytes()));
+        let after = after.map(str::to_owned);
+        self.read(move |engine| {
+            let from = after.as_ref().map_or(Unbounded, |id| Excluded(id.as_bytes()));
             let range = engine.space(REJECTED).range::<&[u8], _>((from, Unbounded));
             range.take(limit).map(|guard| rejected_from(&guard.value().map_err(Failure::from)?)).collect()
         })
+        .await
     }
 
     async fn rejected_one(&self, id: &str) -> Result<Option<Rejected>, LogError> {
-        self.shared.read(|engine| {
+        let id = id.to_owned();
+        self.read(move |engine| {
             let value = engine.space(REJECTED).get(id).map_err(Failure::from)?;
             value.map(|value| rejected_from(&value)).transpose()
         })
+        .await
     }
 
     async fn rejected_remove(&self, ids: &[String]) -> Result<(), LogError> {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kindred_embedded::fjall::{self, Keyspace, Readable, Snapshot as Instant};
-use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES};
+use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES, blocking};
 use kindred_model::views::{ReadError, Rows, Visit, input_tables, view_tables};
 use kindred_model::{EventTime, Position, Topic};
 use parking_lot::{Mutex, RwLock};
@@ -255,19 +255,6 @@ impl Drop for EmbeddedStore {
     }
 }
 
-/// Does what waits for the disk, where that holds up nobody else.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => match runtime.spawn_blocking(work).await {
-            Ok(done) => Ok(done?),
-            Err(error) => Err(StoreError::Unavailable(format!("it was not done: {error}"))),
-        },
-        Err(_) => Ok(work()?),
-    }
-}
-
 /// Refuses a database of another format, and notes ours in a new one.
 pub(crate) fn check_format(database: &Database, ours: &'static str) -> Result<(), StoreError> {
     let format = database.get()?.space(STATE).get("format").map_err(Failure::from)?;
@@ -439,7 +426,8 @@ impl Shared {
 impl ViewStore for EmbeddedStore {
     async fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let reading = self.shared.served.lock().reading.clone();
-        reading.get(table, key).map_err(|error| StoreError::Unavailable(error.to_string()))
+        let (table, key) = (table.to_owned(), key.to_vec());
+        blocking(move || reading.get(&table, &key).map_err(|error| StoreError::Unavailable(error.to_string()))).await
     }
 
     fn snapshot(&self) -> Result<Snapshot, StoreError> {
@@ -510,7 +498,7 @@ impl ViewStore for EmbeddedStore {
     async fn sync(&self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         // Beside the writer, which goes on meanwhile.
-        blocking(move || shared.database.sync()).await
+        Ok(blocking(move || shared.database.sync()).await?)
     }
 
     async fn shed(&self) -> Result<(), StoreError> {
@@ -523,7 +511,7 @@ impl ViewStore for EmbeddedStore {
                 tracing::warn!("the store cannot be read until the next write: {error}");
             }
         };
-        blocking(move || shared.database.shed(&tables, || readers_move_on(&shared))).await
+        Ok(blocking(move || shared.database.shed(&tables, || readers_move_on(&shared))).await?)
     }
 
     fn named(&self) -> &dyn NamedValues {
@@ -548,8 +536,12 @@ impl ViewStore for EmbeddedStore {
 #[async_trait]
 impl NamedValues for EmbeddedStore {
     async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = self.shared.database.get()?.space(META).get(name).map_err(Failure::from)?;
-        Ok(value.map(|value| value.to_vec()))
+        let (shared, name) = (self.shared.clone(), name.to_owned());
+        blocking(move || {
+            let value = shared.database.get()?.space(META).get(name).map_err(Failure::from)?;
+            Ok(value.map(|value| value.to_vec()))
+        })
+        .await
     }
 
     async fn put(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
@@ -561,12 +553,16 @@ impl NamedValues for EmbeddedStore {
     }
 
     async fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let engine = self.shared.database.get()?;
-        let rows = engine.space(META).prefix(prefix).map(|guard| {
-            let (name, value) = guard.into_inner().map_err(Failure::from)?;
-            Ok((String::from_utf8_lossy(&name).into_owned(), value.to_vec()))
-        });
-        rows.collect()
+        let (shared, prefix) = (self.shared.clone(), prefix.to_owned());
+        blocking(move || {
+            let engine = shared.database.get()?;
+            let rows = engine.space(META).prefix(prefix).map(|guard| {
+                let (name, value) = guard.into_inner().map_err(Failure::from)?;
+                Ok((String::from_utf8_lossy(&name).into_owned(), value.to_vec()))
+            });
+            rows.collect()
+        })
+        .await
     }
 
     async fn delete(&self, name: &str) -> Result<(), StoreError> {

@@ -123,6 +123,11 @@ mod tests {
             let rendered = templates.render(template, language, &params).unwrap();
             assert!(rendered.body.contains("<shop>") || rendered.subject.contains("<shop>"), "{template:?}");
             assert_eq!(rendered.subject.is_empty(), template.channel() == Channel::Phone);
+            let narrow = |text: &str| text.chars().any(|c| ",:;()!?".contains(c));
+            assert!(
+                language == Language::En || !narrow(&rendered.body) && !narrow(&rendered.subject),
+                "{template:?}: {rendered:?}"
+            );
         }
         let mut forged = params;
         forged.insert("shop".into(), "Shop\r\nBcc: x@y.zz".into());

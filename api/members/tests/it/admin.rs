@@ -1,12 +1,10 @@
 //! Administration: permissions, search, roles, the audit log.
 
-use std::sync::Arc;
-
 use kindred_members::{Actor, AuditQuery, Kind, MemberError, MemberQuery, Permission, ProfileChange, Role, State};
 use kindred_model::units::Tier;
-use kindred_store::records::embedded::EmbeddedRecords;
 
-use crate::support::{Memory, World, config};
+use crate::races::worlds;
+use crate::support::World;
 
 async fn shop() -> (World, Vec<String>) {
     filled(World::new().await).await
@@ -21,11 +19,10 @@ async fn filled(world: World) -> (World, Vec<String>) {
     (world, members)
 }
 
-#[tokio::test]
-async fn r21_members_are_found_by_what_is_theirs() {
-    let dir = tempfile::tempdir().unwrap();
-    let embedded = Arc::new(EmbeddedRecords::open(dir.path()).unwrap());
-    for world in [World::new().await, World::over(Arc::new(Memory::default()), embedded, config()).await] {
+/// V1.2.4: what is searched for is a value, on every store.
+#[tokio::test(flavor = "multi_thread")]
+async fn v1_2_4_r21_members_are_found_by_what_is_theirs() {
+    for (world, _dir) in worlds().await {
         found_by_what_is_theirs(world).await;
     }
 }
@@ -39,6 +36,9 @@ async fn found_by_what_is_theirs(world: World) {
     };
     let prefix = |kind, text: &str| MemberQuery { prefix: Some((kind, text.into())), ..Default::default() };
     assert_eq!(names(prefix(Kind::Username, "MAR")).await, ["mara", "marten"]);
+    for text in ["mar' OR '1'='1", "mar%", "m_ra", "mar*", "mar\\", "'; --", "\"; drop"] {
+        assert_eq!(names(prefix(Kind::Username, text)).await, Vec::<String>::new(), "{text}");
+    }
     assert_eq!(names(prefix(Kind::Email, "nora@")).await, ["nora"]);
     assert_eq!(names(prefix(Kind::Phone, "13")).await.len(), 4);
     assert_eq!(names(prefix(Kind::Phone, "+8613812345673")).await, ["olga"]);

@@ -1,10 +1,18 @@
-//! 64 at once for one thing, over two processes: exactly one gets it. On the store in memory, and on the embedded one.
+//! 64 at once for one thing, over two processes: exactly one gets it. On the store in memory, on the embedded one, and on CQL where
+//! `KINDRED_TEST_CASSANDRA` (host:port) names a database; `tests/run` starts one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use kindred_members::{LimitsConfig, MembersConfig, Once, Solution};
+use kindred_model::units::EventTime;
+use kindred_store::StoreError;
+use kindred_store::cql::{CqlConfig, CqlRecords, CqlStore};
 use kindred_store::records::embedded::EmbeddedRecords;
+use kindred_store::records::{Outcome, Range, Record, RecordStore, Step};
 use secrecy::ExposeSecret;
+use tokio::sync::OnceCell;
 
 use crate::support::{ADDRESS, MemberError, Memory, PASSWORD, World, config};
 
@@ -44,10 +52,79 @@ where
 pub async fn worlds() -> Vec<(World, Option<tempfile::TempDir>)> {
     let dir = tempfile::tempdir().unwrap();
     let embedded = Arc::new(EmbeddedRecords::open(dir.path()).unwrap());
-    vec![
+    let mut worlds = vec![
         (World::with(unlimited()).await, None),
         (World::over(Arc::new(Memory::default()), embedded, unlimited()).await, Some(dir)),
-    ]
+    ];
+    if let Some(records) = Apart::open().await {
+        worlds.push((World::over(Arc::new(Memory::default()), Arc::new(records), unlimited()).await, None));
+    }
+    worlds
+}
+
+/// The records of one world among those of others in one keyspace, since changes of the schema are slow: its tables have a name of
+/// their own.
+struct Apart {
+    number: usize,
+    records: CqlRecords,
+}
+
+impl Apart {
+    async fn open() -> Option<Self> {
+        static MADE: OnceCell<()> = OnceCell::const_new();
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let Ok(node) = std::env::var("KINDRED_TEST_CASSANDRA") else {
+            eprintln!("NOT RUN: races of members on CQL: KINDRED_TEST_CASSANDRA names no Cassandra (host:port)");
+            return None;
+        };
+        let config =
+            CqlConfig { nodes: vec![node], keyspace: format!("kindred_races_{}", std::process::id()), ..CqlConfig::default() };
+        MADE.get_or_init(async || drop(CqlStore::migrate(config.clone()).await.expect("migrated"))).await;
+        let records = CqlRecords::open(config).await.expect("opened");
+        Some(Self { number: NUMBER.fetch_add(1, Ordering::Relaxed), records })
+    }
+
+    fn own(&self, table: &str) -> String {
+        format!("{}_{table}", self.number)
+    }
+}
+
+#[async_trait]
+impl RecordStore for Apart {
+    async fn read(&self, table: &str, partition: &[u8], sort: &[u8], now: EventTime) -> Result<Option<Record>, StoreError> {
+        self.records.read(&self.own(table), partition, sort, now).await
+    }
+
+    async fn scan(
+        &self,
+        table: &str,
+        partition: &[u8],
+        range: &Range,
+        limit: usize,
+        now: EventTime,
+    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
+        self.records.scan(&self.own(table), partition, range, limit, now).await
+    }
+
+    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.records.partitions(&self.own(table), after, limit).await
+    }
+
+    async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
+        self.records.transact(&self.own(table), partition, steps, now).await
+    }
+
+    async fn append(
+        &self,
+        table: &str,
+        partition: &[u8],
+        sort: &[u8],
+        value: Vec<u8>,
+        expires_at: Option<EventTime>,
+        now: EventTime,
+    ) -> Result<(), StoreError> {
+        self.records.append(&self.own(table), partition, sort, value, expires_at, now).await
+    }
 }
 
 async fn forms(

@@ -95,6 +95,7 @@ async fn v14_2_1_v16_2_5_no_secret_in_a_log_or_url() {
         text(&grant, "access_token"),
         text(&grant, "refresh_token"),
         text(&grant, "device"),
+        text(&grant, "member"),
         text(&refreshed, "refresh_token"),
         link,
     ];

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES};
+use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES, blocking};
 use kindred_model::units::EventTime;
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,7 +24,6 @@ use self::group::{Change, Group, PARTITION_LENGTH_BYTES, Reading, partition_pref
 use super::bounds::bounds;
 use super::{Outcome, Range, Record, RecordStore, Step, check};
 use crate::StoreError;
-use crate::embedded::blocking;
 use crate::embedded::{STATE, check_format};
 use crate::embedded_generations::open_whole;
 use crate::prefix::beyond;
@@ -102,14 +101,7 @@ impl EmbeddedRecords {
         read: impl FnOnce(&Reading) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
         let database = Arc::clone(&self.database);
-        let task = move || Ok(read(&Reading::of(&database.get()?))?);
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => match runtime.spawn_blocking(task).await {
-                Ok(outcome) => outcome,
-                Err(error) => Err(StoreError::Unavailable(format!("a reading ended early: {error}"))),
-            },
-            Err(_) => task(),
-        }
+        Ok(blocking(move || read(&Reading::of(&database.get()?))).await?)
     }
 }
 
@@ -253,7 +245,7 @@ impl RecordStore for EmbeddedRecords {
 
     async fn shed(&self) -> Result<(), StoreError> {
         let database = Arc::clone(&self.database);
-        blocking(move || database.shed(&[RECORDS, EXPIRIES, STATE], || ())).await
+        Ok(blocking(move || database.shed(&[RECORDS, EXPIRIES, STATE], || ())).await?)
     }
 
     async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
