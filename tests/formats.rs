@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::{Server, kindred, kindred_ok, text};
+use crate::support::{Server, VIEWS, kindred, kindred_ok, text};
 
 /// A directory that commit 012dce5 made from the files beside it, with a second generation whose window is 2.
 fn assets() -> PathBuf {
@@ -25,8 +25,6 @@ fn import(topic: &str, file: &Path, data: &str) {
     // Conflicts are told, and may be an exit code of 1.
     assert!(matches!(output.status.code(), Some(0 | 1)), "{}{}", text(&output.stdout), text(&output.stderr));
 }
-
-const VIEWS: [&str; 5] = ["also_bought", "histories", "member_orders", "points", "popularity"];
 
 fn exports(data: &str, as_of: &str) -> Vec<String> {
     VIEWS.iter().map(|view| kindred_ok(&["export", view, "--as-of", as_of, "--data", data])).collect()

@@ -36,7 +36,7 @@ pub fn small() -> Variant {
 pub fn oracle_export(view: &str, records: &[Record], semantics: &Semantics) -> String {
     let inputs = kindred_oracle::inputs(records.iter().cloned(), semantics);
     let tables = kindred_oracle::tables(&inputs, semantics);
-    let view = views::find(view).expect("a view");
+    let view = view.parse::<views::ViewName>().expect("a view").info();
     let mut csv = view.columns.join(",");
     let as_of: Day = AS_OF.parse().expect("a day");
     let emit = &mut |cells: &[Cell]| {
@@ -52,7 +52,7 @@ pub fn oracle_export(view: &str, records: &[Record], semantics: &Semantics) -> S
         csv.push_str(&cells.join(","));
         ControlFlow::Continue(())
     };
-    (view.export)(&tables, ExportContext { settings: semantics, as_of }, emit).expect("the oracle's tables read");
+    (view.export)(&tables, None, ExportContext { settings: semantics, as_of }, emit).expect("the oracle's tables read");
     csv.push('\n');
     csv
 }

@@ -339,7 +339,7 @@ impl Server {
 pub const AS_OF: &str = "2026-06-30";
 
 /// The views exported and compared.
-pub const VIEWS: [&str; 5] = ["also_bought", "popularity", "points", "histories", "member_orders"];
+pub const VIEWS: [&str; kindred_model::views::NAMES.len()] = kindred_model::views::NAMES;
 
 fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
     let (parts, mut body) = result.expect("the server answers").into_parts();

@@ -92,6 +92,7 @@ use crate::routes::{admin, admin_keys, catalog, events, generations, health, mem
         setup::rotate_signing_keys,
         admin::show_status,
         admin::export_view,
+        admin::show_rows,
         admin::list_rejected,
         admin::show_rejected,
         admin::drop_rejected,

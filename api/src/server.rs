@@ -200,6 +200,12 @@ where
             let answer = Finish::of(Instant::now(), &request).unrouted().finish(&self.api, refused);
             return Box::pin(async move { Ok(answer) });
         }
+        if *request.method() == Method::CONNECT {
+            // It names a host and no route.
+            let refused = Problem::new(Code::MethodNotAllowed, "CONNECT is not answered").into_response();
+            let answer = Finish::of(Instant::now(), &request).unrouted().finish(&self.api, refused);
+            return Box::pin(async move { Ok(answer) });
+        }
         if request.headers().contains_key("x-forwarded-for") {
             self.api.forwarding.note(self.peer.0);
         }

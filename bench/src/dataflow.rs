@@ -16,6 +16,7 @@ use kindred_dataflow::also_bought::also_bought;
 use kindred_dataflow::update::{InteractionUpdate, Output, OutputFn, Stats, SubjectKey, Update};
 use kindred_dataflow::{Dataflow, build, reference};
 use kindred_model::intern::{Item, Party};
+use kindred_model::views::ViewName;
 use kindred_model::{Kind, Semantics};
 use timely::dataflow::ProbeHandle;
 use timely::dataflow::operators::Probe;
@@ -72,9 +73,7 @@ impl Engine {
     /// The product with `also_bought` alone.
     pub fn also_bought_alone() -> Self {
         let mut semantics = Semantics::default();
-        semantics.views.popularity.enabled = false;
-        semantics.views.points.enabled = false;
-        semantics.views.member_orders.enabled = false;
+        semantics.views.keep_only(&[ViewName::AlsoBought]);
         Self::Product(Box::new(semantics))
     }
 

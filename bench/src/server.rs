@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use kindred_model::Topic;
+use kindred_model::views::{NAMES, ViewName};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -112,14 +113,8 @@ pub struct Finished {
 
 /// The settings that leave `also_bought` alone. They are pinned: import and server need the same.
 pub fn also_bought_alone() -> Vec<String> {
-    [
-        "views.popularity.enabled=false",
-        "views.points.enabled=false",
-        "views.histories.enabled=false",
-        "views.member_orders.enabled=false",
-    ]
-    .map(ToOwned::to_owned)
-    .to_vec()
+    let others = NAMES.iter().filter(|view| **view != ViewName::AlsoBought.info().name);
+    others.map(|view| format!("views.{view}.enabled=false")).collect()
 }
 
 /// Where a server answers.

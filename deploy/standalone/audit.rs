@@ -53,7 +53,9 @@ impl Audit {
         let name = ["SUDO_USER", "USER", "LOGNAME"]
             .into_iter()
             .find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
-        Self { members, actor: Actor::operator(name.as_deref().unwrap_or("unknown")) }
+        // A timer or a container often has no name in its environment.
+        let name = name.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()));
+        Self { members, actor: Actor::operator(&name) }
     }
 
     /// The members whose acts it is about, where some are kept.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kindred_model::records::OrderStatus;
+use kindred_model::views::ViewName;
 use kindred_model::{Day, Topic};
 
 use crate::generations::Bound;
@@ -343,9 +344,9 @@ pub struct ExportArgs {
     /// Also while records of the log are not taken in: the rows are of those before
     #[arg(long)]
     pub stale: bool,
-    /// The view: also_bought, histories, member_orders, points, popularity
+    /// The view; `kindred views` lists them
     #[arg(value_name = "VIEW")]
-    pub view: String,
+    pub view: ViewName,
     /// How rows are written
     #[arg(long, value_name = "FORMAT", default_value = "csv")]
     pub format: Format,

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use anyhow::{Context, Result};
 use kindred_api::export_writer::{ExportWriter, Format as Written};
 use kindred_config::Loaded;
-use kindred_model::views::{ALL, ExportContext, ViewInfo, find};
+use kindred_model::views::{ExportContext, ViewInfo};
 
 use crate::app::App;
 use crate::cli::ExportArgs;
@@ -21,12 +21,9 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// Runs `kindred export`.
 ///
 /// # Errors
-/// When there is no such view, or the directory or the server cannot be used. A reader that went away is none.
+/// When the directory or the server cannot be used. A reader that went away is none.
 pub fn run(app: &App, loaded: &Loaded, args: &ExportArgs) -> Result<u8> {
-    let view = find(&args.view).ok_or_else(|| {
-        let names: Vec<&str> = ALL.iter().map(|view| view.name).collect();
-        Failure::usage(format!("there is no view {:?}", args.view)).help(format!("there are {}", names.join(", ")))
-    })?;
+    let view = args.view.info();
     let written = match Target::of(&args.target, loaded)? {
         Target::Here(place) => {
             let installation =
@@ -76,7 +73,7 @@ fn from_installation(app: &App, installation: &Installation, view: &ViewInfo, ar
     };
     let mut failed = None;
     let rows = &*snapshot.rows;
-    (view.export)(rows, context, &mut |cells| match writer.row(cells) {
+    (view.export)(rows, None, context, &mut |cells| match writer.row(cells) {
         Ok(()) => ControlFlow::Continue(()),
         Err(error) => {
             failed = Some(error);

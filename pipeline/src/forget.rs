@@ -321,11 +321,17 @@ impl Condemned {
 
     fn is_named_in(&self, payload: &[u8]) -> bool {
         let text = String::from_utf8_lossy(payload);
-        let quoted = |id: &str| text.contains(&serde_json::Value::from(id).to_string());
-        // A row of a file, whatever stands between its values and around them.
+        // A row of a file, whatever stands between its values and around them; and the strings of JSON, however they are escaped.
         let values: HashSet<&str> =
             text.split([',', ';', '\t', '|', '\r', '\n']).map(|value| value.trim_matches(['"', ' '])).collect();
-        let named = |id: &str| values.contains(id) || quoted(id);
+        let strings = strings_in(&text);
+        let named = |id: &str| values.contains(id) || strings.contains(id);
         self.members.iter().any(|member| named(member)) || self.sessions.iter().any(|session| named(session.id()))
     }
+}
+
+/// The strings that stand in a text as JSON writes them, whole or cut, good or not.
+fn strings_in(text: &str) -> HashSet<String> {
+    let quotes = text.match_indices('"').map(|(at, _)| &text[at..]);
+    quotes.filter_map(|from| serde_json::Deserializer::from_str(from).into_iter::<String>().next()?.ok()).collect()
 }

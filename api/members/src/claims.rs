@@ -56,9 +56,11 @@ pub(crate) fn partition(identifier: &Identifier) -> String {
     format!("{kind}/{}", identifier.unique())
 }
 
-/// Where the claim of a name lies that was registered before looks were compared.
-fn partition_before(identifier: &Identifier) -> Option<String> {
-    identifier.unique_before().map(|unique| format!("{}/{unique}", identifier.kind.name()))
+/// Where the claim of a name lies that was registered under earlier rules: of every name as many places, the present one among them at
+/// times.
+fn partitions_before(identifier: &Identifier) -> impl Iterator<Item = String> {
+    let before = identifier.unique_before().map(|[raw, skeleton]| [format!("username/{raw}"), format!("name/{skeleton}")]);
+    before.into_iter().flatten()
 }
 
 /// Where the claim of an invite code lies.
@@ -108,14 +110,15 @@ impl Members {
         proof: &Proof,
         fits: impl Fn(Option<EventTime>) -> bool,
     ) -> Result<Claimed> {
-        if let Some(before) = partition_before(identifier)
-            && let Some(held) = self.db.read::<Claim>(CLAIMS, &before, CLAIM).await?
-            && held.value.member != member
-        {
-            return Ok(Claimed::Taken);
+        let now = partition(identifier);
+        for before in partitions_before(identifier) {
+            let held = self.db.read::<Claim>(CLAIMS, &before, CLAIM).await?;
+            if before != now && held.is_some_and(|held| held.value.member != member) {
+                return Ok(Claimed::Taken);
+            }
         }
         let by_phone = identifier.kind == Kind::Username;
-        self.claim_in(&partition(identifier), member, expires_at, proof, by_phone, fits).await
+        self.claim_in(&now, member, expires_at, proof, by_phone, fits).await
     }
 
     /// `by_phone`: it gives way to a later registration with its phone alone. `fits` says of the expiry of a claim that is the member's
@@ -162,7 +165,7 @@ impl Members {
     /// Whose it is, and whether for good. As much is read of everybody.
     async fn held_by(&self, identifier: &Identifier) -> Result<Option<(String, bool)>> {
         let mut found = self.db.read::<Claim>(CLAIMS, &partition(identifier), CLAIM).await?;
-        if let Some(before) = partition_before(identifier) {
+        for before in partitions_before(identifier) {
             let there = self.db.read::<Claim>(CLAIMS, &before, CLAIM).await?;
             found = found.or(there);
         }
@@ -222,7 +225,7 @@ impl Members {
 
     /// Gives back a claim of a member, if it is theirs.
     pub(crate) async fn release(&self, identifier: &Identifier, member: &str) -> Result<()> {
-        if let Some(before) = partition_before(identifier) {
+        for before in partitions_before(identifier) {
             self.release_at(&before, member).await?;
         }
         self.release_at(&partition(identifier), member).await
@@ -242,6 +245,9 @@ impl Members {
                 own || held.value.changing.as_ref().is_some_and(|new| new.is(identifier))
             });
             if !holds {
+                if identifier.kind == Kind::Phone {
+                    self.forget_code(identifier).await?;
+                }
                 self.release(identifier, member).await?;
             }
         }

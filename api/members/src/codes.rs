@@ -58,6 +58,16 @@ pub enum TokenKind {
     Phone,
 }
 
+impl Loaded {
+    /// The phone that a change was asked to, where what lies beside was loaded.
+    pub(crate) fn pending_phone(&self) -> Result<Option<Identifier>> {
+        let Some(held) = self.beside.get(&TokenKind::Phone.sort()) else { return Ok(None) };
+        let token: Token =
+            serde_json::from_value(held.value.clone()).map_err(|error| MemberError::Internal(error.to_string()))?;
+        Ok(token.proves)
+    }
+}
+
 impl TokenKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Verify, Self::Reset, Self::Email, Self::Phone];
@@ -234,6 +244,17 @@ impl Members {
             return Err(MemberError::TokenGone);
         }
         Ok((Step::delete(sort, held.version), token))
+    }
+
+    /// Deletes the code that went to a phone.
+    pub(crate) async fn forget_code(&self, phone: &Identifier) -> Result<()> {
+        for _ in db::tries() {
+            let Some(held) = self.db.read::<Code>(CODES, &phone.canonical, CODE).await? else { return Ok(()) };
+            if self.db.transact(CODES, &phone.canonical, &[Step::delete(CODE, held.version)]).await? {
+                return Ok(());
+            }
+        }
+        Err(db::contended(CODES))
     }
 
     /// The step that uses up the change of the phone that was asked for, if it is to this one.

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::account::{ADDRESSES_MAX, Account, Address, Agreement, CredentialEvent, Extra, Factor, Loaded, State};
+use crate::codes::TokenKind;
 use crate::db::{ACCOUNTS, Held};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
@@ -235,7 +236,7 @@ impl Members {
         address: &str,
     ) -> Result<ErasureReceipt> {
         let erased_at = self
-            .change(member, &[], |loaded| {
+            .change(member, &[TokenKind::Phone.sort().as_str()], |loaded| {
                 if let Some(erased_at) = loaded.account.erased_at {
                     return Ok((None, erased_at));
                 }
@@ -244,7 +245,9 @@ impl Members {
                 let mut extra = Extra::works(vec![self.audit(actor, "member.erase", member, address, &[])]);
                 loaded.raise_epoch(CredentialEvent::Erasure, None, &mut extra);
                 let stale = index::entries(&loaded.account).into_iter().map(|(at, _)| at).collect();
-                let identifiers: Vec<_> = loaded.account.identifiers().cloned().collect();
+                let mut identifiers: Vec<_> = loaded.account.identifiers().cloned().collect();
+                // A code went to a phone that the member wanted to change to.
+                identifiers.extend(loaded.pending_phone()?);
                 let account = &loaded.account;
                 if account.activated_at.is_some() && (account.invited_by.is_some() || account.invited_before) {
                     extra.works.push(Work::Invitee { identifiers: identifiers.clone() });

@@ -230,9 +230,10 @@ impl Identifier {
         }
     }
 
-    /// A name by what it was claimed before looks were compared.
-    pub(crate) fn unique_before(&self) -> Option<String> {
-        (self.kind == Kind::Username).then(|| self.shown.to_lowercase().nfkc().collect())
+    /// A name by what it was claimed before looks were compared; and before they were compared in whatever case.
+    pub(crate) fn unique_before(&self) -> Option<[String; 2]> {
+        let is_name = self.kind == Kind::Username;
+        is_name.then(|| [self.shown.to_lowercase().nfkc().collect(), skeleton_of(&self.canonical)])
     }
 
     /// Whether two are one. What is stored may have been folded by earlier rules.
@@ -291,8 +292,13 @@ fn fold(text: &str) -> String {
 }
 
 /// What look-alikes have in common (UTS 39), without case.
-fn look_of(folded: &str) -> String {
+fn skeleton_of(folded: &str) -> String {
     fold(&unicode_security::skeleton(folded).collect::<String>())
+}
+
+/// The same in whatever case a name is written: `I` looks like `l` and `1`, and is an `i` once it is folded.
+fn look_of(folded: &str) -> String {
+    skeleton_of(folded).replace('i', "l")
 }
 
 fn first_region(regions: &[String]) -> &str {
@@ -414,6 +420,12 @@ mod tests {
         let unique = |text: &str| Identifier::username(text, "").unwrap().unique().into_owned();
         assert_eq!(unique("paypal"), unique("раураl".replace('l', "\u{4cf}").as_str()), "Cyrillic letters");
         assert_eq!(unique("leo0"), unique("LEOO"));
+        for (one, other) in [("MIRA", "MlRA"), ("Ilse", "llse"), ("mila", "m1la"), ("look0ILSE", "look0lLSE")] {
+            assert_eq!(unique(one), unique(other), "{one} and {other}");
+        }
+        for text in ["ADMlN", "servlce", "1nfo", "mai1", "KlNDRED"] {
+            assert!(Identifier::username(text, "").is_err(), "{text} looks like a word that is the shop's");
+        }
         assert_ne!(unique("leo"), unique("lea"));
     }
 

@@ -375,7 +375,9 @@ pub(super) fn render_popular(settings: &Semantics, generation: &str, options: &P
         let within = options.category.as_ref().is_none_or(|category| {
             entry.card.as_ref().is_some_and(|card| card.categories.iter().any(|known| **known == **category))
         });
-        if !within || !options.sight.sees_card(entry.card.as_deref()) {
+        // What browsers alone speak of is no item of a shop that has a catalog.
+        let is_made_up = state.has_catalog() && !entry.is_sold();
+        if !within || is_made_up || !options.sight.sees_card(entry.card.as_deref()) {
             continue;
         }
         let owners = entry.days.sum(options.kind, options.as_of, options.days);

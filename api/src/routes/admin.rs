@@ -10,7 +10,7 @@ use kindred_log::Rejected;
 use kindred_members::{MemberError, Permission};
 use kindred_model::Topic;
 use kindred_model::records::Record;
-use kindred_model::views::{self, ExportContext, ViewInfo};
+use kindred_model::views::{ExportContext, ViewInfo, ViewName};
 use kindred_store::Snapshot;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -20,9 +20,9 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use super::access::need;
+use super::access::{Need, need};
 use super::body::Posted;
-use super::noted::{Act, noted};
+use super::noted::{Act, note_reading, noted};
 use super::{AS_OF, NO_STORE, acting, acting_with_body, guarded, in_time, json, program_today, query, with};
 use crate::api::Api;
 use crate::auth::{Caller, Visitor, caller};
@@ -45,20 +45,15 @@ pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let status =
         warp::path!("v1" / "admin" / "status").and(warp::get()).and(query()).and(caller()).and(with(api)).then(show_status);
     let export = warp::path!("v1" / "admin" / "export" / Segment).and(warp::get()).and(acting(api)).then(export_view);
-    let listed =
-        warp::path!("v1" / "admin" / "rejected").and(warp::get()).and(query()).and(caller()).and(with(api)).then(list_rejected);
+    let rows = warp::path!("v1" / "views" / Segment / Segment).and(warp::get()).and(acting(api)).then(show_rows);
+    let listed = warp::path!("v1" / "admin" / "rejected").and(warp::get()).and(acting(api)).then(list_rejected);
     let retry =
         warp::path!("v1" / "admin" / "rejected" / "retry").and(warp::post()).and(acting_with_body(api)).then(retry_rejected);
-    let shown = warp::path!("v1" / "admin" / "rejected" / Segment)
-        .and(warp::get())
-        .and(query())
-        .and(caller())
-        .and(with(api))
-        .then(show_rejected);
+    let shown = warp::path!("v1" / "admin" / "rejected" / Segment).and(warp::get()).and(acting(api)).then(show_rejected);
     let dropped = warp::path!("v1" / "admin" / "rejected" / Segment).and(warp::delete()).and(acting(api)).then(drop_rejected);
     let verify = warp::path!("v1" / "admin" / "verify").and(warp::post()).and(acting(api)).then(verify_views);
     let rejected = listed.or(retry).unify().or(shown).unify().or(dropped).unify();
-    status.or(export).unify().or(rejected).unify().or(verify).unify().boxed()
+    status.or(export).unify().or(rows).unify().or(rejected).unify().or(verify).unify().boxed()
 }
 
 /// GET /v1/admin/status
@@ -88,7 +83,7 @@ async fn show_status(query: String, caller: Caller, api: Arc<Api>) -> Response {
 #[utoipa::path(
     get, path = "/v1/admin/export/{view}", tag = "admin",
     params(
-        ("view" = String, Path, description = "`also_bought`, `histories`, `member_orders`, `points` or `popularity`"),
+        ("view" = String, Path, description = "the name of a view"),
         ("format" = Option<String>, Query, description = "`ndjson` or `csv`; ndjson unless given"),
         ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today in program.tz unless given"),
     ),
@@ -99,13 +94,45 @@ async fn show_status(query: String, caller: Caller, api: Arc<Api>) -> Response {
     security(("service_key" = []), ("access_token" = [])),
 )]
 async fn export_view(view: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
+    rows_of(const { need("GET /v1/admin/export/{view}") }, view, None, query, caller, visitor, api).await
+}
+
+/// GET /v1/views/{view}/{key}
+///
+/// The rows of a view of one item, member or session, as its export has them; none where there are none. A view that names members
+/// needs `member:read` as well.
+#[utoipa::path(
+    get, path = "/v1/views/{view}/{key}", tag = "admin",
+    params(
+        ("view" = String, Path, description = "the name of a view"),
+        ("key" = String, Path, description = "an item, a member or a session, as the first columns of the view have it"),
+        ("format" = Option<String>, Query, description = "`ndjson` or `csv`; ndjson unless given"),
+        ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today in program.tz unless given"),
+    ),
+    responses(
+        (status = 200, description = "the rows", content((String = "application/x-ndjson"), (String = "text/csv"))),
+        (status = 404, description = "no such view, or it is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
+    ),
+    security(("service_key" = []), ("access_token" = [])),
+)]
+async fn show_rows(view: Segment, key: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
+    rows_of(const { need("GET /v1/views/{view}/{key}") }, view, Some(key), query, caller, visitor, api).await
+}
+
+/// The rows of a view, or of one of its keys.
+async fn rows_of(
+    need: Need,
+    view: Segment,
+    key: Option<Segment>,
+    query: String,
+    caller: Caller,
+    visitor: Visitor,
+    api: Arc<Api>,
+) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, const { need("GET /v1/admin/export/{view}") }, |grant| async move {
-        let name = view.decoded()?;
-        let view = views::find(&name).ok_or_else(|| {
-            let names: Vec<&str> = views::ALL.iter().map(|view| view.name).collect();
-            Problem::new(Code::NotFound, format!("there is no such view; there are {}", names.join(", ")))
-        })?;
+    guarded(shared, &caller, None, need, |grant| async move {
+        let view = view.decoded()?.parse::<ViewName>().map_err(|none| Problem::new(Code::NotFound, none.to_string()))?.info();
+        let key = key.as_ref().map(Segment::decoded).transpose()?.map(String::from);
         let params = Params::parse(&query, &["format", "as_of"])?;
         let format = params.parsed::<Format>("format")?.unwrap_or_default();
         let as_of = params.day("as_of")?.unwrap_or_else(|| program_today(shared, &shared.live().settings));
@@ -116,14 +143,25 @@ async fn export_view(view: Segment, query: String, caller: Caller, visitor: Visi
         if view.is_about_persons() && !grant.service && !grant.may(Permission::MemberRead) {
             return Err(Problem::of_member(&MemberError::Forbidden(Permission::MemberRead), visitor.language, 0));
         }
-        let act = Act { kind: "view.export", subject: view.name, detail: &[] };
-        let snapshot = noted(shared, &grant, &visitor, act, async { Ok(serving.store.snapshot()?) }).await?;
+        let snapshot = async { Ok(serving.store.snapshot()?) };
+        let snapshot = match &key {
+            Some(key) => {
+                if view.is_about_persons() {
+                    note_reading(shared, &grant, &visitor, view.name, key).await?;
+                }
+                snapshot.await?
+            }
+            None => {
+                let act = Act { kind: "view.export", subject: view.name, detail: &[] };
+                noted(shared, &grant, &visitor, act, snapshot).await?
+            }
+        };
         let reached = snapshot.frontier.position.to_string();
         let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING);
         let settings = serving.settings.clone();
         tokio::task::spawn_blocking(move || {
             let context = ExportContext { settings: &settings, as_of };
-            write_export(view, &snapshot, context, format, chunks);
+            write_rows(view, key.as_deref(), &snapshot, context, format, chunks);
         });
         let mut response = warp::reply::stream(ReceiverStream::new(receiver)).into_response();
         let headers = response.headers_mut();
@@ -162,12 +200,19 @@ impl std::io::Write for ChunkWriter {
     }
 }
 
-fn write_export(view: &ViewInfo, snapshot: &Snapshot, context: ExportContext<'_>, format: Format, chunks: Chunks) {
+fn write_rows(
+    view: &ViewInfo,
+    of: Option<&str>,
+    snapshot: &Snapshot,
+    context: ExportContext<'_>,
+    format: Format,
+    chunks: Chunks,
+) {
     let failed = chunks.clone();
     let out = ChunkWriter { chunks, waiting: Vec::new() };
     let written = ExportWriter::begin(format, view.columns, out).and_then(|mut writer| {
         let mut broken = None;
-        let read = (view.export)(&*snapshot.rows, context, &mut |cells| match writer.row(cells) {
+        let read = (view.export)(&*snapshot.rows, of, context, &mut |cells| match writer.row(cells) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 broken = Some(error);
@@ -227,7 +272,7 @@ pub(crate) struct RejectedPage {
 
 /// GET /v1/admin/rejected
 ///
-/// Records that could not be accepted, each with its reason.
+/// Records that could not be accepted, each with its reason. They may be about persons: staff needs `member:read`.
 #[utoipa::path(
     get, path = "/v1/admin/rejected", tag = "admin",
     params(
@@ -239,15 +284,16 @@ pub(crate) struct RejectedPage {
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
-async fn list_rejected(query: String, caller: Caller, api: Arc<Api>) -> Response {
+async fn list_rejected(query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, const { need("GET /v1/admin/rejected") }, |_| async {
+    guarded(shared, &caller, None, const { need("GET /v1/admin/rejected") }, |grant| async move {
         let params = Params::parse(&query, &["cursor", "limit"])?;
         let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
         let after = params.get("cursor");
         if after.is_some_and(|id| !Rejected::is_id(id)) {
             return Err(Problem::query("cursor", "is not one that this server gave out"));
         }
+        note_reading(shared, &grant, &visitor, "rejected", "").await?;
         let mut rejected = in_time(shared, async { Ok(shared.context.log.rejected(after, limit + 1).await?) }).await?;
         let more = rejected.len() > limit;
         rejected.truncate(limit);
@@ -269,11 +315,12 @@ async fn list_rejected(query: String, caller: Caller, api: Arc<Api>) -> Response
     ),
     security(("service_key" = []), ("access_token" = [])),
 )]
-async fn show_rejected(id: Segment, query: String, caller: Caller, api: Arc<Api>) -> Response {
+async fn show_rejected(id: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
     let shared = &api;
-    guarded(shared, &caller, None, const { need("GET /v1/admin/rejected/{id}") }, |_| async {
+    guarded(shared, &caller, None, const { need("GET /v1/admin/rejected/{id}") }, |grant| async move {
         Params::parse(&query, &[])?;
         let id = id.decoded()?;
+        note_reading(shared, &grant, &visitor, "rejected", "").await?;
         let rejected = in_time(shared, async { Ok(shared.context.log.rejected_one(&id).await?) }).await?;
         let rejected = rejected.ok_or_else(|| Problem::new(Code::NotFound, "there is no rejected record of this id"))?;
         json(StatusCode::OK, &RejectedShown::from(rejected))

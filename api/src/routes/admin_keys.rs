@@ -179,7 +179,7 @@ async fn rotate_key(id: Segment, query: String, caller: Caller, posted: Posted, 
 
 /// DELETE /v1/admin/keys/{id}
 ///
-/// Revokes a key: it is refused from the next request on.
+/// Revokes a key: it is refused from the next request on. A service key is revoked only by whoever may everything.
 #[utoipa::path(
     delete, path = "/v1/admin/keys/{id}", tag = "admin",
     params(("id" = String, Path, description = "the key's id")),
@@ -194,6 +194,9 @@ async fn revoke_key(id: Segment, query: String, caller: Caller, visitor: Visitor
     guarded(shared, &caller, None, const { need("DELETE /v1/admin/keys/{id}") }, |grant| async move {
         Params::parse(&query, &[])?;
         let id = id.decoded()?;
+        if shared.ring.is_service_key(&id) {
+            grant.needs_everything()?;
+        }
         let act = Act { kind: "key.revoke", subject: &id, detail: &[] };
         let revoked = noted(shared, &grant, &visitor, act, async {
             match shared.ring.revoke(&id).await? {

@@ -39,7 +39,15 @@ async fn exports_are_whole_and_in_the_form_asked_for() {
     for view in kindred_model::views::ALL {
         let export = bench.get(&format!("/v1/admin/export/{}?format=csv", view.name)).await;
         assert_eq!(export.body().split(|b| *b == b'\n').next().unwrap(), view.columns.join(",").as_bytes());
+        let none = bench.get(&format!("/v1/views/{}/nobody?format=csv", view.name)).await;
+        assert_eq!(none.body().trim_ascii_end(), view.columns.join(",").as_bytes());
     }
+    // Of one key, what the export has of it, and nothing of a longer one.
+    let one = bench.get("/v1/views/points/m0007%2C%22x%22?as_of=2026-01-04").await;
+    let expected = json!({"member": "m0007,\"x\"", "pending": 10, "available": 100, "from_items": 10, "from_invites": 100});
+    assert_eq!(serde_json::from_slice::<Value>(one.body()).unwrap(), expected);
+    assert_eq!(bench.get("/v1/views/points/m0007").await.body(), "");
+    assert_problem(&bench.get("/v1/views/point/m0007").await, 404, "not_found", "no view");
 }
 
 #[tokio::test]

@@ -313,17 +313,7 @@ async fn popularity_sums_days_up_to_the_as_of_day() {
 
 #[tokio::test]
 async fn a_view_that_is_not_kept_says_so() {
-    let bench = Bench::with(
-        |_| {},
-        |settings| {
-            settings.views.also_bought.enabled = false;
-            settings.views.popularity.enabled = false;
-            settings.views.points.enabled = false;
-            settings.views.histories.enabled = false;
-            settings.views.member_orders.enabled = false;
-        },
-    )
-    .await;
+    let bench = Bench::with(|_| {}, |settings| settings.views.keep_only(&[])).await;
     for path in [
         "/v1/items/a/similar",
         "/v1/items/a/similar/stream",
@@ -332,6 +322,7 @@ async fn a_view_that_is_not_kept_says_so() {
         "/v1/members/m/history",
         "/v1/members/m/orders",
         "/v1/admin/export/points",
+        "/v1/views/points/m",
     ] {
         assert_problem(&bench.get(path).await, 404, "view_disabled", path);
     }

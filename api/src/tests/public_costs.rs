@@ -269,6 +269,13 @@ async fn what_the_catalog_does_not_know_is_not_taken_from_pages() {
     assert_eq!(bench.posted_by_a_page(&[view("s", spam)]).await.status(), 202, "a shop without a catalog");
     let card = |item: &str| card(json!({ "item": item, "version": 1, "kind": "good", "title": item, "visibility": "svip" }));
     bench.apply(vec![card("tent"), support("ordered", 3)]).await;
+    // What pages said before there was a catalog is neither shown nor counted any more.
+    let viewed = |item: &str, n| owners(item, Kind::View, NOW.day(), n);
+    let bought = owners("bought", Kind::Purchase, NOW.day(), 1);
+    bench.apply(vec![viewed(spam, 180), viewed("ordered", 2), viewed("bought", 1), bought]).await;
+    let popular = body(&bench.get("/v1/popular?kind=view").await);
+    let shown: Vec<&Value> = popular["items"].as_array().unwrap().iter().map(|item| &item["item"]).collect();
+    assert_eq!((shown, &popular["total"]), (vec![&json!("ordered"), &json!("bought")], &json!(3)), "{popular}");
     let before = logged(&bench.log).await.len();
     let answer = bench.posted_by_a_page(&[view("s1", spam), view("s1", "tent"), view("s1", "ordered")]).await;
     let answer = body(&answer);
@@ -353,6 +360,8 @@ async fn every_method_is_answered_and_head_wherever_get_is() {
             }
         }
     }
+    let (status, head, _) = ask("CONNECT", "shop.example:443", "").await;
+    assert!(status == 405 && head.contains("allow: "), "{head}");
     // A request has one Host.
     for hosts in ["", "Host: t\r\nHost: u\r\n"] {
         let mut socket = connect(1, running.address).await;

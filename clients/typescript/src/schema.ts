@@ -284,7 +284,7 @@ export interface paths {
         post?: never;
         /**
          * Revokes a key: it is refused from the next request on
-         * @description Revokes a key: it is refused from the next request on.
+         * @description Revokes a key: it is refused from the next request on. A service key is revoked only by whoever may everything.
          */
         delete: operations["revoke_key"];
         options?: never;
@@ -513,7 +513,7 @@ export interface paths {
         };
         /**
          * Records that could not be accepted, each with its reason
-         * @description Records that could not be accepted, each with its reason.
+         * @description Records that could not be accepted, each with its reason. They may be about persons: staff needs `member:read`.
          */
         get: operations["list_rejected"];
         put?: never;
@@ -1504,6 +1504,27 @@ export interface paths {
          * @description The tags with something that the caller may see, those of most items first.
          */
         get: operations["list_tags"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/views/{view}/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The rows of a view of one item, member or session, as its export has them; none where there are none
+         * @description The rows of a view of one item, member or session, as its export has them; none where there are none. A view that names members
+         *     needs `member:read` as well.
+         */
+        get: operations["show_rows"];
         put?: never;
         post?: never;
         delete?: never;
@@ -3646,7 +3667,7 @@ export interface operations {
             };
             header?: never;
             path: {
-                /** @description `also_bought`, `histories`, `member_orders`, `points` or `popularity` */
+                /** @description the name of a view */
                 view: "also_bought" | "histories" | "member_orders" | "points" | "popularity";
             };
             cookie?: never;
@@ -8819,6 +8840,62 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    show_rows: {
+        parameters: {
+            query?: {
+                /** @description `ndjson` or `csv`; ndjson unless given */
+                format?: "ndjson" | "csv";
+                /** @description a day like 2026-01-05; today in program.tz unless given */
+                as_of?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the name of a view */
+                view: "also_bought" | "histories" | "member_orders" | "points" | "popularity";
+                /** @description an item, a member or a session, as the first columns of the view have it */
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description the rows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                    "text/csv": string;
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            /** @description no such view, or it is not kept */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": "not_found",
+                     *       "detail": "no route, or nothing under this identity",
+                     *       "instance": "/v1/…",
+                     *       "status": 404,
+                     *       "title": "There is nothing here",
+                     *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                     *       "type": "/problems/not_found"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
         };

@@ -228,6 +228,9 @@ impl Columns {
             }
             of_field.push(found);
         }
+        if of_field.iter().all(Option::is_none) {
+            return Err(format!("the file has no column that is known here; {listed}. Name its columns with --map FIELD=COLUMN"));
+        }
         let version = options
             .version_from
             .as_deref()
@@ -404,6 +407,8 @@ pub fn is_plain(options: &ImportOptions) -> bool {
 /// What was found in JSON records beside what they mean.
 #[derive(Default)]
 pub struct Found {
+    /// Rows without a value.
+    pub empty_rows: u64,
     /// Identities that had blanks around them.
     pub blanks: u64,
     /// Identities that are a word for none.

@@ -61,6 +61,8 @@ pub struct Converted {
     pub blanks: u64,
     /// Identities that are a word for none, such as `NULL`.
     pub nothings: u64,
+    /// Rows without a value, which are skipped.
+    pub empty_rows: u64,
     /// Rows that stood in another file already, and the first of them.
     pub overlap: (u64, Option<Origin>),
     /// Of orders: how many of each status.
@@ -242,11 +244,16 @@ impl Converter<'_, '_> {
         starts.next();
         let mut bytes = csv::ByteRecord::new();
         while rows.read_byte_record(&mut bytes).map_err(in_csv)? {
-            self.row_read();
             let origin = Origin { line: starts.next(), ..file.clone() };
+            if bytes.iter().all(|cell| cell.trim_ascii().is_empty()) {
+                // Spreadsheets write rows of nothing below their data.
+                self.found.empty_rows += 1;
+                continue;
+            }
+            self.row_read();
             if let Some(lines) = rows_within(&bytes, columns.count(), delimiter) {
                 let why =
-                    format!("row: a quoted value runs over {lines} lines that look like rows; is its closing quote missing?");
+                    format!("row: a quoted value runs on over what look like rows ({lines}); is its closing quote missing?");
                 self.turn_away(&columns, &origin, &why, &bytes)?;
                 continue;
             }
@@ -359,6 +366,7 @@ impl Converter<'_, '_> {
             unused_columns: self.unused_columns,
             blanks: self.found.blanks,
             nothings: self.found.nothings,
+            empty_rows: self.found.empty_rows,
             overlap,
             statuses,
             unlinked,

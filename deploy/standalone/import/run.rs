@@ -285,11 +285,11 @@ impl Summary {
         self.converted.rejects.rows + self.refused + self.converted.versions.conflicts() > 0 || self.counts_for_nothing()
     }
 
-    /// Whether there are orders, and views count none of them.
+    /// Whether there are orders, and views count none of them. Cancellations alone are what a night's changes may be.
     fn counts_for_nothing(&self) -> bool {
         let counted = [OrderStatus::Paid, OrderStatus::Shipped, OrderStatus::Completed];
         let statuses = &self.converted.statuses;
-        !statuses.is_empty() && counted.iter().all(|status| !statuses.contains_key(status))
+        statuses.contains_key(&OrderStatus::Placed) && counted.iter().all(|status| !statuses.contains_key(status))
     }
 
     /// Lines of the files, with the file where there are several.
@@ -328,7 +328,7 @@ impl Summary {
         }
         if let Some(notes) = &converted.credit_notes {
             line(format!(
-                "credit notes: {} with {} lines took back {} of {} units, worth {} minor units, by {} refunds of {} orders",
+                "credit notes: {} with {} lines took back {} of {} units, worth {} minor units, in refunds: {}, of orders: {}",
                 thousands(notes.notes),
                 thousands(notes.lines),
                 thousands(notes.units_taken),
@@ -353,6 +353,9 @@ impl Summary {
         if converted.blanks > 0 {
             line(format!("blanks around ids were taken off, of {}", counted(converted.blanks, "value", "values")));
         }
+        if converted.empty_rows > 0 {
+            line(format!("skipped: {}", counted(converted.empty_rows, "row without a value", "rows without a value")));
+        }
         if converted.nothings > 0 {
             let of = counted(converted.nothings, "id is", "ids are");
             line(format!("{of} NULL, nan, none or n/a: each such word is taken as the name of one member, item or order"));
@@ -360,7 +363,7 @@ impl Summary {
         }
         if let (rows, Some(first)) = &converted.overlap {
             let (rows, file, at) = (counted(*rows, "row", "rows"), &first.file, first.line);
-            line(format!("overlap: {rows} stood in another file already, and count once (the first: {file}:{at})"));
+            line(format!("overlap: {rows} that stood in another file already, counted once (the first: {file}:{at})"));
         }
         if self.counts_for_nothing() {
             let of = |(status, orders): (&OrderStatus, &u64)| format!("{} {}", thousands(*orders), status.name());
@@ -382,8 +385,8 @@ impl Summary {
             );
         }
         if converted.versions.older() > 0 {
-            let records = counted(converted.versions.older(), "record is", "records are");
-            line(format!("{records} of a lower version than what is there, and change nothing"));
+            let records = counted(converted.versions.older(), "record", "records");
+            line(format!("without effect: {records} of a lower version than what is there"));
         }
         let conflicts = converted.versions.conflicts();
         if conflicts > 0 {

@@ -267,7 +267,7 @@ pub fn points_totals(side: Side<'_>, as_of: Day) -> Result<PointsTotals, ReadErr
     let (pending, available) = (column("pending"), column("available"));
     let number = |cell: &Cell| if let Cell::Number(number) = cell { *number } else { 0 };
     let mut totals = PointsTotals::default();
-    Points::export(side.rows, ExportContext { settings: side.settings, as_of }, &mut |cells| {
+    Points::export(side.rows, None, ExportContext { settings: side.settings, as_of }, &mut |cells| {
         totals.members += 1;
         totals.pending += number(&cells[pending]);
         totals.available += number(&cells[available]);

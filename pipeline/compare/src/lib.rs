@@ -14,7 +14,7 @@ pub mod text;
 
 use std::collections::BTreeMap;
 
-use kindred_model::views::{ReadError, Rows, View, points::Points, popularity::Popularity};
+use kindred_model::views::{Declared, ReadError, Rows, points::Points, popularity::Popularity};
 use kindred_model::{Day, Semantics};
 use serde::{Deserialize, Serialize};
 
@@ -197,10 +197,10 @@ impl Comparison {
 /// What reading says.
 pub fn compare(a: Side<'_>, b: Side<'_>, as_of: Day) -> Result<Comparison, ReadError> {
     let supports = Pair { a: Supports::read(a.rows)?, b: Supports::read(b.rows)? };
-    let views = if Popularity::enabled(a.settings) { views_by_item(a.rows)? } else { BTreeMap::new() };
+    let views = if Popularity::is_kept(a.settings) { views_by_item(a.rows)? } else { BTreeMap::new() };
     let mut figures = Figures::new(a, b, supports, views);
     figures.read()?;
-    let both_points = Points::enabled(a.settings) && Points::enabled(b.settings);
+    let both_points = Points::is_kept(a.settings) && Points::is_kept(b.settings);
     let points = match both_points {
         true => Some(Pair { a: points_totals(a, as_of)?, b: points_totals(b, as_of)? }),
         false => None,

@@ -7,14 +7,32 @@
 use std::sync::Arc;
 
 use differential_dataflow::VecCollection;
+use kindred_model::Kind;
 use kindred_model::intern::{Item, Party};
 use kindred_model::settings::{Owners, Similarity};
 use kindred_model::similarity::PairWeight;
+use kindred_model::views::also_bought::{AlsoBought, Lists, Neighbors, Supports, baskets_key};
 
 use crate::baskets::{Order, baskets};
+use crate::collections::{Collections, Maintained};
+use crate::output::Sink;
 pub use crate::similar::SimilarityRows;
 use crate::similar::{Tuning, similar};
 use crate::update::Stats;
+
+impl Maintained for AlsoBought {
+    fn maintain(from: &Collections<'_>, settings: &Similarity, sink: &Sink) {
+        let ordered = from.order_lines().map(|(owner, line)| (owner, (line.item, line.placed_at)));
+        let purchases =
+            from.interactions().flat_map(|(owner, fact)| (fact.kind == Kind::Purchase).then_some((owner, (fact.item, fact.at))));
+        let SimilarityRows { lists, supports } = also_bought(purchases.concat(ordered), settings, from.stats());
+        sink.rows::<Lists, _>(lists, |(item, list)| {
+            let neighbors = list.as_ref().map(|list| Neighbors(list.iter().map(|(item, c)| (item.id(), *c)).collect()));
+            (item.id(), neighbors)
+        });
+        sink.rows::<Supports, _>(supports, |(item, support)| (item.map_or_else(baskets_key, Item::id), *support));
+    }
+}
 
 /// The lists of what was bought by the same owners. `held` is a multiset of (owner, (item, at ms)): every unhidden purchase and
 /// every counting order line, a guest's order being an owner of its own. An item's time in a basket is the greatest `at` with a positive count; without one it is not in

@@ -4,7 +4,7 @@
 //! interactions ─▶ Fact by effective owner
 //! orders, members ─▶ MemberFact by member ─▶ (links: without the erased) ─▶ views
 //! guests' orders ─▶ lines of an owner of their own ─▶ views
-//! orders ─▶ their places in the index of member_orders, which nothing holds
+//! orders ─▶ those of members, each with when it was placed, which nothing holds
 //! ```
 //!
 //! What is arranged is small, `Copy` and holds interned identities; what it is keyed by is hashed by its text, so that every process
@@ -14,12 +14,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use differential_dataflow::VecCollection;
-use kindred_model::codec::KeyCodec;
 use kindred_model::intern::{Item, Party};
 use kindred_model::loyalty::{Amounts, Lot, Rulebook};
 use kindred_model::records::{MemberRecord, OrderRecord};
-use kindred_model::views::member_orders::MemberOrders;
-use kindred_model::{Day, EventTime, Kind};
+use kindred_model::{Day, EventTime, Kind, MemberId, Owner};
 use serde::{Deserialize, Serialize};
 
 /// A changing multiset of the one dataflow.
@@ -46,6 +44,16 @@ impl Fact {
 /// A member as a key of differential arrangements.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct MemberKey(pub Party);
+
+impl MemberKey {
+    /// The member's identity.
+    pub fn member(self) -> MemberId {
+        match self.0.owner() {
+            Owner::Member(member) => member,
+            other => unreachable!("{other:?} among members"),
+        }
+    }
+}
 
 impl Hash for MemberKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -105,6 +113,17 @@ pub struct LotPoints {
     pub is_invite: bool,
 }
 
+/// An order of a member.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct PlacedOrder {
+    /// Whose it is.
+    pub member: MemberKey,
+    /// When it was placed, in milliseconds since 1970 UTC.
+    pub placed_at: i64,
+    /// Its identity.
+    pub order: Arc<str>,
+}
+
 /// What one order says.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum OrderFact {
@@ -112,8 +131,8 @@ pub enum OrderFact {
     Line(Party, OrderLine),
     /// Points of its member.
     Points(MemberKey, LotPoints),
-    /// Where it stands in the index of its member's orders: the encoded key.
-    Place(Arc<[u8]>),
+    /// It is an order of a member.
+    Placed(PlacedOrder),
 }
 
 /// The counting lines of an order; of a member's also its place and its points. A guest's order is an owner of its own, and an
@@ -130,8 +149,9 @@ pub fn of_order(order: &OrderRecord, rules: &Rulebook) -> Vec<OrderFact> {
         OrderFact::Line(owner, OrderLine { item: Item::intern(line.item.as_str()), placed_at: order.placed_at.0 })
     });
     let mut facts: Vec<OrderFact> = lines.collect();
-    if let Some(place) = MemberOrders::key(order) {
-        facts.push(OrderFact::Place(place.to_bytes().into()));
+    if order.member.is_some() {
+        let order_id = order.order.as_str().into();
+        facts.push(OrderFact::Placed(PlacedOrder { member: MemberKey(owner), placed_at: order.placed_at.0, order: order_id }));
         let points = rules.order_points(order).into_iter().map(|(lot, Amounts { points, level_points })| {
             let points = LotPoints { lot: LotKey::of(lot), points, level_points, is_invite: false };
             OrderFact::Points(MemberKey(owner), points)
@@ -147,7 +167,7 @@ pub fn of_order(order: &OrderRecord, rules: &Rulebook) -> Vec<OrderFact> {
 pub fn of_member(record: &MemberRecord, rules: &Rulebook) -> Vec<(MemberKey, MemberFact)> {
     match record {
         MemberRecord::Session { session, merged_into, .. } => {
-            let session = Party::intern(&kindred_model::Owner::Session(session.clone()));
+            let session = Party::intern(&Owner::Session(session.clone()));
             vec![(MemberKey(Party::member(merged_into.as_str())), MemberFact::Session(session))]
         }
         MemberRecord::Member(membership) => match (&membership.invited_by, membership.activated_at) {

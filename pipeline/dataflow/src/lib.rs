@@ -2,7 +2,7 @@
 //! the bench that measures operators by themselves name timely or differential.
 //!
 //! ```text
-//! Update ─▶ merge (by natural key) ─▶ facts, lines, invites ─▶ one function a view ─▶ Output ─▶ sink
+//! Update ─▶ merge (by natural key) ─▶ collections ─▶ one `Maintained` a view ─▶ Output ─▶ sink
 //! ```
 //!
 //! Inside everything is pure: no clock, no I/O, no panics on data.
@@ -10,7 +10,9 @@
 pub mod also_bought;
 pub mod baskets;
 pub mod build;
+pub mod collections;
 pub mod facts;
+pub mod histories;
 pub mod invariant;
 pub mod links;
 pub mod member_orders;

@@ -3,22 +3,23 @@
 //! merged orders, old and new ─▶ places that went and came ─▶ deletes and upserts
 //!
 //! The merge holds every order already, so nothing is held here. An order's member and `placed_at` seldom change; what stays where it
-//! was comes out of the facts' own difference and is not written again.
+//! was comes out of the facts' own difference and is not written again. An order changes once an epoch: so a place is at most once in
+//! an epoch.
 
-use std::sync::Arc;
+use std::cmp::Reverse;
 
-use timely::dataflow::StreamVec;
-use timely::dataflow::operators::vec::Map;
+use kindred_model::settings::Switch;
+use kindred_model::views::member_orders::MemberOrders;
+use kindred_model::{EventTime, OrderId};
 
-use crate::facts::{Facts, OrderFact};
+use crate::collections::{Collections, Maintained};
+use crate::output::Sink;
 
-/// An encoded key of the index, the epoch, and whether it came (above nought) or went.
-pub type Place = (Arc<[u8]>, u64, isize);
-
-/// The changed places. A place names its order, and an order changes once an epoch: so a place is at most once in an epoch.
-pub fn member_orders<'s>(facts: Facts<'s, OrderFact>) -> StreamVec<'s, u64, Place> {
-    facts.inner.flat_map(|(fact, epoch, diff)| match fact {
-        OrderFact::Place(place) => Some((place, epoch, diff)),
-        OrderFact::Line(..) | OrderFact::Points(..) => None,
-    })
+impl Maintained for MemberOrders {
+    fn maintain(from: &Collections<'_>, _settings: &Switch, sink: &Sink) {
+        sink.rows::<Self, _>(from.placed_orders().inner, |(placed, _epoch, diff)| {
+            let order = OrderId::trusted(placed.order.to_string());
+            ((placed.member.member(), Reverse(EventTime(placed.placed_at)), order), (*diff > 0).then_some(()))
+        });
+    }
 }

@@ -11,6 +11,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kindred_model::codec::{KeyCodec, RowCodec};
+use kindred_model::views::Table;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
@@ -21,37 +23,20 @@ use crate::facts::Facts;
 use crate::invariant::violated;
 use crate::update::{Changes, EncodeInto, Output, OutputFn};
 
-/// How changes of one table are encoded.
-pub struct Encoding<D> {
-    /// The table's name.
-    pub table: &'static str,
-    /// Appends the key of a change.
-    pub key: fn(&D, &mut Vec<u8>),
-    /// Appends the row of a change, or says that it is a delete.
-    pub row: fn(&D, &mut Vec<u8>) -> bool,
-}
-
-impl<D> Clone for Encoding<D> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<D> Copy for Encoding<D> {}
-
-struct Batch<D> {
-    encoding: Encoding<D>,
+struct Batch<D, E> {
+    table: &'static str,
     changes: Vec<D>,
+    encode: E,
 }
 
-impl<D: Send> Changes for Batch<D> {
+impl<D: Send, E: Fn(&D, &mut Vec<u8>, &mut Vec<u8>) -> bool + Send> Changes for Batch<D, E> {
     fn encode(&self, into: EncodeInto<'_>) {
         let (mut key, mut row) = (Vec::new(), Vec::new());
         for change in &self.changes {
             key.clear();
             row.clear();
-            (self.encoding.key)(change, &mut key);
-            let is_row = (self.encoding.row)(change, &mut row);
-            into(self.encoding.table, &key, is_row.then_some(row.as_slice()));
+            let is_row = (self.encode)(change, &mut key, &mut row);
+            into(self.table, &key, is_row.then_some(row.as_slice()));
         }
     }
 
@@ -78,17 +63,36 @@ impl Sink {
         self.probe.clone()
     }
 
-    /// Gives the changes of a table away as they come: at most one a key and epoch over all workers.
-    pub fn emit<D: Send + Clone + 'static>(&self, changes: StreamVec<'_, u64, D>, encoding: Encoding<D>) {
+    /// Gives the changes of a table away as they come: at most one a key and epoch over all workers. `row` says what a change is in the
+    /// words of the table's declaration: a key, and a row or none any more; it runs on the sink's thread.
+    pub fn rows<T: Table, D: Send + Clone + 'static>(
+        &self,
+        changes: StreamVec<'_, u64, D>,
+        row: impl Fn(&D) -> (T::Key, Option<T::Row>) + Copy + Send + 'static,
+    ) {
+        self.emit(changes, T::NAME, move |change, key_into, row_into| {
+            let (key, row) = row(change);
+            key.encode(key_into);
+            row.map(|row| row.encode(row_into)).is_some()
+        });
+    }
+
+    /// The same of changes that are bytes already: `encode` appends the key and the row, or says that it is a delete.
+    pub fn emit<D: Send + Clone + 'static>(
+        &self,
+        changes: StreamVec<'_, u64, D>,
+        table: &'static str,
+        encode: impl Fn(&D, &mut Vec<u8>, &mut Vec<u8>) -> bool + Copy + Send + 'static,
+    ) {
         let output = Arc::clone(&self.output);
         let given: StreamVec<'_, u64, ()> =
-            changes.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, encoding.table, move |_capability, _info| {
+            changes.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, table, move |_capability, _info| {
                 move |input, _output| {
                     input.for_each(|capability, data| {
                         let Some(&epoch) = capability.least() else { return };
                         let changes = std::mem::take(data);
                         if !changes.is_empty() {
-                            output(Output::Rows { epoch, changes: Box::new(Batch { encoding, changes }) });
+                            output(Output::Rows { epoch, changes: Box::new(Batch { table, changes, encode }) });
                         }
                     });
                 }

@@ -7,10 +7,14 @@ use std::hash::{Hash, Hasher};
 
 use differential_dataflow::operators::{CountTotal, ThresholdTotal};
 use kindred_model::intern::{Item, Party};
+use kindred_model::settings::Switch;
+use kindred_model::views::popularity::Popularity;
 use kindred_model::{Day, EventTime, Kind};
 use serde::{Deserialize, Serialize};
 
+use crate::collections::{Collections, Maintained};
 use crate::facts::{Fact, Facts, OrderLine};
+use crate::output::{Sink, upserts};
 
 /// What owners are counted by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -58,10 +62,19 @@ impl Hash for Doer {
     }
 }
 
+impl Maintained for Popularity {
+    fn maintain(from: &Collections<'_>, _settings: &Switch, sink: &Sink) {
+        let rows = upserts(popularity(from.interactions(), from.order_lines()), "Popularity rows");
+        sink.rows::<Self, _>(rows, |(deed, owners)| {
+            ((deed.item.id(), deed.kind(), deed.day()), owners.map(|owners| owners as u64))
+        });
+    }
+}
+
 /// One row a deed: how many owners did it. `facts` and `lines` are by effective owner, without the erased; a guest's order is an owner. An owner is
 /// counted once, by however many sessions and orders; it stops counting when the last of them is taken out, and a deed that nobody
 /// did has no row. Arranges the distinct deeds of owners once (some 40 bytes each), the counts once.
-pub fn popularity<'s>(facts: Facts<'s, (Party, Fact)>, lines: Facts<'s, (Party, OrderLine)>) -> Facts<'s, (Deed, isize)> {
+fn popularity<'s>(facts: Facts<'s, (Party, Fact)>, lines: Facts<'s, (Party, OrderLine)>) -> Facts<'s, (Deed, isize)> {
     let interacted = facts.map(|(owner, fact)| Doer { deed: Deed::new(fact.item, fact.kind, fact.day()), owner });
     let ordered = lines.map(|(owner, line)| {
         let day = EventTime(line.placed_at).day();

@@ -316,7 +316,7 @@ fn impressions_and_clicks_have_a_cap_of_their_own() {
 /// Extreme settings would end the process, for good: a sum that leaves 64 bits saturates in its row, is counted, and comes back
 /// when what made it so great is taken back.
 #[test]
-fn sums_of_points_saturate_and_come_back() {
+fn v1_4_2_sums_of_points_saturate_and_come_back() {
     let mut semantics = Semantics::default();
     semantics.program.earn_item = 1_000_000;
     semantics.program.multiplier_pct.svip = 100_000;
@@ -502,10 +502,7 @@ fn a_purged_session_is_as_if_it_had_never_been() {
 #[test]
 fn views_that_are_not_kept_give_no_rows() {
     let mut semantics = Semantics::default();
-    semantics.views.also_bought.enabled = false;
-    semantics.views.popularity.enabled = false;
-    semantics.views.points.enabled = false;
-    semantics.views.member_orders.enabled = false;
+    semantics.views.keep_only(&[]);
     let records = random_log(5, 300, &Shape::default());
     let expected = inputs(records.clone(), &semantics).tables();
     let (tables, _) = run(1, &semantics, cut(records, 3, 1, &semantics, &mut Rng::new(5)), "inputs alone");

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kindred_model::settings::{Owners, Similarity};
 use kindred_model::similarity::{SupportGrid, rank_key};
-use kindred_model::views::also_bought::{Lists, Neighbors, Supports, baskets_key};
+use kindred_model::views::also_bought::{AlsoBought, Lists, Neighbors, Supports, baskets_key};
 use kindred_model::{EventTime, ItemId, Kind, Semantics};
 
-use crate::Inputs;
 use crate::inputs::{Sort, Who};
 use crate::tables::Tables;
+use crate::{Inputs, Recomputed};
 
 /// The rows of both tables.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -98,15 +98,17 @@ pub fn also_bought(inputs: &Inputs, settings: &Similarity) -> AlsoBoughtRows {
     rows
 }
 
-/// The view's tables.
-pub(crate) fn tables(inputs: &Inputs, semantics: &Semantics) -> Tables {
-    let rows = also_bought(inputs, &semantics.views.also_bought);
-    let mut tables = Tables::default();
-    for (item, list) in rows.lists {
-        tables.put::<Lists>(&item, &Neighbors(list));
+impl Recomputed for AlsoBought {
+    /// The view's tables.
+    fn recompute(inputs: &Inputs, semantics: &Semantics) -> Tables {
+        let rows = also_bought(inputs, &semantics.views.also_bought);
+        let mut tables = Tables::default();
+        for (item, list) in rows.lists {
+            tables.put::<Lists>(&item, &Neighbors(list));
+        }
+        for (item, support) in rows.supports {
+            tables.put::<Supports>(&item, &support);
+        }
+        tables
     }
-    for (item, support) in rows.supports {
-        tables.put::<Supports>(&item, &support);
-    }
-    tables
 }

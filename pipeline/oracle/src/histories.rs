@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use kindred_model::views::histories::Entry;
+use kindred_model::views::histories::{Entry, Histories};
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, Semantics, SessionId};
 
-use crate::Inputs;
 use crate::inputs::{Sort, Who};
 use crate::tables::Tables;
+use crate::{Inputs, Recomputed};
 
 /// What an entry of a history is about.
 type About<'a> = (&'a ItemId, Kind, Day, &'a str);
@@ -39,7 +39,9 @@ pub fn histories(inputs: &Inputs) -> BTreeMap<Owner, Vec<Entry>> {
         .collect()
 }
 
-/// The view has no table of its own: it is the merged interactions read back.
-pub(crate) fn tables(_inputs: &Inputs, _semantics: &Semantics) -> Tables {
-    Tables::default()
+impl Recomputed for Histories {
+    /// The view has no table of its own: it is the merged interactions read back.
+    fn recompute(_inputs: &Inputs, _semantics: &Semantics) -> Tables {
+        Tables::default()
+    }
 }

@@ -6,8 +6,8 @@ use kindred_model::records::OrderRecord;
 use kindred_model::views::member_orders::MemberOrders;
 use kindred_model::{MemberId, Semantics};
 
-use crate::Inputs;
 use crate::tables::Tables;
+use crate::{Inputs, Recomputed};
 
 /// The orders of each member that has some and is not erased.
 pub fn member_orders(inputs: &Inputs) -> BTreeMap<&MemberId, Vec<&OrderRecord>> {
@@ -24,11 +24,13 @@ pub fn member_orders(inputs: &Inputs) -> BTreeMap<&MemberId, Vec<&OrderRecord>> 
     orders
 }
 
-/// The view's table: the index, in which an erased member's orders stand until they have left the log. They are hidden when read.
-pub(crate) fn tables(inputs: &Inputs, _semantics: &Semantics) -> Tables {
-    let mut tables = Tables::default();
-    for key in inputs.orders.values().filter_map(MemberOrders::key) {
-        tables.put::<MemberOrders>(&key, &());
+impl Recomputed for MemberOrders {
+    /// The view's table: the index, in which an erased member's orders stand until they have left the log. They are hidden when read.
+    fn recompute(inputs: &Inputs, _semantics: &Semantics) -> Tables {
+        let mut tables = Tables::default();
+        for key in inputs.orders.values().filter_map(MemberOrders::key) {
+            tables.put::<MemberOrders>(&key, &());
+        }
+        tables
     }
-    tables
 }

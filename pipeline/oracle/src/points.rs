@@ -7,9 +7,9 @@ use kindred_model::records::{MemberRecord, OrderRecord, OrderStatus};
 use kindred_model::views::points::{Difference, Earned, Points};
 use kindred_model::{Day, MemberId, Semantics, Tier};
 
-use crate::Inputs;
 use crate::inputs::Sort;
 use crate::tables::Tables;
+use crate::{Inputs, Recomputed};
 
 /// Points, points for levels, and those of invites: of a member by lot.
 type Sums<'a> = BTreeMap<(&'a str, Lot), [i128; 3]>;
@@ -99,11 +99,13 @@ pub fn points(inputs: &Inputs, program: &Program) -> BTreeMap<MemberId, Earned> 
     rows
 }
 
-/// The view's table.
-pub(crate) fn tables(inputs: &Inputs, semantics: &Semantics) -> Tables {
-    let mut tables = Tables::default();
-    for (member, earned) in points(inputs, &semantics.program) {
-        tables.put::<Points>(&member, &earned);
+impl Recomputed for Points {
+    /// The view's table.
+    fn recompute(inputs: &Inputs, semantics: &Semantics) -> Tables {
+        let mut tables = Tables::default();
+        for (member, earned) in points(inputs, &semantics.program) {
+            tables.put::<Points>(&member, &earned);
+        }
+        tables
     }
-    tables
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use kindred_model::views::popularity::Popularity;
 use kindred_model::{Day, ItemId, Kind, Semantics};
 
-use crate::Inputs;
 use crate::inputs::Who;
 use crate::tables::Tables;
+use crate::{Inputs, Recomputed};
 
 /// How many owners did a thing with an item on a day.
 pub fn popularity(inputs: &Inputs) -> BTreeMap<(ItemId, Kind, Day), u64> {
@@ -25,11 +25,13 @@ pub fn popularity(inputs: &Inputs) -> BTreeMap<(ItemId, Kind, Day), u64> {
     counts
 }
 
-/// The view's table.
-pub(crate) fn tables(inputs: &Inputs, _semantics: &Semantics) -> Tables {
-    let mut tables = Tables::default();
-    for (key, owners) in popularity(inputs) {
-        tables.put::<Popularity>(&key, &owners);
+impl Recomputed for Popularity {
+    /// The view's table.
+    fn recompute(inputs: &Inputs, _semantics: &Semantics) -> Tables {
+        let mut tables = Tables::default();
+        for (key, owners) in popularity(inputs) {
+            tables.put::<Popularity>(&key, &owners);
+        }
+        tables
     }
-    tables
 }

@@ -7,6 +7,7 @@ use crate::loyalty::Program;
 use crate::records::Rules;
 use crate::similarity::{Damping, PairWeight};
 use crate::units::Kind;
+use crate::views::{Switched, ViewSettings};
 
 /// How many identities of impressions and clicks each raw owner keeps: a cap of their own, by the same rule as
 /// `inputs.identities_per_owner`, so that what a page shows does not push out what people do.
@@ -56,22 +57,6 @@ impl Default for Inputs {
     }
 }
 
-/// `views.*`: one table a view.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-pub struct ViewSettings {
-    /// Items bought by the same owners.
-    pub also_bought: Similarity,
-    /// Owners by item, kind and day.
-    pub popularity: Switch,
-    /// Points by member.
-    pub points: Switch,
-    /// Unhidden identities by owner.
-    pub histories: Switch,
-    /// Orders by member.
-    pub member_orders: Switch,
-}
-
 /// Settings of a view that has none but whether it is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -83,6 +68,24 @@ pub struct Switch {
 impl Default for Switch {
     fn default() -> Self {
         Self { enabled: true }
+    }
+}
+
+impl Switched for Switch {
+    fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+    fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+}
+
+impl Switched for Similarity {
+    fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+    fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
     }
 }
 
@@ -180,11 +183,7 @@ impl Semantics {
         if !(1..=10_000_000).contains(&self.inputs.identities_per_owner) {
             return Err("inputs.identities_per_owner lies from 1 to 10000000".to_owned());
         }
-        let also_bought = &self.views.also_bought;
-        if also_bought.kinds != [Kind::Purchase] {
-            return Err("views.also_bought.kinds is [\"purchase\"]: the view is of what was bought".to_owned());
-        }
-        also_bought.check("also_bought")?;
+        self.views.check()?;
         self.program.check()
     }
 }

@@ -154,7 +154,10 @@ async fn v6_3_8_nobody_learns_who_is_registered() {
         assert_eq!(world.members.sign_in(credentials).await.err(), Some(MemberError::Unauthenticated));
         sign_ins.push(world.memory.calls() - before);
     }
-    assert!(sign_ins.iter().max().unwrap() - sign_ins.iter().min().unwrap() <= 1, "{sign_ins:?}: the account itself is read");
+    // Of a name more places are looked at than of a phone; of one that exists, as many as of one that does not.
+    for kind in sign_ins.chunks(2) {
+        assert!(kind[0].abs_diff(kind[1]) <= 1, "{sign_ins:?}: the account itself is read");
+    }
 }
 
 /// R13: what is not verified within 24 h is free again; what is verified never is.

@@ -141,6 +141,7 @@ async fn v16_3_2_what_staff_reads_of_persons_is_noted() {
         ("search", "/v1/admin/members?q=mara".to_owned(), ""),
         ("profile", format!("/v1/admin/members/{mara}"), &mara),
         ("sessions", format!("/v1/admin/members/{mara}/sessions"), &mara),
+        ("rejected", "/v1/admin/rejected".to_owned(), ""),
     ];
     for (what, path, subject) in reads {
         shop.bench.clock.advance(Duration::from_secs(1));

@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, get, scan};
 use crate::codec::{Corrupt, RowCodec, put_text, put_varint, take_text, take_varint};
 use crate::ids::ItemId;
-use crate::settings::{Semantics, Similarity};
+use crate::settings::Similarity;
+use crate::units::Kind;
 use crate::similarity::{format_score, rank_key, score};
 
 /// The view.
@@ -85,7 +86,7 @@ pub fn ranked(settings: &Similarity, n_i: u64, neighbors: Vec<(ItemId, u64, u64)
 }
 
 impl View for AlsoBought {
-    const NAME: &'static str = "also_bought";
+    type Settings = Similarity;
     const SUMMARY: &'static str = "the items most often bought by the owners who bought an item, best first";
     const COLUMNS: &'static [&'static str] =
         &["item", "rank", "neighbor", "score", "co_count", "support_item", "support_neighbor"];
@@ -95,12 +96,36 @@ impl View for AlsoBought {
         vec![TableInfo::of::<Lists>(), TableInfo::of::<Supports>()]
     }
 
-    fn enabled(settings: &Semantics) -> bool {
-        settings.views.also_bought.enabled
+    fn check(settings: &Similarity) -> Result<(), String> {
+        if settings.kinds != [Kind::Purchase] {
+            return Err("views.also_bought.kinds is [\"purchase\"]: the view is of what was bought".to_owned());
+        }
+        settings.check("also_bought")
     }
 
-    fn export(rows: &dyn Rows, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
+    fn export(rows: &dyn Rows, of: Option<&str>, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
         let settings = &context.settings.views.also_bought;
+        let mut emit_list = |item: &ItemId, n_i: u64, list: Vec<Scored>| {
+            for (n, scored) in list.into_iter().enumerate() {
+                let cells = [
+                    Cell::text(item),
+                    Cell::Number(n as i128 + 1),
+                    Cell::text(&scored.item),
+                    Cell::Decimal(format_score(scored.score)),
+                    Cell::Number(i128::from(scored.co_count)),
+                    Cell::Number(i128::from(n_i)),
+                    Cell::Number(i128::from(scored.support)),
+                ];
+                emit(&cells)?;
+            }
+            ControlFlow::Continue(())
+        };
+        if let Some(item) = of {
+            let item = ItemId::trusted(item.to_owned());
+            let (n_i, list) = read_list(rows, settings, &item)?;
+            let _all_or_broken = emit_list(&item, n_i, list);
+            return Ok(());
+        }
         let mut supports = std::collections::HashMap::new();
         scan::<Supports, _>(rows, &[], |item, n| {
             supports.insert(item, n);
@@ -112,19 +137,7 @@ impl View for AlsoBought {
                 let n_j = support(&j);
                 (j, c, n_j)
             });
-            for (n, scored) in ranked(settings, n_i, neighbors.collect()).into_iter().enumerate() {
-                let cells = [
-                    Cell::text(&item),
-                    Cell::Number(n as i128 + 1),
-                    Cell::text(&scored.item),
-                    Cell::Decimal(format_score(scored.score)),
-                    Cell::Number(i128::from(scored.co_count)),
-                    Cell::Number(i128::from(n_i)),
-                    Cell::Number(i128::from(scored.support)),
-                ];
-                emit(&cells)?;
-            }
-            ControlFlow::Continue(())
+            emit_list(&item, n_i, ranked(settings, n_i, neighbors.collect()))
         })
     }
 }

@@ -3,14 +3,14 @@
 //! It is the table of merged interactions read back, not a second one: hiding, the sessions of a member and erasure are applied
 //! here, when read. Checked by `oracle::histories`, served by `GET /v1/members/{member}/history`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::inputs::{Interactions, Members, StoredInteraction};
 use super::{Cell, EmitRow, ExportContext, ReadError, Rows, TableInfo, View, scan};
 use crate::codec::KeyCodec;
 use crate::ids::{ItemId, MemberId, Owner, SessionId};
 use crate::records::{InteractionKey, MemberRecord, MemberState, Subject};
-use crate::settings::Semantics;
+use crate::settings::Switch;
 use crate::units::{Day, EventTime, Kind};
 
 /// The view.
@@ -75,7 +75,7 @@ pub fn read_history(rows: &dyn Rows, owner: &Owner, sessions: &[SessionId]) -> R
 }
 
 impl View for Histories {
-    const NAME: &'static str = "histories";
+    type Settings = Switch;
     const SUMMARY: &'static str = "what an owner did: its unhidden identities with an item";
     const COLUMNS: &'static [&'static str] = &["member", "session", "item", "kind", "day", "at"];
     const ROUTE: &'static str = "GET /v1/members/{member}/history";
@@ -84,11 +84,7 @@ impl View for Histories {
         Vec::new()
     }
 
-    fn enabled(settings: &Semantics) -> bool {
-        settings.views.histories.enabled
-    }
-
-    fn export(rows: &dyn Rows, _context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
+    fn export(rows: &dyn Rows, of: Option<&str>, _context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
         let mut merged_into: BTreeMap<SessionId, MemberId> = BTreeMap::new();
         let mut erased: HashSet<MemberId> = HashSet::new();
         Members::scan(rows, |record| match record {
@@ -106,14 +102,19 @@ impl View for Histories {
         }
 
         // The owners in order: those with identities of their own, and members that live by their sessions alone.
-        let mut owners: std::collections::BTreeSet<Owner> = merged_into.values().cloned().map(Owner::Member).collect();
-        let mut last: Option<Owner> = None;
-        scan::<Interactions, _>(rows, &[], |(owner, _), _| {
-            if last.as_ref() != Some(&owner) {
-                owners.insert(owner.clone());
-                last = Some(owner);
-            }
-        })?;
+        let mut owners: BTreeSet<Owner> = BTreeSet::new();
+        if let Some(id) = of.map(str::to_owned) {
+            owners.extend([Owner::Member(MemberId::trusted(id.clone())), Owner::Session(SessionId::trusted(id))]);
+        } else {
+            owners.extend(merged_into.values().cloned().map(Owner::Member));
+            let mut last: Option<Owner> = None;
+            scan::<Interactions, _>(rows, &[], |(owner, _), _| {
+                if last.as_ref() != Some(&owner) {
+                    owners.insert(owner.clone());
+                    last = Some(owner);
+                }
+            })?;
+        }
         for owner in &owners {
             let (member, session, sessions) = match owner {
                 Owner::Session(session) if merged_into.contains_key(session) => continue,

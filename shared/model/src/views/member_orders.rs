@@ -13,11 +13,11 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::inputs::{Canonical, Members, Orders};
-use super::{Cell, EmitRow, ExportContext, Flow, ReadError, Rows, Table, TableInfo, View, Visited, get, scan};
+use super::{Cell, EmitRow, ExportContext, Flow, ReadError, Rows, Table, TableInfo, View, Visited, get, prefix_of, scan};
 use crate::codec::{Corrupt, KeyCodec};
 use crate::ids::{MemberId, OrderId, Owner};
-use crate::records::{OrderRecord, Rules};
-use crate::settings::Semantics;
+use crate::records::{MemberRecord, OrderRecord, Rules};
+use crate::settings::Switch;
 use crate::units::EventTime;
 
 /// The view, and its one table: (member, when it was placed, order), the latest order of a member first.
@@ -91,7 +91,7 @@ fn read_order(rows: &dyn Rows, rules: &Rules, order: &OrderId) -> Result<Option<
 }
 
 impl View for MemberOrders {
-    const NAME: &'static str = "member_orders";
+    type Settings = Switch;
     const SUMMARY: &'static str = "the orders of a member, whatever their status, the latest first";
     const COLUMNS: &'static [&'static str] =
         &["member", "placed_at", "order", "version", "status", "quantity", "net_quantity", "total_minor", "refunded_minor"];
@@ -101,15 +101,17 @@ impl View for MemberOrders {
         vec![TableInfo::of::<Self>()]
     }
 
-    fn enabled(settings: &Semantics) -> bool {
-        settings.views.member_orders.enabled
-    }
-
-    fn export(rows: &dyn Rows, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
+    fn export(rows: &dyn Rows, of: Option<&str>, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
         let rules = context.settings.rules();
         let mut erased = HashSet::new();
-        Members::scan(rows, |record| erased.extend(record.is_erased().then(|| record.key())))?;
-        scan::<Self, _>(rows, &[], |(member, Reverse(placed_at), order), ()| {
+        match of {
+            Some(member) => {
+                let record = Members::read(rows, &Owner::Member(MemberId::trusted(member.to_owned())))?;
+                erased.extend(record.filter(MemberRecord::is_erased).map(|record| record.key()));
+            }
+            None => Members::scan(rows, |record| erased.extend(record.is_erased().then(|| record.key())))?,
+        }
+        scan::<Self, _>(rows, &prefix_of(of), |(member, Reverse(placed_at), order), ()| {
             if erased.contains(&Owner::Member(member.clone())) {
                 return Flow::Continue(());
             }

@@ -1,22 +1,129 @@
 //! The declarations: one table of merged input or of a view a file, and the list of all views.
 //!
-//! A view is one word. `also_bought` names its declaration here, its dataflow function (`pipeline/dataflow`), its oracle
-//! (`pipeline/oracle`), its settings, its export and its route. What is declared here drives sink, export, verify, status and
-//! docs; a test refuses a view that lacks a part.
+//! A view is one line of [`for_each_view`]. From it come its name, the module of its declaration, its settings below `views.*`, its
+//! tables, its export and its rows over HTTP; and in `pipeline/dataflow` and `pipeline/oracle` the places that maintain and recompute
+//! it. A view that lacks one of these parts does not compile. CONTRIBUTING.md has the steps.
 
-pub mod also_bought;
-pub mod histories;
 pub mod inputs;
-pub mod member_orders;
-pub mod points;
-pub mod popularity;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Display};
 use std::ops::ControlFlow;
+use std::str::FromStr;
 
-use crate::codec::{Corrupt, KeyCodec, RowCodec};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Corrupt, KeyCodec, RowCodec, put_text};
 use crate::settings::Semantics;
 use crate::units::Day;
+
+/// The list of all views, by name: `module: Type`. Calls the macro `$each` with it.
+#[macro_export]
+macro_rules! for_each_view {
+    ($each:ident) => {
+        $each! {
+            also_bought: AlsoBought,
+            histories: Histories,
+            member_orders: MemberOrders,
+            points: Points,
+            popularity: Popularity,
+        }
+    };
+}
+
+macro_rules! declare {
+    ($($module:ident: $View:ident,)+) => {
+        $(pub mod $module;)+
+
+        /// The name of a view.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum ViewName {
+            $(#[doc = concat!("`", stringify!($module), "`")] $View,)+
+        }
+
+        impl ViewName {
+            /// Its declaration.
+            pub const fn info(self) -> &'static ViewInfo {
+                &ALL[self as usize]
+            }
+        }
+
+        /// The names of all views.
+        pub const NAMES: [&str; [$(stringify!($module)),+].len()] = [$(stringify!($module)),+];
+
+        /// All views, by name.
+        pub const ALL: &[ViewInfo] = &[$(info::<$module::$View>()),+];
+
+        /// `views.*`: one table a view.
+        #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, Default)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct ViewSettings {
+            $(#[doc = concat!("`views.", stringify!($module), ".*`")] pub $module: <$module::$View as View>::Settings,)+
+        }
+
+        impl ViewSettings {
+            /// Keeps these views alone: for tests and measurements of one.
+            pub fn keep_only(&mut self, kept: &[ViewName]) {
+                $(self.$module.set_enabled(kept.contains(&ViewName::$View));)+
+            }
+
+            pub(crate) fn check(&self) -> Result<(), String> {
+                $(<$module::$View as View>::check(&self.$module)?;)+
+                Ok(())
+            }
+        }
+
+        $(impl Declared for $module::$View {
+            const VIEW: ViewName = ViewName::$View;
+            const NAME: &'static str = stringify!($module);
+            fn settings(semantics: &Semantics) -> &Self::Settings {
+                &semantics.views.$module
+            }
+        })+
+    };
+}
+
+for_each_view!(declare);
+
+impl Display for ViewName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.info().name)
+    }
+}
+
+impl FromStr for ViewName {
+    type Err = NoView;
+    fn from_str(text: &str) -> Result<Self, NoView> {
+        ALL.iter().find(|view| view.name == text).map(|view| view.view).ok_or_else(|| NoView(text.to_owned()))
+    }
+}
+
+/// There is no view of that name.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no view {0:?}; there are {names}", names = NAMES.join(", "))]
+pub struct NoView(pub String);
+
+/// The settings of one view: a table that says at least whether it is kept.
+pub trait Switched: Clone + PartialEq + Debug + Default + Serialize + DeserializeOwned {
+    /// Whether the view is maintained.
+    fn is_enabled(&self) -> bool;
+    /// Decides it.
+    fn set_enabled(&mut self, enabled: bool);
+}
+
+/// What [`for_each_view`] says of a view.
+pub trait Declared: View {
+    /// Its name.
+    const VIEW: ViewName;
+    /// Its name as a word.
+    const NAME: &'static str;
+    /// Its settings.
+    fn settings(semantics: &Semantics) -> &Self::Settings;
+    /// Whether the settings keep it.
+    fn is_kept(semantics: &Semantics) -> bool {
+        Self::settings(semantics).is_enabled()
+    }
+}
 
 /// One table of the store: its name and the types of its keys and rows.
 pub trait Table: 'static {
@@ -126,6 +233,15 @@ pub fn scan<T: Table, V: Visited>(
     })
 }
 
+/// The prefix of the keys of one item or member, or of all: identities are encoded alike.
+fn prefix_of(of: Option<&str>) -> Vec<u8> {
+    let mut prefix = Vec::new();
+    if let Some(of) = of {
+        put_text(&mut prefix, of);
+    }
+    prefix
+}
+
 /// One field of an exported row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Cell {
@@ -160,8 +276,8 @@ pub struct ExportContext<'a> {
 
 /// The declaration of a view.
 pub trait View: 'static {
-    /// Its one word.
-    const NAME: &'static str;
+    /// Its settings, below `views.NAME`; [`crate::settings::Switch`] where there are none.
+    type Settings: Switched;
     /// One sentence: the meaning of a row.
     const SUMMARY: &'static str;
     /// The columns of its export.
@@ -170,13 +286,18 @@ pub trait View: 'static {
     const ROUTE: &'static str;
     /// The tables that are its own: written by the sink, compared by `verify`. None where the view reads merged inputs back.
     fn tables() -> Vec<TableInfo>;
-    /// Whether the settings keep it.
-    fn enabled(settings: &Semantics) -> bool;
-    /// Its rows, sorted.
+    /// What must hold for its settings.
+    ///
+    /// # Errors
+    /// A sentence naming the setting.
+    fn check(_settings: &Self::Settings) -> Result<(), String> {
+        Ok(())
+    }
+    /// Its rows, sorted; where `of` names an item, a member or an owner, those of that one alone.
     ///
     /// # Errors
     /// What reading says.
-    fn export(rows: &dyn Rows, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError>;
+    fn export(rows: &dyn Rows, of: Option<&str>, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError>;
 }
 
 /// What tools need to know of a table without its types.
@@ -204,10 +325,15 @@ impl TableInfo {
     }
 }
 
+/// [`View::export`] without its type.
+pub type Export = fn(&dyn Rows, Option<&str>, ExportContext<'_>, EmitRow<'_>) -> Result<(), ReadError>;
+
 /// What tools need to know of a view without its types.
 #[derive(Clone, Copy)]
 pub struct ViewInfo {
-    /// Its one word.
+    /// Its name.
+    pub view: ViewName,
+    /// Its name as a word.
     pub name: &'static str,
     /// One sentence.
     pub summary: &'static str,
@@ -220,7 +346,7 @@ pub struct ViewInfo {
     /// Whether the settings keep it.
     pub enabled: fn(&Semantics) -> bool,
     /// [`View::export`].
-    pub export: fn(&dyn Rows, ExportContext<'_>, EmitRow<'_>) -> Result<(), ReadError>,
+    pub export: Export,
 }
 
 impl ViewInfo {
@@ -230,30 +356,17 @@ impl ViewInfo {
     }
 }
 
-const fn info<V: View>() -> ViewInfo {
+const fn info<V: Declared>() -> ViewInfo {
     ViewInfo {
+        view: V::VIEW,
         name: V::NAME,
         summary: V::SUMMARY,
         columns: V::COLUMNS,
         route: V::ROUTE,
         tables: V::tables,
-        enabled: V::enabled,
+        enabled: V::is_kept,
         export: V::export,
     }
-}
-
-/// All views, by name.
-pub const ALL: &[ViewInfo] = &[
-    info::<also_bought::AlsoBought>(),
-    info::<histories::Histories>(),
-    info::<member_orders::MemberOrders>(),
-    info::<points::Points>(),
-    info::<popularity::Popularity>(),
-];
-
-/// The view of a name.
-pub fn find(name: &str) -> Option<&'static ViewInfo> {
-    ALL.iter().find(|view| view.name == name)
 }
 
 /// Every table of merged inputs.

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, scan};
+use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, prefix_of, scan};
 use crate::codec::{Corrupt, RowCodec, put_signed, take, take_signed};
 use crate::ids::MemberId;
 use crate::loyalty::Lot;
-use crate::settings::Semantics;
+use crate::settings::Switch;
 use crate::units::Day;
 
 /// The view, and its one table.
@@ -152,7 +152,7 @@ impl Table for Points {
 }
 
 impl View for Points {
-    const NAME: &'static str = "points";
+    type Settings = Switch;
     const SUMMARY: &'static str = "the points a member has earned, pending and available as of a day";
     const COLUMNS: &'static [&'static str] = &["member", "pending", "available", "from_items", "from_invites"];
     const ROUTE: &'static str = "GET /v1/members/{member}/points";
@@ -161,13 +161,9 @@ impl View for Points {
         vec![TableInfo::of::<Self>()]
     }
 
-    fn enabled(settings: &Semantics) -> bool {
-        settings.views.points.enabled
-    }
-
     /// A member of whom nothing is known on the day, or nothing is left, has no row.
-    fn export(rows: &dyn Rows, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
-        scan::<Self, _>(rows, &[], |member, earned| {
+    fn export(rows: &dyn Rows, of: Option<&str>, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
+        scan::<Self, _>(rows, &prefix_of(of), |member, earned| {
             let AsOf { pending, available, from_items, from_invites } = earned.as_of(context.as_of);
             let numbers = [pending, available, from_items, from_invites];
             if numbers == [0; 4] {

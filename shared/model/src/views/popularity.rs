@@ -3,9 +3,9 @@
 //! Maintained by `pipeline::dataflow::popularity`, checked by `oracle::popularity`, served by `GET /v1/popular`. Days are stored
 //! as they are; sums and decay are evaluated when read, for an as-of day.
 
-use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, scan};
+use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, prefix_of, scan};
 use crate::ids::ItemId;
-use crate::settings::Semantics;
+use crate::settings::Switch;
 use crate::units::{Day, Kind};
 
 /// The view, and its one table. A row counts the owners; a count of nought is no row.
@@ -18,7 +18,7 @@ impl Table for Popularity {
 }
 
 impl View for Popularity {
-    const NAME: &'static str = "popularity";
+    type Settings = Switch;
     const SUMMARY: &'static str = "how many owners did a thing with an item on a day";
     const COLUMNS: &'static [&'static str] = &["item", "kind", "day", "owners"];
     const ROUTE: &'static str = "GET /v1/popular";
@@ -27,12 +27,8 @@ impl View for Popularity {
         vec![TableInfo::of::<Self>()]
     }
 
-    fn enabled(settings: &Semantics) -> bool {
-        settings.views.popularity.enabled
-    }
-
-    fn export(rows: &dyn Rows, _context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
-        scan::<Self, _>(rows, &[], |(item, kind, day), owners| {
+    fn export(rows: &dyn Rows, of: Option<&str>, _context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
+        scan::<Self, _>(rows, &prefix_of(of), |(item, kind, day), owners| {
             let cells = [Cell::text(item), Cell::text(kind), Cell::text(day), Cell::Number(i128::from(owners))];
             emit(&cells)
         })
