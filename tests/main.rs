@@ -5,6 +5,7 @@ mod browser;
 mod cli;
 mod cluster;
 mod contract;
+mod contributing;
 mod crash;
 mod deployment;
 mod faults;

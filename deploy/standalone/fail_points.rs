@@ -118,10 +118,6 @@ mod watched {
             self.0.scan(table, partition, range, limit, now).await
         }
 
-        async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-            self.0.partitions(table, after, limit).await
-        }
-
         async fn shed(&self) -> Result<(), StoreError> {
             self.0.shed().await
         }

@@ -7,23 +7,24 @@
 //!
 //! Inside everything is pure: no clock, no I/O, no panics on data.
 
-pub mod also_bought;
 pub mod baskets;
 pub mod build;
 pub mod collections;
 pub mod facts;
-pub mod histories;
 pub mod invariant;
 pub mod links;
-pub mod member_orders;
 pub mod merge;
 pub mod output;
-pub mod points;
-pub mod popularity;
 pub mod reference;
 pub mod restore;
 pub mod similar;
 pub mod update;
+
+macro_rules! modules {
+    ($($module:ident: $View:ident,)+) => { $(pub mod $module;)+ };
+}
+
+kindred_model::for_each_view!(modules);
 
 pub use build::{Dataflow, build};
 pub use restore::restore;

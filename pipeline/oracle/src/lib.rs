@@ -8,14 +8,15 @@
 //! Nothing is incremental here and nothing is clever: a reader checks a view's definition by reading its file. What the model
 //! states once (codecs, the measure, the rules of points) is taken from there.
 
-mod also_bought;
-mod histories;
 mod inputs;
-mod member_orders;
-mod points;
-mod popularity;
 mod tables;
 pub mod testing;
+
+macro_rules! modules {
+    ($($module:ident: $View:ident,)+) => { $(mod $module;)+ };
+}
+
+kindred_model::for_each_view!(modules);
 
 pub use also_bought::{AlsoBoughtRows, also_bought};
 pub use histories::histories;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kindred_model::units::EventTime;
 use kindred_store::cql::{CqlConfig, CqlRecords, CqlStore};
 use kindred_store::records::embedded::EmbeddedRecords;
-use kindred_store::records::{Outcome, PAGE_MAX, Range, RecordStore, Step};
+use kindred_store::records::{Outcome, Range, RecordStore, Step};
 
 const NOW: EventTime = EventTime(1_767_600_000_000);
 /// Of a record, about an account's.
@@ -115,18 +115,4 @@ async fn main() {
         }
     })
     .await;
-    for table in ["mail_outbox", "accounts"] {
-        let began = Instant::now();
-        let mut found: Vec<Vec<u8>> = Vec::new();
-        loop {
-            let page = store.partitions(table, found.last().map(Vec::as_slice), PAGE_MAX).await.expect("answered");
-            let last = page.len() < PAGE_MAX;
-            found.extend(page);
-            if last {
-                break;
-            }
-        }
-        let took = began.elapsed().as_secs_f64();
-        println!("listing {} partitions of {table}: {:.1} ms, {:.0}/s", found.len(), took * 1e3, found.len() as f64 / took);
-    }
 }

@@ -35,14 +35,14 @@ pub const VALUE_BYTES_MAX: usize = 256 << 10;
 pub const STEPS_MAX: usize = 64;
 /// Keys and values of one transaction together, in bytes: CQL keeps all of it in one proposal, and writes it three times.
 pub const TRANSACTION_BYTES_MAX: usize = 1 << 20;
-/// Most records, or partitions, of a page.
+/// Most records of a page.
 pub const PAGE_MAX: usize = 1_000;
 /// How long after it has expired a record leaves the disk, at the earliest: clocks of different machines differ by less. A delete on
 /// CQL is remembered for as long, so that a transaction whose answer got lost is told from another's.
 pub const SWEPT_AFTER_MS: i64 = 86_400_000;
 /// What a record that never expires has as its time, where it is stored.
 pub(crate) const NEVER: i64 = i64::MAX;
-/// How the names of tables end whose partitions are listed all the time: [`RecordStore::partitions`] says what it costs.
+/// How the names of tables end that lie apart on CQL: what is written and deleted all the time is not among what stays.
 pub const OFTEN_LISTED_SUFFIX: &str = "outbox";
 
 /// Which write a record is of. Two writes never give the same.
@@ -173,17 +173,6 @@ pub trait RecordStore: Send + Sync {
         limit: usize,
         now: EventTime,
     ) -> Result<Vec<(Vec<u8>, Record)>, StoreError>;
-
-    /// The partitions that a table has records in, in no order that means anything, at most `limit` (≤ [`PAGE_MAX`]) behind `after`,
-    /// which is the last one of the page before: for sweeps and for the operator, not for requests. One whose records have all
-    /// expired, or were deleted not long ago, may be among them. Fewer than `limit` come back only where there are no more.
-    ///
-    /// Embedded it costs a seek for each partition. On CQL it walks the partitions of every table, those of all members, unless the
-    /// table's name ends in [`OFTEN_LISTED_SUFFIX`]: these lie apart, and only theirs are walked.
-    ///
-    /// # Errors
-    /// As [`RecordStore::scan`].
-    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError>;
 
     /// All steps, or none. Durable when it returns, also when the caller does not wait for it. An answer that got lost on the way is
     /// looked for, not guessed.

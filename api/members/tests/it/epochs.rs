@@ -334,10 +334,6 @@ impl RecordStore for Between {
         self.memory.scan(table, partition, range, limit, now).await
     }
 
-    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        self.memory.partitions(table, after, limit).await
-    }
-
     async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
         if self.meanwhile.lock().is_some() && self.is_it(table, partition, steps, now).await {
             let meanwhile = self.meanwhile.lock().take();

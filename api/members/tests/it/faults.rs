@@ -382,10 +382,6 @@ impl RecordStore for Standing {
         self.memory.scan(table, partition, range, limit, now).await
     }
 
-    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        self.memory.partitions(table, after, limit).await
-    }
-
     async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
         if table == "accounts" && self.stands.swap(false, Ordering::SeqCst) {
             self.reached.notify_one();

@@ -106,10 +106,6 @@ impl RecordStore for Apart {
         self.records.scan(&self.own(table), partition, range, limit, now).await
     }
 
-    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        self.records.partitions(&self.own(table), after, limit).await
-    }
-
     async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
         self.records.transact(&self.own(table), partition, steps, now).await
     }

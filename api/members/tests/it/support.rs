@@ -116,16 +116,6 @@ impl RecordStore for Memory {
         Ok(found)
     }
 
-    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        self.call().1?;
-        let records = self.records.lock();
-        let mut found: Vec<Vec<u8>> = records.keys().filter(|(named, _, _)| named == table).map(|key| key.1.clone()).collect();
-        found.dedup();
-        found.retain(|partition| after.is_none_or(|after| partition.as_slice() > after));
-        found.truncate(limit);
-        Ok(found)
-    }
-
     async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
         let (does, answer) = self.call();
         if !does {

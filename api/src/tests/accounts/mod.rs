@@ -11,10 +11,13 @@ mod sessions;
 mod sockets;
 mod tokens;
 
+use std::collections::BTreeSet;
+
 use kindred_members::{Challenge, Language, Members as People, MembersConfig, Solution};
 use kindred_store::StoreError;
 use kindred_store::records::embedded::EmbeddedRecords;
 use kindred_store::records::{Outcome, Range, Record as Stored, RecordStore, Step};
+use parking_lot::Mutex;
 
 use super::inbox::Inbox;
 use super::*;
@@ -27,10 +30,11 @@ const REFRESH: &str = "/v1/sessions/refresh";
 const CURRENT: &str = "/v1/sessions/current";
 const HOST: &str = "shop.example";
 
-/// The records, which can be away.
+/// The records, which can be away, and where something was written.
 struct Records {
     store: EmbeddedRecords,
     away: AtomicBool,
+    written: Mutex<BTreeSet<(String, Vec<u8>)>>,
 }
 
 impl Records {
@@ -58,13 +62,9 @@ impl RecordStore for Records {
         self.store.scan(table, partition, range, limit, now).await
     }
 
-    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        self.there()?;
-        self.store.partitions(table, after, limit).await
-    }
-
     async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
         self.there()?;
+        self.written.lock().insert((table.to_owned(), partition.to_vec()));
         self.store.transact(table, partition, steps, now).await
     }
 }
@@ -87,7 +87,7 @@ impl Town {
     async fn with(configure: impl FnOnce(&mut MembersConfig)) -> Self {
         let mut bench = Bench::new().await;
         let store = EmbeddedRecords::open(&bench._dir.path().join("records")).unwrap();
-        let records = Arc::new(Records { store, away: AtomicBool::new(false) });
+        let records = Arc::new(Records { store, away: AtomicBool::new(false), written: Mutex::default() });
         let inbox = Arc::new(Inbox::default());
         let mut config =
             MembersConfig { shop_name: "Teahouse".into(), default_language: Language::En, ..MembersConfig::default() };

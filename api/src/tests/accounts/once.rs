@@ -146,7 +146,8 @@ async fn what_is_kept_is_sealed() {
     let made = town.make_key(KEY, "n1").await;
     let key = text(&body(&made), "key");
     let mut found = 0;
-    for partition in town.records.partitions("idempotency", None, 10).await.unwrap() {
+    let written = town.records.written.lock().clone();
+    for (_, partition) in written.into_iter().filter(|(table, _)| table == "idempotency") {
         for (_, record) in town.records.scan("idempotency", &partition, &Range::default(), 10, NOW).await.unwrap() {
             let kept = String::from_utf8(record.value).unwrap();
             for secret in [&*key, KEY, "service"] {

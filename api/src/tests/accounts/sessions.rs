@@ -198,7 +198,7 @@ async fn v10_4_5_64_refreshes_give_one_successor() {
         let (town, token) = (town.clone(), token.clone());
         tokio::spawn(async move { town.refresh(&token).await })
     });
-    let mut next = std::collections::BTreeSet::new();
+    let mut next = BTreeSet::new();
     for answer in futures_util::future::join_all(race).await {
         let answer = answer.unwrap();
         assert_eq!(answer.status(), 200);

@@ -95,11 +95,10 @@ pub fn merged_ledger<'s>(
             let known = account.entries.get(&place.1).cloned();
             let Some(canonical) = canonical.filter(|_| erases || !account.erased) else {
                 if !erases {
-                    if epoch == RESTORED {
-                        touched.entry(place).or_insert(None);
-                    } else if known.is_some() {
-                        lesser.insert(place);
+                    if known.is_some() && epoch != RESTORED {
+                        lesser.insert(place.clone());
                     }
+                    touched.entry(place).or_insert(known);
                 }
                 continue;
             };
@@ -122,7 +121,8 @@ pub fn merged_ledger<'s>(
         }
         for (place, before) in touched {
             let now = held(&place);
-            if now != before || epoch == RESTORED {
+            // What is not kept is deleted, held before or not: another process may have written it (design note 0004).
+            if now != before || now.is_none() || epoch == RESTORED {
                 give((place.1, now));
             }
         }

@@ -58,29 +58,33 @@ type Touched = (Identity, Option<Held>);
 pub(crate) struct Log {
     is_new: bool,
     touched: Vec<Touched>,
-    /// While a state is restored: what the store holds and the state does not. After a crash within an epoch on a store whose rows are
-    /// written one by one, the row that a new identity pushed out may still be there beside it.
-    fallen: Option<Vec<Identity>>,
+    /// What was given and is not kept. Its row is deleted though this state never held it: where rows are written one by one, a process
+    /// that died within an epoch, or was replaced and still runs, may have written it (design note 0004).
+    fallen: Vec<Identity>,
 }
 
 impl Log {
-    /// Of an owner that was not there before the epoch; its rows may be, where the epoch restores a state.
-    pub fn of_new_owner(restores: bool) -> Self {
-        Self { is_new: true, touched: Vec::new(), fallen: restores.then(Vec::new) }
+    /// Of an owner that was not there before the epoch.
+    pub fn of_new_owner() -> Self {
+        Self { is_new: true, ..Self::default() }
     }
 
     /// Notes an identity that was given and is not kept.
     pub fn note_fallen(&mut self, identity: Identity) {
-        if let Some(fallen) = &mut self.fallen {
-            fallen.push(identity);
-        }
+        self.fallen.push(identity);
     }
 
-    /// What the store may hold and the state did not keep, each once: what fell out may have come back, and have fallen again.
+    /// What was given, is not kept, and was not held before the epoch either, each once: what fell out may have come back, and have
+    /// fallen again. What was held is among what changed.
     pub fn take_fallen(&mut self) -> Vec<Identity> {
-        let mut fallen = self.fallen.take().unwrap_or_default();
+        let mut fallen = std::mem::take(&mut self.fallen);
         fallen.sort_unstable();
         fallen.dedup();
+        let touched = self.settle();
+        let was_held = |identity: &Identity| {
+            touched.binary_search_by_key(identity, |(touched, _)| *touched).is_ok_and(|place| touched[place].1.is_some())
+        };
+        fallen.retain(|identity| !was_held(identity));
         fallen
     }
 
@@ -396,7 +400,7 @@ mod tests {
             let few_max = [0, 6, 1_000][(seed % 3) as usize];
             let (mut now, mut all, mut state) = (Identities::default(), Vec::new(), State::new());
             for epoch in 0..12 {
-                let mut log = if now.len() == 0 { Log::of_new_owner(false) } else { Log::default() };
+                let mut log = if now.len() == 0 { Log::of_new_owner() } else { Log::default() };
                 let mut records = Vec::new();
                 for _ in 0..1 + rng.below(12) {
                     let update = update(&mut rng);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! transact ──▶ BEGIN BATCH, each step IF the row is as expected, APPLY BATCH ──▶ applied, or not, or no answer ──▶ judge
-//! read ──▶ one row, SERIAL          scan ──▶ pages of one partition, QUORUM          partitions ──▶ walks the ring, QUORUM
+//! read ──▶ one row, SERIAL          scan ──▶ pages of one partition, QUORUM
 //! ```
 //!
 //! A read asks for SERIAL: it finishes a transaction that was left half, so whoever reads after one that was not answered sees it or
@@ -37,8 +37,6 @@ use crate::records::{NEVER, OFTEN_LISTED_SUFFIX, Outcome, Range, Record, RecordS
 const READ_ATTEMPTS: u32 = 2;
 /// Records of one answer: with the largest values 25 MB, usually some kilobytes.
 const PAGE_ROWS: i32 = 100;
-/// Partitions of one answer, of whatever table.
-const PAGE_PARTITIONS: i32 = 1_000;
 
 /// The statements on one of the two tables.
 struct Statements {
@@ -47,8 +45,6 @@ struct Statements {
     look: PreparedStatement,
     scan: PreparedStatement,
     scan_back: PreparedStatement,
-    partitions: PreparedStatement,
-    partitions_after: PreparedStatement,
     /// Write a row that must have a version and not have expired, and one that must have a version, or none.
     write_live: PreparedStatement,
     write: PreparedStatement,
@@ -76,7 +72,6 @@ impl Statements {
         // Not sent twice by the driver: what became of one without an answer is looked for.
         let condition = async |text: String| prepare(session, text, false).await;
         let select = format!("SELECT sort, value, version, expires_at FROM {table} WHERE {partition}");
-        let distinct = format!("SELECT DISTINCT table_name, partition FROM {table}");
         let write = format!(
             "UPDATE {table} USING TTL ? SET value = ?, version = ?, previous = ?, expires_at = ? WHERE {partition} AND sort = ?"
         );
@@ -93,9 +88,6 @@ impl Statements {
             .await?,
             scan: paged(format!("{select} AND sort >= ? AND sort < ? ORDER BY sort ASC"), PAGE_ROWS).await?,
             scan_back: paged(format!("{select} AND sort >= ? AND sort < ? ORDER BY sort DESC"), PAGE_ROWS).await?,
-            partitions: paged(distinct.clone(), PAGE_PARTITIONS).await?,
-            partitions_after: paged(format!("{distinct} WHERE token(table_name, partition) > token(?, ?)"), PAGE_PARTITIONS)
-                .await?,
             write_live: condition(format!("{write} {live}")).await?,
             write: condition(format!("{write} IF version = ?")).await?,
             append: {
@@ -226,39 +218,6 @@ impl Shared {
             }
         }
     }
-
-    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut found = Vec::new();
-        if limit == 0 {
-            return Ok(found);
-        }
-        let statements = self.statements(table);
-        let mut state = PagingState::start();
-        loop {
-            let page = async || {
-                let session = &self.connection.session;
-                match after {
-                    None => session.execute_single_page(&statements.partitions, (), state.clone()).await,
-                    Some(after) => session.execute_single_page(&statements.partitions_after, (table, after), state.clone()).await,
-                }
-            };
-            let (result, next) = answered(self.connection.config.attempts, "record_partitions", page).await?;
-            let rows = result.into_rows_result().map_err(|error| unreadable(&error))?;
-            for row in rows.rows::<(&str, &[u8])>().map_err(|error| unreadable(&error))? {
-                let (of, partition) = row.map_err(|error| unreadable(&error))?;
-                if of == table {
-                    found.push(partition.to_vec());
-                }
-                if found.len() == limit {
-                    return Ok(found);
-                }
-            }
-            match next {
-                PagingStateResponse::HasMorePages { state: next } => state = next,
-                PagingStateResponse::NoMorePages => return Ok(found),
-            }
-        }
-    }
 }
 
 #[async_trait]
@@ -280,13 +239,6 @@ impl RecordStore for CqlRecords {
         check::scan(table, partition, range, limit)?;
         let (table, partition, range) = (table.to_owned(), partition.to_vec(), range.clone());
         self.run(async move |shared| shared.scan(&table, &partition, &range, limit, now).await).await
-    }
-
-    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        check::page(limit)?;
-        check::place(table, after.unwrap_or_default(), None)?;
-        let (table, after) = (table.to_owned(), after.map(<[u8]>::to_vec));
-        self.run(async move |shared| shared.partitions(&table, after.as_deref(), limit).await).await
     }
 
     async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {

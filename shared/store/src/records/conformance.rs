@@ -16,8 +16,8 @@ use std::sync::Arc;
 use kindred_model::EventTime;
 
 use super::{
-    Effect, Expect, KEY_BYTES_MAX, OFTEN_LISTED_SUFFIX, Outcome, PAGE_MAX, Range, Record, RecordStore, STEPS_MAX, Step,
-    TABLE_BYTES_MAX, TRANSACTION_BYTES_MAX, VALUE_BYTES_MAX, Version,
+    Effect, Expect, KEY_BYTES_MAX, Outcome, PAGE_MAX, Range, Record, RecordStore, STEPS_MAX, Step, TABLE_BYTES_MAX,
+    TRANSACTION_BYTES_MAX, VALUE_BYTES_MAX, Version,
 };
 use crate::StoreError;
 
@@ -41,7 +41,6 @@ pub async fn run(one: &Handle, other: &Handle) {
     a_page_is_full_unless_there_are_no_more(one).await;
     what_is_too_long_is_refused(one).await;
     partitions_and_tables_are_kept_apart(one).await;
-    partitions_are_listed(one, other).await;
     race::exactly_one_wins(one, other).await;
     race::nobody_sees_half_a_transaction(one, other).await;
     model::any_sequence_does_what_the_model_does(one, other).await;
@@ -338,7 +337,6 @@ async fn what_is_too_long_is_refused(one: &Handle) {
     for name in ["", "Table", "t t", "t-t", &"t".repeat(TABLE_BYTES_MAX + 1)] {
         refused(name, b"p", &fine).await;
         assert!(matches!(one.read(name, b"p", b"a", NOW).await, Err(StoreError::Refused(_))));
-        assert!(matches!(one.partitions(name, None, 1).await, Err(StoreError::Refused(_))));
     }
     let table = table.as_str();
     refused(table, &long_key, &fine).await;
@@ -360,7 +358,6 @@ async fn what_is_too_long_is_refused(one: &Handle) {
     for (range, limit) in [(after, 1), (prefix, 1), (Range::default(), PAGE_MAX + 1)] {
         assert!(matches!(one.scan(table, b"p", &range, limit, NOW).await, Err(StoreError::Refused(_))));
     }
-    assert!(matches!(one.partitions(table, None, PAGE_MAX + 1).await, Err(StoreError::Refused(_))));
     assert_eq!(scan(one, table, b"p", &Range::default(), 9).await, [], "and nothing of it happened");
 }
 
@@ -375,34 +372,4 @@ async fn partitions_and_tables_are_kept_apart(one: &Handle) {
         let own = (b"a".to_vec(), record(&[u8::try_from(n).expect("few")], written[n], None));
         assert_eq!(scan(one, table, partition, &Range::default(), 9).await, [own], "{table} {partition:?}");
     }
-}
-
-async fn partitions_are_listed(one: &Handle, other: &Handle) {
-    let often = format!("listed_{OFTEN_LISTED_SUFFIX}");
-    for table in ["listed", often.as_str()] {
-        let mut expected: Vec<Vec<u8>> = (0..40_u8).map(|n| vec![n; usize::from(n) * 3]).collect();
-        expected.push(vec![0xff; KEY_BYTES_MAX]);
-        for partition in &expected {
-            let steps = [Step::insert("a", b"1".to_vec(), None), Step::insert("b", b"1".to_vec(), None)];
-            done(one, table, partition, &steps).await;
-        }
-        expected.sort();
-        for limit in [1, 7, 41, PAGE_MAX] {
-            let mut found: Vec<Vec<u8>> = Vec::new();
-            loop {
-                let page = other.partitions(table, found.last().map(Vec::as_slice), limit).await.expect("they are listed");
-                assert!(page.len() == limit || found.len() + page.len() == expected.len(), "{} of {limit}", page.len());
-                if page.is_empty() {
-                    break;
-                }
-                found.extend(page);
-            }
-            found.sort();
-            assert!(found == expected, "{table} by pages of {limit}: {} found, {} expected", found.len(), expected.len());
-        }
-        // Behind one that holds nothing, too.
-        assert!(one.partitions(table, Some(b"nobody"), PAGE_MAX).await.expect("they are listed").len() <= expected.len());
-    }
-    assert_eq!(one.partitions("list", None, 9).await.expect("they are listed"), Vec::<Vec<u8>>::new());
-    assert_eq!(one.partitions("empty_outbox", None, 9).await.expect("they are listed"), Vec::<Vec<u8>>::new());
 }

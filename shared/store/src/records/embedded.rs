@@ -20,13 +20,12 @@ use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES, blocki
 use kindred_model::units::EventTime;
 use tokio::sync::{mpsc, oneshot};
 
-use self::group::{Change, Group, PARTITION_LENGTH_BYTES, Reading, partition_prefix, table_prefix};
+use self::group::{Change, Group, Reading, partition_prefix};
 use super::bounds::bounds;
 use super::{Outcome, Range, Record, RecordStore, Step, check};
 use crate::StoreError;
 use crate::embedded::{STATE, check_format};
 use crate::embedded_generations::open_whole;
-use crate::prefix::beyond;
 
 /// What this code writes and reads; another number in a directory is refused.
 const FORMAT: &str = "1";
@@ -220,29 +219,6 @@ impl RecordStore for EmbeddedRecords {
         .await
     }
 
-    async fn partitions(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        check::page(limit)?;
-        check::place(table, after.unwrap_or_default(), None)?;
-        let prefix = table_prefix(table);
-        let end = beyond(&prefix).expect("a table's name has a byte below 255");
-        let mut from = after.map_or_else(|| prefix.clone(), |after| past(&partition_prefix(table, after), &end));
-        self.reading(move |reading| {
-            let mut found = Vec::new();
-            while found.len() < limit && from < end {
-                let Some(entry) = reading.range(&from, &end, false).next() else { break };
-                let (key, _) = entry?;
-                let lacks = || Failure::Corrupt("the key of a record is shorter than it says".into());
-                let start = prefix.len() + PARTITION_LENGTH_BYTES;
-                let length = key.get(prefix.len()..start).ok_or_else(lacks)?;
-                let length = usize::from(u16::from_be_bytes(length.try_into().expect("of that length")));
-                found.push(key.get(start..start + length).ok_or_else(lacks)?.to_vec());
-                from = past(&key[..start + length], &end);
-            }
-            Ok(found)
-        })
-        .await
-    }
-
     async fn shed(&self) -> Result<(), StoreError> {
         let database = Arc::clone(&self.database);
         Ok(blocking(move || database.shed(&[RECORDS, EXPIRIES, STATE], || ())).await?)
@@ -257,9 +233,4 @@ impl RecordStore for EmbeddedRecords {
         self.commands.as_ref().expect("present until dropped").send(command).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
-}
-
-/// The first key behind all that start with the prefix.
-fn past(prefix: &[u8], end: &[u8]) -> Vec<u8> {
-    beyond(prefix).unwrap_or_else(|| end.to_vec())
 }

@@ -14,15 +14,13 @@ use kindred_model::units::EventTime;
 use super::{EXPIRIES, RECORDS};
 use crate::records::{Effect, Expect, NEVER, Outcome, Record, SWEPT_AFTER_MS, Step, Version};
 
-/// Bytes of the length of a partition's key.
-pub(super) const PARTITION_LENGTH_BYTES: usize = 2;
 const VERSION_BYTES: usize = 16;
 const TIME_BYTES: usize = 8;
 /// Expired records that leave with one batch: a burst of them is spread over several.
 const SWEEP_MAX: usize = 256;
 
 /// What all keys of a table start with.
-pub(super) fn table_prefix(table: &str) -> Vec<u8> {
+fn table_prefix(table: &str) -> Vec<u8> {
     let length = u8::try_from(table.len()).expect("the name of a table was checked");
     [&[length], table.as_bytes()].concat()
 }
