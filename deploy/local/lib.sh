@@ -38,12 +38,14 @@ of() { local variable=${service}_$1; printf '%s' "${!variable}"; } # a setting o
 
 absolute() { mkdir -p "$1" && (cd "$1" && pwd); }
 port_open() { (exec 3<> "/dev/tcp/$1/$2") 2>/dev/null; } # host port
-# Below the ports that the system gives to clients.
+# Below the ports that the system gives to clients. Each instance draws from ports of its own, so that two that start at once do not draw
+# the same.
 free_port() { # host
-    local port
+    local drawn slot=0
+    case "$instance" in kafka-*) slot=$((${instance#kafka-} - 1)) ;; cassandra) slot=9 ;; esac
     for _ in {1..100}; do
-        port=$((20000 + RANDOM % 12000))
-        port_open "$1" "$port" || { echo "$port"; return; }
+        drawn=$((20000 + slot * 1200 + RANDOM % 1200))
+        [ "$drawn" != "${port:-}" ] && ! port_open "$1" "$drawn" && { echo "$drawn"; return; }
     done
     fail "found no free port on $1"
 }
