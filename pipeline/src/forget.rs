@@ -335,3 +335,28 @@ fn strings_in(text: &str) -> HashSet<String> {
     let quotes = text.match_indices('"').map(|(at, _)| &text[at..]);
     quotes.filter_map(|from| serde_json::Deserializer::from_str(from).into_iter::<String>().next()?.ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// If it failed, what was turned away would keep a person who was forgotten, where a program writes ids in another way than ours.
+    #[test]
+    fn a_rejected_record_names_a_person_however_the_id_is_written() {
+        let members = ["müller", "shop/17", "a\"b"].map(str::to_owned).into();
+        let condemned = Condemned { members, ..Condemned::default() };
+        for named in [
+            r#"{"order":"Z","member":"müller","status":"bad"}"#,
+            r#"{"order":"Z","member":"m\u00fcller","status":"bad"}"#,
+            r#"{"order":"Z","member":"shop\/17","sta"#,
+            r#"[{"member":"a\"b"}]"#,
+            "Z,shop/17,tea,x",
+            "Z;\"müller\";tea",
+        ] {
+            assert!(condemned.is_named_in(named.as_bytes()), "{named}");
+        }
+        for other in [r#"{"member":"mueller"}"#, r#"{"member":"shop\/170"}"#, "Z,shop/170,tea", "\"", ""] {
+            assert!(!condemned.is_named_in(other.as_bytes()), "{other}");
+        }
+    }
+}
