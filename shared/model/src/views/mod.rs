@@ -1,6 +1,6 @@
 //! The declarations: one table of merged input or of a view a file, and the list of all views.
 //!
-//! A view is one line of [`for_each_view`]. From it come its name, the module of its declaration, its settings below `views.*`, its
+//! A view is one line of [`for_each_view`](crate::for_each_view). From it come its name, the module of its declaration, its settings below `views.*`, its
 //! tables, its export and its rows over HTTP; and in `pipeline/dataflow` and `pipeline/oracle` the places that maintain and recompute
 //! it. A view that lacks one of these parts does not compile. CONTRIBUTING.md has the steps.
 
@@ -111,7 +111,7 @@ pub trait Switched: Clone + PartialEq + Debug + Default + Serialize + Deserializ
     fn set_enabled(&mut self, enabled: bool);
 }
 
-/// What [`for_each_view`] says of a view.
+/// What [`for_each_view`](crate::for_each_view) says of a view.
 pub trait Declared: View {
     /// Its name.
     const VIEW: ViewName;
