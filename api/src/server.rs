@@ -196,15 +196,11 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         if request.version() == http::Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
             // Proxies would tell one request from another by it (RFC 9112, 3.2).
-            let refused = Problem::new(Code::MalformedRequest, "a request names its Host once").into_response();
-            let answer = Finish::of(Instant::now(), &request).unrouted().finish(&self.api, refused);
-            return Box::pin(async move { Ok(answer) });
+            return self.refuse(&request, Problem::new(Code::MalformedRequest, "a request names its Host once"));
         }
         if *request.method() == Method::CONNECT {
             // It names a host and no route.
-            let refused = Problem::new(Code::MethodNotAllowed, "CONNECT is not answered").into_response();
-            let answer = Finish::of(Instant::now(), &request).unrouted().finish(&self.api, refused);
-            return Box::pin(async move { Ok(answer) });
+            return self.refuse(&request, Problem::new(Code::MethodNotAllowed, "CONNECT is not answered"));
         }
         if request.headers().contains_key("x-forwarded-for") {
             self.api.forwarding.note(self.peer.0);
@@ -228,6 +224,16 @@ impl<S> Front<S>
 where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>,
 {
+    /// Answers a request before anybody looks for its route.
+    fn refuse(
+        &self,
+        request: &Request<Incoming>,
+        problem: Problem,
+    ) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> {
+        let answer = Finish::of(Instant::now(), request).unrouted().finish(&self.api, problem.into_response());
+        Box::pin(std::future::ready(Ok(answer)))
+    }
+
     /// Answers a request that may change state.
     fn change(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> {
         let finish = Finish::of(Instant::now(), &request);

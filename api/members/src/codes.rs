@@ -59,12 +59,16 @@ pub enum TokenKind {
 }
 
 impl Loaded {
+    /// The token of a kind that waits to be used, where what lies beside was loaded.
+    fn token(&self, kind: TokenKind) -> Result<Option<(Token, Version)>> {
+        let Some(held) = self.beside.get(&kind.sort()) else { return Ok(None) };
+        let token = serde_json::from_value(held.value.clone()).map_err(|error| MemberError::Internal(error.to_string()))?;
+        Ok(Some((token, held.version)))
+    }
+
     /// The phone that a change was asked to, where what lies beside was loaded.
     pub(crate) fn pending_phone(&self) -> Result<Option<Identifier>> {
-        let Some(held) = self.beside.get(&TokenKind::Phone.sort()) else { return Ok(None) };
-        let token: Token =
-            serde_json::from_value(held.value.clone()).map_err(|error| MemberError::Internal(error.to_string()))?;
-        Ok(token.proves)
+        Ok(self.token(TokenKind::Phone)?.and_then(|(token, _)| token.proves))
     }
 }
 
@@ -209,9 +213,18 @@ impl Members {
 
     /// Uses up the code by which a member registered, if it is still there. It may be done again.
     pub(crate) async fn spend_code_of(&self, phone: &Identifier, member: &str) -> Result<()> {
+        self.delete_code(phone, |code| code.member == member).await
+    }
+
+    /// Deletes the code that went to a phone, whoever's it is.
+    pub(crate) async fn forget_code(&self, phone: &Identifier) -> Result<()> {
+        self.delete_code(phone, |_| true).await
+    }
+
+    async fn delete_code(&self, phone: &Identifier, which: impl Fn(&Code) -> bool) -> Result<()> {
         for tried in db::tries() {
             let held = self.db.read::<Code>(CODES, &phone.canonical, CODE).await?;
-            let Some(held) = held.filter(|held| held.value.member == member) else { return Ok(()) };
+            let Some(held) = held.filter(|held| which(&held.value)) else { return Ok(()) };
             if self.db.transact(CODES, &phone.canonical, &[Step::delete(CODE, held.version)]).await? {
                 return Ok(());
             }
@@ -236,36 +249,19 @@ impl Members {
 
     /// The step that uses up a token, if it is the one that was sent.
     pub(crate) fn spend_token(&self, loaded: &Loaded, kind: TokenKind, secret: &str) -> Result<(Step, Token)> {
-        let sort = kind.sort();
-        let held = loaded.beside.get(&sort).ok_or(MemberError::TokenGone)?;
-        let token: Token =
-            serde_json::from_value(held.value.clone()).map_err(|error| MemberError::Internal(error.to_string()))?;
+        let (token, version) = loaded.token(kind)?.ok_or(MemberError::TokenGone)?;
         if token.epoch != loaded.account.epoch || !random::same(&token.digest, &random::digest(secret)) {
             return Err(MemberError::TokenGone);
         }
-        Ok((Step::delete(sort, held.version), token))
-    }
-
-    /// Deletes the code that went to a phone.
-    pub(crate) async fn forget_code(&self, phone: &Identifier) -> Result<()> {
-        for _ in db::tries() {
-            let Some(held) = self.db.read::<Code>(CODES, &phone.canonical, CODE).await? else { return Ok(()) };
-            if self.db.transact(CODES, &phone.canonical, &[Step::delete(CODE, held.version)]).await? {
-                return Ok(());
-            }
-        }
-        Err(db::contended(CODES))
+        Ok((Step::delete(kind.sort(), version), token))
     }
 
     /// The step that uses up the change of the phone that was asked for, if it is to this one.
     pub(crate) fn spend_phone_change(&self, loaded: &Loaded, phone: &Identifier) -> Result<Step> {
-        let sort = TokenKind::Phone.sort();
-        let held = loaded.beside.get(&sort).ok_or(MemberError::CodeWrong)?;
-        let token: Token =
-            serde_json::from_value(held.value.clone()).map_err(|error| MemberError::Internal(error.to_string()))?;
+        let (token, version) = loaded.token(TokenKind::Phone)?.ok_or(MemberError::CodeWrong)?;
         let asked = token.proves.is_some_and(|asked| asked.canonical == phone.canonical);
         if asked && token.epoch == loaded.account.epoch {
-            Ok(Step::delete(sort, held.version))
+            Ok(Step::delete(TokenKind::Phone.sort(), version))
         } else {
             Err(MemberError::CodeWrong)
         }

@@ -339,10 +339,10 @@ impl Memory {
         member.map_or(Sight::PUBLIC, |member| self.state.read().sight(member))
     }
 
-    /// Whether the shop says that there is an item: in the catalog, or by an order. Where there is no catalog at all, any item is one.
+    /// [`State::is_sold`].
     pub fn is_sold(&self, item: &str) -> bool {
         let state = self.state.read();
-        !state.has_catalog() || state.find(item).is_some_and(|index| state.item(index).is_sold())
+        state.is_sold(state.find(item).map(|index| state.item(index)))
     }
 
     /// The page of an item, where it may be seen.

@@ -376,8 +376,7 @@ pub(super) fn render_popular(settings: &Semantics, generation: &str, options: &P
             entry.card.as_ref().is_some_and(|card| card.categories.iter().any(|known| **known == **category))
         });
         // What browsers alone speak of is no item of a shop that has a catalog.
-        let is_made_up = state.has_catalog() && !entry.is_sold();
-        if !within || is_made_up || !options.sight.sees_card(entry.card.as_deref()) {
+        if !within || !state.is_sold(Some(entry)) || !options.sight.sees_card(entry.card.as_deref()) {
             continue;
         }
         let owners = entry.days.sum(options.kind, options.as_of, options.days);

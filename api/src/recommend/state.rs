@@ -295,9 +295,9 @@ impl State {
         &self.items
     }
 
-    /// Whether the catalog has any item.
-    pub fn has_catalog(&self) -> bool {
-        self.cards > 0
+    /// Whether the shop says that there is an item: in the catalog, or by an order. Where there is no catalog at all, any item is one.
+    pub fn is_sold(&self, entry: Option<&Entry>) -> bool {
+        self.cards == 0 || entry.is_some_and(Entry::is_sold)
     }
 
     /// The sessions that are a member's.

@@ -122,7 +122,7 @@ pub fn merged_ledger<'s>(
         for (place, before) in touched {
             let now = held(&place);
             // What is not kept is deleted, held before or not: another process may have written it (design note 0004).
-            if now != before || now.is_none() || epoch == RESTORED {
+            if now != before || now.is_none() {
                 give((place.1, now));
             }
         }

@@ -78,6 +78,9 @@ impl Log {
     /// fallen again. What was held is among what changed.
     pub fn take_fallen(&mut self) -> Vec<Identity> {
         let mut fallen = std::mem::take(&mut self.fallen);
+        if fallen.is_empty() {
+            return fallen; // Nearly always: the notes are sorted once, where they are compared.
+        }
         fallen.sort_unstable();
         fallen.dedup();
         let touched = self.settle();
