@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use kindred_members::Language;
@@ -9,20 +10,20 @@ use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 
 use crate::auth::{self, Caller};
-use crate::params::{self, Params, Segment};
+use crate::params::{self, Params};
 use crate::routes::accounts::cookies::Browser;
 use crate::routes::body::{Misread, read_object};
 use crate::routes::{finish, linked, precondition};
 
 /// A segment of a path, decoded.
 pub fn segment(raw: &str) -> Option<String> {
-    let segment: Segment = raw.parse().expect("any text is one");
-    segment.decoded().ok().map(std::borrow::Cow::into_owned)
+    params::decoded(raw).ok().map(std::borrow::Cow::into_owned)
 }
 
 /// The parameters of a query, of these names.
 pub fn query(raw: &str, known: &[&'static str]) -> Option<Vec<(&'static str, String)>> {
-    let params = Params::parse(raw, known).ok()?;
+    let once: Vec<(&str, bool)> = known.iter().map(|name| (*name, false)).collect();
+    let params = Params::parse(raw, &once).ok()?;
     Some(known.iter().filter_map(|name| Some((*name, params.get(name)?.to_owned()))).collect())
 }
 
@@ -33,7 +34,7 @@ pub fn next_page(query: &str, cursor: &str) -> String {
 
 /// A cursor as it comes back.
 pub fn cursor<T: DeserializeOwned>(query: &str) -> Option<T> {
-    Params::parse(query, &["cursor"]).ok()?.cursor().ok().flatten()
+    Params::parse(query, &[("cursor", false)]).ok()?.cursor().ok().flatten()
 }
 
 /// A cursor as it is given out.
@@ -95,13 +96,17 @@ pub fn refresh_cookie(headers: &HeaderMap) -> Option<String> {
 /// `None` for what is no JSON; otherwise the pointer to what is wrong with it, and its code.
 pub fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Option<(String, &'static str)>> {
     read_object(bytes).map_err(|misread| match misread {
-        Misread::NotJson(_) => None,
-        Misread::Field { pointer, code, .. } => Some((pointer, code)),
+        Misread::NotJson => None,
+        Misread::Field { pointer, code } => Some((pointer, code)),
     })
 }
 
 /// What is presented in `Authorization` or in the query.
 pub fn presented(authorization: Option<&str>, query_key: Option<&str>) -> Option<String> {
-    let caller = Caller::of(authorization.map(str::to_owned), None);
+    let mut headers = HeaderMap::new();
+    if let Some(authorization) = authorization {
+        headers.insert(AUTHORIZATION, authorization.parse().ok()?);
+    }
+    let caller = Caller::of(&headers, None).ok()?;
     auth::presented(&caller, query_key).ok().map(str::to_owned)
 }

@@ -6,12 +6,13 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use kindred_model::{Day, Invalid, ItemId, MemberId, Position};
+use kindred_model::{Day, Invalid, Position};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::problem::{Code, Problem};
+use crate::routes::endpoint::Endpoint;
 
 /// A query longer than this is refused: no route needs so much (an identity percent-encoded is at most 384 bytes).
 const QUERY_BYTES_MAX: usize = 4_096;
@@ -19,94 +20,61 @@ const QUERY_BYTES_MAX: usize = 4_096;
 /// As long as that where a parameter may be given more than once.
 const REPEATED_BYTES_MAX: usize = 32_768;
 
-/// A segment of the path as it came, still percent-encoded.
-#[derive(Debug)]
-pub(crate) struct Segment(String);
-
-impl FromStr for Segment {
-    type Err = std::convert::Infallible;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl Segment {
-    /// Its text.
-    ///
-    /// # Errors
-    /// A 400 when what is percent-encoded is no UTF-8.
-    pub fn decoded(&self) -> Result<Cow<'_, str>, Problem> {
-        percent_decode_str(&self.0)
-            .decode_utf8()
-            .map_err(|_| Problem::new(Code::MalformedRequest, "the path is not UTF-8 once percent-decoded"))
-    }
-
-    /// An item's identity.
-    ///
-    /// # Errors
-    /// A 400 that names it.
-    pub fn item(&self) -> Result<ItemId, Problem> {
-        ItemId::parse(&self.decoded()?).map_err(|error| Problem::path(&error))
-    }
-
-    /// A member's identity.
-    ///
-    /// # Errors
-    /// A 400 that names it.
-    pub fn member(&self) -> Result<MemberId, Problem> {
-        MemberId::parse(&self.decoded()?).map_err(|error| Problem::path(&error))
-    }
+/// A segment of the path, percent-decoded.
+///
+/// # Errors
+/// A 400 when that is no UTF-8.
+pub(crate) fn decoded(segment: &str) -> Result<Cow<'_, str>, Problem> {
+    percent_decode_str(segment)
+        .decode_utf8()
+        .map_err(|_| Problem::new(Code::MalformedRequest, "the path is not UTF-8 once percent-decoded"))
 }
 
 /// The parameters of a query.
-pub(crate) struct Params<'a> {
-    given: Vec<(&'static str, Cow<'a, str>)>,
+pub(crate) struct Params {
+    given: Vec<(&'static str, String)>,
 }
 
-impl<'a> Params<'a> {
-    /// Reads a query of which each key is `known` and given once.
+impl Params {
+    /// Reads the query of an endpoint.
     ///
     /// # Errors
     /// A 400 that names the parameter.
-    pub fn parse(raw: &'a str, known: &[&'static str]) -> Result<Self, Problem> {
-        if raw.len() > QUERY_BYTES_MAX {
-            return Err(Problem::new(Code::MalformedRequest, format!("the query has more than {QUERY_BYTES_MAX} bytes")));
+    pub fn of(endpoint: &Endpoint, raw: &str) -> Result<Self, Problem> {
+        Self::parse(raw, &endpoint.known)
+    }
+
+    /// Reads a query of which each key is `known` and given once, unless it is said beside that it may be given again.
+    ///
+    /// # Errors
+    /// A 400 that names the parameter.
+    pub fn parse(raw: &str, known: &[(&'static str, bool)]) -> Result<Self, Problem> {
+        let most = if known.iter().any(|(_, repeated)| *repeated) { REPEATED_BYTES_MAX } else { QUERY_BYTES_MAX };
+        if raw.len() > most {
+            return Err(Problem::new(Code::MalformedRequest, format!("the query has more than {most} bytes")));
         }
-        let mut given: Vec<(&'static str, Cow<'a, str>)> = Vec::new();
+        let mut given: Vec<(&'static str, String)> = Vec::new();
         for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let key = form_decoded(key).ok_or_else(|| Problem::new(Code::MalformedRequest, "the query is not UTF-8"))?;
-            let Some(&name) = known.iter().find(|name| **name == key) else {
-                let names = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let Some(&(name, repeated)) = known.iter().find(|(name, _)| *name == key) else {
+                let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+                let names = if known.is_empty() { "none".to_owned() } else { names.join(", ") };
                 let shown: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
                 return Err(Problem::query(&shown, format!("is not known here; accepted: {names}")));
             };
-            if given.iter().any(|(other, _)| *other == name) {
+            if !repeated && given.iter().any(|(other, _)| *other == name) {
                 return Err(Problem::query(name, "is given twice"));
             }
             let value = form_decoded(value).ok_or_else(|| Problem::query(name, "is not UTF-8"))?;
-            given.push((name, value));
+            given.push((name, value.into_owned()));
         }
         Ok(Self { given })
     }
 
-    /// The values of a parameter that may be given more than once, in a query whose others are `known` and given once.
-    ///
-    /// # Errors
-    /// A 400 that names the parameter.
-    pub fn parse_repeated(raw: &str, repeated: &'static str, known: &[&'static str]) -> Result<Vec<String>, Problem> {
-        let is_repeated = |pair: &&str| {
-            let name = pair.split('=').next().unwrap_or_default();
-            form_decoded(name).is_some_and(|name| name == repeated)
-        };
-        if raw.len() > REPEATED_BYTES_MAX {
-            return Err(Problem::new(Code::MalformedRequest, format!("the query has more than {REPEATED_BYTES_MAX} bytes")));
-        }
-        let (values, others): (Vec<&str>, Vec<&str>) = raw.split('&').partition(is_repeated);
-        let named: Vec<&'static str> = known.iter().copied().chain([repeated]).collect();
-        Params::parse(&others.join("&"), &named)?;
-        let value = |pair: &str| form_decoded(pair.split_once('=').map_or("", |(_, value)| value)).map(Cow::into_owned);
-        values.into_iter().map(|pair| value(pair).ok_or_else(|| Problem::query(repeated, "is not UTF-8"))).collect()
+    /// The values of a parameter that may be given more than once.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.given.iter().filter(move |(other, _)| *other == name).map(|(_, value)| &**value)
     }
 
     /// The value of a parameter as it is.
@@ -213,7 +181,7 @@ pub(crate) fn form_decoded(text: &str) -> Option<Cow<'_, str>> {
 mod tests {
     use super::*;
 
-    const KNOWN: &[&str] = &["limit", "fill", "q"];
+    const KNOWN: &[(&str, bool)] = &[("limit", false), ("fill", false), ("q", false)];
 
     #[test]
     fn each_parameter_is_known_and_given_once() {

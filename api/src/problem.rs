@@ -9,6 +9,7 @@
 //! and served at its `type`, `/problems/{code}`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
@@ -167,12 +168,15 @@ pub struct Problem {
     pub retry_after: Option<u64>,
     /// Further members of the body.
     pub extensions: Map<String, Value>,
+    /// What the members' side said, to be told in the language of who asks.
+    pub(crate) member: Option<Arc<MemberError>>,
 }
 
 impl Problem {
     /// A problem that is about no field.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), retry_after: None, extensions: Map::new() }
+        let detail = detail.into();
+        Self { code, detail, errors: Vec::new(), retry_after: None, extensions: Map::new(), member: None }
     }
 
     /// A parameter of the query that is not accepted.
@@ -319,9 +323,28 @@ impl From<LogError> for Problem {
     }
 }
 
+impl From<MemberError> for Problem {
+    fn from(error: MemberError) -> Self {
+        match &error {
+            MemberError::Store(reason) => tracing::warn!("the store did not answer: {reason}"),
+            MemberError::Full(reason) => tracing::error!("the store has no room left: {reason}"),
+            _ => {}
+        }
+        let problem = Self::of_member(&error, Language::En, 0);
+        Self { member: Some(Arc::new(error)), ..problem }
+    }
+}
+
 impl Problem {
-    /// What the members' side says, in the person's language; `min` is the fewest characters of a password.
-    pub fn of_member(error: &MemberError, language: Language, min: usize) -> Self {
+    /// The same in the language of who asks; `min` is the fewest characters of a password.
+    pub(crate) fn told(self, language: Language, min: usize) -> Self {
+        match &self.member {
+            Some(error) if !matches!(**error, MemberError::Internal(_)) => Self::of_member(error, language, min),
+            _ => self,
+        }
+    }
+
+    fn of_member(error: &MemberError, language: Language, min: usize) -> Self {
         let text = |code: &str| messages::text_with_min(code, language, min).unwrap_or_else(|| code.to_owned());
         let problem = |code| Self::new(code, text(error.code()));
         match error {
@@ -353,14 +376,8 @@ impl Problem {
             MemberError::Refused(reason) => Self::new(Code::Refused, text(reason)),
             MemberError::Throttled { retry_after_s } => problem(Code::Throttled).retry_after(u64::from(*retry_after_s)),
             MemberError::Busy => problem(Code::Busy).retry_after(1),
-            MemberError::Store(reason) => {
-                tracing::warn!("the store did not answer: {reason}");
-                problem(Code::Unavailable).retry_after(1)
-            }
-            MemberError::Full(reason) => {
-                tracing::error!("the store has no room left: {reason}");
-                problem(Code::InsufficientStorage).retry_after(30)
-            }
+            MemberError::Store(_) => problem(Code::Unavailable).retry_after(1),
+            MemberError::Full(_) => problem(Code::InsufficientStorage).retry_after(30),
             MemberError::Internal(reason) => Self::internal(reason),
         }
     }

@@ -25,14 +25,9 @@ tokio::task_local! {
 /// # Errors
 /// What [`answer_caller`] was given; a 500 where the work panicked.
 pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Problem> {
-    if CALLER.try_with(|_| ()).is_ok() { Ok(work.await) } else { apart(work).await }
-}
-
-/// The same in a task of its own also within such a task: warp routes one request a task.
-///
-/// # Errors
-/// As [`to_the_end`].
-pub(crate) async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Problem> {
+    if CALLER.try_with(|_| ()).is_ok() {
+        return Ok(work.await);
+    }
     let (caller, early) = oneshot::channel();
     let task = tokio::spawn(CALLER.scope(Mutex::new(Some(caller)), work));
     tokio::select! {

@@ -5,6 +5,7 @@ use kindred_model::Day;
 use kindred_model::units::{EventTime, Tier};
 use kindred_store::records::{Range, Step, Version};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::account::{Account, CredentialEvent, Extra, Loaded, State};
 use crate::db::{Held, INDEX, ROLES, SETUP};
@@ -81,18 +82,21 @@ struct Setup {
     made_at: EventTime,
 }
 
-/// A set-up token that nobody has redeemed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+/// A set-up token that nobody has redeemed; without its text.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[schema(as = SetupTokenShown)]
 pub struct SetupShown {
     /// By which it is withdrawn.
     pub id: String,
     /// What it gives.
     pub role: String,
-    /// Who made it.
+    /// Who made it: a member's id, `key:ID` or `operator:NAME`.
     pub made_by: String,
     /// When.
+    #[schema(value_type = String)]
     pub made_at: EventTime,
     /// When it is worthless.
+    #[schema(value_type = String)]
     pub expires_at: EventTime,
 }
 

@@ -18,6 +18,7 @@ use kindred_model::units::EventTime;
 use kindred_store::records::{Effect, Expect, KEY_BYTES_MAX, Step, Version};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::account::{ACCOUNT, Account, CredentialEvent, Extra, State};
 use crate::challenge::address_group;
@@ -85,13 +86,16 @@ impl Session {
 }
 
 /// A session as its member sees it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[schema(as = MemberSession)]
 pub struct SessionShown {
     /// Its id: the `sid` of its access tokens.
     pub id: String,
     /// When it began.
+    #[schema(value_type = String)]
     pub created_at: EventTime,
     /// When it was last refreshed.
+    #[schema(value_type = String)]
     pub used_at: EventTime,
     /// What the browser called itself.
     pub label: String,

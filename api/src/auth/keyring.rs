@@ -389,7 +389,7 @@ impl From<KeyError> for Problem {
             KeyError::Invalid(invalid) => {
                 let field =
                     FieldError { place: "body", pointer: invalid.pointer(), code: "invalid", message: invalid.reason.clone() };
-                Self { errors: vec![field], ..Self::new(Code::InvalidRecord, invalid.to_string()) }
+                Self { errors: vec![field], ..Self::new(Code::Invalid, invalid.to_string()) }
             }
             KeyError::Store(error) => error.into(),
             KeyError::Random(reason) => Self::internal(format_args!("no random numbers: {reason}")),

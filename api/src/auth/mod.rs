@@ -1,7 +1,7 @@
 //! Who may do what: keys, people, scopes, origins (CORS) and rates.
 //!
 //! ```text
-//! Authorization / ?key= ──KeyRing, Members──▶ Grant ──need, origin, rate──▶ Admission ──dress──▶ CORS and RateLimit headers
+//! Authorization / ?key= ──KeyRing, Members──▶ Grant ──need, origin, rate──▶ Admission ──add_headers──▶ CORS and RateLimit headers
 //! ```
 //!
 //! A service key is a secret: events of any kind, any member's data, administration. A publishable key is none, it stands in
@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
@@ -26,20 +26,19 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
     ACCESS_CONTROL_MAX_AGE, VARY,
 };
-use http::{HeaderName, HeaderValue, StatusCode};
-use kindred_members::{AccessClaims, Actor, Language, MemberError, Members, Permission};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use kindred_members::{AccessClaims, Actor, MemberError, Members, Permission};
 use parking_lot::Mutex;
-use warp::reject::Rejection;
+use warp::Reply;
 use warp::reply::Response;
-use warp::{Filter, Reply};
 
 pub(crate) use keyring::{KeyChange, KeyReplaced, KeyRing, KeyRotation, KeySettings, KeyShown};
-pub(crate) use visitor::{Forwarding, Visitor, address, hop, language, visitor};
+pub(crate) use visitor::{Forwarding, Visitor, address, hop, language, language_of};
 
 use crate::problem::{Code, Problem};
 use crate::quota::share_of;
-use crate::routes::access::Need;
-use crate::server::Address;
+use crate::routes::endpoint::Need;
+use crate::routes::request::header;
 
 /// Requests a minute that an address has of a key however small its share is: a page makes some.
 const ADDRESS_REQUESTS_LEAST: u32 = 60;
@@ -71,26 +70,19 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Who presents this, from the page of that origin.
-    pub fn of(authorization: Option<String>, origin: Option<String>) -> Self {
-        Self { authorization, origin, address: None }
+    /// What the headers present; `address` is where they come from, as far as that is known.
+    ///
+    /// # Errors
+    /// A 400 where one of them is not readable.
+    pub fn of(headers: &HeaderMap, address: Option<IpAddr>) -> Result<Self, Problem> {
+        let owned = |name| header(headers, name).map(|value| value.map(str::to_owned));
+        Ok(Self { authorization: owned("authorization")?, origin: owned("origin")?, address })
     }
 
     /// Whether there is an `Authorization` header, good or not.
     pub fn presents_anything(&self) -> bool {
         self.authorization.is_some()
     }
-}
-
-/// Reads what the caller presented.
-pub(crate) fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Copy {
-    warp::header::optional::<String>("authorization")
-        .and(warp::header::optional::<String>("origin"))
-        .and(warp::ext::optional::<Address>())
-        .map(|authorization, origin, address: Option<Address>| Caller {
-            address: address.map(|Address(address)| address),
-            ..Caller::of(authorization, origin)
-        })
 }
 
 /// What a key grants.
@@ -138,6 +130,15 @@ impl Grant {
     /// A service key's.
     pub fn service(id: String) -> Self {
         Self { id, service: true, person: None, reads_lists: true, writes_events: true, origins: Vec::new(), rate: None }
+    }
+
+    /// Nothing: of whoever asks an endpoint that asks for nothing.
+    pub fn nobody() -> Arc<Self> {
+        static NOBODY: LazyLock<Arc<Grant>> = LazyLock::new(|| {
+            let (id, origins) = (String::new(), Vec::new());
+            Arc::new(Grant { id, service: false, person: None, reads_lists: false, writes_events: false, origins, rate: None })
+        });
+        NOBODY.clone()
     }
 
     /// A person's who signed in.
@@ -195,7 +196,7 @@ impl Grant {
     /// # Errors
     /// A 403 that names the first permission that is missing.
     pub fn needs_everything(&self) -> Result<(), Problem> {
-        self.actor("").covers(Permission::ALL).map_err(|error| Problem::of_member(&error, Language::En, 0))
+        Ok(self.actor("").covers(Permission::ALL)?)
     }
 
     /// Who acts, coming from an address. A service key may everything.
@@ -261,10 +262,10 @@ impl Drop for StreamSlot {
     }
 }
 
-/// What came of looking at a caller: the answer wears its headers, whether it is granted or refused.
+/// What came of looking at a caller. Granted or refused, the answer has its headers.
 pub(crate) struct Admission {
     /// The key, or why not.
-    pub outcome: Result<Arc<Grant>, Problem>,
+    outcome: Result<Arc<Grant>, Problem>,
     allow_origin: Option<HeaderValue>,
     rate: Option<(HeaderValue, HeaderValue)>,
     /// Whether the answer depends on the origin.
@@ -354,8 +355,13 @@ impl Admission {
         Ok(grant)
     }
 
-    /// Puts the CORS and rate headers on an answer.
-    pub fn dress(self, mut response: Response) -> Response {
+    /// What was granted, or why nothing was. It is given out once.
+    pub fn take_outcome(&mut self) -> Result<Arc<Grant>, Problem> {
+        std::mem::replace(&mut self.outcome, Err(no_key()))
+    }
+
+    /// Adds the CORS and rate-limit headers to an answer.
+    pub fn add_headers(self, mut response: Response) -> Response {
         let headers = response.headers_mut();
         if let Some((policy, rate)) = self.rate {
             headers.insert(RATE_LIMIT_POLICY, policy);
@@ -384,13 +390,8 @@ fn grant_of(ring: &KeyRing, members: Option<&Members>, token: &str) -> Result<Ar
             Err((Some("invalid_token"), Problem::new(Code::Unauthorized, "the access token is not good (any more)")))
         }
         // Fail closed: who cannot tell whether a session has ended takes none for good.
-        Err(error) => Err((None, Problem::of_member(&error, Language::En, 0))),
+        Err(error) => Err((None, error.into())),
     }
-}
-
-/// What a caller is granted, where it is known. It counts and refuses nothing: the route does.
-pub(crate) fn known(ring: &KeyRing, members: Option<&Members>, caller: &Caller) -> Option<Arc<Grant>> {
-    grant_of(ring, members, presented(caller, None).ok()?).ok()
 }
 
 fn no_key() -> Problem {
@@ -411,23 +412,16 @@ pub(crate) fn presented<'c>(caller: &'c Caller, query_key: Option<&'c str>) -> R
 }
 
 /// OPTIONS /v1/...: the preflight has no key, so an origin is allowed that any active publishable key lists.
-pub(crate) fn preflight(ring: Arc<KeyRing>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    warp::path("v1")
-        .and(warp::options())
-        .and(warp::header::<String>("origin"))
-        .and(warp::header::<String>("access-control-request-method"))
-        .map(move |origin: String, _method: String| {
-            let mut response = StatusCode::NO_CONTENT.into_response();
-            let headers = response.headers_mut();
-            headers
-                .insert(VARY, HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers"));
-            if let Some(origin) = HeaderValue::from_str(&origin).ok().filter(|_| ring.lists_origin(&origin)) {
-                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-                headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
-                let allowed = "authorization, content-type, if-none-match, last-event-id, traceparent";
-                headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
-                headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECONDS));
-            }
-            response
-        })
+pub(crate) fn preflight(ring: &KeyRing, origin: &HeaderValue) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers"));
+    if origin.to_str().is_ok_and(|origin| ring.lists_origin(origin)) {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+        let allowed = "authorization, content-type, if-none-match, last-event-id, traceparent";
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECONDS));
+    }
+    response
 }

@@ -5,13 +5,13 @@
 //!                          └─(anybody else's X-Forwarded-For is not believed, and told once)
 //! ```
 
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
+use http::header::ACCEPT_LANGUAGE;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 use kindred_members::Language;
-use warp::Filter;
 
 use crate::api::Api;
 use crate::context::Check;
@@ -31,19 +31,23 @@ pub(crate) struct Visitor {
     pub label: String,
 }
 
-/// Reads it from a request.
-pub(crate) fn visitor(api: &Arc<Api>) -> impl Filter<Extract = (Visitor,), Error = Infallible> + Clone + use<> {
-    let api = api.clone();
-    warp::ext::optional::<Peer>().and(warp::header::headers_cloned()).map(move |peer: Option<Peer>, headers: http::HeaderMap| {
+impl Visitor {
+    /// Of the peer and the headers of a request.
+    pub fn of(api: &Api, peer: Option<Peer>, headers: &HeaderMap) -> Self {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let forwarded: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
-        let default = api.context.members.as_ref().map_or(Language::En, |members| members.config().default_language);
-        Visitor {
+        Self {
             address: address(peer.map(|Peer(address)| address), &forwarded.join(","), &api.config.trusted_proxies),
-            language: header("accept-language").and_then(language).unwrap_or(default),
+            language: language_of(api, headers.get(ACCEPT_LANGUAGE)),
             label: header("user-agent").unwrap_or_default().chars().filter(|c| !c.is_control()).take(LABEL_CHARS_MAX).collect(),
         }
-    })
+    }
+}
+
+/// The language that `Accept-Language` asks for, or that of the installation.
+pub(crate) fn language_of(api: &Api, accepted: Option<&HeaderValue>) -> Language {
+    let default = || api.context.members.as_ref().map_or(Language::En, |members| members.config().default_language);
+    accepted.and_then(|accepted| language(accepted.to_str().ok()?)).unwrap_or_else(default)
 }
 
 /// Who forwards requests here without being trusted to: most often the shop's own proxy, which nobody has named in the settings, so that

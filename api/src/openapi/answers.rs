@@ -1,42 +1,61 @@
-//! The answers that routes share, told at one place. A handler's annotation says what is its own; what it says of a status stays.
+//! The answers of endpoints: what each says by itself, and what many share, told at one place.
 //!
 //! ```text
-//! Route (need, method, template) + operation (body) ──▶ statuses that are missing ──▶ #/components/responses, with their headers
+//! Endpoint (need, method, path, body) ──▶ statuses that it does not say itself ──▶ #/components/responses, with their headers
 //! ```
 
-use utoipa::Modify;
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::{Content, Header, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema, Type};
+use http::Method;
+use serde_json::{Map, Value, json};
 
-use super::operation_of;
-use crate::routes::access::{Need, ROUTES, Route};
+use crate::routes::endpoint::{Endpoint, Need, Schemas};
 
-/// Puts them into the contract.
-pub(super) struct SharedAnswers;
-
-impl Modify for SharedAnswers {
-    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let components = openapi.components.get_or_insert_default();
-        for answer in ANSWERS {
-            components.responses.insert(answer.name.to_owned(), RefOr::T(answer.response()));
+/// The answers of an endpoint by their statuses.
+pub(super) fn of(endpoint: &Endpoint, schemas: &mut Schemas) -> Value {
+    let mut answers = Map::new();
+    for answer in &endpoint.answers {
+        let mut headers: Map<String, Value> =
+            answer.headers.iter().map(|(name, description)| ((*name).to_owned(), header("string", description))).collect();
+        let status = answer.status.to_string();
+        name_headers(&status, &mut headers);
+        if endpoint.takes_idempotency_keys() && status.starts_with('2') {
+            let replayed = "`true` where the answer is that of an earlier request of the same Idempotency-Key";
+            headers.insert("Idempotency-Replayed".to_owned(), header("string", replayed));
         }
-        for route in ROUTES {
-            let Some(operation) = operation_of(openapi, route) else { continue };
-            for (status, response) in &mut operation.responses.responses {
-                if let RefOr::T(response) = response {
-                    name_headers(status, response);
-                    if route.takes_idempotency_keys() && status.starts_with('2') {
-                        let replayed = text("`true` where the answer is that of an earlier request of the same Idempotency-Key");
-                        response.headers.insert("Idempotency-Replayed".to_owned(), RefOr::T(replayed));
-                    }
-                }
-            }
-            for answer in ANSWERS.iter().filter(|answer| (answer.of)(route, operation)).collect::<Vec<_>>() {
-                let response = || RefOr::Ref(Ref::new(format!("#/components/responses/{}", answer.name)));
-                operation.responses.responses.entry(answer.status.to_owned()).or_insert_with(response);
-            }
-        }
+        let content: Map<String, Value> = answer
+            .content
+            .iter()
+            .map(|(media_type, schema)| ((*media_type).to_owned(), json!({ "schema": schema(schemas) })))
+            .collect();
+        answers.insert(status, response(answer.description, content, headers));
     }
+    for shared in ANSWERS.iter().filter(|shared| (shared.of)(endpoint)) {
+        let reference = || json!({ "$ref": format!("#/components/responses/{}", shared.name) });
+        answers.entry(shared.status).or_insert_with(reference);
+    }
+    answers.into()
+}
+
+/// The answers that endpoints share, by name.
+pub(super) fn shared() -> Value {
+    let shared = |answer: &Answer| {
+        let mut headers = Map::new();
+        name_headers(answer.status, &mut headers);
+        let problem = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
+        let content = Map::from_iter([("application/problem+json".to_owned(), problem)]);
+        (answer.name.to_owned(), response(answer.description, content, headers))
+    };
+    ANSWERS.iter().map(shared).collect::<Map<String, Value>>().into()
+}
+
+fn response(description: &str, content: Map<String, Value>, headers: Map<String, Value>) -> Value {
+    let mut response = json!({ "description": description });
+    if !content.is_empty() {
+        response["content"] = content.into();
+    }
+    if !headers.is_empty() {
+        response["headers"] = headers.into();
+    }
+    response
 }
 
 /// An answer that many routes can give, for a reason that is not the handler's own.
@@ -46,7 +65,7 @@ struct Answer {
     name: &'static str,
     description: &'static str,
     /// Which routes can give it.
-    of: fn(&Route, &Operation) -> bool,
+    of: fn(&Endpoint) -> bool,
 }
 
 /// The status of a shared answer.
@@ -59,128 +78,109 @@ const ANSWERS: &[Answer] = &[
         status: "400",
         name: "BadRequest",
         description: "a header, the path, a parameter or the body cannot be read, or a parameter is not accepted",
-        of: |route, _| reads(route),
+        of: |endpoint| reads(endpoint),
     },
     Answer {
         status: "401",
         name: "Unauthorized",
         description: "no key and no access token, or one that is not good (any more)",
-        of: |route, _| is_guarded(route),
+        of: |endpoint| is_guarded(endpoint),
     },
     Answer {
         status: "403",
         name: "Forbidden",
         description: "the key or the person may not do this; or the current password is wrong",
-        of: |route, _| is_guarded(route),
+        of: |endpoint| is_guarded(endpoint),
     },
     Answer {
         status: "404",
         name: "NotFound",
         description: "there is nothing of this name, or this installation keeps no members",
-        of: |route, operation| route.template().contains('{') || is_of_people(operation),
+        of: |endpoint| endpoint.path.contains('{') || is_of_people(endpoint),
     },
     Answer {
         status: "408",
         name: "RequestTimeout",
         description: "the body did not arrive in time; nothing of it was taken",
-        of: |_, operation| operation.request_body.is_some(),
+        of: |endpoint| endpoint.body.is_some(),
     },
     Answer {
         status: "409",
         name: "BeingDone",
         description: "the request of this Idempotency-Key is still being done; wait for `Retry-After` seconds",
-        of: |route, _| route.takes_idempotency_keys(),
+        of: |endpoint| endpoint.takes_idempotency_keys(),
     },
     Answer {
         status: "413",
         name: "PayloadTooLarge",
         description: "the body is too large; nothing of it was taken",
-        of: |_, operation| operation.request_body.is_some(),
+        of: |endpoint| endpoint.body.is_some(),
     },
     Answer {
         status: "415",
         name: "UnsupportedMediaType",
         description: "the body is of another type, in another charset or compressed",
-        of: |_, operation| operation.request_body.is_some(),
+        of: |endpoint| endpoint.body.is_some(),
     },
     Answer {
         status: "422",
         name: "UnprocessableContent",
         description: "fields of the body are not accepted, `errors` names them; or the Idempotency-Key is another request's",
-        of: |route, operation| operation.request_body.is_some() || route.takes_idempotency_keys(),
+        of: |endpoint| endpoint.body.is_some() || endpoint.takes_idempotency_keys(),
     },
     Answer {
         status: "429",
         name: "TooManyRequests",
         description: "too many requests of the key, or tries of the person or the address; wait for `Retry-After` seconds",
-        of: |route, operation| {
-            let is_rated = matches!(route.need, Need::ReadLists | Need::WriteEvents);
-            is_rated || is_of_people(operation) && operation.request_body.is_some()
+        of: |endpoint| {
+            let is_rated = matches!(endpoint.need, Need::ReadLists | Need::WriteEvents);
+            is_rated || is_of_people(endpoint) && endpoint.body.is_some()
         },
     },
     Answer {
         status: "500",
         name: "InternalServerError",
         description: "something is wrong on the server's side; its log says more under the same `trace_id`",
-        of: |route, _| reads(route),
+        of: |endpoint| reads(endpoint),
     },
     Answer {
         status: "503",
         name: "ServiceUnavailable",
         description: "the store or the log gave no answer in time, or too many passwords are being checked; ask again",
-        of: |route, operation| is_guarded(route) || is_of_people(operation),
+        of: |endpoint| is_guarded(endpoint) || is_of_people(endpoint),
     },
     Answer {
         status: "507",
         name: "InsufficientStorage",
         description: "there is no room left; nothing was done",
-        of: |route, operation| route.method() != "GET" && (is_guarded(route) || is_of_people(operation)),
+        of: |endpoint| endpoint.method != Method::GET && (is_guarded(endpoint) || is_of_people(endpoint)),
     },
 ];
 
-impl Answer {
-    fn response(&self) -> Response {
-        let content = Content::new(Some(Ref::from_schema_name("Problem")));
-        let response = ResponseBuilder::new().description(self.description).content("application/problem+json", content);
-        let mut response = response.build();
-        name_headers(self.status, &mut response);
-        response
-    }
-}
-
 /// Whether it looks at anything of a request but its path.
-fn reads(route: &Route) -> bool {
-    !matches!(route.template(), "/livez" | "/openapi.json" | "/docs")
+fn reads(endpoint: &Endpoint) -> bool {
+    !endpoint.ignores_query || endpoint.path.contains('{') || !endpoint.parameters.is_empty()
 }
 
-fn is_guarded(route: &Route) -> bool {
-    route.need != Need::Anyone
+fn is_guarded(endpoint: &Endpoint) -> bool {
+    endpoint.need != Need::Anyone
 }
 
 /// The headers that [`crate::problem`] puts on a status.
-fn name_headers(status: &str, response: &mut Response) {
+fn name_headers(status: &str, headers: &mut Map<String, Value>) {
     let (name, header) = match status {
-        "401" => ("WWW-Authenticate", text("which kind of credentials is asked for (RFC 6750)")),
-        "429" | "503" | "507" => ("Retry-After", seconds("after how many seconds asking again makes sense")),
+        "401" => ("WWW-Authenticate", header("string", "which kind of credentials is asked for (RFC 6750)")),
+        "429" | "503" | "507" => ("Retry-After", header("integer", "after how many seconds asking again makes sense")),
         _ => return,
     };
-    response.headers.entry(name.to_owned()).or_insert(RefOr::T(header));
+    headers.entry(name).or_insert(header);
 }
 
-fn text(description: &str) -> Header {
-    header(Type::String, description)
-}
-
-fn seconds(description: &str) -> Header {
-    header(Type::Integer, description)
-}
-
-fn header(kind: Type, description: &str) -> Header {
-    let schema = ObjectBuilder::new().schema_type(kind).build();
-    HeaderBuilder::new().schema(Some(Schema::from(schema))).description(Some(description)).build()
+fn header(kind: &str, description: &str) -> Value {
+    json!({ "schema": { "type": kind }, "description": description })
 }
 
 /// Whether it stands on members, which an installation may do without.
-fn is_of_people(operation: &Operation) -> bool {
-    operation.tags.iter().flatten().any(|tag| ["registration", "sessions", "account", "staff"].contains(&tag.as_str()))
+fn is_of_people(endpoint: &Endpoint) -> bool {
+    ["registration", "sessions", "account", "staff"].contains(&endpoint.tag)
 }

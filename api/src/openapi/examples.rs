@@ -256,7 +256,7 @@ mod tests {
     /// An example that is not what the contract says would teach who copies it a request that is refused.
     #[test]
     fn every_operation_has_a_summary_and_examples_that_are_valid() {
-        let contract: Value = serde_json::from_str(crate::openapi::text()).unwrap();
+        let contract: Value = serde_json::from_str(crate::openapi::TEXT).unwrap();
         let mut wrong = Vec::new();
         let mut check = |what: String, content: &Value| {
             for (content_type, body) in content.as_object().into_iter().flatten() {

@@ -6,124 +6,49 @@
 
 use kindred_model::units::Tier;
 use kindred_model::{Kind, Topic, views};
-use serde_json::Value;
-use utoipa::Modify;
-use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::SchemaType;
-use utoipa::openapi::{KnownFormat, Object, RefOr, Required, Schema, SchemaFormat, Type};
+use serde_json::{Value, json};
 
-use super::operation_of;
-use crate::params::WAIT_MS_MAX;
 use crate::recommend::Sort;
-use crate::routes::access::{Need, ROUTES, Route};
 use crate::routes::accounts::staff::TEXT_BYTES_MAX;
 use crate::routes::catalog::{CATEGORY_BYTES_MAX, TAG_BYTES_MAX};
-use crate::routes::once::KEY_CHARS;
+use crate::routes::endpoint::{Endpoint, Parameter, Place, Shape};
+use crate::routes::idempotency::KEY_CHARS;
 
-/// Puts it into the contract.
-pub(super) struct NamedParameters;
+/// The parameters of an endpoint: of its path, and what it says by itself or shares.
+pub(super) fn of(endpoint: &Endpoint) -> Vec<Value> {
+    let named = |name: &str, description: &'static str| {
+        let stands = endpoint.path.contains(&format!("{{{name}}}"));
+        let name = if name == "item" { "item" } else { "member" };
+        stands.then_some(Parameter { place: Place::Path, name, shape: Shape::Text, required: true, description })
+    };
+    let item = named("item", "the item, percent-encoded; 1 to 128 bytes");
+    let member = named("member", "the member, percent-encoded");
+    let own = [item, member].into_iter().flatten();
+    own.chain(endpoint.all_parameters().cloned()).map(|parameter| described(endpoint.path, &parameter)).collect()
+}
 
-impl Modify for NamedParameters {
-    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        for route in ROUTES {
-            let Some(operation) = operation_of(openapi, route) else { continue };
-            for shared in SHARED.iter().filter(|shared| (shared.of)(route)) {
-                operation.parameters.get_or_insert_default().push(RefOr::T(shared.parameter()));
-            }
+fn described(template: &str, parameter: &Parameter) -> Value {
+    let place = match parameter.place {
+        Place::Path => "path",
+        Place::Query => "query",
+        Place::Header => "header",
+    };
+    let mut schema = match parameter.shape {
+        Shape::Text => json!({ "type": "string" }),
+        Shape::Flag => json!({ "type": "boolean" }),
+        Shape::Whole(least, most) => json!({ "type": "integer", "format": "int64", "minimum": least, "maximum": most }),
+        Shape::Texts(least, most) => {
+            json!({ "type": "array", "items": { "type": "string" }, "minItems": least, "maxItems": most })
         }
-        for (template, path) in &mut openapi.paths.paths {
-            let operations = [&mut path.get, &mut path.post, &mut path.put, &mut path.patch, &mut path.delete];
-            for operation in operations.into_iter().flatten() {
-                describe(template, operation);
-            }
-        }
-    }
-}
-
-fn describe(template: &str, operation: &mut Operation) {
-    for parameter in operation.parameters.iter_mut().flatten() {
-        if let RefOr::T(Parameter { name, parameter_in, schema: Some(RefOr::T(Schema::Object(schema))), .. }) = parameter {
-            narrow(template, parameter_in, name, schema);
-        }
-    }
-}
-
-/// A parameter that many routes take, told at one place.
-struct Shared {
-    place: ParameterIn,
-    name: &'static str,
-    kind: Type,
-    description: &'static str,
-    /// Which routes take it.
-    of: fn(&Route) -> bool,
-}
-
-const SHARED: &[Shared] = &[
-    Shared {
-        place: ParameterIn::Query,
-        name: "member",
-        kind: Type::String,
-        description: "as this member sees it; with a service key",
-        of: |route| route.need == Need::ReadLists && route.template() != "/v1/stream",
-    },
-    Shared {
-        place: ParameterIn::Query,
-        name: "min_position",
-        kind: Type::String,
-        description: "answer only once the views reach this position",
-        of: waits_for_a_position,
-    },
-    Shared {
-        place: ParameterIn::Query,
-        name: "wait_ms",
-        kind: Type::Integer,
-        description: "how long to wait for it; 1000 unless given",
-        of: waits_for_a_position,
-    },
-    Shared {
-        place: ParameterIn::Query,
-        name: "key",
-        kind: Type::String,
-        description: "a publishable key, in place of the header: an EventSource can send none",
-        of: |route| route.need == Need::ReadLists,
-    },
-    Shared {
-        place: ParameterIn::Header,
-        name: "If-None-Match",
-        kind: Type::String,
-        description: "an ETag: 304 when the answer is still that",
-        of: is_read_at_once,
-    },
-    Shared {
-        place: ParameterIn::Header,
-        name: "Idempotency-Key",
-        kind: Type::String,
-        description: "names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that \
-                      of the first time, with `Idempotency-Replayed: true`. Only a success is kept",
-        of: Route::takes_idempotency_keys,
-    },
-];
-
-/// What is read of lists and the catalog, and not followed.
-fn is_read_at_once(route: &Route) -> bool {
-    route.need == Need::ReadLists && !route.template().ends_with("/stream")
-}
-
-/// What can be asked for as of what was written just now.
-fn waits_for_a_position(route: &Route) -> bool {
-    is_read_at_once(route) || route.method() == "GET" && matches!(route.need, Need::OwnOr(_))
-}
-
-impl Shared {
-    fn parameter(&self) -> Parameter {
-        ParameterBuilder::new()
-            .name(self.name)
-            .parameter_in(self.place.clone())
-            .required(Required::False)
-            .description(Some(self.description))
-            .schema(Some(Object::with_type(self.kind.clone())))
-            .build()
-    }
+    };
+    narrow(template, parameter.place, parameter.name, &mut schema);
+    json!({
+        "name": parameter.name,
+        "in": place,
+        "required": parameter.required,
+        "description": parameter.description,
+        "schema": schema,
+    })
 }
 
 /// A position: topic, partition and offset of each place, or `0`, the beginning.
@@ -135,67 +60,48 @@ const VALIDATORS: &str = "^(\\*|(W/)?\"[^\"]*\"( *, *(W/)?\"[^\"]*\")*)$";
 /// Characters of an identity. Its limit is 128 bytes, which is never more than as many characters.
 const IDENTITY_CHARS_MAX: usize = 128;
 
-fn narrow(template: &str, place: &ParameterIn, name: &str, schema: &mut Object) {
-    match (place, name) {
-        (ParameterIn::Path, "item" | "member") | (ParameterIn::Query, "member") => {
-            schema.min_length = Some(1);
-            schema.max_length = Some(IDENTITY_CHARS_MAX);
-            schema.pattern = Some(IDENTITY.to_owned());
-            schema.example = Some(if name == "item" { "sku-1" } else { "m1" }.into());
+fn narrow(template: &str, place: Place, name: &str, schema: &mut Value) {
+    let add = match (place, name) {
+        (Place::Path, "item" | "member") | (Place::Query, "member") => {
+            let example = if name == "item" { "sku-1" } else { "m1" };
+            json!({ "minLength": 1, "maxLength": IDENTITY_CHARS_MAX, "pattern": IDENTITY, "example": example })
         }
-        (ParameterIn::Path, "topic") => words(schema, Topic::OF_SHOPS.iter().map(|topic| topic.name())),
-        (ParameterIn::Path, "view") => words(schema, views::ALL.iter().map(|view| view.name)),
-        (ParameterIn::Query, "view") => words(schema, ["also_bought"]),
-        (ParameterIn::Query, "kind") if template == "/v1/popular" => {
-            words(schema, Kind::ALL.iter().filter(|kind| **kind != Kind::Search).map(|kind| kind.name()));
+        (Place::Path, "topic") => words(Topic::OF_SHOPS.iter().map(|topic| topic.name())),
+        (Place::Path, "view") => words(views::ALL.iter().map(|view| view.name)),
+        (Place::Query, "view") => words(["also_bought"]),
+        (Place::Query, "kind") if template == "/v1/popular" => {
+            words(Kind::ALL.iter().filter(|kind| **kind != Kind::Search).map(|kind| kind.name()))
         }
-        (ParameterIn::Query, "kind") if template == "/v1/items" => words(schema, ["good", "service", "activity"]),
-        (ParameterIn::Query, "sort") => words(schema, Sort::ALL.map(|(name, _)| name)),
-        (ParameterIn::Query, "category") => at_most(schema, CATEGORY_BYTES_MAX),
-        (ParameterIn::Query, "tag") => at_most(schema, TAG_BYTES_MAX),
-        (ParameterIn::Query, "verbose") => words(schema, ["", "true", "false"]),
-        (ParameterIn::Query, "format") => words(schema, ["ndjson", "csv"]),
-        (ParameterIn::Query, "state") => words(schema, ["registered", "activating", "activated", "suspended"]),
-        (ParameterIn::Query, "tier") => words(schema, Tier::ALL.iter().map(|tier| tier.name())),
-        (ParameterIn::Query, "actor" | "subject" | "q") => at_most(schema, TEXT_BYTES_MAX),
-        (ParameterIn::Query, "as_of" | "from" | "to") => {
-            schema.format = Some(SchemaFormat::KnownFormat(KnownFormat::Date));
-            schema.example = Some("2026-01-05".into());
-        }
-        (ParameterIn::Query, "min_position") => {
-            schema.pattern = Some(POSITION.to_owned());
-            schema.example = Some("0".into());
-        }
-        (ParameterIn::Query, "wait_ms") => {
-            schema.minimum = Some(0.into());
-            schema.maximum = Some(WAIT_MS_MAX.into());
-        }
-        (ParameterIn::Header, "Idempotency-Key") => {
+        (Place::Query, "kind") if template == "/v1/items" => words(["good", "service", "activity"]),
+        (Place::Query, "sort") => words(Sort::ALL.map(|(name, _)| name)),
+        (Place::Query, "category") => at_most(CATEGORY_BYTES_MAX),
+        (Place::Query, "tag") => at_most(TAG_BYTES_MAX),
+        (Place::Query, "verbose") => words(["", "true", "false"]),
+        (Place::Query, "format") => words(["ndjson", "csv"]),
+        (Place::Query, "state") => words(["registered", "activating", "activated", "suspended"]),
+        (Place::Query, "tier") => words(Tier::ALL.iter().map(|tier| tier.name())),
+        (Place::Query, "actor" | "subject" | "q") => at_most(TEXT_BYTES_MAX),
+        (Place::Query, "as_of" | "from" | "to") => json!({ "format": "date", "example": "2026-01-05" }),
+        (Place::Query, "min_position") => json!({ "pattern": POSITION, "example": "0" }),
+        (Place::Header, "Idempotency-Key") => {
             let bare = format!("[!#-~]{{{},{}}}", KEY_CHARS.start(), KEY_CHARS.end());
-            schema.pattern = Some(format!("^(\"{bare}\"|{bare})$"));
-            schema.example = Some("019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46".into());
+            json!({ "pattern": format!("^(\"{bare}\"|{bare})$"), "example": "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46" })
         }
-        (ParameterIn::Header, "If-None-Match") if template == "/v1/admin/roles/{name}" => words(schema, ["*"]),
-        (ParameterIn::Header, "If-Match") => {
-            schema.pattern = Some(VALIDATORS.to_owned());
-            schema.example = Some("*".into());
-        }
-        _ => {}
-    }
-    if *place == ParameterIn::Header {
-        // What may be absent is not null: a header has no such value.
-        schema.schema_type = SchemaType::Type(Type::String);
-    }
+        (Place::Header, "If-None-Match") if template == "/v1/admin/roles/{name}" => words(["*"]),
+        (Place::Header, "If-Match") => json!({ "pattern": VALIDATORS, "example": "*" }),
+        _ => return,
+    };
+    let (Value::Object(schema), Value::Object(add)) = (schema, add) else { unreachable!("both are objects") };
+    schema.extend(add);
 }
 
 /// From one to so many characters: the limit is one of bytes, which is never more.
-fn at_most(schema: &mut Object, bytes: usize) {
-    schema.min_length = Some(1);
-    schema.max_length = Some(bytes);
+fn at_most(bytes: usize) -> Value {
+    json!({ "minLength": 1, "maxLength": bytes })
 }
 
-fn words<'w>(schema: &mut Object, taken: impl IntoIterator<Item = &'w str>) {
-    schema.enum_values = Some(taken.into_iter().map(Value::from).collect());
+fn words<'w>(accepted: impl IntoIterator<Item = &'w str>) -> Value {
+    json!({ "enum": accepted.into_iter().collect::<Vec<_>>() })
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// The page as HTML.
 pub(crate) static PAGE: LazyLock<String> = LazyLock::new(|| {
-    let contract: Value = serde_json::from_str(crate::openapi::text()).expect("the contract is JSON");
+    let contract: Value = serde_json::from_str(crate::openapi::TEXT).expect("the contract is JSON");
     render(&contract).expect("the template fits to the contract")
 });
 
@@ -247,7 +247,7 @@ mod tests {
     /// If it failed, an operation or a component would be missing, or a link lead nowhere.
     #[test]
     fn the_page_has_all_of_the_contract_and_its_links_lead_somewhere() {
-        let contract: Value = serde_json::from_str(crate::openapi::text()).unwrap();
+        let contract: Value = serde_json::from_str(crate::openapi::TEXT).unwrap();
         for (path, item) in entries(&contract["paths"]) {
             for (_, operation) in entries(item) {
                 let id = text(&operation["operationId"]);

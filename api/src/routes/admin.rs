@@ -1,13 +1,12 @@
 //! Administration: status, export, rejected records, verify. A service key's; what the commands do on a running server.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use kindred_log::Rejected;
-use kindred_members::{MemberError, Permission};
+use kindred_members::MemberError;
 use kindred_model::Topic;
 use kindred_model::records::Record;
 use kindred_model::views::{ExportContext, ViewInfo, ViewName};
@@ -16,19 +15,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa::ToSchema;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
-use warp::{Filter, Reply};
+use warp::Reply;
 
-use super::access::{Need, need};
-use super::body::Posted;
-use super::noted::{Act, note_reading, noted};
-use super::{AS_OF, NO_STORE, acting, acting_with_body, guarded, in_time, json, program_today, query, with};
+use super::audit::Act;
+use super::endpoint::prelude::*;
+use super::{AS_OF, NO_STORE, done, json, program_today};
 use crate::api::Api;
-use crate::auth::{Caller, Visitor, caller};
 use crate::context::VerifyReport;
 use crate::export_writer::{ExportWriter, Format};
-use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
 
 /// Bytes of an export that are sent at once.
@@ -40,138 +34,116 @@ const PAGE_DEFAULT: u64 = 100;
 /// The most rejected records of a page, and of a retry.
 const PAGE_MAX: u64 = 1_000;
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let status =
-        warp::path!("v1" / "admin" / "status").and(warp::get()).and(query()).and(caller()).and(with(api)).then(show_status);
-    let export = warp::path!("v1" / "admin" / "export" / Segment).and(warp::get()).and(acting(api)).then(export_view);
-    let rows = warp::path!("v1" / "views" / Segment / Segment).and(warp::get()).and(acting(api)).then(show_rows);
-    let listed = warp::path!("v1" / "admin" / "rejected").and(warp::get()).and(acting(api)).then(list_rejected);
-    let retry =
-        warp::path!("v1" / "admin" / "rejected" / "retry").and(warp::post()).and(acting_with_body(api)).then(retry_rejected);
-    let shown = warp::path!("v1" / "admin" / "rejected" / Segment).and(warp::get()).and(acting(api)).then(show_rejected);
-    let dropped = warp::path!("v1" / "admin" / "rejected" / Segment).and(warp::delete()).and(acting(api)).then(drop_rejected);
-    let verify = warp::path!("v1" / "admin" / "verify").and(warp::post()).and(acting(api)).then(verify_views);
-    let rejected = listed.or(retry).unify().or(shown).unify().or(dropped).unify();
-    status.or(export).unify().or(rows).unify().or(rejected).unify().or(verify).unify().boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "admin",
+        [
+            get("/v1/admin/status", Staff(Permission::ReportRead), show_status)
+                .says("Topics, positions, the durable frontier, lag, rows a view, memory, disk.")
+                .answers_object(200, "the status"),
+            get("/v1/admin/export/{view}", Staff(Permission::ReportRead), export_view)
+                .takes_its_time()
+                .says("All rows of a view, sorted, as of one applied unit. A view that names members needs `member:read` as well. Two \
+                exports compare with `diff`. An export that breaks off ends the connection and not the chunks, so that half of \
+                it is not taken for the whole.")
+                .path("view", "the name of a view")
+                .query("format", Text, "`ndjson` or `csv`; ndjson unless given")
+                .query("as_of", Text, "a day like 2026-01-05; today in program.tz unless given")
+                .answers_as(200, &["application/x-ndjson", "text/csv"], "the rows")
+                .fails(404, "no such view, or it is not kept"),
+            get("/v1/views/{view}/{key}", Staff(Permission::ReportRead), show_rows)
+                .takes_its_time()
+                .says("The rows of a view of one item, member or session, as its export has them; none where there are none. A view \
+                that names members needs `member:read` as well.")
+                .path("view", "the name of a view")
+                .path("key", "an item, a member or a session, as the first columns of the view have it")
+                .query("format", Text, "`ndjson` or `csv`; ndjson unless given")
+                .query("as_of", Text, "a day like 2026-01-05; today in program.tz unless given")
+                .answers_as(200, &["application/x-ndjson", "text/csv"], "the rows")
+                .fails(404, "no such view, or it is not kept"),
+            get("/v1/admin/rejected", Staff(Permission::MemberRead), list_rejected)
+                .says("Records that could not be accepted, each with its reason. They may be about persons: staff needs `member:read`.")
+                .query("cursor", Text, "`next_cursor` of the page before")
+                .query("limit", Whole(1, 1_000), "100 unless given")
+                .answers::<RejectedPage>(200, "a page"),
+            get("/v1/admin/rejected/{id}", Staff(Permission::MemberRead), show_rejected)
+                .says("One rejected record.")
+                .path("id", "its id, percent-encoded")
+                .answers::<RejectedShown>(200, "the record")
+                .fails(404, "no such record"),
+            delete("/v1/admin/rejected/{id}", Staff(Permission::GenerationManage), drop_rejected)
+                .says("Drops a rejected record for good.")
+                .path("id", "its id, percent-encoded")
+                .answers_nothing(204, "it is gone, or never was"),
+            post("/v1/admin/rejected/retry", Staff(Permission::GenerationManage), retry_rejected)
+                .says("Validates rejected records again (a newer version may accept them), appends those that pass and drops them from \
+                `rejected`.")
+                .answers::<Retried>(200, "what became of each"),
+            post("/v1/admin/verify", Staff(Permission::GenerationManage), verify_views)
+                .takes_its_time()
+                .says("Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by \
+                brute force, and compares; `repair=true` mends rows of views that differ. It takes as long as it takes.")
+                .query("repair", Flag, "mend what differs; false unless given")
+                .answers::<VerifyReport>(200, "what was found")
+                .fails(409, "it is being verified already")
+                .fails(503, "not now"),
+        ],
+    )
 }
 
-/// GET /v1/admin/status
-///
-/// Topics, positions, the durable frontier, lag, rows a view, memory, disk.
-#[utoipa::path(
-    get, path = "/v1/admin/status", tag = "admin",
-    responses(
-        (status = 200, description = "the status", body = Object),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn show_status(query: String, caller: Caller, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, const { need("GET /v1/admin/status") }, |_| async {
-        Params::parse(&query, &[])?;
-        let status = in_time(shared, async { Ok(shared.context.operations.status().await) }).await?;
-        json(StatusCode::OK, &status)
-    })
-    .await
+async fn show_status(request: Request) -> Answered {
+    json(StatusCode::OK, &request.api.context.operations.status().await)
 }
 
-/// GET /v1/admin/export/{view}
-///
-/// All rows of a view, sorted, as of one applied unit. A view that names members needs `member:read` as well. Two exports compare with `diff`. An export that breaks off ends the
-/// connection and not the chunks, so that half of it is not taken for the whole.
-#[utoipa::path(
-    get, path = "/v1/admin/export/{view}", tag = "admin",
-    params(
-        ("view" = String, Path, description = "the name of a view"),
-        ("format" = Option<String>, Query, description = "`ndjson` or `csv`; ndjson unless given"),
-        ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today in program.tz unless given"),
-    ),
-    responses(
-        (status = 200, description = "the rows", content((String = "application/x-ndjson"), (String = "text/csv"))),
-        (status = 404, description = "no such view, or it is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn export_view(view: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
-    rows_of(const { need("GET /v1/admin/export/{view}") }, view, None, query, caller, visitor, api).await
+async fn export_view(request: Request) -> Answered {
+    rows_of(&request, None).await
 }
 
-/// GET /v1/views/{view}/{key}
-///
-/// The rows of a view of one item, member or session, as its export has them; none where there are none. A view that names members
-/// needs `member:read` as well.
-#[utoipa::path(
-    get, path = "/v1/views/{view}/{key}", tag = "admin",
-    params(
-        ("view" = String, Path, description = "the name of a view"),
-        ("key" = String, Path, description = "an item, a member or a session, as the first columns of the view have it"),
-        ("format" = Option<String>, Query, description = "`ndjson` or `csv`; ndjson unless given"),
-        ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today in program.tz unless given"),
-    ),
-    responses(
-        (status = 200, description = "the rows", content((String = "application/x-ndjson"), (String = "text/csv"))),
-        (status = 404, description = "no such view, or it is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn show_rows(view: Segment, key: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
-    rows_of(const { need("GET /v1/views/{view}/{key}") }, view, Some(key), query, caller, visitor, api).await
+async fn show_rows(request: Request) -> Answered {
+    rows_of(&request, Some(request.segment("key")?.into_owned())).await
 }
 
 /// The rows of a view, or of one of its keys.
-async fn rows_of(
-    need: Need,
-    view: Segment,
-    key: Option<Segment>,
-    query: String,
-    caller: Caller,
-    visitor: Visitor,
-    api: Arc<Api>,
-) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, need, |grant| async move {
-        let view = view.decoded()?.parse::<ViewName>().map_err(|none| Problem::new(Code::NotFound, none.to_string()))?.info();
-        let key = key.as_ref().map(Segment::decoded).transpose()?.map(String::from);
-        let params = Params::parse(&query, &["format", "as_of"])?;
-        let format = params.parsed::<Format>("format")?.unwrap_or_default();
-        let as_of = params.day("as_of")?.unwrap_or_else(|| program_today(shared, &shared.live().settings));
-        let serving = shared.live();
-        if !(view.enabled)(&serving.settings) {
-            return Err(Problem::new(Code::ViewDisabled, format!("views.{}.enabled is false", view.name)));
-        }
-        if view.is_about_persons() && !grant.service && !grant.may(Permission::MemberRead) {
-            return Err(Problem::of_member(&MemberError::Forbidden(Permission::MemberRead), visitor.language, 0));
-        }
-        let snapshot = async { Ok(serving.store.snapshot()?) };
-        let snapshot = match &key {
-            Some(key) => {
-                if view.is_about_persons() {
-                    note_reading(shared, &grant, &visitor, view.name, key).await?;
-                }
-                snapshot.await?
+async fn rows_of(request: &Request, key: Option<String>) -> Answered {
+    let (params, grant, serving) = (&request.params, &request.grant, request.api.live());
+    let view =
+        request.segment("view")?.parse::<ViewName>().map_err(|none| Problem::new(Code::NotFound, none.to_string()))?.info();
+    let format = params.parsed::<Format>("format")?.unwrap_or_default();
+    let as_of = params.day("as_of")?.unwrap_or_else(|| program_today(&request.api, &serving.settings));
+    if !(view.enabled)(&serving.settings) {
+        return Err(Problem::new(Code::ViewDisabled, format!("views.{}.enabled is false", view.name)));
+    }
+    if view.is_about_persons() && !grant.service && !grant.may(Permission::MemberRead) {
+        return Err(MemberError::Forbidden(Permission::MemberRead).into());
+    }
+    let snapshot = async { Ok(serving.store.snapshot()?) };
+    let snapshot = match &key {
+        Some(key) => {
+            if view.is_about_persons() {
+                request.audit_reading(view.name, key).await?;
             }
-            None => {
-                let act = Act { kind: "view.export", subject: view.name, detail: &[] };
-                noted(shared, &grant, &visitor, act, snapshot).await?
-            }
-        };
-        let reached = snapshot.frontier.position.to_string();
-        let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING);
-        let settings = serving.settings.clone();
-        tokio::task::spawn_blocking(move || {
-            let context = ExportContext { settings: &settings, as_of };
-            write_rows(view, key.as_deref(), &snapshot, context, format, chunks);
-        });
-        let mut response = warp::reply::stream(ReceiverStream::new(receiver)).into_response();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-        headers.insert(CACHE_CONTROL, NO_STORE);
-        headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
-        headers.insert(AS_OF, HeaderValue::from_str(&reached).map_err(Problem::internal)?);
-        Ok(response)
-    })
-    .await
+            snapshot.await?
+        }
+        None => {
+            let act = Act { kind: "view.export", subject: view.name, detail: &[] };
+            request.audited(act, snapshot).await?
+        }
+    };
+    let reached = snapshot.frontier.position.to_string();
+    let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING);
+    let settings = serving.settings.clone();
+    tokio::task::spawn_blocking(move || {
+        let context = ExportContext { settings: &settings, as_of };
+        write_rows(view, key.as_deref(), &snapshot, context, format, chunks);
+    });
+    let mut response = warp::reply::stream(ReceiverStream::new(receiver)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    headers.insert(AS_OF, HeaderValue::from_str(&reached).map_err(Problem::internal)?);
+    Ok(response)
 }
 
 type Chunks = mpsc::Sender<Result<Bytes, std::io::Error>>;
@@ -270,86 +242,35 @@ pub(crate) struct RejectedPage {
     next_cursor: Option<String>,
 }
 
-/// GET /v1/admin/rejected
-///
-/// Records that could not be accepted, each with its reason. They may be about persons: staff needs `member:read`.
-#[utoipa::path(
-    get, path = "/v1/admin/rejected", tag = "admin",
-    params(
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
-        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1_000, description = "100 unless given"),
-    ),
-    responses(
-        (status = 200, description = "a page", body = RejectedPage),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn list_rejected(query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, const { need("GET /v1/admin/rejected") }, |grant| async move {
-        let params = Params::parse(&query, &["cursor", "limit"])?;
-        let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
-        let after = params.get("cursor");
-        if after.is_some_and(|id| !Rejected::is_id(id)) {
-            return Err(Problem::query("cursor", "is not one that this server gave out"));
-        }
-        note_reading(shared, &grant, &visitor, "rejected", "").await?;
-        let mut rejected = in_time(shared, async { Ok(shared.context.log.rejected(after, limit + 1).await?) }).await?;
-        let more = rejected.len() > limit;
-        rejected.truncate(limit);
-        let next_cursor = rejected.last().filter(|_| more).map(Rejected::id);
-        json(StatusCode::OK, &RejectedPage { rejected: rejected.into_iter().map(Into::into).collect(), next_cursor })
-    })
-    .await
+async fn list_rejected(request: Request) -> Answered {
+    let params = &request.params;
+    let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
+    let after = params.get("cursor");
+    if after.is_some_and(|id| !Rejected::is_id(id)) {
+        return Err(Problem::query("cursor", "is not one that this server gave out"));
+    }
+    request.audit_reading("rejected", "").await?;
+    let mut rejected = request.api.context.log.rejected(after, limit + 1).await?;
+    let more = rejected.len() > limit;
+    rejected.truncate(limit);
+    let next_cursor = rejected.last().filter(|_| more).map(Rejected::id);
+    json(StatusCode::OK, &RejectedPage { rejected: rejected.into_iter().map(Into::into).collect(), next_cursor })
 }
 
-/// GET /v1/admin/rejected/{id}
-///
-/// One rejected record.
-#[utoipa::path(
-    get, path = "/v1/admin/rejected/{id}", tag = "admin",
-    params(("id" = String, Path, description = "its id, percent-encoded")),
-    responses(
-        (status = 200, description = "the record", body = RejectedShown),
-        (status = 404, description = "no such record", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn show_rejected(id: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, const { need("GET /v1/admin/rejected/{id}") }, |grant| async move {
-        Params::parse(&query, &[])?;
-        let id = id.decoded()?;
-        note_reading(shared, &grant, &visitor, "rejected", "").await?;
-        let rejected = in_time(shared, async { Ok(shared.context.log.rejected_one(&id).await?) }).await?;
-        let rejected = rejected.ok_or_else(|| Problem::new(Code::NotFound, "there is no rejected record of this id"))?;
-        json(StatusCode::OK, &RejectedShown::from(rejected))
-    })
-    .await
+async fn show_rejected(request: Request) -> Answered {
+    let id = request.segment("id")?;
+    request.audit_reading("rejected", "").await?;
+    let rejected = request.api.context.log.rejected_one(&id).await?;
+    let rejected = rejected.ok_or_else(|| Problem::new(Code::NotFound, "there is no rejected record of this id"))?;
+    json(StatusCode::OK, &RejectedShown::from(rejected))
 }
 
-/// DELETE /v1/admin/rejected/{id}
-///
-/// Drops a rejected record for good.
-#[utoipa::path(
-    delete, path = "/v1/admin/rejected/{id}", tag = "admin",
-    params(("id" = String, Path, description = "its id, percent-encoded")),
-    responses(
-        (status = 204, description = "it is gone, or never was"),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn drop_rejected(id: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, const { need("DELETE /v1/admin/rejected/{id}") }, |grant| async move {
-        Params::parse(&query, &[])?;
-        let id = id.decoded()?.into_owned();
-        let act = Act { kind: "rejected.drop", subject: &id, detail: &[] };
-        let dropped = async { Ok(shared.context.log.rejected_remove(std::slice::from_ref(&id)).await?) };
-        in_time(shared, noted(shared, &grant, &visitor, act, dropped)).await?;
-        Ok(StatusCode::NO_CONTENT.into_response())
-    })
-    .await
+async fn drop_rejected(request: Request) -> Answered {
+    let id = request.segment("id")?.into_owned();
+    let act = Act { kind: "rejected.drop", subject: &id, detail: &[] };
+    let dropped = async { Ok(request.api.context.log.rejected_remove(std::slice::from_ref(&id)).await?) };
+    request.audited(act, dropped).await?;
+    Ok(done())
 }
 
 /// Which rejected records to try again.
@@ -379,30 +300,13 @@ pub(crate) struct StillRejected {
     reason: String,
 }
 
-/// POST /v1/admin/rejected/retry
-///
-/// Validates rejected records again (a newer version may accept them), appends those that pass and drops them from `rejected`.
-#[utoipa::path(
-    post, path = "/v1/admin/rejected/retry", tag = "admin",
-    request_body = Retry,
-    responses(
-        (status = 200, description = "what became of each", body = Retried),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn retry_rejected(query: String, caller: Caller, posted: Posted, visitor: Visitor, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, const { need("POST /v1/admin/rejected/retry") }, |grant| async move {
-        Params::parse(&query, &[])?;
-        let Retry { ids } = posted.json(shared).await?;
-        if ids.len() as u64 > PAGE_MAX {
-            return Err(Problem::new(Code::PayloadTooLarge, format!("at most {PAGE_MAX} ids are accepted at once")));
-        }
-        let records = ids.len().to_string();
-        let act = Act { kind: "rejected.retry", subject: "", detail: &[("records", &records)] };
-        json(StatusCode::OK, &in_time(shared, noted(shared, &grant, &visitor, act, retry_all(shared, ids))).await?)
-    })
-    .await
+async fn retry_rejected(request: Request, Retry { ids }: Retry) -> Answered {
+    if ids.len() as u64 > PAGE_MAX {
+        return Err(Problem::new(Code::PayloadTooLarge, format!("at most {PAGE_MAX} ids are accepted at once")));
+    }
+    let records = ids.len().to_string();
+    let act = Act { kind: "rejected.retry", subject: "", detail: &[("records", &records)] };
+    json(StatusCode::OK, &request.audited(act, retry_all(&request.api, ids)).await?)
 }
 
 /// First the log, then `rejected`: a crash between leaves a record in both, and trying it again merges into itself.
@@ -432,28 +336,9 @@ async fn retry_all(api: &Api, ids: Vec<String>) -> Result<Retried, Problem> {
     Ok(retried)
 }
 
-/// POST /v1/admin/verify
-///
-/// Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by brute force, and
-/// compares; `repair=true` mends rows of views that differ. It takes as long as it takes.
-#[utoipa::path(
-    post, path = "/v1/admin/verify", tag = "admin",
-    params(("repair" = Option<bool>, Query, description = "mend what differs; false unless given")),
-    responses(
-        (status = 200, description = "what was found", body = VerifyReport),
-        (status = 409, description = "it is being verified already", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 503, description = "not now", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn verify_views(query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, const { need("POST /v1/admin/verify") }, |grant| async move {
-        let repair = Params::parse(&query, &["repair"])?.boolean("repair", false)?;
-        let act = Act { kind: "views.verify", subject: "", detail: &[("repair", if repair { "true" } else { "false" })] };
-        let verified = async { Ok(shared.context.operations.verify(repair).await?) };
-        let report = noted(shared, &grant, &visitor, act, verified).await?;
-        json(StatusCode::OK, &report)
-    })
-    .await
+async fn verify_views(request: Request) -> Answered {
+    let repair = request.params.boolean("repair", false)?;
+    let act = Act { kind: "views.verify", subject: "", detail: &[("repair", if repair { "true" } else { "false" })] };
+    let verified = async { Ok(request.api.context.operations.verify(repair).await?) };
+    json(StatusCode::OK, &request.audited(act, verified).await?)
 }

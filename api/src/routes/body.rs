@@ -13,19 +13,23 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use http::HeaderMap;
 use parking_lot::Mutex;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use warp::{Filter, Rejection};
 
+use super::endpoint::Need;
+use super::request::{Request, header};
 use crate::api::Api;
-use crate::problem::{Code, FieldError, Problem};
-use crate::server::Address;
+use crate::problem::{Code, Problem};
 
 /// A body that was not read yet.
 pub(crate) type Incoming = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
 
 /// Bytes of a body that is no batch of records: a list of ids, the settings of a key.
 const SMALL_BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of a form that a person fills in: the largest has 20 addresses.
+const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// What a body is given before any of it has arrived: what it announces it need not send.
 const FIRST_BYTES: usize = 64 << 10;
@@ -136,28 +140,26 @@ pub(crate) enum Form {
     Ndjson,
 }
 
-/// Takes the body without reading it.
-pub(crate) fn posted() -> impl Filter<Extract = (Posted,), Error = Rejection> + Copy {
-    let header = warp::header::optional::<String>;
-    header("content-type")
-        .and(header("content-length"))
-        .and(header("content-encoding"))
-        .and(warp::ext::optional::<Address>())
-        .and(warp::body::stream())
-        .map(|content_type, content_length, content_encoding, address: Option<Address>, body| Posted {
-            content_type,
-            content_length,
-            content_encoding,
-            address: address.map(|Address(address)| address),
-            incoming: boxed(body),
-        })
-}
-
-fn boxed(body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send + 'static) -> Incoming {
-    body.map_ok(|mut chunk| chunk.copy_to_bytes(chunk.remaining())).boxed()
-}
-
 impl Posted {
+    /// Takes a body without reading it.
+    ///
+    /// # Errors
+    /// A 400 where a header that says something of it is not readable.
+    pub fn of<B: Buf>(
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+        body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    ) -> Result<Self, Problem> {
+        let owned = |name| header(headers, name).map(|value| value.map(str::to_owned));
+        Ok(Self {
+            content_type: owned("content-type")?,
+            content_length: owned("content-length")?,
+            content_encoding: owned("content-encoding")?,
+            address,
+            incoming: body.map_ok(|mut chunk| chunk.copy_to_bytes(chunk.remaining())).boxed(),
+        })
+    }
+
     /// How it is written.
     ///
     /// # Errors
@@ -237,20 +239,27 @@ impl Posted {
             .unwrap_or_else(|_| Err(Problem::new(Code::RequestTimeout, format!("the body did not arrive within {within:?}"))))
     }
 
-    /// Reads one JSON value; fields that are not known are refused.
+    /// Reads a JSON object: fields that are not known or given twice are refused, what was sent is never repeated in the answer.
     ///
     /// # Errors
-    /// As [`Posted::read`]; a 400 when it is no JSON, a 422 that names the field when it is another.
-    pub async fn json<T: DeserializeOwned>(self, api: &Arc<Api>) -> Result<T, Problem> {
+    /// A 415 for anything but JSON, a 400 for what is no JSON, a 422 that names the field.
+    pub async fn json<T: DeserializeOwned>(self, request: &Request) -> Result<T, Problem> {
         if self.form()? != Form::Json {
             return Err(Problem::new(Code::UnsupportedMediaType, "this body is application/json"));
         }
-        let bytes = self.read_small(api).await?;
+        let of_staff = matches!(request.endpoint.need, Need::Staff(_));
+        let most = if of_staff { SMALL_BODY_BYTES_MAX } else { FORM_BYTES_MAX };
+        let bytes = self.read(&request.api, most).await?;
         read_object(&bytes).map_err(|misread| match misread {
-            Misread::NotJson(reason) => Problem::new(Code::MalformedJson, format!("the body is not JSON: {reason}")),
-            Misread::Field { pointer, reason, .. } => {
-                let errors = vec![FieldError { place: "body", pointer, code: "invalid", message: reason.clone() }];
-                Problem { errors, ..Problem::new(Code::InvalidRecord, reason) }
+            Misread::NotJson => Problem::new(Code::MalformedJson, "the body is not one JSON value"),
+            Misread::Field { pointer, code } => {
+                let message = match code {
+                    "unknown_field" => "this field is not known here",
+                    "missing_field" => "this field is needed",
+                    "duplicate_field" => "this field is given twice",
+                    _ => "the value is of another type or not one of those accepted",
+                };
+                request.invalid(pointer, code, message)
             }
         })
     }
@@ -259,16 +268,14 @@ impl Posted {
 /// Why a body is not the object that was asked for.
 #[derive(Debug)]
 pub(crate) enum Misread {
-    /// It is no JSON at all, and why.
-    NotJson(String),
+    /// It is no JSON at all.
+    NotJson,
     /// A field of it is not accepted.
     Field {
         /// Which, as a JSON pointer (RFC 6901); empty for the whole, or where it is not known.
         pointer: String,
         /// For a program: `unknown_field`, `missing_field`, `duplicate_field`, `invalid`.
         code: &'static str,
-        /// Why. It may repeat what was sent.
-        reason: String,
     },
 }
 
@@ -278,11 +285,10 @@ pub(crate) enum Misread {
 /// [`Misread`].
 pub(crate) fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Misread> {
     // Asked first, since serde takes some values of another type for bad syntax.
-    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| Misread::NotJson(error.to_string()))?;
+    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|_| Misread::NotJson)?;
     // serde takes a list for the fields in their order; what is asked for has names.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
-        let reason = "the body is a JSON object".to_owned();
-        return Err(Misread::Field { pointer: String::new(), code: "invalid", reason });
+        return Err(Misread::Field { pointer: String::new(), code: "invalid" });
     }
     let reader = &mut serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(reader).map_err(|error| misread(&error))
@@ -307,7 +313,7 @@ fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> Misread {
             pointer.push_str(&last);
         }
     }
-    Misread::Field { pointer, code: code.unwrap_or("invalid"), reason }
+    Misread::Field { pointer, code: code.unwrap_or("invalid") }
 }
 
 /// The field in serde's words: "missing field `a` at line 1", "unknown field `a`, expected `b` or `c`". There may be anything in its
@@ -338,7 +344,7 @@ mod tests {
     fn a_field_is_pointed_at_whatever_its_name() {
         let pointed = |text: &str| match read_object::<Named>(text.as_bytes()).unwrap_err() {
             Misread::Field { pointer, code, .. } => format!("{code} {pointer}"),
-            Misread::NotJson(_) => "not JSON".to_owned(),
+            Misread::NotJson => "not JSON".to_owned(),
         };
         for (text, expected) in [
             (r#"{"name":"n","x`y/z":1}"#, "unknown_field /x`y~1z"),

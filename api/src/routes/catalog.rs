@@ -1,18 +1,12 @@
 //! What is sold: product, category and tag pages (R19), each as far as the caller may see it (R7).
 
-use std::sync::Arc;
-
 use kindred_model::MemberId;
 use kindred_model::records::ItemKind;
-use warp::Filter;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
-use super::access::{Need, need};
-use super::{blocking, guarded, in_time, link_next, list, query, query_key, reach, with};
-use crate::api::Api;
-use crate::auth::{Caller, Grant, caller};
-use crate::params::{Params, Segment};
+use super::endpoint::prelude::*;
+use super::{blocking, link_next, list, reach};
+use crate::auth::Grant;
+use crate::params::Params;
 use crate::problem::{Code, Problem};
 use crate::recommend::{
     Categories, Cursor, Found, LIMIT_DEFAULT, LIMIT_MAX, Memory, Page, PageOptions, Product, Sight, Sort, Tags, etag_of,
@@ -27,33 +21,42 @@ const TAGS_DEFAULT: u64 = 50;
 /// The most tags.
 const TAGS_MAX: u64 = 1_000;
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let asked = || {
-        warp::get()
-            .and(query())
-            .and(caller())
-            .and(warp::header::optional::<String>("if-none-match"))
-            .and(with(api))
-            .map(|query, caller, if_none_match, api| Asked { query, caller, if_none_match, api })
-    };
-    let product = warp::path!("v1" / "items" / Segment).and(asked()).then(show_product);
-    let products = warp::path!("v1" / "items").and(asked()).then(find_products);
-    let categories = warp::path!("v1" / "categories").and(asked()).then(list_categories);
-    let tags = warp::path!("v1" / "tags").and(asked()).then(list_tags);
-    product.or(products).unify().or(categories).unify().or(tags).unify().boxed()
-}
-
-/// A request for one of these pages.
-struct Asked {
-    query: String,
-    caller: Caller,
-    if_none_match: Option<String>,
-    api: Arc<Api>,
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "catalog",
+        [
+            get("/v1/items/{item}", ReadLists, show_product)
+                .says("The page of an item. What the caller may not see is as good as not there. Unlike lists, it also shows what \
+                cannot be had now, and says so.")
+                .answers::<Product>(200, "the item")
+                .answers_nothing(304, "the item is what the ETag names")
+                .fails(404, "there is no such item, or the caller may not see it"),
+            get("/v1/items", ReadLists, find_products)
+                .says("The items of a category, of a tag, or all: what can be had and the caller may see. `Link` names the next page.")
+                .query("category", Text, "a category path joined by `/`; items below it count")
+                .query("tag", Text, "a tag")
+                .query("kind", Text, "`good`, `service` or `activity`")
+                .query("sort", Text, "`popular` (unless given), `newest`, `price` or `-price`")
+                .query("limit", Whole(1, 50), "12 unless given")
+                .query("cursor", Text, "`next_cursor` of the page before")
+                .answers::<Found>(200, "a page; `Link` names the next")
+                .answers_nothing(304, "the page is what the ETag names"),
+            get("/v1/categories", ReadLists, list_categories)
+                .says("The categories with something that the caller may see, and how much; each stands before those below it.")
+                .answers::<Categories>(200, "the categories")
+                .answers_nothing(304, "they are what the ETag names"),
+            get("/v1/tags", ReadLists, list_tags)
+                .says("The tags with something that the caller may see, those of most items first.")
+                .query("limit", Whole(1, 1_000), "50 unless given")
+                .answers::<Tags>(200, "the tags")
+                .answers_nothing(304, "they are what the ETag names"),
+        ],
+    )
 }
 
 /// Who reads: whoever signed in, or the member that a service key reads for; `None` is anybody.
-pub(super) fn reader(grant: &Grant, params: &Params<'_>) -> Result<Option<MemberId>, Problem> {
+pub(super) fn reader(grant: &Grant, params: &Params) -> Result<Option<MemberId>, Problem> {
     match (params.get("member"), &grant.person) {
         (None, None) => Ok(None),
         (None, Some(claims)) => MemberId::parse(&claims.sub).map(Some).map_err(Problem::internal),
@@ -68,16 +71,16 @@ pub(super) fn reader(grant: &Grant, params: &Params<'_>) -> Result<Option<Member
 }
 
 /// What a reader may see.
-pub(super) fn sight(memory: &Memory, grant: &Grant, params: &Params<'_>) -> Result<Sight, Problem> {
+pub(super) fn sight(memory: &Memory, grant: &Grant, params: &Params) -> Result<Sight, Problem> {
     Ok(memory.sight(reader(grant, params)?.as_ref()))
 }
 
 /// A path of categories that is asked for.
-pub(super) fn category(params: &Params<'_>) -> Result<Option<Box<str>>, Problem> {
+pub(super) fn category(params: &Params) -> Result<Option<Box<str>>, Problem> {
     text(params, "category", CATEGORY_BYTES_MAX)
 }
 
-fn text(params: &Params<'_>, name: &str, most: usize) -> Result<Option<Box<str>>, Problem> {
+fn text(params: &Params, name: &str, most: usize) -> Result<Option<Box<str>>, Problem> {
     let text = params.get(name);
     if text.is_some_and(|text| text.is_empty() || text.len() > most) {
         return Err(Problem::query(name, format!("has not from 1 to {most} bytes")));
@@ -85,97 +88,36 @@ fn text(params: &Params<'_>, name: &str, most: usize) -> Result<Option<Box<str>>
     Ok(text.map(Into::into))
 }
 
-impl Asked {
-    /// Answers with what is made of the memory for a sight: on a thread that may block, once it is as fresh as demanded.
-    async fn page<Options: Send + 'static>(
-        &self,
-        need: Need,
-        known: &[&'static str],
-        options: impl FnOnce(&Params<'_>, Sight) -> Result<Options, Problem>,
-        make: impl FnOnce(&Memory, Options) -> Page + Send + 'static,
-    ) -> Response {
-        let (shared, query) = (&self.api, &*self.query);
-        guarded(shared, &self.caller, query_key(query), need, |grant| async move {
-            let params = Params::parse(query, known)?;
-            let serving = shared.live();
-            let options = options(&params, sight(&serving.memory, &grant, &params)?)?;
-            let freshness = params.freshness()?;
-            let memory = serving.memory.clone();
-            let Page { body, next_cursor, published } = in_time(shared, async {
-                reach(&serving.memory, freshness).await?;
-                blocking(move || Ok(make(&memory, options))).await
-            })
-            .await?;
-            let etag = etag_of(&body);
-            let response = list(shared, body.into(), etag, &published, self.if_none_match.as_deref());
-            Ok(link_next(response, query, next_cursor.as_deref()))
-        })
-        .await
-    }
+/// Answers with what is made of the memory for a sight: on a thread that may block, once it is as fresh as demanded.
+async fn page<Options: Send + 'static>(
+    request: &Request,
+    options: impl FnOnce(&Params, Sight) -> Result<Options, Problem>,
+    make: impl FnOnce(&Memory, Options) -> Page + Send + 'static,
+) -> Answered {
+    let (params, serving) = (&request.params, request.api.live());
+    let options = options(params, sight(&serving.memory, &request.grant, params)?)?;
+    reach(&serving.memory, params.freshness()?).await?;
+    let memory = serving.memory.clone();
+    let Page { body, next_cursor, published } = blocking(move || Ok(make(&memory, options))).await?;
+    let etag = etag_of(&body);
+    Ok(link_next(list(request, body.into(), etag, &published)?, &request.query, next_cursor.as_deref()))
 }
 
-/// GET /v1/items/{item}
-///
-/// The page of an item. What the caller may not see is as good as not there. Unlike lists, it also shows what cannot be had now, and says
-/// so.
-#[utoipa::path(
-    get, path = "/v1/items/{item}", tag = "catalog",
-    params(
-        ("item" = String, Path, description = "the item, percent-encoded; 1 to 128 bytes"),
-    ),
-    responses(
-        (status = 200, description = "the item", body = Product),
-        (status = 304, description = "the item is what the ETag names"),
-        (status = 404, description = "there is no such item, or the caller may not see it", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
-)]
-async fn show_product(item: Segment, asked: Asked) -> Response {
-    let (shared, query) = (&asked.api, &*asked.query);
-    let if_none_match = asked.if_none_match.as_deref();
-    guarded(shared, &asked.caller, query_key(query), const { need("GET /v1/items/{item}") }, |grant| async move {
-        let params = Params::parse(query, &["member", "min_position", "wait_ms", "key"])?;
-        let item = item.item()?;
-        let serving = shared.live();
-        let memory = &serving.memory;
-        let sight = sight(memory, &grant, &params)?;
-        let freshness = params.freshness()?;
-        let (body, published) = in_time(shared, async {
-            reach(memory, freshness).await?;
-            // Looked at before the row: the answer reaches at least so far.
-            let published = memory.published();
-            Ok((memory.product(&item, sight).await?, published))
-        })
-        .await?;
-        let body = body.ok_or_else(|| Problem::new(Code::NotFound, "there is no such item"))?;
-        let etag = etag_of(&body);
-        Ok(list(shared, body.into(), etag, &published, if_none_match))
-    })
-    .await
+async fn show_product(request: Request) -> Answered {
+    let (item, serving) = (request.item()?, request.api.live());
+    let memory = &serving.memory;
+    let sight = sight(memory, &request.grant, &request.params)?;
+    reach(memory, request.params.freshness()?).await?;
+    // Looked at before the row: the answer reaches at least so far.
+    let published = memory.published();
+    let body = memory.product(&item, sight).await?;
+    let body = body.ok_or_else(|| Problem::new(Code::NotFound, "there is no such item"))?;
+    let etag = etag_of(&body);
+    list(&request, body.into(), etag, &published)
 }
 
-/// GET /v1/items
-///
-/// The items of a category, of a tag, or all: what can be had and the caller may see. `Link` names the next page.
-#[utoipa::path(
-    get, path = "/v1/items", tag = "catalog",
-    params(
-        ("category" = Option<String>, Query, description = "a category path joined by `/`; items below it count"),
-        ("tag" = Option<String>, Query, description = "a tag"),
-        ("kind" = Option<String>, Query, description = "`good`, `service` or `activity`"),
-        ("sort" = Option<String>, Query, description = "`popular` (unless given), `newest`, `price` or `-price`"),
-        ("limit" = Option<u64>, Query, minimum = 1, maximum = 50, description = "12 unless given"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
-    ),
-    responses(
-        (status = 200, description = "a page; `Link` names the next", body = Found),
-        (status = 304, description = "the page is what the ETag names"),
-    ),
-    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
-)]
-async fn find_products(asked: Asked) -> Response {
-    const KNOWN: &[&str] = &["category", "tag", "kind", "sort", "limit", "cursor", "member", "min_position", "wait_ms", "key"];
-    let options = |params: &Params<'_>, sight| {
+async fn find_products(request: Request) -> Answered {
+    let options = |params: &Params, sight| {
         let names = || Sort::ALL.map(|(name, _)| name).join(", ");
         let sort = match params.get("sort") {
             None => Sort::Popular,
@@ -198,43 +140,16 @@ async fn find_products(asked: Asked) -> Response {
             sight,
         })
     };
-    asked.page(const { need("GET /v1/items") }, KNOWN, options, |memory, options| memory.found(&options)).await
+    page(&request, options, |memory, options| memory.found(&options)).await
 }
 
-/// GET /v1/categories
-///
-/// The categories with something that the caller may see, and how much; each stands before those below it.
-#[utoipa::path(
-    get, path = "/v1/categories", tag = "catalog",
-    responses(
-        (status = 200, description = "the categories", body = Categories),
-        (status = 304, description = "they are what the ETag names"),
-    ),
-    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
-)]
-async fn list_categories(asked: Asked) -> Response {
-    let known = &["member", "min_position", "wait_ms", "key"];
-    asked.page(const { need("GET /v1/categories") }, known, |_, sight| Ok(sight), Memory::categories).await
+async fn list_categories(request: Request) -> Answered {
+    page(&request, |_, sight| Ok(sight), Memory::categories).await
 }
 
-/// GET /v1/tags
-///
-/// The tags with something that the caller may see, those of most items first.
-#[utoipa::path(
-    get, path = "/v1/tags", tag = "catalog",
-    params(
-        ("limit" = Option<u64>, Query, minimum = 1, maximum = 1_000, description = "50 unless given"),
-    ),
-    responses(
-        (status = 200, description = "the tags", body = Tags),
-        (status = 304, description = "they are what the ETag names"),
-    ),
-    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
-)]
-async fn list_tags(asked: Asked) -> Response {
-    let known = &["limit", "member", "min_position", "wait_ms", "key"];
-    let options = |params: &Params<'_>, sight| {
+async fn list_tags(request: Request) -> Answered {
+    let options = |params: &Params, sight| {
         Ok((sight, usize::try_from(params.number("limit", TAGS_DEFAULT, 1..=TAGS_MAX)?).expect("bounded")))
     };
-    asked.page(const { need("GET /v1/tags") }, known, options, |memory, (sight, limit)| memory.tags(sight, limit)).await
+    page(&request, options, |memory, (sight, limit)| memory.tags(sight, limit)).await
 }

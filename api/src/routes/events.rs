@@ -18,17 +18,13 @@ use kindred_model::{EventTime, Invalid, Kind, Owner, Position, SessionId, Topic}
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
-use warp::Filter;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
-use super::access::need;
-use super::body::{Body, Form, Posted, posted};
-use super::{guarded, in_time, json, query, with};
+use super::body::{Body, Form, Posted};
+use super::endpoint::prelude::*;
+use super::{in_time, json};
 use crate::api::Api;
-use crate::auth::{Caller, Grant, caller};
+use crate::auth::Grant;
 use crate::conflicts;
-use crate::params::{Params, Segment};
 use crate::problem::{Code, FieldError, Problem};
 use crate::quota::{self, PageLimits, share_of};
 use crate::recommend::Memory;
@@ -47,16 +43,23 @@ const DECODED_IN_PLACE_BYTES: usize = 32 << 10;
 const BROWSER_KINDS: &[Kind] =
     &[Kind::View, Kind::Search, Kind::Cart, Kind::Favorite, Kind::Follow, Kind::Impression, Kind::Click, Kind::Dismiss];
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    warp::path!("v1" / "events" / Segment)
-        .and(warp::post())
-        .and(query())
-        .and(caller())
-        .and(posted())
-        .and(with(api))
-        .then(post_events)
-        .boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "events",
+        [post("/v1/events/{topic}", WriteEvents, post_events)
+            .takes_its_time()
+            .says(
+                "Takes one record, an array of records, or NDJSON. 202 once the log has them durably; posting again is harmless, \
+                records merge by their natural keys. A publishable key posts browser events of sessions to `interactions`.",
+            )
+            .path("topic", "`interactions`, `orders`, `catalog` or `members`")
+            .answers::<Receipt>(202, "durable; the result of each record")
+            .fails(404, "no such topic")
+            .fails(422, "no record is acceptable")
+            .fails(429, "the rate of the key, of the address or of the session is used up")
+            .fails(503, "the log did not answer; repeating is safe")],
+    )
 }
 
 /// What became of the records of a request.
@@ -106,48 +109,24 @@ pub(crate) struct RecordError {
     message: String,
 }
 
-/// POST /v1/events/{topic}
-///
-/// Takes one record, an array of records, or NDJSON. 202 once the log has them durably; posting again is harmless, records merge
-/// by their natural keys. A publishable key posts browser events of sessions to `interactions`.
-#[utoipa::path(
-    post, path = "/v1/events/{topic}", tag = "events",
-    params(("topic" = String, Path, description = "`interactions`, `orders`, `catalog` or `members`")),
-    request_body(
-        description = "a record as in schemas/events: one object, an array, or one object a line; at most 10 MB and 10,000 records",
-        content((Vec<Object> = "application/json"), (String = "application/x-ndjson")),
-    ),
-    responses(
-        (status = 202, description = "durable; the result of each record", body = Receipt),
-        (status = 404, description = "no such topic", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 422, description = "no record is acceptable", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 429, description = "the rate of the key, of the address or of the session is used up", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 503, description = "the log did not answer; repeating is safe", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("publishable_key" = [])),
-)]
-async fn post_events(topic: Segment, query: String, caller: Caller, posted: Posted, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, const { need("POST /v1/events/{topic}") }, |grant| async move {
-        let topic = topic.decoded()?;
-        let written = |topic: Topic| Topic::OF_SHOPS.contains(&topic).then_some(topic);
-        let topic = topic.parse().ok().and_then(written).ok_or_else(|| {
-            Problem::new(Code::NotFound, "there is no such topic; there are interactions, orders, catalog and members")
-        })?;
-        Params::parse(&query, &[])?;
-        if !grant.service && topic != Topic::Interactions {
-            let detail = "a publishable key posts to interactions alone; the others need a service key";
-            return Err(Problem::new(Code::InsufficientScope, detail));
-        }
-        let form = posted.form()?;
-        let limits = &shared.config.limits;
-        let most = if grant.service { limits.body_bytes } else { limits.page_body_bytes.min(limits.body_bytes) };
-        let body = posted.read(shared, most).await?;
-        // The body counts among those under way until its records are appended: they take as much.
-        let (batch, _body) = decode_all(shared, &grant, topic, form, body).await?;
-        append(shared, &grant, caller.address, topic, batch).await
-    })
-    .await
+async fn post_events(request: Request, posted: Posted) -> Answered {
+    let (api, grant) = (&request.api, &request.grant);
+    let topic = request.segment("topic")?;
+    let written = |topic: Topic| Topic::OF_SHOPS.contains(&topic).then_some(topic);
+    let topic = topic.parse().ok().and_then(written).ok_or_else(|| {
+        Problem::new(Code::NotFound, "there is no such topic; there are interactions, orders, catalog and members")
+    })?;
+    if !grant.service && topic != Topic::Interactions {
+        let detail = "a publishable key posts to interactions alone; the others need a service key";
+        return Err(Problem::new(Code::InsufficientScope, detail));
+    }
+    let form = posted.form()?;
+    let limits = &api.config.limits;
+    let most = if grant.service { limits.body_bytes } else { limits.page_body_bytes.min(limits.body_bytes) };
+    let body = posted.read(api, most).await?;
+    // The body counts among those under way until its records are appended: they take as much.
+    let (batch, _body) = decode_all(api, grant, topic, form, body).await?;
+    append(api, grant, request.address, topic, batch).await
 }
 
 /// The records of a request, decoded.
@@ -176,7 +155,7 @@ async fn decode_all(api: &Arc<Api>, grant: &Arc<Grant>, topic: Topic, form: Form
     super::blocking(move || Ok((check.batch(form, &body, most)?, body))).await
 }
 
-async fn append(api: &Arc<Api>, grant: &Grant, address: Option<IpAddr>, topic: Topic, batch: Batch) -> Result<Response, Problem> {
+async fn append(api: &Arc<Api>, grant: &Grant, address: Option<IpAddr>, topic: Topic, batch: Batch) -> Answered {
     let rejected = batch.records.iter().filter(|record| record.is_err()).count();
     api.measures.events_rejected.increment(rejected as u64);
     if rejected == batch.records.len() {

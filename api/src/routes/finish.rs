@@ -7,18 +7,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ALLOW, CONTENT_SECURITY_POLICY, ORIGIN, REFERRER_POLICY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_SECURITY_POLICY, ORIGIN, REFERRER_POLICY,
     STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request};
 use warp::filters::BoxedFilter;
 use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
-use super::access::template_of;
+use super::endpoint::template_of;
 use crate::api::Api;
-use crate::problem::{Code, Problem, from_rejection, no_route};
+#[cfg(test)]
+use crate::problem::no_route;
+use crate::problem::{Code, Problem, from_rejection};
 
 /// The trace of a request: the caller's (`traceparent`, W3C), or its own.
 #[derive(Clone, Copy)]
@@ -113,16 +115,7 @@ impl Finish {
         }
         #[cfg(test)]
         let unrouted = response.extensions().get::<Problem>().is_some_and(|problem| problem.detail == no_route().detail);
-        let refused = response.extensions().get::<Problem>().map(|problem| problem.code);
-        if let (Some(Code::MethodNotAllowed), &Method::OPTIONS, Some(template)) = (refused, &method, route) {
-            // Asked outside of a preflight (RFC 9110, 9.3.7).
-            response = StatusCode::NO_CONTENT.into_response();
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static(&template.allow));
-        } else if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
-            if problem.code == Code::MethodNotAllowed && route.is_none() && path.as_str().starts_with("/v1") {
-                // Preflights are asked of all of /v1, so warp takes any path there for one that exists.
-                problem = no_route();
-            }
+        if let Some(problem) = response.extensions_mut().remove::<Problem>() {
             let trace_id = trace.unwrap_or(TraceId(0)).shown();
             let allow = (problem.code == Code::MethodNotAllowed).then(|| match (route, &method) {
                 (Some(template), _) => &*template.allow,

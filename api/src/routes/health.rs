@@ -1,43 +1,51 @@
 //! Whether the process lives and is ready, the contract and its page, the pages behind problem types, and metrics (admin address only).
 
-use std::sync::Arc;
-
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::filters::BoxedFilter;
+use warp::Reply;
 use warp::reply::Response;
-use warp::{Filter, Reply};
 
-use super::{JSON, NO_CACHE, json, query, with};
-use crate::api::Api;
+use super::endpoint::prelude::*;
+use super::{JSON, NO_CACHE, json};
 use crate::context::Check;
-use crate::params::{Params, Segment};
 use crate::problem::{Code, Problem};
 use crate::reference;
 
-/// All routes of this module but metrics.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let live = warp::path!("livez").and(warp::get()).then(live);
-    let ready = warp::path!("readyz").and(warp::get()).and(query()).and(with(api)).then(ready).map(Reply::into_response);
-    let contract = warp::path!("openapi.json").and(warp::get()).then(contract);
-    let reference = warp::path!("docs").and(warp::get()).and(with(api)).then(show_reference).map(Reply::into_response);
-    let problem = warp::path!("problems" / Segment).and(warp::get()).then(explain_problem).map(Reply::into_response);
-    live.or(ready).unify().or(contract).unify().or(reference).unify().or(problem).unify().boxed()
+/// The tag of what the admin address has, too.
+pub(super) const TAG: &str = "health";
+
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        TAG,
+        [
+            get("/livez", Anyone, live).ignores_query().says("The process answers.").answers_as(200, &["text/plain"], "it lives"),
+            get("/readyz", Anyone, ready)
+                .says("Requests should be sent here: 200, or 503.")
+                .query("verbose", Text, "say what was looked at; without a value, too")
+                .answers::<Readiness>(200, "ready")
+                .answers::<Readiness>(503, "not ready"),
+            get("/openapi.json", Anyone, contract).ignores_query().says("This contract.").answers_object(200, "OpenAPI 3.1"),
+            get("/docs", Anyone, show_reference)
+                .ignores_query()
+                .says("This contract for people: one page, which loads nothing from anywhere.")
+                .answers_as(200, &["text/html"], "the page")
+                .fails(404, "this installation does not show it (`api.docs`)"),
+            get("/problems/{code}", Anyone, explain_problem)
+                .ignores_query()
+                .says("What the `type` of a problem leads to.")
+                .path("code", "the `code` of a problem")
+                .answers_as(200, &["text/plain"], "what it means and what to do")
+                .fails(404, "no such code"),
+            get("/metrics", Anyone, show_metrics).ignores_query().on_admin_address(),
+        ],
+    )
 }
 
-/// GET /metrics, on the admin address alone.
-pub(super) fn metrics_routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    warp::path!("metrics").and(warp::get()).and(with(api)).then(show_metrics).map(Reply::into_response).boxed()
-}
-
-/// GET /livez
-///
-/// The process answers.
-#[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, description = "it lives", body = String)))]
-async fn live() -> Response {
-    "ok\n".into_response()
+async fn live(_: Request) -> Answered {
+    Ok("ok\n".into_response())
 }
 
 /// Whether requests should be sent here.
@@ -49,19 +57,8 @@ pub(crate) struct Readiness {
     checks: Option<Vec<Check>>,
 }
 
-/// GET /readyz
-///
-/// Requests should be sent here: 200, or 503.
-#[utoipa::path(
-    get, path = "/readyz", tag = "health",
-    params(("verbose" = Option<String>, Query, description = "say what was looked at; without a value, too")),
-    responses(
-        (status = 200, description = "ready", body = Readiness),
-        (status = 503, description = "not ready", body = Readiness),
-    ),
-)]
-async fn ready(query: String, api: Arc<Api>) -> Result<Response, Problem> {
-    let params = Params::parse(&query, &["verbose"])?;
+async fn ready(request: Request) -> Answered {
+    let (api, params) = (&request.api, &request.params);
     let verbose = match params.get("verbose") {
         Some("") => true,
         _ => params.boolean("verbose", false)?,
@@ -73,29 +70,15 @@ async fn ready(query: String, api: Arc<Api>) -> Result<Response, Problem> {
     json(status, &Readiness { ready, checks: verbose.then_some(checks) })
 }
 
-/// GET /openapi.json
-///
-/// This contract.
-#[utoipa::path(get, path = "/openapi.json", tag = "health", responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
-async fn contract() -> Response {
-    let mut response = Response::new(crate::openapi::text().into());
+async fn contract(_: Request) -> Answered {
+    let mut response = Response::new(crate::openapi::TEXT.into());
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response.headers_mut().insert(CACHE_CONTROL, NO_CACHE);
-    response
+    Ok(response)
 }
 
-/// GET /docs
-///
-/// This contract for people: one page, which loads nothing from anywhere.
-#[utoipa::path(
-    get, path = "/docs", tag = "health",
-    responses(
-        (status = 200, description = "the page", content_type = "text/html", body = String),
-        (status = 404, description = "this installation does not show it (`api.docs`)", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-)]
-async fn show_reference(api: Arc<Api>) -> Result<Response, Problem> {
-    if !api.config.docs {
+async fn show_reference(request: Request) -> Answered {
+    if !request.api.config.docs {
         return Err(Problem::new(Code::NotFound, "this installation does not show it; /openapi.json is the same"));
     }
     let mut response = Response::new(reference::PAGE.as_str().into());
@@ -106,19 +89,8 @@ async fn show_reference(api: Arc<Api>) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// GET /problems/{code}
-///
-/// What the `type` of a problem leads to.
-#[utoipa::path(
-    get, path = "/problems/{code}", tag = "health",
-    params(("code" = String, Path, description = "the `code` of a problem")),
-    responses(
-        (status = 200, description = "what it means and what to do", body = String),
-        (status = 404, description = "no such code", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-)]
-async fn explain_problem(code: Segment) -> Result<Response, Problem> {
-    let code = code.decoded()?;
+async fn explain_problem(request: Request) -> Answered {
+    let code = request.segment("code")?;
     let code = Code::find(&code).ok_or_else(|| Problem::new(Code::NotFound, "there is no such problem"))?;
     let status = code.status().as_u16();
     let text = format!("{} ({status})\n{}\n\n{}\n", code.title(), code.name(), code.meaning());
@@ -127,8 +99,8 @@ async fn explain_problem(code: Segment) -> Result<Response, Problem> {
     Ok(response)
 }
 
-async fn show_metrics(api: Arc<Api>) -> Result<Response, Problem> {
-    let render = api.context.render_metrics.as_ref();
+async fn show_metrics(request: Request) -> Answered {
+    let render = request.api.context.render_metrics.as_ref();
     let render = render.ok_or_else(|| Problem::new(Code::NotFound, "this process records no metrics"))?;
     let mut response = render().into_response();
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -4,27 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
-use kindred_members::{MemberError, Permission};
+use kindred_members::MemberError;
 use kindred_model::codec::{KeyCodec, RowCodec};
 use kindred_model::records::{MemberRecord, Membership};
 use kindred_model::views::histories::{Entry, read_history};
 use kindred_model::views::inputs::{Canonical, Members, knows};
 use kindred_model::views::points::{AsOf, Earned, Points};
-use kindred_model::views::{ReadError, Rows, Table, get};
+use kindred_model::views::{ReadError, Rows, Table, get as get_row};
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, Position, SessionId, Topic};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use warp::Filter;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
-use super::access::need;
-use super::noted::{Act, note, note_reading};
-use super::{AS_OF, blocking, guarded, in_time, json, link_next, program_today, query, reach, with};
+use super::audit::Act;
+use super::endpoint::prelude::*;
+use super::{AS_OF, blocking, json, link_next, program_today, reach};
 use crate::api::Api;
-use crate::auth::{Caller, Grant, Visitor, caller, visitor};
-use crate::params::{Freshness, Params, Segment, opaque};
+use crate::params::{Freshness, Params, opaque};
 use crate::problem::{Code, Problem};
 use crate::served::Serving;
 
@@ -37,47 +33,47 @@ const HISTORY_LOOKS_MAX: usize = 10;
 /// Under which the store notes when a member was first forgotten: the receipt's dates stay what they were.
 const ERASED: &str = "erased:";
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let points = warp::path!("v1" / "members" / Segment / "points")
-        .and(warp::get())
-        .and(query())
-        .and(caller())
-        .and(visitor(api))
-        .and(with(api))
-        .then(show_points);
-    let history = warp::path!("v1" / "members" / Segment / "history")
-        .and(warp::get())
-        .and(query())
-        .and(caller())
-        .and(visitor(api))
-        .and(with(api))
-        .then(show_history);
-    let member = warp::path!("v1" / "members" / Segment)
-        .and(warp::delete())
-        .and(query())
-        .and(caller())
-        .and(visitor(api))
-        .and(with(api))
-        .then(forget_member);
-    points.or(history).unify().or(member).unify().boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "members",
+        [
+            get("/v1/members/{member}/points", OwnOr(Permission::MemberRead), show_points)
+                .says("The points a member has earned, pending and available as of a day. As of a day nothing that is dated later is \
+                known: orders placed, units refunded, invitees activated after it. A member who has earned none has 0: that is \
+                no error.")
+                .query("as_of", Text, "a day like 2026-01-05; today in program.tz unless given")
+                .query("statement", Flag, "with the days on which they become available")
+                .answers::<PointsShown>(200, "the points")
+                .fails(404, "another member's, for whoever signed in; or the view is not kept"),
+            get("/v1/members/{member}/history", OwnOr(Permission::MemberRead), show_history)
+                .says("What a member did, their sessions included, newest first. Empty for who is not known, and for who was forgotten.")
+                .query("limit", Whole(1, 200), "50 unless given")
+                .query("cursor", Text, "`next_cursor` of the page before")
+                .answers::<HistoryPage>(200, "a page; `Link` names the next")
+                .fails(404, "another member's, for whoever signed in; or the view is not kept"),
+            delete("/v1/members/{member}", Staff(Permission::MemberWrite), forget_member)
+                .says("Forgets a member: the account and every session at once, out of every view when this answers, the raw records \
+                within `erasure.raw_days`. What stays, without the person: their orders in sales totals, and their inviter's \
+                points. Asking again changes nothing and answers the same.")
+                .query("known", Flag, "true: a member of whom nothing is known is a 404, and nothing is done")
+                .answers::<ErasureReceipt>(200, "forgotten, durably")
+                .fails(404, "with `known=true`: nobody of this id is known")
+                .fails(503, "the pipeline is behind; ask again"),
+        ],
+    )
 }
 
-/// Whose data is meant: `me` is whoever signed in. Another member is as good as not there (V8.2.2), but for staff who may read them,
-/// of which the audit log is told: `what` is read.
-pub(super) async fn whose(
-    api: &Api,
-    grant: &Grant,
-    visitor: &Visitor,
-    what: &str,
-    member: MemberId,
-) -> Result<MemberId, Problem> {
+/// Whose data is meant: `me` is whoever signed in. Another member's is a 404 (V8.2.2), but for staff who may read them, of which the
+/// audit log is told: `what` is read.
+pub(super) async fn whose(request: &Request, what: &str) -> Result<MemberId, Problem> {
+    let (member, grant) = (request.member()?, &request.grant);
     let Some(claims) = &grant.person else { return named(member) };
     if member.as_str() == MemberId::ME || member.as_str() == claims.sub {
         return MemberId::parse(&claims.sub).map_err(Problem::internal);
     }
     if grant.may(Permission::MemberRead) {
-        note_reading(api, grant, visitor, what, member.as_str()).await?;
+        request.audit_reading(what, member.as_str()).await?;
         return Ok(member);
     }
     Err(Problem::new(Code::NotFound, "there is no such member"))
@@ -127,51 +123,25 @@ fn statement(earned: &Earned, as_of: Day) -> Vec<StatementLine> {
     earned.items_as_of(as_of).into_iter().rev().map(line).collect()
 }
 
-/// GET /v1/members/{member}/points
-///
-/// The points a member has earned, pending and available as of a day. As of a day nothing that is dated later is known: orders
-/// placed, units refunded, invitees activated after it. A member who has earned none has 0: that is no error.
-#[utoipa::path(
-    get, path = "/v1/members/{member}/points", tag = "members",
-    params(
-        ("member" = String, Path, description = "the member, percent-encoded"),
-        ("as_of" = Option<String>, Query, description = "a day like 2026-01-05; today in program.tz unless given"),
-        ("statement" = Option<bool>, Query, description = "with the days on which they become available"),
-    ),
-    responses(
-        (status = 200, description = "the points", body = PointsShown),
-        (status = 404, description = "another member's, for whoever signed in; or the view is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn show_points(member: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, const { need("GET /v1/members/{member}/points") }, |grant| async move {
-        let member = whose(shared, &grant, &visitor, "points", member.member()?).await?;
-        let params = Params::parse(&query, &["as_of", "statement", "min_position", "wait_ms"])?;
-        let serving = shared.live();
-        if !serving.settings.views.points.enabled {
-            return Err(Problem::new(Code::ViewDisabled, "views.points.enabled is false"));
-        }
-        let as_of = params.day("as_of")?.unwrap_or_else(|| program_today(shared, &serving.settings));
-        let stated = params.boolean("statement", false)?;
-        let freshness = params.freshness()?;
-        let (row, published) = in_time(shared, async {
-            reach(&serving.memory, freshness).await?;
-            // Loaded before the row is read: the row reaches at least so far.
-            let published = serving.memory.published();
-            Ok((serving.store.get(Points::NAME, &member.to_bytes()).await?, published))
-        })
-        .await?;
-        let earned = row.map_or(Ok(Earned::default()), |row| Earned::decode(&row)).map_err(Problem::internal)?;
-        let AsOf { pending, available, from_items, from_invites } = earned.as_of(as_of);
-        let statement = stated.then(|| statement(&earned, as_of));
-        let shown = PointsShown { member, as_of, pending, available, from_items, from_invites, statement };
-        let mut response = json(StatusCode::OK, &shown)?;
-        response.headers_mut().insert(AS_OF, published.as_of.clone());
-        Ok(response)
-    })
-    .await
+async fn show_points(request: Request) -> Answered {
+    let member = whose(&request, "points").await?;
+    let (params, serving) = (&request.params, request.api.live());
+    if !serving.settings.views.points.enabled {
+        return Err(Problem::new(Code::ViewDisabled, "views.points.enabled is false"));
+    }
+    let as_of = params.day("as_of")?.unwrap_or_else(|| program_today(&request.api, &serving.settings));
+    let stated = params.boolean("statement", false)?;
+    reach(&serving.memory, params.freshness()?).await?;
+    // Loaded before the row is read: the row reaches at least so far.
+    let published = serving.memory.published();
+    let row = serving.store.get(Points::NAME, &member.to_bytes()).await?;
+    let earned = row.map_or(Ok(Earned::default()), |row| Earned::decode(&row)).map_err(Problem::internal)?;
+    let AsOf { pending, available, from_items, from_invites } = earned.as_of(as_of);
+    let statement = stated.then(|| statement(&earned, as_of));
+    let shown = PointsShown { member, as_of, pending, available, from_items, from_invites, statement };
+    let mut response = json(StatusCode::OK, &shown)?;
+    response.headers_mut().insert(AS_OF, published.as_of.clone());
+    Ok(response)
 }
 
 /// A page of what a member did, newest first.
@@ -231,52 +201,25 @@ impl Cursor {
     }
 }
 
-/// GET /v1/members/{member}/history
-///
-/// What a member did, their sessions included, newest first. Empty for who is not known, and for who was forgotten.
-#[utoipa::path(
-    get, path = "/v1/members/{member}/history", tag = "members",
-    params(
-        ("member" = String, Path, description = "the member, percent-encoded"),
-        ("limit" = Option<u64>, Query, minimum = 1, maximum = 200, description = "50 unless given"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
-    ),
-    responses(
-        (status = 200, description = "a page; `Link` names the next", body = HistoryPage),
-        (status = 404, description = "another member's, for whoever signed in; or the view is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn show_history(member: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, const { need("GET /v1/members/{member}/history") }, |grant| async move {
-        let member = whose(shared, &grant, &visitor, "history", member.member()?).await?;
-        let params = Params::parse(&query, PAGE_PARAMS)?;
-        let serving = shared.live();
-        if !serving.settings.views.histories.enabled {
-            return Err(Problem::new(Code::ViewDisabled, "views.histories.enabled is false"));
-        }
-        let PageAsked { limit, cursor, freshness } = PageAsked::of::<Cursor>(&params)?;
-        let after = cursor.map(Cursor::place);
-        let (mut entries, reached) = in_time(shared, async {
-            reach(&serving.memory, freshness).await?;
-            with_sessions(&serving, &member, read_history).await
-        })
-        .await?;
-        entries.sort_by_cached_key(place);
-        let from = after.map_or(0, |after| entries.partition_point(|entry| place(entry) <= after));
-        let rest = &entries[from..];
-        let page = &rest[..limit.min(rest.len())];
-        let next_cursor = (rest.len() > limit).then(|| page.last().map(Cursor::after)).flatten();
-        let items = page.iter().map(HistoryItem::of).collect();
-        let page = HistoryPage { member, items, next_cursor };
-        page_shown(&page, &query, page.next_cursor.as_deref(), &reached)
-    })
-    .await
+async fn show_history(request: Request) -> Answered {
+    let member = whose(&request, "history").await?;
+    let serving = request.api.live();
+    if !serving.settings.views.histories.enabled {
+        return Err(Problem::new(Code::ViewDisabled, "views.histories.enabled is false"));
+    }
+    let PageAsked { limit, cursor, freshness } = PageAsked::of::<Cursor>(&request.params)?;
+    let after = cursor.map(Cursor::place);
+    reach(&serving.memory, freshness).await?;
+    let (mut entries, reached) = with_sessions(&serving, &member, read_history).await?;
+    entries.sort_by_cached_key(place);
+    let from = after.map_or(0, |after| entries.partition_point(|entry| place(entry) <= after));
+    let rest = &entries[from..];
+    let page = &rest[..limit.min(rest.len())];
+    let next_cursor = (rest.len() > limit).then(|| page.last().map(Cursor::after)).flatten();
+    let items = page.iter().map(HistoryItem::of).collect();
+    let page = HistoryPage { member, items, next_cursor };
+    page_shown(&page, &request.query, page.next_cursor.as_deref(), &reached)
 }
-
-/// What a request for a page may say.
-pub(super) const PAGE_PARAMS: &[&str] = &["limit", "cursor", "min_position", "wait_ms"];
 
 /// Which page of what a member did or bought is asked for.
 pub(super) struct PageAsked<C> {
@@ -286,7 +229,7 @@ pub(super) struct PageAsked<C> {
 }
 
 impl PageAsked<()> {
-    /// Of [`PAGE_PARAMS`]; its cursor is a `C`.
+    /// Its cursor is a `C`.
     pub(super) fn of<C: DeserializeOwned>(params: &Params) -> Result<PageAsked<C>, Problem> {
         let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
         Ok(PageAsked { limit, cursor: params.cursor()?, freshness: params.freshness()? })
@@ -294,12 +237,7 @@ impl PageAsked<()> {
 }
 
 /// A page, with a link to the next and how far what was read reaches.
-pub(super) fn page_shown(
-    page: &impl Serialize,
-    query: &str,
-    next_cursor: Option<&str>,
-    reached: &Position,
-) -> Result<Response, Problem> {
+pub(super) fn page_shown(page: &impl Serialize, query: &str, next_cursor: Option<&str>, reached: &Position) -> Answered {
     let mut response = link_next(json(StatusCode::OK, page)?, query, next_cursor);
     response.headers_mut().insert(AS_OF, HeaderValue::from_str(&reached.to_string()).map_err(Problem::internal)?);
     Ok(response)
@@ -361,40 +299,14 @@ pub(crate) struct AccountErased {
     audit_until: EventTime,
 }
 
-/// DELETE /v1/members/{member}
-///
-/// Forgets a member: the account and every session at once, out of every view when this answers, the raw records within
-/// `erasure.raw_days`. What stays, without the person: their orders in sales totals, and their inviter's points. Asking again changes
-/// nothing and answers the same.
-#[utoipa::path(
-    delete, path = "/v1/members/{member}", tag = "members",
-    params(
-        ("member" = String, Path, description = "the member, percent-encoded"),
-        ("known" = Option<bool>, Query, description = "true: a member of whom nothing is known is a 404, and nothing is done"),
-    ),
-    responses(
-        (status = 200, description = "forgotten, durably", body = ErasureReceipt),
-        (status = 404, description = "with `known=true`: nobody of this id is known", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 503, description = "the pipeline is behind; ask again", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn forget_member(member: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, const { need("DELETE /v1/members/{member}") }, |grant| async move {
-        let member = named(member.member()?)?;
-        let only_known = Params::parse(&query, &["known"])?.boolean("known", false)?;
-        let receipt = in_time(shared, async {
-            if only_known && !known_in_views(shared, &member).await? && !has_account(shared, &grant, &visitor, &member).await? {
-                return Err(Problem::new(Code::NotFound, "nobody of this id is known; nothing was erased"));
-            }
-            let account = erase_account(shared, &grant, &visitor, &member).await?;
-            Ok(ErasureReceipt { account, ..forget(shared, member).await? })
-        })
-        .await?;
-        json(StatusCode::OK, &receipt)
-    })
-    .await
+async fn forget_member(request: Request) -> Answered {
+    let member = named(request.member()?)?;
+    let only_known = request.params.boolean("known", false)?;
+    if only_known && !known_in_views(&request.api, &member).await? && !has_account(&request, &member).await? {
+        return Err(Problem::new(Code::NotFound, "nobody of this id is known; nothing was erased"));
+    }
+    let account = erase_account(&request, &member).await?;
+    json(StatusCode::OK, &ErasureReceipt { account, ..forget(&request.api, member).await? })
 }
 
 /// Whether the log says anything of a member, up to where it is when this is asked.
@@ -409,27 +321,27 @@ async fn known_in_views(api: &Arc<Api>, member: &MemberId) -> Result<bool, Probl
     blocking(move || Ok(knows(&*store.snapshot()?.rows, &member)?)).await
 }
 
-async fn has_account(api: &Api, grant: &Grant, visitor: &Visitor, member: &MemberId) -> Result<bool, Problem> {
-    let Some(members) = &api.context.members else { return Ok(false) };
-    match members.member(&grant.actor(&visitor.address), member.as_str()).await {
+async fn has_account(request: &Request, member: &MemberId) -> Result<bool, Problem> {
+    let Some(members) = &request.api.context.members else { return Ok(false) };
+    match members.member(&request.actor(), member.as_str()).await {
         Ok(_) => Ok(true),
         Err(MemberError::NotFound) => Ok(false),
-        Err(error) => Err(Problem::of_member(&error, visitor.language, 0)),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Erases the account first: nobody signs in any more while the views follow. Who has none here (a shop's own member, or somebody
 /// who never registered) is forgotten all the same.
-async fn erase_account(api: &Api, grant: &Grant, visitor: &Visitor, member: &MemberId) -> Result<Option<AccountErased>, Problem> {
-    let Some(members) = &api.context.members else { return Ok(None) };
-    match members.erase_member(&grant.actor(&visitor.address), member.as_str()).await {
+async fn erase_account(request: &Request, member: &MemberId) -> Result<Option<AccountErased>, Problem> {
+    let Some(members) = &request.api.context.members else { return Ok(None) };
+    match members.erase_member(&request.actor(), member.as_str()).await {
         Ok(receipt) => Ok(Some(AccountErased { erased_at: receipt.erased_at, audit_until: receipt.audit_until })),
         Err(MemberError::NotFound) => {
             let act = Act { kind: "member.erase", subject: member.as_str(), detail: &[("account", "none")] };
-            note(api, grant, visitor, act, true).await?;
+            request.audit(act, true).await?;
             Ok(None)
         }
-        Err(error) => Err(Problem::of_member(&error, visitor.language, 0)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -496,7 +408,7 @@ pub(super) async fn merged_record(serving: &Serving, owner: Owner) -> Result<Opt
     let store = serving.store.clone();
     blocking(move || {
         let snapshot = store.snapshot()?;
-        let Some(Canonical(bytes)) = get::<Members>(&*snapshot.rows, &owner)? else { return Ok(None) };
+        let Some(Canonical(bytes)) = get_row::<Members>(&*snapshot.rows, &owner)? else { return Ok(None) };
         let decoded = MemberRecord::decode(&bytes);
         decoded.map(Some).map_err(|_| Problem::internal("a merged member record does not decode"))
     })

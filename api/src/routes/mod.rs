@@ -1,51 +1,59 @@
-//! The routes, one module a resource: routes on top, handlers beneath.
+//! The routes, one module a resource: its endpoints on top, their handlers beneath.
 //!
 //! ```text
-//! request ──▶ similar (the hot one first) | once ──▶ stream | events | popular | catalog | members | orders | admin | pages | extra ──▶ finish
+//! request ──▶ path of a template? ──▶ endpoint of the method? ──▶ may the caller? ──▶ parameters ──(Idempotency-Key)──▶ handler ──▶ finish
+//!                  └──▶ the further routes (the demo's pages)
 //! ```
 
-pub(crate) mod access;
 pub(crate) mod accounts;
 pub(crate) mod admin;
 pub(crate) mod admin_keys;
+pub(crate) mod audit;
 pub(crate) mod body;
 pub(crate) mod catalog;
+pub(crate) mod endpoint;
 pub(crate) mod events;
 pub(crate) mod finish;
 pub(crate) mod generations;
 pub(crate) mod health;
+pub(crate) mod idempotency;
 pub(crate) mod members;
-pub(crate) mod noted;
-pub(crate) mod once;
 pub(crate) mod orders;
 pub(crate) mod popular;
 pub(crate) mod precondition;
+pub(crate) mod request;
 pub(crate) mod similar;
 pub(crate) mod stream;
 pub(crate) mod widget;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LINK};
-use http::{HeaderName, HeaderValue, StatusCode};
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
+use http::header::{ACCEPT_LANGUAGE, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, LINK, ORIGIN};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use kindred_model::Day;
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
+use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
-use self::access::Need;
-use self::body::{Posted, posted};
+use self::accounts::cookies::Browser;
+use self::body::Posted;
+use self::endpoint::{Answered, Endpoint, Need, Segments, Template};
 pub(crate) use self::precondition::names;
+use self::request::Request;
 use crate::api::Api;
-use crate::auth::{Admission, Caller, Grant, Visitor, caller, preflight, visitor};
-use crate::params::{Freshness, form_decoded};
+use crate::auth::{Admission, Caller, Grant, language_of, preflight};
+use crate::params::{Freshness, Params, form_decoded};
 use crate::problem::{Code, Problem};
 use crate::recommend::{Memory, Published};
+use crate::server::{Address, Peer};
 use crate::to_the_end::answer_caller;
 
 /// `Kindred-As-Of`: how far the state that answered reaches.
@@ -58,91 +66,119 @@ pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 pub(crate) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
-/// Everything on the public address. The hot route stands first and apart: it pays for no other.
+/// Everything on the public address.
 pub(crate) fn public(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let others = stream::routes(api)
-        .or(events::routes(api))
-        .unify()
-        .or(popular::routes(api))
-        .unify()
-        .or(catalog::routes(api))
-        .unify()
-        .or(accounts::routes(api))
-        .unify()
-        .or(members::routes(api))
-        .unify()
-        .or(orders::routes(api))
-        .unify()
-        .or(admin::routes(api))
-        .unify()
-        .or(admin_keys::routes(api))
-        .unify()
-        .or(generations::routes(api))
-        .unify()
-        .or(health::routes(api))
-        .unify()
-        .or(widget::routes())
-        .unify()
-        .or(preflight(api.ring.clone()))
-        .unify()
-        .boxed();
-    let others = match api.context.extra.clone() {
-        Some(extra) => others.or(extra).unify().boxed(),
-        None => others,
+    let ours = endpoints(api, |endpoint| !endpoint.on_admin_address);
+    let routed = match api.context.extra.clone() {
+        Some(extra) => ours.or(extra).unify().boxed(),
+        None => ours,
     };
-    finish::finished(api, similar::routes(api).or(once::once(api, others)).unify())
+    finish::finished(api, routed)
 }
 
 /// Everything on the admin address: metrics and health. No data, no keys.
 pub(crate) fn admin_address(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    finish::finished(api, health::routes(api).or(health::metrics_routes(api)).unify())
+    let is_shown = |endpoint: &Endpoint| endpoint.on_admin_address || endpoint.tag == health::TAG;
+    finish::finished(api, endpoints(api, is_shown))
 }
 
-/// Hands the API to a handler.
-pub(crate) fn with(api: &Arc<Api>) -> impl Filter<Extract = (Arc<Api>,), Error = Infallible> + Clone + use<> {
+/// The endpoints of one address. What belongs to none of their paths is rejected before anything of it was read.
+fn endpoints(api: &Arc<Api>, is_shown: fn(&Endpoint) -> bool) -> BoxedFilter<(Response,)> {
     let api = api.clone();
-    warp::any().map(move || api.clone())
+    let find = move |path: FullPath| {
+        let found = endpoint::matched(path.as_str()).filter(|(template, _)| template.endpoints().iter().any(is_shown));
+        std::future::ready(found.map(|found| (found, path)).ok_or_else(warp::reject::not_found))
+    };
+    let query = warp::query::raw().or_else(|_| async { Ok::<_, Infallible>((String::new(),)) });
+    warp::path::full()
+        .and_then(find)
+        .untuple_one()
+        .and(warp::method())
+        .and(query)
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::optional::<Peer>())
+        .and(warp::ext::optional::<Address>())
+        .and(warp::body::stream())
+        .then(move |(template, segments), path: FullPath, method, query, headers, peer, address: Option<Address>, body| {
+            let address = address.map(|Address(address)| address);
+            let incoming = Incoming { template, segments, path, method, query, headers, peer, address };
+            incoming.answer(api.clone(), body)
+        })
+        .boxed()
 }
 
-/// What an act of administration knows of a request: the query, who asks and from where.
-pub(crate) fn acting(api: &Arc<Api>) -> BoxedFilter<(String, Caller, Visitor, Arc<Api>)> {
-    query().and(caller()).and(visitor(api)).and(with(api)).boxed()
+/// A request of a template, as it came.
+struct Incoming {
+    template: &'static Template,
+    segments: Segments,
+    path: FullPath,
+    method: Method,
+    query: String,
+    headers: HeaderMap,
+    peer: Option<Peer>,
+    address: Option<std::net::IpAddr>,
 }
 
-/// As [`acting`], of one that has a body.
-pub(crate) fn acting_with_body(api: &Arc<Api>) -> BoxedFilter<(String, Caller, Posted, Visitor, Arc<Api>)> {
-    query().and(caller()).and(posted()).and(visitor(api)).and(with(api)).boxed()
-}
+impl Incoming {
+    async fn answer<B: Buf>(self, api: Arc<Api>, body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static) -> Response {
+        let Some(endpoint) = self.template.endpoint(&self.method) else { return self.of_no_endpoint(&api) };
+        let caller = match Caller::of(&self.headers, self.address) {
+            Ok(caller) => caller,
+            Err(problem) => return problem.into_response(),
+        };
+        let by_cookie = endpoint.by_cookie && !caller.presents_anything();
+        if endpoint.need == Need::Anyone || by_cookie && Browser::of(&self.headers).has_refresh() {
+            let answer = self.let_in(api, endpoint, Grant::nobody(), body).await;
+            return answer.unwrap_or_else(Problem::into_response);
+        }
+        let query_key = if endpoint.need == Need::ReadLists { query_key(&self.query) } else { None };
+        let mut admission = Admission::of(&api.ring, api.context.members.as_deref(), &caller, query_key, endpoint.need);
+        let answer = match admission.take_outcome() {
+            Ok(grant) => self.let_in(api, endpoint, grant, body).await,
+            Err(problem) => Err(problem),
+        };
+        admission.add_headers(answer.unwrap_or_else(Problem::into_response))
+    }
 
-/// The query as it came; empty when there is none.
-pub(crate) fn query() -> impl Filter<Extract = (String,), Error = Infallible> + Copy {
-    warp::query::raw().or_else(|_| async { Ok::<_, Infallible>((String::new(),)) })
+    /// A method that the template has no endpoint of.
+    fn of_no_endpoint(self, api: &Api) -> Response {
+        if self.method != Method::OPTIONS {
+            return Problem::new(Code::MethodNotAllowed, "this route has other methods").into_response();
+        }
+        let origin = self.headers.get(ORIGIN).filter(|_| self.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD));
+        if let Some(origin) = origin.filter(|_| self.template.path.starts_with("/v1")) {
+            return preflight(&api.ring, origin);
+        }
+        // Asked outside of a preflight (RFC 9110, 9.3.7).
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(&self.template.allow));
+        response
+    }
+
+    async fn let_in<B: Buf>(
+        self,
+        api: Arc<Api>,
+        endpoint: &'static Endpoint,
+        grant: Arc<Grant>,
+        body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    ) -> Answered {
+        let Self { segments, path, query, headers, peer, address, .. } = self;
+        let posted = Posted::of(&headers, address, body)?;
+        let params = Params::of(endpoint, if endpoint.ignores_query { "" } else { &query })?;
+        let path = path.as_str().to_owned();
+        let visitor = OnceLock::new();
+        let request = Request { api, endpoint, grant, params, path, query, headers, address, segments, peer, visitor };
+        let (api, accepted) = (request.api.clone(), request.headers.get(ACCEPT_LANGUAGE).cloned());
+        idempotency::once(request, posted).await.map_err(|problem| match &api.context.members {
+            Some(members) => problem.told(language_of(&api, accepted.as_ref()), members.password_min(false)),
+            None => problem,
+        })
+    }
 }
 
 /// The key of a query, also where the rest of it is not acceptable: so that the error reaches who asked.
-pub(crate) fn query_key(raw: &str) -> Option<&str> {
+fn query_key(raw: &str) -> Option<&str> {
     raw.split('&').find_map(|pair| pair.strip_prefix("key="))
-}
-
-/// Lets a caller in and answers; granted or refused, the answer wears the headers of the admission.
-pub(crate) async fn guarded<Handled>(
-    api: &Arc<Api>,
-    caller: &Caller,
-    query_key: Option<&str>,
-    need: Need,
-    handle: impl FnOnce(Arc<Grant>) -> Handled,
-) -> Response
-where
-    Handled: Future<Output = Result<Response, Problem>>,
-{
-    let members = api.context.members.as_deref();
-    let mut admission = Admission::of(&api.ring, members, caller, query_key, need);
-    let outcome = std::mem::replace(&mut admission.outcome, Err(Problem::new(Code::Internal, "")));
-    let answer = match outcome {
-        Ok(grant) => handle(grant).await,
-        Err(problem) => Err(problem),
-    };
-    admission.dress(answer.into_response())
 }
 
 /// Bounds how long a caller waits for a handler. What only reads ends then; what changes state goes on to its end ([`to_the_end`]).
@@ -190,7 +226,7 @@ pub(crate) fn program_today(api: &Api, settings: &kindred_model::Semantics) -> D
 }
 
 /// A JSON answer that is kept nowhere.
-pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Result<Response, Problem> {
+pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Answered {
     let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
     let mut response = Response::new(bytes.into());
     *response.status_mut() = status;
@@ -220,21 +256,53 @@ pub(crate) fn linked(query: &str, cursor: &str) -> String {
 }
 
 /// A list: with its validator, how far it reaches, and a name for attribution; 304 when the caller has it already.
-pub(crate) fn list(api: &Api, body: Bytes, etag: HeaderValue, published: &Published, if_none_match: Option<&str>) -> Response {
-    let unchanged = if_none_match.is_some_and(|tags| names(tags, &etag));
-    let mut response = if unchanged {
-        let mut response = Response::default();
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
-    } else {
+pub(crate) fn list(request: &Request, body: Bytes, etag: HeaderValue, published: &Published) -> Answered {
+    let mut response = unless_named(request, &etag, || {
         let mut response = Response::new(body.into());
         response.headers_mut().insert(CONTENT_TYPE, JSON);
-        response
-    };
+        Ok(response)
+    })?;
     let headers = response.headers_mut();
     headers.insert(ETAG, etag);
     headers.insert(CACHE_CONTROL, NO_CACHE);
     headers.insert(AS_OF, published.as_of.clone());
-    headers.insert(RECO_ID, api.reco_ids.next());
+    headers.insert(RECO_ID, request.api.reco_ids.next());
+    Ok(response)
+}
+
+/// What has a version, with its `ETag`; 304 when the caller has it already.
+pub(crate) fn versioned<T: Serialize>(request: &Request, version: &str, body: &T) -> Answered {
+    let etag = precondition::etag(version)?;
+    let mut response = unless_named(request, &etag, || json(StatusCode::OK, body))?;
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response.headers_mut().insert(ETAG, etag);
+    Ok(response)
+}
+
+fn unless_named(request: &Request, etag: &HeaderValue, answer: impl FnOnce() -> Answered) -> Answered {
+    if !request.header("if-none-match")?.is_some_and(|tags| names(tags, etag)) {
+        return answer();
+    }
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    Ok(response)
+}
+
+/// Done, and there is nothing to say about it.
+pub(crate) fn done() -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     response
+}
+
+/// It was accepted; what comes of it is found out after this answer, which is therefore always the same (V6.3.8).
+pub(crate) fn accepted() -> Answered {
+    json(StatusCode::ACCEPTED, &Accepted { status: "accepted" })
+}
+
+/// Accepted for processing. The answer is the same whatever comes of it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Accepted {
+    /// Always `accepted`.
+    status: &'static str,
 }

@@ -1,7 +1,6 @@
 //! A member's orders: a service key's, the member's own, or staff's.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use kindred_model::records::{OrderRecord, OrderStatus};
 use kindred_model::units::Tier;
@@ -9,29 +8,28 @@ use kindred_model::views::member_orders::{Page, Place, read_orders};
 use kindred_model::{EventTime, ItemId, MemberId, OrderId, Position};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use warp::Filter;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
-use super::access::need;
-use super::members::{PAGE_PARAMS, PageAsked, page_shown, whose};
-use super::{blocking, guarded, in_time, query, reach, with};
-use crate::api::Api;
-use crate::auth::{Caller, Visitor, caller, visitor};
-use crate::params::{Params, Segment, opaque};
+use super::endpoint::prelude::*;
+use super::members::{PageAsked, page_shown, whose};
+use super::{blocking, reach};
+use crate::params::opaque;
 use crate::problem::{Code, Problem};
 use crate::served::Serving;
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    warp::path!("v1" / "members" / Segment / "orders")
-        .and(warp::get())
-        .and(query())
-        .and(caller())
-        .and(visitor(api))
-        .and(with(api))
-        .then(show_orders)
-        .boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "members",
+        [get("/v1/members/{member}/orders", OwnOr(Permission::MemberRead), show_orders)
+            .says(
+                "A member's orders, whatever their status, the latest placed first. Empty for who is not known, and for who was \
+                forgotten.",
+            )
+            .query("limit", Whole(1, 200), "50 unless given")
+            .query("cursor", Text, "`next_cursor` of the page before")
+            .answers::<OrdersPage>(200, "a page; `Link` names the next")
+            .fails(404, "another member's, for whoever signed in; or the view is not kept")],
+    )
 }
 
 /// A page of a member's orders, the latest first.
@@ -197,43 +195,18 @@ impl Cursor {
     }
 }
 
-/// GET /v1/members/{member}/orders
-///
-/// A member's orders, whatever their status, the latest placed first. Empty for who is not known, and for who was forgotten.
-#[utoipa::path(
-    get, path = "/v1/members/{member}/orders", tag = "members",
-    params(
-        ("member" = String, Path, description = "the member, percent-encoded"),
-        ("limit" = Option<u64>, Query, minimum = 1, maximum = 200, description = "50 unless given"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
-    ),
-    responses(
-        (status = 200, description = "a page; `Link` names the next", body = OrdersPage),
-        (status = 404, description = "another member's, for whoever signed in; or the view is not kept", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn show_orders(member: Segment, query: String, caller: Caller, visitor: Visitor, api: Arc<Api>) -> Response {
-    let shared = &api;
-    guarded(shared, &caller, None, const { need("GET /v1/members/{member}/orders") }, |grant| async move {
-        let member = whose(shared, &grant, &visitor, "orders", member.member()?).await?;
-        let params = Params::parse(&query, PAGE_PARAMS)?;
-        let serving = shared.live();
-        if !serving.settings.views.member_orders.enabled {
-            return Err(Problem::new(Code::ViewDisabled, "views.member_orders.enabled is false"));
-        }
-        let PageAsked { limit, cursor, freshness } = PageAsked::of::<Cursor>(&params)?;
-        let after = cursor.map(Cursor::place);
-        let (Page { orders, next }, reached) = in_time(shared, async {
-            reach(&serving.memory, freshness).await?;
-            orders(&serving, &member, after, limit).await
-        })
-        .await?;
-        let next_cursor = next.as_ref().map(Cursor::after);
-        let page = OrdersPage { member, items: orders.into_iter().map(OrderShown::of).collect(), next_cursor };
-        page_shown(&page, &query, page.next_cursor.as_deref(), &reached)
-    })
-    .await
+async fn show_orders(request: Request) -> Answered {
+    let member = whose(&request, "orders").await?;
+    let serving = request.api.live();
+    if !serving.settings.views.member_orders.enabled {
+        return Err(Problem::new(Code::ViewDisabled, "views.member_orders.enabled is false"));
+    }
+    let PageAsked { limit, cursor, freshness } = PageAsked::of::<Cursor>(&request.params)?;
+    reach(&serving.memory, freshness).await?;
+    let (Page { orders, next }, reached) = orders(&serving, &member, cursor.map(Cursor::place), limit).await?;
+    let next_cursor = next.as_ref().map(Cursor::after);
+    let page = OrdersPage { member, items: orders.into_iter().map(OrderShown::of).collect(), next_cursor };
+    page_shown(&page, &request.query, page.next_cursor.as_deref(), &reached)
 }
 
 /// Orders of a member behind a place, and how far what was read reaches.

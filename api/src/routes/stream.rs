@@ -7,35 +7,32 @@
 //! ```
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
 use http::header::CACHE_CONTROL;
-use kindred_model::{MemberId, Position};
+use kindred_model::{ItemId, MemberId, Position};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
+use warp::Reply;
 use warp::sse::Event;
-use warp::{Filter, Reply};
 
-use super::access::need;
 use super::catalog::reader;
+use super::endpoint::prelude::*;
 use super::similar::list_options;
-use super::{AS_OF, NO_STORE, guarded, query, query_key, with};
+use super::{AS_OF, NO_STORE};
 use crate::api::Api;
-use crate::auth::{Caller, Grant, StreamSlot, caller};
-use crate::params::{Params, Segment};
+use crate::auth::{Grant, StreamSlot};
+use crate::params::{Params, decoded};
 use crate::problem::{Code, Problem};
 use crate::recommend::{ListError, ListOptions, Sight, Watch};
 
-const KNOWN: &[&str] = &["view", "limit", "fill", "explain", "member", "key"];
 /// What a list of a page's stream may say; the key is the stream's.
-const KNOWN_OF_A_LIST: &[&str] = &["view", "limit", "fill", "explain", "member"];
+const KNOWN_OF_A_LIST: &[(&str, bool)] =
+    &[("view", false), ("limit", false), ("fill", false), ("explain", false), ("member", false)];
 /// Lists of one stream: more than a page has. Beyond it the request is refused.
 pub(crate) const LISTS_MAX: usize = 20;
 /// After how long a browser comes back when the stream broke.
@@ -49,113 +46,77 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(15);
 /// Events on the way to a slow reader; the next waits, and is then the newest.
 const QUEUE: usize = 2;
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let asked = || warp::get().and(query()).and(caller()).and(warp::header::optional::<String>("last-event-id")).and(with(api));
-    let one = warp::path!("v1" / "items" / Segment / "similar" / "stream").and(asked()).then(follow_similar_items);
-    let several = warp::path!("v1" / "stream").and(asked()).then(follow_lists);
-    one.or(several).unify().boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "lists",
+        [
+            get("/v1/items/{item}/similar/stream", ReadLists, follow_similar_items)
+                .says("The list now, and again whenever it changes: at once when its row does, at most once a second when only scores \
+                do. Each event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it \
+                has. The stream ends when the key is revoked or ends; with an access token, when the token does, or its session.")
+                .query("view", Text, "`also_bought`")
+                .query("limit", Whole(1, 50), "12 unless given")
+                .query("fill", Flag, "fill a short list from popularity; true unless given")
+                .query("explain", Flag, "add the counts behind each item")
+                .header("Last-Event-ID", "the id of the last event seen")
+                .answers_as(200, &["text/event-stream"], "events whose data is a SimilarList; `id` begins with the position")
+                .fails(429, "too many streams of the key"),
+            get("/v1/stream", ReadLists, follow_lists)
+                .says("Several lists in one stream, each now and again whenever it changes. Each event's data is the body of one list, \
+                with the list's text as it was asked for in `list`. Everything else is as in a stream of one list.")
+                .needs_query("list", Texts(1, 20), "the path of a list without `/v1/` and with its query, percent-encoded as a value: \
+                `items/tents-01/similar?limit=8`. Given once for each list, at most 20")
+                .header("Last-Event-ID", "the id of the last event seen")
+                .answers_as(200, &["text/event-stream"], "events whose data is a SimilarList and `list`, the list it is of; `id` begins with the position")
+                .fails(429, "too many streams of the key"),
+        ],
+    )
 }
 
-/// GET /v1/items/{item}/similar/stream
-///
-/// The list now, and again whenever it changes: at once when its row does, at most once a second when only scores do. Each
-/// event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has. The stream ends when the key
-/// is revoked or ends; with an access token, when the token does, or its session.
-#[utoipa::path(
-    get, path = "/v1/items/{item}/similar/stream", tag = "lists",
-    params(
-        ("item" = String, Path, description = "the item, percent-encoded; 1 to 128 bytes"),
-        ("view" = Option<String>, Query, description = "`also_bought`"),
-        ("limit" = Option<u64>, Query, minimum = 1, maximum = 50, description = "12 unless given"),
-        ("fill" = Option<bool>, Query, description = "fill a short list from popularity; true unless given"),
-        ("explain" = Option<bool>, Query, description = "add the counts behind each item"),
-        ("Last-Event-ID" = Option<String>, Header, description = "the id of the last event seen"),
-    ),
-    responses(
-        (status = 200, description = "events whose data is a SimilarList; `id` begins with the position", content_type = "text/event-stream", body = String),
-        (status = 429, description = "too many streams of the key", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
-)]
-async fn follow_similar_items(
-    item: Segment,
-    query: String,
-    caller: Caller,
-    last_event_id: Option<String>,
-    api: Arc<Api>,
-) -> Response {
-    let (shared, query) = (&api, &*query);
-    guarded(shared, &caller, query_key(query), const { need("GET /v1/items/{item}/similar/stream") }, |grant| async move {
-        let params = Params::parse(query, KNOWN)?;
-        let list = Followed::of(shared, &grant, item.item()?.as_str(), None, &params)?;
-        open(shared, grant, caller.address, vec![list], last_event_id.as_deref())
-    })
-    .await
+async fn follow_similar_items(request: Request) -> Answered {
+    let followed = Followed::of(&request.api, &request.grant, request.item()?.as_str(), None, &request.params)?;
+    open(&request, vec![followed])
 }
 
-/// GET /v1/stream
-///
-/// Several lists in one stream, each now and again whenever it changes. Each event's data is the body of one list, with the list's
-/// text as it was asked for in `list`. Everything else is as in a stream of one list.
-#[utoipa::path(
-    get, path = "/v1/stream", tag = "lists",
-    params(
-        ("list" = Vec<String>, Query, min_items = 1, max_items = 20, description = "the path of a list without `/v1/` and with its query, percent-encoded as a value: `items/tents-01/similar?limit=8`. Given once for each list, at most 20"),
-        ("Last-Event-ID" = Option<String>, Header, description = "the id of the last event seen"),
-    ),
-    responses(
-        (status = 200, description = "events whose data is a SimilarList and `list`, the list it is of; `id` begins with the position", content_type = "text/event-stream", body = String),
-        (status = 429, description = "too many streams of the key", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("publishable_key" = []), ("publishable_key_in_query" = []), ("access_token" = [])),
-)]
-async fn follow_lists(query: String, caller: Caller, last_event_id: Option<String>, api: Arc<Api>) -> Response {
-    let (shared, query) = (&api, &*query);
-    guarded(shared, &caller, query_key(query), const { need("GET /v1/stream") }, |grant| async move {
-        let lists = lists_of(shared, &grant, query)?;
-        open(shared, grant, caller.address, lists, last_event_id.as_deref())
-    })
-    .await
+async fn follow_lists(request: Request) -> Answered {
+    let lists = lists_of(&request)?;
+    open(&request, lists)
 }
 
 /// The lists that a query names.
-fn lists_of(api: &Api, grant: &Grant, query: &str) -> Result<Vec<Followed>, Problem> {
-    let named = Params::parse_repeated(query, "list", &["key"])?;
+fn lists_of(request: &Request) -> Result<Vec<Followed>, Problem> {
+    let named: Vec<&str> = request.params.all("list").collect();
     if !(1..=LISTS_MAX).contains(&named.len()) {
         return Err(Problem::query("list", format!("is given {} times; from 1 to {LISTS_MAX} lists are followed", named.len())));
     }
     let mut lists: Vec<Followed> = Vec::with_capacity(named.len());
     for given in named {
-        if lists.iter().any(|list| list.given.as_deref() == Some(&*given)) {
+        if lists.iter().any(|list| list.given.as_deref() == Some(given)) {
             continue;
         }
-        let (path, query) = given.split_once('?').unwrap_or((&*given, ""));
+        let (path, query) = given.split_once('?').unwrap_or((given, ""));
         let item = path.strip_prefix("items/").and_then(|rest| rest.strip_suffix("/similar")).filter(|item| !item.contains('/'));
         let unknown = || Problem::query("list", "names no list; accepted: items/{item}/similar, and its query");
-        let Ok(item) = item.ok_or_else(unknown)?.parse::<Segment>();
         let of_list = |problem: Problem| Problem::query("list", problem.detail);
         let params = Params::parse(query, KNOWN_OF_A_LIST).map_err(of_list)?;
-        let item = item.item().map_err(of_list)?;
-        lists.push(Followed::of(api, grant, item.as_str(), Some(&given), &params)?);
+        let item = decoded(item.ok_or_else(unknown)?).map_err(of_list)?;
+        let item = ItemId::parse(&item).map_err(|error| of_list(Problem::path(&error)))?;
+        lists.push(Followed::of(&request.api, &request.grant, item.as_str(), Some(given), &params)?);
     }
     Ok(lists)
 }
 
 /// Begins a stream.
-fn open(
-    api: &Arc<Api>,
-    grant: Arc<Grant>,
-    address: Option<IpAddr>,
-    mut lists: Vec<Followed>,
-    last_event_id: Option<&str>,
-) -> Result<Response, Problem> {
+fn open(request: &Request, mut lists: Vec<Followed>) -> Answered {
+    let (api, grant, address) = (&request.api, &request.grant, request.address);
+    let last_event_id = request.header("last-event-id")?;
     let limits = &api.config.limits;
     let (most, whose) = match grant.person {
         Some(_) => (limits.streams_per_person, "you have"),
         None => (limits.streams_per_key, "this key has"),
     };
-    let slot = api.streams.take(&grant, address, most, limits.address_share).map_err(|used| {
+    let slot = api.streams.take(grant, address, most, limits.address_share).map_err(|used| {
         let whose = if used == most { whose } else { "your address has" };
         Problem::new(Code::TooManyStreams, format!("{whose} {used} streams open, which is the most")).retry_after(5)
     })?;
@@ -165,7 +126,7 @@ fn open(
         }
     }
     let (events, receiver) = mpsc::channel(QUEUE);
-    let follower = Follower { api: api.clone(), lists, grant, events, _slot: slot };
+    let follower = Follower { api: api.clone(), lists, grant: grant.clone(), events, _slot: slot };
     tokio::spawn(follower.run());
     let stream = ReceiverStream::new(receiver).map(Ok::<Event, Infallible>);
     let mut response = warp::sse::reply(stream).into_response();
@@ -189,7 +150,7 @@ struct Followed {
 }
 
 impl Followed {
-    fn of(api: &Api, grant: &Grant, item: &str, given: Option<&str>, params: &Params<'_>) -> Result<Self, Problem> {
+    fn of(api: &Api, grant: &Grant, item: &str, given: Option<&str>, params: &Params) -> Result<Self, Problem> {
         let reader = reader(grant, params)?;
         let options = list_options(&api.live().settings, params, Sight::PUBLIC)?;
         Ok(Self { given: given.map(Into::into), item: item.into(), options, reader, last: Box::default() })

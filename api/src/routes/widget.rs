@@ -4,10 +4,9 @@ use std::sync::LazyLock;
 
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use http::{HeaderName, HeaderValue, StatusCode};
-use warp::Filter;
-use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::endpoint::prelude::*;
 use super::names;
 use crate::recommend::etag_of;
 
@@ -16,24 +15,24 @@ const WIDGET: &str = include_str!("../../widget/widget.js");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 static VALIDATOR: LazyLock<HeaderValue> = LazyLock::new(|| etag_of(WIDGET.as_bytes()));
 
-/// All routes of this module.
-pub(super) fn routes() -> BoxedFilter<(Response,)> {
-    warp::path!("widget.js").and(warp::get()).and(warp::header::optional::<String>("if-none-match")).then(show_widget).boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "widget",
+        [get("/widget.js", Anyone, show_widget)
+            .ignores_query()
+            .says(
+                "`<kindred-list item=\"…\" public-key=\"…\">`. It is the same for everybody and no secret, so any page may load \
+                it.",
+            )
+            .header("If-None-Match", "an ETag: 304 when the file is still that")
+            .answers_as(200, &["text/javascript"], "the script")
+            .answers_nothing(304, "the file is what the ETag names")],
+    )
 }
 
-/// GET /widget.js
-///
-/// `<kindred-list item="…" public-key="…">`. It is the same for everybody and no secret, so any page may load it.
-#[utoipa::path(
-    get, path = "/widget.js", tag = "widget",
-    params(("If-None-Match" = Option<String>, Header, description = "an ETag: 304 when the file is still that")),
-    responses(
-        (status = 200, description = "the script", body = String, content_type = "text/javascript"),
-        (status = 304, description = "the file is what the ETag names"),
-    ),
-)]
-async fn show_widget(if_none_match: Option<String>) -> Response {
-    let mut response = if if_none_match.is_some_and(|tags| names(&tags, &VALIDATOR)) {
+async fn show_widget(request: Request) -> Answered {
+    let mut response = if request.header("if-none-match")?.is_some_and(|tags| names(tags, &VALIDATOR)) {
         let mut response = Response::default();
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
@@ -48,5 +47,5 @@ async fn show_widget(if_none_match: Option<String>) -> Response {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300, must-revalidate"));
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
-    response
+    Ok(response)
 }

@@ -85,12 +85,9 @@ async fn rejected_records_are_listed_shown_retried_and_dropped() {
     assert_eq!(dropped.status(), 204);
     assert_eq!(bench.log.rejected(None, 10).await.unwrap().len(), 1);
 
-    for (bad, status, code) in [
-        ("{", 400, "malformed_json"),
-        ("{}", 422, "invalid_record"),
-        ("{\"ids\":[],\"x\":1}", 422, "invalid_record"),
-        ("[]", 422, "invalid_record"),
-    ] {
+    for (bad, status, code) in
+        [("{", 400, "malformed_json"), ("{}", 422, "invalid"), ("{\"ids\":[],\"x\":1}", 422, "invalid"), ("[]", 422, "invalid")]
+    {
         assert_problem(&bench.post("/v1/admin/rejected/retry", "application/json", bad).await, status, code, bad);
     }
 }
@@ -131,7 +128,7 @@ async fn keys_are_made_listed_and_revoked() {
         (json!({"kind": "publishable", "name": "n"}), "/origins"),
         (json!({"kind": "service", "name": "n", "admin": true}), "/admin"),
     ] {
-        let problem = assert_problem(&make(bad.clone()).await, 422, "invalid_record", &bad.to_string());
+        let problem = assert_problem(&make(bad.clone()).await, 422, "invalid", &bad.to_string());
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{bad}: {problem}");
     }
 }

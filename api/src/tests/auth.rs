@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::routes::access::{Need, ROUTES};
+use crate::routes::endpoint::{Need, endpoints};
 
 const LIST: &str = "/v1/items/a/similar";
 
@@ -17,9 +17,9 @@ impl Bench {
 #[tokio::test]
 async fn no_route_is_open() {
     let bench = Bench::new().await;
-    for route in ROUTES.iter().filter(|route| route.need != Need::Anyone) {
-        let (method, context) = (route.method(), route.name);
-        let path = route.template().replace("{topic}", "interactions").replace("{view}", "points").replace(['{', '}'], "");
+    for route in endpoints().filter(|route| route.need != Need::Anyone) {
+        let (method, context) = (route.method_name(), route.name);
+        let path = route.path.replace("{topic}", "interactions").replace("{view}", "points").replace(['{', '}'], "");
         let bare = warp::test::request().method(method).path(&path).reply(&bench.public).await;
         assert_problem(&bare, 401, "unauthorized", context);
         assert!(header(&bare, "www-authenticate").starts_with("Bearer"), "{context}");

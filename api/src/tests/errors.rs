@@ -99,8 +99,8 @@ async fn what_is_not_there_is_404() {
 #[tokio::test]
 async fn other_methods_are_405_and_name_those_that_are() {
     let bench = Bench::new().await;
-    for crate::routes::access::Template { path: template, allow: methods, .. } in
-        crate::routes::access::TEMPLATES.iter().filter(|template| template.path != "/metrics")
+    for crate::routes::endpoint::Template { path: template, allow: methods, .. } in
+        crate::routes::endpoint::templates().iter().filter(|template| template.path != "/metrics")
     {
         let path = template.replace(['{', '}'], "");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "HEAD"] {

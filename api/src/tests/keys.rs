@@ -90,7 +90,7 @@ async fn the_overlap_has_its_bounds() {
         (json!([60]), ""),
         (json!([]), ""),
     ] {
-        let problem = assert_problem(&bench.rotate(&id, bad.clone()).await, 422, "invalid_record", &bad.to_string());
+        let problem = assert_problem(&bench.rotate(&id, bad.clone()).await, 422, "invalid", &bad.to_string());
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{bad}: {problem}");
     }
     assert_eq!(bench.listed("shop server").await.len(), 1, "nothing was made");
@@ -216,10 +216,10 @@ async fn the_origins_of_a_key_are_changed_and_its_text_stays() {
         kindred_store::keys::Grant::Publishable { origins, .. } if *origins == ["https://new.example"]));
 
     for (wrong, pointer) in [(json!([]), "/origins"), (json!(["shop.example"]), "/origins/0")] {
-        let refused = assert_problem(&change(&path, json!({ "origins": wrong })).await, 422, "invalid_record", pointer);
+        let refused = assert_problem(&change(&path, json!({ "origins": wrong })).await, 422, "invalid", pointer);
         assert_eq!(refused["errors"][0]["pointer"], pointer);
     }
     let service = format!("/v1/admin/keys/{}", kindred_store::keys::id_of(&bench.service));
-    assert_problem(&change(&service, json!({ "origins": [ORIGIN] })).await, 422, "invalid_record", "a service key");
+    assert_problem(&change(&service, json!({ "origins": [ORIGIN] })).await, 422, "invalid", "a service key");
     assert_problem(&change("/v1/admin/keys/none", json!({ "origins": [ORIGIN] })).await, 404, "not_found", "no key");
 }

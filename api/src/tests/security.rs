@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use kindred_members::{Permission, Role};
 
-use crate::routes::access::{Need, ROUTES};
+use crate::routes::endpoint::{Need, endpoints};
 
 const REWRITE: &str = "KINDRED_WRITE_SECURITY=1 cargo test -p kindred-api security";
 /// Where tests are.
@@ -186,7 +186,7 @@ fn requirements() -> String {
 
 fn routes() -> String {
     let mut text = "| route | asks for | page key | member | staff with | service key |\n|---|---|---|---|---|---|\n".to_owned();
-    for route in ROUTES {
+    for route in endpoints() {
         let permission = route.need.permission().map(|permission| format!("`{}`", permission.name())).unwrap_or_default();
         // (asks for, page key, member, staff with, service key)
         let (asks, page, member, staff, service) = match route.need {

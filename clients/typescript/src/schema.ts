@@ -133,8 +133,7 @@ export interface paths {
         };
         /**
          * Administrative and security events, the newest first: who did what to whom, when, from where, and whether it was done
-         * @description Administrative and security events, the newest first: who did what to whom, when, from where, and whether it was done. A page may
-         *     come back short, with a cursor: then more has to be looked at.
+         * @description Administrative and security events, the newest first: who did what to whom, when, from where, and whether it was done. A page may come back short, with a cursor: then more has to be looked at.
          */
         get: operations["search_audit"];
         put?: never;
@@ -154,8 +153,7 @@ export interface paths {
         };
         /**
          * All rows of a view, sorted, as of one applied unit
-         * @description All rows of a view, sorted, as of one applied unit. A view that names members needs `member:read` as well. Two exports compare with `diff`. An export that breaks off ends the
-         *     connection and not the chunks, so that half of it is not taken for the whole.
+         * @description All rows of a view, sorted, as of one applied unit. A view that names members needs `member:read` as well. Two exports compare with `diff`. An export that breaks off ends the connection and not the chunks, so that half of it is not taken for the whole.
          */
         get: operations["export_view"];
         put?: never;
@@ -237,8 +235,7 @@ export interface paths {
         put?: never;
         /**
          * Makes a generation the live one: its memory is loaded aside, then all readers turn to it in one step
-         * @description Makes a generation the live one: its memory is loaded aside, then all readers turn to it in one step. No request fails, and no
-         *     answer is of both.
+         * @description Makes a generation the live one: its memory is loaded aside, then all readers turn to it in one step. No request fails, and no answer is of both.
          */
         post: operations["promote_generation"];
         delete?: never;
@@ -256,8 +253,7 @@ export interface paths {
         };
         /**
          * All keys, without the texts of service keys: when each was last used, and which are being replaced
-         * @description All keys, without the texts of service keys: when each was last used, and which are being replaced. One that is revoked or has ended
-         *     is none of them.
+         * @description All keys, without the texts of service keys: when each was last used, and which are being replaced. One that is revoked or has ended is none of them.
          */
         get: operations["list_keys"];
         put?: never;
@@ -307,9 +303,7 @@ export interface paths {
         put?: never;
         /**
          * Makes a key in place of another, of the same kind, name, origins, scopes and rate, and tells its text, this once
-         * @description Makes a key in place of another, of the same kind, name, origins, scopes and rate, and tells its text, this once. The old one stays
-         *     good for the overlap, in which it is replaced wherever it is used, and is refused from then on. A service key is rotated only by
-         *     whoever may everything.
+         * @description Makes a key in place of another, of the same kind, name, origins, scopes and rate, and tells its text, this once. The old one stays good for the overlap, in which it is replaced wherever it is used, and is refused from then on. A service key is rotated only by whoever may everything.
          */
         post: operations["rotate_key"];
         delete?: never;
@@ -326,9 +320,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Members by the beginning of what is theirs, by state, role, tier and day of registration; the newest first unless something is
-         * @description Members by the beginning of what is theirs, by state, role, tier and day of registration; the newest first unless something is
-         *     searched for. A page may come back short, with a cursor: then more has to be looked at.
+         * Members by the beginning of what is theirs, by state, role, tier and day of registration; the newest first unless something is searched for
+         * @description Members by the beginning of what is theirs, by state, role, tier and day of registration; the newest first unless something is searched for. A page may come back short, with a cursor: then more has to be looked at.
          */
         get: operations["list_members"];
         put?: never;
@@ -409,8 +402,7 @@ export interface paths {
         get?: never;
         /**
          * Gives a member a staff role, or takes it
-         * @description Gives a member a staff role, or takes it. Their sessions end, so that no token keeps what was taken; nobody gives more than they
-         *     have. The role counts once the member has signed in with a second factor.
+         * @description Gives a member a staff role, or takes it. Their sessions end, so that no token keeps what was taken; nobody gives more than they have. The role counts once the member has signed in with a second factor.
          */
         put: operations["change_role"];
         post?: never;
@@ -602,8 +594,7 @@ export interface paths {
         get: operations["show_role"];
         /**
          * Makes a role, or says anew what it allows, whole
-         * @description Makes a role, or says anew what it allows, whole. Nobody gives it more than they have. What its holders may changes when their
-         *     tokens are refreshed, within ten minutes.
+         * @description Makes a role, or says anew what it allows, whole. Nobody gives it more than they have. What its holders may changes when their tokens are refreshed, within ten minutes.
          */
         put: operations["put_role"];
         post?: never;
@@ -688,9 +679,7 @@ export interface paths {
         put?: never;
         /**
          * Makes the next key that signs access tokens
-         * @description Makes the next key that signs access tokens. It signs in five minutes, when every process knows it; tokens of the key before stay
-         *     good until they expire. With `withdraw=true`, where a key may be known to others: the new one signs at once, and no token of the keys
-         *     before is taken any more, anywhere within a second. Sessions go on: whoever is signed in refreshes.
+         * @description Makes the next key that signs access tokens. It signs in five minutes, when every process knows it; tokens of the key before stay good until they expire. With `withdraw=true`, where a key may be known to others: the new one signs at once, and no token of the keys before is taken any more, anywhere within a second. Sessions go on: whoever is signed in refreshes.
          */
         post: operations["rotate_signing_keys"];
         delete?: never;
@@ -729,9 +718,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by brute force, and
-         * @description Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by brute force, and
-         *     compares; `repair=true` mends rows of views that differ. It takes as long as it takes.
+         * Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by brute force, and compares; `repair=true` mends rows of views that differ
+         * @description Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by brute force, and compares; `repair=true` mends rows of views that differ. It takes as long as it takes.
          */
         post: operations["verify_views"];
         delete?: never;
@@ -851,8 +839,7 @@ export interface paths {
         put?: never;
         /**
          * Takes one record, an array of records, or NDJSON
-         * @description Takes one record, an array of records, or NDJSON. 202 once the log has them durably; posting again is harmless, records merge
-         *     by their natural keys. A publishable key posts browser events of sessions to `interactions`.
+         * @description Takes one record, an array of records, or NDJSON. 202 once the log has them durably; posting again is harmless, records merge by their natural keys. A publishable key posts browser events of sessions to `interactions`.
          */
         post: operations["post_events"];
         delete?: never;
@@ -890,8 +877,7 @@ export interface paths {
         };
         /**
          * The page of an item
-         * @description The page of an item. What the caller may not see is as good as not there. Unlike lists, it also shows what cannot be had now, and says
-         *     so.
+         * @description The page of an item. What the caller may not see is as good as not there. Unlike lists, it also shows what cannot be had now, and says so.
          */
         get: operations["show_product"];
         put?: never;
@@ -911,8 +897,7 @@ export interface paths {
         };
         /**
          * The items most often bought by those who bought this one
-         * @description The items most often bought by those who bought this one. An item without a list answers 200, with what fills it: the widget
-         *     hides itself when there is nothing, and a new item is no error. A list shows what its caller may see, and no more.
+         * @description The items most often bought by those who bought this one. An item without a list answers 200, with what fills it: the widget hides itself when there is nothing, and a new item is no error. A list shows what its caller may see, and no more.
          */
         get: operations["show_similar_items"];
         put?: never;
@@ -932,9 +917,7 @@ export interface paths {
         };
         /**
          * The list now, and again whenever it changes: at once when its row does, at most once a second when only scores do
-         * @description The list now, and again whenever it changes: at once when its row does, at most once a second when only scores do. Each
-         *     event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has. The stream ends when the key
-         *     is revoked or ends; with an access token, when the token does, or its session.
+         * @description The list now, and again whenever it changes: at once when its row does, at most once a second when only scores do. Each event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has. The stream ends when the key is revoked or ends; with an access token, when the token does, or its session.
          */
         get: operations["follow_similar_items"];
         put?: never;
@@ -960,9 +943,8 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events within
-         * @description Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events within
-         *     `erasure.raw_days`. It cannot be taken back.
+         * Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events within `erasure.raw_days`
+         * @description Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events within `erasure.raw_days`. It cannot be taken back.
          */
         delete: operations["close_account"];
         options?: never;
@@ -985,8 +967,7 @@ export interface paths {
         put?: never;
         /**
          * Sends a mail to a new address; it takes the old one's place when the token of the mail comes back
-         * @description Sends a mail to a new address; it takes the old one's place when the token of the mail comes back. The answer is the same where the
-         *     address is another's.
+         * @description Sends a mail to a new address; it takes the old one's place when the token of the mail comes back. The answer is the same where the address is another's.
          */
         post: operations["change_email"];
         delete?: never;
@@ -1003,9 +984,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the
-         * @description Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the
-         *     log, the points, the history, the orders, and every interaction behind them: searches and ratings too.
+         * Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the log, the points, the history, the orders, and every interaction behind them: searches and ratings too
+         * @description Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the log, the points, the history, the orders, and every interaction behind them: searches and ratings too.
          */
         get: operations["export_own"];
         put?: never;
@@ -1195,10 +1175,8 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Forgets a member: the account and every session at once, out of every view when this answers, the raw records within
-         * @description Forgets a member: the account and every session at once, out of every view when this answers, the raw records within
-         *     `erasure.raw_days`. What stays, without the person: their orders in sales totals, and their inviter's points. Asking again changes
-         *     nothing and answers the same.
+         * Forgets a member: the account and every session at once, out of every view when this answers, the raw records within `erasure.raw_days`
+         * @description Forgets a member: the account and every session at once, out of every view when this answers, the raw records within `erasure.raw_days`. What stays, without the person: their orders in sales totals, and their inviter's points. Asking again changes nothing and answers the same.
          */
         delete: operations["forget_member"];
         options?: never;
@@ -1255,8 +1233,7 @@ export interface paths {
         };
         /**
          * The points a member has earned, pending and available as of a day
-         * @description The points a member has earned, pending and available as of a day. As of a day nothing that is dated later is known: orders
-         *     placed, units refunded, invitees activated after it. A member who has earned none has 0: that is no error.
+         * @description The points a member has earned, pending and available as of a day. As of a day nothing that is dated later is known: orders placed, units refunded, invitees activated after it. A member who has earned none has 0: that is no error.
          */
         get: operations["show_points"];
         put?: never;
@@ -1318,8 +1295,7 @@ export interface paths {
         put?: never;
         /**
          * Sends a code to a phone, whoever's it is; good for ten minutes
-         * @description Sends a code to a phone, whoever's it is; good for ten minutes. One a minute, and some an hour. Where the other fields of a
-         *     registration are given they are checked as POST /v1/registrations does, before anything is sent.
+         * @description Sends a code to a phone, whoever's it is; good for ten minutes. One a minute, and some an hour. Where the other fields of a registration are given they are checked as POST /v1/registrations does, before anything is sent.
          */
         post: operations["send_phone_code"];
         delete?: never;
@@ -1337,8 +1313,7 @@ export interface paths {
         };
         /**
          * The items by how many owners did a thing with them, summed over days, most first
-         * @description The items by how many owners did a thing with them, summed over days, most first. Deleted and unavailable items are
-         *     left out of the list, not of the total; what the caller may not see, of both.
+         * @description The items by how many owners did a thing with them, summed over days, most first. Deleted and unavailable items are left out of the list, not of the total; what the caller may not see, of both.
          */
         get: operations["show_popular_items"];
         put?: never;
@@ -1421,8 +1396,7 @@ export interface paths {
         post?: never;
         /**
          * Signs out: from now on no token of the session works, here or in any other process within a second
-         * @description Signs out: from now on no token of the session works, here or in any other process within a second. By the access token; or, for
-         *     the shop's own pages that have none at hand, by the cookie, with `Kindred-Csrf: 1`, from the same origin.
+         * @description Signs out: from now on no token of the session works, here or in any other process within a second. By the access token; or, for the shop's own pages that have none at hand, by the cookie, with `Kindred-Csrf: 1`, from the same origin.
          */
         delete: operations["sign_out"];
         options?: never;
@@ -1441,8 +1415,7 @@ export interface paths {
         put?: never;
         /**
          * New tokens in place of the refresh token, which works once
-         * @description New tokens in place of the refresh token, which works once. Used a second time within 30 s by the same device it gives the same refresh
-         *     token again, since the answer may have been lost; used by another, or later, it ends the session.
+         * @description New tokens in place of the refresh token, which works once. Used a second time within 30 s by the same device it gives the same refresh token again, since the answer may have been lost; used by another, or later, it ends the session.
          */
         post: operations["refresh"];
         delete?: never;
@@ -1480,8 +1453,7 @@ export interface paths {
         };
         /**
          * Several lists in one stream, each now and again whenever it changes
-         * @description Several lists in one stream, each now and again whenever it changes. Each event's data is the body of one list, with the list's
-         *     text as it was asked for in `list`. Everything else is as in a stream of one list.
+         * @description Several lists in one stream, each now and again whenever it changes. Each event's data is the body of one list, with the list's text as it was asked for in `list`. Everything else is as in a stream of one list.
          */
         get: operations["follow_lists"];
         put?: never;
@@ -1521,8 +1493,7 @@ export interface paths {
         };
         /**
          * The rows of a view of one item, member or session, as its export has them; none where there are none
-         * @description The rows of a view of one item, member or session, as its export has them; none where there are none. A view that names members
-         *     needs `member:read` as well.
+         * @description The rows of a view of one item, member or session, as its export has them; none where there are none. A view that names members needs `member:read` as well.
          */
         get: operations["show_rows"];
         put?: never;
@@ -1557,7 +1528,7 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description It was taken and is looked into. The answer is the same whatever will be found. */
+        /** @description Accepted for processing. The answer is the same whatever comes of it. */
         Accepted: {
             /** @description Always `accepted`. */
             status: string;
@@ -2192,15 +2163,19 @@ export interface components {
             /** @description Where the next page begins; null on the last, and where a page was asked for by its number. */
             next_cursor?: string | null;
         };
-        /** @description One of them. */
+        /** @description A session as its member sees it. */
         MemberSession: {
+            /** @description From where it was begun. */
             address: string;
+            /** @description When it began. */
             created_at: string;
+            /** @description Its id: the `sid` of its access tokens. */
             id: string;
             /** @description What the browser called itself. */
             label: string;
             /** @description Whether a second factor was shown. */
             second_factor: boolean;
+            /** @description When it was last refreshed. */
             used_at: string;
         };
         /** @description The sessions of a member. */
@@ -2913,17 +2888,9 @@ export interface components {
             sessions: components["schemas"]["SessionListed"][];
         };
         /** @description One of them. */
-        SessionListed: {
-            address: string;
-            created_at: string;
+        SessionListed: components["schemas"]["MemberSession"] & {
             /** @description Whether it is the one that asks. */
             current: boolean;
-            id: string;
-            /** @description What the browser called itself. */
-            label: string;
-            /** @description Whether a second factor was shown. */
-            second_factor: boolean;
-            used_at: string;
         };
         /** @description A set-up token, presented. */
         SetupRedeemed: {
@@ -3097,11 +3064,6 @@ export interface components {
             /** @description Each table that was compared: merged inputs with the log, rows of views with the merged inputs. */
             tables: components["schemas"]["VerifiedTable"][];
         };
-        /**
-         * Format: binary
-         * @description The bytes of a ZIP.
-         */
-        ZipFile: string;
     };
     responses: {
         /** @description a header, the path, a parameter or the body cannot be read, or a parameter is not accepted */
@@ -4507,7 +4469,7 @@ export interface operations {
                 "If-None-Match"?: string;
             };
             path: {
-                /** @description the member */
+                /** @description the member, percent-encoded */
                 member: string;
             };
             cookie?: never;
@@ -4567,7 +4529,7 @@ export interface operations {
                 "Idempotency-Key"?: string;
             };
             path: {
-                /** @description the member */
+                /** @description the member, percent-encoded */
                 member: string;
             };
             cookie?: never;
@@ -4673,7 +4635,7 @@ export interface operations {
                 "Idempotency-Key"?: string;
             };
             path: {
-                /** @description the member */
+                /** @description the member, percent-encoded */
                 member: string;
             };
             cookie?: never;
@@ -4749,7 +4711,7 @@ export interface operations {
                 "If-Match": string;
             };
             path: {
-                /** @description the member */
+                /** @description the member, percent-encoded */
                 member: string;
             };
             cookie?: never;
@@ -4850,7 +4812,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the member */
+                /** @description the member, percent-encoded */
                 member: string;
             };
             cookie?: never;
@@ -4893,7 +4855,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the member */
+                /** @description the member, percent-encoded */
                 member: string;
             };
             cookie?: never;
@@ -4926,7 +4888,7 @@ export interface operations {
                 "Idempotency-Key"?: string;
             };
             path: {
-                /** @description the member */
+                /** @description the member, percent-encoded */
                 member: string;
             };
             cookie?: never;
@@ -5032,7 +4994,7 @@ export interface operations {
                 "If-Match": string;
             };
             path: {
-                /** @description the member */
+                /** @description the member, percent-encoded */
                 member: string;
             };
             cookie?: never;
@@ -7085,7 +7047,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/zip": components["schemas"]["ZipFile"];
+                    "application/zip": string;
                 };
             };
             400: components["responses"]["BadRequest"];

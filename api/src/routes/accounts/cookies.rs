@@ -6,12 +6,9 @@
 //! ◀── a request with either: `Kindred-Csrf: 1` (no form sends it) and the same origin
 //! ```
 
-use std::convert::Infallible;
-
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
-use warp::Filter;
 use warp::reply::Response;
 
 use crate::problem::{Code, Problem};
@@ -31,11 +28,6 @@ pub(crate) struct Browser {
     refresh: Option<SecretString>,
     device: Option<SecretString>,
     same_origin: bool,
-}
-
-/// Reads it from a request.
-pub(super) fn browser() -> impl Filter<Extract = (Browser,), Error = Infallible> + Copy {
-    warp::header::headers_cloned().map(|headers: HeaderMap| Browser::of(&headers))
 }
 
 impl Browser {

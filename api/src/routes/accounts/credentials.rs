@@ -1,38 +1,52 @@
 //! Changing what one signs in with (V6.2, V7.5.1): the password, e-mail and phone, each with the current password; and the way back in
 //! for whoever forgot it.
 
-use std::sync::Arc;
-
 use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use warp::Filter;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
-use super::asked::{Accepted, Asked, asked, done};
 use super::cookies::keep_device;
-use super::members;
 use super::registration::{ChallengeSolved, MailToken};
-use crate::api::Api;
-use crate::problem::Problem;
-use crate::routes::access::need;
-use crate::routes::body::{Posted, posted};
-use crate::routes::{in_time, json};
+use crate::routes::endpoint::prelude::*;
+use crate::routes::request::current;
+use crate::routes::{Accepted, accepted, done, json};
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let post = || warp::post().and(asked(api)).and(posted());
-    let password = warp::path!("v1" / "members" / "me" / "password").and(post()).then(change_password);
-    let email = warp::path!("v1" / "members" / "me" / "email").and(post()).then(change_email);
-    let new_email = warp::path!("v1" / "email-changes" / "confirm").and(post()).then(confirm_email);
-    let phone = warp::path!("v1" / "members" / "me" / "phone").and(post()).then(change_phone);
-    let new_phone = warp::path!("v1" / "members" / "me" / "phone" / "confirm").and(post()).then(confirm_phone);
-    let resets = warp::path!("v1" / "password-resets").and(post()).then(request_reset);
-    let redeem = warp::path!("v1" / "password-resets" / "redeem").and(post()).then(reset_password);
-    let changes = password.or(email).unify().or(new_email).unify().or(phone).unify().boxed();
-    changes.or(new_phone).unify().or(resets).unify().or(redeem).unify().boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "account",
+        [
+            post("/v1/members/me/password", SignedIn, change_password)
+                .says("Changes the password; the other sessions end with it.")
+                .answers_nothing(204, "it is changed"),
+            post("/v1/members/me/email", SignedIn, change_email)
+                .says("Sends a mail to a new address; it takes the old one's place when the token of the mail comes back. The answer is \
+                the same where the address is another's.")
+                .answers::<Accepted>(202, "it is being sent"),
+            post("/v1/email-changes/confirm", Anyone, confirm_email)
+                .says("Takes the new address in place of the old by the token of its mail.")
+                .answers_nothing(204, "it is changed")
+                .fails(409, "the address is another's")
+                .fails(410, "the link is used or expired"),
+            post("/v1/members/me/phone", SignedIn, change_phone)
+                .says("Sends a code to a new phone.")
+                .answers::<Accepted>(202, "it is being sent"),
+            post("/v1/members/me/phone/confirm", SignedIn, confirm_phone)
+                .says("Takes the new phone in place of the old.")
+                .answers_nothing(204, "it is changed")
+                .fails(409, "the phone is another's"),
+            post("/v1/password-resets", Anyone, request_reset)
+                .says("Sends a mail with a link to set the password anew, good for half an hour; the answer is the same where there is \
+                no such account.")
+                .answers::<Accepted>(202, "it is being looked into"),
+            post("/v1/password-resets/redeem", Anyone, reset_password)
+                .says("Sets a new password. Every session ends; a second factor is asked for as before (V6.4.3).")
+                .answers::<PasswordReset>(200, "it is set: sign in")
+                .fails(403, "cookies are for the shop's own pages")
+                .fails(410, "the link is used or expired"),
+        ],
+    )
 }
 
 /// A new password, by the current one.
@@ -50,31 +64,14 @@ pub(crate) struct PasswordChange {
     keep_other_sessions: bool,
 }
 
-/// POST /v1/members/me/password
-///
-/// Changes the password; the other sessions end with it.
-#[utoipa::path(
-    post, path = "/v1/members/me/password", tag = "account",
-    request_body = PasswordChange,
-    responses((status = 204, description = "it is changed")),
-    security(("access_token" = [])),
-)]
-async fn change_password(asked: Asked, posted: Posted) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("POST /v1/members/me/password") }, |claims| async move {
-            let form: PasswordChange = asked.form(posted).await?;
-            let current = asked.current(form.current_password)?;
-            let (end_others, address) = (!form.keep_other_sessions, &asked.visitor.address);
-            let staff = asked.members(|members| members.profile(&claims.sub)).await?.role.is_some();
-            let members = members(&asked.api)?;
-            let changed = members.change_password(&claims, &current, form.password, end_others, address);
-            // Staff is told its own least length.
-            let refused = |error| Problem::of_member(&error, asked.visitor.language, members.password_min(staff));
-            in_time(&asked.api, async { changed.await.map_err(refused) }).await?;
-            Ok(done())
-        })
-        .await
+async fn change_password(request: Request, form: PasswordChange) -> Answered {
+    let (members, claims, current) = (request.members()?, request.person()?, current(form.current_password)?);
+    let end_others = !form.keep_other_sessions;
+    let staff = members.profile(&claims.sub).await?.role.is_some();
+    let changed = members.change_password(claims, &current, form.password, end_others, request.from()).await;
+    // Staff is told its own least length.
+    changed.map_err(|error| request.told(error.into(), staff))?;
+    Ok(done())
 }
 
 /// A new e-mail address.
@@ -88,51 +85,15 @@ pub(crate) struct EmailChange {
     email: String,
 }
 
-/// POST /v1/members/me/email
-///
-/// Sends a mail to a new address; it takes the old one's place when the token of the mail comes back. The answer is the same where the
-/// address is another's.
-#[utoipa::path(
-    post, path = "/v1/members/me/email", tag = "account",
-    request_body = EmailChange,
-    responses((status = 202, description = "it is being sent", body = Accepted)),
-    security(("access_token" = [])),
-)]
-async fn change_email(asked: Asked, posted: Posted) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("POST /v1/members/me/email") }, |claims| async move {
-            let form: EmailChange = asked.form(posted).await?;
-            let current = asked.current(form.current_password)?;
-            let address = &asked.visitor.address;
-            asked.members(|members| members.change_email(&claims, &current, &form.email, address)).await?;
-            asked.accepted()
-        })
-        .await
+async fn change_email(request: Request, form: EmailChange) -> Answered {
+    let current = current(form.current_password)?;
+    request.members()?.change_email(request.person()?, &current, &form.email, request.from()).await?;
+    accepted()
 }
 
-/// POST /v1/email-changes/confirm
-///
-/// Takes the new address in place of the old by the token of its mail.
-#[utoipa::path(
-    post, path = "/v1/email-changes/confirm", tag = "account",
-    request_body = MailToken,
-    responses(
-        (status = 204, description = "it is changed"),
-        (status = 409, description = "the address is another's", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 410, description = "the link is used or expired", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(()),
-)]
-async fn confirm_email(asked: Asked, posted: Posted) -> Response {
-    asked
-        .open(async {
-            let MailToken { token } = asked.form(posted).await?;
-            let address = &asked.visitor.address;
-            asked.members(|members| members.confirm_email(token.expose_secret(), address)).await?;
-            Ok(done())
-        })
-        .await
+async fn confirm_email(request: Request, MailToken { token }: MailToken) -> Answered {
+    request.members()?.confirm_email(token.expose_secret(), request.from()).await?;
+    Ok(done())
 }
 
 /// A new phone.
@@ -146,26 +107,10 @@ pub(crate) struct PhoneChange {
     phone: String,
 }
 
-/// POST /v1/members/me/phone
-///
-/// Sends a code to a new phone.
-#[utoipa::path(
-    post, path = "/v1/members/me/phone", tag = "account",
-    request_body = PhoneChange,
-    responses((status = 202, description = "it is being sent", body = Accepted)),
-    security(("access_token" = [])),
-)]
-async fn change_phone(asked: Asked, posted: Posted) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("POST /v1/members/me/phone") }, |claims| async move {
-            let form: PhoneChange = asked.form(posted).await?;
-            let current = asked.current(form.current_password)?;
-            let address = &asked.visitor.address;
-            asked.members(|members| members.change_phone(&claims, &current, &form.phone, address)).await?;
-            asked.accepted()
-        })
-        .await
+async fn change_phone(request: Request, form: PhoneChange) -> Answered {
+    let current = current(form.current_password)?;
+    request.members()?.change_phone(request.person()?, &current, &form.phone, request.from()).await?;
+    accepted()
 }
 
 /// A new phone with its code.
@@ -182,29 +127,10 @@ pub(crate) struct PhoneProof {
     code: SecretString,
 }
 
-/// POST /v1/members/me/phone/confirm
-///
-/// Takes the new phone in place of the old.
-#[utoipa::path(
-    post, path = "/v1/members/me/phone/confirm", tag = "account",
-    request_body = PhoneProof,
-    responses(
-        (status = 204, description = "it is changed"),
-        (status = 409, description = "the phone is another's", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("access_token" = [])),
-)]
-async fn confirm_phone(asked: Asked, posted: Posted) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("POST /v1/members/me/phone/confirm") }, |claims| async move {
-            let form: PhoneProof = asked.form(posted).await?;
-            let current = asked.current(form.current_password)?;
-            let (code, address) = (form.code.expose_secret(), &asked.visitor.address);
-            asked.members(|members| members.confirm_phone(&claims, &current, &form.phone, code, address)).await?;
-            Ok(done())
-        })
-        .await
+async fn confirm_phone(request: Request, form: PhoneProof) -> Answered {
+    let (current, code) = (current(form.current_password)?, form.code.expose_secret());
+    request.members()?.confirm_phone(request.person()?, &current, &form.phone, code, request.from()).await?;
+    Ok(done())
 }
 
 /// Whose password is to be set anew.
@@ -217,25 +143,9 @@ pub(crate) struct ResetAsked {
     challenge: ChallengeSolved,
 }
 
-/// POST /v1/password-resets
-///
-/// Sends a mail with a link to set the password anew, good for half an hour; the answer is the same where there is no such account.
-#[utoipa::path(
-    post, path = "/v1/password-resets", tag = "account",
-    request_body = ResetAsked,
-    responses((status = 202, description = "it is being looked into", body = Accepted)),
-    security(()),
-)]
-async fn request_reset(asked: Asked, posted: Posted) -> Response {
-    asked
-        .open(async {
-            let form: ResetAsked = asked.form(posted).await?;
-            let solution = form.challenge.into();
-            let address = &asked.visitor.address;
-            asked.members(|members| members.request_reset(&form.account, &solution, address)).await?;
-            asked.accepted()
-        })
-        .await
+async fn request_reset(request: Request, form: ResetAsked) -> Answered {
+    request.members()?.request_reset(&form.account, &form.challenge.into(), request.from()).await?;
+    accepted()
 }
 
 /// A new password, by the token of a mail.
@@ -261,33 +171,14 @@ pub(crate) struct PasswordReset {
     device: Option<String>,
 }
 
-/// POST /v1/password-resets/redeem
-///
-/// Sets a new password. Every session ends; a second factor is asked for as before (V6.4.3).
-#[utoipa::path(
-    post, path = "/v1/password-resets/redeem", tag = "account",
-    request_body = ResetForm,
-    responses(
-        (status = 200, description = "it is set: sign in", body = PasswordReset),
-        (status = 403, description = "cookies are for the shop's own pages", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 410, description = "the link is used or expired", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(()),
-)]
-async fn reset_password(asked: Asked, posted: Posted) -> Response {
-    asked
-        .open(async {
-            let form: ResetForm = asked.form(posted).await?;
-            if form.cookie {
-                asked.browser.own_page()?;
-            }
-            let (token, address) = (form.token.expose_secret(), &asked.visitor.address);
-            let device = asked.members(|members| members.reset_password(token, form.password, address)).await?;
-            let mut response = json(StatusCode::OK, &PasswordReset { device: (!form.cookie).then(|| device.clone()) })?;
-            if form.cookie {
-                keep_device(&mut response, &device);
-            }
-            Ok(response)
-        })
-        .await
+async fn reset_password(request: Request, form: ResetForm) -> Answered {
+    if form.cookie {
+        request.browser().own_page()?;
+    }
+    let device = request.members()?.reset_password(form.token.expose_secret(), form.password, request.from()).await?;
+    let mut response = json(StatusCode::OK, &PasswordReset { device: (!form.cookie).then(|| device.clone()) })?;
+    if form.cookie {
+        keep_device(&mut response, &device);
+    }
+    Ok(response)
 }

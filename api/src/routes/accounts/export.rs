@@ -6,7 +6,6 @@
 //! ```
 
 use std::io::{Cursor, Write};
-use std::sync::Arc;
 
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
@@ -19,55 +18,42 @@ use kindred_model::views::{ReadError, Rows, Table, scan};
 use kindred_model::{MemberId, Owner, SessionId};
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
-use utoipa::ToSchema;
-use warp::Filter;
-use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use super::asked::{Asked, asked};
 use crate::api::Api;
 use crate::problem::Problem;
-use crate::routes::access::need;
+use crate::routes::endpoint::prelude::*;
 use crate::routes::members::{HistoryItem, merged_record, place, with_sessions};
 use crate::routes::orders::{OrderShown, orders};
 use crate::routes::{NO_STORE, blocking, program_today};
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    warp::path!("v1" / "members" / "me" / "export").and(warp::get()).and(asked(api)).then(export_own).boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "account",
+        [get("/v1/members/me/export", SignedIn, export_own)
+            .says(
+                "Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the \
+                merged record of the log, the points, the history, the orders, and every interaction behind them: searches and \
+                ratings too.",
+            )
+            .fails(429, "as many exports as the hour has (`members.limits.exports_hour`)")
+            .answers_bytes(
+                200,
+                "application/zip",
+                "account.json, membership.json, points.json, history.json, orders.json, interactions.json",
+            )],
+    )
 }
 
-/// The bytes of a ZIP.
-#[derive(ToSchema)]
-#[schema(value_type = String, format = Binary)]
-pub(crate) struct ZipFile(Vec<u8>);
-
-/// GET /v1/members/me/export
-///
-/// Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the
-/// log, the points, the history, the orders, and every interaction behind them: searches and ratings too.
-#[utoipa::path(
-    get, path = "/v1/members/me/export", tag = "account",
-    responses(
-        (status = 429, description = "as many exports as the hour has (`members.limits.exports_hour`)", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 200, description = "account.json, membership.json, points.json, history.json, orders.json, interactions.json", body = ZipFile, content_type = "application/zip"),
-    ),
-    security(("access_token" = [])),
-)]
-async fn export_own(asked: Asked) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("GET /v1/members/me/export") }, |claims| async move {
-            asked.params(&[])?;
-            let account = asked.members(|members| members.export(&claims.sub)).await?;
-            let member = MemberId::parse(&claims.sub).map_err(Problem::internal)?;
-            let mut files = vec![("account.json", file(&account)?)];
-            files.extend(derived(&asked.api, member).await?);
-            zipped(blocking(move || archive(&files)).await?)
-        })
-        .await
+async fn export_own(request: Request) -> Answered {
+    let member = &request.person()?.sub;
+    let account = request.members()?.export(member).await?;
+    let mut files = vec![("account.json", file(&account)?)];
+    files.extend(derived(&request.api, MemberId::parse(member).map_err(Problem::internal)?).await?);
+    zipped(blocking(move || archive(&files)).await?)
 }
 
 /// What the pipeline keeps of a member.
@@ -141,17 +127,17 @@ fn file(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
     serde_json::to_vec_pretty(value).map_err(Problem::internal)
 }
 
-fn archive(files: &[(&'static str, Vec<u8>)]) -> Result<ZipFile, Problem> {
+fn archive(files: &[(&'static str, Vec<u8>)]) -> Result<Vec<u8>, Problem> {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
     for (name, bytes) in files {
         archive.start_file(*name, options).map_err(Problem::internal)?;
         archive.write_all(bytes).map_err(Problem::internal)?;
     }
-    Ok(ZipFile(archive.finish().map_err(Problem::internal)?.into_inner()))
+    Ok(archive.finish().map_err(Problem::internal)?.into_inner())
 }
 
-fn zipped(ZipFile(bytes): ZipFile) -> Result<Response, Problem> {
+fn zipped(bytes: Vec<u8>) -> Answered {
     let mut response = Response::new(bytes.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/zip"));

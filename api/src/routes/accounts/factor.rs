@@ -1,40 +1,39 @@
 //! The second factor (V6.5): an authenticator app, and recovery codes for whoever lost it.
 
-use std::sync::Arc;
-
 use http::StatusCode;
 use qrcode::QrCode;
 use qrcode::render::svg;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use warp::Filter;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
-use super::asked::{Asked, asked, done};
-use crate::api::Api;
 use crate::problem::Problem;
-use crate::routes::access::need;
-use crate::routes::body::{Posted, posted};
-use crate::routes::json;
+use crate::routes::endpoint::prelude::*;
+use crate::routes::request::current;
+use crate::routes::{done, json};
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let own = || warp::path!("v1" / "members" / "me" / "totp");
-    let enrol = own().and(warp::post()).and(asked(api)).and(posted()).then(enrol_totp);
-    let remove = own().and(warp::delete()).and(asked(api)).and(posted()).then(remove_totp);
-    let confirm = warp::path!("v1" / "members" / "me" / "totp" / "confirm")
-        .and(warp::post())
-        .and(asked(api))
-        .and(posted())
-        .then(confirm_totp);
-    let codes = warp::path!("v1" / "members" / "me" / "recovery-codes")
-        .and(warp::post())
-        .and(asked(api))
-        .and(posted())
-        .then(renew_recovery_codes);
-    enrol.or(remove).unify().or(confirm).unify().or(codes).unify().boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "account",
+        [
+            post("/v1/members/me/totp", SignedIn, enrol_totp)
+                .says("Begins to set up an authenticator app; nothing is asked for until a code of it was shown.")
+                .answers::<TotpEnrolment>(201, "for the app")
+                .fails(409, "there is a second factor already"),
+            post("/v1/members/me/totp/confirm", SignedIn, confirm_totp)
+                .says("Ends setting up: from now on a code is asked for when signing in. The other sessions end.")
+                .answers::<RecoveryCodes>(200, "it is asked for from now on")
+                .fails(409, "no app is being set up"),
+            delete("/v1/members/me/totp", SignedIn, remove_totp)
+                .says("Removes the second factor. The other sessions end.")
+                .answers_nothing(204, "it is removed"),
+            post("/v1/members/me/recovery-codes", SignedIn, renew_recovery_codes)
+                .says("New recovery codes in place of those that are left.")
+                .answers::<RecoveryCodes>(200, "the codes")
+                .fails(409, "there is no second factor"),
+        ],
+    )
 }
 
 /// The password again.
@@ -66,30 +65,12 @@ fn qr_svg(text: &str) -> Result<String, Problem> {
     Ok(code.render::<svg::Color<'_>>().min_dimensions(QR_PIXELS, QR_PIXELS).build())
 }
 
-/// POST /v1/members/me/totp
-///
-/// Begins to set up an authenticator app; nothing is asked for until a code of it was shown.
-#[utoipa::path(
-    post, path = "/v1/members/me/totp", tag = "account",
-    request_body = Reauthentication,
-    responses(
-        (status = 201, description = "for the app", body = TotpEnrolment),
-        (status = 409, description = "there is a second factor already", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("access_token" = [])),
-)]
-async fn enrol_totp(asked: Asked, posted: Posted) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("POST /v1/members/me/totp") }, |claims| async move {
-            let form: Reauthentication = asked.form(posted).await?;
-            let current = asked.current(form.current_password)?;
-            let made = asked.members(|members| members.enrol_totp(&claims, &current, &asked.visitor.address)).await?;
-            let (secret, uri) = (made.secret.expose_secret().to_owned(), made.uri.expose_secret().to_owned());
-            let qr_svg = qr_svg(&uri)?;
-            json(StatusCode::CREATED, &TotpEnrolment { secret, uri, qr_svg })
-        })
-        .await
+async fn enrol_totp(request: Request, form: Reauthentication) -> Answered {
+    let current = current(form.current_password)?;
+    let made = request.members()?.enrol_totp(request.person()?, &current, request.from()).await?;
+    let (secret, uri) = (made.secret.expose_secret().to_owned(), made.uri.expose_secret().to_owned());
+    let qr_svg = qr_svg(&uri)?;
+    json(StatusCode::CREATED, &TotpEnrolment { secret, uri, qr_svg })
 }
 
 /// A code of the app.
@@ -114,28 +95,9 @@ impl RecoveryCodes {
     }
 }
 
-/// POST /v1/members/me/totp/confirm
-///
-/// Ends setting up: from now on a code is asked for when signing in. The other sessions end.
-#[utoipa::path(
-    post, path = "/v1/members/me/totp/confirm", tag = "account",
-    request_body = TotpCode,
-    responses(
-        (status = 200, description = "it is asked for from now on", body = RecoveryCodes),
-        (status = 409, description = "no app is being set up", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("access_token" = [])),
-)]
-async fn confirm_totp(asked: Asked, posted: Posted) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("POST /v1/members/me/totp/confirm") }, |claims| async move {
-            let form: TotpCode = asked.form(posted).await?;
-            let (code, address) = (form.code.expose_secret(), &asked.visitor.address);
-            let codes = asked.members(|members| members.confirm_totp(&claims, code, address)).await?;
-            json(StatusCode::OK, &RecoveryCodes::of(&codes))
-        })
-        .await
+async fn confirm_totp(request: Request, TotpCode { code }: TotpCode) -> Answered {
+    let codes = request.members()?.confirm_totp(request.person()?, code.expose_secret(), request.from()).await?;
+    json(StatusCode::OK, &RecoveryCodes::of(&codes))
 }
 
 /// What the second factor is removed by.
@@ -150,49 +112,14 @@ pub(crate) struct TotpRemoval {
     code: SecretString,
 }
 
-/// DELETE /v1/members/me/totp
-///
-/// Removes the second factor. The other sessions end.
-#[utoipa::path(
-    delete, path = "/v1/members/me/totp", tag = "account",
-    request_body = TotpRemoval,
-    responses((status = 204, description = "it is removed")),
-    security(("access_token" = [])),
-)]
-async fn remove_totp(asked: Asked, posted: Posted) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("DELETE /v1/members/me/totp") }, |claims| async move {
-            let form: TotpRemoval = asked.form(posted).await?;
-            let current = asked.current(form.current_password)?;
-            let (code, address) = (form.code.expose_secret(), &asked.visitor.address);
-            asked.members(|members| members.remove_totp(&claims, &current, code, address)).await?;
-            Ok(done())
-        })
-        .await
+async fn remove_totp(request: Request, form: TotpRemoval) -> Answered {
+    let current = current(form.current_password)?;
+    request.members()?.remove_totp(request.person()?, &current, form.code.expose_secret(), request.from()).await?;
+    Ok(done())
 }
 
-/// POST /v1/members/me/recovery-codes
-///
-/// New recovery codes in place of those that are left.
-#[utoipa::path(
-    post, path = "/v1/members/me/recovery-codes", tag = "account",
-    request_body = Reauthentication,
-    responses(
-        (status = 200, description = "the codes", body = RecoveryCodes),
-        (status = 409, description = "there is no second factor", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("access_token" = [])),
-)]
-async fn renew_recovery_codes(asked: Asked, posted: Posted) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("POST /v1/members/me/recovery-codes") }, |claims| async move {
-            let form: Reauthentication = asked.form(posted).await?;
-            let current = asked.current(form.current_password)?;
-            let address = &asked.visitor.address;
-            let codes = asked.members(|members| members.new_recovery_codes(&claims, &current, address)).await?;
-            json(StatusCode::OK, &RecoveryCodes::of(&codes))
-        })
-        .await
+async fn renew_recovery_codes(request: Request, form: Reauthentication) -> Answered {
+    let current = current(form.current_password)?;
+    let codes = request.members()?.new_recovery_codes(request.person()?, &current, request.from()).await?;
+    json(StatusCode::OK, &RecoveryCodes::of(&codes))
 }

@@ -1,38 +1,48 @@
 //! The own account: read, changed as it was read, and closed.
 
-use std::sync::Arc;
-
 use http::StatusCode;
 use http::header::ETAG;
 use kindred_members::{Address, MemberError, Profile, ProfileChange, State};
 use kindred_model::{EventTime, MemberId, Tier};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use warp::Filter;
-use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::asked::{Asked, asked};
 use super::cookies::drop_refresh;
 use super::factor::Reauthentication;
 use super::registration::LanguageTag;
 use super::sessions::browse_as_nobody;
-use crate::api::Api;
 use crate::problem::{Code, Problem};
-use crate::routes::access::need;
-use crate::routes::body::{Posted, posted};
+use crate::routes::endpoint::prelude::*;
 use crate::routes::members::{ErasureReceipt, forget};
 use crate::routes::precondition::{etag, names_version};
-use crate::routes::{NO_STORE, in_time, json, names};
+use crate::routes::request::current;
+use crate::routes::{in_time, json, versioned};
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let own = || warp::path!("v1" / "members" / "me");
-    let tags = warp::header::optional::<String>;
-    let show = own().and(warp::get()).and(tags("if-none-match")).and(asked(api)).then(show_profile);
-    let change = own().and(warp::patch()).and(tags("if-match")).and(asked(api)).and(posted()).then(change_profile);
-    let close = own().and(warp::delete()).and(asked(api)).and(posted()).then(close_account);
-    show.or(change).unify().or(close).unify().boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "account",
+        [
+            get("/v1/members/me", SignedIn, show_profile)
+                .says("The own account, with the `ETag` that a change has to name.")
+                .header("If-None-Match", "the ETag of what one has")
+                .answers::<ProfileShown>(200, "the account")
+                .answers_nothing(304, "it is as it was"),
+            patch("/v1/members/me", SignedIn, change_profile)
+                .says("Changes the own account as it was read.")
+                .needs_header("If-Match", "the ETag of what was read, or * for whatever is there")
+                .answers::<ProfileShown>(200, "as it is now")
+                .fails(412, "it was changed meanwhile")
+                .fails(428, "there is no If-Match"),
+            delete("/v1/members/me", SignedIn, close_account)
+                .takes_its_time()
+                .says("Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events \
+                within `erasure.raw_days`. It cannot be taken back.")
+                .answers::<AccountClosed>(200, "forgotten, durably")
+                .answers::<AccountClosed>(202, "the account is; the views follow by themselves"),
+        ],
+    )
 }
 
 /// A place that goods are sent to.
@@ -137,35 +147,9 @@ fn shown(profile: Profile) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// GET /v1/members/me
-///
-/// The own account, with the `ETag` that a change has to name.
-#[utoipa::path(
-    get, path = "/v1/members/me", tag = "account",
-    params(("If-None-Match" = Option<String>, Header, description = "the ETag of what one has")),
-    responses(
-        (status = 200, description = "the account", body = ProfileShown),
-        (status = 304, description = "it is as it was"),
-    ),
-    security(("access_token" = [])),
-)]
-async fn show_profile(if_none_match: Option<String>, asked: Asked) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("GET /v1/members/me") }, |claims| async move {
-            asked.params(&[])?;
-            let profile = asked.members(|members| members.profile(&claims.sub)).await?;
-            let etag = etag(&profile.version)?;
-            if if_none_match.is_some_and(|tags| names(&tags, &etag)) {
-                let mut response = Response::default();
-                *response.status_mut() = StatusCode::NOT_MODIFIED;
-                response.headers_mut().insert(ETAG, etag);
-                response.headers_mut().insert(http::header::CACHE_CONTROL, NO_STORE);
-                return Ok(response);
-            }
-            shown(profile)
-        })
-        .await
+async fn show_profile(request: Request) -> Answered {
+    let profile = request.members()?.profile(&request.person()?.sub).await?;
+    versioned(&request, &profile.version.clone(), &ProfileShown::from(profile))
 }
 
 /// What is changed of the own account; what is absent stays. Nothing else can be: not the tier, not a role (V8.2.3).
@@ -182,43 +166,21 @@ pub(crate) struct ProfilePatch {
     agreement_version: Option<String>,
 }
 
-/// PATCH /v1/members/me
-///
-/// Changes the own account as it was read.
-#[utoipa::path(
-    patch, path = "/v1/members/me", tag = "account",
-    params(("If-Match" = String, Header, description = "the ETag of what was read, or * for whatever is there")),
-    request_body = ProfilePatch,
-    responses(
-        (status = 200, description = "as it is now", body = ProfileShown),
-        (status = 412, description = "it was changed meanwhile", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 428, description = "there is no If-Match", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("access_token" = [])),
-)]
-async fn change_profile(if_match: Option<String>, asked: Asked, posted: Posted) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("PATCH /v1/members/me") }, |claims| async move {
-            let form: ProfilePatch = asked.form(posted).await?;
-            let required = || Problem::new(Code::PreconditionRequired, Code::PreconditionRequired.meaning());
-            let if_match = if_match.ok_or_else(required)?;
-            let change = ProfileChange {
-                language: form.language.map(Into::into),
-                marketing_consent: form.marketing_consent,
-                addresses: form.addresses.map(|addresses| addresses.into_iter().map(Into::into).collect()),
-                agreement_version: form.agreement_version,
-            };
-            let changed = asked.members(|members| async move {
-                let version = members.profile(&claims.sub).await?.version;
-                if !names_version(&if_match, &version) {
-                    return Err(MemberError::Changed);
-                }
-                members.change_profile(&claims.sub, &version, &change).await
-            });
-            shown(changed.await?)
-        })
-        .await
+async fn change_profile(request: Request, form: ProfilePatch) -> Answered {
+    let required = || Problem::new(Code::PreconditionRequired, Code::PreconditionRequired.meaning());
+    let if_match = request.header("if-match")?.ok_or_else(required)?;
+    let change = ProfileChange {
+        language: form.language.map(Into::into),
+        marketing_consent: form.marketing_consent,
+        addresses: form.addresses.map(|addresses| addresses.into_iter().map(Into::into).collect()),
+        agreement_version: form.agreement_version,
+    };
+    let (members, member) = (request.members()?, &request.person()?.sub);
+    let version = members.profile(member).await?.version;
+    if !names_version(if_match, &version) {
+        return Err(MemberError::Changed.into());
+    }
+    shown(members.change_profile(member, &version, &change).await?)
 }
 
 /// The account is closed.
@@ -236,43 +198,25 @@ pub(crate) struct AccountClosed {
     views: Option<ErasureReceipt>,
 }
 
-/// DELETE /v1/members/me
-///
-/// Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events within
-/// `erasure.raw_days`. It cannot be taken back.
-#[utoipa::path(
-    delete, path = "/v1/members/me", tag = "account",
-    request_body = Reauthentication,
-    responses(
-        (status = 200, description = "forgotten, durably", body = AccountClosed),
-        (status = 202, description = "the account is; the views follow by themselves", body = AccountClosed),
-    ),
-    security(("access_token" = [])),
-)]
-async fn close_account(asked: Asked, posted: Posted) -> Response {
-    let asked = &asked;
-    asked
-        .signed_in(const { need("DELETE /v1/members/me") }, |claims| async move {
-            let form: Reauthentication = asked.form(posted).await?;
-            let current = asked.current(form.current_password)?;
-            let member = MemberId::parse(&claims.sub).map_err(Problem::internal)?;
-            let receipt = asked.members(|members| members.erase_own(&claims, &current, &asked.visitor.address)).await?;
-            // The outbox has the event for the log, whatever becomes of what follows: nobody can ask again for an account that is gone.
-            let views = match in_time(&asked.api, forget(&asked.api, member)).await {
-                Ok(views) => Some(views),
-                Err(problem) => {
-                    tracing::warn!(code = problem.code.name(), "an account is erased, and the views will follow");
-                    None
-                }
-            };
-            let status = if views.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
-            let kindred_members::ErasureReceipt { member, erased_at, audit_until } = receipt;
-            let mut response = json(status, &AccountClosed { member, account_erased_at: erased_at, audit_until, views })?;
-            browse_as_nobody(&mut response);
-            if asked.browser.has_refresh() {
-                drop_refresh(&mut response);
-            }
-            Ok(response)
-        })
-        .await
+async fn close_account(request: Request, form: Reauthentication) -> Answered {
+    let (claims, current) = (request.person()?, current(form.current_password)?);
+    let member = MemberId::parse(&claims.sub).map_err(Problem::internal)?;
+    let receipt =
+        in_time(&request.api, async { Ok(request.members()?.erase_own(claims, &current, request.from()).await?) }).await?;
+    // The outbox has the event for the log, whatever becomes of what follows: nobody can ask again for an account that is gone.
+    let views = match in_time(&request.api, forget(&request.api, member)).await {
+        Ok(views) => Some(views),
+        Err(problem) => {
+            tracing::warn!(code = problem.code.name(), "an account is erased, and the views will follow");
+            None
+        }
+    };
+    let status = if views.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let kindred_members::ErasureReceipt { member, erased_at, audit_until } = receipt;
+    let mut response = json(status, &AccountClosed { member, account_erased_at: erased_at, audit_until, views })?;
+    browse_as_nobody(&mut response);
+    if request.browser().has_refresh() {
+        drop_refresh(&mut response);
+    }
+    Ok(response)
 }

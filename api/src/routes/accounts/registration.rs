@@ -1,41 +1,49 @@
 //! Registration in five steps (R8 to R15): challenge, phone code, the form, the link in the mail. Which phones and e-mails are
 //! registered is told by no answer (V6.3.8).
 
-use std::sync::Arc;
-
 use http::StatusCode;
 use kindred_members::{EMAIL_BYTES_MAX, Language, PASSWORD_BYTES_MAX, Registration, Solution, USERNAME_CHARS};
 use kindred_model::Tier;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use warp::Filter;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
-use super::asked::{Accepted, Asked, asked};
-use super::{members, open, with_members};
-use crate::api::Api;
-use crate::auth::{Visitor, visitor};
-use crate::routes::body::{Posted, posted};
-use crate::routes::{json, with};
+use crate::routes::endpoint::prelude::*;
+use crate::routes::{Accepted, accepted, json};
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let post = || warp::post().and(asked(api)).and(posted());
-    let challenges = warp::path!("v1" / "captcha" / "challenges")
-        .and(warp::post())
-        .and(visitor(api))
-        .and(posted())
-        .and(with(api))
-        .then(give_challenge);
-    let rules = warp::path!("v1" / "registrations" / "rules").and(warp::get()).and(asked(api)).then(show_rules);
-    let codes = warp::path!("v1" / "phone-codes").and(post()).then(send_phone_code);
-    let registrations = warp::path!("v1" / "registrations").and(post()).then(register);
-    let verifications = warp::path!("v1" / "email-verifications").and(post()).then(verify_email);
-    let resend = warp::path!("v1" / "email-verifications" / "resend").and(post()).then(resend_verification);
-    let first = challenges.or(rules).unify().or(codes).unify().boxed();
-    first.or(registrations).unify().or(verifications).unify().or(resend).unify().boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "registration",
+        [
+            post("/v1/captcha/challenges", Anyone, give_challenge)
+                .says("A challenge against robots: a browser solves it in a moment, a thousand registrations take a while. It works \
+                once.")
+                .answers::<ChallengeShown>(201, "the challenge")
+                .fails(429, "too many from this address"),
+            get("/v1/registrations/rules", Anyone, show_rules)
+                .says("What a registration has to keep to: for the form that a person fills in.")
+                .answers::<RegistrationRules>(200, "the rules"),
+            post("/v1/phone-codes", Anyone, send_phone_code)
+                .says("Sends a code to a phone, whoever's it is; good for ten minutes. One a minute, and some an hour. Where the other \
+                fields of a registration are given they are checked as POST /v1/registrations does, before anything is sent.")
+                .answers::<Accepted>(202, "it is being sent")
+                .fails(409, "the username is taken"),
+            post("/v1/registrations", Anyone, register)
+                .says("Registers. Whether the phone or the e-mail is somebody's is told by the mail alone; a username may be seen to be \
+                taken.")
+                .answers::<RegistrationAccepted>(202, "look into your mailbox")
+                .fails(409, "the username is taken"),
+            post("/v1/email-verifications", Anyone, verify_email)
+                .says("Ends a registration by the token of its mail: from now on the person can sign in.")
+                .answers::<EmailVerified>(200, "registered")
+                .fails(410, "the link is used or expired"),
+            post("/v1/email-verifications/resend", Anyone, resend_verification)
+                .says("Sends the mail of a registration again, with a new link in place of the old; the answer is the same where there \
+                is none.")
+                .answers::<Accepted>(202, "it is being looked into"),
+        ],
+    )
 }
 
 /// A language that people are spoken to in.
@@ -94,26 +102,10 @@ impl From<ChallengeSolved> for Solution {
     }
 }
 
-/// POST /v1/captcha/challenges
-///
-/// A challenge against robots: a browser solves it in a moment, a thousand registrations take a while. It works once.
-#[utoipa::path(
-    post, path = "/v1/captcha/challenges", tag = "registration",
-    responses(
-        (status = 201, description = "the challenge", body = ChallengeShown),
-        (status = 429, description = "too many from this address", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(()),
-)]
-async fn give_challenge(visitor: Visitor, posted: Posted, api: Arc<Api>) -> Response {
-    let shared = &api;
-    open(async {
-        posted.ignore(shared).await?;
-        let made = with_members(shared, &visitor, |members| members.challenge(&visitor.address)).await?;
-        let shown = ChallengeShown { token: made.token, bits: made.bits, expires_at: made.expires_at };
-        json(StatusCode::CREATED, &shown)
-    })
-    .await
+async fn give_challenge(request: Request) -> Answered {
+    let made = request.members()?.challenge(request.from()).await?;
+    let shown = ChallengeShown { token: made.token, bits: made.bits, expires_at: made.expires_at };
+    json(StatusCode::CREATED, &shown)
 }
 
 /// What a registration has to keep to.
@@ -150,39 +142,26 @@ pub(crate) struct LevelShown {
     points: u32,
 }
 
-/// GET /v1/registrations/rules
-///
-/// What a registration has to keep to: for the form that a person fills in.
-#[utoipa::path(
-    get, path = "/v1/registrations/rules", tag = "registration",
-    responses((status = 200, description = "the rules", body = RegistrationRules)),
-    security(()),
-)]
-async fn show_rules(asked: Asked) -> Response {
-    asked
-        .open(async {
-            asked.params(&[])?;
-            let members = members(&asked.api)?;
-            let config = members.config();
-            let mut languages = vec![Language::ZhCn, Language::En];
-            languages.sort_by_key(|language| *language != config.default_language);
-            let rules = RegistrationRules {
-                agreement_version: config.agreement_version.clone(),
-                username_chars: [*USERNAME_CHARS.start(), *USERNAME_CHARS.end()],
-                password_min: members.password_min(false),
-                password_bytes_max: PASSWORD_BYTES_MAX,
-                email_bytes_max: EMAIL_BYTES_MAX,
-                phone_regions: config.registration.phone_regions.clone(),
-                challenge_bits: config.registration.challenge_bits,
-                languages: languages.into_iter().map(Into::into).collect(),
-                email_signs_in: config.sign_in.email,
-                levels: [(Tier::Vip, config.levels.vip), (Tier::Svip, config.levels.svip)]
-                    .map(|(tier, points)| LevelShown { tier, points })
-                    .into(),
-            };
-            json(StatusCode::OK, &rules)
-        })
-        .await
+async fn show_rules(request: Request) -> Answered {
+    let members = request.members()?;
+    let config = members.config();
+    let mut languages = vec![Language::ZhCn, Language::En];
+    languages.sort_by_key(|language| *language != config.default_language);
+    let rules = RegistrationRules {
+        agreement_version: config.agreement_version.clone(),
+        username_chars: [*USERNAME_CHARS.start(), *USERNAME_CHARS.end()],
+        password_min: members.password_min(false),
+        password_bytes_max: PASSWORD_BYTES_MAX,
+        email_bytes_max: EMAIL_BYTES_MAX,
+        phone_regions: config.registration.phone_regions.clone(),
+        challenge_bits: config.registration.challenge_bits,
+        languages: languages.into_iter().map(Into::into).collect(),
+        email_signs_in: config.sign_in.email,
+        levels: [(Tier::Vip, config.levels.vip), (Tier::Svip, config.levels.svip)]
+            .map(|(tier, points)| LevelShown { tier, points })
+            .into(),
+    };
+    json(StatusCode::OK, &rules)
 }
 
 /// Where a code is sent.
@@ -205,34 +184,13 @@ pub(crate) struct PhoneCodeAsked {
     password: Option<SecretString>,
 }
 
-/// POST /v1/phone-codes
-///
-/// Sends a code to a phone, whoever's it is; good for ten minutes. One a minute, and some an hour. Where the other fields of a
-/// registration are given they are checked as POST /v1/registrations does, before anything is sent.
-#[utoipa::path(
-    post, path = "/v1/phone-codes", tag = "registration",
-    request_body = PhoneCodeAsked,
-    responses(
-        (status = 202, description = "it is being sent", body = Accepted),
-        (status = 409, description = "the username is taken", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(()),
-)]
-async fn send_phone_code(asked: Asked, posted: Posted) -> Response {
-    asked
-        .open(async {
-            let form: PhoneCodeAsked = asked.form(posted).await?;
-            let language = form.language.map_or(asked.visitor.language, Into::into);
-            let solution = form.challenge.into();
-            let address = &asked.visitor.address;
-            let fields =
-                [form.username.as_deref(), form.email.as_deref(), form.password.as_ref().map(|text| text.expose_secret())];
-            asked
-                .members(|members| members.check_and_request_phone_code(&form.phone, fields, language, &solution, address))
-                .await?;
-            asked.accepted()
-        })
-        .await
+async fn send_phone_code(request: Request, form: PhoneCodeAsked) -> Answered {
+    let language = form.language.map_or(request.language(), Into::into);
+    let fields = [form.username.as_deref(), form.email.as_deref(), form.password.as_ref().map(|text| text.expose_secret())];
+    let solution = form.challenge.into();
+    let members = request.members()?;
+    members.check_and_request_phone_code(&form.phone, fields, language, &solution, request.from()).await?;
+    accepted()
 }
 
 /// What a person sends to register.
@@ -271,40 +229,23 @@ pub(crate) struct RegistrationAccepted {
     message: &'static str,
 }
 
-/// POST /v1/registrations
-///
-/// Registers. Whether the phone or the e-mail is somebody's is told by the mail alone; a username may be seen to be taken.
-#[utoipa::path(
-    post, path = "/v1/registrations", tag = "registration",
-    request_body = RegistrationForm,
-    responses(
-        (status = 202, description = "look into your mailbox", body = RegistrationAccepted),
-        (status = 409, description = "the username is taken", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(()),
-)]
-async fn register(asked: Asked, posted: Posted) -> Response {
-    asked
-        .open(async {
-            let form: RegistrationForm = asked.form(posted).await?;
-            let registration = Registration {
-                username: form.username,
-                phone: form.phone,
-                email: form.email,
-                password: form.password,
-                solution: form.challenge.into(),
-                phone_code: form.phone_code,
-                agreement_version: form.agreement_version,
-                invite_code: form.invite_code,
-                language: Some(form.language.map_or(asked.visitor.language, Into::into)),
-                marketing_consent: form.marketing_consent,
-                address: asked.visitor.address.clone(),
-            };
-            asked.members(|members| members.register(registration)).await?;
-            let message = asked.text("registration_accepted");
-            json(StatusCode::ACCEPTED, &RegistrationAccepted { status: "accepted", message })
-        })
-        .await
+async fn register(request: Request, form: RegistrationForm) -> Answered {
+    let registration = Registration {
+        username: form.username,
+        phone: form.phone,
+        email: form.email,
+        password: form.password,
+        solution: form.challenge.into(),
+        phone_code: form.phone_code,
+        agreement_version: form.agreement_version,
+        invite_code: form.invite_code,
+        language: Some(form.language.map_or(request.language(), Into::into)),
+        marketing_consent: form.marketing_consent,
+        address: request.from().to_owned(),
+    };
+    request.members()?.register(registration).await?;
+    let message = request.text("registration_accepted");
+    json(StatusCode::ACCEPTED, &RegistrationAccepted { status: "accepted", message })
 }
 
 /// What the link of a mail carries behind its `#`.
@@ -324,27 +265,9 @@ pub(crate) struct EmailVerified {
     message: &'static str,
 }
 
-/// POST /v1/email-verifications
-///
-/// Ends a registration by the token of its mail: from now on the person can sign in.
-#[utoipa::path(
-    post, path = "/v1/email-verifications", tag = "registration",
-    request_body = MailToken,
-    responses(
-        (status = 200, description = "registered", body = EmailVerified),
-        (status = 410, description = "the link is used or expired", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(()),
-)]
-async fn verify_email(asked: Asked, posted: Posted) -> Response {
-    asked
-        .open(async {
-            let MailToken { token } = asked.form(posted).await?;
-            let address = &asked.visitor.address;
-            let member = asked.members(|members| members.verify_email(token.expose_secret(), address)).await?;
-            json(StatusCode::OK, &EmailVerified { member, message: asked.text("registered") })
-        })
-        .await
+async fn verify_email(request: Request, MailToken { token }: MailToken) -> Answered {
+    let member = request.members()?.verify_email(token.expose_secret(), request.from()).await?;
+    json(StatusCode::OK, &EmailVerified { member, message: request.text("registered") })
 }
 
 /// To whom the mail is sent again.
@@ -357,23 +280,7 @@ pub(crate) struct VerificationAsked {
     challenge: ChallengeSolved,
 }
 
-/// POST /v1/email-verifications/resend
-///
-/// Sends the mail of a registration again, with a new link in place of the old; the answer is the same where there is none.
-#[utoipa::path(
-    post, path = "/v1/email-verifications/resend", tag = "registration",
-    request_body = VerificationAsked,
-    responses((status = 202, description = "it is being looked into", body = Accepted)),
-    security(()),
-)]
-async fn resend_verification(asked: Asked, posted: Posted) -> Response {
-    asked
-        .open(async {
-            let form: VerificationAsked = asked.form(posted).await?;
-            let solution = form.challenge.into();
-            let address = &asked.visitor.address;
-            asked.members(|members| members.request_verification(&form.email, &solution, address)).await?;
-            asked.accepted()
-        })
-        .await
+async fn resend_verification(request: Request, form: VerificationAsked) -> Answered {
+    request.members()?.request_verification(&form.email, &form.challenge.into(), request.from()).await?;
+    accepted()
 }

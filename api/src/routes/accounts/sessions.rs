@@ -7,35 +7,53 @@
 //!
 //! Signing in and out begin a new browsing session, `Kindred-Session`: on a shared computer what one person browses is never another's.
 
-use std::sync::Arc;
-
 use http::{HeaderValue, StatusCode};
-use kindred_members::{Grant, SignIn, SignedIn};
+use kindred_members::{Grant, MemberError, SignIn, SignedIn as Entered};
 use kindred_model::{Owner, SessionId};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use warp::Filter;
-use warp::filters::BoxedFilter;
+use warp::Reply;
 use warp::reply::Response;
 
-use super::asked::{Asked, asked, done};
-use super::cookies::{drop_refresh, keep_device, keep_refresh};
-use crate::api::Api;
-use crate::problem::{Code, Problem};
-use crate::routes::access::need;
-use crate::routes::body::{Posted, posted};
-use crate::routes::json;
+use super::cookies::{Browser, drop_refresh, keep_device, keep_refresh};
+use crate::problem::Problem;
+use crate::routes::endpoint::prelude::*;
 use crate::routes::members::merged_record;
+use crate::routes::{done, json};
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let post = || warp::post().and(asked(api)).and(posted());
-    let sign_in = warp::path!("v1" / "sessions").and(post()).then(sign_in);
-    let second = warp::path!("v1" / "sessions" / "second-factor").and(post()).then(show_second_factor);
-    let refresh = warp::path!("v1" / "sessions" / "refresh").and(post()).then(refresh);
-    let out = warp::path!("v1" / "sessions" / "current").and(warp::delete()).and(asked(api)).then(sign_out);
-    sign_in.or(second).unify().or(refresh).unify().or(out).unify().boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "sessions",
+        [
+            post("/v1/sessions", Anyone, sign_in)
+                .says("Signs in. One answer for everything that is wrong, in the same time; too many wrong ones have to wait.")
+                .answers::<SessionGrant>(201, "signed in")
+                .answers::<SecondFactorAsked>(200, "the second factor is needed: POST /v1/sessions/second-factor")
+                .fails(401, "account or password are wrong")
+                .fails(403, "cookies are for the shop's own pages"),
+            post("/v1/sessions/second-factor", Anyone, show_second_factor)
+                .says("Ends signing in with a code of the authenticator, or one of the recovery codes; each works once.")
+                .answers::<SessionGrant>(201, "signed in")
+                .fails(401, "the challenge has expired: sign in again")
+                .fails(403, "cookies are for the shop's own pages"),
+            post("/v1/sessions/refresh", Anyone, refresh)
+                .says("New tokens in place of the refresh token, which works once. Used a second time within 30 s by the same device it \
+                gives the same refresh token again, since the answer may have been lost; used by another, or later, it ends the \
+                session.")
+                .answers::<SessionGrant>(200, "the tokens")
+                .fails(401, "the session has ended: sign in again")
+                .fails(403, "the cookie is for the shop's own pages"),
+            delete("/v1/sessions/current", SignedIn, sign_out)
+                .by_cookie()
+                .says("Signs out: from now on no token of the session works, here or in any other process within a second. By the \
+                access token; or, for the shop's own pages that have none at hand, by the cookie, with `Kindred-Csrf: 1`, from \
+                the same origin.")
+                .answers_nothing(204, "signed out")
+                    .sends("Kindred-Session", "the browsing session with which the browser goes on, as nobody"),
+        ],
+    )
 }
 
 /// What a person sends to sign in.
@@ -95,14 +113,15 @@ pub(crate) struct SecondFactorAsked {
 }
 
 /// Signed in: what the browser's cookie was of until now ends (V7.2.4).
-async fn begun(asked: &Asked, grant: Grant, in_cookies: bool) -> Result<Response, Problem> {
-    if in_cookies && asked.browser.has_refresh() {
-        end_session_of_cookie(asked).await?;
+async fn begun(request: &Request, grant: Grant, in_cookies: bool) -> Answered {
+    let browser = request.browser();
+    if in_cookies && browser.has_refresh() {
+        end_session_of_cookie(request, &browser).await?;
     }
-    granted(asked, StatusCode::CREATED, grant, in_cookies)
+    granted(request, StatusCode::CREATED, grant, in_cookies)
 }
 
-fn granted(asked: &Asked, status: StatusCode, grant: Grant, in_cookies: bool) -> Result<Response, Problem> {
+fn granted(request: &Request, status: StatusCode, grant: Grant, in_cookies: bool) -> Answered {
     let body = SessionGrant {
         member: grant.member,
         session: grant.session,
@@ -120,7 +139,7 @@ fn granted(asked: &Asked, status: StatusCode, grant: Grant, in_cookies: bool) ->
         begin_browsing(&mut response, browsing);
     }
     if in_cookies {
-        let seconds = (grant.refresh_until.0 - asked.api.context.clock.now().0) / 1_000;
+        let seconds = (grant.refresh_until.0 - request.api.context.clock.now().0) / 1_000;
         keep_refresh(&mut response, &grant.refresh_token, seconds);
         if let Some(device) = &grant.device {
             keep_device(&mut response, device);
@@ -144,58 +163,40 @@ pub(super) fn browse_as_nobody(response: &mut Response) {
 
 /// A browsing session to be linked: one that is some member's already stays theirs, and is not linked again. Where that cannot be found
 /// out it is not linked either: what was browsed is then nobody's, and never another's.
-async fn unowned(asked: &Asked, session: Option<SessionId>) -> Option<SessionId> {
+async fn unowned(request: &Request, session: Option<SessionId>) -> Option<SessionId> {
     let session = session?;
-    match merged_record(&asked.api.live(), Owner::Session(session.clone())).await {
+    match merged_record(&request.api.live(), Owner::Session(session.clone())).await {
         Ok(None) => Some(session),
         Ok(Some(_)) | Err(_) => None,
     }
 }
 
-/// POST /v1/sessions
-///
-/// Signs in. One answer for everything that is wrong, in the same time; too many wrong ones have to wait.
-#[utoipa::path(
-    post, path = "/v1/sessions", tag = "sessions",
-    request_body = SignInForm,
-    responses(
-        (status = 201, description = "signed in", body = SessionGrant),
-        (status = 200, description = "the second factor is needed: POST /v1/sessions/second-factor", body = SecondFactorAsked),
-        (status = 401, description = "account or password are wrong", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "cookies are for the shop's own pages", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(()),
-)]
-async fn sign_in(asked: Asked, posted: Posted) -> Response {
-    asked
-        .open(async {
-            let form: SignInForm = asked.form(posted).await?;
-            if form.cookie {
-                asked.browser.own_page()?;
-            }
-            let device = form.device.map(|device| device.expose_secret().to_owned()).or_else(|| asked.browser.device());
-            let session = form.session.map(|session| session_id(&asked, &session)).transpose()?;
-            let sign_in = SignIn {
-                account: form.account,
-                password: form.password,
-                device,
-                label: asked.visitor.label.clone(),
-                address: asked.visitor.address.clone(),
-                browses: session.is_some(),
-                session: unowned(&asked, session).await,
-            };
-            match asked.members(|members| members.sign_in(sign_in)).await? {
-                SignedIn::Session(grant) => begun(&asked, *grant, form.cookie).await,
-                SignedIn::SecondFactor { challenge, expires_in_s } => {
-                    json(StatusCode::OK, &SecondFactorAsked { challenge, expires_in: expires_in_s })
-                }
-            }
-        })
-        .await
+async fn sign_in(request: Request, form: SignInForm) -> Answered {
+    let browser = request.browser();
+    if form.cookie {
+        browser.own_page()?;
+    }
+    let device = form.device.map(|device| device.expose_secret().to_owned()).or_else(|| browser.device());
+    let session = form.session.map(|session| session_id(&request, &session)).transpose()?;
+    let sign_in = SignIn {
+        account: form.account,
+        password: form.password,
+        device,
+        label: request.visitor().label.clone(),
+        address: request.from().to_owned(),
+        browses: session.is_some(),
+        session: unowned(&request, session).await,
+    };
+    match request.members()?.sign_in(sign_in).await? {
+        Entered::Session(grant) => begun(&request, *grant, form.cookie).await,
+        Entered::SecondFactor { challenge, expires_in_s } => {
+            json(StatusCode::OK, &SecondFactorAsked { challenge, expires_in: expires_in_s })
+        }
+    }
 }
 
-fn session_id(asked: &Asked, text: &str) -> Result<SessionId, Problem> {
-    SessionId::parse(text).map_err(|error| asked.invalid("/session".to_owned(), "invalid", error.reason))
+fn session_id(request: &Request, text: &str) -> Result<SessionId, Problem> {
+    SessionId::parse(text).map_err(|error| request.invalid("/session".to_owned(), "invalid", error.reason))
 }
 
 /// What ends a sign-in with a second factor.
@@ -213,31 +214,12 @@ pub(crate) struct SecondFactorForm {
     cookie: bool,
 }
 
-/// POST /v1/sessions/second-factor
-///
-/// Ends signing in with a code of the authenticator, or one of the recovery codes; each works once.
-#[utoipa::path(
-    post, path = "/v1/sessions/second-factor", tag = "sessions",
-    request_body = SecondFactorForm,
-    responses(
-        (status = 201, description = "signed in", body = SessionGrant),
-        (status = 401, description = "the challenge has expired: sign in again", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "cookies are for the shop's own pages", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(()),
-)]
-async fn show_second_factor(asked: Asked, posted: Posted) -> Response {
-    asked
-        .open(async {
-            let form: SecondFactorForm = asked.form(posted).await?;
-            if form.cookie {
-                asked.browser.own_page()?;
-            }
-            let (challenge, code) = (form.challenge.expose_secret(), form.code.expose_secret());
-            let grant = asked.members(|members| members.sign_in_second(challenge, code)).await?;
-            begun(&asked, grant, form.cookie).await
-        })
-        .await
+async fn show_second_factor(request: Request, form: SecondFactorForm) -> Answered {
+    if form.cookie {
+        request.browser().own_page()?;
+    }
+    let grant = request.members()?.sign_in_second(form.challenge.expose_secret(), form.code.expose_secret()).await?;
+    begun(&request, grant, form.cookie).await
 }
 
 /// What a session goes on with.
@@ -249,92 +231,48 @@ pub(crate) struct RefreshForm {
     refresh_token: Option<SecretString>,
 }
 
-/// POST /v1/sessions/refresh
-///
-/// New tokens in place of the refresh token, which works once. Used a second time within 30 s by the same device it gives the same refresh
-/// token again, since the answer may have been lost; used by another, or later, it ends the session.
-#[utoipa::path(
-    post, path = "/v1/sessions/refresh", tag = "sessions",
-    request_body = RefreshForm,
-    responses(
-        (status = 200, description = "the tokens", body = SessionGrant),
-        (status = 401, description = "the session has ended: sign in again", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 403, description = "the cookie is for the shop's own pages", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(()),
-)]
-async fn refresh(asked: Asked, posted: Posted) -> Response {
-    let mut ended = false;
-    let mut response = asked
-        .open(async {
-            let form: RefreshForm = asked.form(posted).await?;
-            let (token, in_cookie) = match &form.refresh_token {
-                Some(token) => (token, false),
-                None => (asked.browser.refresh()?, true),
-            };
-            let (address, label) = (&asked.visitor.address, &asked.visitor.label);
-            let refreshed = asked.members(|members| members.refresh(token, address, label)).await;
-            ended = in_cookie && refreshed.as_ref().is_err_and(|problem| problem.code == Code::Unauthenticated);
-            granted(&asked, StatusCode::OK, refreshed?, in_cookie)
-        })
-        .await;
-    if ended {
+async fn refresh(request: Request, form: RefreshForm) -> Answered {
+    let browser = request.browser();
+    let (token, in_cookie) = match &form.refresh_token {
+        Some(token) => (token, false),
+        None => (browser.refresh()?, true),
+    };
+    match request.members()?.refresh(token, request.from(), &request.visitor().label).await {
+        Ok(grant) => granted(&request, StatusCode::OK, grant, in_cookie),
+        Err(MemberError::Unauthenticated) if in_cookie => {
+            let mut response = request.told(MemberError::Unauthenticated.into(), false).into_response();
+            drop_refresh(&mut response);
+            Ok(response)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn sign_out(request: Request) -> Answered {
+    let browser = request.browser();
+    if request.grant.person.is_some() {
+        request.members()?.sign_out(request.person()?, request.from()).await?;
+    } else {
+        end_session_of_cookie(&request, &browser).await?;
+    }
+    let mut response = done();
+    browse_as_nobody(&mut response);
+    if browser.has_refresh() {
         drop_refresh(&mut response);
     }
-    response
-}
-
-/// DELETE /v1/sessions/current
-///
-/// Signs out: from now on no token of the session works, here or in any other process within a second. By the access token; or, for
-/// the shop's own pages that have none at hand, by the cookie, with `Kindred-Csrf: 1`, from the same origin.
-#[utoipa::path(
-    delete, path = "/v1/sessions/current", tag = "sessions",
-    responses((
-        status = 204, description = "signed out",
-        headers(("Kindred-Session" = String, description = "the browsing session with which the browser goes on, as nobody")),
-    )),
-    security(("access_token" = [])),
-)]
-async fn sign_out(asked: Asked) -> Response {
-    let asked = &asked;
-    let by_cookie = !asked.caller.presents_anything() && asked.browser.has_refresh();
-    let mut response = if by_cookie {
-        asked.open(sign_out_by_cookie(asked)).await
-    } else {
-        asked
-            .signed_in(const { need("DELETE /v1/sessions/current") }, |claims| async move {
-                asked.params(&[])?;
-                asked.members(|members| members.sign_out(&claims, &asked.visitor.address)).await?;
-                Ok(done())
-            })
-            .await
-    };
-    if response.status() == StatusCode::NO_CONTENT {
-        browse_as_nobody(&mut response);
-        if asked.browser.has_refresh() {
-            drop_refresh(&mut response);
-        }
-    }
-    response
-}
-
-async fn sign_out_by_cookie(asked: &Asked) -> Result<Response, Problem> {
-    asked.params(&[])?;
-    end_session_of_cookie(asked).await.map(|()| done())
+    Ok(response)
 }
 
 /// Ends the session of the cookie. One that has ended already is as it was asked for.
-async fn end_session_of_cookie(asked: &Asked) -> Result<(), Problem> {
-    let token = asked.browser.refresh()?;
-    let (address, label) = (&asked.visitor.address, &asked.visitor.label);
-    let ended = asked.members(|members| async move {
-        let grant = members.refresh(token, address, label).await?;
+async fn end_session_of_cookie(request: &Request, browser: &Browser) -> Result<(), Problem> {
+    let (token, members, label) = (browser.refresh()?, request.members()?, &request.visitor().label);
+    let ended = async {
+        let grant = members.refresh(token, request.from(), label).await?;
         let claims = members.authenticate(grant.access_token.expose_secret())?;
-        members.sign_out(&claims, address).await
-    });
+        members.sign_out(&claims, request.from()).await
+    };
     match ended.await {
-        Err(problem) if problem.code == Code::Unauthenticated => Ok(()),
-        ended => ended,
+        Err(MemberError::Unauthenticated) => Ok(()),
+        ended => Ok(ended?),
     }
 }

@@ -86,10 +86,10 @@ async fn v3_5_1_v3_5_2_v3_5_3_other_sites_cannot() {
     for content_type in
         ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", "application/json; charset=gbk"]
     {
-        for route in crate::routes::access::ROUTES.iter().filter(|route| route.name.starts_with("POST /v1/") && is_peoples(route))
+        for route in crate::routes::endpoint::endpoints().filter(|route| route.name.starts_with("POST /v1/") && is_peoples(route))
         {
             let token = text(&grant, "access_token");
-            let request = own_page(town.nobody("POST", route.template())).header("authorization", format!("Bearer {token}"));
+            let request = own_page(town.nobody("POST", route.path)).header("authorization", format!("Bearer {token}"));
             let request = request.header("content-type", content_type).body("account=mara&password=x");
             assert_problem(&town.reply(request).await, 415, "unsupported_media_type", &format!("{} {content_type}", route.name));
         }
@@ -113,7 +113,7 @@ async fn v3_5_1_v3_5_2_v3_5_3_other_sites_cannot() {
 }
 
 /// The routes of these modules that read a form.
-fn is_peoples(route: &crate::routes::access::Route) -> bool {
+fn is_peoples(route: &crate::routes::endpoint::Endpoint) -> bool {
     let of_forms = ["/v1/phone-codes", "/v1/registrations", "/v1/email-", "/v1/password-", "/v1/sessions", "/v1/members/me"];
-    of_forms.iter().any(|start| route.template().starts_with(start))
+    of_forms.iter().any(|start| route.path.starts_with(start))
 }

@@ -1,12 +1,12 @@
 //! What every answer of the people's routes wears, and what never leaves: secrets in logs.
 
 use super::*;
-use crate::routes::access::{Need, ROUTES, Route};
+use crate::routes::endpoint::{Endpoint, Need, endpoints};
 use crate::tests::inbox::Lines;
 
-fn peoples() -> impl Iterator<Item = &'static Route> {
+fn peoples() -> impl Iterator<Item = &'static Endpoint> {
     let others = ["/livez", "/readyz", "/openapi.json", "/docs", "/problems/{code}", "/widget.js", "/metrics"];
-    ROUTES.iter().filter(move |route| matches!(route.need, Need::Anyone | Need::SignedIn) && !others.contains(&route.template()))
+    endpoints().filter(move |route| matches!(route.need, Need::Anyone | Need::SignedIn) && !others.contains(&route.path))
 }
 
 /// V3.4.1, V3.4.2, V3.4.3, V3.4.4, V3.4.5, V3.4.6: on answers and errors alike; another origin's page reads nothing of it.
@@ -15,11 +15,11 @@ async fn v3_4_1_v3_4_2_v3_4_3_v3_4_4_v3_4_5_v3_4_6_security_headers() {
     let town = Town::of_mara().await;
     let token = town.token("mara").await;
     for route in peoples() {
-        let path = route.template().replace("{id}", "x");
+        let path = route.path.replace("{id}", "x");
         for bearer in [Some(&token), None] {
-            let request = town.nobody(route.method(), &path).header("origin", "https://evil.example");
+            let request = town.nobody(route.method_name(), &path).header("origin", "https://evil.example");
             let request = match bearer {
-                Some(token) if route.method() != "DELETE" => request.header("authorization", format!("Bearer {token}")),
+                Some(token) if route.method_name() != "DELETE" => request.header("authorization", format!("Bearer {token}")),
                 _ => request,
             };
             let answer = town.reply(request).await;
@@ -45,8 +45,8 @@ async fn v4_1_1_v14_3_2_content_type_and_no_store() {
     let token = town.token("mara").await;
     let mut seen = 0;
     for route in peoples().filter(|route| route.name != "GET /.well-known/jwks.json") {
-        let path = route.template().replace("{id}", "x");
-        let wrong = town.nobody(route.method(), &path).header("content-type", "application/json").body("{}");
+        let path = route.path.replace("{id}", "x");
+        let wrong = town.nobody(route.method_name(), &path).header("content-type", "application/json").body("{}");
         let answer = town.reply(wrong).await;
         assert_eq!(header(&answer, "cache-control"), "no-store", "{}", route.name);
         let content_type = header(&answer, "content-type");

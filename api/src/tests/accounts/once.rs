@@ -89,7 +89,7 @@ async fn a_key_is_of_one_request() {
 async fn what_was_refused_may_be_asked_for_again() {
     let town = Town::new().await;
     for _ in 0..2 {
-        assert_problem(&town.make_key(KEY, "").await, 422, "invalid_record", "no name");
+        assert_problem(&town.make_key(KEY, "").await, 422, "invalid", "no name");
     }
     let mended = town.make_key(KEY, "n1").await;
     assert_eq!(mended.status(), 201);

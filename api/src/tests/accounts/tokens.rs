@@ -104,15 +104,15 @@ async fn v8_2_1_v8_2_2_a_person_reaches_their_own() {
             assert_problem(&other, 404, "not_found", "another's is as good as not there");
         }
     }
-    use crate::routes::access::{Need, ROUTES};
-    for route in ROUTES.iter().filter(|route| matches!(route.need, Need::Staff(_) | Need::WriteEvents)) {
-        let path = route.template().replace("{member}", &nora).replace("{topic}", "interactions").replace(['{', '}'], "");
-        let answer = town.send(&token, route.method(), &path, &json!({})).await;
+    use crate::routes::endpoint::{Need, endpoints};
+    for route in endpoints().filter(|route| matches!(route.need, Need::Staff(_) | Need::WriteEvents)) {
+        let path = route.path.replace("{member}", &nora).replace("{topic}", "interactions").replace(['{', '}'], "");
+        let answer = town.send(&token, route.method_name(), &path, &json!({})).await;
         assert_problem(&answer, 403, "insufficient_scope", route.name);
     }
     // A key signs nobody in.
-    for route in ROUTES.iter().filter(|route| route.need == Need::SignedIn) {
-        let answer = town.bench.request(route.method().parse().unwrap(), &route.template().replace("{id}", "x")).body("{}");
+    for route in endpoints().filter(|route| route.need == Need::SignedIn) {
+        let answer = town.bench.request(route.method_name().parse().unwrap(), &route.path.replace("{id}", "x")).body("{}");
         assert_problem(&answer.reply(&town.bench.public).await, 403, "insufficient_scope", route.name);
     }
     assert_eq!(town.ask(&token, "GET", "/v1/items/a/similar").await.status(), 200, "R19: every member browses");

@@ -4,7 +4,7 @@ use kindred_members::{Permission, Role};
 use kindred_model::views;
 
 use super::*;
-use crate::routes::access::{Need, ROUTES};
+use crate::routes::endpoint::{Need, endpoints};
 
 impl Shop {
     /// Staff with a role of exactly these permissions: (member, access token by both factors).
@@ -67,26 +67,26 @@ async fn v8_2_1_nobody_acts_on_who_may_more() {
     let (boss, _) = shop.staff_with("boss", &[P::MemberRead, P::AuditRead]).await;
     let plain = shop.member("plain").await;
     let mut routes = 0;
-    for route in ROUTES.iter().filter(|route| route.method() != "GET" && route.template().contains("/{member}")) {
+    for route in endpoints().filter(|route| route.method_name() != "GET" && route.path.contains("/{member}")) {
         let Need::Staff(_) = route.need else { panic!("{}: who may do it?", route.name) };
         let ask = async |member: &str| {
-            let path = route.template().replace("{member}", member);
+            let path = route.path.replace("{member}", member);
             let seen = header(&shop.get(&format!("/v1/admin/members/{member}")).await, "etag").to_owned();
-            let form = match route.template().rsplit('/').next() {
+            let form = match route.path.rsplit('/').next() {
                 Some("role") => json!({"role": null}),
                 Some("tier") => json!({"tier": "vip"}),
                 Some("suspend" | "activate") => json!({"reason": "test"}),
                 _ => json!({}),
             };
-            let request = shop.request(&token, route.method(), &path).header("if-match", seen);
-            let request = if route.method() == "DELETE" { request } else { request.json(&form) };
+            let request = shop.request(&token, route.method_name(), &path).header("if-match", seen);
+            let request = if route.method_name() == "DELETE" { request } else { request.json(&form) };
             request.reply(&shop.bench.public).await
         };
         assert_problem(&ask(&boss).await, 403, "insufficient_scope", route.name);
         // It is the other that is in the way, and not the act. Nobody is erased here.
         if route.name != "DELETE /v1/members/{member}" {
             assert!(![401, 403].contains(&ask(&plain).await.status().as_u16()), "{}", route.name);
-            if route.template().ends_with("/suspend") {
+            if route.path.ends_with("/suspend") {
                 shop.members.activate(&operator, &plain, None, "test").await.unwrap();
             }
         }

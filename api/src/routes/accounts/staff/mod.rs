@@ -1,7 +1,7 @@
 //! Administration of members: found and seen, suspended and activated, roles, the audit log, the first administrator.
 //!
 //! ```text
-//! Asked (query, caller, visitor, If-Match) ──need, of the table──▶ Actor (key:ID or a member) ──▶ Members ──▶ JSON, audit log
+//! Request ──▶ Actor (key:ID or a member) ──▶ Members ──▶ JSON, audit log
 //! ```
 //!
 //! A service key may everything here, staff what their role names and their second factor has confirmed. What is told of a member is
@@ -13,99 +13,32 @@ pub(crate) mod found;
 pub(crate) mod roles;
 pub(crate) mod setup;
 
-use std::future::Future;
-use std::sync::Arc;
-
-use kindred_members::{Actor, MemberError, Members};
 use kindred_model::Day;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
-use warp::{Filter, Rejection};
 
-use super::with_members;
-use crate::api::Api;
-use crate::auth::{Caller, Grant, Visitor, caller, visitor};
 use crate::params::Params;
 use crate::problem::{Code, Problem};
-use crate::routes::access::Need;
-use crate::routes::{guarded, query, with};
+use crate::routes::endpoint::Endpoint;
 
-/// All routes of the modules here.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    found::routes(api)
-        .or(acts::routes(api))
-        .unify()
-        .or(roles::routes(api))
-        .unify()
-        .or(audit::routes(api))
-        .unify()
-        .or(setup::routes(api))
-        .unify()
-        .boxed()
+/// All endpoints of the modules here.
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    let modules = [found::endpoints(), acts::endpoints(), roles::endpoints(), audit::endpoints(), setup::endpoints()];
+    modules.into_iter().flatten().collect()
 }
 
-/// What a request says beside its path and body.
-struct Asked {
-    query: String,
-    caller: Caller,
-    visitor: Visitor,
-    if_match: Option<String>,
-    if_none_match: Option<String>,
-    api: Arc<Api>,
-}
-
-fn asked(api: &Arc<Api>) -> impl Filter<Extract = (Asked,), Error = Rejection> + Clone + use<> {
-    let header = warp::header::optional::<String>;
-    query().and(caller()).and(visitor(api)).and(header("if-match")).and(header("if-none-match")).and(with(api)).map(
-        |query, caller, visitor, if_match, if_none_match, api| Asked { query, caller, visitor, if_match, if_none_match, api },
-    )
-}
-
-impl Asked {
-    /// Lets the caller in and answers.
-    async fn answer<Handled>(&self, need: Need, handle: impl FnOnce(Arc<Grant>, Actor) -> Handled) -> Response
-    where
-        Handled: Future<Output = Result<Response, Problem>>,
-    {
-        guarded(&self.api, &self.caller, None, need, |grant| {
-            let actor = grant.actor(&self.visitor.address);
-            handle(grant, actor)
-        })
-        .await
+/// What is not accepted of a search stands in the query: a 400 like that of any other parameter.
+fn of_query(mut problem: Problem) -> Problem {
+    if problem.code == Code::Invalid {
+        problem.code = Code::InvalidParameter;
+        problem.errors.iter_mut().for_each(|error| error.place = "query");
     }
-
-    fn params(&self, known: &[&'static str]) -> Result<Params<'_>, Problem> {
-        Params::parse(&self.query, known)
-    }
-
-    /// Does something with members.
-    async fn members<'a, T, Done>(&'a self, work: impl FnOnce(&'a Members) -> Done) -> Result<T, Problem>
-    where
-        Done: Future<Output = Result<T, MemberError>>,
-    {
-        with_members(&self.api, &self.visitor, work).await
-    }
-
-    /// As [`Self::members`], where what is not accepted stands in the query: a 400 like that of any other parameter.
-    async fn search<'a, T, Done>(&'a self, work: impl FnOnce(&'a Members) -> Done) -> Result<T, Problem>
-    where
-        Done: Future<Output = Result<T, MemberError>>,
-    {
-        self.members(work).await.map_err(|mut problem| {
-            if problem.code == Code::Invalid {
-                problem.code = Code::InvalidParameter;
-                problem.errors.iter_mut().for_each(|error| error.place = "query");
-            }
-            problem
-        })
-    }
+    problem
 }
 
 /// `from` and `to` of a query, both included. One that is absent lies as far away as can be; `to` before `from` is refused (V2.2.3).
 ///
 /// # Errors
 /// A 400 that names the parameter.
-fn days(params: &Params<'_>) -> Result<Option<(Day, Day)>, Problem> {
+fn days(params: &Params) -> Result<Option<(Day, Day)>, Problem> {
     let (from, to) = (params.day("from")?, params.day("to")?);
     if from.is_none() && to.is_none() {
         return Ok(None);
@@ -119,7 +52,7 @@ fn days(params: &Params<'_>) -> Result<Option<(Day, Day)>, Problem> {
 }
 
 /// A text of a query: not empty, no longer than anything that it could find.
-fn text<'a>(params: &'a Params<'_>, name: &str) -> Result<Option<&'a str>, Problem> {
+fn text<'a>(params: &'a Params, name: &str) -> Result<Option<&'a str>, Problem> {
     match params.get(name) {
         Some(text) if text.is_empty() || text.len() > TEXT_BYTES_MAX => {
             Err(Problem::query(name, format!("has not from 1 to {TEXT_BYTES_MAX} bytes")))

@@ -1,32 +1,47 @@
 //! Staff roles (R18 to R20): named sets of permissions, and which permission each route asks for.
 
-use std::sync::Arc;
-
 use http::StatusCode;
 use http::header::ETAG;
-use kindred_members::{Permission, Role};
+use kindred_members::Role;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
-use warp::{Filter, Reply};
 
-use super::{Asked, asked};
-use crate::api::Api;
-use crate::params::Segment;
 use crate::problem::{Code, FieldError, Problem};
-use crate::routes::access::{ROUTES, need};
-use crate::routes::body::{Posted, posted};
-use crate::routes::json;
+use crate::routes::endpoint::endpoints as endpoints_of_all;
+use crate::routes::endpoint::prelude::*;
 use crate::routes::precondition::{etag, required_seen};
+use crate::routes::{done, json};
 
-/// All routes of this module.
-pub(super) fn routes(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
-    let listed = warp::path!("v1" / "admin" / "roles").and(warp::get()).and(asked(api)).then(list_roles);
-    let shown = warp::path!("v1" / "admin" / "roles" / Segment).and(warp::get()).and(asked(api)).then(show_role);
-    let put = warp::path!("v1" / "admin" / "roles" / Segment).and(warp::put()).and(posted()).and(asked(api)).then(put_role);
-    let permissions = warp::path!("v1" / "admin" / "permissions").and(warp::get()).and(asked(api)).then(list_permissions);
-    listed.or(shown).unify().or(put).unify().or(permissions).unify().boxed()
+/// All endpoints of this module.
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    tagged(
+        "staff",
+        [
+            get("/v1/admin/roles", Staff(Permission::MemberRead), list_roles)
+                .says("All roles.")
+                .answers::<RoleList>(200, "the roles"),
+            get("/v1/admin/roles/{name}", Staff(Permission::MemberRead), show_role)
+                .says("One role.")
+                .path("name", "its name")
+                .answers::<RoleShown>(200, "the role")
+                .sends("ETag", "its version, for If-Match; none of the product's own"),
+            put("/v1/admin/roles/{name}", Staff(Permission::RoleManage), put_role)
+                .says(
+                    "Makes a role, or says anew what it allows, whole. Nobody gives it more than they have. What its holders may \
+                changes when their tokens are refreshed, within ten minutes.",
+                )
+                .path("name", "1 to 32 of `a-z 0-9 _ -`, and none of the product's")
+                .header("If-Match", "to change one: the ETag of the role as it was read")
+                .header("If-None-Match", "to make one: `*`")
+                .answers_nothing(204, "the role is this")
+                .fails(412, "the role was changed meanwhile; or there is one, and there was to be none")
+                .fails(422, "the name or a permission is not accepted")
+                .fails(428, "there is neither If-Match nor If-None-Match"),
+            get("/v1/admin/permissions", Staff(Permission::MemberRead), list_permissions)
+                .says("All permissions, and which routes ask for each.")
+                .answers::<PermissionList>(200, "the permissions"),
+        ],
+    )
 }
 
 /// All roles.
@@ -53,51 +68,19 @@ impl From<Role> for RoleShown {
     }
 }
 
-/// GET /v1/admin/roles
-///
-/// All roles.
-#[utoipa::path(
-    get, path = "/v1/admin/roles", tag = "staff",
-    responses((status = 200, description = "the roles", body = RoleList)),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn list_roles(asked: Asked) -> Response {
-    let asked = &asked;
-    asked
-        .answer(const { need("GET /v1/admin/roles") }, |_, actor| async move {
-            asked.params(&[])?;
-            let roles = asked.members(|members| async move { members.roles(&actor).await }).await?;
-            json(StatusCode::OK, &RoleList { roles: roles.into_iter().map(Into::into).collect() })
-        })
-        .await
+async fn list_roles(request: Request) -> Answered {
+    let roles = request.members()?.roles(&request.actor()).await?;
+    json(StatusCode::OK, &RoleList { roles: roles.into_iter().map(Into::into).collect() })
 }
 
-/// GET /v1/admin/roles/{name}
-///
-/// One role.
-#[utoipa::path(
-    get, path = "/v1/admin/roles/{name}", tag = "staff",
-    params(("name" = String, Path, description = "its name")),
-    responses(
-        (status = 200, description = "the role", body = RoleShown, headers(("ETag" = String, description = "its version, for If-Match; none of the product's own"))),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn show_role(name: Segment, asked: Asked) -> Response {
-    let asked = &asked;
-    asked
-        .answer(const { need("GET /v1/admin/roles/{name}") }, |_, actor| async move {
-            asked.params(&[])?;
-            let name = name.decoded()?;
-            let found = asked.members(|members| async { members.show_role(&actor, &name).await }).await?;
-            let (role, version) = found.ok_or_else(|| Problem::new(Code::NotFound, "there is no role of this name"))?;
-            let mut response = json(StatusCode::OK, &RoleShown::from(role))?;
-            if let Some(version) = version {
-                response.headers_mut().insert(ETAG, etag(&version)?);
-            }
-            Ok(response)
-        })
-        .await
+async fn show_role(request: Request) -> Answered {
+    let found = request.members()?.show_role(&request.actor(), &request.segment("name")?).await?;
+    let (role, version) = found.ok_or_else(|| Problem::new(Code::NotFound, "there is no role of this name"))?;
+    let mut response = json(StatusCode::OK, &RoleShown::from(role))?;
+    if let Some(version) = version {
+        response.headers_mut().insert(ETAG, etag(&version)?);
+    }
+    Ok(response)
 }
 
 /// What a role is to allow.
@@ -132,39 +115,11 @@ impl RoleSet {
     }
 }
 
-/// PUT /v1/admin/roles/{name}
-///
-/// Makes a role, or says anew what it allows, whole. Nobody gives it more than they have. What its holders may changes when their
-/// tokens are refreshed, within ten minutes.
-#[utoipa::path(
-    put, path = "/v1/admin/roles/{name}", tag = "staff",
-    params(
-        ("name" = String, Path, description = "1 to 32 of `a-z 0-9 _ -`, and none of the product's"),
-        ("If-Match" = Option<String>, Header, description = "to change one: the ETag of the role as it was read"),
-        ("If-None-Match" = Option<String>, Header, description = "to make one: `*`"),
-    ),
-    request_body = RoleSet,
-    responses(
-        (status = 204, description = "the role is this"),
-        (status = 412, description = "the role was changed meanwhile; or there is one, and there was to be none", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 422, description = "the name or a permission is not accepted", body = crate::problem::Body, content_type = "application/problem+json"),
-        (status = 428, description = "there is neither If-Match nor If-None-Match", body = crate::problem::Body, content_type = "application/problem+json"),
-    ),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn put_role(name: Segment, posted: Posted, asked: Asked) -> Response {
-    let asked = &asked;
-    asked
-        .answer(const { need("PUT /v1/admin/roles/{name}") }, |_, actor| async move {
-            asked.params(&[])?;
-            let seen = required_seen(asked.if_match.as_deref(), asked.if_none_match.as_deref())?;
-            let name = name.decoded()?.into_owned();
-            let permissions = posted.json::<RoleSet>(&asked.api).await?.checked()?;
-            let role = Role { name, permissions, built_in: false };
-            asked.members(|members| async move { members.put_role(&actor, &role, &seen).await }).await?;
-            Ok(StatusCode::NO_CONTENT.into_response())
-        })
-        .await
+async fn put_role(request: Request, form: RoleSet) -> Answered {
+    let seen = required_seen(request.header("if-match")?, request.header("if-none-match")?)?;
+    let role = Role { name: request.segment("name")?.into_owned(), permissions: form.checked()?, built_in: false };
+    request.members()?.put_role(&request.actor(), &role, &seen).await?;
+    Ok(done())
 }
 
 /// All permissions.
@@ -184,29 +139,14 @@ pub(crate) struct PermissionShown {
     routes: Vec<&'static str>,
 }
 
-/// GET /v1/admin/permissions
-///
-/// All permissions, and which routes ask for each.
-#[utoipa::path(
-    get, path = "/v1/admin/permissions", tag = "staff",
-    responses((status = 200, description = "the permissions", body = PermissionList)),
-    security(("service_key" = []), ("access_token" = [])),
-)]
-async fn list_permissions(asked: Asked) -> Response {
-    let asked = &asked;
-    asked
-        .answer(const { need("GET /v1/admin/permissions") }, |_, _| async move {
-            asked.params(&[])?;
-            let shown = |permission: &Permission| PermissionShown {
-                name: permission.name(),
-                members: permission.is_members(),
-                routes: ROUTES
-                    .iter()
-                    .filter(|route| route.need.permission() == Some(*permission))
-                    .map(|route| route.name)
-                    .collect(),
-            };
-            json(StatusCode::OK, &PermissionList { permissions: Permission::ALL.iter().map(shown).collect() })
-        })
-        .await
+async fn list_permissions(_: Request) -> Answered {
+    let shown = |permission: &Permission| PermissionShown {
+        name: permission.name(),
+        members: permission.is_members(),
+        routes: endpoints_of_all()
+            .filter(|endpoint| endpoint.need.permission() == Some(*permission))
+            .map(|endpoint| endpoint.name)
+            .collect(),
+    };
+    json(StatusCode::OK, &PermissionList { permissions: Permission::ALL.iter().map(shown).collect() })
 }
