@@ -12,12 +12,15 @@ use crate::context::{ApiConfig, Context};
 use crate::measure::Measures;
 use crate::quota::PageQuotas;
 use crate::routes::body::Bodies;
+use crate::routes::endpoint::Table;
 use crate::served::{Served, Serving};
 
 /// The running API.
 pub(crate) struct Api {
     pub context: Context,
     pub config: ApiConfig,
+    /// What it offers.
+    pub table: Table,
     pub served: Served,
     pub ring: Arc<KeyRing>,
     pub forwarding: Arc<Forwarding>,

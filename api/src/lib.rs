@@ -27,6 +27,7 @@ mod problem;
 mod quota;
 mod recommend;
 mod reference;
+mod resources;
 mod routes;
 mod served;
 mod server;
@@ -58,7 +59,9 @@ use crate::auth::KeyRing;
 use crate::measure::Measures;
 use crate::quota::PageQuotas;
 use crate::recommend::Memory;
+use crate::resources::{RESOURCES, Resources};
 use crate::routes::body::Bodies;
+use crate::routes::endpoint::Table;
 use crate::served::{Served, Serving};
 
 /// How long the end waits for the store to take when keys were last used: it is not worth more.
@@ -177,8 +180,27 @@ fn exposed(address: SocketAddr, behind_proxy: bool) -> Option<String> {
     })
 }
 
+/// What the API keeps of members beside their accounts: they are opened with it.
+pub fn kept_of_members() -> kindred_members::Resources {
+    resources::kept_of_members(RESOURCES)
+}
+
 /// Everything but the sockets.
-async fn prepare(config: ApiConfig, mut context: Context, stopping: watch::Receiver<bool>) -> Result<Arc<Api>, StartError> {
+async fn prepare(config: ApiConfig, context: Context, stopping: watch::Receiver<bool>) -> Result<Arc<Api>, StartError> {
+    prepare_with(RESOURCES, config, context, stopping).await
+}
+
+async fn prepare_with(
+    resources: Resources,
+    config: ApiConfig,
+    mut context: Context,
+    stopping: watch::Receiver<bool>,
+) -> Result<Arc<Api>, StartError> {
+    if let Some(members) = &context.members {
+        let names = resources.iter().map(|resource| resource.name());
+        let erased = members.resources().iter().map(|resource| resource.name());
+        assert!(names.eq(erased), "the members were opened without the resources of the API, whose erasure they walk");
+    }
     let ring = Arc::new(KeyRing::new(context.keys.clone(), context.clock.clone(), config.limits.address_share));
     let (store, settings, clock) = (context.store.clone(), context.settings.clone(), context.clock.clone());
     let (generation, limits) = (config.generation.clone(), config.memory);
@@ -188,6 +210,7 @@ async fn prepare(config: ApiConfig, mut context: Context, stopping: watch::Recei
     let live = Serving { generation: config.generation.clone(), memory, store, settings: context.settings.clone() };
     let bodies = Bodies::new(config.limits.bodies_bytes, config.limits.bodies_bytes_per_address);
     Ok(Arc::new(Api {
+        table: Table::of(resources),
         served: Served::new(live),
         forwarding: Arc::new(auth::Forwarding::new(config.trusted_proxies.clone())),
         context,

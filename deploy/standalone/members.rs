@@ -114,7 +114,7 @@ pub async fn open(
     let (records, sender) = (fail_points::records(records), fail_points::sender(sender));
     let opened = Members::open(records, clock.clone(), config, Arc::new(MembersToLog(log)), sender).await;
     let opened = opened.map_err(|error| Failure::new(format!("could not open the members: {error}")))?;
-    Ok(Some(Arc::new(opened)))
+    Ok(Some(Arc::new(opened.with_resources(kindred_api::kept_of_members()))))
 }
 
 /// Where messages wait that there is no way for: what names the setting is told with each try.

@@ -42,49 +42,33 @@ pub(crate) const INDEX: &str = "member_index";
 pub(crate) const MAILBOX: &str = "mailbox";
 pub(crate) const SETUP: &str = "setup";
 
-/// Every table of this crate, for whoever sweeps what has expired or counts.
-pub const TABLES: &[&str] = &[
-    ACCOUNTS,
-    REQUESTS,
-    CODES,
-    CLAIMS,
-    INVITEES,
-    OUTBOX,
-    THROTTLE,
-    SPENT,
-    IDEMPOTENCY,
-    SECRETS,
-    ROLES,
-    REVOCATIONS,
-    AUDIT,
-    INDEX,
-    MAILBOX,
-    SETUP,
-];
-
 /// Tries of a change that others get in the way of. 64 who race for one record need fewer: each round one of them is done.
 const TRIES_MAX: u32 = 200;
 
 /// A value as it was read.
 #[derive(Clone, Debug)]
-pub(crate) struct Held<T> {
+pub struct Held<T> {
+    /// The value.
     pub value: T,
+    /// Of the record: a change by compare-and-set names it.
     pub version: Version,
+    /// When the record is gone.
     pub expires_at: Option<EventTime>,
 }
 
-/// The store with a clock.
+/// The records with a clock. A transaction is of one partition.
 #[derive(Clone)]
-pub(crate) struct Db {
+pub struct Db {
     store: Arc<dyn RecordStore>,
     clock: Clock,
 }
 
 impl Db {
-    pub fn new(store: Arc<dyn RecordStore>, clock: Clock) -> Self {
+    pub(crate) fn new(store: Arc<dyn RecordStore>, clock: Clock) -> Self {
         Self { store, clock }
     }
 
+    /// The time.
     pub fn now(&self) -> EventTime {
         self.clock.now()
     }
@@ -94,6 +78,10 @@ impl Db {
         after(self.now(), seconds)
     }
 
+    /// One record.
+    ///
+    /// # Errors
+    /// What the store says.
     pub async fn read<T: DeserializeOwned>(&self, table: &str, partition: &str, sort: &str) -> Result<Option<Held<T>>> {
         if partition.len().max(sort.len()) > KEY_BYTES_MAX {
             return Ok(None); // Nothing lies under a key that cannot be.
@@ -103,6 +91,9 @@ impl Db {
     }
 
     /// All records of a partition under a prefix, with their sort keys.
+    ///
+    /// # Errors
+    /// What the store says.
     pub async fn all<T: DeserializeOwned>(&self, table: &str, partition: &str, prefix: &str) -> Result<Vec<(String, Held<T>)>> {
         let mut found = Vec::new();
         let mut range = Range { prefix: prefix.into(), ..Range::default() };
@@ -118,6 +109,9 @@ impl Db {
     }
 
     /// One page.
+    ///
+    /// # Errors
+    /// What the store says.
     pub async fn page<T: DeserializeOwned>(
         &self,
         table: &str,
@@ -133,6 +127,9 @@ impl Db {
     }
 
     /// Deletes what was read, in as many transactions as it takes; false where some of it has changed since.
+    ///
+    /// # Errors
+    /// What the store says.
     pub async fn delete_all(&self, table: &str, partition: &str, gone: &[(String, Version)]) -> Result<bool> {
         let mut all = true;
         for piece in gone.chunks(STEPS_MAX) {
@@ -142,12 +139,34 @@ impl Db {
         Ok(all)
     }
 
+    /// Deletes a whole partition, with what comes into it meanwhile.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn clear(&self, table: &str, partition: &str) -> Result<()> {
+        for tried in tries() {
+            let held = self.all::<serde_json::Value>(table, partition, "").await?;
+            let gone: Vec<_> = held.into_iter().map(|(sort, held)| (sort, held.version)).collect();
+            if self.delete_all(table, partition, &gone).await? {
+                return Ok(());
+            }
+            pause(tried).await;
+        }
+        Err(contended(table))
+    }
+
     /// Whether the steps were taken.
+    ///
+    /// # Errors
+    /// What the store says.
     pub async fn transact(&self, table: &str, partition: &str, steps: &[Step]) -> Result<bool> {
         Ok(matches!(self.store.transact(table, partition.as_bytes(), steps, self.now()).await?, Outcome::Done(_)))
     }
 
     /// Writes what is not there; whether it was not.
+    ///
+    /// # Errors
+    /// What the store says.
     pub async fn insert<T: Serialize>(
         &self,
         table: &str,
@@ -160,6 +179,9 @@ impl Db {
     }
 
     /// Writes what has a sort key of its own and never changes.
+    ///
+    /// # Errors
+    /// What the store says.
     pub async fn append<T: Serialize>(
         &self,
         table: &str,
@@ -173,6 +195,9 @@ impl Db {
     }
 
     /// Deletes whatever is there.
+    ///
+    /// # Errors
+    /// What the store says.
     pub async fn remove(&self, table: &str, partition: &str, sort: &str) -> Result<()> {
         for _ in 0..TRIES_MAX {
             let Some(record) = self.store.read(table, partition.as_bytes(), sort.as_bytes(), self.now()).await? else {
@@ -186,6 +211,9 @@ impl Db {
     }
 
     /// Changes one record by what `next` makes of it: `Some((value, expiry))` is written, `None` leaves it. Gives what `next` said.
+    ///
+    /// # Errors
+    /// What the store says.
     pub async fn update<T: DeserializeOwned, N: Serialize, R>(
         &self,
         table: &str,

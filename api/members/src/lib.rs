@@ -34,6 +34,7 @@ mod permission;
 mod profile;
 mod random;
 mod register;
+mod resource;
 mod revocations;
 mod sealing;
 pub mod senders;
@@ -56,7 +57,7 @@ pub use bulk::NewMember;
 pub use challenge::{CHALLENGE_S, Challenge, Solution};
 pub use codes::{PHONE_CODE_S, TokenKind};
 pub use credentials::RESET_S;
-pub use db::TABLES;
+pub use db::{Db as Records, Held};
 pub use error::{FieldError, MemberError, Result};
 pub use factor::{Enrolment, RECOVERY_CODES};
 pub use idempotency::{ANSWER_BYTES_MAX, ANSWER_S, Attempt, Once};
@@ -68,6 +69,7 @@ pub use password::PASSWORD_BYTES_MAX;
 pub use permission::{Actor, Permission, Role};
 pub use profile::{ErasureReceipt, MemberExport, Profile, ProfileChange};
 pub use register::{Registration, UNVERIFIED_S};
+pub use resource::{Resource, Resources};
 pub use sealing::draw_sealing_key;
 pub use senders::{EventSink, Sender};
 pub use sessions::{Grant, KNOWN_MAX, SessionShown, new_browsing_session};
@@ -96,6 +98,7 @@ pub struct Members {
     sink: Arc<dyn EventSink>,
     sender: Arc<dyn Sender>,
     outbox: outbox::Outbox,
+    resources: Resources,
 }
 
 impl Members {
@@ -152,6 +155,7 @@ impl Members {
             templates: senders::Templates::new()?,
             under_way: throttle::UnderWay::default(),
             outbox: outbox::Outbox::default(),
+            resources: Vec::new(),
             db,
             config,
             hasher,

@@ -31,6 +31,7 @@ use crate::audit::Entry;
 use crate::db::{self, Held, OUTBOX, ms};
 use crate::error::{MemberError, Result};
 use crate::random::hex;
+use crate::resource::AGAIN_S;
 use crate::senders::{Channel, Message, Template};
 use crate::validate::{Identifier, Kind};
 use crate::{Members, random};
@@ -135,6 +136,11 @@ pub(crate) enum Work {
     /// What an invited person was known by last, for [`Members::first_invitation`].
     Invitee {
         identifiers: Vec<Identifier>,
+    },
+    /// What a resource keeps of the member is deleted; `late` is when it is looked for again.
+    Erase {
+        resource: String,
+        late: bool,
     },
     /// The search index follows; the entries that may have become wrong.
     Index {
@@ -242,7 +248,8 @@ impl Members {
         let at_once = works.iter().any(Work::at_once);
         if let Some(op) = op {
             for (number, work) in works.into_iter().enumerate() {
-                let item = Item { work: Some(work), attempts: 0, not_before: now };
+                let not_before = if matches!(work, Work::Erase { late: true, .. }) { db::after(now, AGAIN_S) } else { now };
+                let item = Item { work: Some(work), attempts: 0, not_before };
                 steps.push(Step::insert(op.sort(number), db::encode(&item), expires_at));
             }
         }
@@ -525,6 +532,7 @@ impl Members {
             }
             Work::ReleaseInvite { code } => self.release_invite(code, partition).await,
             Work::Invitee { identifiers } => self.first_invitation(partition, identifiers.iter()).await.map(drop),
+            Work::Erase { resource, late: _ } => self.erase_resource(resource, partition).await,
             Work::Index { stale } => self.reindex(partition, stale).await,
             Work::ResetRequest { account } => self.look_into_reset(account).await,
             Work::ResendRequest { email } => self.look_into_resend(email).await,

@@ -4,6 +4,8 @@
 //! erase: password again ─▶ one transaction: document emptied, epoch raised ─▶ outbox: `erased` event, claims and index freed, the rest deleted
 //! ```
 
+use std::collections::BTreeMap;
+
 use kindred_model::units::{EventTime, Tier};
 use secrecy::SecretString;
 use serde::Serialize;
@@ -87,6 +89,9 @@ pub struct MemberExport {
     pub known_addresses: usize,
     /// What the audit log says of them in the time that it is kept.
     pub audit: Vec<crate::audit::Entry>,
+    /// What else is kept of them, by resource.
+    #[serde(flatten)]
+    pub resources: BTreeMap<&'static str, serde_json::Value>,
 }
 
 /// What an erasure promises here; the log's and the lists' dates are the erasure's of the rest.
@@ -206,6 +211,10 @@ impl Members {
                 break;
             }
         }
+        let mut resources = BTreeMap::new();
+        for resource in &self.resources {
+            resources.insert(resource.name(), resource.export(self, member).await?);
+        }
         Ok(MemberExport {
             profile: Profile::of(&held),
             invited_by: held.value.invited_by.clone(),
@@ -214,6 +223,7 @@ impl Members {
             sessions: self.sessions(member).await?,
             known_addresses: known.len(),
             audit,
+            resources,
         })
     }
 
@@ -256,6 +266,9 @@ impl Members {
                 forget(loaded, now);
                 extra.works.extend([loaded.account.event(), Work::Release { identifiers }, Work::Index { stale }]);
                 extra.works.push(Work::ReleaseInvite { code: invite });
+                for (resource, late) in self.resources.iter().flat_map(|resource| [(resource, false), (resource, true)]) {
+                    extra.works.push(Work::Erase { resource: resource.name().to_owned(), late });
+                }
                 Ok((Some(extra), now))
             })
             .await?;

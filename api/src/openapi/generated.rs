@@ -6,10 +6,11 @@
 
 use std::sync::LazyLock;
 
+use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::{answers, examples, parameters, records};
-use crate::routes::endpoint::{Endpoint, Need, Schemas, endpoints, schema_of};
+use crate::routes::endpoint::{Endpoint, Need, Schemas, Template, endpoints, schema_of};
 
 /// The tags in the order in which they are read.
 const TAGS: &[(&str, &str)] = &[
@@ -101,9 +102,9 @@ fn document() -> &'static Value {
 }
 
 /// Whether an answer of this status stands in the contract. What is no route, or another method of one, is nobody's operation.
-pub(crate) fn describes(method: &str, template: &str, status: u16) -> bool {
-    let operation = &document()["paths"][template][method.to_lowercase()];
-    operation.is_null() || !operation["responses"][status.to_string()].is_null()
+pub(crate) fn describes(template: Option<&Template>, method: &Method, status: u16) -> bool {
+    let Some(endpoint) = template.and_then(|template| template.endpoint(method)) else { return true };
+    endpoint.on_admin_address || !answers::of(endpoint, &mut Schemas::new())[status.to_string()].is_null()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 use http::Method;
 use kindred_members::Permission;
@@ -22,6 +22,7 @@ use super::{
     accounts, admin, admin_keys, catalog, events, generations, health, in_time, members, orders, popular, similar, stream,
 };
 use crate::problem::Problem;
+use crate::resources::Resources;
 
 /// What a module of endpoints needs of this one.
 pub(crate) mod prelude {
@@ -495,30 +496,29 @@ pub(crate) struct Template {
     pub allow: String,
     /// Whether pages of other origins ask for it, with a publishable key.
     pub is_for_pages: bool,
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<Arc<Endpoint>>,
 }
 
 impl Template {
     /// All of its endpoints.
-    pub fn endpoints(&self) -> &[Endpoint] {
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
     }
 
     /// The endpoint of a method.
-    pub fn endpoint(&self, method: &Method) -> Option<&Endpoint> {
+    pub fn endpoint(&self, method: &Method) -> Option<&Arc<Endpoint>> {
         self.endpoints.iter().find(|endpoint| endpoint.method == *method)
     }
 }
 
-struct Table {
+/// All that an API offers.
+pub(crate) struct Table {
     templates: Vec<Template>,
     router: matchit::Router<usize>,
 }
 
-static TABLE: LazyLock<Table> = LazyLock::new(|| Table::of(all()));
-
-/// All endpoints, in the order in which documents list them.
-fn all() -> Vec<Endpoint> {
+/// The endpoints beside those of resources, in the order in which documents list them.
+fn own() -> Vec<Endpoint> {
     let modules = [
         similar::endpoints(),
         stream::endpoints(),
@@ -539,7 +539,9 @@ fn all() -> Vec<Endpoint> {
 }
 
 impl Table {
-    fn of(endpoints: Vec<Endpoint>) -> Self {
+    /// Of the product with these resources.
+    pub fn of(resources: Resources) -> Self {
+        let endpoints = own().into_iter().chain(resources.iter().flat_map(|resource| resource.endpoints()));
         let mut templates: Vec<Template> = Vec::new();
         let mut router = matchit::Router::new();
         for mut endpoint in endpoints {
@@ -557,38 +559,47 @@ impl Table {
             template.allow.push_str(method);
             template.allow.push_str(", ");
             template.is_for_pages |= endpoint.need.is_for_pages();
-            template.endpoints.push(endpoint);
+            template.endpoints.push(Arc::new(endpoint));
         }
         templates.iter_mut().for_each(|template| template.allow.push_str("OPTIONS"));
         Self { templates, router }
     }
+
+    /// The template that a path belongs to, and what differs in it. One slash more at the end is taken for nothing.
+    pub fn matched(&self, path: &str) -> Option<(&Template, Segments)> {
+        let found = self.router.at(path.strip_suffix('/').unwrap_or(path)).ok()?;
+        let segments = found.params.iter().map(|(name, segment)| (name.to_owned(), segment.to_owned())).collect();
+        Some((&self.templates[*found.value], segments))
+    }
+
+    /// The template that a path belongs to.
+    pub fn template_of(&self, path: &str) -> Option<&Template> {
+        self.router.at(path.strip_suffix('/').unwrap_or(path)).ok().map(|found| &self.templates[*found.value])
+    }
+
+    /// All endpoints.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.templates.iter().flat_map(|template| &template.endpoints).map(|endpoint| &**endpoint)
+    }
 }
 
 /// Segments of a path that differ, by the names that the template gives them; percent-encoded as they came.
-pub(crate) type Segments = Vec<(&'static str, String)>;
+pub(crate) type Segments = Vec<(String, String)>;
 
-/// The template that a path belongs to, and what differs in it. One slash more at the end is taken for nothing.
-pub(crate) fn matched(path: &str) -> Option<(&'static Template, Segments)> {
-    let table: &'static Table = &TABLE;
-    let found = table.router.at(path.strip_suffix('/').unwrap_or(path)).ok()?;
-    let segments = found.params.iter().map(|(name, segment)| (name, segment.to_owned())).collect();
-    Some((&table.templates[*found.value], segments))
-}
+/// What the product offers, for tests of all of it.
+#[cfg(test)]
+static PRODUCT: std::sync::LazyLock<Table> = std::sync::LazyLock::new(|| Table::of(crate::resources::RESOURCES));
 
-/// The template that a path belongs to.
-pub(crate) fn template_of(path: &str) -> Option<&'static Template> {
-    let table: &'static Table = &TABLE;
-    table.router.at(path.strip_suffix('/').unwrap_or(path)).ok().map(|found| &table.templates[*found.value])
-}
-
-/// All templates.
+/// All templates of the product.
+#[cfg(test)]
 pub(crate) fn templates() -> &'static [Template] {
-    &TABLE.templates
+    &PRODUCT.templates
 }
 
-/// All endpoints.
+/// All endpoints of the product.
+#[cfg(test)]
 pub(crate) fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
-    templates().iter().flat_map(|template| &template.endpoints)
+    PRODUCT.endpoints()
 }
 
 #[cfg(test)]
@@ -597,7 +608,7 @@ mod tests {
 
     #[test]
     fn paths_belong_to_templates() {
-        let template = |path| template_of(path).map(|template| template.path);
+        let template = |path| PRODUCT.template_of(path).map(|template| template.path);
         assert_eq!(template("/v1/items/a%2Fb/similar"), Some(crate::measure::SIMILAR));
         assert_eq!(template("/v1/admin/rejected/retry"), Some("/v1/admin/rejected/retry"));
         assert_eq!(template("/v1/admin/rejected/x"), Some("/v1/admin/rejected/{id}"));
@@ -609,7 +620,7 @@ mod tests {
 
     #[test]
     fn a_template_allows_its_methods() {
-        let allow = |path| template_of(path).map(|template| template.allow.as_str());
+        let allow = |path| PRODUCT.template_of(path).map(|template| template.allow.as_str());
         assert_eq!(allow("/v1/admin/rejected/x"), Some("GET, HEAD, DELETE, OPTIONS"));
         assert_eq!(allow("/v1/popular"), Some("GET, HEAD, OPTIONS"));
     }

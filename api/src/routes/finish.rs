@@ -16,7 +16,6 @@ use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
-use super::endpoint::template_of;
 use crate::api::Api;
 #[cfg(test)]
 use crate::problem::no_route;
@@ -108,7 +107,7 @@ impl Finish {
     /// Gives an answer what every answer has.
     pub fn finish(self, api: &Api, mut response: Response) -> Response {
         let Self { begun, method, path, trace, origin } = self;
-        let route = template_of(&path);
+        let route = api.table.template_of(&path);
         if method == Method::TRACE {
             // No route takes it, so nothing was done.
             response = Problem::new(Code::MethodNotAllowed, "TRACE is not answered").into_response();
@@ -157,7 +156,7 @@ impl Finish {
         // Every test of a route is one of the contract, too.
         #[cfg(test)]
         assert!(
-            unrouted || crate::openapi::describes(method.as_str(), template, status),
+            unrouted || crate::openapi::describes(route, &method, status),
             "{method} {template}: {status} is not in the contract"
         );
         let took = begun.elapsed();

@@ -47,7 +47,7 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 /// What the handler says; a 400 for a key that is not acceptable, a 409 while its request is under way, a 422 where it is another's.
 pub(super) async fn once(request: Request, posted: Posted) -> Answered {
     let Some(key) = request.headers.get(KEY).filter(|_| request.endpoint.takes_idempotency_keys()) else {
-        return request.endpoint.handle(request, posted).await;
+        return handle(request, posted).await;
     };
     // As bytes: a key that is no ASCII is refused, and not taken for none.
     let Key(key) = String::from_utf8_lossy(key.as_bytes()).parse()?;
@@ -78,6 +78,11 @@ impl FromStr for Key {
     }
 }
 
+async fn handle(request: Request, posted: Posted) -> Answered {
+    let endpoint = request.endpoint.clone();
+    endpoint.handle(request, posted).await
+}
+
 async fn do_once(members: &Members, key: &str, request: Request, body: Bytes) -> Answered {
     let digest = STANDARD.encode(Sha256::digest(&body));
     let named = [request.path.as_str(), &request.query, request.header("if-match")?.unwrap_or_default(), &digest];
@@ -94,7 +99,7 @@ async fn do_once(members: &Members, key: &str, request: Request, body: Bytes) ->
         Once::First(attempt) => {
             let body = stream::once(ready(Ok::<_, warp::Error>(body)));
             let posted = Posted::of(&request.headers, request.address, body)?;
-            settle(members, &attempt, request.endpoint.handle(request, posted).await).await
+            settle(members, &attempt, handle(request, posted).await).await
         }
         Once::Answered(kept) => serde_json::from_slice::<Answer>(&kept).map_err(Problem::internal)?.replayed(),
         Once::UnderWay => {

@@ -51,7 +51,7 @@ use self::request::Request;
 use crate::api::Api;
 use crate::auth::{Admission, Caller, Grant, language_of, preflight};
 use crate::params::{Freshness, Params, form_decoded};
-use crate::problem::{Code, Problem};
+use crate::problem::{Code, Problem, no_route};
 use crate::recommend::{Memory, Published};
 use crate::server::{Address, Peer};
 use crate::to_the_end::answer_caller;
@@ -84,34 +84,33 @@ pub(crate) fn admin_address(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 
 /// The endpoints of one address. What belongs to none of their paths is rejected before anything of it was read.
 fn endpoints(api: &Arc<Api>, is_shown: fn(&Endpoint) -> bool) -> BoxedFilter<(Response,)> {
-    let api = api.clone();
-    let find = move |path: FullPath| {
-        let found = endpoint::matched(path.as_str()).filter(|(template, _)| template.endpoints().iter().any(is_shown));
-        std::future::ready(found.map(|found| (found, path)).ok_or_else(warp::reject::not_found))
+    let (api, table) = (api.clone(), api.clone());
+    let is_shown = move |path: FullPath| {
+        let template = table.table.template_of(path.as_str());
+        let is_shown = template.is_some_and(|template| template.endpoints().iter().any(|endpoint| is_shown(endpoint)));
+        std::future::ready(if is_shown { Ok(path) } else { Err(warp::reject::not_found()) })
     };
     let query = warp::query::raw().or_else(|_| async { Ok::<_, Infallible>((String::new(),)) });
     warp::path::full()
-        .and_then(find)
-        .untuple_one()
+        .and_then(is_shown)
         .and(warp::method())
         .and(query)
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional::<Peer>())
         .and(warp::ext::optional::<Address>())
         .and(warp::body::stream())
-        .then(move |(template, segments), path: FullPath, method, query, headers, peer, address: Option<Address>, body| {
+        .then(move |path: FullPath, method, query, headers, peer, address: Option<Address>, body| {
+            let (api, path) = (api.clone(), path.as_str().to_owned());
             let address = address.map(|Address(address)| address);
-            let incoming = Incoming { template, segments, path, method, query, headers, peer, address };
-            incoming.answer(api.clone(), body)
+            Incoming { api, path, method, query, headers, peer, address }.answer(body)
         })
         .boxed()
 }
 
 /// A request of a template, as it came.
 struct Incoming {
-    template: &'static Template,
-    segments: Segments,
-    path: FullPath,
+    api: Arc<Api>,
+    path: String,
     method: Method,
     query: String,
     headers: HeaderMap,
@@ -120,57 +119,58 @@ struct Incoming {
 }
 
 impl Incoming {
-    async fn answer<B: Buf>(self, api: Arc<Api>, body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static) -> Response {
-        let Some(endpoint) = self.template.endpoint(&self.method) else { return self.of_no_endpoint(&api) };
+    async fn answer<B: Buf>(self, body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static) -> Response {
+        let api = self.api.clone();
+        let Some((template, segments)) = api.table.matched(&self.path) else { return no_route().into_response() };
+        let Some(endpoint) = template.endpoint(&self.method) else { return self.of_no_endpoint(template) };
         let caller = match Caller::of(&self.headers, self.address) {
             Ok(caller) => caller,
             Err(problem) => return problem.into_response(),
         };
         let by_cookie = endpoint.by_cookie && !caller.presents_anything();
         if endpoint.need == Need::Anyone || by_cookie && Browser::of(&self.headers).has_refresh() {
-            let answer = self.let_in(api, endpoint, Grant::nobody(), body).await;
+            let answer = self.let_in(endpoint.clone(), segments, Grant::nobody(), body).await;
             return answer.unwrap_or_else(Problem::into_response);
         }
         let query_key = if endpoint.need == Need::ReadLists { query_key(&self.query) } else { None };
         let mut admission = Admission::of(&api.ring, api.context.members.as_deref(), &caller, query_key, endpoint.need);
         let answer = match admission.take_outcome() {
-            Ok(grant) => self.let_in(api, endpoint, grant, body).await,
+            Ok(grant) => self.let_in(endpoint.clone(), segments, grant, body).await,
             Err(problem) => Err(problem),
         };
         admission.add_headers(answer.unwrap_or_else(Problem::into_response))
     }
 
     /// A method that the template has no endpoint of.
-    fn of_no_endpoint(self, api: &Api) -> Response {
+    fn of_no_endpoint(self, template: &Template) -> Response {
         if self.method != Method::OPTIONS {
             return Problem::new(Code::MethodNotAllowed, "this route has other methods").into_response();
         }
         let origin = self.headers.get(ORIGIN).filter(|_| self.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD));
-        if let Some(origin) = origin.filter(|_| self.template.path.starts_with("/v1")) {
-            return preflight(&api.ring, origin);
+        if let Some(origin) = origin.filter(|_| template.path.starts_with("/v1")) {
+            return preflight(&self.api.ring, origin);
         }
         // Asked outside of a preflight (RFC 9110, 9.3.7).
         let mut response = StatusCode::NO_CONTENT.into_response();
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static(&self.template.allow));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_str(&template.allow).expect("methods are ASCII"));
         response
     }
 
     async fn let_in<B: Buf>(
         self,
-        api: Arc<Api>,
-        endpoint: &'static Endpoint,
+        endpoint: Arc<Endpoint>,
+        segments: Segments,
         grant: Arc<Grant>,
         body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
     ) -> Answered {
-        let Self { segments, path, query, headers, peer, address, .. } = self;
+        let Self { api, path, query, headers, peer, address, .. } = self;
         let posted = Posted::of(&headers, address, body)?;
-        let params = Params::of(endpoint, if endpoint.ignores_query { "" } else { &query })?;
-        let path = path.as_str().to_owned();
+        let params = Params::of(&endpoint, if endpoint.ignores_query { "" } else { &query })?;
+        let (shared, accepted) = (api.clone(), headers.get(ACCEPT_LANGUAGE).cloned());
         let visitor = OnceLock::new();
         let request = Request { api, endpoint, grant, params, path, query, headers, address, segments, peer, visitor };
-        let (api, accepted) = (request.api.clone(), request.headers.get(ACCEPT_LANGUAGE).cloned());
-        idempotency::once(request, posted).await.map_err(|problem| match &api.context.members {
-            Some(members) => problem.told(language_of(&api, accepted.as_ref()), members.password_min(false)),
+        idempotency::once(request, posted).await.map_err(|problem| match &shared.context.members {
+            Some(members) => problem.told(language_of(&shared, accepted.as_ref()), members.password_min(false)),
             None => problem,
         })
     }

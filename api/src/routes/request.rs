@@ -20,7 +20,7 @@ use crate::server::Peer;
 /// What is known of a request, but for its body.
 pub(crate) struct Request {
     pub api: Arc<Api>,
-    pub endpoint: &'static Endpoint,
+    pub endpoint: Arc<Endpoint>,
     /// What who asks may do; nothing where the endpoint asks for nothing.
     pub grant: Arc<Grant>,
     pub params: Params,
@@ -41,7 +41,7 @@ impl Request {
     /// # Errors
     /// A 400 where that is no UTF-8.
     pub fn segment(&self, name: &str) -> Result<Cow<'_, str>, Problem> {
-        let segment = self.segments.iter().find(|(other, _)| *other == name);
+        let segment = self.segments.iter().find(|(other, _)| other == name);
         decoded(&segment.unwrap_or_else(|| panic!("{} has no {name}", self.endpoint.path)).1)
     }
 

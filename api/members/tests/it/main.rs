@@ -7,6 +7,7 @@ mod epochs;
 mod faults;
 mod races;
 mod registration;
+mod resource;
 mod senders;
 mod sign_in;
 mod sign_up;

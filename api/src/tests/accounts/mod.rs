@@ -10,6 +10,7 @@ mod second_factor;
 mod sessions;
 mod sockets;
 mod tokens;
+mod wishlist;
 
 use std::collections::BTreeSet;
 
@@ -85,6 +86,14 @@ impl Town {
     }
 
     async fn with(configure: impl FnOnce(&mut MembersConfig)) -> Self {
+        Self::of(crate::resources::RESOURCES, configure).await
+    }
+
+    async fn with_resources(resources: crate::resources::Resources) -> Self {
+        Self::of(resources, |_| {}).await
+    }
+
+    async fn of(resources: crate::resources::Resources, configure: impl FnOnce(&mut MembersConfig)) -> Self {
         let mut bench = Bench::new().await;
         let store = EmbeddedRecords::open(&bench._dir.path().join("records")).unwrap();
         let records = Arc::new(Records { store, away: AtomicBool::new(false), written: Mutex::default() });
@@ -96,9 +105,11 @@ impl Town {
         configure(&mut config);
         let sink = Arc::new(MembersToLog(bench.log.clone()));
         let opened = People::open_weak_for_tests(records.clone(), bench.clock.clone(), config, sink, inbox.clone());
-        let people = Arc::new(opened.await.unwrap());
+        let people = Arc::new(opened.await.unwrap().with_resources(crate::resources::kept_of_members(resources)));
         bench.context.members = Some(people.clone());
-        bench.api = crate::prepare(bench.config.clone(), bench.context.clone(), bench.stop.subscribe()).await.unwrap();
+        let stopping = bench.stop.subscribe();
+        let api = crate::prepare_with(resources, bench.config.clone(), bench.context.clone(), stopping).await;
+        bench.api = api.unwrap();
         bench.public = crate::routes::public(&bench.api);
         Self { bench, people, inbox, records }
     }

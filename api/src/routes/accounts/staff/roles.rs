@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::problem::{Code, FieldError, Problem};
-use crate::routes::endpoint::endpoints as endpoints_of_all;
 use crate::routes::endpoint::prelude::*;
 use crate::routes::precondition::{etag, required_seen};
 use crate::routes::{done, json};
@@ -139,11 +138,14 @@ pub(crate) struct PermissionShown {
     routes: Vec<&'static str>,
 }
 
-async fn list_permissions(_: Request) -> Answered {
+async fn list_permissions(request: Request) -> Answered {
     let shown = |permission: &Permission| PermissionShown {
         name: permission.name(),
         members: permission.is_members(),
-        routes: endpoints_of_all()
+        routes: request
+            .api
+            .table
+            .endpoints()
             .filter(|endpoint| endpoint.need.permission() == Some(*permission))
             .map(|endpoint| endpoint.name)
             .collect(),

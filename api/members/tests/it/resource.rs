@@ -1,0 +1,67 @@
+//! What resources keep of members leaves with them, and is given out to them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use kindred_members::{MemberError, Members, Resource, Result};
+use serde_json::{Value, json};
+
+use crate::support::{ADDRESS, World};
+
+const TABLE: &str = "notes";
+/// Where the store does not answer for a while.
+static IS_AWAY: AtomicBool = AtomicBool::new(false);
+
+/// One note a member.
+struct Notes;
+
+#[async_trait]
+impl Resource for Notes {
+    fn name(&self) -> &'static str {
+        TABLE
+    }
+
+    async fn erase(&self, members: &Members, member: &str) -> Result<()> {
+        if IS_AWAY.load(Ordering::Relaxed) {
+            return Err(MemberError::Store("it is away".into()));
+        }
+        members.records().remove(TABLE, member, "note").await
+    }
+
+    async fn export(&self, members: &Members, member: &str) -> Result<Value> {
+        let held = members.records().read::<String>(TABLE, member, "note").await?;
+        Ok(json!({ "note": held.map(|held| held.value) }))
+    }
+}
+
+/// If it failed, what a part of the product keeps of a person would outlive their erasure: the rest of an erasure that met a store that
+/// was away, or what a request wrote that had begun before.
+#[tokio::test]
+async fn what_a_resource_keeps_leaves_with_the_member() {
+    let world = World::new().await;
+    let member = world.member("mara", "13800138000").await;
+    let members = Arc::into_inner(world.another().await.members).expect("no other holds it").with_resources(vec![&Notes]);
+    let world = World { members: Arc::new(members), ..world };
+    let records = world.members.records();
+    let note = async || records.read::<String>(TABLE, &member, "note").await.unwrap().map(|held| held.value);
+    let write = async || assert!(records.insert(TABLE, &member, "note", &"likes tea", None).await.unwrap());
+    write().await;
+    let exported = serde_json::to_value(world.members.export(&member).await.unwrap()).unwrap();
+    assert_eq!(exported[TABLE], json!({ "note": "likes tea" }));
+
+    IS_AWAY.store(true, Ordering::Relaxed);
+    world.members.erase_member(&world.admin(), &member).await.unwrap();
+    assert!(world.members.sweep().await.unwrap() > 0, "what could not be erased waits");
+    assert_eq!(note().await.as_deref(), Some("likes tea"));
+    IS_AWAY.store(false, Ordering::Relaxed);
+    world.pass(5);
+    world.members.sweep().await.unwrap();
+    assert_eq!(note().await, None);
+    // A request that had begun before writes late.
+    write().await;
+    world.deliver().await;
+    assert_eq!(note().await, None);
+    assert_eq!(world.members.profile(&member).await, Err(MemberError::NotFound));
+    assert!(world.members.challenge(ADDRESS).await.is_ok());
+}
