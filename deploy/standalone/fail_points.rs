@@ -47,14 +47,14 @@ mod watched {
     use kindred_log::{EventLog, EventReader, LogError, Mark, PartitionStatus, Place, Rejected, Share};
     use kindred_members::Sender;
     use kindred_members::senders::{Channel, Message};
-    use kindred_model::{EventTime, Position, Topic};
+    use kindred_model::{Position, Topic};
     use kindred_store::StoreError;
-    use kindred_store::records::{self, Effect, Outcome, Range, Record, RecordStore};
+    use kindred_store::records::{self, Around, Call, Effect, Outcome, RecordStore, Surrounded, Write};
     use kindred_telemetry::{Step, fail_points_armed, watched_step};
 
     /// The records, watched where `KINDRED_FAIL_POINTS` is set.
-    pub fn records(real: Arc<dyn RecordStore>) -> Arc<dyn RecordStore> {
-        if fail_points_armed() { Arc::new(Watched(real)) } else { real }
+    pub fn records(store: Arc<dyn RecordStore>) -> Arc<dyn RecordStore> {
+        if fail_points_armed() { Arc::new(Surrounded { store, around: Points }) } else { store }
     }
 
     /// The log, watched in the same way.
@@ -101,49 +101,13 @@ mod watched {
         Step { name: format!("{table}: {}", does.join(", ")), change }
     }
 
+    /// Stands around the records.
+    struct Points;
+
     #[async_trait]
-    impl RecordStore for Watched<dyn RecordStore> {
-        async fn read(&self, table: &str, partition: &[u8], sort: &[u8], now: EventTime) -> Result<Option<Record>, StoreError> {
-            self.0.read(table, partition, sort, now).await
-        }
-
-        async fn scan(
-            &self,
-            table: &str,
-            partition: &[u8],
-            range: &Range,
-            limit: usize,
-            now: EventTime,
-        ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
-            self.0.scan(table, partition, range, limit, now).await
-        }
-
-        async fn shed(&self) -> Result<(), StoreError> {
-            self.0.shed().await
-        }
-
-        async fn transact(
-            &self,
-            table: &str,
-            partition: &[u8],
-            steps: &[records::Step],
-            now: EventTime,
-        ) -> Result<Outcome, StoreError> {
-            watched_step(|| transaction(table, partition, steps), self.0.transact(table, partition, steps, now)).await
-        }
-
-        async fn append(
-            &self,
-            table: &str,
-            partition: &[u8],
-            sort: &[u8],
-            value: Vec<u8>,
-            expires_at: Option<EventTime>,
-            now: EventTime,
-        ) -> Result<(), StoreError> {
-            let step = records::Step::insert(sort, Vec::new(), None);
-            watched_step(|| transaction(table, partition, &[step]), self.0.append(table, partition, sort, value, expires_at, now))
-                .await
+    impl Around for Points {
+        async fn writes(&self, call: Call<'_>, write: Write<'_>) -> Result<Outcome, StoreError> {
+            watched_step(|| transaction(call.table, call.partition, call.steps), write).await
         }
     }
 

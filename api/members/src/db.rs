@@ -190,8 +190,8 @@ impl Db {
         value: &T,
         expires_at: Option<EventTime>,
     ) -> Result<()> {
-        let (partition, sort) = (partition.as_bytes(), sort.as_bytes());
-        Ok(self.store.append(table, partition, sort, encode(value), expires_at, self.now()).await?)
+        let insert = Step::insert(sort, encode(value), expires_at);
+        Ok(self.store.append(table, partition.as_bytes(), insert, self.now()).await?)
     }
 
     /// Deletes whatever is there.

@@ -24,6 +24,7 @@
 
 #[cfg(feature = "testing")]
 pub mod small_disk;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 
 pub use fjall;
+
+pub use writer::{Asked, Writer};
 
 /// The keyspace of the number of the last batch.
 const COMMITS: &str = "commits";

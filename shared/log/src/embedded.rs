@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kindred_embedded::fjall::{Readable, Snapshot};
-use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES, blocking};
+use kindred_embedded::{Asked, Database, Engine, Failure, Options, RESERVE_BYTES, Writer, blocking};
 use kindred_model::{Position, Topic};
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected, Share};
 
@@ -53,8 +53,7 @@ impl From<Failure> for LogError {
 /// The embedded log of one directory, which it owns until it is dropped.
 pub struct EmbeddedLog {
     shared: Arc<Shared>,
-    commands: Option<mpsc::Sender<Command>>,
-    writer: Option<std::thread::JoinHandle<()>>,
+    writer: Writer<Work, Vec<Place>, LogError>,
 }
 
 struct Shared {
@@ -74,14 +73,9 @@ enum Work {
     Empty { topic: Topic, offsets: Vec<u64>, rejected: Vec<Rejected> },
 }
 
-struct Command {
-    work: Work,
-    reply: oneshot::Sender<Result<Vec<Place>, LogError>>,
-}
-
-impl Command {
+impl Work {
     fn bytes(&self) -> usize {
-        match &self.work {
+        match self {
             Work::Append { records, .. } => records.iter().map(|record| record.len() + 48).sum(),
             Work::Reject(records) | Work::Empty { rejected: records, .. } => records.iter().map(|r| r.payload.len() + 256).sum(),
             Work::Remove(ids) => ids.len() * 64,
@@ -109,15 +103,11 @@ impl EmbeddedLog {
         let identity = identity(&database)?;
         let ends = ends(&database.get()?)?.map(AtomicU64::new);
         let shared = Arc::new(Shared { database, identity, ends, gate: Mutex::new(()), moved: Condvar::new() });
-        let (commands, queue) = mpsc::channel(QUEUE_MAX);
-        let writer = std::thread::Builder::new()
-            .name("log-writer".into())
-            .spawn({
-                let shared = shared.clone();
-                move || write_all(&shared, queue)
-            })
-            .map_err(|error| LogError::Unavailable(format!("could not start the writer: {error}")))?;
-        Ok(Self { shared, commands: Some(commands), writer: Some(writer) })
+        let writer = Writer::start("log-writer", QUEUE_MAX, {
+            let shared = shared.clone();
+            move |queue| write_all(&shared, queue)
+        })?;
+        Ok(Self { shared, writer })
     }
 
     /// Makes purged bytes leave the disk. The purge is done already: where it does not succeed they leave with later compactions.
@@ -139,23 +129,7 @@ impl EmbeddedLog {
     }
 
     async fn ask(&self, work: Work) -> Result<Vec<Place>, LogError> {
-        let gone = || LogError::Unavailable("the writer of the log has stopped".into());
-        let (reply, answer) = oneshot::channel();
-        let commands = self.commands.as_ref().expect("present until dropped");
-        commands.send(Command { work, reply }).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-}
-
-impl Drop for EmbeddedLog {
-    /// Waits for what is queued, so that the directory is free afterwards. Readers must be gone.
-    fn drop(&mut self) {
-        self.commands = None;
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the writer of the log panicked");
-        }
+        self.writer.ask(work).await
     }
 }
 
@@ -188,18 +162,21 @@ fn offset_of(key: &[u8]) -> Result<u64, LogError> {
     Ok(u64::from_be_bytes(bytes))
 }
 
+/// A request of the writer.
+type Command = Asked<Work, Vec<Place>, LogError>;
+
 /// The writer thread: takes what waits, commits it as one batch, answers.
 fn write_all(shared: &Shared, mut queue: mpsc::Receiver<Command>) {
     let mut ahead = None;
     while let Some(first) = ahead.take().or_else(|| queue.blocking_recv()) {
-        let mut bytes = first.bytes();
+        let mut bytes = first.0.bytes();
         let mut group = vec![first];
         while let Ok(command) = queue.try_recv() {
-            if bytes + command.bytes() > GROUP_BYTES_MAX {
+            if bytes + command.0.bytes() > GROUP_BYTES_MAX {
                 ahead = Some(command);
                 break;
             }
-            bytes += command.bytes();
+            bytes += command.0.bytes();
             group.push(command);
         }
         commit(shared, group, bytes);
@@ -210,8 +187,8 @@ fn commit(shared: &Shared, group: Vec<Command>, bytes: usize) {
     let start: [u64; Topic::ALL.len()] = std::array::from_fn(|code| shared.ends[code].load(Ordering::Relaxed));
     let outcome = shared.database.commit(bytes as u64, true, |engine, batch| {
         let mut next = start;
-        for command in &group {
-            match &command.work {
+        for (work, _) in &group {
+            match work {
                 Work::Append { topic, records, mark } => {
                     let (space, next) = (engine.space(topic.name()), &mut next[usize::from(topic.code())]);
                     for record in records {
@@ -245,8 +222,8 @@ fn commit(shared: &Shared, group: Vec<Command>, bytes: usize) {
     });
     let mut next = start;
     let mut answers = Vec::with_capacity(group.len());
-    for command in group {
-        let places = match command.work {
+    for (work, reply) in group {
+        let places = match work {
             Work::Append { topic, records, .. } => {
                 let next = &mut next[usize::from(topic.code())];
                 let places = (*next..).take(records.len()).map(|offset| Place { topic, partition: 0, offset }).collect();
@@ -255,7 +232,7 @@ fn commit(shared: &Shared, group: Vec<Command>, bytes: usize) {
             }
             _ => Vec::new(),
         };
-        answers.push((command.reply, places));
+        answers.push((reply, places));
     }
     match &outcome {
         Ok(()) => shared.publish(next),

@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kindred_embedded::fjall::{self, Keyspace, Readable, Snapshot as Instant};
-use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES, blocking};
+use kindred_embedded::{Asked, Database, Engine, Failure, Options, RESERVE_BYTES, Writer, blocking};
 use kindred_model::views::{ReadError, Rows, Visit, input_tables, view_tables};
 use kindred_model::{EventTime, Position, Topic};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::{
     Change, EpochChanges, Frontier, Incarnation, Listener, NamedValues, Snapshot, StoreError, ViewStore, raised, raised_bytes,
@@ -106,8 +106,7 @@ impl Default for Limits {
 /// The embedded store of one directory, which it owns until it is dropped.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
-    commands: Option<mpsc::Sender<Command>>,
-    writer: Option<std::thread::JoinHandle<()>>,
+    writer: Writer<Command, (), StoreError>,
     /// What was written and waits for its commit, by table and key.
     waiting: Mutex<Waiting>,
 }
@@ -131,14 +130,12 @@ struct Served {
 }
 
 enum Command {
-    Apply(EpochChanges, Reply),
-    Clear(Vec<&'static str>, Reply),
-    ResetPosition(Position, Reply),
-    PutNamed(String, Option<Vec<u8>>, Reply),
-    RaiseNamed(String, EventTime, Reply),
+    Apply(EpochChanges),
+    Clear(Vec<&'static str>),
+    ResetPosition(Position),
+    PutNamed(String, Option<Vec<u8>>),
+    RaiseNamed(String, EventTime),
 }
-
-type Reply = oneshot::Sender<Result<(), StoreError>>;
 
 /// The store as of one unit.
 struct Reading {
@@ -223,35 +220,11 @@ impl EmbeddedStore {
                 shared.close_readings();
             }
         });
-        let (commands, queue) = mpsc::channel(QUEUE_MAX);
-        let writer = std::thread::Builder::new()
-            .name("store-writer".into())
-            .spawn({
-                let shared = shared.clone();
-                move || write_all(&shared, queue)
-            })
-            .map_err(|error| StoreError::Unavailable(format!("could not start the writer: {error}")))?;
-        Ok(Self { shared, commands: Some(commands), writer: Some(writer), waiting: Mutex::default() })
-    }
-
-    async fn ask(&self, command: impl FnOnce(Reply) -> Command) -> Result<(), StoreError> {
-        let gone = || StoreError::Unavailable("the writer of the store has stopped".into());
-        let (reply, answer) = oneshot::channel();
-        let commands = self.commands.as_ref().expect("present until dropped");
-        commands.send(command(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-}
-
-impl Drop for EmbeddedStore {
-    /// Waits for what is queued, so that the directory is free afterwards. Snapshots must be gone.
-    fn drop(&mut self) {
-        self.commands = None;
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the writer of the store panicked");
-        }
+        let writer = Writer::start("store-writer", QUEUE_MAX, {
+            let shared = shared.clone();
+            move |queue| write_all(&shared, queue)
+        })?;
+        Ok(Self { shared, writer, waiting: Mutex::default() })
     }
 }
 
@@ -277,14 +250,14 @@ fn reading(database: &Database) -> Result<Reading, StoreError> {
 }
 
 /// The writer thread.
-fn write_all(shared: &Shared, mut queue: mpsc::Receiver<Command>) {
-    while let Some(command) = queue.blocking_recv() {
-        let (outcome, reply) = match command {
-            Command::Apply(changes, reply) => (shared.apply(&changes), reply),
-            Command::Clear(tables, reply) => (shared.clear(&tables), reply),
-            Command::ResetPosition(position, reply) => (shared.reset_position(position), reply),
-            Command::PutNamed(name, value, reply) => (shared.put_named(&name, value.as_deref()), reply),
-            Command::RaiseNamed(name, at, reply) => (shared.raise_named(&name, at), reply),
+fn write_all(shared: &Shared, mut queue: mpsc::Receiver<Asked<Command, (), StoreError>>) {
+    while let Some((command, reply)) = queue.blocking_recv() {
+        let outcome = match command {
+            Command::Apply(changes) => shared.apply(&changes),
+            Command::Clear(tables) => shared.clear(&tables),
+            Command::ResetPosition(position) => shared.reset_position(position),
+            Command::PutNamed(name, value) => shared.put_named(&name, value.as_deref()),
+            Command::RaiseNamed(name, at) => shared.raise_named(&name, at),
         };
         if let Err(error) = shared.mend() {
             tracing::warn!(reason = %error, "the store cannot be read until the next write");
@@ -471,13 +444,13 @@ impl ViewStore for EmbeddedStore {
         // Kept until it is done: a commit that found no room is repeated.
         let waiting = self.waiting.lock().clone();
         let changes = waiting.into_iter().map(|((table, key), row)| Change { table, key, row }).collect::<Vec<_>>();
-        self.ask(|reply| Command::Apply(EpochChanges { epoch, position, changes: changes.into() }, reply)).await?;
+        self.writer.ask(Command::Apply(EpochChanges { epoch, position, changes: changes.into() })).await?;
         self.waiting.lock().clear();
         Ok(())
     }
 
     async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError> {
-        self.ask(|reply| Command::Apply(changes, reply)).await
+        self.writer.ask(Command::Apply(changes)).await
     }
 
     async fn end_clean(&self) -> Result<(), StoreError> {
@@ -488,11 +461,11 @@ impl ViewStore for EmbeddedStore {
     }
 
     async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
-        self.ask(|reply| Command::Clear(tables.to_vec(), reply)).await
+        self.writer.ask(Command::Clear(tables.to_vec())).await
     }
 
     async fn reset_position(&self, position: Position) -> Result<(), StoreError> {
-        self.ask(|reply| Command::ResetPosition(position, reply)).await
+        self.writer.ask(Command::ResetPosition(position)).await
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
@@ -545,11 +518,11 @@ impl NamedValues for EmbeddedStore {
     }
 
     async fn put(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        self.ask(|reply| Command::PutNamed(name.to_owned(), Some(value.to_vec()), reply)).await
+        self.writer.ask(Command::PutNamed(name.to_owned(), Some(value.to_vec()))).await
     }
 
     async fn raise(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
-        self.ask(|reply| Command::RaiseNamed(name.to_owned(), at, reply)).await
+        self.writer.ask(Command::RaiseNamed(name.to_owned(), at)).await
     }
 
     async fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -566,7 +539,7 @@ impl NamedValues for EmbeddedStore {
     }
 
     async fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.ask(|reply| Command::PutNamed(name.to_owned(), None, reply)).await
+        self.writer.ask(Command::PutNamed(name.to_owned(), None)).await
     }
 }
 

@@ -15,6 +15,7 @@
 //! Implementations: [`embedded`] and [`crate::cql::CqlRecords`], behind one suite, [`conformance`]. Why they are as they are:
 //! `docs/design/0007-records.md`.
 
+mod around;
 pub(crate) mod bounds;
 pub(crate) mod check;
 pub mod conformance;
@@ -24,6 +25,8 @@ use async_trait::async_trait;
 use kindred_model::units::EventTime;
 
 use crate::StoreError;
+
+pub use around::{Around, Call, Surrounded, Write};
 
 /// Longest name of a table, in bytes of small letters, digits and `_`.
 pub const TABLE_BYTES_MAX: usize = 48;
@@ -140,6 +143,9 @@ pub enum Outcome {
     Conflict,
 }
 
+/// Records of one partition, with their sort keys.
+pub type Page = Vec<(Vec<u8>, Record)>;
+
 /// Which records of a partition.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Range {
@@ -165,14 +171,7 @@ pub trait RecordStore: Send + Sync {
     ///
     /// # Errors
     /// As [`RecordStore::read`]; [`StoreError::Refused`] also where `limit` is too great.
-    async fn scan(
-        &self,
-        table: &str,
-        partition: &[u8],
-        range: &Range,
-        limit: usize,
-        now: EventTime,
-    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError>;
+    async fn scan(&self, table: &str, partition: &[u8], range: &Range, limit: usize, now: EventTime) -> Result<Page, StoreError>;
 
     /// All steps, or none. Durable when it returns, also when the caller does not wait for it. An answer that got lost on the way is
     /// looked for, not guessed.
@@ -197,15 +196,7 @@ pub trait RecordStore: Send + Sync {
     ///
     /// # Errors
     /// As [`RecordStore::transact`]; after [`StoreError::Unavailable`] it may be written again.
-    async fn append(
-        &self,
-        table: &str,
-        partition: &[u8],
-        sort: &[u8],
-        value: Vec<u8>,
-        expires_at: Option<EventTime>,
-        now: EventTime,
-    ) -> Result<(), StoreError> {
-        self.transact(table, partition, &[Step::insert(sort, value, expires_at)], now).await.map(drop)
+    async fn append(&self, table: &str, partition: &[u8], insert: Step, now: EventTime) -> Result<(), StoreError> {
+        self.transact(table, partition, &[insert], now).await.map(drop)
     }
 }

@@ -12,9 +12,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use kindred_members::{AccessClaims, CredentialEvent, Grant, KNOWN_MAX, LimitsConfig, Result, SignIn, SignedIn, TokenKind};
-use kindred_model::units::EventTime;
 use kindred_store::StoreError;
-use kindred_store::records::{Effect, Outcome, Range, Record, RecordStore, Step};
+use kindred_store::records::{Around, Call, Effect, Outcome, RecordStore, Step, Surrounded, Write};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -303,7 +302,7 @@ struct Between {
 }
 
 impl Between {
-    async fn is_it(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> bool {
+    async fn is_it(&self, Call { table, partition, steps, now }: Call<'_>) -> bool {
         if table != "accounts" || !self.at_epoch {
             return table == "accounts";
         }
@@ -318,38 +317,24 @@ impl Between {
 }
 
 #[async_trait]
-impl RecordStore for Between {
-    async fn read(&self, table: &str, partition: &[u8], sort: &[u8], now: EventTime) -> Result<Option<Record>, StoreError> {
-        self.memory.read(table, partition, sort, now).await
-    }
-
-    async fn scan(
-        &self,
-        table: &str,
-        partition: &[u8],
-        range: &Range,
-        limit: usize,
-        now: EventTime,
-    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
-        self.memory.scan(table, partition, range, limit, now).await
-    }
-
-    async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
-        if self.meanwhile.lock().is_some() && self.is_it(table, partition, steps, now).await {
+impl Around for Between {
+    async fn writes(&self, call: Call<'_>, write: Write<'_>) -> Result<Outcome, StoreError> {
+        if self.meanwhile.lock().is_some() && self.is_it(call).await {
             let meanwhile = self.meanwhile.lock().take();
             if let Some(meanwhile) = meanwhile {
                 meanwhile().await;
             }
         }
-        self.memory.transact(table, partition, steps, now).await
+        write.await
     }
 }
 
 /// A process in whose store `meanwhile` happens at the chosen transaction; whether it did is in what it gives.
-async fn process(world: &World, at_epoch: bool, meanwhile: Meanwhile) -> (World, Arc<Between>) {
-    let between = Arc::new(Between { memory: world.memory.clone(), at_epoch, meanwhile: Mutex::new(None) });
+async fn process(world: &World, at_epoch: bool, meanwhile: Meanwhile) -> (World, Arc<Surrounded<Between>>) {
+    let around = Between { memory: world.memory.clone(), at_epoch, meanwhile: Mutex::new(None) };
+    let between = Arc::new(Surrounded { store: world.memory.clone(), around });
     let process = World { store: between.clone(), ..world.clone() }.another().await;
-    *between.meanwhile.lock() = Some(meanwhile);
+    *between.around.meanwhile.lock() = Some(meanwhile);
     (process, between)
 }
 
@@ -385,7 +370,7 @@ async fn play(
             });
             let (process, between) = process(world, true, meanwhile).await;
             let happened = happen(&process, event, prepared).await;
-            assert!(between.meanwhile.lock().is_none(), "{event:?} has raised no epoch: {happened:?}");
+            assert!(between.around.meanwhile.lock().is_none(), "{event:?} has raised no epoch: {happened:?}");
             let begun = begun.lock().take();
             (begun, happened)
         }
@@ -403,7 +388,7 @@ async fn play(
             });
             let (process, between) = process(world, false, meanwhile).await;
             let begun = begin(&process, thing, prepared).await.ok();
-            let left = between.meanwhile.lock().take();
+            let left = between.around.meanwhile.lock().take();
             if let Some(left) = left {
                 left().await; // It began without a transaction on the account.
             }

@@ -8,15 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use kindred_members::{State, UNVERIFIED_S};
 use kindred_model::records::{MemberRecord, MemberState};
-use kindred_model::units::EventTime;
 use kindred_store::StoreError;
-use kindred_store::records::{Outcome, Range, Record, RecordStore, Step};
+use kindred_store::records::{Around, Call, Outcome, Surrounded, Write};
 use tokio::sync::Notify;
 
 use kindred_members::Kind;
 use kindred_members::fuzzing::claim_of;
 
-use crate::support::{ADDRESS, Memory, PASSWORD, World, config};
+use crate::support::{ADDRESS, PASSWORD, World, config};
 
 /// Holds of every store at rest.
 fn check(world: &World, case: &str) {
@@ -359,35 +358,19 @@ async fn a_suspension_that_dies_anywhere_ends_sessions_or_nothing() {
 
 /// Lets one change of accounts wait between its pointer and itself, as in a process that stands still.
 struct Standing {
-    memory: Arc<Memory>,
     stands: AtomicBool,
     reached: Notify,
     goes_on: Notify,
 }
 
 #[async_trait]
-impl RecordStore for Standing {
-    async fn read(&self, table: &str, partition: &[u8], sort: &[u8], now: EventTime) -> Result<Option<Record>, StoreError> {
-        self.memory.read(table, partition, sort, now).await
-    }
-
-    async fn scan(
-        &self,
-        table: &str,
-        partition: &[u8],
-        range: &Range,
-        limit: usize,
-        now: EventTime,
-    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
-        self.memory.scan(table, partition, range, limit, now).await
-    }
-
-    async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
-        if table == "accounts" && self.stands.swap(false, Ordering::SeqCst) {
+impl Around for Standing {
+    async fn writes(&self, call: Call<'_>, write: Write<'_>) -> Result<Outcome, StoreError> {
+        if call.table == "accounts" && self.stands.swap(false, Ordering::SeqCst) {
             self.reached.notify_one();
             self.goes_on.notified().await;
         }
-        self.memory.transact(table, partition, steps, now).await
+        write.await
     }
 }
 
@@ -397,21 +380,17 @@ async fn a_pointer_that_was_given_up_makes_its_change_begin_again() {
     let world = World::new().await;
     let member = world.member("mara", "13812345678").await;
     world.sign_in("mara").await;
-    let standing = Arc::new(Standing {
-        memory: world.memory.clone(),
-        stands: AtomicBool::new(true),
-        reached: Notify::new(),
-        goes_on: Notify::new(),
-    });
+    let around = Standing { stands: AtomicBool::new(true), reached: Notify::new(), goes_on: Notify::new() };
+    let standing = Arc::new(Surrounded { store: world.memory.clone(), around });
     let stands = World { store: standing.clone(), ..world.clone() }.another().await;
     let admin = world.admin();
     let suspended = async { stands.members.suspend(&admin, &member, None, "test").await };
     let meanwhile = async {
-        standing.reached.notified().await;
+        standing.around.reached.notified().await;
         world.pass(61);
         assert_eq!(world.members.sweep().await.unwrap(), 0, "the pointer is given up");
         assert!(world.memory.table("outbox", world.clock.now()).is_empty());
-        standing.goes_on.notify_one();
+        standing.around.goes_on.notify_one();
     };
     let (suspended, ()) = tokio::join!(suspended, meanwhile);
     assert_eq!(suspended, Ok(()));

@@ -1,16 +1,14 @@
 //! 64 at once for one thing, over two processes: exactly one gets it. On the store in memory, on the embedded one, and on CQL where
 //! `KINDRED_TEST_CASSANDRA` (host:port) names a database; `tests/run` starts one.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
 use kindred_members::{LimitsConfig, MembersConfig, Once, Solution};
-use kindred_model::units::EventTime;
-use kindred_store::StoreError;
 use kindred_store::cql::{CqlConfig, CqlRecords, CqlStore};
 use kindred_store::records::embedded::EmbeddedRecords;
-use kindred_store::records::{Outcome, Range, Record, RecordStore, Step};
+use kindred_store::records::{Around, Surrounded};
 use secrecy::ExposeSecret;
 use tokio::sync::OnceCell;
 
@@ -64,13 +62,10 @@ pub async fn worlds() -> Vec<(World, Option<tempfile::TempDir>)> {
 
 /// The records of one world among those of others in one keyspace, since changes of the schema are slow: its tables have a name of
 /// their own.
-struct Apart {
-    number: usize,
-    records: CqlRecords,
-}
+struct Apart(usize);
 
 impl Apart {
-    async fn open() -> Option<Self> {
+    async fn open() -> Option<Surrounded<Self>> {
         static MADE: OnceCell<()> = OnceCell::const_new();
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let Ok(node) = std::env::var("KINDRED_TEST_CASSANDRA") else {
@@ -81,45 +76,13 @@ impl Apart {
             CqlConfig { nodes: vec![node], keyspace: format!("kindred_races_{}", std::process::id()), ..CqlConfig::default() };
         MADE.get_or_init(async || drop(CqlStore::migrate(config.clone()).await.expect("migrated"))).await;
         let records = CqlRecords::open(config).await.expect("opened");
-        Some(Self { number: NUMBER.fetch_add(1, Ordering::Relaxed), records })
-    }
-
-    fn own(&self, table: &str) -> String {
-        format!("{}_{table}", self.number)
+        Some(Surrounded { store: Arc::new(records), around: Self(NUMBER.fetch_add(1, Ordering::Relaxed)) })
     }
 }
 
-#[async_trait]
-impl RecordStore for Apart {
-    async fn read(&self, table: &str, partition: &[u8], sort: &[u8], now: EventTime) -> Result<Option<Record>, StoreError> {
-        self.records.read(&self.own(table), partition, sort, now).await
-    }
-
-    async fn scan(
-        &self,
-        table: &str,
-        partition: &[u8],
-        range: &Range,
-        limit: usize,
-        now: EventTime,
-    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
-        self.records.scan(&self.own(table), partition, range, limit, now).await
-    }
-
-    async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
-        self.records.transact(&self.own(table), partition, steps, now).await
-    }
-
-    async fn append(
-        &self,
-        table: &str,
-        partition: &[u8],
-        sort: &[u8],
-        value: Vec<u8>,
-        expires_at: Option<EventTime>,
-        now: EventTime,
-    ) -> Result<(), StoreError> {
-        self.records.append(&self.own(table), partition, sort, value, expires_at, now).await
+impl Around for Apart {
+    fn table<'a>(&self, table: &'a str) -> Cow<'a, str> {
+        Cow::Owned(format!("{}_{table}", self.0))
     }
 }
 

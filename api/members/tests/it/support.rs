@@ -13,7 +13,7 @@ use kindred_members::{EventSink, Grant, Language, MembersConfig, Registration, R
 use kindred_model::records::{MemberRecord, MemberState, Membership};
 use kindred_model::units::EventTime;
 use kindred_store::StoreError;
-use kindred_store::records::{Effect, Expect, Outcome, Range, Record, RecordStore, STEPS_MAX, Step, Version};
+use kindred_store::records::{Effect, Expect, Outcome, Page, Range, Record, RecordStore, STEPS_MAX, Step, Version};
 use parking_lot::Mutex;
 
 pub const PASSWORD: &str = "qzvw kxjp 71 umbra";
@@ -89,14 +89,7 @@ impl RecordStore for Memory {
         Ok(found.filter(|record| alive(record, now)).cloned())
     }
 
-    async fn scan(
-        &self,
-        table: &str,
-        partition: &[u8],
-        range: &Range,
-        limit: usize,
-        now: EventTime,
-    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
+    async fn scan(&self, table: &str, partition: &[u8], range: &Range, limit: usize, now: EventTime) -> Result<Page, StoreError> {
         self.call().1?;
         let records = self.records.lock();
         let mut found: Vec<(Vec<u8>, Record)> = records

@@ -87,7 +87,7 @@ async fn v14_2_1_v16_2_5_no_secret_in_a_log_or_url() {
     town.refresh(&text(&grant, "refresh_token")).await;
     let wrong = "a wrong password of hers";
     town.post("/v1/sessions", &json!({ "account": "maraschino", "password": wrong })).await;
-    town.records.away.store(true, Ordering::Relaxed);
+    town.records.around.away.store(true, Ordering::Relaxed);
     town.post("/v1/sessions", &json!({ "account": "maraschino", "password": PASSWORD })).await;
     let logged = lines.text();
     assert!(logged.contains("/v1/sessions") && logged.contains("used twice"), "it is logged, as routes: {logged}");

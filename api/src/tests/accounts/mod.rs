@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use kindred_members::{Challenge, Language, Members as People, MembersConfig, Solution};
 use kindred_store::StoreError;
 use kindred_store::records::embedded::EmbeddedRecords;
-use kindred_store::records::{Outcome, Range, Record as Stored, RecordStore, Step};
+use kindred_store::records::{Around, Call, Outcome, Range, RecordStore, Surrounded, Write};
 use parking_lot::Mutex;
 
 use super::inbox::Inbox;
@@ -31,44 +31,33 @@ const REFRESH: &str = "/v1/sessions/refresh";
 const CURRENT: &str = "/v1/sessions/current";
 const HOST: &str = "shop.example";
 
-/// The records, which can be away, and where something was written.
-struct Records {
-    store: EmbeddedRecords,
+/// Around the records, which can be away: where something was written.
+#[derive(Default)]
+struct Watch {
     away: AtomicBool,
     written: Mutex<BTreeSet<(String, Vec<u8>)>>,
 }
 
-impl Records {
+impl Watch {
     fn there(&self) -> Result<(), StoreError> {
         if self.away.load(Ordering::Relaxed) { Err(StoreError::Unavailable("it is away".into())) } else { Ok(()) }
     }
 }
 
 #[async_trait]
-impl RecordStore for Records {
-    async fn read(&self, table: &str, partition: &[u8], sort: &[u8], now: EventTime) -> Result<Option<Stored>, StoreError> {
-        self.there()?;
-        self.store.read(table, partition, sort, now).await
+impl Around for Watch {
+    async fn reads(&self) -> Result<(), StoreError> {
+        self.there()
     }
 
-    async fn scan(
-        &self,
-        table: &str,
-        partition: &[u8],
-        range: &Range,
-        limit: usize,
-        now: EventTime,
-    ) -> Result<Vec<(Vec<u8>, Stored)>, StoreError> {
+    async fn writes(&self, call: Call<'_>, write: Write<'_>) -> Result<Outcome, StoreError> {
         self.there()?;
-        self.store.scan(table, partition, range, limit, now).await
-    }
-
-    async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
-        self.there()?;
-        self.written.lock().insert((table.to_owned(), partition.to_vec()));
-        self.store.transact(table, partition, steps, now).await
+        self.written.lock().insert((call.table.to_owned(), call.partition.to_vec()));
+        write.await
     }
 }
+
+type Records = Surrounded<Watch>;
 
 /// An API with people.
 struct Town {
@@ -95,8 +84,8 @@ impl Town {
 
     async fn of(resources: crate::resources::Resources, configure: impl FnOnce(&mut MembersConfig)) -> Self {
         let mut bench = Bench::new().await;
-        let store = EmbeddedRecords::open(&bench._dir.path().join("records")).unwrap();
-        let records = Arc::new(Records { store, away: AtomicBool::new(false), written: Mutex::default() });
+        let store = Arc::new(EmbeddedRecords::open(&bench._dir.path().join("records")).unwrap());
+        let records = Arc::new(Surrounded { store, around: Watch::default() });
         let inbox = Arc::new(Inbox::default());
         let mut config =
             MembersConfig { shop_name: "Teahouse".into(), default_language: Language::En, ..MembersConfig::default() };

@@ -95,10 +95,10 @@ async fn what_was_refused_may_be_asked_for_again() {
     assert_eq!(mended.status(), 201);
     assert!(!is_replayed(&mended));
     // The store was away: nothing was done, and nothing is remembered.
-    town.records.away.store(true, Ordering::Relaxed);
+    town.records.around.away.store(true, Ordering::Relaxed);
     let other = "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b50";
     assert_problem(&town.make_key(other, "n2").await, 503, "unavailable", "away");
-    town.records.away.store(false, Ordering::Relaxed);
+    town.records.around.away.store(false, Ordering::Relaxed);
     assert_eq!(town.make_key(other, "n2").await.status(), 201);
     assert_eq!(town.key_names().await, ["n1", "n2"]);
 }
@@ -146,7 +146,7 @@ async fn what_is_kept_is_sealed() {
     let made = town.make_key(KEY, "n1").await;
     let key = text(&body(&made), "key");
     let mut found = 0;
-    let written = town.records.written.lock().clone();
+    let written = town.records.around.written.lock().clone();
     for (_, partition) in written.into_iter().filter(|(table, _)| table == "idempotency") {
         for (_, record) in town.records.scan("idempotency", &partition, &Range::default(), 10, NOW).await.unwrap() {
             let kept = String::from_utf8(record.value).unwrap();

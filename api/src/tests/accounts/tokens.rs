@@ -126,7 +126,7 @@ async fn v16_5_1_v16_5_2_v16_5_3_the_store_is_away() {
     let token = text(&grant, "access_token");
     let form = town.form("nora", "13912345678").await;
     let solved = town.solved().await;
-    town.records.away.store(true, Ordering::Relaxed);
+    town.records.around.away.store(true, Ordering::Relaxed);
     let refresh = json!({ "refresh_token": text(&grant, "refresh_token") });
     let credentials = json!({ "account": "mara", "password": PASSWORD });
     for (path, form) in [
@@ -152,7 +152,7 @@ async fn v16_5_1_v16_5_2_v16_5_3_the_store_is_away() {
     let kept =
         town.reply(with_form(own_page(town.nobody("POST", "/v1/sessions/refresh")).header("cookie", cookie), &json!({}))).await;
     assert!(kept.status() == 503 && cookies(&kept).is_empty());
-    town.records.away.store(false, Ordering::Relaxed);
+    town.records.around.away.store(false, Ordering::Relaxed);
     assert_eq!(town.post("/v1/sessions/refresh", &refresh).await.status(), 200, "it was not used up");
     assert_eq!(town.post("/v1/sessions", &credentials).await.status(), 201);
 }

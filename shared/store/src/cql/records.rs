@@ -31,7 +31,7 @@ use super::session::{answered, prepare, unreadable};
 use super::{CqlStore, describe_metrics};
 use crate::StoreError;
 use crate::records::bounds::bounds;
-use crate::records::{NEVER, OFTEN_LISTED_SUFFIX, Outcome, Range, Record, RecordStore, Step, Version, check};
+use crate::records::{NEVER, OFTEN_LISTED_SUFFIX, Outcome, Page, Range, Record, RecordStore, Step, Version, check};
 
 /// Somebody waits for the record, and can ask again.
 const READ_ATTEMPTS: u32 = 2;
@@ -185,14 +185,7 @@ impl Shared {
         Ok(row.map(|row| living(row, now)).transpose()?.flatten().map(|(_, record)| record))
     }
 
-    async fn scan(
-        &self,
-        table: &str,
-        partition: &[u8],
-        range: &Range,
-        limit: usize,
-        now: EventTime,
-    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
+    async fn scan(&self, table: &str, partition: &[u8], range: &Range, limit: usize, now: EventTime) -> Result<Page, StoreError> {
         let mut found = Vec::new();
         let Some((from, to)) = bounds(range).filter(|_| limit > 0) else { return Ok(found) };
         let statements = self.statements(table);
@@ -228,14 +221,7 @@ impl RecordStore for CqlRecords {
         self.run(async move |shared| shared.read(&table, &partition, &sort, now).await).await
     }
 
-    async fn scan(
-        &self,
-        table: &str,
-        partition: &[u8],
-        range: &Range,
-        limit: usize,
-        now: EventTime,
-    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
+    async fn scan(&self, table: &str, partition: &[u8], range: &Range, limit: usize, now: EventTime) -> Result<Page, StoreError> {
         check::scan(table, partition, range, limit)?;
         let (table, partition, range) = (table.to_owned(), partition.to_vec(), range.clone());
         self.run(async move |shared| shared.scan(&table, &partition, &range, limit, now).await).await
@@ -248,19 +234,10 @@ impl RecordStore for CqlRecords {
         self.run(async move |shared| shared.transact(&table, &partition, &steps, now).await).await
     }
 
-    async fn append(
-        &self,
-        table: &str,
-        partition: &[u8],
-        sort: &[u8],
-        value: Vec<u8>,
-        expires_at: Option<EventTime>,
-        now: EventTime,
-    ) -> Result<(), StoreError> {
+    async fn append(&self, table: &str, partition: &[u8], insert: Step, now: EventTime) -> Result<(), StoreError> {
         check::place(table, partition, None)?;
-        let step = Step::insert(sort, value, expires_at);
-        check::steps(std::slice::from_ref(&step))?;
+        check::steps(std::slice::from_ref(&insert))?;
         let (table, partition) = (table.to_owned(), partition.to_vec());
-        self.run(async move |shared| shared.append(&table, &partition, &step, now).await).await
+        self.run(async move |shared| shared.append(&table, &partition, &insert, now).await).await
     }
 }

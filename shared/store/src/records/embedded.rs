@@ -16,13 +16,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kindred_embedded::{Database, Engine, Failure, Options, RESERVE_BYTES, blocking};
+use kindred_embedded::{Asked, Database, Engine, Failure, Options, RESERVE_BYTES, Writer, blocking};
 use kindred_model::units::EventTime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use self::group::{Change, Group, Reading, partition_prefix};
 use super::bounds::bounds;
-use super::{Outcome, Range, Record, RecordStore, Step, check};
+use super::{Outcome, Page, Range, Record, RecordStore, Step, check};
 use crate::StoreError;
 use crate::embedded::{STATE, check_format};
 use crate::embedded_generations::open_whole;
@@ -47,18 +47,18 @@ const EXPIRIES: &str = "expiries";
 /// The records of one directory, which it owns until it is dropped.
 pub struct EmbeddedRecords {
     database: Arc<Database>,
-    commands: Option<mpsc::Sender<Command>>,
-    writer: Option<std::thread::JoinHandle<()>>,
+    writer: Writer<Transaction, Outcome, StoreError>,
 }
 
-/// A transaction that waits, and who for.
-struct Command {
+/// A transaction that waits.
+struct Transaction {
     place: Vec<u8>,
     steps: Vec<Step>,
     bytes: usize,
     now: EventTime,
-    reply: oneshot::Sender<Result<Outcome, StoreError>>,
 }
+
+type Command = Asked<Transaction, Outcome, StoreError>;
 
 impl EmbeddedRecords {
     /// Opens or creates the records in `dir`.
@@ -83,15 +83,11 @@ impl EmbeddedRecords {
             Ok(database)
         })?;
         let database = Arc::new(database);
-        let (commands, queue) = mpsc::channel(QUEUE_MAX);
-        let writer = std::thread::Builder::new()
-            .name("records-writer".into())
-            .spawn({
-                let database = Arc::clone(&database);
-                move || write_all(&database, queue)
-            })
-            .map_err(|error| StoreError::Unavailable(format!("could not start the writer of the records: {error}")))?;
-        Ok(Self { database, commands: Some(commands), writer: Some(writer) })
+        let writer = Writer::start("records-writer", QUEUE_MAX, {
+            let database = Arc::clone(&database);
+            move |queue| write_all(&database, queue)
+        })?;
+        Ok(Self { database, writer })
     }
 
     /// Reads what is committed now, where waiting for the disk holds up nobody else.
@@ -104,39 +100,27 @@ impl EmbeddedRecords {
     }
 }
 
-impl Drop for EmbeddedRecords {
-    /// Waits for what is queued, so that the directory is free afterwards.
-    fn drop(&mut self) {
-        self.commands = None;
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the writer of the records panicked");
-        }
-    }
-}
-
 /// The writer thread.
 fn write_all(database: &Database, mut queue: mpsc::Receiver<Command>) {
     // Everything that expires before this key has been swept since the directory was opened.
     let mut swept_to = Vec::new();
     while let Some(first) = queue.blocking_recv() {
         let mut commands = vec![first];
-        let mut bytes = commands[0].bytes;
+        let mut bytes = commands[0].0.bytes;
         while commands.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
             let Ok(command) = queue.try_recv() else { break };
-            bytes += command.bytes;
+            bytes += command.0.bytes;
             commands.push(command);
         }
         let outcomes = opened(database).and_then(|engine| write(database, engine, &commands, &mut swept_to));
         let mut outcomes = outcomes.map(Vec::into_iter);
-        for command in commands {
+        for (_, reply) in commands {
             let outcome = match &mut outcomes {
                 Ok(outcomes) => Ok(outcomes.next().expect("one for each command")),
                 Err(failure) => Err(StoreError::from(failure.clone())),
             };
             // The asker may have gone away; what it asked for is done all the same.
-            let _ = command.reply.send(outcome);
+            let _ = reply.send(outcome);
         }
     }
 }
@@ -156,10 +140,10 @@ fn write(database: &Database, engine: Engine, commands: &[Command], swept_to: &m
     drop(engine);
     let mut group = Group::new(reading);
     let mut outcomes = Vec::with_capacity(commands.len());
-    for command in commands {
-        outcomes.push(group.decide(&command.place, &command.steps, command.now)?);
+    for (transaction, _) in commands {
+        outcomes.push(group.decide(&transaction.place, &transaction.steps, transaction.now)?);
     }
-    let latest = commands.iter().map(|command| command.now).max().expect("at least one");
+    let latest = commands.iter().map(|(transaction, _)| transaction.now).max().expect("at least one");
     let swept = group.sweep(swept_to, latest)?;
     let changes = group.into_changes();
     if !changes.is_empty() {
@@ -190,14 +174,7 @@ impl RecordStore for EmbeddedRecords {
         Ok(record.filter(|record| !record.expired(now)))
     }
 
-    async fn scan(
-        &self,
-        table: &str,
-        partition: &[u8],
-        range: &Range,
-        limit: usize,
-        now: EventTime,
-    ) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
+    async fn scan(&self, table: &str, partition: &[u8], range: &Range, limit: usize, now: EventTime) -> Result<Page, StoreError> {
         check::scan(table, partition, range, limit)?;
         let Some((from, to)) = bounds(range) else { return Ok(Vec::new()) };
         let prefix = partition_prefix(table, partition);
@@ -227,10 +204,6 @@ impl RecordStore for EmbeddedRecords {
     async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError> {
         check::place(table, partition, None)?;
         let bytes = check::steps(steps)?;
-        let gone = || StoreError::Unavailable("the writer of the records has stopped".into());
-        let (reply, answer) = oneshot::channel();
-        let command = Command { place: partition_prefix(table, partition), steps: steps.to_vec(), bytes, now, reply };
-        self.commands.as_ref().expect("present until dropped").send(command).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        self.writer.ask(Transaction { place: partition_prefix(table, partition), steps: steps.to_vec(), bytes, now }).await
     }
 }
