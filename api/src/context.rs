@@ -23,8 +23,8 @@ use warp::reply::Response;
 pub struct Context {
     /// Where events go.
     pub log: Arc<dyn EventLog>,
-    /// Where rows are.
-    pub store: Arc<dyn ViewStore>,
+    /// Where rows are. It belongs to its generation, which may be dropped one day: the API takes it when it starts.
+    pub store: Option<Arc<dyn ViewStore>>,
     /// The keys: the API is their one writer.
     pub keys: Arc<KeyStore>,
     /// The pinned settings.

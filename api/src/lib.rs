@@ -202,11 +202,10 @@ async fn prepare_with(
         assert!(names.eq(erased), "the members were opened without the resources of the API, whose erasure they walk");
     }
     let ring = Arc::new(KeyRing::new(context.keys.clone(), context.clock.clone(), config.limits.address_share));
-    let (store, settings, clock) = (context.store.clone(), context.settings.clone(), context.clock.clone());
+    let store = context.store.take().expect("a context is started once");
+    let (of_memory, settings, clock) = (store.clone(), context.settings.clone(), context.clock.clone());
     let (generation, limits) = (config.generation.clone(), config.memory);
-    let memory = tokio::task::spawn_blocking(move || Memory::load(store, settings, &generation, clock, limits)).await??;
-    // The store belongs to its generation, which may be dropped one day; what the API keeps for good is the one of its keys.
-    let store = std::mem::replace(&mut context.store, context.keys.store());
+    let memory = tokio::task::spawn_blocking(move || Memory::load(of_memory, settings, &generation, clock, limits)).await??;
     let live = Serving { generation: config.generation.clone(), memory, store, settings: context.settings.clone() };
     let bodies = Bodies::new(config.limits.bodies_bytes, config.limits.bodies_bytes_per_address);
     Ok(Arc::new(Api {

@@ -21,7 +21,7 @@ use crate::failure::{Failure, exit};
 use crate::generations::Followers;
 use crate::installation::Open;
 use crate::local::memory_config;
-use crate::members::{self, records_of_services};
+use crate::members;
 use crate::operations::{Process, Reach, Views};
 use crate::serve::Signals;
 use crate::server::{explain_start, free, keep_up};
@@ -71,17 +71,17 @@ impl Running {
         let services = Arc::new(Services::open(loaded, Open::Existing).await?);
         let followers = Arc::new(Followers::new(Arc::clone(&services)));
         let live = followers.open(&services.generation).await.context("could not open the live generation")?;
-        let keys = Arc::new(KeyStore::open(Arc::clone(&services.store) as _).await.context("could not read the keys")?);
+        let keys = Arc::new(KeyStore::open(Arc::clone(&services.records)).await.context("could not read the keys")?);
         let reach = Arc::new(Reach::default());
         let views = Views::Elsewhere(Arc::clone(&followers), Arc::clone(&reach));
         let process = Process::new(Arc::clone(&services.log) as _, views);
-        let records = records_of_services(&services.generations).await?;
+        let records = Arc::clone(&services.records);
         let log = fail_points::log(Arc::clone(&services.log) as _);
         let members = members::open(settings, None, records, Arc::clone(&log), &app.clock, None).await?;
         let rendered = metrics.clone();
         let context = Context {
             log,
-            store: live.store,
+            store: Some(live.store),
             keys: Arc::clone(&keys),
             settings: live.settings,
             operations: Arc::new(process),

@@ -30,7 +30,7 @@ impl Audit {
         match (installation.directory(), installation.services()) {
             (None, Some(services)) => Self::on_services(services, loaded, clock).await,
             (Some(directory), _) => {
-                let records = members::records_of_directory(&directory.path).await?;
+                let records = Arc::clone(&directory.records);
                 let log = Arc::clone(&installation.log);
                 Ok(Self::of(members::open(&loaded.settings, Some(&directory.path), records, log, clock, None).await?))
             }
@@ -43,7 +43,7 @@ impl Audit {
     /// # Errors
     /// What the store of the records says.
     pub async fn on_services(services: &Services, loaded: &Loaded, clock: &Clock) -> Result<Self> {
-        let records = members::records_of_services(&services.generations).await?;
+        let records = Arc::clone(&services.records);
         let log = Arc::clone(&services.log) as _;
         Ok(Self::of(members::open(&loaded.settings, None, records, log, clock, None).await?))
     }

@@ -23,7 +23,8 @@ use kindred_log::EventLog;
 use kindred_log::embedded::EmbeddedLog;
 use kindred_model::{EventTime, Semantics};
 use kindred_store::embedded_generations::{EmbeddedGenerations, FIRST};
-use kindred_store::keys::{KeyError, KeyStore, id_of};
+use kindred_store::keys::{KeyError, KeyStore, id_of, move_from_named_values};
+use kindred_store::records::RecordStore;
 use kindred_store::{StoreError, ViewStore};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,7 @@ use crate::failure::{Failure, exit};
 use crate::fingerprint::{Subject, check_fingerprint};
 use crate::import::shell_word;
 use crate::installation::Open;
+use crate::members::records_of_directory;
 
 const PINNED: &str = "pinned.toml";
 const LOCK: &str = "lock";
@@ -62,14 +64,14 @@ pub struct Directory {
     pub semantics: Semantics,
     /// The event log.
     pub log: Arc<dyn EventLog>,
-    /// The store of the live generation.
-    pub store: Arc<dyn ViewStore>,
+    /// The store of the live generation; none once it was given away.
+    store: Option<Arc<dyn ViewStore>>,
     /// The name of the live generation.
     pub live: String,
     /// All generations.
     pub generations: Arc<EmbeddedGenerations>,
-    /// Where the API's keys are, whichever generation is live.
-    pub keys: Arc<dyn ViewStore>,
+    /// The records of members and the keys of the API, whichever generation is live.
+    pub records: Arc<dyn RecordStore>,
     /// Whether this opening created it.
     pub created: bool,
     lock: File,
@@ -168,20 +170,34 @@ impl Directory {
         let generations = EmbeddedGenerations::open(path, &pinned_toml(&semantics), created_at).map_err(opened)?;
         let live = EmbeddedGenerations::live_of(path).map_err(opened)?;
         let store = generations.store(&live).map_err(opened)?;
-        let keys = generations.keys();
+        let records = records_of_directory(path).await?;
+        move_from_named_values(&*records, generations.first()).await.context("could not move the keys of the API")?;
         check_fingerprint(&*store, &log, &semantics, open, &subject(path)).await?;
         Ok(Self {
             path: path.to_owned(),
             semantics,
             log: Arc::new(log),
-            store,
+            store: Some(store),
             live,
             generations: Arc::new(generations),
-            keys,
+            records,
             created,
             lock,
             command: command.to_owned(),
         })
+    }
+
+    /// The store of the live generation.
+    ///
+    /// # Panics
+    /// Once it was given away.
+    pub fn store(&self) -> &Arc<dyn ViewStore> {
+        self.store.as_ref().expect("it was not given away")
+    }
+
+    /// Lets go of the store of the live generation, which others hold: once it is not live any more it can be dropped.
+    pub fn release_store(&mut self) {
+        self.store = None;
     }
 
     /// The store of a generation and what it pins.
@@ -190,7 +206,7 @@ impl Directory {
     /// There is none of that name, or it does not fit to the log.
     pub async fn generation(&self, name: &str) -> Result<(Arc<dyn ViewStore>, Semantics)> {
         if name == self.live {
-            return Ok((Arc::clone(&self.store), self.semantics.clone()));
+            return Ok((Arc::clone(self.store()), self.semantics.clone()));
         }
         let settings = self.generations.settings(name).map_err(|error| Failure::new(error.to_string()))?;
         let semantics = read_pinned(&settings).map_err(|error| Failure::new(error.to_string()))?;
@@ -638,7 +654,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let parent = tempfile::tempdir().unwrap();
         let directory = open(&parent.path().join("shop"), &[], Open::OrCreate).await.unwrap();
-        let keys = KeyStore::open(Arc::clone(&directory.keys)).await.unwrap();
+        let keys = KeyStore::open(Arc::clone(&directory.records)).await.unwrap();
         let first = directory.service_key(&keys, AT).await.unwrap();
         assert_eq!(directory.service_key(&keys, AT).await.unwrap(), first);
         assert_eq!((read_service_key(&directory.path).unwrap(), keys.list().len()), (Some(first), 1));
@@ -651,7 +667,7 @@ mod tests {
     async fn the_key_of_the_file_is_good_after_every_start() {
         let parent = tempfile::tempdir().unwrap();
         let directory = open(&parent.path().join("shop"), &[], Open::OrCreate).await.unwrap();
-        let keys = KeyStore::open(Arc::clone(&directory.keys)).await.unwrap();
+        let keys = KeyStore::open(Arc::clone(&directory.records)).await.unwrap();
         let first = directory.service_key(&keys, AT).await.unwrap();
         assert!(keys.revoke(&id_of(&first)).await.unwrap());
         assert_eq!(directory.service_key(&keys, AT).await.unwrap(), first, "a store without keys is one that was built anew");

@@ -16,6 +16,7 @@ use kindred_log::EventLog;
 use kindred_model::Semantics;
 use kindred_store::ViewStore;
 use kindred_store::generations::Generations;
+use kindred_store::records::RecordStore;
 
 use crate::directory::Directory;
 use crate::failure::Failure;
@@ -98,8 +99,8 @@ pub struct Installation {
     pub log: Arc<dyn EventLog>,
     /// The store: of services, the live generation.
     pub store: Arc<dyn ViewStore>,
-    /// Where the API's keys are, whichever generation is live.
-    pub keys: Arc<dyn ViewStore>,
+    /// The records of members and the keys of the API, whichever generation is live.
+    pub records: Arc<dyn RecordStore>,
     /// What they are.
     pub make: Make,
 }
@@ -170,12 +171,12 @@ impl Installation {
 
 impl From<Directory> for Installation {
     fn from(directory: Directory) -> Self {
-        let (log, store) = (Arc::clone(&directory.log), Arc::clone(&directory.store));
+        let (log, store) = (Arc::clone(&directory.log), Arc::clone(directory.store()));
         Self {
             semantics: directory.semantics.clone(),
             log,
             store,
-            keys: Arc::clone(&directory.keys),
+            records: Arc::clone(&directory.records),
             make: Make::Directory(directory),
         }
     }
@@ -184,7 +185,8 @@ impl From<Directory> for Installation {
 impl From<Services> for Installation {
     fn from(services: Services) -> Self {
         let (log, store) = (Arc::clone(&services.log) as _, Arc::clone(&services.store) as Arc<dyn ViewStore>);
-        Self { semantics: services.semantics.clone(), log, keys: Arc::clone(&store), store, make: Make::Services(services) }
+        let records = Arc::clone(&services.records);
+        Self { semantics: services.semantics.clone(), log, records, store, make: Make::Services(services) }
     }
 }
 

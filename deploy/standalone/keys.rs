@@ -55,7 +55,7 @@ fn create(app: &App, loaded: &Loaded, args: &KeysCreateArgs) -> Result<u8> {
         }
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::OrCreate, "keys create").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
+            let keys = KeyStore::open(Arc::clone(&installation.records)).await.context("could not read the keys")?;
             let audit = Audit::open(&installation, loaded, &app.clock).await?;
             let make = async {
                 let made = if publishable {
@@ -85,7 +85,7 @@ fn list(app: &App, loaded: &Loaded, args: &KeysListArgs) -> Result<u8> {
         Target::Server(remote) => remote.get("/v1/admin/keys")?["keys"].as_array().cloned().unwrap_or_default(),
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::Existing, "keys list").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
+            let keys = KeyStore::open(Arc::clone(&installation.records)).await.context("could not read the keys")?;
             let shown = |key: Arc<Key>| {
                 let mut shown = serde_json::to_value(&*key).expect("a key serialises");
                 shown["last_used_at"] = json!(keys.last_use(&key.id).and_then(|used| used.at()));
@@ -129,7 +129,7 @@ fn rotate(app: &App, loaded: &Loaded, args: &KeysRotateArgs) -> Result<u8> {
         }
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::Existing, "keys rotate").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
+            let keys = KeyStore::open(Arc::clone(&installation.records)).await.context("could not read the keys")?;
             let audit = Audit::open(&installation, loaded, &app.clock).await?;
             let rotate = async {
                 let rotated = async { keys.rotate(keys.draw_successor(&args.id)?, app.clock.now(), args.overlap).await };
@@ -182,7 +182,7 @@ fn change_origins(app: &App, loaded: &Loaded, args: &KeysOriginsArgs) -> Result<
         }
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::Existing, "keys origins").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
+            let keys = KeyStore::open(Arc::clone(&installation.records)).await.context("could not read the keys")?;
             keys.set_origins(&args.id, &args.origin).await.map(drop).map_err(|error| match error {
                 KeyError::Invalid(invalid) => anyhow::Error::from(Failure::usage(invalid.to_string())),
                 KeyError::Unknown(id) => unknown(&id).into(),
@@ -199,7 +199,7 @@ fn revoke(app: &App, loaded: &Loaded, args: &KeysRevokeArgs) -> Result<u8> {
         Target::Server(remote) => drop(remote.delete(&format!("/v1/admin/keys/{}", segment(&args.id)))?),
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::Existing, "keys revoke").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.keys)).await.context("could not read the keys")?;
+            let keys = KeyStore::open(Arc::clone(&installation.records)).await.context("could not read the keys")?;
             let audit = Audit::open(&installation, loaded, &app.clock).await?;
             let revoke = async {
                 let revoked = keys.revoke(&args.id).await.context("could not revoke the key")?;

@@ -35,7 +35,7 @@ use crate::failure::Failure;
 use crate::generations::{Fleet, explain_end};
 use crate::installation::Open;
 use crate::local::memory_config;
-use crate::members::{self, records_of_directory};
+use crate::members;
 use crate::operations::{Process, Views};
 use crate::remote::{AnswerError, Remote, segment};
 
@@ -111,15 +111,15 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         (false, false) => Open::OrCreate,
     };
     let mut directory = Directory::open(&data, &loaded, open, &command).await?;
-    let (log, store) = (Arc::clone(&directory.log), Arc::clone(&directory.store));
+    let (log, store) = (Arc::clone(&directory.log), Arc::clone(directory.store()));
     let semantics = Arc::new(directory.semantics.clone());
 
-    let keys = Arc::new(KeyStore::open(Arc::clone(&directory.keys)).await.context("could not read the keys")?);
+    let keys = Arc::new(KeyStore::open(Arc::clone(&directory.records)).await.context("could not read the keys")?);
     let service_key = directory.service_key(&keys, clock.now()).await?;
 
     // Metrics recorded before there is a recorder are lost.
     let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
-    let records = records_of_directory(&directory.path).await?;
+    let records = Arc::clone(&directory.records);
     let accounts = Arc::clone(&records);
     let log = fail_points::log(log);
     let mailbox = demo.then(|| Mailbox::new(Arc::clone(&records), clock.clone()));
@@ -158,7 +158,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     };
     let context = Context {
         log,
-        store,
+        store: Some(store),
         keys,
         settings: semantics,
         operations,
@@ -180,8 +180,8 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         vital_task("the disk of erased accounts", forget_elsewhere(Arc::clone(&fleet), accounts)),
     ];
     let admin_address = api.admin_address;
-    // The fleet holds the stores: one that is not live any more can be dropped while this runs.
-    directory.store = Arc::clone(&directory.keys);
+    // The fleet holds the stores.
+    directory.release_store();
     Ok(Running { url, admin_address, service_key, directory, api, fleet, shop, upkeep })
 }
 

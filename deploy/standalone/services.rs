@@ -17,7 +17,8 @@ use kindred_log::kafka::{KafkaLog, TopicReport};
 use kindred_model::Semantics;
 use kindred_store::cql::{CqlGenerations, CqlStore};
 use kindred_store::generations::{Generation, Generations};
-use kindred_store::keys::KeyStore;
+use kindred_store::keys::{KeyStore, move_from_named_values};
+use kindred_store::records::RecordStore;
 use kindred_store::{StoreError, ViewStore};
 
 use crate::app::App;
@@ -25,6 +26,7 @@ use crate::changes::Published;
 use crate::failure::{Failure, exit};
 use crate::fingerprint::{Subject, check_fingerprint};
 use crate::installation::Open;
+use crate::members::records_of_services;
 
 /// What the first generation is called.
 const FIRST_GENERATION: &str = "g1";
@@ -39,6 +41,8 @@ pub struct Services {
     pub log: Arc<KafkaLog>,
     /// The store of the generation.
     pub store: Arc<CqlStore>,
+    /// The records of members and the keys of the API.
+    pub records: Arc<dyn RecordStore>,
     /// The generations beside it.
     pub generations: Arc<CqlGenerations>,
     /// The name of the generation: the live one, unless another was asked for.
@@ -75,10 +79,13 @@ impl Services {
         let semantics = inherited(&row, loaded)?;
         let log = Arc::new(open_log(settings).await?);
         let store = CqlStore::open_in(&generations, &generation).await.context("could not open the store")?;
+        let records = records_of_services(&generations).await?;
+        move_from_named_values(&*records, store.named()).await.context("could not move the keys of the API")?;
         let services = Self {
             semantics,
             log,
             store: Arc::new(store),
+            records,
             generations,
             generation,
             is_live,
@@ -239,7 +246,7 @@ async fn make(loaded: &Loaded, clock: &Clock) -> Result<()> {
     let services = Services::open(loaded, Open::ToAdd).await?;
     println!("{services} is live, and fits to this log and these settings");
 
-    let keys = KeyStore::open(Arc::clone(&services.store) as _).await.context("could not read the keys")?;
+    let keys = KeyStore::open(Arc::clone(&services.records)).await.context("could not read the keys")?;
     if keys.list().is_empty() {
         let made = keys.create_service(FIRST_KEY, clock.now()).await.context("could not make a service key")?;
         println!("service key {} made; it is told this once: {}", made.key.id, made.token);

@@ -24,7 +24,7 @@ impl Bench {
 
     /// When a key was last used, as the store has it.
     async fn stored_use(&self, id: &str) -> Option<String> {
-        let keys = KeyStore::open(self.store.clone()).await.unwrap();
+        let keys = KeyStore::open(self.records.clone()).await.unwrap();
         keys.last_use(id).unwrap().at().map(|at| at.to_string())
     }
 }
@@ -158,7 +158,7 @@ async fn a_last_use_is_told_to_the_minute() {
     // A clock that was set back, and another process that saw less.
     bench.clock.set(EventTime(NOW.0 - 3_600_000));
     assert_eq!(bench.status(&bench.publishable, ORIGIN).await, 200);
-    let other = KeyStore::open(bench.store.clone()).await.unwrap();
+    let other = KeyStore::open(bench.records.clone()).await.unwrap();
     other.last_use(&id).unwrap().note(bench.clock.now());
     bench.api.ring.keep_now().await;
     other.save_uses().await.unwrap();
@@ -211,7 +211,7 @@ async fn the_origins_of_a_key_are_changed_and_its_text_stays() {
     assert_eq!((&changed["origins"], &changed["token"]), (&json!(["https://new.example"]), &json!(bench.publishable)));
     assert_eq!((from(ORIGIN).await, from("https://new.example").await), (403, 200));
     // Another process reads the same.
-    let other = KeyStore::open(bench.store.clone()).await.unwrap();
+    let other = KeyStore::open(bench.records.clone()).await.unwrap();
     assert!(matches!(&other.list().iter().find(|key| key.id == id).unwrap().grant,
         kindred_store::keys::Grant::Publishable { origins, .. } if *origins == ["https://new.example"]));
 

@@ -40,6 +40,7 @@ use kindred_model::views::popularity::Popularity;
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Position, Semantics, Topic};
 use kindred_store::embedded::EmbeddedStore;
 use kindred_store::keys::{KeyStore, Scope};
+use kindred_store::records::embedded::EmbeddedRecords;
 use kindred_store::{Change, EpochChanges, ViewStore};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -86,6 +87,7 @@ impl Operations for Process {
 struct Bench {
     log: Arc<dyn EventLog>,
     store: Arc<dyn ViewStore>,
+    records: Arc<EmbeddedRecords>,
     process: Arc<Process>,
     clock: Clock,
     context: Context,
@@ -119,7 +121,8 @@ impl Bench {
         settings: impl FnOnce(&mut Semantics),
     ) -> Self {
         let clock = Clock::fixed(NOW);
-        let keys = Arc::new(KeyStore::open(store.clone()).await.unwrap());
+        let records = Arc::new(EmbeddedRecords::open(&dir.path().join("records")).unwrap());
+        let keys = Arc::new(KeyStore::open(records.clone()).await.unwrap());
         let service = keys.create_service("shop server", NOW).await.unwrap().token;
         let scopes = [Scope::ListsRead, Scope::EventsWrite];
         let publishable = keys.create_publishable("pages", &[ORIGIN.to_owned()], &scopes, 60_000, NOW).await.unwrap().token;
@@ -128,7 +131,7 @@ impl Bench {
         settings(&mut semantics);
         let context = Context {
             log: log.clone(),
-            store: store.clone(),
+            store: Some(store.clone()),
             keys,
             settings: Arc::new(semantics),
             operations: process.clone(),
@@ -144,7 +147,7 @@ impl Bench {
         let api = crate::prepare(config.clone(), context.clone(), stopping).await.unwrap();
         let public = crate::routes::public(&api);
         let epoch = AtomicU64::new(0);
-        Self { log, store, process, clock, context, config, api, public, service, publishable, epoch, stop, _dir: dir }
+        Self { log, store, records, process, clock, context, config, api, public, service, publishable, epoch, stop, _dir: dir }
     }
 
     /// Applies one unit, as the sink would.

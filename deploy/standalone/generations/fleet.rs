@@ -82,7 +82,7 @@ impl Fleet {
         });
         let config = |name: &str, semantics: &Semantics| pipeline_config(settings, semantics, name);
         let live = PipelineConfig { from_beginning, ..config(&directory.live, &directory.semantics) };
-        fleet.follow(&directory.live, Arc::clone(&directory.store), live, clock).await?;
+        fleet.follow(&directory.live, Arc::clone(directory.store()), live, clock).await?;
         for generation in directory.generations.list().await.context("could not list the generations")? {
             if generation.name == directory.live {
                 continue;

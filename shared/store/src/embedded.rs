@@ -18,14 +18,12 @@ use async_trait::async_trait;
 use kindred_embedded::fjall::{self, Keyspace, Readable, Snapshot as Instant};
 use kindred_embedded::{Asked, Database, Engine, Failure, Options, RESERVE_BYTES, Writer, blocking};
 use kindred_model::views::{ReadError, Rows, Visit, input_tables, view_tables};
-use kindred_model::{EventTime, Position, Topic};
+use kindred_model::{Position, Topic};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::{
-    Change, EpochChanges, Frontier, Incarnation, Listener, NamedValues, Snapshot, StoreError, ViewStore, raised, raised_bytes,
-};
+use crate::{Change, EpochChanges, Frontier, Incarnation, Listener, NamedValues, Snapshot, StoreError, ViewStore};
 
 /// What this code writes and reads; another number in a directory is refused.
 const FORMAT: &str = "1";
@@ -134,7 +132,6 @@ enum Command {
     Clear(Vec<&'static str>),
     ResetPosition(Position),
     PutNamed(String, Option<Vec<u8>>),
-    RaiseNamed(String, EventTime),
 }
 
 /// The store as of one unit.
@@ -257,7 +254,6 @@ fn write_all(shared: &Shared, mut queue: mpsc::Receiver<Asked<Command, (), Store
             Command::Clear(tables) => shared.clear(&tables),
             Command::ResetPosition(position) => shared.reset_position(position),
             Command::PutNamed(name, value) => shared.put_named(&name, value.as_deref()),
-            Command::RaiseNamed(name, at) => shared.raise_named(&name, at),
         };
         if let Err(error) = shared.mend() {
             tracing::warn!(reason = %error, "the store cannot be read until the next write");
@@ -364,15 +360,6 @@ impl Shared {
             Some(value) => batch.insert(engine.space(META), name, value),
             None => batch.remove(engine.space(META), name),
         })?)
-    }
-
-    /// On the writer's thread: nobody writes between the look and the write.
-    fn raise_named(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
-        let stands = self.database.get()?.space(META).get(name).map_err(Failure::from)?;
-        if stands.and_then(|value| raised(&value)).is_some_and(|stands| stands >= at) {
-            return Ok(());
-        }
-        self.put_named(name, Some(&raised_bytes(at)))
     }
 
     fn hand_out(&self, reading: &Arc<Reading>) -> Snapshot {
@@ -521,10 +508,6 @@ impl NamedValues for EmbeddedStore {
         self.writer.ask(Command::PutNamed(name.to_owned(), Some(value.to_vec()))).await
     }
 
-    async fn raise(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
-        self.writer.ask(Command::RaiseNamed(name.to_owned(), at)).await
-    }
-
     async fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let (shared, prefix) = (self.shared.clone(), prefix.to_owned());
         blocking(move || {
@@ -567,13 +550,6 @@ mod tests {
             async |name: &str| Arc::new(EmbeddedStore::open_with(&dir.path().join(name), limits).unwrap()) as Arc<dyn ViewStore>;
         conformance::run(&open).await;
         conformance::run_atomic(&open).await;
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn its_keys_conform() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(EmbeddedStore::open(dir.path()).unwrap()) as Arc<dyn ViewStore>;
-        conformance::run_keys(&store, &store).await;
     }
 
     /// If it failed, two processes would write one store.

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::embedded::EmbeddedStore;
 use crate::generations::{Generation, Generations, check_name};
-use crate::{StoreError, ViewStore, keys};
+use crate::{StoreError, ViewStore};
 
 /// The first generation of every directory.
 pub const FIRST: &str = "g1";
@@ -51,7 +51,7 @@ struct Live {
 /// The generations of a directory that this process owns. Stores are opened once and shared.
 pub struct EmbeddedGenerations {
     dir: PathBuf,
-    /// Holds the keys, so it is open as long as this is.
+    /// Open as long as this is: it is what an installation of one generation has.
     first: Arc<EmbeddedStore>,
     open: Mutex<HashMap<String, Weak<EmbeddedStore>>>,
     /// Changes of what is there come one after another.
@@ -113,9 +113,9 @@ impl EmbeddedGenerations {
         Ok(store)
     }
 
-    /// Where the API's keys are, whichever generation is live.
-    pub fn keys(&self) -> Arc<EmbeddedStore> {
-        Arc::clone(&self.first)
+    /// The store of the first one, whether or not that is still a generation: earlier versions kept the API's keys there.
+    pub fn first(&self) -> &EmbeddedStore {
+        &self.first
     }
 
     /// The settings of a generation, as they were given.
@@ -155,7 +155,7 @@ impl EmbeddedGenerations {
         read(&self.dir.join(GENERATIONS).join(name).join(ABOUT))?.ok_or_else(|| unknown(name))
     }
 
-    /// Empties the first one: its store stays, for the keys.
+    /// Empties the first one, whose store lies beside the folder of the others.
     async fn empty_first(&self) -> Result<(), StoreError> {
         let tables: Vec<&'static str> = input_tables().into_iter().chain(view_tables()).map(|table| table.name).collect();
         self.first.clear(&tables).await?;
@@ -164,9 +164,7 @@ impl EmbeddedGenerations {
         let epoch = self.first.frontier().epoch;
         self.first.commit(epoch, Position::beginning()).await?;
         for (name, _) in self.first.named().scan("").await? {
-            if !keys::is_of_keys(&name) {
-                self.first.named().delete(&name).await?;
-            }
+            self.first.named().delete(&name).await?;
         }
         fail_point("generations: forgotten");
         self.first.sync().await?;
@@ -358,23 +356,19 @@ mod tests {
         assert!(!dir.path().join(GENERATIONS).join(".kindred-new-g3").exists());
     }
 
-    /// Dropping the first one leaves the keys, and nothing else.
+    /// If it failed, a generation that was dropped would leave rows behind.
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_keys_outlive_the_first_generation() {
+    async fn nothing_of_the_first_generation_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let generations = open(dir.path());
-        put(&generations.keys(), 7).await;
-        for name in ["key:a", "key-end:a", "key-used:a"] {
-            generations.keys().named().put(name, b"key").await.unwrap();
-        }
-        generations.keys().named().put("fingerprint", b"x").await.unwrap();
+        put(generations.first(), 7).await;
+        generations.first().named().put("fingerprint", b"x").await.unwrap();
         generations.create("g2", "other", EventTime(2)).await.unwrap();
         generations.promote("g2").await.unwrap();
         generations.drop(FIRST).await.unwrap();
         assert_eq!(generations.list().await.unwrap().len(), 1);
         assert!(generations.store(FIRST).is_err());
-        let left: Vec<String> = generations.keys().named().scan("").await.unwrap().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(left, ["key-end:a", "key-used:a", "key:a"], "the keys are every generation's");
+        assert_eq!(generations.first().named().scan("").await.unwrap(), []);
         generations.create(FIRST, "again", EventTime(3)).await.unwrap();
         let first = generations.store(FIRST).unwrap();
         assert_eq!((got(&first).await, first.frontier().unfinished), (None, false));

@@ -1,18 +1,18 @@
-//! The keys of the API, kept as named values of the store and checked from memory.
+//! The keys of the API, kept as records and checked from memory.
 //!
 //! ```text
-//! create ──▶ store: key:ID       what it may do, SHA-256 of the token ──▶ memory ──verify(token, now)──▶ Key
-//! rotate ──▶        key-end:ID   until when, and what replaces it ───────────┘
-//! LastUse ──save_uses──▶ key-used:ID   the minute of its last use, of all processes the latest
+//! create, rotate, revoke ──compare-and-set──▶ records: keys/all/key/ID   what it may do, SHA-256 of the token, its end ──▶ memory
+//! LastUse ──save_uses──▶                              keys/all/used/ID   the minute of its last use, of all processes the latest
+//!                                                                        memory ──verify(token, now)──▶ Key
 //! ```
 //!
 //! A service key's token is a secret of 32 random bytes; it is returned once, and only its SHA-256 is kept: of so many random
 //! bits a plain digest is as good as a slow one. A publishable key stands in the pages of a shop; its token is no secret and is
 //! kept, so that it can be listed. The id of a key is the beginning of its digest: it tells nothing, and may stand in logs.
 //!
-//! A key that is being replaced stays good until its end. The end lies beside the key and not in it: were it written into the key,
-//! one process that rotates could bring back what another has revoked meanwhile. When a key was last used is written once a minute and
-//! is no change of the keys: what was verified stays remembered.
+//! A key that is being replaced stays good until its end. The successor and the end are one transaction: of two processes that rotate a
+//! key at once one wins. When a key was last used is written once a minute and is no change of the keys: what was verified stays
+//! remembered.
 //!
 //! There is no clock in here: the caller says what time it is.
 
@@ -30,7 +30,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::{StoreError, ViewStore, raised};
+use crate::records::{Expect, Outcome, PAGE_MAX, Range, RecordStore, Step, Version};
+use crate::{NamedValues, StoreError};
 
 /// What the token of a service key starts with.
 pub const SERVICE_PREFIX: &str = "kd_sk_";
@@ -42,14 +43,15 @@ pub const OVERLAP_DEFAULT: Duration = Duration::from_secs(86_400);
 /// The longest it may: beyond it the old key would be as good as kept.
 pub const OVERLAP_MAX: Duration = Duration::from_secs(30 * 86_400);
 
-/// Where keys lie among the named values of the store.
-const KEY: &str = "key:";
-/// Where the ends of those lie that are being replaced.
-const END: &str = "key-end:";
-/// Where it lies when they were last used.
-const USED: &str = "key-used:";
-/// What all of these start with: they are read at once.
-const ALL: &str = "key";
+/// The table of the keys, and its one partition.
+const TABLE: &str = "keys";
+const ALL: &[u8] = b"all";
+const KEY: &str = "key/";
+const USED: &str = "used/";
+/// Keys do not expire by the clock of the store.
+const NOW: EventTime = EventTime(0);
+/// Tries of a change that others get in the way of.
+const TRIES_MAX: usize = 100;
 const MINUTE_MS: i64 = 60_000;
 const SECRET_BYTES: usize = 32;
 /// A publishable token must only be unlike every other.
@@ -64,11 +66,6 @@ const ORIGIN_BYTES_MAX: usize = 255;
 const RATE_LIMIT_MAX: u32 = 60_000;
 /// No token is longer, so nothing longer is digested.
 const TOKEN_BYTES_MAX: usize = 128;
-
-/// Whether a named value is one of the keys': those are the same for every generation.
-pub(crate) fn is_of_keys(name: &str) -> bool {
-    [KEY, END, USED].iter().any(|prefix| name.starts_with(prefix))
-}
 
 /// The id of the key that a token is of, whether or not there is such a key.
 pub fn id_of(token: &str) -> String {
@@ -246,18 +243,20 @@ pub struct Rotated {
 }
 
 /// A key as it is stored.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Stored {
     name: String,
     created_at_ms: i64,
     /// Of the token, hexadecimal.
     sha256: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    end: Option<StoredEnd>,
     #[serde(flatten)]
     grant: Grant,
 }
 
 /// The end of a key as it is stored.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct StoredEnd {
     expires_at_ms: i64,
     replaced_by: String,
@@ -279,9 +278,9 @@ impl Held {
     }
 }
 
-/// The keys of one store. Every change goes to the store first and is durable when it returns.
+/// The keys of an installation. Every change goes to the records first and is durable when it returns.
 pub struct KeyStore {
-    store: Arc<dyn ViewStore>,
+    records: Arc<dyn RecordStore>,
     /// By the id, which is known of any token that is presented.
     keys: RwLock<Keys>,
     /// Counts the changes of `keys`.
@@ -293,18 +292,13 @@ pub struct KeyStore {
 type Keys = FxHashMap<String, Held>;
 
 impl KeyStore {
-    /// Where they are.
-    pub fn store(&self) -> Arc<dyn ViewStore> {
-        Arc::clone(&self.store)
-    }
-
-    /// Reads the keys of a store.
+    /// Reads the keys.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when one does not read; otherwise what the store says.
-    pub async fn open(store: Arc<dyn ViewStore>) -> Result<Self, StoreError> {
-        let keys = RwLock::new(read_all(&*store).await?);
-        Ok(Self { store, keys, version: AtomicU64::new(0), turn: tokio::sync::Mutex::default() })
+    pub async fn open(records: Arc<dyn RecordStore>) -> Result<Self, StoreError> {
+        let keys = RwLock::new(read_all(&*records).await?);
+        Ok(Self { records, keys, version: AtomicU64::new(0), turn: tokio::sync::Mutex::default() })
     }
 
     /// Reads the keys again: another process may have made, rotated, revoked or used some.
@@ -313,7 +307,7 @@ impl KeyStore {
     /// As [`KeyStore::open`]; the keys stay as they were.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
-        let mut read = read_all(&*self.store).await?;
+        let mut read = read_all(&*self.records).await?;
         let mut keys = self.keys.write();
         let mut same = keys.len() == read.len();
         for (id, held) in &mut read {
@@ -401,42 +395,49 @@ impl KeyStore {
 
     /// Writes a new key. The caller holds the turn.
     async fn insert(&self, name: &str, created_at: EventTime, grant: Grant, token: String) -> Result<NewKey, StoreError> {
-        let digest = digest(&token);
-        let sha256 = hex(&digest);
-        let key = Key { id: id(&digest), name: name.to_owned(), created_at, end: None, grant };
-        let stored = Stored { name: key.name.clone(), created_at_ms: created_at.0, sha256, grant: key.grant.clone() };
-        let value = serde_json::to_vec(&stored).expect("a key is plain data");
-        self.store.named().put(&format!("{KEY}{}", key.id), &value).await?;
-        let key = Arc::new(key);
-        self.keys.write().insert(key.id.clone(), Held { digest, key: key.clone(), used: Arc::default() });
+        let (stored, digest) = Stored::of(name, created_at, grant, &token);
+        let id = id(&digest);
+        self.transact(&[Step::insert(sort(KEY, &id), encode(&stored), None)]).await?.then_some(()).ok_or_else(contended)?;
+        Ok(NewKey { key: self.remember(&id, digest, &stored), token })
+    }
+
+    fn remember(&self, id: &str, digest: TokenDigest, stored: &Stored) -> Arc<Key> {
+        let key = Arc::new(stored.key(id));
+        let mut keys = self.keys.write();
+        let used = keys.get(id).map(|held| held.used.clone()).unwrap_or_default();
+        keys.insert(id.to_owned(), Held { digest, key: key.clone(), used });
         self.version.fetch_add(1, Ordering::AcqRel);
-        Ok(NewKey { key, token })
+        key
+    }
+
+    async fn transact(&self, steps: &[Step]) -> Result<bool, StoreError> {
+        Ok(matches!(self.records.transact(TABLE, ALL, steps, NOW).await?, Outcome::Done(_)))
+    }
+
+    async fn stored(&self, id: &str) -> Result<Option<(Stored, TokenDigest, Version)>, StoreError> {
+        let Some(record) = self.records.read(TABLE, ALL, &sort(KEY, id), NOW).await? else { return Ok(None) };
+        let (stored, digest) = read(id, &record.value)?;
+        Ok(Some((stored, digest, record.version)))
     }
 
     /// Gives a publishable key other origins: it goes on as it is, with the text that stands in pages.
-    ///
-    /// NB: of two processes that do so at the same moment one decides. One that revokes it meanwhile may be undone.
     ///
     /// # Errors
     /// [`KeyError::Invalid`]: an origin is none, or the key is a service key. [`KeyError::Unknown`]; [`KeyError::Store`].
     pub async fn set_origins(&self, id: &str, origins: &[String]) -> Result<Arc<Key>, KeyError> {
         check_origins(origins)?;
         let _turn = self.turn.lock().await;
-        let name = format!("{KEY}{id}");
-        let value = self.store.named().get(&name).await?.ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
-        let mut stored: Stored = serde_json::from_slice(&value).map_err(|_| does_not_read(id))?;
-        let Grant::Publishable { origins: listed, .. } = &mut stored.grant else {
-            return Err(Invalid::new("origins", "are those of a publishable key: a service key is not for pages").into());
-        };
-        *listed = origins.to_vec();
-        let value = serde_json::to_vec(&stored).expect("a key is plain data");
-        self.store.named().put(&name, &value).await?;
-        let mut keys = self.keys.write();
-        let held = keys.get_mut(id).ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
-        let key = Arc::new(Key { grant: stored.grant, ..(*held.key).clone() });
-        held.key = key.clone();
-        self.version.fetch_add(1, Ordering::AcqRel);
-        Ok(key)
+        for _ in 0..TRIES_MAX {
+            let (mut stored, digest, version) = self.stored(id).await?.ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
+            let Grant::Publishable { origins: listed, .. } = &mut stored.grant else {
+                return Err(Invalid::new("origins", "are those of a publishable key: a service key is not for pages").into());
+            };
+            *listed = origins.to_vec();
+            if self.transact(&[Step::replace(sort(KEY, id), version, encode(&stored), None)]).await? {
+                return Ok(self.remember(id, digest, &stored));
+            }
+        }
+        Err(contended().into())
     }
 
     /// Draws a successor for a key, so that its id is known before anything is done.
@@ -458,43 +459,42 @@ impl KeyStore {
     /// Makes the successor a key, the same as the old one but for its token and the time it was made. The old one stays good for
     /// `overlap`, and is refused from then on in every process that has read of it by then.
     ///
-    /// NB: of two processes that rotate a key at the same moment both make a successor. Both are good; the key shows one of them.
-    ///
     /// # Errors
     /// [`KeyError::Invalid`]: the overlap is longer than [`OVERLAP_MAX`]. [`KeyError::Unknown`], [`KeyError::Replaced`]: another
-    /// process has revoked or rotated it. [`KeyError::Store`]: look at the list before it is repeated, both steps may have happened;
-    /// a successor whose token was told to nobody is good for nothing, and can be revoked.
+    /// process has revoked or rotated it. [`KeyError::Store`]: look at the list before it is repeated, it may have happened; a successor
+    /// whose token was told to nobody can be revoked.
     pub async fn rotate(&self, successor: Successor, now: EventTime, overlap: Duration) -> Result<Rotated, KeyError> {
         if overlap > OVERLAP_MAX {
             let reason = format!("is {}; from 0 to {} is accepted", overlap.as_secs(), OVERLAP_MAX.as_secs());
             return Err(Invalid::new("overlap_seconds", reason).into());
         }
         let Successor { of, token } = successor;
-        let _turn = self.turn.lock().await;
-        if self.store.named().get(&format!("{KEY}{}", of.id)).await?.is_none() {
-            return Err(KeyError::Unknown(of.id.clone()));
-        }
-        if let Some(value) = self.store.named().get(&format!("{END}{}", of.id)).await? {
-            let end = read_end(&value).ok_or_else(|| does_not_read(&of.id))?;
-            return Err(KeyError::Replaced(end.replaced_by));
-        }
-        let mut grant = of.grant.clone();
-        if let Grant::Publishable { token: shown, .. } = &mut grant {
-            shown.clone_from(&token);
-        }
-        let made = self.insert(&of.name, now, grant, token).await?;
-        // After the successor: there is no moment in which the old one ends without it.
         let ms = i64::try_from(overlap.as_millis()).expect("at most thirty days");
-        let end = End { expires_at: EventTime(now.0.saturating_add(ms)), replaced_by: made.key.id.clone() };
-        let stored = StoredEnd { expires_at_ms: end.expires_at.0, replaced_by: end.replaced_by.clone() };
-        let value = serde_json::to_vec(&stored).expect("an end is plain data");
-        self.store.named().put(&format!("{END}{}", of.id), &value).await?;
-        let expires_at = end.expires_at;
-        if let Some(held) = self.keys.write().get_mut(&of.id) {
-            held.key = Arc::new(Key { end: Some(end), ..(*of).clone() });
+        let expires_at = EventTime(now.0.saturating_add(ms));
+        let _turn = self.turn.lock().await;
+        for _ in 0..TRIES_MAX {
+            let (old, old_digest, version) = self.stored(&of.id).await?.ok_or_else(|| KeyError::Unknown(of.id.clone()))?;
+            if let Some(end) = old.end {
+                return Err(KeyError::Replaced(end.replaced_by));
+            }
+            let mut grant = old.grant.clone();
+            if let Grant::Publishable { token: shown, .. } = &mut grant {
+                shown.clone_from(&token);
+            }
+            let (new, digest) = Stored::of(&old.name, now, grant, &token);
+            let end = StoredEnd { expires_at_ms: expires_at.0, replaced_by: id(&digest) };
+            let old = Stored { end: Some(end), ..old };
+            let steps = [
+                Step::insert(sort(KEY, &id(&digest)), encode(&new), None),
+                Step::replace(sort(KEY, &of.id), version, encode(&old), None),
+            ];
+            if self.transact(&steps).await? {
+                self.remember(&of.id, old_digest, &old);
+                let made = NewKey { key: self.remember(&id(&digest), digest, &new), token };
+                return Ok(Rotated { made, replaces: of.id.clone(), expires_at });
+            }
         }
-        self.version.fetch_add(1, Ordering::AcqRel);
-        Ok(Rotated { made, replaces: of.id.clone(), expires_at })
+        Err(contended().into())
     }
 
     /// All keys, the oldest first; those that have ended as long as they were not swept away.
@@ -537,10 +537,28 @@ impl KeyStore {
             keys.iter().filter_map(|(id, held)| Some((id.clone(), held.used.clone(), held.used.unsaved()?))).collect()
         };
         for (id, used, at) in unsaved {
-            self.store.named().raise(&format!("{USED}{id}"), at).await?;
+            self.save_use(&id, at).await?;
             used.saved(at);
         }
         Ok(())
+    }
+
+    async fn save_use(&self, id: &str, at: EventTime) -> Result<(), StoreError> {
+        let sort = sort(USED, id);
+        for _ in 0..TRIES_MAX {
+            // Of a key that was revoked meanwhile nothing is written.
+            let Some((.., key)) = self.stored(id).await? else { return Ok(()) };
+            let there = self.records.read(TABLE, ALL, &sort, NOW).await?;
+            let step = match there {
+                Some(record) if used_at(&record.value).is_some_and(|stands| stands >= at) => return Ok(()),
+                Some(record) => Step::replace(sort.clone(), record.version, encode(&at.0), None),
+                None => Step::insert(sort.clone(), encode(&at.0), None),
+            };
+            if self.transact(&[step, Step::check(self::sort(KEY, id), Expect::Version(key))]).await? {
+                return Ok(());
+            }
+        }
+        Err(contended())
     }
 
     /// Deletes the keys that have ended, and returns how many.
@@ -561,15 +579,19 @@ impl KeyStore {
 
     /// Deletes a key with what lies beside it. The caller holds the turn.
     async fn delete(&self, id: &str) -> Result<bool, StoreError> {
-        self.store.named().delete(&format!("{USED}{id}")).await?;
-        self.store.named().delete(&format!("{KEY}{id}")).await?;
-        let deleted = self.keys.write().remove(id);
-        self.version.fetch_add(1, Ordering::AcqRel);
-        // The end goes last: without it the key would be good again. What a failure leaves of it is of no key.
-        if let Err(error) = self.store.named().delete(&format!("{END}{id}")).await {
-            tracing::warn!(key = id, "the end of a key that is deleted stays in the store: {error}");
+        for _ in 0..TRIES_MAX {
+            let mut steps = Vec::new();
+            for sort in [sort(KEY, id), sort(USED, id)] {
+                let record = self.records.read(TABLE, ALL, &sort, NOW).await?;
+                steps.extend(record.map(|record| Step::delete(sort, record.version)));
+            }
+            if steps.is_empty() || self.transact(&steps).await? {
+                let deleted = self.keys.write().remove(id);
+                self.version.fetch_add(1, Ordering::AcqRel);
+                return Ok(deleted.is_some());
+            }
         }
-        Ok(deleted.is_some())
+        Err(contended())
     }
 
     /// The key that a token stands for, if it is good at that time. The digest is compared in constant time.
@@ -584,52 +606,99 @@ impl KeyStore {
     }
 }
 
-async fn read_all(store: &dyn ViewStore) -> Result<Keys, StoreError> {
-    let (mut keys, mut ends, mut uses) = (Keys::default(), Vec::new(), Vec::new());
-    for (name, value) in store.named().scan(ALL).await? {
-        if let Some(id) = name.strip_prefix(KEY) {
-            let (digest, key) = read(id, &value).ok_or_else(|| does_not_read(id))?;
-            keys.insert(id.to_owned(), Held { digest, key: Arc::new(key), used: Arc::default() });
-        } else if let Some(id) = name.strip_prefix(END) {
-            ends.push((id.to_owned(), read_end(&value).ok_or_else(|| does_not_read(id))?));
-        } else if let Some(id) = name.strip_prefix(USED) {
-            uses.push((id.to_owned(), raised(&value)));
+fn sort(kind: &str, id: &str) -> Vec<u8> {
+    format!("{kind}{id}").into_bytes()
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain data")
+}
+
+fn used_at(value: &[u8]) -> Option<EventTime> {
+    serde_json::from_slice(value).ok().map(EventTime)
+}
+
+fn contended() -> StoreError {
+    StoreError::Unavailable("too many changes of the keys at once; try again".into())
+}
+
+async fn read_all(records: &dyn RecordStore) -> Result<Keys, StoreError> {
+    let mut keys = Keys::default();
+    let mut range = Range::default();
+    loop {
+        // Keys come before their uses.
+        let page = records.scan(TABLE, ALL, &range, PAGE_MAX, NOW).await?;
+        for (sort, record) in &page {
+            let sort = String::from_utf8_lossy(sort);
+            if let Some(id) = sort.strip_prefix(KEY) {
+                let (stored, digest) = read(id, &record.value)?;
+                keys.insert(id.to_owned(), Held { digest, key: Arc::new(stored.key(id)), used: Arc::default() });
+            } else if let Some((held, at)) = sort.strip_prefix(USED).and_then(|id| keys.get(id)).zip(used_at(&record.value)) {
+                held.used.saved(at);
+            }
         }
-    }
-    for (id, end) in ends {
-        if let Some(held) = keys.get_mut(&id) {
-            held.key = Arc::new(Key { end: Some(end), ..(*held.key).clone() });
+        if page.len() < PAGE_MAX {
+            return Ok(keys);
         }
+        range.after = page.last().map(|(sort, _)| sort.clone());
     }
-    for (id, at) in uses {
-        if let (Some(held), Some(at)) = (keys.get(&id), at) {
-            held.used.saved(at);
+}
+
+/// Moves the keys of an installation that kept them as named values, as earlier versions did. Repeating it changes nothing.
+///
+/// # Errors
+/// What either store says; what was not moved stays where it was.
+pub async fn move_from_named_values(records: &dyn RecordStore, named: &dyn NamedValues) -> Result<(), StoreError> {
+    const BEFORE: [&str; 3] = ["key:", "key-end:", "key-used:"];
+    let found = named.scan("key").await?;
+    let beside = |prefix: &str, id: &str| found.iter().find(|(name, _)| name.strip_prefix(prefix) == Some(id));
+    for (name, value) in &found {
+        let Some(id) = name.strip_prefix(BEFORE[0]) else { continue };
+        let (mut stored, _) = read(id, value)?;
+        if let Some((_, end)) = beside(BEFORE[1], id) {
+            stored.end = Some(serde_json::from_slice(end).map_err(|_| does_not_read(id))?);
         }
+        let mut steps = vec![Step::insert(sort(KEY, id), encode(&stored), None)];
+        steps.extend(beside(BEFORE[2], id).map(|(_, at)| Step::insert(sort(USED, id), at.clone(), None)));
+        // A conflict: it was moved before.
+        records.transact(TABLE, ALL, &steps, NOW).await?;
     }
-    Ok(keys)
+    for (name, _) in found.iter().filter(|(name, _)| BEFORE.iter().any(|prefix| name.starts_with(prefix))) {
+        named.delete(name).await?;
+    }
+    Ok(())
+}
+
+impl Stored {
+    fn of(name: &str, created_at: EventTime, grant: Grant, token: &str) -> (Self, TokenDigest) {
+        let digest = digest(token);
+        (Self { name: name.to_owned(), created_at_ms: created_at.0, sha256: hex(&digest), end: None, grant }, digest)
+    }
+
+    fn key(&self, id: &str) -> Key {
+        let end = self.end.clone().map(|end| End { expires_at: EventTime(end.expires_at_ms), replaced_by: end.replaced_by });
+        let (name, grant) = (self.name.clone(), self.grant.clone());
+        Key { id: id.to_owned(), name, created_at: EventTime(self.created_at_ms), end, grant }
+    }
 }
 
 fn does_not_read(id: &str) -> StoreError {
     StoreError::Corrupt(format!("the API key {id} does not read"))
 }
 
-fn read_end(value: &[u8]) -> Option<End> {
-    let StoredEnd { expires_at_ms, replaced_by } = serde_json::from_slice(value).ok()?;
-    Some(End { expires_at: EventTime(expires_at_ms), replaced_by })
-}
-
-fn read(id: &str, value: &[u8]) -> Option<(TokenDigest, Key)> {
-    let stored: Stored = serde_json::from_slice(value).ok()?;
-    let mut digest = TokenDigest::default();
-    if stored.sha256.len() != 2 * digest.len() {
-        return None;
-    }
-    for (n, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(stored.sha256.get(2 * n..2 * n + 2)?, 16).ok()?;
-    }
-    let (name, created_at) = (stored.name, EventTime(stored.created_at_ms));
-    let key = Key { id: id.to_owned(), name, created_at, end: None, grant: stored.grant };
-    (self::id(&digest) == id).then_some((digest, key))
+fn read(id: &str, value: &[u8]) -> Result<(Stored, TokenDigest), StoreError> {
+    let parsed = || {
+        let stored: Stored = serde_json::from_slice(value).ok()?;
+        let mut digest = TokenDigest::default();
+        if stored.sha256.len() != 2 * digest.len() {
+            return None;
+        }
+        for (n, byte) in digest.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(stored.sha256.get(2 * n..2 * n + 2)?, 16).ok()?;
+        }
+        (self::id(&digest) == id).then_some((stored, digest))
+    };
+    parsed().ok_or_else(|| does_not_read(id))
 }
 
 fn token<const N: usize>(prefix: &str) -> Result<String, KeyError> {
@@ -682,11 +751,12 @@ fn check_origin(origin: &str) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::embedded::EmbeddedStore;
+    use crate::records::embedded::EmbeddedRecords;
 
     const AT: EventTime = EventTime(1_767_600_000_000);
 
-    fn store(dir: &tempfile::TempDir) -> Arc<dyn ViewStore> {
-        Arc::new(EmbeddedStore::open(dir.path()).unwrap())
+    fn store(dir: &tempfile::TempDir) -> Arc<dyn RecordStore> {
+        Arc::new(EmbeddedRecords::open(&dir.path().join("records")).unwrap())
     }
 
     /// If it failed, keys would be lost by a restart, or revoked ones come back.
@@ -743,10 +813,33 @@ mod tests {
         let made = keys.create_service("shop server", AT).await.unwrap();
         assert_eq!(made.token.len(), SERVICE_PREFIX.len() + 43);
         let secret = &made.token[SERVICE_PREFIX.len()..];
-        for (_, value) in store.named().scan("").await.unwrap() {
-            assert!(!String::from_utf8_lossy(&value).contains(secret));
+        for (_, record) in store.scan(TABLE, ALL, &Range::default(), 10, NOW).await.unwrap() {
+            assert!(!String::from_utf8_lossy(&record.value).contains(secret));
         }
         assert!(!serde_json::to_string(&*made.key).unwrap().contains(secret) && !format!("{made:?}").contains(secret));
+    }
+
+    /// If it failed, whoever upgrades would have to make new keys and put them into every page and server.
+    #[tokio::test]
+    async fn keys_of_before_are_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let (records, before) = (store(&dir), EmbeddedStore::open(&dir.path().join("store")).unwrap());
+        let (stored, digest) = Stored::of("shop server", AT, Grant::Service, "kd_sk_x");
+        let (id, named): (_, &dyn NamedValues) = (id(&digest), &before);
+        named.put(&format!("key:{id}"), &encode(&stored)).await.unwrap();
+        let end = br#"{"expires_at_ms":1767600060000,"replaced_by":"a"}"#;
+        named.put(&format!("key-end:{id}"), end).await.unwrap();
+        named.put(&format!("key-used:{id}"), b"1767600000000").await.unwrap();
+        named.put("fingerprint", b"x").await.unwrap();
+        for _ in 0..2 {
+            move_from_named_values(&*records, named).await.unwrap();
+            let keys = KeyStore::open(records.clone()).await.unwrap();
+            let key = keys.verify("kd_sk_x", AT).unwrap();
+            assert_eq!((&*key.name, keys.last_use(&id).unwrap().at()), ("shop server", Some(AT)));
+            assert_eq!(key.end, Some(End { expires_at: EventTime(AT.0 + 60_000), replaced_by: "a".into() }));
+        }
+        let left: Vec<String> = named.scan("").await.unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(left, ["fingerprint"]);
     }
 
     #[tokio::test]

@@ -21,8 +21,8 @@ pub mod wire;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use kindred_model::Position;
 use kindred_model::views::{ReadError, Rows};
-use kindred_model::{EventTime, Position};
 
 /// Why a call on the store did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -122,8 +122,7 @@ pub struct Snapshot {
     pub rows: Box<dyn Rows + Send + Sync>,
 }
 
-/// Small named values beside the rows: fingerprint, marks of erasures. Each generation has its own; only the API's keys ([`keys`]) are
-/// the same for all. What is written is durable when the call returns.
+/// Small named values beside the rows: fingerprint, marks of erasures. Each generation has its own. What is written is durable when the call returns.
 #[async_trait]
 pub trait NamedValues: Send + Sync {
     /// The value under a name.
@@ -134,11 +133,6 @@ pub trait NamedValues: Send + Sync {
 
     /// Writes a value.
     async fn put(&self, name: &str, value: &[u8]) -> Result<(), StoreError>;
-
-    /// Writes a time under a name unless a later one stands there: of several processes that write it the latest stands, in whatever
-    /// order they do. It is read with [`raised`]. Where a deletion of the name came after `at`, it may stay deleted. Writing it again
-    /// changes nothing.
-    async fn raise(&self, name: &str, at: EventTime) -> Result<(), StoreError>;
 
     /// Names and values that start with `prefix`, in order.
     async fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
@@ -251,14 +245,4 @@ pub trait ViewStore: Send + Sync {
 
     /// Bytes on disk, where that is known.
     fn disk_bytes(&self) -> Option<u64>;
-}
-
-/// The time in a value that [`NamedValues::raise`] wrote.
-pub fn raised(value: &[u8]) -> Option<EventTime> {
-    std::str::from_utf8(value).ok()?.parse().ok().map(EventTime)
-}
-
-/// A time as such a value: milliseconds since 1970, in decimal.
-pub(crate) fn raised_bytes(at: EventTime) -> Vec<u8> {
-    at.0.to_string().into_bytes()
 }

@@ -16,7 +16,6 @@ use std::collections::BTreeSet;
 
 use kindred_members::{Challenge, Language, Members as People, MembersConfig, Solution};
 use kindred_store::StoreError;
-use kindred_store::records::embedded::EmbeddedRecords;
 use kindred_store::records::{Around, Call, Outcome, Range, RecordStore, Surrounded, Write};
 use parking_lot::Mutex;
 
@@ -84,7 +83,7 @@ impl Town {
 
     async fn of(resources: crate::resources::Resources, configure: impl FnOnce(&mut MembersConfig)) -> Self {
         let mut bench = Bench::new().await;
-        let store = Arc::new(EmbeddedRecords::open(&bench._dir.path().join("records")).unwrap());
+        let store = bench.records.clone();
         let records = Arc::new(Surrounded { store, around: Watch::default() });
         let inbox = Arc::new(Inbox::default());
         let mut config =

@@ -30,7 +30,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use kindred_model::{EventTime, Position};
+use kindred_model::Position;
 use parking_lot::Mutex;
 
 pub use self::config::{Consistency, CqlConfig, Replication};
@@ -440,11 +440,6 @@ impl NamedValues for CqlStore {
     async fn put(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
         let (name, value) = (name.to_owned(), value.to_vec());
         self.run(async move |shared| shared.connection.put_named(&shared.generation, &name, Some(&value)).await).await
-    }
-
-    async fn raise(&self, name: &str, at: EventTime) -> Result<(), StoreError> {
-        let name = name.to_owned();
-        self.run(async move |shared| shared.connection.raise_named(&shared.generation, &name, at).await).await
     }
 
     async fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {

@@ -1,15 +1,13 @@
-//! Small named values. Those of the API's keys are shared by all generations, the others belong to one.
+//! Small named values of a generation. Earlier versions kept the API's keys here, in a scope of their own.
 //!
 //! A value that is replaced or deleted gets a timestamp above the one that stands, also where this machine's clock is behind the one
 //! that wrote it: a key that was revoked stays revoked.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kindred_model::EventTime;
-
 use super::connection::Connection;
 use super::session::{answered, unreadable};
-use crate::{StoreError, keys, raised_bytes};
+use crate::StoreError;
 
 const SHARED: &str = "shared";
 
@@ -19,7 +17,11 @@ fn own(generation: &str) -> String {
 }
 
 fn scope(generation: &str, name: &str) -> String {
-    if keys::is_of_keys(name) { SHARED.to_owned() } else { own(generation) }
+    if ["key:", "key-end:", "key-used:"].iter().any(|prefix| name.starts_with(prefix)) {
+        SHARED.to_owned()
+    } else {
+        own(generation)
+    }
 }
 
 fn now_us() -> i64 {
@@ -58,15 +60,6 @@ impl Connection {
                 answered(self.config.attempts, "delete_named", || self.session.execute_unpaged(delete, &values)).await?;
             }
         }
-        Ok(())
-    }
-
-    /// Writes a time with itself as its timestamp: of all that are written the latest stands, and one from before a deletion does not
-    /// come back.
-    pub async fn raise_named(&self, generation: &str, name: &str, at: EventTime) -> Result<(), StoreError> {
-        let values = (scope(generation, name), name, raised_bytes(at), at.0.saturating_mul(1_000));
-        let put = &self.state.put_named;
-        answered(self.config.attempts, "put_named", || self.session.execute_unpaged(put, &values)).await?;
         Ok(())
     }
 

@@ -68,18 +68,6 @@ async fn it_conforms_between_processes() {
     conformance::run_shared(&open).await;
 }
 
-/// In a keyspace of its own: the keys are shared by all generations, and the other tests write what are none.
-#[tokio::test(flavor = "multi_thread")]
-async fn its_keys_conform() {
-    let Some(config) = keyspace().await else { return };
-    let own = CqlConfig { keyspace: format!("{}_keys", config.keyspace), ..config };
-    CqlStore::migrate(own.clone()).await.expect("migrated");
-    let (one, other) = (opened(&own, "one").await as Arc<dyn ViewStore>, opened(&own, "other").await as Arc<dyn ViewStore>);
-    conformance::run_keys(&one, &other).await;
-    let session = session::connect(&own).await.expect("connected");
-    session.query_unpaged(format!("DROP KEYSPACE {}", own.keyspace), ()).await.expect("dropped");
-}
-
 /// If it failed, a keyspace that does not fit would be written to, or nobody would know what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_does_not_fit_is_refused_with_the_command() {

@@ -8,6 +8,7 @@
 //! `one` and `other` are handles on the same records: two sessions where several processes may open them, else the same one twice. The
 //! records must be empty, and nothing else uses them meanwhile. A check that fails panics and says which sentence does not hold.
 
+mod keys;
 mod model;
 mod race;
 
@@ -43,6 +44,7 @@ pub async fn run(one: &Handle, other: &Handle) {
     partitions_and_tables_are_kept_apart(one).await;
     race::exactly_one_wins(one, other).await;
     race::nobody_sees_half_a_transaction(one, other).await;
+    keys::run(one, other).await;
     model::any_sequence_does_what_the_model_does(one, other).await;
 }
 
