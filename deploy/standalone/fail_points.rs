@@ -44,7 +44,7 @@ mod watched {
     use std::sync::Arc;
 
     use async_trait::async_trait;
-    use kindred_log::{EventLog, EventReader, LogError, Mark, PartitionStatus, Place, Rejected, Share};
+    use kindred_log::{EventLog, EventReader, LogError, Mark, PartitionStatus, Place, Predicate, Rejected, Share};
     use kindred_members::Sender;
     use kindred_members::senders::{Channel, Message};
     use kindred_model::{Position, Topic};
@@ -175,12 +175,7 @@ mod watched {
             self.0.rejected_remove(ids).await
         }
 
-        async fn purge(
-            &self,
-            topic: Topic,
-            end: &Position,
-            condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
-        ) -> Result<u64, LogError> {
+        async fn purge(&self, topic: Topic, end: &Position, condemned: &Predicate<'_>) -> Result<u64, LogError> {
             self.0.purge(topic, end, condemned).await
         }
     }

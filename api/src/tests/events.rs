@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU8;
 
-use kindred_log::{EventReader, LogError, Mark, PartitionStatus, Place, Rejected, Share};
+use kindred_log::{EventReader, LogError, Mark, PartitionStatus, Place, Predicate, Rejected, Share};
 use serde_json::json;
 
 use super::*;
@@ -230,7 +230,7 @@ impl EventLog for Failing {
     async fn rejected_remove(&self, _: &[String]) -> Result<(), LogError> {
         Ok(())
     }
-    async fn purge(&self, _: Topic, _: &Position, _: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync)) -> Result<u64, LogError> {
+    async fn purge(&self, _: Topic, _: &Position, _: &Predicate<'_>) -> Result<u64, LogError> {
         Ok(0)
     }
 }

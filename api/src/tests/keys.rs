@@ -1,6 +1,8 @@
 //! Keys that are replaced with an overlap, and when they were last used.
 
 use super::streams::{Reader, SOON};
+use kindred_store::records::{Range, RecordStore};
+
 use super::*;
 
 const LIST: &str = "/v1/items/a/similar";
@@ -173,7 +175,8 @@ async fn a_last_use_is_told_to_the_minute() {
     let revoked = bench.request(Method::DELETE, &format!("/v1/admin/keys/{id}")).reply(&bench.public).await;
     assert_eq!(revoked.status(), 204);
     bench.api.ring.keep_now().await;
-    let left = bench.store.named().scan("key-used:").await.unwrap();
+    let range = Range { prefix: b"used/".into(), ..Range::default() };
+    let left = bench.records.scan("keys", b"all", &range, 10, NOW).await.unwrap();
     assert_eq!(left.len(), 1, "it goes with its key: {left:?}");
 }
 

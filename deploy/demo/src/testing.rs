@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kindred_clock::Clock;
-use kindred_log::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected, Share};
+use kindred_log::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Predicate, Rejected, Share};
 use kindred_members::senders::Mailbox;
 use kindred_model::{MemberId, Position, Topic};
 use kindred_store::records::embedded::EmbeddedRecords;
@@ -118,12 +118,7 @@ impl EventLog for MemoryLog {
         Ok(())
     }
 
-    async fn purge(
-        &self,
-        _topic: Topic,
-        _end: &Position,
-        _condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
-    ) -> Result<u64, LogError> {
+    async fn purge(&self, _topic: Topic, _end: &Position, _condemned: &Predicate<'_>) -> Result<u64, LogError> {
         Ok(0)
     }
 }

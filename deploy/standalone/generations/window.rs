@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use kindred_log::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected, Share};
+use kindred_log::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Predicate, Rejected, Share};
 use kindred_model::records::{Record, Rules};
 use kindred_model::{Day, EventTime, Position, Topic};
 
@@ -147,12 +147,7 @@ impl EventLog for Window {
         self.log.rejected_remove(ids).await
     }
 
-    async fn purge(
-        &self,
-        topic: Topic,
-        end: &Position,
-        condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
-    ) -> Result<u64, LogError> {
+    async fn purge(&self, topic: Topic, end: &Position, condemned: &Predicate<'_>) -> Result<u64, LogError> {
         self.log.purge(topic, end, condemned).await
     }
 }

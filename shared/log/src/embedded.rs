@@ -20,7 +20,7 @@ use kindred_model::{Position, Topic};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc;
 
-use crate::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Rejected, Share};
+use crate::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Predicate, Rejected, Share};
 
 /// What this code writes and reads; another number in a directory is refused.
 const FORMAT: &str = "1";
@@ -377,12 +377,7 @@ impl EventLog for EmbeddedLog {
         self.ask(Work::Remove(ids.to_vec())).await.map(|_| ())
     }
 
-    async fn purge(
-        &self,
-        topic: Topic,
-        end: &Position,
-        condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
-    ) -> Result<u64, LogError> {
+    async fn purge(&self, topic: Topic, end: &Position, condemned: &Predicate<'_>) -> Result<u64, LogError> {
         let mut purged = 0;
         let end = self.shared.ends[usize::from(topic.code())].load(Ordering::Acquire).min(end.next_offset(topic, 0));
         let mut next = 0;

@@ -155,6 +155,9 @@ pub struct PartitionStatus {
     pub next: u64,
 }
 
+/// Whether the payload of a record is to be purged.
+pub type Predicate<'f> = dyn for<'a> Fn(&'a [u8]) -> bool + Sync + 'f;
+
 /// The log. Every method may be called from many tasks at once.
 #[async_trait]
 pub trait EventLog: Send + Sync {
@@ -203,12 +206,7 @@ pub trait EventLog: Send + Sync {
     /// Empties the payload of every record of a topic before `end` (and every rejected record meant for it) for which `condemned` says
     /// so; their offsets stay. How the raw records of an erased member leave. Durable when it returns; returns how many. On Kafka, where
     /// no record can be changed, the rejected ones alone; the others leave by retention and compaction ([`kafka`], Forgetting).
-    async fn purge(
-        &self,
-        topic: Topic,
-        end: &Position,
-        condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
-    ) -> Result<u64, LogError>;
+    async fn purge(&self, topic: Topic, end: &Position, condemned: &Predicate<'_>) -> Result<u64, LogError>;
 }
 
 /// Which partitions a reader reads: those that fall to `index` when they are dealt out to `of` readers. Between them all readers

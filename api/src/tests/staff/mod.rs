@@ -13,7 +13,6 @@ use std::sync::atomic::AtomicU32;
 
 use kindred_members::{Actor, Language, Members as Keeper, MembersConfig, Registration, SignIn, SignedIn, Solution};
 use kindred_store::records::RecordStore;
-use kindred_store::records::embedded::EmbeddedRecords;
 use secrecy::ExposeSecret;
 use totp_rs::{Builder, Secret};
 
@@ -44,7 +43,7 @@ impl Shop {
         config.registration.challenge_bits = 1;
         config.password.threads = 1;
         let bench = Bench::new().await;
-        let records: Arc<dyn RecordStore> = Arc::new(EmbeddedRecords::open(&bench._dir.path().join("records")).unwrap());
+        let records: Arc<dyn RecordStore> = bench.records.clone();
         let inbox = Arc::new(Inbox::default());
         let members = open(&bench, &records, &config, &inbox).await;
         let mut shop = Self { bench, members, records, config, inbox, registered: AtomicU32::new(0) };

@@ -48,7 +48,7 @@ pub use broadcast::KafkaBroadcast;
 pub use config::KafkaConfig;
 pub use topics::TopicReport;
 
-use crate::{EventLog, EventReader, LogError, Mark, PartitionStatus, Place, Rejected, Share};
+use crate::{EventLog, EventReader, LogError, Mark, PartitionStatus, Place, Predicate, Rejected, Share};
 use errors::{from_code, from_error};
 use native::Client;
 use offsets::{Side, offsets};
@@ -363,12 +363,7 @@ impl EventLog for KafkaLog {
         self.write_table(REJECTED, ids.iter().map(|id| (id.clone(), None))).await
     }
 
-    async fn purge(
-        &self,
-        topic: Topic,
-        _end: &Position,
-        condemned: &(dyn for<'a> Fn(&'a [u8]) -> bool + Sync),
-    ) -> Result<u64, LogError> {
+    async fn purge(&self, topic: Topic, _end: &Position, condemned: &Predicate<'_>) -> Result<u64, LogError> {
         let mut purged = 0;
         let mut after: Option<String> = None;
         loop {
