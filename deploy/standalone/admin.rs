@@ -1,14 +1,167 @@
 //! `kindred admin`: members, roles and the audit log, through the API of a running server. The API checks, does and notes it.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::{Args, Subcommand};
 use kindred_config::Loaded;
+use kindred_model::Day;
 use serde_json::{Value, json};
 
-use crate::cli::{AdminArgs, AdminCommand, TargetArgs};
+use crate::cli::TargetArgs;
 use crate::failure::{Failure, exit};
 use crate::remote::{Target, segment, text};
+
+/// `kindred admin`
+#[derive(Args, Clone, Debug)]
+pub struct AdminArgs {
+    /// What.
+    #[command(subcommand)]
+    pub command: AdminCommand,
+    /// The server [env: KINDRED_URL]
+    #[arg(long, value_name = "URL", global = true)]
+    pub url: Option<String>,
+    /// The file that its service key is in [env: KINDRED_KEY_FILE]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "key")]
+    pub key_file: Option<PathBuf>,
+    /// Its service key [env: KINDRED_KEY]; whoever lists the processes of the machine sees it: --key-file is better
+    #[arg(long, value_name = "KEY", global = true)]
+    pub key: Option<String>,
+    /// For programs: JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// For people's spreadsheets: lists as CSV, with a header; what a spreadsheet would take for a formula begins with '
+    #[arg(long, global = true, conflicts_with = "json")]
+    pub csv: bool,
+}
+
+/// What `kindred admin` does.
+#[derive(Subcommand, Clone, Debug)]
+pub enum AdminCommand {
+    /// Print a token with which a member becomes staff: once, within the hour
+    Create {
+        /// The role
+        #[arg(long, value_name = "ROLE", default_value = "admin")]
+        role: String,
+    },
+    /// List the tokens of `create` that nobody has entered yet: what each gives, and who made it
+    SetupTokens,
+    /// Withdraw one of them
+    Withdraw {
+        /// Its id, as listed
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// List members, by what they begin with, or the newest first
+    Members {
+        /// The beginning of a username, a phone or an e-mail
+        #[arg(value_name = "TEXT")]
+        q: Option<String>,
+        /// registered, activating, activated or suspended
+        #[arg(long, value_name = "STATE")]
+        state: Option<String>,
+        /// A staff role
+        #[arg(long, value_name = "ROLE")]
+        role: Option<String>,
+        /// normal, vip or svip
+        #[arg(long, value_name = "TIER")]
+        tier: Option<String>,
+        /// Registered on this UTC day or later
+        #[arg(long, value_name = "DAY")]
+        from: Option<Day>,
+        /// Registered on this UTC day or earlier
+        #[arg(long, value_name = "DAY")]
+        to: Option<Day>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+    },
+    /// Show a member and where they are signed in
+    Show {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+    },
+    /// Lock a member out: their sessions end at once
+    Suspend {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+        /// Why, for the audit log
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Let a member in again
+    Activate {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+        /// Why, for the audit log
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Give a member a staff role, or take it
+    Role {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+        /// The role; without it the member's is taken
+        #[arg(value_name = "ROLE")]
+        role: Option<String>,
+    },
+    /// Set a member's level: normal, vip or svip
+    Tier {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+        /// The level
+        #[arg(value_name = "TIER")]
+        tier: String,
+    },
+    /// End all sessions of a member
+    EndSessions {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+    },
+    /// Send the mail again by which a member proves the address
+    Resend {
+        /// The member's id
+        #[arg(value_name = "MEMBER")]
+        member: String,
+    },
+    /// List roles and what they may
+    Roles,
+    /// Show the audit log, the newest first
+    Audit {
+        /// From this UTC day on
+        #[arg(long, value_name = "DAY")]
+        from: Option<Day>,
+        /// To this UTC day
+        #[arg(long, value_name = "DAY")]
+        to: Option<Day>,
+        /// Who did it
+        #[arg(long, value_name = "ID")]
+        actor: Option<String>,
+        /// To whom
+        #[arg(long, value_name = "ID")]
+        subject: Option<String>,
+        /// What, like member.suspend
+        #[arg(long, value_name = "KIND")]
+        kind: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: u32,
+    },
+    /// Sign access tokens with a new key; the old one verifies until what it signed has expired
+    #[command(visible_alias = "rotate")]
+    RotateSigningKeys {
+        /// Withdraw the keys before, because one may be known to others: no access token that they signed is taken any more
+        #[arg(long)]
+        withdraw: bool,
+    },
+}
 
 /// Runs `kindred admin`.
 ///

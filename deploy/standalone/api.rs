@@ -4,10 +4,12 @@
 //! POST /v1/events ──▶ Kafka        CQL ◀──reads── Followers ◀── the topic changes ◀── kindred pipeline
 //! ```
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use clap::Args;
 use kindred_api::{ApiConfig, Context, GenerationOperations as _};
 use kindred_config::Loaded;
 use kindred_store::keys::KeyStore;
@@ -15,7 +17,6 @@ use kindred_telemetry::vital_task;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
-use crate::cli::ApiArgs;
 use crate::fail_points;
 use crate::failure::{Failure, exit};
 use crate::generations::Followers;
@@ -26,6 +27,14 @@ use crate::operations::{Process, Reach, Views};
 use crate::serve::Signals;
 use crate::server::{explain_start, free, keep_up};
 use crate::services::Services;
+
+/// `kindred api`
+#[derive(Args, Clone, Debug, Default)]
+pub struct ApiArgs {
+    /// Where the API listens; without it the setting api.listen (127.0.0.1:8080)
+    #[arg(long, value_name = "ADDR:PORT", value_parser = kindred_config::listen_address)]
+    pub listen: Option<SocketAddr>,
+}
 
 /// How often to look for keys that another process made or revoked.
 const KEYS_EVERY: Duration = Duration::from_secs(2);

@@ -4,16 +4,39 @@ use std::io::{self, BufWriter, Read, Write};
 use std::ops::ControlFlow;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use kindred_api::export_writer::{ExportWriter, Format as Written};
 use kindred_config::Loaded;
+use kindred_model::Day;
+use kindred_model::views::ViewName;
 use kindred_model::views::{ExportContext, ViewInfo};
 
 use crate::app::App;
-use crate::cli::ExportArgs;
+use crate::cli::{TargetArgs, day};
 use crate::failure::{Failure, counted, exit};
 use crate::import::Format;
 use crate::installation::{Installation, Open};
 use crate::remote::{Target, segment};
+
+/// `kindred export`
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// Also while records of the log are not taken in: the rows are of those before
+    #[arg(long)]
+    pub stale: bool,
+    /// The view; `kindred views` lists them
+    #[arg(value_name = "VIEW")]
+    pub view: ViewName,
+    /// How rows are written
+    #[arg(long, value_name = "FORMAT", default_value = "csv")]
+    pub format: Format,
+    /// Figures that depend on today are for this day (UTC); without it today
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = day)]
+    pub as_of: Option<Day>,
+    /// Where from.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
 
 /// Bytes written at once.
 const BUFFER_BYTES: usize = 256 << 10;

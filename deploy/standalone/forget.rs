@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use kindred_config::Loaded;
 use kindred_log::EventLog;
 use kindred_members::MemberError;
@@ -19,11 +20,28 @@ use kindred_store::ViewStore;
 use crate::app::App;
 use crate::ask::confirm;
 use crate::audit::Audit;
-use crate::cli::ForgetArgs;
+use crate::cli::TargetArgs;
 use crate::failure::{Failure, exit};
 use crate::installation::{Installation, Open};
 use crate::local::Local;
 use crate::remote::{AnswerError, Remote, Target, segment, text};
+
+/// `kindred forget`
+#[derive(Args, Clone, Debug)]
+pub struct ForgetArgs {
+    /// The member
+    #[arg(value_name = "MEMBER")]
+    pub member: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Also an id of which nothing is known: what comes of it later counts nowhere
+    #[arg(long)]
+    pub unknown: bool,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
 
 /// How often what follows from an erased account is tried; the next server goes on with what is left.
 const SWEEPS: usize = 5;

@@ -1,20 +1,137 @@
 //! `kindred keys`: the keys of the API.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
 use kindred_config::Loaded;
 use kindred_store::keys::{Key, KeyError, KeyStore, Rotated, Scope};
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::audit::Audit;
-use crate::cli::{KeyKindArg, KeysCommand, KeysCreateArgs, KeysListArgs, KeysOriginsArgs, KeysRevokeArgs, KeysRotateArgs};
+use crate::cli::{TargetArgs, span};
 use crate::directory::{replace_service_key, service_key_path};
 use crate::failure::{Failure, exit};
 use crate::installation::{Installation, Open, Place};
 use crate::remote::{Target, segment, text};
 use crate::table;
+
+/// What kind of key.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyKindArg {
+    /// For browsers: no secret. Reads lists, posts events of its own session.
+    Publishable,
+    /// Secret. Everything.
+    Service,
+}
+
+/// `kindred keys`
+#[derive(Subcommand, Debug)]
+pub enum KeysCommand {
+    /// Make a key and print it once
+    #[command(
+        long_about = "Makes a key and prints it. A publishable key stands in a shop's pages and is no secret: it is bound to the origins \
+                      of the shop, may read lists, and may post events of the visitor's own session. A service key is a secret that \
+                      may do everything; it is shown once and stored as a digest.\n\n\
+                      Example:\n  kindred keys create publishable --origin https://shop.example --data shop"
+    )]
+    Create(KeysCreateArgs),
+    /// List keys, without secrets: when each was last used, and which are being replaced
+    List(KeysListArgs),
+    /// Replace a key: the old one stays good for a while
+    #[command(
+        long_about = "Makes a key in place of another, of the same kind, name, origins, scopes and rate, and prints it. The old one stays \
+                      good for the overlap, in which it is replaced wherever it is used; from then on it is refused, and deleted. \
+                      Where it is the one in DIR/service.key, the new one is written there.\n\n\
+                      Examples:\n  kindred keys rotate 3f9c0a1b2c3d --data shop\n  kindred keys rotate 3f9c0a1b2c3d --overlap 7d --url \
+                      http://127.0.0.1:8080 --data shop"
+    )]
+    Rotate(KeysRotateArgs),
+    /// Give a publishable key other origins: its text in the shop's pages stays
+    #[command(
+        long_about = "Replaces the origins whose pages may use a publishable key. Its text and what else it has stay as they are.\n\n\
+                      Example:\n  kindred keys origins 3f9c0a1b2c3d --origin https://shop.example --origin https://www.shop.example \
+                      --data shop"
+    )]
+    Origins(KeysOriginsArgs),
+    /// Revoke a key: at once and for good
+    Revoke(KeysRevokeArgs),
+}
+
+/// `kindred keys create`
+#[derive(Args, Clone, Debug)]
+pub struct KeysCreateArgs {
+    /// What kind
+    #[arg(value_name = "KIND", default_value = "publishable")]
+    pub kind: KeyKindArg,
+    /// What it is called, for people; without it its kind
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// An origin whose pages may use it, as in `https://shop.example`; may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    pub origin: Vec<String>,
+    /// Requests a minute that a publishable key may make, over all visitors
+    #[arg(long, value_name = "N", default_value_t = 6_000)]
+    pub rate_limit: u32,
+    /// A publishable key may read lists only, and post no events
+    #[arg(long)]
+    pub read_only: bool,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred keys list`
+#[derive(Args, Clone, Debug)]
+pub struct KeysListArgs {
+    /// For programs: one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred keys rotate`
+#[derive(Args, Clone, Debug)]
+pub struct KeysRotateArgs {
+    /// Its id, as `list` shows it
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// How long the old one stays good, as in 90m, 24h or 7d; 0 ends it at once, 30d is the most
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "24h")]
+    pub overlap: Duration,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred keys origins`
+#[derive(Args, Clone, Debug)]
+pub struct KeysOriginsArgs {
+    /// Its id, as `list` shows it
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// An origin whose pages may use it from now on, as in `https://shop.example`; may be repeated
+    #[arg(long, value_name = "ORIGIN", required = true)]
+    pub origin: Vec<String>,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred keys revoke`
+#[derive(Args, Clone, Debug)]
+pub struct KeysRevokeArgs {
+    /// Its id, as `list` shows it
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
 
 /// Runs `kindred keys`.
 ///

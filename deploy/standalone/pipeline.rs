@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
+use clap::Args;
 use kindred_api::Operations;
 use kindred_config::Loaded;
 use kindred_pipeline::{Pipeline, PipelineConfig, swept_members};
@@ -23,15 +24,26 @@ use warp::{Filter, Reply};
 
 use crate::app::App;
 use crate::audit::Audit;
-use crate::cli::{From, PipelineArgs};
 use crate::failure::{Failure, exit};
 use crate::generations::holds_forgotten;
 use crate::installation::Open;
 use crate::local::pipeline_config;
 use crate::operations::{Process, Reach, Views};
+use crate::serve::From;
 use crate::serve::Signals;
 use crate::server::{FORGET_LOOK, explain_bind, keep_up};
 use crate::services::Services;
+
+/// `kindred pipeline`
+#[derive(Args, Clone, Debug, Default)]
+pub struct PipelineArgs {
+    /// The generation whose views it keeps; without it the one that is live when it starts. It keeps to it, whatever is promoted
+    #[arg(long, value_name = "NAME")]
+    pub generation: Option<String>,
+    /// `beginning` empties the store and rebuilds it from the log alone
+    #[arg(long, value_name = "WHERE")]
+    pub from: Option<From>,
+}
 
 /// Runs `kindred pipeline`.
 ///

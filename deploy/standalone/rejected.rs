@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
 use kindred_config::Loaded;
 use kindred_log::{EventLog, Rejected};
 use kindred_model::records::{Record, Rules};
@@ -11,12 +12,81 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::ask::confirm;
 use crate::audit::Audit;
-use crate::cli::{RejectedCommand, RejectedDeleteArgs, RejectedListArgs, RejectedRetryArgs, RejectedShowArgs};
+use crate::cli::TargetArgs;
 use crate::failure::{Failure, counted, exit};
 use crate::installation::{Installation, Open};
 use crate::local::Local;
 use crate::remote::{AnswerError, Remote, Target, segment, text};
 use crate::table;
+
+/// `kindred rejected`
+#[derive(Subcommand, Debug)]
+pub enum RejectedCommand {
+    /// List rejected records: id, topic, reason
+    List(RejectedListArgs),
+    /// Show one rejected record with its payload
+    Show(RejectedShowArgs),
+    /// Try rejected records again, all or those named: what is accepted now goes to the log
+    Retry(RejectedRetryArgs),
+    /// Delete rejected records, those named or all: for good
+    Delete(RejectedDeleteArgs),
+}
+
+/// `kindred rejected delete`
+#[derive(Args, Clone, Debug)]
+pub struct RejectedDeleteArgs {
+    /// Their ids, as `list` shows them
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// All of them
+    #[arg(long)]
+    pub all: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred rejected list`
+#[derive(Args, Clone, Debug)]
+pub struct RejectedListArgs {
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// Only those after this id
+    #[arg(long, value_name = "ID")]
+    pub after: Option<String>,
+    /// One JSON object a line, payload and all
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred rejected show`
+#[derive(Args, Clone, Debug)]
+pub struct RejectedShowArgs {
+    /// Its id, as `list` shows it
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred rejected retry`
+#[derive(Args, Clone, Debug)]
+pub struct RejectedRetryArgs {
+    /// Their ids; without one, all
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
 
 /// Records looked at together.
 const PAGE: usize = 1_000;

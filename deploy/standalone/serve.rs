@@ -5,12 +5,44 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
 use kindred_config::Loaded;
 
 use crate::app::App;
-use crate::cli::{DemoArgs, From, ServeArgs};
 use crate::failure::{Failure, exit};
 use crate::server::{Running, StartConfig, start};
+
+/// `kindred demo`
+#[derive(Args, Clone, Debug, Default)]
+pub struct DemoArgs {
+    /// The demo's directory, new or made by an earlier demo; without it kindred-demo in the working directory
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where the page and the API listen; without it the setting api.listen (127.0.0.1:8080)
+    #[arg(long, value_name = "ADDR:PORT", value_parser = kindred_config::listen_address)]
+    pub listen: Option<SocketAddr>,
+}
+
+/// From where a start reads the log.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum From {
+    /// Empty the store and rebuild it from the log alone.
+    Beginning,
+}
+
+/// `kindred serve`
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeArgs {
+    /// The data directory; without it the setting data.dir (data)
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where the API listens; without it the setting api.listen (127.0.0.1:8080)
+    #[arg(long, value_name = "ADDR:PORT", value_parser = kindred_config::listen_address)]
+    pub listen: Option<SocketAddr>,
+    /// `beginning` empties the store and rebuilds it from the log alone
+    #[arg(long, value_name = "WHERE")]
+    pub from: Option<From>,
+}
 
 /// Where the demo keeps its data unless told otherwise: beside whoever tries it, easy to find and to throw away.
 const DEMO_DATA: &str = "kindred-demo";

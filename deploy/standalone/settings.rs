@@ -1,13 +1,42 @@
 //! `kindred config` and `kindred views`: what can be set, and what is kept.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
 use kindred_config::{EXAMPLE, Loaded, Settings};
 use kindred_model::views::ALL;
 use serde_json::json;
 
-use crate::cli::{ConfigCommand, ViewsArgs};
 use crate::directory::pinned_settings;
 use crate::failure::exit;
+
+/// `kindred config`
+#[derive(Subcommand, Debug)]
+pub enum ConfigCommand {
+    /// Print the settings that a command would use now, as TOML
+    Show(ConfigShowArgs),
+    /// Print the documented settings file: every setting with its default, unit and meaning
+    Example,
+    /// List the names of all settings with their defaults
+    Keys,
+}
+
+/// `kindred config show`
+#[derive(Args, Clone, Debug)]
+pub struct ConfigShowArgs {
+    /// With what this data directory pins
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `kindred views`
+#[derive(Args, Clone, Debug)]
+pub struct ViewsArgs {
+    /// For programs: one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Runs `kindred config`.
 ///

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use kindred_config::Loaded;
 use kindred_log::EventLog;
 use kindred_model::Semantics;
@@ -18,10 +19,21 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::changes::FeedStatus;
-use crate::cli::StatusArgs;
+use crate::cli::TargetArgs;
 use crate::failure::{Failure, bytes, counted, exit, thousands};
 use crate::installation::{Installation, Open};
 use crate::remote::{Target, text};
+
+/// `kindred status`
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    /// For programs: one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Of what.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
 
 /// Rejected records that are counted one by one; beyond it the figure says "more".
 const REJECTED_COUNTED: usize = 10_000;

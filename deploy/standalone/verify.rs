@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::Args;
 use kindred_config::Loaded;
 use kindred_log::PartitionStatus;
 use kindred_pipeline::{DifferenceReport, InputsReport, VerifyReport};
@@ -12,10 +13,24 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::audit::Audit;
-use crate::cli::VerifyArgs;
+use crate::cli::TargetArgs;
 use crate::failure::{Failure, counted, exit, thousands};
 use crate::installation::{Installation, Open};
 use crate::remote::{Remote, Target, text};
+
+/// `kindred verify`
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArgs {
+    /// Mend what differs, then verify again
+    #[arg(long)]
+    pub repair: bool,
+    /// How many differences to name
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub first: usize,
+    /// Of what.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
 
 /// How often rows are compared while a pipeline writes to them.
 const ATTEMPTS: u32 = 4;

@@ -351,6 +351,18 @@ impl Endpoint {
         self.parameter(Place::Header, name, Shape::Text, true, description)
     }
 
+    /// It changes what has a version, as it was read: `If-Match` names that version.
+    pub fn needs_if_match(self) -> Self {
+        self.needs_header("If-Match", "the ETag of what was read, or * for whatever is there")
+            .fails(412, "it was changed meanwhile")
+            .fails(428, "there is no If-Match")
+    }
+
+    /// The same where any version will do unless one is named.
+    pub fn if_match(self) -> Self {
+        self.header("If-Match", "the ETag of what was read; any unless given").fails(412, "it was changed meanwhile")
+    }
+
     fn answer(mut self, status: u16, description: &'static str, content: Vec<(&'static str, SchemaOf)>) -> Self {
         self.answers.push(Answer { status, description, content, headers: Vec::new() });
         self

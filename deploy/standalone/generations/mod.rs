@@ -12,10 +12,12 @@ mod room;
 mod window;
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::Args;
 use kindred_api::{GenerationShown, OperationError};
 use kindred_compare::{Comparison, Side, compare as compare_rows, page, text};
 use kindred_config::{Loaded, pinned_toml};
@@ -23,21 +25,82 @@ use kindred_model::views::inputs::knows;
 use kindred_model::{Day, MemberId, Semantics};
 use kindred_store::generations::Generation;
 use kindred_store::{StoreError, ViewStore};
+use origin::Origin;
 use serde_json::{Value, json};
 
 pub use fleet::{Fleet, explain_end};
 pub use followers::Followers;
-pub use replay::run as replay;
-pub use window::Bound;
+pub use replay::{ReplayArgs, run as replay};
 
 use crate::app::App;
 use crate::ask::confirm;
 use crate::audit::Audit;
-use crate::cli::{CompareArgs, DropArgs, GenerationsArgs, PromoteArgs};
+use crate::cli::{TargetArgs, day};
 use crate::failure::{Failure, exit, thousands};
 use crate::installation::{Installation, Open, Place};
 use crate::remote::{Remote, Target, segment};
-use origin::Origin;
+
+/// `kindred generations`
+#[derive(Args, Clone, Debug)]
+pub struct GenerationsArgs {
+    /// For programs: one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Of what.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred compare`
+#[derive(Args, Clone, Debug)]
+pub struct CompareArgs {
+    /// The one
+    #[arg(value_name = "A")]
+    pub a: String,
+    /// The other
+    #[arg(value_name = "B")]
+    pub b: String,
+    /// Write a page to look at, with plots and examples side by side
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// For programs: one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Points are told for this day (UTC); without it today
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = day)]
+    pub as_of: Option<Day>,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred promote`
+#[derive(Args, Clone, Debug)]
+pub struct PromoteArgs {
+    /// The generation
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Also one that has not caught up with the live one. On services, readers then go back to what it has taken in
+    #[arg(long)]
+    pub force: bool,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// `kindred drop`
+#[derive(Args, Clone, Debug)]
+pub struct DropArgs {
+    /// The generation
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
 
 /// How long a promotion on services waits for what it promotes to catch up with what is served.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(10);

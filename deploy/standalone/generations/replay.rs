@@ -6,10 +6,12 @@
 //! ```
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use kindred_clock::Clock;
 use kindred_config::{Loaded, pinned_toml, varied};
@@ -27,11 +29,72 @@ use super::room;
 use super::window::{Bound, Window};
 use crate::app::App;
 use crate::audit::Audit;
-use crate::cli::{ReplayArgs, ReplayFrom};
 use crate::failure::{Failure, exit, thousands};
 use crate::installation::{Installation, Open, Place};
 use crate::local::pipeline_config;
 use crate::serve::Signals;
+
+/// From where a replay builds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReplayFrom {
+    /// The first record of the log.
+    Beginning,
+    /// The merged inputs of the live generation.
+    Inputs,
+    /// A place in the log or in time.
+    At(Bound),
+}
+
+impl std::str::FromStr for ReplayFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "beginning" => Ok(Self::Beginning),
+            "inputs" => Ok(Self::Inputs),
+            place => place.parse().map(Self::At).map_err(|error| format!("{error}; or beginning, or inputs")),
+        }
+    }
+}
+
+impl std::fmt::Display for ReplayFrom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Beginning => f.write_str("beginning"),
+            Self::Inputs => f.write_str("inputs"),
+            Self::At(bound) => bound.fmt(f),
+        }
+    }
+}
+
+/// `kindred replay`
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// What it is called: small letters, digits, `_`, `-` and `.`
+    #[arg(long, value_name = "NAME")]
+    pub generation: String,
+    /// From where: `beginning` of the log, the merged `inputs` of the live generation, a position, or a time (records of before are
+    /// left out)
+    #[arg(long, value_name = "WHERE", default_value = "beginning")]
+    pub from: ReplayFrom,
+    /// Where it ends: a position, or a time (records of then and later are left out)
+    #[arg(long, value_name = "WHERE")]
+    pub until: Option<Bound>,
+    /// End at the end of the log, and do not follow it
+    #[arg(long)]
+    pub once: bool,
+    /// Read at most so many records a second: beside a live pipeline on the same machines, so that its readers do not wait. Such a
+    /// replay has a lower priority too, takes ten seconds of records as one epoch, and writes one batch at a time (unless
+    /// store.cql.writes_in_flight is set)
+    #[arg(long, value_name = "RECORDS")]
+    pub rate: Option<std::num::NonZeroU32>,
+    /// Begin even where the estimate says that there is no room
+    #[arg(long)]
+    pub force: bool,
+    /// The data directory; without it the setting data.dir (data)
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
 
 /// How often to look how far it is.
 const LOOK: Duration = Duration::from_millis(200);

@@ -15,7 +15,7 @@ use kindred_model::views::inputs::{Interactions, Orders};
 use kindred_model::views::scan;
 use kindred_model::{Position, Semantics};
 
-use crate::cli::ReplayFrom;
+use super::replay::ReplayFrom;
 use crate::failure::{Failure, bytes, thousands};
 use crate::installation::Installation;
 

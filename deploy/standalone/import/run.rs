@@ -11,13 +11,13 @@ use kindred_model::{Position, Topic};
 use kindred_store::ViewStore;
 use sha2::{Digest, Sha256};
 
+use super::ImportArgs;
 use super::convert::{Converted, convert};
 use super::input::{self, Reading};
 use super::options::{ImportOptions, shell_word};
 use super::rejects::{Origin, Rejects, Spool, without_values};
 use super::time_order::MEMORY_BYTES;
 use crate::app::App;
-use crate::cli::ImportArgs;
 use crate::failure::{Failure, counted, exit, thousands};
 use crate::installation::{Installation, Open, Place};
 use crate::local::Local;

@@ -527,3 +527,9 @@ fn every_file_becomes_records_and_reasons() {
     smoke::run(fuzzed::ALL.iter().map(|(name, target)| smoke::Smoke { name, target: *target, seeds: seeds.clone() }).collect());
     smoke::check_binaries(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz"), "import", fuzzed::ALL);
 }
+
+#[test]
+fn words_of_a_status_may_hold_an_equals_sign() {
+    assert_eq!(status_pair("a=b=paid").unwrap(), ("a=b".to_owned(), OrderStatus::Paid));
+    assert!(status_pair("placed=bought").unwrap_err().contains("none of placed"));
+}

@@ -31,10 +31,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .answers_nothing(304, "it is as it was"),
             patch("/v1/members/me", SignedIn, change_profile)
                 .says("Changes the own account as it was read.")
-                .needs_header("If-Match", "the ETag of what was read, or * for whatever is there")
-                .answers::<ProfileShown>(200, "as it is now")
-                .fails(412, "it was changed meanwhile")
-                .fails(428, "there is no If-Match"),
+                .needs_if_match()
+                .answers::<ProfileShown>(200, "as it is now"),
             delete("/v1/members/me", SignedIn, close_account)
                 .takes_its_time()
                 .says("Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events \

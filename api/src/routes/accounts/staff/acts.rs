@@ -23,35 +23,29 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         [
             post("/v1/admin/members/{member}/suspend", Staff(Permission::MemberWrite), suspend_member)
                 .says("Locks a member out: all sessions end, and their access tokens stop working at once.")
-                .header("If-Match", "the ETag of the member as it was read; any unless given")
+                .if_match()
                 .answers_nothing(204, "the member is suspended")
                 .fails(409, "the member is in another state")
-                .fails(412, "the member was changed meanwhile")
                 .fails(422, "the reason is missing"),
             post("/v1/admin/members/{member}/activate", Staff(Permission::MemberWrite), activate_member)
                 .says("Lets a suspended member in again.")
-                .header("If-Match", "the ETag of the member as it was read; any unless given")
+                .if_match()
                 .answers_nothing(204, "the member may sign in again")
                 .fails(409, "the member is in another state")
-                .fails(412, "the member was changed meanwhile")
                 .fails(422, "the reason is missing"),
             put("/v1/admin/members/{member}/role", Staff(Permission::RoleManage), change_role)
                 .says(
                     "Gives a member a staff role, or takes it. Their sessions end, so that no token keeps what was taken; nobody \
                 gives more than they have. The role counts once the member has signed in with a second factor.",
                 )
-                .needs_header("If-Match", "the ETag of the member as it was read")
+                .needs_if_match()
                 .answers_nothing(204, "the member has this role")
-                .fails(412, "the member was changed meanwhile")
-                .fails(422, "there is no such role")
-                .fails(428, "there is no If-Match"),
+                .fails(422, "there is no such role"),
             put("/v1/admin/members/{member}/tier", Staff(Permission::MemberWrite), set_tier)
                 .says("Sets a member's level. It gives benefits and no permission.")
-                .needs_header("If-Match", "the ETag of the member as it was read")
+                .needs_if_match()
                 .answers_nothing(204, "the member has this level")
-                .fails(412, "the member was changed meanwhile")
-                .fails(422, "there is no such level")
-                .fails(428, "there is no If-Match"),
+                .fails(422, "there is no such level"),
             delete("/v1/admin/members/{member}/sessions", Staff(Permission::MemberWrite), end_member_sessions)
                 .says("Ends all sessions of a member: their access tokens stop working at once.")
                 .answers_nothing(204, "there are none any more"),
