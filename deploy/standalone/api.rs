@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use kindred_api::{ApiConfig, Context, GenerationOperations as _};
+use kindred_api::{Context, GenerationOperations as _};
 use kindred_config::Loaded;
 use kindred_store::keys::KeyStore;
 use kindred_telemetry::vital_task;
@@ -21,11 +21,10 @@ use crate::fail_points;
 use crate::failure::{Failure, exit};
 use crate::generations::Followers;
 use crate::installation::Open;
-use crate::local::memory_config;
 use crate::members;
 use crate::operations::{Process, Reach, Views};
 use crate::serve::Signals;
-use crate::server::{explain_start, free, keep_up};
+use crate::server::{api_config, explain_start, free, keep_up};
 use crate::services::Services;
 
 /// `kindred api`
@@ -100,16 +99,7 @@ impl Running {
             render_metrics: Some(Arc::new(move || rendered.render())),
             extra: None,
         };
-        let config = ApiConfig {
-            listen,
-            admin_listen: Some(admin_listen),
-            generation: services.generation.clone(),
-            raw_days: settings.erasure.raw_days,
-            memory: memory_config(settings),
-            trusted_proxies: settings.api.trusted_proxies.clone(),
-            docs: settings.api.docs,
-            limits: settings.api.limits.clone(),
-        };
+        let config = api_config(settings, listen, Some(admin_listen), &services.generation);
         let api = kindred_api::start(config, context).await.map_err(explain_start)?;
         let background = [
             vital_task("the upkeep of metrics", keep_up(metrics)),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use kindred_api::MemoryConfig;
 use kindred_config::{Loaded, Settings};
 use kindred_model::{Position, Semantics};
 use kindred_pipeline::{Cluster, Pipeline, PipelineConfig, PipelineError};
@@ -34,15 +33,6 @@ pub fn pipeline_config(settings: &Settings, semantics: &Semantics, generation: &
         cluster: (settings.on_services() && cluster.hosts.len() > 1).then_some(cluster),
         generation: generation.to_owned(),
         ..PipelineConfig::new(semantics.clone())
-    }
-}
-
-/// What an API holds in memory and shows under these settings.
-pub fn memory_config(settings: &Settings) -> MemoryConfig {
-    MemoryConfig {
-        lists_bytes_max: settings.api.lists_bytes_max,
-        answers_bytes_max: settings.api.answers_bytes_max,
-        strict_listed_after: settings.catalog.strict_listed_after,
     }
 }
 

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use async_trait::async_trait;
-use kindred_api::{ApiConfig, Context, GenerationOperations, StartError};
+use kindred_api::{ApiConfig, Context, GenerationOperations, MemoryConfig, StartError};
 use kindred_clock::Clock;
-use kindred_config::Loaded;
 use kindred_config::members::MembersConfig;
+use kindred_config::{Loaded, Settings};
 use kindred_demo::{Backend, BackendError, Shop, ShopConfig};
 use kindred_members::senders::Mailbox;
 use kindred_model::MemberId;
@@ -34,7 +34,6 @@ use crate::fail_points;
 use crate::failure::Failure;
 use crate::generations::{Fleet, explain_end};
 use crate::installation::Open;
-use crate::local::memory_config;
 use crate::members;
 use crate::operations::{Process, Views};
 use crate::remote::{AnswerError, Remote, segment};
@@ -146,16 +145,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     };
     let extra =
         shop.clone().zip(mailbox).map(|(shop, mailbox)| kindred_demo::routes(shop, mailbox).map(Reply::into_response).boxed());
-    let api_config = ApiConfig {
-        listen,
-        admin_listen,
-        generation: directory.live.clone(),
-        raw_days: loaded.settings.erasure.raw_days,
-        memory: memory_config(&loaded.settings),
-        trusted_proxies: loaded.settings.api.trusted_proxies.clone(),
-        docs: loaded.settings.api.docs,
-        limits: loaded.settings.api.limits.clone(),
-    };
+    let api_config = api_config(&loaded.settings, listen, admin_listen, &directory.live);
     let context = Context {
         log,
         store: Some(store),
@@ -244,6 +234,24 @@ async fn forget_elsewhere(fleet: Arc<Fleet>, accounts: Arc<dyn RecordStore>) {
             );
         }
         tokio::time::sleep(FORGET_LOOK).await;
+    }
+}
+
+/// How an API runs under these settings.
+pub fn api_config(settings: &Settings, listen: SocketAddr, admin_listen: Option<SocketAddr>, generation: &str) -> ApiConfig {
+    ApiConfig {
+        listen,
+        admin_listen,
+        generation: generation.to_owned(),
+        raw_days: settings.erasure.raw_days,
+        memory: MemoryConfig {
+            lists_bytes_max: settings.api.lists_bytes_max,
+            answers_bytes_max: settings.api.answers_bytes_max,
+            strict_listed_after: settings.catalog.strict_listed_after,
+        },
+        trusted_proxies: settings.api.trusted_proxies.clone(),
+        docs: settings.api.docs,
+        limits: settings.api.limits.clone(),
     }
 }
 
