@@ -1,4 +1,4 @@
-//! What every implementation of the store has to pass: each sentence of the port's documentation as a check.
+//! The conformance suite of stores: a check for each sentence of the port's documentation.
 //!
 //! ```no_run
 //! # async fn example(open: impl AsyncFn(&str) -> std::sync::Arc<dyn kindred_store::ViewStore>) {
@@ -6,9 +6,9 @@
 //! kindred_store::conformance::run_atomic(&open).await; // one whose units and snapshots are whole: embedded
 //! # }
 //! ```
-//! [`run_shared`] for one that several processes write, and [`run_keys`] for the API's keys. `open(name)` opens the store of that name and makes it where there is
-//! none. The suite drops a store and opens it again by its name; nothing else uses it meanwhile. A check that fails panics and says
-//! which sentence does not hold.
+//! [`run_shared`] is for a store that several processes write, [`run_keys`] for the API's keys. `open(name)` opens or creates the
+//! store of that name. The suite closes and reopens stores; nothing else may use them. A failed check panics with the sentence
+//! that does not hold.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -27,7 +27,7 @@ use crate::{Change, EpochChanges, Frontier, Snapshot, StoreError, ViewStore};
 type Opened = Arc<dyn ViewStore>;
 type Row = (Vec<u8>, Vec<u8>);
 
-/// What holds of every store.
+/// Checks for every store.
 ///
 /// # Panics
 /// When a check fails.
@@ -47,7 +47,7 @@ pub async fn run(open: &impl AsyncFn(&str) -> Opened) {
     opening_again_gives_the_same(open).await;
 }
 
-/// What holds of a store whose units are applied whole and whose snapshots do not move.
+/// Checks for a store with atomic units and fixed snapshots.
 ///
 /// # Panics
 /// When a check fails.
@@ -58,8 +58,7 @@ pub async fn run_atomic(open: &impl AsyncFn(&str) -> Opened) {
     a_cleared_table_is_empty(open).await;
 }
 
-/// What holds of a store that several processes may open. `open` is called again while the store of that name is still open: each is
-/// a process of its own.
+/// Checks for a store that several processes may open. Every call of `open` stands for another process.
 ///
 /// # Panics
 /// When a check fails.
@@ -73,8 +72,8 @@ pub async fn run_shared(open: &impl AsyncFn(&str) -> Opened) {
     a_reader_hears_how_far_the_store_reaches(open).await;
 }
 
-/// What holds of the API's keys in every store. `one` and `other` are openings of the same store, of two processes where it is of
-/// several. It has no keys before, and none after.
+/// Checks of the API's keys, for every store. `one` and `other` open the same store, as two processes where it allows several. It
+/// has no keys before and after.
 ///
 /// # Panics
 /// When a check fails.
@@ -85,7 +84,7 @@ pub async fn run_keys(one: &Opened, other: &Opened) {
     assert_eq!(names(one, "key").await, [""; 0], "what lies beside a key goes with it");
 }
 
-/// What holds of the generations of every store. It makes and drops some whose names start with `c-`, and leaves `c-live` live.
+/// Checks of generations, for every store. Creates and drops some named `c-…`, and leaves `c-live` live.
 ///
 /// # Panics
 /// When a check fails.
@@ -124,13 +123,13 @@ pub async fn run_generations(generations: &dyn Generations) {
     generations.drop("c-other").await.expect("it is dropped");
     assert_eq!(ours().await, std::slice::from_ref(&live));
     refused(generations.drop("c-other").await, "dropping it again");
-    generations.create("c-other", "anew", EventTime(4)).await.expect("a name may be used again");
-    assert_eq!(ours().await, [live.clone(), ("c-other".into(), "anew".into(), 4)]);
+    generations.create("c-other", "K=10", EventTime(4)).await.expect("a name may be used again");
+    assert_eq!(ours().await, [live.clone(), ("c-other".into(), "K=10".into(), 4)]);
     generations.drop("c-other").await.expect("it is dropped");
     assert_eq!(ours().await, [live]);
 }
 
-/// All tables; two of them are enough for most checks.
+/// All tables; most checks use two.
 fn tables() -> Vec<&'static str> {
     input_tables().into_iter().chain(view_tables()).map(|table| table.name).collect()
 }
@@ -151,19 +150,19 @@ fn position(epoch: u64) -> Position {
     position
 }
 
-/// Opened, and begun: this process may write.
+/// A store opened for writing.
 async fn begun(open: &impl AsyncFn(&str) -> Opened, name: &str) -> Opened {
     let store = open(name).await;
     store.begin().await.expect("begun");
     store
 }
 
-/// Ends a store cleanly, so that the next begin finds it whole.
+/// Ends a store cleanly.
 async fn end(store: Opened) {
     store.end_clean().await.expect("a clean end");
 }
 
-/// Looks until a count is what it should be: where counting is dear, it lags.
+/// Waits for a row count, which may lag.
 async fn counts(store: &Opened, table: &str, expected: u64) {
     for _ in 0..200 {
         if store.row_count(table).expect("a count") == expected {
@@ -311,7 +310,7 @@ async fn scans_come_in_the_order_of_keys(open: &impl AsyncFn(&str) -> Opened) {
 }
 
 async fn scans_of_many_rows_miss_none(open: &impl AsyncFn(&str) -> Opened) {
-    // More than a page in a partition, several batches in a partition, and one identity with many rows.
+    // Several pages and batches in a partition, and one identity with many rows.
     const ROWS: u64 = 20_000;
     let store = begun(open, "many").await;
     let table = tables()[0];
@@ -340,7 +339,7 @@ async fn nobody_sees_half_a_unit(open: &impl AsyncFn(&str) -> Opened) {
     let tables = tables();
     let changes = |epoch: u64| -> Vec<Change> {
         let rows = (0..12).map(|n| put(tables[n % tables.len()], format!("k{n}"), epoch.to_string()));
-        // A row that moves from key to key: a reader has to find it exactly once.
+        // A row that moves from key to key: readers must find exactly one.
         rows.chain([put(tables[0], format!("m{}", epoch % 5), "m"), delete(tables[0], format!("m{}", (epoch + 4) % 5))]).collect()
     };
     store.apply(unit(1, changes(1))).await.expect("applied");
@@ -398,7 +397,7 @@ async fn listeners_miss_nothing(open: &impl AsyncFn(&str) -> Opened) {
         let listener = {
             let (heard, store) = (heard.clone(), Arc::downgrade(&store));
             move |unit: &EpochChanges| {
-                // A listener may read, and finds what it is told of.
+                // A listener may read, and finds the rows it receives.
                 if let Some(store) = store.upgrade() {
                     let snapshot = store.snapshot().expect("a snapshot");
                     assert!(snapshot.frontier.epoch >= unit.epoch && store.frontier().epoch >= unit.epoch);
@@ -458,7 +457,7 @@ async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Op
     let store = begun(open, "clear").await;
     assert_eq!(store.frontier(), Frontier { unfinished: true, ..finished(1) }, "a stop in between leaves the mark");
     assert_eq!(rows(&store.snapshot().expect("a snapshot"), one, b"").len(), 1, "the other tables are as they were");
-    // What a pipeline does that finds the mark.
+    // What a pipeline does when it finds the mark.
     store.clear(&[two]).await.expect("cleared");
     store.apply(unit(2, vec![put(two, "b", "2")])).await.expect("applied");
     assert_eq!(store.frontier(), finished(2), "the next unit lifts the mark");
@@ -472,7 +471,7 @@ async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Op
     let store = begun(open, "clear").await;
     assert_eq!(store.frontier(), finished(2));
     assert_eq!(rows(&store.snapshot().expect("a snapshot"), two, b""), [(b"b".to_vec(), b"2".to_vec())]);
-    // A rebuild from the log: emptied, and back to the beginning.
+    // A rebuild from the log.
     store.clear(&[one, two]).await.expect("cleared");
     store.reset_position(Position::beginning()).await.expect("reset");
     let expected = Frontier { epoch: 2, position: Position::beginning(), unfinished: true };
@@ -543,7 +542,7 @@ async fn of_raised_times_the_latest_stands(open: &impl AsyncFn(&str) -> Opened) 
         store.named().raise("raised", at(minute)).await.expect("written");
         assert_eq!(stands(&store).await, Some(at(expected)), "after minute {minute}");
     }
-    // Many at once, the latest neither first nor last.
+    // Concurrently, the latest neither first nor last.
     let all = futures_util::future::join_all((0..64).map(|n| store.named().raise("raised", at(100 + n * 37 % 64)))).await;
     assert!(all.iter().all(Result::is_ok), "{all:?}");
     assert_eq!(stands(&store).await, Some(at(163)));
@@ -593,7 +592,7 @@ async fn a_key_is_replaced_with_an_overlap(one: &Opened, other: &Opened) {
         let ending = keys.list().into_iter().find(|key| key.id == old.key.id).expect("it is listed");
         assert_eq!(ending.end, Some(end.clone()));
         let good = |token: &str, at| keys.verify(token, at).is_some();
-        // Without reading again: the clock alone ends it.
+        // Without a reload: the clock alone ends it.
         for (at, both) in [(later(60), true), (EventTime(later(660).0 - 1), true), (later(660), false), (later(9_999), false)] {
             assert_eq!((good(&old.token, at), keys.is_good(&old.key.id, at)), (both, both), "at {at}");
             assert!(good(&new.token, at) && good(&kept.token, at), "at {at}");
@@ -608,7 +607,7 @@ async fn a_key_is_replaced_with_an_overlap(one: &Opened, other: &Opened) {
         assert!(keys.list().iter().all(|key| key.id != old.key.id) && keys.list().len() == 2);
         assert_eq!(keys.verify(&old.token, KEYS_AT), None, "what was deleted is good at no time");
     }
-    // A successor is replaced as any other, at once where there is no overlap.
+    // A successor is replaced like any other key, at once where there is no overlap.
     let successor = here.draw_successor(&kept.key.id).expect("drawn");
     let last = here.rotate(successor, later(700), Duration::ZERO).await.expect("rotated").made;
     assert!(here.verify(&kept.token, later(700)).is_none() && here.verify(&last.token, later(700)).is_some());
@@ -627,7 +626,7 @@ async fn a_key_that_is_not_there_is_not_replaced(one: &Opened, other: &Opened) {
     let draw = |keys: &KeyStore, id: &str| keys.draw_successor(id).expect("drawn");
     let too_long = here.rotate(draw(&here, &first.key.id), KEYS_AT, OVERLAP_MAX + Duration::from_secs(1)).await;
     assert!(matches!(too_long, Err(KeyError::Invalid(invalid)) if invalid.field == "overlap_seconds"));
-    // The other process has not read since; it looks before it does anything, and nothing comes back.
+    // The other process has not reloaded; it reads before it writes, and nothing comes back.
     let (late, later) = (draw(&there, &first.key.id), draw(&there, &second.key.id));
     let rotated = here.rotate(draw(&here, &first.key.id), KEYS_AT, overlap).await.expect("rotated");
     assert!(here.revoke(&second.key.id).await.expect("revoked"));
@@ -663,7 +662,7 @@ async fn a_last_use_never_moves_back(one: &Opened, other: &Opened) {
     assert_eq!(stored().await, Some(later(600)), "the later one stands, whoever writes last");
     there.refresh().await.expect("read");
     assert_eq!(last(&there), Some(later(600)));
-    // Whoever remembered the key from before goes on noting at the right place.
+    // A process with the key cached still writes to the right place.
     let remembered = there.last_use(&key.id).expect("it is there");
     there.refresh().await.expect("read");
     remembered.note(later(1_200));
@@ -726,7 +725,7 @@ async fn an_unclean_end_is_noticed_and_a_clean_one_is_not(open: &impl AsyncFn(&s
     let store = open("unclean").await;
     let third = store.begin().await.expect("begun");
     assert_eq!(third.frontier, Frontier { unfinished: true, ..finished(1) }, "a pipeline that just ended is noticed");
-    // It ends cleanly without having written the rows anew: they are still to be mended.
+    // A clean end without rewritten rows: they remain to be repaired.
     end(store).await;
     let store = open("unclean").await;
     let fourth = store.begin().await.expect("begun");
@@ -764,7 +763,7 @@ async fn a_late_write_does_not_win(open: &impl AsyncFn(&str) -> Opened) {
     assert!(new.frontier().unfinished);
     new.clear(&[two]).await.expect("cleared");
     new.apply(unit(5, vec![put(one, "a", "new"), put(two, "a", "new"), delete(one, "b")])).await.expect("applied");
-    // The old one was paused in the middle of a later epoch, and goes on.
+    // The old one was paused in a later epoch, and resumes.
     let late =
         vec![put(one, "a", "late"), put(one, "b", "late"), put(two, "a", "late"), delete(two, "a"), put(two, "stray", "late")];
     for change in late {
@@ -773,7 +772,7 @@ async fn a_late_write_does_not_win(open: &impl AsyncFn(&str) -> Opened) {
     let now = new.snapshot().expect("a snapshot");
     assert_eq!(rows(&now, one, b""), [(b"a".to_vec(), b"new".to_vec())], "neither a late row nor a late delete wins");
     assert_eq!(rows(&now, two, b""), [(b"a".to_vec(), b"new".to_vec())], "nor a late row where the rewrite deleted one");
-    // Within one incarnation the later epoch wins, in whichever order they arrive.
+    // Within one incarnation the later epoch wins, in any order of arrival.
     new.write(8, vec![put(one, "c", "8"), delete(one, "d")].into()).await.expect("written");
     new.write(7, vec![put(one, "c", "7"), put(one, "d", "7")].into()).await.expect("written");
     assert_eq!(new.get(one, b"c").await.expect("read"), Some(b"8".to_vec()));

@@ -1,7 +1,6 @@
-//! Small named values. Those of the API's keys are shared by all generations, the others belong to one.
+//! Named values. Those of the API's keys are shared by all generations, the others belong to one.
 //!
-//! A value that is replaced or deleted gets a timestamp above the one that stands, also where this machine's clock is behind the one
-//! that wrote it: a key that was revoked stays revoked.
+//! A write or delete takes a timestamp above the stored one, even if this machine's clock is behind: a revoked key stays revoked.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -37,7 +36,7 @@ impl Connection {
         Ok(row.map(|(value,)| value))
     }
 
-    /// Writes a value, or deletes it.
+    /// Writes or deletes a value.
     pub async fn put_named(&self, generation: &str, name: &str, value: Option<&[u8]>) -> Result<(), StoreError> {
         let scope = scope(generation, name);
         let asked = (scope.as_str(), name);
@@ -61,8 +60,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes a time with itself as its timestamp: of all that are written the latest stands, and one from before a deletion does not
-    /// come back.
+    /// Writes a time with itself as timestamp: the latest wins, and one older than a deletion does not come back.
     pub async fn raise_named(&self, generation: &str, name: &str, at: EventTime) -> Result<(), StoreError> {
         let values = (scope(generation, name), name, raised_bytes(at), at.0.saturating_mul(1_000));
         let put = &self.state.put_named;
