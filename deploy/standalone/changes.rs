@@ -467,7 +467,7 @@ impl ChangeSubscriber {
 
     fn reload(&self, cursor: &Cursor, listener: &Listener) -> Result<(), StoreError> {
         let snapshot = self.snapshot(&cursor.position)?;
-        listener.anew(snapshot).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        listener.reset(snapshot).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         self.stream.state.lock().reloads += 1;
         metrics::counter!("changes_read_anew_total").increment(1);
         self.stream.advanced(&cursor.position);
@@ -637,7 +637,7 @@ mod tests {
                 .collect();
             self.0.lock().push(format!("{} at {}", rows.join(" "), unit.position));
         }
-        fn anew(&self, snapshot: Snapshot) -> Result<(), ReadError> {
+        fn reset(&self, snapshot: Snapshot) -> Result<(), ReadError> {
             let row = snapshot.rows.get(TABLE, b"k")?.unwrap_or_default();
             self.0.lock().push(format!("reset k={} at {}", String::from_utf8_lossy(&row), snapshot.frontier.position));
             Ok(())

@@ -96,7 +96,7 @@ pub trait Listen: Send + Sync {
     ///
     /// # Errors
     /// Those of reading; the call is repeated.
-    fn anew(&self, snapshot: Snapshot) -> Result<(), ReadError>;
+    fn reset(&self, snapshot: Snapshot) -> Result<(), ReadError>;
 }
 
 impl<F: Fn(&EpochChanges) + Send + Sync> Listen for F {
@@ -104,7 +104,7 @@ impl<F: Fn(&EpochChanges) + Send + Sync> Listen for F {
         self(unit);
     }
 
-    fn anew(&self, _: Snapshot) -> Result<(), ReadError> {
+    fn reset(&self, _: Snapshot) -> Result<(), ReadError> {
         unreachable!("a closure listens to a store of its own process, which loses nothing")
     }
 }
