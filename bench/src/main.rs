@@ -12,7 +12,7 @@ use kindred_bench::server::Endpoint;
 use kindred_bench::synthetic::{Mix, Plan};
 use kindred_bench::{generate, growth, load, members, replay, restart, search, services, shards, sign_in, soak, timing};
 
-/// The product's allocator, so that what is measured here is what it does.
+/// The allocator of the product.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -506,7 +506,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// The runtime of the load generator: one thread, so that the other cores are the server's.
+/// One thread for the load generator; the server has the other cores.
 fn client() -> Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(1).thread_name("bench-client").enable_all().build().context("could not start the load generator")

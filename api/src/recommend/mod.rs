@@ -409,7 +409,7 @@ impl Memory {
 
     /// As after a start on a store with an unfinished unit.
     #[cfg(test)]
-    pub(crate) fn expect_rows_anew(&self) {
+    pub(crate) fn expect_rewrite(&self) {
         self.rewriting.store(true, Ordering::Release);
     }
 

@@ -165,7 +165,7 @@ async fn rows_that_do_not_come_anew_are_gone() {
     bench.apply_list("stale", &[("b", 1)], &[("stale", 1)]).await;
     bench.apply(vec![card_of_b, owners("stale", Kind::Purchase, NOW.day(), 7), baskets(9)]).await;
     assert_eq!(items(&bench.get("/v1/items/stale/similar").await), ["b"]);
-    bench.api.live().memory.expect_rows_anew();
+    bench.api.live().memory.expect_rewrite();
     bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
     let kept = bench.get("/v1/items/a/similar?explain=true").await;
     assert_eq!((items(&kept), &body(&kept)["items"][0]["title"]), (vec!["b".to_owned()], &json!("Bee")));
