@@ -64,7 +64,7 @@ pub struct Options {
 /// # Errors
 /// When the server does not start, or an answer is not 2xx.
 pub async fn run(options: &Options) -> Result<Report> {
-    // An attempt in progress counts as a failure, of which an account has five and an address sixty (docs/design/0008).
+    // An attempt in progress counts as a failure: five an account, sixty an address (docs/design/0008-sign-in.md).
     ensure!(options.connections <= 59 && options.accounts as usize >= options.connections, "at most 59 at once, each another's");
     let mut report = Report::new("sign-in");
     plan_parameters(&mut report, &options.plan);
