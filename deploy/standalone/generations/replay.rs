@@ -22,9 +22,9 @@ use kindred_store::embedded_generations::FIRST;
 use kindred_store::generations::check_name;
 use kindred_store::{Change, EpochChanges, Snapshot, ViewStore};
 
+use super::capacity;
 use super::log_range::{Bound, LogRange};
 use super::provenance::Provenance;
-use super::room;
 use crate::app::App;
 use crate::audit::Audit;
 use crate::cli::{ReplayArgs, ReplayFrom};
