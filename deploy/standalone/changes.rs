@@ -78,7 +78,7 @@ impl Message {
         let incarnation = take_varint(&mut bytes)?;
         let length = usize::try_from(take_varint(&mut bytes)?).map_err(|_| Corrupt("a length beyond the end"))?;
         let (name, rest) = bytes.split_at_checked(length).ok_or(Corrupt("a length beyond the end"))?;
-        let generation = str::from_utf8(name).map_err(|_| Corrupt("a generation's name that is no text"))?.to_owned();
+        let generation = str::from_utf8(name).map_err(|_| Corrupt("a generation name that is not UTF-8"))?.to_owned();
         let unit = EpochChanges::decode(rest)?;
         let batch = match kind {
             0 => ChangeBatch::Rows(Arc::unwrap_or_clone(unit.changes)),
@@ -235,7 +235,7 @@ pub struct ChangeStream {
 #[derive(Default)]
 struct ChangeStreamState {
     /// The position received, once subscribed.
-    heard: Option<Position>,
+    received: Option<Position>,
     /// A position that the store has committed and the subscriber has not received, and since when.
     missing: Option<(Position, Instant)>,
     /// Reloads from a snapshot.
@@ -270,7 +270,7 @@ impl ChangeStream {
         let state = self.state.lock();
         let behind = state.missing.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
         ChangeStreamStatus {
-            heard: state.heard.as_ref().map(ToString::to_string),
+            heard: state.received.as_ref().map(ToString::to_string),
             behind_ms: u64::try_from(behind.as_millis()).unwrap_or(u64::MAX),
             reloads: state.reloads,
             trouble: state.trouble.clone(),
@@ -283,7 +283,7 @@ impl ChangeStream {
         if state.missing.as_ref().is_some_and(|(missing, _)| position.reaches(missing)) {
             state.missing = None;
         }
-        state.heard = Some(position.clone());
+        state.received = Some(position.clone());
     }
 
     fn trouble(&self, reason: String) {
@@ -297,7 +297,7 @@ impl ChangeStream {
     /// Compares with the position of the store; whether it has lagged for too long.
     fn is_stale(&self, reached: &Position) -> bool {
         let mut state = self.state.lock();
-        let ahead = state.heard.as_ref().is_some_and(|heard| !heard.reaches(reached));
+        let ahead = state.received.as_ref().is_some_and(|received| !received.reaches(reached));
         let behind = match &state.missing {
             Some((_, since)) => since.elapsed(),
             None => {

@@ -304,7 +304,7 @@ async fn buyer(shop: &Shop, token: Option<&str>, member: Option<&str>) -> Result
     match (token, member) {
         (Some(token), None) => Ok(shop.signed_in(token).await?),
         (None, Some(member)) => Ok(shop.simulated(&MemberId::parse(member)?)?),
-        (Some(_), Some(_)) => Err(Refusal::Invalid("member: must not stand beside an access token".to_owned())),
+        (Some(_), Some(_)) => Err(Refusal::Invalid("member: must not accompany an access token".to_owned())),
         (None, None) => Err(Refusal::Invalid("member: is missing, and nobody is signed in".to_owned())),
     }
 }

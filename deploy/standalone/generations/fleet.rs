@@ -316,7 +316,7 @@ impl GenerationOperations for Fleet {
 
 /// Why the pipeline of the live generation has ended.
 pub fn explain_end(progress: &Progress) -> anyhow::Error {
-    let reason = progress.status().reason.unwrap_or_else(|| "it does not say why".to_owned());
+    let reason = progress.status().reason.unwrap_or_else(|| "unknown reason".to_owned());
     Failure::new(format!("the pipeline has ended: {reason}"))
         .help("nothing that was acknowledged is lost; look at the log lines above, then start again")
         .into()

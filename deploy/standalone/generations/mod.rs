@@ -52,7 +52,7 @@ pub fn list(app: &App, loaded: &Loaded, args: &GenerationsArgs) -> Result<u8> {
     let shown: Vec<GenerationShown> = match Target::of(&args.target, loaded)? {
         Target::Server(remote) => {
             let answer = remote.get("/v1/admin/generations")?;
-            serde_json::from_value(answer["generations"].clone()).context("the server's list does not read")?
+            serde_json::from_value(answer["generations"].clone()).context("could not decode the server's list")?
         }
         Target::Here(place) => app
             .runtime
@@ -185,7 +185,7 @@ pub async fn holds_forgotten(
         }
         Ok(Some(new))
     };
-    let unknown = tokio::task::spawn_blocking(look).await.context("the look at a generation broke off")??;
+    let unknown = tokio::task::spawn_blocking(look).await.context("the check of a generation panicked")??;
     let holds = unknown.is_none();
     looked.extend(unknown.into_iter().flatten());
     Ok(holds)
@@ -223,7 +223,7 @@ pub fn compare(app: &App, loaded: &Loaded, args: &CompareArgs) -> Result<u8> {
         Target::Server(remote) => {
             let day = args.as_of.map(|day| format!("&as_of={day}")).unwrap_or_default();
             let path = format!("/v1/admin/generations/{}/compare?with={}{day}", segment(&args.a), segment(&args.b));
-            serde_json::from_value(remote.get(&path)?).context("the server's comparison does not read")?
+            serde_json::from_value(remote.get(&path)?).context("could not decode the server's comparison")?
         }
         Target::Here(place) => {
             let installation = app.runtime.block_on(Installation::open(&place, loaded, Open::Existing, "compare"))?;
@@ -288,7 +288,7 @@ pub fn promote(app: &App, loaded: &Loaded, args: &PromoteArgs) -> Result<u8> {
             let end = installation.log.end().await.context("could not read the end of the log")?;
             let lag = store.frontier().position.lag_behind(&end);
             if lag > 0 {
-                println!("{} records of the log are not in {name} yet; its pipeline takes them in", thousands(lag));
+                println!("{} records of the log are not in {name} yet; its pipeline will apply them", thousands(lag));
             }
             let audit = Audit::open(&installation, loaded, &app.clock).await?;
             let promote =

@@ -208,10 +208,10 @@ async fn follow(
         }
     }
     let stopped = tokio::task::spawn_blocking(move || pipeline.stop());
-    stopped.await.context("the replay was lost")?.context("could not end the replay in order")?;
+    stopped.await.context("the replay panicked")?.context("could not end the replay in order")?;
     store.sync().await.context("could not make the generation durable")?;
     if interrupted {
-        println!("ended before the end of the log; the same command goes on");
+        println!("ended before the end of the log; the same command resumes");
         return Ok(exit::FINE);
     }
     let (live, name) = (installation.live(), &args.generation);

@@ -257,7 +257,7 @@ impl Columns {
     }
 
     /// Identities of a row that are a null word such as `NULL`.
-    pub fn nothings(&self, row: &StringRecord) -> u64 {
+    pub fn null_words(&self, row: &StringRecord) -> u64 {
         let is_one =
             |text: &str| ["null", "nan", "none", "n/a", "na", "\\n"].contains(&text.trim().to_ascii_lowercase().as_str());
         self.ids.iter().filter(|column| row.get(**column).is_some_and(is_one)).count() as u64
@@ -406,13 +406,13 @@ pub fn is_plain(options: &ImportOptions) -> bool {
 
 /// Findings in JSON records.
 #[derive(Default)]
-pub struct Found {
+pub struct Findings {
     /// Rows without a value.
     pub empty_rows: u64,
     /// Identities with surrounding blanks.
     pub blanks: u64,
     /// Identities that are a null word.
-    pub nothings: u64,
+    pub null_words: u64,
     /// Whether money has decimals where minor units are expected.
     pub decimal_money: bool,
 }
@@ -421,7 +421,7 @@ pub struct Found {
 ///
 /// # Errors
 /// [`Invalid`] naming the field.
-pub fn adapt(object: &mut Map<String, Value>, options: &ImportOptions, found: &mut Found) -> Result<(), Invalid> {
+pub fn adapt(object: &mut Map<String, Value>, options: &ImportOptions, found: &mut Findings) -> Result<(), Invalid> {
     if let Some(column) = &options.version_from {
         let said = match object.get(column) {
             Some(Value::String(text)) if !text.trim().is_empty() => Some(version(text.trim(), options)?),
@@ -457,7 +457,7 @@ fn tidy(
     fields: &[Field],
     path: &str,
     options: &ImportOptions,
-    found: &mut Found,
+    found: &mut Findings,
 ) -> Result<(), Invalid> {
     for (name, value) in object.iter_mut() {
         if let Value::Array(values) = value

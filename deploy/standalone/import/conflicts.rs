@@ -43,7 +43,7 @@ fn content(record: &Record) -> Content {
 
 impl Versions {
     /// Adds a record of the import.
-    pub fn take(&mut self, record: &Record) {
+    pub fn add(&mut self, record: &Record) {
         let (Some(key), Some(version)) = (record.versioned_row(), record.version()) else { return };
         let new = Known { version, content: content(record) };
         match self.known.get_mut(&key) {
@@ -95,7 +95,7 @@ impl Versions {
     }
 
     /// Adds a conflict reported by the server.
-    pub fn told(&mut self, topic: Topic, record: &[u8], rules: &Rules) -> Result<(), Invalid> {
+    pub fn reported(&mut self, topic: Topic, record: &[u8], rules: &Rules) -> Result<(), Invalid> {
         self.conflicts.insert(Record::decode(topic, record, rules)?.subject().to_owned());
         Ok(())
     }

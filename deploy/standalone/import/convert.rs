@@ -17,7 +17,7 @@ use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::columns::{Columns, Found, adapt, check_map, is_plain};
+use super::columns::{Columns, Findings, adapt, check_map, is_plain};
 use super::conflicts::Versions;
 use super::credit_notes::{CreditNoteReport, link, resemble};
 use super::options::{Format, ImportOptions};
@@ -60,7 +60,7 @@ pub struct Converted {
     /// Identities with surrounding blanks.
     pub blanks: u64,
     /// Identities that are a null word, such as `NULL`.
-    pub nothings: u64,
+    pub null_words: u64,
     /// Skipped rows without a value.
     pub empty_rows: u64,
     /// Rows repeated in another file, and the first of them.
@@ -84,7 +84,7 @@ struct Converter<'c, 'r> {
     assembly: OrderAssembly<'c>,
     rows: u64,
     unused_columns: Vec<String>,
-    found: Found,
+    found: Findings,
     /// The first row with unexpected decimals in its money.
     decimals_at: Option<Origin>,
     versions: Versions,
@@ -113,7 +113,7 @@ pub fn convert(
         assembly: OrderAssembly::new(options),
         rows: 0,
         unused_columns: Vec::new(),
-        found: Found::default(),
+        found: Findings::default(),
         decimals_at: None,
         versions: Versions::default(),
         tick,
@@ -253,7 +253,7 @@ impl Converter<'_, '_> {
             if let Some(lines) = rows_within(&bytes, columns.count(), delimiter) {
                 let why =
                     format!("row: a quoted value runs on over what look like rows ({lines}); is its closing quote missing?");
-                self.turn_away(&columns, &origin, &why, &bytes)?;
+                self.reject(&columns, &origin, &why, &bytes)?;
                 continue;
             }
             let row = match csv::StringRecord::from_byte_record(bytes) {
@@ -261,7 +261,7 @@ impl Converter<'_, '_> {
                 Err(error) => {
                     bytes = error.into_byte_record();
                     let why = "row: is not UTF-8; name the file's encoding, as in --encoding windows-1252 or --encoding gbk";
-                    self.turn_away(&columns, &origin, why, &bytes)?;
+                    self.reject(&columns, &origin, why, &bytes)?;
                     continue;
                 }
             };
@@ -281,13 +281,13 @@ impl Converter<'_, '_> {
         let bytes = row.as_slice().len();
         if bytes > RECORD_BYTES_MAX {
             let reason = format!("row: has {bytes} bytes; at most {RECORD_BYTES_MAX} are accepted");
-            return self.turn_away(columns, &origin, &reason, row.as_byte_record());
+            return self.reject(columns, &origin, &reason, row.as_byte_record());
         }
         if let Err(error) = columns.check(row) {
-            return self.turn_away(columns, &origin, &error.to_string(), row.as_byte_record());
+            return self.reject(columns, &origin, &error.to_string(), row.as_byte_record());
         }
         self.found.blanks += columns.blanks(row);
-        self.found.nothings += columns.nothings(row);
+        self.found.null_words += columns.null_words(row);
         if !self.options.decimal_money && self.decimals_at.is_none() && columns.has_decimal_money(row) {
             self.decimals_at = Some(origin.clone());
         }
@@ -306,9 +306,9 @@ impl Converter<'_, '_> {
     }
 
     /// Rejects an unreadable row together with its order.
-    fn turn_away(&mut self, columns: &Columns, origin: &Origin, why: &str, row: &csv::ByteRecord) -> anyhow::Result<()> {
+    fn reject(&mut self, columns: &Columns, origin: &Origin, why: &str, row: &csv::ByteRecord) -> anyhow::Result<()> {
         if let Some(order) = columns.order_of(row) {
-            self.assembly.lacks(&order, origin);
+            self.assembly.mark_broken(&order, origin);
         }
         self.rejects.add(origin, why, &raw_row(row))
     }
@@ -321,7 +321,7 @@ impl Converter<'_, '_> {
     }
 
     fn push(&mut self, record: &Record) -> anyhow::Result<()> {
-        self.versions.take(record);
+        self.versions.add(record);
         // A record without a time comes first: it describes prior state.
         let time = record.time().unwrap_or(EventTime::MIN);
         self.order.push(time.0, &record.to_json()).context("could not write a temporary file")
@@ -364,7 +364,7 @@ impl Converter<'_, '_> {
             credit_notes,
             unused_columns: self.unused_columns,
             blanks: self.found.blanks,
-            nothings: self.found.nothings,
+            null_words: self.found.null_words,
             empty_rows: self.found.empty_rows,
             overlap,
             statuses,
@@ -417,7 +417,7 @@ fn in_csv(error: csv::Error) -> anyhow::Error {
 
 /// The delimiter, and the number of lines above the header (Excel writes `sep=;`). By default a comma if the header has one, else
 /// a semicolon, tab or bar.
-fn delimiter_of(reader: &mut impl BufRead, told: Option<char>) -> anyhow::Result<(u8, u64)> {
+fn delimiter_of(reader: &mut impl BufRead, configured: Option<char>) -> anyhow::Result<(u8, u64)> {
     let start = reader.fill_buf().context("could not be read")?;
     let line = |text: &[u8]| text.iter().position(|byte| b"\r\n".contains(byte)).unwrap_or(text.len());
     let end = line(start);
@@ -425,10 +425,10 @@ fn delimiter_of(reader: &mut impl BufRead, told: Option<char>) -> anyhow::Result
         let delimiter = start[4];
         let end = end + if start[end..].starts_with(b"\r\n") { 2 } else { usize::from(start.len() > end) };
         reader.consume(end);
-        return Ok((told.map_or(delimiter, |told| told as u8), 1));
+        return Ok((configured.map_or(delimiter, |configured| configured as u8), 1));
     }
-    if let Some(told) = told {
-        return Ok((told as u8, 0));
+    if let Some(configured) = configured {
+        return Ok((configured as u8, 0));
     }
     let mut quoted = false;
     let plain: Vec<u8> = start[..end]

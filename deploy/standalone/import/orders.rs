@@ -222,8 +222,7 @@ fn another_member() -> Invalid {
 
 /// An order that differs between two files: two exports, one of them older.
 fn of_two_files(error: Invalid) -> Invalid {
-    let help =
-        "the order stands in another file, too: import each by itself, the later with a greater --version, or --version-from";
+    let help = "the order is in another file, too: import each by itself, the later with a greater --version, or --version-from";
     Invalid::new(error.field, format!("{}; {help}", error.reason))
 }
 
@@ -249,13 +248,13 @@ impl<'a> OrderAssembly<'a> {
         };
         if let Err(error) = self.take(&id, &origin, row, raw) {
             rejects.add(&origin, &error.to_string(), raw)?;
-            self.lacks(&id, &origin);
+            self.mark_broken(&id, &origin);
         }
         Ok(())
     }
 
     /// Marks an order as broken by an unreadable row.
-    pub fn lacks(&mut self, id: &OrderId, origin: &Origin) {
+    pub fn mark_broken(&mut self, id: &OrderId, origin: &Origin) {
         let n = self.pending_of(id);
         self.pending[n].broken.get_or_insert_with(|| origin.clone());
     }
@@ -356,7 +355,7 @@ impl<'a> OrderAssembly<'a> {
                     Err(blamed) => blamed,
                 },
             };
-            pending.turn_away(&culprit, reason.as_deref(), rejects)?;
+            pending.reject(&culprit, reason.as_deref(), rejects)?;
         }
         Ok(orders)
     }
@@ -382,7 +381,7 @@ impl Pending {
                 shared.status = Some(OrderStatus::Cancelled);
             }
         }
-        let record = self.decode(options, rules).map_err(|error| self.blame(error))?;
+        let record = self.decode(options, rules).map_err(|error| self.locate(error))?;
         let mut order = SourcedOrder { record, rows: self.lines.iter().map(|line| line.origin.clone()).collect() };
         self.returns.sort_by_key(|line| (line.at, line.origin.row()));
         for row in &self.returns {
@@ -436,7 +435,7 @@ impl Pending {
     }
 
     /// The row of an error and its text for a row: `lines[3].quantity` is the fourth row's `quantity`.
-    fn blame(&self, error: Invalid) -> (Origin, Option<String>) {
+    fn locate(&self, error: Invalid) -> (Origin, Option<String>) {
         let of_line = error.field.strip_prefix("lines[").and_then(|rest| rest.split_once("]."));
         if let Some((n, field)) = of_line
             && let Some(line) = n.parse::<usize>().ok().and_then(|n| self.lines.get(n))
@@ -448,7 +447,7 @@ impl Pending {
     }
 
     /// Rejects the remaining rows: the culprit with the reason, the others with a reference to it.
-    fn turn_away(&self, culprit: &Origin, reason: Option<&str>, rejects: &mut Rejects<'_>) -> anyhow::Result<()> {
+    fn reject(&self, culprit: &Origin, reason: Option<&str>, rejects: &mut Rejects<'_>) -> anyhow::Result<()> {
         for line in self.lines.iter().chain(&self.returns) {
             match reason {
                 Some(reason) if line.origin == *culprit => rejects.add(&line.origin, reason, &line.raw)?,

@@ -119,15 +119,15 @@ fn into_place(
     let import = name.trim_start_matches("import:").get(..8).unwrap_or_default();
     spool.empty(|mut batch| {
         batch.iter_mut().for_each(|rejected| rejected.source = format!("{}@{import}", rejected.source));
-        app.runtime.block_on(log.reject(batch)).context("could not keep what was rejected")
+        app.runtime.block_on(log.reject(batch)).context("could not store the rejected records")
     })?;
     let compare = |converted: &mut Converted, store: &dyn ViewStore| {
         let snapshot = store.snapshot().context("could not read the store")?;
-        converted.versions.compare(options.topic, &*snapshot.rows, &rules).context("could not read what is there")
+        converted.versions.compare(options.topic, &*snapshot.rows, &rules).context("could not read the merged rows")
     };
     compare(&mut converted, &*installation.store)?;
 
-    let done = app.runtime.block_on(log.mark(&name)).context("could not read how far the import came")?.unwrap_or(0);
+    let done = app.runtime.block_on(log.mark(&name)).context("could not read the import's mark in the log")?.unwrap_or(0);
     let there_already = done.min(converted.count);
     let mut appended = 0;
     bar.stage("appending", converted.count);
@@ -179,7 +179,7 @@ fn into_server(remote: &Remote, args: &ImportArgs, options: &ImportOptions) -> R
             bar.say(&format!("refused by the server: {}", without_values(&reason)));
         }
         for record in answer.conflicts.iter().filter_map(|n| batch.get(*n)) {
-            converted.versions.told(options.topic, record, &rules).map_err(|error| Failure::new(error.to_string()))?;
+            converted.versions.reported(options.topic, record, &rules).map_err(|error| Failure::new(error.to_string()))?;
         }
         position.join(&answer.position);
         bar.at(sent);
@@ -321,7 +321,7 @@ impl Summary {
             line(format!("created {}, with the settings that results depend on pinned in it", shell_word(created)));
         }
         if self.there_already > 0 {
-            line(format!("{} of them were in the log already: an earlier run had come so far", thousands(self.there_already)));
+            line(format!("{} of them were in the log already, from an earlier run", thousands(self.there_already)));
         }
         if !converted.unused_columns.is_empty() {
             line(format!("columns not used: {}", converted.unused_columns.join(", ")));
@@ -356,14 +356,14 @@ impl Summary {
         if converted.empty_rows > 0 {
             line(format!("skipped: {}", counted(converted.empty_rows, "row without a value", "rows without a value")));
         }
-        if converted.nothings > 0 {
-            let of = counted(converted.nothings, "id is", "ids are");
+        if converted.null_words > 0 {
+            let of = counted(converted.null_words, "id is", "ids are");
             line(format!("{of} NULL, nan, none or n/a: each such word is taken as the name of one member, item or order"));
             line("  leave the cell empty where there is none, and import the file again with a greater --version".to_owned());
         }
         if let (rows, Some(first)) = &converted.overlap {
             let (rows, file, at) = (counted(*rows, "row", "rows"), &first.file, first.line);
-            line(format!("overlap: {rows} that stood in another file already, counted once (the first: {file}:{at})"));
+            line(format!("overlap: {rows} repeated in another file, counted once (the first: {file}:{at})"));
         }
         if self.counts_for_nothing() {
             let of = |(status, orders): (&OrderStatus, &u64)| format!("{} {}", thousands(*orders), status.name());
@@ -399,7 +399,7 @@ impl Summary {
             ));
         }
         if converted.rejects.rows > 0 {
-            let kept = if self.kept { "kept: kindred rejected list" } else { "told here only: they did not reach the server" };
+            let kept = if self.kept { "kept: kindred rejected list" } else { "not kept: they did not reach the server" };
             line(format!("rejected: {} ({kept})", counted(converted.rejects.rows, "row", "rows")));
             for (reason, met) in converted.rejects.reasons.iter().take(REASONS_SHOWN) {
                 let first = self.lines(&met.first);

@@ -278,7 +278,7 @@ mod tests {
         options.time("at", text).map(|at| at.to_string()).map_err(|error| error.reason)
     }
 
-    /// If it failed, the export of a common shop would be turned away, or its times be others.
+    /// If it failed, the export of a common shop would be rejected, or its times be wrong.
     #[test]
     fn usual_forms_of_a_time_are_one_time() {
         let options = options();

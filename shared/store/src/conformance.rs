@@ -110,9 +110,9 @@ pub async fn run_generations(generations: &dyn Generations) {
 
     refused(generations.promote("c-none").await.map(drop), "promoting what is not there");
     refused(generations.drop("c-none").await, "dropping what is not there");
-    let before = generations.live().await.expect("it tells which is live");
-    assert_eq!(generations.promote("c-other").await.expect("it is promoted"), before, "promoting tells which was live");
-    assert_eq!(generations.live().await.expect("it tells which is live").as_deref(), Some("c-other"));
+    let before = generations.live().await.expect("the live one");
+    assert_eq!(generations.promote("c-other").await.expect("it is promoted"), before, "promoting returns the previous one");
+    assert_eq!(generations.live().await.expect("the live one").as_deref(), Some("c-other"));
     assert_eq!(generations.promote("c-live").await.expect("it is promoted").as_deref(), Some("c-other"));
     assert_eq!(generations.promote("c-other").await.expect("it rolls back").as_deref(), Some("c-live"));
     assert_eq!(generations.promote("c-live").await.expect("and on").as_deref(), Some("c-other"));
@@ -418,7 +418,7 @@ async fn listeners_miss_nothing(open: &impl AsyncFn(&str) -> Opened) {
     store.sync().await.expect("synced");
     for (from, heard) in listening {
         let expected: Vec<u64> = (from + 1..=UNITS).collect();
-        assert_eq!(*heard.lock(), expected, "a listener hears of every unit after its snapshot, in order, once");
+        assert_eq!(*heard.lock(), expected, "a listener receives every unit after its snapshot, in order, once");
     }
 }
 
@@ -535,22 +535,22 @@ async fn named_values_are_kept_apart(open: &impl AsyncFn(&str) -> Opened) {
 
 async fn of_raised_times_the_latest_stands(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "raised").await;
-    let stands = async |store: &Opened| store.named().get("raised").await.expect("read").and_then(|value| crate::raised(&value));
-    assert_eq!(stands(&store).await, None);
+    let stored = async |store: &Opened| store.named().get("raised").await.expect("read").and_then(|value| crate::raised(&value));
+    assert_eq!(stored(&store).await, None);
     let at = |minute: i64| EventTime(EventTime::MIN.0 + minute * 60_000);
     for (minute, expected) in [(5, 5), (3, 5), (5, 5), (7, 7), (6, 7)] {
         store.named().raise("raised", at(minute)).await.expect("written");
-        assert_eq!(stands(&store).await, Some(at(expected)), "after minute {minute}");
+        assert_eq!(stored(&store).await, Some(at(expected)), "after minute {minute}");
     }
     // Concurrently, the latest neither first nor last.
     let all = futures_util::future::join_all((0..64).map(|n| store.named().raise("raised", at(100 + n * 37 % 64)))).await;
     assert!(all.iter().all(Result::is_ok), "{all:?}");
-    assert_eq!(stands(&store).await, Some(at(163)));
+    assert_eq!(stored(&store).await, Some(at(163)));
     end(store).await;
     let store = begun(open, "raised").await;
-    assert_eq!(stands(&store).await, Some(at(163)), "it is durable");
+    assert_eq!(stored(&store).await, Some(at(163)), "it is durable");
     store.named().delete("raised").await.expect("deleted");
-    assert_eq!(stands(&store).await, None);
+    assert_eq!(stored(&store).await, None);
 }
 
 const KEYS_AT: EventTime = EventTime(1_767_600_000_000);
@@ -576,7 +576,7 @@ async fn a_key_is_replaced_with_an_overlap(one: &Opened, other: &Opened) {
     let successor = here.draw_successor(&old.key.id).expect("drawn");
     let drawn = successor.id();
     let rotated = here.rotate(successor, later(60), Duration::from_secs(600)).await.expect("rotated");
-    assert_ne!(here.version(), version, "what was verified has to be looked at again");
+    assert_ne!(here.version(), version, "a verified key must be checked again");
     let new = &rotated.made;
     assert_eq!((new.key.id.as_str(), rotated.replaces.as_str()), (drawn.as_str(), old.key.id.as_str()));
     assert_eq!((new.key.name.as_str(), new.key.created_at, new.key.end.clone()), ("pages", later(60), None));
@@ -659,7 +659,7 @@ async fn a_last_use_never_moves_back(one: &Opened, other: &Opened) {
     note(&there, later(60));
     here.save_uses().await.expect("written");
     there.save_uses().await.expect("written");
-    assert_eq!(stored().await, Some(later(600)), "the later one stands, whoever writes last");
+    assert_eq!(stored().await, Some(later(600)), "the later one wins, whatever the order of writes");
     there.refresh().await.expect("read");
     assert_eq!(last(&there), Some(later(600)));
     // A process with the key cached still writes to the right place.
@@ -695,7 +695,7 @@ async fn opening_again_gives_the_same(open: &impl AsyncFn(&str) -> Opened) {
     assert_eq!(store.frontier(), finished(20), "a store that is opened again reaches as far");
     assert_eq!(all(&store.snapshot().expect("a snapshot")), before, "with the same rows");
     store.apply(unit(21, Vec::new())).await.expect("applied");
-    assert_eq!(store.frontier(), finished(21), "and goes on");
+    assert_eq!(store.frontier(), finished(21), "and resumes");
 }
 
 async fn nothing_is_written_before_it_is_begun(open: &impl AsyncFn(&str) -> Opened) {
@@ -740,15 +740,15 @@ async fn a_replaced_pipeline_commits_no_more(open: &impl AsyncFn(&str) -> Opened
     let old = begun(open, "replaced").await;
     old.apply(unit(1, vec![put(tables()[0], "a", "1")])).await.expect("applied");
     let new = begun(open, "replaced").await;
-    let told = |refused: Result<(), StoreError>| match refused {
+    let is_refused = |refused: Result<(), StoreError>| match refused {
         Err(StoreError::Refused(reason)) => assert!(reason.contains("taken over"), "it says why: {reason}"),
         other => panic!("a replaced pipeline went on: {other:?}"),
     };
-    told(old.apply(unit(2, vec![put(tables()[0], "b", "1")])).await);
-    told(old.commit(3, position(3)).await);
-    told(old.reset_position(Position::beginning()).await);
-    new.apply(unit(2, vec![put(tables()[0], "a", "new")])).await.expect("the new one goes on");
-    told(old.commit(9, position(9)).await);
+    is_refused(old.apply(unit(2, vec![put(tables()[0], "b", "1")])).await);
+    is_refused(old.commit(3, position(3)).await);
+    is_refused(old.reset_position(Position::beginning()).await);
+    new.apply(unit(2, vec![put(tables()[0], "a", "new")])).await.expect("the new one continues");
+    is_refused(old.commit(9, position(9)).await);
     assert_eq!(new.frontier(), finished(2));
     assert!(matches!(old.end_clean().await, Err(StoreError::Refused(_))), "nor does it end in the new one's name");
     drop(new);
@@ -816,7 +816,7 @@ async fn processes_of_a_cluster_write_under_one_incarnation(open: &impl AsyncFn(
     let taken = next.begin().await.expect("begun");
     assert!(taken.frontier.unfinished);
     let refused = open("cluster").await.join(incarnation.number).await;
-    assert!(matches!(refused, Err(StoreError::Refused(_))), "nobody joins an incarnation that was replaced");
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "a replaced incarnation cannot be joined");
 }
 
 async fn a_reader_hears_how_far_the_store_reaches(open: &impl AsyncFn(&str) -> Opened) {
@@ -832,5 +832,5 @@ async fn a_reader_hears_how_far_the_store_reaches(open: &impl AsyncFn(&str) -> O
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("the reader was never told, and stands at {:?}", reader.frontier());
+    panic!("the reader was never notified, and is at {:?}", reader.frontier());
 }

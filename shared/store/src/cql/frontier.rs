@@ -49,7 +49,7 @@ pub(super) struct Row {
 
 impl Row {
     pub fn frontier(&self) -> Result<Frontier, StoreError> {
-        let corrupt = |error| StoreError::Corrupt(format!("the frontier of {} does not read: {error}", self.name));
+        let corrupt = |error| StoreError::Corrupt(format!("corrupt frontier of {}: {error}", self.name));
         let position = decode_position(&mut self.position.as_slice()).map_err(corrupt)?;
         Ok(Frontier { epoch: self.epoch.unsigned_abs(), position, unfinished: self.rewriting })
     }

@@ -115,9 +115,7 @@ impl Connection {
         let now = self.live().await?;
         if !turned && now.as_deref() != Some(name) {
             let now = now.unwrap_or_default();
-            return Err(StoreError::Refused(format!(
-                "generation {now} was promoted at the same moment; look, and promote again"
-            )));
+            return Err(StoreError::Refused(format!("generation {now} was promoted concurrently; check, and promote again")));
         }
         // A drop changes the state, then reads the pointer; a promotion changes the pointer, then reads the state: one sees the
         // other.
@@ -164,7 +162,7 @@ impl Connection {
         match self.generation(name).await? {
             // Ours, applied without an answer.
             Some(row) if row.state == to.0 && row.incarnation == to.1 => Ok(()),
-            _ => Err(StoreError::Unavailable(format!("generation {name} was changed at the same moment; look, and try again"))),
+            _ => Err(StoreError::Unavailable(format!("generation {name} was changed concurrently; check, and try again"))),
         }
     }
 }

@@ -78,7 +78,7 @@ pub(super) async fn migrate(config: &CqlConfig) -> Result<Migrated, StoreError> 
     session
         .use_keyspace(keyspace, false)
         .await
-        .map_err(|error| StoreError::Unavailable(format!("could not turn to keyspace {keyspace}: {error}")))?;
+        .map_err(|error| StoreError::Unavailable(format!("could not use keyspace {keyspace}: {error}")))?;
     let there = applied(&session, config).await?;
     let pending = pending(&there)?;
     let mut names = Vec::new();
@@ -173,8 +173,8 @@ async fn fix(session: &Session, config: &CqlConfig, name: &str, value: u32) -> R
     if was_applied(result)? {
         return Ok(value);
     }
-    let stands = fixed(session, config, name).await?;
-    stands.ok_or_else(|| StoreError::Corrupt(format!("the keyspace {} lost its {name}", config.keyspace)))
+    let stored = fixed(session, config, name).await?;
+    stored.ok_or_else(|| StoreError::Corrupt(format!("the keyspace {} lost its {name}", config.keyspace)))
 }
 
 async fn fixed(session: &Session, config: &CqlConfig, name: &str) -> Result<Option<u32>, StoreError> {

@@ -276,9 +276,7 @@ impl Shared {
         let unfinished = {
             let state = self.state.lock();
             if state.uncommitted {
-                return Err(StoreError::Refused(
-                    "rows were written that no commit covers; the next start derives all anew".into(),
-                ));
+                return Err(StoreError::Refused("rows are uncommitted; the next start derives every row again".into()));
             }
             state.frontier.unfinished || !state.stale.is_empty()
         };

@@ -43,8 +43,8 @@ impl Connection {
         let written = &self.state.named_written;
         let result = answered(self.config.attempts, "named_written", || self.session.execute_unpaged(written, asked)).await?;
         let rows = result.into_rows_result().map_err(|error| unreadable(&error))?;
-        let stands = rows.maybe_first_row::<(Option<i64>,)>().map_err(|error| unreadable(&error))?;
-        let timestamp = now_us().max(stands.and_then(|(at,)| at).map_or(0, |at| at + 1));
+        let stored = rows.maybe_first_row::<(Option<i64>,)>().map_err(|error| unreadable(&error))?;
+        let timestamp = now_us().max(stored.and_then(|(at,)| at).map_or(0, |at| at + 1));
         match value {
             Some(value) => {
                 let values = (scope.as_str(), name, value, timestamp);

@@ -153,7 +153,7 @@ fn version_bytes(version: Version) -> [u8; 16] {
 }
 
 fn version_of(bytes: &[u8]) -> Result<Version, StoreError> {
-    let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt("the version of a record does not read".into()))?;
+    let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt("corrupt version of a record".into()))?;
     Ok(Version(u128::from_be_bytes(bytes)))
 }
 

@@ -112,7 +112,7 @@ fn is_refusal(error: &ExecutionError) -> bool {
 pub(super) async fn prepare(session: &Session, text: String, idempotent: bool) -> Result<PreparedStatement, StoreError> {
     let mut prepared = session.prepare(text).await.map_err(|error| match error {
         PrepareError::AllAttemptsFailed { first_attempt: RequestAttemptError::DbError(_, reason) } => {
-            StoreError::Refused(format!("the database does not take a statement of this version: {reason}"))
+            StoreError::Refused(format!("the database rejects a statement of this version: {reason}"))
         }
         error => StoreError::Unavailable(format!("could not prepare a statement: {error}")),
     })?;
@@ -133,5 +133,5 @@ pub(super) fn was_applied(result: QueryResult) -> Result<bool, StoreError> {
 
 /// An answer that does not match the schema.
 pub(super) fn unreadable(error: &dyn std::error::Error) -> StoreError {
-    StoreError::Corrupt(format!("an answer of the database does not read: {error}"))
+    StoreError::Corrupt(format!("could not decode an answer of the database: {error}"))
 }

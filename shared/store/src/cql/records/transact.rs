@@ -70,7 +70,7 @@ impl Shared {
         let mut tried: Vec<Option<Version>> = steps.iter().map(expected).collect();
         // Whether an attempt with the last expectations may still be applied.
         let mut unanswered = false;
-        let mut reason = "others keep changing it".to_owned();
+        let mut reason = "concurrent changes".to_owned();
         for _ in 0..self.connection.config.attempts + ATTEMPTS_MORE {
             match self.attempt(table, partition, steps, &tried, ours, now).await {
                 Ok(true) => return Ok(Outcome::Done(ours)),
@@ -99,7 +99,7 @@ impl Shared {
                 }
             }
         }
-        Err(StoreError::Unavailable(format!("a transaction on {table} was given up: {reason}")))
+        Err(StoreError::Unavailable(format!("a transaction on {table} failed: {reason}")))
     }
 
     /// Appends a record that expects nothing and that no other step ever changes.
