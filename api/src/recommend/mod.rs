@@ -12,8 +12,8 @@
 mod pages;
 mod ranking;
 mod render;
-mod sight;
 mod state;
+mod visibility;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,9 +38,9 @@ pub(crate) use pages::{Categories, Cursor, Found, PageOptions, Product, Sort, Ta
 pub use ranking::{DAYS_DEFAULT, KIND_DEFAULT};
 pub use render::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, PopularOptions, Rendered};
 pub(crate) use render::{PopularList, SimilarList, etag_of};
-pub use sight::Sight;
 pub use state::TABLES;
 use state::{Edit, State, decode_changes};
+pub use visibility::Sight;
 
 use crate::context::MemoryConfig;
 
@@ -319,7 +319,7 @@ impl Memory {
             let row = self.store.get(Lists::NAME, &ItemId::trusted(item.to_owned()).to_bytes()).await?.unwrap_or_default();
             metrics::counter!("api_lists_read_total").increment(1);
             let mut state = self.state.write();
-            if state.found(index, list_changed, row.as_slice().into()) {
+            if state.cache_row(index, list_changed, row.as_slice().into()) {
                 metrics::gauge!("api_lists_held_bytes").set(state.held_bytes() as f64);
                 return Ok(render(&RwLockWriteGuard::downgrade(state), &row)?);
             }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::render::Price;
-use super::sight::Sight;
 use super::state::{Card, Entry, State};
+use super::visibility::Sight;
 use crate::params::opaque;
 
 /// The body of `GET /v1/items/{item}`.

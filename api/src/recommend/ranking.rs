@@ -14,7 +14,7 @@ use std::sync::Arc;
 use kindred_model::records::Visibility;
 use kindred_model::{Day, Kind};
 
-use super::sight::LEVELS;
+use super::visibility::LEVELS;
 
 /// The default window: short enough to follow a season, long enough for a small shop.
 pub const DAYS_DEFAULT: u32 = 30;
@@ -55,12 +55,12 @@ pub(crate) fn in_window(day: Day, as_of: Day) -> bool {
 }
 
 /// Most owners first, a tie by item bytes.
-type Entry = (Reverse<u64>, Arc<str>, u32);
+type RankKey = (Reverse<u64>, Arc<str>, u32);
 
 /// Items by the owners of the window, most first.
 #[derive(Debug, Default)]
 struct Ranking {
-    entries: BTreeSet<Entry>,
+    entries: BTreeSet<RankKey>,
     /// The version that last changed it.
     changed: u64,
 }

@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::ranking::DAYS_DEFAULT;
-use super::sight::Sight;
 use super::state::{State, neighbors};
+use super::visibility::Sight;
 
 /// The default length of a list: two rows of a product page.
 pub const LIMIT_DEFAULT: u64 = 12;

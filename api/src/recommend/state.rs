@@ -25,7 +25,7 @@ use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, SessionId, Ti
 use kindred_store::Change;
 
 use super::ranking::{DAYS_DEFAULT, Days, KIND_DEFAULT, Ranked, Rankings, in_window};
-use super::sight::{Sight, Standing};
+use super::visibility::{MemberFacts, Sight};
 use crate::context::MemoryConfig;
 
 /// The followed tables. Lists come last, when all their items are known.
@@ -129,7 +129,7 @@ pub(crate) enum Edit {
     Card { item: Box<str>, card: Option<Box<Card>> },
     Owners { item: Box<str>, kind: Kind, day: Day, owners: u64 },
     Session { session: SessionId, member: Option<MemberId> },
-    Member { member: MemberId, standing: Option<Standing> },
+    Member { member: MemberId, facts: Option<MemberFacts> },
 }
 
 /// Decodes a row of one of [`TABLES`]; `None` if the memory does not need it.
@@ -157,13 +157,13 @@ pub(crate) fn decode(table: &str, mut key: &[u8], row: Option<&[u8]>) -> Result<
             }
             Owner::Guest(_) => return Err(Corrupt("a guest's order among members")),
             Owner::Member(member) => {
-                let standing = match record {
+                let facts = match record {
                     Some(MemberRecord::Member(held)) if held.state == MemberState::Activated => {
-                        Some(Standing { tier: held.tier.unwrap_or(Tier::Normal), registered_at: held.registered_at })
+                        Some(MemberFacts { tier: held.tier.unwrap_or(Tier::Normal), registered_at: held.registered_at })
                     }
                     _ => None,
                 };
-                Edit::Member { member, standing }
+                Edit::Member { member, facts }
             }
         }
     } else {
@@ -211,7 +211,7 @@ pub(crate) struct State {
     member_of: HashMap<SessionId, MemberId>,
     sessions_of: HashMap<MemberId, BTreeSet<SessionId>>,
     /// Members who see more or less than the default.
-    standings: HashMap<MemberId, Standing>,
+    member_facts: HashMap<MemberId, MemberFacts>,
     config: MemoryConfig,
     room: Room,
 }
@@ -230,7 +230,7 @@ impl State {
             today,
             member_of: HashMap::new(),
             sessions_of: HashMap::new(),
-            standings: HashMap::new(),
+            member_facts: HashMap::new(),
             config,
             room: Room { bytes: 0, most: usize::try_from(config.lists_bytes_max).unwrap_or(usize::MAX), hand: 0 },
         }
@@ -306,7 +306,7 @@ impl State {
 
     /// What a member may see.
     pub fn sight(&self, member: &MemberId) -> Sight {
-        Sight::of_member(self.standings.get(member).copied(), self.config.strict_listed_after)
+        Sight::of_member(self.member_facts.get(member).copied(), self.config.strict_listed_after)
     }
 
     fn intern(&mut self, item: &str) -> u32 {
@@ -340,7 +340,7 @@ impl State {
                 entry.list_changed = version;
                 // A list outside of memory is current in the store: rows are published once readable.
                 if entry.list.is_some() {
-                    self.hold(index, row);
+                    self.cache(index, row);
                 }
             }
             Edit::Support { item, support } if item.is_empty() => {
@@ -389,12 +389,12 @@ impl State {
                     self.member_of.insert(session, member);
                 }
             }
-            Edit::Member { member, standing } => {
+            Edit::Member { member, facts } => {
                 // Without an entry a member has the default visibility, which the free tier has too unless strict.
-                let tells = |standing: &Standing| standing.tier != Tier::Normal || self.config.strict_listed_after;
-                match standing.filter(tells) {
-                    Some(standing) => self.standings.insert(member, standing),
-                    None => self.standings.remove(&member),
+                let differs = |facts: &MemberFacts| facts.tier != Tier::Normal || self.config.strict_listed_after;
+                match facts.filter(differs) {
+                    Some(facts) => self.member_facts.insert(member, facts),
+                    None => self.member_facts.remove(&member),
                 };
             }
         }
@@ -437,11 +437,11 @@ impl State {
     }
 
     /// Caches a row read from the store; false if the list has changed since `list_changed`, as the row may be stale.
-    pub fn found(&mut self, index: u32, list_changed: u64, row: Box<[u8]>) -> bool {
+    pub fn cache_row(&mut self, index: u32, list_changed: u64, row: Box<[u8]>) -> bool {
         let entry = self.item(index);
         let current = entry.list_changed == list_changed;
         if current && entry.list.is_none() {
-            self.hold(index, row);
+            self.cache(index, row);
         }
         current
     }
@@ -452,7 +452,7 @@ impl State {
     }
 
     /// Caches a row and evicts others if necessary.
-    fn hold(&mut self, index: u32, row: Box<[u8]>) {
+    fn cache(&mut self, index: u32, row: Box<[u8]>) {
         self.room.bytes += row.len();
         if let Some(before) = self.items[index as usize].list.replace(row) {
             self.room.bytes -= before.len();

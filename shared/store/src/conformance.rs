@@ -43,7 +43,7 @@ pub async fn run(open: &impl AsyncFn(&str) -> Opened) {
     a_position_can_be_reset(open).await;
     named_values_are_kept_apart(open).await;
     of_raised_times_the_latest_stands(open).await;
-    a_unit_with_an_unknown_table_is_refused(open).await;
+    a_unit_with_an_unknown_table_assert_refused(open).await;
     opening_again_gives_the_same(open).await;
 }
 
@@ -674,7 +674,7 @@ async fn a_last_use_never_moves_back(one: &Opened, other: &Opened) {
     assert!(here.last_use(&key.id).is_none());
 }
 
-async fn a_unit_with_an_unknown_table_is_refused(open: &impl AsyncFn(&str) -> Opened) {
+async fn a_unit_with_an_unknown_table_assert_refused(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "unknown").await;
     let table = tables()[0];
     let refused = store.apply(unit(1, vec![put(table, "a", "1"), put("no_such_table", "a", "1")])).await;
@@ -740,15 +740,15 @@ async fn a_replaced_pipeline_commits_no_more(open: &impl AsyncFn(&str) -> Opened
     let old = begun(open, "replaced").await;
     old.apply(unit(1, vec![put(tables()[0], "a", "1")])).await.expect("applied");
     let new = begun(open, "replaced").await;
-    let is_refused = |refused: Result<(), StoreError>| match refused {
+    let assert_refused = |refused: Result<(), StoreError>| match refused {
         Err(StoreError::Refused(reason)) => assert!(reason.contains("taken over"), "it says why: {reason}"),
         other => panic!("a replaced pipeline went on: {other:?}"),
     };
-    is_refused(old.apply(unit(2, vec![put(tables()[0], "b", "1")])).await);
-    is_refused(old.commit(3, position(3)).await);
-    is_refused(old.reset_position(Position::beginning()).await);
+    assert_refused(old.apply(unit(2, vec![put(tables()[0], "b", "1")])).await);
+    assert_refused(old.commit(3, position(3)).await);
+    assert_refused(old.reset_position(Position::beginning()).await);
     new.apply(unit(2, vec![put(tables()[0], "a", "new")])).await.expect("the new one continues");
-    is_refused(old.commit(9, position(9)).await);
+    assert_refused(old.commit(9, position(9)).await);
     assert_eq!(new.frontier(), finished(2));
     assert!(matches!(old.end_clean().await, Err(StoreError::Refused(_))), "nor does it end in the new one's name");
     drop(new);

@@ -14,7 +14,7 @@ pub(crate) const LEVELS: usize = Visibility::Svip as usize + 1;
 
 /// The facts that decide what a member may see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Standing {
+pub(crate) struct MemberFacts {
     /// The tier.
     pub tier: Tier,
     /// When the account was created.
@@ -35,14 +35,14 @@ impl Sight {
     pub const PUBLIC: Self = Self { level: Visibility::Public, since: None };
 
     /// Of a signed-in member. `strict` is `catalog.strict_listed_after`.
-    pub(crate) fn of_member(standing: Option<Standing>, strict: bool) -> Self {
-        let level = match standing.map_or(Tier::Normal, |standing| standing.tier) {
+    pub(crate) fn of_member(facts: Option<MemberFacts>, strict: bool) -> Self {
+        let level = match facts.map_or(Tier::Normal, |facts| facts.tier) {
             Tier::Normal => Visibility::Registered,
             Tier::Vip => Visibility::Vip,
             Tier::Svip => Visibility::Svip,
         };
         // An unknown member has seen no listing.
-        let since = || standing.and_then(|standing| standing.registered_at).unwrap_or(EventTime(i64::MAX));
+        let since = || facts.and_then(|facts| facts.registered_at).unwrap_or(EventTime(i64::MAX));
         Self { level, since: (strict && level == Visibility::Registered).then(since) }
     }
 
@@ -70,19 +70,19 @@ mod tests {
     /// If this failed, a level would see too much or too little.
     #[test]
     fn r7_each_level_sees_what_the_ones_before_it_see() {
-        let standing = |tier, registered_at: i64| Some(Standing { tier, registered_at: Some(EventTime(registered_at)) });
+        let facts = |tier, registered_at: i64| Some(MemberFacts { tier, registered_at: Some(EventTime(registered_at)) });
         let seen = |sight: Sight, listed_at: Option<i64>| {
             let all = [Visibility::Public, Visibility::Registered, Visibility::Vip, Visibility::Svip];
             all.map(|visibility| sight.sees(visibility, listed_at.map(EventTime)))
         };
         for strict in [false, true] {
             assert_eq!(seen(Sight::PUBLIC, Some(9)), [true, false, false, false]);
-            assert_eq!(seen(Sight::of_member(standing(Tier::Normal, 5), strict), Some(5)), [true, true, false, false]);
-            assert_eq!(seen(Sight::of_member(standing(Tier::Normal, 5), strict), Some(4)), [true, !strict, false, false]);
-            assert_eq!(seen(Sight::of_member(standing(Tier::Normal, 5), strict), None), [true, !strict, false, false]);
+            assert_eq!(seen(Sight::of_member(facts(Tier::Normal, 5), strict), Some(5)), [true, true, false, false]);
+            assert_eq!(seen(Sight::of_member(facts(Tier::Normal, 5), strict), Some(4)), [true, !strict, false, false]);
+            assert_eq!(seen(Sight::of_member(facts(Tier::Normal, 5), strict), None), [true, !strict, false, false]);
             assert_eq!(seen(Sight::of_member(None, strict), Some(9)), [true, !strict, false, false]);
-            assert_eq!(seen(Sight::of_member(standing(Tier::Vip, 5), strict), Some(4)), [true, true, true, false]);
-            assert_eq!(seen(Sight::of_member(standing(Tier::Svip, 5), strict), None), [true, true, true, true]);
+            assert_eq!(seen(Sight::of_member(facts(Tier::Vip, 5), strict), Some(4)), [true, true, true, false]);
+            assert_eq!(seen(Sight::of_member(facts(Tier::Svip, 5), strict), None), [true, true, true, true]);
         }
     }
 }
