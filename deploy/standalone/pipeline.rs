@@ -112,8 +112,8 @@ impl Running {
         let (rendered, kept) = (metrics.clone(), metrics);
         let routes = admin_routes(process, move || rendered.render());
         let served = vital_task("the admin address", warp::serve(routes).incoming(listener).run());
-        let watched = vital_task("the health checks of log and store", reach.watch(log, Arc::clone(&services.store) as _));
-        let mut background = vec![served, vital_task("the metrics upkeep", keep_up(kept)), watched];
+        let watched = vital_task("the watch over log and store", reach.watch(log, Arc::clone(&services.store) as _));
+        let mut background = vec![served, vital_task("the upkeep of metrics", keep_up(kept)), watched];
         let services = Arc::new(services);
         if services.is_live && leads {
             background.push(vital_task("the erasure of generations without a pipeline", drop_forgotten(Arc::clone(&services))));
