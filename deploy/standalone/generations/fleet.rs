@@ -180,8 +180,7 @@ impl Fleet {
         }
     }
 
-    /// Shuts down: the live generation reads the log to its end within `drain`, then all pipelines stop and all stores are
-    /// durable.
+    /// Shuts down: the live generation drains the log within `drain`, then all pipelines stop and all stores sync.
     ///
     /// # Errors
     /// When the live pipeline had ended before, or a store does not sync.
