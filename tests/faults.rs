@@ -32,7 +32,7 @@ const AWAY: Duration = Duration::from_secs(5);
 /// How long the broker hangs: longer than its controller session (9 s), so that it resumes fenced and for a moment reports a
 /// cluster without brokers.
 const FENCED: Duration = Duration::from_secs(12);
-/// How long an API may stay ready without log or store: two checks and a timeout, 10 s in all.
+/// How long an API may stay ready without log or store: it waits up to 10 s for an answer, and checks at intervals.
 const NOTICED: Duration = Duration::from_secs(45);
 
 /// The outage of broker and database together, under load: `KINDRED_OUTAGE_SECONDS`, by default a minute.

@@ -78,7 +78,7 @@ pub struct Frontier {
 /// The right to write to a store as its pipeline, from one [`ViewStore::begin`] until the next.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Incarnation {
-    /// Higher for each begin.
+    /// Its number; on a store of several processes each begin takes a higher one.
     pub number: u64,
     /// The store's epoch at the begin: the pipeline's epochs continue from it.
     pub first_epoch: u64,
