@@ -91,7 +91,7 @@ impl Browser {
         answer["value"].clone()
     }
 
-    /// A command of the DevTools protocol.
+    /// A command of the browser's own protocol.
     pub fn cdp(&self, command: &str, params: &Value) -> Value {
         self.call("goog/cdp/execute", &json!({ "cmd": command, "params": params }))
     }
