@@ -1,5 +1,5 @@
-//! Three brokers, of which one after the other is lost under load, hangs, or is stopped for maintenance: others lead its partitions, and
-//! everything goes on meanwhile. What is exported in the end is what the oracle says, byte for byte.
+//! Three brokers under load; one after the other is killed, hangs, or is stopped for maintenance while the others lead its
+//! partitions. The final export equals the oracle's, byte for byte.
 //!
 //! ```text
 //! poster ──▶ kindred api ──▶ kafka, kafka-2, kafka-3 (three replicas, two have what is acknowledged) ──▶ kindred pipeline ──▶ Cassandra
@@ -20,12 +20,12 @@ use crate::foreign::tool;
 use crate::law::{oracle_export, small};
 use crate::support::{AS_OF, PATIENCE, VIEWS, free_port, own_services, stopped};
 
-/// How long the poster goes on between two faults.
+/// The pause between two faults, under load.
 const CALM: Duration = Duration::from_secs(2);
-/// Records that have to be taken in while a broker is away: more than were on the way when it went.
+/// Records to be applied while a broker is away: more than were in flight.
 const MEANWHILE: usize = 200;
 
-/// Repeats until something is so.
+/// Polls until a condition holds.
 fn until(what: &str, shop: &Shop, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
@@ -34,8 +34,8 @@ fn until(what: &str, shop: &Shop, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// If it failed, a broker that is lost or stopped would stop the shop, although others have all that it had; or events that were
-/// acknowledged would go with it.
+/// If it failed, a lost or stopped broker would stop the shop, although others have all its data; or acknowledged events would be
+/// lost.
 #[test]
 fn a_leader_that_moves_stops_nothing_and_loses_nothing() {
     let Ok(cassandra) = std::env::var("KINDRED_TEST_CASSANDRA") else {
@@ -64,7 +64,7 @@ fn a_leader_that_moves_stops_nothing_and_loses_nothing() {
     let (done, ends) = (AtomicUsize::new(0), AtomicBool::new(false));
     let positions = std::thread::scope(|scope| {
         let end = Ends(&ends);
-        // Again and again, until the last fault is over: posting a record again changes nothing.
+        // Repeated until the last fault is over: posting is idempotent.
         let poster = scope.spawn(|| {
             let mut rng = StdRng::seed_from_u64(9);
             let mut positions = post(&url, &shop.key, &feed, &mut rng, &done);
@@ -86,7 +86,7 @@ fn a_leader_that_moves_stops_nothing_and_loses_nothing() {
                 "STOP" => services.send(broker, "CONT"),
                 _ => services.up_again(broker),
             }
-            // Two at a time are more than three replicas bear.
+            // Three replicas do not survive two faults at a time.
             until("every replica is in sync again", &shop, || describe(&["--under-replicated-partitions"]).trim().is_empty());
             eprintln!("{fault} {broker}: {} records are posted", done.load(Ordering::Acquire));
         }

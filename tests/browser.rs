@@ -1,5 +1,5 @@
-//! A headless Chromium, driven over WebDriver, and the demo's page in it: a purchase made with the button appears in the widget
-//! without a reload. `KINDRED_SCREENSHOT=FILE` keeps a picture of the page. The pages of members are in [`crate::member_pages`].
+//! The demo's page in headless Chromium, driven over WebDriver: a purchase by button appears in the widget without a reload.
+//! `KINDRED_SCREENSHOT=FILE` saves a screenshot. The account pages are in [`crate::member_pages`].
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ pub struct Browser {
     agent: ureq::Agent,
 }
 
-/// Repeats until there is something, or gives up.
+/// Polls until there is a value, or panics.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
@@ -28,7 +28,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 impl Browser {
-    /// `language` is the one that its person prefers.
+    /// `language` is the browser's preferred one.
     pub fn start(profile: &std::path::Path, language: &str) -> Self {
         let port = free_port();
         let driver = Command::new("chromedriver")
@@ -66,7 +66,7 @@ impl Browser {
         Self { driver, session: format!("{base}/{id}"), agent }
     }
 
-    /// A command of the driver, and what it answers.
+    /// A WebDriver command and its answer.
     pub fn call(&self, command: &str, body: &Value) -> Value {
         let mut answer = self.agent.post(format!("{}/{command}", self.session)).send_json(body).expect("the driver answers");
         let answer: Value = answer.body_mut().read_json().expect("JSON");
@@ -74,7 +74,7 @@ impl Browser {
         answer["value"].clone()
     }
 
-    /// Goes to a page.
+    /// Navigates to a page.
     pub fn open(&self, url: &str) {
         self.call("url", &json!({ "url": url }));
     }
@@ -84,7 +84,7 @@ impl Browser {
         self.call("execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    /// What the driver says of something.
+    /// A property from the driver.
     pub fn get(&self, what: &str) -> Value {
         let mut answer = self.agent.get(format!("{}/{what}", self.session)).call().expect("the driver answers");
         let answer: Value = answer.body_mut().read_json().expect("JSON");
@@ -96,17 +96,17 @@ impl Browser {
         self.call("goog/cdp/execute", &json!({ "cmd": command, "params": params }))
     }
 
-    /// Runs a script in each page of this window before the page's own; what names it, to take it back.
+    /// Runs a script before each page's own; returns its id for removal.
     pub fn before_each_page(&self, script: &str) -> Value {
         self.cdp("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": script }))["identifier"].clone()
     }
 
-    /// Takes it back.
+    /// Removes such a script.
     pub fn not_before_each_page(&self, script: &Value) {
         self.cdp("Page.removeScriptToEvaluateOnNewDocument", &json!({ "identifier": script }));
     }
 
-    /// The picture of what is in the window, as PNG.
+    /// A PNG of the window.
     pub fn screenshot(&self) -> Vec<u8> {
         let picture = self.get("screenshot");
         use base64::Engine;
@@ -125,12 +125,12 @@ impl Drop for Browser {
 /// A running demo. Dropping it kills it.
 pub struct Demo {
     child: Child,
-    /// Where its page is, without a slash at the end.
+    /// The page's URL, without a trailing slash.
     pub url: String,
 }
 
 impl Demo {
-    /// One of its own in a directory.
+    /// Its own demo in a directory.
     pub fn start(temp: &std::path::Path) -> Self {
         let dir = temp.join("demo");
         let port = free_port();
@@ -153,7 +153,7 @@ impl Drop for Demo {
     }
 }
 
-/// Whether there is a browser; says so where there is none.
+/// Whether there is a browser; prints when there is none.
 pub fn has_browser() -> bool {
     let has = std::env::var_os("KINDRED_BROWSER").is_some();
     if !has {
@@ -162,7 +162,7 @@ pub fn has_browser() -> bool {
     has
 }
 
-/// If this fails, a person at the page does not see what the product is for.
+/// If this fails, the page does not show what the product does.
 #[test]
 fn a_purchase_made_with_the_button_appears_in_the_widget_without_a_reload() {
     if !has_browser() {
@@ -174,7 +174,7 @@ fn a_purchase_made_with_the_button_appears_in_the_widget_without_a_reload() {
     browser.open(&demo.url);
     let entries = "return document.querySelector('kindred-list')?.shadowRoot?.querySelectorAll('li').length ?? 0";
     until("a list in the widget", || browser.run(entries).as_u64().filter(|&entries| entries > 2));
-    // The simulated shoppers stand still, so that what moves is what the button did. The mark would not outlive a reload.
+    // Without simulation, so that only the button moves the list. The marker would not survive a reload.
     browser.run(
         "window.notReloaded = true;
          const slider = document.getElementById('speed'); slider.value = slider.min;
@@ -184,7 +184,7 @@ fn a_purchase_made_with_the_button_appears_in_the_widget_without_a_reload() {
         browser.run("return !document.getElementById('buy').disabled").as_bool().filter(|enabled| *enabled)
     });
     let widget = "return document.querySelector('kindred-list').shadowRoot.textContent";
-    // The page proposes a product that would move for the member; where its list is already known to the member, ask again.
+    // The page proposes a product that would move a list; retry where the member's list is not affected.
     let (before, effect) = until("a list that moves", || {
         let before = browser.run(widget);
         browser.run("document.getElementById('buy').click()");
@@ -210,7 +210,7 @@ fn a_purchase_made_with_the_button_appears_in_the_widget_without_a_reload() {
     }
 }
 
-/// If it failed, the demo would claim for a click what others did meanwhile: its figure would be wrong whenever the shop is busy.
+/// If it failed, the demo would attribute other shoppers' changes to a click.
 #[test]
 fn the_demo_measures_its_own_click_alone() {
     if !has_browser() {
@@ -222,7 +222,7 @@ fn the_demo_measures_its_own_click_alone() {
     browser.open(&format!("{}/?item=blankets-09", demo.url));
     let ready = "return document.querySelector('kindred-list')?.shadowRoot?.querySelector('.card .title') && !document.getElementById('buy').disabled";
     until("a list and the buttons", || browser.run(ready).as_bool().filter(|ready| *ready));
-    // The busiest shop that there is: this list moves by itself, many times a second.
+    // The maximum rate: this list moves many times a second.
     browser.run(
         "window.moved = 0; document.addEventListener('kindred:list', ({ detail }) => { window.moved += detail.changes.length });
          const slider = document.getElementById('speed'); slider.value = slider.max;
@@ -238,11 +238,11 @@ fn the_demo_measures_its_own_click_alone() {
     browser.run("document.getElementById('buy').click()");
     effect();
     let last = browser.run("return document.getElementById('last').textContent");
-    // Who has it moves nothing by buying it again, whatever else moves.
+    // A member who owns it moves nothing by buying it again.
     for _ in 0..4 {
         let moved = browser.run("return window.moved").as_u64().expect("a number");
         browser.run("document.getElementById('buy').click()");
-        // What was told of the click before is gone at once.
+        // The effect of the previous click is hidden at once.
         assert_eq!(browser.run("return document.getElementById('effect').classList.contains('moved')"), false);
         let told = effect();
         assert!(told.contains("did not move") && told.contains("each buyer counts once"), "{told}");
@@ -255,12 +255,12 @@ fn the_demo_measures_its_own_click_alone() {
         last,
         "a click that moved nothing was measured"
     );
-    // The first is a measurement of the click, or there is none.
+    // The first is a measurement of the click, or absent.
     let last = last.as_str().unwrap_or_default().replace('–', "0");
     assert!(last.parse::<f64>().is_ok_and(|ms| ms < 5_000.0), "{last}");
 }
 
-/// If it failed, whoever has no mouse would press Tab two hundred times, and lose the place with each act.
+/// If it failed, keyboard users would need two hundred Tabs, and lose their place with each action.
 #[test]
 fn the_demo_is_walked_by_keyboard() {
     if !has_browser() {
@@ -296,7 +296,7 @@ fn the_demo_is_walked_by_keyboard() {
         told.as_str().filter(|told| told.contains("after the click") || told.contains("did not move")).map(|_| ())
     });
     assert_eq!(focus(), "buy", "the focus stays where one pressed");
-    // Without the skip link it is some stops, not one for each product; arrow keys walk among those.
+    // Without the skip link it is a few stops, not one per product; arrow keys move between products.
     browser.run("document.activeElement.blur(); document.querySelector('.skip').focus()");
     let stops = (1..=60).find(|_| {
         press(tab);
@@ -312,7 +312,7 @@ fn the_demo_is_walked_by_keyboard() {
     assert_eq!(spoken, "5 events a second");
 }
 
-/// If it failed, the reference of the API would be out of reach for a keyboard, or wider than a phone.
+/// If it failed, the API reference would be unusable by keyboard, or wider than a phone.
 #[test]
 fn the_pages_for_reading_fit_a_phone_and_a_keyboard() {
     if !has_browser() {
@@ -342,7 +342,7 @@ fn the_pages_for_reading_fit_a_phone_and_a_keyboard() {
     assert_eq!(browser.run(empty), 0, "heads of columns that say nothing");
 }
 
-/// If it failed, the fourth window of the demo would wait for ever: HTTP/1.1 has six connections for all windows of a browser.
+/// If it failed, the demo's fourth window would hang: HTTP/1.1 allows six connections for all windows of a browser.
 #[test]
 fn many_windows_of_the_demo_work_at_once() {
     if !has_browser() {

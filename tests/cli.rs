@@ -1,5 +1,4 @@
-//! The command line: importing, exporting, verifying, forgetting; who owns a directory and what it pins; what is said when
-//! something is wrong.
+//! The command line: import, export, verify, forget; the lock and the pinned settings of a directory; error messages.
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -9,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::{AS_OF, PATIENCE, Server, command, interaction, kindred, kindred_ok, order, text};
 
-/// A shop's year in seven rows: two members who bought x and y together, a guest, a credit note, a row that is none.
+/// A shop's year in seven rows: two members who bought x and y together, a guest, a credit note, an invalid row.
 const ORDERS: &str = "\
 order_id,member,item,quantity,unit_price_cents,timestamp_ms,status
 A,m1,x,2,100,1767571200000,placed
@@ -53,7 +52,7 @@ fn code(output: &Output) -> i32 {
     output.status.code().expect("it ended by itself")
 }
 
-/// Demands an exit code and words on stderr.
+/// Asserts an exit code and words on stderr.
 #[track_caller]
 fn fails(args: &[&str], expected: i32, words: &[&str]) {
     let output = kindred(args);
@@ -64,7 +63,7 @@ fn fails(args: &[&str], expected: i32, words: &[&str]) {
     }
 }
 
-/// If this fails, a shop's file does not become what the definitions say, or a command on a directory does not do its work.
+/// If this fails, an imported file is misread, or a command on a directory does not work.
 #[test]
 fn a_year_of_orders_is_imported_exported_verified_and_a_member_forgotten() {
     let shop = Shop::new();
@@ -81,14 +80,14 @@ fn a_year_of_orders_is_imported_exported_verified_and_a_member_forgotten() {
 
     let lists = "item,rank,neighbor,score,co_count,support_item,support_neighbor\nx,1,y,0.816497,2,3,2\ny,1,x,0.816497,2,2,3\n";
     assert_eq!(shop.export("also_bought"), lists);
-    // One of m1's two x came back: (1 + 1) units of 10 points; the guest, an owner of its own above, has none.
+    // One of m1's two x was returned: (1 + 1) units of 10 points; the guest, an owner above, has none.
     assert_eq!(shop.export("points"), "member,pending,available,from_items,from_invites\nm1,0,20,20,0\nm2,0,20,20,0\n");
     assert_eq!(shop.export("popularity"), "item,kind,day,owners\nx,purchase,2026-01-05,3\ny,purchase,2026-01-05,2\n");
     let ndjson = kindred_ok(&["export", "points", "--format", "ndjson", "--as-of", "2026-01-05", "--data", &data]);
     let first: Value = serde_json::from_str(ndjson.lines().next().expect("a row")).expect("JSON");
     assert_eq!((&first["member"], &first["available"]), (&"m1".into(), &20.into()), "completed the day it was placed");
 
-    // Importing it again changes nothing: the log knows how far it came.
+    // Importing again changes nothing: the log has a mark.
     let again = text(&kindred(&import).stdout);
     assert!(again.contains("3 of them were in the log already"), "{again}");
     assert!(kindred_ok(&["verify", "--data", &data]).starts_with("verified: "));
@@ -116,7 +115,7 @@ fn a_year_of_orders_is_imported_exported_verified_and_a_member_forgotten() {
     assert!(people.contains("pipeline   not running") && people.contains("also_bought"), "{people}");
 }
 
-/// If this fails, rows that are wrong on disk stay wrong, or `verify` does not see them.
+/// If this fails, `verify` misses wrong rows, or does not repair them.
 #[test]
 fn verify_finds_wrong_rows_and_repair_mends_them() {
     use kindred_store::{Change, EpochChanges, ViewStore};
@@ -125,7 +124,7 @@ fn verify_finds_wrong_rows_and_repair_mends_them() {
     kindred(&["import", "orders", &file, "--map-status", "placed=completed", "--data", &data]);
     let right = shop.export("points");
     {
-        // What a disk that forgets looks like: one row is gone, one is another's, one should not be there.
+        // A faulty disk: one row is missing, one is another's, one is extra.
         let store = kindred_store::embedded::EmbeddedStore::open(&Path::new(&data).join("store")).expect("the store opens");
         let frontier = store.frontier();
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -156,7 +155,7 @@ fn verify_finds_wrong_rows_and_repair_mends_them() {
     assert_eq!(shop.export("points"), right);
 }
 
-/// If this fails, two processes can write one directory, or whoever finds it in use is left alone with that.
+/// If this fails, two processes can write one directory, or the error for the second does not help.
 #[test]
 fn a_directory_in_use_says_by_whom_and_where_to_ask() {
     let shop = Shop::new();
@@ -172,7 +171,7 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
         &["in use", "served already"],
     );
 
-    // What the message says to do works, and so does everything else that goes through the server.
+    // What the message suggests works, and so does everything else through the server.
     let at = "2026-01-05T10:00:00Z";
     server.post_events("interactions", &[interaction("a", "x", "purchase", at), interaction("a", "y", "purchase", at)]);
     server.post_events("orders", &[order("P", 1, "paid", "b", at, &["x", "y"])]);
@@ -199,7 +198,7 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
     let line = listed.lines().find(|line| line.contains("https://shop.example")).expect("it is listed");
     assert!(line.contains("  never used  "), "{line}");
     on_server(&["keys", "revoke", line.split_whitespace().next().expect("an id")]);
-    // The server's own key is replaced, in its file as well, and both are good meanwhile.
+    // The server's own key is rotated, in its file as well; both are valid meanwhile.
     let first = on_server(&["keys", "list"]);
     let id = first.split_whitespace().next().expect("an id").to_owned();
     assert!(first.contains("  service  first  ") && first.contains("  used 20"), "{first}");
@@ -225,7 +224,7 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
     fails(&["status", "--url", &url, "--key", "kd_sk_any"], 3, &["does not answer", "kindred serve"]);
     kindred_ok(&["verify", "--data", &data]);
 
-    // The same on the directory. What was used outlives the server, what has ended is refused by the next.
+    // The same on the directory. Use survives the server; the next one refuses ended keys.
     let listed = kindred_ok(&["keys", "list", "--data", &data]);
     let used = listed.lines().find(|line| line.starts_with(successor)).expect("it is listed");
     assert!(used.contains("  used 20"), "{listed}");
@@ -245,7 +244,7 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
     server.stop();
 }
 
-/// If this fails, a person who mistypes is not helped, or results of two settings can mix.
+/// If this fails, a typo gets no help, or results of two settings can mix.
 #[test]
 fn what_is_wrong_is_said_with_what_helps() {
     let shop = Shop::new();
@@ -308,7 +307,7 @@ fn an_export_to_a_closed_pipe_ends_quietly() {
     assert_eq!((code(&output), text(&output.stderr).as_str()), (0, ""));
 }
 
-/// If this fails, `kindred views | head -1` is told as a bug of the program, and a full disk as well.
+/// If this fails, `kindred views | head -1` or a full disk is reported as a bug.
 #[test]
 fn an_answer_that_cannot_be_written_is_no_panic() {
     for args in [&["views"][..], &["config", "example"], &["config", "keys"]] {
@@ -323,7 +322,7 @@ fn an_answer_that_cannot_be_written_is_no_panic() {
     assert!(code(&output) == 3 && told.contains("could not be written") && told.lines().count() == 1, "{told}");
 }
 
-/// If this fails, an import that was killed loses records, doubles them, or has to begin anew.
+/// If this fails, a killed import loses records, duplicates them, or must start over.
 #[test]
 fn an_import_that_was_killed_goes_on_where_it_was() {
     let shop = Shop::new();
@@ -343,7 +342,7 @@ fn an_import_that_was_killed_goes_on_where_it_was() {
         let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         status["topics"][0]["next"].as_u64().unwrap_or(0)
     };
-    // Killed later each time: while the directory is made, while the file is read, and once something of it is in the log.
+    // Killed later each time: while the directory is created, while the file is read, and during the append.
     let mut alive = Duration::from_millis(10);
     while in_log() == 0 {
         let mut child = command(&import).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
@@ -359,12 +358,12 @@ fn an_import_that_was_killed_goes_on_where_it_was() {
     let status: Value = serde_json::from_str(&kindred_ok(&["status", "--json", "--data", &data])).expect("JSON");
     assert_eq!(status["topics"][0]["next"], count, "every record once: {told}");
     assert_eq!(shop.export("histories").lines().count(), 1 + count);
-    // The log reads like the time it was.
+    // The log is in time order.
     let told = kindred_ok(&import);
     assert!(told.contains("60,000 of them were in the log already"), "{told}");
 }
 
-/// If this fails, standard input, compressed files, or the other topics are not taken.
+/// If this fails, standard input, compressed files or other topics are not imported.
 #[test]
 fn files_come_in_any_form() {
     use std::io::Write;
@@ -387,7 +386,7 @@ fn files_come_in_any_form() {
     assert_eq!(status["position"], "i0.1-c0.1-m0.2");
 }
 
-/// If this fails, a command or the list of views is not what it says.
+/// If this fails, a command or the list of views is not as documented.
 #[test]
 fn help_views_and_config_tell_what_there_is() {
     let help = kindred_ok(&["--help"]);

@@ -1,5 +1,5 @@
-//! The product on real services: `kindred migrate`, `pipeline` and `api` as processes of their own, on Kafka and Cassandra at
-//! `KINDRED_TEST_KAFKA` and `KINDRED_TEST_CASSANDRA` (host:port; `tests/run` starts them). Without them it says that it was not run.
+//! The product on real services, as separate processes: `kindred migrate`, `pipeline` and `api`, on Kafka and Cassandra at
+//! `KINDRED_TEST_KAFKA` and `KINDRED_TEST_CASSANDRA` (host:port; `tests/run` starts them). Without them it prints NOT RUN.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::installation::{Installation, key_in};
 use crate::support::{AS_OF, Server, VIEWS, free_port, interaction, kindred, kindred_ok, text};
 
-/// Posts a batch topic by topic; joins the positions.
+/// Posts a batch by topic; joins the positions.
 fn post(server: &Server, batch: &[&Record], position: &mut kindred_model::Position) {
     for topic in &Topic::OF_SHOPS {
         let records: Vec<Value> = batch
@@ -28,7 +28,7 @@ fn post(server: &Server, batch: &[&Record], position: &mut kindred_model::Positi
     }
 }
 
-/// The exports of an embedded run of the same events, and its pure lists.
+/// The exports and unfilled lists of an embedded run of the same events.
 fn embedded(dir: &Path, records: &[&Record], items: &[String]) -> ([String; VIEWS.len()], Vec<Value>) {
     let server = Server::start(dir, &Installation::PINNED);
     let mut position = kindred_model::Position::beginning();
@@ -39,12 +39,12 @@ fn embedded(dir: &Path, records: &[&Record], items: &[String]) -> ([String; VIEW
     (VIEWS.map(|view| kindred_ok(&["export", view, "--format", "csv", "--as-of", AS_OF, "--data", data])), lists)
 }
 
-/// If this fails, the product on services serves something else than the embedded one from the same events: after kills of the
-/// pipeline, from any of several APIs, from memory as from the store.
+/// If this fails, the product on services serves other results than the embedded one: after kills of the pipeline, from any API,
+/// from memory or from the store.
 #[test]
 fn services_serve_what_an_embedded_run_serves() {
     let Some(on) = Installation::new("kindred_served") else { return };
-    // Before anything is made, every command says what makes it.
+    // Before the migration, every command names it.
     assert!(on.fails(3, &["status"]).contains("kindred migrate"));
     let made = on.ok(&["migrate"]);
     let key = key_in(&made);
@@ -100,8 +100,8 @@ fn services_serve_what_an_embedded_run_serves() {
     other.stop();
 }
 
-/// If this fails, the commands that change something do not work beside a pipeline of another process, or a key made or revoked by
-/// one process means nothing to another.
+/// If this fails, commands that change something fail beside another process's pipeline, or a key created or revoked by one
+/// process is not seen by another.
 #[test]
 fn commands_work_beside_the_processes() {
     let Some(on) = Installation::new("kindred_commands") else { return };
@@ -142,7 +142,7 @@ fn commands_work_beside_the_processes() {
     let listed = on.ok(&["keys", "list"]);
     let second = listed.lines().find(|line| line.contains("second")).expect("it is listed");
     let id = second.split_whitespace().next().expect("an id");
-    // Replaced by a command beside the API: the new one is soon good, the old one ends by the clock.
+    // Rotated by a command beside the API: the new key is soon valid, the old one ends on time.
     let successor = text(&kindred(&["keys", "rotate", id, "--overlap", "5s", "--config", on.config()]).stdout);
     becomes(&successor, 200);
     becomes(&made, 401);
@@ -152,7 +152,7 @@ fn commands_work_beside_the_processes() {
     becomes(&successor, 401);
     assert_eq!(status(&key), 200, "the other stays good");
 
-    // A second pipeline takes over; the first ends by itself, and not with 0.
+    // A second pipeline takes over; the first ends with an error.
     let second = on.start("second", &["pipeline"]);
     api.post_events("interactions", &[interaction("dan", "tea", "purchase", "2026-01-05T10:00:00Z")]);
     let status = pipeline.ends();
@@ -171,7 +171,7 @@ fn commands_work_beside_the_processes() {
     on.ok(&["verify", "--repair"]);
 }
 
-/// If this fails, a cluster of which a process is lost runs on without its work, or computes something else than one process.
+/// If this fails, a cluster that lost a process continues without its work, or computes other results than one process.
 #[test]
 fn two_processes_share_the_work_and_end_together() {
     let Some(on) = Installation::new("kindred_processes") else { return };

@@ -1,12 +1,12 @@
-//! The contract held against the running server: schemathesis makes requests from /openapi.json, good ones and bad ones, and looks at
-//! each answer; then the TypeScript client that is generated from it does what its example says.
+//! Tests the contract against the running server: schemathesis sends valid and invalid requests from /openapi.json and checks
+//! each answer; then the generated TypeScript client runs its example.
 //!
 //! ```text
-//! /openapi.json ──schemathesis──▶ requests ──▶ kindred serve ──▶ answers ──▶ in the contract? of its schema? refused where they must be?
+//! /openapi.json ──schemathesis──▶ requests ──▶ kindred serve ──▶ answers ──▶ documented? of its schema? refused if invalid?
 //! ```
 //!
-//! tests/contract installs the tools, and names their folder in `KINDRED_CONTRACT`. What is asked, and what is left out and why, stands
-//! in tests/contract.toml.
+//! tests/contract installs the tools and sets `KINDRED_CONTRACT` to their folder. tests/contract.toml says what is tested, and
+//! what is not and why.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ use crate::people::{PASSWORD, text_of};
 use crate::place::Backend;
 use crate::support::{Server, interaction, order};
 
-/// Where the tools are, if they are there.
+/// The folder of the tools, if installed.
 fn tools() -> Option<PathBuf> {
     let tools = std::env::var_os("KINDRED_CONTRACT").map(PathBuf::from);
     if tools.is_none() {
@@ -27,7 +27,7 @@ fn tools() -> Option<PathBuf> {
     tools
 }
 
-/// Words that schemathesis puts into a parameter, one a line.
+/// Values for a parameter, one a line.
 fn dictionary(dir: &Path, name: &str, words: &[&str]) {
     let lines: String = words.iter().map(|word| format!("{}\n", json!(word))).collect();
     std::fs::write(dir.join(name), lines).expect("a file");
@@ -54,8 +54,7 @@ fn flags(flag: &'static str, values: &[&'static str]) -> Vec<&'static str> {
     values.iter().flat_map(|value| [flag, *value]).collect()
 }
 
-/// If it failed, a program that keeps to the contract would meet a status, a body or a header that it says nothing of; or the server
-/// would break, or take what the contract calls wrong.
+/// If it failed, a client would meet an undocumented status, body or header; or the server would fail, or accept invalid input.
 #[test]
 fn every_answer_is_in_the_contract() {
     let Some(tools) = tools() else { return };
@@ -65,7 +64,7 @@ fn every_answer_is_in_the_contract() {
     let dir = temp.path();
     std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/contract.toml"), dir.join("contract.toml")).expect("a copy");
 
-    // A shop in which there is something to be found.
+    // A shop with data.
     let found = [shop.member(0, "otis", "13800138001"), shop.member(0, "vera", "13800138002")];
     let ids = [text_of(&found[0], "member"), text_of(&found[1], "member")];
     let at = "2026-01-05T10:00:00Z";
@@ -78,13 +77,13 @@ fn every_answer_is_in_the_contract() {
     dictionary(dir, "positions.dict", &["0", &position]);
     dictionary(dir, "passwords.dict", &[PASSWORD]);
 
-    // The routes of whoever signed in, before staff finds and suspends them.
+    // Routes of signed-in members, before staff suspends them.
     let own = ["redeem_setup_token", "list_own_sessions"];
-    // What ends a session or an account gets one of its own.
+    // Routes that end a session or an account have their own.
     let ending = ["sign_out", "end_own_sessions", "end_own_session", "change_password", "close_account", "confirm_totp"];
-    // A token that nobody has is all that there is to show: a 401 says nothing of the key.
+    // Only an invalid token can be shown here: a 401 does not prove the key.
     let shown = ["refresh", "show_second_factor"];
-    // What may end the service key comes last.
+    // Routes that may end the service key come last.
     let last = ["rotate_key", "revoke_key"];
     let run = |token: &str, args: Vec<&str>| schemathesis(&tools, dir, &api.url, (&api.key, token), &args);
     let only = |ids: &[&'static str]| flags("--include-operation-id", ids);
@@ -99,11 +98,11 @@ fn every_answer_is_in_the_contract() {
     run("", [vec!["--exclude-tag", "account"], but(&own), but(&ending), but(&shown), but(&last)].concat());
     run("", [only(&shown), vec!["--warnings", "off"]].concat());
     run("", only(&last));
-    // It has not come apart meanwhile.
+    // The server is still healthy.
     assert_eq!(api.get("/readyz").status, 200);
 }
 
-/// A script of the TypeScript client; what it printed.
+/// Runs a script of the TypeScript client; returns its output.
 fn npm(script: &str, env: &[(&str, &str)]) -> String {
     let client = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/typescript");
     let run = Command::new("npm").args(["run", "--silent", script]).current_dir(client).envs(env.iter().copied()).output();
@@ -113,7 +112,7 @@ fn npm(script: &str, env: &[(&str, &str)]) -> String {
     stdout
 }
 
-/// If it failed, who takes the client would have the types of another API, or an example that does not do what it says.
+/// If it failed, the client would have wrong types, or an example that does not work.
 #[test]
 fn the_typescript_client_does_what_its_example_says() {
     if tools().is_none() {

@@ -1,4 +1,4 @@
-//! CONTRIBUTING.md, executed: what it says to do is done in a copy of the tree, and the copy has to hold.
+//! Executes CONTRIBUTING.md: applies its steps to a copy of the tree and tests the copy.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +23,7 @@ fn blocks(heading: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Takes a step of a page: a `diff` changes a file where its first lines stand, anything else is a file that its first line names.
+/// Applies a step: a `diff` patches a file at its first lines, anything else is a file named in its first line.
 fn take(step: &(String, String), tree: &Path) {
     let (language, block) = step;
     if language != "diff" {
@@ -41,7 +41,7 @@ fn take(step: &(String, String), tree: &Path) {
     std::fs::write(&path, before.replace(&side('-'), &side('+'))).expect("a file");
 }
 
-/// What Git keeps of the tree, and what is new in it.
+/// Copies tracked and new files of the tree.
 fn copied(to: &Path) {
     let listed = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard"])
@@ -55,8 +55,8 @@ fn copied(to: &Path) {
     }
 }
 
-/// If it failed, who follows the page to add a view would be left with a tree that does not build, or a view that is not what its
-/// definition says; and deleting a part of one would be noticed by nobody.
+/// If it failed, following the page to add a view would give a tree that does not build, or a wrong view; and a missing part
+/// would go unnoticed.
 #[test]
 fn a_view_is_added_by_its_steps_and_lacks_no_part() {
     let temp = tempfile::tempdir().expect("a directory");

@@ -1,7 +1,7 @@
-//! Kill -9 under load: no acknowledged event is lost, none counts twice, and what is served afterwards is what the oracle says.
+//! Kill -9 under load: no acknowledged event is lost or duplicated, and the results equal the oracle's.
 //!
-//! On both back-ends; on services the pipeline and the API are killed, and Kafka and Cassandra stay (`faults` kills those).
-//! `KINDRED_KILLS` says how often (CI: a few; `tests/kills 200` for the long run).
+//! On both backends; on services the pipeline and the API are killed (`faults` kills Kafka and Cassandra). `KINDRED_KILLS` sets
+//! the number of kills (CI: a few; `tests/kills 200` for the long run).
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +13,9 @@ use rand::{Rng, SeedableRng};
 use crate::place::{Backend, Place, on_both_back_ends};
 use crate::support::text;
 
-/// Records of one request: whole requests are acknowledged or not.
+/// Records per request, which is acknowledged as a whole.
 const BATCH: usize = 20;
-/// So many that none comes near the cap of identities an owner, beyond which the oldest leave by definition.
+/// Enough to stay below the cap of identities per owner.
 const MEMBERS: usize = 6_000;
 const ITEMS: usize = 40;
 
@@ -23,12 +23,12 @@ fn kills(backend: Backend) -> u64 {
     let kills: u64 = std::env::var("KINDRED_KILLS").ok().map_or(8, |kills| kills.parse().expect("KINDRED_KILLS is a number"));
     match backend {
         Backend::Embedded => kills,
-        // Each start there writes every row anew.
+        // Each start there writes every row again.
         Backend::Services => kills.div_ceil(2),
     }
 }
 
-/// Event n as a line of NDJSON: a purchase by a member of an item on a day, all different, so that presence can be checked.
+/// Event n as NDJSON: a purchase, all different, so that each can be found.
 fn event(n: usize) -> (String, String) {
     let (member, item, day) = (n % MEMBERS, (n / MEMBERS) % ITEMS, n / (MEMBERS * ITEMS));
     let date = format!("{}-{:02}-{:02}", 2010 + day / 336, 1 + day / 28 % 12, 1 + day % 28);
@@ -42,7 +42,7 @@ fn event(n: usize) -> (String, String) {
     (key, line)
 }
 
-/// If this fails, an event that was acknowledged with 202 can be lost by a crash, or one can count twice.
+/// If this fails, a crash can lose or duplicate an acknowledged event.
 fn kill_9_loses_no_acknowledged_event_and_doubles_none(backend: Backend) {
     let Some(place) = Place::new(backend, "crash", &[]) else { return };
     let mut rng = StdRng::seed_from_u64(9);
@@ -84,7 +84,7 @@ fn kill_9_loses_no_acknowledged_event_and_doubles_none(backend: Backend) {
         server.kill();
     }
 
-    // A server that is ready may still have the end of the log before it; one that was stopped has taken it in.
+    // A ready server may still have a backlog; a stopped one has applied it.
     place.start(&[]).stop();
     let histories = place.ok(&["export", "histories", "--format", "csv"]);
     let mut found: BTreeSet<String> = BTreeSet::new();

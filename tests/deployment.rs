@@ -1,4 +1,4 @@
-//! The files of `deploy/` that cannot be run here: their form, and that what they name exists.
+//! Files of `deploy/` that cannot be run here: their syntax, and that the names in them exist.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn compose() -> Value {
 fn the_compose_file_is_as_its_schema_says() {
     let schema = std::fs::read_to_string("deploy/compose/schema/compose_spec.json").expect("the schema");
     let mut schema: Value = serde_json::from_str(&schema).expect("JSON");
-    // It names its draft with a fragment, which the validator does not know.
+    // The validator does not know a draft with a fragment.
     schema.as_object_mut().expect("an object").remove("$schema");
     let schema = jsonschema::options().with_draft(jsonschema::Draft::Draft201909).build(&schema).expect("a schema");
     let compose = compose();
@@ -32,7 +32,7 @@ fn the_compose_file_is_as_its_schema_says() {
     assert!(!schema.is_valid(&serde_json::json!({ "services": { "a": { "imaje": "x" } } })), "the schema says anything goes");
 }
 
-/// If it failed, a container would start with settings that are none, or a name that no other container has.
+/// If it failed, a container would start with invalid settings, or depend on an unknown container.
 #[test]
 fn what_the_compose_file_names_exists() {
     let compose = compose();
@@ -75,7 +75,7 @@ fn source(folder: &Path, into: &mut String) {
     }
 }
 
-/// If it failed, an alert would wait for a metric that nobody records.
+/// If it failed, an alert would use a metric that does not exist.
 #[test]
 fn alerts_name_metrics_that_exist() {
     let mut code = String::new();
@@ -96,7 +96,7 @@ fn alerts_name_metrics_that_exist() {
     assert!(seen >= 4);
 }
 
-/// If it failed, a unit would start a command that is none. `systemd-analyze verify` looks at the rest where there is one.
+/// If it failed, a unit would start an unknown command. `systemd-analyze verify` checks the rest if installed.
 #[test]
 fn units_start_commands_that_exist() {
     for entry in std::fs::read_dir("deploy/systemd").expect("units").flatten() {

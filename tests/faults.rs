@@ -1,5 +1,6 @@
-//! Faults on real services, each at a random moment under load: processes of the pipeline, the broker and the database are killed, or
-//! hang and wake up again, processes after they were replaced; and broker and database are away for a minute. What is exported in the end is what the oracle says, byte for byte.
+//! Faults on real services at random moments under load: pipeline processes, broker and database are killed, or hang and resume
+//! (processes also after being replaced); and broker and database are away for a minute. The final export equals the oracle's,
+//! byte for byte.
 //!
 //! ```text
 //! poster ──▶ kindred api ──▶ Kafka ──▶ 2 processes by 2 workers (a supervisor restarts both when one ends) ──▶ Cassandra
@@ -24,23 +25,23 @@ use serde_json::Value;
 use crate::law::{oracle_export, small};
 use crate::support::{AS_OF, PATIENCE, VIEWS, command, ended, free_port, kindred_ok, own_services, text};
 
-/// How long the load goes on between two faults, at most.
+/// The longest pause between two faults.
 const CALM: Duration = Duration::from_secs(3);
 /// How long services stay away.
 const AWAY: Duration = Duration::from_secs(5);
-/// How long the broker hangs: longer than its session with the controller (9 s), so that it wakes up fenced and for a moment tells
-/// everybody of a cluster without brokers.
+/// How long the broker hangs: longer than its controller session (9 s), so that it resumes fenced and for a moment reports a
+/// cluster without brokers.
 const FENCED: Duration = Duration::from_secs(12);
-/// How long an API may go on calling itself ready without log or store: it asks, waits for an answer, asks again, for 10 s.
+/// How long an API may stay ready without log or store: it waits up to 10 s for an answer, and checks at intervals.
 const NOTICED: Duration = Duration::from_secs(45);
 
-/// How long broker and database are away together, under load: `KINDRED_OUTAGE_SECONDS`, a minute unless told.
+/// The outage of broker and database together, under load: `KINDRED_OUTAGE_SECONDS`, by default a minute.
 fn outage() -> Duration {
     let seconds = std::env::var("KINDRED_OUTAGE_SECONDS").ok();
     Duration::from_secs(seconds.map_or(60, |seconds| seconds.parse().expect("KINDRED_OUTAGE_SECONDS is a number")))
 }
 
-/// Services of a test alone: they are killed.
+/// Services of one test, which kills them.
 pub struct Services {
     dir: PathBuf,
     told: String,
@@ -54,18 +55,18 @@ impl Services {
         Self { dir, told }
     }
 
-    /// Where a service listens: `KAFKA` or `CASSANDRA`.
+    /// The address of a service: `KAFKA` or `CASSANDRA`.
     pub fn address(&self, name: &str) -> &str {
         let line = self.told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.unwrap_or_else(|| panic!("no {name} in {}", self.told))
     }
 
-    /// Starts again what was lost.
+    /// Restarts a lost service.
     pub fn up_again(&self, service: &str) {
         Self::up(&self.dir, &[service]);
     }
 
-    /// Stops one in an orderly way.
+    /// Stops one gracefully.
     pub fn down(&self, service: &str) {
         let mut down = Command::new("deploy/local/down");
         let output = down.arg(service).arg("--dir").arg(&self.dir).output().expect("deploy/local/down runs");
@@ -85,15 +86,15 @@ impl Services {
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
 
-    /// Hangs for a while and goes on.
+    /// Pauses one for a while.
     fn hang(&self, service: &str, long: Duration) {
         self.send(service, "STOP");
         sleep(long);
         self.send(service, "CONT");
     }
 
-    /// Both are killed and away for long, and started again. Meanwhile the API serves what it has in memory, and says of itself
-    /// that requests are better sent elsewhere, and why.
+    /// Kills both for a long time and restarts them. Meanwhile the API serves from memory, and reports that it is not ready and
+    /// why.
     fn lose_all(&self, url: &str, key: &str) {
         self.send("kafka", "KILL");
         self.send("cassandra", "KILL");
@@ -122,7 +123,7 @@ impl Services {
         Self::up(&self.dir, &[]);
     }
 
-    /// Killed, away for a while, and started again with its data.
+    /// Kills one for a while and restarts it with its data.
     fn lose(&self, service: &str) {
         self.send(service, "KILL");
         sleep(AWAY);
@@ -136,7 +137,7 @@ impl Drop for Services {
     }
 }
 
-/// One installation on services, and what runs on it.
+/// One installation on services and its processes.
 pub struct Shop {
     dir: PathBuf,
     config: String,
@@ -145,7 +146,7 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Makes one of that name, with its logs in `dir`; `more` are further settings.
+    /// Creates one with this name, with logs in `dir`; `more` are further settings.
     pub fn migrate(dir: &Path, kafka: &str, cassandra: &str, name: &str, more: &str) -> Self {
         let config = dir.join("kindred.toml");
         let text = format!(
@@ -161,7 +162,7 @@ impl Shop {
         shop
     }
 
-    /// Runs a command on it, and demands that it succeeds.
+    /// Runs a command on it that must succeed.
     pub fn run(&self, args: &[&str]) -> String {
         kindred_ok(&[args, &["--config", &self.config]].concat())
     }
@@ -183,7 +184,7 @@ impl Shop {
         (0..2).map(start).collect()
     }
 
-    /// The ends of what its processes printed.
+    /// The last output of its processes.
     pub fn logs(&self) -> String {
         let names = ["pipeline-0", "pipeline-1", "api"];
         let tail = |name: &&str| {
@@ -195,8 +196,7 @@ impl Shop {
     }
 }
 
-/// Tells threads that they end, when it is dropped: also where the one that waits for them fails, or they would go on for ever, and
-/// it with them.
+/// Stops threads when dropped, also after a panic of the test.
 pub struct Ends<'a>(pub &'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -205,7 +205,7 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// Restarts all processes of the pipeline when one has ended, as systemd or Kubernetes would.
+/// Restarts all pipeline processes when one has ended, like systemd or Kubernetes.
 struct Supervisor {
     processes: Mutex<Vec<Process>>,
     restarts: AtomicUsize,
@@ -217,7 +217,7 @@ impl Supervisor {
         while !self.ends.load(Ordering::Acquire) {
             let mut processes = self.processes.lock().expect("nobody panicked with it");
             if processes.iter_mut().any(|process| process.try_wait().expect("it can be asked").is_some()) {
-                // All have ended before the next begin.
+                // All must end before any restarts.
                 processes.clear();
                 *processes = shop.start_processes();
                 self.restarts.fetch_add(1, Ordering::AcqRel);
@@ -227,7 +227,7 @@ impl Supervisor {
         }
     }
 
-    /// Which process has that number.
+    /// The pid of a process.
     fn pid(&self, process: usize) -> Pid {
         Pid::from_child(&self.processes.lock().expect("nobody panicked with it")[process])
     }
@@ -242,7 +242,7 @@ impl Supervisor {
     }
 }
 
-/// A process of the test: it ends with the test, however that ends.
+/// A process that ends with the test.
 pub struct Process(Child);
 
 impl Deref for Process {
@@ -266,7 +266,7 @@ impl Drop for Process {
     }
 }
 
-/// Posts everything in small batches, each again until it is accepted; returns the position after each.
+/// Posts everything in small batches with retries; returns the position after each.
 pub fn post(url: &str, key: &str, feed: &[&Record], rng: &mut StdRng, done: &AtomicUsize) -> Vec<String> {
     let agent: ureq::Agent =
         ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(20))).build().into();
@@ -300,8 +300,7 @@ pub fn post(url: &str, key: &str, feed: &[&Record], rng: &mut StdRng, done: &Ato
     positions
 }
 
-/// If it failed, a crash, a hanging process or a service that was away would lose events, count them twice, or leave rows behind
-/// that no event explains.
+/// If it failed, a crash, a hang or an outage would lose or duplicate events, or leave rows that no event explains.
 #[test]
 fn faults_leave_no_trace() {
     if std::env::var("KINDRED_TEST_KAFKA").is_err() {
@@ -351,7 +350,7 @@ fn faults_leave_no_trace() {
                 "hanging database" => services.hang("cassandra", AWAY),
                 "both" => services.lose_all(&url, &shop.key),
                 _ => {
-                    // Both hang and are replaced; then they wake up, and what they still write must not win.
+                    // Both hang and are replaced; when they resume, their writes must lose.
                     let mut processes = supervisor.processes.lock().expect("nobody panicked with it");
                     for process in processes.iter() {
                         kill_process(Pid::from_child(process), Signal::STOP).expect("it can be stopped");
@@ -375,7 +374,7 @@ fn faults_leave_no_trace() {
         positions
     });
 
-    // An API in another process shows the last of it.
+    // An API in another process shows the last event.
     let agent: ureq::Agent =
         ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
     let last = positions.last().expect("something was posted");

@@ -1,4 +1,4 @@
-//! Files as shops have them, and commands as people type them: what would be lost in silence is told, with what to do.
+//! Files and commands as shops have them: silent data loss is reported, with help.
 
 use std::path::Path;
 
@@ -31,13 +31,13 @@ impl Files {
     }
 }
 
-/// Runs it; exit code, what it said, and what it complained of.
+/// Exit code, stdout and stderr of a command.
 fn run(args: &[&str]) -> (i32, String, String) {
     let output = kindred(args);
     (output.status.code().expect("it ended by itself"), text(&output.stdout), text(&output.stderr))
 }
 
-/// If this fails, a slip of the fingers writes made-up orders among a shop's own, from where nothing takes them away.
+/// If this fails, a typo writes made-up orders into a shop's log, irreversibly.
 #[test]
 fn nothing_is_written_without_a_command_and_by_the_demo_into_its_own_alone() {
     let files = Files::new();
@@ -60,7 +60,7 @@ fn nothing_is_written_without_a_command_and_by_the_demo_into_its_own_alone() {
     assert_eq!(run(&["--data", &data]).0, 2);
 }
 
-/// If this fails, a newer export of the same shop is ignored, and nobody is told.
+/// If this fails, a newer export of a shop is ignored silently.
 #[test]
 fn a_second_content_under_a_version_is_told_with_its_ids() {
     let files = Files::new();
@@ -73,7 +73,7 @@ fn a_second_content_under_a_version_is_told_with_its_ids() {
     for words in ["1 id has two contents under one version: A", "--version 2", "--version-from COLUMN"] {
         assert!(told.contains(words), "{words:?} is not in: {told}");
     }
-    // Again, as after a kill: the records are in the log, and it is told all the same.
+    // Again, as after a kill: the records are in the log, and it is still reported.
     let told = run(&["import", "orders", &tuesday, "--version", "2", "--data", &data]);
     assert!(
         told.0 == 0 && !told.1.contains("counts") && !told.1.contains("conflicts"),
@@ -100,7 +100,7 @@ fn a_second_content_under_a_version_is_told_with_its_ids() {
     assert_eq!(code, 0, "{told}{stderr}");
     let (code, told, _) = on_server(&["import", "orders", &files.order("c2.csv", "C", "completed")]);
     assert!(code == 1 && told.contains("two contents under one version: C"), "{code} {told}");
-    // One right after the other, faster than the views: the answer knows.
+    // In quick succession, faster than the views: the answer knows.
     let at = "2026-01-05T10:00:00Z";
     let post = |record: &Value| server.post("/v1/events/orders", "application/json", record.to_string().as_bytes()).json();
     let first = post(&order("D", 1, "placed", "ann", at, &["tea"]));
@@ -112,7 +112,7 @@ fn a_second_content_under_a_version_is_told_with_its_ids() {
     server.list("tea", &position);
     let (_, status, _) = on_server(&["status"]);
     assert!(status.contains("conflicts") && status.contains("orders D") && status.contains("orders C"), "{status}");
-    // A byte order mark before JSON, and before lines of it.
+    // A byte order mark before JSON and NDJSON.
     let marked = format!("\u{feff}{}", order("F", 1, "paid", "ann", at, &["tea"]));
     for kind in ["application/json", "application/x-ndjson"] {
         assert_eq!(server.post("/v1/events/orders", kind, marked.as_bytes()).json()["accepted"], 1, "{kind}");
@@ -123,7 +123,7 @@ fn a_second_content_under_a_version_is_told_with_its_ids() {
     server.stop();
 }
 
-/// If this fails, rows are lost in silence, or a file is refused without a word that helps.
+/// If this fails, rows are lost silently, or a file is refused without help.
 #[test]
 fn what_a_file_has_is_imported_or_told() {
     let files = Files::new();
@@ -158,7 +158,7 @@ fn what_a_file_has_is_imported_or_told() {
         "{code} {told}"
     );
     assert!(told.contains("blanks around ids were taken off, of 1 value"), "{told}");
-    // A file without a header is about persons: nothing of it is said.
+    // A file without a header has personal data: none of it is shown.
     let bare = files.write("m.csv", "m1,joe@secret.example,Joe Secret,vip\nm2,bob@secret.example,Bob Secret,normal\n");
     let (code, told, stderr) = import("members", &bare, &[]);
     assert!(code == 3 && stderr.contains("looks like data") && !format!("{told}{stderr}").contains("secret"), "{told}{stderr}");
@@ -171,7 +171,7 @@ fn what_a_file_has_is_imported_or_told() {
     assert!(told.contains("30 × quantity: … is not a whole number (lines 2, 3"), "{told}");
 }
 
-/// If this fails, a command that changes something leaves no trace, or rejected records stay for good.
+/// If this fails, a change leaves no audit entry, or rejected records cannot be removed.
 #[test]
 fn what_a_command_changes_is_in_the_audit_log() {
     let files = Files::new();

@@ -1,5 +1,5 @@
-//! A producer and a consumer that are not ours: Kafka's own command-line tools write records, without keys or with other keys than
-//! ours, into partitions that come to be meanwhile; and read our topics back as `schemas/` describes them.
+//! A foreign producer and consumer: Kafka's command-line tools write records, without keys or with other keys than ours, into
+//! partitions that are added meanwhile; and read our topics as `schemas/` describes them.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use crate::faults::Shop;
 use crate::law::{oracle_export, small};
 use crate::support::{AS_OF, PATIENCE, VIEWS, text};
 
-/// Runs one of Kafka's own tools with this input; returns what it printed.
+/// Runs one of Kafka's tools; returns its output.
 pub fn tool(name: &str, args: &[&str], input: &[u8]) -> String {
     let mut command = Command::new("deploy/local/kafka-tool");
     command.arg(name).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -23,7 +23,7 @@ pub fn tool(name: &str, args: &[&str], input: &[u8]) -> String {
     text(&output.stdout)
 }
 
-/// Lines for the console producer: interactions without a key; the others keyed by their identity, as somebody else would write it.
+/// Lines for the console producer: interactions without a key, others keyed by their id.
 fn lines(topic: Topic, records: &[Record]) -> Vec<u8> {
     let mut lines = Vec::new();
     for record in records.iter().filter(|record| record.topic() == topic) {
@@ -39,7 +39,7 @@ fn lines(topic: Topic, records: &[Record]) -> Vec<u8> {
     lines
 }
 
-/// If it failed, a shop could not use the topics that it has, or nobody but us could read ours.
+/// If it failed, a shop could not use existing topics, or others could not read ours.
 #[test]
 fn others_write_and_read_the_topics() {
     let (Ok(kafka), Ok(cassandra)) = (std::env::var("KINDRED_TEST_KAFKA"), std::env::var("KINDRED_TEST_CASSANDRA")) else {
@@ -87,7 +87,7 @@ fn others_write_and_read_the_topics() {
     let rejected = shop.run(&["rejected", "list"]);
     assert!(rejected.contains("interactions") && rejected.contains("the record is not JSON"), "{rejected}");
 
-    // Read back to the end, ours (appended again where theirs were lesser) among theirs.
+    // Read to the end, our records (appended again where theirs were older) among theirs.
     for topic in &Topic::OF_SHOPS {
         let schema = std::fs::read_to_string(format!("schemas/events/{topic}.json")).expect("a schema");
         let schema = jsonschema::validator_for(&serde_json::from_str(&schema).expect("JSON")).expect("a schema");

@@ -1,5 +1,5 @@
-//! What an earlier version wrote: it is migrated at the first start, or refused with the command that helps. And the definitions that
-//! came with the new format, over the real binary.
+//! Data of an earlier version: migrated at the first start, or refused with the command that helps. And the definitions of the
+//! new format, over the real binary.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{Server, VIEWS, kindred, kindred_ok, text};
 
-/// A directory that commit 012dce5 made from the files beside it, with a second generation whose window is 2.
+/// A directory that commit 012dce5 made from the assets, with a second generation of window 2.
 fn assets() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/assets/format-1")
 }
@@ -22,7 +22,7 @@ fn unpacked(into: &Path) -> String {
 
 fn import(topic: &str, file: &Path, data: &str) {
     let output = kindred(&["import", topic, file.to_str().expect("a path"), "--data", data]);
-    // Conflicts are told, and may be an exit code of 1.
+    // Conflicts give exit code 1.
     assert!(matches!(output.status.code(), Some(0 | 1)), "{}{}", text(&output.stdout), text(&output.stderr));
 }
 
@@ -30,13 +30,12 @@ fn exports(data: &str, as_of: &str) -> Vec<String> {
     VIEWS.iter().map(|view| kindred_ok(&["export", view, "--as-of", as_of, "--data", data])).collect()
 }
 
-/// If this fails, a shop that upgrades loses its data, or serves what neither version would compute: a migrated directory holds what a
-/// new one holds that takes in the same files, under the rules of today.
+/// If this fails, an upgrade loses data, or serves other results than a new directory with the same files under today's rules.
 #[test]
 fn a_directory_of_format_1_is_migrated_at_the_first_start() {
     let temp = tempfile::tempdir().expect("a directory");
     let old = unpacked(temp.path());
-    // What only looks does not change it, and says what does.
+    // Read-only commands do not migrate, and name the one that does.
     for args in [&["export", "points", "--data", &old][..], &["verify", "--data", &old]] {
         let output = kindred(args);
         let told = text(&output.stderr);
@@ -66,13 +65,13 @@ fn a_directory_of_format_1_is_migrated_at_the_first_start() {
     assert_eq!(points("2026-01-07"), format!("{header}ann,50,100,50,100\nben,75,200,75,200\ncid,20,0,20,0\n"));
     assert_eq!(points("2026-01-11"), format!("{header}ann,40,100,40,100\nben,0,275,75,200\ncid,20,0,20,0\n"));
     assert_eq!(points("2026-01-20"), format!("{header}ann,0,140,40,100\nben,0,275,75,200\n"));
-    // The session stays cid's, to whom it was linked first; guests' orders are baskets.
+    // The session stays linked to cid, the first; guests' orders are baskets.
     let histories = kindred_ok(&["export", "histories", "--data", &old]);
     assert!(histories.contains("cid,,honey,click,2026-01-07") && !histories.contains("ben,,honey,click"), "{histories}");
     let lists = kindred_ok(&["export", "also_bought", "--data", &old]);
     assert!(lists.contains("jam,1,honey"), "{lists}");
 
-    // The other generation comes along, and it all holds after a start of the server.
+    // The other generation is migrated too, and everything survives a start of the server.
     let server = Server::start(Path::new(&old), &[]);
     assert_eq!(server.get_json("/v1/members/ben/points?as_of=2026-01-20")["available"], 275);
     assert_eq!(server.export("popularity"), kindred_exported(&new, "popularity"));
@@ -85,8 +84,8 @@ fn kindred_exported(data: &str, view: &str) -> String {
     kindred_ok(&["export", view, "--data", data])
 }
 
-/// If this fails, what a shop sees on its pages is not what DESIGN says: guests are owners, scenarios are apart, a day's figures are
-/// not changed by what happens after it, and a person's own dismissal is an interaction like any other.
+/// If this fails, results differ from DESIGN: guests are owners, scenarios are separate, a day's figures do not depend on later
+/// events, and a dismissal is an interaction.
 #[test]
 fn the_definitions_of_format_2_hold_over_the_api() {
     let temp = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! Generations: replaying beside the live one, comparing, promoting, rolling back, dropping; on a directory and on a running server.
+//! Generations: replay, compare, promote, roll back, drop; on a directory and on a running server.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use crate::place::{Backend, Place, on_both_back_ends};
 use crate::running::some_order;
 use crate::support::{AS_OF, PATIENCE, Points, Server, VIEWS, command, interaction, kindred, kindred_ok, order, text};
 
-/// What the second generation is computed with.
+/// The settings of the second generation.
 const OTHER: [&str; 4] = ["--set", "views.also_bought.window=3", "--set", "views.also_bought.top=4"];
 
 struct Shop {
@@ -21,7 +21,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// A shop of some hundred orders, views and titles, under settings of its own.
+    /// A shop of some hundred orders, views and titles, under given settings.
     fn new(set: &[&str], members: u64) -> Self {
         let shop = Self { temp: tempfile::tempdir().expect("a directory") };
         let mut dice = 7_u64;
@@ -69,7 +69,7 @@ impl Shop {
         kindred_ok(&[&["import", topic, &file, "--data", &data], set].concat());
     }
 
-    /// Every row of every view.
+    /// All rows of all views.
     fn exports(&self) -> Vec<String> {
         let data = self.data();
         VIEWS.iter().map(|view| kindred_ok(&["export", view, "--as-of", AS_OF, "--data", &data])).collect()
@@ -88,7 +88,7 @@ impl Shop {
         serde_json::from_str(&self.run(&["compare", a, b, "--as-of", AS_OF, "--json"])).expect("JSON")
     }
 
-    /// Demands that it fails, and says these words.
+    /// Asserts that it fails with these words.
     #[track_caller]
     fn fails(&self, args: &[&str], words: &str) {
         let data = self.data();
@@ -98,7 +98,7 @@ impl Shop {
     }
 }
 
-/// If it failed, a replay would not give what an installation with those settings gives, or a roll back not what was before.
+/// If it failed, a replay would differ from an installation with those settings, or a rollback from the state before.
 #[test]
 fn a_replay_equals_an_installation_with_its_settings_and_rolling_back_gives_the_old_bytes() {
     let (shop, scratch) = (Shop::new(&[], 60), Shop::new(&OTHER, 60));
@@ -132,7 +132,7 @@ fn a_replay_equals_an_installation_with_its_settings_and_rolling_back_gives_the_
         assert!(shop.run(&["verify"]).contains("verified"));
     }
     shop.fails(&["drop", "g3", "--yes"], "is live");
-    // What comes in goes to the live one; the others take it in when they are started.
+    // New events reach the live generation; the others apply them when started.
     shop.run(&["promote", "g1"]);
     assert_eq!(shop.exports(), old, "rolling back gives the old bytes");
     shop.fails(&["drop", "g2"], "--yes");
@@ -142,7 +142,7 @@ fn a_replay_equals_an_installation_with_its_settings_and_rolling_back_gives_the_
     shop.fails(&["replay", "--generation", "../g4", "--once"], "cannot name a generation");
 }
 
-/// If it failed, a what-if could change what members are owed, or a part of the events be served as all of them.
+/// If it failed, a what-if could change members' points, or a part of the events be served as all.
 #[test]
 fn a_what_if_is_compared_and_never_promoted() {
     let shop = Shop::new(&[], 40);
@@ -174,7 +174,7 @@ fn a_what_if_is_compared_and_never_promoted() {
     assert_eq!(before("inputs_orders", "rows_b", &shop.compare("g1", "rest")), 150);
 }
 
-/// If it failed, a replay that was killed would leave rows that no settings give, or could not be gone on with.
+/// If it failed, a killed replay would leave wrong rows, or could not be resumed.
 #[test]
 fn a_replay_that_is_killed_goes_on_and_gives_the_same_bytes() {
     let (shop, scratch) = (Shop::new(&[], 500), Shop::new(&OTHER, 500));
@@ -195,8 +195,8 @@ fn a_replay_that_is_killed_goes_on_and_gives_the_same_bytes() {
     }
 }
 
-/// If it failed, a crash while a generation is made, promoted or dropped would leave one that nobody can drop, rows of one that is gone,
-/// or another one live than either of the two.
+/// If it failed, a crash during create, promote or drop would leave a generation that cannot be dropped, orphaned rows, or a
+/// third generation live.
 fn a_change_of_generations_that_is_killed_in_any_step_is_done_again(backend: Backend) {
     let Some(place) = Place::new(backend, "killed_generations", &[]) else { return };
     let server = place.start(&[]);
@@ -210,7 +210,7 @@ fn a_change_of_generations_that_is_killed_in_any_step_is_done_again(backend: Bac
     };
     let live = || names().into_iter().find(|(_, live)| *live).expect("one is live").0;
     let replay = |name| ["replay", "--generation", name, "--from", "inputs", "--once"];
-    // What is done, and what has to be done before it is done once more.
+    // The commands, and their preparation before a repetition.
     let acts: [(&[&str], &[&str]); 3] = [
         (&replay("g2"), &["drop", "g2", "--yes"]),
         (&["promote", "g2"], &["promote", "g1"]),
@@ -235,14 +235,14 @@ fn a_change_of_generations_that_is_killed_in_any_step_is_done_again(backend: Bac
             let now = live();
             assert!(now == before || after.contains(&(now.clone(), true)), "{now} is live, killed at {step} of {act:?}");
             assert_eq!(place.exports(), expected, "killed at {step} of {act:?}");
-            // Done already, or done again.
+            // Done, or repeated.
             if names() != after || act[0] == "replay" {
                 place.ok(act);
             }
             assert_eq!((names(), place.exports()), (after.clone(), expected.clone()), "after {step} of {act:?}");
         }
     }
-    // The first one is made once: its drop is killed in one step after another, until it is gone.
+    // The generation is created once: its drop is killed in one step after another, until it is gone.
     let drop = ["drop", "g1", "--yes"];
     let steps = match backend {
         Backend::Embedded => ["emptied", "forgotten", "removing", "renamed"],
@@ -262,7 +262,7 @@ fn a_change_of_generations_that_is_killed_in_any_step_is_done_again(backend: Bac
 }
 on_both_back_ends!(a_change_of_generations_that_is_killed_in_any_step_is_done_again);
 
-/// If it failed, a generation that follows no log would keep what a person did after everything else has forgotten it.
+/// If it failed, a generation without a pipeline would keep an erased member's data.
 fn a_generation_that_stands_still_goes_when_somebody_in_it_is_forgotten(backend: Backend) {
     let Some(place) = Place::new(backend, "forgotten_generations", &["erasure.raw_days=0".to_owned()]) else { return };
     let server = place.start(&[]);
@@ -287,7 +287,7 @@ fn a_generation_that_stands_still_goes_when_somebody_in_it_is_forgotten(backend:
 }
 on_both_back_ends!(a_generation_that_stands_still_goes_when_somebody_in_it_is_forgotten);
 
-/// If it failed, a promotion would cost somebody an answer, or an answer be of two generations.
+/// If it failed, a promotion would lose an answer, or an answer would mix two generations.
 #[test]
 fn a_running_server_turns_to_another_generation_without_a_failed_or_mixed_answer() {
     let (shop, scratch) = (Shop::new(&[], 60), Shop::new(&OTHER, 60));
@@ -352,13 +352,13 @@ fn a_running_server_turns_to_another_generation_without_a_failed_or_mixed_answer
     assert!(answers > 20, "there was load: {answers}");
     assert_eq!((0..5).map(|n| server.get(&path(n)).body).collect::<Vec<_>>(), old, "rolling back gives the old bytes");
 
-    // Both follow the log: what comes in is in either.
+    // Both follow the log: new events are in either.
     let placed = server.post_events("orders", &[order("new", 1, "completed", "x", "2026-03-01T00:00:00Z", &["p", "q"])]);
     for generation in ["g1", "g2"] {
         let at = format!("/v1/items/p/similar?fill=false&generation={generation}&min_position={placed}&wait_ms=10000");
         assert_eq!(server.get_json(&at)["items"][0]["item"], "q");
     }
-    // A key made under one is known under the other, and a restart keeps what was promoted.
+    // A key created under one works under the other, and a restart keeps the promotion.
     assert_eq!(promote("g2").status, 200);
     assert_eq!(server.delete("/v1/admin/generations/g2").status, 409);
     server.stop();
@@ -367,7 +367,7 @@ fn a_running_server_turns_to_another_generation_without_a_failed_or_mixed_answer
     let listed = server.get_json("/v1/admin/generations");
     let live: Vec<_> = listed["generations"].as_array().expect("a list").iter().filter(|g| g["live"] == true).collect();
     assert_eq!((live.len(), &live[0]["name"]), (1, &json!("g2")));
-    // Also the one that the process began with.
+    // Also the one that the process started with.
     assert_eq!(
         server.post("/v1/admin/generations/g1/promote", "application/json", b"{}").json(),
         json!({ "live": "g1", "before": "g2" })
@@ -396,9 +396,8 @@ fn path(n: usize) -> String {
     format!("/v1/items/i{n}/similar?fill=false&explain=true")
 }
 
-/// If it failed, a replay on services would disturb the live pipeline, give other lists than an installation with those settings, a
-/// reader of one of several APIs would see a failure or a mixture while another generation is promoted, or that could not be taken
-/// back.
+/// If it failed, a replay on services would disturb the live pipeline or give wrong lists; or a promotion would cause errors or
+/// mixed answers at one of several APIs, or could not be rolled back.
 #[test]
 fn generations_on_services_are_what_the_oracle_says() {
     let Some(on) = Installation::with("generations", "") else { return };
@@ -431,7 +430,7 @@ fn generations_on_services_are_what_the_oracle_says() {
     let compared = on.ok(&["compare", "g1", "g2"]);
     assert!(compared.contains("views.also_bought.window"), "{compared}");
 
-    // Two APIs, the second of which holds next to no list in memory.
+    // Two APIs, the second with almost no lists in memory.
     let apis = [
         on.api("one", &key, &[]),
         on.api("other", &key, &["--set", "api.lists_bytes_max=100", "--set", "api.answers_bytes_max=0"]),
@@ -454,7 +453,7 @@ fn generations_on_services_are_what_the_oracle_says() {
         assert_eq!(bodies[0], bodies[1], "the APIs differ");
         bodies.into_iter().next().expect("two")
     };
-    // What nobody follows is not promoted by the way.
+    // A promotion requires a pipeline that follows.
     let extra = order("late", 1, "completed", "late-buyer", "2026-01-03T00:00:00Z", &["only-a", "only-b"]);
     let placed = apis[0].post_events("orders", std::slice::from_ref(&extra));
     let late = |api: &Server, more: &str| {

@@ -1,12 +1,11 @@
-//! Hostile input over the wire: everything ends in a 4xx that names the field, or 507; nothing panics, nothing is lost, and it
-//! goes on when there is room again.
+//! Hostile input over HTTP: a 4xx that names the field, or 507; no panic, no loss, and recovery when there is disk space again.
 
 use serde_json::json;
 
 use crate::place::{Backend, Place, on_both_back_ends};
 use crate::support::{Server, interaction};
 
-/// If this fails, a broken record can end a request without an explanation, or the server.
+/// If this fails, a broken record gets no explanation, or ends the server.
 fn broken_records_get_a_4xx_that_names_the_field(backend: Backend) {
     let Some(place) = Place::new(backend, "hostile", &[]) else { return };
     let server = place.start(&[]);
@@ -73,7 +72,7 @@ fn broken_records_get_a_4xx_that_names_the_field(backend: Backend) {
     }
     let line = vec![b'x'; 10 << 20];
     let answer = server.try_post("/v1/events/interactions", "application/x-ndjson", &line);
-    // A server that answers 413 before it has read everything may close the connection on the client.
+    // After an early 413 the server may close the connection.
     assert!(answer.is_none_or(|answer| (400..500).contains(&answer.status)));
 
     let position =
@@ -83,8 +82,8 @@ fn broken_records_get_a_4xx_that_names_the_field(backend: Backend) {
 
 on_both_back_ends!(broken_records_get_a_4xx_that_names_the_field);
 
-/// Embedded alone: on services the disks are Kafka's and Cassandra's, which guard them by themselves.
-/// If this fails, a full disk loses what was acknowledged, or the server needs a person to go on.
+/// Embedded only: on services the disks are Kafka's and Cassandra's. If this fails, a full disk loses acknowledged events, or the
+/// server does not recover by itself.
 #[test]
 fn a_full_disk_is_a_507_and_it_goes_on_when_there_is_room() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -112,7 +111,7 @@ fn a_full_disk_is_a_507_and_it_goes_on_when_there_is_room() {
     let at = "2026-01-05T10:00:00Z";
     server.post_events("interactions", &[interaction("a", "x", "purchase", at), interaction("a", "y", "purchase", at)]);
 
-    // Somebody else fills the disk.
+    // Another process fills the disk.
     let ballast = dir.join("ballast");
     let mut file = std::fs::File::create(&ballast).expect("a file");
     let chunk = vec![0u8; 1 << 20];

@@ -1,5 +1,5 @@
-//! An installation on real services for a test: topics and a keyspace of its own, a settings file that names them, and the
-//! processes that run on it. `KINDRED_TEST_KAFKA` and `KINDRED_TEST_CASSANDRA` (host:port) name the services; `tests/run` starts them.
+//! An installation on real services for a test: its own topics, keyspace and settings file, and its processes.
+//! `KINDRED_TEST_KAFKA` and `KINDRED_TEST_CASSANDRA` (host:port) name the services; `tests/run` starts them.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use scylla::value::{CqlValue, Row};
 
 use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, ended, kindred, kindred_ok, stopped, text};
 
-/// Topics and a keyspace of their own on the services, and the settings file that names them.
+/// Its own topics and keyspace, and their settings file.
 pub struct Installation {
     dir: tempfile::TempDir,
     config: String,
-    /// Its keyspace, and before the dot of its topics.
+    /// Its keyspace, and the prefix of its topics.
     own: String,
 }
 
-/// When a deleted record has expired.
+/// The expiry of a deleted record.
 const DELETED: Option<CqlValue> = Some(CqlValue::BigInt(i64::MIN));
 
 impl Installation {
-    /// Every row of its keyspace that holds one of some texts, but for the marks of deleted records: those leave by themselves within
-    /// a day (schemas/cql/002_records.cql), which is checked.
+    /// Every row of its keyspace that contains one of some texts, except tombstones of records, which expire within a day
+    /// (schemas/cql/002_records.cql); that is checked.
     pub fn rows_with(&self, texts: &[&str]) -> Vec<String> {
         let node = std::env::var("KINDRED_TEST_CASSANDRA").expect("there are services");
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -71,17 +71,17 @@ impl Installation {
         found
     }
 
-    /// With a window and a cap so small that evictions happen. `None` where there are no services.
+    /// With a small window and cap, so that evictions happen. `None` without services.
     pub fn new(name: &str) -> Option<Self> {
         Self::with(name, "[inputs]\nidentities_per_owner = 30\n[views.also_bought]\nwindow = 8\n")
     }
 
-    /// With further settings. `None` where there are no services.
+    /// With further settings. `None` without services.
     pub fn with(name: &str, more: &str) -> Option<Self> {
         Self::partitioned(name, 3, more)
     }
 
-    /// With so many partitions a topic. `None` where there are no services.
+    /// With this many partitions a topic. `None` without services.
     pub fn partitioned(name: &str, partitions: u32, more: &str) -> Option<Self> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (Some(kafka), Some(cassandra)) = (variable("KINDRED_TEST_KAFKA"), variable("KINDRED_TEST_CASSANDRA")) else {
@@ -101,7 +101,7 @@ impl Installation {
         Some(Self { config: file.to_str().expect("a path").to_owned(), dir, own })
     }
 
-    /// What [`Installation::new`] settles, for an embedded run of the same.
+    /// The settings of [`Installation::new`], for an embedded run.
     pub const PINNED: [&'static str; 4] = ["--set", "inputs.identities_per_owner=30", "--set", "views.also_bought.window=8"];
 
     /// Its settings file.
@@ -109,7 +109,7 @@ impl Installation {
         &self.config
     }
 
-    /// What one of its topics is called at the brokers.
+    /// The name of a topic at the brokers.
     pub fn topic(&self, topic: &str) -> String {
         format!("{}.{topic}", self.own)
     }
@@ -119,19 +119,19 @@ impl Installation {
         self.dir.path()
     }
 
-    /// Runs a command on it, demands that it succeeds, and returns what it printed.
+    /// Runs a command on it that must succeed; returns its output.
     pub fn ok(&self, args: &[&str]) -> String {
         kindred_ok(&[args, &["--config", &self.config]].concat())
     }
 
-    /// Imports a file of records. Those of a random log conflict, which exit code 1 tells.
+    /// Imports a file of records. A random log has conflicts: exit code 1.
     pub fn import(&self, topic: &str, file: &Path) {
         let output = kindred(&["import", topic, file.to_str().expect("a path"), "--config", &self.config]);
         let said = text(&output.stdout) + &text(&output.stderr);
         assert!(matches!(output.status.code(), Some(0 | 1)), "{topic}: {said}");
     }
 
-    /// Runs a command that has to fail with this code, and returns what it says.
+    /// Runs a command that must fail with this code; returns its stderr.
     pub fn fails(&self, code: i32, args: &[&str]) -> String {
         let output = kindred(&[args, &["--config", &self.config]].concat());
         let said = text(&output.stderr);
@@ -139,18 +139,18 @@ impl Installation {
         said
     }
 
-    /// Starts a process that stays, and waits until it says where it answers.
+    /// Starts a process, and waits until it prints its address.
     pub fn start(&self, name: &str, args: &[&str]) -> Running {
         self.start_with(command(&[]), name, args)
     }
 
-    /// Starts by a prepared command (environment).
+    /// Starts a prepared command (environment).
     pub fn start_with(&self, command: Command, name: &str, args: &[&str]) -> Running {
         let started = self.try_start_with(command, name, args);
         started.unwrap_or_else(|(status, said)| panic!("kindred {args:?} ended with {status}:\n{said}"))
     }
 
-    /// The same, of one that may end before it says where it answers: how, and what it printed.
+    /// The same for a process that may end before: how it ended, and its output.
     pub fn try_start_with(&self, mut command: Command, name: &str, args: &[&str]) -> Result<Running, (ExitStatus, String)> {
         let dir = self.dir.path().join(name);
         let log = dir.with_extension("log");
@@ -183,7 +183,7 @@ impl Installation {
         self.api_with(command(&[]), name, key, more)
     }
 
-    /// The same by a prepared command (environment).
+    /// The same with a prepared command (environment).
     pub fn api_with(&self, command: Command, name: &str, key: &str, more: &[&str]) -> Server {
         let mut running = self.start_with(command, name, &[&["api", "--listen", "127.0.0.1:0"], more].concat());
         let child = running.child.take().expect("it was started");
@@ -196,7 +196,7 @@ impl Installation {
     }
 }
 
-/// A process that stays. Dropping it kills it.
+/// A running process. Dropping it kills it.
 pub struct Running {
     child: Option<Child>,
     dir: PathBuf,
@@ -204,7 +204,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// What it printed.
+    /// Its output.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default()
     }
@@ -221,19 +221,19 @@ impl Running {
         child.wait().expect("it ends");
     }
 
-    /// SIGTERM; how it ended.
+    /// Sends SIGTERM; returns the exit status.
     pub fn stop(mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
         stopped(&mut child, || self.log())
     }
 
-    /// How it ends by itself.
+    /// The exit status when it ends by itself.
     pub fn ends(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
         ended(&mut child, || self.log())
     }
 
-    /// What its admin address answers.
+    /// A GET of its admin address.
     pub fn get(&self, path: &str) -> (u16, String) {
         let agent: ureq::Agent =
             ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
@@ -251,7 +251,7 @@ impl Drop for Running {
     }
 }
 
-/// The service key that `kindred migrate` tells once.
+/// The service key that `kindred migrate` prints once.
 pub fn key_in(said: &str) -> String {
     said.split_whitespace().find(|word| word.starts_with("kd_sk_")).expect("a service key is told").to_owned()
 }

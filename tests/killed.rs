@@ -1,10 +1,10 @@
-//! Kill -9 at a write of every kind of a registration, a password change and an erasure: no half member, no lost identity, no event lost or
-//! doubled. That every single write may be the last is proved in memory (`api/members/tests/it/faults.rs`); here real stores, a real log
-//! and real senders are left by a process that dies. The program kills itself at the write that is armed (`deploy/standalone/fail_points.rs`), another one goes on with what is
-//! stored, and the person does what people do: looks whether something has come, and presses the button again.
+//! Kill -9 at a write of every kind in a registration, a password change and an erasure: no half member, no lost identity, no
+//! lost or duplicated event. `api/members/tests/it/faults.rs` covers every single write in memory; here a process with real
+//! stores, log and senders dies. It kills itself at the armed write (`deploy/standalone/fail_points.rs`), another one recovers,
+//! and the person checks for messages and retries.
 //!
 //! ```text
-//! runs that are only traced ──▶ the last write of each kind ──▶ for each: a person, death after it, restart, the person again, checks
+//! traced runs ──▶ the last write of each kind ──▶ for each: a person, death after it, restart, the person again, checks
 //! ```
 //!
 //! With `kindred serve` on a directory and with `kindred api` beside a pipeline on services.
@@ -21,48 +21,48 @@ use crate::people::{self, PASSWORD, Sent, code_in, phone_gateway, smtp_sink, tex
 use crate::place::{Backend, on_both_back_ends};
 use crate::support::{Answer, PATIENCE, Server, VIEWS, command, interaction, kindred, order, text};
 
-/// What a member earns by somebody whom they invited, by the rules of the shop as they are unless set.
+/// A member's points for an invited member, by the default rules.
 const POINTS_OF_AN_INVITE: i64 = 100;
-/// What the mail about a changed password says.
+/// Text of the mail about a changed password.
 const PASSWORD_CHANGED: &str = "password was changed";
-/// What people change their password to.
+/// The new password.
 const NEW: &str = "vextro jumbles 93 quip";
-/// Runs that are only traced; the writes that all of them have are those to die at.
+/// Traced runs; the writes common to all of them are the ones to die at.
 const TRACED_RUNS: u32 = 3;
-/// How often it is tried to die at a write: a run may be without it where another process's turn comes first.
+/// Attempts to die at a write: a run may skip it where another process is first.
 const TRIES: u32 = 4;
-/// Of so many writes one may be in no try: two tasks raced for it in each run that was traced, and in none after.
+/// One in this many writes may be in no attempt: two tasks raced for it in each traced run, and in none after.
 const RACED_OF: usize = 20;
 
-/// How long a process that gives no answer may take to be gone.
+/// How long an unresponsive process may take to end.
 const DYING: Duration = Duration::from_secs(2);
 
-/// The server died under the person's hands.
+/// The server died during a request.
 #[derive(Debug)]
 struct Died;
 
 type Alive<T> = Result<T, Died>;
 
-/// Somebody with what they know of their registration.
+/// A person, and what they know of their registration.
 #[derive(Clone, Debug)]
 struct Person {
     name: String,
     phone: String,
     password: &'static str,
-    /// Whose invite code they have.
+    /// The invite code they have.
     invite: Option<String>,
-    /// Where the process died under their hands.
+    /// Where the process died during their request.
     point: String,
-    /// Codes that were refused, or are used up.
+    /// Refused or used codes.
     used: BTreeSet<String>,
     /// The registration was answered.
     accepted: bool,
     /// The link of the mail was answered.
     verified: bool,
-    /// Who they are, once signed in.
+    /// The member id, once signed in.
     member: String,
     token: String,
-    /// They were told to come back then.
+    /// Earliest time of the next retry.
     not_before: Instant,
 }
 
@@ -88,14 +88,14 @@ impl Person {
     }
 }
 
-/// Where it all happens: one directory, or topics and a keyspace, with a process that is killed again and again.
+/// The installation: a directory, or topics and a keyspace, with a process that is killed repeatedly.
 struct World {
     mails: Sent,
     phones: Sent,
     set: Vec<String>,
     on: On,
     server: Option<Server>,
-    /// What the fail points read and write.
+    /// The file of the fail points.
     points: PathBuf,
     people: usize,
     temp: tempfile::TempDir,
@@ -151,7 +151,7 @@ impl World {
         Person::new(self.people, invite)
     }
 
-    /// Whether the process is still there. It may end in no way but by its own kill.
+    /// Whether the process is alive. It may end only by its own kill.
     fn alive(&mut self) -> Alive<()> {
         let server = self.server.as_mut().expect("it was started");
         let Some(status) = server.ended() else { return Ok(()) };
@@ -160,7 +160,7 @@ impl World {
     }
 
     fn send(&mut self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Alive<Answer> {
-        // A server that answers without having read the body closes the connection: what came over it next is sent again, as by browsers.
+        // After an answer to an unread body the server closes the connection: retry, like browsers.
         for _ in 0..2 {
             if let Ok(answer) = self.server().try_send(method, path, token, body) {
                 return Ok(answer);
@@ -174,7 +174,7 @@ impl World {
         panic!("{method} {path}: no answer\n{}", self.server().log());
     }
 
-    /// Arms a fail point, or none that is ever passed: then the writes are traced only.
+    /// Arms a fail point, or an unreachable one to trace the writes.
     fn arm(&self, what: &str) {
         let (new, trace) = (self.points.join("new"), self.points.join("trace"));
         std::fs::write(&trace, "").expect("a file");
@@ -191,8 +191,7 @@ impl World {
         trace.lines().map(str::to_owned).collect()
     }
 
-    /// Waits until what follows from changes has followed: every change that the trace shows begun has ended, and nothing has been
-    /// written for a while.
+    /// Waits until every change in the trace is complete, and nothing has been written for a while.
     fn settle(&mut self) -> Alive<()> {
         let quiet = Duration::from_millis(if matches!(self.on, On::Directory(_)) { 200 } else { 500 });
         let (begin, mut last, mut since) = (Instant::now(), 0, Instant::now());
@@ -213,7 +212,7 @@ impl World {
         }
     }
 
-    /// Begins again after a death, and waits until it has ended what the dead one left, but for what has to wait longer.
+    /// Restarts after a death, and waits until unfinished changes are complete, except delayed ones.
     fn restart(&mut self) {
         self.server = None;
         self.arm("never after a death");
@@ -222,8 +221,7 @@ impl World {
         self.disarm();
     }
 
-    /// Does something once for each kind of its writes, with a new person each time, and dies there. `again` is what the person does
-    /// then.
+    /// Performs an action once per kind of write, with a new person each time, and dies there. `again` is the person's retry.
     fn at_writes(
         &mut self,
         what: &str,
@@ -234,7 +232,7 @@ impl World {
         let begin = Instant::now();
         let mut people = Vec::new();
         let mut writes: Vec<String> = Vec::new();
-        // Two who do the same at once, the request and the outbox, may both write: what every run has is what has to be done.
+        // Request and outbox may both do the work: only writes common to all runs are certain.
         for traced in 0..TRACED_RUNS {
             let mut person = prepare(self);
             self.arm(&format!("never {what} {traced}"));
@@ -280,13 +278,13 @@ impl World {
         Ok(people::solved(&made.json()))
     }
 
-    /// The newest of what a message gave, other than what is known already.
+    /// The newest value from a message, except known ones.
     fn came<T>(sent: &Sent, to: &str, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         let sent = sent.lock().expect("no sink panics");
         sent.iter().rev().filter(|(of, _)| of == to).find_map(|(_, text)| find(text))
     }
 
-    /// Waits for a message, as long as the server lives.
+    /// Waits for a message while the server lives.
     fn wait_for<T>(&mut self, sent: &Sent, to: &str, find: impl Fn(&str) -> Option<T>) -> Alive<T> {
         let begin = Instant::now();
         loop {
@@ -317,7 +315,7 @@ impl World {
         self.send("POST", "/v1/registrations", None, Some(&form))
     }
 
-    /// A registration from the first step to the last.
+    /// A complete registration.
     fn register(&mut self, person: &mut Person) -> Alive<()> {
         let asked = self.ask_for_code(person)?;
         assert_eq!(asked.status, 202, "{}", asked.body);
@@ -334,8 +332,7 @@ impl World {
         Ok(())
     }
 
-    /// What somebody does whose registration broke off, once: looks for what has come, and sends the form again. False where they have
-    /// to come back later.
+    /// Resumes an interrupted registration: checks for messages, and sends the form again. False if it has to wait.
     fn go_on(&mut self, person: &mut Person) -> Alive<bool> {
         if person.verified {
             return Ok(true);
@@ -362,7 +359,7 @@ impl World {
         let answer = self.send_form(person, &code)?;
         match answer.status {
             202 => person.accepted = true,
-            // "This code is wrong": it is used up. "This name is taken": by whom, the mail will tell.
+            // "This code is wrong": it is used up. "This name is taken": the mail will tell by whom.
             422 => drop(person.used.insert(code)),
             409 => {}
             _ => panic!("{}: {} {}", person.point, answer.status, answer.body),
@@ -370,7 +367,7 @@ impl World {
         Ok(false)
     }
 
-    /// Everybody goes on until they are members.
+    /// Everybody resumes until they are members.
     fn all_go_on(&mut self, people: &mut [Person]) {
         let begin = Instant::now();
         let mut waiting: Vec<&mut Person> = people.iter_mut().collect();
@@ -403,7 +400,7 @@ impl World {
         text_of(&signed, "access_token").clone_into(&mut person.token);
     }
 
-    /// Every member that staff finds: (username, member, state).
+    /// Every member in the staff search: (username, member, state).
     fn members(&self) -> Vec<(String, String, String)> {
         let (mut found, mut cursor) = (Vec::new(), String::new());
         loop {
@@ -420,7 +417,7 @@ impl World {
         found
     }
 
-    /// The same, once so many are found: the index follows the accounts.
+    /// The same, once this many are found: the index is asynchronous.
     fn found(&self, so_many: usize) -> Vec<(String, String, String)> {
         let begin = Instant::now();
         loop {
@@ -432,8 +429,7 @@ impl World {
         }
     }
 
-    /// Nothing that follows from a change waits any more: a pointer without a change is given up after a minute. The figure is of the
-    /// last look into the outbox; there is one a second.
+    /// The outbox is empty: a pointer without a change is dropped after a minute. The metric is of the last sweep, one a second.
     fn nothing_waits(&self) {
         let (begin, mut since) = (Instant::now(), Instant::now());
         while since.elapsed() < Duration::from_secs(3) {
@@ -447,15 +443,15 @@ impl World {
         }
     }
 
-    /// The points of invitations, once the views have all that is in the log.
+    /// The points for invitations, once the views are up to date.
     fn points_of_invites(&self, member: &str) -> i64 {
         caught_up(self.server());
         self.server().get_json(&format!("/v1/members/{member}/points"))["from_invites"].as_i64().expect("points")
     }
 }
 
-/// If it failed, a process that dies would leave somebody half registered, an account with two passwords or none, somebody forgotten
-/// by halves, or an event that is lost or counts twice.
+/// If it failed, a dying process would leave a half registered member, an account with two passwords or none, a half erasure, or
+/// a lost or duplicated event.
 fn v2_3_3_kill_9_at_the_writes_of_a_member(backend: Backend) {
     if !cfg!(debug_assertions) {
         eprintln!("NOT RUN: a release build has no fail points");
@@ -471,7 +467,7 @@ fn v2_3_3_kill_9_at_the_writes_of_a_member(backend: Backend) {
         On::Directory(dir) => {
             let verified = kindred(&["verify", "--data", dir.to_str().expect("a path")]);
             assert!(verified.status.success(), "{}{}", text(&verified.stdout), text(&verified.stderr));
-            // Each process has seen a part of the log; this one reads all of it.
+            // Each process has read a part of the log; this one reads all of it.
             let whole = Server::start(dir, &["--from", "beginning"]);
             caught_up(&whole);
             whole.get_json("/v1/admin/status")
@@ -482,14 +478,14 @@ fn v2_3_3_kill_9_at_the_writes_of_a_member(backend: Backend) {
 }
 on_both_back_ends!(v2_3_3_kill_9_at_the_writes_of_a_member);
 
-/// The last write of each kind: of each table, what is done there; the log; the senders.
+/// The last write of each kind: by table and operation; the log; the senders.
 fn of_each_kind(writes: Vec<String>) -> Vec<String> {
     let kind = |name: &str| name.split([' ', '#', ',']).take(2).collect::<Vec<_>>().join(" ");
     let of_ports = writes.into_iter().filter(|name| !name.starts_with("thread") && !name.starts_with("task"));
     of_ports.map(|name| (kind(&name), name)).collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
-/// Everybody becomes a member, in the end, and each once. Gives who invited them, and them.
+/// Everybody becomes a member exactly once. Returns the inviter, and them.
 fn registrations(world: &mut World) -> (Person, Vec<Person>) {
     let mut inviter = world.person(None);
     world.register(&mut inviter).expect("nothing is armed");
@@ -499,7 +495,7 @@ fn registrations(world: &mut World) -> (Person, Vec<Person>) {
         text_of(&own, "invite_code").to_owned()
     });
     let invite = inviter.invite.clone();
-    // Who was told to wait comes back when all others are done.
+    // A delayed person resumes when all others are done.
     let invited = |world: &mut World| world.person(invite.clone());
     let mut people = world.at_writes("registration", invited, World::register, |_, _| ());
     assert!(people.len() > 15, "{} deaths prove little", people.len());
@@ -514,7 +510,7 @@ fn registrations(world: &mut World) -> (Person, Vec<Person>) {
     (inviter, people)
 }
 
-/// Everybody has the new password or the old one, and has the new one in the end.
+/// Everybody has the old or the new password, and in the end the new one.
 fn password_changes(world: &mut World, people: &mut [Person]) {
     let mut next = people.iter();
     let signed_in = |world: &mut World| {
@@ -545,13 +541,13 @@ fn password_changes(world: &mut World, people: &mut [Person]) {
     }
 }
 
-/// Everything that follows from what was done has followed, once.
+/// All side effects happened once.
 fn all_is_told(world: &World, inviter: &Person, people: &[Person]) {
     world.nothing_waits();
     let earned = POINTS_OF_AN_INVITE * i64::try_from(people.len()).expect("some");
     assert_eq!(world.points_of_invites(&inviter.member), earned, "the event of every registration is in effect once");
     for person in people {
-        // A mail may come twice, under one id.
+        // A mail may arrive twice, under one id.
         let sent = world.mails.lock().expect("no sink panics");
         let mails = sent.iter().filter(|(to, text)| *to == person.email() && text.contains(PASSWORD_CHANGED));
         let ids: BTreeSet<&str> =
@@ -560,9 +556,9 @@ fn all_is_told(world: &World, inviter: &Person, people: &[Person]) {
     }
 }
 
-/// Some are forgotten: what is served is what a shop serves that never had them, and all that was theirs is free.
+/// Some are erased: the results equal those of a shop that never had them, and their names are free.
 fn erasures(world: &mut World, inviter: &Person, people: Vec<Person>) {
-    // Pairs of neighbours buy the same, so that who leaves takes something out of lists.
+    // Neighbours buy the same, so that an erasure changes lists.
     let bought = |n: usize, person: &Person| {
         let items = [format!("item{}", n / 2 % 7), format!("item{}", n / 2 % 5 + 7), format!("item{}", n % 3 + 12)];
         let purchases = items.iter().map(|item| interaction(&person.member, item, "purchase", "2026-01-05T10:00:00Z"));
@@ -584,7 +580,7 @@ fn erasures(world: &mut World, inviter: &Person, people: Vec<Person>) {
     let leave = |world: &mut World, person: &mut Person| {
         let form = json!({ "current_password": person.password });
         let answer = world.send("DELETE", "/v1/members/me", Some(&person.token), Some(&form))?;
-        // Who is not known any more has left.
+        // An unknown member is erased.
         let fine: &[u16] = if person.point.is_empty() { &[200] } else { &[200, 202, 401] };
         assert!(fine.contains(&answer.status), "{}: {} {}", person.point, answer.status, answer.body);
         Ok(())
@@ -595,7 +591,7 @@ fn erasures(world: &mut World, inviter: &Person, people: Vec<Person>) {
     };
     let left = world.at_writes("erasure", signed_in, leave, again);
     assert!(left.len() + 3 < people.len(), "there are some who stay");
-    // Who invited those who left keeps the points.
+    // The inviters of erased members keep the points.
     all_is_told(world, inviter, &people);
     let found = world.members();
     assert_eq!(found.len(), people.len() + 1 - left.len(), "who left is not found, who stays is: {found:?}");
@@ -621,7 +617,7 @@ fn erasures(world: &mut World, inviter: &Person, people: Vec<Person>) {
         assert_eq!(world.server().export(view), never.export(view), "{view}: as if those who left had never been");
     }
 
-    // All that was theirs can be had.
+    // Their names can be registered again.
     let anew = |person: &Person| {
         let Person { name, phone, point, .. } = person.clone();
         Person { name, phone, point, ..Person::new(0, None) }
@@ -636,7 +632,7 @@ fn erasures(world: &mut World, inviter: &Person, people: Vec<Person>) {
     }
 }
 
-/// Waits until the views of a server have all that is in its log.
+/// Waits until the views have reached the end of the log.
 fn caught_up(server: &Server) {
     let begin = Instant::now();
     while server.get_json("/v1/admin/status")["lag"] != 0 {

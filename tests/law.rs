@@ -1,5 +1,5 @@
-//! The law, on the whole product: what is exported is a function of the set of events and the settings. Random logs go in
-//! shuffled, duplicated and cut into requests, over 1, 2 and 4 workers, with kill -9 between; the exports are the oracle's.
+//! The law, on the whole product: an export is a function of the set of events and the settings. Random logs are shuffled,
+//! duplicated and split into requests, over 1, 2 and 4 workers, with kill -9 in between; the exports equal the oracle's.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use crate::place::{Backend, Place, on_both_back_ends};
 use crate::support::{AS_OF, VIEWS};
 
-/// The settings of a run, as they are given to the command and as the oracle takes them.
+/// The settings of a run, for the command and for the oracle.
 pub struct Variant {
     pub set: Vec<String>,
     pub semantics: Semantics,
@@ -23,7 +23,7 @@ fn defaults() -> Variant {
     Variant { set: Vec::new(), semantics: Semantics::default() }
 }
 
-/// Window and cap so small that evictions happen all the time.
+/// Small window and cap, so that evictions are frequent.
 pub fn small() -> Variant {
     let mut semantics = Semantics::default();
     semantics.inputs.identities_per_owner = 6;
@@ -96,13 +96,12 @@ fn run(backend: Backend, seed: u64, workers: usize, variant: &Variant) {
         let expected = oracle_export(view, &records, &variant.semantics);
         assert_eq!(*served, expected, "{view} with seed {seed}, {workers} workers, {backend:?}");
     }
-    // And once more from the log alone.
+    // And again from the log alone.
     place.start(&["--from", "beginning"]).stop();
     assert_eq!(place.exports(), served, "a rebuild from the log gives other bytes, seed {seed}");
 }
 
-/// If this fails, what is served depends on the order of events, their duplicates, restarts or the number of workers, or on which
-/// back-end it is.
+/// If this fails, results depend on order, duplicates, restarts, the number of workers, or the backend.
 fn exports_are_a_function_of_the_set_of_events(backend: Backend) {
     for (seed, workers) in [(1, 1), (2, 2), (3, 4)] {
         // On services a start takes seconds, so each number of workers gets one kind of settings there.

@@ -1,7 +1,7 @@
-//! The pages of members walked through in headless Chromium, as a person does it: register, the code and the mail from the mailbox
-//! page, sign in, the account, sign out. Once with mouse and keyboard, once by keyboard alone, once in zh-CN.
+//! The account pages in headless Chromium: register, with code and mail from the mailbox page, sign in, the account, sign out.
+//! Once by mouse and keyboard, once by keyboard only, once in zh-CN.
 //!
-//! `KINDRED_SCREENSHOT=FILE.png` keeps pictures FILE-register.png, … of each walk, light, dark and narrow.
+//! `KINDRED_SCREENSHOT=FILE.png` saves FILE-register.png, … of each page: light, dark and narrow.
 
 use std::path::PathBuf;
 
@@ -13,14 +13,14 @@ const PASSWORD: &str = "purple lantern under larches";
 const TAB: &str = "\u{E004}";
 const ENTER: &str = "\u{E007}";
 const SPACE: &str = " ";
-/// No page has as many stops of the keyboard.
+/// More tab stops than any page has.
 const STOPS_MAX: usize = 60;
 
-/// A person at a browser, and how this one goes about it.
+/// A person at a browser.
 struct Person {
     browser: Browser,
     demo: Demo,
-    /// Presses keys alone, as whoever has no mouse.
+    /// Uses the keyboard only.
     by_keyboard: bool,
     walk: &'static str,
     _temp: tempfile::TempDir,
@@ -38,7 +38,7 @@ impl Person {
         self.browser.open(&format!("{}{path}", self.demo.url));
     }
 
-    /// Waits for something to be seen; the words of it.
+    /// Waits for a visible element; returns its text.
     fn sees(&self, selector: &str) -> String {
         let look = format!(
             "const found = document.querySelector({}); if (!found || !('ready' in document.documentElement.dataset) && \
@@ -49,7 +49,7 @@ impl Person {
         until(&format!("{}: {selector} on {}", self.walk, self.path()), || self.browser.run(&look).as_str().map(str::to_owned))
     }
 
-    /// Waits until it has words in it.
+    /// Waits for the text of an element.
     fn reads(&self, selector: &str) -> String {
         let text = |text: String| Some(text).filter(|text| !text.trim().is_empty() && text != "–");
         until(&format!("{}: words in {selector}", self.walk), || text(self.sees(selector)))
@@ -63,7 +63,7 @@ impl Person {
         until(&format!("{}: {path}", self.walk), || (self.path() == path).then_some(()));
     }
 
-    /// Presses keys, one after the other, wherever the focus is.
+    /// Sends keys to the focused element.
     fn keys(&self, keys: &str) {
         let actions: Vec<Value> = keys
             .chars()
@@ -78,7 +78,7 @@ impl Person {
         id.unwrap_or_else(|| panic!("{found}"))
     }
 
-    /// Goes to an element: the mouse at once, the keyboard by its stops, which has to show where it is.
+    /// Focuses an element: by mouse directly, by keyboard through visible tab stops.
     fn goes_to(&self, selector: &str) {
         self.sees(selector);
         let reached = format!("return document.activeElement === document.querySelector({})", json!(selector));
@@ -116,7 +116,7 @@ impl Person {
         }
     }
 
-    /// Types in place of what stands there.
+    /// Replaces the text of a field.
     fn types_again(&self, selector: &str, text: &str) {
         if self.by_keyboard {
             self.goes_to(selector);
@@ -128,7 +128,7 @@ impl Person {
         self.types(selector, text);
     }
 
-    /// Looks into the mailbox page in another window, and comes back with the digits of the newest phone message.
+    /// Opens the mailbox page in another window; returns the newest phone code.
     fn code_of_the_phone(&self) -> String {
         let code = "return document.querySelector('#messages .body')?.textContent.match(/\\d{6}/)?.[0]";
         self.in_another_window("/mailbox", || until("a code", || self.browser.run(code).as_str().map(str::to_owned)))
@@ -145,13 +145,13 @@ impl Person {
         done
     }
 
-    /// What a page has to keep to wherever one comes by: everything that is operated has a name, and nothing is wider than a phone.
+    /// Checks of every page: every control has a name, and nothing is wider than a phone.
     fn page_is_in_order(&self, name: &str) {
         let tree = self.cdp("Accessibility.getFullAXTree", &json!({}));
         for node in tree["nodes"].as_array().expect("a tree") {
             let role = node["role"]["value"].as_str().unwrap_or_default();
             let operated = ["button", "checkbox", "combobox", "link", "progressbar", "textbox", "group", "navigation"];
-            // A disclosure is a group without a name of its own: its summary has one.
+            // A disclosure's name is that of its summary.
             let needs_name = operated.contains(&role) && node["ignored"] != true && role != "group";
             let named = node["name"]["value"].as_str().is_some_and(|name| !name.trim().is_empty());
             assert!(!needs_name || named, "{} {name}: a {role} has no name: {node}", self.walk);
@@ -183,11 +183,11 @@ impl Person {
         std::fs::write(file, bytes.expect("base64")).expect("the picture is written");
     }
 
-    /// From the shop to a member, by code and mail.
+    /// A registration from the shop's page, by code and mail.
     fn registers(&self, username: &str, phone: &str, email: &str) {
         self.presses(".links a[href='/register']");
         self.is_at("/register");
-        // An empty form says what is missing, and goes there.
+        // An empty form names and focuses the missing field.
         self.presses("#step-data .primary");
         self.reads("#username-error");
         assert_eq!(self.browser.run("return document.activeElement.id"), "username");
@@ -196,7 +196,7 @@ impl Person {
         self.types("#email", email);
         self.types("#password", PASSWORD);
         self.page_is_in_order("register");
-        // What the API turns down is said at its field.
+        // An API error is shown at its field.
         self.presses("#step-data .primary");
         self.reads("#phone-error");
         self.types_again("#phone", phone);
@@ -254,7 +254,7 @@ impl Person {
         assert!(!stored.contains("eyJ") && !stored.contains("__Host-"), "a script can read a token: {stored}");
     }
 
-    /// The shop's server tells of an order, and the account shows it and what it earned.
+    /// The shop's server posts an order, and the account shows it with its points.
     fn sees_an_order_and_what_it_earns(&self, username: &str) {
         let key = std::fs::read_to_string(self._temp.path().join("demo/service.key")).expect("the service key");
         let bearer = format!("Bearer {}", key.trim());
@@ -278,7 +278,7 @@ impl Person {
         self.page_is_in_order("statement");
     }
 
-    /// Shows the QR code to an app, and gets recovery codes for one of its codes.
+    /// Enrols an authenticator by the QR code, and gets recovery codes.
     fn sets_up_an_authenticator(&self) {
         self.presses("#totp-enrol summary");
         self.types("#totp-password", PASSWORD);
@@ -300,7 +300,7 @@ impl Person {
         assert_eq!(self.browser.run("return document.querySelectorAll('#recovery-codes li').length"), 10);
     }
 
-    /// Looks through the shop, to an item that is for members; its address.
+    /// Browses to an item for members; returns its URL.
     fn browses(&self) -> String {
         self.presses(".links a[href='/browse']");
         self.is_at("/browse");
@@ -315,7 +315,7 @@ impl Person {
         self.page_is_in_order("item");
         self.open("/browse?sort=price");
         self.reads("#items li span");
-        // What is for some is what few buy and stands far behind; the first of it is shown by and by.
+        // Items for members are at the end of the list, which loads gradually.
         until("an item for members", || {
             if self.browser.run("return document.querySelector('#items .badge') !== null") == true {
                 return Some(());
@@ -336,7 +336,7 @@ impl Person {
         self.path()
     }
 
-    /// An item for members, without being one any more: not there, until signed in again.
+    /// The item is not found until signed in again.
     fn comes_back_to(&self, item: &str, account: &str) {
         self.open(item);
         self.reads("#notice");
@@ -358,7 +358,7 @@ impl Person {
     }
 }
 
-/// If it failed, nobody could become a member at the demo's pages.
+/// If it failed, nobody could register on the demo's pages.
 #[test]
 fn a_person_registers_signs_in_and_finds_the_account() {
     if !has_browser() {
@@ -370,7 +370,7 @@ fn a_person_registers_signs_in_and_finds_the_account() {
     person.signs_in("ada");
     assert_eq!(person.browser.run("return document.documentElement.lang"), "en");
     person.finds_account("ada", "13800138000", "ada@example.com");
-    // What the shop's own page says of it.
+    // The shop's own page shows the member.
     person.open("/");
     person.sees(".links a[href='/account']");
     person.presses(".links a[href='/account']");
@@ -383,7 +383,7 @@ fn a_person_registers_signs_in_and_finds_the_account() {
     person.open("/account");
     person.reads("#available");
     person.signs_out();
-    // Nobody is led to another site.
+    // No redirect to another site.
     person.open("/sign-in?return=//evil.example/");
     person.types("#account", "13800138000");
     person.types("#password", PASSWORD);
@@ -393,7 +393,7 @@ fn a_person_registers_signs_in_and_finds_the_account() {
     person.sets_up_an_authenticator();
 }
 
-/// If it failed, whoever cannot use a mouse could not become a member.
+/// If it failed, registration would need a mouse.
 #[test]
 fn a_person_without_a_mouse_does_the_same() {
     if !has_browser() {
@@ -407,7 +407,7 @@ fn a_person_without_a_mouse_does_the_same() {
     person.signs_out();
 }
 
-/// If it failed, a Chinese reader would be spoken to in English, on the page, in the answers, or in the mails.
+/// If it failed, pages, answers or mails would be in English for a Chinese reader.
 #[test]
 fn a_person_does_the_same_in_chinese() {
     if !has_browser() {
@@ -421,7 +421,7 @@ fn a_person_does_the_same_in_chinese() {
     person.signs_in("13700137000");
     person.finds_account("小林", "13700137000", "xiaolin@example.com");
     assert_eq!(person.sees("#profile-title"), "资料");
-    // The switch speaks at once, and is remembered.
+    // The switch takes effect at once, and is remembered.
     person.presses("[data-language='en']");
     assert_eq!(person.sees("#profile-title"), "Profile");
     person.open("/account");
@@ -430,11 +430,11 @@ fn a_person_does_the_same_in_chinese() {
     person.signs_out();
 }
 
-/// What a shop's server may post of a member, by name; `search` has no item.
+/// The kinds that a shop's server may post of a member; `search` has no item.
 const KINDS: [&str; 8] = ["view", "click", "impression", "cart", "favorite", "follow", "comment", "purchase"];
 
 impl Person {
-    /// The id of whoever is signed in at the pages, as the shop's server knows it, and a header with its key.
+    /// The id of the signed-in member, from the shop's server, and a header with its key.
     fn member(&self, username: &str) -> (String, String) {
         let key = std::fs::read_to_string(self._temp.path().join("demo/service.key")).expect("the service key");
         let bearer = format!("Bearer {}", key.trim());
@@ -451,7 +451,7 @@ impl Person {
     }
 }
 
-/// If it failed, whoever registers would be a stranger in the shop: nothing bought, no points, and a history that one kind of event breaks.
+/// If it failed, a new member would have no purchases, no points, or a history that fails on a kind of event.
 #[test]
 fn whoever_registers_shops_as_oneself() {
     if !has_browser() {
@@ -462,7 +462,7 @@ fn whoever_registers_shops_as_oneself() {
     person.registers("iris", "13800138000", "iris@example.com");
     person.signs_in("iris");
 
-    // The shop's page: they are the one who buys.
+    // On the shop's page they are the buyer.
     person.open("/");
     until("the person among the members", || {
         let chosen = person.browser.run("return document.getElementById('member').selectedOptions[0]?.textContent");
@@ -478,7 +478,7 @@ fn whoever_registers_shops_as_oneself() {
     assert_eq!(person.browser.run("return document.activeElement.id"), "buy", "the focus stays where one pressed");
     person.reads_words("#effect", "did not move");
     person.picture("shop");
-    // A second product, which moves the list: the first is what they own.
+    // A second product moves the list: they own the first.
     person.open("/browse");
     person.presses("#items li:first-child a");
     person.presses("#favorite");
@@ -487,7 +487,7 @@ fn whoever_registers_shops_as_oneself() {
     person.reads_words("#done", "Bought");
     person.page_is_in_order("own-item");
 
-    // The account has it all, and every kind of event has its word in both languages.
+    // The account shows all of it, with a text for each kind of event in both languages.
     let (member, bearer) = person.member("iris");
     let events: Vec<Value> = KINDS
         .iter()
@@ -529,7 +529,7 @@ fn whoever_registers_shops_as_oneself() {
     person.types("#setup-token", "not this one");
     person.presses("#setup-form button");
     let refused = person.reads("#setup-form .notice");
-    // A banner does not stay in the language of before.
+    // A banner changes its language too.
     person.presses("[data-language='zh-CN']");
     let translated = person.reads("#setup-form .notice");
     assert!(translated != refused && !translated.is_ascii(), "{refused} stays {translated}");

@@ -1,5 +1,5 @@
-//! Members through the real binary: registered with codes from a real SMTP sink and a gateway for phones, signed in, raced, suspended and
-//! erased; on a directory, and on services over two API processes.
+//! Members through the real binary: registered with a real SMTP sink and phone gateway, signed in, raced, suspended and erased;
+//! on a directory, and on services with two API processes.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::people::{self, PASSWORD, Sent, code_in, phone_gateway, smtp_sink, tex
 use crate::place::Backend;
 use crate::support::{Answer, PATIENCE, Server, kindred_ok};
 
-/// A shop whose members can be reached: one API, or two on services.
+/// A shop with message receivers: one API, or two on services.
 pub struct Shop {
     apis: Vec<Server>,
     mails: Sent,
@@ -19,12 +19,12 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Opens it; `None` on services where there are none.
+    /// Opens it; `None` without services.
     pub fn open(backend: Backend, name: &str) -> Option<Self> {
         Self::open_with(backend, name, &[])
     }
 
-    /// The same under more settings, as `path=value`.
+    /// The same with more settings, as `path=value`.
     pub fn open_with(backend: Backend, name: &str, more: &[&str]) -> Option<Self> {
         let ((smtp, mails), (gateway, phones)) = (smtp_sink(), phone_gateway());
         let mut set = people::settings(smtp, gateway);
@@ -38,7 +38,7 @@ impl Shop {
                 (vec![Server::start(&dir, &set)], None)
             }
             Backend::Services => {
-                // For its pipeline, too: `erasure.raw_days=0` is a table of its own.
+                // For the pipeline as well: `erasure.raw_days=0` is a table of its own.
                 let table = |set: &&str| set.split_once('.').map(|(table, rest)| format!("[{table}]\n{rest}\n"));
                 let on = Installation::with(name, &more.iter().filter_map(table).collect::<String>())?;
                 let key = key_in(&on.ok(&["migrate"]));
@@ -103,13 +103,13 @@ impl Shop {
             if signed.status < 300 {
                 return signed.json();
             }
-            // Activation goes on in the outbox.
+            // Activation is asynchronous.
             assert!(begin.elapsed() < PATIENCE, "{}", signed.body);
             std::thread::sleep(Duration::from_millis(200));
         }
     }
 
-    /// Waits until a token is taken, or is not, at every API.
+    /// Waits until a token is accepted, or refused, at every API.
     fn token_answers(&self, token: &str, status: u16, within: Duration) {
         let begin = Instant::now();
         while (0..self.apis.len()).any(|n| self.send(n, "GET", "/v1/members/me", Some(token), None).status != status) {
@@ -119,7 +119,7 @@ impl Shop {
     }
 }
 
-/// If it failed, a person could not become a member, a token would outlive a sign-out at another API, or what a member does would not
+/// If it failed, a person could not register, a token would survive a sign-out at another API, or a member's events would not
 /// reach the log.
 fn a_person_registers_signs_in_and_leaves(backend: Backend) {
     let Some(shop) = Shop::open(backend, "members_life") else { return };
@@ -127,7 +127,7 @@ fn a_person_registers_signs_in_and_leaves(backend: Backend) {
     let grant = shop.member(0, "mara", "13800138001");
     let (member, token) = (text_of(&grant, "member").to_owned(), text_of(&grant, "access_token").to_owned());
     shop.token_answers(&token, 200, PATIENCE);
-    // What is searched for is a value, whatever store is below (V1.2.4): ma' OR '1'='1, ma%, m_ra, *, "; DROP TABLE members.
+    // The query is data on every backend (V1.2.4): ma' OR '1'='1, ma%, m_ra, *, "; DROP TABLE members.
     for (q, found) in [
         ("ma", 1),
         ("ma%27%20OR%20%271%27%3D%271", 0),
@@ -144,7 +144,7 @@ fn a_person_registers_signs_in_and_leaves(backend: Backend) {
         }
     }
 
-    // The event of the registration is in the log, and points are the member's own alone.
+    // The registration event is in the log, and points are visible to the member only.
     let placed = shop
         .api(0)
         .post_events("orders", &[crate::support::order("o1", 1, "completed", &member, "2026-01-03T00:00:00Z", &["a", "b"])]);
@@ -154,11 +154,11 @@ fn a_person_registers_signs_in_and_leaves(backend: Backend) {
     let other = shop.send(0, "GET", "/v1/members/somebody-else/points", Some(&token), None);
     assert_eq!(other.status, 404, "{}", other.body);
 
-    // V7.4.1: over processes, within a second or so; a loaded machine gets longer.
+    // V7.4.1: across processes, within a second or so; a loaded machine gets longer.
     assert_eq!(shop.send(0, "DELETE", "/v1/sessions/current", Some(&token), None).status, 204);
     shop.token_answers(&token, 401, Duration::from_secs(10));
 
-    // Suspension by the command ends what is signed in; activation lets in again.
+    // Suspension by the command ends all sessions; activation allows new ones.
     let token = text_of(&shop.sign_in(1, "mara"), "access_token").to_owned();
     let admin = |args: &[&str]| kindred_ok(&[&["admin"], args, &["--url", &shop.api(0).url, "--key", &shop.api(0).key]].concat());
     assert!(admin(&["members", "mar"]).contains(&member));
@@ -173,14 +173,14 @@ fn a_person_registers_signs_in_and_leaves(backend: Backend) {
     assert!(audit.contains("member.suspend") && audit.contains("member.activate"), "{audit}");
     assert!(admin(&["create"]).trim().len() >= 43, "a set-up token has 32 random bytes");
 
-    // V9.1.3: a key that is withdrawn ends what it signed; the session goes on.
+    // V9.1.3: a revoked signing key invalidates its tokens; the session continues.
     let grant = shop.sign_in(0, "mara");
     admin(&["rotate-signing-keys", "--withdraw"]);
     shop.token_answers(&token, 401, Duration::from_secs(10));
     let refresh = json!({ "refresh_token": text_of(&grant, "refresh_token") });
     let begin = Instant::now();
     let token = loop {
-        // An API that has not heard yet signs with the key that is withdrawn, for a second at most.
+        // An API may sign with the revoked key for a second at most.
         let refreshed = shop.send(0, "POST", "/v1/sessions/refresh", None, Some(&refresh));
         assert_eq!(refreshed.status, 200, "{}", refreshed.body);
         let token = text_of(&refreshed.json(), "access_token").to_owned();
@@ -192,21 +192,20 @@ fn a_person_registers_signs_in_and_leaves(backend: Backend) {
     };
     shop.token_answers(&token, 200, Duration::from_secs(10));
 
-    // Leaving takes everything along: the views answer as if nobody of that name had been.
+    // Closing the account removes everything: views answer as if the member had never existed.
     let left = shop.send(0, "DELETE", "/v1/members/me", Some(&token), Some(&json!({ "current_password": PASSWORD })));
     assert_eq!(left.status, 200, "{}", left.body);
     shop.token_answers(&token, 401, Duration::from_secs(10));
     let points = shop.api(1).get_json(&format!("/v1/members/{member}/points"));
     assert_eq!((points["available"].as_i64(), points["pending"].as_i64()), (Some(0), Some(0)));
     assert_eq!(shop.api(0).list_items("a", &placed), Vec::<String>::new());
-    // And the name is free again.
-    // A phone is sent a code once a minute; and the mail of before is no use.
+    // The name is free again. Phone codes are limited to one a minute; and the old mail is invalid.
     shop.mails.lock().expect("no sink panics").clear();
     shop.member(1, "mara", "13800138002");
 }
 crate::place::on_both_back_ends!(a_person_registers_signs_in_and_leaves);
 
-/// If it failed, two people could own one username, or a stolen refresh token would be good beside the member's own.
+/// If it failed, two people could own one username, or a stolen refresh token would work beside the member's own.
 fn of_many_at_once_one_wins(backend: Backend) {
     let Some(shop) = Shop::open(backend, "members_race") else { return };
     let many = 24;
@@ -237,7 +236,7 @@ fn of_many_at_once_one_wins(backend: Backend) {
     let statuses = race(&forms, "/v1/sessions/refresh");
     assert!(statuses.iter().all(|status| [200, 429, 503].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&200), "{statuses:?}");
-    // Of one device all get one successor: an answer may have been lost.
+    // One device gets one successor: an answer may have been lost.
     let successor = |form: &Value| {
         let answer = shop.send(1, "POST", "/v1/sessions/refresh", None, Some(form));
         assert_eq!(answer.status, 200, "{}", answer.body);
@@ -245,7 +244,7 @@ fn of_many_at_once_one_wins(backend: Backend) {
     };
     let next = successor(&forms[0].1);
     assert_eq!(successor(&forms[0].1), next);
-    // V10.4.5: once that was used, the one before it ends the session, the winner's too.
+    // V10.4.5: after its use, reuse of the previous one ends the session, the winner's included.
     successor(&json!({ "refresh_token": next }));
     let reused = shop.send(0, "POST", "/v1/sessions/refresh", None, Some(&forms[0].1));
     assert_eq!(reused.status, 401, "{}", reused.body);
@@ -253,7 +252,7 @@ fn of_many_at_once_one_wins(backend: Backend) {
 }
 crate::place::on_both_back_ends!(of_many_at_once_one_wins);
 
-/// V1.2.10: who opens the list of members in a spreadsheet runs no formula that a member chose for a name.
+/// V1.2.10: no username runs as a formula in a spreadsheet.
 #[test]
 fn v1_2_10_a_report_for_people_has_no_formulas() {
     let Some(shop) = Shop::open(Backend::Embedded, "members_formulas") else { return };
@@ -275,7 +274,7 @@ fn v1_2_10_a_report_for_people_has_no_formulas() {
         if report.lines().count() == 4 {
             break report;
         }
-        // The index goes on in the outbox.
+        // The index is asynchronous.
         assert!(begin.elapsed() < PATIENCE, "{report}");
         std::thread::sleep(Duration::from_millis(100));
     };
@@ -287,7 +286,7 @@ fn v1_2_10_a_report_for_people_has_no_formulas() {
     assert!(!list(&[]).contains("'-2b"), "what is read in a terminal is as it is");
 }
 
-/// The files below a directory that hold one of some texts.
+/// The files below a directory that contain one of some texts.
 fn files_with(dir: &std::path::Path, texts: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -296,7 +295,7 @@ fn files_with(dir: &std::path::Path, texts: &[&str]) -> Vec<String> {
             found.extend(files_with(&path, texts));
             continue;
         }
-        // A file may leave while it is looked for.
+        // A file may be deleted meanwhile.
         let bytes = std::fs::read(&path).unwrap_or_default();
         let holds = |text: &&&str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
         found.extend(texts.iter().filter(holds).map(|text| format!("{text} in {}", path.display())));
@@ -304,8 +303,8 @@ fn files_with(dir: &std::path::Path, texts: &[&str]) -> Vec<String> {
     found
 }
 
-/// If it failed, whoever gets hold of the disk of a shop would read names, numbers, searches and views of people who were told that they
-/// are forgotten: in journals and tables of log, store and accounts, or in any row of a database (#12).
+/// If it failed, a shop's disk would still have names, numbers, searches and views of erased members: in journals and tables of
+/// log, store and accounts, or in any row of a database (#12).
 fn what_an_erased_person_was_is_nowhere(backend: Backend) {
     let Some(shop) = Shop::open_with(backend, "members_erased", &["erasure.raw_days=0"]) else { return };
     let api = shop.api(0);
@@ -331,7 +330,7 @@ fn what_an_erased_person_was_is_nowhere(backend: Backend) {
     let position = api.post_events("orders", &[order]);
     api.get_json(&format!("/v1/members/{member}/history?min_position={position}&wait_ms=10000"));
     let mail = format!("{name}@example.com");
-    // A change that was asked for and not made.
+    // A requested, unconfirmed change.
     let change = json!({ "phone": "13907650077", "current_password": PASSWORD });
     let asked = shop.send(0, "POST", "/v1/members/me/phone", Some(&token), Some(&change));
     assert!(asked.status < 300, "{}", asked.body);
@@ -357,7 +356,7 @@ fn what_an_erased_person_was_is_nowhere(backend: Backend) {
 }
 crate::place::on_both_back_ends!(what_an_erased_person_was_is_nowhere);
 
-/// V14.2.1, V16.2.5: no line that any thread of a server writes, down to the finest, has a secret or a person in it.
+/// V14.2.1, V16.2.5: no log line at any level has a secret or personal data.
 #[test]
 fn v14_2_1_v16_2_5_no_line_of_any_thread_names_a_person() {
     let shop = Shop::open_with(Backend::Embedded, "logged", &["telemetry.log=trace"]).expect("a directory");
@@ -393,8 +392,8 @@ fn v14_2_1_v16_2_5_no_line_of_any_thread_names_a_person() {
     }
 }
 
-/// Whatever the umask is and was, nothing in a data directory is for others; and no signing seed lies in it in clear. If it failed, any user
-/// of the machine could sign tokens of an administrator.
+/// Whatever the umask, nothing in a data directory is readable by others, and no signing seed is in clear. If it failed, any user
+/// of the machine could sign an administrator's tokens.
 #[cfg(unix)]
 #[test]
 fn v13_3_1_a_directory_is_private_and_its_seeds_are_sealed() {
@@ -432,7 +431,7 @@ fn v13_3_1_a_directory_is_private_and_its_seeds_are_sealed() {
     assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
     assert_eq!(open(&dir), Vec::<PathBuf>::new(), "after import");
 
-    // One that others could read, as earlier versions made it, is tightened and told of.
+    // A readable file, as earlier versions made it, is tightened with a warning.
     for path in all(&dir) {
         let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode | 0o055)).expect("it is ours");
@@ -454,7 +453,7 @@ fn v13_3_1_a_directory_is_private_and_its_seeds_are_sealed() {
     assert!(sealed, "the test looks for what is there");
 }
 
-/// If it failed, whoever forgets a member on a directory would leave the account: its names, and a person who still signs in.
+/// If it failed, `forget` on a directory would leave the account: its data, and a person who can sign in.
 #[test]
 fn forgetting_on_a_directory_erases_the_account_as_well() {
     let mut shop = Shop::open(Backend::Embedded, "forgotten").expect("a directory");

@@ -1,4 +1,4 @@
-//! The metrics: what docs/OPERATIONS.md lists is what the code records, and after some traffic it is there.
+//! The metrics in docs/OPERATIONS.md are those that the code records, and appear after some traffic.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::place::{Backend, Place, on_both_back_ends};
 use crate::support::{PATIENCE, interaction, order};
 
-/// The table of docs/OPERATIONS.md: metric and where it is there.
+/// The table of docs/OPERATIONS.md: metric and availability.
 fn documented() -> BTreeMap<String, String> {
     let markdown = std::fs::read_to_string("docs/OPERATIONS.md").expect("docs/OPERATIONS.md");
     let rows = markdown.lines().skip_while(|line| !line.starts_with("| in `/metrics` |")).skip(2);
@@ -25,21 +25,21 @@ fn documented() -> BTreeMap<String, String> {
     found
 }
 
-/// The metrics that source in a folder records.
+/// The metrics recorded in a folder's source.
 fn recorded(folder: &Path, into: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
         if path.is_dir() {
             recorded(&path, into);
         } else if path.extension().is_some_and(|end| end == "rs") {
-            // Quotes as characters begin and end no text.
+            // Character literals of quotes do not delimit strings.
             let source = std::fs::read_to_string(&path).expect("source").replace("'\"'", "");
             let quoted = source.split('"').skip(1).step_by(2).filter(|text| {
                 let is_name = text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
                 let ends = ["_total", "_seconds", "_bytes", "_rows", "_records"].iter().any(|end| text.ends_with(end));
                 is_name && ends
             });
-            // Settings and fields of answers end likewise: a metric stands in a macro, or in a constant or argument of one.
+            // Settings and fields have similar names: a metric is in a macro, or in a constant or argument of one.
             let called = |name: &str| {
                 ["counter!(", "gauge!(", "histogram!("].iter().any(|call| source.contains(&format!("{call}\"{name}\"")))
                     || source.contains(&format!("const DURATION: &str = \"{name}\""))
@@ -49,7 +49,7 @@ fn recorded(folder: &Path, into: &mut Vec<String>) {
     }
 }
 
-/// If it failed, an operator would look for a metric that is none, or not know of one that is.
+/// If it failed, an operator would look for a missing metric, or not know one that exists.
 #[test]
 fn the_table_lists_what_the_code_records() {
     let mut code = Vec::new();
@@ -59,13 +59,13 @@ fn the_table_lists_what_the_code_records() {
     code.sort();
     code.dedup();
     let documented = documented();
-    // These end like nothing else, so the search does not see them.
+    // These have no common suffix, so the search misses them.
     let other = ["api_streams", "pipeline_state_size"];
     let listed: Vec<&String> = documented.keys().filter(|name| !other.contains(&name.as_str())).collect();
     assert_eq!(listed, code.iter().collect::<Vec<_>>(), "docs/OPERATIONS.md and the code");
 }
 
-/// If it failed, somebody who looks at the metrics as docs/OPERATIONS.md tells would not find them.
+/// If it failed, a documented metric would be missing.
 fn what_the_table_lists_is_told_after_some_traffic(backend: Backend) {
     let Some(place) = Place::new(backend, "metrics", &[]) else { return };
     let server = place.start(&[]);
@@ -86,7 +86,7 @@ fn what_the_table_lists_is_told_after_some_traffic(backend: Backend) {
             |name: &str| told.lines().any(|line| line.starts_with(&format!("{name} ")) || line.starts_with(&format!("{name}{{")));
         let is_told = |name: &String| value(name) || value(&format!("{name}_bucket"));
         let missing: Vec<&String> = expected.iter().filter(|name| !is_told(name)).collect();
-        // What is a state has caught up, too.
+        // Gauges have caught up, too.
         let line = |start: &str, end: &str| told.lines().any(|line| line.starts_with(start) && line.ends_with(end));
         let settled = line("pipeline_frontier_age_seconds{", " 0") && line("pipeline_input_age_seconds{", " 0");
         let pairs = told.lines().any(|line| line.contains("what=\"pairs\"") && line.ends_with(" 2"));

@@ -1,12 +1,12 @@
-//! Executes docs/OPERATIONS.md: its blocks of commands, in their order. A block is marked in the line that opens it:
+//! Executes the command blocks of docs/OPERATIONS.md in order. A block's info string is:
 //!
 //! ```text
 //! sh                     executed in one session, embedded
-//! sh on-services         executed in another one, where there are services
+//! sh on-services         executed in another session, if there are services
 //! sh not-run: REASON     not executed
 //! ```
 //!
-//! Addresses and places of the text are replaced by the test's own.
+//! Addresses and paths of the text are replaced by the test's own.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,12 +15,12 @@ use std::process::{Command, Stdio};
 use crate::installation::Installation;
 use crate::support::{SESSION, ended_within, free_port, text};
 
-/// What the shop of the text has.
+/// The shop of the text.
 const ORDERS: &str = "order_id,member,item,quantity,unit_price_cents,timestamp_ms,status\n\
                       o1,ann,tea,1,500,1767600000000,paid\no1,ann,cup,1,300,1767600000000,paid\n\
                       o2,ben,tea,1,500,1767600001000,paid\no2,ben,cup,1,300,1767600001000,paid\n";
 
-/// A block: the line at which it begins, its mark, its commands.
+/// A block: first line, info string, commands.
 struct Block {
     line: usize,
     mark: String,
@@ -57,7 +57,7 @@ fn free_address() -> String {
     format!("127.0.0.1:{}", free_port())
 }
 
-/// Executes blocks as one session in a directory; the first command that fails ends it.
+/// Executes blocks as one session in a directory; the first failing command ends it.
 fn execute(dir: &Path, blocks: &[Block]) {
     assert!(!blocks.is_empty());
     std::fs::create_dir_all(dir.join("etc")).expect("a folder");
@@ -77,7 +77,7 @@ fn execute(dir: &Path, blocks: &[Block]) {
     }
     let bin = Path::new(env!("CARGO_BIN_EXE_kindred")).parent().expect("a folder");
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
-    // Into files: processes that the session leaves behind would hold pipes open.
+    // Into files: processes that outlive the session would hold pipes open.
     let said = dir.join("said");
     let file = std::fs::File::create(&said).expect("a file");
     let mut session = Command::new("bash")
@@ -103,7 +103,7 @@ fn marked(mark: &str) -> Vec<Block> {
     blocks().into_iter().filter(|block| block.mark == mark).collect()
 }
 
-/// If it failed, a block of commands would stand in the manual that nobody executes, without a reason.
+/// If it failed, the manual would have a block that is not executed, without a reason.
 #[test]
 fn every_block_is_executed_or_says_why_not() {
     for Block { line, mark, commands } in blocks() {

@@ -1,4 +1,4 @@
-//! What people need beside a server: mailboxes and phones that take what is sent to them, a browser's work on a challenge, forms.
+//! Test doubles around a server: mail and phone receivers, a solver of challenges, forms.
 //!
 //! ```text
 //! kindred ──SMTP──▶ smtp_sink ──▶ Sent ──▶ token_in, code_in
@@ -15,13 +15,13 @@ use sha2::{Digest, Sha256};
 
 use crate::support::PATIENCE;
 
-/// The password of everybody.
+/// Everybody's password.
 pub const PASSWORD: &str = "violet harbour 92 lantern";
 
-/// What was sent to people: (to, text).
+/// Received messages: (to, text).
 pub type Sent = Arc<Mutex<Vec<(String, String)>>>;
 
-/// Listens; each connection is served on a thread of its own for as long as the test runs.
+/// Listens; serves each connection on a thread for the rest of the test.
 fn listen(serve: impl Fn(TcpStream, &Sent) -> std::io::Result<()> + Send + Sync + 'static) -> (u16, Sent) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -36,7 +36,7 @@ fn listen(serve: impl Fn(TcpStream, &Sent) -> std::io::Result<()> + Send + Sync 
     (port, sent)
 }
 
-/// A server that takes mails (RFC 5321, as far as a client without TLS goes).
+/// An SMTP server without TLS (RFC 5321).
 pub fn smtp_sink() -> (u16, Sent) {
     listen(|mut stream, sent| {
         let mut lines = BufReader::new(stream.try_clone()?).lines();
@@ -51,7 +51,7 @@ pub fn smtp_sink() -> (u16, Sent) {
                 stream.write_all(b"354 go on\r\n")?;
                 let mut text = String::new();
                 while let Some(line) = lines.next().transpose()?.filter(|line| line != ".") {
-                    // Quoted-printable: soft line breaks and the escaped equals sign are all that a link needs.
+                    // Quoted-printable: soft line breaks and the escaped equals sign are enough for a link.
                     match line.strip_suffix('=') {
                         Some(soft) => text.push_str(soft),
                         None => text.push_str(&(line + "\n")),
@@ -65,7 +65,7 @@ pub fn smtp_sink() -> (u16, Sent) {
     })
 }
 
-/// A gateway that takes messages to phones: POST of JSON.
+/// A phone gateway: POST of JSON.
 pub fn phone_gateway() -> (u16, Sent) {
     listen(|mut stream, sent| {
         let mut reader = BufReader::new(stream.try_clone()?);
@@ -90,7 +90,7 @@ pub fn phone_gateway() -> (u16, Sent) {
     })
 }
 
-/// Waits for a message whose text gives something.
+/// Waits for a message that yields a value.
 pub fn wait_for<T>(sent: &Sent, to: &str, find: impl Fn(&str) -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
@@ -103,18 +103,18 @@ pub fn wait_for<T>(sent: &Sent, to: &str, find: impl Fn(&str) -> Option<T>) -> T
     }
 }
 
-/// The code of a message to a phone.
+/// The code in a phone message.
 pub fn code_in(text: &str) -> Option<String> {
     text.split(|c: char| !c.is_ascii_digit()).find(|word| word.len() == 6).map(str::to_owned)
 }
 
-/// The token behind the link that verifies an e-mail.
+/// The token in a verification link.
 pub fn token_in(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("verify-email#")?;
     Some(rest.split_whitespace().next()?.to_owned())
 }
 
-/// The settings under which messages reach these, many come from one address, and a challenge is a moment's work.
+/// Settings that use these receivers, allow many requests from one address, and make challenges cheap.
 pub fn settings(smtp: u16, gateway: u16) -> Vec<String> {
     [
         "members.mail.host=\"127.0.0.1\"".to_owned(),
@@ -132,7 +132,7 @@ pub fn settings(smtp: u16, gateway: u16) -> Vec<String> {
     .collect()
 }
 
-/// A challenge with what a browser finds for it.
+/// A challenge and its solution.
 pub fn solved(made: &Value) -> Value {
     let (token, bits) = (text_of(made, "token"), made["bits"].as_u64().expect("bits"));
     let fits = |nonce: &String| {
@@ -143,7 +143,7 @@ pub fn solved(made: &Value) -> Value {
     json!({ "token": token, "nonce": nonce })
 }
 
-/// A field that is a text.
+/// A text field.
 pub fn text_of<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("no {field} in {value}"))
 }

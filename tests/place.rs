@@ -1,4 +1,4 @@
-//! A place for one shop, so that one test body runs on both back-ends: a data directory, or topics and a keyspace on real services.
+//! A backend for one shop, so that one test body runs on both: a data directory, or topics and a keyspace on real services.
 //!
 //! ```text
 //! Place ──start──▶ Server:  kindred serve --data DIR                                  (embedded)
@@ -12,7 +12,7 @@ use std::process::Command;
 use crate::installation::{Installation, Running};
 use crate::support::{AS_OF, PATIENCE, Server, VIEWS, kindred, kindred_ok, output};
 
-/// Which of the two a test runs on.
+/// The backend of a test.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backend {
     /// One process on a directory.
@@ -21,7 +21,7 @@ pub enum Backend {
     Services,
 }
 
-/// Makes two tests of one body: `NAME::embedded` and `NAME::on_services`. Without services the second says that it was not run.
+/// Makes two tests of one body: `NAME::embedded` and `NAME::on_services`. Without services the second prints that it did not run.
 macro_rules! on_both_back_ends {
     ($body:ident) => {
         mod $body {
@@ -39,10 +39,10 @@ macro_rules! on_both_back_ends {
 }
 pub(crate) use on_both_back_ends;
 
-/// One shop. Dropping it leaves nothing on disk; its topics and keyspace go with the services.
+/// One shop. Dropping it deletes its files; its topics and keyspace go with the services.
 pub struct Place {
     on: On,
-    /// Given to every command: the settings that results depend on.
+    /// The settings of every command.
     set: Vec<String>,
     temp: tempfile::TempDir,
 }
@@ -53,8 +53,7 @@ enum On {
 }
 
 impl Place {
-    /// A place of that name (lower case and underlines, its own in the whole run) under these settings, as `path=value`. `None`
-    /// where there are no services.
+    /// A shop with this unique name (lower case and underscores) under these settings, as `path=value`. `None` without services.
     pub fn new(backend: Backend, name: &str, set: &[String]) -> Option<Self> {
         let temp = tempfile::tempdir().expect("a directory");
         let set: Vec<String> = set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]).collect();
@@ -89,7 +88,7 @@ impl Place {
         common
     }
 
-    /// Starts the whole product and waits until it is ready; `more` are arguments of what keeps the views.
+    /// Starts the whole product and waits until it is ready; `more` are arguments of the pipeline.
     pub fn start(&self, more: &[&str]) -> Server {
         let set: Vec<&str> = self.set.iter().map(String::as_str).collect();
         match &self.on {
@@ -101,7 +100,7 @@ impl Place {
         }
     }
 
-    /// Rebuilds everything from the log, by a prepared command (environment); `None` where that was killed before it was ready.
+    /// Rebuilds everything from the log with a prepared command (environment); `None` if killed before it was ready.
     pub fn rebuild_with(&self, command: Command) -> Option<Server> {
         let set: Vec<&str> = self.set.iter().map(String::as_str).collect();
         let more = ["--from", "beginning"];
@@ -115,7 +114,7 @@ impl Place {
         }
     }
 
-    /// What has to run beside commands that write to the log: the pipeline on services, nothing on a directory.
+    /// Runs beside commands that write to the log: the pipeline on services, nothing on a directory.
     pub fn beside_commands(&self) -> Option<Running> {
         let set: Vec<&str> = self.set.iter().map(String::as_str).collect();
         match &self.on {
@@ -129,13 +128,13 @@ impl Place {
         kindred(&[args, &self.common()].concat())
     }
 
-    /// Runs a command on it that was prepared (environment).
+    /// Runs a prepared command on it (environment).
     pub fn run_with(&self, mut command: Command, args: &[&str]) -> std::process::Output {
         command.args(args).args(self.common());
         output(command, PATIENCE)
     }
 
-    /// Runs a command on it, demands that it succeeds, and returns what it printed.
+    /// Runs a command on it that must succeed; returns its output.
     pub fn ok(&self, args: &[&str]) -> String {
         kindred_ok(&[args, &self.common()].concat())
     }

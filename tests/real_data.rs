@@ -1,5 +1,5 @@
-//! A year of real orders of a gift shop: imported, exported, and held against an independent script that knows the definitions
-//! and nothing of our code.
+//! A year of real orders of a gift shop, imported, exported, and compared with an independent script that implements the
+//! definitions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::support::text;
 /// The last day of the data.
 const AS_OF: &str = "2011-12-31";
 
-/// `tests/run` sets it where the data is; without, it has said so in its closing lines.
+/// Set by `tests/run` if the data is there.
 fn orders() -> Option<PathBuf> {
     let data = std::env::var_os("KINDRED_DATA")?;
     let orders = Path::new(&data).join("online-retail/orders.csv.zst");

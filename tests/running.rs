@@ -1,5 +1,5 @@
-//! The process that runs: a thread that panics ends it, one that hangs is told of, a start that is killed in whatever step loses
-//! nothing, and no figure stops it (#12).
+//! Failures of the process: a panic ends it, a hang is reported, a start killed in any step loses nothing, and no metric stops it
+//! (#12).
 
 use std::path::Path;
 use std::process::ExitStatus;
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::place::{Backend, Place, on_both_back_ends};
 use crate::support::{PATIENCE, Points, Server, VIEWS, kindred, kindred_ok, order, text};
 
-/// With what a process ends that cannot go on.
+/// The exit code of a failed process.
 const FAILED: i32 = 3;
 
-/// How a server ended, by itself.
+/// The exit status of a server that ends by itself.
 fn end_of(server: &mut Server) -> (ExitStatus, Duration) {
     let begin = Instant::now();
     loop {
@@ -26,21 +26,21 @@ fn end_of(server: &mut Server) -> (ExitStatus, Duration) {
     }
 }
 
-/// Order `n` of member `m<n % 3>`, of items that others have, too.
+/// Order `n` of member `m<n % 3>`, of shared items.
 pub fn some_order(n: usize, version: u64, status: &str) -> Value {
     let items: Vec<String> = (n..n + 4).map(|item| format!("i{}", item % 7)).collect();
     let items: Vec<&str> = items.iter().map(String::as_str).collect();
     order(&format!("o{n}"), version, status, &format!("m{}", n % 3), "2026-05-04T10:00:00Z", &items)
 }
 
-/// Everything that is served of a directory.
+/// All exports of a directory.
 fn exports(dir: &Path) -> Vec<String> {
     let dir = dir.to_str().expect("a path");
     VIEWS.iter().map(|view| kindred_ok(&["export", view, "--format", "csv", "--as-of", "2026-06-30", "--data", dir])).collect()
 }
 
-/// If it failed, a shop in which one order is paid and cancelled in turns would lose its pipeline at the tenth version: a figure of
-/// memory was counted down until it fell below nothing. The figure must be what a restart counts, too.
+/// If it failed, an order paid and cancelled in turns would end the pipeline at the tenth version: a memory metric became
+/// negative. The metric must equal a restart's.
 #[test]
 fn an_order_that_is_paid_and_cancelled_in_turns_stops_nothing() {
     for workers in ["1", "2"] {
@@ -60,7 +60,7 @@ fn an_order_that_is_paid_and_cancelled_in_turns_stops_nothing() {
         for version in 1..=41 {
             let status = if version % 2 == 1 { "paid" } else { "cancelled" };
             position = server.post_events("orders", &[of("b", version, status, "ben", 200)]);
-            // Each is an epoch of its own.
+            // Each is its own epoch.
             server.list("c0", &position);
         }
         assert_eq!(server.list("c0", &position)["items"].as_array().expect("items").len(), 12);
@@ -77,8 +77,8 @@ fn an_order_that_is_paid_and_cancelled_in_turns_stops_nothing() {
     }
 }
 
-/// If it failed, a panic in one thread would leave the others waiting for it: the shop would stand still while readiness, status and
-/// every 202 say that all is well, and not even SIGTERM would end it.
+/// If it failed, a panic in one thread would block the others: the shop would stall while readiness, status and every 202 report
+/// success, and SIGTERM would not end it.
 #[test]
 fn a_panic_in_any_thread_ends_the_process_and_loses_nothing() {
     for (workers, thread) in [
@@ -103,7 +103,7 @@ fn a_panic_in_any_thread_ends_the_process_and_loses_nothing() {
         let mut accepted: Vec<Value> = (0..3).map(|n| some_order(n, 1, "paid")).collect();
         server.post_events("orders", &accepted);
         points.arm(&format!("panic {thread}#1"));
-        // Every worker has a share of what several topics get; what is not answered was not accepted.
+        // Every worker has a share of several topics; unanswered records were not accepted.
         let order = some_order(3, 1, "paid");
         let body = order.to_string();
         if server.try_post("/v1/events/orders", "application/json", body.as_bytes()).is_some_and(|answer| answer.status == 202) {
@@ -126,7 +126,7 @@ fn a_panic_in_any_thread_ends_the_process_and_loses_nothing() {
         eprintln!("{thread} of {workers} workers: ended {took:.1?} after the last request");
         points.disarm();
         let server = Server::start(&dir, &[]);
-        // It is ready with what it restored; what lay unread is taken in now.
+        // It is ready with the restored state, and applies the backlog now.
         let begin = Instant::now();
         while server.get_json("/v1/admin/status")["lag"] != 0 {
             assert!(begin.elapsed() < PATIENCE, "{thread}: {}", server.log());
@@ -142,7 +142,7 @@ fn a_panic_in_any_thread_ends_the_process_and_loses_nothing() {
     }
 }
 
-/// The same where log and store are services, and the pipeline and the API processes of their own.
+/// The same on services, with pipeline and API as separate processes.
 #[test]
 fn a_panic_ends_the_process_on_services_too() {
     for (process, thread) in [("pipeline", "thread: worker 1"), ("pipeline", "thread: sink"), ("pipeline", "thread: source")] {
@@ -167,7 +167,7 @@ fn a_panic_ends_the_process_on_services_too() {
     }
 }
 
-/// If it failed, a worker that hangs would be noticed by nobody, and the process would have to be killed by hand.
+/// If it failed, a hanging worker would go unnoticed, and the process would have to be killed by hand.
 #[test]
 fn a_worker_that_hangs_is_told_of_and_does_not_hold_up_the_end() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -202,8 +202,8 @@ fn a_worker_that_hangs_is_told_of_and_does_not_hold_up_the_end() {
     assert!(server.log().contains("did not end in order within"), "{}", server.log());
 }
 
-/// If it failed, a server that was killed while it emptied its store to rebuild it would serve an empty shop from then on, and every
-/// check would say that all is well: the position stood where it was, and the inputs were gone.
+/// If it failed, a server killed during a rebuild would serve an empty shop while every check succeeds: the inputs were gone, the
+/// position was not.
 fn a_rebuild_that_is_killed_in_any_step_ends_in_the_next_start(backend: Backend) {
     let Some(place) = Place::new(backend, "killed_rebuild", &[]) else { return };
     let server = place.start(&[]);
@@ -225,7 +225,7 @@ fn a_rebuild_that_is_killed_in_any_step_ends_in_the_next_start(backend: Backend)
         points.arm(&format!("before {step}"));
         assert!(place.rebuild_with(points.command()).is_none(), "it passed {step} alive");
         points.disarm();
-        // The next start knows nothing of the one that was killed.
+        // The next start knows nothing of the killed one.
         place.start(&[]).stop();
         assert_eq!(place.exports(), expected, "killed at {step}");
         place.ok(&["verify"]);
@@ -233,7 +233,7 @@ fn a_rebuild_that_is_killed_in_any_step_ends_in_the_next_start(backend: Backend)
 }
 on_both_back_ends!(a_rebuild_that_is_killed_in_any_step_ends_in_the_next_start);
 
-/// If it failed, `verify` would say of a store that lost its inputs that all is well: what is left follows from what is left.
+/// If it failed, `verify` would report success on a store that lost its inputs, since the rest is consistent.
 #[test]
 fn verify_holds_the_inputs_against_the_log() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -263,7 +263,7 @@ fn verify_holds_the_inputs_against_the_log() {
     kindred_ok(&["verify", "--data", path]);
 }
 
-/// Takes a merged order out of a store, and every row with it, as a store that was emptied and derived anew would have it.
+/// Removes a merged order and all its rows from a store.
 fn lose_an_order(dir: &Path) {
     use kindred_model::views::view_tables;
     use kindred_store::embedded::EmbeddedStore;
@@ -282,7 +282,7 @@ fn lose_an_order(dir: &Path) {
     let change = Change { table: "inputs_orders", key: first.expect("an order"), row: None };
     let unit = EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: vec![change].into() };
     runtime.block_on(store.apply(unit)).expect("applied");
-    // The mark of a unit that was left unfinished: the next start derives every row from what is there.
+    // Leaves an unfinished unit: the next start derives every row again.
     runtime.block_on(store.clear(&[view_tables()[0].name])).expect("cleared");
     runtime.block_on(store.sync()).expect("synced");
 }

@@ -1,4 +1,4 @@
-//! The inventory of what is built in (tests/sbom): it names each crate that the binary is made of, with the digest of the lock file.
+//! The software bill of materials (tests/sbom) names each crate of the binary, with its digest in the lock file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::text;
 
-/// V15.1.2: if it failed, whoever asks whether a vulnerable crate is built in would be told wrong.
+/// V15.1.2: if it failed, a search for a vulnerable crate would give a wrong answer.
 #[test]
 fn v15_1_2_the_inventory_names_what_is_built_in() {
     let Some(dir) = std::env::var_os("KINDRED_SBOM") else {

@@ -1,4 +1,4 @@
-//! What every system test needs: the binary, a server on a directory of its own, and requests to it.
+//! Shared by all system tests: the binary, a server on its own directory, and requests to it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,28 +11,28 @@ use serde_json::Value;
 
 use crate::installation::Running;
 
-/// How long anything may take before a test gives up on it; generous, because tests share two cores with each other, and with
-/// services. Nothing is waited for without an end: a test that hangs takes the reason of its failure, and of others', with it.
+/// A generous timeout, since tests share two cores with each other and with services. Every wait has one: a hanging test would
+/// hide its reason, and others'.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// How long a session of a shell may take that does what a page of the docs says.
+/// The timeout of a shell session of the docs.
 pub const SESSION: Duration = Duration::from_secs(600);
 
-/// Held by tests that start services of their own: one at a time, or their JVMs starve each other and everything else.
+/// Serializes tests that start their own services: concurrent JVMs starve everything.
 static OWN_SERVICES: Mutex<()> = Mutex::new(());
 
-/// The turn to start services of one's own.
+/// The lock for starting services.
 pub fn own_services() -> MutexGuard<'static, ()> {
-    // A test that failed with it leaves nothing behind that the next would mind.
+    // A failed test leaves nothing that disturbs the next.
     OWN_SERVICES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `kindred` with these arguments and waits for it.
+/// Runs `kindred` with these arguments to its end.
 pub fn kindred(args: &[&str]) -> Output {
     output(command(args), PATIENCE)
 }
 
-/// Runs a command to its end, which comes in time, and returns what it printed.
+/// Runs a command to its end within a time; returns its output.
 pub fn output(mut command: Command, within: Duration) -> Output {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
     let pid = Pid::from_child(&child);
@@ -41,7 +41,7 @@ pub fn output(mut command: Command, within: Duration) -> Output {
     end.recv_timeout(within).map_or_else(
         |_| {
             let _ = kill_process(pid, Signal::KILL);
-            // What it leaves behind may hold its output open.
+            // Processes that outlive it may hold its output open.
             let said = end.recv_timeout(Duration::from_secs(5));
             panic!("{command:?} has not ended after {within:?}: {said:?}");
         },
@@ -49,12 +49,12 @@ pub fn output(mut command: Command, within: Duration) -> Output {
     )
 }
 
-/// Waits until a process has ended, and tells how; `log` is what it printed.
+/// Waits for the end of a process; `log` is its output.
 pub fn ended(child: &mut Child, log: impl FnOnce() -> String) -> ExitStatus {
     ended_within(child, PATIENCE, log)
 }
 
-/// The same, of one that takes longer.
+/// The same with another timeout.
 pub fn ended_within(child: &mut Child, within: Duration, log: impl FnOnce() -> String) -> ExitStatus {
     let begin = Instant::now();
     loop {
@@ -69,13 +69,13 @@ pub fn ended_within(child: &mut Child, within: Duration, log: impl FnOnce() -> S
     }
 }
 
-/// Asks a process to stop, and tells how it ended.
+/// Sends SIGTERM; returns the exit status.
 pub fn stopped(child: &mut Child, log: impl FnOnce() -> String) -> ExitStatus {
     kill_process(Pid::from_child(child), Signal::TERM).expect("it can be asked to stop");
     ended(child, log)
 }
 
-/// Runs `kindred`, demands that it succeeds, and returns what it printed.
+/// Runs `kindred`, which must succeed; returns its output.
 pub fn kindred_ok(args: &[&str]) -> String {
     let output = kindred(args);
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
@@ -83,7 +83,7 @@ pub fn kindred_ok(args: &[&str]) -> String {
     stdout
 }
 
-/// The command, without running it. Settings of the machine do not reach it.
+/// The command, not started, without settings from the environment.
 pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kindred"));
     command.args(args).stdin(Stdio::null()).env_remove("KINDRED_CONFIG").env_remove("KINDRED_DATA");
@@ -99,17 +99,17 @@ pub fn text(bytes: &[u8]) -> String {
 /// A running `kindred serve`, or on services an API and its pipeline. Dropping it kills it.
 pub struct Server {
     child: Child,
-    /// On services what keeps the views is a process of its own.
+    /// On services the pipeline is a process of its own.
     pipeline: Option<Running>,
     dir: PathBuf,
-    /// Where its API answers.
+    /// The URL of its API.
     pub url: String,
     /// Its service key.
     pub key: String,
     agent: ureq::Agent,
 }
 
-/// An answer, whatever its status.
+/// An answer of any status.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -129,12 +129,12 @@ impl Server {
         Self::start_with(command(&[]), dir, more)
     }
 
-    /// Starts by a prepared command (limits, environment).
+    /// Starts a prepared command (limits, environment).
     pub fn start_with(command: Command, dir: &Path, more: &[&str]) -> Self {
         Self::try_start_with(command, dir, more).unwrap_or_else(|(status, log)| panic!("the server ended with {status}:\n{log}"))
     }
 
-    /// The same, of one that may end before it is ready: how, and what it printed.
+    /// The same for a process that may end before it is ready: how it ended, and its output.
     pub fn try_start_with(mut command: Command, dir: &Path, more: &[&str]) -> Result<Self, (ExitStatus, String)> {
         let lock = dir.join("lock");
         let stale = std::fs::read_to_string(&lock).unwrap_or_default();
@@ -165,7 +165,7 @@ impl Server {
         }
     }
 
-    /// An API that was started otherwise: waits until it is ready. Its output is in the file beside `dir`.
+    /// An API started otherwise: waits until it is ready. Its output is in the file beside `dir`.
     pub fn attach(child: Child, dir: &Path, url: &str, key: &str) -> Self {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
         let server = Self { child, pipeline: None, dir: dir.to_owned(), url: url.to_owned(), key: key.to_owned(), agent };
@@ -177,39 +177,39 @@ impl Server {
         server
     }
 
-    /// The same, with the pipeline that keeps its views.
+    /// The same, with its pipeline.
     pub fn with(self, pipeline: Running) -> Self {
-        // `Self` has a destructor: its fields do not move out of it.
+        // `Self` implements `Drop`: its fields cannot be moved out.
         let mut server = self;
         server.pipeline = Some(pipeline);
         server
     }
 
-    /// What it printed.
+    /// Its output.
     pub fn log(&self) -> String {
         let own = std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default();
         own + &self.pipeline.as_ref().map(Running::log).unwrap_or_default()
     }
 
-    /// Where it tells its metrics.
+    /// The address of its metrics.
     fn admin(&self) -> String {
         let own = std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default();
         let told = own.lines().rev().find_map(|line| line.trim().strip_prefix("metrics"));
         told.expect("it says where its metrics are").trim().to_owned()
     }
 
-    /// The metrics of all of its processes, one after the other.
+    /// The metrics of all its processes, concatenated.
     pub fn metrics(&self) -> String {
         let own = answer(self.agent.get(self.admin()).call()).body;
         own + &self.pipeline.as_ref().map(|pipeline| pipeline.get("/metrics").1).unwrap_or_default()
     }
 
-    /// Its process, the one that answers.
+    /// The process of the API.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// All of its processes, the one that keeps the views first.
+    /// All its processes, the pipeline first.
     pub fn pids(&self) -> Vec<u32> {
         self.pipeline.iter().map(Running::pid).chain([self.pid()]).collect()
     }
@@ -223,8 +223,8 @@ impl Server {
         self.child.wait().expect("it ends");
     }
 
-    /// SIGTERM, and waits until it has ended by itself. What was accepted is then in the views: one process takes in what its log
-    /// has before it ends, and a pipeline of another process, whose log goes on without it, is waited for.
+    /// Sends SIGTERM and waits for the end. Accepted events are then in the views: a single process applies its backlog first,
+    /// and a separate pipeline is waited for.
     pub fn stop(mut self) {
         if let Some(pipeline) = self.pipeline.take() {
             let begin = Instant::now();
@@ -251,14 +251,14 @@ impl Server {
         answer(self.agent.get(url).header("Authorization", format!("Bearer {}", self.key)).call())
     }
 
-    /// GET that must answer 200 with JSON.
+    /// GET that must return 200 with JSON.
     pub fn get_json(&self, path: &str) -> Value {
         let answer = self.get(path);
         assert_eq!(answer.status, 200, "GET {path}: {}", answer.body);
         answer.json()
     }
 
-    /// POST with the service key; `None` when no answer came (the server was killed).
+    /// POST with the service key; `None` without an answer (the server was killed).
     pub fn try_post(&self, path: &str, content_type: &str, body: &[u8]) -> Option<Answer> {
         let request = self.agent.post(format!("{}{path}", self.url));
         let request = request.header("Authorization", format!("Bearer {}", self.key)).header("Content-Type", content_type);
@@ -277,7 +277,7 @@ impl Server {
         self.try_post(path, content_type, body).unwrap_or_else(|| panic!("POST {path} got no answer:\n{}", self.log()))
     }
 
-    /// Posts records of a topic, demands that all are accepted, and returns the position after them.
+    /// Posts records of a topic that must be accepted; returns the position after them.
     pub fn post_events(&self, topic: &str, records: &[Value]) -> String {
         let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
         let answer = self.post(&format!("/v1/events/{topic}"), "application/x-ndjson", lines.as_bytes());
@@ -293,12 +293,12 @@ impl Server {
         answer(self.agent.delete(url).header("Authorization", format!("Bearer {}", self.key)).call())
     }
 
-    /// A request of a person: with an access token or none, and JSON if there is a body.
+    /// A request with an optional access token and an optional JSON body.
     pub fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
         self.try_send(method, path, token, body).expect("the server answers")
     }
 
-    /// The same; an error where no answer came (the server died).
+    /// The same; an error without an answer (the server died).
     pub fn try_send(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Result<Answer, ureq::Error> {
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         if let Some(token) = token {
@@ -312,17 +312,17 @@ impl Server {
         Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.read_to_string()? })
     }
 
-    /// How the process that answers has ended, if it has.
+    /// The exit status of the API's process, if it ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("it can be asked")
     }
 
-    /// The pure list of an item as of a position.
+    /// The unfilled list of an item as of a position.
     pub fn list(&self, item: &str, position: &str) -> Value {
         self.get_json(&format!("/v1/items/{item}/similar?fill=false&min_position={position}&wait_ms=10000"))
     }
 
-    /// The items of the pure list of an item, best first.
+    /// The items of that list, best first.
     pub fn list_items(&self, item: &str, position: &str) -> Vec<String> {
         let list = self.list(item, position);
         let entries = list["items"].as_array().expect("items");
@@ -335,7 +335,7 @@ impl Server {
     }
 }
 
-/// The as-of day of exports in tests: results must not depend on when they run.
+/// The as-of day of exports in tests: results must not depend on the date.
 pub const AS_OF: &str = "2026-06-30";
 
 /// The views exported and compared.
@@ -359,9 +359,8 @@ pub fn interaction(member: &str, item: &str, kind: &str, at: &str) -> Value {
     serde_json::json!({ "member": member, "item": item, "kind": kind, "at": at })
 }
 
-/// A port that nobody listens on, for who has to be told one. It lies below those that systems give to outgoing connections: one of
-/// these may be taken by any client of any test before it is listened on. No port is given twice: two tests that are told the same
-/// before either listens would talk to each other's servers.
+/// An unused port, for a process that needs a number. Below the ephemeral range, so that no client takes it meanwhile, and never
+/// the same twice: two tests would talk to each other's servers.
 pub fn free_port() -> u16 {
     use rand::Rng;
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
@@ -384,7 +383,7 @@ pub fn order(order: &str, version: u64, status: &str, member: &str, placed_at: &
     })
 }
 
-/// What arms the fail points of a process, and tells which steps it passed.
+/// Arms the fail points of a process, and reads the steps it passed.
 pub struct Points(PathBuf);
 
 impl Points {

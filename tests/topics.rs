@@ -1,5 +1,5 @@
-//! What somebody may do to the topics: delete one and make it again, let retention take what was not read, or make records too large
-//! for them. Each is told by the pipeline and the API, and what docs/OPERATIONS.md advises helps.
+//! Operations on topics from outside: a topic is deleted and recreated, retention removes unread records, or records are too
+//! large. Pipeline and API report each, and the advice of docs/OPERATIONS.md helps.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ fn brokers() -> String {
     std::env::var("KINDRED_TEST_KAFKA").expect("there are services")
 }
 
-/// Repeats until something is so.
+/// Polls until a condition holds.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
@@ -31,7 +31,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// What the manual advises where positions mean nothing any more: the views of what the log has.
+/// What the manual advises for invalid positions: rebuild the views from the log.
 fn go_on_from_the_log(on: &Installation) -> Running {
     on.start("pipeline", &["pipeline", "--from", "beginning"])
 }
@@ -41,7 +41,7 @@ fn purchases(member: usize) -> [Value; 2] {
     ["x", "y"].map(|item| interaction(&format!("m{member}"), item, "purchase", at))
 }
 
-/// If it failed, a topic that somebody deleted would be missed silently, or its new namesake read from positions of the old one.
+/// If it failed, a deleted topic would go unnoticed, or its successor be read from old positions.
 #[test]
 fn a_topic_deleted_and_made_again_is_told() {
     let Some((on, mut pipeline, api)) = start("topics_anew") else { return };
@@ -79,7 +79,7 @@ fn a_topic_deleted_and_made_again_is_told() {
     assert!(pipeline.stop().success());
 }
 
-/// If it failed, records that retention took before they were read would be skipped without a word.
+/// If it failed, records removed by retention would be skipped silently.
 #[test]
 fn what_retention_took_unread_is_told() {
     let Some((on, pipeline, api)) = start("topics_retention") else { return };
@@ -102,13 +102,13 @@ fn what_retention_took_unread_is_told() {
     let key = key_in(&on.ok(&["keys", "create", "service", "--name", "again"]));
     let api = on.api("again", &key, &[]);
     let position = api.post_events("interactions", &purchases(20));
-    // Members 15 to 19 and 20 are left.
+    // Members 15 to 20 are left.
     assert_eq!(api.list("x", &position)["items"][0]["co_count"], 6);
     on.ok(&["verify"]);
     assert!(pipeline.stop().success());
 }
 
-/// If it failed, a record that Kafka does not take would be retried for ever, or be acknowledged and lost.
+/// If it failed, a record that Kafka refuses would be retried forever, or be acknowledged and lost.
 #[test]
 fn a_record_too_large_for_its_topic_is_refused() {
     let Some((on, pipeline, api)) = start("topics_large") else { return };
@@ -116,7 +116,7 @@ fn a_record_too_large_for_its_topic_is_refused() {
     let topic = ["--bootstrap-server", &brokers(), "--entity-type", "topics", "--entity-name", &catalog];
     tool("ConfigCommand", &[&topic[..], &["--alter", "--add-config", "max.message.bytes=2000"]].concat(), b"");
     let mut dice = 7_u64;
-    // Of letters that do not compress.
+    // Incompressible text.
     let letter = || {
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         char::from(b'a' + u8::try_from((dice >> 33) % 26).expect("a letter"))
@@ -127,7 +127,7 @@ fn a_record_too_large_for_its_topic_is_refused() {
     let begin = Instant::now();
     let refused = loop {
         let answer = post(&large);
-        // Brokers take a moment to hear of a setting.
+        // A setting takes a moment to reach the brokers.
         if answer.status != 202 {
             break answer;
         }

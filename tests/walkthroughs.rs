@@ -1,8 +1,8 @@
-//! Executes the walkthroughs of `docs/ARCHITECTURE.md`: each `console` block is a session of a shell, `$ ` begins a command, and
-//! what follows is what it prints. The address and the directory of the text are replaced by the test's own.
+//! Executes the walkthroughs of `docs/ARCHITECTURE.md`: each `console` block is a shell session, `$ ` begins a command, and its
+//! expected output follows. Address and directory are replaced by the test's own.
 //!
-//! On services the same text runs: a stand-in for `kindred` takes `serve --data shop` for a pipeline and an API that end together
-//! with it, however that ends, and `--data shop` of any other command for the settings file.
+//! On services the same text runs: a stand-in for `kindred` maps `serve --data shop` to a pipeline and an API that end with it,
+//! and `--data shop` of other commands to the settings file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::installation::{Installation, key_in};
 use crate::place::{Backend, on_both_back_ends};
 use crate::support::{SESSION, free_port, output, text};
 
-/// The stand-in. The environment says where things are; the kernel kills its processes when it is killed.
+/// The stand-in, configured by the environment; the kernel kills its processes with it.
 const STAND_IN: &str = r#"#!/usr/bin/env bash
 set -u
 verb=$1
@@ -42,8 +42,8 @@ wait
 wait
 "#;
 
-/// What `wait` of the session does on services. The processes die with the stand-in that was killed, but a little after it: whoever
-/// waited for it alone would reach the old API still.
+/// `wait` of the session on services. The processes die a little after the killed stand-in: waiting for it alone would still
+/// reach the old API.
 const WAIT_FOR_ALL: &str = r#"wait() {
     builtin wait "$@"
     local status=$? pid
@@ -54,7 +54,7 @@ const WAIT_FOR_ALL: &str = r#"wait() {
 }
 "#;
 
-/// One command and what it has to print.
+/// One command and its expected output.
 struct Step {
     command: String,
     expected: String,
@@ -86,7 +86,7 @@ fn walkthroughs(markdown: &str) -> Vec<(String, Vec<Step>)> {
     found
 }
 
-/// Puts the stand-in beside the session; returns the folder for its PATH.
+/// Installs the stand-in; returns the folder for its PATH.
 fn stand_in(on: &Installation, key: &str, session: &mut Command) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let folder = on.dir().join("bin");
@@ -135,7 +135,7 @@ fn execute(title: &str, steps: &[Step], on: Option<(Installation, String)>) {
     assert_eq!(printed.len(), steps.len() + 1, "{title}: the session ended early\n{}", text(&output.stderr));
 }
 
-/// If this fails, docs/ARCHITECTURE.md tells a person something that does not happen.
+/// If this fails, docs/ARCHITECTURE.md is wrong.
 fn the_walkthroughs_of_architecture_do_what_they_say(backend: Backend) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md");
     let markdown = std::fs::read_to_string(path).expect("docs/ARCHITECTURE.md");
@@ -146,7 +146,7 @@ fn the_walkthroughs_of_architecture_do_what_they_say(backend: Backend) {
             let on = match backend {
                 Backend::Embedded => None,
                 Backend::Services => {
-                    // The text shows positions of topics with one partition.
+                    // The text has positions of topics with one partition.
                     let Some(on) = Installation::partitioned(&format!("walk_{n}"), 1, "") else { return };
                     let key = key_in(&on.ok(&["migrate"]));
                     Some((on, key))

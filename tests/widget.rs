@@ -1,5 +1,5 @@
-//! The widget in headless Chromium, on pages of a shop of another origin: however it is loaded, hydrated, refused, or left without an
-//! answer, and with a clock that is wrong.
+//! The widget in headless Chromium, on pages of another origin: every way of loading it, hydration, refusals, no answers, and a
+//! wrong clock.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +14,7 @@ use crate::support::{Server, order};
 
 const WIDGET: &str = include_str!("../api/widget/widget.js");
 
-/// What a page of the tests keeps of what the widget does: requests, streams, and what it tells the developer.
+/// Records what the widget does on a test page: requests, streams, warnings.
 const WATCH: &str = r"
   window.asked = []; window.streams = []; window.warned = [];
   const ask = window.fetch;
@@ -29,16 +29,16 @@ const WATCH: &str = r"
   console.warn = (...words) => { window.warned.push(words.join(' ')); warn(...words); };
 ";
 
-/// The shop's own server: fixed pages, each answer on a connection of its own.
+/// The shop's own server: static pages, one connection an answer.
 struct Shop {
     url: String,
 }
 
 impl Shop {
-    /// Serves (content type, content) by path, and `index.html` of a single-page application for every other path.
+    /// Serves (content type, content) by path, and `index.html` of a single-page application for all others.
     fn open(listener: TcpListener, pages: BTreeMap<String, (&'static str, String)>) -> Self {
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        // It ends with the test's process: it holds nothing.
+        // Ends with the test's process.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let pages = pages.clone();
@@ -60,11 +60,11 @@ fn answer(mut stream: &TcpStream, pages: &BTreeMap<String, (&'static str, String
         "HTTP/1.1 200 OK\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         content.len()
     );
-    // A browser that has gone away is no fault of the test.
+    // The browser may have disconnected.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(content.as_bytes()));
 }
 
-/// A running server with lists, a key for a shop of another origin, the shop, and a browser.
+/// A running server with lists, a key for the shop's origin, the shop, and a browser.
 struct Scene {
     kindred: Server,
     shop: Shop,
@@ -80,7 +80,7 @@ fn orders(first: usize, member: &str, items: &[&str]) -> Vec<Value> {
 }
 
 impl Scene {
-    /// `pages` makes the pages out of (address of Kindred, key, address of the shop).
+    /// `pages` makes the pages from (address of Kindred, key, address of the shop).
     fn set(pages: impl FnOnce(&str, &str, &str) -> Vec<(&'static str, &'static str, String)>) -> Self {
         let temp = tempfile::tempdir().expect("a directory");
         let kindred = Server::start(&temp.path().join("data"), &[]);
@@ -100,7 +100,7 @@ impl Scene {
         self.browser.open(&format!("{}{path}", self.shop.url));
     }
 
-    /// What became of the first element: `shown` with cards, `hidden`, or null while neither is certain.
+    /// The state of the first element: `shown` with cards, `hidden`, or null while undecided.
     fn outcome(&self, what: &str) -> String {
         let look = "const list = document.querySelector('kindred-list');
             if (!list?.shadowRoot) return null;
@@ -113,7 +113,7 @@ impl Scene {
         until(&format!("cards of {what}"), || Some(self.outcome(what)).filter(|outcome| outcome == "shown"));
     }
 
-    /// Waits for a warning that has all of the words.
+    /// Waits for a warning with all of the words.
     fn warns(&self, what: &str, words: &[&str]) -> String {
         until(&format!("a warning of {what} with {words:?}, of {}", self.browser.run("return window.warned")), || {
             let warned = self.browser.run("return window.warned");
@@ -122,7 +122,7 @@ impl Scene {
         })
     }
 
-    /// How often something was asked for, by a part of its address.
+    /// The number of requests whose URL contains a text.
     fn asked(&self, part: &str) -> u64 {
         let script = format!("return window.asked.filter(({{ url }}) => url.includes({})).length", json!(part));
         self.browser.run(&script).as_u64().expect("a number")
@@ -153,7 +153,7 @@ fn classic(kindred: &str) -> String {
     format!("<script async src=\"{kindred}/widget.js\"></script>")
 }
 
-/// If it failed, a shop would have to find out how its bundler, its tag manager or another vendor's script has to be told of Kindred.
+/// If it failed, a shop would have to find out how to configure Kindred with its bundler or tag manager.
 #[test]
 fn the_server_is_found_however_the_script_is_loaded() {
     if !has_browser() {
@@ -214,7 +214,7 @@ fn the_server_is_found_however_the_script_is_loaded() {
         scene.shows(path);
         assert_eq!(scene.browser.run("return window.warned.length"), 0, "{path}");
     }
-    // Where it cannot be told, nobody is asked by a guess: the key would go to another host.
+    // Without a known address no request is sent: a guess would send the key to another host.
     for path in ["/inlined", "/combined"] {
         scene.open(path);
         scene.warns(path, &["base", "https://recs.example.com"]);
@@ -224,19 +224,19 @@ fn the_server_is_found_however_the_script_is_loaded() {
             "{path}"
         );
     }
-    // A copy under the same name asks its own host, whose answer is not Kindred's: one request, and a word.
+    // A copy under the same name asks its own host, which is not Kindred: one request, and a warning.
     scene.open("/copied");
     scene.warns("a copy", &["base", "did not answer as Kindred does"]);
     assert_eq!((scene.outcome("a copy").as_str(), scene.asked("/v1/")), ("hidden", 1));
 }
 
-/// If it failed, React and Vue would report a hydration mismatch, and throw away what the server rendered.
+/// If it failed, React and Vue would report a hydration mismatch, and discard the server's HTML.
 #[test]
 fn nothing_is_set_on_the_element_that_a_framework_hydrates() {
     if !has_browser() {
         return;
     }
-    // What hydration does: it compares the attributes in the document with those that the server rendered.
+    // Like hydration: compares the attributes in the document with the server's.
     let watch = "<script>window.set = []; new MutationObserver((seen) => { for (const { target, attributeName } of seen)
         if (target.localName === 'kindred-list') window.set.push(attributeName); })
         .observe(document, { subtree: true, attributes: true, childList: true });</script>";
@@ -265,7 +265,7 @@ fn nothing_is_set_on_the_element_that_a_framework_hydrates() {
     }
 }
 
-/// If it failed, `el.item = …` of a script or a framework would be ignored in silence.
+/// If it failed, `el.item = …` of a script or a framework would be ignored silently.
 #[test]
 fn properties_and_attributes_are_the_same() {
     if !has_browser() {
@@ -285,7 +285,7 @@ fn properties_and_attributes_are_the_same() {
     scene.shows("properties that were set before the script came");
     let cards = "return document.querySelector('kindred-list').shadowRoot.querySelectorAll('.card .title').length";
     assert_eq!(scene.browser.run(cards), 3);
-    // A property that is set later; and the attribute that follows it.
+    // A property set later, and its attribute.
     scene.browser.run("document.querySelector('kindred-list').limit = 5");
     until("five cards", || (scene.browser.run(cards) == 5).then_some(()));
     scene.browser.run("document.querySelector('kindred-list').item = 'i1'");
@@ -302,7 +302,7 @@ fn properties_and_attributes_are_the_same() {
     scene.warns("an element without an item", &["item"]);
     scene.open("/older");
     scene.shows("the attribute key of older pages");
-    // As many keys as there are names for one: the newer comes first.
+    // As many keys as a name may have: the newer comes first.
     scene.browser.run(&format!(
         "const list = document.querySelector('kindred-list'); list.publicKey = {}; list.key = 'kd_pk_none'",
         json!(scene.key)
@@ -310,7 +310,7 @@ fn properties_and_attributes_are_the_same() {
     scene.shows("both names");
 }
 
-/// If it failed, whoever made the commonest mistakes of a first hour would see an empty place and no word.
+/// If it failed, the commonest mistakes of a first hour would show an empty page without a warning.
 #[test]
 fn a_refusal_says_what_to_change_and_is_not_asked_for_again() {
     if !has_browser() {
@@ -327,7 +327,7 @@ fn a_refusal_says_what_to_change_and_is_not_asked_for_again() {
             ("/view", HTML, page(&classic(kindred), &element(key, " view=\"also_bougth\""))),
         ]
     });
-    // localhost in place of 127.0.0.1 is another origin.
+    // localhost is another origin than 127.0.0.1.
     let elsewhere = scene.shop.url.replace("127.0.0.1", "localhost");
     scene.browser.open(&format!("{elsewhere}/"));
     scene.warns("a wrong origin", &["origin", &elsewhere, "kindred keys"]);
@@ -345,7 +345,7 @@ fn a_refusal_says_what_to_change_and_is_not_asked_for_again() {
     scene.open("/framework");
     scene.warns("an element whose key went to the framework", &["public-key", "React"]);
 
-    // Neither time nor a visitor who comes back asks again.
+    // Neither time nor a returning visitor causes another request.
     for path in ["/key", "/base", "/view"] {
         scene.open(path);
         assert_eq!(scene.outcome(path), "hidden");
@@ -355,7 +355,7 @@ fn a_refusal_says_what_to_change_and_is_not_asked_for_again() {
     }
 }
 
-/// If it failed, a page with some lists would use up the six connections that HTTP/1.1 has, and nothing else would come through.
+/// If it failed, a page with several lists would use up the six connections of HTTP/1.1.
 #[test]
 fn all_lists_of_a_page_share_one_stream() {
     if !has_browser() {
@@ -381,7 +381,7 @@ fn all_lists_of_a_page_share_one_stream() {
     until("one open stream", || {
         (scene.browser.run("return window.streams.filter(({ readyState }) => readyState === 1).length") == 1).then_some(())
     });
-    // Nothing waits: another request is answered, and impressions go out.
+    // Nothing is blocked: another request is answered, and impressions are sent.
     let livez = scene.browser.run(&format!(
         "return fetch({}, {{ mode: 'no-cors' }}).then(() => 'answered')",
         json!(format!("{}/livez", scene.kindred.url))
@@ -395,7 +395,7 @@ fn all_lists_of_a_page_share_one_stream() {
         json!(scene.key)
     ));
     until("nine lists", || (scene.browser.run(shown) == 9).then_some(()));
-    // What happens now is seen in each of the lists that it is about, by the stream.
+    // A change is shown in each affected list, by the stream.
     scene.browser.run("window.changed = []; document.addEventListener('kindred:list', ({ target, detail }) => { if (detail.changes.length && detail.source === 'stream') window.changed.push(target.item) })");
     until("a stream that carries the new list", || {
         let carried = "return window.streams.filter(({ readyState, url }) => readyState === 1 && new URL(url).searchParams.getAll('list').length === 9).length";
@@ -412,7 +412,7 @@ fn all_lists_of_a_page_share_one_stream() {
     assert_eq!(open, 1, "streams that stay open");
 }
 
-/// If it failed, further windows of one browser would be dead under HTTP/1.1: the streams of all of them are counted together.
+/// If it failed, further windows of one browser would hang under HTTP/1.1, which counts all their streams together.
 #[test]
 fn windows_of_one_browser_leave_connections_to_each_other() {
     if !has_browser() {
@@ -439,13 +439,13 @@ fn windows_of_one_browser_leave_connections_to_each_other() {
     assert!((1..=3).contains(&open), "{open} streams are open");
 }
 
-/// If it failed, a server that is stuck would leave bones of a list on the page for ever.
+/// If it failed, a hanging server would leave skeletons on the page forever.
 #[test]
 fn a_server_that_does_not_answer_leaves_no_skeleton() {
     if !has_browser() {
         return;
     }
-    // It accepts connections, in the queue of the system, and never answers.
+    // It accepts connections, in the system's queue, and never answers.
     let hung = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("http://{}", hung.local_addr().expect("an address"));
     let scene = Scene::set(|kindred, key, _| {
@@ -466,7 +466,7 @@ fn a_server_that_does_not_answer_leaves_no_skeleton() {
     until("a warning", || scene.browser.run("return window.warned.length > 0").as_bool().filter(|warned| *warned));
 }
 
-/// If it failed, what visitors with a wrong clock see and click would be refused, or counted on another day.
+/// If it failed, impressions and clicks under a wrong clock would be refused, or counted on another day.
 #[test]
 fn impressions_and_clicks_bear_the_time_of_the_server() {
     if !has_browser() {
@@ -497,7 +497,7 @@ fn impressions_and_clicks_bear_the_time_of_the_server() {
     }
 }
 
-/// If it failed, types would promise attributes that the element does not have, or keep silent about one.
+/// If it failed, the types would have attributes that the element lacks, or miss one.
 #[test]
 fn the_types_and_the_document_name_the_attributes_of_the_element() {
     let list = WIDGET.split("static #attributes = [").nth(1).and_then(|rest| rest.split(']').next()).expect("the attributes");

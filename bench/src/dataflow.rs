@@ -1,11 +1,11 @@
-//! The dataflow by itself, on the calling thread: what an epoch of events costs it in CPU time, without log, store and HTTP.
+//! The dataflow alone, on the calling thread: the CPU time of an epoch without log, store and HTTP.
 //!
 //! ```text
-//! facts ──Feed (one of three engines)──▶ timely worker on this thread ──outputs──▶ a thread that drops them, as the sink would
+//! facts ──EngineInput (one of three)──▶ timely worker on this thread ──outputs──▶ a thread that drops them, like the sink
 //! ```
 //!
-//! NB: beside the pipeline's worker this is the one place outside of `pipeline/dataflow` that names timely and differential: to
-//! measure operators alone one has to feed them alone.
+//! NB: outside of `pipeline/dataflow` and the pipeline's worker only this module names timely and differential, to measure
+//! operators alone.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -44,7 +44,7 @@ impl From<Purchase> for Fact {
 }
 
 impl Fact {
-    /// As it enters the product's dataflow.
+    /// As an update of the product's dataflow.
     pub fn update(&self) -> Update {
         Update::Interaction(InteractionUpdate {
             party: self.party,
@@ -58,14 +58,14 @@ impl Fact {
     }
 }
 
-/// What maintains the lists.
+/// The implementation under test.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Engine {
     /// The product's dataflow with these settings, from decoded interactions to changed rows.
     Product(Box<Semantics>),
-    /// The operators of `also_bought` alone, from facts that were merged before.
+    /// The operators of `also_bought` alone, on merged facts.
     Operators,
-    /// The same view in plain differential, from the same facts.
+    /// The same view in plain differential, on the same facts.
     Reference,
 }
 
@@ -83,19 +83,19 @@ impl Engine {
     }
 }
 
-/// What something cost.
+/// The cost of a piece of work.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Cost {
-    /// How many events.
+    /// The number of events.
     pub events: usize,
     /// CPU time of the dataflow's thread.
     pub cpu: Duration,
-    /// Time on the wall.
+    /// Wall time.
     pub wall: Duration,
 }
 
 impl Cost {
-    /// Events a CPU-second.
+    /// Events per CPU second.
     pub fn events_per_cpu_second(&self) -> f64 {
         self.events as f64 / self.cpu.as_secs_f64().max(1e-9)
     }
@@ -109,62 +109,62 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
-/// (owner, (item, at)): what the operators alone take in.
+/// (owner, (item, at)): the input of the operators.
 type Facts = InputSession<u64, (Party, (Item, i64)), isize>;
 
-/// How an engine takes facts in.
-enum Feed {
+/// The input of an engine.
+enum EngineInput {
     Product(Box<Dataflow>),
     Facts(Box<Facts>, ProbeHandle<u64>),
 }
 
-/// A dataflow that is being measured.
+/// A dataflow under measurement.
 pub struct Job<'a> {
     worker: &'a mut Worker,
-    feed: Feed,
+    feed: EngineInput,
     epoch: u64,
-    /// The figures that the operators keep. The reference keeps none.
+    /// The metrics of the operators. The reference has none.
     pub stats: Arc<Stats>,
 }
 
 impl Job<'_> {
-    /// Feeds facts as one epoch and steps until every output of it was given.
+    /// Feeds facts as one epoch and steps until all its outputs are emitted.
     pub fn epoch(&mut self, facts: impl IntoIterator<Item = Fact>) -> Cost {
         self.feed(facts, |feed, fact| match feed {
-            Feed::Product(dataflow) => dataflow.send(fact.update()),
-            Feed::Facts(session, _) => session.update((fact.party, (fact.item, fact.at)), 1),
+            EngineInput::Product(dataflow) => dataflow.send(fact.update()),
+            EngineInput::Facts(session, _) => session.update((fact.party, (fact.item, fact.at)), 1),
         })
     }
 
-    /// Feeds updates of any kind as one epoch, as a restart does with the merged inputs. For [`Engine::Product`] alone: the others know
-    /// no other records than purchases.
+    /// Feeds any updates as one epoch, as a restart does with the merged inputs. Only for [`Engine::Product`]: the others know
+    /// only purchases.
     pub fn updates(&mut self, updates: impl IntoIterator<Item = Update>) -> Cost {
         self.feed(updates, |feed, update| match feed {
-            Feed::Product(dataflow) => dataflow.send(update),
-            Feed::Facts(..) => unreachable!("records of all kinds are the product's"),
+            EngineInput::Product(dataflow) => dataflow.send(update),
+            EngineInput::Facts(..) => unreachable!("records of all kinds are the product's"),
         })
     }
 
-    fn feed<E>(&mut self, entries: impl IntoIterator<Item = E>, mut send: impl FnMut(&mut Feed, E)) -> Cost {
+    fn feed<E>(&mut self, entries: impl IntoIterator<Item = E>, mut send: impl FnMut(&mut EngineInput, E)) -> Cost {
         let (began, cpu) = (Instant::now(), thread_cpu());
         let mut events = 0;
         for entry in entries {
             events += 1;
             send(&mut self.feed, entry);
-            // As the pipeline's worker does: queues stay short while much is fed.
+            // Like the pipeline's worker, to keep queues short.
             if events % 16_384 == 0 {
                 self.worker.step();
             }
         }
         let next = self.epoch + 1;
         match &mut self.feed {
-            Feed::Product(dataflow) => {
+            EngineInput::Product(dataflow) => {
                 dataflow.advance_to(next);
                 while !dataflow.has_passed(self.epoch) {
                     self.worker.step();
                 }
             }
-            Feed::Facts(session, probe) => {
+            EngineInput::Facts(session, probe) => {
                 session.advance_to(next);
                 session.flush();
                 while probe.less_than(&next) {
@@ -176,7 +176,7 @@ impl Job<'_> {
         Cost { events, cpu: thread_cpu() - cpu, wall: began.elapsed() }
     }
 
-    /// Feeds facts in epochs of `each`, until there are none left or `most` CPU time is used; `see` is told of every epoch.
+    /// Feeds facts in epochs of `each` until they or `most` CPU time are used up; calls `see` after each epoch.
     pub fn epochs(&mut self, facts: &[Fact], each: usize, most: Duration, mut see: impl FnMut(Cost)) -> Cost {
         let mut total = Cost::default();
         for epoch in facts.chunks(each) {
@@ -193,7 +193,7 @@ impl Job<'_> {
 
 /// Runs `work` on a fresh dataflow of `engine`, one worker on the calling thread.
 pub fn run<T: Send + 'static>(engine: Engine, work: impl FnOnce(&mut Job<'_>) -> T + Send + Sync + 'static) -> T {
-    // The sink is another thread in the product: what it does with outputs is not the dataflow's.
+    // In the product the sink is another thread: its work is not the dataflow's.
     let (give, take) = channel::<Output>();
     let sink = std::thread::spawn(move || take.into_iter().for_each(drop));
     let give = std::sync::Mutex::new(give);
@@ -204,7 +204,7 @@ pub fn run<T: Send + 'static>(engine: Engine, work: impl FnOnce(&mut Job<'_>) ->
     result
 }
 
-/// The same, giving outputs to `output`, on the thread of the dataflow.
+/// The same, with outputs passed to `output` on the dataflow's thread.
 pub fn run_into<T: Send + 'static>(
     engine: Engine,
     output: OutputFn,
@@ -219,9 +219,9 @@ pub fn run_into<T: Send + 'static>(
     })
 }
 
-fn feed(engine: Engine, worker: &mut Worker, stats: &Arc<Stats>, output: &OutputFn) -> Feed {
+fn feed(engine: Engine, worker: &mut Worker, stats: &Arc<Stats>, output: &OutputFn) -> EngineInput {
     if let Engine::Product(semantics) = engine {
-        return Feed::Product(Box::new(build(worker, &semantics, stats, output)));
+        return EngineInput::Product(Box::new(build(worker, &semantics, stats, output)));
     }
     let mut session = InputSession::new();
     let probe = ProbeHandle::new();
@@ -238,7 +238,7 @@ fn feed(engine: Engine, worker: &mut Worker, stats: &Arc<Stats>, output: &Output
             rows.supports.probe_with(&probe);
         }
     });
-    Feed::Facts(Box::new(session), probe)
+    EngineInput::Facts(Box::new(session), probe)
 }
 
 #[cfg(test)]
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
     use crate::synthetic::{Plan, purchases};
 
-    /// The table compares three engines: they must have been given the same work, and have done it.
+    /// The engines must have done the same work, or the table compares nothing.
     #[test]
     fn every_engine_takes_all_facts_in() {
         let plan = Plan { members: 60, items: 40, events: 1_500, seed: 7 };

@@ -1,5 +1,5 @@
-//! `freshness`: from the moment an event is due to be posted until the list that shows it has been served, by the clock (open
-//! loop), through HTTP, on the binary that users run.
+//! `freshness`: from when a post of an event is due until the list that shows it is served, in an open loop over HTTP, on the
+//! binary that users run.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,39 +20,39 @@ use crate::server::{Binary, Endpoint, Preloaded, Server};
 use crate::synthetic::{BEGINS_MS, Mix, Plan};
 use crate::usage::{Process, difference};
 
-/// Which of the three measurements.
+/// The kind of measurement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Which {
     /// Purchases at a steady rate.
     Steady,
-    /// Pairs that nobody had, among the running load.
+    /// New pairs, beside a running load.
     PairTrial,
     /// The whole product's mix, at ten times the rate, for minutes.
     Sustained,
 }
 
-/// What to measure, and on what.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Which measurement.
+    /// The kind of measurement.
     pub which: Which,
-    /// The log that is there before.
+    /// The preloaded log.
     pub plan: Plan,
-    /// How events are posted.
+    /// The rate of posting.
     pub pace: Pace,
     /// Trials of the pair trial.
     pub trials: u64,
     /// New members a trial, who all take both items.
     pub takers: u64,
-    /// The binary to run; found beside this program unless named.
+    /// The binary; by default the one beside this program.
     pub binary: Option<PathBuf>,
     /// A running server instead.
     pub running: Option<Endpoint>,
-    /// Where to put the data; a slow disk makes a slow fsync.
+    /// The folder for data; a slow disk makes a slow fsync.
     pub within: Option<PathBuf>,
 }
 
-/// A server for a measurement: one of our own, or one that runs already.
+/// The server under test: our own, or a running one.
 struct Subject {
     endpoint: Endpoint,
     own: Option<(Server, Preloaded)>,
@@ -77,7 +77,7 @@ impl Subject {
 /// Runs the measurement.
 ///
 /// # Errors
-/// When the server cannot be started, or an event is not accepted or not shown.
+/// When the server does not start, or an event is not accepted or not shown.
 pub async fn run(options: &Options) -> Result<Report> {
     let mut report = Report::new(match options.which {
         Which::Steady => "freshness",
@@ -98,7 +98,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// What the server used while something ran.
+/// Resource use of the server.
 #[derive(Default, Serialize)]
 struct ServerUse {
     /// CPU seconds by thread.
@@ -109,7 +109,7 @@ struct ServerUse {
     rss_over_time: Vec<(f64, f64)>,
 }
 
-/// Posts by the clock, with a bar, and looks at the server meanwhile.
+/// Posts in an open loop with a progress bar, and samples the server.
 async fn posting(subject: &Subject, traffic: Traffic, pace: Pace, name: &'static str) -> Result<(Posted, ServerUse)> {
     let before = subject.process().map(Process::cpu_by_thread).unwrap_or_default();
     let bar = progress::bar(name, pace.lasting.as_secs());
@@ -136,13 +136,13 @@ async fn posting(subject: &Subject, traffic: Traffic, pace: Pace, name: &'static
     Ok((posted, used))
 }
 
-/// Seconds of load before a measurement: caches fill, connections open.
+/// Load before a measurement: caches fill, connections open.
 const WARM_UP: Duration = Duration::from_secs(2);
 
 async fn steady(report: &mut Report, subject: &Subject, options: &Options) -> Result<()> {
     let pace = options.pace;
     let warm_up = Pace { lasting: WARM_UP.min(pace.lasting), ..pace };
-    // Another seed, so that the measured events are news.
+    // Another seed, so that the measured events are new.
     let other = Plan { seed: options.plan.seed + 1, events: 0, ..options.plan };
     post::run(&subject.endpoint, Traffic::purchases(&other, pace.batch), warm_up, Arc::default()).await?;
     let (posted, used) = posting(subject, Traffic::purchases(&options.plan, pace.batch), pace, "posting by the clock").await?;
@@ -162,7 +162,7 @@ async fn steady(report: &mut Report, subject: &Subject, options: &Options) -> Re
     Ok(())
 }
 
-/// Worst and median of each piece of time.
+/// Worst and median of each interval.
 fn over_time(title: impl Into<String>, posted: &Posted, pace: Pace) -> Panel {
     let each = (pace.lasting.as_secs_f64() / 120.0).max(1.0);
     let pieces = pieces(&posted.over_time, each);
@@ -189,7 +189,7 @@ fn tell_posted(report: &mut Report, posted: &Posted, used: &ServerUse) -> Result
     report.detail("reads_repeated", posted.repeated)
 }
 
-/// Freshness in pieces of time: (seconds, the worst of the piece in ms, its median).
+/// Freshness by interval: (seconds, worst in ms, median).
 fn pieces(over_time: &[(f64, f64)], seconds: f64) -> Vec<(f64, f64, f64)> {
     let mut pieces = Vec::new();
     for piece in over_time.chunk_by(|a, b| (a.0 / seconds).floor() == (b.0 / seconds).floor()) {
@@ -214,7 +214,7 @@ async fn sustained(report: &mut Report, subject: &Subject, options: &Options) ->
     );
     report.measure("freshness, p50", quantile_ms(&posted.shown, 0.5), "ms", None);
     report.measure("freshness, p99", quantile_ms(&posted.shown, 0.99), "ms", None);
-    // The last requests are answered after the clock has stopped: the rate asked for is met within one per cent of it.
+    // The last requests are answered after the end: allow one per cent.
     let target = Target::AtLeast(pace.rate * 0.99);
     report.measure("events accepted, against those asked for", posted.per_second(), "events/s", Some(target));
     tell_posted(report, &posted, &used)?;
@@ -226,18 +226,18 @@ async fn sustained(report: &mut Report, subject: &Subject, options: &Options) ->
     Ok(())
 }
 
-/// How one trial went.
+/// The outcome of one trial.
 #[derive(Clone, Copy, Debug)]
 struct Trial {
-    /// From posting until both lists had come.
+    /// From the post until both lists are served.
     took: Duration,
-    /// Whether each stood first in the other's list.
+    /// Whether each is first in the other's list.
     first: bool,
 }
 
-/// Within that time a trial succeeds.
+/// A trial succeeds within this time.
 const TRIAL_LIMIT: Duration = Duration::from_millis(100);
-/// Between two trials.
+/// The pause between trials.
 const TRIAL_GAP: Duration = Duration::from_millis(150);
 
 async fn pair_trial(report: &mut Report, subject: &Subject, options: &Options) -> Result<()> {
@@ -247,7 +247,7 @@ async fn pair_trial(report: &mut Report, subject: &Subject, options: &Options) -
     let load = tokio::spawn({
         let (endpoint, stop, pace) = (subject.endpoint.clone(), Arc::clone(&stop), options.pace);
         let traffic = Traffic::purchases(&options.plan, pace.batch);
-        // It runs until the trials are over.
+        // Stopped when the trials are over.
         let pace = Pace { lasting: Duration::from_secs(86_400), ..pace };
         async move { post::run(&endpoint, traffic, pace, stop).await }
     });
@@ -288,12 +288,12 @@ async fn run_trials(subject: &Subject, options: &Options, load: &tokio::task::Jo
     let mut poster = Poster::open(&subject.endpoint).await?;
     let mut readers = (Reader::open(&subject.endpoint).await?, Reader::open(&subject.endpoint).await?);
     let bar = progress::bar("trials of new pairs", options.trials);
-    // Trials of another run on the same server must not have been there before.
+    // Distinguishes the trials of runs on the same server.
     let run = std::process::id();
     let mut trials = Vec::new();
     for n in 0..options.trials {
         if load.is_finished() {
-            // Its error says why.
+            // Its error is reported.
             break;
         }
         let (x, y) = (format!("trial-{run}-{n}-x"), format!("trial-{run}-{n}-y"));
@@ -338,7 +338,7 @@ mod tests {
 
     use super::*;
 
-    /// The plot shows the worst of each piece: a spike must not be averaged away.
+    /// The plot shows the worst of each interval: a spike must not be averaged away.
     #[test]
     fn pieces_keep_the_worst() {
         let over_time = [(0.0, 1.0), (0.5, 9.0), (0.9, 2.0), (1.1, 3.0), (4.2, 5.0)];

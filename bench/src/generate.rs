@@ -1,4 +1,4 @@
-//! `generate`: writes the synthetic log as NDJSON, a file a topic, for imports and for other systems to be compared with.
+//! `generate`: writes the synthetic log as NDJSON, a file per topic, for imports and for comparison with other systems.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,22 +11,22 @@ use kindred_model::Topic;
 use crate::progress;
 use crate::synthetic::{Entry, Mix, Plan, ShopLog, purchase_record, purchases};
 
-/// What to write.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What to draw.
+    /// The plan.
     pub plan: Plan,
-    /// The whole product's log with this mix, or purchases alone.
+    /// The whole product's log with this mix; by default purchases alone.
     pub mix: Option<Mix>,
-    /// A catalog of the items, where there are purchases alone; the whole product's log always has one.
+    /// Adds a catalog to purchases; the whole product's log always has one.
     pub catalog: bool,
-    /// Where to: `interactions.ndjson` and so on.
+    /// The folder for `interactions.ndjson` and so on.
     pub out: PathBuf,
     /// Compress the files (`.ndjson.zst`).
     pub zstd: bool,
 }
 
-/// How many records went into which file.
+/// Path and record count by topic.
 pub type Written = BTreeMap<Topic, (PathBuf, u64)>;
 
 /// Writes the files.
@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// What is written is what the other commands measure: the same records, all of them, in a form that an import reads.
+    /// The files hold the records that the other commands measure, in a form that an import reads.
     #[test]
     fn files_hold_every_record_plain_and_compressed() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! `growth`: what an event costs the dataflow while the log grows, with a catalog that grows along and with one that stays.
+//! `growth`: the cost of an event while the log grows, with a growing catalog and with a fixed one.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::report::{Report, Target, number};
 use crate::synthetic::{Plan, purchases};
 use crate::usage::Process;
 
-/// What to measure.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Sizes of the log in events, smallest first.
     pub sizes: Vec<usize>,
-    /// Events that are fed live at each size.
+    /// Events fed live at each size.
     pub live: usize,
     /// Events of a live epoch.
     pub epoch: usize,
@@ -82,7 +82,7 @@ fn step(catalog: &'static str, plan: Plan, options: &Options) -> Step {
     let (live, epoch) = (options.live, options.epoch);
     run(Engine::also_bought_alone(), move |job| {
         let mut log = purchases(&plan);
-        // Drawing and interning are not the dataflow's work: facts are made first, piece by piece, so that memory holds few.
+        // Facts are drawn and interned outside of the measured time, in parts to save memory.
         let mut bulk = crate::dataflow::Cost::default();
         let mut left = plan.events;
         while left > 0 {

@@ -1,6 +1,5 @@
-//! A load generator's HTTP/1.1: one keep-alive connection, one request at a time, a parser that reads what our servers write and
-//! nothing else. On two cores a client library would take the CPU that is to be measured; the same client drives every server
-//! that is compared, so that a ratio is fair.
+//! A minimal HTTP/1.1 client for load: one keep-alive connection, one request at a time, a parser for our servers only. A client
+//! library would take the CPU to be measured; all compared servers are driven by this one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,29 +7,29 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The longest head that is read; ours have some hundred bytes.
+/// Longest accepted head; ours have some hundred bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1_024;
-/// The longest body; a list has a few thousand bytes.
+/// Longest accepted body; a list has a few thousand bytes.
 const BODY_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
-/// Why there is no response.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// The connection failed; a new one may do.
+    /// The connection failed; a new one may work.
     #[error("the connection failed: {0}")]
     Connection(#[from] io::Error),
-    /// The server wrote what this client does not read.
+    /// The response is not supported by this client.
     #[error("could not read the response: {0}")]
     Response(&'static str),
 }
 
-/// One response. Its bytes live in the connection until the next request.
+/// One response, borrowed from the connection.
 #[derive(Debug)]
 pub struct Response<'a> {
     /// 200 and so on.
     pub status: u16,
     head: &'a [u8],
-    /// The body, whole.
+    /// The complete body.
     pub body: &'a [u8],
 }
 
@@ -53,7 +52,7 @@ impl Connection {
     /// Connects.
     ///
     /// # Errors
-    /// When nobody listens there.
+    /// When the connection is refused.
     pub async fn open(address: SocketAddr) -> io::Result<Self> {
         Ok(Self { address, stream: connect(address).await?, buffer: Vec::with_capacity(16 * 1_024) })
     }
@@ -61,14 +60,14 @@ impl Connection {
     /// Sends a request, as bytes from [`get`] or [`post`], and reads its response.
     ///
     /// # Errors
-    /// [`HttpError`]; the connection is of no further use until [`Connection::reopen`].
+    /// [`HttpError`]; then the connection is unusable until [`Connection::reopen`].
     pub async fn exchange(&mut self, request: &[u8]) -> Result<Response<'_>, HttpError> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
         let head_end = loop {
             let seen = self.buffer.len();
             self.read().await?;
-            // The blank line may have begun in what was read before.
+            // The blank line may span two reads.
             let from = seen.saturating_sub(3);
             if let Some(place) = self.buffer[from..].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break from + place + 4;
@@ -88,10 +87,10 @@ impl Connection {
         Ok(Response { status, head, body })
     }
 
-    /// Connects anew, after a failure.
+    /// Reconnects after a failure.
     ///
     /// # Errors
-    /// When nobody listens there.
+    /// When the connection is refused.
     pub async fn reopen(&mut self) -> io::Result<()> {
         self.stream = connect(self.address).await?;
         Ok(())
@@ -111,7 +110,7 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Status and length of the body.
+/// Status and body length.
 fn read_head(head: &[u8]) -> Result<(u16, usize), HttpError> {
     let status = head.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
     let status: u16 = status.filter(|_| head.starts_with(b"HTTP/1.1 ")).ok_or(HttpError::Response("it is no HTTP/1.1"))?;
@@ -173,7 +172,7 @@ mod tests {
         }
     }
 
-    /// What is measured are responses read whole, over one connection, against the real server library.
+    /// Responses are read completely, over one connection, against the real server library.
     #[tokio::test]
     async fn a_connection_is_kept_and_bodies_are_whole() {
         let large = "x".repeat(300_000);

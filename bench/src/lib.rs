@@ -1,5 +1,5 @@
-//! Measures what the product promises: a command a promise, each with a table, a JSON file and a plot, the machine and the commit
-//! beside every figure. `bench/README.md` says what each command measures and how.
+//! Measures what the product promises: a command per promise, each with a table, a JSON file and a plot, with machine and commit.
+//! `bench/README.md` describes the commands.
 
 pub mod dataflow;
 pub mod freshness;

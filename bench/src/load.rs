@@ -1,8 +1,8 @@
-//! `load`: reads of lists. How many fit through, beside a bare warp server that hands out the same bytes from memory; and how
-//! long they take by the clock, alone and while events are taken in.
+//! `load`: reads of lists. Throughput beside a bare warp server that serves the same bytes from memory; and latency in an open
+//! loop, alone and during ingestion.
 //!
-//! Both servers run in processes of their own, are driven by the same generator in the same run and take turns, so that neither
-//! has the quieter machine.
+//! Both servers are processes of their own, driven by the same generator in turns of one run, so that neither has the quieter
+//! machine.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -29,38 +29,38 @@ use crate::usage::Process;
 
 /// Items of a list, as a storefront shows them.
 const LIST_ITEMS: usize = 20;
-/// Requests that are prepared and sent in turn.
+/// Prepared requests, sent in turn.
 const REQUESTS: usize = 8_192;
 
-/// What to measure, and on what.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The log that is there before.
+    /// The preloaded log.
     pub plan: Plan,
     /// Connections.
     pub connections: usize,
     /// Turns of each server at full speed.
     pub rounds: usize,
-    /// How long a turn lasts.
+    /// The duration of a turn.
     pub turn: Duration,
-    /// Reads a second, by the clock.
+    /// Reads a second of the open loop.
     pub rate: f64,
-    /// How long reads are sent by the clock.
+    /// Duration of the open loop.
     pub lasting: Duration,
-    /// Events a second taken in meanwhile, in the second part.
+    /// Events a second ingested meanwhile, in the second part.
     pub ingest: f64,
-    /// The binary to run; found beside this program unless named.
+    /// The binary; by default the one beside this program.
     pub binary: Option<PathBuf>,
     /// A running server instead.
     pub running: Option<Endpoint>,
-    /// Where to put the data.
+    /// The folder for data.
     pub within: Option<PathBuf>,
 }
 
-/// Serves one body from memory under every path of a list: the most that warp does on this machine.
+/// Serves one body from memory under every path of a list: the limit of warp on this machine.
 ///
 /// # Errors
-/// When nothing can be bound.
+/// When no address can be bound.
 pub async fn bare_warp(body: Vec<u8>) -> Result<()> {
     let body = bytes::Bytes::from(body);
     let route = warp::path!("v1" / "items" / String / "similar").and(warp::get()).map(move |_item| {
@@ -73,10 +73,10 @@ pub async fn bare_warp(body: Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// The name of the command that runs this program as the bare server.
+/// The command that runs this program as the bare server.
 pub const BARE_COMMAND: &str = "bare-warp";
 
-/// A bare server in a process of its own. Dropping it kills it.
+/// A bare server in its own process. Dropping it kills it.
 struct Bare {
     child: Child,
     address: SocketAddr,
@@ -109,7 +109,7 @@ impl Drop for Bare {
 /// Runs the measurement.
 ///
 /// # Errors
-/// When a server cannot be started, or an answer is not 200.
+/// When a server does not start, or an answer is not 200.
 pub async fn run(options: &Options) -> Result<Report> {
     let mut report = Report::new("load");
     plan_parameters(&mut report, &options.plan);
@@ -146,7 +146,7 @@ pub(crate) fn list_path(item: u32) -> String {
     format!("/v1/items/{}/similar?limit={LIST_ITEMS}", item_id(item))
 }
 
-/// The list of the most popular item; it has to be as long as lists are measured.
+/// The list of the most popular item, which must have the measured length.
 async fn sample_body(endpoint: &Endpoint) -> Result<Vec<u8>> {
     let mut connection =
         Connection::open(endpoint.address).await.with_context(|| format!("could not connect to {}", endpoint.address))?;
@@ -261,7 +261,7 @@ async fn by_the_clock(report: &mut Report, options: &Options, endpoint: &Endpoin
     Ok(())
 }
 
-/// Reads the body that the bare server hands out.
+/// Reads the body of the bare server.
 ///
 /// # Errors
 /// When the file cannot be read.

@@ -1,4 +1,4 @@
-//! What a figure was measured on: the machine, the commit, the command line, the date. A figure without them is hearsay.
+//! The context of a figure: machine, commit, command line, date.
 
 use std::process::Command;
 
@@ -15,20 +15,20 @@ pub struct Circumstances {
     pub memory_mib: u64,
     /// Version of the kernel.
     pub kernel: String,
-    /// Commit that was built; ends with `-dirty` when files differed from it.
+    /// The built commit, with `-dirty` when files differed.
     pub commit: String,
     /// The command line.
     pub command_line: String,
     /// UTC, RFC 3339.
     pub date: String,
-    /// Whether this program was built with optimisation: without, the figures mean nothing.
+    /// Whether this program is optimised; otherwise the figures mean nothing.
     pub optimised: bool,
-    /// Load average of the last minute when the measurement began: the machine should be quiet.
+    /// Load average of the last minute at the start: the machine should be idle.
     pub load_average: f64,
 }
 
 impl Circumstances {
-    /// Looks around. What the system does not tell is `unknown` or 0.
+    /// Collects the context; missing values are `unknown` or 0.
     pub fn observe() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {
@@ -52,7 +52,7 @@ impl Circumstances {
         }
     }
 
-    /// The folder of results: `2026-11-24-amd-epyc-2-cores`. Never the name of a host.
+    /// The folder of results, like `2026-11-24-amd-epyc-2-cores`; never with a host name.
     pub fn folder(&self) -> String {
         let day = self.date.split('T').next().unwrap_or("undated");
         let mut slug = String::new();
@@ -78,7 +78,7 @@ fn commit() -> Option<String> {
     Some(if changed.is_empty() { commit } else { commit + "-dirty" })
 }
 
-/// The command as it was given, without the secret of a key: results are kept and shown.
+/// The command line without key secrets: results are published.
 fn command_line(arguments: impl Iterator<Item = String>) -> String {
     let mut words = vec!["kindred-bench".to_owned()];
     for argument in arguments {
@@ -107,7 +107,7 @@ mod tests {
         assert!(here.folder().ends_with("-1-core"));
     }
 
-    /// If it failed, a service key would lie in the results.
+    /// If it failed, a service key would be in the results.
     #[test]
     fn a_key_is_not_kept() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>().into_iter();

@@ -12,7 +12,7 @@ use kindred_bench::server::Endpoint;
 use kindred_bench::synthetic::{Mix, Plan};
 use kindred_bench::{generate, growth, load, members, replay, restart, search, services, shards, sign_in, soak, timing};
 
-/// The product's allocator, so that what is measured here is what it does.
+/// The allocator of the product.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -49,13 +49,13 @@ enum Command {
     Soak(SoakArgs),
     /// Sign-ins at full speed beside the bare password hash, and lists meanwhile
     SignIn(SignInArgs),
-    /// What a million members cost who signs in and who searches, and what checking a token costs
+    /// The cost of sign-in, search and token checks with a million members
     Members(MembersArgs),
-    /// How long staff waits for a member among a million, over HTTP
+    /// Latency of member search among a million members, over HTTP
     Search(SearchArgs),
-    /// Whether the time of an answer tells that an account exists
+    /// Whether response times reveal that an account exists
     Timing(TimingArgs),
-    /// How evenly pairs and pair updates fall to the workers: counted, not timed
+    /// How evenly pairs and pair updates are distributed over the workers: counted, not timed
     Shards(CommonArgs),
     /// The pipeline between Kafka and a CQL database beside the embedded one (`deploy/local/up` starts both services)
     Services(ServicesArgs),
@@ -255,7 +255,7 @@ struct FreshnessArgs {
     /// How long, in minutes, with --sustained
     #[arg(long, default_value_t = 10)]
     minutes: u64,
-    /// Pairs that nobody had, among the running load
+    /// New pairs, beside the running load
     #[arg(long, conflicts_with = "sustained")]
     pair_trial: bool,
     /// How many pairs
@@ -267,7 +267,7 @@ struct FreshnessArgs {
     /// Connections
     #[arg(long, default_value_t = 32)]
     connections: usize,
-    /// Of so many requests one is followed to its list [default: 10, or 5 with --sustained]
+    /// One in this many requests is followed to its list [default: 10, or 5 with --sustained]
     #[arg(long)]
     sample_each: Option<u64>,
     #[command(flatten)]
@@ -289,13 +289,13 @@ struct LoadArgs {
     /// Seconds of a turn
     #[arg(long, default_value_t = 5)]
     turn: u64,
-    /// Reads a second, by the clock
+    /// Reads a second, open loop
     #[arg(long, default_value_t = 2_000.0)]
     rate: f64,
-    /// Seconds of reads by the clock
+    /// Seconds of the open loop
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Events a second taken in meanwhile, in the second part
+    /// Events a second ingested meanwhile, in the second part
     #[arg(long, default_value_t = 1_000.0)]
     ingest: f64,
     #[command(flatten)]
@@ -361,7 +361,7 @@ struct SignInArgs {
     /// Members who sign in, in turn
     #[arg(long, default_value_t = 2_000)]
     accounts: u32,
-    /// Sign-ins under way at once, at most 59: an address may have no more
+    /// Concurrent sign-ins, at most 59, the limit of an address
     #[arg(long, default_value_t = 16)]
     connections: usize,
     /// Turns of the bare hash and of sign-in
@@ -370,10 +370,10 @@ struct SignInArgs {
     /// Seconds of a turn
     #[arg(long, default_value_t = 5)]
     turn: u64,
-    /// Reads of lists a second, by the clock
+    /// Reads of lists a second, open loop
     #[arg(long, default_value_t = 1_000.0)]
     rate: f64,
-    /// Seconds of reads by the clock
+    /// Seconds of the open loop
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     #[command(flatten)]
@@ -384,10 +384,10 @@ struct SignInArgs {
 struct MembersArgs {
     #[command(flatten)]
     plain: PlainArgs,
-    /// Members of the large shop; a small one of 1,000 stands beside it
+    /// Members of the large shop; the small one has 1,000
     #[arg(long, default_value_t = 1_000_000)]
     accounts: u32,
-    /// Sessions in it, each another member's
+    /// Sessions in it, one a member
     #[arg(long, default_value_t = 100_000)]
     sessions: u32,
     /// Sign-ins timed in each shop
@@ -405,10 +405,10 @@ struct MembersArgs {
 struct SearchArgs {
     #[command(flatten)]
     plain: PlainArgs,
-    /// Members of the large shop; a small one of 1,000 stands beside it
+    /// Members of the large shop; the small one has 1,000
     #[arg(long, default_value_t = 1_000_000)]
     accounts: u32,
-    /// Turns of each sort of search, of the one shop and of the other
+    /// Turns of each kind of search and shop
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long a turn lasts
@@ -422,7 +422,7 @@ struct SearchArgs {
 struct TimingArgs {
     #[command(flatten)]
     plain: PlainArgs,
-    /// Tries with what is known, and as many with what is not, of each sort
+    /// Attempts with known and with unknown values, of each kind
     #[arg(long, default_value_t = 1_000)]
     tries: u32,
     #[command(flatten)]
@@ -506,7 +506,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// The runtime of the load generator: one thread, so that the other cores are the server's.
+/// One thread for the load generator; the server has the other cores.
 fn client() -> Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(1).thread_name("bench-client").enable_all().build().context("could not start the load generator")

@@ -1,8 +1,8 @@
-//! `members`: what a million members and their sessions cost those who sign in and who search, beside a thousand; and what checking
-//! an access token adds to a request. In this process, over the embedded store, so that the differences are the store's.
+//! `members`: the cost of sign-in and search with a million members and their sessions, beside a thousand, and of checking an
+//! access token. In this process, over the embedded store, so that differences are the store's.
 //!
 //! ```text
-//! few:  1,000 members, a tenth with a session ──┐ the same call on one and on the other, in turn ──▶ medians, their ratio
+//! few:  1,000 members, a tenth with a session ──┐ the same call on each, in turn ──▶ medians, their ratio
 //! many: 1,000,000 members, 100,000 sessions  ───┘
 //! ```
 
@@ -26,18 +26,18 @@ use crate::progress;
 use crate::report::{Report, Target, latencies, number, quantile_ms, record};
 use crate::usage::{Process, thread_cpu};
 
-/// Members of the shop that the large one is held against.
+/// Members of the small shop.
 pub(crate) const FEW: u32 = 1_000;
-/// Sign-ins under way at once while sessions are made.
+/// Concurrent sign-ins while creating sessions.
 const SIGN_INS_AT_ONCE: usize = 256;
-/// How often each token is checked again.
+/// Repeated checks of each token.
 const CHECKS_AGAIN: usize = 5;
-/// The store is at rest when this process uses less of a core for a second.
+/// The store is idle when this process uses less of a core for a second.
 const AT_REST: f64 = 0.1;
-/// How long it is waited for that.
+/// Longest wait for that.
 const REST_MAX: Duration = Duration::from_secs(180);
 
-/// What to measure, and on what.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Members of the large shop.
@@ -48,11 +48,11 @@ pub struct Options {
     pub sign_ins: usize,
     /// Searches of each sort timed in each shop.
     pub searches: usize,
-    /// Where to put the data.
+    /// The folder for data.
     pub within: Option<PathBuf>,
 }
 
-/// A shop with members, of whom the first have a session each.
+/// A shop with members, the first ones with a session.
 struct Shop {
     members: Arc<Members>,
     count: u32,
@@ -62,7 +62,7 @@ struct Shop {
     _folder: tempfile::TempDir,
 }
 
-/// Long enough that no token expires while it is measured; otherwise the product's settings.
+/// The product's settings, but no token expires during the measurement.
 fn config() -> MembersConfig {
     let mut config = MembersConfig::default();
     config.tokens.access_s = 3_600;
@@ -70,7 +70,7 @@ fn config() -> MembersConfig {
 }
 
 impl Shop {
-    /// Those who get a session have a weak hash, by which they sign in as anybody does; who is timed has the product's.
+    /// Members with a session have a cheap hash, so that creating sessions is fast; measured members have the product's.
     async fn open(count: u32, sessions: u32, within: Option<&Path>) -> Result<Self> {
         let folder = within.map_or_else(tempfile::tempdir, tempfile::tempdir_in).context("could not make a temporary folder")?;
         let store = EmbeddedRecords::open(folder.path()).context("could not open the records")?;
@@ -86,7 +86,7 @@ impl Shop {
         Ok(Self { members, count, tokens, written, bytes, _folder: folder })
     }
 
-    /// Somebody whose hash is the product's.
+    /// A random member with the product's hash.
     fn somebody(&self, random: &mut StdRng) -> u32 {
         random.random_range(self.tokens.len() as u32..self.count)
     }
@@ -110,7 +110,7 @@ async fn begin_sessions(members: Arc<Members>, sessions: u32) -> Result<Vec<Secr
     Ok(tokens)
 }
 
-/// Signs the member of a number in, from an address of their own.
+/// Signs in a member by number, from an address of their own.
 async fn sign_in(members: &Members, number: u32) -> Result<kindred_members::Grant> {
     let [_, a, b, c] = number.to_be_bytes();
     let sign_in = SignIn {
@@ -126,7 +126,7 @@ async fn sign_in(members: &Members, number: u32) -> Result<kindred_members::Gran
         match members.sign_in(sign_in.clone()).await {
             Ok(SignedIn::Session(grant)) => return Ok(*grant),
             Ok(SignedIn::SecondFactor { .. }) => anyhow::bail!("nobody has a second factor"),
-            // The queue of hashes is full: who asks again is served.
+            // The queue of hashes is full: retry.
             Err(kindred_members::MemberError::Busy) => tokio::time::sleep(Duration::from_millis(1)).await,
             Err(error) => return Err(error).with_context(|| format!("{} could not sign in", username(number))),
         }
@@ -147,7 +147,7 @@ fn size_of(folder: &Path) -> u64 {
 /// Runs the measurement.
 ///
 /// # Errors
-/// When members cannot be written, or a call fails or finds something else than it must.
+/// When members cannot be written, or a call fails or has an unexpected result.
 pub async fn run(options: &Options) -> Result<Report> {
     ensure!(options.members > options.sessions && options.sessions >= FEW, "at least {FEW} sessions, and more members than that");
     let mut report = Report::new("members");
@@ -159,7 +159,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let within = options.within.as_deref();
     let few_sessions = (u64::from(FEW) * u64::from(options.sessions) / u64::from(options.members)).max(1) as u32;
     let shops = [Shop::open(FEW, few_sessions, within).await?, Shop::open(options.members, options.sessions, within).await?];
-    // As in every process of the product: ended sessions are read twice a second, or no token would be taken.
+    // As in every process of the product: revocations are polled twice a second, or no token would be accepted.
     let running: Vec<_> = shops
         .iter()
         .map(|shop| {
@@ -187,7 +187,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// Waits until the store has compacted what was written; how long that took.
+/// Waits until the store is idle; returns how long that took.
 pub(crate) async fn rest() -> Duration {
     let bar = progress::bar("waiting for the store's rest", REST_MAX.as_secs());
     let began = Instant::now();
@@ -203,7 +203,7 @@ pub(crate) async fn rest() -> Duration {
     began.elapsed()
 }
 
-/// CPU time of a check on the thread that does it: of each token for the first time, and again in another order each time.
+/// CPU time of a check on its thread: of each token once, then again in random orders.
 fn token_checks(report: &mut Report, shop: &Shop) -> Result<()> {
     let mut tokens: Vec<&SecretString> = shop.tokens.iter().collect();
     let bar = progress::bar("checking tokens", (CHECKS_AGAIN as u64 + 1) * tokens.len() as u64);
@@ -227,7 +227,7 @@ fn token_checks(report: &mut Report, shop: &Shop) -> Result<()> {
     Ok(())
 }
 
-/// Times of one sort of call in both shops.
+/// Times of one kind of call in both shops.
 struct Pair {
     name: String,
     times: [Histogram<u64>; 2],
@@ -277,7 +277,7 @@ async fn sign_ins(report: &mut Report, shops: &[Shop; 2], count: usize) -> Resul
     Ok(vec![signed_in.row(), refreshed.row()])
 }
 
-/// The sorts of search, and how many members each finds on its page.
+/// The kinds of search, and the expected number of members on a page.
 #[derive(Clone, Copy)]
 enum Search {
     Whole(Kind),
@@ -359,7 +359,7 @@ async fn searches(report: &mut Report, shops: &[Shop; 2], count: usize) -> Resul
 mod tests {
     use super::*;
 
-    /// If it failed, the searches of the two shops would not find as much, and comparing their times would say nothing.
+    /// If it failed, the searches of the two shops would differ in results, and their times could not be compared.
     #[test]
     fn with_few_members_every_search_fills_its_page() {
         let page = kindred_members::LIMIT;

@@ -1,9 +1,8 @@
-//! Open loop: requests leave by the clock, not when the last answer has come. A latency counts from the moment a request was
-//! due, so that what waits behind a slow answer is counted as slow too (the error of leaving it out is called coordinated
-//! omission). A closed loop, which only measures how much fits through, stands beside it.
+//! Open loop: requests are sent on schedule, not after the previous answer. A latency counts from when the request was due, which
+//! avoids coordinated omission. A closed loop, for throughput, is beside it.
 //!
 //! ```text
-//! pacer (a thread: the timers of an async runtime are a millisecond coarse) ──Due──▶ one task a connection ──▶ latencies
+//! pacer (a thread, as timers of an async runtime are a millisecond coarse) ──Due──▶ one task a connection ──▶ latencies
 //! ```
 
 use std::net::SocketAddr;
@@ -19,7 +18,7 @@ use tokio::sync::mpsc;
 use crate::http::Connection;
 use crate::report::{latencies, record};
 
-/// How long the end of an open loop waits for the last answers.
+/// Longest wait for the last answers of an open loop.
 const LAST_ANSWERS: Duration = Duration::from_secs(30);
 
 /// A request that is due.
@@ -27,14 +26,13 @@ const LAST_ANSWERS: Duration = Duration::from_secs(30);
 pub struct Due {
     /// Its number, from 0.
     pub number: u64,
-    /// When it was to leave: latencies count from here.
+    /// The start of its latency.
     pub at: Instant,
 }
 
-/// Sends what is due to `lanes` in turn, at `rate` a second, for `lasting`. Ends when that is over or `stop` is set; returns how
-/// many were due.
+/// Sends due requests to `lanes` in turn, at `rate` a second, for `lasting` or until `stop` is set; returns their number.
 pub fn pace(rate: f64, lasting: Duration, lanes: Vec<mpsc::UnboundedSender<Due>>, stop: &AtomicBool) -> u64 {
-    // Without it the kernel may wake us 50 µs late. A system that refuses costs us that much accuracy and no more.
+    // Otherwise the kernel may wake us 50 µs late. A failure costs only that accuracy.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000));
     let total = (rate * lasting.as_secs_f64()) as u64;
     let began = Instant::now();
@@ -47,16 +45,16 @@ pub fn pace(rate: f64, lasting: Duration, lanes: Vec<mpsc::UnboundedSender<Due>>
         if stop.load(Ordering::Relaxed) {
             return number;
         }
-        // A lane that is gone has failed, which its task reports.
+        // A closed lane has failed, which its task reports.
         let _ = lanes[number as usize % lanes.len()].send(Due { number, at });
     }
     total
 }
 
-/// Starts [`pace`] on a thread and returns what it feeds: a receiver for each of `lanes`.
+/// Starts [`pace`] on a thread and returns the receivers of its lanes.
 ///
 /// # Errors
-/// When the system gives no thread.
+/// When no thread can be started.
 pub fn start(rate: f64, lasting: Duration, lanes: usize, stop: Arc<AtomicBool>) -> Result<Vec<mpsc::UnboundedReceiver<Due>>> {
     ensure!(rate > 0.0 && rate.is_finite(), "the rate is {rate}; a number above 0 is accepted");
     let (senders, receivers) = (0..lanes.max(1)).map(|_| mpsc::unbounded_channel()).unzip();
@@ -67,14 +65,14 @@ pub fn start(rate: f64, lasting: Duration, lanes: usize, stop: Arc<AtomicBool>) 
     Ok(receivers)
 }
 
-/// What a loop of reads found.
+/// The result of a loop of reads.
 #[derive(Debug)]
 pub struct Reads {
-    /// Latencies in nanoseconds: of an open loop from when a request was due, of a closed one from when it left.
+    /// Latencies in nanoseconds: in an open loop since a request was due, in a closed one since it was sent.
     pub latencies: Histogram<u64>,
-    /// Answers that were no success (2xx).
+    /// Answers other than 2xx.
     pub failed: u64,
-    /// How long it took.
+    /// The duration.
     pub took: Duration,
 }
 
@@ -85,10 +83,10 @@ impl Reads {
     }
 }
 
-/// Reads by the clock over `connections`, `requests` in turn.
+/// Reads in an open loop over `connections`, with `requests` in turn.
 ///
 /// # Errors
-/// When a connection fails, or answers stay out.
+/// When a connection fails, or answers are missing.
 pub async fn open_loop(
     address: SocketAddr,
     requests: Arc<Vec<Vec<u8>>>,
@@ -121,7 +119,7 @@ pub async fn open_loop(
     Ok(Reads { latencies, failed, took: began.elapsed() })
 }
 
-/// Reads as fast as answers come, over `connections`.
+/// Reads in a closed loop over `connections`.
 ///
 /// # Errors
 /// When a connection fails.
@@ -169,7 +167,7 @@ async fn connect(address: SocketAddr, connections: usize) -> Result<Vec<Connecti
     Ok(opened)
 }
 
-/// What a task of a loop hands back: its latencies, and how many answers were no success.
+/// The result of a task: its latencies and failures.
 type Part = Result<(Histogram<u64>, u64)>;
 
 async fn collect(tasks: Vec<tokio::task::JoinHandle<Part>>) -> Part {
@@ -191,7 +189,7 @@ mod tests {
     use crate::report::quantile_ms;
 
     async fn server_that_stalls() -> SocketAddr {
-        // The 21st answer takes 200 ms, and holds up all others: one slow moment of a server.
+        // The 21st answer takes 200 ms and delays all others.
         let seen = Arc::new(AtomicU64::new(0));
         let gate = Arc::new(tokio::sync::Mutex::new(()));
         let route = warp::any().then(move || {

@@ -1,4 +1,4 @@
-//! Members of a synthetic shop, any number of them, the same ones each time; and a directory that has them.
+//! Members of a synthetic shop, deterministic in any number, and a directory that has them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use kindred_store::records::RecordStore;
 
 use crate::progress;
 
-/// The password of all of them.
+/// Everybody's password.
 pub const PASSWORD: &str = "qzvw kxjp 71 umbra";
-/// Where a data directory has its records.
+/// The folder of records in a data directory.
 pub const RECORDS: &str = "records";
-/// Members written at once: progress shows so often, memory holds so many.
+/// Members per write: the granularity of progress, and the memory.
 const WRITTEN_AT_ONCE: u32 = 5_000;
-/// The first letters of usernames and e-mails, and as many beginnings of phones: with a thousand members each has a full page.
+/// First letters of usernames and e-mails, and as many phone prefixes: with a thousand members each has a full page.
 const LETTERS: &[u8; 16] = b"abcdefghijklmnop";
-/// Members registered over so long, evenly, up to now.
+/// Registrations are spread evenly over this time until now.
 const REGISTERED_OVER_MS: i64 = 365 * 86_400_000;
 
-/// Eight digits, of which each number below 10^8 has others: who comes after each other in the index did not register so.
+/// Eight digits, a permutation of the numbers below 10^8: index order is not registration order.
 fn digits(number: u32) -> u64 {
     u64::from(number) * 73_939_133 % 100_000_000
 }
 
-/// The username of the member of a number.
+/// The username of a member.
 pub fn username(number: u32) -> String {
     format!("{}{:08}", char::from(LETTERS[number as usize % LETTERS.len()]), digits(number))
 }
@@ -42,15 +42,15 @@ pub fn email(number: u32) -> String {
     format!("{}@example.com", username(number))
 }
 
-/// The phone: a Chinese mobile as the shop's own region has them.
+/// The phone: a Chinese mobile number.
 pub fn phone(number: u32) -> String {
     format!("{}{:08}", 130 + number as usize % LETTERS.len(), digits(number))
 }
 
-/// Argon2 with the memory and the passes of settings.
+/// Argon2 with the memory and passes of the settings.
 ///
 /// # Errors
-/// When argon2 does not take them.
+/// When argon2 rejects them.
 pub fn argon(config: &PasswordConfig) -> Result<Argon2<'static>> {
     let params = Params::new(config.memory_kib, config.passes, 1, None);
     let params = params.map_err(|error| anyhow::anyhow!("argon2 does not take the settings: {error}"))?;
@@ -66,7 +66,7 @@ pub fn hash(config: &PasswordConfig) -> Result<String> {
     Ok(hash.map_err(|error| anyhow::anyhow!("could not hash a password: {error}"))?.to_string())
 }
 
-/// Takes nothing: what is measured writes nothing to a log and sends nothing.
+/// Discards everything: the measurement writes no log and sends nothing.
 pub struct Nowhere;
 
 #[async_trait]
@@ -83,10 +83,10 @@ impl Sender for Nowhere {
     }
 }
 
-/// Opens members on records; with `weak` password hashes where many are to be checked.
+/// Opens members on records; with `weak` password hashes where many are checked.
 ///
 /// # Errors
-/// What the members' side says.
+/// Those of the members service.
 pub async fn open(records: Arc<dyn RecordStore>, config: MembersConfig, weak: bool) -> Result<Members> {
     let (clock, sink, sender) = (Clock::system(), Arc::new(Nowhere), Arc::new(Nowhere));
     let opened = match weak {
@@ -96,10 +96,10 @@ pub async fn open(records: Arc<dyn RecordStore>, config: MembersConfig, weak: bo
     opened.context("could not open the members")
 }
 
-/// Writes the members of `numbers` among `of` in all, each with the password of `hash`.
+/// Writes the members of `numbers` out of `of`, each with the password of `hash`.
 ///
 /// # Errors
-/// What the members' side says: some of them may be there already.
+/// Those of the members service: some may exist already.
 pub async fn write(members: &Members, numbers: Range<u32>, of: u32, hash: &str) -> Result<()> {
     let bar = progress::bar("writing members", u64::from(numbers.end - numbers.start));
     bar.tick();

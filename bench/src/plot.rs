@@ -1,5 +1,5 @@
-//! Pictures of a report: SVG written by hand, one panel below the other, in colours that read on light and on dark ground
-//! (the file follows the reader's `prefers-color-scheme`). Axes carry units, a target is a dashed line.
+//! Plots of a report: hand-written SVG, panels below each other, in colours for light and dark backgrounds
+//! (`prefers-color-scheme`). Axes have units, a target is a dashed line.
 
 use std::fmt::Write as _;
 
@@ -8,13 +8,13 @@ use anyhow::{Result, ensure};
 use crate::report::number;
 
 const WIDTH: f64 = 860.0;
-/// Room for the labels of the y axis, or the names of bars.
+/// Space for the labels of the y axis, or the names of bars.
 const LEFT: f64 = 70.0;
 const LEFT_OF_BARS: f64 = 250.0;
 const RIGHT: f64 = 30.0;
 const LINES_HEIGHT: f64 = 240.0;
 const BAR_HEIGHT: f64 = 22.0;
-/// Colours that differ for the colour-blind too (after Okabe and Ito; the blue is lighter, for dark ground), by series.
+/// Colour-blind safe colours by series (after Okabe and Ito; the blue is lighter, for dark backgrounds).
 const COLOURS: [&str; 6] = ["#2f86c9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 const STYLE: &str = "<style>
@@ -27,7 +27,7 @@ text{fill:#1f2328}.small{font-size:11.5px}.soft{fill:#656d76}.title{font-size:15
 </style>
 ";
 
-/// What the x axis of a panel of lines counts.
+/// The x axis of a panel of lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Across {
     Numbers,
@@ -41,7 +41,7 @@ enum Drawing {
     Lines { x: String, y: String, across: Across, logarithmic: bool, series: Vec<(String, Vec<(f64, f64)>)> },
 }
 
-/// One picture of a report.
+/// One plot of a report.
 #[derive(Clone, Debug)]
 pub struct Panel {
     title: String,
@@ -62,7 +62,7 @@ impl Panel {
         Self { title: title.into(), drawing, target: None }
     }
 
-    /// Latencies in milliseconds over the nines of their quantile, as [`crate::report::curve`] gives them.
+    /// Latencies in milliseconds over the nines of their quantile, from [`crate::report::curve`].
     pub fn percentiles(title: impl Into<String>) -> Self {
         let drawing = Drawing::Lines {
             x: "percentile".to_owned(),
@@ -92,7 +92,7 @@ impl Panel {
         self
     }
 
-    /// Draws what has to be reached.
+    /// Adds a target line.
     #[must_use]
     pub fn with_target(mut self, target: f64) -> Self {
         self.target = Some(target);
@@ -103,7 +103,7 @@ impl Panel {
 /// Draws the panels as one SVG.
 ///
 /// # Errors
-/// When a panel shows nothing, or a value that is no number: a picture of it would mislead.
+/// When a panel is empty, or a value is not finite.
 pub fn draw(panels: &[Panel], caption: &str) -> Result<String> {
     let mut body = String::new();
     let mut top = 16.0;
@@ -183,7 +183,7 @@ fn draw_bars(body: &mut String, unit: &str, bars: &[(String, f64)], target: Opti
     bottom + 54.0
 }
 
-/// Where a panel of lines lies, in data and in pixels.
+/// The area of a panel of lines, in data and in pixels.
 struct Frame {
     x: (f64, f64),
     y: (f64, f64),
@@ -294,7 +294,7 @@ fn draw_lines(
     bottom + 62.0
 }
 
-/// Round numbers from `low` to `high`, about `count` of them: 1, 2 or 5 times a power of ten apart.
+/// About `count` round numbers from `low` to `high`: steps are 1, 2 or 5 times a power of ten.
 fn ticks(low: f64, high: f64, count: u32) -> Vec<f64> {
     let rough = ((high - low) / f64::from(count)).max(f64::MIN_POSITIVE);
     let power = 10f64.powf(rough.log10().floor());
@@ -308,15 +308,15 @@ fn decades((low, high): (f64, f64)) -> Vec<f64> {
     exponents.map(|exponent| 10f64.powi(exponent)).collect()
 }
 
-/// The percentiles up to so many nines.
+/// The percentiles up to this many nines.
 fn nines(most: f64) -> Vec<(f64, String)> {
     let named = [(0.0, "min"), (0.301, "p50"), (1.0, "p90"), (2.0, "p99"), (3.0, "p99.9"), (4.0, "p99.99"), (5.0, "p99.999")];
     named.into_iter().filter(|(nines, _)| *nines <= most).map(|(nines, name)| (nines, name.to_owned())).collect()
 }
 
-/// A tick's number; small ones keep the digits that tell them apart.
+/// The label of a tick, with enough digits to tell small ones apart.
 fn tick_text(value: f64) -> String {
-    // Six decimals at most: a tick is a round number, and its noise is not shown.
+    // Six decimals at most, to hide rounding noise.
     if value.abs() < 100.0 { format!("{}", (value * 1e6).round() / 1e6) } else { number(value) }
 }
 
@@ -336,7 +336,7 @@ mod tests {
         assert_eq!([0.1, 1.5, 0.30000000000000004].map(tick_text), ["0.1", "1.5", "0.3"]);
     }
 
-    /// Every drawn point and label lies on the picture, and what cannot be drawn is an error, not a broken file.
+    /// Every point and label is inside the plot, and invalid data is an error, not a broken file.
     #[test]
     fn panels_lie_on_the_picture() {
         let bars = Panel::bars("CPU of <bulk>", "CPU s").with_bar("ours", 1.4).with_bar("scipy", 2.5).with_target(2.5);

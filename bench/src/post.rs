@@ -1,12 +1,12 @@
-//! Events posted by the clock, and for a sample of them how long it took until the list that shows them was served.
+//! Posts events in an open loop, and measures for a sample how long it takes until the list that shows them is served.
 //!
 //! ```text
 //! due ──▶ POST /v1/events/{topic} ──202, position──▶ GET …/similar?min_position= ──200, as of a position that reaches it──▶ shown
 //!  └───────────────────────────── the latency that is reported ──────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A reader that asks for `min_position` gets the list as soon as it includes the event and not before, so this is what a shop
-//! that reads its own writes would see: two round trips are part of it. A stream would show less for lists that do not change.
+//! A reader with `min_position` gets the list as soon as it includes the event: what a shop that reads its own writes sees, two
+//! round trips included. A stream would show less for unchanged lists.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,28 +25,28 @@ use crate::report::{latencies, record};
 use crate::server::Endpoint;
 use crate::synthetic::{Entry, Mix, Plan, ShopLog, item_id, purchase_record, purchases};
 
-/// How long a read waits for a position before it asks again.
+/// Wait for a position in one read.
 const WAIT_MS: u64 = 5_000;
-/// After that long an event is given up as not shown.
+/// An event not shown by then fails the run.
 const GIVEN_UP: Duration = Duration::from_secs(60);
 
-/// Records of one topic that are posted in one request, and an item whose list shows one of them.
+/// Records of one topic in one request, and an item whose list shows one of them.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Their topic.
     pub topic: Topic,
     /// NDJSON.
     pub body: Vec<u8>,
-    /// How many.
+    /// Their number.
     pub records: usize,
     /// The item of the last one.
     pub item: String,
 }
 
-/// Live traffic that goes on where a preloaded log ended.
+/// Live traffic that continues a preloaded log.
 pub struct Traffic {
     entries: Box<dyn Iterator<Item = Entry> + Send>,
-    /// Records that wait for a batch of their topic to be full.
+    /// Records waiting for a full batch of their topic.
     waiting: BTreeMap<Topic, (Vec<u8>, usize)>,
     batch: usize,
 }
@@ -62,7 +62,7 @@ impl Traffic {
         Self { entries: Box::new(entries), waiting: BTreeMap::new(), batch: batch.max(1) }
     }
 
-    /// The whole product's log, of the same shop under another seed, so that it repeats nothing of what is preloaded.
+    /// The whole product's log, of the same shop under another seed, so that nothing repeats the preload.
     pub fn whole(plan: &Plan, mix: Mix, batch: usize) -> Self {
         let entries = ShopLog::new(&Plan { seed: plan.seed ^ 0x11fe, ..*plan }, mix);
         Self { entries: Box::new(entries), waiting: BTreeMap::new(), batch: batch.max(1) }
@@ -84,14 +84,14 @@ impl Traffic {
     }
 }
 
-/// The item that a record names first; the most popular one where it names none (a search, a sign-in).
+/// The first item of a record; the most popular one if it has none (a search, a sign-in).
 fn item_of(json: &[u8]) -> String {
     let text = String::from_utf8_lossy(json);
     let named = text.split_once("\"item\":\"").and_then(|(_, rest)| rest.split_once('"'));
     named.map_or_else(|| item_id(0).as_str().to_owned(), |(item, _)| item.to_owned())
 }
 
-/// How events are posted.
+/// The rate of posting.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Events a second.
@@ -100,26 +100,26 @@ pub struct Pace {
     pub batch: usize,
     /// For how long.
     pub lasting: Duration,
-    /// Of so many requests one is followed to the list that shows it; 0 follows none.
+    /// One in this many requests is followed to its list; 0 for none.
     pub sample_each: u64,
     /// Connections for posting, and as many for reading.
     pub connections: usize,
 }
 
-/// What posting found.
+/// The result of posting.
 #[derive(Debug)]
 pub struct Posted {
     /// From when a request was due to its 202.
     pub accepted: Histogram<u64>,
-    /// From when a request was due to the list that shows its last event.
+    /// From when a request was due to the list with its last event.
     pub shown: Histogram<u64>,
-    /// Of each event followed: seconds since the beginning, milliseconds until it was shown.
+    /// For each followed event: seconds since the start, milliseconds until it was shown.
     pub over_time: Vec<(f64, f64)>,
-    /// Events that were accepted.
+    /// Accepted events.
     pub events: u64,
-    /// Reads that were answered before the event was in: they had to be repeated.
+    /// Reads repeated because the event was not included yet.
     pub repeated: u64,
-    /// How long it took.
+    /// The duration.
     pub took: Duration,
 }
 
@@ -136,7 +136,7 @@ impl Posted {
         self.repeated += other.repeated;
     }
 
-    /// Events a second that were accepted.
+    /// Accepted events a second.
     pub fn per_second(&self) -> f64 {
         self.events as f64 / self.took.as_secs_f64()
     }
@@ -152,7 +152,7 @@ impl Poster {
     /// Connects.
     ///
     /// # Errors
-    /// When nobody listens there.
+    /// When the connection is refused.
     pub async fn open(endpoint: &Endpoint) -> Result<Self> {
         Ok(Self { endpoint: endpoint.clone(), connection: connect(endpoint).await? })
     }
@@ -160,7 +160,7 @@ impl Poster {
     /// Posts a batch and returns the position after it.
     ///
     /// # Errors
-    /// When not all of it is accepted.
+    /// When a record is not accepted.
     pub async fn post(&mut self, batch: &Batch) -> Result<Position> {
         let Endpoint { address, key } = &self.endpoint;
         let path = format!("/v1/events/{}", batch.topic);
@@ -174,7 +174,7 @@ impl Poster {
     }
 }
 
-/// Reads lists over one connection of its own: a read that waits for a position holds up no post.
+/// Reads lists over its own connection, so that waiting reads delay no post.
 pub struct Reader {
     endpoint: Endpoint,
     connection: Connection,
@@ -184,15 +184,15 @@ impl Reader {
     /// Connects.
     ///
     /// # Errors
-    /// When nobody listens there.
+    /// When the connection is refused.
     pub async fn open(endpoint: &Endpoint) -> Result<Self> {
         Ok(Self { endpoint: endpoint.clone(), connection: connect(endpoint).await? })
     }
 
-    /// The pure list of an item that includes everything before `position`, as JSON, and how often it had to be asked for again.
+    /// The unfilled list of an item that includes everything before `position`, as JSON, and the number of retries.
     ///
     /// # Errors
-    /// When it is not there within a minute.
+    /// When it is not served within a minute.
     pub async fn list_at(&mut self, item: &str, position: &Position) -> Result<(Vec<u8>, u64)> {
         let began = Instant::now();
         let Endpoint { address, key } = &self.endpoint;
@@ -212,7 +212,7 @@ impl Reader {
                     );
                     return Ok((response.body.to_vec(), repeated));
                 }
-                // Not reached in time: asked again, and the clock runs on.
+                // Not reached in time: retry while the clock runs.
                 503 if began.elapsed() < GIVEN_UP => repeated += 1,
                 status => bail!("GET {path} answered {status}: {}", String::from_utf8_lossy(response.body)),
             }
@@ -230,17 +230,17 @@ struct Receipt {
     position: String,
 }
 
-/// An accepted event that is followed to the list that shows it.
+/// An accepted event that is followed to its list.
 struct Followed {
     due: pace::Due,
     item: String,
     position: Position,
 }
 
-/// Posts by the clock until the time is over or `stop` is set.
+/// Posts in an open loop until the time is over or `stop` is set.
 ///
 /// # Errors
-/// When a post is not accepted or an event is not shown within a minute: figures beside a failure would mean nothing.
+/// When a post is not accepted or an event not shown within a minute.
 pub async fn run(endpoint: &Endpoint, traffic: Traffic, pace: Pace, stop: Arc<AtomicBool>) -> Result<Posted> {
     ensure!(pace.batch > 0, "a batch has at least one event");
     let (mut posters, mut readers) = (Vec::new(), Vec::new());
@@ -263,7 +263,7 @@ pub async fn run(endpoint: &Endpoint, traffic: Traffic, pace: Pace, stop: Arc<At
                 record(&mut posted.accepted, due.at.elapsed());
                 posted.events += batch.records as u64;
                 if pace.sample_each > 0 && due.number.is_multiple_of(pace.sample_each) {
-                    // A reader that is gone has failed, which its own task reports.
+                    // A closed reader has failed, which its task reports.
                     let _ = give.send(Followed { due, item: batch.item, position });
                 }
             }
@@ -293,7 +293,7 @@ pub async fn run(endpoint: &Endpoint, traffic: Traffic, pace: Pace, stop: Arc<At
     Ok(all)
 }
 
-/// Stops the pacer when the task that holds it ends by an error.
+/// Stops the pacer when its task fails.
 struct StopOnFailure(Arc<AtomicBool>);
 
 impl StopOnFailure {
@@ -315,7 +315,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that takes events in only after `delay`, as the API describes it.
+    /// A fake API that applies events only after `delay`.
     async fn server(delay: Duration, honest: bool) -> Endpoint {
         let accepted = Arc::new(Mutex::new((0u64, Vec::<Instant>::new())));
         let takes = Arc::clone(&accepted);
@@ -363,7 +363,7 @@ mod tests {
         assert!(posted.over_time.is_sorted_by_key(|point| point.0));
     }
 
-    /// An answer that does not reach the event is no measurement, however fast it came.
+    /// An answer that does not reach the event does not count, however fast it came.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_answer_that_does_not_reach_the_event_is_an_error() {
         let endpoint = server(Duration::ZERO, false).await;

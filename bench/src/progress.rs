@@ -1,4 +1,4 @@
-//! Progress on the terminal (standard error): what is being done, how far it is. Silent where nobody watches.
+//! Progress on standard error; silent if that is no terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 

@@ -1,5 +1,5 @@
-//! `replay`: what the views cost. `also_bought` by itself beside what one would use instead; and, with `--all-views`, the whole
-//! way from a file to durable rows.
+//! `replay`: the cost of the views. `also_bought` alone beside alternatives; with `--all-views` everything from a file to durable
+//! rows.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,22 +19,22 @@ use crate::server::{Binary, Finished, Preloaded};
 use crate::synthetic::{Mix, Plan, purchases};
 use crate::usage::Process;
 
-/// Live epochs: so many events each.
+/// Events per live epoch.
 const EPOCHS: [usize; 2] = [1_000, 100];
 
-/// What to measure.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The log.
     pub plan: Plan,
-    /// Events beyond the log that are fed live, for each size of epoch.
+    /// Events fed live beyond the log, for each epoch size.
     pub live: [usize; 2],
-    /// CPU time that the reference may use for each size of epoch.
+    /// CPU limit of the reference for each epoch size.
     pub reference_live: Duration,
 }
 
 impl Options {
-    /// The measurement that the targets are about.
+    /// The measurement of the targets.
     pub fn full(plan: Plan) -> Self {
         Self { plan, live: [200_000, 100_000], reference_live: Duration::from_secs(20) }
     }
@@ -45,7 +45,7 @@ impl Options {
     }
 }
 
-/// What one engine took.
+/// The cost of one engine.
 struct Taken {
     name: &'static str,
     bulk: Cost,
@@ -117,7 +117,7 @@ pub fn run_also_bought(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// Puts what was asked for into a report.
+/// Adds the plan to a report.
 pub fn plan_parameters(report: &mut Report, plan: &Plan) {
     report.parameter("members", plan.members);
     report.parameter("items", plan.items);
@@ -205,20 +205,20 @@ fn live_events(taken: &Taken) -> f64 {
     taken.live.iter().map(|(cost, _)| cost.events).sum::<usize>() as f64
 }
 
-/// Memory of a process that holds `also_bought` and nothing else.
+/// Memory of a process that holds only `also_bought`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Memory {
     /// Directed pairs held.
     pub pairs: u64,
-    /// Bytes of rows and lists, as the operators count them.
+    /// Bytes of rows and lists, by the operators' metrics.
     pub bytes: u64,
-    /// Bytes of the process in RAM, once all is taken in.
+    /// Resident bytes of the process, once all is applied.
     pub rss: u64,
-    /// The most it had.
+    /// Peak resident bytes.
     pub peak_rss: u64,
 }
 
-/// Takes the log in and tells what it takes. For a process that does nothing else: see `memory_in_child`.
+/// Applies the log and measures the memory. For a process of its own: see `memory_in_child`.
 pub fn memory(plan: &Plan) -> Memory {
     let plan = *plan;
     run(Engine::also_bought_alone(), move |job| {
@@ -233,11 +233,11 @@ pub fn memory(plan: &Plan) -> Memory {
     })
 }
 
-/// The name of the command that `memory_in_child` runs this program with.
+/// The command with which `memory_in_child` runs this program.
 pub const MEMORY_COMMAND: &str = "dataflow-memory";
 
-/// [`memory`] in a process of its own, so that what this one holds is not counted. In a program that is not the bench (a test)
-/// it is this process, and the figure is too high.
+/// [`memory`] in a child process, so that this one's memory does not count. In other programs (tests) it runs in this process,
+/// and the figure is too high.
 fn memory_in_child(plan: &Plan) -> Result<Memory> {
     let program = std::env::current_exe().context("could not find this program")?;
     if program.file_stem().is_none_or(|name| name != "kindred-bench") {
@@ -255,11 +255,11 @@ fn memory_in_child(plan: &Plan) -> Result<Memory> {
     serde_json::from_slice(&output.stdout).context("could not read the figures of memory")
 }
 
-/// Measures the whole way of `kindred import`: from NDJSON files to durable rows of all views, in a directory of its own below
-/// `within`. `mix` adds the whole product's log to the purchases of the plan.
+/// Measures `kindred import` from NDJSON files to durable rows of all views, in a new directory below `within`. `mix` adds the
+/// whole product's log to the purchases.
 ///
 /// # Errors
-/// When the binary is not there or an import fails.
+/// When the binary is missing or an import fails.
 pub fn run_all_views(plan: &Plan, mix: Option<Mix>, binary: Option<&Path>, within: Option<&Path>) -> Result<Report> {
     let mut report = Report::new("replay-all-views");
     plan_parameters(&mut report, plan);
@@ -293,7 +293,7 @@ pub fn run_all_views(plan: &Plan, mix: Option<Mix>, binary: Option<&Path>, withi
                     number(cpu.as_secs_f64() / wall.as_secs_f64()),
                 ]);
             }
-            // A topic of some thousand records measures how a process starts.
+            // With fewer records the start of the process dominates.
             if import.records >= 100_000 {
                 panel = panel.with_bar(&of, per_second);
             }
@@ -315,7 +315,7 @@ pub fn run_all_views(plan: &Plan, mix: Option<Mix>, binary: Option<&Path>, withi
     Ok(report)
 }
 
-/// Bytes of all files below a folder.
+/// Bytes of all files in a folder.
 fn disk_bytes(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let sizes = entries.flatten().map(|entry| match entry.metadata() {
@@ -330,7 +330,7 @@ fn disk_bytes(folder: &Path) -> u64 {
 mod tests {
     use super::*;
 
-    /// The command runs from end to end and its figures are there; how fast it is, is no test's business.
+    /// The command runs end to end with all its figures, whatever their values.
     #[test]
     fn a_quick_replay_reports_every_figure() {
         let plan = Plan { members: 300, items: 200, events: 5_000, seed: 7 };

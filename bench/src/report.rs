@@ -1,5 +1,5 @@
-//! What a command found: a table on the terminal, JSON and SVG beside each other in `bench/results/<date>-<machine>/`, and the
-//! histograms as HdrHistogram V2 logs, so that others can draw other percentiles from the same data.
+//! Results of a command: a table on the terminal, JSON and SVG in `bench/results/<date>-<machine>/`, and histograms as
+//! HdrHistogram V2 logs for other percentiles.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,18 +16,18 @@ use serde_json::{Value, json};
 use crate::machine::Circumstances;
 use crate::plot::{self, Panel};
 
-/// What the issue asks for.
+/// A target.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
-    /// Not more.
+    /// At most.
     AtMost(f64),
-    /// Not less.
+    /// At least.
     AtLeast(f64),
 }
 
 impl Target {
-    /// Whether a value reaches it.
+    /// Whether a value meets it.
     pub fn is_met_by(self, value: f64) -> bool {
         match self {
             Self::AtMost(most) => value <= most,
@@ -35,7 +35,7 @@ impl Target {
         }
     }
 
-    /// The figure itself.
+    /// Its value.
     pub const fn value(self) -> f64 {
         match self {
             Self::AtMost(value) | Self::AtLeast(value) => value,
@@ -55,23 +55,23 @@ impl Target {
 pub struct Measure {
     /// What was measured.
     pub name: String,
-    /// How much; `None` when it could not be measured, and `note` says why.
+    /// `None` if it could not be measured; `note` says why.
     pub value: Option<f64>,
-    /// In which unit.
+    /// The unit.
     pub unit: &'static str,
-    /// What it must reach, if anything.
+    /// The target, if any.
     pub target: Option<Target>,
-    /// Whether it does.
+    /// Whether it is met.
     pub met: Option<bool>,
-    /// What a reader has to know.
+    /// A remark for the reader.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
 }
 
-/// Rows side by side.
+/// A table.
 #[derive(Clone, Debug, Serialize)]
 pub struct Table {
-    /// What they compare.
+    /// The title.
     pub title: String,
     /// Names of the columns, with units.
     pub header: Vec<String>,
@@ -79,7 +79,7 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
-/// Everything that one command found.
+/// The results of a command.
 #[derive(Debug)]
 pub struct Report {
     command: &'static str,
@@ -109,7 +109,7 @@ impl Report {
         }
     }
 
-    /// Records what was asked for.
+    /// Records a parameter.
     pub fn parameter(&mut self, name: &'static str, value: impl Into<Value>) {
         self.parameters.insert(name, value.into());
     }
@@ -120,34 +120,34 @@ impl Report {
         self.measures.push(Measure { name: name.into(), value: Some(value), unit, target, met, note: String::new() });
     }
 
-    /// Adds a figure that could not be had, and why.
+    /// Adds a missing figure with the reason.
     pub fn not_measured(&mut self, name: impl Into<String>, unit: &'static str, target: Option<Target>, note: impl Into<String>) {
         self.measures.push(Measure { name: name.into(), value: None, unit, target, met: None, note: note.into() });
     }
 
-    /// Says about the last figure what a reader has to know.
+    /// Adds a remark to the last figure.
     pub fn note(&mut self, note: impl Into<String>) {
         if let Some(last) = self.measures.last_mut() {
             last.note = note.into();
         }
     }
 
-    /// Adds rows side by side.
+    /// Adds a table.
     pub fn table(&mut self, title: impl Into<String>, header: &[&str], rows: Vec<Vec<String>>) {
         self.tables.push(Table { title: title.into(), header: header.iter().map(ToString::to_string).collect(), rows });
     }
 
-    /// Adds a picture.
+    /// Adds a plot.
     pub fn plot(&mut self, panel: Panel) {
         self.panels.push(panel);
     }
 
-    /// Keeps a histogram of nanoseconds as an HdrHistogram log, and its percentiles in the JSON.
+    /// Stores a histogram of nanoseconds as an HdrHistogram log, and its percentiles in the JSON.
     pub fn histogram(&mut self, name: impl Into<String>, histogram: &Histogram<u64>) {
         self.histograms.push((name.into(), histogram.clone()));
     }
 
-    /// Keeps anything else in the JSON.
+    /// Stores other details in the JSON.
     pub fn detail(&mut self, name: &'static str, value: impl Serialize) -> Result<()> {
         self.details.insert(name, serde_json::to_value(value)?);
         Ok(())
@@ -192,7 +192,7 @@ impl Report {
         Ok(path)
     }
 
-    /// The report as people read it.
+    /// The report as text.
     pub fn text(&self) -> String {
         let Circumstances { cpu, cores, memory_mib, kernel, commit, load_average, .. } = &self.circumstances;
         let mut text = format!("\n{}: {cpu}, {cores} cores, {memory_mib} MiB, kernel {kernel}, commit {commit}\n", self.command);
@@ -240,7 +240,7 @@ impl Results {
     }
 }
 
-/// Columns as wide as they need to be; what is a number stands to the right.
+/// Aligns columns; numbers to the right.
 fn grid(header: &[String], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = std::iter::once(header).chain(rows.iter().map(Vec::as_slice));
@@ -265,7 +265,7 @@ fn grid(header: &[String], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A number for people: three significant digits, thousands apart.
+/// A number with three significant digits and thousands separators.
 pub fn number(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude >= 1_000.0 {
@@ -287,12 +287,12 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// A histogram of latencies in nanoseconds up to ten minutes, three significant digits.
+/// A histogram of nanoseconds up to ten minutes, with three significant digits.
 pub fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1_000, 600_000_000_000, 3).expect("valid bounds")
 }
 
-/// Takes one latency in.
+/// Records a latency.
 pub fn record(histogram: &mut Histogram<u64>, latency: Duration) {
     histogram.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
 }
@@ -302,7 +302,7 @@ pub fn quantile_ms(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     histogram.value_at_quantile(quantile) as f64 / 1e6
 }
 
-/// The percentiles that reports show.
+/// The percentiles in reports.
 fn percentiles_ms(histogram: &Histogram<u64>) -> Value {
     json!({
         "count": histogram.len(),
@@ -325,7 +325,7 @@ pub fn percentile_row(name: &str, histogram: &Histogram<u64>) -> Vec<String> {
 /// The header of [`percentile_row`].
 pub const PERCENTILES: [&str; 7] = ["latency, ms", "count", "p50", "p90", "p99", "p99.9", "max"];
 
-/// The curve of a histogram: (nines of the quantile, milliseconds). Nought nines is the minimum, 1 is p90, 2 is p99.
+/// The curve of a histogram: (nines of the quantile, milliseconds). Zero nines is the minimum, 1 is p90, 2 is p99.
 pub fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
     let most = (histogram.len().max(2) as f64).log10();
     let steps = 60;
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(texts, ["0", "0.12", "1.50", "12.3", "123", "1,234", "1,234,567", "-1,234"]);
     }
 
-    /// Whoever doubts a percentile reads the log: it must hold what was recorded.
+    /// The log must hold what was recorded, to verify percentiles.
     #[test]
     fn a_report_leaves_json_plot_and_a_readable_histogram() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! `restart`: `kill -9` under load, and how long until the server is ready and lists are live again. Beside it the phases by
-//! themselves, measured in this process on the same directory: opening the store, reading the inputs, deriving the views.
+//! `restart`: `kill -9` under load, and the time until the server is ready and lists are live again. Also each phase alone, in
+//! this process on the same directory: opening the store, reading the inputs, deriving the views.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,36 +25,36 @@ use crate::server::{Binary, Preloaded, also_bought_alone};
 use crate::synthetic::Plan;
 use crate::usage::thread_cpu;
 
-/// What to measure, and on what.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The log whose state is restored.
+    /// The log of the restored state.
     pub plan: Plan,
     /// How often the server is killed.
     pub kills: usize,
-    /// Events a second that are posted when the kill comes.
+    /// Events a second posted until the kill.
     pub rate: f64,
-    /// How long they are posted before.
+    /// Duration of the load.
     pub load: Duration,
-    /// No other view than `also_bought`.
+    /// Only `also_bought`.
     pub also_bought_only: bool,
-    /// The binary to run; found beside this program unless named.
+    /// The binary; by default the one beside this program.
     pub binary: Option<PathBuf>,
-    /// Where to put the data.
+    /// The folder for data.
     pub within: Option<PathBuf>,
 }
 
-/// One restart, from starting the process.
+/// One restart, since the start of the process.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Restart {
     answers_s: f64,
     ready_s: f64,
-    /// An event that was posted then is shown in its list.
+    /// A newly posted event is in its list.
     live_s: f64,
     rss_bytes: u64,
 }
 
-/// A phase by itself.
+/// One phase.
 #[derive(Clone, Debug, Serialize)]
 struct Phase {
     name: &'static str,
@@ -65,7 +65,7 @@ struct Phase {
 /// Runs the measurement.
 ///
 /// # Errors
-/// When the server cannot be started, ends by itself, or has lost an acknowledged event.
+/// When the server does not start, ends by itself, or has lost an acknowledged event.
 pub async fn run(options: &Options) -> Result<Report> {
     let mut report = Report::new(if options.also_bought_only { "restart-also-bought-only" } else { "restart" });
     plan_parameters(&mut report, &options.plan);
@@ -89,7 +89,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         tokio::time::sleep(kill_at).await;
         ensure!(!load.is_finished(), "the load ended before the kill: {:?}", load.await);
         server.kill()?;
-        // Its connections are cut: that is what the kill does, and no failure.
+        // The kill cuts its connections: no failure.
         ensure!(load.await.context("the load generator panicked")?.is_err(), "the load went on after the kill");
 
         traffic = Traffic::purchases(&Plan { seed: options.plan.seed + 1 + restarts.len() as u64, events: 0, ..options.plan }, 1);
@@ -115,7 +115,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// A number under a name, wherever it stands.
+/// The number under a name, at any depth.
 fn find_number(value: &serde_json::Value, name: &str) -> Option<f64> {
     match value {
         serde_json::Value::Object(fields) => fields
@@ -127,7 +127,7 @@ fn find_number(value: &serde_json::Value, name: &str) -> Option<f64> {
     }
 }
 
-/// Runs each phase by itself on the directory, which nobody uses.
+/// Runs each phase on the directory, without other users.
 fn phases(preloaded: &Preloaded, also_bought_only: bool) -> Result<Vec<Phase>> {
     let mut phases = Vec::new();
     let mut timed = |name: &'static str, began: Instant, cpu: Duration| {

@@ -1,4 +1,4 @@
-//! scipy's batch of the same log, side by side: what a user would do instead.
+//! The same log as a scipy batch: the obvious alternative.
 
 use std::io::Write;
 use std::process::Command;
@@ -10,10 +10,10 @@ use crate::synthetic::Purchase;
 
 const SCRIPT: &str = include_str!("../scipy_batch.py");
 const NEEDS: &str = "import numpy, pandas, scipy.sparse";
-/// Why a row says that it was not run.
+/// The note of a missing row.
 pub const NOT_RUN: &str = "not run: pip install numpy scipy pandas";
 
-/// What the batch took.
+/// The cost of the batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Batch {
     /// Events read.
@@ -22,7 +22,7 @@ pub struct Batch {
     pub pairs: u64,
     /// Items with a list.
     pub lists: u64,
-    /// CPU seconds to take each member's latest items.
+    /// CPU seconds to select each member's latest items.
     pub latest_cpu_s: f64,
     /// CPU seconds to count pairs.
     pub co_counts_cpu_s: f64,
@@ -30,18 +30,18 @@ pub struct Batch {
     pub ranked_cpu_s: f64,
     /// CPU seconds of all three.
     pub total_cpu_s: f64,
-    /// Seconds on the wall.
+    /// Wall seconds.
     pub wall_s: f64,
-    /// The most memory of the process, with the interpreter.
+    /// Peak memory of the process, with the interpreter.
     pub peak_rss_bytes: u64,
     /// Versions of the libraries.
     pub versions: serde_json::Value,
 }
 
-/// Runs the batch; `None` where Python or its libraries are not installed.
+/// Runs the batch; `None` without Python or its libraries.
 ///
 /// # Errors
-/// When it is there and fails.
+/// When it fails.
 pub fn batch(log: impl Iterator<Item = Purchase>, window: usize, top: usize) -> Result<Option<Batch>> {
     let available = Command::new("python3").args(["-c", NEEDS]).output();
     if !available.is_ok_and(|output| output.status.success()) {
@@ -69,13 +69,13 @@ pub fn batch(log: impl Iterator<Item = Purchase>, window: usize, top: usize) -> 
 mod tests {
     use super::*;
 
-    /// Three members, by hand: 0 and 1 both hold items 5 and 7 (two directed pairs), 2 holds 7 and, later, 9 within a window of
-    /// 2, so that its item 5 has fallen out.
+    /// Three members, by hand: 0 and 1 both hold items 5 and 7 (two directed pairs), 2 holds 7 and 9 within a window of 2, which
+    /// evicted item 5.
     #[test]
     fn the_batch_counts_pairs_within_the_window() {
         let taken = [(0, 5, 1), (0, 7, 2), (1, 5, 1), (1, 7, 2), (1, 7, 3), (2, 5, 1), (2, 7, 2), (2, 9, 3)];
         let log = taken.into_iter().map(|(member, item, at)| Purchase { member, item, at });
-        // Where the libraries are missing there is nothing to test: the bench then says so in its table.
+        // Without the libraries there is nothing to test; the bench notes that in its table.
         if let Some(batch) = batch(log, 2, 50).unwrap() {
             assert_eq!((batch.events, batch.pairs, batch.lists), (8, 4, 3));
         }

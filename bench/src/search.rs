@@ -1,4 +1,4 @@
-//! `search`: how long staff waits for a member among a million, beside a thousand, as they ask: over HTTP.
+//! `search`: latency of member search among a million members, beside a thousand, over HTTP.
 //!
 //! ```text
 //! few:  1,000 members     ── kindred serve ──┐ GET /v1/admin/members?q=… of one and of the other, in turns ──▶ medians, their ratio
@@ -24,9 +24,9 @@ use crate::progress;
 use crate::report::{Report, Target, latencies, number, quantile_ms};
 use crate::server::{Binary, Preloaded, Server};
 
-/// Requests of a sort that are prepared, each for somebody else, and sent in turn.
+/// Prepared requests of a kind, each for another member, sent in turn.
 const REQUESTS: usize = 8_192;
-/// What is searched for: its name, and what stands behind `q=` for the member of a number.
+/// A kind of search: its name, and the value of `q=` for a member.
 type Sort = (&'static str, fn(u32) -> String);
 
 const SORTS: [Sort; 4] = [
@@ -36,22 +36,22 @@ const SORTS: [Sort; 4] = [
     ("a username's beginning, a page of 50", |number| username(number)[..1].to_owned()),
 ];
 
-/// What to measure, and on what.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Members of the large shop.
     pub members: u32,
-    /// Turns of each sort, of the one shop and of the other.
+    /// Turns of each kind and shop.
     pub rounds: usize,
-    /// How long a turn lasts.
+    /// The duration of a turn.
     pub turn: Duration,
-    /// The binary to run; found beside this program unless named.
+    /// The binary; by default the one beside this program.
     pub binary: Option<PathBuf>,
-    /// Where to put the data.
+    /// The folder for data.
     pub within: Option<PathBuf>,
 }
 
-/// A shop with so many members, served.
+/// A served shop with this many members.
 struct Shop {
     count: u32,
     server: Server,
@@ -61,7 +61,7 @@ struct Shop {
 impl Shop {
     async fn open(count: u32, binary: &Binary, options: &Options) -> Result<Self> {
         let data = Preloaded::empty(Vec::new(), options.within.as_deref())?;
-        // The first start makes the directory.
+        // The first start creates the directory.
         data.serve(binary).await?.kill()?;
         {
             let records = EmbeddedRecords::open(&data.data().join(RECORDS)).context("could not open the records")?;
@@ -84,7 +84,7 @@ impl Shop {
 /// Runs the measurement.
 ///
 /// # Errors
-/// When members cannot be written, a server cannot be started, or an answer is no success.
+/// When members cannot be written, a server does not start, or an answer is not 2xx.
 pub async fn run(options: &Options) -> Result<Report> {
     ensure!(options.members > FEW && options.rounds > 0, "more than {FEW} members, and at least one round");
     let mut report = Report::new("search");

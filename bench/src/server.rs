@@ -1,4 +1,4 @@
-//! The product itself, as its users run it: the binary `kindred`, on a directory that is made for the measurement.
+//! The product as users run it: the binary `kindred`, on a new directory.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,9 +18,9 @@ use crate::progress;
 use crate::synthetic::{Mix, Plan};
 use crate::usage::Process;
 
-/// How long a server may take to be ready.
+/// Longest wait for readiness.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How often a server that starts is looked at: the accuracy of what is said about starting.
+/// Polling interval, and so the accuracy of start times.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// The binary `kindred`.
@@ -28,10 +28,10 @@ const LOOK: Duration = Duration::from_millis(1);
 pub struct Binary(PathBuf);
 
 impl Binary {
-    /// Takes the one that is named, or the one beside this program: `cargo build --release` makes both.
+    /// Finds the named one, or the one beside this program: `cargo build --release` makes both.
     ///
     /// # Errors
-    /// When it is not there; says how to make it.
+    /// When it is missing; says how to build it.
     pub fn find(named: Option<&Path>) -> Result<Self> {
         let beside = || Some(std::env::current_exe().ok()?.parent()?.join("kindred"));
         let path = named.map(Path::to_owned).or_else(beside).context("could not find this program's own folder")?;
@@ -44,7 +44,7 @@ impl Binary {
         Ok(Self(path))
     }
 
-    /// A command of it that no setting of this machine reaches.
+    /// A command without settings from this machine's environment.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.0);
         for (name, _) in std::env::vars_os() {
@@ -52,15 +52,15 @@ impl Binary {
                 command.env_remove(name);
             }
         }
-        // Each request logged would be measured too; warnings are worth reading.
+        // Logging each request would be measured too; warnings are worth reading.
         command.env("KINDRED_TELEMETRY__LOG", "warn").stdin(Stdio::null());
         command
     }
 
-    /// Runs `kindred import` and looks at it while it runs.
+    /// Runs `kindred import` and samples its resource use.
     ///
     /// # Errors
-    /// When it fails or turns a record away.
+    /// When it fails or rejects a record.
     pub fn import(&self, topic: Topic, file: &Path, data: &Path, settings: &[String]) -> Result<Finished> {
         let mut command = self.command();
         command.args(["import", topic.name()]).arg(file).arg("--data").arg(data).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -72,7 +72,7 @@ impl Binary {
         let status = loop {
             let cpu = process.cpu_by_thread();
             for (name, used) in cpu {
-                // A thread's time only grows, and is gone with the thread.
+                // A thread's time only grows, and disappears with the thread.
                 let kept = finished.cpu.entry(name).or_default();
                 *kept = (*kept).max(used);
             }
@@ -98,26 +98,26 @@ fn with_settings(command: &mut Command, settings: &[String]) {
     }
 }
 
-/// What a command took.
+/// Resource use of a command.
 #[derive(Clone, Default, Debug, Serialize)]
 pub struct Finished {
-    /// From its start to its end.
+    /// Wall time.
     pub wall: Duration,
-    /// CPU time by the name of the thread, to within 20 ms of its end.
+    /// CPU time by thread name, to within 20 ms of the end.
     pub cpu: BTreeMap<String, Duration>,
-    /// The most memory it had.
+    /// Peak memory.
     pub peak_rss: u64,
-    /// What it said.
+    /// Its output.
     pub printed: String,
 }
 
-/// The settings that leave `also_bought` alone. They are pinned: import and server need the same.
+/// Settings with only `also_bought`. They are pinned: import and server need the same.
 pub fn also_bought_alone() -> Vec<String> {
     let others = NAMES.iter().filter(|view| **view != ViewName::AlsoBought.info().name);
     others.map(|view| format!("views.{view}.enabled=false")).collect()
 }
 
-/// Where a server answers.
+/// The address and key of a server.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// Its address.
@@ -130,14 +130,14 @@ impl Endpoint {
     /// A running server, by `http://127.0.0.1:8080` and its service key.
     ///
     /// # Errors
-    /// When the URL is none of this form.
+    /// When the URL has another form.
     pub fn parse(url: &str, key: &str) -> Result<Self> {
         let address = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/')).and_then(|rest| rest.parse().ok());
         let address = address.with_context(|| format!("{url:?} is not like http://127.0.0.1:8080: a plain address and port"))?;
         Ok(Self { address, key: key.to_owned() })
     }
 
-    /// The status of a GET; `None` while nobody answers.
+    /// The status of a GET; `None` without an answer.
     pub async fn status_of(&self, path: &str) -> Option<u16> {
         let mut connection = Connection::open(self.address).await.ok()?;
         Some(connection.exchange(&get(path, self.address, None)).await.ok()?.status)
@@ -146,7 +146,7 @@ impl Endpoint {
     /// The JSON of a GET with the service key.
     ///
     /// # Errors
-    /// When the answer is not 200 or no JSON.
+    /// When the answer is not 200 or not JSON.
     pub async fn json(&self, path: &str) -> Result<Value> {
         let mut connection =
             Connection::open(self.address).await.with_context(|| format!("could not connect to {}", self.address))?;
@@ -157,7 +157,7 @@ impl Endpoint {
     }
 }
 
-/// When a start had come how far.
+/// Times of a start.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Started {
     /// The API answers.
@@ -170,9 +170,9 @@ pub struct Started {
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    /// Where it answers.
+    /// Its address and key.
     pub endpoint: Endpoint,
-    /// When it had come how far.
+    /// Times of its start.
     pub started: Started,
     log: PathBuf,
 }
@@ -181,7 +181,7 @@ impl Server {
     /// Starts on a directory and waits until it is ready.
     ///
     /// # Errors
-    /// When it ends, or is not ready within two minutes; says what it printed.
+    /// When it ends, or is not ready within two minutes; includes its output.
     pub async fn start(binary: &Binary, data: &Path, settings: &[String]) -> Result<Self> {
         let lock = data.join("lock");
         let stale = std::fs::read_to_string(&lock).unwrap_or_default();
@@ -226,7 +226,7 @@ impl Server {
     /// `kill -9`.
     ///
     /// # Errors
-    /// When it had ended by itself before.
+    /// When it had ended by itself.
     pub fn kill(mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("the server had ended with {status}: {}", std::fs::read_to_string(&self.log).unwrap_or_default());
@@ -239,13 +239,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended before, which is what is wanted.
+        // It may have ended before.
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// What the lock of the directory says once the server listens.
+/// The endpoint in the directory's lock, once the server listens.
 fn announced(lock: &Path, stale: &str, data: &Path) -> Option<Endpoint> {
     let text = std::fs::read_to_string(lock).ok().filter(|text| text != stale)?;
     let holder: Value = serde_json::from_str(&text).ok()?;
@@ -253,7 +253,7 @@ fn announced(lock: &Path, stale: &str, data: &Path) -> Option<Endpoint> {
     Endpoint::parse(holder["url"].as_str()?, key.trim()).ok()
 }
 
-/// A file that was imported.
+/// An imported file.
 #[derive(Debug, Serialize)]
 pub struct Import {
     /// Its topic.
@@ -261,7 +261,7 @@ pub struct Import {
     pub topic: Topic,
     /// Its records.
     pub records: u64,
-    /// What it took.
+    /// Its resource use.
     pub finished: Finished,
 }
 
@@ -269,31 +269,31 @@ fn topic_name<S: serde::Serializer>(topic: &Topic, serializer: S) -> Result<S::O
     serializer.serialize_str(topic.name())
 }
 
-/// A directory with a synthetic log taken in, as a shop has one.
+/// A directory with an imported synthetic log.
 #[derive(Debug)]
 pub struct Preloaded {
     folder: tempfile::TempDir,
-    /// How each file was imported.
+    /// The imports.
     pub imports: Vec<Import>,
-    /// The settings it was made with.
+    /// The settings it was created with.
     pub settings: Vec<String>,
 }
 
 impl Preloaded {
-    /// A folder without a log: the directory is made by the first server on it.
+    /// A folder without a log: the first server creates the directory.
     ///
     /// # Errors
-    /// When no folder can be made.
+    /// When no folder can be created.
     pub fn empty(settings: Vec<String>, within: Option<&Path>) -> Result<Self> {
         let folder = within.map_or_else(tempfile::tempdir, tempfile::tempdir_in).context("could not make a temporary folder")?;
         Ok(Self { folder, imports: Vec::new(), settings })
     }
 
-    /// Writes catalog and log of `plan` (the purchases; or with `mix` the whole product's) to files and imports them, catalog first.
-    /// Below `within`, or in the system's folder for temporary files.
+    /// Writes catalog and log of `plan` (purchases; with `mix` the whole product's) to files and imports them, catalog first.
+    /// Below `within`, or in the system's temporary folder.
     ///
     /// # Errors
-    /// When that fails, or there is no room.
+    /// When that fails, or the disk is full.
     pub fn make(binary: &Binary, plan: &Plan, mix: Option<Mix>, settings: Vec<String>, within: Option<&Path>) -> Result<Self> {
         let folder = match within {
             Some(within) => tempfile::tempdir_in(within),
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(endpoint.address.port(), 8080);
     }
 
-    /// An old lock of a killed server must not be taken for the new one's: the address would be wrong.
+    /// The old lock of a killed server must not be read as the new one's: the address would be wrong.
     #[test]
     fn a_stale_lock_announces_nothing() {
         let folder = tempfile::tempdir().unwrap();

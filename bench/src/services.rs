@@ -1,10 +1,10 @@
-//! `services`: the pipeline between real Kafka and a real CQL database, in this process: a whole replay, reading and computing
-//! alone, and the same log on embedded storage beside it.
+//! `services`: the pipeline between real Kafka and a real CQL database, in this process: a full replay, reading and computing
+//! alone, and the same log on embedded storage.
 //!
 //! ```text
 //! purchases ──append──▶ Kafka ──┬─▶ Pipeline ──▶ CQL                     the replay
 //!                               └─▶ decode ──▶ dataflow ──▶ (nothing)    reading and computing alone
-//! purchases ──append──▶ embedded log ──▶ Pipeline ──▶ embedded store     what it is compared with
+//! purchases ──append──▶ embedded log ──▶ Pipeline ──▶ embedded store     for comparison
 //! ```
 
 use std::collections::BTreeMap;
@@ -33,12 +33,12 @@ use crate::report::{Report, Target, number};
 use crate::synthetic::{Plan, purchase_record, purchases};
 use crate::usage::{Process, difference};
 
-/// Records of one append.
+/// Records per append.
 const APPENDED: usize = 5_000;
-/// How long a replay may take.
+/// Time limit of a replay.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
-/// What to measure, and where.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The log.
@@ -53,7 +53,7 @@ pub struct Options {
     pub workers: usize,
 }
 
-/// What a replay took.
+/// The cost of a replay.
 struct Replayed {
     wall: Duration,
     cpu: BTreeMap<String, Duration>,
@@ -66,7 +66,7 @@ impl Replayed {
     }
 }
 
-/// Measures; makes topics and a keyspace of its own and leaves them to the services' owner to drop.
+/// Measures; creates its own topics and keyspace, and leaves them.
 ///
 /// # Errors
 /// When a service does not answer.
@@ -141,7 +141,7 @@ async fn replay(log: Arc<dyn EventLog>, store: Arc<dyn ViewStore>, options: &Opt
     Ok(Replayed { wall, cpu: difference(&before, &after), rows: status.rows_written })
 }
 
-/// Reads the whole log and computes all views of it in one epoch; what comes of it goes nowhere.
+/// Reads the whole log, computes all views in one epoch, and discards them.
 fn compute(log: &dyn EventLog, events: usize) -> Result<Duration> {
     let mut reader = log.reader(Share::ALL)?;
     let rules = Semantics::default().rules();

@@ -1,5 +1,5 @@
-//! `shards`: how evenly pairs and pair updates fall to the workers, threads of one process or of two. Counted, not timed: the same log
-//! gives the same figures.
+//! `shards`: how evenly pairs and pair updates are distributed over the workers of one process or two. Counted, not timed:
+//! deterministic.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -15,19 +15,19 @@ use crate::progress;
 use crate::report::{Report, Target, number};
 use crate::synthetic::{Plan, purchases};
 
-/// What to count.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The log.
     pub plan: Plan,
-    /// Events beyond the log that are fed live.
+    /// Events fed live beyond the log.
     pub live: usize,
     /// Events of a live epoch.
     pub epoch: usize,
 }
 
 impl Options {
-    /// The measurement that the targets are about.
+    /// The measurement of the targets.
     pub fn full(plan: Plan) -> Self {
         Self { plan, live: 200_000, epoch: 1_000 }
     }
@@ -38,10 +38,10 @@ impl Options {
     }
 }
 
-/// Processes, workers of each, and the most that the busiest worker may hold or do of an even share.
+/// Processes, workers of each, and the highest load of a worker relative to an even share.
 const LAYOUTS: [(usize, usize, f64); 4] = [(1, 2, 1.25), (1, 4, 1.25), (2, 2, 1.25), (1, 8, 1.5)];
 
-/// The command by which one process of several counts.
+/// The command of one process of several.
 pub const PROCESS_COMMAND: &str = "shards-process";
 
 #[derive(Serialize)]
@@ -52,19 +52,19 @@ struct Counted {
     updates: Vec<u64>,
 }
 
-/// What each worker of a process held and did.
+/// The counts of each worker of a process.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
-    /// Pairs held in the end.
+    /// Pairs held at the end.
     pub pairs: Vec<u64>,
-    /// Pair updates from the first event on.
+    /// Pair updates since the first event.
     pub updates: Vec<u64>,
 }
 
 /// Counts for each layout.
 ///
 /// # Errors
-/// When the workers or processes cannot be started, or a figure cannot be kept.
+/// When workers or processes do not start, or a figure cannot be kept.
 pub fn run_shards(options: &Options) -> Result<Report> {
     let mut report = Report::new("shards");
     crate::replay::plan_parameters(&mut report, &options.plan);
@@ -74,7 +74,7 @@ pub fn run_shards(options: &Options) -> Result<Report> {
     let (mut rows, mut counts) = (Vec::new(), Vec::new());
     for (processes, each, most) in LAYOUTS {
         let workers = processes * each;
-        // What live epochs do is what all do, less the bulk alone.
+        // The live epochs are the total less the bulk.
         let bulk = Options { live: 0, ..options.clone() };
         let (all, bulk) = (count(processes, each, options)?, count(processes, each, &bulk)?);
         let updates: Vec<u64> = all.updates.iter().zip(&bulk.updates).map(|(all, bulk)| all - bulk).collect();
@@ -102,7 +102,7 @@ fn count(processes: usize, workers: usize, options: &Options) -> Result<Counts> 
     }
     let program = std::env::current_exe().context("could not find this program")?;
     ensure!(program.file_stem().is_some_and(|name| name == "kindred-bench"), "several processes are of kindred-bench alone");
-    // Free when asked; they are taken again at once.
+    // Free now; bound again at once.
     let free: Vec<TcpListener> = (0..processes).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
     let hosts: Vec<String> = free.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect::<Result<_>>()?;
     drop(free);
@@ -118,7 +118,7 @@ fn count(processes: usize, workers: usize, options: &Options) -> Result<Counts> 
     for child in children {
         let output = child.wait_with_output().context("could not wait for a process")?;
         ensure!(output.status.success(), "a process ended with {}", output.status);
-        // Timely tells on the same way that processes have found one another.
+        // Timely prints to the same output that processes have connected.
         let last = output.stdout.trim_ascii_end().rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
         let of: Counts = serde_json::from_slice(last).context("could not read what a process counted")?;
         counts.pairs.extend(of.pairs);
@@ -127,7 +127,7 @@ fn count(processes: usize, workers: usize, options: &Options) -> Result<Counts> 
     Ok(counts)
 }
 
-/// One process of several: counts what its own workers hold and do.
+/// Counts the workers of one process of several.
 ///
 /// # Errors
 /// When the others cannot be reached.
@@ -177,7 +177,7 @@ fn count_here(options: &Options, config: timely::Config) -> Result<Counts> {
 mod tests {
     use super::*;
 
-    /// If it failed, the figures would be of other work than that of one worker.
+    /// If it failed, the figures would be of other work than one worker's.
     #[test]
     fn the_workers_hold_together_what_one_holds() {
         let options = Options::quick();

@@ -1,9 +1,9 @@
-//! `sign-in`: how many sign-ins fit through, beside the bare password hash on as many threads; and how long lists take while sign-ins
+//! `sign-in`: throughput of sign-ins beside the bare password hash on as many threads; and the latency of lists while sign-ins
 //! run at that limit.
 //!
 //! ```text
-//! turns:        argon2 alone, a thread a core │ POST /v1/sessions as fast as answers come │ argon2 alone …
-//! by the clock: GET similar alone             │ GET similar while sign-ins run
+//! turns:        argon2 alone, a thread a core │ POST /v1/sessions in a closed loop        │ argon2 alone …
+//! open loop:    GET similar alone             │ GET similar while sign-ins run
 //! ```
 
 use std::path::PathBuf;
@@ -31,40 +31,40 @@ use crate::stats::median;
 use crate::synthetic::{Plan, popular_items};
 use crate::usage::{Process, difference, thread_cpu};
 
-/// Requests for lists that are prepared and sent in turn.
+/// Prepared requests for lists, sent in turn.
 const REQUESTS: usize = 8_192;
-/// Connections of the reads by the clock.
+/// Connections of the open loop of reads.
 const READERS: usize = 32;
 
-/// What to measure, and on what.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The log whose lists are read.
     pub plan: Plan,
     /// Members who sign in, in turn.
     pub accounts: u32,
-    /// Sign-ins under way at once.
+    /// Concurrent sign-ins.
     pub connections: usize,
     /// Turns of the bare hash and of sign-in.
     pub rounds: usize,
-    /// How long a turn lasts.
+    /// The duration of a turn.
     pub turn: Duration,
     /// Reads of lists a second.
     pub rate: f64,
-    /// How long lists are read by the clock.
+    /// Duration of the open loop of reads.
     pub lasting: Duration,
-    /// The binary to run; found beside this program unless named.
+    /// The binary; by default the one beside this program.
     pub binary: Option<PathBuf>,
-    /// Where to put the data.
+    /// The folder for data.
     pub within: Option<PathBuf>,
 }
 
 /// Runs the measurement.
 ///
 /// # Errors
-/// When the server cannot be started, or an answer is no success.
+/// When the server does not start, or an answer is not 2xx.
 pub async fn run(options: &Options) -> Result<Report> {
-    // A try under way counts as a failure, of which an account has five and an address sixty (docs/design/0008-sign-in.md).
+    // An attempt in progress counts as a failure: five an account, sixty an address (docs/design/0008-sign-in.md).
     ensure!(options.connections <= 59 && options.accounts as usize >= options.connections, "at most 59 at once, each another's");
     let mut report = Report::new("sign-in");
     plan_parameters(&mut report, &options.plan);
@@ -173,7 +173,7 @@ where
     let bare = median_of(|(bare, _)| bare.per_second);
     let of_bound = median_of(|(bare, ours)| ours.per_second / bare.per_second);
     report.measure("sign-ins, of what argon2 alone does", of_bound, "times", Some(Target::AtLeast(0.8)));
-    // What other programs take of the cores meanwhile does not show in it.
+    // Independent of other programs' use of the cores.
     let of_cpu = median_of(|(bare, ours)| bare.cpu_ms / ours.cpu_ms);
     report.measure("CPU of argon2 alone, of the server's for a sign-in", of_cpu, "times", Some(Target::AtLeast(0.8)));
     let ours = median_of(|(_, ours)| ours.per_second);
@@ -195,15 +195,15 @@ where
     report.detail("rounds", rounds.iter().map(|(bare, ours)| json!({ "bare": bare, "sign_ins": ours })).collect::<Vec<_>>())
 }
 
-/// How many, and for how much.
+/// A rate and its cost.
 #[derive(Clone, Copy, Serialize)]
 struct Rate {
     per_second: f64,
-    /// Of each.
+    /// For each.
     cpu_ms: f64,
 }
 
-/// Argon2 with the product's settings, on as many threads as there are cores: the most that sign-in can do.
+/// Argon2 with the product's settings, one thread a core: the upper bound of sign-in.
 fn bare_hashes(lasting: Duration) -> Result<Rate> {
     let argon = people::argon(&PasswordConfig::default())?;
     let hashed = AtomicU64::new(0);

@@ -1,6 +1,6 @@
-//! `soak`: hours of a shop within minutes. A million epochs of orders that are placed, paid, refunded in part, cancelled and paid again, of
-//! views that are taken back, and of members who are erased; small shops whose lists hold nearly every item, and a large one. Whether
-//! every figure is what a recount gives, every row what brute force gives, and memory what the state needs.
+//! `soak`: hours of a shop within minutes. A million epochs of orders that are placed, paid, partly refunded, cancelled and paid
+//! again, of retracted interactions, and of erased members; small shops whose lists hold nearly every item, and a large one.
+//! Checks figures against a recount, rows against brute force, and memory against the state.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,19 +22,19 @@ use crate::progress;
 use crate::report::{Report, Target, number};
 use crate::usage::Process;
 
-/// How long, and how often everything is looked at.
+/// The duration, and how often everything is checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Epochs of all shops together.
     pub epochs: u64,
-    /// How often, within the epochs of a shop, figures and rows are compared.
+    /// Checks of figures and rows within a shop.
     pub looks: u64,
     /// Another seed gives another history.
     pub seed: u64,
 }
 
 impl Options {
-    /// The measurement that the targets are about.
+    /// The measurement of the targets.
     pub fn full() -> Self {
         Self { epochs: 1_000_000, looks: 10, seed: 12 }
     }
@@ -51,11 +51,11 @@ struct Shape {
     name: &'static str,
     members: u64,
     items: u64,
-    /// Most lines of an order.
+    /// Maximum lines of an order.
     lines: u64,
-    /// Of 100 acts, how many are about an order that is there.
+    /// Percentage of actions on an existing order.
     changes_pct: u64,
-    /// Of all epochs, its share.
+    /// Its percentage of all epochs.
     share_pct: u64,
 }
 
@@ -82,7 +82,7 @@ struct Soaked {
 /// Runs every shop.
 ///
 /// # Errors
-/// When a figure is not what a recount gives, or a row not what brute force gives.
+/// When a figure differs from a recount, or a row from brute force.
 pub fn run_soak(options: Options) -> Result<Report> {
     let mut report = Report::new("soak");
     report.parameter("epochs", options.epochs);
@@ -100,7 +100,7 @@ pub fn run_soak(options: Options) -> Result<Report> {
     Ok(report)
 }
 
-/// What a shop has said so far: of orders the newest version, of the rest everything, which merges to the same.
+/// The events of a shop: the newest version of each order, and all others.
 struct Shop {
     shape: Shape,
     rng: Rng,
@@ -123,7 +123,7 @@ impl Shop {
     }
 
     fn member(&mut self) -> String {
-        // Who is erased does not come again: a pseudonym is used once.
+        // Erased members do not return: a pseudonym is used once.
         format!("m{}", self.erased + self.rng.below(self.shape.members))
     }
 
@@ -131,7 +131,7 @@ impl Shop {
         format!("2026-{:02}-{:02}T{:02}:00:00Z", 1 + self.rng.below(6), 1 + self.rng.below(28), self.rng.below(24))
     }
 
-    /// What happens in one epoch.
+    /// The events of one epoch.
     fn act(&mut self) -> Vec<Record> {
         let drawn = self.rng.below(1_000);
         let most = (self.shape.members * 4).min(20_000);
@@ -210,7 +210,7 @@ fn locked(tables: &Mutex<Tables>) -> MutexGuard<'_, Tables> {
     tables.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes outputs over as the sink would: the newest row of each key.
+/// Collects outputs like the sink: the newest row of each key.
 fn gathered() -> (OutputFn, Arc<Mutex<Tables>>) {
     let gathered: Arc<Mutex<Tables>> = Arc::default();
     let into = Arc::clone(&gathered);
@@ -262,7 +262,7 @@ fn soak(shape: Shape, epochs: u64, looks: u64, seed: u64, did: impl Fn(u64) + Se
                 ensure!(held == counted, "after {done} epochs the figure {name} is {held}, and {counted} are there");
             }
             let fresh_bytes = figure(&fresh.similarity_bytes);
-            // Room that churn left is real; a figure that drifts is not.
+            // Unused capacity after churn is fine; a drifting figure is not.
             ensure!(
                 held_bytes * 10 >= fresh_bytes * 8 && held_bytes <= fresh_bytes.max(1 << 20) * 3,
                 "after {done} epochs {held_bytes} bytes of similarity are told, a rebuild holds {fresh_bytes}"
@@ -285,7 +285,7 @@ fn soak(shape: Shape, epochs: u64, looks: u64, seed: u64, did: impl Fn(u64) + Se
     })
 }
 
-/// The figures of a dataflow that restored these merged inputs.
+/// The figures of a dataflow restored from these merged inputs.
 fn rebuilt(inputs: Tables) -> Arc<Stats> {
     run(Engine::all_views(), move |job| {
         let mut updates = Vec::new();
@@ -299,7 +299,7 @@ fn tell(report: &mut Report, soaked: &[Soaked]) -> Result<()> {
     let epochs: u64 = soaked.iter().map(|shop| shop.epochs).sum();
     report.measure("epochs of churn after which every figure and every row was right", epochs as f64, "epochs", None);
     for shop in soaked {
-        // A shop that has shrunk keeps some room of what it was; below a megabyte that is nobody's trouble.
+        // A shrunken shop keeps some capacity; ignore less than a megabyte.
         let bytes = |per_pair: f64| per_pair * shop.pairs as f64;
         let name = format!("bytes after churn, to those of a rebuild or 1 MiB: {}", shop.shop);
         let times = bytes(shop.bytes_per_pair) / bytes(shop.bytes_per_pair_rebuilt).max(1_048_576.0);
@@ -327,7 +327,7 @@ fn tell(report: &mut Report, soaked: &[Soaked]) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// If it failed, a shop that runs for long would lose its pipeline to a figure that nobody needs, or show lists that are wrong.
+    /// If it failed, a long-running shop would lose its pipeline to a wrong figure, or show wrong lists.
     #[test]
     fn a_short_soak_holds() {
         run_soak(Options::quick()).expect("every figure and every row is right");

@@ -1,36 +1,36 @@
-//! Whether two samples of times can be told apart: two rank tests, which ask nothing of the shape of the distributions, and how far
-//! their medians lie from each other, with an interval.
+//! Compares two samples of times: two rank tests, free of assumptions on the distributions, and the difference of medians with an
+//! interval.
 //!
 //! Mann and Whitney's U (Ann. Math. Stat. 18, 1947; normal approximation with ties and continuity, as in Hollander and Wolfe,
-//! Nonparametric Statistical Methods, ch. 4) sees a shift. Kolmogorov and Smirnov's D (p after Stephens, J. R. Stat. Soc. B 32,
-//! 1970, as in Numerical Recipes, ch. 14.3) sees any other difference too: of the spread, or of the fastest tenth, which who
-//! listens over a network would look at. The interval is Efron's percentile bootstrap.
+//! Nonparametric Statistical Methods, ch. 4) detects a shift. Kolmogorov and Smirnov's D (p after Stephens, J. R. Stat. Soc. B
+//! 32, 1970, as in Numerical Recipes, ch. 14.3) detects other differences too: of the spread, or of the fastest tenth. The
+//! interval is Efron's percentile bootstrap.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
 
-/// Samples that the bootstrap draws: the ends of a 95 % interval are the 50th and the 1,950th.
+/// Bootstrap samples: the ends of a 95 % interval are the 50th and the 1,950th.
 const RESAMPLES: usize = 2_000;
-/// The same samples give the same interval.
+/// Fixed, so that the interval is reproducible.
 const SEED: u64 = 1_979;
 
-/// What two samples say about each other.
+/// The comparison of two samples.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Comparison {
     /// Medians of the first and the second, in the unit of the samples.
     pub medians: (f64, f64),
-    /// The first median less the second.
+    /// The first median minus the second.
     pub difference: f64,
     /// 95 % interval of the difference.
     pub interval: (f64, f64),
-    /// How likely two samples of one distribution differ as much by Mann and Whitney's U, two-sided.
+    /// p of Mann and Whitney's U, two-sided.
     pub mann_whitney_p: f64,
-    /// The same by Kolmogorov and Smirnov's D.
+    /// p of Kolmogorov and Smirnov's D.
     pub kolmogorov_smirnov_p: f64,
 }
 
-/// Compares two samples; `None` where one is empty or holds what is no number.
+/// Compares two samples; `None` if one is empty or not finite.
 pub fn compare(first: &[f64], second: &[f64]) -> Option<Comparison> {
     let usable = |sample: &[f64]| !sample.is_empty() && sample.iter().all(|value| value.is_finite());
     if !usable(first) || !usable(second) {
@@ -49,7 +49,7 @@ pub fn compare(first: &[f64], second: &[f64]) -> Option<Comparison> {
     })
 }
 
-/// The median; 0 of nothing.
+/// The median; 0 if empty.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -71,7 +71,7 @@ fn mann_whitney(first: &[f64], second: &[f64]) -> f64 {
     let mut all: Vec<(f64, bool)> = first.iter().map(|&value| (value, true)).collect();
     all.extend(second.iter().map(|&value| (value, false)));
     all.sort_by(|one, other| one.0.total_cmp(&other.0));
-    // Equal values share the mean of their ranks, and take of the variance.
+    // Equal values share the mean of their ranks, and reduce the variance.
     let (mut rank_sum, mut ties, mut before) = (0.0, 0.0, 0.0);
     for equal in all.chunk_by(|one, other| one.0 == other.0) {
         let count = equal.len() as f64;
@@ -110,7 +110,7 @@ fn kolmogorov_smirnov(first: &[f64], second: &[f64]) -> f64 {
 fn bootstrap(first: &[f64], second: &[f64]) -> (f64, f64) {
     let mut random = StdRng::seed_from_u64(SEED);
     let mut again = |sample: &[f64]| {
-        // By rank, which is quicker to select from than values are.
+        // By rank, which is faster to select from.
         let mut drawn: Vec<usize> = (0..sample.len()).map(|_| random.random_range(0..sample.len())).collect();
         let half = drawn.len() / 2;
         let (below, &mut upper, _) = drawn.select_nth_unstable(half);
@@ -154,7 +154,7 @@ mod tests {
         let evenly = |from: f64, count: u32| (0..count).map(|n| from + f64::from(n)).collect::<Vec<_>>();
         let count = 20_000;
         for (lambda, wanted) in [(1.358, 0.05), (1.628, 0.01)] {
-            // Two ladders of which one begins later differ by exactly that many steps.
+            // Two ladders that start apart differ by exactly that many steps.
             let steps = lambda / f64::from(count / 2).sqrt() * f64::from(count);
             let p = kolmogorov_smirnov(&evenly(0.0, count), &evenly(steps.round() - 0.5, count));
             assert!((p - wanted).abs() < wanted * 0.03, "{p} and not {wanted}");
@@ -162,8 +162,8 @@ mod tests {
         assert!(close(kolmogorov_smirnov(&evenly(0.0, 50), &evenly(0.0, 50)), 1.0));
     }
 
-    /// A test that found nothing would pass for every leak: it has to find a shift of a thirtieth of a hash among a thousand tries, and a
-    /// difference of spread alone; and it must not cry wolf more often than it says.
+    /// The test must detect a shift of a thirtieth of a hash among a thousand attempts, and a difference of spread alone, without
+    /// more false alarms than stated.
     #[test]
     fn what_differs_is_found_and_what_does_not_is_not() {
         let mut random = StdRng::seed_from_u64(5);

@@ -1,12 +1,12 @@
-//! The synthetic log: what a shop would have recorded, drawn from a seed. The same plan gives the same bytes on every machine.
+//! The synthetic log of a shop, drawn from a seed. The same plan gives the same bytes on every machine.
 //!
 //! ```text
-//! Plan (members, items, events, seed) ─┬─▶ purchases()  (member, item, at): the set that the figures on the hot path are of
+//! Plan (members, items, events, seed) ─┬─▶ purchases()  (member, item, at): the data of the hot path's figures
 //!                                      └─▶ ShopLog      all four topics: visits, sessions, orders with refunds, members, catalog
 //! ```
 //!
-//! Activity of members is log-normal (sigma 1) and popularity of items Zipf's (exponent 1.05), which give the few bots and
-//! best-sellers that make this work hard. Visits draw half of their items near the last one, so that there is something to find.
+//! Members' activity is log-normal (sigma 1) and items' popularity Zipf's (exponent 1.05), which gives the few bots and
+//! best-sellers that are hard. Visits draw half of their items near the last one, to have similarities.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,7 +20,7 @@ use kindred_model::{EventTime, Kind, Tier, Topic};
 use rand::prelude::*;
 use rand_distr::{Distribution, LogNormal, Zipf};
 
-/// When the log begins: 2023-11-14T22:13:20Z.
+/// The start of the log: 2023-11-14T22:13:20Z.
 pub const BEGINS_MS: i64 = 1_700_000_000_000;
 /// Time from one event to the next: 2 M events are 116 days.
 const STEP_MS: i64 = 5_000;
@@ -29,26 +29,26 @@ const ITEM_EXPONENT: f64 = 1.05;
 /// Shape of the members' activity.
 const ACTIVITY_SIGMA: f64 = 1.0;
 
-/// What to draw.
+/// The size of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// How many members there are; some of them may do nothing.
+    /// Members; some may be inactive.
     pub members: u32,
-    /// How many items the shop has.
+    /// Items of the shop.
     pub items: u32,
-    /// How many events happen; catalog and members come on top of them.
+    /// Events, without catalog and members.
     pub events: usize,
     /// The same seed gives the same log.
     pub seed: u64,
 }
 
 impl Plan {
-    /// The set that the targets name: 2 M events of 100,000 members on 20,000 items.
+    /// The log of the targets: 2 M events of 100,000 members on 20,000 items.
     pub const TWO_MILLION: Self = Self { members: 100_000, items: 20_000, events: 2_000_000, seed: 7 };
-    /// The same shape in small, for a smoke run within seconds.
+    /// A small log for a smoke run within seconds.
     pub const QUICK: Self = Self { members: 1_000, items: 500, events: 20_000, seed: 7 };
 
-    /// The arguments by which another process of this program draws the same.
+    /// The arguments with which another process draws the same.
     pub fn arguments(&self) -> Vec<String> {
         let Self { members, items, events, seed } = self;
         [
@@ -62,7 +62,7 @@ impl Plan {
         .collect()
     }
 
-    /// The same shape with as many events: 20 a member, and an item for every 100.
+    /// The same shape with this many events: 20 a member, and an item for every 100.
     pub fn scaled_to(events: usize, seed: u64) -> Self {
         let count = |each: usize| u32::try_from((events / each).max(10)).expect("fewer than 2^32 of them");
         Self { members: count(20), items: count(100), events, seed }
@@ -96,7 +96,7 @@ pub fn purchase_record(purchase: Purchase) -> Interaction {
     Interaction::new(owner, subject, Kind::Purchase, EventTime(purchase.at), false, Payload::default())
 }
 
-/// Who acts next, and on what.
+/// Draws the next member and item.
 struct Crowd {
     rng: StdRng,
     /// Running sums of the members' activity.
@@ -128,7 +128,7 @@ impl Crowd {
     }
 
     fn item(&mut self) -> u32 {
-        // Zipf's draws are whole numbers from 1.
+        // Zipf's draws are integers from 1.
         (self.popularity.sample(&mut self.rng) as u32 - 1).min(self.items - 1)
     }
 
@@ -137,20 +137,20 @@ impl Crowd {
     }
 }
 
-/// The purchases of a plan, in time order, without end: the log goes on as it began, which is how live traffic follows a
-/// preloaded history. `plan.events` is for the caller to take.
+/// The purchases of a plan, in time order and endless: live traffic continues a preloaded history. The caller limits them to
+/// `plan.events`.
 pub fn purchases(plan: &Plan) -> impl Iterator<Item = Purchase> + Send + use<> {
     let mut crowd = Crowd::new(plan);
     (0i64..).map(move |n| Purchase { member: crowd.member(), item: crowd.item(), at: BEGINS_MS + n * STEP_MS })
 }
 
-/// Draws items as popular as the log has them; for readers of lists.
+/// Draws items by the log's popularity; for readers of lists.
 pub fn popular_items(plan: &Plan, seed: u64) -> impl Iterator<Item = u32> + use<> {
     let mut crowd = Crowd::new(&Plan { members: 1, seed, ..*plan });
     std::iter::repeat_with(move || crowd.item())
 }
 
-/// How often each kind of interaction happens.
+/// The frequencies of the kinds of interactions.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Mix {
     /// Running sums of the weights.
@@ -158,7 +158,7 @@ pub struct Mix {
 }
 
 impl Mix {
-    /// What a shop sees.
+    /// A typical shop.
     pub fn usual() -> Self {
         "impression=30,view=37.5,search=6,click=8,cart=8,favorite=3,follow=0.5,comment=0.5,dismiss=0.5,purchase=6"
             .parse()
@@ -196,29 +196,29 @@ impl std::str::FromStr for Mix {
 /// One record of the log.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Entry {
-    /// When it is recorded, milliseconds since 1970: the log is in this order.
+    /// The recording time, milliseconds since 1970: the log's order.
     pub at: i64,
-    /// Where it belongs.
+    /// The topic.
     pub topic: Topic,
     /// The JSON.
     pub json: Vec<u8>,
 }
 
-/// Visits going on at once, so that the events of different owners are interleaved as in a real log.
+/// Concurrent visits, so that the events of owners are interleaved as in a real log.
 const VISITS_AT_ONCE: usize = 64;
-/// Part of the visits that are anonymous.
+/// Share of anonymous visits.
 const ANONYMOUS: f64 = 0.3;
-/// Part of the anonymous visits that sign in at their end, so that the session becomes a member's.
+/// Share of anonymous visits that end with a sign-in, which links the session to a member.
 const SIGNS_IN: f64 = 0.4;
-/// Probability that a visit goes on after an event: 8 events on average.
+/// Probability of another event of a visit: 8 events on average.
 const GOES_ON: f64 = 0.875;
-/// Part of the orders that are completed, refunded in part, cancelled, ordered by a guest.
+/// Shares of orders that are completed, partly refunded, cancelled, or a guest's.
 const COMPLETED: f64 = 0.9;
 const REFUNDED: f64 = 0.05;
 const CANCELLED: f64 = 0.03;
 const GUEST: f64 = 0.1;
 const DAY_MS: i64 = 86_400_000;
-/// Items of one category; near items are of one category.
+/// Items of a category; near items share one.
 const CATEGORY_ITEMS: u32 = 25;
 
 struct Visit {
@@ -228,8 +228,8 @@ struct Visit {
     seen: Vec<u32>,
 }
 
-/// The whole product's log: interactions of members and sessions, orders with their versions and refunds, sessions that become
-/// members. Endless, in time order. [`ShopLog::catalog`] and [`ShopLog::members`] come before it.
+/// The whole product's log: interactions of members and sessions, orders with versions and refunds, sessions that become members.
+/// Endless, in time order, after [`ShopLog::catalog`] and [`ShopLog::members`].
 pub struct ShopLog {
     plan: Plan,
     mix: Mix,
@@ -238,7 +238,7 @@ pub struct ShopLog {
     sessions: u64,
     orders: u64,
     steps: i64,
-    /// Later versions of orders, and sign-ins: they are recorded when their time comes.
+    /// Later versions of orders, and sign-ins, by time.
     later: BinaryHeap<Reverse<Entry>>,
 }
 
@@ -304,7 +304,7 @@ impl ShopLog {
         Visit { member: self.crowd.member(), session, item: self.crowd.item(), seen: Vec::new() }
     }
 
-    /// The next event of a visit that goes on.
+    /// The next event of a visit.
     fn event(&mut self, at: i64) -> Entry {
         if self.visits.len() < VISITS_AT_ONCE {
             let visit = self.open_visit();
@@ -312,7 +312,7 @@ impl ShopLog {
         }
         let place = self.crowd.rng.random_range(0..self.visits.len());
         let mut visit = self.visits.swap_remove(place);
-        // Half of the items lie near the last one: in its category.
+        // Half of the items are near the last one: in its category.
         visit.item = if self.crowd.chance(0.5) {
             let first = visit.item - visit.item % CATEGORY_ITEMS;
             (first + self.crowd.rng.random_range(0..CATEGORY_ITEMS)).min(self.plan.items - 1)
@@ -366,7 +366,7 @@ impl ShopLog {
         Entry { at, topic: Topic::Interactions, json: record.to_json() }
     }
 
-    /// The items of a visit are ordered; what becomes of the order is recorded when it happens.
+    /// Orders the items of a visit and schedules later versions.
     fn order(&mut self, visit: &Visit, at: i64) -> Entry {
         self.orders += 1;
         let items = if visit.seen.is_empty() { &[visit.item][..] } else { &visit.seen[..] };
@@ -440,7 +440,7 @@ impl Iterator for ShopLog {
     }
 }
 
-/// One member in ten is above the free level.
+/// One member in ten is above the free tier.
 fn tier(member: u32) -> Option<Tier> {
     match member % 50 {
         0 => Some(Tier::Svip),
@@ -470,7 +470,7 @@ mod tests {
         assert_ne!(shop(3), shop(4));
     }
 
-    /// Popularity falls like Zipf's law and activity is uneven: without these the log would flatter what is measured.
+    /// Popularity follows Zipf's law and activity is uneven: otherwise the figures would be too good.
     #[test]
     fn few_items_and_members_make_most_of_the_log() {
         let plan = Plan::QUICK;
@@ -489,13 +489,13 @@ mod tests {
         assert!(top_tenth * 3 > plan.events, "the most active tenth made {top_tenth} of {} events", plan.events);
     }
 
-    /// Every record is one that the product accepts, the topics are in time order, and all that the whole product has occurs.
+    /// The product accepts every record, topics are in time order, and every feature occurs.
     #[test]
     fn every_record_is_accepted_and_everything_occurs() {
         let plan = Plan { members: 200, items: 100, events: 0, seed: 5 };
         let rules = Rules { currency: "EUR".to_owned() };
         let before = ShopLog::catalog(&plan).chain(ShopLog::members(&plan));
-        // Refunds come eight days of steps after their order.
+        // Refunds follow their order after eight days of steps.
         let log: Vec<Entry> = before.chain(ShopLog::new(&plan, Mix::usual()).take(200_000)).collect();
         assert!(log.is_sorted_by_key(|entry| entry.at));
         let (mut kinds, mut sessions, mut merged, mut refunds, mut cancelled) = (BTreeMap::new(), 0, 0, 0, 0);

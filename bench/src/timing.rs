@@ -1,9 +1,9 @@
-//! `timing`: whether the time of an answer tells that an account exists (ASVS V6.3.8): signing in with a wrong password, asking for a
-//! new one, registering, each with what is known and with what is not.
+//! `timing`: whether response times reveal that an account exists (ASVS V6.3.8): sign-in with a wrong password, password reset,
+//! registration, each with known and unknown values.
 //!
 //! ```text
-//! pairs, the first of each drawn ──▶ POST to `kindred serve`, by the clock of the client ──▶ two samples ──▶ rank tests, medians
-//!          a gateway for phones and one for mails beside it: codes to register with; what follows is over before the next try
+//! pairs, in random order ──▶ POST to `kindred serve`, timed by the client ──▶ two samples ──▶ rank tests, medians
+//!          gateways for phones and mails beside it: codes to register with; side effects end before the next attempt
 //! ```
 
 use std::collections::HashMap;
@@ -32,15 +32,15 @@ use crate::report::{Report, Target, curve, latencies, number, record};
 use crate::server::{Binary, Preloaded};
 use crate::stats::{Comparison, compare};
 
-/// Two samples of one distribution are told apart by a test once in a hundred times.
+/// False alarms of a test: one in a hundred.
 const P_MIN: f64 = 0.01;
-/// Tries before those that count.
+/// Attempts that do not count.
 const WARM_UP: u32 = 20;
-/// After a try, so that what follows from it is over before the next, whatever it is.
+/// After an attempt, so that its side effects end before the next.
 const PAUSE: Duration = Duration::from_millis(15);
 /// Longest wait for a code or a mail.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The limits that a thousand tries from one address would meet, out of the way; a challenge that costs nothing.
+/// Lifts the limits that a thousand attempts from one address would meet; challenges are trivial.
 const SETTINGS: [&str; 5] = [
     "members.limits.registrations_hour=1000000",
     "members.limits.challenges_hour=1000000",
@@ -49,25 +49,25 @@ const SETTINGS: [&str; 5] = [
     "members.registration.challenge_bits=1",
 ];
 
-/// What to measure, and on what.
+/// The options.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Tries with what is known, and as many with what is not, of each sort.
+    /// Attempts with known and with unknown values, of each kind.
     pub tries: u32,
-    /// The binary to run; found beside this program unless named.
+    /// The binary; by default the one beside this program.
     pub binary: Option<PathBuf>,
-    /// Where to put the data.
+    /// The folder for data.
     pub within: Option<PathBuf>,
 }
 
-/// What is asked.
+/// The kind of attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Probe {
     /// With a wrong password.
     SignIn,
     /// A new password for an e-mail.
     Reset,
-    /// With an e-mail that a member has, or nobody.
+    /// With an e-mail that exists or not.
     Registration,
 }
 
@@ -94,7 +94,7 @@ impl Probe {
 /// Runs the measurement.
 ///
 /// # Errors
-/// When the server cannot be started, or answers otherwise to who is known than to who is not: status or length.
+/// When the server does not start, or status or length of an answer differ between known and unknown.
 pub async fn run(options: &Options) -> Result<Report> {
     let mut report = Report::new("timing");
     report.parameter("tries_each", options.tries);
@@ -107,7 +107,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     settings.push(format!("members.mail.port={}", gateways.mails));
     settings.push("members.mail.security=none".to_owned());
     let preloaded = Preloaded::empty(settings, options.within.as_deref())?;
-    // The directory is the server's to make.
+    // The server creates the directory.
     preloaded.serve(&binary).await?.kill()?;
     let known = options.tries + WARM_UP;
     {
@@ -187,26 +187,26 @@ fn row(probe: Probe, samples: &[Sample; 2], compared: &Comparison) -> Vec<String
     ]
 }
 
-/// Times of one sort of try, and what every one of them was answered: status and bytes of the body.
+/// Times of one kind of attempt, and the status and body size of all answers.
 #[derive(Default)]
 struct Sample {
     ms: Vec<f64>,
     answer: (u16, usize),
 }
 
-/// Who asks.
+/// The client.
 struct Prober {
     connection: Connection,
     address: SocketAddr,
     gateways: Gateways,
-    /// Members of numbers below it exist.
+    /// Members with lower numbers exist.
     known: u32,
-    /// The next number that is nobody's.
+    /// The next unused number.
     strangers: u32,
 }
 
 impl Prober {
-    /// Tries in pairs, the first of each pair drawn, so that what drifts meanwhile meets both alike. (known, unknown)
+    /// Attempts in pairs of random order, so that drift affects both alike. (known, unknown)
     async fn pairs(&mut self, probe: Probe, tries: u32) -> Result<[Sample; 2]> {
         let bar = progress::bar(probe.name(), u64::from(tries + WARM_UP));
         bar.tick();
@@ -215,7 +215,7 @@ impl Prober {
         for number in 0..tries + WARM_UP {
             let first: bool = random.random();
             for is_known in [first, !first] {
-                // Each account once: its own limits are not what is measured.
+                // Each account once: its own limits are not measured.
                 let account = if is_known { number } else { self.stranger() };
                 let (took, answer) = self.try_once(probe, account).await?;
                 if number >= WARM_UP {
@@ -265,7 +265,7 @@ impl Prober {
                 Ok((took, (status, body.len())))
             }
             Probe::Registration => {
-                // Whoever registers is new, but for the e-mail.
+                // Only the e-mail may be known.
                 let new = self.stranger();
                 let form = json!({ "phone": phone(new), "challenge": self.challenge().await?, "language": "en" });
                 let (_, status, body) = self.ask("/v1/phone-codes", &form).await?;
@@ -285,7 +285,7 @@ impl Prober {
                 tokio::time::sleep(PAUSE).await;
                 let (took, status, body) = self.ask("/v1/registrations", &form).await?;
                 ensure!(status == 202, "registering was answered {status}: {}", String::from_utf8_lossy(&body));
-                // Either way somebody is told; then it is over.
+                // Both cases send a mail.
                 self.gateways.mail_after(mails).await?;
                 tokio::time::sleep(PAUSE).await;
                 Ok((took, (status, body.len())))
@@ -303,7 +303,7 @@ impl Prober {
         Ok(json!({ "token": token, "nonce": nonce }))
     }
 
-    /// What was answered, and after how long.
+    /// An answer and its latency.
     async fn ask(&mut self, path: &str, form: &Value) -> Result<(Duration, u16, Vec<u8>)> {
         let request = post(path, self.address, None, "application/json", form.to_string().as_bytes());
         let began = Instant::now();
@@ -313,12 +313,12 @@ impl Prober {
     }
 }
 
-/// What takes messages to phones and mails, on this machine.
+/// Local receivers of phone messages and mails.
 struct Gateways {
     phones: SocketAddr,
     mails: u16,
     codes: mpsc::UnboundedReceiver<(String, String)>,
-    /// Codes that came before they were asked for.
+    /// Codes that arrived before they were awaited.
     waiting: HashMap<String, String>,
     taken: watch::Receiver<u64>,
 }
@@ -329,7 +329,7 @@ impl Gateways {
         let route = warp::post().and(warp::body::json()).map(move |message: Value| {
             let text = |field: &str| message[field].as_str().unwrap_or_default().to_owned();
             let code: String = text("text").chars().filter(char::is_ascii_digit).take(6).collect();
-            // Nobody waits for it once the measurement has ended.
+            // Nobody waits after the measurement.
             let _ = tell.send((text("to"), code));
             warp::reply()
         });
@@ -344,7 +344,7 @@ impl Gateways {
             let count = Arc::new(count);
             while let Ok((stream, _)) = listener.accept().await {
                 let count = Arc::clone(&count);
-                // A connection that breaks is the sender's to tell: the mail is sent again.
+                // The sender reports a broken connection and retries.
                 tokio::spawn(async move { take_mails(stream, &count).await.ok() });
             }
         });
@@ -367,7 +367,7 @@ impl Gateways {
         *self.taken.borrow()
     }
 
-    /// Waits for a mail beyond so many.
+    /// Waits for another mail.
     async fn mail_after(&mut self, before: u64) -> Result<()> {
         let more = tokio::time::timeout(PATIENCE, self.taken.wait_for(|count| *count > before)).await;
         more.context("no mail came")?.context("the gateway has ended")?;
@@ -375,7 +375,7 @@ impl Gateways {
     }
 }
 
-/// SMTP as far as a sender of mails asks for it (RFC 5321), without keeping anything.
+/// A minimal SMTP server (RFC 5321) that discards mails.
 async fn take_mails(stream: TcpStream, count: &watch::Sender<u64>) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
@@ -417,7 +417,7 @@ mod tests {
 
     use super::*;
 
-    /// What the product sends arrives: otherwise a measurement of registrations would wait for codes for ever.
+    /// The product's messages arrive: otherwise a measurement would wait forever.
     #[tokio::test]
     async fn the_gateways_take_what_the_product_sends() {
         let mut gateways = Gateways::start().await.unwrap();

@@ -1,4 +1,4 @@
-//! CPU and memory of a process, this one or a child: from Linux's `/proc`, which tells them by thread and by name.
+//! CPU and memory of a process, this one or a child, by thread name, from Linux's `/proc`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,12 +21,12 @@ impl Process {
         }
     }
 
-    /// Bytes in RAM now; 0 where the system does not tell.
+    /// Resident bytes; 0 if unknown.
     pub fn rss_bytes(self) -> u64 {
         self.status_bytes("VmRSS:")
     }
 
-    /// The most bytes it has had in RAM.
+    /// Peak resident bytes.
     pub fn peak_rss_bytes(self) -> u64 {
         self.status_bytes("VmHWM:")
     }
@@ -38,7 +38,7 @@ impl Process {
         kib.unwrap_or(0) * 1_024
     }
 
-    /// CPU time of the living threads, summed by name. What a thread did that has ended is not in it.
+    /// CPU time of the living threads, summed by name; ended threads are missing.
     pub fn cpu_by_thread(self) -> BTreeMap<String, Duration> {
         let mut by_name = BTreeMap::new();
         let Ok(tasks) = std::fs::read_dir(self.path("task")) else { return by_name };
@@ -53,19 +53,19 @@ impl Process {
         by_name
     }
 
-    /// CPU time of all its threads that live.
+    /// CPU time of all living threads.
     pub fn cpu(self) -> Duration {
         self.cpu_by_thread().values().sum()
     }
 }
 
-/// What was used between two readings of [`Process::cpu_by_thread`].
+/// The difference of two readings of [`Process::cpu_by_thread`].
 pub fn difference(before: &BTreeMap<String, Duration>, after: &BTreeMap<String, Duration>) -> BTreeMap<String, Duration> {
     let used = |name: &String, cpu: &Duration| cpu.saturating_sub(before.get(name).copied().unwrap_or_default());
     after.iter().map(|(name, cpu)| (name.clone(), used(name, cpu))).collect()
 }
 
-/// CPU time of the calling thread: for what runs on it alone.
+/// CPU time of the calling thread.
 pub fn thread_cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
@@ -75,7 +75,7 @@ pub fn thread_cpu() -> Duration {
 mod tests {
     use super::*;
 
-    /// The figures of the bench are sums of these: work must show on the thread that did it.
+    /// The bench's figures are sums of these: work must show on the thread that did it.
     #[test]
     fn work_shows_on_the_thread_that_did_it() {
         let before = Process::Own.cpu_by_thread();

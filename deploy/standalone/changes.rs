@@ -1,14 +1,13 @@
-//! What changed, told from the pipeline's process to the API's: two stores around one, and the topic `changes` between them.
+//! The change feed from the pipeline's process to the APIs: two store decorators and the topic `changes` between them.
 //!
 //! ```text
-//! pipeline ──write──▶ Published ──rows──▶ changes ──▶ Followed ──unit, anew──▶ the API's memory
+//! pipeline ──write──▶ Published ──rows──▶ changes ──▶ Followed ──unit, reset──▶ API memory
 //!                        └──────write──▶ store ◀──────reads───┘
 //! ```
 //!
-//! Rows are told once they are readable, and a position once it is committed: who hears of a row may read it, and who waits for a
-//! position finds the rows.
-//! Values are absolute: hearing a message twice changes nothing. Each message names its generation and incarnation, and those of
-//! an incarnation that was replaced are not heard. What is too much to tell, or was lost on the way, is read anew from the store.
+//! Rows are published once they are readable, a position once it is committed. Values are absolute, so a message may arrive
+//! twice. Each message names its generation and incarnation; those of a replaced incarnation are ignored. After a gap, or a batch
+//! that is too large, the API reloads from a snapshot.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,27 +25,26 @@ use kindred_store::{Change, EpochChanges, Frontier, Incarnation, Listener, Named
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-/// The version of a message.
+/// Version of the message format.
 const VERSION: u8 = 1;
-/// Bytes of rows in a message: brokers take a megabyte, and smaller ones travel better.
+/// Bytes of rows in a message: brokers accept a megabyte.
 const CHUNK_BYTES: usize = 512 << 10;
-/// Rows of a unit that are told one by one; with more, an API reads all anew, at about a million rows a second.
-const ROWS_TOLD_MAX: usize = 30_000;
-/// How often the follower compares what it heard with how far the store reaches.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long the store may be ahead of what was heard until all is read anew: messages take milliseconds.
-const STALE: Duration = Duration::from_secs(15);
-/// Before what failed is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// Rows of a unit that are published; with more, the API reloads from a snapshot, at about a million rows a second.
+const ROWS_PUBLISHED_MAX: usize = 30_000;
+/// How often a subscriber compares its position with the store's.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a subscriber may lag behind the store before it reloads: messages take milliseconds.
+const STALE_AFTER: Duration = Duration::from_secs(15);
+/// Back-off before a retry.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What a message says.
-enum News {
-    /// Rows that are being written.
+enum ChangeBatch {
+    /// Rows that were written.
     Rows(Vec<Change>),
-    /// So far the store is committed.
-    Reached(Position),
-    /// More rows changed than are told.
-    Anew,
+    /// The store is committed up to this position.
+    Committed(Position),
+    /// Too many rows to publish: reload from a snapshot.
+    Reset,
 }
 
 /// One message of the topic `changes`.
@@ -54,15 +52,15 @@ struct Message {
     generation: String,
     incarnation: u64,
     epoch: u64,
-    news: News,
+    batch: ChangeBatch,
 }
 
 impl Message {
     fn encode(self) -> Vec<u8> {
-        let (kind, position, changes) = match self.news {
-            News::Rows(changes) => (0, Position::beginning(), changes),
-            News::Reached(position) => (1, position, Vec::new()),
-            News::Anew => (2, Position::beginning(), Vec::new()),
+        let (kind, position, changes) = match self.batch {
+            ChangeBatch::Rows(changes) => (0, Position::beginning(), changes),
+            ChangeBatch::Committed(position) => (1, position, Vec::new()),
+            ChangeBatch::Reset => (2, Position::beginning(), Vec::new()),
         };
         let mut bytes = vec![VERSION, kind];
         put_varint(&mut bytes, self.incarnation);
@@ -80,27 +78,27 @@ impl Message {
         let incarnation = take_varint(&mut bytes)?;
         let length = usize::try_from(take_varint(&mut bytes)?).map_err(|_| Corrupt("a length beyond the end"))?;
         let (name, rest) = bytes.split_at_checked(length).ok_or(Corrupt("a length beyond the end"))?;
-        let generation = str::from_utf8(name).map_err(|_| Corrupt("a generation's name that is no text"))?.to_owned();
+        let generation = str::from_utf8(name).map_err(|_| Corrupt("a generation name that is not UTF-8"))?.to_owned();
         let unit = EpochChanges::decode(rest)?;
-        let news = match kind {
-            0 => News::Rows(Arc::unwrap_or_clone(unit.changes)),
-            1 => News::Reached(unit.position),
-            2 => News::Anew,
+        let batch = match kind {
+            0 => ChangeBatch::Rows(Arc::unwrap_or_clone(unit.changes)),
+            1 => ChangeBatch::Committed(unit.position),
+            2 => ChangeBatch::Reset,
             _ => return Err(Corrupt("a message of an unknown kind")),
         };
-        Ok(Self { generation, incarnation, epoch: unit.epoch, news })
+        Ok(Self { generation, incarnation, epoch: unit.epoch, batch })
     }
 }
 
-/// The pipeline's store: tells what it writes. Everything else is as in the store within.
+/// The pipeline's store: publishes what it writes. The rest delegates to `inner`.
 pub struct Published {
     inner: Arc<dyn ViewStore>,
     broadcast: Arc<dyn Broadcast>,
     generation: String,
-    /// Tables whose rows are told: those that the API keeps in memory.
+    /// Tables whose rows are published: those that the API keeps in memory.
     tables: BTreeSet<&'static str>,
     incarnation: AtomicU64,
-    /// Tables were emptied: the next commit deletes rows that nobody names.
+    /// Tables were emptied: the next commit deletes rows without naming them.
     cleared: AtomicBool,
 }
 
@@ -112,12 +110,12 @@ impl Published {
         Self { inner, broadcast, generation: generation.to_owned(), tables, incarnation, cleared }
     }
 
-    async fn publish(&self, epoch: u64, news: News) -> Result<(), StoreError> {
+    async fn publish(&self, epoch: u64, batch: ChangeBatch) -> Result<(), StoreError> {
         let incarnation = self.incarnation.load(Ordering::Acquire);
-        let message = Message { generation: self.generation.clone(), incarnation, epoch, news };
+        let message = Message { generation: self.generation.clone(), incarnation, epoch, batch };
         self.broadcast.publish(message.encode()).await.map_err(|error| match error {
-            LogError::Refused(reason) => StoreError::Refused(format!("could not tell what changed: {reason}")),
-            error => StoreError::Unavailable(format!("could not tell what changed: {error}")),
+            LogError::Refused(reason) => StoreError::Refused(format!("could not publish changes: {reason}")),
+            error => StoreError::Unavailable(format!("could not publish changes: {error}")),
         })
     }
 
@@ -126,13 +124,13 @@ impl Published {
         for change in rows {
             let size = change.key.len() + change.row.as_ref().map_or(0, Vec::len) + 16;
             if bytes + size > CHUNK_BYTES && !chunk.is_empty() {
-                self.publish(epoch, News::Rows(std::mem::take(&mut chunk))).await?;
+                self.publish(epoch, ChangeBatch::Rows(std::mem::take(&mut chunk))).await?;
                 bytes = 0;
             }
             bytes += size;
             chunk.push(change);
         }
-        if chunk.is_empty() { Ok(()) } else { self.publish(epoch, News::Rows(chunk)).await }
+        if chunk.is_empty() { Ok(()) } else { self.publish(epoch, ChangeBatch::Rows(chunk)).await }
     }
 }
 
@@ -154,12 +152,12 @@ impl ViewStore for Published {
         self.inner.frontier()
     }
 
-    /// Tells where it begins too: from then on nobody hears what an earlier incarnation still sends.
+    /// Publishes the start position, so that subscribers ignore messages of earlier incarnations.
     async fn begin(&self) -> Result<Incarnation, StoreError> {
         let begun = self.inner.begin().await?;
         self.incarnation.store(begun.number, Ordering::Release);
         self.cleared.store(false, Ordering::Release);
-        self.publish(begun.frontier.epoch, News::Reached(begun.frontier.position.clone())).await?;
+        self.publish(begun.frontier.epoch, ChangeBatch::Committed(begun.frontier.position.clone())).await?;
         Ok(begun)
     }
 
@@ -170,26 +168,26 @@ impl ViewStore for Published {
     }
 
     async fn write(&self, epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError> {
-        let told: Vec<Change> = changes.iter().filter(|change| self.tables.contains(change.table)).cloned().collect();
+        let rows: Vec<Change> = changes.iter().filter(|change| self.tables.contains(change.table)).cloned().collect();
         if self.cleared.load(Ordering::Acquire) {
             return self.inner.write(epoch, changes).await;
         }
-        if told.len() > ROWS_TOLD_MAX {
+        if rows.len() > ROWS_PUBLISHED_MAX {
             self.inner.write(epoch, changes).await?;
-            return self.publish(epoch, News::Anew).await;
+            return self.publish(epoch, ChangeBatch::Reset).await;
         }
-        // Not at the same time: who hears of a row may read it.
+        // In this order: a published row must be readable.
         self.inner.write(epoch, changes).await?;
-        self.publish_rows(epoch, told).await
+        self.publish_rows(epoch, rows).await
     }
 
     async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError> {
         self.inner.commit(epoch, position.clone()).await?;
         if self.cleared.load(Ordering::Acquire) {
-            self.publish(epoch, News::Anew).await?;
+            self.publish(epoch, ChangeBatch::Reset).await?;
             self.cleared.store(false, Ordering::Release);
         }
-        self.publish(epoch, News::Reached(position)).await
+        self.publish(epoch, ChangeBatch::Committed(position)).await
     }
 
     async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError> {
@@ -208,7 +206,7 @@ impl ViewStore for Published {
 
     async fn reset_position(&self, position: Position) -> Result<(), StoreError> {
         self.inner.reset_position(position.clone()).await?;
-        self.publish(self.inner.frontier().epoch, News::Reached(position)).await
+        self.publish(self.inner.frontier().epoch, ChangeBatch::Committed(position)).await
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
@@ -228,78 +226,78 @@ impl ViewStore for Published {
     }
 }
 
-/// How well an API hears.
+/// How far a subscriber follows the change feed.
 #[derive(Default)]
-pub struct Feed {
-    state: Mutex<FeedState>,
+pub struct ChangeStream {
+    state: Mutex<ChangeStreamState>,
 }
 
 #[derive(Default)]
-struct FeedState {
-    /// How far it heard, once it listens.
-    heard: Option<Position>,
-    /// A position that the store reached and that was not heard of yet, and since when.
+struct ChangeStreamState {
+    /// The position received, once subscribed.
+    received: Option<Position>,
+    /// A position that the store has committed and the subscriber has not received, and since when.
     missing: Option<(Position, Instant)>,
-    /// How often everything was read anew.
+    /// Reloads from a snapshot.
     reloads: u64,
-    /// Why it does not hear.
+    /// The last error, until a message arrives.
     trouble: Option<String>,
 }
 
-/// What is known of a feed.
+/// The status of a change stream, as operators see it.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct FeedStatus {
-    /// How far it heard.
+pub struct ChangeStreamStatus {
+    /// The position received.
     pub heard: Option<String>,
-    /// For how long the store has been ahead of it, in milliseconds.
+    /// How long the store has been ahead, in milliseconds.
     pub behind_ms: u64,
-    /// How often everything was read anew.
+    /// Reloads from a snapshot.
     pub reloads: u64,
-    /// Why it does not hear.
+    /// The last error, until a message arrives.
     pub trouble: Option<String>,
 }
 
-impl FeedStatus {
-    /// Whether it hears in time, as far as is known.
+impl ChangeStreamStatus {
+    /// Whether the lag is within the limit.
     pub fn is_fresh(&self) -> bool {
-        self.heard.is_some() && self.trouble.is_none() && u128::from(self.behind_ms) <= STALE.as_millis()
+        self.heard.is_some() && self.trouble.is_none() && u128::from(self.behind_ms) <= STALE_AFTER.as_millis()
     }
 }
 
-impl Feed {
-    /// How well it hears now.
-    pub fn status(&self) -> FeedStatus {
+impl ChangeStream {
+    /// The current status.
+    pub fn status(&self) -> ChangeStreamStatus {
         let state = self.state.lock();
         let behind = state.missing.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
-        FeedStatus {
-            heard: state.heard.as_ref().map(ToString::to_string),
+        ChangeStreamStatus {
+            heard: state.received.as_ref().map(ToString::to_string),
             behind_ms: u64::try_from(behind.as_millis()).unwrap_or(u64::MAX),
             reloads: state.reloads,
             trouble: state.trouble.clone(),
         }
     }
 
-    fn heard(&self, position: &Position) {
+    fn advanced(&self, position: &Position) {
         let mut state = self.state.lock();
         state.trouble = None;
         if state.missing.as_ref().is_some_and(|(missing, _)| position.reaches(missing)) {
             state.missing = None;
         }
-        state.heard = Some(position.clone());
+        state.received = Some(position.clone());
     }
 
     fn trouble(&self, reason: String) {
         let mut state = self.state.lock();
         if state.trouble.is_none() {
-            tracing::warn!("does not hear what changes: {reason}");
+            tracing::warn!("change feed unavailable: {reason}");
         }
         state.trouble = Some(reason);
     }
 
-    /// Compares with how far the store reaches; whether too much was missed for too long.
-    fn is_deaf(&self, reached: &Position) -> bool {
+    /// Compares with the position of the store; whether it has lagged for too long.
+    fn is_stale(&self, reached: &Position) -> bool {
         let mut state = self.state.lock();
-        let ahead = state.heard.as_ref().is_some_and(|heard| !heard.reaches(reached));
+        let ahead = state.received.as_ref().is_some_and(|received| !received.reaches(reached));
         let behind = match &state.missing {
             Some((_, since)) => since.elapsed(),
             None => {
@@ -308,193 +306,189 @@ impl Feed {
             }
         };
         metrics::gauge!("changes_behind_seconds").set(behind.as_secs_f64());
-        behind > STALE
+        behind > STALE_AFTER
     }
 }
 
-/// The API's store: its listeners hear what a pipeline in another process tells. Everything else is as in the store within.
+/// The API's store: its listener receives the change feed of a pipeline in another process. The rest delegates to `inner`.
 pub struct Followed {
     inner: Arc<dyn ViewStore>,
-    ear: Arc<Ear>,
-    listening: Arc<Listening>,
+    subscriber: Arc<ChangeSubscriber>,
+    thread: Arc<SubscriberThread>,
 }
 
-/// The thread that listens. It outlives its store by a second or two.
+/// The thread of a subscriber. It outlives its store by a second or two.
 #[derive(Default)]
-pub struct Listening {
+pub struct SubscriberThread {
     stop: Arc<AtomicBool>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    handle: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Listening {
-    /// Listens no more; returns when the thread has ended, within a second or two. Before the runtime ends.
+impl SubscriberThread {
+    /// Stops and joins the thread, within a second or two. Call before the runtime ends.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
+        if let Some(handle) = self.handle.lock().take()
+            && handle.join().is_err()
         {
-            tracing::error!("the thread that hears of changes panicked");
+            tracing::error!("the change feed subscriber panicked");
         }
     }
 }
 
-/// What the thread needs that listens.
-struct Ear {
+struct ChangeSubscriber {
     store: Arc<dyn ViewStore>,
     broadcast: Arc<dyn Broadcast>,
     generations: Arc<dyn Generations>,
     generation: String,
-    feed: Arc<Feed>,
+    stream: Arc<ChangeStream>,
     runtime: Handle,
 }
 
 impl Followed {
-    /// Over a store of that generation. Runs what it has to wait for on the runtime that it is made on.
+    /// Over a store of that generation; blocks on the current runtime.
     pub fn new(
         inner: Arc<dyn ViewStore>,
         broadcast: Arc<dyn Broadcast>,
         generations: Arc<dyn Generations>,
         generation: &str,
     ) -> Self {
-        let ear = Ear {
+        let subscriber = ChangeSubscriber {
             store: Arc::clone(&inner),
             broadcast,
             generations,
             generation: generation.to_owned(),
-            feed: Arc::default(),
+            stream: Arc::default(),
             runtime: Handle::current(),
         };
-        Self { inner, ear: Arc::new(ear), listening: Arc::default() }
+        Self { inner, subscriber: Arc::new(subscriber), thread: Arc::default() }
     }
 
-    /// How well it hears.
-    pub fn feed(&self) -> Arc<Feed> {
-        Arc::clone(&self.ear.feed)
+    /// The state of its subscription.
+    pub fn stream(&self) -> Arc<ChangeStream> {
+        Arc::clone(&self.subscriber.stream)
     }
 
-    /// Its thread, for whoever has to see it end.
-    pub fn listening(&self) -> Arc<Listening> {
-        Arc::clone(&self.listening)
+    /// Its thread, to join at shutdown.
+    pub fn thread(&self) -> Arc<SubscriberThread> {
+        Arc::clone(&self.thread)
     }
 }
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        self.listening.stop.store(true, Ordering::Release);
+        self.thread.stop.store(true, Ordering::Release);
     }
 }
 
-/// Where listening stands.
-struct Place {
+/// The state of a subscription.
+struct Cursor {
     subscription: Box<dyn Subscription>,
     incarnation: u64,
-    /// How far it heard.
     position: Position,
 }
 
-/// An API that hears no more must not be taken for one that nobody tells anything.
-struct ToldOfPanics<'a>(&'a Feed);
+/// Reports a panic of the subscriber, which would otherwise look like a feed without changes.
+struct PanicReporter<'a>(&'a ChangeStream);
 
-impl Drop for ToldOfPanics<'_> {
+impl Drop for PanicReporter<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.trouble("the thread that hears of changes ended by a panic: start this process again".to_owned());
+            self.0.trouble("the change feed subscriber panicked; restart this process".to_owned());
         }
     }
 }
 
-impl Ear {
-    /// Begins to listen; then a snapshot that what is heard leads on from.
-    fn begin(&self) -> Result<(Place, Snapshot), StoreError> {
+impl ChangeSubscriber {
+    /// Subscribes, then takes a snapshot that the messages continue.
+    fn begin(&self) -> Result<(Cursor, Snapshot), StoreError> {
         let unavailable = |error: LogError| StoreError::Unavailable(error.to_string());
         let subscription = self.runtime.block_on(self.broadcast.subscribe()).map_err(unavailable)?;
         let generations = self.runtime.block_on(self.generations.list())?;
         let ours = generations.into_iter().find(|generation| generation.name == self.generation);
         let ours = ours.ok_or_else(|| StoreError::Refused(format!("generation {} was dropped", self.generation)))?;
-        // Asked for once it listens: whatever is committed later is heard. How far this process believes the store to reach may be old.
-        let place = Place { subscription, incarnation: ours.incarnation, position: ours.frontier.position };
-        let snapshot = self.snapshot(&place.position)?;
-        Ok((place, snapshot))
+        // Listed after subscribing, so that no later commit is missed. The store's own frontier may be old.
+        let cursor = Cursor { subscription, incarnation: ours.incarnation, position: ours.frontier.position };
+        let snapshot = self.snapshot(&cursor.position)?;
+        Ok((cursor, snapshot))
     }
 
-    /// A snapshot of the rows of now, which are at least as new as the position. That a rewrite is under way is no matter here: its
-    /// end is told.
+    /// A snapshot at least as new as the position. A rewrite may be under way: its end is published.
     fn snapshot(&self, position: &Position) -> Result<Snapshot, StoreError> {
         let Snapshot { frontier, rows } = self.store.snapshot()?;
         Ok(Snapshot { frontier: Frontier { position: position.clone(), unfinished: false, ..frontier }, rows })
     }
 
-    /// Listens until told to stop.
-    fn follow(&self, mut place: Place, listener: &Listener, stop: &AtomicBool) {
-        let _told = ToldOfPanics(&self.feed);
-        self.feed.heard(&place.position);
+    fn follow(&self, mut cursor: Cursor, listener: &Listener, stop: &AtomicBool) {
+        let _reporter = PanicReporter(&self.stream);
+        self.stream.advanced(&cursor.position);
         while !stop.load(Ordering::Acquire) {
-            let heard = self.runtime.block_on(async { tokio::time::timeout(LOOK, place.subscription.next()).await });
-            let whole = match heard {
-                Ok(Some(Heard::Message(message))) => self.take(&message, &mut place, listener, stop),
+            let received =
+                self.runtime.block_on(async { tokio::time::timeout(CHECK_INTERVAL, cursor.subscription.next()).await });
+            let whole = match received {
+                Ok(Some(Heard::Message(message))) => self.handle(&message, &mut cursor, listener, stop),
                 Ok(Some(Heard::Lost) | None) => false,
                 Err(_) => true,
             };
-            if (!whole || self.feed.is_deaf(&self.store.frontier().position)) && !stop.load(Ordering::Acquire) {
-                self.start_over(&mut place, listener, stop);
+            if (!whole || self.stream.is_stale(&self.store.frontier().position)) && !stop.load(Ordering::Acquire) {
+                self.resubscribe(&mut cursor, listener, stop);
             }
         }
     }
 
-    /// Passes a message on; whether that went well.
-    fn take(&self, message: &[u8], place: &mut Place, listener: &Listener, stop: &AtomicBool) -> bool {
+    /// Passes a message on; false after a gap.
+    fn handle(&self, message: &[u8], cursor: &mut Cursor, listener: &Listener, stop: &AtomicBool) -> bool {
         let message = match Message::decode(message) {
             Ok(message) => message,
             Err(corrupt) => {
-                tracing::error!("a message of changes does not read: {corrupt}");
+                tracing::error!("corrupt change feed message: {corrupt}");
                 return false;
             }
         };
-        if message.generation != self.generation || message.incarnation < place.incarnation {
+        if message.generation != self.generation || message.incarnation < cursor.incarnation {
             return true;
         }
-        place.incarnation = message.incarnation;
-        let changes = match message.news {
-            News::Rows(changes) => changes,
-            News::Reached(position) => {
-                place.position = position;
+        cursor.incarnation = message.incarnation;
+        let changes = match message.batch {
+            ChangeBatch::Rows(changes) => changes,
+            ChangeBatch::Committed(position) => {
+                cursor.position = position;
                 Vec::new()
             }
-            News::Anew => {
-                self.retry(stop, || self.read_anew(place, listener));
+            ChangeBatch::Reset => {
+                self.retry(stop, || self.reload(cursor, listener));
                 return true;
             }
         };
-        listener.unit(&EpochChanges { epoch: message.epoch, position: place.position.clone(), changes: changes.into() });
-        self.feed.heard(&place.position);
+        listener.unit(&EpochChanges { epoch: message.epoch, position: cursor.position.clone(), changes: changes.into() });
+        self.stream.advanced(&cursor.position);
         true
     }
 
-    fn read_anew(&self, place: &Place, listener: &Listener) -> Result<(), StoreError> {
-        let snapshot = self.snapshot(&place.position)?;
-        listener.anew(snapshot).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        self.feed.state.lock().reloads += 1;
+    fn reload(&self, cursor: &Cursor, listener: &Listener) -> Result<(), StoreError> {
+        let snapshot = self.snapshot(&cursor.position)?;
+        listener.reset(snapshot).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        self.stream.state.lock().reloads += 1;
         metrics::counter!("changes_read_anew_total").increment(1);
-        self.feed.heard(&place.position);
+        self.stream.advanced(&cursor.position);
         Ok(())
     }
 
-    /// Listens and reads anew, as at the start.
-    fn start_over(&self, place: &mut Place, listener: &Listener, stop: &AtomicBool) {
-        tracing::info!("reads anew what is served: some of what changed was not heard");
+    fn resubscribe(&self, cursor: &mut Cursor, listener: &Listener, stop: &AtomicBool) {
+        tracing::info!("change feed gap; reloading from a snapshot");
         self.retry(stop, || {
             let (next, _) = self.begin()?;
-            *place = next;
-            self.feed.state.lock().missing = None;
-            self.read_anew(place, listener)
+            *cursor = next;
+            self.stream.state.lock().missing = None;
+            self.reload(cursor, listener)
         });
     }
 
-    /// Repeats what has to go well before anything else is heard.
+    /// Retries until it succeeds or the thread is stopped.
     fn retry(&self, stop: &AtomicBool, mut work: impl FnMut() -> Result<(), StoreError>) {
         while let Err(error) = work() {
-            self.feed.trouble(error.to_string());
-            std::thread::sleep(RETRY);
+            self.stream.trouble(error.to_string());
+            std::thread::sleep(RETRY_DELAY);
             if stop.load(Ordering::Acquire) {
                 return;
             }
@@ -512,17 +506,17 @@ impl ViewStore for Followed {
         self.inner.snapshot()
     }
 
-    /// One listener: the API's memory. Not to be called on a thread of an async runtime.
+    /// One listener: the API's memory. Blocks: not for threads of an async runtime.
     fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError> {
-        let mut thread = self.listening.thread.lock();
-        if thread.is_some() {
-            return Err(StoreError::Refused("somebody listens already".to_owned()));
+        let mut handle = self.thread.handle.lock();
+        if handle.is_some() {
+            return Err(StoreError::Refused("already subscribed".to_owned()));
         }
-        let (place, snapshot) = self.ear.begin()?;
-        let (ear, stop) = (Arc::clone(&self.ear), Arc::clone(&self.listening.stop));
-        let listens = move || ear.follow(place, &listener, &stop);
-        let started = std::thread::Builder::new().name("kindred-changes".to_owned()).spawn(listens);
-        *thread = Some(started.map_err(|error| StoreError::Unavailable(format!("could not start a thread: {error}")))?);
+        let (cursor, snapshot) = self.subscriber.begin()?;
+        let (subscriber, stop) = (Arc::clone(&self.subscriber), Arc::clone(&self.thread.stop));
+        let follow = move || subscriber.follow(cursor, &listener, &stop);
+        let started = std::thread::Builder::new().name("kindred-changes".to_owned()).spawn(follow);
+        *handle = Some(started.map_err(|error| StoreError::Unavailable(format!("could not start a thread: {error}")))?);
         Ok(snapshot)
     }
 
@@ -531,35 +525,35 @@ impl ViewStore for Followed {
     }
 
     async fn begin(&self) -> Result<Incarnation, StoreError> {
-        Err(reads_only())
+        Err(read_only())
     }
 
     async fn join(&self, _: u64) -> Result<Incarnation, StoreError> {
-        Err(reads_only())
+        Err(read_only())
     }
 
     async fn write(&self, _: u64, _: Arc<Vec<Change>>) -> Result<(), StoreError> {
-        Err(reads_only())
+        Err(read_only())
     }
 
     async fn commit(&self, _: u64, _: Position) -> Result<(), StoreError> {
-        Err(reads_only())
+        Err(read_only())
     }
 
     async fn apply(&self, _: EpochChanges) -> Result<(), StoreError> {
-        Err(reads_only())
+        Err(read_only())
     }
 
     async fn end_clean(&self) -> Result<(), StoreError> {
-        Err(reads_only())
+        Err(read_only())
     }
 
     async fn clear(&self, _: &[&'static str]) -> Result<(), StoreError> {
-        Err(reads_only())
+        Err(read_only())
     }
 
     async fn reset_position(&self, _: Position) -> Result<(), StoreError> {
-        Err(reads_only())
+        Err(read_only())
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
@@ -579,8 +573,8 @@ impl ViewStore for Followed {
     }
 }
 
-fn reads_only() -> StoreError {
-    StoreError::Refused("this process reads; the pipeline's writes".to_owned())
+fn read_only() -> StoreError {
+    StoreError::Refused("read-only store: the pipeline writes".to_owned())
 }
 
 #[cfg(test)]
@@ -597,7 +591,7 @@ mod tests {
 
     const TABLE: &str = kindred_api::FOLLOWED_TABLES[0];
 
-    /// The one generation of an embedded store, under an incarnation that the test says.
+    /// The one generation of an embedded store, under the incarnation of the test.
     struct One(AtomicU64, Arc<dyn ViewStore>);
 
     #[async_trait]
@@ -614,24 +608,24 @@ mod tests {
             }])
         }
         async fn create(&self, _: &str, _: &str, _: EventTime) -> Result<(), StoreError> {
-            Err(reads_only())
+            Err(read_only())
         }
         async fn live(&self) -> Result<Option<String>, StoreError> {
             Ok(Some("g1".to_owned()))
         }
         async fn promote(&self, _: &str) -> Result<Option<String>, StoreError> {
-            Err(reads_only())
+            Err(read_only())
         }
         async fn drop(&self, _: &str) -> Result<(), StoreError> {
-            Err(reads_only())
+            Err(read_only())
         }
     }
 
-    /// Notes what it is told, a line each.
+    /// Records what its listener receives, a line each.
     #[derive(Default)]
-    struct Hears(Mutex<Vec<String>>);
+    struct Recorder(Mutex<Vec<String>>);
 
-    impl Listen for Hears {
+    impl Listen for Recorder {
         fn unit(&self, unit: &EpochChanges) {
             let rows: Vec<String> = unit
                 .changes
@@ -643,9 +637,9 @@ mod tests {
                 .collect();
             self.0.lock().push(format!("{} at {}", rows.join(" "), unit.position));
         }
-        fn anew(&self, snapshot: Snapshot) -> Result<(), ReadError> {
+        fn reset(&self, snapshot: Snapshot) -> Result<(), ReadError> {
             let row = snapshot.rows.get(TABLE, b"k")?.unwrap_or_default();
-            self.0.lock().push(format!("anew k={} at {}", String::from_utf8_lossy(&row), snapshot.frontier.position));
+            self.0.lock().push(format!("reset k={} at {}", String::from_utf8_lossy(&row), snapshot.frontier.position));
             Ok(())
         }
     }
@@ -655,7 +649,7 @@ mod tests {
         broadcast: Arc<dyn Broadcast>,
         published: Published,
         followed: Arc<Followed>,
-        hears: Arc<Hears>,
+        recorder: Arc<Recorder>,
         _dir: tempfile::TempDir,
     }
 
@@ -667,10 +661,10 @@ mod tests {
             let published = Self::pipeline(&store, &broadcast, "g1", 5);
             let generations = Arc::new(One(AtomicU64::new(5), Arc::clone(&store)));
             let followed = Arc::new(Followed::new(Arc::clone(&store), Arc::clone(&broadcast), generations, "g1"));
-            let hears = Arc::new(Hears::default());
-            let (listening, listener) = (Arc::clone(&followed), Arc::clone(&hears) as Listener);
+            let recorder = Arc::new(Recorder::default());
+            let (listening, listener) = (Arc::clone(&followed), Arc::clone(&recorder) as Listener);
             tokio::task::spawn_blocking(move || drop(listening.listen(listener).unwrap())).await.unwrap();
-            Self { store, broadcast, published, followed, hears, _dir: dir }
+            Self { store, broadcast, published, followed, recorder, _dir: dir }
         }
 
         fn pipeline(store: &Arc<dyn ViewStore>, broadcast: &Arc<dyn Broadcast>, generation: &str, number: u64) -> Published {
@@ -679,21 +673,21 @@ mod tests {
             published
         }
 
-        /// Waits until so much was heard, and demands that it is this.
-        async fn hears(&self, wanted: &[&str]) {
+        /// Waits for as many lines and compares them.
+        async fn receives(&self, wanted: &[&str]) {
             for _ in 0..500 {
-                if self.hears.0.lock().len() >= wanted.len() {
+                if self.recorder.0.lock().len() >= wanted.len() {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            assert_eq!(*self.hears.0.lock(), wanted);
+            assert_eq!(*self.recorder.0.lock(), wanted);
         }
     }
 
     impl Drop for Pair {
         fn drop(&mut self) {
-            self.followed.listening.stop.store(true, Ordering::Release);
+            self.followed.thread.stop.store(true, Ordering::Release);
         }
     }
 
@@ -707,10 +701,10 @@ mod tests {
         position
     }
 
-    /// How far a process believes the store to reach is some time old. If it listened from there, what was committed and told between
-    /// would be missed: seen as an API that was fifteen seconds behind right after it had loaded a generation.
+    /// If this failed, an API would miss what was committed between the store's cached frontier and its subscription: seen as an
+    /// API that was fifteen seconds behind right after loading a generation.
     #[tokio::test(flavor = "multi_thread")]
-    async fn it_listens_from_where_the_row_says() {
+    async fn it_subscribes_from_the_position_of_the_row() {
         let dir = tempfile::tempdir().unwrap();
         let open = |name: &str| Arc::new(EmbeddedStore::open(&dir.path().join(name)).unwrap()) as Arc<dyn ViewStore>;
         let (believed, row) = (open("believed"), open("row"));
@@ -718,29 +712,29 @@ mod tests {
         let generations = Arc::new(One(AtomicU64::new(5), row));
         let followed = Arc::new(Followed::new(believed, Arc::new(InMemory::default()), generations, "g1"));
         let listening = Arc::clone(&followed);
-        let listener = Arc::new(Hears::default()) as Listener;
+        let listener = Arc::new(Recorder::default()) as Listener;
         let snapshot = tokio::task::spawn_blocking(move || listening.listen(listener).unwrap()).await.unwrap();
         assert_eq!(snapshot.frontier.position, at(7));
-        followed.listening.stop.store(true, Ordering::Release);
+        followed.thread.stop.store(true, Ordering::Release);
     }
 
-    /// If it failed, an API would say that it has what it has not, or never hear of a deleted row.
+    /// If this failed, an API would claim a position whose rows it lacks, or keep a deleted row.
     #[tokio::test(flavor = "multi_thread")]
-    async fn rows_are_told_and_then_the_position() {
+    async fn rows_are_published_before_the_position() {
         let pair = Pair::new().await;
         let other = Change { table: "points", key: b"ann\0".to_vec(), row: Some(vec![2]) };
         pair.published.write(1, vec![row("k", "1"), other, row("l", "")].into()).await.unwrap();
         let start = Position::beginning().to_string();
-        pair.hears(&[&format!("k=1 l=- at {start}")]).await;
+        pair.receives(&[&format!("k=1 l=- at {start}")]).await;
         pair.published.commit(1, at(3)).await.unwrap();
-        pair.hears(&[&format!("k=1 l=- at {start}"), &format!(" at {}", at(3))]).await;
-        assert!(pair.followed.feed().status().is_fresh());
+        pair.receives(&[&format!("k=1 l=- at {start}"), &format!(" at {}", at(3))]).await;
+        assert!(pair.followed.stream().status().is_fresh());
         assert!(pair.followed.write(2, Arc::default()).await.is_err(), "an API writes no rows");
     }
 
-    /// If it failed, a pipeline that was replaced, or a replay of another generation, could change what an API serves.
+    /// If this failed, a replaced pipeline, or a replay of another generation, could change what an API serves.
     #[tokio::test(flavor = "multi_thread")]
-    async fn who_was_replaced_is_not_heard() {
+    async fn replaced_incarnations_are_ignored() {
         let pair = Pair::new().await;
         let old = Pair::pipeline(&pair.store, &pair.broadcast, "g1", 4);
         let replay = Pair::pipeline(&pair.store, &pair.broadcast, "g2", 9);
@@ -748,68 +742,68 @@ mod tests {
         old.publish_rows(7, vec![row("k", "old")]).await.unwrap();
         replay.publish_rows(7, vec![row("k", "other")]).await.unwrap();
         new.publish_rows(8, vec![row("k", "new")]).await.unwrap();
-        pair.published.publish(9, News::Reached(at(9))).await.unwrap();
-        new.publish(9, News::Reached(at(4))).await.unwrap();
+        pair.published.publish(9, ChangeBatch::Committed(at(9))).await.unwrap();
+        new.publish(9, ChangeBatch::Committed(at(4))).await.unwrap();
         let start = Position::beginning().to_string();
-        pair.hears(&[&format!("k=new at {start}"), &format!(" at {}", at(4))]).await;
+        pair.receives(&[&format!("k=new at {start}"), &format!(" at {}", at(4))]).await;
     }
 
-    /// If it failed, an API would miss what was too much to tell, or keep rows that a rewrite deleted.
+    /// If this failed, an API would miss a large batch, or keep rows that a rewrite deleted.
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_is_not_told_is_read_anew() {
+    async fn gaps_and_large_batches_reload_from_a_snapshot() {
         let pair = Pair::new().await;
         let start = Position::beginning().to_string();
-        let many: Vec<Change> = (0..=ROWS_TOLD_MAX).map(|n| row(&format!("r{n}"), "1")).collect();
+        let many: Vec<Change> = (0..=ROWS_PUBLISHED_MAX).map(|n| row(&format!("r{n}"), "1")).collect();
         pair.published.write(1, many.into()).await.unwrap();
-        pair.hears(&[&format!("anew k= at {start}")]).await;
+        pair.receives(&[&format!("reset k= at {start}")]).await;
 
         pair.published.clear(&[TABLE]).await.unwrap();
         pair.published.apply(EpochChanges { epoch: 2, position: at(2), changes: vec![row("k", "2")].into() }).await.unwrap();
-        let so_far = [&format!("anew k= at {start}"), &format!("anew k=2 at {start}"), &format!(" at {}", at(2))];
-        pair.hears(&so_far.map(String::as_str)).await;
+        let so_far = [&format!("reset k= at {start}"), &format!("reset k=2 at {start}"), &format!(" at {}", at(2))];
+        pair.receives(&so_far.map(String::as_str)).await;
 
-        // A message that does not read: what it said is read from the store, and hearing goes on.
         pair.broadcast.publish(b"nonsense".to_vec()).await.unwrap();
-        let anew = format!("anew k=2 at {}", at(2));
-        pair.hears(&[so_far[0], so_far[1], so_far[2], &anew].map(String::as_str)).await;
+        let reset = format!("reset k=2 at {}", at(2));
+        pair.receives(&[so_far[0], so_far[1], so_far[2], &reset].map(String::as_str)).await;
         pair.published.apply(EpochChanges { epoch: 3, position: at(3), changes: vec![row("k", "3")].into() }).await.unwrap();
         let (rows, reached) = (format!("k=3 at {}", at(2)), format!(" at {}", at(3)));
-        pair.hears(&[so_far[0], so_far[1], so_far[2], &anew, &rows, &reached].map(String::as_str)).await;
-        assert_eq!(pair.followed.feed().status().reloads, 3);
+        pair.receives(&[so_far[0], so_far[1], so_far[2], &reset, &rows, &reached].map(String::as_str)).await;
+        assert_eq!(pair.followed.stream().status().reloads, 3);
 
-        // The store is ahead of what was heard, for too long: a message never came.
-        let since = Instant::now().checked_sub(STALE + Duration::from_secs(1)).unwrap();
-        pair.followed.feed().state.lock().missing = Some((at(9), since));
-        assert!(!pair.followed.feed().status().is_fresh());
-        let again = format!("anew k=3 at {}", at(3));
-        pair.hears(&[so_far[0], so_far[1], so_far[2], &anew, &rows, &reached, &again].map(String::as_str)).await;
-        assert!(pair.followed.feed().status().is_fresh());
+        // The store has been ahead of the subscriber for too long: a message was lost.
+        let since = Instant::now().checked_sub(STALE_AFTER + Duration::from_secs(1)).unwrap();
+        pair.followed.stream().state.lock().missing = Some((at(9), since));
+        assert!(!pair.followed.stream().status().is_fresh());
+        let again = format!("reset k=3 at {}", at(3));
+        pair.receives(&[so_far[0], so_far[1], so_far[2], &reset, &rows, &reached, &again].map(String::as_str)).await;
+        assert!(pair.followed.stream().status().is_fresh());
     }
 
-    /// If it failed, brokers would refuse a large unit, and the pipeline would end.
+    /// If this failed, brokers would refuse a large unit and the pipeline would end.
     #[tokio::test]
-    async fn large_units_are_told_in_parts() {
+    async fn large_units_are_published_in_chunks() {
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
         let broadcast: Arc<dyn Broadcast> = Arc::new(InMemory::default());
-        let mut ear = broadcast.subscribe().await.unwrap();
+        let mut subscription = broadcast.subscribe().await.unwrap();
         let published = Pair::pipeline(&store, &broadcast, "g1", 1);
         let value = "x".repeat(1_000);
         let rows: Vec<Change> = (0..2_000).map(|n| row(&format!("r{n}"), &value)).collect();
         published.publish_rows(1, rows.clone()).await.unwrap();
-        let mut heard = Vec::new();
-        while heard.len() < rows.len() {
-            let Some(Heard::Message(bytes)) = ear.next().await else { panic!("a message") };
+        let mut received = Vec::new();
+        while received.len() < rows.len() {
+            let Some(Heard::Message(bytes)) = subscription.next().await else { panic!("a message") };
             assert!(bytes.len() < CHUNK_BYTES + (64 << 10), "{}", bytes.len());
-            let News::Rows(changes) = Message::decode(&bytes).unwrap().news else { panic!("rows") };
-            heard.extend(changes);
+            let ChangeBatch::Rows(changes) = Message::decode(&bytes).unwrap().batch else { panic!("rows") };
+            received.extend(changes);
         }
-        assert_eq!(heard, rows);
+        assert_eq!(received, rows);
     }
 
     #[test]
     fn bytes_from_outside_are_read_or_refused() {
-        let message = Message { generation: "g1".to_owned(), incarnation: 7, epoch: 3, news: News::Rows(vec![row("k", "v")]) };
+        let message =
+            Message { generation: "g1".to_owned(), incarnation: 7, epoch: 3, batch: ChangeBatch::Rows(vec![row("k", "v")]) };
         let whole = message.encode();
         let read = Message::decode(&whole).unwrap();
         assert_eq!((read.generation.as_str(), read.incarnation, read.epoch), ("g1", 7, 3));

@@ -1,4 +1,4 @@
-//! Why a command could not do its work, what helps, and with which exit code it ends.
+//! Errors for a person: message, help and exit code.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub mod exit {
     pub const NOT_NOW: u8 = 4;
 }
 
-/// An error for a person: what is wrong, and what helps. Travels as an [`anyhow::Error`].
+/// An error for a person: the message and what helps. Travels as an [`anyhow::Error`].
 #[derive(Debug)]
 pub struct Failure {
     message: String,
@@ -25,24 +25,24 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// It could not be done.
+    /// With [`exit::FAILED`].
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), help: None, code: exit::FAILED }
     }
 
-    /// The command line or the settings cannot be used.
+    /// With [`exit::USAGE`].
     pub fn usage(message: impl Into<String>) -> Self {
         Self { code: exit::USAGE, ..Self::new(message) }
     }
 
-    /// With what helps, told in a line of its own.
+    /// Adds a line of help.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// With another exit code.
+    /// Sets the exit code.
     #[must_use]
     pub fn code(mut self, code: u8) -> Self {
         self.code = code;
@@ -58,13 +58,12 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Tells an error on stderr: `error: …`, what caused it, `help: …`; returns the exit code.
+/// Prints an error to stderr: `error: …`, its causes, `help: …`; returns the exit code.
 pub fn report(error: &anyhow::Error) -> u8 {
     use std::io::Write;
     let mut text = format!("error: {error}\n");
     let mut last = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
-        // A cause that its error already tells is not told twice.
         if !last.contains(&cause) {
             text.push_str(&format!("  because {cause}\n"));
         }
@@ -74,12 +73,11 @@ pub fn report(error: &anyhow::Error) -> u8 {
     if let Some(help) = failure.and_then(|failure| failure.help.as_deref()) {
         text.push_str(&format!("help: {help}\n"));
     }
-    // Nothing is left to do where even stderr is gone.
     let _ = std::io::stderr().write_all(text.as_bytes());
     failure.map_or(exit::FAILED, |failure| failure.code)
 }
 
-/// A number with its thousands apart, for people.
+/// A number with thousands separators.
 pub fn thousands(number: impl Into<i128>) -> String {
     let number = number.into();
     let digits = number.unsigned_abs().to_string();
@@ -93,12 +91,12 @@ pub fn thousands(number: impl Into<i128>) -> String {
     text
 }
 
-/// A number of things, with the word for one or for several.
+/// A number with its noun, singular or plural.
 pub fn counted(number: u64, one: &str, several: &str) -> String {
     format!("{} {}", thousands(number), if number == 1 { one } else { several })
 }
 
-/// Bytes in a unit that a person reads.
+/// Bytes in a readable unit.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut value, mut unit) = (bytes as f64, 0);
@@ -119,7 +117,6 @@ mod tests {
         assert_eq!([0, 1_023, 1_536, 5 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
     }
 
-    /// A failure keeps its help and its exit code below whatever is said on the way.
     #[test]
     fn help_and_code_survive_context() {
         use anyhow::Context;

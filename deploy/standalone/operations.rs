@@ -12,7 +12,7 @@ use kindred_store::ViewStore;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::changes::FeedStatus;
+use crate::changes::ChangeStreamStatus;
 use crate::fingerprint::FINGERPRINT;
 use crate::generations::{Fleet, Followers};
 use crate::status::{Observed, observe};
@@ -62,9 +62,9 @@ impl Views {
         }
     }
 
-    fn feed(&self) -> Option<FeedStatus> {
+    fn feed(&self) -> Option<ChangeStreamStatus> {
         match self {
-            Self::Elsewhere(followers, _) => Some(followers.feed()?.status()),
+            Self::Elsewhere(followers, _) => Some(followers.stream()?.status()),
             _ => None,
         }
     }
@@ -154,7 +154,7 @@ impl Asks for Arc<dyn ViewStore> {
     }
 }
 
-fn check_feed(status: FeedStatus) -> Check {
+fn check_feed(status: ChangeStreamStatus) -> Check {
     let ready = status.is_fresh();
     let detail = status.trouble.unwrap_or_else(|| format!("{} ms behind the store", status.behind_ms));
     Check { name: "changes".to_owned(), ready, detail }

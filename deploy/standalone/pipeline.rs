@@ -1,4 +1,4 @@
-//! `kindred pipeline`: keeps the views on services, alone or as one process of a cluster.
+//! `kindred pipeline`: maintains the views on services, as one process or as one of a cluster.
 //!
 //! ```text
 //! Kafka ──▶ Pipeline ──▶ Published ──▶ CQL        pipeline.admin_listen: /metrics /livez /readyz /status
@@ -59,7 +59,7 @@ pub fn run(app: &App, loaded: &Loaded, args: &PipelineArgs) -> Result<u8> {
         let mut signals = Signals::listen()?;
         let running = tokio::select! {
             running = Running::start(app, loaded, args) => running?,
-            // What it may have begun, the next start begins anew.
+            // The next start repeats what this one began.
             () = signals.next() => return Ok(exit::FINE),
         };
         println!("Kindred keeps the views of {}\n  status       http://{}/status", running.services, running.admin_address);
@@ -85,11 +85,11 @@ impl Running {
             explain_bind(address, &error).help("choose another address with --set pipeline.admin_listen=ADDR:PORT")
         })?;
         let admin_address = listener.local_addr().context("could not tell where it listens")?;
-        // Metrics recorded before there is a recorder are lost.
+        // Metrics recorded without a recorder are lost.
         let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
 
         let from_beginning = args.from == Some(From::Beginning);
-        // The first of several processes migrates what an older version wrote.
+        // Process 0 migrates what an older version wrote.
         let leads = loaded.settings.cluster.process == 0;
         let open = match (from_beginning, leads) {
             (true, _) => Open::ToRebuild,
@@ -102,7 +102,7 @@ impl Running {
             audit.note("views.rebuild", &services.generation, true, &[]).await?;
         }
         let store = services.published(&services.generation, Arc::clone(&services.store) as _);
-        // Beside the live one's, which mends the log.
+        // The live generation's pipeline repairs the log; others must not.
         let mends_log = services.is_live;
         let config = PipelineConfig {
             from_beginning,
@@ -128,12 +128,12 @@ impl Running {
         let mut background = vec![served, vital_task("the upkeep of metrics", keep_up(kept)), watched];
         let services = Arc::new(services);
         if services.is_live && leads {
-            background.push(vital_task("the generations that stand still", drop_forgotten(Arc::clone(&services))));
+            background.push(vital_task("the erasure of generations without a pipeline", drop_forgotten(Arc::clone(&services))));
         }
         Ok(Self { services, pipeline, admin_address, background })
     }
 
-    /// Returns when the pipeline has ended without being told to here, with why.
+    /// Returns why the pipeline ended, once it has ended by itself.
     async fn ended(&self) -> anyhow::Error {
         let progress = self.pipeline.progress();
         progress.ended().await;
@@ -143,7 +143,7 @@ impl Running {
             .into()
     }
 
-    /// What was read is written, and the frontier with it; the store is marked clean.
+    /// Writes what was read and the frontier, then marks the store clean.
     async fn stop(self) -> Result<()> {
         let pipeline = self.pipeline;
         let stopped = tokio::task::spawn_blocking(move || pipeline.stop());
@@ -153,7 +153,7 @@ impl Running {
     }
 }
 
-/// Drops generations of a part of the events that hold something of somebody who was forgotten: see [`holds_forgotten`].
+/// Drops generations of a part of the events that hold data of an erased member: see [`holds_forgotten`].
 async fn drop_forgotten(services: Arc<Services>) {
     let mut looked = HashSet::new();
     loop {
@@ -166,21 +166,19 @@ async fn drop_forgotten(services: Arc<Services>) {
                     && holds_forgotten(&name, services.generation_named(&name).await?.0, &swept, &mut looked).await?
                 {
                     Generations::drop(&*services.generations, &name).await?;
-                    tracing::warn!(
-                        "dropped generation {name}: it follows no log, and held something of a member who was forgotten"
-                    );
+                    tracing::warn!("dropped generation {name}: it follows no log and held data of an erased member");
                 }
             }
             anyhow::Ok(())
         };
         if let Err(error) = dropped.await {
-            tracing::warn!("could not look for what generations hold of members who were forgotten: {error:#}");
+            tracing::warn!("could not check generations for erased members: {error:#}");
         }
         tokio::time::sleep(FORGET_LOOK).await;
     }
 }
 
-/// What the admin address answers.
+/// The routes of the admin address.
 fn admin_routes(
     process: Arc<Process>,
     render: impl Fn() -> String + Clone + Send + Sync + 'static,

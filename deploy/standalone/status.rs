@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::changes::FeedStatus;
+use crate::changes::ChangeStreamStatus;
 use crate::cli::TargetArgs;
 use crate::failure::{Failure, bytes, counted, exit, thousands};
 use crate::installation::{Installation, Open};
@@ -54,7 +54,7 @@ pub struct Observed<'a> {
     /// How long this process has served, if it does.
     pub uptime: Option<Duration>,
     /// How well this process hears what a pipeline elsewhere changes, if it listens.
-    pub feed: Option<FeedStatus>,
+    pub feed: Option<ChangeStreamStatus>,
 }
 
 #[derive(Serialize)]

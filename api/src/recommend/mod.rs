@@ -1,19 +1,19 @@
-//! The serving memory: what the store holds of lists, supports, catalog and popularity, moved forward with each unit, and the
-//! rendered bodies beside it.
+//! The serving memory: lists, supports, catalog and popularity from the store, updated with each unit, and a cache of rendered
+//! bodies.
 //!
 //! ```text
 //! store ──listener (the sink's thread)──▶ State (one lock) ──render──▶ bodies (cache) ──▶ answers, streams
 //!                                           └──Published: version, position──▶ waiters, Kindred-As-Of
 //! ```
 //!
-//! A hit costs no lock of the state: a body that was valid at the published version is what would be rendered. After a change a
-//! body is checked once, part by part, and only rendered again when a part of it changed.
+//! A hit takes no lock of the state: a body valid at the published version needs no render. After a change a body is checked
+//! once, part by part, and rendered again only if a part changed.
 
 mod pages;
 mod ranking;
 mod render;
-mod sight;
 mod state;
+mod visibility;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,20 +38,20 @@ pub(crate) use pages::{Categories, Cursor, Found, PageOptions, Product, Sort, Ta
 pub use ranking::{DAYS_DEFAULT, KIND_DEFAULT};
 pub use render::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, PopularOptions, Rendered};
 pub(crate) use render::{PopularList, SimilarList, etag_of};
-pub use sight::Sight;
 pub use state::TABLES;
 use state::{Edit, State, decode_changes};
+pub use visibility::Sight;
 
 use crate::context::MemoryConfig;
 
-/// How far the memory reaches.
+/// The published state of the memory.
 #[derive(Debug)]
 pub struct Published {
-    /// Counts the changes of the memory.
+    /// Incremented with each change.
     pub version: u64,
-    /// How far the log is taken in.
+    /// The applied position of the log.
     pub position: Position,
-    /// The day that "today" is.
+    /// The day that counts as "today".
     pub today: Day,
     /// `Kindred-As-Of`: the position, and since when it is reached.
     pub as_of: HeaderValue,
@@ -65,7 +65,7 @@ impl Published {
     }
 }
 
-/// Something about the store kept the memory from being loaded.
+/// An error while loading the memory.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The store refused a listener or a snapshot.
@@ -76,44 +76,43 @@ pub enum LoadError {
     Read(#[from] ReadError),
 }
 
-/// Why a list could not be told.
+/// An error while reading a list.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// Its row does not decode.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
-    /// Its row is in the store alone, which did not give it.
+    /// Its row is only in the store, which failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// What is served, in memory.
+/// The serving memory.
 pub struct Memory {
-    /// Where lists are that there is no room for.
+    /// Holds the lists that are not in memory.
     store: Arc<dyn ViewStore>,
     settings: Arc<Semantics>,
     generation: Box<str>,
     clock: Clock,
     state: RwLock<State>,
     published: ArcSwap<Published>,
-    /// Told of every published version.
+    /// Notified of every published version.
     moved: Notify,
     watches: RwLock<HashMap<Box<str>, watch::Sender<()>>>,
     bodies: moka::sync::Cache<Box<[u8]>, Arc<Rendered>>,
-    /// What is told while the tables are still read; `None` once they are.
+    /// Queued while the tables are loading; `None` afterwards.
     early: Mutex<Option<Vec<Early>>>,
-    /// The store was left with an unfinished unit: the next one brings every row of the views anew, and what it does not bring
-    /// is no row any more.
-    rows_come_anew: AtomicBool,
+    /// The store has an unfinished unit: the next one brings every row of the views again, and the others are gone.
+    rewriting: AtomicBool,
 }
 
-/// What was told before the memory was loaded.
+/// Changes that arrive while loading.
 enum Early {
     Unit(EpochChanges),
-    Anew(Snapshot),
+    Reset(Snapshot),
 }
 
-/// Tells a memory what the store says. Weak: the store keeps its listeners for good, the memory ends with its server.
+/// Applies the store's changes to a memory. Weak: the store keeps its listeners, the memory ends with its server.
 struct Follower(Weak<Memory>);
 
 impl Listen for Follower {
@@ -121,17 +120,17 @@ impl Listen for Follower {
         let Some(memory) = self.0.upgrade() else { return };
         let mut early = memory.early.lock();
         match &mut *early {
-            Some(told) => told.push(Early::Unit(unit.clone())),
-            None => memory.take_in(unit),
+            Some(queued) => queued.push(Early::Unit(unit.clone())),
+            None => memory.apply_unit(unit),
         }
     }
 
-    fn anew(&self, snapshot: Snapshot) -> Result<(), ReadError> {
+    fn reset(&self, snapshot: Snapshot) -> Result<(), ReadError> {
         let Some(memory) = self.0.upgrade() else { return Ok(()) };
         let mut early = memory.early.lock();
         match &mut *early {
-            Some(told) => {
-                told.push(Early::Anew(snapshot));
+            Some(queued) => {
+                queued.push(Early::Reset(snapshot));
                 Ok(())
             }
             None => memory.reload(&snapshot),
@@ -139,26 +138,26 @@ impl Listen for Follower {
     }
 }
 
-/// A page of what is sold.
+/// A page of items.
 pub(crate) struct Page {
     /// The body.
     pub body: Vec<u8>,
-    /// Where the next one begins.
+    /// The cursor of the next page.
     pub next_cursor: Option<String>,
-    /// At least so far.
+    /// The state that it includes, at least.
     pub published: Arc<Published>,
 }
 
-/// A list and how far it reaches.
+/// A list and its state.
 pub struct Answer {
     /// The body.
     pub rendered: Arc<Rendered>,
-    /// At least so far.
+    /// The state that it includes, at least.
     pub published: Arc<Published>,
 }
 
 impl Memory {
-    /// Reads the tables and follows the store from then on. Blocks for as long as the reading takes: about a million rows a second.
+    /// Loads the tables and follows the store. Blocks while loading: about a million rows a second.
     ///
     /// # Errors
     /// [`LoadError`].
@@ -183,40 +182,40 @@ impl Memory {
                 .weigher(|_, rendered: &Arc<Rendered>| rendered.weight())
                 .build(),
             early: Mutex::new(Some(Vec::new())),
-            rows_come_anew: AtomicBool::new(false),
+            rewriting: AtomicBool::new(false),
             clock,
         });
         let snapshot = memory.store.listen(Arc::new(Follower(Arc::downgrade(&memory))))?;
         let mut state = State::empty(now.day(), config);
         state.read(&*snapshot.rows)?;
         let mut early = memory.early.lock();
-        memory.rows_come_anew.store(snapshot.frontier.unfinished, Ordering::Release);
+        memory.rewriting.store(snapshot.frontier.unfinished, Ordering::Release);
         state.version = 1;
-        state.turn_to(state.today);
+        state.set_day(state.today);
         *memory.state.write() = state;
         memory.publish(&memory.state.read(), snapshot.frontier.position);
-        for told in early.take().unwrap_or_default() {
-            match told {
-                Early::Unit(unit) => memory.take_in(&unit),
-                Early::Anew(snapshot) => memory.reload(&snapshot)?,
+        for queued in early.take().unwrap_or_default() {
+            match queued {
+                Early::Unit(unit) => memory.apply_unit(&unit),
+                Early::Reset(snapshot) => memory.reload(&snapshot)?,
             }
         }
         drop(early);
         Ok(memory)
     }
 
-    /// Reads all tables anew beside what is served, and turns to them in one step: no answer mixes the two.
+    /// Loads all tables into a new state and swaps it in, so that no answer mixes the two.
     pub(crate) fn reload(&self, snapshot: &Snapshot) -> Result<(), ReadError> {
         let mut fresh = self.state.read().emptied();
         fresh.read(&*snapshot.rows)?;
         let mut state = self.state.write();
         fresh.stamp(state.version + 1, state.today);
         *state = fresh;
-        self.rows_come_anew.store(false, Ordering::Release);
+        self.rewriting.store(false, Ordering::Release);
         self.publish(&state, snapshot.frontier.position.clone());
         drop(state);
         self.moved.notify_waiters();
-        // Any list may have changed; a stream sends its own only where it has.
+        // Any list may have changed; a stream sends only real changes.
         let watches: Vec<watch::Sender<()>> = self.watches.read().values().cloned().collect();
         for sender in watches {
             sender.send_replace(());
@@ -224,14 +223,14 @@ impl Memory {
         Ok(())
     }
 
-    fn take_in(&self, unit: &EpochChanges) {
+    fn apply_unit(&self, unit: &EpochChanges) {
         let edits = decode_changes(&unit.changes);
         let watched = self.watched(&edits);
         let mut state = self.state.write();
-        let anew = self.rows_come_anew.swap(false, Ordering::AcqRel);
-        state.version += u64::from(anew || !edits.is_empty());
-        if anew {
-            state.forget_views();
+        let rewriting = self.rewriting.swap(false, Ordering::AcqRel);
+        state.version += u64::from(rewriting || !edits.is_empty());
+        if rewriting {
+            state.clear_views();
         }
         for edit in edits {
             state.edit(edit);
@@ -244,7 +243,7 @@ impl Memory {
         }
     }
 
-    /// The watches of the lists that change.
+    /// The watches of the changed lists.
     fn watched(&self, edits: &[Edit]) -> Vec<watch::Sender<()>> {
         let watches = self.watches.read();
         if watches.is_empty() {
@@ -262,7 +261,7 @@ impl Memory {
         self.published.store(Arc::new(Published::new(state.version, position, state.today, self.clock.now())));
     }
 
-    /// How far it reaches now; "today" is the clock's.
+    /// The current state; "today" follows the clock.
     pub fn published(&self) -> Arc<Published> {
         let published = self.published.load_full();
         let today = self.clock.today();
@@ -272,7 +271,7 @@ impl Memory {
         let mut state = self.state.write();
         if state.today != today {
             state.version += 1;
-            state.turn_to(today);
+            state.set_day(today);
             let position = self.published.load().position.clone();
             self.publish(&state, position);
         }
@@ -280,7 +279,7 @@ impl Memory {
         self.published.load_full()
     }
 
-    /// The list of an item. A hit costs about a microsecond; a list that is in the store alone, one read from there.
+    /// The list of an item. A hit costs about a microsecond; a list outside of memory, one read of the store.
     ///
     /// # Errors
     /// [`ListError`].
@@ -320,21 +319,21 @@ impl Memory {
             let row = self.store.get(Lists::NAME, &ItemId::trusted(item.to_owned()).to_bytes()).await?.unwrap_or_default();
             metrics::counter!("api_lists_read_total").increment(1);
             let mut state = self.state.write();
-            if state.found(index, list_changed, row.as_slice().into()) {
+            if state.cache_row(index, list_changed, row.as_slice().into()) {
                 metrics::gauge!("api_lists_held_bytes").set(state.held_bytes() as f64);
                 return Ok(render(&RwLockWriteGuard::downgrade(state), &row)?);
             }
-            // It changed meanwhile: once more.
+            // Changed meanwhile: retry.
         }
     }
 
-    /// The body of popularity. A pass over all items: for a thread that may block.
+    /// Popularity. A pass over all items: for a thread that may block.
     pub fn popular(&self, options: &PopularOptions) -> (Vec<u8>, Arc<Published>) {
         let published = self.published();
         (render::render_popular(&self.settings, &self.generation, options, &self.state.read()), published)
     }
 
-    /// What a member who is signed in may see, or anybody.
+    /// What a signed-in member, or an anonymous caller, may see.
     pub fn sight(&self, member: Option<&MemberId>) -> Sight {
         member.map_or(Sight::PUBLIC, |member| self.state.read().sight(member))
     }
@@ -345,7 +344,7 @@ impl Memory {
         state.is_sold(state.find(item).map(|index| state.item(index)))
     }
 
-    /// The page of an item, where it may be seen.
+    /// The page of an item, if visible.
     ///
     /// # Errors
     /// [`ListError`].
@@ -363,25 +362,25 @@ impl Memory {
         Page { body: json(&found), next_cursor: found.next_cursor, published }
     }
 
-    /// The categories with something to see. A pass over all items.
+    /// The categories with visible items. A pass over all items.
     pub(crate) fn categories(&self, sight: Sight) -> Page {
         let published = self.published();
         Page { body: json(&Categories::of(sight, &self.state.read())), next_cursor: None, published }
     }
 
-    /// The tags with something to see, those of most items first. A pass over all items.
+    /// The tags with visible items, largest first. A pass over all items.
     pub(crate) fn tags(&self, sight: Sight, limit: usize) -> Page {
         let published = self.published();
         Page { body: json(&Tags::of(sight, limit, &self.state.read())), next_cursor: None, published }
     }
 
-    /// The sessions that are a member's, and how far that reaches.
+    /// The sessions of a member, and the state.
     pub fn sessions(&self, member: &MemberId) -> (Vec<SessionId>, Arc<Published>) {
         let state = self.state.read();
         (state.sessions(member), self.published.load_full())
     }
 
-    /// Waits until the memory reaches a position; whether it did in time.
+    /// Waits for a position; false on timeout.
     pub async fn reached(&self, position: &Position, within: Duration) -> bool {
         let reached = || self.published.load().position.reaches(position);
         if reached() {
@@ -401,7 +400,7 @@ impl Memory {
         tokio::time::timeout(within, wait).await.is_ok()
     }
 
-    /// Hears when the row of an item changes.
+    /// Watches the row of an item.
     pub fn watch(self: &Arc<Self>, item: &str) -> Watch {
         let mut watches = self.watches.write();
         let sender = watches.entry(item.into()).or_insert_with(|| watch::Sender::new(()));
@@ -410,26 +409,26 @@ impl Memory {
 
     /// As after a start on a store with an unfinished unit.
     #[cfg(test)]
-    pub(crate) fn expect_rows_anew(&self) {
-        self.rows_come_anew.store(true, Ordering::Release);
+    pub(crate) fn expect_rewrite(&self) {
+        self.rewriting.store(true, Ordering::Release);
     }
 
-    /// Bytes of lists that are held.
+    /// Bytes of lists in memory.
     #[cfg(test)]
     pub(crate) fn held_bytes(&self) -> usize {
         self.state.read().held_bytes()
     }
 
-    /// How many items are watched.
+    /// The number of watched items.
     #[cfg(test)]
     pub(crate) fn watched_items(&self) -> usize {
         self.watches.read().len()
     }
 }
 
-/// Hears of changes to one row; unregisters itself when dropped.
+/// Watches one row; unregisters itself when dropped.
 pub struct Watch {
-    /// Marked when the row changed.
+    /// Changes with the row.
     pub changed: watch::Receiver<()>,
     item: Box<str>,
     memory: Arc<Memory>,
@@ -438,7 +437,7 @@ pub struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut watches = self.memory.watches.write();
-        // Our own receiver still counts: under the lock no other can come.
+        // Our own receiver still counts; none can be added under the lock.
         if watches.get(&self.item).is_some_and(|sender| sender.receiver_count() <= 1) {
             watches.remove(&self.item);
         }
@@ -449,11 +448,11 @@ fn json<T: serde::Serialize>(body: &T) -> Vec<u8> {
     serde_json::to_vec(body).expect("an answer serialises")
 }
 
-/// What of the key of a body stands before the item.
+/// Bytes of a cache key before the item.
 const OPTIONS_BYTES: usize = 11;
 const BODY_KEY_BYTES_MAX: usize = OPTIONS_BYTES + kindred_model::ids::ID_BYTES_MAX;
 
-/// The key of a body without an allocation: options, then the item.
+/// The cache key of a body, without an allocation: options, then the item.
 fn body_key<'b>(item: &str, options: ListOptions, buffer: &'b mut [u8; BODY_KEY_BYTES_MAX]) -> &'b [u8] {
     let ListOptions { limit, fill, explain, sight } = options;
     buffer[0] = limit;

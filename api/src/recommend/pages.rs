@@ -1,5 +1,5 @@
-//! What is sold, to look through: an item, the items of a category or tag, the categories, the tags; each as far as the caller may
-//! see it (R7, R19).
+//! Pages of the catalog: an item, the items of a category or tag, the categories, the tags; limited to what the caller may see
+//! (R7, R19).
 //!
 //! ```text
 //! row of the store ──▶ Product          State (all items) ──sight, filter, order, place──▶ Found, Categories, Tags
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::render::Price;
-use super::sight::Sight;
 use super::state::{Card, Entry, State};
+use super::visibility::Sight;
 use crate::params::opaque;
 
 /// The body of `GET /v1/items/{item}`.
@@ -46,7 +46,7 @@ pub(crate) struct Product<'a> {
 }
 
 impl<'a> Product<'a> {
-    /// Of a record; `None` where it is deleted, or the sight does not reach it.
+    /// Of a record; `None` if deleted or invisible.
     pub fn of(record: &'a CatalogRecord, sight: Sight, currency: &'a str) -> Option<Self> {
         if record.deleted || !sight.sees(record.visibility(), record.listed_at) {
             return None;
@@ -68,7 +68,7 @@ impl<'a> Product<'a> {
     }
 }
 
-/// How a page is ordered; what is equal, by item bytes.
+/// The order of a page; ties by item bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Sort {
@@ -87,7 +87,7 @@ impl Sort {
     pub const ALL: [(&'static str, Self); 4] =
         [("popular", Self::Popular), ("newest", Self::Newest), ("price", Self::Price), ("-price", Self::PriceDescending)];
 
-    /// Where an item stands; the least first.
+    /// The sort key, ascending.
     fn rank(self, entry: &Entry, card: &Card) -> i64 {
         match self {
             Self::Popular => -i64::try_from(entry.ranked()).unwrap_or(i64::MAX),
@@ -98,19 +98,19 @@ impl Sort {
     }
 }
 
-/// Where a page ended: a place in the order and no number, so what comes or goes shifts nothing.
+/// The end of a page: a key and not an offset, so that inserts and deletes do not shift pages.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Cursor {
-    /// The order that it is a place of.
+    /// The sort that it belongs to.
     pub sort: Sort,
     rank: i64,
     item: Box<str>,
 }
 
-/// What is asked for.
+/// The query of a page.
 #[derive(Clone, Debug)]
 pub(crate) struct PageOptions {
-    /// Of this category, its path joined by `/`, or below it.
+    /// In this category, its path joined by `/`, or below it.
     pub category: Option<Box<str>>,
     /// With this tag.
     pub tag: Option<Box<str>>,
@@ -118,11 +118,11 @@ pub(crate) struct PageOptions {
     pub kind: Option<ItemKind>,
     /// In this order.
     pub sort: Sort,
-    /// After this place.
+    /// After this cursor.
     pub after: Option<Cursor>,
-    /// At most so many.
+    /// At most this many.
     pub limit: usize,
-    /// What may be seen.
+    /// What the caller may see.
     pub sight: Sight,
 }
 
@@ -163,14 +163,14 @@ pub(crate) struct FoundItem<'a> {
     owners: u64,
 }
 
-/// The items with a card that a sight reaches and that can be had. An item that is only known from events has no page.
+/// The visible, available items with a catalog record. Items known only from events have no page.
 fn seen(state: &State, sight: Sight) -> impl Iterator<Item = (&Entry, &Card)> {
     let offered = state.items().iter().filter(move |entry| sight.is_shown(entry));
     offered.filter_map(|entry| Some((entry, entry.card.as_deref()?)))
 }
 
 impl<'a> Found<'a> {
-    /// The page that is asked for.
+    /// The requested page.
     pub fn of(options: &PageOptions, state: &'a State, currency: &'a str) -> Self {
         let mut fitting: Vec<(i64, &'a Entry, &'a Card)> = seen(state, options.sight)
             .filter(|(_, card)| options.asks_for(card))
@@ -228,11 +228,11 @@ pub(crate) struct Category<'a> {
 }
 
 impl<'a> Categories<'a> {
-    /// All that a sight reaches.
+    /// The visible categories.
     pub fn of(sight: Sight, state: &'a State) -> Self {
         let mut counts: HashMap<&'a Arc<str>, (&'a str, usize)> = HashMap::new();
         for (_, card) in seen(state, sight) {
-            // A label may hold a `/` itself: it is what follows the wider path and its `/`.
+            // A label may contain `/`: it is what follows the parent's path and its `/`.
             let mut begin = 0;
             for category in &card.categories {
                 counts.entry(category).or_insert((&category[begin..], 0)).1 += 1;
@@ -262,7 +262,7 @@ pub(crate) struct Tag<'a> {
 }
 
 impl<'a> Tags<'a> {
-    /// At most so many of those that a sight reaches.
+    /// The visible tags, limited.
     pub fn of(sight: Sight, limit: usize, state: &'a State) -> Self {
         let mut counts: HashMap<&'a str, usize> = HashMap::new();
         for tag in seen(state, sight).flat_map(|(_, card)| &card.tags) {

@@ -1,11 +1,11 @@
-//! Popularity in memory: the owners of each item by kind and day, and the rankings of the last days that fill short lists.
+//! Popularity in memory: the owners of each item by kind and day, and the rankings that fill short lists.
 //!
 //! ```text
 //! rows (item, kind, day) -> owners ──▶ Days of an item ──sum over the window──▶ Rankings: overall, and by category,
-//!                                                                             each apart by who may see the items
+//!                                                                             separate by visibility
 //! ```
 //!
-//! The rankings are exact at every moment: a changed row moves its item by the difference, the turn of a day sums anew.
+//! The rankings are always exact: a changed row moves its item by the difference, a new day sums again.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -14,11 +14,11 @@ use std::sync::Arc;
 use kindred_model::records::Visibility;
 use kindred_model::{Day, Kind};
 
-use super::sight::LEVELS;
+use super::visibility::LEVELS;
 
-/// How many days popularity covers unless asked otherwise: short enough to follow a season, long enough for a small shop.
+/// The default window: short enough to follow a season, long enough for a small shop.
 pub const DAYS_DEFAULT: u32 = 30;
-/// The kind that popularity counts unless asked otherwise, and the one that fills: what was bought.
+/// The default kind, also used for filling: purchases.
 pub const KIND_DEFAULT: Kind = Kind::Purchase;
 
 /// The owners of one item by kind and day, sorted. 12 bytes a row of the view.
@@ -26,9 +26,9 @@ pub const KIND_DEFAULT: Kind = Kind::Purchase;
 pub(crate) struct Days(Vec<(Kind, Day, u32)>);
 
 impl Days {
-    /// Sets what a row holds (0 removes it) and returns what it held.
+    /// Sets a row (0 removes it) and returns its old value.
     pub fn set(&mut self, kind: Kind, day: Day, owners: u64) -> u64 {
-        // More owners than fit are more than there are people.
+        // More than there are people.
         let owners = u32::try_from(owners).unwrap_or(u32::MAX);
         match self.0.binary_search_by_key(&(kind, day), |&(kind, day, _)| (kind, day)) {
             Ok(at) if owners == 0 => u64::from(self.0.remove(at).2),
@@ -55,13 +55,13 @@ pub(crate) fn in_window(day: Day, as_of: Day) -> bool {
 }
 
 /// Most owners first, a tie by item bytes.
-type Entry = (Reverse<u64>, Arc<str>, u32);
+type RankKey = (Reverse<u64>, Arc<str>, u32);
 
 /// Items by the owners of the window, most first.
 #[derive(Debug, Default)]
 struct Ranking {
-    entries: BTreeSet<Entry>,
-    /// The version of the memory that changed it last.
+    entries: BTreeSet<RankKey>,
+    /// The version that last changed it.
     changed: u64,
 }
 
@@ -82,9 +82,9 @@ impl Ranking {
 struct Group {
     /// Of all its items.
     overall: Ranking,
-    /// By category: an item stands under each prefix of its path, joined by `/`.
+    /// By category: an item counts in each prefix of its path, joined by `/`.
     by_category: HashMap<Arc<str>, Ranking>,
-    /// Versions of categories that emptied again stand here as one: the greatest.
+    /// The greatest version of the categories that are empty again.
     emptied: u64,
 }
 
@@ -94,11 +94,11 @@ impl Group {
     }
 }
 
-/// An item as the rankings know it.
+/// An item in the rankings.
 pub(crate) struct Ranked<'a> {
-    /// Its name.
+    /// Its id.
     pub id: &'a Arc<str>,
-    /// Its number in this memory.
+    /// Its index in this memory.
     pub index: u32,
     /// Who may see it.
     pub visibility: Visibility,
@@ -106,16 +106,15 @@ pub(crate) struct Ranked<'a> {
     pub categories: &'a [Arc<str>],
 }
 
-/// The rankings of [`KIND_DEFAULT`] over the [`DAYS_DEFAULT`] days that end with a day. They hold what is offered, and no
-/// item without owners. Items of each visibility stand apart, and a reader's level merges those up to it: what only SVIPs may see
-/// costs nobody else a step, however popular it is.
+/// The rankings of [`KIND_DEFAULT`] over the [`DAYS_DEFAULT`] days that end with a day, of offered items with owners. Each
+/// visibility has its own, and a reader merges those up to its level: SVIP items cost other readers nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Rankings {
     groups: [Group; LEVELS],
 }
 
 impl Rankings {
-    /// Without any item, as of a version.
+    /// Empty, as of a version.
     pub fn emptied(version: u64) -> Self {
         let mut rankings = Self::default();
         for group in &mut rankings.groups {
@@ -153,7 +152,7 @@ impl Rankings {
         })
     }
 
-    /// The version that changed the ranking of a category, or that of all, last, as far as a level sees it.
+    /// The last version that changed a ranking, as visible to a level: of a category, or of all items.
     pub fn changed(&self, level: Visibility, category: Option<&str>) -> u64 {
         let groups = self.groups[..=level as usize].iter();
         let changed = groups.map(|group| group.ranking(category).map_or(group.emptied, |ranking| ranking.changed));

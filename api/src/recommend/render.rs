@@ -1,7 +1,7 @@
-//! From memory to the body of a list: rank with the exact supports, leave out what may not be shown, cut, fill, explain.
+//! Renders a list from memory: rank by exact supports, drop hidden items, truncate, fill, explain.
 //!
-//! A body is a function of the events, the settings and the day. What it was made from is kept beside it ([`Rendered`]), so that
-//! a cached body is served only when it is what would be rendered now.
+//! A body is a function of the events, the settings and the day. [`Rendered`] keeps its inputs, so that a cached body is served
+//! only while a render would give the same.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,15 +20,15 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::ranking::DAYS_DEFAULT;
-use super::sight::Sight;
 use super::state::{State, neighbors};
+use super::visibility::Sight;
 
-/// Items of a list unless asked otherwise: two rows of a product page.
+/// The default length of a list: two rows of a product page.
 pub const LIMIT_DEFAULT: u64 = 12;
-/// The most items of a list: what a view keeps by default.
+/// The maximum length of a list: what a view keeps by default.
 pub const LIMIT_MAX: u64 = 50;
 
-/// What is asked of a list.
+/// The options of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ListOptions {
     /// At most so many items, 1 to [`LIMIT_MAX`].
@@ -37,7 +37,7 @@ pub struct ListOptions {
     pub fill: bool,
     /// Add the counts behind each item.
     pub explain: bool,
-    /// What may be seen.
+    /// What the caller may see.
     pub sight: Sight,
 }
 
@@ -130,7 +130,7 @@ impl Explanation {
     fn of(c: f64, n_i: u64, n_j: u64, baskets: u64) -> Self {
         let (i, j, b) = (n_i as f64, n_j as f64, baskets as f64);
         let share = |part: f64, whole: f64| if whole == 0.0 { 0.0 } else { rounded(part / whole) };
-        // The four cells of the table of baskets with and without i and j: observed against expected.
+        // The four cells of the contingency table of i and j: observed against expected.
         let cells = [(c, i * j), (i - c, i * (b - j)), (j - c, (b - i) * j), (b - i - j + c, (b - i) * (b - j))];
         let term = |(seen, margins): (f64, f64)| {
             if seen > 0.0 && margins > 0.0 { seen * (seen * b / margins).ln() } else { 0.0 }
@@ -153,40 +153,40 @@ fn rounded(value: f64) -> f64 {
     format_score(value).parse().unwrap_or(0.0)
 }
 
-/// A body, and what it was made from.
+/// A body and its inputs.
 #[derive(Debug)]
 pub struct Rendered {
     /// The JSON.
     pub body: Bytes,
     /// Its strong validator.
     pub etag: HeaderValue,
-    /// The version it was made at.
+    /// The version it was rendered at.
     made_at: u64,
-    /// The latest version at which it was found to be what would be rendered.
+    /// The latest version at which it was valid.
     seen: AtomicU64,
     item: Option<u32>,
-    /// Everything looked at whose support or card matters.
+    /// The items whose support or card it depends on.
     depends_on: Box<[u32]>,
-    /// It looked at the rankings, and at that of a category.
+    /// The rankings it depends on: overall, and of a category.
     filled: Option<Option<Arc<str>>>,
     explained: bool,
     sight: Sight,
-    /// Whether it may be kept: not when it looked at something that the memory cannot follow.
+    /// False if it depends on something that the memory cannot follow.
     pub(super) cacheable: bool,
 }
 
 impl Rendered {
-    /// The bytes that it holds, about; its key and what surrounds it are the constant.
+    /// Its approximate size in bytes, with key and overhead.
     pub(super) fn weight(&self) -> u32 {
         u32::try_from(self.body.len() + 4 * self.depends_on.len() + 512).unwrap_or(u32::MAX)
     }
 
-    /// Whether it was found valid at this version or a later one.
+    /// Whether it was valid at this version or a later one.
     pub(super) fn was_valid_at(&self, version: u64) -> bool {
         self.seen.load(Ordering::Acquire) >= version
     }
 
-    /// Whether it is what would be rendered from this state.
+    /// Whether a render of this state would give the same.
     pub(super) fn is_valid(&self, item: &str, state: &State) -> bool {
         let unchanged = |index: u32| state.item(index).changed <= self.made_at;
         let valid = match self.item {
@@ -212,7 +212,7 @@ pub(crate) fn etag_of(body: &[u8]) -> HeaderValue {
     HeaderValue::from_str(&tag).expect("base64 is a header value")
 }
 
-/// Renders the list of an item from a state; `row` is the item's own, empty where there is none.
+/// Renders the list of an item; `row` is the item's own, empty if it has none.
 pub(super) fn render(
     settings: &Semantics,
     generation: &str,
@@ -224,7 +224,7 @@ pub(super) fn render(
     let view = &settings.views.also_bought;
     let limit = usize::from(options.limit);
     let known = state.find(item);
-    // Whoever may not see the item is told what is told of one that is not there.
+    // A hidden item is answered like an unknown one.
     let seed = known.filter(|&seed| options.sight.sees_card(state.item(seed).card.as_deref()));
     let mut cacheable = true;
     let mut depends_on = Vec::new();
@@ -236,8 +236,8 @@ pub(super) fn render(
         let mut scored = Vec::new();
         for (id, c) in neighbors(row)? {
             let Some(index) = state.find(id) else {
-                // Its support comes with the unit of the row. Read from the store, the row may be of a unit that is not heard yet; if
-                // it stays so, the store is damaged, which `kindred verify` tells.
+                // Its support comes with the unit of the row. A row read from the store may be of a later unit; if this persists,
+                // the store is damaged, and `kindred verify` reports it.
                 tracing::debug!("a list names an item without a support");
                 cacheable = false;
                 continue;
@@ -317,20 +317,20 @@ fn list_item<'a>(state: &'a State, settings: &'a Semantics, index: u32, because:
     }
 }
 
-/// What is asked of popularity.
+/// The options of popularity.
 #[derive(Clone, Debug)]
 pub struct PopularOptions {
-    /// The category, its path joined by `/`; items below it count.
+    /// The category, its path joined by `/`, with those below it.
     pub category: Option<Box<str>>,
     /// The kind of interaction.
     pub kind: kindred_model::Kind,
-    /// Over so many days.
+    /// The number of days.
     pub days: u32,
-    /// The last of them.
+    /// The last day.
     pub as_of: Day,
-    /// At most so many items.
+    /// At most this many items.
     pub limit: usize,
-    /// What may be seen.
+    /// What the caller may see.
     pub sight: Sight,
 }
 
@@ -367,7 +367,7 @@ pub(crate) struct PopularItem<'a> {
     price: Option<Price<'a>>,
 }
 
-/// Renders popularity from a state. A pass over all items: some ms at 20,000.
+/// Renders popularity. A pass over all items: some ms at 20,000.
 pub(super) fn render_popular(settings: &Semantics, generation: &str, options: &PopularOptions, state: &State) -> Vec<u8> {
     let mut total = 0;
     let mut sums = Vec::new();
@@ -375,7 +375,7 @@ pub(super) fn render_popular(settings: &Semantics, generation: &str, options: &P
         let within = options.category.as_ref().is_none_or(|category| {
             entry.card.as_ref().is_some_and(|card| card.categories.iter().any(|known| **known == **category))
         });
-        // What browsers alone speak of is no item of a shop that has a catalog.
+        // Items known only from browsers are ignored where there is a catalog.
         if !within || !state.is_sold(Some(entry)) || !options.sight.sees_card(entry.card.as_deref()) {
             continue;
         }

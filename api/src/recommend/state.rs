@@ -1,14 +1,14 @@
-//! What is served, in memory: lists, supports, catalog, popularity and the sessions of members, moved forward by each unit
-//! that the store applied.
+//! The state of the serving memory: lists, supports, catalog, popularity and the sessions of members, updated by each applied
+//! unit.
 //!
 //! ```text
 //! EpochChanges ──decode (no lock)──▶ edits ──apply (write lock)──▶ State, version + 1
 //! ```
 //!
-//! Every part carries the version that changed it last, so that a rendered body can be checked against it exactly.
+//! Every part carries the version that last changed it, so that a rendered body can be checked exactly.
 //!
-//! Lists are by far the most of it, so that they alone are bounded: beyond the room for them, those not asked for lately stay in the
-//! store alone (second chance, Corbató 1968), and are read from there when somebody asks.
+//! Lists are most of the memory, so only they are bounded: beyond the limit the least recently used ones (second chance, Corbató
+//! 1968) are read from the store on request.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -25,13 +25,13 @@ use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Owner, SessionId, Ti
 use kindred_store::Change;
 
 use super::ranking::{DAYS_DEFAULT, Days, KIND_DEFAULT, Ranked, Rankings, in_window};
-use super::sight::{Sight, Standing};
+use super::visibility::{MemberFacts, Sight};
 use crate::context::MemoryConfig;
 
-/// The tables that the memory follows. Lists are read last, when every item that can have one is known.
+/// The followed tables. Lists come last, when all their items are known.
 pub const TABLES: &[&str] = &[Supports::NAME, Catalog::NAME, Popularity::NAME, Members::NAME, Lists::NAME];
 
-/// What the catalog says of an item, as far as answers need it.
+/// The part of a catalog record that answers need.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Card {
     pub kind: ItemKind,
@@ -39,12 +39,12 @@ pub(crate) struct Card {
     pub url: Option<Box<str>>,
     pub image: Option<Box<str>>,
     pub price_minor: Option<i64>,
-    /// Every prefix of the category path joined by `/`, the widest first.
+    /// Every prefix of the category path joined by `/`, shortest first.
     pub categories: Box<[Arc<str>]>,
     pub tags: Box<[Box<str>]>,
     pub visibility: Visibility,
     pub listed_at: Option<EventTime>,
-    /// Whether an answer may show it, as far as it is seen.
+    /// Whether an answer may offer it to those who may see it.
     pub offered: bool,
 }
 
@@ -72,29 +72,28 @@ impl Card {
     }
 }
 
-/// What is known of one item.
+/// One item.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub id: Arc<str>,
     /// n: the baskets that hold it.
     pub support: u64,
-    /// Its row of `also_bought` as it is stored, empty where there is none; read when a body is rendered. `None`: it is in the store
-    /// alone.
+    /// Its stored row of `also_bought`, decoded when rendered; empty if there is none. `None`: only in the store.
     list: Option<Box<[u8]>>,
-    /// Somebody asked for the list since the hand last passed.
+    /// The list was read since the clock hand last passed.
     used: AtomicBool,
-    /// The version that changed `list` last.
+    /// The version that last changed `list`.
     pub list_changed: u64,
-    /// The version that changed `support` or `card` last.
+    /// The version that last changed `support` or `card`.
     pub changed: u64,
     pub card: Option<Box<Card>>,
     pub days: Days,
-    /// The sum of [`KIND_DEFAULT`] over the window; in the rankings unless it is not offered.
+    /// The sum of [`KIND_DEFAULT`] over the window; ranked if offered.
     recent: u64,
 }
 
 impl Entry {
-    /// Whether it is there and can be had; so is an item without a record.
+    /// Whether it exists and is available; true without a record.
     pub fn is_offered(&self) -> bool {
         self.card.as_ref().is_none_or(|card| card.offered)
     }
@@ -104,7 +103,7 @@ impl Entry {
         self.card.is_some() || self.support > 0 || self.recent > 0
     }
 
-    /// Its owners over the window, by which it ranks; 0: it stands in no ranking.
+    /// Its owners over the window, as ranked; 0: unranked.
     pub fn ranked(&self) -> u64 {
         if self.is_offered() { self.recent } else { 0 }
     }
@@ -130,10 +129,10 @@ pub(crate) enum Edit {
     Card { item: Box<str>, card: Option<Box<Card>> },
     Owners { item: Box<str>, kind: Kind, day: Day, owners: u64 },
     Session { session: SessionId, member: Option<MemberId> },
-    Member { member: MemberId, standing: Option<Standing> },
+    Member { member: MemberId, facts: Option<MemberFacts> },
 }
 
-/// Decodes one row of one of [`TABLES`]; `None` for what the memory has no use for.
+/// Decodes a row of one of [`TABLES`]; `None` if the memory does not need it.
 pub(crate) fn decode(table: &str, mut key: &[u8], row: Option<&[u8]>) -> Result<Option<Edit>, Corrupt> {
     let item = |key: &mut &[u8]| Ok::<Box<str>, Corrupt>(take_text(key)?.into());
     Ok(Some(if table == Lists::NAME {
@@ -158,13 +157,13 @@ pub(crate) fn decode(table: &str, mut key: &[u8], row: Option<&[u8]>) -> Result<
             }
             Owner::Guest(_) => return Err(Corrupt("a guest's order among members")),
             Owner::Member(member) => {
-                let standing = match record {
+                let facts = match record {
                     Some(MemberRecord::Member(held)) if held.state == MemberState::Activated => {
-                        Some(Standing { tier: held.tier.unwrap_or(Tier::Normal), registered_at: held.registered_at })
+                        Some(MemberFacts { tier: held.tier.unwrap_or(Tier::Normal), registered_at: held.registered_at })
                     }
                     _ => None,
                 };
-                Edit::Member { member, standing }
+                Edit::Member { member, facts }
             }
         }
     } else {
@@ -172,53 +171,53 @@ pub(crate) fn decode(table: &str, mut key: &[u8], row: Option<&[u8]>) -> Result<
     }))
 }
 
-/// Decodes the changes of a unit; a row that does not decode is logged and left as it was.
+/// Decodes the changes of a unit; a corrupt row is logged and skipped.
 pub(crate) fn decode_changes(changes: &[Change]) -> Vec<Edit> {
     let mut edits = Vec::new();
     for change in changes.iter().filter(|change| TABLES.contains(&change.table)) {
         match decode(change.table, &change.key, change.row.as_deref()) {
             Ok(edit) => edits.extend(edit),
-            Err(corrupt) => tracing::error!(table = change.table, "a changed row does not decode: {corrupt}"),
+            Err(corrupt) => tracing::error!(table = change.table, "corrupt row in a change: {corrupt}"),
         }
     }
     edits
 }
 
-/// How many bytes of lists are held, and which goes next.
+/// The size of the lists in memory, and the clock hand.
 #[derive(Debug)]
 struct Room {
     bytes: usize,
     most: usize,
-    /// The next item that is looked at when there is no room.
+    /// The next candidate for eviction.
     hand: usize,
 }
 
-/// All that is served.
+/// The state of the serving memory.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// Counts the changes of this memory; private to the process.
+    /// Incremented with each change; private to the process.
     pub version: u64,
     index: HashMap<Arc<str>, u32>,
     items: Vec<Entry>,
-    /// Items with a card.
+    /// Items with a catalog record.
     cards: usize,
     /// B: the number of baskets.
     pub baskets: u64,
-    /// The version that changed `baskets` last.
+    /// The version that last changed `baskets`.
     pub baskets_changed: u64,
     pub rankings: Rankings,
     /// The last day of the window of the rankings.
     pub today: Day,
     member_of: HashMap<SessionId, MemberId>,
     sessions_of: HashMap<MemberId, BTreeSet<SessionId>>,
-    /// Of members who see otherwise than any member does.
-    standings: HashMap<MemberId, Standing>,
+    /// Members who see more or less than the default.
+    member_facts: HashMap<MemberId, MemberFacts>,
     config: MemoryConfig,
     room: Room,
 }
 
 impl State {
-    /// Nothing yet.
+    /// Empty.
     pub fn empty(today: Day, config: MemoryConfig) -> Self {
         Self {
             version: 0,
@@ -231,13 +230,13 @@ impl State {
             today,
             member_of: HashMap::new(),
             sessions_of: HashMap::new(),
-            standings: HashMap::new(),
+            member_facts: HashMap::new(),
             config,
             room: Room { bytes: 0, most: usize::try_from(config.lists_bytes_max).unwrap_or(usize::MAX), hand: 0 },
         }
     }
 
-    /// Takes in every row of all tables; of lists, what there is room for.
+    /// Loads all rows; of lists, as many as fit.
     pub fn read(&mut self, rows: &dyn Rows) -> Result<(), ReadError> {
         let mut full = false;
         for table in TABLES {
@@ -254,13 +253,13 @@ impl State {
             })?;
         }
         if full {
-            // Whoever has none so far may have one in the store.
+            // Items without a list may have one in the store.
             self.items.iter_mut().for_each(|entry| entry.list = entry.list.take().filter(|list| !list.is_empty()));
         }
         Ok(())
     }
 
-    /// One without rows that numbers the items as this one does: rendered bodies remember those numbers.
+    /// An empty state with the same item indices, which rendered bodies refer to.
     pub fn emptied(&self) -> Self {
         let mut empty = Self { version: self.version, ..Self::empty(self.today, self.config) };
         for entry in &self.items {
@@ -269,7 +268,7 @@ impl State {
         empty
     }
 
-    /// Makes everything as of a version and a day, whatever it was read under.
+    /// Sets version and day of everything.
     pub fn stamp(&mut self, version: u64, today: Day) {
         self.version = version;
         self.baskets_changed = version;
@@ -277,10 +276,10 @@ impl State {
             entry.list_changed = version;
             entry.changed = version;
         }
-        self.turn_to(today);
+        self.set_day(today);
     }
 
-    /// The index of an item that is known.
+    /// The index of a known item.
     pub fn find(&self, item: &str) -> Option<u32> {
         self.index.get(item).copied()
     }
@@ -295,19 +294,19 @@ impl State {
         &self.items
     }
 
-    /// Whether the shop says that there is an item: in the catalog, or by an order. Where there is no catalog at all, any item is one.
+    /// Whether the shop has the item: in the catalog or in an order. Without a catalog, any item.
     pub fn is_sold(&self, entry: Option<&Entry>) -> bool {
         self.cards == 0 || entry.is_some_and(Entry::is_sold)
     }
 
-    /// The sessions that are a member's.
+    /// The sessions of a member.
     pub fn sessions(&self, member: &MemberId) -> Vec<SessionId> {
         self.sessions_of.get(member).into_iter().flatten().cloned().collect()
     }
 
     /// What a member may see.
     pub fn sight(&self, member: &MemberId) -> Sight {
-        Sight::of_member(self.standings.get(member).copied(), self.config.strict_listed_after)
+        Sight::of_member(self.member_facts.get(member).copied(), self.config.strict_listed_after)
     }
 
     fn intern(&mut self, item: &str) -> u32 {
@@ -331,7 +330,7 @@ impl State {
         index
     }
 
-    /// Takes in one change under the present version. Taking it in again changes nothing but versions.
+    /// Applies one change under the current version. Idempotent but for versions.
     pub fn edit(&mut self, edit: Edit) {
         let version = self.version;
         match edit {
@@ -339,9 +338,9 @@ impl State {
                 let index = self.intern(&item);
                 let entry = &mut self.items[index as usize];
                 entry.list_changed = version;
-                // Nobody asked for one that is in the store alone, and there it is new already: rows are told once they are readable.
+                // A list outside of memory is current in the store: rows are published once readable.
                 if entry.list.is_some() {
-                    self.hold(index, row);
+                    self.cache(index, row);
                 }
             }
             Edit::Support { item, support } if item.is_empty() => {
@@ -390,19 +389,19 @@ impl State {
                     self.member_of.insert(session, member);
                 }
             }
-            Edit::Member { member, standing } => {
-                // Without a standing a member sees what any member sees; without the strict reading so does one of the free tier.
-                let tells = |standing: &Standing| standing.tier != Tier::Normal || self.config.strict_listed_after;
-                match standing.filter(tells) {
-                    Some(standing) => self.standings.insert(member, standing),
-                    None => self.standings.remove(&member),
+            Edit::Member { member, facts } => {
+                // Without an entry a member has the default visibility, which the free tier has too unless strict.
+                let differs = |facts: &MemberFacts| facts.tier != Tier::Normal || self.config.strict_listed_after;
+                match facts.filter(differs) {
+                    Some(facts) => self.member_facts.insert(member, facts),
+                    None => self.member_facts.remove(&member),
                 };
             }
         }
     }
 
-    /// Empties what the views' own tables hold, under the present version; the merged inputs stay.
-    pub fn forget_views(&mut self) {
+    /// Clears the views' own tables under the current version; the merged inputs stay.
+    pub fn clear_views(&mut self) {
         self.room.bytes = 0;
         for entry in &mut self.items {
             entry.list = Some(Box::default());
@@ -413,11 +412,11 @@ impl State {
         }
         self.baskets = 0;
         self.baskets_changed = self.version;
-        self.turn_to(self.today);
+        self.set_day(self.today);
     }
 
-    /// Moves the window of the rankings, under the present version.
-    pub fn turn_to(&mut self, today: Day) {
+    /// Moves the window of the rankings, under the current version.
+    pub fn set_day(&mut self, today: Day) {
         self.today = today;
         self.rankings = Rankings::emptied(self.version);
         for (index, entry) in self.items.iter_mut().enumerate() {
@@ -427,39 +426,38 @@ impl State {
         }
     }
 
-    /// The row of an item, where it is held.
+    /// The row of an item, if in memory.
     pub fn row(&self, index: u32) -> Option<&[u8]> {
         let entry = self.item(index);
-        // Written only when it changes anything: many read at once.
+        // Written only if it changes: reads are concurrent.
         if !entry.used.load(Ordering::Relaxed) {
             entry.used.store(true, Ordering::Relaxed);
         }
         entry.list.as_deref()
     }
 
-    /// Holds the row of an item that was read from the store while the version of its list was still `list_changed`; whether that
-    /// is so. Otherwise it may be an old one.
-    pub fn found(&mut self, index: u32, list_changed: u64, row: Box<[u8]>) -> bool {
+    /// Caches a row read from the store; false if the list has changed since `list_changed`, as the row may be stale.
+    pub fn cache_row(&mut self, index: u32, list_changed: u64, row: Box<[u8]>) -> bool {
         let entry = self.item(index);
         let current = entry.list_changed == list_changed;
         if current && entry.list.is_none() {
-            self.hold(index, row);
+            self.cache(index, row);
         }
         current
     }
 
-    /// Bytes of lists that are held.
+    /// Bytes of lists in memory.
     pub fn held_bytes(&self) -> usize {
         self.room.bytes
     }
 
-    /// Holds a row, and lets go of others if there is no room.
-    fn hold(&mut self, index: u32, row: Box<[u8]>) {
+    /// Caches a row and evicts others if necessary.
+    fn cache(&mut self, index: u32, row: Box<[u8]>) {
         self.room.bytes += row.len();
         if let Some(before) = self.items[index as usize].list.replace(row) {
             self.room.bytes -= before.len();
         }
-        // Within two rounds every other list has had its second chance.
+        // Two rounds give every other list its second chance.
         for _ in 0..2 * self.items.len() {
             if self.room.bytes <= self.room.most {
                 return;
@@ -477,7 +475,7 @@ impl State {
     }
 }
 
-/// The neighbours in a row: (id, c), in the order of the row.
+/// The neighbours in a row: (id, c), in order.
 pub(super) fn neighbors(mut row: &[u8]) -> Result<Vec<(&str, u64)>, Corrupt> {
     let mut neighbors = Vec::with_capacity(50);
     while !row.is_empty() {

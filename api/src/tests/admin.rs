@@ -42,7 +42,7 @@ async fn exports_are_whole_and_in_the_form_asked_for() {
         let none = bench.get(&format!("/v1/views/{}/nobody?format=csv", view.name)).await;
         assert_eq!(none.body().trim_ascii_end(), view.columns.join(",").as_bytes());
     }
-    // Of one key, what the export has of it, and nothing of a longer one.
+    // The export's row of one key, and nothing of a longer key.
     let one = bench.get("/v1/views/points/m0007%2C%22x%22?as_of=2026-01-04").await;
     let expected = json!({"member": "m0007,\"x\"", "pending": 10, "available": 100, "from_items": 10, "from_invites": 100});
     assert_eq!(serde_json::from_slice::<Value>(one.body()).unwrap(), expected);
@@ -144,7 +144,7 @@ async fn health_contract_and_widget_need_no_key() {
     assert_eq!((unready.status().as_u16(), &body(&unready)["checks"][0]["name"]), (503, &json!("pipeline")));
     let contract = get("/openapi.json").await;
     assert_eq!(body(&contract)["info"]["title"], "Kindred");
-    // Its page loads nothing but its own style, and is framed by nobody.
+    // Its page loads only its own style, and cannot be framed.
     let page = get("/docs").await;
     assert_eq!(header(&page, "content-type"), "text/html; charset=utf-8");
     let policy = header(&page, "content-security-policy");
@@ -168,7 +168,7 @@ async fn health_contract_and_widget_need_no_key() {
     for path in ["/livez", "/readyz", "/openapi.json", "/widget.js"] {
         assert_secured(&get(path).await, path);
     }
-    // Metrics are on the admin address, and nothing else of the API is.
+    // Metrics are on the admin address, which has no other route of the API.
     let admin = crate::routes::admin_address(&bench.api);
     let metrics = warp::test::request().path("/metrics").reply(&admin).await;
     assert_eq!((metrics.status().as_u16(), &**metrics.body()), (200, &b"up 1\n"[..]));

@@ -13,7 +13,7 @@ impl Bench {
     }
 }
 
-/// No route is open that does not say so, and what is not for browsers needs more than the key of a page.
+/// Every open route is declared as such, and routes not for browsers need more than a publishable key.
 #[tokio::test]
 async fn no_route_is_open() {
     let bench = Bench::new().await;
@@ -41,7 +41,7 @@ async fn a_publishable_key_may_stand_in_the_query_and_a_secret_may_not() {
     let get = async |query: &str| warp::test::request().path(&format!("{LIST}?{query}")).reply(&bench.public).await;
     assert_eq!(get(&format!("key={}", bench.publishable)).await.status(), 200);
     assert_problem(&get(&format!("key={}", bench.service)).await, 401, "unauthorized", "a secret in a URL");
-    // An error in the query reaches who asked, with the key that stands in it.
+    // An error in the query repeats the key only to the caller.
     assert_problem(&get(&format!("limit=0&key={}", bench.publishable)).await, 400, "invalid_parameter", "limit");
     let both = bench.publicly("GET", &format!("{LIST}?key={}", bench.publishable)).reply(&bench.public).await;
     assert_problem(&both, 400, "invalid_parameter", "two keys");
@@ -58,7 +58,7 @@ async fn origins_are_those_of_the_key() {
     assert_eq!(header(&listed, "access-control-allow-origin"), ORIGIN);
     assert_eq!(header(&listed, "vary"), "Origin");
     let exposed = header(&listed, "access-control-expose-headers");
-    // By `Date` the widget corrects the clock of a visitor.
+    // The widget corrects the visitor's clock by `Date`.
     assert!(["Kindred-Reco-Id", "Date"].iter().all(|name| exposed.split(", ").any(|exposed| exposed == *name)), "{exposed}");
     assert!(!listed.headers().contains_key("access-control-allow-credentials"));
 
@@ -68,7 +68,7 @@ async fn origins_are_those_of_the_key() {
     let evil = bench.publicly("GET", LIST).header("origin", "https://evil.example").reply(&bench.public).await;
     assert_problem(&evil, 403, "origin_not_allowed", "evil");
     assert_eq!(header(&evil, "vary"), "Origin");
-    // The reason can be read by the page, and nothing else.
+    // The page can read the reason, and nothing else.
     for refused in [
         evil,
         warp::test::request().path(LIST).header("origin", "https://evil.example").reply(&bench.public).await,
@@ -80,11 +80,11 @@ async fn origins_are_those_of_the_key() {
         assert!(!refused.headers().contains_key("access-control-allow-credentials"));
     }
 
-    // Errors of a listed origin can be read by its pages.
+    // Pages of a listed origin can read errors.
     let wrong = bench.publicly("GET", &format!("{LIST}?limit=x")).header("origin", ORIGIN).reply(&bench.public).await;
     assert_problem(&wrong, 400, "invalid_parameter", "limit");
     assert_eq!(header(&wrong, "access-control-allow-origin"), ORIGIN);
-    // A service key is of servers: no page is let read with it.
+    // A service key is for servers: no page may read with it.
     let service = bench.request(Method::GET, LIST).header("origin", ORIGIN).reply(&bench.public).await;
     assert!(!service.headers().contains_key("access-control-allow-origin"));
 }
@@ -155,7 +155,7 @@ async fn a_session_has_its_records_an_hour() {
     assert_eq!(post("s1", 1).await.status(), 202, "a refused batch was counted");
     assert_eq!(post("s2", 3).await.status(), 202);
     assert_eq!(logged(&bench.log).await.len(), 6);
-    // The shop's server is not bound by it.
+    // The shop's server is not limited.
     let records: Vec<Value> = (0..9).map(|n| view("s1", &format!("i{n}"))).collect();
     assert_eq!(bench.post("/v1/events/interactions", "application/json", json!(records).to_string()).await.status(), 202);
 }
@@ -181,11 +181,11 @@ async fn a_key_has_its_rate() {
     assert!((1..=20).contains(&wait) && problem["retry_after"] == wait);
     assert_eq!(header(&refused, "access-control-allow-origin"), ORIGIN, "a page cannot read that it must wait");
     assert!(header(&refused, "ratelimit").starts_with("\"key\";r=0;"));
-    // The others are not slowed down, and a service key has no rate.
+    // Others are not limited, and a service key has no rate limit.
     assert_eq!(bench.publicly("GET", LIST).reply(&bench.public).await.status(), 200);
     let service = bench.get(LIST).await;
     assert!(service.status() == 200 && !service.headers().contains_key("ratelimit"));
-    // A key for lists alone posts nothing.
+    // A key for lists cannot post.
     let reader = bench.context.keys.create_publishable("reader", &origins, &[Scope::ListsRead], 60, NOW).await.unwrap().token;
     let posted =
         warp::test::request().method("POST").path("/v1/events/interactions").header("authorization", format!("Bearer {reader}"));

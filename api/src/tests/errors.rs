@@ -1,4 +1,4 @@
-//! Endpoints against bad values: each a 4xx problem that names what is wrong, and never plain text.
+//! Endpoints against invalid values: each returns a 4xx problem that names the value, never plain text.
 
 use super::*;
 
@@ -95,7 +95,7 @@ async fn what_is_not_there_is_404() {
     assert_problem(&revoked, 404, "not_found", "a key");
 }
 
-/// Every route against every method it has not: 405 and `Allow`, also TRACE, also where nothing is.
+/// Every route against every unsupported method: 405 and `Allow`, for TRACE and unknown paths too.
 #[tokio::test]
 async fn other_methods_are_405_and_name_those_that_are() {
     let bench = Bench::new().await;

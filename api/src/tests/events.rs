@@ -1,4 +1,4 @@
-//! The way in: what is accepted, what is refused, and with which words.
+//! Ingestion: what is accepted, what is refused, and the messages.
 
 use std::sync::atomic::AtomicU8;
 
@@ -91,14 +91,14 @@ async fn a_request_without_an_acceptable_record_is_422_and_names_the_fields() {
     for empty in [(JSON, "[]"), (NDJSON, ""), (NDJSON, "\n\n")] {
         assert_problem(&bench.post(INTERACTIONS, empty.0, empty.1).await, 422, "invalid_record", "no record");
     }
-    // The list of errors is bounded, their number is told.
+    // The list of errors is bounded, their number is exact.
     let many = "{}\n".repeat(500);
     let problem = assert_problem(&bench.post(INTERACTIONS, NDJSON, many).await, 422, "invalid_record", "500 bad lines");
     assert_eq!((problem["errors"].as_array().unwrap().len(), &problem["rejected"]), (100, &json!(500)));
     assert_eq!(logged(&bench.log).await.len(), 0);
 }
 
-/// What a hostile or broken producer sends: a 4xx each, nothing in the log, no panic.
+/// Hostile or broken input: a 4xx each, nothing in the log, no panic.
 #[tokio::test]
 async fn hostile_bodies_are_refused() {
     let bench = Bench::new().await;
@@ -181,7 +181,7 @@ async fn bodies_and_batches_are_bounded() {
     assert_eq!(bench.post(INTERACTIONS, JSON, json!([record, record, record]).to_string()).await.status(), 202);
 }
 
-/// A log that answers what a full disk, a lost broker and a damaged file do.
+/// A log that answers like a full disk, a lost broker or a damaged file.
 struct Failing {
     how: AtomicU8,
 }
@@ -235,7 +235,7 @@ impl EventLog for Failing {
     }
 }
 
-/// A full disk is 507, a lost log 503; a session that was counted for nothing may post again.
+/// A full disk is 507, a lost log 503; a session may post again after a failure.
 #[tokio::test]
 async fn what_the_log_says_becomes_the_status() {
     let dir = tempfile::tempdir().unwrap();

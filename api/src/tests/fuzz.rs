@@ -1,4 +1,4 @@
-//! The fuzz targets of the API on the stable compiler. If it fails, hostile bytes stop a server, or are taken for what they are not.
+//! The fuzz targets of the API on the stable compiler. If it fails, hostile bytes crash a server or are misread.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Another generation in place of the live one: what is read, what streams send, what a key may ask for.
+//! Switching the live generation: what is read, what streams send, what a key may ask for.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use crate::problem::Code;
 use crate::routes::in_time;
 use crate::to_the_end::to_the_end;
 
-/// Two stores, g1 and g2, and a third name that may not be promoted.
+/// Two stores, g1 and g2, and a third generation that cannot be promoted.
 struct Two {
     first: Arc<dyn ViewStore>,
     second: Arc<dyn ViewStore>,
     settings: Arc<Semantics>,
     live: Mutex<String>,
-    /// A promotion and a drop say that they have begun, and wait until they are let go on.
+    /// Promotions and drops signal their start, then wait for permission to continue.
     begun: Notify,
     go: Semaphore,
     done: Mutex<Vec<String>>,
@@ -85,7 +85,7 @@ impl Two {
     }
 }
 
-/// A bench of which g2 says that `a` goes with `c`, and g1 that it goes with `b`.
+/// A bench in which `a` goes with `c` in g2, and with `b` in g1.
 async fn two() -> (Bench, Arc<Two>, tempfile::TempDir) {
     let mut bench = Bench::new().await;
     bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1), ("c", 1)]).await;
@@ -116,7 +116,7 @@ fn first_item(answer: &http::Response<bytes::Bytes>) -> String {
     body["items"][0]["item"].as_str().unwrap_or_default().to_owned()
 }
 
-/// If it failed, a widget would go on showing the lists of a generation that is not served any more.
+/// If it failed, a widget would keep showing lists of a generation that is no longer served.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promotion_reaches_readers_and_open_streams() {
     let (bench, _, _dir) = two().await;
@@ -126,7 +126,7 @@ async fn a_promotion_reaches_readers_and_open_streams() {
     let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
     let mut reader = streams::Reader::open(&bench, running.address, "").await;
     assert!(reader.until("data:", 1, streams::SOON).await);
-    // Of the running server, which has a memory of its own.
+    // Of the running server, which has its own memory.
     let promote = async |name: &str| {
         let client = tokio::net::TcpStream::connect(running.address).await.unwrap();
         let request = format!(
@@ -149,7 +149,7 @@ async fn a_promotion_reaches_readers_and_open_streams() {
     assert_eq!(bench.get(path).await.body(), before.body(), "rolling back gives the old bytes");
 }
 
-/// If it failed, a client that gives up, or a proxy in front of it, would leave a promotion half done, or a generation half dropped.
+/// If it failed, a disconnecting client or proxy would leave a promotion or a drop half done.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changes_state_ends_though_its_caller_hangs_up() {
     let (bench, operations, _dir) = two().await;
@@ -166,7 +166,7 @@ async fn what_changes_state_ends_though_its_caller_hangs_up() {
         let caller = ask(request, "").await;
         tokio::time::timeout(streams::SOON, operations.begun.notified()).await.expect("it begins");
         drop(caller);
-        // The server has heard of it once it answers another request that came later.
+        // The server has read it once it answers a later request.
         let mut other = ask("GET /livez", "Connection: close\r\n").await;
         assert!(other.until("200", 1, streams::SOON).await);
         operations.go.add_permits(1);
@@ -177,14 +177,14 @@ async fn what_changes_state_ends_though_its_caller_hangs_up() {
         };
         tokio::time::timeout(streams::SOON, ended).await.unwrap_or_else(|_| panic!("{request} was given up"));
     }
-    // And the next is not told that it is being done already.
+    // The next one is not refused as a duplicate.
     operations.go.add_permits(10);
     let mut again = ask("POST /v1/admin/generations/g1/promote", "").await;
     assert!(again.until("HTTP/1.1 200", 1, streams::SOON).await, "{}", again.text);
     running.shutdown().await;
 }
 
-/// If it failed, a step that takes too long would be cut in the middle, or its caller would wait for as long as it takes.
+/// If it failed, a slow step would be cancelled, or its caller would wait as long.
 #[tokio::test]
 async fn a_caller_is_answered_in_time_and_what_was_begun_ends() {
     let bench = Bench::with(|limits| limits.handler_ms = 20, |_| {}).await;
@@ -201,12 +201,12 @@ async fn a_caller_is_answered_in_time_and_what_was_begun_ends() {
     assert_eq!(changing.await.expect_err("an early answer").code, Code::Unavailable);
     go.notify_one();
     tokio::time::timeout(streams::SOON, ended.notified()).await.expect("it was given up");
-    // What only reads is given up.
+    // A read is cancelled.
     let reading = in_time::<()>(&bench.api, std::future::pending()).await;
     assert_eq!(reading.expect_err("too long").code, Code::Unavailable);
 }
 
-/// If it failed, one of several APIs would go on serving what another process took out of service.
+/// If it failed, one of several APIs would serve a generation that another process has replaced.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promotion_by_another_process_is_followed() {
     let (bench, operations, _dir) = two().await;
@@ -221,7 +221,7 @@ async fn a_promotion_by_another_process_is_followed() {
     running.shutdown().await;
 }
 
-/// If it failed, a page could read lists that nobody decided to show, or a what-if be served.
+/// If it failed, a page could read unreleased lists, or a what-if be served.
 #[tokio::test(flavor = "multi_thread")]
 async fn generations_are_a_service_keys_alone() {
     let (bench, _, _dir) = two().await;

@@ -1,4 +1,4 @@
-//! What left the API, for tests: everybody's mailbox and phone, and the lines of the log.
+//! Messages and log lines of the API, captured for tests.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use kindred_members::Sender;
 use kindred_members::senders::Message;
 use parking_lot::Mutex;
 
-/// Keeps what is sent.
+/// Captures messages.
 #[derive(Default)]
 pub(super) struct Inbox(pub Mutex<Vec<Message>>);
 
@@ -21,12 +21,12 @@ impl Sender for Inbox {
 }
 
 impl Inbox {
-    /// The last message to somebody.
+    /// The last message to an address.
     pub fn last(&self, to: &str) -> Message {
         self.0.lock().iter().rev().find(|message| message.to == to).cloned().unwrap_or_else(|| panic!("nothing was sent to {to}"))
     }
 
-    /// How many messages went to somebody.
+    /// The number of messages to an address.
     pub fn sent(&self, to: &str) -> usize {
         self.0.lock().iter().filter(|message| message.to == to).count()
     }
@@ -37,19 +37,19 @@ impl Inbox {
         digits[..6].to_owned()
     }
 
-    /// What stands behind the `#` of the last mail's link.
+    /// The fragment of the link in the last mail.
     pub fn token(&self, mail: &str) -> String {
         let body = self.last(mail).rendered.body;
         body.split_once('#').expect("a link").1.split_whitespace().next().unwrap().to_owned()
     }
 }
 
-/// What was logged.
+/// Captured log lines.
 #[derive(Clone, Default)]
 pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
-    /// All of it so far.
+    /// All of them so far.
     pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().clone()).unwrap()
     }

@@ -1,4 +1,4 @@
-//! Keys that are replaced with an overlap, and when they were last used.
+//! Key rotation with overlap, and the last use of keys.
 
 use super::streams::{Reader, SOON};
 use kindred_store::records::{Range, RecordStore};
@@ -8,7 +8,7 @@ use super::*;
 const LIST: &str = "/v1/items/a/similar";
 
 impl Bench {
-    /// The status that a key gets for a list, from the page of an origin.
+    /// The status of a list request with a key from an origin.
     async fn status(&self, key: &str, origin: &str) -> u16 {
         let request = warp::test::request().path(LIST).header("authorization", format!("Bearer {key}")).header("origin", origin);
         request.reply(&self.public).await.status().as_u16()
@@ -18,20 +18,20 @@ impl Bench {
         self.post(&format!("/v1/admin/keys/{id}/rotate"), "application/json", settings.to_string()).await
     }
 
-    /// The keys as they are listed, by name.
+    /// The listed keys of a name.
     async fn listed(&self, name: &str) -> Vec<Value> {
         let keys = body(&self.get("/v1/admin/keys").await)["keys"].as_array().unwrap().clone();
         keys.into_iter().filter(|key| key["name"] == name).collect()
     }
 
-    /// When a key was last used, as the store has it.
+    /// The stored time of a key's last use.
     async fn stored_use(&self, id: &str) -> Option<String> {
         let keys = KeyStore::open(self.records.clone()).await.unwrap();
         keys.last_use(id).unwrap().at().map(|at| at.to_string())
     }
 }
 
-/// If it failed, a shop could not replace a key without an outage, or a replaced one would go on being good.
+/// If it failed, a shop could not rotate a key without an outage, or a rotated one would stay valid.
 #[tokio::test]
 async fn a_key_is_replaced_while_both_are_good_for_a_while() {
     let bench = Bench::new().await;
@@ -57,7 +57,7 @@ async fn a_key_is_replaced_while_both_are_good_for_a_while() {
     assert!(new_key.starts_with("kd_pk_") && new_key != old_key && new["token"] == new_key);
     assert_eq!((&new["created_at"], &new["last_used_at"]), (&json!("2026-01-05T10:11:13.000Z"), &Value::Null));
 
-    // The old one was remembered before it got an end, and nothing is read anew from here on.
+    // The old one was cached before it got an end, and nothing is reloaded from here on.
     for (after_ms, of_old) in [(0, 200), (3_599_999, 200), (1, 401), (86_400_000, 401)] {
         bench.clock.advance(Duration::from_millis(after_ms));
         let both = (bench.status(old_key, page).await, bench.status(new_key, page).await);
@@ -100,7 +100,7 @@ async fn the_overlap_has_its_bounds() {
         assert_problem(&bench.rotate(path, json!({})).await, 404, "not_found", context);
     }
 
-    // A day unless told, the most, and none: whoever ends the own key still hears of the new one.
+    // A day by default, the maximum, and none: a caller who ends their own key still gets the new one.
     let day = body(&bench.rotate(&id, json!({})).await);
     assert_eq!(day["replaces"]["expires_at"], "2026-01-06T10:11:12.123Z");
     let thirty = body(&bench.rotate(day["id"].as_str().unwrap(), json!({"overlap_seconds": 2_592_000})).await);
@@ -118,7 +118,7 @@ async fn the_overlap_has_its_bounds() {
     );
 }
 
-/// A reader's stream lasts for as long as its key does.
+/// A stream ends with its key.
 #[tokio::test]
 async fn a_stream_ends_with_its_key() {
     let bench = Bench::new().await;
@@ -137,7 +137,7 @@ async fn a_stream_ends_with_its_key() {
     running.shutdown().await;
 }
 
-/// If it failed, nobody could tell which keys may be revoked, or each request would pay for it.
+/// If it failed, nobody could tell which keys are unused, or each request would write to the store.
 #[tokio::test]
 async fn a_last_use_is_told_to_the_minute() {
     let bench = Bench::new().await;
@@ -147,7 +147,7 @@ async fn a_last_use_is_told_to_the_minute() {
     let version = bench.context.keys.version();
     assert_eq!(bench.status(&bench.publishable, ORIGIN).await, 200);
     assert_eq!(used("pages").await, "2026-01-05T10:11:00.000Z");
-    // Presented is used, whatever comes of it; what is no key is nobody's.
+    // A refused request counts as use; an unknown key does not.
     bench.clock.advance(Duration::from_secs(60));
     assert_eq!(bench.status(&bench.publishable, "https://evil.example").await, 403);
     assert_eq!(bench.status("kd_pk_nothing", ORIGIN).await, 401);
@@ -157,7 +157,7 @@ async fn a_last_use_is_told_to_the_minute() {
     assert_eq!(bench.stored_use(&id).await, None, "a request writes nothing");
     bench.api.ring.keep_now().await;
     assert_eq!(bench.stored_use(&id).await.as_deref(), Some("2026-01-05T10:12:00.000Z"));
-    // A clock that was set back, and another process that saw less.
+    // A clock that was set back, and a process that saw less.
     bench.clock.set(EventTime(NOW.0 - 3_600_000));
     assert_eq!(bench.status(&bench.publishable, ORIGIN).await, 200);
     let other = KeyStore::open(bench.records.clone()).await.unwrap();
@@ -166,7 +166,7 @@ async fn a_last_use_is_told_to_the_minute() {
     other.save_uses().await.unwrap();
     assert_eq!(used("pages").await, "2026-01-05T10:12:00.000Z");
     assert_eq!(bench.stored_use(&id).await.as_deref(), Some("2026-01-05T10:12:00.000Z"));
-    // What another process saw, once this one has read of it.
+    // The use in another process, once this one has reloaded.
     other.last_use(&id).unwrap().note(EventTime(NOW.0 + 600_000));
     other.save_uses().await.unwrap();
     bench.context.keys.refresh().await.unwrap();
@@ -180,7 +180,7 @@ async fn a_last_use_is_told_to_the_minute() {
     assert_eq!(left.len(), 1, "it goes with its key: {left:?}");
 }
 
-/// If it failed, a restart would lose the last minute of it.
+/// If it failed, a restart would lose the last minute of use.
 #[tokio::test]
 async fn an_end_in_order_saves_it() {
     let bench = Bench::new().await;
@@ -192,8 +192,7 @@ async fn an_end_in_order_saves_it() {
     assert_eq!(bench.stored_use(&id).await.as_deref(), Some("2026-01-05T10:11:00.000Z"));
 }
 
-/// If it failed, a shop that gets another host would have to replace the key in all of its pages, or a page that was taken off the list
-/// would go on reading.
+/// If it failed, a new host would need a new key in all pages, or a removed origin could still read.
 #[tokio::test]
 async fn the_origins_of_a_key_are_changed_and_its_text_stays() {
     let bench = Bench::new().await;

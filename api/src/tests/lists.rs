@@ -1,4 +1,4 @@
-//! Lists and popularity: what is in a body, when it is new, and how a reader waits for it.
+//! Lists and popularity: bodies, cache validity, and waiting for a position.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const ALL: ListOptions = ListOptions { limit: 50, fill: false, explain: false, s
 #[tokio::test]
 async fn a_list_is_ranked_by_exact_supports_and_says_why() {
     let bench = Bench::new().await;
-    // By the row c comes first; by c^2/n_j, which the cosine orders by, b does: 9/4 against 16/100.
+    // By c the item c comes first; by c^2/n_j, the order of the cosine, b does: 9/4 against 16/100.
     bench.apply_list("a", &[("c", 4), ("b", 3)], &[("a", 9), ("b", 4), ("c", 100)]).await;
     bench.apply(vec![baskets(200), card(json!({"item": "b", "version": 1, "kind": "good", "title": "Bee", "price_minor": 1999, "url": "/b", "image": "/b.svg"}))]).await;
 
@@ -46,7 +46,7 @@ async fn a_list_is_ranked_by_exact_supports_and_says_why() {
     assert!(explain["g2"].as_f64().unwrap() > 10.0);
 }
 
-/// A cached body is served only while it is what would be rendered: whatever it depends on, a change shows at once.
+/// A cached body is served only while a render would give the same: any change it depends on shows at once.
 #[tokio::test]
 async fn every_change_that_matters_shows_at_once_and_no_other_changes_the_body() {
     let bench = Bench::new().await;
@@ -99,8 +99,7 @@ async fn every_change_that_matters_shows_at_once_and_no_other_changes_the_body()
     assert_eq!(fetch().await.0, etag, "what does not matter changed the body");
 }
 
-/// Random changes, with reads between: the cached answer equals that of a memory that was loaded anew, and of one that has room for
-/// a list or two.
+/// Random changes and reads: the cached answer equals that of a freshly loaded memory, and of one that holds a list or two.
 #[tokio::test]
 async fn the_memory_that_follows_equals_one_that_is_loaded_anew() {
     let bench = Bench::new().await;
@@ -131,7 +130,7 @@ async fn the_memory_that_follows_equals_one_that_is_loaded_anew() {
                 changes.push(change);
             }
         }
-        // Supports of whatever a list names, as the dataflow gives them.
+        // The supports of all listed items, as the dataflow gives them.
         for n in 0..8 {
             let change = support(&name(n), random(9) + 1);
             if touched.insert((change.table, change.key.clone())) && round % 5 == 0 {
@@ -157,8 +156,7 @@ async fn the_memory_that_follows_equals_one_that_is_loaded_anew() {
     assert!(narrow.live().memory.held_bytes() > 0, "something is held");
 }
 
-/// After a unit that a crash left unfinished the pipeline empties the views and brings every row anew: what it does not bring
-/// must not live on in memory.
+/// After a crash within a unit the pipeline clears the views and writes every row again: the others must not stay in memory.
 #[tokio::test]
 async fn rows_that_do_not_come_anew_are_gone() {
     let bench = Bench::new().await;
@@ -167,14 +165,14 @@ async fn rows_that_do_not_come_anew_are_gone() {
     bench.apply_list("stale", &[("b", 1)], &[("stale", 1)]).await;
     bench.apply(vec![card_of_b, owners("stale", Kind::Purchase, NOW.day(), 7), baskets(9)]).await;
     assert_eq!(items(&bench.get("/v1/items/stale/similar").await), ["b"]);
-    bench.api.live().memory.expect_rows_anew();
+    bench.api.live().memory.expect_rewrite();
     bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
     let kept = bench.get("/v1/items/a/similar?explain=true").await;
     assert_eq!((items(&kept), &body(&kept)["items"][0]["title"]), (vec!["b".to_owned()], &json!("Bee")));
     assert_eq!(body(&kept)["items"][0]["explain"]["baskets"], 0);
     assert_eq!(items(&bench.get("/v1/items/stale/similar").await).len(), 0);
     assert_eq!(items(&bench.get("/v1/popular").await).len(), 0);
-    // Only once: the next unit is one of differences again.
+    // Only once: the next unit is a difference again.
     bench.apply(vec![support("a", 2)]).await;
     assert_eq!(items(&bench.get("/v1/items/a/similar").await), ["b"]);
 }
@@ -215,11 +213,11 @@ async fn a_short_list_is_filled_from_its_category_and_then_from_all() {
     assert_eq!((&shown["items"][1]["score"], &shown["items"][1]["co_count"]), (&json!(null), &json!(null)));
     assert_eq!(items(&bench.get("/v1/items/a/similar?limit=2").await), ["b", "c"]);
     assert_eq!(items(&bench.get("/v1/items/a/similar?fill=false").await), ["b"]);
-    // An item that nobody knows is no error: it is filled, or empty.
+    // An unknown item is no error: its list is filled, or empty.
     assert_eq!(items(&bench.get("/v1/items/nobody%20knows/similar?limit=1").await), ["a"]);
     let pure = bench.get("/v1/items/nobody/similar?fill=false").await;
     assert_eq!((pure.status().as_u16(), items(&pure).len()), (200, 0));
-    // The day turns: what was on the edge of the window leaves it.
+    // The next day: the oldest day leaves the window.
     bench.clock.advance(Duration::from_secs(86_400));
     assert_eq!(items(&bench.get("/v1/items/a/similar").await), ["b", "d", "e"]);
 }
@@ -261,7 +259,7 @@ async fn a_reader_waits_for_a_position_or_hears_that_it_is_not_reached() {
     });
     assert_eq!((answer.status().as_u16(), items(&answer)), (200, vec!["b".to_owned()]));
     assert!(header(&answer, "kindred-as-of").starts_with(&format!("{position};")));
-    // Reached already: no wait at all.
+    // Reached already: no wait.
     assert_eq!(bench.get(&format!("{path}&wait_ms=0")).await.status(), 200);
 }
 
@@ -328,7 +326,7 @@ async fn a_view_that_is_not_kept_says_so() {
     }
 }
 
-/// The hot path in a debug build is no benchmark; this only refuses what would be a thousand times too slow.
+/// A debug build is no benchmark; this only catches a factor of a thousand.
 #[tokio::test]
 async fn a_hit_does_no_work_that_grows_with_the_catalog() {
     let bench = Bench::new().await;

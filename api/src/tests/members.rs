@@ -1,4 +1,4 @@
-//! Points, history, and being forgotten.
+//! Points, history and erasure.
 
 use kindred_model::SessionId;
 use kindred_model::records::{InteractionKey, Subject};
@@ -31,7 +31,7 @@ async fn points_are_evaluated_for_the_as_of_day() {
     assert_eq!(header(&answer, "cache-control"), "no-store");
     let before = body(&bench.get("/v1/members/m%201/points?as_of=2026-01-04").await);
     assert_eq!((&before["pending"], &before["available"]), (&json!(17), &json!(140)));
-    // The statement adds up to the figures, also as of another day.
+    // The statement adds up to the balance, also as of another day.
     let stated = body(&bench.get("/v1/members/m%201/points?statement=true&as_of=2026-01-04").await);
     let line = |day: &str, points: i64, pending: bool| json!({"available_from": day, "points": points, "pending": pending});
     assert_eq!(
@@ -78,7 +78,7 @@ async fn a_history_has_the_sessions_and_is_read_in_pages() {
         };
         assert_eq!(header(&page, "link"), format!("<?limit=1&cursor={cursor}>; rel=\"next\""));
         path = format!("/v1/members/m/history?limit=1&cursor={cursor}");
-        // What comes meanwhile stands before the place of the cursor and shifts nothing.
+        // New records sort before the cursor and do not shift pages.
         bench.apply(vec![did(&me, "new", Kind::View, &format!("2026-01-04T0{}:00:00Z", seen.len()))]).await;
     }
     assert_eq!(seen, ["b", "b", "c", "a"]);
@@ -134,7 +134,7 @@ async fn orders_of_any_status_are_read_in_pages_the_latest_first() {
         let Some(cursor) = body(&page)["next_cursor"].as_str().map(str::to_owned) else { break };
         assert_eq!(header(&page, "link"), format!("<?limit=1&cursor={cursor}>; rel=\"next\""));
         path = format!("/v1/members/m/orders?limit=1&cursor={cursor}");
-        // What comes meanwhile stands before the place of the cursor and shifts nothing.
+        // New records sort before the cursor and do not shift pages.
         let later = order(&format!("n{}", seen.len()), "m", &format!("2026-01-04T0{}:00:00Z", seen.len()), "placed");
         bench.apply(ordered(&later)).await;
     }
@@ -144,7 +144,7 @@ async fn orders_of_any_status_are_read_in_pages_the_latest_first() {
         json!({ "member": "nobody", "items": [], "next_cursor": null })
     );
 
-    // Until they have left the log, an erased member's orders are still indexed, and shown to nobody.
+    // Until they leave the log, an erased member's orders are indexed and hidden.
     let gone = MemberRecord::Member(kindred_model::records::Membership::erased(member("m"), None));
     bench.apply(vec![change::<Members>(&gone.key(), Some(&Canonical(gone.canonical().into())))]).await;
     assert_eq!(named(&body(&bench.get("/v1/members/m/orders").await)).len(), 0);
@@ -176,7 +176,7 @@ async fn an_erasure_keeps_what_the_inviter_earned_and_answers_the_same_again() {
     assert_eq!((&again["views_erased_at"], &again["raw_erased_by"]), (&json!("2026-01-05T10:11:12.123Z"), &json!("2026-02-04")));
     assert_eq!(logged(&bench.log).await.len(), 2, "an erased member was erased again");
 
-    // Who is not known can be forgotten, too: their late events stay hidden.
+    // Unknown members can be erased too: their late events stay hidden.
     let unknown = bench.request(Method::DELETE, "/v1/members/unknown").reply(&bench.public).await;
     assert_eq!(unknown.status(), 200);
     let last = String::from_utf8(logged(&bench.log).await.pop().unwrap().1.to_json()).unwrap();
@@ -185,7 +185,7 @@ async fn an_erasure_keeps_what_the_inviter_earned_and_answers_the_same_again() {
     following.await.unwrap();
 }
 
-/// Copying from a merged record that is not whole would lose the inviter's points: the erasure waits, or says that it did not.
+/// Copying from an incomplete record would lose the inviter's points: the erasure waits, or reports that it did not.
 #[tokio::test]
 async fn an_erasure_does_not_overtake_the_log() {
     let bench = Bench::with(|limits| limits.erasure_wait_ms = 30, |_| {}).await;

@@ -1,5 +1,5 @@
-//! The API as its callers see it, over the embedded log and store. The pipeline's place is taken by the test: it applies the
-//! units that a sink would, and where a test posts what it waits for, [`Bench::follow_members`] merges that one topic.
+//! The API as its callers see it, over the embedded log and store. The test replaces the pipeline: it applies the units of a
+//! sink, and where a test waits for a post, [`Bench::follow_members`] merges that topic.
 
 mod accounts;
 mod admin;
@@ -54,7 +54,7 @@ use crate::context::{ApiConfig, Check, Context, OperationError, Operations, Veri
 const NOW: EventTime = EventTime(1_767_607_872_123);
 const ORIGIN: &str = "https://shop.example";
 
-/// The process around the API, as far as it asks: each call says what it was asked.
+/// A fake process behind the API: records each call.
 #[derive(Default)]
 struct Process {
     busy: AtomicBool,
@@ -83,7 +83,7 @@ impl Operations for Process {
     }
 }
 
-/// An API with what it stands on.
+/// An API and its dependencies.
 struct Bench {
     log: Arc<dyn EventLog>,
     store: Arc<dyn ViewStore>,
@@ -180,7 +180,7 @@ impl Bench {
         self.request(Method::POST, path).header("content-type", content_type).body(body).reply(&self.public).await
     }
 
-    /// What the pipeline does for the topic `members`: merges and publishes, until the bench is dropped.
+    /// Acts as the pipeline of the topic `members`, until the bench is dropped.
     fn follow_members(&self) -> tokio::task::JoinHandle<()> {
         let (log, store) = (self.log.clone(), self.store.clone());
         let mut stopping = self.stop.subscribe();
@@ -264,7 +264,7 @@ fn items(response: &http::Response<bytes::Bytes>) -> Vec<String> {
     body["items"].as_array().unwrap().iter().map(|item| item["item"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Checks that an answer is a problem of this status and code, with everything a problem has.
+/// Checks that an answer is a complete problem of this status and code.
 fn assert_problem(response: &http::Response<bytes::Bytes>, status: u16, code: &str, context: &str) -> Value {
     let problem = body(response);
     assert_eq!(response.status(), status, "{context}: {problem}");
@@ -313,7 +313,7 @@ fn member(text: &str) -> MemberId {
     MemberId::parse(text).unwrap()
 }
 
-/// What was earned long ago: by invites, and by items with the day from which they are available.
+/// Points earned long ago: by invites, and by items with the day from which they are available.
 fn earnings(from_invites: i64, from_items: &[(Day, i64)]) -> Earned {
     let long_ago = Day(10_000);
     let of = |available_from, points, from_invites| Difference {

@@ -1,5 +1,5 @@
-//! What the public may cost: a publishable key stands in every page, and whoever reads it there, or has no key at all, must not be able
-//! to take what all others need. Over real sockets, from several addresses of the loopback.
+//! Limits for the public: a publishable key is in every page, and its readers must not exhaust the shop. Over real sockets, from
+//! several loopback addresses.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -11,14 +11,14 @@ use super::*;
 
 const EVENTS: &str = "/v1/events/interactions";
 
-/// A connection from one of the addresses of the loopback.
+/// A connection from a loopback address.
 async fn connect(from: u8, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((IpAddr::V4(Ipv4Addr::new(127, 0, 0, from)), 0).into()).unwrap();
     socket.connect(to).await.unwrap()
 }
 
-/// A GET from an address: its status and the whole answer.
+/// A GET from an address: status and the whole answer.
 async fn get(from: u8, to: SocketAddr, path: &str, headers: &str) -> (u16, String) {
     let request = format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{headers}\r\n");
     let mut socket = connect(from, to).await;
@@ -38,14 +38,14 @@ impl Bench {
     }
 }
 
-/// If it failed, one client could use up the requests of all visitors of a shop.
+/// If it failed, one client could use up the requests of all visitors.
 #[tokio::test]
 async fn one_address_has_a_share_of_the_rate_of_a_key() {
     let bench = Bench::new().await;
     let origins = [ORIGIN.to_owned()];
     let key = bench.context.keys.create_publishable("small", &origins, &[Scope::ListsRead], 1_300, NOW).await.unwrap().token;
     let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
-    // All of it over one connection, one behind the other: 65 a minute are a twentieth.
+    // All pipelined over one connection: 65 a minute are a twentieth.
     let one = format!("GET /v1/items/a/similar?key={key} HTTP/1.1\r\nHost: t\r\n\r\n");
     let last = format!("GET /v1/items/a/similar?key={key} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
     let mut socket = connect(1, running.address).await;
@@ -61,7 +61,7 @@ async fn one_address_has_a_share_of_the_rate_of_a_key() {
     running.shutdown().await;
 }
 
-/// If it failed, one client could hold all streams of a shop.
+/// If it failed, one client could hold all streams.
 #[tokio::test]
 async fn one_address_has_a_share_of_the_streams_of_a_key() {
     let bench = Bench::with(
@@ -87,7 +87,7 @@ async fn one_address_has_a_share_of_the_streams_of_a_key() {
     running.shutdown().await;
 }
 
-/// If it failed, one client could hold every connection; behind a proxy the limit would be that of all visitors together.
+/// If it failed, one client could hold every connection; behind a proxy all visitors would share one limit.
 #[tokio::test]
 async fn one_address_has_so_many_connections_and_a_trusted_proxy_any_number() {
     let bench = Bench::with(|limits| limits.connections_per_address = 4, |_| {}).await;
@@ -124,7 +124,7 @@ async fn one_address_has_so_many_connections_and_a_trusted_proxy_any_number() {
     running.shutdown().await;
 }
 
-/// If it failed, whoever asks for much and reads nothing would hold memory and a connection for as long as they like.
+/// If it failed, a client that requests much and reads nothing would hold memory and a connection forever.
 #[tokio::test]
 async fn whoever_does_not_read_is_cut_off() {
     let bench = Bench::with(|limits| limits.write_stall_ms = 1_000, |_| {}).await;
@@ -133,7 +133,7 @@ async fn whoever_does_not_read_is_cut_off() {
     socket.set_recv_buffer_size(16 << 10).unwrap();
     let socket = socket.connect(running.address).await.unwrap();
     let (mut reader, mut writer) = socket.into_split();
-    // Some hundred KB each: more than the buffers of both systems hold.
+    // Some hundred KB each: more than the socket buffers hold.
     let asking = async {
         let request = b"GET /openapi.json HTTP/1.1\r\nHost: t\r\n\r\n";
         while writer.write_all(request).await.is_ok() {
@@ -147,7 +147,7 @@ async fn whoever_does_not_read_is_cut_off() {
     running.shutdown().await;
 }
 
-/// If it failed, bodies that never end would fill the memory.
+/// If it failed, endless bodies would fill the memory.
 #[tokio::test]
 async fn bodies_under_way_have_a_budget_and_an_address_a_part_of_it() {
     let bench = Bench::with(
@@ -170,7 +170,7 @@ async fn bodies_under_way_have_a_budget_and_an_address_a_part_of_it() {
         reader
     };
     let held = begin(1, 200_000).await;
-    // Announced is not sent: what is not there takes nothing.
+    // An announced body takes no memory.
     let _announced = begin(1, 0).await;
     let within = async {
         while running.api.bodies.held() < 200_000 {
@@ -198,7 +198,7 @@ async fn bodies_under_way_have_a_budget_and_an_address_a_part_of_it() {
     running.shutdown().await;
 }
 
-/// If it failed, 40 requests would bring 400,000 records, each of a session of its own.
+/// If it failed, 40 requests would bring 400,000 records, each of its own session.
 #[tokio::test]
 async fn a_publishable_key_posts_little_and_nothing_old() {
     let bench = Bench::new().await;
@@ -217,14 +217,14 @@ async fn a_publishable_key_posts_little_and_nothing_old() {
             assert_eq!(body(&answer)["errors"][0]["code"], "too_old");
         }
     }
-    // A service key does as before.
+    // A service key is not limited.
     let mut record = view("s", "a");
     record["at"] = json!("2001-01-01T00:00:00Z");
     let posted = bench.post(EVENTS, "application/json", json!([record]).to_string()).await;
     assert_eq!(posted.status(), 202);
 }
 
-/// If it failed, one address could fill memory with sessions that nobody has.
+/// If it failed, one address could fill memory with invented sessions.
 #[tokio::test]
 async fn one_address_posts_for_so_many_sessions_and_records() {
     let bench = Bench::with(
@@ -261,7 +261,7 @@ async fn one_address_posts_for_so_many_sessions_and_records() {
     running.shutdown().await;
 }
 
-/// If it failed, 300 records would put a text of anybody on top of the shop's page.
+/// If it failed, 300 records would put anyone's text on top of the shop's page.
 #[tokio::test]
 async fn what_the_catalog_does_not_know_is_not_taken_from_pages() {
     let bench = Bench::new().await;
@@ -269,7 +269,7 @@ async fn what_the_catalog_does_not_know_is_not_taken_from_pages() {
     assert_eq!(bench.posted_by_a_page(&[view("s", spam)]).await.status(), 202, "a shop without a catalog");
     let card = |item: &str| card(json!({ "item": item, "version": 1, "kind": "good", "title": item, "visibility": "svip" }));
     bench.apply(vec![card("tent"), support("ordered", 3)]).await;
-    // What pages said before there was a catalog is neither shown nor counted any more.
+    // Views from before there was a catalog are no longer shown or counted.
     let viewed = |item: &str, n| owners(item, Kind::View, NOW.day(), n);
     let bought = owners("bought", Kind::Purchase, NOW.day(), 1);
     bench.apply(vec![viewed(spam, 180), viewed("ordered", 2), viewed("bought", 1), bought]).await;
@@ -282,7 +282,7 @@ async fn what_the_catalog_does_not_know_is_not_taken_from_pages() {
     assert_eq!((&answer["accepted"], &answer["rejected"]), (&json!(2), &json!(1)), "{answer}");
     assert_eq!(answer["results"][0]["error"]["code"], "unknown_item");
     assert_eq!(logged(&bench.log).await.len(), before + 2);
-    // A search is about no item, and a service key says what it likes.
+    // A search has no item, and a service key may post anything.
     let search = json!({ "session": "s1", "kind": "search", "query": "tents", "at": "2026-01-05T10:00:00Z" });
     assert_eq!(bench.posted_by_a_page(&[search]).await.status(), 202);
     assert_eq!(bench.post(EVENTS, "application/json", view("s2", "new").to_string()).await.status(), 202);
@@ -291,7 +291,7 @@ async fn what_the_catalog_does_not_know_is_not_taken_from_pages() {
     assert_eq!(any.posted_by_a_page(&[view("s", "new")]).await.status(), 202, "where the settings say so");
 }
 
-/// If it failed, whoever guesses the name of an item that they may not see would learn that it is there, and who buys it.
+/// If it failed, guessing the name of a hidden item would reveal that it exists, and who buys it.
 #[tokio::test]
 async fn the_list_of_an_item_that_may_not_be_seen_is_that_of_none() {
     let bench = Bench::new().await;
@@ -317,13 +317,13 @@ async fn the_list_of_an_item_that_may_not_be_seen_is_that_of_none() {
         };
         assert_eq!(of("hidden").await, of("nothing").await, "{query}");
     }
-    // It moves with the catalog: once it may be seen, its list is told.
+    // It follows the catalog: once visible, its list is served.
     bench.apply(vec![card(public("hidden"))]).await;
     let shown = bench.get("/v1/items/hidden/similar?fill=false").await;
     assert_eq!(items(&shown), ["b"]);
 }
 
-/// If it failed, a client that only asks whether something is there, or what it may do, would get a 405 or a 500.
+/// If it failed, HEAD or OPTIONS would return 405 or 500.
 #[tokio::test]
 async fn every_method_is_answered_and_head_wherever_get_is() {
     let bench = Bench::new().await;
@@ -370,7 +370,7 @@ async fn every_method_is_answered_and_head_wherever_get_is() {
         tokio::time::timeout(SOON, socket.read_to_end(&mut answer)).await.expect("it ends").unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 400"), "{hosts}");
     }
-    // Text is compressed for whoever takes it.
+    // Text is compressed if accepted.
     let (_, head, _) = ask("GET", "/openapi.json", "Accept-Encoding: gzip, br\r\n").await;
     assert!(head.contains("content-encoding: gzip") && head.contains("vary: accept-encoding"), "{head}");
     let (_, head, _) = ask("GET", "/openapi.json", "").await;

@@ -1,5 +1,5 @@
-//! docs/SECURITY.md: which test proves each requirement, and what each route asks for. Both tables of it are made here, from the names
-//! of the tests and from the code.
+//! docs/SECURITY.md: which test proves each requirement, and what each route asks for. Its tables are generated here, from test
+//! names and code.
 //!
 //! ```text
 //! fn v7_4_2_… anywhere in the tree ──▶ V7.4.2 ──▶ ROWS ──▶ table      ROUTES, Role::built_in ──▶ tables
@@ -14,7 +14,7 @@ use kindred_members::{Permission, Role};
 use crate::routes::endpoint::{Need, endpoints};
 
 const REWRITE: &str = "KINDRED_WRITE_SECURITY=1 cargo test -p kindred-api security";
-/// Where tests are.
+/// Source folders with tests.
 const SOURCES: &[&str] = &["api", "bench", "deploy", "pipeline", "shared", "tests"];
 
 /// The requirements of OWASP ASVS 5.0 that apply (level 1 and 2, and some of 3): (ids with their levels, in our words).
@@ -74,7 +74,7 @@ const ROWS: &[(&str, &str)] = &[
     ("V16.5.1 (2), V16.5.2 (2), V16.5.3 (2)", "errors say nothing of the inside, and fail closed"),
 ];
 
-/// What has no test yet, and why.
+/// Requirements without a test, and why.
 const WAITING: &[(&str, &str)] = &[
     ("V2.3.2", "waits for coupons and spending"),
     ("V2.3.4", "of coupons and points, waits for spending; identities and tokens are raced in `api/members/tests/it/races.rs`"),
@@ -84,7 +84,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Every file below a directory that has one of these endings, sorted; what is built is left out.
+/// The files below a directory with one of these endings, sorted, without build output.
 fn files(below: &Path, endings: &[&str], found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(below) else { return };
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -118,7 +118,7 @@ fn ids(name: &str) -> Vec<String> {
     ids
 }
 
-/// The tests that are named after requirements: (ids, name, file).
+/// The tests named after requirements: (ids, name, file).
 fn tests() -> Vec<(Vec<String>, String, String)> {
     let root = root();
     let mut sources = Vec::new();
@@ -215,7 +215,7 @@ fn roles() -> String {
     text
 }
 
-/// If it failed, the document would promise a test that is not there, or hide a route.
+/// If it failed, the document would promise a missing test, or hide a route.
 #[test]
 fn the_committed_tables_are_these() {
     let path = root().join("docs/SECURITY.md");
@@ -242,7 +242,7 @@ fn ids_are_read_from_names() {
     assert!(ids("very_long").is_empty() && ids("r21_300_members").is_empty());
 }
 
-/// What in a text is a secret, by its form.
+/// Kinds of secrets in a text, by their form.
 fn secrets_in(text: &str) -> Vec<&'static str> {
     let long = |rest: &str, least: usize| {
         rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')).count() >= least
@@ -274,8 +274,7 @@ fn secrets_in(text: &str) -> Vec<&'static str> {
     found
 }
 
-/// V13.2.1, V13.3.1: no key, no token and no private key stands in any file of the tree, whatever its kind, and what looks for them
-/// finds them.
+/// V13.2.1, V13.3.1: no file of the tree has a key, token or private key, and the detector finds them.
 #[test]
 fn v13_2_1_v13_3_1_no_secret_in_the_source() {
     let letters = "Ab3_".repeat(11);
@@ -296,7 +295,7 @@ fn v13_2_1_v13_3_1_no_secret_in_the_source() {
     }
 }
 
-/// Every file of the tree but what is built and what Git keeps.
+/// Every file of the tree, without build output and `.git`.
 fn all_files(below: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(below).unwrap() {
         let path = entry.unwrap().path();

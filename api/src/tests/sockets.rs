@@ -1,4 +1,4 @@
-//! What only a socket shows: chunked bodies, slow and broken callers, the addresses, the end.
+//! Behaviour that only a socket shows: chunked bodies, slow and broken clients, addresses, shutdown.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -8,7 +8,7 @@ use super::*;
 async fn exchange(address: std::net::SocketAddr, parts: &[&[u8]]) -> String {
     let mut socket = TcpStream::connect(address).await.unwrap();
     for part in parts {
-        // The server may answer and close before everything is sent: that is what 413 is for.
+        // The server may close before everything is sent, after a 413.
         if socket.write_all(part).await.is_err() {
             break;
         }
@@ -52,32 +52,32 @@ async fn bodies_are_capped_while_they_are_read() {
             bench.service
         )
     };
-    // A chunked body has no length to look at.
+    // A chunked body has no declared length.
     let chunk = format!("2710\r\n{}\r\n", " ".repeat(10_000));
     let chunked = head("Transfer-Encoding: chunked");
     let mut parts: Vec<&[u8]> = vec![chunked.as_bytes()];
     parts.extend(std::iter::repeat_n(chunk.as_bytes(), 50));
     let answer = exchange(running.address, &parts).await;
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("payload_too_large"), "{answer}");
-    // One that announces too much is not read at all.
+    // An oversized one is not read at all.
     let announced = exchange(running.address, &[head("Content-Length: 100001").as_bytes()]).await;
     assert!(announced.starts_with("HTTP/1.1 413"), "{announced}");
-    // One that does not arrive is given up.
+    // A stalled one times out.
     let stalled = exchange(running.address, &[head("Content-Length: 1000").as_bytes(), b"{"]).await;
     assert!(stalled.starts_with("HTTP/1.1 408") && stalled.contains("request_timeout"), "{stalled}");
-    // A whole one in chunks is taken.
+    // A complete chunked one is accepted.
     let record = view("s", "a").to_string();
     let good = format!("{:x}\r\n{record}\r\n0\r\n\r\n", record.len());
     let taken = exchange(running.address, &[head("Transfer-Encoding: chunked").as_bytes(), good.as_bytes()]).await;
     assert!(taken.starts_with("HTTP/1.1 202"), "{taken}");
-    // What is no HTTP is no harm.
+    // Bytes that are not HTTP do no harm.
     let noise = exchange(running.address, &[b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"]).await;
     assert!(noise.is_empty() || noise.starts_with("HTTP/1.1 400"), "{noise}");
     assert_eq!(logged(&bench.log).await.len(), 1);
     running.shutdown().await;
 }
 
-/// The largest body there may be: 10 MB of lines are decoded, and answered one by one.
+/// The largest accepted body: 10 MB of lines, each decoded and answered.
 #[tokio::test]
 async fn ten_thousand_records_in_ten_megabytes_are_taken() {
     let bench = Bench::new().await;
@@ -107,7 +107,7 @@ async fn the_addresses_are_apart_and_the_end_is_in_order() {
     let error = crate::start(taken, bench.context.clone()).await.err().expect("one address was bound twice");
     assert!(error.to_string().contains("--listen"), "{error}");
 
-    // A connection that idles does not hold up the end.
+    // An idle connection does not delay the shutdown.
     let idle = TcpStream::connect(public).await.unwrap();
     let begun = std::time::Instant::now();
     running.shutdown().await;
@@ -132,8 +132,8 @@ async fn further_routes_are_tried_last_and_finished_like_ours() {
     assert_problem(&warp::test::request().path("/other").reply(&public).await, 404, "not_found", "neither ours nor theirs");
 }
 
-/// V12.2.1: an address that other machines reach without a proxy before it is told of at the start; if this fails, passwords go over
-/// the network in the clear and nobody knows.
+/// V12.2.1: an address that other machines reach without a proxy is warned about at the start; otherwise passwords might cross
+/// the network in the clear unnoticed.
 #[test]
 fn v12_2_1_an_address_that_others_reach_is_told_of() {
     for (address, behind_proxy, told) in [

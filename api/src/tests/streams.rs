@@ -1,4 +1,4 @@
-//! Streams: the list now, and when it moves. Over a real socket, as a browser reads them.
+//! Streams: the list now, and every change. Over a real socket, as a browser reads them.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 
-/// A reader of one stream: the text that came, unchunked as far as tests need.
+/// A reader of one stream: the received text, dechunked as far as tests need.
 pub(super) struct Reader {
     socket: TcpStream,
     pub text: String,
@@ -26,7 +26,7 @@ impl Reader {
         Self::on(socket, &asked(&format!("/v1/stream?{lists}&key={}", bench.publishable), headers)).await
     }
 
-    /// Sends a request as it is written.
+    /// Sends a request verbatim.
     pub async fn on(mut socket: TcpStream, request: &str) -> Self {
         socket.write_all(request.as_bytes()).await.unwrap();
         Self { socket, text: String::new() }
@@ -36,7 +36,7 @@ impl Reader {
         self.socket.write_all(bytes).await
     }
 
-    /// Reads until the text holds `wanted` so many times; false when the time is up or the stream ends.
+    /// Reads until the text contains `wanted` this often; false on timeout or at the end.
     pub async fn until(&mut self, wanted: &str, times: usize, within: Duration) -> bool {
         let reading = async {
             let mut buffer = [0; 4_096];
@@ -86,10 +86,10 @@ async fn a_stream_shows_the_list_and_each_move_at_once() {
     assert!(begun.elapsed() < Duration::from_millis(800), "a changed row waited for the tick of scores: {:?}", begun.elapsed());
     assert!(reader.text.contains(r#"{"item":"c""#));
 
-    // Only a score moves: within about a second.
+    // A changed score: within about a second.
     bench.apply(vec![support("b", 9)]).await;
     assert!(reader.until("data:", 3, SOON).await, "a score did not move");
-    // What does not change the body sends nothing.
+    // No event without a changed body.
     bench.apply(vec![support("unrelated", 9), list("a", &[("b", 1), ("c", 1)])]).await;
     assert!(!reader.until("data:", 4, Duration::from_millis(1_300)).await, "{}", reader.text);
     running.shutdown().await;
@@ -113,7 +113,7 @@ async fn a_reader_that_comes_back_is_not_sent_what_it_has() {
     running.shutdown().await;
 }
 
-/// If it failed, every widget of a page would need a connection of its own: browsers open six.
+/// If it failed, every widget of a page would need its own connection: browsers open six.
 #[tokio::test]
 async fn one_stream_follows_the_lists_of_a_page() {
     let bench = Bench::new().await;
@@ -133,7 +133,7 @@ async fn one_stream_follows_the_lists_of_a_page() {
     assert_eq!(event(&reader.text, first).unwrap()["items"][0]["item"], "b");
     assert!(reader.text.to_lowercase().contains("access-control-allow-origin: https://shop.example"));
 
-    // What changes is sent, and nothing else.
+    // Only the changed list is sent.
     bench.apply_list("a", &[("c", 1), ("b", 1)], &[("c", 1)]).await;
     assert!(reader.until("data:", 3, SOON).await, "{}", reader.text);
     assert!(event(&reader.text, first).unwrap()["items"].to_string().contains(r#""item":"c""#), "{}", reader.text);
@@ -173,7 +173,7 @@ async fn one_stream_follows_the_lists_of_a_page() {
     running.shutdown().await;
 }
 
-/// A row that keeps changing is coalesced: the reader gets the last state, not every one.
+/// Frequent changes are coalesced: the reader gets the last state.
 #[tokio::test]
 async fn a_busy_row_is_coalesced() {
     let bench = Bench::new().await;
@@ -232,8 +232,7 @@ async fn a_watch_that_is_dropped_leaves_nothing_behind() {
     assert_eq!(bench.api.live().memory.watched_items(), 0);
 }
 
-/// If this failed, an API that lost its place would serve rows that are gone, mix two states in one answer, or leave open streams
-/// standing.
+/// If this failed, an API after a gap would serve deleted rows, mix two states in one answer, or stall open streams.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_read_anew_takes_the_place_of_everything_in_one_step() {
     let bench = Bench::new().await;
@@ -258,7 +257,7 @@ async fn what_is_read_anew_takes_the_place_of_everything_in_one_step() {
     assert_eq!(items(&bench.get("/v1/items/gone/similar?fill=false").await).len(), 0);
     let after = answer.into_body();
 
-    // Turned to and fro under readers: every answer is the one or the other.
+    // Alternating under load: every answer is of one or the other.
     let enough = Arc::new(AtomicBool::new(false));
     let stop = enough.clone();
     let turning = tokio::task::spawn_blocking(move || {
@@ -282,7 +281,7 @@ async fn what_is_read_anew_takes_the_place_of_everything_in_one_step() {
     turning.await.unwrap();
 }
 
-/// A stream goes on through it: the reader gets the list when it is another one, and nothing when it is the same.
+/// A stream survives it: the reader gets the list if it differs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_sends_what_is_read_anew() {
     let bench = Bench::new().await;

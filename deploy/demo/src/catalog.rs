@@ -1,4 +1,4 @@
-//! What the simulated shop sells: 24 shelves of ten products each, written down by hand, and which shelves go together.
+//! The products of the simulated shop: 24 hand-written shelves of ten products, and which shelves complement each other.
 //!
 //! ```text
 //! SHELVES (path, shape, titles and prices) ──build──▶ Catalog ──records──▶ topic `catalog`
@@ -17,10 +17,10 @@ use crate::random::Random;
 struct Shelf {
     path: [&'static str; 3],
     shape: Shape,
-    /// Price of the cheapest and the dearest product, in minor units.
+    /// Lowest and highest price, in minor units.
     price_minor: (i64, i64),
     tags: [&'static str; 3],
-    /// What every product of the shelf is good for; reads on after the name of the shelf.
+    /// The purpose of every product; a phrase that follows the name of the shelf.
     purpose: &'static str,
     titles: [&'static str; 10],
 }
@@ -117,7 +117,7 @@ const SHELVES: [Shelf; SHELVES_LEN] = [
         "Little astronomers", "Market day", "Hedge maze", "The cartographer"]),
 ];
 
-/// What costs little on its shelf.
+/// Cheap items of their shelf.
 #[rustfmt::skip]
 const SMALL: [&str; 34] = [
     "Record cleaning kit", "Cork slip mat", "Carbon brush", "Walnut record crate", "Wooden wrist rest", "Keycap set, cream", "Number pad",
@@ -128,7 +128,7 @@ const SMALL: [&str; 34] = [
     "Terracotta pot 14 cm",
 ];
 
-/// Pairs of shelves whose products are bought together, by number in [`SHELVES`]; what a tent wants is a sleeping bag.
+/// Pairs of shelves, by index in [`SHELVES`], whose products are bought together: a tent and a sleeping bag.
 const COMPLEMENTS: [(usize, usize); 21] = [
     (0, 1),
     (0, 2),
@@ -153,31 +153,31 @@ const COMPLEMENTS: [(usize, usize); 21] = [
     (2, 11),
 ];
 
-/// Departments a shopper can have a taste for: ranges of shelves.
+/// Departments that shoppers prefer: ranges of shelves.
 pub const DEPARTMENTS: [std::ops::Range<usize>; 7] = [0..5, 5..8, 8..13, 13..17, 17..20, 20..23, 23..24];
 
 /// One product.
 #[derive(Clone, Debug)]
 pub struct Product {
-    /// Its identity in the log.
+    /// Its id in the log.
     pub item: ItemId,
-    /// What people call it.
+    /// Its name.
     pub title: &'static str,
     /// Category path, widest first.
     pub category: [&'static str; 3],
-    /// Its shelf's number.
+    /// The index of its shelf.
     pub shelf: usize,
-    /// What its picture shows.
+    /// The subject of its picture.
     pub shape: Shape,
     /// In minor units of the shop's currency.
     pub price_minor: i64,
-    /// Free words.
+    /// Keywords.
     pub tags: Vec<&'static str>,
     /// Two sentences.
     pub description: String,
-    /// How often it is picked from its shelf: few products are asked for much, many a little.
+    /// Its weight within the shelf: few products are popular.
     pub popularity: f64,
-    /// Who may see it: the least asked for of each shelf is for members, VIPs or SVIPs.
+    /// Who may see it: the least popular of each shelf is for members, VIPs or SVIPs.
     pub visibility: Visibility,
 }
 
@@ -188,10 +188,10 @@ impl Product {
     }
 }
 
-/// The whole assortment.
+/// The catalog.
 #[derive(Debug)]
 pub struct Catalog {
-    /// By number; ten a shelf, in the order of the shelves.
+    /// By index; ten a shelf, in the order of the shelves.
     pub products: Vec<Product>,
     by_item: HashMap<ItemId, usize>,
     complements: Vec<Vec<usize>>,
@@ -210,7 +210,7 @@ const MATERIALS: [&str; 6] = [
 ];
 
 impl Catalog {
-    /// The assortment of a seed: titles are fixed; prices, popularity and wording are drawn.
+    /// The catalog of a seed: titles are fixed; prices, popularity and wording are drawn.
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed, "catalog");
         let mut products = Vec::with_capacity(SHELVES_LEN * SHELF_LEN);
@@ -221,7 +221,7 @@ impl Catalog {
             }
             for (n, (title, place)) in shelf.titles.into_iter().zip(places).enumerate() {
                 let (low, high) = shelf.price_minor;
-                // Small things lie at the lower end of their shelf, the rest above it and mostly not far; prices end on 90.
+                // Small items are at the lower end of the price range, most others not far above; prices end in 90.
                 let drawn = random.unit() * random.unit();
                 let share = if SMALL.contains(&title) { 0.08 * drawn } else { 0.15 + 0.85 * drawn };
                 #[expect(
@@ -262,25 +262,25 @@ impl Catalog {
         Self { products, by_item, complements }
     }
 
-    /// The product of an identity.
+    /// The product with an id.
     pub fn get(&self, item: &ItemId) -> Option<&Product> {
         self.by_item.get(item).map(|&n| &self.products[n])
     }
 
-    /// Its number, from 0.
+    /// Its index.
     pub fn number(&self, item: &ItemId) -> Option<usize> {
         self.by_item.get(item).copied()
     }
 
-    /// A product of a shelf, the asked-for ones more often.
+    /// A product of a shelf, by popularity.
     pub fn draw(&self, random: &mut Random, shelf: usize) -> usize {
         let start = shelf * SHELF_LEN;
         let weights: Vec<f64> = self.products[start..start + SHELF_LEN].iter().map(|product| product.popularity).collect();
         start + random.weighted(&weights)
     }
 
-    /// A product that goes with another. Two products of one place in their shelves are of one style and are taken together more
-    /// often than chance, so that a list has a clear head.
+    /// A product that complements another. Products at the same index of two shelves share a style and are bought together more
+    /// often, so that a list has a clear head.
     pub fn draw_complement(&self, random: &mut Random, product: usize) -> Option<usize> {
         let shelves = &self.complements[self.products[product].shelf];
         if shelves.is_empty() {

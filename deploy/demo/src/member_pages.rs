@@ -1,17 +1,17 @@
-//! The pages on which a person registers, signs in and sees what is kept of them: files, put together when the first is asked for.
+//! The account pages: registration, sign-in, profile. Static files, assembled on first use.
 //!
 //! ```text
-//! pages/members/shell.html + one page's main part ──▶ /register, /sign-in, …   their scripts ask the API, as any shop's would
-//!                            texts.json (zh-CN, en) ──▶ what they say
+//! pages/members/shell.html + the main part of a page ──▶ /register, /sign-in, …   their scripts call the API
+//!                            texts.json (zh-CN, en) ──▶ their texts
 //! ```
 
 use std::borrow::Cow;
 
-/// A file that is served.
+/// A served file.
 pub(crate) struct File {
     /// Its `Content-Type`.
     pub content_type: &'static str,
-    /// What is in it.
+    /// Its content.
     pub content: Cow<'static, str>,
 }
 
@@ -21,7 +21,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 macro_rules! pages {
     ($($name:literal),* $(,)?) => {
-        /// (name, main part, script). A page is found under its name.
+        /// (name, main part, script). The name is the path.
         const PAGES: &[(&str, &str, &str)] = &[$((
             $name,
             include_str!(concat!("../pages/members/", $name, ".html")),
@@ -43,7 +43,7 @@ pages![
     "not-found"
 ];
 
-/// (name, type, content) of what the pages share.
+/// (name, type, content) of shared files.
 const SHARED: &[(&str, &str, &str)] = &[
     ("members.css", "text/css; charset=utf-8", include_str!("../pages/members/members.css")),
     ("texts.json", "application/json; charset=utf-8", include_str!("../pages/members/texts.json")),
@@ -84,7 +84,7 @@ mod tests {
         serde_json::from_str(texts).unwrap()
     }
 
-    /// Whatever stands between two texts.
+    /// Everything between two delimiters.
     fn between(text: &str, before: &str, after: char) -> Vec<String> {
         text.split(before).skip(1).filter_map(|rest| rest.split_once(after)).map(|(found, _)| found.to_owned()).collect()
     }
@@ -93,7 +93,7 @@ mod tests {
         !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
     }
 
-    /// What stands between the brackets of a call, without what stands in brackets within.
+    /// The arguments of a call, without nested calls.
     fn arguments(call: &str) -> String {
         let mut depth = 0;
         let open = |character: &char| {
@@ -108,20 +108,20 @@ mod tests {
         call.chars().zip(depths).take_while(|(_, depth)| *depth >= 0).filter(|(_, depth)| *depth == 0).map(|(c, _)| c).collect()
     }
 
-    /// The text that each call of a function says, where it stands there as a literal.
+    /// The literal text in each call of a function.
     fn said_by(script: &str, function: &str, literals_before: usize) -> Vec<String> {
         let calls = script.split(function).skip(1).map(arguments);
         let literals = |call: String| call.split('"').skip(1).step_by(2).nth(literals_before).map(str::to_owned);
         calls.filter_map(literals).filter(|literal| is_key(literal)).collect()
     }
 
-    /// If it failed, a page would stop with an error where it has nothing to say, or say it in one language alone.
+    /// If it failed, a page would fail for lack of a text, or have it in one language only.
     #[test]
     fn every_text_is_there_in_both_languages_and_used() {
         let texts = texts();
         for (key, [en, zh]) in &texts {
             assert!(!en.trim().is_empty() && !zh.trim().is_empty(), "{key} is empty");
-            // Chinese has no plural: {count|message|messages} needs {count} in it and nothing else.
+            // Chinese has no plural: {count|message|messages} needs {count} and nothing else.
             let name = |value: String| value.split('|').next().unwrap_or_default().to_owned();
             let values = |text| between(text, "{", '}').into_iter().map(name).collect::<BTreeSet<_>>();
             assert_eq!(values(en), values(zh), "{key} has other values in the other language");
@@ -141,14 +141,14 @@ mod tests {
         }
         let missing: Vec<_> = used.iter().filter(|key| !texts.contains_key(*key)).collect();
         assert!(missing.is_empty(), "texts.json has no {missing:?}");
-        // Some are named by a choice between two, or by what the API calls a thing.
+        // Some keys depend on a choice, or on a value of the API.
         let built = |key: &str| ["kind_", "tier_", "channel_", "for_", "order_"].iter().any(|begin| key.starts_with(begin));
         let named = |key: &str| scripts.iter().any(|script| script.starts_with("//") && script.contains(&format!("\"{key}\"")));
         let idle: Vec<_> = texts.keys().filter(|key| !used.contains(*key) && !built(key) && !named(key)).collect();
         assert!(idle.is_empty(), "no page says {idle:?}");
     }
 
-    /// If it failed, a page would stop where the API says something that it has no word for: one favourite emptied the history (issue 12).
+    /// If it failed, a page would fail on a value of the API without a text: one favourite emptied the history (issue 12).
     #[test]
     fn whatever_the_api_names_has_its_text() {
         use kindred_model::records::OrderStatus::{Cancelled, Completed, Paid, Placed, Refunded, Shipped};
@@ -166,7 +166,7 @@ mod tests {
         assert!(missing.is_empty(), "texts.json has no {missing:?}");
     }
 
-    /// If it failed, Chinese would read as careless: half-width marks beside full-width ones.
+    /// If it failed, Chinese texts would have half-width punctuation.
     #[test]
     fn chinese_texts_have_full_width_punctuation() {
         for (key, [_, zh]) in texts() {
@@ -183,10 +183,10 @@ mod tests {
         }
     }
 
-    /// If it failed, one thing would be told as several: "1 messages".
+    /// If it failed, a number would have the wrong noun: "1 messages".
     #[test]
     fn a_number_before_a_word_in_the_plural_chooses_the_word() {
-        // A value that is a number, as the scripts give it.
+        // Values that are numbers in the scripts.
         let numbers = ["{count}", "{seconds}", "{minutes}", "{missing}"];
         for (key, [en, _]) in texts() {
             for number in numbers.iter().filter(|number| en.contains(*number)) {
@@ -197,7 +197,7 @@ mod tests {
         }
     }
 
-    /// If it failed, somebody who cannot see the page, or has no mouse, would be lost on it.
+    /// If it failed, a page would be unusable with a screen reader or without a mouse.
     #[test]
     fn every_field_has_a_label_and_every_id_is_one() {
         for (name, ..) in PAGES {
@@ -216,7 +216,7 @@ mod tests {
         }
     }
 
-    /// The policy of the pages forbids it, so a browser would leave it out.
+    /// The content security policy forbids it, so a browser would ignore it.
     #[test]
     fn no_page_has_a_script_or_a_style_within() {
         for (name, ..) in PAGES {

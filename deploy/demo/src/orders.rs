@@ -1,23 +1,23 @@
-//! The life of an order: placed, paid, shipped, completed; sometimes cancelled, sometimes money goes back. Each step is a new
-//! version of the whole record, as a shop's own system would write it.
+//! The life of an order: placed, paid, shipped, completed; sometimes cancelled or refunded. Each step is a new version of the
+//! whole record, as a shop's own system would write it.
 
 use kindred_model::records::{OrderRecord, OrderStatus, Refund};
 use kindred_model::{EventTime, OrderId};
 
-/// What happens to an order next.
+/// The next step of an order.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Step {
-    /// The money arrived.
+    /// Payment arrives.
     Pay,
-    /// It never will.
+    /// Cancelled before payment.
     Cancel,
-    /// The parcel is under way.
+    /// The parcel is sent.
     Ship,
     /// It was received.
     Complete,
-    /// Everything comes back.
+    /// Full refund.
     RefundAll,
-    /// Some units of a line come back.
+    /// Refund of some units of a line.
     RefundSome {
         /// The line.
         line: u32,
@@ -31,15 +31,15 @@ pub enum Step {
 pub struct Due {
     /// When.
     pub at: EventTime,
-    /// Of which order. (Its text, because identities of orders have an order of their own.)
+    /// The order.
     pub order: OrderId,
-    /// What.
+    /// The step.
     pub step: Step,
 }
 
 impl Step {
-    /// The order after this step, or `None` where it does not follow: it happened before, or something else ended the order.
-    /// So a step may be tried again, after a restart for one.
+    /// The order after this step; `None` if the step is done or impossible. So a step can be retried, for example after a
+    /// restart.
     pub fn apply(&self, order: &OrderRecord, at: EventTime) -> Option<OrderRecord> {
         use OrderStatus::{Cancelled, Completed, Paid, Placed, Refunded, Shipped};
         let mut next = order.clone();
@@ -62,7 +62,7 @@ impl Step {
             (Self::RefundAll, Paid | Shipped | Completed) => next.status = Refunded,
             (Self::RefundSome { line, quantity }, Paid | Shipped | Completed) => {
                 let bought = order.lines.iter().find(|candidate| candidate.line == *line)?;
-                // One refund a line: its identity is the same whenever the step is tried.
+                // One refund a line, with the same id on every attempt.
                 let refund = format!("{}-r{line}", order.order);
                 if order.refunds.iter().any(|known| known.line == Some(*line)) || *quantity > bought.quantity {
                     return None;
@@ -114,7 +114,7 @@ mod tests {
         }
     }
 
-    /// A step that is tried twice, as after a restart, must not take money back twice.
+    /// A retried step, as after a restart, must not refund twice.
     #[test]
     fn a_step_follows_once() {
         let at = EventTime(1_700_000_001_000);

@@ -1,12 +1,12 @@
-//! The products' pictures: flat illustrations, one drawing a shelf, varied by palette, backdrop, side and detail.
+//! Product pictures: flat illustrations, one drawing a shelf, varied by palette, backdrop, side and detail.
 //!
-//! They are drawn when asked for, from the product's number alone: no file, no network, the same picture every time.
+//! Generated on request from the product's index: no file, no network, deterministic.
 
 use std::fmt::Write as _;
 
 use crate::random::Random;
 
-/// What a picture shows.
+/// The subject of a picture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the names are the things they show")]
 pub enum Shape {
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use crate::catalog::Catalog;
 
-    /// A picture that is not well formed shows as a broken image, and only on the page.
+    /// A malformed picture shows as a broken image, and only on the page.
     #[test]
     fn every_picture_is_well_formed_and_draws_the_same_again() {
         for (number, product) in Catalog::new(1).products.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! A small generator of pseudo-random numbers whose sequence is frozen: SplitMix64 (Steele, Lea and Flood, 2014).
+//! A small pseudo-random generator with a frozen sequence: SplitMix64 (Steele, Lea and Flood, 2014).
 //!
-//! The history of the shop must come out byte for byte the same whenever it is made again (a start that was interrupted goes on
-//! with it), also after an upgrade of the crates. `rand` promises that for no generator of its own choice.
+//! The history must be reproducible byte for byte (an interrupted start continues it), also after an upgrade of the crates, which
+//! `rand` does not promise for its generators.
 
 /// The generator.
 #[derive(Clone, Debug)]
@@ -10,7 +10,7 @@ pub struct Random(u64);
 impl Random {
     /// A generator for a purpose: the same seed and purpose give the same sequence.
     pub fn new(seed: u64, purpose: &str) -> Self {
-        // FNV-1a over the purpose, so that two purposes under one seed do not walk in step.
+        // FNV-1a over the purpose, so that sequences under one seed are independent.
         let hash = purpose
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
@@ -26,7 +26,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Even over 0 to `end`, without it.
+    /// Uniform over `0..end`.
     pub fn below(&mut self, end: u64) -> u64 {
         assert!(end > 0, "a draw from nothing");
         // The bias of the multiplication is below 2^-40 for the small ranges of a shop.
@@ -38,12 +38,12 @@ impl Random {
         usize::try_from(self.below(len as u64)).expect("below a usize")
     }
 
-    /// Even over both ends.
+    /// Uniform, both ends included.
     pub fn between(&mut self, low: i64, high: i64) -> i64 {
         low + i64::try_from(self.below(u64::try_from(high - low + 1).expect("low to high"))).expect("within the range")
     }
 
-    /// Even over [0, 1).
+    /// Uniform over [0, 1).
     #[expect(clippy::cast_precision_loss, reason = "53 bits are what a double holds")]
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
@@ -76,7 +76,7 @@ impl Random {
 mod tests {
     use super::*;
 
-    /// The sequence is frozen: if it changed, a history that was begun by one version would be continued by another as a different one.
+    /// The sequence is frozen: otherwise another version would continue a history differently.
     #[test]
     fn the_sequence_is_the_published_one() {
         let mut random = Random(1_234_567);

@@ -1,7 +1,7 @@
-//! The shop's own HTTP: the page, its files, and what its buttons call. They stand for a shop's backend, so they take no key.
+//! The shop's own HTTP: the page, its files, and the calls of its buttons. They stand for a shop's backend, so they need no key.
 //!
-//! What keeps a foreign page from pressing the buttons: writes are JSON (which a form cannot send), come from the same origin, and
-//! the host is a name that this shop goes by (so a name that was re-bound to this machine is refused).
+//! Against foreign pages: writes are JSON (which a form cannot send), come from the same origin, and name a known host (against
+//! DNS rebinding).
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -23,26 +23,26 @@ use crate::member_pages;
 use crate::pictures::picture;
 use crate::shop::{Buyer, RATE_MAX, Shop, ShopError, Written};
 
-/// The longest body of a write; the longest there is has two identities.
+/// Longest body of a write; two ids fit.
 const BODY_BYTES_MAX: usize = 4 * 1024;
-/// Members to choose from on the page.
+/// Members offered on the page.
 const REGULARS: usize = 16;
 /// Units a click may buy.
 const QUANTITY_MAX: i64 = 100;
-/// Messages that the mailbox shows.
+/// Messages shown in the mailbox.
 const MESSAGES_MAX: usize = 100;
-/// A comment on the stream this often keeps proxies from closing it.
+/// Keeps proxies from closing the stream.
 const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(15);
 
 const PAGE: &str = include_str!("../pages/index.html");
 const STYLE: &str = include_str!("../pages/shop.css");
 const SCRIPT: &str = include_str!("../pages/shop.js");
-/// A page shows what it loads from here and nothing else; no form leaves it but by its script.
+/// A page loads only from here, and forms are submitted only by its scripts.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                            base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const NOTHING_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// All routes of the shop; boxed, so that their types stay in it. `mailbox` has what members would have been sent.
+/// All routes of the shop, boxed. `mailbox` has the messages to members.
 pub fn routes(shop: Arc<Shop>, mailbox: Mailbox) -> BoxedFilter<(impl Reply,)> {
     let demo = catalog(shop.clone())
         .or(pictures(shop.clone()))
@@ -87,7 +87,7 @@ fn members() -> BoxedFilter<(Body,)> {
         .boxed()
 }
 
-/// GET anything else with a browser: a page that says so. A program gets the API's problem.
+/// GET of another path: an HTML page for browsers, the API's problem for programs.
 fn no_page() -> BoxedFilter<(Body,)> {
     warp::path::full()
         .and(warp::get())
@@ -138,7 +138,7 @@ fn pictures(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
         .boxed()
 }
 
-/// GET /demo/shop.json: what the page needs to begin: the key of its widget, the rate, members to choose from
+/// GET /demo/shop.json: the page's initial state: the widget's key, the rate, members
 fn shop_state(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
     read("shop.json", shop, |shop| async move {
         let members: Vec<Value> = shop
@@ -153,7 +153,7 @@ fn shop_state(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
     })
 }
 
-/// GET /demo/points/{member}: of simulated members alone, as the next two; whoever signed in asks the API
+/// GET /demo/points/{member}: simulated members only, like the next two; a signed-in person asks the API
 fn points(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
     of_member("points", shop, |shop, member| async move { shop.points(&member).await })
 }
@@ -163,7 +163,7 @@ fn history(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
     of_member("history", shop, |shop, member| async move { shop.history(&member).await })
 }
 
-/// GET /demo/orders/{member}: the last orders from the shop's own book, latest first
+/// GET /demo/orders/{member}: the last orders of the book, latest first
 fn orders(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
     of_member("orders", shop, |shop, member| async move {
         let member = shop.simulated(&member)?.member;
@@ -171,7 +171,7 @@ fn orders(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
     })
 }
 
-/// GET /demo/mailbox.json: what members would have been sent, newest first, with codes and links: for the shop's own page alone
+/// GET /demo/mailbox.json: the messages to members, newest first, with codes and links: only for the shop's own page
 fn messages(shop: Arc<Shop>, mailbox: Mailbox) -> BoxedFilter<(Body,)> {
     warp::path!("demo" / "mailbox.json")
         .and(warp::get())
@@ -194,7 +194,7 @@ fn messages(shop: Arc<Shop>, mailbox: Mailbox) -> BoxedFilter<(Body,)> {
         .boxed()
 }
 
-/// GET /demo/stream: the events as they are appended, one a message, its position as the id
+/// GET /demo/stream: appended events, one a message, with the position as id
 fn stream(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
     warp::path!("demo" / "stream")
         .and(warp::get())
@@ -203,7 +203,7 @@ fn stream(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
             if !known {
                 return unknown_host();
             }
-            // A page too slow for the stream misses some of it.
+            // A slow page misses some events.
             let ticks = BroadcastStream::new(shop.ticks()).filter_map(|tick| async move {
                 let tick = tick.ok()?;
                 let event = warp::sse::Event::default().event("tick").id(tick.position.clone());
@@ -265,8 +265,8 @@ fn written(written: Written) -> Result<Value, Refusal> {
     Ok(serde_json::to_value(body).expect("two strings"))
 }
 
-/// POST /demo/view, /demo/favorite, /demo/buy, /demo/refund, /demo/forget, /demo/speed. The first four act for the simulated `member` of
-/// the body or, with an access token, for whoever signed in.
+/// POST /demo/view, /demo/favorite, /demo/buy, /demo/refund, /demo/forget, /demo/speed. The first four act for the simulated
+/// `member` of the body or, with an access token, for its owner.
 fn writes(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
     let interact = |name: &'static str, kind: Kind| {
         write(name, shop.clone(), move |shop, token, Interact { member, item }| async move {
@@ -299,20 +299,20 @@ fn writes(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
     view.or(favorite).unify().or(buy).unify().or(refund).unify().or(forget).unify().or(speed).unify().boxed()
 }
 
-/// For whom a button was pressed.
+/// The member of a button.
 async fn buyer(shop: &Shop, token: Option<&str>, member: Option<&str>) -> Result<Buyer, Refusal> {
     match (token, member) {
         (Some(token), None) => Ok(shop.signed_in(token).await?),
         (None, Some(member)) => Ok(shop.simulated(&MemberId::parse(member)?)?),
-        (Some(_), Some(_)) => Err(Refusal::Invalid("member: must not stand beside an access token".to_owned())),
+        (Some(_), Some(_)) => Err(Refusal::Invalid("member: must not accompany an access token".to_owned())),
         (None, None) => Err(Refusal::Invalid("member: is missing, and nobody is signed in".to_owned())),
     }
 }
 
-/// The one type of all replies here.
+/// All replies have this type.
 type Body = warp::reply::Response;
 
-/// Why a request was turned down.
+/// Why a request is refused.
 enum Refusal {
     Invalid(String),
     Shop(ShopError),
@@ -340,7 +340,7 @@ impl Refusal {
                     ShopError::Conflict(_) => StatusCode::CONFLICT,
                     ShopError::Log(kindred_log::LogError::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
                     ShopError::Log(_) => StatusCode::SERVICE_UNAVAILABLE,
-                    // A mistake of ours in asking is not the visitor's.
+                    // Our own wrong request is not the visitor's error.
                     ShopError::Backend(error) if error.status == 404 => StatusCode::NOT_FOUND,
                     ShopError::Backend(error) if error.status == 401 => StatusCode::UNAUTHORIZED,
                     ShopError::Backend(_) => StatusCode::BAD_GATEWAY,
@@ -449,7 +449,7 @@ async fn collect(body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send)
     Ok(bytes)
 }
 
-/// Why a write is not taken from whoever sends it, if so.
+/// Why a write is refused, if it is.
 fn refuse_write(headers: &HeaderMap, hosts: &[String]) -> Option<Body> {
     if !host_is_known(headers, hosts) {
         return Some(unknown_host());
@@ -466,8 +466,8 @@ fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Whether another site's page asks. Browsers send one of the two with every POST, and the first with every GET to this machine; what
-/// sends neither is no browser and carries nobody's trust.
+/// Whether the request comes from another site's page. Browsers send one of the two headers with every POST, and the first with
+/// every GET to this machine; without either it is no browser.
 fn is_foreign(headers: &HeaderMap) -> bool {
     match (text_of(headers, "sec-fetch-site"), text_of(headers, "origin")) {
         (Some(site), _) => site != "same-origin",
@@ -484,7 +484,7 @@ fn known_host(shop: Arc<Shop>) -> impl Filter<Extract = (bool,), Error = Infalli
     warp::header::headers_cloned().map(move |headers: HeaderMap| host_is_known(&headers, &shop.config().hosts))
 }
 
-/// An address cannot be re-bound; a name can, so only known ones are answered.
+/// Only known host names are served; an IP address cannot be rebound.
 fn host_is_known(headers: &HeaderMap, hosts: &[String]) -> bool {
     let Some(host) = headers.get("host") else { return true }; // HTTP/2 and tests: no browser leaves it out
     let Ok(host) = host.to_str() else { return false };
@@ -542,7 +542,7 @@ mod tests {
     use crate::shop::ShopConfig;
     use crate::testing::{MemoryLog, Notebook, SIGNED_IN, mailbox};
 
-    /// A quiet shop, with what it writes to and whom it told to forget.
+    /// A shop without simulation, its log, and its recorded backend calls.
     async fn open(log: &MemoryLog) -> (Arc<Shop>, Notebook) {
         let kindred = Notebook::default();
         let config = ShopConfig { publishable_key: "kd_pk_test".to_owned(), rate: 0, ..ShopConfig::default() };
@@ -610,11 +610,11 @@ mod tests {
             );
         }
         let reply = warp::test::request().path("/demo/catalog.json").reply(&routes).await;
-        // What is for members stands on their own pages: of ten products of a shelf, one.
+        // Hidden products are only on members' pages: one of ten of a shelf.
         assert_eq!(body(&reply)["items"].as_array().unwrap().len(), 216);
     }
 
-    /// A second start on the same log, whole or cut short, must end with the same records, or the shop would double its sales.
+    /// A second start on the same log, whole or truncated, must end with the same records, or the shop would double its sales.
     #[tokio::test]
     async fn a_history_is_written_once_and_an_interrupted_one_is_gone_on_with() {
         let log = MemoryLog::default();
@@ -656,7 +656,7 @@ mod tests {
         assert!(body(&again)["detail"].as_str().unwrap().contains("refunded"));
     }
 
-    /// If it failed, a person who registered could not buy anything, or others could act for them.
+    /// If it failed, a registered person could not buy, or others could act for them.
     #[tokio::test]
     async fn whoever_signed_in_shops_as_oneself_and_nobody_else_does() {
         let log = MemoryLog::default();
@@ -681,7 +681,7 @@ mod tests {
             .collect();
         assert_eq!(kinds, [json!(["a-person", "view"]), json!(["a-person", "favorite"])]);
 
-        // Another token, no token, or the name of the person alone do nothing for them.
+        // Another token, no token, or the person's id alone do nothing for them.
         let refund = json!({ "order": bought.order });
         let before = (orders(&log).len(), log.records(Topic::Interactions).len());
         let named = json!({ "member": "a-person", "item": "tents-02" });
@@ -710,7 +710,7 @@ mod tests {
         assert_eq!(orders(&log).pop().unwrap().status, OrderStatus::Refunded);
     }
 
-    /// A refund that the log could not take must be possible once it can.
+    /// A refund that the log refused must be possible later.
     #[tokio::test]
     async fn a_full_log_is_said_and_nothing_is_half_done() {
         let log = MemoryLog::default();
@@ -752,7 +752,7 @@ mod tests {
         assert_eq!(warp::test::request().path("/demo/history/m0003").reply(&routes).await.status(), 502);
     }
 
-    /// Whoever reads the mailbox signs in as anybody: no other site's page may.
+    /// The mailbox allows signing in as anybody: no other site's page may read it.
     #[tokio::test]
     async fn the_mailbox_is_the_own_pages_alone() {
         use kindred_members::senders::{Channel, Message, Rendered, Sender};
@@ -784,7 +784,7 @@ mod tests {
         }
     }
 
-    /// What a foreign page could send must not press a button.
+    /// A foreign page cannot press a button.
     #[tokio::test]
     async fn writes_from_elsewhere_are_refused() {
         let log = MemoryLog::default();
@@ -845,7 +845,7 @@ mod tests {
         assert_eq!(body(&post("/demo/speed", &json!({ "rate": 100_000 })).reply(&routes).await)["rate"], RATE_MAX);
     }
 
-    /// What is appended, by whomever, must appear in the stream of the page; the simulation keeps its rate.
+    /// Every append must appear in the stream of the page; the simulation keeps its rate.
     #[tokio::test]
     async fn the_shop_lives_and_its_events_are_told() {
         let log = MemoryLog::default();

@@ -1,12 +1,12 @@
-//! The shop as it runs: it makes its history once, reads its book from the log, and lets shoppers come by.
+//! The running shop: creates its history once, reads its order book from the log, and simulates shoppers.
 //!
 //! ```text
-//! simulation ──┐                       ┌──▶ book (orders, the forgotten) ──▶ next versions
+//! simulation ──┐                       ┌──▶ book (orders, forgotten members) ──▶ next versions
 //!              ├──append──▶ EventLog ──┤
 //! the buttons ─┘                       └──▶ ticks ──▶ /demo/stream
 //! ```
 //!
-//! It stands for a shop's own backend: it writes to the log through the port and asks Kindred through [`Backend`], so that the
+//! It stands for a shop's own backend: it writes to the log through the port and calls Kindred through [`Backend`], so that the
 //! service key stays on this side.
 
 use std::collections::HashMap;
@@ -23,97 +23,97 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 use tracing::{debug, info, warn};
 
-use crate::book::Book;
 use crate::catalog::Catalog;
+use crate::order_book::OrderBook;
 use crate::orders::{Due, Step};
 use crate::random::Random;
 use crate::shoppers::Shopper;
 use crate::simulator::{self, Event, History, Live};
 use crate::ticker::{Tick, tick};
 
-/// The fastest the simulated shop goes, in events a second.
+/// Maximum rate of the simulation, in events a second.
 pub const RATE_MAX: u32 = 200;
-/// Records of one append while the history is written: one fsync for many, and none that a reader waits long for.
+/// Records per append of the history: few fsyncs, and no long wait for readers.
 const CHUNK: usize = 2_000;
-/// How often the simulation wakes up; what it owes since the last time is one append a topic.
+/// The interval of the simulation, with one append per topic.
 const TICK_MS: u64 = 50;
-/// Ticks that a slow page may lag behind; beyond it the page misses some.
+/// Ticks buffered for a slow page; beyond, it misses some.
 const TICKS_KEPT: usize = 512;
-/// Names kept for members that joined live; beyond it they are called "A member".
+/// Names kept of members that joined live; others are called "A member".
 const NAMES_MAX: usize = 10_000;
-/// Orders of a member with whom the page likes to begin.
+/// The preferred number of orders of an offered member.
 const A_HANDFUL: usize = 7;
-/// When the parcel of an order made by the button leaves, and when it arrives: soon enough to be watched.
+/// When the parcel of a button's order leaves and arrives: soon enough to be watched.
 const SHIP_MS: i64 = 12_000;
 const COMPLETE_MS: i64 = 25_000;
 
-/// What the shop's backend asks of Kindred, with the service key that a browser never sees. The answers are the API's own bodies.
+/// The calls of the shop's backend to Kindred, with the service key. Answers are the bodies of the API.
 #[async_trait]
 pub trait Backend: Send + Sync {
     /// `DELETE /v1/members/{member}`.
     ///
     /// # Errors
-    /// [`BackendError`], in the API's words.
+    /// [`BackendError`].
     async fn forget(&self, member: &MemberId) -> Result<Value, BackendError>;
 
     /// `GET /v1/members/{member}/points`: an object with `pending` and `available`.
     ///
     /// # Errors
-    /// [`BackendError`], in the API's words.
+    /// [`BackendError`].
     async fn points(&self, member: &MemberId) -> Result<Value, BackendError>;
 
     /// `GET /v1/members/{member}/history`.
     ///
     /// # Errors
-    /// [`BackendError`], in the API's words.
+    /// [`BackendError`].
     async fn history(&self, member: &MemberId) -> Result<Value, BackendError>;
 
-    /// `GET /v1/members/me` with an access token: whoever signed in.
+    /// `GET /v1/members/me` with an access token.
     ///
     /// # Errors
-    /// [`BackendError`], in the API's words.
+    /// [`BackendError`].
     async fn profile(&self, access_token: &str) -> Result<Value, BackendError>;
 }
 
-/// Why Kindred did not do what the shop asked.
+/// A failed call to Kindred.
 #[derive(Debug, thiserror::Error)]
 #[error("kindred answered {status}: {detail}")]
 pub struct BackendError {
-    /// The HTTP status; 503 where there was no answer.
+    /// The HTTP status; 503 without an answer.
     pub status: u16,
-    /// What it said, for a person.
+    /// The message for a person.
     pub detail: String,
 }
 
-/// Why the shop did not do its work.
+/// A failed action of the shop.
 #[derive(Debug, thiserror::Error)]
 pub enum ShopError {
-    /// There is no such thing; the message says what.
+    /// Not found; the message says what.
     #[error("{0}")]
     NotFound(String),
-    /// It does not follow from the present state.
+    /// Not possible in the current state.
     #[error("{0}")]
     Conflict(String),
-    /// The log did not take it.
+    /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// Kindred did not answer as hoped.
+    /// Kindred failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
 }
 
-/// How the shop is set up.
+/// The settings of the shop.
 #[derive(Clone, Debug)]
 pub struct ShopConfig {
-    /// What the simulation grows from; the same seed is the same shop.
+    /// The seed of the simulation.
     pub seed: u64,
     /// `shop.currency`: the currency of prices and orders.
     pub currency: String,
-    /// The key that the page gives to its widget. It is no secret.
+    /// The publishable key of the page's widget.
     pub publishable_key: String,
-    /// Events a second at the start, at most [`RATE_MAX`].
+    /// The initial rate in events a second, at most [`RATE_MAX`].
     pub rate: u32,
-    /// Host names under which the page may be asked for, beside `localhost` and addresses; guards against DNS rebinding.
+    /// Host names of the page, beside `localhost` and addresses; guards against DNS rebinding.
     pub hosts: Vec<String>,
 }
 
@@ -123,19 +123,19 @@ impl Default for ShopConfig {
     }
 }
 
-/// Who presses the shop's buttons: one of the simulated members, or a person who signed in.
+/// The member of a button: simulated, or signed in.
 #[derive(Clone, Debug)]
 pub struct Buyer {
-    /// The pseudonym.
+    /// The member's id.
     pub member: MemberId,
-    /// The level.
+    /// The tier.
     pub tier: Tier,
 }
 
-/// What an action wrote.
+/// The result of an action.
 #[derive(Clone, Debug)]
 pub struct Written {
-    /// The order it was about, if it was one.
+    /// Its order, if any.
     pub order: Option<OrderId>,
     /// The position just after it.
     pub position: Position,
@@ -149,8 +149,8 @@ pub struct Shop {
     catalog: Catalog,
     shoppers: Vec<Shopper>,
     names: Mutex<HashMap<MemberId, String>>,
-    book: Mutex<Book>,
-    /// What the orders made by the buttons still have before them.
+    book: Mutex<OrderBook>,
+    /// Pending steps of the buttons' orders.
     due: Mutex<Vec<Due>>,
     ticks: broadcast::Sender<Arc<Tick>>,
     rate: AtomicU32,
@@ -165,9 +165,9 @@ fn now() -> EventTime {
 }
 
 impl Shop {
-    /// Opens the shop on a log: writes the history that is not there yet, reads the book, and lets the first shoppers in.
+    /// Opens the shop on a log: writes the missing history, reads the book, and starts the simulation.
     ///
-    /// On a log that has the history nothing is written twice: the day it was made for and how far it came are marks of the log.
+    /// The log has marks for the day and the progress of the history, so nothing is written twice.
     ///
     /// # Errors
     /// [`ShopError::Log`] when the log cannot be written or read.
@@ -194,7 +194,7 @@ impl Shop {
         Ok(shop)
     }
 
-    /// Starts the thread that reads the log to the end and on, and waits until it is there.
+    /// Starts the thread that reads the log, and waits until it reaches the end.
     async fn read_log(self: &Arc<Self>) -> Result<(), ShopError> {
         let mut reader = self.log.reader(Share::ALL)?;
         reader.seek(&Position::beginning())?;
@@ -216,7 +216,7 @@ impl Shop {
                 }
                 let Some(shop) = shop.upgrade() else { return };
                 for record in &batch {
-                    shop.hear(record);
+                    shop.apply(record);
                 }
             }
         };
@@ -228,10 +228,10 @@ impl Shop {
         Ok(())
     }
 
-    /// Takes in one record of the log.
-    fn hear(&self, record: &LogRecord) {
+    /// Applies one record of the log.
+    fn apply(&self, record: &LogRecord) {
         let live = self.caught_up.load(Ordering::Relaxed);
-        // While catching up only what the book keeps is decoded.
+        // While catching up, only records for the book are decoded.
         if record.payload.is_empty() || (!live && matches!(record.place.topic, Topic::Interactions | Topic::Catalog)) {
             return;
         }
@@ -255,8 +255,7 @@ impl Shop {
         Ok(reached(&places))
     }
 
-    /// Appends the records topic by topic and takes out those that are written; what stays is to be tried again. What the log
-    /// refuses for good is dropped.
+    /// Appends the records topic by topic and removes those written or refused; the rest is for a retry.
     async fn append_all(&self, records: &mut Vec<Record>) -> Result<(), LogError> {
         for topic in Topic::ALL {
             let of_topic: Vec<Vec<u8>> = records.iter().filter(|record| record.topic() == *topic).map(Record::to_json).collect();
@@ -273,12 +272,12 @@ impl Shop {
         Ok(())
     }
 
-    /// The assortment.
+    /// The catalog.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
 
-    /// How it is set up.
+    /// The settings.
     pub fn config(&self) -> &ShopConfig {
         &self.config
     }
@@ -288,15 +287,15 @@ impl Shop {
         self.rate.load(Ordering::Relaxed)
     }
 
-    /// Sets the events a second; more than [`RATE_MAX`] is [`RATE_MAX`]. Returns what it is now.
+    /// Sets the events a second, at most [`RATE_MAX`]; returns the new rate.
     pub fn set_rate(&self, rate: u32) -> u32 {
         let rate = rate.min(RATE_MAX);
         self.rate.store(rate, Ordering::Relaxed);
         rate
     }
 
-    /// Members to choose from on the page, none who was forgotten: those with a handful of orders first. Whoever has bought half
-    /// the shop moves little by buying more, and whoever bought nothing moves nothing.
+    /// Members offered on the page, without forgotten ones: those with a handful of orders first, whose purchases move lists
+    /// most.
     pub fn regulars(&self, limit: usize) -> Vec<&Shopper> {
         let book = self.book.lock();
         let mut regulars: Vec<(usize, &Shopper)> = self
@@ -314,7 +313,7 @@ impl Shop {
         self.book.lock().orders_of(member).into_iter().cloned().collect()
     }
 
-    /// The events as they are appended, from now on.
+    /// Events as they are appended.
     pub fn ticks(&self) -> broadcast::Receiver<Arc<Tick>> {
         self.ticks.subscribe()
     }
@@ -327,19 +326,19 @@ impl Shop {
         self.shoppers.iter().find(|shopper| shopper.member == *member).ok_or_else(unknown)
     }
 
-    /// A simulated member, for whom anybody at the page may act.
+    /// A simulated member, for whom any visitor may act.
     ///
     /// # Errors
-    /// [`ShopError::NotFound`] for everybody else, members of Kindred included: they act by their access token.
+    /// [`ShopError::NotFound`] for others, members of Kindred included, who need their access token.
     pub fn simulated(&self, member: &MemberId) -> Result<Buyer, ShopError> {
         let shopper = self.shopper(member)?;
         Ok(Buyer { member: shopper.member.clone(), tier: shopper.tier })
     }
 
-    /// The person whose access token this is.
+    /// The owner of an access token.
     ///
     /// # Errors
-    /// [`ShopError::Backend`] where Kindred does not know the token.
+    /// [`ShopError::Backend`] if Kindred does not know the token.
     pub async fn signed_in(&self, access_token: &str) -> Result<Buyer, ShopError> {
         let profile = self.backend.profile(access_token).await?;
         let strange = |_| BackendError { status: 502, detail: "the profile is not one".to_owned() };
@@ -352,7 +351,7 @@ impl Shop {
         self.catalog.number(item).ok_or_else(|| ShopError::NotFound(format!("no item {item} is sold here")))
     }
 
-    /// A member looks at a product, or likes it.
+    /// A member views a product, or adds it to the favourites.
     ///
     /// # Errors
     /// [`ShopError`].
@@ -379,17 +378,17 @@ impl Shop {
         Ok(Written { order: Some(order.order), position })
     }
 
-    /// A number that no other order has: the time, and a count within one millisecond.
+    /// A unique number: the time, and a count within the millisecond.
     fn order_number(&self, at: EventTime) -> String {
         let mut last = self.orders.lock();
         *last = if last.0 == at.0 { (at.0, last.1 + 1) } else { (at.0, 0) };
         format!("b{:x}-{}-{:x}", at.0, last.1, Random::new(self.config.seed ^ at.0.unsigned_abs(), "order").below(1 << 20))
     }
 
-    /// Takes an order back as a whole: one of a simulated member, or the own of `person`.
+    /// Refunds a whole order: a simulated member's, or `person`'s own.
     ///
     /// # Errors
-    /// [`ShopError::Conflict`] where there is nothing to take back any more.
+    /// [`ShopError::Conflict`] if there is nothing to refund.
     pub async fn refund(&self, order: &OrderId, person: Option<&Buyer>) -> Result<Written, ShopError> {
         let known = self.book.lock().order(order).cloned();
         let is_open = |member: &MemberId| match person {
@@ -403,14 +402,14 @@ impl Shop {
         match self.append(Topic::Orders, vec![Record::Order(after.clone()).to_json()]).await {
             Ok(position) => Ok(Written { order: Some(order.clone()), position }),
             Err(error) => {
-                // Trying again writes the same bytes, should it have happened after all.
+                // A retry writes the same bytes, in case it was written.
                 self.book.lock().revert(&after, before);
                 Err(error.into())
             }
         }
     }
 
-    /// A member asks to be forgotten: the shop deletes the name first, then tells Kindred.
+    /// A member asks to be forgotten: the shop deletes the name, then calls Kindred.
     ///
     /// # Errors
     /// [`ShopError`].
@@ -421,7 +420,7 @@ impl Shop {
         Ok(self.backend.forget(&member).await?)
     }
 
-    /// A member's points, as Kindred has them.
+    /// A member's points in Kindred.
     ///
     /// # Errors
     /// [`ShopError`].
@@ -430,7 +429,7 @@ impl Shop {
         Ok(self.backend.points(member).await?)
     }
 
-    /// What Kindred knows of a member's interactions.
+    /// A member's interactions in Kindred.
     ///
     /// # Errors
     /// [`ShopError`].
@@ -444,7 +443,7 @@ impl Shop {
         self.names.lock().get(member).cloned()
     }
 
-    /// What is due of the orders made by the buttons, whatever the rate.
+    /// Due steps of the buttons' orders, independent of the rate.
     fn due_now(&self, at: EventTime) -> Vec<Record> {
         let mut due = self.due.lock();
         let ready: Vec<Due> = due.extract_if(.., |next| next.at <= at).collect();
@@ -454,7 +453,7 @@ impl Shop {
     }
 }
 
-/// The position that reaches all of the places.
+/// The position that includes all places.
 fn reached(places: &[Place]) -> Position {
     let mut position = Position::beginning();
     for place in places {
@@ -463,7 +462,7 @@ fn reached(places: &[Place]) -> Position {
     position
 }
 
-/// Writes what the log lacks of the history. A log keeps the day for which its history was begun.
+/// Writes the missing part of the history. The log stores the day of its history.
 async fn write_history(log: &dyn EventLog, config: &ShopConfig, catalog: &Catalog, today: Day) -> Result<History, LogError> {
     let name = |part: &str| format!("demo.{}.{part}", config.seed);
     let mark = |part: &str, done: u64| Some(Mark { name: name(part), done });
@@ -492,7 +491,7 @@ async fn write_history(log: &dyn EventLog, config: &ShopConfig, catalog: &Catalo
     Ok(history)
 }
 
-/// Plays the simulation at the rate that the page has set, until the shop is gone.
+/// Runs the simulation at the current rate until the shop is dropped.
 async fn simulate(shop: Weak<Shop>, mut live: Live) {
     let mut clock = tokio::time::interval(Duration::from_millis(TICK_MS));
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -517,7 +516,7 @@ async fn simulate(shop: Weak<Shop>, mut live: Live) {
                             names.insert(newest.member.clone(), newest.name.clone());
                         }
                     }
-                    // The book knows an order before its first step is due.
+                    // The book has an order before its first step is due.
                     shop.book.lock().take(&record);
                     records.push(record);
                 }

@@ -1,4 +1,4 @@
-//! Who shops: members with a name, a level, a taste, and perhaps somebody who invited them.
+//! The shoppers: members with a name, a tier, a taste, and perhaps an inviter.
 
 use kindred_model::records::{MemberRecord, MemberState, Membership};
 use kindred_model::{EventTime, MemberId, Tier};
@@ -6,7 +6,7 @@ use kindred_model::{EventTime, MemberId, Tier};
 use crate::catalog::{Catalog, DEPARTMENTS};
 use crate::random::Random;
 
-/// Members of the history. Some five orders each, so that lists are full and a single purchase still shows in them.
+/// Members of the history, with some five orders each: lists are full, and a single purchase still shows.
 pub const SHOPPERS_LEN: usize = 620;
 
 const FIRST: [&str; 40] = [
@@ -60,21 +60,21 @@ const LAST: [&str; 40] = [
 /// One member of the shop.
 #[derive(Clone, Debug)]
 pub struct Shopper {
-    /// The pseudonym that stands in the log.
+    /// The id in the log.
     pub member: MemberId,
-    /// The name, which the shop alone knows.
+    /// The name, which only the shop has.
     pub name: String,
-    /// The level.
+    /// The tier.
     pub tier: Tier,
-    /// Who invited them.
+    /// The inviter.
     pub invited_by: Option<MemberId>,
-    /// When the account was made.
+    /// When the account was created.
     pub registered_at: EventTime,
-    /// When it was verified, if it was.
+    /// When it was verified, if ever.
     pub activated_at: Option<EventTime>,
     /// Weight of each department.
     tastes: [f64; DEPARTMENTS.len()],
-    /// How often this one comes by, in proportion to others.
+    /// Relative frequency of visits.
     pub activity: f64,
 }
 
@@ -84,19 +84,19 @@ impl Shopper {
     /// Draws a member with a given pseudonym, registered at a time.
     pub fn draw(random: &mut Random, member: MemberId, registered_at: EventTime, inviters: &[Self]) -> Self {
         let mut tastes = [0.15; DEPARTMENTS.len()];
-        // Most people come for one thing, and sometimes for another.
+        // Most shoppers have one main interest.
         tastes[random.index(DEPARTMENTS.len())] += 6.0;
         tastes[random.index(DEPARTMENTS.len())] += 2.0;
         let tier = [Tier::Normal, Tier::Vip, Tier::Svip][random.weighted(&[0.8, 0.15, 0.05])];
         let name = format!("{} {}", random.pick(&FIRST), random.pick(&LAST));
         let invited_by = (!inviters.is_empty() && random.chance(0.22)).then(|| random.pick(inviters).member.clone());
         let activated_at = random.chance(0.93).then(|| EventTime(registered_at.0 + random.between(1, 20) * HOUR_MS / 4));
-        // Some come daily, most now and then.
+        // Some visit daily, most rarely.
         let activity = 1.0 / (0.08 + random.unit());
         Self { member, name, tier, invited_by, registered_at, activated_at, tastes, activity }
     }
 
-    /// The members of the history that begins at `start` and has `days`: two thirds were there before it.
+    /// The members of a history of `days` from `start`: two thirds registered before it.
     pub fn population(random: &mut Random, start: EventTime, days: i64) -> Vec<Self> {
         let day_ms = 24 * HOUR_MS;
         let mut times: Vec<i64> = (0..SHOPPERS_LEN)
@@ -115,14 +115,14 @@ impl Shopper {
         shoppers
     }
 
-    /// A product this one may like.
+    /// A product by this member's taste.
     pub fn draw_product(&self, catalog: &Catalog, random: &mut Random) -> usize {
         let department = DEPARTMENTS[random.weighted(&self.tastes)].clone();
         let shelf = department.start + random.index(department.len());
         catalog.draw(random, shelf)
     }
 
-    /// The records of the account, as far as its times are over at `now`: registered, then activated.
+    /// The account's records up to `now`: registered, then activated.
     pub fn records(&self, now: EventTime) -> Vec<MemberRecord> {
         let registered = Membership {
             tier: Some(self.tier),

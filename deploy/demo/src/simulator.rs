@@ -1,11 +1,11 @@
-//! The seeded simulation: a history of four weeks made at once, then shoppers who come by as time passes.
+//! The seeded simulation: a history of four weeks, then live shoppers.
 //!
 //! ```text
-//! seed, as-of day ──History::new──▶ records of four weeks, the same ones every time ──▶ log
-//! time passing    ──Live::next────▶ one event after the other ────────────────────────▶ log
+//! seed, as-of day ──History::new──▶ records of four weeks, deterministic ──▶ log
+//! time passing    ──Live::next────▶ one event after the other ─────────────▶ log
 //! ```
 //!
-//! Both play the same sessions: looking around, now and then a basket, now and then an order, which then runs its course.
+//! Both use the same sessions: views, sometimes a basket, sometimes an order, which then runs its course.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -24,9 +24,9 @@ use crate::shoppers::Shopper;
 pub const HISTORY_DAYS: i64 = 28;
 /// Visits a day: together some 30,000 interactions and 3,000 orders.
 const VISITS_A_DAY: i64 = 258;
-/// Shoppers who look around at the same time, live.
+/// Concurrent live visits.
 const VISITS_AT_ONCE: usize = 24;
-/// Live shoppers that joined since the start; beyond it nobody joins any more.
+/// Live registrations since the start, at most.
 const JOINED_MAX: usize = 2_000;
 
 const SECOND_MS: i64 = 1_000;
@@ -34,7 +34,7 @@ const MINUTE_MS: i64 = 60 * SECOND_MS;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// One thing that a shopper does during a visit.
+/// One action of a visit.
 #[derive(Clone, Debug)]
 enum Action {
     Interact(Kind, usize),
@@ -45,17 +45,17 @@ enum Action {
     SignIn,
 }
 
-/// One visit: whose it is and what is still to come.
+/// One visit: its owner and the remaining actions.
 #[derive(Clone, Debug)]
 struct Visit {
     shopper: usize,
-    /// Set while nobody is signed in.
+    /// While nobody is signed in.
     session: Option<SessionId>,
     actions: VecDeque<Action>,
 }
 
 impl Visit {
-    /// `session` is the identity that the visit uses if it is an anonymous one.
+    /// `session` is for an anonymous visit.
     fn draw(random: &mut Random, catalog: &Catalog, shopper: usize, who: &Shopper, session: String) -> Self {
         let mut actions = VecDeque::new();
         let anonymous = random.chance(0.14);
@@ -105,7 +105,7 @@ impl Visit {
     }
 }
 
-/// What the course of an order takes.
+/// The durations of an order's steps.
 #[derive(Clone, Copy)]
 struct Pace {
     pay_ms: (i64, i64),
@@ -114,7 +114,7 @@ struct Pace {
     refund_ms: (i64, i64),
 }
 
-/// As in a shop.
+/// As in a real shop.
 const SHOP_PACE: Pace = Pace {
     pay_ms: (20 * SECOND_MS, 10 * MINUTE_MS),
     ship_ms: (5 * HOUR_MS, 2 * DAY_MS),
@@ -122,7 +122,7 @@ const SHOP_PACE: Pace = Pace {
     refund_ms: (DAY_MS, 6 * DAY_MS),
 };
 
-/// As in a demonstration: one sees a parcel arrive.
+/// For a demonstration: a parcel arrives while one watches.
 const LIVE_PACE: Pace = Pace {
     pay_ms: (SECOND_MS, 5 * SECOND_MS),
     ship_ms: (15 * SECOND_MS, 40 * SECOND_MS),
@@ -130,7 +130,7 @@ const LIVE_PACE: Pace = Pace {
     refund_ms: (30 * SECOND_MS, 120 * SECOND_MS),
 };
 
-/// Draws the course of an order that was placed.
+/// Draws the steps of a placed order.
 fn course(random: &mut Random, order: &OrderRecord, pace: Pace) -> Vec<Due> {
     let mut at = order.placed_at.0;
     let mut due = Vec::new();
@@ -157,7 +157,7 @@ fn course(random: &mut Random, order: &OrderRecord, pace: Pace) -> Vec<Due> {
     due
 }
 
-/// What both simulations share: they write the same records.
+/// Writes the records of both simulations.
 struct Scribe<'a> {
     catalog: &'a Catalog,
     currency: &'a str,
@@ -217,7 +217,7 @@ pub fn bought(
     OrderRecord { status: OrderStatus::Paid, paid_at: Some(at), ..placed }
 }
 
-/// What a member did with a product: the buttons "view" and "add to favourites".
+/// An interaction with a product: the buttons "view" and "add to favourites".
 pub fn interacted(catalog: &Catalog, member: &MemberId, kind: Kind, product: usize, at: EventTime) -> Record {
     Scribe { catalog, currency: "" }.interaction(Owner::Member(member.clone()), kind, product, at)
 }
@@ -225,16 +225,16 @@ pub fn interacted(catalog: &Catalog, member: &MemberId, kind: Kind, product: usi
 /// Four weeks of the shop.
 #[derive(Debug)]
 pub struct History {
-    /// Everything that happened before the as-of day began, in the order of time.
+    /// The records before the as-of day, in time order.
     pub records: Vec<Record>,
-    /// What its orders still have before them.
+    /// Pending steps of its orders.
     pub due: Vec<Due>,
-    /// Who took part.
+    /// The members.
     pub shoppers: Vec<Shopper>,
 }
 
 impl History {
-    /// The history before a day: a function of its arguments and of nothing else.
+    /// The history before a day: a pure function.
     pub fn new(seed: u64, day: Day, catalog: &Catalog, currency: &str) -> Self {
         let mut random = Random::new(seed, "history");
         let end = EventTime(i64::from(day.0) * DAY_MS);
@@ -252,7 +252,7 @@ impl History {
         let (mut visits, mut orders) = (0_u32, 0_u32);
         for n in 0..HISTORY_DAYS {
             let midnight = start.0 + n * DAY_MS;
-            // Who has an account by now; the weekend is busier.
+            // Members registered by now; weekends are busier.
             let there = shoppers.partition_point(|shopper| shopper.registered_at.0 < midnight);
             let weights: Vec<f64> = shoppers[..there].iter().map(|shopper| shopper.activity).collect();
             let weekend = matches!((i64::from(day.0) - HISTORY_DAYS + n).rem_euclid(7), 2 | 3);
@@ -294,7 +294,7 @@ impl History {
                 }
             }
         }
-        // Stable: what has one time keeps the order in which it was drawn.
+        // Stable: equal times keep the order in which they were drawn.
         timed.sort_by_key(|(time, _)| *time);
         due.sort();
         Self { records: timed.into_iter().map(|(_, record)| record).collect(), due, shoppers }
@@ -305,10 +305,10 @@ fn sign_in(session: SessionId, member: &MemberId) -> Record {
     Record::Member(MemberRecord::Session { session, version: 1, merged_into: member.clone() })
 }
 
-/// The shop as time passes.
+/// The live simulation.
 pub struct Live {
     random: Random,
-    /// Makes the identities of this run its own.
+    /// Prefix of this run's ids.
     run: String,
     currency: String,
     count: u64,
@@ -317,20 +317,20 @@ pub struct Live {
     joined: usize,
     visits: Vec<Visit>,
     due: BinaryHeap<Reverse<Due>>,
-    /// Whoever registered and has yet to be activated.
+    /// Registered members to be activated.
     registered: VecDeque<(EventTime, usize)>,
 }
 
-/// What the live simulation does next.
+/// The next event of the live simulation.
 pub enum Event {
     /// A record to append.
     Record(Record),
-    /// An order takes a step: whoever knows its state writes the next version, if there is one.
+    /// A due step of an order, for the order book to apply.
     Step(Due),
 }
 
 impl Live {
-    /// Goes on after a history. `started_at` names the run: identities of two runs on one log do not meet.
+    /// Continues a history. `started_at` identifies the run: ids of two runs on one log differ.
     pub fn new(seed: u64, started_at: EventTime, history: &History, currency: &str) -> Self {
         let run = format!("{:x}", started_at.0);
         Self {
@@ -347,9 +347,9 @@ impl Live {
         }
     }
 
-    /// The next event, at a time that does not step back. Whoever is `gone` has been forgotten and does not come by.
+    /// The next event; `now` must not decrease. `gone` members no longer visit.
     pub fn next(&mut self, catalog: &Catalog, now: EventTime, gone: &dyn Fn(&MemberId) -> bool) -> Event {
-        // After a night's rest many parcels are due at once; shoppers come by between them all the same.
+        // After a long pause many steps are due at once; visits continue in between.
         if self.due.peek().is_some_and(|Reverse(due)| due.at <= now) && self.random.chance(0.5) {
             let Reverse(due) = self.due.pop().expect("peeked");
             return Event::Step(due);
@@ -418,13 +418,13 @@ impl Live {
         Record::Member(record)
     }
 
-    /// The names of those who shop, by pseudonym; the last to join among them.
+    /// The last member to join.
     pub fn newest(&self) -> Option<&Shopper> {
         self.shoppers.last()
     }
 }
 
-/// The names in a history, as the shop keeps them.
+/// The names in a history by id.
 pub fn names(shoppers: &[Shopper]) -> HashMap<MemberId, String> {
     shoppers.iter().map(|shopper| (shopper.member.clone(), shopper.name.clone())).collect()
 }
@@ -447,7 +447,7 @@ mod tests {
         history.records.iter().map(Record::to_json).collect()
     }
 
-    /// A start that was interrupted goes on where it stood: the records must be the same ones.
+    /// An interrupted start resumes: the records must be the same.
     #[test]
     fn a_history_is_a_function_of_seed_and_day() {
         let first = bytes(&history(7, 20_400).1);
@@ -456,7 +456,7 @@ mod tests {
         assert_ne!(first, bytes(&history(7, 20_401).1));
     }
 
-    /// A record that is rejected would be missing from the page, silently.
+    /// A rejected record would silently be missing from the page.
     #[test]
     fn every_record_is_valid_and_of_its_time() {
         let day = Day(20_400);
@@ -493,7 +493,7 @@ mod tests {
         assert!(history.records.iter().filter(merged).count() > 50, "hardly anybody signs in");
     }
 
-    /// Lists make sense only if what goes together is bought together more often than chance.
+    /// Lists make sense only if complements are bought together more often than chance.
     #[test]
     fn complements_are_bought_by_the_same_members() {
         let (catalog, history) = history(7, 20_400);

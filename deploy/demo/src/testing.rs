@@ -1,4 +1,4 @@
-//! A log in memory and a Kindred that only notes what it is asked, for the tests of this crate.
+//! A log in memory and a recording backend, for the tests of this crate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::shop::{Backend, BackendError};
 struct Inner {
     records: Vec<LogRecord>,
     marks: std::collections::HashMap<String, u64>,
-    /// Set to refuse appends from then on, as a full disk would.
+    /// Refuses appends, like a full disk.
     full: bool,
 }
 
@@ -35,7 +35,7 @@ impl MemoryLog {
         self.0.lock().full = full;
     }
 
-    /// Keeps the first `len` records, as if the process had been killed there. Marks fall back with them.
+    /// Keeps the first `len` records and their marks, as after a kill.
     pub fn cut(&self, len: usize) {
         let mut inner = self.0.lock();
         inner.records.truncate(len);
@@ -166,17 +166,17 @@ impl EventReader for Reader {
     }
 }
 
-/// An empty mailbox, and the directory that it lives in.
+/// An empty mailbox and its directory.
 pub fn mailbox() -> (Mailbox, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let records = EmbeddedRecords::open(dir.path()).expect("records");
     (Mailbox::new(Arc::new(records), Clock::system()), dir)
 }
 
-/// The access token of the one person whom [`Notebook`] knows, `a-person`.
+/// The access token of the one person of [`Notebook`], `a-person`.
 pub const SIGNED_IN: &str = "the-token";
 
-/// A Kindred that notes whom it was told to forget.
+/// A backend that records which members it was told to forget.
 #[derive(Clone, Default)]
 pub struct Notebook(pub Arc<Mutex<Vec<MemberId>>>);
 

@@ -1,4 +1,4 @@
-//! The event stream for people: each record of the log as a sentence.
+//! The event stream of the page: each record of the log as a sentence.
 
 use std::fmt::Write as _;
 
@@ -8,26 +8,26 @@ use serde::Serialize;
 
 use crate::catalog::Catalog;
 
-/// One event as the page shows it.
+/// One event on the page.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tick {
     /// Where it was written.
     pub topic: Topic,
-    /// What it is, for an icon: a kind of interaction, a status of an order, a state of a member.
+    /// The icon: a kind of interaction, a status of an order, a state of a member.
     pub kind: &'static str,
     /// The sentence.
     pub text: String,
-    /// Whose it is, if it is a member's.
+    /// The member, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub member: Option<MemberId>,
-    /// The item it is about, or the first of several.
+    /// The item, or the first of several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub item: Option<ItemId>,
     /// The position just after it.
     pub position: String,
 }
 
-/// Writes the sentence about a record. `name` gives the name of a member whom the shop knows.
+/// The sentence of a record. `name` looks up the name of a member.
 pub fn tick(record: &Record, position: String, catalog: &Catalog, name: &dyn Fn(&MemberId) -> Option<String>) -> Tick {
     let title = |item: &ItemId| catalog.get(item).map_or_else(|| item.to_string(), |product| product.title.to_owned());
     let called = |member: &MemberId| name(member).unwrap_or_else(|| "A member".to_owned());
@@ -106,7 +106,7 @@ fn about_order(order: &OrderRecord, title: &dyn Fn(&ItemId) -> String, called: &
     if order.erased {
         return ("erased", format!("{what}: the order stays, its buyer does not"), None, first(order));
     }
-    // The latest refund is what a version with refunds is about, unless all came back.
+    // A version with refunds is described by the latest one, unless all was refunded.
     let refund = order.refunds.iter().max_by_key(|refund| refund.at).filter(|_| order.status != OrderStatus::Refunded);
     let text = match (order.status, refund) {
         (_, Some(refund)) => {
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use crate::simulator::History;
 
-    /// Each kind of event has a sentence of its own, with the person's name and the product's title in it.
+    /// Each kind of event has its own sentence, with the person's name and the product's title.
     #[test]
     fn events_read_as_sentences() {
         let catalog = Catalog::new(3);

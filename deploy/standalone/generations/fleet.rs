@@ -1,12 +1,12 @@
-//! The generations of a serving process: each whole one follows the log by a pipeline of its own, and one of them is live.
+//! The generations of a serving process: a pipeline maintains each complete one from the log; one of them is live.
 //!
 //! ```text
 //! log ──▶ Pipeline(g1) ──▶ store g1 ──▶ API (live)      promote(g2): the API builds g2's memory aside, then `live` turns
 //!    └──▶ Pipeline(g2) ──▶ store g2
 //! ```
 //!
-//! The one that was live goes on following, so that rolling back is as quick and as fresh. Generations of a part of the events stand
-//! still, and are dropped when somebody is forgotten who is in them.
+//! A rollback is as quick and fresh as a promotion, since the former live generation keeps following the log. Generations of a
+//! part of the events do not, and are dropped when a member in them is erased.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -27,29 +27,29 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::origin::Origin;
+use super::provenance::Provenance;
 use super::{Comparing, describe, failed, holds_forgotten, of_store, replay};
 use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::local::pipeline_config;
 
-/// How long a drop waits for requests that still read.
+/// How long a drop waits for readers.
 const DROP_WAIT: Duration = Duration::from_secs(10);
-/// How long a promotion waits for the state of the new one to be restored.
+/// How long a promotion waits for a generation that is restoring its state.
 const RESTORE_WAIT: Duration = Duration::from_secs(10);
-/// How often either looks.
+/// The polling interval of both.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long to wait before looking again whether a generation has reached the end of the log.
+/// The polling interval for the end of the log.
 const COMPLETE_LOOK: Duration = Duration::from_secs(3_600);
 
-/// One generation, as it is read.
+/// An open generation.
 #[derive(Clone)]
 pub struct Kept {
     /// Its rows.
     pub store: Arc<dyn ViewStore>,
-    /// What it pins.
+    /// Its settings.
     pub semantics: Arc<Semantics>,
-    /// How far its pipeline is; `None` where it does not follow the log.
+    /// The progress of its pipeline; `None` without one.
     pub progress: Option<Arc<Progress>>,
 }
 
@@ -60,7 +60,7 @@ pub struct Fleet {
     kept: Mutex<BTreeMap<String, Kept>>,
     pipelines: Mutex<BTreeMap<String, Pipeline>>,
     live: watch::Sender<String>,
-    /// Promotions and drops come one after another.
+    /// Serializes promotions and drops.
     changing: tokio::sync::Mutex<()>,
     comparing: Comparing,
 }
@@ -69,7 +69,7 @@ impl Fleet {
     /// Opens every generation and starts the pipelines. `from_beginning` rebuilds the live one from the log.
     ///
     /// # Errors
-    /// When the live one cannot be started. Another one that cannot is left out, and told.
+    /// When the live one does not start. Others that do not start are skipped with a warning.
     pub async fn start(directory: &Directory, settings: &Settings, clock: &Clock, from_beginning: bool) -> Result<Arc<Self>> {
         let fleet = Arc::new(Self {
             log: Arc::clone(&directory.log),
@@ -89,7 +89,7 @@ impl Fleet {
             }
             let started = async {
                 let (store, semantics) = directory.generation(&generation.name).await?;
-                if Origin::of(&generation.name, &*store).await?.is_some_and(|origin| origin.is_whole()) {
+                if Provenance::of(&generation.name, &*store).await?.is_some_and(|origin| origin.is_whole()) {
                     return fleet.follow(&generation.name, store, config(&generation.name, &semantics), clock).await;
                 }
                 let kept = Kept { store, semantics: Arc::new(semantics), progress: None };
@@ -97,7 +97,7 @@ impl Fleet {
                 Ok(())
             };
             if let Err(error) = started.await {
-                tracing::warn!("generation {} is left alone: {error:#}", generation.name);
+                tracing::warn!("generation {} skipped: {error:#}", generation.name);
             }
         }
         Ok(fleet)
@@ -116,7 +116,7 @@ impl Fleet {
         let kept = Kept { store: Arc::clone(&store), semantics, progress: Some(Arc::clone(&progress)) };
         self.kept.lock().insert(name.to_owned(), kept);
         self.pipelines.lock().insert(name.to_owned(), pipeline);
-        let origin = Origin::shown(name, &*store).await?;
+        let origin = Provenance::shown(name, &*store).await?;
         if !origin.complete {
             let log = Arc::clone(&self.log);
             let store = Arc::downgrade(&store);
@@ -124,7 +124,7 @@ impl Fleet {
                 let Ok(end) = log.end().await else { return };
                 while let Err(PipelineError::Late(_)) = progress.wait_for(&end, COMPLETE_LOOK).await {}
                 let Some(store) = store.upgrade().filter(|_| progress.applied().reaches(&end)) else { return };
-                if let Err(error) = (Origin { complete: true, ..origin }).note(&*store).await {
+                if let Err(error) = (Provenance { complete: true, ..origin }).note(&*store).await {
                     tracing::warn!("{error:#}");
                 }
             });
@@ -132,19 +132,19 @@ impl Fleet {
         Ok(())
     }
 
-    /// The live one.
+    /// The live generation.
     pub fn live(&self) -> Kept {
         let name = self.live.borrow().clone();
         self.kept.lock().get(&name).cloned().expect("the live one is kept")
     }
 
-    /// How far the live one is.
+    /// The progress of the live generation.
     pub fn progress(&self) -> Arc<Progress> {
         self.live().progress.expect("the live one follows the log")
     }
 
-    /// Drops what stands still and holds something of somebody who was forgotten, once the raw records have left. Returns the live one's
-    /// store, and how many were.
+    /// Drops each generation without a pipeline that holds an erased member, once the raw records are gone. Returns the live
+    /// store and the number of erased members.
     ///
     /// # Errors
     /// When a store does not answer.
@@ -161,13 +161,13 @@ impl Fleet {
         for (name, store) in still {
             if holds_forgotten(&name, store, &swept, looked).await? {
                 self.drop_generation(&name).await.map_err(|error| anyhow!("could not drop {name}: {error}"))?;
-                tracing::warn!("dropped generation {name}: it follows no log, and held something of a member who was forgotten");
+                tracing::warn!("dropped generation {name}: it follows no log and held data of an erased member");
             }
         }
         Ok((live, swept.len()))
     }
 
-    /// Returns when the pipeline of the live one has ended by itself.
+    /// Returns when the pipeline of the live generation has ended by itself.
     pub async fn ended(&self) -> Arc<Progress> {
         let mut turned = self.live.subscribe();
         loop {
@@ -180,18 +180,18 @@ impl Fleet {
         }
     }
 
-    /// Ends in order: the live one takes in what is in the log within `drain`, then all of them end and are durable.
+    /// Shuts down: the live generation drains the log within `drain`, then all pipelines stop and all stores sync.
     ///
     /// # Errors
-    /// When the live one had ended before, or a store cannot be made durable.
+    /// When the live pipeline had ended before, or a store does not sync.
     pub async fn stop(&self, drain: Duration) -> Result<()> {
         let live = self.live.borrow().clone();
         let mut pipelines = std::mem::take(&mut *self.pipelines.lock());
         let first = pipelines.remove(&live).context("the live generation has no pipeline")?;
         match first.settle(drain).await {
-            Ok(position) => tracing::info!(%position, "the views have taken in the whole log"),
-            Err(PipelineError::Late(_)) => tracing::warn!("ending with records not taken in yet; the next start goes on there"),
-            Err(error) => tracing::warn!("ending without having taken in the whole log: {error}"),
+            Ok(position) => tracing::info!(%position, "the views reached the end of the log"),
+            Err(PipelineError::Late(_)) => tracing::warn!("stopping before the end of the log; the next start resumes there"),
+            Err(error) => tracing::warn!("stopping before the end of the log: {error}"),
         }
         for (name, pipeline) in pipelines {
             if let Err(error) = stop(pipeline).await {
@@ -240,12 +240,12 @@ impl GenerationOperations for Fleet {
 
     async fn promotable(&self, name: &str) -> Result<(), OperationError> {
         let kept = self.kept(name)?;
-        let origin = Origin::shown(name, &*kept.store).await.map_err(|error| failed(&error))?;
+        let origin = Provenance::shown(name, &*kept.store).await.map_err(|error| failed(&error))?;
         if let Some(reason) = origin.not_promotable(&kept.semantics, &self.live().semantics) {
             return Err(OperationError::Refused(format!("{name} cannot be promoted: {reason}")));
         }
         let state = || kept.progress.as_ref().map(|progress| progress.state());
-        // Right after a start; readiness must not be lost by a promotion.
+        // Right after a start; a promotion must not cost readiness.
         let waited = tokio::time::Instant::now();
         while state() == Some(PipelineState::Restoring) && waited.elapsed() < RESTORE_WAIT {
             tokio::time::sleep(LOOK).await;
@@ -258,7 +258,7 @@ impl GenerationOperations for Fleet {
     }
 
     async fn standing(&self) -> Result<Standing, OperationError> {
-        // Nobody else promotes or drops: the directory is this process's.
+        // The directory is this process's, so no other process promotes or drops.
         Ok(Standing { live: self.live.borrow().clone(), names: self.kept.lock().keys().cloned().collect() })
     }
 
@@ -294,7 +294,7 @@ impl GenerationOperations for Fleet {
         loop {
             match Generations::drop(&*self.generations, name).await {
                 Ok(()) => return Ok(()),
-                // A request that reads it has the store in hand.
+                // A request still reads from the store.
                 Err(StoreError::Refused(_)) if waited.elapsed() < DROP_WAIT => tokio::time::sleep(LOOK).await,
                 Err(error) => {
                     if let Ok(store) = self.generations.store(name) {
@@ -313,9 +313,9 @@ impl GenerationOperations for Fleet {
     }
 }
 
-/// Why the pipeline of the live one has ended, for a person.
+/// Why the pipeline of the live generation has ended.
 pub fn explain_end(progress: &Progress) -> anyhow::Error {
-    let reason = progress.status().reason.unwrap_or_else(|| "it does not say why".to_owned());
+    let reason = progress.status().reason.unwrap_or_else(|| "unknown reason".to_owned());
     Failure::new(format!("the pipeline has ended: {reason}"))
         .help("nothing that was acknowledged is lost; look at the log lines above, then start again")
         .into()

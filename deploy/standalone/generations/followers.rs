@@ -1,11 +1,11 @@
-//! The generations of services, for an API: each is kept by pipelines elsewhere, and this process follows those that it serves.
+//! The generations on services, for an API: pipelines elsewhere maintain them, and this process subscribes to those it serves.
 //!
 //! ```text
 //! Kafka ──▶ kindred pipeline (g1) ──▶ CQL g1 ──changes──▶ Followed g1 ──▶ the API (live)       promote(g2): one row of CQL
 //!    └────▶ kindred pipeline --generation g2 ──▶ CQL g2 ──changes──▶ Followed g2 ──▶ its memory, aside
 //! ```
 //!
-//! Which is live stands in one row of the store, turned by a transaction: whoever turns it, every API sees it within a second.
+//! One row of the store names the live generation. A transaction changes it, and every API follows within a second.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -19,21 +19,21 @@ use kindred_store::generations::Generations;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::origin::Origin;
+use super::provenance::Provenance;
 use super::{Comparing, describe, failed, half_dropped, of_store};
-use crate::changes::{Feed, Followed, Listening};
+use crate::changes::{ChangeStream, Followed, SubscriberThread};
 use crate::services::Services;
 
-/// One generation that is followed. The API holds it; what it lets go of is followed no more.
+/// A followed generation. The API owns it; once the API drops it, it is no longer followed.
 #[derive(Clone)]
 struct Kept {
     followed: Weak<Followed>,
-    /// Its thread, which may go on for a moment when the API has let go of it.
-    listening: Arc<Listening>,
+    /// May outlive `followed` for a moment.
+    thread: Arc<SubscriberThread>,
     semantics: Arc<Semantics>,
 }
 
-/// All generations of the services, in a process that serves some.
+/// All generations on services, in a process that serves some of them.
 pub struct Followers {
     services: Arc<Services>,
     kept: Mutex<BTreeMap<String, Kept>>,
@@ -42,39 +42,39 @@ pub struct Followers {
 }
 
 impl Followers {
-    /// Follows none yet.
+    /// Without followers.
     pub fn new(services: Arc<Services>) -> Self {
         let live = Mutex::new(services.generation.clone());
         Self { services, kept: Mutex::default(), live, comparing: Comparing::default() }
     }
 
-    /// The name of the one that is served.
+    /// The name of the live generation.
     pub fn live(&self) -> String {
         self.live.lock().clone()
     }
 
-    /// The one that is served, its rows and what it pins. `None` before there is one.
+    /// Rows and settings of the live generation; `None` before it is opened.
     pub fn serving(&self) -> Option<(Arc<dyn ViewStore>, Arc<Semantics>)> {
         let Kept { followed, semantics, .. } = self.kept_live()?;
         Some((followed.upgrade()? as _, semantics))
     }
 
-    /// How well the one that is served is heard of.
-    pub fn feed(&self) -> Option<Arc<Feed>> {
-        Some(self.kept_live()?.followed.upgrade()?.feed())
+    /// The change stream of the live generation.
+    pub fn stream(&self) -> Option<Arc<ChangeStream>> {
+        Some(self.kept_live()?.followed.upgrade()?.stream())
     }
 
     fn kept_live(&self) -> Option<Kept> {
         self.kept.lock().get(&*self.live.lock()).cloned()
     }
 
-    /// Follows none any more; returns when the threads have ended, within a second or two. Before the runtime ends.
+    /// Stops and joins every subscriber thread, within a second or two. Call before the runtime ends.
     pub fn stop(&self) {
         let kept = std::mem::take(&mut *self.kept.lock());
-        kept.into_values().for_each(|kept| kept.listening.stop());
+        kept.into_values().for_each(|kept| kept.thread.stop());
     }
 
-    /// Rows and settings of one that is there, not followed.
+    /// Rows and settings of an existing generation.
     async fn there(&self, name: &str) -> Result<(Arc<dyn ViewStore>, Arc<Semantics>), OperationError> {
         match self.services.generation_named(name).await {
             Ok((store, semantics)) => Ok((store, Arc::new(semantics))),
@@ -107,7 +107,7 @@ impl GenerationOperations for Followers {
                 continue;
             }
             let (store, semantics) = match self.there(&generation.name).await {
-                // Dropped at this moment.
+                // Dropped meanwhile.
                 Err(OperationError::Unknown(_)) => continue,
                 there => there?,
             };
@@ -121,18 +121,18 @@ impl GenerationOperations for Followers {
         let (store, semantics) = self.there(name).await?;
         let (broadcast, generations) = (Arc::new(self.services.log.broadcast()), Arc::clone(&self.services.generations));
         let followed = Arc::new(Followed::new(store, broadcast, generations as _, name));
-        let listening = followed.listening();
-        let kept = Kept { followed: Arc::downgrade(&followed), listening, semantics: Arc::clone(&semantics) };
+        let thread = followed.thread();
+        let kept = Kept { followed: Arc::downgrade(&followed), thread, semantics: Arc::clone(&semantics) };
         self.kept.lock().insert(name.to_owned(), kept);
         Ok(GenerationSource { store: followed, settings: semantics })
     }
 
     async fn promotable(&self, name: &str) -> Result<(), OperationError> {
         let (store, semantics) = self.there(name).await?;
-        let origin = Origin::shown(name, &*store).await.map_err(|error| failed(&error))?;
+        let origin = Provenance::shown(name, &*store).await.map_err(|error| failed(&error))?;
         match origin.not_promotable(&semantics, &*self.settings_of_live().await?) {
             Some(reason) => Err(OperationError::Refused(format!("{name} cannot be promoted: {reason}"))),
-            // That it is followed shows when it catches up with the live one.
+            // Whether a pipeline follows it shows when it catches up with the live one.
             None => Ok(()),
         }
     }

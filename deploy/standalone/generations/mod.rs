@@ -4,12 +4,12 @@
 //! replay g2 ──▶ a store beside the live one ──compare──▶ what moved ──promote──▶ it is live; promote g1 rolls back
 //! ```
 
+mod capacity;
 mod fleet;
 mod followers;
-mod origin;
+mod log_range;
+mod provenance;
 mod replay;
-mod room;
-mod window;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use kindred_model::views::inputs::knows;
 use kindred_model::{Day, MemberId, Semantics};
 use kindred_store::generations::Generation;
 use kindred_store::{StoreError, ViewStore};
-use origin::Origin;
+use provenance::Provenance;
 use serde_json::{Value, json};
 
 pub use fleet::{Fleet, explain_end};
@@ -102,9 +102,9 @@ pub struct DropArgs {
     pub target: TargetArgs,
 }
 
-/// How long a promotion on services waits for what it promotes to catch up with what is served.
+/// How long a promotion on services waits for the generation to catch up.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(10);
-/// How often to look.
+/// The polling interval.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs `kindred generations`.
@@ -115,7 +115,7 @@ pub fn list(app: &App, loaded: &Loaded, args: &GenerationsArgs) -> Result<u8> {
     let shown: Vec<GenerationShown> = match Target::of(&args.target, loaded)? {
         Target::Server(remote) => {
             let answer = remote.get("/v1/admin/generations")?;
-            serde_json::from_value(answer["generations"].clone()).context("the server's list does not read")?
+            serde_json::from_value(answer["generations"].clone()).context("could not decode the server's list")?
         }
         Target::Here(place) => app
             .runtime
@@ -150,7 +150,6 @@ pub fn list(app: &App, loaded: &Loaded, args: &GenerationsArgs) -> Result<u8> {
     Ok(exit::FINE)
 }
 
-/// What is told of every generation.
 async fn describe_all(installation: &Installation) -> Result<Vec<GenerationShown>> {
     let end = installation.log.end().await.context("could not read the end of the log")?;
     let live = (installation.live(), &installation.semantics);
@@ -166,7 +165,7 @@ async fn describe_all(installation: &Installation) -> Result<Vec<GenerationShown
     Ok(shown)
 }
 
-/// What is told of one of which a drop was not finished: its rows may be gone, or some of them.
+/// A generation whose drop did not finish: some of its rows may be gone.
 fn half_dropped(generation: Generation) -> GenerationShown {
     let help = format!("a drop of it was begun and not finished; kindred drop {} --yes ends it", generation.name);
     GenerationShown {
@@ -185,7 +184,7 @@ fn half_dropped(generation: Generation) -> GenerationShown {
     }
 }
 
-/// What is told of one generation. `live` is the name and the settings of the live one.
+/// `live` is the name and the settings of the live generation.
 async fn describe(
     generation: &Generation,
     store: &dyn ViewStore,
@@ -193,7 +192,7 @@ async fn describe(
     live: (&str, &Semantics),
     end: &kindred_model::Position,
 ) -> Result<GenerationShown> {
-    let origin = Origin::shown(&generation.name, store).await?;
+    let origin = Provenance::shown(&generation.name, store).await?;
     let position = store.frontier().position;
     let differing = kindred_compare::setting_changes(live.1, settings);
     Ok(GenerationShown {
@@ -212,12 +211,10 @@ async fn describe(
     })
 }
 
-/// What an API is told of an error that nobody foresaw.
 fn failed(error: &anyhow::Error) -> OperationError {
     OperationError::Failed(format!("{error:#}"))
 }
 
-/// What an API is told of the store's.
 fn of_store(error: StoreError) -> OperationError {
     match error {
         StoreError::Refused(reason) => OperationError::Refused(reason),
@@ -226,8 +223,8 @@ fn of_store(error: StoreError) -> OperationError {
     }
 }
 
-/// Whether a generation of a part of the events holds something of somebody who was forgotten: it follows no log, so it hears of no erasure,
-/// and has to go as a whole. `looked` keeps who is in none, so that they are not looked for again.
+/// Whether a generation of a part of the events holds data of an erased member. It follows no log, sees no erasure, and is
+/// dropped as a whole. `looked` caches the members that are in no generation.
 ///
 /// # Errors
 /// When a store does not answer.
@@ -237,7 +234,7 @@ pub async fn holds_forgotten(
     swept: &[MemberId],
     looked: &mut HashSet<(String, MemberId)>,
 ) -> Result<bool> {
-    if Origin::shown(name, &*store).await?.is_whole() {
+    if Provenance::shown(name, &*store).await?.is_whole() {
         return Ok(false);
     }
     let new = swept.iter().map(|member| (name.to_owned(), member.clone())).filter(|of| !looked.contains(of));
@@ -251,7 +248,7 @@ pub async fn holds_forgotten(
         }
         Ok(Some(new))
     };
-    let unknown = tokio::task::spawn_blocking(look).await.context("the look at a generation broke off")??;
+    let unknown = tokio::task::spawn_blocking(look).await.context("the check of a generation panicked")??;
     let holds = unknown.is_none();
     looked.extend(unknown.into_iter().flatten());
     Ok(holds)
@@ -266,7 +263,7 @@ impl Comparing {
         let busy = |_| OperationError::Busy("two generations are being compared already".to_owned());
         let permit = Arc::clone(&self.0).try_lock_owned().map_err(busy)?;
         let [a, b] = [a, b].map(|(name, store, settings)| (name.to_owned(), store, settings));
-        // The permit belongs to the work and not to whoever waits for it: a caller that goes away ends neither.
+        // The job owns the permit: cancelling the caller does not release it.
         let compared = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             compare_stores((&a.0, &*a.1, &a.2), (&b.0, &*b.1, &b.2), day)
@@ -277,19 +274,19 @@ impl Comparing {
     }
 }
 
-/// Name, rows and settings of a generation that is compared.
+/// Name, rows and settings of a compared generation.
 type Compared<'a> = (&'a str, Arc<dyn ViewStore>, Arc<Semantics>);
 
 /// Runs `kindred compare`.
 ///
 /// # Errors
-/// When one of them is not there, or the directory or the server cannot be used.
+/// When one of them does not exist, or the directory or the server cannot be used.
 pub fn compare(app: &App, loaded: &Loaded, args: &CompareArgs) -> Result<u8> {
     let comparison = match Target::of(&args.target, loaded)? {
         Target::Server(remote) => {
             let day = args.as_of.map(|day| format!("&as_of={day}")).unwrap_or_default();
             let path = format!("/v1/admin/generations/{}/compare?with={}{day}", segment(&args.a), segment(&args.b));
-            serde_json::from_value(remote.get(&path)?).context("the server's comparison does not read")?
+            serde_json::from_value(remote.get(&path)?).context("could not decode the server's comparison")?
         }
         Target::Here(place) => {
             let installation = app.runtime.block_on(Installation::open(&place, loaded, Open::Existing, "compare"))?;
@@ -311,7 +308,7 @@ pub fn compare(app: &App, loaded: &Loaded, args: &CompareArgs) -> Result<u8> {
     Ok(exit::FINE)
 }
 
-/// Compares two stores, each as of one applied unit.
+/// Compares snapshots of two stores.
 fn compare_stores(
     (a, store_a, settings_a): (&str, &dyn ViewStore, &Semantics),
     (b, store_b, settings_b): (&str, &dyn ViewStore, &Semantics),
@@ -345,7 +342,7 @@ pub fn promote(app: &App, loaded: &Loaded, args: &PromoteArgs) -> Result<u8> {
         Target::Here(place) => app.runtime.block_on(async {
             let installation = Installation::open(&place, loaded, Open::Existing, "promote").await?;
             let (store, settings) = installation.generation(name).await?;
-            if let Some(reason) = Origin::shown(name, &*store).await?.not_promotable(&settings, &installation.semantics) {
+            if let Some(reason) = Provenance::shown(name, &*store).await?.not_promotable(&settings, &installation.semantics) {
                 return Err(Failure::new(format!("{name} cannot be promoted: {reason}")).into());
             }
             if installation.services().is_some() && !args.force {
@@ -354,7 +351,7 @@ pub fn promote(app: &App, loaded: &Loaded, args: &PromoteArgs) -> Result<u8> {
             let end = installation.log.end().await.context("could not read the end of the log")?;
             let lag = store.frontier().position.lag_behind(&end);
             if lag > 0 {
-                println!("{} records of the log are not in {name} yet; its pipeline takes them in", thousands(lag));
+                println!("{} records of the log are not in {name} yet; its pipeline will apply them", thousands(lag));
             }
             let audit = Audit::open(&installation, loaded, &app.clock).await?;
             let promote =
@@ -371,7 +368,7 @@ pub fn promote(app: &App, loaded: &Loaded, args: &PromoteArgs) -> Result<u8> {
     Ok(exit::FINE)
 }
 
-/// Waits until one is as far as the live one was: APIs that run turn to it as soon as it is promoted.
+/// Waits until the generation reaches the live one's position: APIs switch as soon as it is promoted.
 async fn catch_up(live: &dyn ViewStore, store: &dyn ViewStore, name: &str) -> Result<()> {
     let wanted = live.frontier().position;
     let begun = Instant::now();
@@ -392,7 +389,7 @@ async fn catch_up(live: &dyn ViewStore, store: &dyn ViewStore, name: &str) -> Re
 /// Runs `kindred drop`.
 ///
 /// # Errors
-/// When it is the live one or is not there, nobody agreed, or the directory or the server cannot be used.
+/// When it is live or missing, not confirmed, or the directory or the server cannot be used.
 pub fn drop_one(app: &App, loaded: &Loaded, args: &DropArgs) -> Result<u8> {
     let name = &args.name;
     if !args.yes {
@@ -425,7 +422,7 @@ mod tests {
 
     use super::*;
 
-    /// If it failed, one client that gives up would keep everybody from comparing until the server is started again.
+    /// If this failed, one cancelled request would block comparisons until a restart.
     #[tokio::test]
     async fn a_comparison_whose_caller_is_gone_lets_the_next_one_in() {
         let dir = tempfile::tempdir().unwrap();
@@ -435,7 +432,6 @@ mod tests {
             let side = |name| (name, Arc::clone(&store), Arc::default());
             comparing.compare(side("g1"), side("g2"), Day(20_000))
         };
-        // Given up as soon as it has begun, or has ended.
         drop(tokio::time::timeout(Duration::ZERO, compare()).await);
         let begun = Instant::now();
         loop {

@@ -1,8 +1,8 @@
 //! `kindred replay`: builds a generation beside the live one, from the log or from the live one's merged inputs.
 //!
 //! ```text
-//! log (from, until) ──▶ Pipeline ──▶ the generation's own store        the live one is read at most, and never written
-//! live inputs ──copy──▶ the generation's inputs ──▶ (views derived anew)
+//! log (from, until) ──▶ Pipeline ──▶ the generation's own store        the live one is never written
+//! live inputs ──copy──▶ the generation's inputs ──▶ (views derived again)
 //! ```
 
 use std::ops::ControlFlow;
@@ -24,9 +24,9 @@ use kindred_store::embedded_generations::FIRST;
 use kindred_store::generations::check_name;
 use kindred_store::{Change, EpochChanges, Snapshot, ViewStore};
 
-use super::origin::Origin;
-use super::room;
-use super::window::{Bound, Window};
+use super::capacity;
+use super::log_range::{Bound, LogRange};
+use super::provenance::Provenance;
 use crate::app::App;
 use crate::audit::Audit;
 use crate::failure::{Failure, exit, thousands};
@@ -96,32 +96,32 @@ pub struct ReplayArgs {
     pub data: Option<PathBuf>,
 }
 
-/// How often to look how far it is.
+/// The polling interval.
 const LOOK: Duration = Duration::from_millis(200);
-/// Rows that are copied at once: some tens of megabytes.
+/// Rows per copied batch: some tens of megabytes.
 const COPY_ROWS: usize = 50_000;
-/// Portions that wait for the store.
+/// Batches queued for the store.
 const PORTIONS_WAITING: usize = 2;
-/// Batches that a replay which is held back writes at a time: the database has others to answer.
-const HELD_BACK_WRITES: usize = 1;
-/// Its niceness, of 0 to 19.
-const HELD_BACK_NICE: i32 = 10;
-/// Under which a store notes since when members are known to be erased: the days until their raw records leave are counted from there.
+/// Concurrent writes of a throttled replay, which leaves the database to others.
+const THROTTLED_WRITES: usize = 1;
+/// Niceness of a throttled replay, 0 to 19.
+const THROTTLED_NICE: i32 = 10;
+/// Prefix of the named values that say since when a member is known to be erased; the retention of raw records counts from then.
 const ERASED: &str = "erased:";
 
 /// Runs `kindred replay`.
 ///
 /// # Errors
-/// When it cannot be done: the name is taken, there is no room, the directory is in use.
+/// When the name is taken, the capacity is short, or the directory is in use.
 pub fn run(app: &App, loaded: &Loaded, args: &ReplayArgs) -> Result<u8> {
     let mut loaded = loaded.clone();
     if args.rate.is_some() {
-        give_way(&mut loaded);
+        throttle(&mut loaded);
     }
     let loaded = &loaded;
     check_name(&args.generation).map_err(|error| Failure::usage(error.to_string()))?;
     let place = Place::of(args.data.as_ref(), loaded)?;
-    // What is set is for the new generation, and no contradiction to what the live one pins.
+    // The settings are the new generation's; they need not match what the live one pins.
     let unset = Loaded { explicit: Default::default(), ..loaded.clone() };
     let installation = app.runtime.block_on(Installation::open(&place, &unset, Open::Existing, "replay"))?;
     let semantics = varied(&installation.semantics, &loaded.explicit, &loaded.settings.semantics)
@@ -129,13 +129,13 @@ pub fn run(app: &App, loaded: &Loaded, args: &ReplayArgs) -> Result<u8> {
     app.runtime.block_on(replay(app, loaded, &installation, &semantics, args))
 }
 
-/// Who holds a replay back wants what runs beside it undisturbed: it leaves the processor and the database to others as well.
-fn give_way(loaded: &mut Loaded) {
+/// Throttles a replay: lower priority and fewer concurrent writes.
+fn throttle(loaded: &mut Loaded) {
     if !loaded.explicit.contains_key("store.cql.writes_in_flight") {
-        loaded.settings.store.cql.writes_in_flight = HELD_BACK_WRITES;
+        loaded.settings.store.cql.writes_in_flight = THROTTLED_WRITES;
     }
-    // Threads that are started from here on inherit it.
-    if let Err(error) = rustix::process::nice(HELD_BACK_NICE) {
+    // Threads started later inherit it.
+    if let Err(error) = rustix::process::nice(THROTTLED_NICE) {
         tracing::warn!("could not lower the priority of the replay: {error}");
     }
 }
@@ -155,19 +155,19 @@ async fn replay(app: &App, loaded: &Loaded, installation: &Installation, semanti
     }
     let window = |from: Option<Bound>| {
         let rules = Rules { currency: semantics.shop.currency.clone() };
-        Window { log: Arc::clone(&installation.log), from, until: args.until.clone(), rules }
+        LogRange { log: Arc::clone(&installation.log), from, until: args.until.clone(), rules }
     };
     let log: Arc<dyn EventLog> = match &args.from {
         ReplayFrom::At(bound) => Arc::new(window(Some(bound.clone()))),
         _ => Arc::new(window(None)),
     };
     let end = log.end().await.context("could not read the end of the log")?;
-    let wanted = Origin { from: args.from.to_string(), until: args.until.as_ref().map(ToString::to_string), complete: false };
+    let wanted = Provenance { from: args.from.to_string(), until: args.until.as_ref().map(ToString::to_string), complete: false };
 
     let there = installation.generations().list().await.context("could not list the generations")?;
     let is_there = there.iter().any(|generation| generation.name == *name);
     if !is_there {
-        let estimate = room::estimate(installation, semantics, &args.from, &end)?;
+        let estimate = capacity::estimate(installation, semantics, &args.from, &end)?;
         println!("{estimate}");
         if !args.force {
             estimate.check(installation.directory().map(|directory| &*directory.path))?;
@@ -181,8 +181,8 @@ async fn replay(app: &App, loaded: &Loaded, installation: &Installation, semanti
         audit.noted("generation.create", name, &[("from", &args.from.to_string())], create).await?;
     }
     let (store, theirs) = installation.generation(name).await?;
-    match Origin::of(name, &*store).await? {
-        // Not prepared, by us or by one that was ended within: all of it is done again.
+    match Provenance::of(name, &*store).await? {
+        // Not prepared, or only in part: prepare it again.
         None if theirs == *semantics => prepare(installation, &*store, &wanted, &args.from).await?,
         Some(origin) if theirs == *semantics && origin.is_of(&wanted) => {
             println!("going on with {name}, which reaches {}", store.frontier().position);
@@ -196,8 +196,8 @@ async fn replay(app: &App, loaded: &Loaded, installation: &Installation, semanti
     follow(app, loaded, installation, semantics, args, log).await
 }
 
-/// Makes an empty store such that a pipeline goes on with it, and notes that last: with the note, all of it is done.
-async fn prepare(installation: &Installation, store: &dyn ViewStore, origin: &Origin, from: &ReplayFrom) -> Result<()> {
+/// Prepares an empty store for its pipeline. The provenance is written last and commits the preparation.
+async fn prepare(installation: &Installation, store: &dyn ViewStore, origin: &Provenance, from: &ReplayFrom) -> Result<()> {
     for (mark, since) in installation.store.named().scan(ERASED).await.context("could not read the marks of erasures")? {
         store.named().put(&mark, &since).await.context("could not copy the marks of erasures")?;
     }
@@ -208,12 +208,12 @@ async fn prepare(installation: &Installation, store: &dyn ViewStore, origin: &Or
         }
         ReplayFrom::Inputs => copy_inputs(&*installation.store, store).await?,
     }
-    // What is noted must not outlive what it says.
+    // The provenance must not be durable before the rest.
     store.sync().await.context("could not make the generation durable")?;
     origin.note(store).await
 }
 
-/// Brings the generation to the end of the log and, unless told otherwise, keeps it there.
+/// Brings the generation to the end of the log and, unless told otherwise, keeps following.
 async fn follow(
     app: &App,
     loaded: &Loaded,
@@ -229,7 +229,7 @@ async fn follow(
     };
     let mut signals = Signals::listen()?;
     let begun = Instant::now();
-    // Beside the live pipeline, which mends the log, and in this process alone.
+    // The live pipeline repairs the log; this process is not part of a cluster.
     let settings = pipeline_config(&loaded.settings, semantics, &args.generation);
     let config = PipelineConfig { mends_log: false, cluster: None, rate: args.rate, ..settings };
     let pipeline = start(config, Arc::clone(&log), Arc::clone(&store), app.clock.clone()).await?;
@@ -240,7 +240,7 @@ async fn follow(
     loop {
         tokio::select! {
             reached = pipeline.wait_for(&end, LOOK) => match reached {
-                // Where nothing is to be read, the views may still be on their way from the inputs.
+                // Without records to read, the views may still be derived from the inputs.
                 Ok(()) if store.frontier().unfinished || pipeline.status().state == PipelineState::Restoring => {
                     tokio::time::sleep(LOOK).await;
                 }
@@ -260,7 +260,7 @@ async fn follow(
     let rate = (records as f64 / taken.max(0.001)) as u64;
     println!("{} records in {taken:.1} s, {} a second", thousands(records), thousands(rate));
     if !interrupted {
-        Origin { complete: true, ..Origin::shown(&args.generation, &*store).await? }.note(&*store).await?;
+        Provenance { complete: true, ..Provenance::shown(&args.generation, &*store).await? }.note(&*store).await?;
         println!("{} reaches {}", args.generation, pipeline.applied());
         if !args.once && args.until.is_none() {
             println!("following the log; Ctrl-C ends, and loses nothing");
@@ -271,10 +271,10 @@ async fn follow(
         }
     }
     let stopped = tokio::task::spawn_blocking(move || pipeline.stop());
-    stopped.await.context("the replay was lost")?.context("could not end the replay in order")?;
+    stopped.await.context("the replay panicked")?.context("could not end the replay in order")?;
     store.sync().await.context("could not make the generation durable")?;
     if interrupted {
-        println!("ended before the end of the log; the same command goes on");
+        println!("ended before the end of the log; the same command resumes");
         return Ok(exit::FINE);
     }
     let (live, name) = (installation.live(), &args.generation);
@@ -289,7 +289,7 @@ async fn follow(
 /// Starts the pipeline of a generation.
 ///
 /// # Errors
-/// What the pipeline says.
+/// Those of [`Pipeline::start`].
 pub async fn start(config: PipelineConfig, log: Arc<dyn EventLog>, store: Arc<dyn ViewStore>, clock: Clock) -> Result<Pipeline> {
     Pipeline::start(config, log, store, clock).await.context("could not start the pipeline")
 }
@@ -302,7 +302,7 @@ fn bar(records: u64) -> ProgressBar {
     bar
 }
 
-/// Copies the merged inputs and leaves the mark by which a start derives every view anew.
+/// Copies the merged inputs and leaves the mark by which a start derives every view again.
 async fn copy_inputs(from: &dyn ViewStore, to: &dyn ViewStore) -> Result<()> {
     let failed = "could not copy the merged inputs";
     let inputs: Vec<&'static str> = input_tables().iter().map(|table| table.name).collect();
@@ -324,26 +324,26 @@ async fn copy_inputs(from: &dyn ViewStore, to: &dyn ViewStore) -> Result<()> {
     }
     reading.await.context(failed)?.context(failed)?;
     to.clear(&views).await.context(failed)?;
-    // After the mark that emptying leaves, so that the mark is there for whoever starts on it next, in this process too.
+    // Last, so that the mark that emptying leaves is seen by the next start, in this process too.
     to.reset_position(frontier.position).await.context(failed)
 }
 
-/// Hands on every row of some tables, many at once.
+/// Sends every row of the tables in batches.
 fn read_portions(
     rows: &dyn Rows,
     tables: &[&'static str],
     portions: &tokio::sync::mpsc::Sender<Vec<Change>>,
 ) -> Result<(), ReadError> {
-    let gone = || ReadError::Unavailable("nobody takes the rows any more".to_owned());
+    let cancelled = || ReadError::Unavailable("the copy was cancelled".to_owned());
     let mut changes = Vec::new();
     for &table in tables {
         rows.scan(table, &[], &mut |key, row| {
             changes.push(Change { table, key: key.to_vec(), row: Some(row.to_vec()) });
             if changes.len() >= COPY_ROWS && portions.blocking_send(std::mem::take(&mut changes)).is_err() {
-                return ControlFlow::Break(Err(gone()));
+                return ControlFlow::Break(Err(cancelled()));
             }
             ControlFlow::Continue(())
         })?;
     }
-    portions.blocking_send(changes).map_err(|_| gone())
+    portions.blocking_send(changes).map_err(|_| cancelled())
 }

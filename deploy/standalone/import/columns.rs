@@ -1,4 +1,4 @@
-//! Which column of a CSV file, or which member of a JSON object, holds which field, and how its text is read.
+//! Maps CSV columns and JSON members to fields, and says how the text of each field is read.
 
 use csv::{ByteRecord, StringRecord};
 use kindred_model::records::Invalid;
@@ -9,24 +9,24 @@ use super::options::ImportOptions;
 use super::orders::OrderRow;
 use super::values::{flag, has_decimals, whole_number};
 
-/// Columns that a message names.
+/// Columns listed in a message.
 const NAMES_SHOWN: usize = 20;
-/// The longest name of a column that a message repeats.
+/// Longest column name that a message repeats.
 const NAME_CHARS_MAX: usize = 40;
 
 /// How the text of a field is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Reading {
     Text,
-    /// An identity: a text without blanks around it.
+    /// An identity, trimmed.
     Id,
     Whole,
-    /// Money, in minor units or with decimals as `--decimal-money` says.
+    /// Money, in minor units or, with `--decimal-money`, with decimals.
     Money,
     Decimal,
-    /// Yes or no ([`super::values::flag`]).
+    /// A boolean ([`super::values::flag`]).
     Flag,
-    /// A time, in any of the usual forms ([`ImportOptions::time`]).
+    /// A time, in any accepted form ([`ImportOptions::time`]).
     Time,
     /// `a|b`.
     List,
@@ -36,10 +36,10 @@ enum Reading {
 #[derive(Debug)]
 struct Field {
     name: &'static str,
-    /// Other headers it is known by.
+    /// Alternative headers.
     aliases: &'static [&'static str],
     reading: Reading,
-    /// Whether a file without it cannot be meant.
+    /// Whether the file must have it.
     required: bool,
 }
 
@@ -133,7 +133,7 @@ const MEMBERS: &[Field] = &[
     field("merged_into", Id),
 ];
 
-/// What an item without a kind is, in a CSV file: a shop's list of products seldom says so.
+/// The default kind of an item in a CSV file: product lists rarely have one.
 const KIND_ABSENT: &str = "good";
 
 const fn fields(topic: Topic) -> &'static [Field] {
@@ -142,12 +142,12 @@ const fn fields(topic: Topic) -> &'static [Field] {
         Topic::Orders => ORDERS,
         Topic::Catalog => CATALOG,
         Topic::Members => MEMBERS,
-        // Not of a shop, so of no file.
+        // Written by the program, never imported.
         Topic::Ledger => &[],
     }
 }
 
-/// Fields that are below others in a JSON record, in its lines and refunds.
+/// Nested fields of a JSON record: in its lines and refunds.
 const NESTED: &[Field] = &[
     field("item", Id),
     field("quantity", Whole),
@@ -165,7 +165,7 @@ const NESTED: &[Field] = &[
 /// Checks that `--map` names fields of the topic.
 ///
 /// # Errors
-/// A sentence naming the field, and the fields there are.
+/// A sentence with the field and the valid ones.
 pub fn check_map(options: &ImportOptions) -> Result<(), String> {
     let fields = fields(options.topic);
     for name in options.map.keys() {
@@ -185,11 +185,11 @@ fn mapped<'a>(options: &'a ImportOptions, field: &Field) -> Option<&'a str> {
     options.map.iter().find(|(name, _)| field.is_called(name)).map(|(_, column)| column.as_str())
 }
 
-/// Where each field stands in a row.
+/// The column of each field.
 pub struct Columns {
     topic: Topic,
     of_field: Vec<Option<usize>>,
-    /// Where `--version-from` has the version.
+    /// The column of `--version-from`.
     version: Option<usize>,
     /// Columns of identities, and of money.
     ids: Vec<usize>,
@@ -203,7 +203,7 @@ impl Columns {
     /// Reads the header of a file.
     ///
     /// # Errors
-    /// A sentence when a required field, or a column that `--map` names, is not there.
+    /// When a required field, or a column that `--map` names, is missing.
     pub fn of(header: &StringRecord, options: &ImportOptions) -> Result<Self, String> {
         let names: Vec<&str> = header.iter().map(str::trim).collect();
         let listed = listed(&names);
@@ -251,19 +251,19 @@ impl Columns {
         self.count
     }
 
-    /// Identities of a row that have blanks around them.
+    /// Identities of a row with surrounding blanks.
     pub fn blanks(&self, row: &StringRecord) -> u64 {
         self.ids.iter().filter(|column| row.get(**column).is_some_and(|text| text.trim().len() < text.len())).count() as u64
     }
 
-    /// Identities of a row that are a word by which programs write that there is none.
-    pub fn nothings(&self, row: &StringRecord) -> u64 {
+    /// Identities of a row that are a null word such as `NULL`.
+    pub fn null_words(&self, row: &StringRecord) -> u64 {
         let is_one =
             |text: &str| ["null", "nan", "none", "n/a", "na", "\\n"].contains(&text.trim().to_ascii_lowercase().as_str());
         self.ids.iter().filter(|column| row.get(**column).is_some_and(is_one)).count() as u64
     }
 
-    /// Whether money of a row is written with decimals.
+    /// Whether a row has money with decimals.
     pub fn has_decimal_money(&self, row: &StringRecord) -> bool {
         self.money.iter().any(|column| row.get(*column).is_some_and(|text| has_decimals(text.trim())))
     }
@@ -279,12 +279,12 @@ impl Columns {
         Err(Invalid::new("row", format!("has {} fields where the header has {}", row.len(), self.count)))
     }
 
-    /// The text of the n-th field of the topic; empty is absent.
+    /// The text of the topic's n-th field; `None` when empty.
     fn text<'r>(&self, row: &'r StringRecord, n: usize) -> Option<&'r str> {
         self.of_field[n].and_then(|column| row.get(column)).map(str::trim).filter(|text| !text.is_empty())
     }
 
-    /// The order that a row is of, where it can be read.
+    /// The order id of a row, if readable.
     pub fn order_of(&self, row: &ByteRecord) -> Option<OrderId> {
         let column = self.of_field[0].filter(|_| self.topic == Topic::Orders)?;
         OrderId::parse(str::from_utf8(row.get(column)?).ok()?.trim()).ok()
@@ -317,15 +317,15 @@ impl Columns {
         }
     }
 
-    /// The text from which the version is read.
+    /// The text that holds the version.
     fn version_text<'r>(&self, row: &'r StringRecord) -> Option<&'r str> {
         self.version.and_then(|column| row.get(column)).map(str::trim).filter(|text| !text.is_empty())
     }
 
-    /// A row as the JSON object that it means, for topics of which a row is a record.
+    /// A row as a JSON object, for topics with one record a row.
     ///
     /// # Errors
-    /// [`Invalid`] naming the field whose text does not read.
+    /// [`Invalid`] naming the unreadable field.
     pub fn object(&self, row: &StringRecord, options: &ImportOptions) -> Result<Map<String, Value>, Invalid> {
         let mut object = Map::new();
         for (n, field) in fields(self.topic).iter().enumerate() {
@@ -363,7 +363,7 @@ fn read(field: &Field, text: &str, options: &ImportOptions) -> Result<Value, Inv
     })
 }
 
-/// The version that a column of `--version-from` says: a whole number, or a time in milliseconds.
+/// The version in the column of `--version-from`: an integer, or a time in milliseconds.
 ///
 /// # Errors
 /// [`Invalid`] naming the column.
@@ -376,7 +376,7 @@ pub fn version(text: &str, options: &ImportOptions) -> Result<u64, Invalid> {
     u64::try_from(at.0).map_err(|_| Invalid::new(column, "lies before 1970"))
 }
 
-/// A name as a message shows it.
+/// Truncates a name for a message.
 fn cut(name: &str) -> String {
     match name.char_indices().nth(NAME_CHARS_MAX) {
         None => name.to_owned(),
@@ -384,7 +384,7 @@ fn cut(name: &str) -> String {
     }
 }
 
-/// The columns of a file for a message. Where the first row is one of data, it is not repeated: it may be about a person.
+/// The columns of a file for a message. A first row of data is not shown: it may be about a person.
 fn listed(names: &[&str]) -> String {
     let is_data = |name: &&&str| {
         name.contains('@')
@@ -399,29 +399,29 @@ fn listed(names: &[&str]) -> String {
     format!("it has {}{more}", names.iter().take(NAMES_SHOWN).map(|name| cut(name)).collect::<Vec<_>>().join(", "))
 }
 
-/// Whether a JSON record of the topic can be taken as it is, without looking into it.
+/// Whether a JSON record of the topic can be used unchanged.
 pub fn is_plain(options: &ImportOptions) -> bool {
     options.topic == Topic::Interactions && options.map.is_empty() && options.time_format.is_none()
 }
 
-/// What was found in JSON records beside what they mean.
+/// Findings in JSON records.
 #[derive(Default)]
-pub struct Found {
+pub struct Findings {
     /// Rows without a value.
     pub empty_rows: u64,
-    /// Identities that had blanks around them.
+    /// Identities with surrounding blanks.
     pub blanks: u64,
-    /// Identities that are a word for none.
-    pub nothings: u64,
-    /// Whether money is written with decimals where whole minor units are meant.
+    /// Identities that are a null word.
+    pub null_words: u64,
+    /// Whether money has decimals where minor units are expected.
     pub decimal_money: bool,
 }
 
-/// Applies `--map`, `--map-status`, the defaults and the forms of values to a JSON record.
+/// Applies `--map`, `--map-status`, the defaults and the value forms to a JSON record.
 ///
 /// # Errors
 /// [`Invalid`] naming the field.
-pub fn adapt(object: &mut Map<String, Value>, options: &ImportOptions, found: &mut Found) -> Result<(), Invalid> {
+pub fn adapt(object: &mut Map<String, Value>, options: &ImportOptions, found: &mut Findings) -> Result<(), Invalid> {
     if let Some(column) = &options.version_from {
         let said = match object.get(column) {
             Some(Value::String(text)) if !text.trim().is_empty() => Some(version(text.trim(), options)?),
@@ -451,13 +451,13 @@ pub fn adapt(object: &mut Map<String, Value>, options: &ImportOptions, found: &m
     Ok(())
 }
 
-/// Reads the values of an object as those of a row are read, where they are not what the record wants already.
+/// Reads the values of an object as those of a CSV row, unless they have the wanted type already.
 fn tidy(
     object: &mut Map<String, Value>,
     fields: &[Field],
     path: &str,
     options: &ImportOptions,
-    found: &mut Found,
+    found: &mut Findings,
 ) -> Result<(), Invalid> {
     for (name, value) in object.iter_mut() {
         if let Value::Array(values) = value
@@ -493,7 +493,7 @@ fn tidy(
             }
             Text | Id | Decimal | List => false,
         };
-        // A text that is empty is left to the decoder, which says best what is wrong with it.
+        // The decoder reports an empty text best.
         if reads && !text.is_empty() {
             *value = read(field, &text, options).map_err(|error| Invalid::new(format!("{path}{}", error.field), error.reason))?;
         }
@@ -501,7 +501,7 @@ fn tidy(
     Ok(())
 }
 
-/// What a record that does not say so means: `--version`, `shop.currency`.
+/// Fills in defaults: `--version`, `shop.currency`.
 fn complete(object: &mut Map<String, Value>, options: &ImportOptions) {
     let mut absent = |name: &str, value: Value| {
         if object.get(name).is_none_or(Value::is_null) {

@@ -1,12 +1,11 @@
-//! Two contents under one version: which of an import's records they are, among themselves and with what the store has.
+//! Conflicts: two contents under one version, within an import or against the store.
 //!
 //! ```text
 //! records ──(subject, version, digest)──▶ Versions ──compared with the merged rows, before and after──▶ ids
 //! ```
 //!
-//! Which of two contents counts does not depend on which came later, so an import whose records differ from what is there has to say so.
-//! Before the records are appended the rows show those that are about to meet another content. Afterwards they show those that lost: also
-//! where the import was killed on its way and goes on, or records of somebody else came between.
+//! The winner does not depend on arrival, so an import must report conflicts. Compared before the append, the rows show which
+//! records conflict; compared afterwards, which lost, also when an import was killed and resumed, or others wrote meanwhile.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
@@ -16,10 +15,10 @@ use kindred_model::views::{ReadError, Rows};
 use kindred_model::{Invalid, Topic};
 use sha2::{Digest, Sha256};
 
-/// Ids that are named.
+/// Ids listed in a message.
 const NAMED: usize = 20;
 
-/// Up to so many rows are read one by one; more in one pass over the table, which a database gives much faster.
+/// Up to this many rows are read one by one; more in one table scan, which a database does much faster.
 const READ_ONE_BY_ONE: usize = 5_000;
 
 type Content = [u8; 16];
@@ -29,7 +28,7 @@ struct Known {
     content: Content,
 }
 
-/// The versions of what an import holds, and where they conflict.
+/// The versions of an import's records, and their conflicts.
 #[derive(Default)]
 pub struct Versions {
     known: HashMap<(&'static str, Vec<u8>), Known>,
@@ -43,8 +42,8 @@ fn content(record: &Record) -> Content {
 }
 
 impl Versions {
-    /// Takes note of a record of the import.
-    pub fn take(&mut self, record: &Record) {
+    /// Adds a record of the import.
+    pub fn add(&mut self, record: &Record) {
         let (Some(key), Some(version)) = (record.versioned_row(), record.version()) else { return };
         let new = Known { version, content: content(record) };
         match self.known.get_mut(&key) {
@@ -67,7 +66,7 @@ impl Versions {
     pub fn compare(&mut self, topic: Topic, rows: &dyn Rows, rules: &Rules) -> Result<(), ReadError> {
         let Self { known, conflicts, older } = self;
         let mut look = |key: &[u8], known: &Known, row: &[u8]| {
-            // An erased record has no version, and the last word.
+            // An erased record has no version and always wins.
             let Ok(record) = Record::decode(topic, row, rules) else { return };
             let Some(version) = record.version() else { return };
             if version == known.version && content(&record) != known.content {
@@ -95,23 +94,23 @@ impl Versions {
         Ok(())
     }
 
-    /// A server says that a record of the import meets another content.
-    pub fn told(&mut self, topic: Topic, record: &[u8], rules: &Rules) -> Result<(), Invalid> {
+    /// Adds a conflict reported by the server.
+    pub fn reported(&mut self, topic: Topic, record: &[u8], rules: &Rules) -> Result<(), Invalid> {
         self.conflicts.insert(Record::decode(topic, record, rules)?.subject().to_owned());
         Ok(())
     }
 
-    /// How many subjects have two contents under one version.
+    /// Subjects with two contents under one version.
     pub fn conflicts(&self) -> u64 {
         self.conflicts.len() as u64
     }
 
-    /// How many records are of a lower version than what is there.
+    /// Records with a lower version than the stored one.
     pub fn older(&self) -> u64 {
         self.older.len() as u64
     }
 
-    /// The first of the subjects in conflict, for people.
+    /// The first subjects in conflict.
     pub fn named(&self) -> String {
         let first: Vec<String> = self.conflicts.iter().take(NAMED).map(|id| super::shell_word(id)).collect();
         let more = if self.conflicts.len() > NAMED { ", …" } else { "" };

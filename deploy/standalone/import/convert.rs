@@ -1,5 +1,5 @@
-//! From files to records in time order: reading, decoding, gathering orders, linking credit notes, sorting. Pure but for the
-//! reading of its inputs and the temporary files of the sort.
+//! Converts files to records in time order: reads, decodes, groups orders, links credit notes, sorts. Its only I/O is the inputs
+//! and the temporary files of the sort.
 //!
 //! ```text
 //! files ──rows──▶ records ──(orders: gathered, linked)──▶ time order ──▶ what is appended
@@ -17,7 +17,7 @@ use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::columns::{Columns, Found, adapt, check_map, is_plain};
+use super::columns::{Columns, Findings, adapt, check_map, is_plain};
 use super::conflicts::Versions;
 use super::credit_notes::{CreditNoteReport, link, resemble};
 use super::options::{Format, ImportOptions};
@@ -28,74 +28,73 @@ use super::text::text_of;
 use super::time_order::{InOrder, TimeOrder};
 use crate::failure::Failure;
 
-/// Rows between two looks at the progress bar.
+/// Rows between updates of the progress bar.
 const ROWS_A_TICK: u64 = 4_096;
-/// Bytes looked at to tell the format of a file whose name does not.
+/// Bytes read to detect the format when the file name does not tell.
 const SNIFF_BYTES: usize = 4_096;
-/// From so many columns on, lines within a quoted value that have as many delimiters as a row are taken for rows.
+/// From this many columns on, a line within a quoted value counts as a row if it has as many delimiters as one.
 const COLUMNS_TELLING: usize = 4;
 
 /// One file to import, decompressed.
 pub struct Input {
-    /// As it was named; `-` is standard input.
+    /// The name given; `-` is standard input.
     pub name: String,
     /// Its contents.
     pub reader: Box<dyn Read>,
 }
 
-/// What a conversion made.
+/// The result of a conversion.
 pub struct Converted {
     /// The records, earliest first.
     pub records: InOrder,
-    /// How many.
+    /// Their number.
     pub count: u64,
-    /// Rows (or lines) read, blank ones not counted.
+    /// Rows (or lines) read, without blank ones.
     pub rows: u64,
-    /// What was turned away.
+    /// The rejects.
     pub rejects: RejectReport,
     /// What `--link-cancellations` did.
     pub credit_notes: Option<CreditNoteReport>,
     /// Columns that hold no field of the topic.
     pub unused_columns: Vec<String>,
-    /// Identities that had blanks around them.
+    /// Identities with surrounding blanks.
     pub blanks: u64,
-    /// Identities that are a word for none, such as `NULL`.
-    pub nothings: u64,
-    /// Rows without a value, which are skipped.
+    /// Identities that are a null word, such as `NULL`.
+    pub null_words: u64,
+    /// Skipped rows without a value.
     pub empty_rows: u64,
-    /// Rows that stood in another file already, and the first of them.
+    /// Rows repeated in another file, and the first of them.
     pub overlap: (u64, Option<Origin>),
-    /// Of orders: how many of each status.
+    /// Orders by status.
     pub statuses: BTreeMap<OrderStatus, u64>,
-    /// Cancelled orders that look like credit notes that were not linked.
+    /// Cancelled orders that look like credit notes and were not linked.
     pub unlinked: u64,
     /// The versions of the records.
     pub versions: Versions,
 }
 
-/// Where rows become records.
+/// Turns rows into records.
 struct Converter<'c, 'r> {
     options: &'c ImportOptions,
     rules: &'c Rules,
     rejects: Rejects<'r>,
     order: TimeOrder,
-    /// Orders of NDJSON files, and of CSV files the rows on their way to become some.
+    /// Orders of NDJSON files, and those assembled from CSV rows.
     orders: Vec<SourcedOrder>,
     assembly: OrderAssembly<'c>,
     rows: u64,
     unused_columns: Vec<String>,
-    found: Found,
-    /// The first row with decimals in its money, where none are expected.
+    found: Findings,
+    /// The first row with unexpected decimals in its money.
     decimals_at: Option<Origin>,
     versions: Versions,
     tick: &'c mut dyn FnMut(),
 }
 
-/// Converts files. `tick` is called now and then, to show progress.
+/// Converts files. `tick` is called regularly, to show progress.
 ///
 /// # Errors
-/// When a file cannot be read or is not what the options say, or the sink of the rejects fails. A row that is no record is no
-/// error: it is turned away.
+/// When a file cannot be read or contradicts the options, or the sink of the rejects fails. Invalid rows are rejected instead.
 pub fn convert(
     inputs: Vec<Input>,
     options: &ImportOptions,
@@ -114,7 +113,7 @@ pub fn convert(
         assembly: OrderAssembly::new(options),
         rows: 0,
         unused_columns: Vec::new(),
-        found: Found::default(),
+        found: Findings::default(),
         decimals_at: None,
         versions: Versions::default(),
         tick,
@@ -147,7 +146,7 @@ impl Converter<'_, '_> {
         let first_line = begins.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii_end();
         match begins.first() {
             Some(b'[') => return self.json_values(file, reader, true),
-            // An object that is written over several lines.
+            // An object over several lines.
             Some(b'{') if first_line == b"{" => return self.json_values(file, reader, false),
             _ => {}
         }
@@ -163,10 +162,10 @@ impl Converter<'_, '_> {
         Ok(())
     }
 
-    /// An array of records, or records over several lines each.
+    /// An array of records, or records over several lines.
     fn json_values(&mut self, file: &Origin, reader: &mut dyn BufRead, array: bool) -> anyhow::Result<()> {
         let lines = Cell::new(1);
-        // Read byte by byte by the parser: the count is that of the line at which it is.
+        // The parser reads byte by byte, so the count is its current line.
         let mut parser = serde_json::Deserializer::from_reader(CountedLines { inner: reader, lines: &lines });
         let mut failed = None;
         let mut take = |raw: &RawValue| {
@@ -214,7 +213,7 @@ impl Converter<'_, '_> {
         if text.len() > RECORD_BYTES_MAX {
             return Record::decode(topic, text, self.rules);
         }
-        // Most interactions are what they should be already.
+        // Most interactions need no change.
         if is_plain(self.options)
             && let Ok(record) = Record::decode(topic, text, self.rules)
             && !has_blanks(&record)
@@ -226,7 +225,7 @@ impl Converter<'_, '_> {
                 adapt(&mut object, self.options, &mut self.found)?;
                 Record::decode(topic, &serde_json::to_vec(&object).expect("an object serialises"), self.rules)
             }
-            // The decoder says best what is wrong with it.
+            // The decoder reports the error best.
             Err(_) => Record::decode(topic, text, self.rules),
         }
     }
@@ -246,7 +245,7 @@ impl Converter<'_, '_> {
         while rows.read_byte_record(&mut bytes).map_err(in_csv)? {
             let origin = Origin { line: starts.next(), ..file.clone() };
             if bytes.iter().all(|cell| cell.trim_ascii().is_empty()) {
-                // Spreadsheets write rows of nothing below their data.
+                // Spreadsheets write empty rows below their data.
                 self.found.empty_rows += 1;
                 continue;
             }
@@ -254,7 +253,7 @@ impl Converter<'_, '_> {
             if let Some(lines) = rows_within(&bytes, columns.count(), delimiter) {
                 let why =
                     format!("row: a quoted value runs on over what look like rows ({lines}); is its closing quote missing?");
-                self.turn_away(&columns, &origin, &why, &bytes)?;
+                self.reject(&columns, &origin, &why, &bytes)?;
                 continue;
             }
             let row = match csv::StringRecord::from_byte_record(bytes) {
@@ -262,7 +261,7 @@ impl Converter<'_, '_> {
                 Err(error) => {
                     bytes = error.into_byte_record();
                     let why = "row: is not UTF-8; name the file's encoding, as in --encoding windows-1252 or --encoding gbk";
-                    self.turn_away(&columns, &origin, why, &bytes)?;
+                    self.reject(&columns, &origin, why, &bytes)?;
                     continue;
                 }
             };
@@ -282,13 +281,13 @@ impl Converter<'_, '_> {
         let bytes = row.as_slice().len();
         if bytes > RECORD_BYTES_MAX {
             let reason = format!("row: has {bytes} bytes; at most {RECORD_BYTES_MAX} are accepted");
-            return self.turn_away(columns, &origin, &reason, row.as_byte_record());
+            return self.reject(columns, &origin, &reason, row.as_byte_record());
         }
         if let Err(error) = columns.check(row) {
-            return self.turn_away(columns, &origin, &error.to_string(), row.as_byte_record());
+            return self.reject(columns, &origin, &error.to_string(), row.as_byte_record());
         }
         self.found.blanks += columns.blanks(row);
-        self.found.nothings += columns.nothings(row);
+        self.found.null_words += columns.null_words(row);
         if !self.options.decimal_money && self.decimals_at.is_none() && columns.has_decimal_money(row) {
             self.decimals_at = Some(origin.clone());
         }
@@ -300,16 +299,16 @@ impl Converter<'_, '_> {
             Err(error) => self.rejects.add(&origin, &error.to_string(), &raw()),
             Ok(json) => match checked(Record::decode(self.options.topic, &json, self.rules)) {
                 Ok(record) => self.push(&record),
-                // Kept as the record that it would have been, so that it can be retried.
+                // Kept as the record it would have been, so that it can be retried.
                 Err(error) => self.rejects.add(&origin, &error.to_string(), &json),
             },
         }
     }
 
-    /// A row that cannot be read takes its order with it.
-    fn turn_away(&mut self, columns: &Columns, origin: &Origin, why: &str, row: &csv::ByteRecord) -> anyhow::Result<()> {
+    /// Rejects an unreadable row together with its order.
+    fn reject(&mut self, columns: &Columns, origin: &Origin, why: &str, row: &csv::ByteRecord) -> anyhow::Result<()> {
         if let Some(order) = columns.order_of(row) {
-            self.assembly.lacks(&order, origin);
+            self.assembly.mark_broken(&order, origin);
         }
         self.rejects.add(origin, why, &raw_row(row))
     }
@@ -322,15 +321,15 @@ impl Converter<'_, '_> {
     }
 
     fn push(&mut self, record: &Record) -> anyhow::Result<()> {
-        self.versions.take(record);
-        // A record without a time comes first: it speaks of a state that was there before.
+        self.versions.add(record);
+        // A record without a time comes first: it describes prior state.
         let time = record.time().unwrap_or(EventTime::MIN);
         self.order.push(time.0, &record.to_json()).context("could not write a temporary file")
     }
 
     fn finish(mut self) -> anyhow::Result<Converted> {
         if let Some(origin) = self.decimals_at {
-            // In such a column `3` is 3.00: whatever has no decimals there is no amount of minor units either.
+            // In such a column `3` means 3.00, so values without decimals are not minor units either.
             let message =
                 format!("line {} of {}: money is written with decimals, and minor units are expected", origin.line, origin.file);
             let help = "give --decimal-money where 12.99 means 12.99 and 3 means 3.00; nothing was imported";
@@ -365,7 +364,7 @@ impl Converter<'_, '_> {
             credit_notes,
             unused_columns: self.unused_columns,
             blanks: self.found.blanks,
-            nothings: self.found.nothings,
+            null_words: self.found.null_words,
             empty_rows: self.found.empty_rows,
             overlap,
             statuses,
@@ -374,7 +373,7 @@ impl Converter<'_, '_> {
         })
     }
 
-    /// Orders with refunds go through the decoder again, so that what is appended is what every reader accepts.
+    /// Decodes orders with refunds again, so that every reader accepts what is appended.
     fn checked(&mut self, orders: Vec<SourcedOrder>) -> anyhow::Result<Vec<SourcedOrder>> {
         let mut checked = Vec::with_capacity(orders.len());
         for mut order in orders {
@@ -394,7 +393,7 @@ impl Converter<'_, '_> {
     }
 }
 
-/// A record of members who may be.
+/// Rejects records of invalid members.
 fn checked(record: Result<Record, Invalid>) -> Result<Record, Invalid> {
     record.and_then(|record| record.check_members().map(|()| record))
 }
@@ -405,7 +404,7 @@ fn has_blanks(record: &Record) -> bool {
     blank(interaction.owner.id()) || interaction.payload.item.as_ref().is_some_and(|item| blank(item.as_str()))
 }
 
-/// What a CSV file fails by, without the words of the crate for its own errors.
+/// A CSV error without the crate's wording.
 fn in_csv(error: csv::Error) -> anyhow::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error.into(),
@@ -416,9 +415,9 @@ fn in_csv(error: csv::Error) -> anyhow::Error {
     }
 }
 
-/// What stands between the columns, and how many lines are above the header: Excel writes `sep=;`. Without being told, it is a comma where
-/// the header has one, else a semicolon, a tab or a bar.
-fn delimiter_of(reader: &mut impl BufRead, told: Option<char>) -> anyhow::Result<(u8, u64)> {
+/// The delimiter, and the number of lines above the header (Excel writes `sep=;`). By default a comma if the header has one, else
+/// a semicolon, tab or bar.
+fn delimiter_of(reader: &mut impl BufRead, configured: Option<char>) -> anyhow::Result<(u8, u64)> {
     let start = reader.fill_buf().context("could not be read")?;
     let line = |text: &[u8]| text.iter().position(|byte| b"\r\n".contains(byte)).unwrap_or(text.len());
     let end = line(start);
@@ -426,10 +425,10 @@ fn delimiter_of(reader: &mut impl BufRead, told: Option<char>) -> anyhow::Result
         let delimiter = start[4];
         let end = end + if start[end..].starts_with(b"\r\n") { 2 } else { usize::from(start.len() > end) };
         reader.consume(end);
-        return Ok((told.map_or(delimiter, |told| told as u8), 1));
+        return Ok((configured.map_or(delimiter, |configured| configured as u8), 1));
     }
-    if let Some(told) = told {
-        return Ok((told as u8, 0));
+    if let Some(configured) = configured {
+        return Ok((configured as u8, 0));
     }
     let mut quoted = false;
     let plain: Vec<u8> = start[..end]
@@ -444,7 +443,7 @@ fn delimiter_of(reader: &mut impl BufRead, told: Option<char>) -> anyhow::Result
     Ok((delimiter.copied().unwrap_or(b','), 0))
 }
 
-/// How many lines within one value look like rows of the file.
+/// Lines within one value that look like rows.
 fn rows_within(row: &csv::ByteRecord, columns: usize, delimiter: u8) -> Option<usize> {
     if columns < COLUMNS_TELLING || !row.as_slice().contains(&b'\n') {
         return None;
@@ -454,7 +453,7 @@ fn rows_within(row: &csv::ByteRecord, columns: usize, delimiter: u8) -> Option<u
     (within > 0).then_some(within)
 }
 
-/// Hands the values of an array on, one by one.
+/// Yields the values of an array one by one.
 struct Values<'t> {
     take: &'t mut dyn FnMut(&RawValue) -> bool,
 }
@@ -484,7 +483,7 @@ impl<'de> Visitor<'de> for Values<'_> {
     }
 }
 
-/// Counts line feeds as they are read.
+/// Counts line feeds.
 struct CountedLines<'r> {
     inner: &'r mut dyn BufRead,
     lines: &'r Cell<u64>,
@@ -498,7 +497,7 @@ impl Read for CountedLines<'_> {
     }
 }
 
-/// What the name of a file says about its format, compression aside.
+/// The format by the file name, ignoring compression.
 fn format_of_name(name: &str) -> Option<Format> {
     let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
     match name.rsplit_once('.')?.1 {
@@ -508,14 +507,14 @@ fn format_of_name(name: &str) -> Option<Format> {
     }
 }
 
-/// What the first bytes say: an object, an array, or a header.
+/// The format by the first bytes: object, array or header.
 fn sniff(reader: &mut impl BufRead) -> anyhow::Result<Format> {
     let start = reader.fill_buf().context("could not be read")?;
     let first = start[..start.len().min(SNIFF_BYTES)].trim_ascii_start().first();
     Ok(if matches!(first, Some(b'{' | b'[')) { Format::Ndjson } else { Format::Csv })
 }
 
-/// Reads one line; of one that no record can fill, only as much as shows that.
+/// Reads one line; of a line too long for a record only as much as shows that.
 fn read_line(reader: &mut dyn BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
     line.clear();
     let limit = RECORD_BYTES_MAX as u64 + 2; // one byte too long, and its line feed
@@ -526,7 +525,7 @@ fn read_line(reader: &mut dyn BufRead, line: &mut Vec<u8>) -> std::io::Result<bo
     Ok(read > 0)
 }
 
-/// A row as CSV again, quoted where it must be.
+/// A row as CSV, quoted where necessary.
 fn raw_row(row: &csv::ByteRecord) -> Vec<u8> {
     let mut raw = Vec::with_capacity(row.as_slice().len() + row.len());
     for (n, field) in row.iter().enumerate() {

@@ -5,9 +5,9 @@
 //! C536379 cancelled, member 14527, 2 × D ──▶ 536370 of member 14527, its line of D: refunds [{refund: C536379, quantity: 2}]
 //! ```
 //!
-//! Credit notes are taken in (time, row) order. Each line takes back up to its quantity from the same member's lines of that
-//! item bought earlier or at the same time, the latest (time, order, line) first. What finds nothing to take back is told, not
-//! turned away. The credit note itself is no order.
+//! Credit notes are processed in (time, row) order. Each line takes back up to its quantity from the same member's lines of that
+//! item bought no later, latest (time, order, line) first. What finds nothing to take back is reported, not rejected. The credit
+//! note itself is no order.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,10 +17,10 @@ use kindred_model::{EventTime, ItemId, MemberId, OrderId};
 use super::orders::SourcedOrder;
 use super::rejects::Origin;
 
-/// Lines with nothing to take back that the report names.
+/// Lines without a match that the report lists.
 const LINES_NAMED: usize = 8;
 
-/// What the credit notes took back, and what they could not.
+/// What the credit notes took back, and what they did not match.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CreditNoteReport {
     /// Credit notes.
@@ -29,51 +29,51 @@ pub struct CreditNoteReport {
     pub lines: u64,
     /// Their units.
     pub units: i64,
-    /// Refund entries made.
+    /// Refund entries created.
     pub refunds: u64,
-    /// Orders that got some.
+    /// Orders with refunds.
     pub orders: u64,
     /// Units taken back.
     pub units_taken: i64,
-    /// Their worth at the credit notes' prices, in minor units.
+    /// Their value at the credit notes' prices, in minor units.
     pub amount_minor: i128,
-    /// Credit notes of which something found nothing to take back.
+    /// Credit notes with an unmatched remainder.
     pub leftover_notes: u64,
-    /// Their lines of which something was left over.
+    /// Lines with an unmatched remainder.
     pub leftover_lines: u64,
-    /// Units left over.
+    /// Unmatched units.
     pub leftover_units: i64,
-    /// The worth of those, in minor units.
+    /// Their value in minor units.
     pub leftover_minor: i128,
-    /// Where the first of those lines stand.
+    /// The first unmatched lines.
     pub leftover_first: Vec<Origin>,
 }
 
-/// Which line of which order, in the order in which they were bought.
+/// A line of an order, in order of purchase.
 type BoughtLine = (EventTime, OrderId, u32);
 /// The lines of one (member, item), latest last.
 type Bought = BTreeMap<BoughtLine, Left>;
 
-/// What is left of a line that was bought.
+/// The remainder of a bought line.
 #[derive(Clone, Copy, Debug)]
 struct Left {
-    /// The order's place among the orders.
+    /// The index of the order.
     order: usize,
     units: i64,
 }
 
-/// One line of a credit note, in the order in which they are taken.
+/// One line of a credit note, in processing order.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct NoteLine {
     at: EventTime,
     row: (usize, u64),
     line: u32,
-    /// The note's place among the notes, and the line's among its lines.
+    /// The index of the note, and of the line in it.
     note: usize,
     place: usize,
 }
 
-/// Cancelled orders that look like credit notes: the same member bought one of their items before, in an order that counts.
+/// Cancelled orders that look like credit notes: the member bought one of the items earlier, in an order that counts.
 pub fn resemble(orders: &[SourcedOrder]) -> u64 {
     let counts = |order: &OrderRecord| matches!(order.status, OrderStatus::Paid | OrderStatus::Shipped | OrderStatus::Completed);
     let is_note = |order: &OrderRecord| order.status == OrderStatus::Cancelled;
@@ -96,12 +96,12 @@ pub fn resemble(orders: &[SourcedOrder]) -> u64 {
     orders.iter().map(|order| &order.record).filter(|order| is_note(order)).filter(takes_back).count() as u64
 }
 
-/// Splits credit notes from orders, and writes what they take back into the orders' refunds.
+/// Separates credit notes from orders, and adds what they take back to the orders' refunds.
 pub fn link(all: Vec<SourcedOrder>) -> (Vec<SourcedOrder>, CreditNoteReport) {
     let (notes, mut orders): (Vec<_>, Vec<_>) = all.into_iter().partition(|order| order.record.status == OrderStatus::Cancelled);
     let mut bought: HashMap<(MemberId, ItemId), Bought> = HashMap::new();
     for (n, SourcedOrder { record, .. }) in orders.iter().enumerate() {
-        // A guest has no identity to be the same, and an order refunded as a whole has nothing left.
+        // A guest has no identity to match, and a fully refunded order has nothing left.
         let Some(member) = &record.member else { continue };
         if record.status == OrderStatus::Refunded {
             continue;
@@ -142,7 +142,7 @@ pub fn link(all: Vec<SourcedOrder>) -> (Vec<SourcedOrder>, CreditNoteReport) {
                     left.units -= taken;
                 }
                 let target = left.order;
-                // A note may name another price than was paid; no order gives back more than it cost.
+                // A note may name another price than was paid; a refund never exceeds the order's total.
                 let unrefunded = orders[target].record.total_minor() - orders[target].record.refunded_minor();
                 let amount_minor = (taken * line.unit_price_minor).min(unrefunded);
                 let made = refund(&mut orders[target].record, note.record.order.as_str(), at, key.2, taken, amount_minor);
@@ -166,15 +166,14 @@ pub fn link(all: Vec<SourcedOrder>) -> (Vec<SourcedOrder>, CreditNoteReport) {
     (orders, report)
 }
 
-/// The latest line bought not after `at` that has units left.
+/// The latest line bought no later than `at` with units left.
 fn latest(bought: &Bought, at: EventTime) -> Option<(BoughtLine, Left)> {
-    // No identity of an order is empty, so this bound lies before every line of the next millisecond and after all of `at`.
+    // Order ids are not empty, so this bound lies after all lines of `at` and before those of the next millisecond.
     let bound = (EventTime(at.0 + 1), OrderId::trusted(""), 0);
     bought.range(..bound).next_back().map(|(key, left)| (key.clone(), *left))
 }
 
-/// Adds units to the refund of this note on a line: (refund, line) is one entry, even if the note names the item twice.
-/// Returns whether the entry is new.
+/// Adds units to this note's refund of a line, one entry per (refund, line). Returns whether the entry is new.
 pub(super) fn refund(order: &mut OrderRecord, name: &str, at: EventTime, line: u32, quantity: i64, amount_minor: i64) -> bool {
     let refunds = &mut order.refunds;
     if let Some(entry) = refunds.iter_mut().find(|entry| *entry.refund == *name && entry.line == Some(line)) {

@@ -1,4 +1,4 @@
-//! The files of an import: opened, decompressed, measured and digested as they are read.
+//! The files of an import, decompressed, counted and hashed while being read.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -12,22 +12,22 @@ use sha2::{Digest, Sha256};
 
 use super::convert::Input;
 
-/// What is known of the files while and after they are read.
+/// Progress and digest of the files.
 #[derive(Default)]
 pub struct Reading {
-    /// Bytes of all files on disk, as far as they are files.
+    /// Bytes of all regular files.
     pub bytes_total: u64,
     bytes_read: Rc<Cell<u64>>,
     digests: Vec<Rc<RefCell<Sha256>>>,
 }
 
 impl Reading {
-    /// Bytes of the files read so far, as they lie on disk.
+    /// Bytes read so far, before decompression.
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read.get()
     }
 
-    /// A digest of the contents, decompressed. Only whole once all have been read to their ends.
+    /// A digest of the decompressed contents, valid once all files have been read.
     pub fn digest(&self) -> [u8; 32] {
         let mut all = Sha256::new();
         for digest in &self.digests {
@@ -63,7 +63,7 @@ impl<R: Read> Read for Digesting<R> {
     }
 }
 
-/// Opens the files; `-` is standard input. Compression is told by the first bytes, not by the name.
+/// Opens the files; `-` is standard input. Compression is detected by the first bytes, not by the name.
 ///
 /// # Errors
 /// When one cannot be opened or read.

@@ -1,4 +1,4 @@
-//! What an import is told: which topic, which format, which columns and words mean what.
+//! The options of an import: topic, format, columns and words.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use serde::{Serialize, Serializer};
 
 use super::values::shown;
 
-/// The longest word that an example of `--map-status` repeats.
+/// Longest word that an example of `--map-status` repeats.
 const WORD_CHARS_MAX: usize = 40;
-/// The version of a record that names none.
+/// The default version.
 pub const VERSION_ABSENT: u64 = 1;
 
-/// How the records stand in the file.
+/// The layout of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// One JSON object a line.
     Ndjson,
-    /// A header, then a row a record (of orders: a row an order line).
+    /// A header, then one record a row (of orders: one line a row).
     Csv,
 }
 
-/// A time zone by its name, like `Europe/Berlin`.
+/// A time zone by name, like `Europe/Berlin`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Zone(pub TimeZone);
 
@@ -45,7 +45,7 @@ impl Serialize for Zone {
     }
 }
 
-/// The encoding of a label as browsers know it, like `windows-1252` or `gbk`.
+/// The encoding of a WHATWG label, like `windows-1252` or `gbk`.
 ///
 /// # Errors
 /// What is accepted.
@@ -54,36 +54,36 @@ pub fn encoding(label: &str) -> Result<&'static Encoding, String> {
     Encoding::for_label(label.as_bytes()).ok_or_else(|| known.to_owned())
 }
 
-/// Everything besides the files that decides which records an import makes. Its digest is part of the import's name, so that one
-/// with other options is another import.
+/// Everything besides the files that decides which records an import makes. Its digest is part of the import's name: other
+/// options make another import.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ImportOptions {
     /// The topic.
     pub topic: Topic,
-    /// `--format`; `None` goes by the file's name.
+    /// `--format`; `None` detects it by the file name.
     pub format: Option<Format>,
-    /// `--map field=column`: where a field stands under another name.
+    /// `--map field=column`.
     pub map: BTreeMap<String, String>,
     /// `--map-status word=status`.
     pub map_status: BTreeMap<String, OrderStatus>,
     /// `--link-cancellations`.
     pub link_cancellations: bool,
-    /// `--version`: of a record that names none.
+    /// `--version`: the default.
     pub version: u64,
-    /// `--version-from`: the column that says the version of a record, as a whole number or a time.
+    /// `--version-from`: the column with the version, an integer or a time.
     pub version_from: Option<String>,
-    /// `shop.currency`: of an order that names none.
+    /// `shop.currency`: the default.
     pub currency: String,
-    /// `--delimiter` of CSV; `None` goes by the header.
+    /// `--delimiter` of CSV; `None` detects it by the header.
     pub delimiter: Option<char>,
-    /// `--encoding`; `None` is UTF-8, or UTF-16 where its mark says so.
+    /// `--encoding`; `None` is UTF-8, or UTF-16 with a byte order mark.
     #[serde(serialize_with = "encoding_name")]
     pub encoding: Option<&'static Encoding>,
     /// `--time-zone`: of times without an offset.
     pub time_zone: Option<Zone>,
-    /// `--time-format`: how times are written.
+    /// `--time-format`.
     pub time_format: Option<String>,
-    /// `--decimal-money`: prices are written with decimals.
+    /// `--decimal-money`: prices have decimals.
     pub decimal_money: bool,
 }
 
@@ -111,14 +111,14 @@ impl ImportOptions {
         }
     }
 
-    /// The status that a word of the file means, if it means one.
+    /// The status that a word of the file means, if any.
     pub fn status(&self, word: &str) -> Option<OrderStatus> {
         self.map_status.get(word).copied().or_else(|| word.parse().ok())
     }
 
-    /// Why a word of the file means no status, and what helps.
+    /// The error for an unknown status.
     pub fn unknown_status(word: &str) -> String {
-        // A word that long is none: another column was taken for the status.
+        // Such a long word is no status: the column is a wrong one.
         let named = if word.chars().count() <= WORD_CHARS_MAX { shell_word(word) } else { "WORD".to_owned() };
         format!(
             "{} is none of placed, paid, shipped, completed, cancelled, refunded; say what it means with --map-status {named}=STATUS",
@@ -127,7 +127,7 @@ impl ImportOptions {
     }
 }
 
-/// A word as it may stand in a command line: quoted where a shell would take it apart.
+/// A word for a command line, quoted where necessary.
 pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-.,/:=@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }

@@ -1,17 +1,16 @@
-//! Rows of order lines become orders: one record an order, however far apart its rows stand.
+//! Groups rows of order lines into orders, however far apart the rows are.
 //!
 //! ```text
 //! row (order_id, member, item, quantity, unit_price_cents, timestamp_ms, status, …) ──▶ order with its lines ──▶ OrderRecord
 //! ```
 //!
 //! - A line's number is the number of its row within its order; an order's `placed_at` is the earliest of its rows.
-//! - What is the order's and not the line's must be the same in all its rows: `member` (empty is a guest) and the meaning of
-//!   `status` always, the rest (`tier`, `currency`, …) where a row names it.
-//! - A row with a negative quantity is a return: of an order with other rows it takes back the latest lines of that item, as a refund at
-//!   its time. Of an order without others it is a credit note (`--link-cancellations`).
-//! - Rows of an order that stand alike in two files are taken once: exports overlap. Rows that are alike in one file are two lines.
-//! - An order is taken as a whole or not at all. Half of one would earn half of its points, and the whole one, imported later
-//!   under the same version, would be a conflict. So a row that is turned away takes its order's other rows with it.
+//! - Fields of the order must agree in all its rows: `member` (empty is a guest) and the meaning of `status` always, the rest
+//!   (`tier`, `currency`, …) where a row has them.
+//! - A row with a negative quantity is a return: it refunds the latest lines of that item in its order. In an order without other
+//!   rows it is a credit note (`--link-cancellations`).
+//! - Equal rows of an order in two files count once: exports overlap. Equal rows in one file are two lines.
+//! - A rejected row rejects its whole order. Half an order would earn half its points, and conflict with the whole one later.
 
 use std::collections::HashMap;
 
@@ -25,28 +24,28 @@ use super::options::ImportOptions;
 use super::rejects::{Origin, Rejects};
 use super::values::{shown, whole_number};
 
-/// One row of the file, its fields as text; an empty one is absent.
+/// One row of the file; empty fields are `None`.
 #[derive(Clone, Debug, Default)]
 pub struct OrderRow<'a> {
-    /// Identity of the order.
+    /// The order id.
     pub order: Option<&'a str>,
-    /// Who bought.
+    /// The member.
     pub member: Option<&'a str>,
-    /// What.
+    /// The item.
     pub item: Option<&'a str>,
-    /// How many.
+    /// The quantity.
     pub quantity: Option<&'a str>,
-    /// Price of one in minor units.
+    /// Unit price in minor units.
     pub unit_price_minor: Option<&'a str>,
-    /// Taken off, in minor units.
+    /// Discount in minor units.
     pub discount_minor: Option<&'a str>,
-    /// The coupon that took it off.
+    /// Its coupon.
     pub coupon: Option<&'a str>,
-    /// The word for where it stands.
+    /// The status.
     pub status: Option<&'a str>,
     /// The order's version.
     pub version: Option<&'a str>,
-    /// The member's level.
+    /// The member's tier.
     pub tier: Option<&'a str>,
     /// The promotion.
     pub promotion: Option<&'a str>,
@@ -60,20 +59,20 @@ pub struct OrderRow<'a> {
     pub completed_at: Option<&'a str>,
     /// When it was cancelled.
     pub cancelled_at: Option<&'a str>,
-    /// What `--version-from` reads the version from.
+    /// The text for `--version-from`.
     pub version_from: Option<&'a str>,
 }
 
-/// An order with the rows that it came from, one a line.
+/// An order with its source rows, one a line.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SourcedOrder {
     /// The order.
     pub record: OrderRecord,
-    /// Where each line stands; of an NDJSON order its one line for all.
+    /// Where each line is; an NDJSON order has one row for all.
     pub rows: Vec<Origin>,
 }
 
-/// The fields of an order that all its rows share.
+/// The fields shared by all rows of an order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Shared {
     member: Option<Box<str>>,
@@ -96,7 +95,7 @@ struct LineRow {
     discount_minor: Option<i64>,
     coupon: Option<Box<str>>,
     at: EventTime,
-    /// Further files in which it stands.
+    /// Other files with rows of it.
     also_in: Vec<usize>,
 }
 
@@ -114,7 +113,7 @@ struct Pending {
     lines: Vec<LineRow>,
     /// Rows with a negative quantity.
     returns: Vec<LineRow>,
-    /// The first row that was turned away.
+    /// The first rejected row.
     broken: Option<Origin>,
 }
 
@@ -149,7 +148,7 @@ pub struct OrderAssembly<'a> {
     options: &'a ImportOptions,
     by_id: HashMap<Box<str>, usize>,
     pending: Vec<Pending>,
-    /// Rows that stood in another file already, and the first of them.
+    /// Rows repeated in another file, and the first of them.
     overlap: (u64, Option<Origin>),
 }
 
@@ -184,7 +183,7 @@ impl Shared {
         })
     }
 
-    /// Takes in what another row of the order says.
+    /// Merges the fields of another row.
     fn agree(&mut self, row: Self, options: &ImportOptions) -> Result<(), Invalid> {
         fn same<T: PartialEq>(field: &str, ours: &mut Option<T>, theirs: Option<T>) -> Result<(), Invalid> {
             match (&*ours, theirs) {
@@ -203,7 +202,7 @@ impl Shared {
         }
         same("status", &mut self.status, row.status)?;
         if options.version_from.is_some() {
-            // Each line may have a time of its own at which it changed.
+            // Lines may have changed at different times.
             self.version = self.version.max(row.version);
         } else {
             same("version", &mut self.version, row.version)?;
@@ -221,10 +220,9 @@ fn another_member() -> Invalid {
     Invalid::new("member", "is not the same in all rows of the order: an order has one member or is a guest's")
 }
 
-/// Of an order that stands otherwise in another file: two exports, one of which is older.
+/// An order that differs between two files: two exports, one of them older.
 fn of_two_files(error: Invalid) -> Invalid {
-    let help =
-        "the order stands in another file, too: import each by itself, the later with a greater --version, or --version-from";
+    let help = "the order is in another file, too: import each by itself, the later with a greater --version, or --version-from";
     Invalid::new(error.field, format!("{}; {help}", error.reason))
 }
 
@@ -234,15 +232,15 @@ impl<'a> OrderAssembly<'a> {
         Self { options, by_id: HashMap::new(), pending: Vec::new(), overlap: (0, None) }
     }
 
-    /// How many rows stood in another file of the import already, and the first of them.
+    /// Rows repeated in another file, and the first of them.
     pub fn overlap(&self) -> (u64, Option<Origin>) {
         self.overlap.clone()
     }
 
-    /// Takes one row; `raw` is the row as it stands in the file.
+    /// Adds one row; `raw` is its text in the file.
     ///
     /// # Errors
-    /// Where the sink of the rejects fails.
+    /// When the sink of the rejects fails.
     pub fn row(&mut self, origin: Origin, row: &OrderRow<'_>, raw: &[u8], rejects: &mut Rejects<'_>) -> anyhow::Result<()> {
         let id = match required("order", row.order).and_then(OrderId::parse) {
             Ok(id) => id,
@@ -250,13 +248,13 @@ impl<'a> OrderAssembly<'a> {
         };
         if let Err(error) = self.take(&id, &origin, row, raw) {
             rejects.add(&origin, &error.to_string(), raw)?;
-            self.lacks(&id, &origin);
+            self.mark_broken(&id, &origin);
         }
         Ok(())
     }
 
-    /// A row of the order cannot be read.
-    pub fn lacks(&mut self, id: &OrderId, origin: &Origin) {
+    /// Marks an order as broken by an unreadable row.
+    pub fn mark_broken(&mut self, id: &OrderId, origin: &Origin) {
         let n = self.pending_of(id);
         self.pending[n].broken.get_or_insert_with(|| origin.clone());
     }
@@ -293,7 +291,7 @@ impl<'a> OrderAssembly<'a> {
             also_in: Vec::new(),
         };
         let is_return = line.quantity < 0;
-        // What the row of a return says of the status is what became of the return.
+        // A return's status is that of the return, not of the order.
         let status = if is_return { Some(OrderStatus::Cancelled.name()) } else { row.status };
         let mut shared = Shared::read(&OrderRow { status, ..row.clone() }, self.options)?;
         let n = self.pending_of(id);
@@ -303,7 +301,7 @@ impl<'a> OrderAssembly<'a> {
         }
         let several_files = pending.lines.iter().chain(&pending.returns).any(|line| line.origin.index != origin.index);
         match &mut pending.shared {
-            // A return in front says nothing of the order either.
+            // Nor is that of a return in the first row.
             Some(known) if pending.lines.is_empty() && !is_return => {
                 let (member, version) = (known.member.take(), known.version);
                 if member != shared.member {
@@ -340,10 +338,10 @@ impl<'a> OrderAssembly<'a> {
         Ok(())
     }
 
-    /// The orders, in the order in which their first rows stand.
+    /// The orders by first row.
     ///
     /// # Errors
-    /// Where the sink of the rejects fails.
+    /// When the sink of the rejects fails.
     pub fn finish(self, rules: &Rules, rejects: &mut Rejects<'_>) -> anyhow::Result<Vec<SourcedOrder>> {
         let mut orders = Vec::with_capacity(self.pending.len());
         for mut pending in self.pending {
@@ -357,14 +355,14 @@ impl<'a> OrderAssembly<'a> {
                     Err(blamed) => blamed,
                 },
             };
-            pending.turn_away(&culprit, reason.as_deref(), rejects)?;
+            pending.reject(&culprit, reason.as_deref(), rejects)?;
         }
         Ok(orders)
     }
 }
 
 impl Pending {
-    /// The order with what came back of it; or the row that is wrong, and why.
+    /// The order with its refunds; or the wrong row, and why.
     fn order(&mut self, options: &ImportOptions, rules: &Rules) -> Result<SourcedOrder, (Origin, Option<String>)> {
         if self.lines.is_empty() {
             if !options.link_cancellations {
@@ -372,7 +370,7 @@ impl Pending {
                            orders";
                 return Err((self.returns[0].origin.clone(), Some(Invalid::new("quantity", why).to_string())));
             }
-            // A credit note: what it takes back is linked as that of a cancelled order is.
+            // A credit note: linked like a cancelled order.
             self.lines = std::mem::take(&mut self.returns);
             for line in &mut self.lines {
                 line.quantity = -line.quantity;
@@ -383,7 +381,7 @@ impl Pending {
                 shared.status = Some(OrderStatus::Cancelled);
             }
         }
-        let record = self.decode(options, rules).map_err(|error| self.blame(error))?;
+        let record = self.decode(options, rules).map_err(|error| self.locate(error))?;
         let mut order = SourcedOrder { record, rows: self.lines.iter().map(|line| line.origin.clone()).collect() };
         self.returns.sort_by_key(|line| (line.at, line.origin.row()));
         for row in &self.returns {
@@ -408,7 +406,7 @@ impl Pending {
         Ok(order)
     }
 
-    /// Goes through the one decoder, so that an imported order obeys what every other does.
+    /// Decodes it like any other order.
     fn decode(&self, options: &ImportOptions, rules: &Rules) -> Result<OrderRecord, Invalid> {
         let shared = self.shared.as_ref().expect("read with the first row");
         let lines = self.lines.iter().enumerate().map(|(n, line)| JsonLine {
@@ -436,8 +434,8 @@ impl Pending {
         OrderRecord::decode(&serde_json::to_vec(&json).expect("an order serialises"), rules)
     }
 
-    /// The row that an error is about, and the error in the words of a row: `lines[3].quantity` is the fourth row's `quantity`.
-    fn blame(&self, error: Invalid) -> (Origin, Option<String>) {
+    /// The row of an error and its text for a row: `lines[3].quantity` is the fourth row's `quantity`.
+    fn locate(&self, error: Invalid) -> (Origin, Option<String>) {
         let of_line = error.field.strip_prefix("lines[").and_then(|rest| rest.split_once("]."));
         if let Some((n, field)) = of_line
             && let Some(line) = n.parse::<usize>().ok().and_then(|n| self.lines.get(n))
@@ -448,8 +446,8 @@ impl Pending {
         (first.origin.clone(), Some(error.to_string()))
     }
 
-    /// Turns all rows away that were not yet: the culprit with the reason, the others with a word about it.
-    fn turn_away(&self, culprit: &Origin, reason: Option<&str>, rejects: &mut Rejects<'_>) -> anyhow::Result<()> {
+    /// Rejects the remaining rows: the culprit with the reason, the others with a reference to it.
+    fn reject(&self, culprit: &Origin, reason: Option<&str>, rejects: &mut Rejects<'_>) -> anyhow::Result<()> {
         for line in self.lines.iter().chain(&self.returns) {
             match reason {
                 Some(reason) if line.origin == *culprit => rejects.add(&line.origin, reason, &line.raw)?,
@@ -467,7 +465,7 @@ impl Pending {
     }
 }
 
-/// The sequence in which orders are appended: by `placed_at`, then by the bytes of the order's identity.
+/// The append order: by `placed_at`, then by the bytes of the id.
 pub fn sort_by_time(orders: &mut [SourcedOrder]) {
     orders.sort_by(|a, b| (a.record.placed_at, &a.record.order).cmp(&(b.record.placed_at, &b.record.order)));
 }

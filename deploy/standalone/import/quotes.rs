@@ -1,5 +1,5 @@
-//! Quotes of a CSV file, checked while it is read. A reader that takes a quote that never closes for a value over all the rows that
-//! follow loses them in silence; RFC 4180 has neither that, nor text behind a closing quote.
+//! Checks the quotes of a CSV file while it is read. A lenient reader silently loses all rows after a quote that never closes;
+//! RFC 4180 allows neither that nor text after a closing quote.
 //!
 //! ```text
 //! bytes ──▶ StrictQuotes ──▶ csv
@@ -11,37 +11,37 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::rc::Rc;
 
-/// Where in a row the reader is.
+/// The state of the scanner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// At the beginning of a value.
+    /// At the start of a value.
     Begin,
-    /// In one without quotes.
+    /// In an unquoted value.
     Plain,
-    /// Between quotes.
+    /// In a quoted value.
     Quoted,
-    /// Behind a quote that closes the value, or is the first of two that stand for one.
+    /// After a quote that closes the value, or is the first of an escaped pair.
     Closed,
 }
 
-/// A file whose quotes are checked as it is read.
+/// Checks quotes while reading.
 pub struct StrictQuotes<R> {
     inner: R,
     delimiter: u8,
     state: State,
-    /// The line that is being read.
+    /// The current line.
     line: u64,
-    /// The last byte was a carriage return, with which a line has ended.
+    /// The last byte was a carriage return that ended a line.
     after_return: bool,
-    /// The line on which the open quote stands.
+    /// The line of the open quote.
     opened: u64,
-    /// The next byte that is no end of a line begins a row.
+    /// The next byte that is no line end begins a row.
     before_row: bool,
     starts: Starts,
 }
 
-/// The lines on which the rows begin that were read and not asked for, empty lines left out as `csv` does. It counts line feeds, which
-/// come after the row where a carriage return ended it, and are none where that is all.
+/// The start lines of rows read and not yet asked for, without empty lines. `csv` counts line feeds, which is off by one after
+/// CRLF and wrong for lone carriage returns.
 #[derive(Clone, Default)]
 pub struct Starts(Rc<RefCell<VecDeque<u64>>>);
 
@@ -53,7 +53,7 @@ impl Starts {
 }
 
 impl<R: Read> StrictQuotes<R> {
-    /// Reads from `inner`, whose first byte is at the beginning of a line.
+    /// Reads from `inner`, which is at the start of a line.
     pub fn new(inner: R, delimiter: u8, line: u64) -> Self {
         Self {
             inner,
@@ -67,7 +67,7 @@ impl<R: Read> StrictQuotes<R> {
         }
     }
 
-    /// Where the rows begin, as they are read.
+    /// The start lines of the rows.
     pub fn starts(&self) -> Starts {
         self.starts.clone()
     }
@@ -129,7 +129,7 @@ mod tests {
         StrictQuotes::new(text.as_bytes(), b',', 1).read_to_string(&mut read).map(drop).map_err(|error| error.to_string())
     }
 
-    /// If it failed, a stray quote would swallow the rows behind it, or a right file would be refused.
+    /// If this failed, a stray quote would swallow the rows after it, or a valid file would be refused.
     #[test]
     fn a_quote_that_does_not_close_is_an_error_of_its_line() {
         for fine in

@@ -1,4 +1,4 @@
-//! What an import turns away: kept in the topic `rejected`, and told by reason with the first lines.
+//! The rejects of an import: kept in the topic `rejected`, and reported by reason with their first lines.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,34 +8,34 @@ use std::sync::Arc;
 use kindred_log::Rejected;
 use kindred_model::Topic;
 
-/// Lines named for each reason in the report.
+/// Lines listed for each reason.
 const LINES_NAMED: usize = 8;
-/// Distinct reasons kept for the report; what comes after them is counted together.
+/// Distinct reasons counted one by one; further ones are counted together.
 const REASONS_KEPT: usize = 1_000;
-/// Rejected records handed on at once.
+/// Rejected records per batch.
 const BATCH: usize = 1_000;
-/// A rejected record is kept up to here.
+/// Longer payloads are truncated.
 const PAYLOAD_BYTES_MAX: usize = 64 << 10;
 
-/// Where a record stands: the file and its line, from 1 (the line on which it begins).
+/// The file and the first line of a record, from 1.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Origin {
-    /// The file as it was named; `-` is standard input.
+    /// The file name given; `-` is standard input.
     pub file: Arc<str>,
-    /// The file's place on the command line, from 0.
+    /// The index of the file on the command line.
     pub index: usize,
     /// The line.
     pub line: u64,
 }
 
 impl Origin {
-    /// Orders the rows of an import: files as they were named, then lines.
+    /// Sort key: file, then line.
     pub fn row(&self) -> (usize, u64) {
         (self.index, self.line)
     }
 }
 
-/// A reason without the values in it: one mistake of a file is one reason, however many values it spoils.
+/// A reason without its values, so that one mistake is one reason.
 pub fn without_values(reason: &str) -> String {
     let mut group = String::with_capacity(reason.len());
     let (mut quoted, mut escaped, mut in_number) = (false, false, false);
@@ -48,7 +48,7 @@ pub fn without_values(reason: &str) -> String {
                 group.push('…');
             }
         } else if !quoted {
-            // "is 12; from 1 to 10 is accepted", "has 3 fields": the number is a value.
+            // Numbers are values: "is 12; from 1 to 10 is accepted", "has 3 fields".
             let is_value = c.is_ascii_digit() || c == '-';
             if !in_number && is_value && (group.ends_with(" is ") || group.ends_with(" has ") || group.ends_with(" back ")) {
                 in_number = true;
@@ -63,33 +63,33 @@ pub fn without_values(reason: &str) -> String {
     group
 }
 
-/// One reason and the lines that it met.
+/// One reason and its lines.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reason {
     /// How many rows.
     pub rows: u64,
-    /// The reason of the first of them, where all have it word for word.
+    /// The reason with its values, if all lines share it.
     pub same: Option<String>,
-    /// The first of them.
+    /// The first lines.
     pub first: Vec<Origin>,
 }
 
-/// Takes rejected records in portions; where they go may fail.
+/// Receives rejected records in batches.
 pub type RejectSink<'a> = Box<dyn FnMut(Vec<Rejected>) -> anyhow::Result<()> + 'a>;
 
-/// Rejected records in a temporary file, until it is sure that the import is one: what fails leaves nothing behind.
+/// Rejected records in a temporary file until the import succeeds.
 pub struct Spool(BufWriter<File>);
 
 impl Spool {
     /// An empty one.
     ///
     /// # Errors
-    /// When there is no place for temporary files.
+    /// When no temporary file can be made.
     pub fn new() -> io::Result<Self> {
         Ok(Self(BufWriter::new(tempfile::tempfile()?)))
     }
 
-    /// Keeps a portion.
+    /// Appends a batch.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -101,10 +101,10 @@ impl Spool {
         Ok(())
     }
 
-    /// Hands everything on.
+    /// Sends everything to `sink`.
     ///
     /// # Errors
-    /// When the file cannot be read, or where they go fails.
+    /// When the file cannot be read, or the sink fails.
     pub fn empty(self, mut sink: impl FnMut(Vec<Rejected>) -> anyhow::Result<()>) -> anyhow::Result<()> {
         let mut file = self.0.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.rewind()?;
@@ -119,7 +119,7 @@ impl Spool {
     }
 }
 
-/// Collects what is turned away.
+/// Collects rejected rows.
 pub struct Rejects<'a> {
     topic: Topic,
     sink: RejectSink<'a>,
@@ -130,22 +130,22 @@ pub struct Rejects<'a> {
 }
 
 impl<'a> Rejects<'a> {
-    /// Nothing yet; `sink` is given every record in portions.
+    /// `sink` receives every record, in batches.
     pub fn new(topic: Topic, sink: RejectSink<'a>) -> Self {
         Self { topic, sink, waiting: Vec::new(), rows: 0, reasons: BTreeMap::new(), other_reasons: 0 }
     }
 
-    /// Turns one row away.
+    /// Rejects one row.
     ///
     /// # Errors
-    /// Where the sink fails.
+    /// When the sink fails.
     pub fn add(&mut self, origin: &Origin, reason: &str, payload: &[u8]) -> anyhow::Result<()> {
-        // A word of the status is named: what to do about it is another thing for each.
+        // The word of a status is kept: each needs its own `--map-status`.
         let group = if reason.starts_with("status: ") { reason.to_owned() } else { without_values(reason) };
         self.add_under(&group, origin, reason, payload)
     }
 
-    /// Turns one row away, counted in the report under a reason shorter than its own.
+    /// Rejects one row, counted under another reason than its own.
     ///
     /// # Errors
     /// As [`Rejects::add`].
@@ -180,7 +180,7 @@ impl<'a> Rejects<'a> {
         Ok(())
     }
 
-    /// Hands on what still waits.
+    /// Sends what is buffered.
     ///
     /// # Errors
     /// As [`Rejects::add`].
@@ -191,7 +191,7 @@ impl<'a> Rejects<'a> {
         Ok(())
     }
 
-    /// The end: rows by reason, the most frequent first, and how many rows had reasons beyond those kept.
+    /// Rows by reason, the most frequent first, and the rows of reasons beyond those kept.
     ///
     /// # Errors
     /// As [`Rejects::add`].
@@ -208,7 +208,7 @@ impl<'a> Rejects<'a> {
     }
 }
 
-/// What was turned away.
+/// The rejected rows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RejectReport {
     /// Rows in all.
@@ -223,7 +223,7 @@ pub struct RejectReport {
 mod tests {
     use super::*;
 
-    /// If it failed, one mistake of a file would be told as a thousand.
+    /// If this failed, one mistake would be reported a thousand times.
     #[test]
     fn one_mistake_is_one_reason() {
         for (reason, group) in [

@@ -1,4 +1,4 @@
-//! The command: converts, appends under a mark, waits until the views are durable, and tells what happened.
+//! The command: converts, appends under a mark, waits until the views are durable, and prints a summary.
 
 use std::time::{Duration, Instant};
 
@@ -23,26 +23,26 @@ use crate::installation::{Installation, Open, Place};
 use crate::local::Local;
 use crate::remote::{Remote, Target};
 
-/// Records of one append: one fsync for many, and little to do again after a kill.
+/// Records per append: few fsyncs, and little to repeat after a kill.
 const BATCH_RECORDS: usize = 10_000;
-/// Bytes of one append, and of one request.
+/// Bytes per append and per request.
 const BATCH_BYTES: usize = 4 << 20;
-/// How long the bar may stand still.
+/// The update interval of the progress bar.
 const TICK: Duration = Duration::from_millis(200);
 
-/// What the command tells at its end.
+/// The summary.
 struct Summary {
     topic: Topic,
     files: String,
     several_files: bool,
     converted: Converted,
-    /// Of the records, those that an earlier run had appended.
+    /// Records that an earlier run had appended.
     there_already: u64,
-    /// Whether what was turned away is kept in the log's topic `rejected`.
+    /// Whether the rejects are kept in the topic `rejected`.
     kept: bool,
-    /// Records that the server turned away, which no conversion saw.
+    /// Records that the server rejected.
     refused: u64,
-    /// The directory, where this import made it.
+    /// The directory, if this import created it.
     created: Option<String>,
     position: Position,
     took: Duration,
@@ -95,7 +95,7 @@ fn into_place(
 ) -> Result<Summary> {
     let open = || app.runtime.block_on(Installation::open(place, loaded, Open::OrCreate, &format!("import {}", args.topic)));
     let bar = Bar::new();
-    // A directory is made once the files are known to be what they should: a mistake in the command pins nothing.
+    // Created once the files have been converted: a mistake in the command pins no settings.
     let found = if place.is_there() { Some(open()?) } else { None };
     let semantics = found.as_ref().map_or(&loaded.settings.semantics, |found| &found.semantics).clone();
     let (options, rules) = (options(&semantics.shop.currency), semantics.rules());
@@ -108,26 +108,26 @@ fn into_place(
         None => open()?,
     };
     if installation.semantics != semantics {
-        // Somebody else made it meanwhile.
+        // Another process created it meanwhile.
         return Err(Failure::new(format!("{installation} was made meanwhile, with other settings"))
             .help("run the command again")
             .into());
     }
     let created = installation.directory().filter(|directory| directory.created).map(|_| installation.to_string());
     let log = std::sync::Arc::clone(&installation.log);
-    // A line of another file of this name, or read in another way, is another record.
+    // The reject's id: the file's line under this name and these options.
     let import = name.trim_start_matches("import:").get(..8).unwrap_or_default();
     spool.empty(|mut batch| {
         batch.iter_mut().for_each(|rejected| rejected.source = format!("{}@{import}", rejected.source));
-        app.runtime.block_on(log.reject(batch)).context("could not keep what was rejected")
+        app.runtime.block_on(log.reject(batch)).context("could not store the rejected records")
     })?;
     let compare = |converted: &mut Converted, store: &dyn ViewStore| {
         let snapshot = store.snapshot().context("could not read the store")?;
-        converted.versions.compare(options.topic, &*snapshot.rows, &rules).context("could not read what is there")
+        converted.versions.compare(options.topic, &*snapshot.rows, &rules).context("could not read the merged rows")
     };
     compare(&mut converted, &*installation.store)?;
 
-    let done = app.runtime.block_on(log.mark(&name)).context("could not read how far the import came")?.unwrap_or(0);
+    let done = app.runtime.block_on(log.mark(&name)).context("could not read the import's mark in the log")?.unwrap_or(0);
     let there_already = done.min(converted.count);
     let mut appended = 0;
     bar.stage("appending", converted.count);
@@ -141,7 +141,7 @@ fn into_place(
         bar.at(appended);
     }
 
-    // Only now: a pipeline that sees the whole backlog takes it in few large epochs, which is several times less work.
+    // Started late: a pipeline with the whole backlog applies it in few large epochs, several times less work.
     let local = Local::start(app, loaded, installation)?;
     let end = app.runtime.block_on(log.end()).context("could not read the end of the log")?;
     let from = local.applied();
@@ -179,7 +179,7 @@ fn into_server(remote: &Remote, args: &ImportArgs, options: &ImportOptions) -> R
             bar.say(&format!("refused by the server: {}", without_values(&reason)));
         }
         for record in answer.conflicts.iter().filter_map(|n| batch.get(*n)) {
-            converted.versions.told(options.topic, record, &rules).map_err(|error| Failure::new(error.to_string()))?;
+            converted.versions.reported(options.topic, record, &rules).map_err(|error| Failure::new(error.to_string()))?;
         }
         position.join(&answer.position);
         bar.at(sent);
@@ -206,7 +206,7 @@ fn files(args: &ImportArgs) -> String {
     if names == ["-"] { "standard input".to_owned() } else { names.join(", ") }
 }
 
-/// Reads and converts the files; returns with the records the name of this import: a digest of contents and options.
+/// Reads and converts the files; returns the records and the name of the import, a digest of contents and options.
 fn read(
     args: &ImportArgs,
     options: &ImportOptions,
@@ -235,7 +235,7 @@ fn next_batch(converted: &mut Converted) -> Result<Option<Vec<Vec<u8>>>> {
     Ok((!batch.is_empty()).then_some(batch))
 }
 
-/// Progress on stderr, where that is a terminal.
+/// Progress on stderr, if that is a terminal.
 struct Bar(ProgressBar);
 
 impl Bar {
@@ -280,19 +280,19 @@ impl Drop for Bar {
 }
 
 impl Summary {
-    /// Whether something was found that a person should look at.
+    /// Whether anything needs attention.
     fn found(&self) -> bool {
         self.converted.rejects.rows + self.refused + self.converted.versions.conflicts() > 0 || self.counts_for_nothing()
     }
 
-    /// Whether there are orders, and views count none of them. Cancellations alone are what a night's changes may be.
+    /// Whether no order counts in a view. Cancellations alone may be a night's changes.
     fn counts_for_nothing(&self) -> bool {
         let counted = [OrderStatus::Paid, OrderStatus::Shipped, OrderStatus::Completed];
         let statuses = &self.converted.statuses;
         statuses.contains_key(&OrderStatus::Placed) && counted.iter().all(|status| !statuses.contains_key(status))
     }
 
-    /// Lines of the files, with the file where there are several.
+    /// Lines, with the file where there are several.
     fn lines(&self, of: &[Origin]) -> String {
         let shown = |origin: &Origin| match self.several_files {
             true => format!("{}:{}", origin.file, origin.line),
@@ -321,7 +321,7 @@ impl Summary {
             line(format!("created {}, with the settings that results depend on pinned in it", shell_word(created)));
         }
         if self.there_already > 0 {
-            line(format!("{} of them were in the log already: an earlier run had come so far", thousands(self.there_already)));
+            line(format!("{} of them were in the log already, from an earlier run", thousands(self.there_already)));
         }
         if !converted.unused_columns.is_empty() {
             line(format!("columns not used: {}", converted.unused_columns.join(", ")));
@@ -356,14 +356,14 @@ impl Summary {
         if converted.empty_rows > 0 {
             line(format!("skipped: {}", counted(converted.empty_rows, "row without a value", "rows without a value")));
         }
-        if converted.nothings > 0 {
-            let of = counted(converted.nothings, "id is", "ids are");
+        if converted.null_words > 0 {
+            let of = counted(converted.null_words, "id is", "ids are");
             line(format!("{of} NULL, nan, none or n/a: each such word is taken as the name of one member, item or order"));
             line("  leave the cell empty where there is none, and import the file again with a greater --version".to_owned());
         }
         if let (rows, Some(first)) = &converted.overlap {
             let (rows, file, at) = (counted(*rows, "row", "rows"), &first.file, first.line);
-            line(format!("overlap: {rows} that stood in another file already, counted once (the first: {file}:{at})"));
+            line(format!("overlap: {rows} repeated in another file, counted once (the first: {file}:{at})"));
         }
         if self.counts_for_nothing() {
             let of = |(status, orders): (&OrderStatus, &u64)| format!("{} {}", thousands(*orders), status.name());
@@ -399,7 +399,7 @@ impl Summary {
             ));
         }
         if converted.rejects.rows > 0 {
-            let kept = if self.kept { "kept: kindred rejected list" } else { "told here only: they did not reach the server" };
+            let kept = if self.kept { "kept: kindred rejected list" } else { "not kept: they did not reach the server" };
             line(format!("rejected: {} ({kept})", counted(converted.rejects.rows, "row", "rows")));
             for (reason, met) in converted.rejects.reasons.iter().take(REASONS_SHOWN) {
                 let first = self.lines(&met.first);
@@ -420,7 +420,7 @@ impl Summary {
     }
 }
 
-/// Reasons that the summary lists.
+/// Reasons listed in the summary.
 const REASONS_SHOWN: usize = 20;
 
 const fn what(topic: Topic, count: u64) -> &'static str {

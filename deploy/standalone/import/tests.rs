@@ -1,4 +1,4 @@
-//! The conversion, from texts to records: what a shop's file means.
+//! The conversion from text to records.
 
 use std::cell::RefCell;
 
@@ -65,7 +65,7 @@ fn orders() -> ImportOptions {
     ImportOptions::new(Topic::Orders, "EUR")
 }
 
-/// Rows of (order, member, item, quantity, price, minute, status), below the header.
+/// Rows of (order, member, item, quantity, price, minute, status), with a header.
 fn rows(rows: &[(&str, &str, &str, i64, i64, i64, &str)]) -> String {
     let mut text = HEADER.to_owned();
     for (order, member, item, quantity, price, minute, status) in rows {
@@ -80,7 +80,7 @@ fn linked(text: &str) -> Outcome {
     run(&options, &[("orders.csv", text)]).unwrap()
 }
 
-/// Rows of an order may be apart: its time is the earliest, a line's number that of its row within the order.
+/// Rows of an order may be apart: its time is the earliest, a line's number counts within the order.
 #[test]
 fn rows_of_an_order_may_be_apart() {
     let text = rows(&[
@@ -105,7 +105,7 @@ fn rows_of_an_order_may_be_apart() {
     assert_eq!(outcome.order("A")["lines"][1]["line"], 2, "an item may stand on two lines");
 }
 
-/// Two orders of one time are appended by the bytes of their identities, so that a resumed import sees the same sequence.
+/// Orders of one time are appended by the bytes of their ids, so that a resumed import sees the same sequence.
 #[test]
 fn orders_of_one_time_go_by_identity() {
     let text = rows(&[("b", "m", "x", 1, 1, 0, "paid"), ("a", "m", "x", 1, 1, 0, "paid"), ("B", "m", "x", 1, 1, 0, "paid")]);
@@ -124,7 +124,7 @@ fn an_empty_member_is_a_guest_and_an_empty_currency_the_shops() {
     assert_eq!((&b["lines"][0]["discount_minor"], &b["lines"][0]["coupon"]), (&json!(20), &json!("SPRING")));
 }
 
-/// A broken row takes its order with it: half an order would earn half of its points.
+/// A broken row rejects its order: half an order would earn half its points.
 #[test]
 fn an_order_is_taken_as_a_whole_or_not_at_all() {
     let text = rows(&[
@@ -192,7 +192,7 @@ fn a_credit_note_takes_back_the_latest_lines_first_over_two_orders() {
     assert_eq!((notes.units, notes.units_taken, notes.amount_minor, notes.leftover_units), (4, 4, 360, 0));
 }
 
-/// Earlier or at the same time, never later; the rows' order in the file does not matter.
+/// Bought no later; the order of rows does not matter.
 #[test]
 fn what_was_bought_later_is_not_taken_back() {
     let outcome = linked(&rows(&[
@@ -210,7 +210,7 @@ fn what_was_bought_later_is_not_taken_back() {
     assert!(outcome.rejected.is_empty(), "leftovers are no rejects");
 }
 
-/// Credit notes go in (time, row) order, and units taken back once are gone.
+/// Credit notes are processed in (time, row) order, and units are taken back once.
 #[test]
 fn credit_notes_share_what_is_there_and_report_the_rest() {
     let outcome = linked(&rows(&[
@@ -224,7 +224,7 @@ fn credit_notes_share_what_is_there_and_report_the_rest() {
     assert_eq!((outcome.notes().leftover_lines, outcome.notes().leftover_units), (1, 2));
 }
 
-/// A note that names an item twice makes one entry a line: (refund, line) is an identity.
+/// A note that names an item twice makes one entry per line.
 #[test]
 fn two_lines_of_a_note_on_one_line_are_one_refund() {
     let outcome = linked(&rows(&[
@@ -301,8 +301,8 @@ fn interactions_are_put_into_time_order_and_broken_lines_named() {
     assert_eq!((&outcome.records[0]["item"], &outcome.records[0]["at"]), (&json!("a"), &json!("2026-01-05T00:00:00.000Z")));
 }
 
-/// A line longer than any record is turned away without being held, and the next one is read.
-/// If it failed, half an order would be taken because a row of it cannot be read: a decimal comma, another encoding, a row too long.
+/// A line longer than any record is rejected without being buffered. If this failed, half an order would be imported because one
+/// row is unreadable: a decimal comma, another encoding, a row too long.
 #[test]
 fn a_row_that_cannot_be_read_takes_its_order_with_it() {
     let order = |more: &[u8]| [rows(&[("A", "m", "x", 1, 100, 0, "paid")]).as_bytes(), more].concat();
@@ -318,7 +318,7 @@ fn a_row_that_cannot_be_read_takes_its_order_with_it() {
     }
 }
 
-/// If it failed, a person would look for a mistake on another line than where it is.
+/// If this failed, the reported line would be wrong.
 #[test]
 fn lines_are_those_of_the_file() {
     let text = rows(&[
@@ -332,7 +332,7 @@ fn lines_are_those_of_the_file() {
         let file = format!("{}{end}{blank}{}", lines[0], lines[1..].join(end));
         let outcome = run(&orders(), &[("o.csv", &file)]).unwrap();
         let at = 5 + (blank.len() / end.len()) as u64;
-        // B's item has an end of a line in it.
+        // B's item contains a line end.
         let found: Vec<u64> = outcome.reasons().iter().map(|(line, _)| *line).collect();
         assert!(found.contains(&at), "{file:?}: {found:?}");
     }
@@ -349,7 +349,7 @@ fn a_line_of_many_megabytes_is_turned_away() {
     assert!(outcome.rejected[0].payload.len() <= 64 << 10);
 }
 
-/// All files of one command are one import: an order may be split over them, credit notes may stand in another.
+/// All files of one command are one import: orders and credit notes may span them.
 #[test]
 fn files_of_one_command_belong_together() {
     let options = ImportOptions { link_cancellations: true, ..orders() };
@@ -366,7 +366,7 @@ fn refused(options: &ImportOptions, files: &[(&str, &str)]) -> String {
     format!("{error:#}{:?}", error.downcast_ref::<crate::failure::Failure>())
 }
 
-/// If it failed, a stray quote would lose the rows behind it in silence.
+/// If this failed, a stray quote would silently lose the rows after it.
 #[test]
 fn a_stray_quote_is_told_with_its_line() {
     let row = |id: &str, note: &str| format!("{id},m,tea,1,500,1767600000000,paid,{note}\n");
@@ -375,14 +375,14 @@ fn a_stray_quote_is_told_with_its_line() {
     assert!(refused(&orders(), &[("o.csv", &open)]).contains("line 2: "));
     let two = format!("{header}{}{}{}{}", row("o1", ""), row("o2", "\"ring"), row("o3", "\"ring"), row("o4", ""));
     assert!(refused(&orders(), &[("o.csv", &two)]).contains("line 3: "));
-    // One that closes at the end of another row: what it swallowed looks like rows.
+    // One that closes at the end of another row: the swallowed text looks like rows.
     let closed = format!("{header}{}{}{}{}", row("o1", ""), row("o2", "\"ring"), row("o3", "13\""), row("o4", ""));
     let outcome = run(&orders(), &[("o.csv", &closed)]).unwrap();
     assert_eq!(outcome.ids(), ["o1", "o4"]);
     assert!(outcome.reasons()[0].1.contains("look like rows"), "{:?}", outcome.reasons());
 }
 
-/// If it failed, a price of 3 euros would become one of 3 cents.
+/// If this failed, a price of 3 euros would become 3 cents.
 #[test]
 fn money_with_decimals_is_read_as_told_or_not_at_all() {
     let catalog = ImportOptions::new(Topic::Catalog, "EUR");
@@ -442,7 +442,7 @@ fn json_may_be_an_array_or_stand_on_several_lines() {
     assert!(refused(&options, &[("-", &array[..array.len() - 3])]).contains("no whole JSON array"));
 }
 
-/// If it failed, an export that overlaps another would double what was bought.
+/// If this failed, overlapping exports would double purchases.
 #[test]
 fn rows_that_two_files_have_alike_count_once() {
     let (a, b) = (("A", "m", "x", 2, 100, 0, "paid"), ("A", "m", "y", 1, 100, 0, "paid"));
@@ -495,7 +495,7 @@ fn the_version_is_read_from_a_column() {
     assert!(refused(&options, &[("c.csv", "item,title\na,A\n")]).contains("--version-from updated_at"));
 }
 
-/// If it failed, a message would show persons: of a file without a header, or that is none.
+/// If this failed, a message would show personal data of a file without a header, or of a binary one.
 #[test]
 fn a_message_shows_no_data_of_a_file() {
     for text in ["1,ann@example.com,Ann Miller\n2,ben@example.com,Ben\n", "[{\"member\":\"ann@example.com\"}]"] {
@@ -504,7 +504,7 @@ fn a_message_shows_no_data_of_a_file() {
     }
 }
 
-/// If it failed, a file could stop an import, lose a row, or become records that the log does not take.
+/// If this failed, a file could stop an import, lose a row, or make records that the log rejects.
 #[test]
 fn every_file_becomes_records_and_reasons() {
     let sold = "o1,ann,tea,3,500,1767600000000,fine\no1,ann,cup,1,300,1767600000000,fine\no2,,tea,2,500,1767600001000,paid\n";

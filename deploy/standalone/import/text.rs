@@ -1,16 +1,16 @@
-//! From a file's bytes to text in UTF-8: encodings are decoded, and what is no text is refused with what to do.
+//! Decodes a file's bytes to UTF-8 and refuses what is no text, with help.
 
 use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail};
 use encoding_rs::{DecoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE};
 
-/// Bytes read at once.
+/// Bytes per read.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Bytes that are looked at to tell what a file is.
+/// Bytes inspected to detect the file type.
 const LOOKED_AT: usize = 64;
 
-/// How the files that are often met, and hold no text, begin.
+/// Signatures of common files that hold no text.
 const NO_TEXT: &[(&[u8], &str)] = &[
     (
         b"PK\x03\x04",
@@ -25,10 +25,10 @@ const NO_TEXT: &[(&[u8], &str)] = &[
     (b"%PDF", "a PDF document: import the CSV that it was made from"),
 ];
 
-/// The text of a file in UTF-8, without a byte order mark. UTF-16 is told by its mark; other encodings by `--encoding`.
+/// The text of a file in UTF-8, without a byte order mark. UTF-16 is detected by its mark; `--encoding` names others.
 ///
 /// # Errors
-/// When the file cannot be read, or is none of text.
+/// When the file cannot be read, or is no text.
 pub fn text_of(mut bytes: Box<dyn Read>, encoding: Option<&'static Encoding>) -> Result<Box<dyn Read>> {
     let mut start = Vec::with_capacity(LOOKED_AT);
     (&mut bytes).take(LOOKED_AT as u64).read_to_end(&mut start).context("could not be read")?;
@@ -40,7 +40,7 @@ pub fn text_of(mut bytes: Box<dyn Read>, encoding: Option<&'static Encoding>) ->
     let marked = Encoding::for_bom(&start).map(|(encoding, _)| encoding);
     let encoding = marked.or(encoding);
     if encoding.is_none() && start.contains(&0) {
-        // Of text in Latin letters every second byte is nought, the even ones or the odd ones.
+        // In UTF-16 of Latin letters every second byte is zero.
         let zeros = |odd: usize| start.iter().skip(odd).step_by(2).filter(|byte| **byte == 0).count();
         match start.len() / 2 {
             half if half > 1 && zeros(1) * 2 > half && zeros(0) == 0 => {
@@ -54,7 +54,7 @@ pub fn text_of(mut bytes: Box<dyn Read>, encoding: Option<&'static Encoding>) ->
     }
     let bytes = io::Cursor::new(start).chain(bytes);
     match encoding {
-        // Rows that are not UTF-8 are turned away one by one.
+        // Rows that are not UTF-8 are rejected one by one.
         None => Ok(Box::new(bytes)),
         Some(encoding) if encoding == UTF_8 && marked.is_none() => Ok(Box::new(bytes)),
         Some(encoding) => Ok(Box::new(Decoded {
@@ -70,16 +70,16 @@ pub fn text_of(mut bytes: Box<dyn Read>, encoding: Option<&'static Encoding>) ->
     }
 }
 
-/// Decodes as it is read.
+/// Decodes while reading.
 struct Decoded {
     inner: Box<dyn Read>,
     encoding: &'static Encoding,
     decoder: encoding_rs::Decoder,
-    /// Bytes that were read and are not decoded yet.
+    /// Bytes not decoded yet.
     raw: Vec<u8>,
-    /// Text that is decoded.
+    /// Decoded text.
     text: Vec<u8>,
-    /// How much of it was given out.
+    /// How much of it was returned.
     given: usize,
     /// All bytes were read.
     last: bool,
@@ -95,7 +95,7 @@ impl Decoded {
             let read = (&mut self.inner).take(CHUNK_BYTES as u64).read_to_end(&mut self.raw)?;
             self.last = read == 0;
         }
-        // A byte becomes three of UTF-8 at the most, and the decoder may hold one character back.
+        // A byte becomes at most three of UTF-8, and the decoder may hold back one character.
         self.text.resize(self.raw.len() * 3 + 16, 0);
         let (result, read, written) = self.decoder.decode_to_utf8_without_replacement(&self.raw, &mut self.text, self.last);
         self.text.truncate(written);

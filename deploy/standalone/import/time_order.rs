@@ -1,20 +1,19 @@
-//! Puts records into time order in bounded memory: the log is to read like the year it was.
+//! Sorts records by time in bounded memory.
 //!
 //! ```text
 //! push ──▶ memory ──(full)──▶ a sorted run in a temporary file      finish ──▶ runs merged, earliest first
 //! ```
 //!
-//! The order is stable: of two records of one time, the one pushed first comes first. So an import gives the same sequence
-//! whenever it is repeated, and can be resumed by a count.
+//! The sort is stable: at equal times, push order. So a repeated import gives the same sequence and can resume by count.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 
-/// Bytes of records held in memory; beyond it they go to a temporary file. A quarter of a small machine's memory.
+/// Bytes of records in memory, a quarter of a small machine's; beyond, they spill to a temporary file.
 pub const MEMORY_BYTES: usize = 512 << 20;
-/// What a record costs in memory beside its bytes.
+/// The memory of a record besides its bytes.
 const OVERHEAD_BYTES: usize = size_of::<Entry>();
 
 #[derive(Clone, Copy)]
@@ -24,7 +23,7 @@ struct Entry {
     len: u32,
 }
 
-/// Records on their way into time order.
+/// An external merge sort by time.
 pub struct TimeOrder {
     memory_bytes: usize,
     arena: Vec<u8>,
@@ -39,12 +38,12 @@ impl TimeOrder {
         Self { memory_bytes, arena: Vec::new(), entries: Vec::new(), runs: Vec::new(), records: 0 }
     }
 
-    /// How many were pushed.
+    /// The number of records pushed.
     pub fn records(&self) -> u64 {
         self.records
     }
 
-    /// Takes one record with its time.
+    /// Adds a record with its time.
     ///
     /// # Errors
     /// When the temporary file cannot be written.
@@ -60,7 +59,7 @@ impl TimeOrder {
     }
 
     fn sort(&mut self) {
-        // Imports are mostly sorted already, which a stable merge sort sees.
+        // Imports are mostly sorted, which a stable merge sort exploits.
         self.entries.sort_by_key(|entry| entry.time);
     }
 

@@ -1,7 +1,7 @@
-//! How the text of a value is read: times, money, whole numbers, yes and no, as shops' files write them.
+//! Parses values as shops' files write them: times, money, integers, booleans.
 //!
-//! What can be read in one way alone is read: seconds, milliseconds and finer lie in ranges of their own. What cannot (a time without an
-//! offset, a price of `3`) is refused, or read as an option says; nothing is guessed.
+//! Only unambiguous values are read: seconds, milliseconds and finer have ranges of their own. Ambiguous ones (a time without an
+//! offset, a price of `3`) are refused unless an option decides.
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::fmt::strtime;
@@ -11,10 +11,10 @@ use kindred_model::records::Invalid;
 
 use super::options::ImportOptions;
 
-/// The most characters of a value that a message repeats.
+/// Longest value that a message repeats, in characters.
 const SHOWN_CHARS: usize = 80;
 
-/// A value as a message shows it: quoted, and cut where it is long.
+/// A value in a message: quoted and truncated.
 pub fn shown(value: &str) -> String {
     match value.char_indices().nth(SHOWN_CHARS) {
         None => format!("{value:?}"),
@@ -27,7 +27,7 @@ pub fn has_decimals(text: &str) -> bool {
     Decimal::read(text).is_some_and(|number| number.mark.is_some())
 }
 
-/// A decimal number, taken apart.
+/// A parsed decimal number.
 struct Decimal<'t> {
     negative: bool,
     whole: &'t str,
@@ -58,7 +58,7 @@ impl<'t> Decimal<'t> {
         self.mark == Some(',') && self.decimals.len() == 3
     }
 
-    /// The number times ten to the power of `digits`, where it is whole then.
+    /// The number times ten to the power of `digits`, if that is whole.
     fn scaled(&self, digits: usize) -> Option<i64> {
         let (kept, rest) = self.decimals.split_at(digits.min(self.decimals.len()));
         if rest.bytes().any(|byte| byte != b'0') {
@@ -69,7 +69,7 @@ impl<'t> Decimal<'t> {
     }
 }
 
-/// A whole number, also where a program wrote `1.0000`.
+/// An integer, also written as `1.0000`.
 ///
 /// # Errors
 /// [`Invalid`] naming the field.
@@ -79,7 +79,7 @@ pub fn whole_number(field: &str, text: &str) -> Result<i64, Invalid> {
     exact().or_else(written_with_decimals).ok_or_else(|| Invalid::new(field, format!("{} is not a whole number", shown(text))))
 }
 
-/// Yes or no, in the words that spreadsheets and databases have for it.
+/// A boolean, in the words of spreadsheets and databases.
 ///
 /// # Errors
 /// [`Invalid`] naming the field.
@@ -102,7 +102,7 @@ const fn minor_digits(currency: &[u8]) -> usize {
 }
 
 impl ImportOptions {
-    /// Money in minor units: whole ones, or with `--decimal-money` the price as people read it.
+    /// Money in minor units: an integer, or with `--decimal-money` a decimal price.
     ///
     /// # Errors
     /// [`Invalid`] naming the field.
@@ -127,10 +127,10 @@ impl ImportOptions {
         number.scaled(digits).ok_or_else(|| bad(format!("has more than the {digits} decimals of {}", self.currency)))
     }
 
-    /// A time: as `--time-format` says, or RFC 3339 and what is near to it, or a number of seconds or of their fractions since 1970.
+    /// A time: by `--time-format`, or near RFC 3339, or seconds or fractions of them since 1970.
     ///
     /// # Errors
-    /// [`Invalid`] naming the field, with the option that helps.
+    /// [`Invalid`] naming the field and the option that helps.
     pub fn time(&self, field: &str, text: &str) -> Result<EventTime, Invalid> {
         if let Some(format) = &self.time_format {
             return self.time_as(field, format, text);
@@ -278,7 +278,7 @@ mod tests {
         options.time("at", text).map(|at| at.to_string()).map_err(|error| error.reason)
     }
 
-    /// If it failed, the export of a common shop would be turned away, or its times be others.
+    /// If it failed, the export of a common shop would be rejected, or its times be wrong.
     #[test]
     fn usual_forms_of_a_time_are_one_time() {
         let options = options();

@@ -1,4 +1,4 @@
-//! What every implementation of the store has to pass: each sentence of the port's documentation as a check.
+//! The conformance suite of stores: a check for each sentence of the port's documentation.
 //!
 //! ```no_run
 //! # async fn example(open: impl AsyncFn(&str) -> std::sync::Arc<dyn kindred_store::ViewStore>) {
@@ -26,7 +26,7 @@ use crate::{Change, EpochChanges, Frontier, Snapshot, StoreError, ViewStore};
 type Opened = Arc<dyn ViewStore>;
 type Row = (Vec<u8>, Vec<u8>);
 
-/// What holds of every store.
+/// Checks for every store.
 ///
 /// # Panics
 /// When a check fails.
@@ -45,7 +45,7 @@ pub async fn run(open: &impl AsyncFn(&str) -> Opened) {
     opening_again_gives_the_same(open).await;
 }
 
-/// What holds of a store whose units are applied whole and whose snapshots do not move.
+/// Checks for a store with atomic units and fixed snapshots.
 ///
 /// # Panics
 /// When a check fails.
@@ -56,8 +56,7 @@ pub async fn run_atomic(open: &impl AsyncFn(&str) -> Opened) {
     a_cleared_table_is_empty(open).await;
 }
 
-/// What holds of a store that several processes may open. `open` is called again while the store of that name is still open: each is
-/// a process of its own.
+/// Checks for a store that several processes may open. Every call of `open` stands for another process.
 ///
 /// # Panics
 /// When a check fails.
@@ -71,7 +70,7 @@ pub async fn run_shared(open: &impl AsyncFn(&str) -> Opened) {
     a_reader_hears_how_far_the_store_reaches(open).await;
 }
 
-/// What holds of the generations of every store. It makes and drops some whose names start with `c-`, and leaves `c-live` live.
+/// Checks of generations, for every store. Creates and drops some named `c-…`, and leaves `c-live` live.
 ///
 /// # Panics
 /// When a check fails.
@@ -97,9 +96,9 @@ pub async fn run_generations(generations: &dyn Generations) {
 
     refused(generations.promote("c-none").await.map(drop), "promoting what is not there");
     refused(generations.drop("c-none").await, "dropping what is not there");
-    let before = generations.live().await.expect("it tells which is live");
-    assert_eq!(generations.promote("c-other").await.expect("it is promoted"), before, "promoting tells which was live");
-    assert_eq!(generations.live().await.expect("it tells which is live").as_deref(), Some("c-other"));
+    let before = generations.live().await.expect("the live one");
+    assert_eq!(generations.promote("c-other").await.expect("it is promoted"), before, "promoting returns the previous one");
+    assert_eq!(generations.live().await.expect("the live one").as_deref(), Some("c-other"));
     assert_eq!(generations.promote("c-live").await.expect("it is promoted").as_deref(), Some("c-other"));
     assert_eq!(generations.promote("c-other").await.expect("it rolls back").as_deref(), Some("c-live"));
     assert_eq!(generations.promote("c-live").await.expect("and on").as_deref(), Some("c-other"));
@@ -110,13 +109,13 @@ pub async fn run_generations(generations: &dyn Generations) {
     generations.drop("c-other").await.expect("it is dropped");
     assert_eq!(ours().await, std::slice::from_ref(&live));
     refused(generations.drop("c-other").await, "dropping it again");
-    generations.create("c-other", "anew", EventTime(4)).await.expect("a name may be used again");
-    assert_eq!(ours().await, [live.clone(), ("c-other".into(), "anew".into(), 4)]);
+    generations.create("c-other", "K=10", EventTime(4)).await.expect("a name may be used again");
+    assert_eq!(ours().await, [live.clone(), ("c-other".into(), "K=10".into(), 4)]);
     generations.drop("c-other").await.expect("it is dropped");
     assert_eq!(ours().await, [live]);
 }
 
-/// All tables; two of them are enough for most checks.
+/// All tables; most checks use two.
 fn tables() -> Vec<&'static str> {
     input_tables().into_iter().chain(view_tables()).map(|table| table.name).collect()
 }
@@ -137,19 +136,19 @@ fn position(epoch: u64) -> Position {
     position
 }
 
-/// Opened, and begun: this process may write.
+/// A store opened for writing.
 async fn begun(open: &impl AsyncFn(&str) -> Opened, name: &str) -> Opened {
     let store = open(name).await;
     store.begin().await.expect("begun");
     store
 }
 
-/// Ends a store cleanly, so that the next begin finds it whole.
+/// Ends a store cleanly.
 async fn end(store: Opened) {
     store.end_clean().await.expect("a clean end");
 }
 
-/// Looks until a count is what it should be: where counting is dear, it lags.
+/// Waits for a row count, which may lag.
 async fn counts(store: &Opened, table: &str, expected: u64) {
     for _ in 0..200 {
         if store.row_count(table).expect("a count") == expected {
@@ -297,7 +296,7 @@ async fn scans_come_in_the_order_of_keys(open: &impl AsyncFn(&str) -> Opened) {
 }
 
 async fn scans_of_many_rows_miss_none(open: &impl AsyncFn(&str) -> Opened) {
-    // More than a page in a partition, several batches in a partition, and one identity with many rows.
+    // Several pages and batches in a partition, and one identity with many rows.
     const ROWS: u64 = 20_000;
     let store = begun(open, "many").await;
     let table = tables()[0];
@@ -326,7 +325,7 @@ async fn nobody_sees_half_a_unit(open: &impl AsyncFn(&str) -> Opened) {
     let tables = tables();
     let changes = |epoch: u64| -> Vec<Change> {
         let rows = (0..12).map(|n| put(tables[n % tables.len()], format!("k{n}"), epoch.to_string()));
-        // A row that moves from key to key: a reader has to find it exactly once.
+        // A row that moves from key to key: readers must find exactly one.
         rows.chain([put(tables[0], format!("m{}", epoch % 5), "m"), delete(tables[0], format!("m{}", (epoch + 4) % 5))]).collect()
     };
     store.apply(unit(1, changes(1))).await.expect("applied");
@@ -384,7 +383,7 @@ async fn listeners_miss_nothing(open: &impl AsyncFn(&str) -> Opened) {
         let listener = {
             let (heard, store) = (heard.clone(), Arc::downgrade(&store));
             move |unit: &EpochChanges| {
-                // A listener may read, and finds what it is told of.
+                // A listener may read, and finds the rows it receives.
                 if let Some(store) = store.upgrade() {
                     let snapshot = store.snapshot().expect("a snapshot");
                     assert!(snapshot.frontier.epoch >= unit.epoch && store.frontier().epoch >= unit.epoch);
@@ -405,7 +404,7 @@ async fn listeners_miss_nothing(open: &impl AsyncFn(&str) -> Opened) {
     store.sync().await.expect("synced");
     for (from, heard) in listening {
         let expected: Vec<u64> = (from + 1..=UNITS).collect();
-        assert_eq!(*heard.lock(), expected, "a listener hears of every unit after its snapshot, in order, once");
+        assert_eq!(*heard.lock(), expected, "a listener receives every unit after its snapshot, in order, once");
     }
 }
 
@@ -444,7 +443,7 @@ async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Op
     let store = begun(open, "clear").await;
     assert_eq!(store.frontier(), Frontier { unfinished: true, ..finished(1) }, "a stop in between leaves the mark");
     assert_eq!(rows(&store.snapshot().expect("a snapshot"), one, b"").len(), 1, "the other tables are as they were");
-    // What a pipeline does that finds the mark.
+    // What a pipeline does when it finds the mark.
     store.clear(&[two]).await.expect("cleared");
     store.apply(unit(2, vec![put(two, "b", "2")])).await.expect("applied");
     assert_eq!(store.frontier(), finished(2), "the next unit lifts the mark");
@@ -458,7 +457,7 @@ async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Op
     let store = begun(open, "clear").await;
     assert_eq!(store.frontier(), finished(2));
     assert_eq!(rows(&store.snapshot().expect("a snapshot"), two, b""), [(b"b".to_vec(), b"2".to_vec())]);
-    // A rebuild from the log: emptied, and back to the beginning.
+    // A rebuild from the log.
     store.clear(&[one, two]).await.expect("cleared");
     store.reset_position(Position::beginning()).await.expect("reset");
     let expected = Frontier { epoch: 2, position: Position::beginning(), unfinished: true };
@@ -541,7 +540,7 @@ async fn opening_again_gives_the_same(open: &impl AsyncFn(&str) -> Opened) {
     assert_eq!(store.frontier(), finished(20), "a store that is opened again reaches as far");
     assert_eq!(all(&store.snapshot().expect("a snapshot")), before, "with the same rows");
     store.apply(unit(21, Vec::new())).await.expect("applied");
-    assert_eq!(store.frontier(), finished(21), "and goes on");
+    assert_eq!(store.frontier(), finished(21), "and resumes");
 }
 
 async fn nothing_is_written_before_it_is_begun(open: &impl AsyncFn(&str) -> Opened) {
@@ -571,7 +570,7 @@ async fn an_unclean_end_is_noticed_and_a_clean_one_is_not(open: &impl AsyncFn(&s
     let store = open("unclean").await;
     let third = store.begin().await.expect("begun");
     assert_eq!(third.frontier, Frontier { unfinished: true, ..finished(1) }, "a pipeline that just ended is noticed");
-    // It ends cleanly without having written the rows anew: they are still to be mended.
+    // A clean end without rewritten rows: they remain to be repaired.
     end(store).await;
     let store = open("unclean").await;
     let fourth = store.begin().await.expect("begun");
@@ -586,15 +585,15 @@ async fn a_replaced_pipeline_commits_no_more(open: &impl AsyncFn(&str) -> Opened
     let old = begun(open, "replaced").await;
     old.apply(unit(1, vec![put(tables()[0], "a", "1")])).await.expect("applied");
     let new = begun(open, "replaced").await;
-    let told = |refused: Result<(), StoreError>| match refused {
+    let assert_refused = |refused: Result<(), StoreError>| match refused {
         Err(StoreError::Refused(reason)) => assert!(reason.contains("taken over"), "it says why: {reason}"),
         other => panic!("a replaced pipeline went on: {other:?}"),
     };
-    told(old.apply(unit(2, vec![put(tables()[0], "b", "1")])).await);
-    told(old.commit(3, position(3)).await);
-    told(old.reset_position(Position::beginning()).await);
-    new.apply(unit(2, vec![put(tables()[0], "a", "new")])).await.expect("the new one goes on");
-    told(old.commit(9, position(9)).await);
+    assert_refused(old.apply(unit(2, vec![put(tables()[0], "b", "1")])).await);
+    assert_refused(old.commit(3, position(3)).await);
+    assert_refused(old.reset_position(Position::beginning()).await);
+    new.apply(unit(2, vec![put(tables()[0], "a", "new")])).await.expect("the new one continues");
+    assert_refused(old.commit(9, position(9)).await);
     assert_eq!(new.frontier(), finished(2));
     assert!(matches!(old.end_clean().await, Err(StoreError::Refused(_))), "nor does it end in the new one's name");
     drop(new);
@@ -609,7 +608,7 @@ async fn a_late_write_does_not_win(open: &impl AsyncFn(&str) -> Opened) {
     assert!(new.frontier().unfinished);
     new.clear(&[two]).await.expect("cleared");
     new.apply(unit(5, vec![put(one, "a", "new"), put(two, "a", "new"), delete(one, "b")])).await.expect("applied");
-    // The old one was paused in the middle of a later epoch, and goes on.
+    // The old one was paused in a later epoch, and resumes.
     let late =
         vec![put(one, "a", "late"), put(one, "b", "late"), put(two, "a", "late"), delete(two, "a"), put(two, "stray", "late")];
     for change in late {
@@ -618,7 +617,7 @@ async fn a_late_write_does_not_win(open: &impl AsyncFn(&str) -> Opened) {
     let now = new.snapshot().expect("a snapshot");
     assert_eq!(rows(&now, one, b""), [(b"a".to_vec(), b"new".to_vec())], "neither a late row nor a late delete wins");
     assert_eq!(rows(&now, two, b""), [(b"a".to_vec(), b"new".to_vec())], "nor a late row where the rewrite deleted one");
-    // Within one incarnation the later epoch wins, in whichever order they arrive.
+    // Within one incarnation the later epoch wins, in any order of arrival.
     new.write(8, vec![put(one, "c", "8"), delete(one, "d")].into()).await.expect("written");
     new.write(7, vec![put(one, "c", "7"), put(one, "d", "7")].into()).await.expect("written");
     assert_eq!(new.get(one, b"c").await.expect("read"), Some(b"8".to_vec()));
@@ -662,7 +661,7 @@ async fn processes_of_a_cluster_write_under_one_incarnation(open: &impl AsyncFn(
     let taken = next.begin().await.expect("begun");
     assert!(taken.frontier.unfinished);
     let refused = open("cluster").await.join(incarnation.number).await;
-    assert!(matches!(refused, Err(StoreError::Refused(_))), "nobody joins an incarnation that was replaced");
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "a replaced incarnation cannot be joined");
 }
 
 async fn a_reader_hears_how_far_the_store_reaches(open: &impl AsyncFn(&str) -> Opened) {
@@ -678,5 +677,5 @@ async fn a_reader_hears_how_far_the_store_reaches(open: &impl AsyncFn(&str) -> O
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("the reader was never told, and stands at {:?}", reader.frontier());
+    panic!("the reader was never notified, and is at {:?}", reader.frontier());
 }

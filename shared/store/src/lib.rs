@@ -1,8 +1,8 @@
-//! The store: merged inputs, the rows of the views, and how far they reach, behind one port with one conformance suite.
+//! The store: merged inputs, the rows of the views, and the frontier, behind one port with one conformance suite.
 //!
 //! ```text
 //! pipeline ──begin──▶ sink ──apply(one epoch, one unit)──▶ ViewStore ──snapshot, get──▶ API, export, verify
-//!                       └──────write, then commit──────▶      └──listener (what changed)──▶ the API's memory
+//!                       └──────write, then commit──────▶      └──listener (change feed)──▶ API memory
 //! ```
 //!
 //! Implementations: [`embedded`] (fjall, a directory of one process) and [`cql`] (Cassandra, `ScyllaDB`; many processes). Each table
@@ -24,24 +24,24 @@ use async_trait::async_trait;
 use kindred_model::Position;
 use kindred_model::views::{ReadError, Rows};
 
-/// Why a call on the store did not do its work.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It may or may not have happened; repeat it, every write is an upsert of an absolute value.
+    /// It may or may not have happened; retry, every write is idempotent.
     #[error("the store did not answer: {0}")]
     Unavailable(String),
-    /// It did not happen, and there is no room: free some, then repeat.
+    /// It did not happen for lack of disk space; retry when there is some.
     #[error("the store has no room left: {0}")]
     Full(String),
-    /// It did not happen, and repeating will not help.
+    /// It did not happen, and a retry will not help.
     #[error("the store refused: {0}")]
     Refused(String),
-    /// A person must look: `kindred verify --repair` mends rows.
+    /// A person must look: `kindred verify --repair` repairs rows.
     #[error("the store is damaged: {0}")]
     Corrupt(String),
 }
 
-/// One upsert or delete of an absolute value under a natural key.
+/// An upsert or delete of an absolute value under a natural key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {
     /// The table ([`kindred_model::views::Table::NAME`]).
@@ -52,52 +52,51 @@ pub struct Change {
     pub row: Option<Vec<u8>>,
 }
 
-/// Everything that one epoch (or several, coalesced) changed: the merged inputs, the rows of the views, the positions.
+/// The changes of one epoch, or several coalesced: merged inputs, rows of the views, positions.
 #[derive(Clone, Debug, Default)]
 pub struct EpochChanges {
-    /// The last epoch within.
+    /// The last epoch included.
     pub epoch: u64,
-    /// How far the log is taken in once this is applied.
+    /// The position of the log once this is applied.
     pub position: Position,
-    /// At most one a (table, key). Shared: a write that is tried again, and whoever hears of it, copies none of them.
+    /// At most one per (table, key). Shared: retries and listeners do not copy them.
     pub changes: Arc<Vec<Change>>,
 }
 
-/// How far the store reaches.
+/// The progress of the store.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Frontier {
-    /// The last epoch applied. Epochs count up over restarts.
+    /// The last epoch applied. Epochs continue over restarts.
     pub epoch: u64,
-    /// How far the log is taken in.
+    /// The position of the log.
     pub position: Position,
-    /// A unit too large for one batch was not finished, or the last pipeline did not end cleanly where that matters: every row
-    /// has to be derived anew from the inputs.
+    /// A unit larger than a batch did not finish, or the last pipeline did not end cleanly where that matters: every row must be
+    /// derived again from the inputs.
     pub unfinished: bool,
 }
 
-/// The right to write as the pipeline of a store, from one [`ViewStore::begin`] until the next.
+/// The right to write to a store as its pipeline, from one [`ViewStore::begin`] until the next.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Incarnation {
-    /// Its number; each begin of a store that several processes can reach takes a higher one.
+    /// Its number; on a store of several processes each begin takes a higher one.
     pub number: u64,
-    /// The epoch that the store had reached then: the pipeline's epochs count on from it.
+    /// The store's epoch at the begin: the pipeline's epochs continue from it.
     pub first_epoch: u64,
-    /// How far the store reached then; [`Frontier::unfinished`] where the pipeline before did not end cleanly.
+    /// The frontier at the begin; [`Frontier::unfinished`] where the previous pipeline did not end cleanly.
     pub frontier: Frontier,
 }
 
-/// Hears what became readable, in order, on the writer's thread: it must be quick. A closure hears units alone, and is for stores
-/// that never tell it to read anew.
+/// A subscriber of changes, called in order on the writer's thread: it must be quick. A closure ignores resets, and is for stores
+/// that never send one.
 pub trait Listen: Send + Sync {
-    /// A unit that became readable just now.
+    /// A unit that is now readable.
     fn unit(&self, unit: &EpochChanges);
 
-    /// What was told so far does not lead on to what follows: some of it was lost on the way, or was too much to tell. Everything is
-    /// to be read from this snapshot, which the next unit follows.
+    /// A gap: units were lost or too large to send. Reload from this snapshot, which the next unit continues.
     ///
     /// # Errors
-    /// What reading says; then it is told again.
-    fn anew(&self, snapshot: Snapshot) -> Result<(), ReadError>;
+    /// Those of reading; the call is repeated.
+    fn reset(&self, snapshot: Snapshot) -> Result<(), ReadError>;
 }
 
 impl<F: Fn(&EpochChanges) + Send + Sync> Listen for F {
@@ -105,24 +104,25 @@ impl<F: Fn(&EpochChanges) + Send + Sync> Listen for F {
         self(unit);
     }
 
-    fn anew(&self, _: Snapshot) -> Result<(), ReadError> {
+    fn reset(&self, _: Snapshot) -> Result<(), ReadError> {
         unreachable!("a closure listens to a store of its own process, which loses nothing")
     }
 }
 
-/// Who listens.
+/// A shared listener.
 pub type Listener = Arc<dyn Listen>;
 
-/// A reading of the store. Embedded, it is of one applied unit and does not move. On CQL, which has no such thing, every read sees
-/// the rows of that moment: at least as new as `frontier`.
+/// A read view of the store. Embedded, it is the state after one applied unit. On CQL, which has no snapshots, every read sees
+/// the current rows: at least as new as `frontier`.
 pub struct Snapshot {
-    /// How far it reaches.
+    /// The progress of the store.
     pub frontier: Frontier,
     /// The tables.
     pub rows: Box<dyn Rows + Send + Sync>,
 }
 
-/// Small named values beside the rows: fingerprint, marks of erasures. Each generation has its own. What is written is durable when the call returns.
+/// Small named values beside the rows: fingerprint, erasure marks. Each generation has its own. A write is durable when the call
+/// returns.
 #[async_trait]
 pub trait NamedValues: Send + Sync {
     /// The value under a name.
@@ -150,85 +150,82 @@ pub trait ViewStore: Send + Sync {
     /// [`StoreError::Unavailable`]: reads have no effect, so asking again is safe.
     async fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// The whole store ([`Snapshot`] says as of when). Reading from it blocks; never do so on a thread of an async runtime.
+    /// A [`Snapshot`] of the whole store. Reading from it blocks; never do so on a thread of an async runtime.
     ///
     /// # Errors
-    /// What the store says.
+    /// Those of the store.
     fn snapshot(&self) -> Result<Snapshot, StoreError>;
 
-    /// Registers a listener and returns the snapshot that its first unit follows, with nothing between. It hears of what this
-    /// process writes, after it is readable; what others write comes to it as [`EpochChanges::decode`] reads it.
+    /// Registers a listener and returns the snapshot that its first unit continues without a gap. It receives what this process
+    /// writes, once readable, and what others write as decoded by [`EpochChanges::decode`].
     ///
     /// # Errors
-    /// What the store says.
+    /// Those of the store.
     fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError>;
 
-    /// How far the store reaches: the last commit of this process, or what it heard of another's.
+    /// The frontier: the last commit of this process, or the last seen of another's.
     fn frontier(&self) -> Frontier;
 
-    /// Takes over as the pipeline of the store: what it writes wins over whatever an earlier one still sends, and an earlier one
-    /// commits no more. Call it before anything is written, in one process of a cluster.
+    /// Takes over as the pipeline of the store: writes of an earlier one lose, and it can no longer commit. Call it before any
+    /// write, in one process of a cluster.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; begin again.
+    /// [`StoreError::Unavailable`]; retry.
     async fn begin(&self) -> Result<Incarnation, StoreError>;
 
-    /// Writes under the incarnation that another process of the cluster has begun.
+    /// Joins the incarnation that another process of the cluster has begun.
     ///
     /// # Errors
-    /// [`StoreError::Refused`]: it was replaced, or the store is of one process.
+    /// [`StoreError::Refused`]: it was replaced, or the store belongs to one process.
     async fn join(&self, number: u64) -> Result<Incarnation, StoreError>;
 
-    /// Writes rows of an epoch, a (table, key) at most once, without moving the frontier: [`ViewStore::commit`] does, once
-    /// every process has written. Embedded, they are kept until then; on CQL they are readable when this returns. Writing them
-    /// again changes nothing.
+    /// Writes rows of an epoch, each (table, key) at most once, without moving the frontier: [`ViewStore::commit`] does, once
+    /// every process has written. Embedded, they are buffered until then; on CQL they are readable at once. Idempotent.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: some of it may have happened; write it again. [`StoreError::Refused`]: nothing was begun.
+    /// [`StoreError::Unavailable`]: some may be written; retry. [`StoreError::Refused`]: nothing was begun.
     async fn write(&self, epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError>;
 
-    /// Moves the frontier over everything that was written. Lifts the mark of an unfinished unit.
+    /// Moves the frontier past everything written, and clears [`Frontier::unfinished`].
     ///
     /// # Errors
-    /// [`StoreError::Refused`]: another pipeline has taken over; end this one. Or this process only joined.
+    /// [`StoreError::Refused`]: another pipeline has taken over, so end this one; or this process only joined.
     async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError>;
 
-    /// Writes and commits one unit. Embedded it is all or nothing for every reader and after a kill at any moment; one too large
-    /// for one batch is written in pieces under a mark, and a crash within leaves [`Frontier::unfinished`]. On CQL rows are
-    /// readable one by one, the frontier follows, and a crash within is noticed by the next [`ViewStore::begin`]. Applying a unit
-    /// again changes nothing.
+    /// Writes and commits one unit. Embedded it is atomic for readers and crashes; one larger than a batch is written in parts,
+    /// and a crash in between leaves [`Frontier::unfinished`]. On CQL rows are readable one by one, the frontier follows, and the
+    /// next [`ViewStore::begin`] notices a crash. Idempotent.
     ///
     /// # Errors
-    /// [`StoreError::Full`]: nothing of it is readable; apply it again when there is room. Otherwise as [`ViewStore::write`] and
+    /// [`StoreError::Full`]: nothing is readable; retry when there is space. Otherwise those of [`ViewStore::write`] and
     /// [`ViewStore::commit`].
     async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError>;
 
-    /// Notes that everything that was begun is written and committed, so that the next [`ViewStore::begin`] finds the rows whole.
-    /// The last call of a pipeline that stops.
+    /// Marks everything as written and committed, so that the next [`ViewStore::begin`] finds complete rows. The last call of a
+    /// pipeline.
     ///
     /// # Errors
-    /// [`StoreError::Refused`]: rows were written and not committed, or another pipeline has taken over. The next start will
-    /// derive the rows anew; nothing else is wrong.
+    /// [`StoreError::Refused`]: rows are uncommitted, or another pipeline has taken over. The next start derives the rows again.
     async fn end_clean(&self) -> Result<(), StoreError>;
 
-    /// Empties tables, under the mark of an unfinished unit that the next [`ViewStore::commit`] lifts. For rebuilding. On CQL the
-    /// rows of views are served until then; the ones not written since are deleted with it.
+    /// Empties tables for a rebuild; [`Frontier::unfinished`] until the next [`ViewStore::commit`]. On CQL the rows of views are
+    /// served until then, and deleted with it unless written since.
     ///
     /// # Errors
     /// As [`ViewStore::write`].
     async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError>;
 
-    /// Sets how far the store reaches without rows: `--from beginning` starts over at nothing.
+    /// Sets the position without rows: `--from beginning` restarts at zero.
     async fn reset_position(&self, position: Position) -> Result<(), StoreError>;
 
-    /// Makes what was applied survive a loss of power (fsync).
+    /// Makes what was applied durable (fsync).
     async fn sync(&self) -> Result<(), StoreError>;
 
-    /// Makes the bytes of replaced and deleted rows leave the disk, where this process owns it: what was erased must not be found in a
-    /// file. Seconds, and some room. On CQL they leave with the compactions of its nodes.
+    /// Removes replaced and deleted rows from disk, where this process owns it: erased data must not be found in a file. Takes
+    /// seconds and some space. On CQL the compactions of the nodes do it.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Full`]: the bytes leave later.
+    /// [`StoreError::Unavailable`], [`StoreError::Full`]: the bytes stay until a later call.
     async fn shed(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -236,13 +233,12 @@ pub trait ViewStore: Send + Sync {
     /// The small named values beside the rows.
     fn named(&self) -> &dyn NamedValues;
 
-    /// Rows of a table, approximately where exactly is dear; there the answer is the last count, and asking starts the next. It
-    /// does not wait.
+    /// Rows of a table, without blocking. Where an exact count is expensive, it returns the last one and starts the next.
     ///
     /// # Errors
     /// [`StoreError::Refused`]: there is no such table.
     fn row_count(&self, table: &str) -> Result<u64, StoreError>;
 
-    /// Bytes on disk, where that is known.
+    /// Bytes on disk, if known.
     fn disk_bytes(&self) -> Option<u64>;
 }

@@ -1,4 +1,4 @@
-//! Looking through what is sold (R7, R19): each level sees what it may, in lists, streams, popularity and on the pages.
+//! Browsing the catalog (R7, R19): each level sees what it may, in lists, streams, popularity and pages.
 
 use kindred_model::Tier;
 use kindred_model::records::{MemberState, Membership};
@@ -20,7 +20,7 @@ fn standing(of: &str, tier: Tier, registered_at: &str) -> Change {
     change::<Members>(&record.key(), Some(&Canonical(record.canonical().into())))
 }
 
-/// An item for each level, of which the better are bought more, and a list that holds all of them.
+/// An item for each level, higher levels bought more, and a list of all of them.
 async fn shelves(bench: &Bench) {
     let good = |item: &str, more: Value| {
         let mut record = json!({ "item": item, "version": 1, "kind": "good", "title": item, "category": ["home", item] });
@@ -49,7 +49,7 @@ fn sorted(mut items: Vec<String>) -> Vec<String> {
     items
 }
 
-/// If it failed, somebody would see what only others may.
+/// If it failed, a caller would see hidden items.
 #[tokio::test]
 async fn v8_2_1_r7_each_level_sees_what_it_may() {
     let town = Town::of_mara().await;
@@ -91,7 +91,7 @@ async fn v8_2_1_r7_each_level_sees_what_it_may() {
                 assert_problem(&answer, 404, "not_found", "what may not be seen is as good as not there");
             }
         }
-        // Sums and names of what may not be seen are not told either.
+        // Sums and names of hidden items are hidden too.
         if tier.is_none() {
             let public = |path: &str| town.nobody("GET", path).header("authorization", format!("Bearer {key}"));
             let categories = body(&town.reply(public("/v1/categories")).await);
@@ -138,7 +138,7 @@ async fn r7_strictly_a_free_member_sees_what_was_listed_since_they_came() {
     }
 }
 
-/// If it failed, pages would overlap or leave something out, or an order be another than it says.
+/// If it failed, pages would overlap, miss an item, or be out of order.
 #[tokio::test]
 async fn r19_pages_of_items_follow_one_another() {
     let bench = Bench::new().await;
@@ -206,7 +206,7 @@ async fn r19_the_page_of_an_item() {
     }
 }
 
-/// If it failed, a stream would go on after its reader signed out, or show what the level of before saw.
+/// If it failed, a stream would outlive its session, or show the former level.
 #[tokio::test]
 async fn v7_4_1_a_stream_follows_the_level_and_ends_with_the_session() {
     let town = Town::of_mara().await;
@@ -228,7 +228,7 @@ async fn v7_4_1_a_stream_follows_the_level_and_ends_with_the_session() {
     running.shutdown().await;
 }
 
-/// If it failed, one member could open streams without end: each request is a grant of its own.
+/// If it failed, one member could open unlimited streams: each request has its own grant.
 #[tokio::test]
 async fn streams_of_a_person_are_capped() {
     let mut town = Town::of_mara().await;

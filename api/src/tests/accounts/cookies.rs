@@ -1,4 +1,4 @@
-//! The cookies of the shop's own pages, and that they are theirs alone.
+//! The cookies of the shop's own pages.
 
 use super::*;
 
@@ -23,7 +23,7 @@ async fn v3_3_1_v3_3_2_v3_3_3_v3_3_4_cookies() {
     assert!(cookies(&plain).is_empty() && body(&plain)["refresh_token"].is_string() && body(&plain)["device"].is_string());
 }
 
-/// The whole life of a session in cookies: refreshed, its mark used, ended.
+/// The life of a session in cookies: refreshed, used as a device mark, ended.
 #[tokio::test]
 async fn a_session_lives_in_cookies() {
     let town = Town::of_mara().await;
@@ -35,8 +35,8 @@ async fn a_session_lives_in_cookies() {
     let set = cookies(&next);
     assert_eq!((set.len(), set[0].0.as_str()), (1, "__Host-kindred-refresh"), "the mark of the browser stays");
     let newer = format!("{}={}", set[0].0, set[0].1);
-    // The old one again: within 30 s its successor, since the answer may have been lost; later the session ends, and the browser forgets
-    // the cookie.
+    // The old one again: within 30 s its successor, since the answer may have been lost; later the session ends and the cookie is
+    // cleared.
     let repeated = town.reply(refresh(&sent)).await;
     assert_eq!(cookies(&repeated)[0].1, set[0].1);
     town.pass(30);
@@ -45,7 +45,7 @@ async fn a_session_lives_in_cookies() {
     assert_eq!((cookies(&reused)[0].1.as_str(), cookies(&reused)[0].2[4].as_str()), ("", "Max-Age=0"));
     assert_problem(&town.reply(refresh(&newer)).await, 401, "unauthenticated", "the session has ended");
     assert_problem(&town.reply(refresh("other=1")).await, 401, "unauthenticated", "no cookie");
-    // Signing out by the cookie alone: a page that was just loaded has no access token.
+    // Signing out by the cookie alone: a freshly loaded page has no access token.
     let (grant, sent) = with_cookies(&town).await;
     let out = own_page(town.nobody("DELETE", CURRENT)).header("cookie", &sent);
     let out = town.reply(out).await;
@@ -56,7 +56,7 @@ async fn a_session_lives_in_cookies() {
     assert_eq!(again.status(), 204, "what has ended has ended");
 }
 
-/// V3.5.1 to V3.5.3: another site's page neither signs in, refreshes nor signs out by a cookie, and no form of HTML is taken.
+/// V3.5.1 to V3.5.3: another site's page can neither sign in, refresh nor sign out by a cookie, and HTML forms are refused.
 #[tokio::test]
 async fn v3_5_1_v3_5_2_v3_5_3_other_sites_cannot() {
     let town = Town::of_mara().await;
@@ -82,7 +82,7 @@ async fn v3_5_1_v3_5_2_v3_5_3_other_sites_cannot() {
         assert_problem(&town.reply(from("DELETE", CURRENT)).await, 403, "cross_site", "sign out");
     }
     assert!(town.works(&text(&grant, "access_token")).await, "nothing of it ended the session");
-    // A form that any page can post is none of ours.
+    // A form that any page can post is refused.
     for content_type in
         ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", "application/json; charset=gbk"]
     {
@@ -94,7 +94,7 @@ async fn v3_5_1_v3_5_2_v3_5_3_other_sites_cannot() {
             assert_problem(&town.reply(request).await, 415, "unsupported_media_type", &format!("{} {content_type}", route.name));
         }
     }
-    // V3.5.3: what changes something is never a GET.
+    // V3.5.3: no GET changes anything.
     for path in [
         FORM,
         REFRESH,
@@ -112,7 +112,7 @@ async fn v3_5_1_v3_5_2_v3_5_3_other_sites_cannot() {
     }
 }
 
-/// The routes of these modules that read a form.
+/// The form routes of these modules.
 fn is_peoples(route: &crate::routes::endpoint::Endpoint) -> bool {
     let of_forms = ["/v1/phone-codes", "/v1/registrations", "/v1/email-", "/v1/password-", "/v1/sessions", "/v1/members/me"];
     of_forms.iter().any(|start| route.path.starts_with(start))

@@ -1,4 +1,4 @@
-//! What every answer of the people's routes wears, and what never leaves: secrets in logs.
+//! Headers of every answer on the account routes, and secrets that must not reach logs.
 
 use super::*;
 use crate::routes::endpoint::{Endpoint, Need, endpoints};
@@ -9,7 +9,7 @@ fn peoples() -> impl Iterator<Item = &'static Endpoint> {
     endpoints().filter(move |route| matches!(route.need, Need::Anyone | Need::SignedIn) && !others.contains(&route.path))
 }
 
-/// V3.4.1, V3.4.2, V3.4.3, V3.4.4, V3.4.5, V3.4.6: on answers and errors alike; another origin's page reads nothing of it.
+/// V3.4.1, V3.4.2, V3.4.3, V3.4.4, V3.4.5, V3.4.6: on answers and errors alike; other origins cannot read them.
 #[tokio::test]
 async fn v3_4_1_v3_4_2_v3_4_3_v3_4_4_v3_4_5_v3_4_6_security_headers() {
     let town = Town::of_mara().await;
@@ -26,9 +26,9 @@ async fn v3_4_1_v3_4_2_v3_4_3_v3_4_4_v3_4_5_v3_4_6_security_headers() {
             assert_secured(&answer, route.name);
             let strict = header(&answer, "strict-transport-security");
             let age: u64 = strict.strip_prefix("max-age=").unwrap().split(';').next().unwrap().parse().unwrap();
-            // Of this host alone: the hosts below it are the proxy's to bind.
+            // For this host only: its subdomains are the proxy's business.
             assert!(age >= 31_536_000 && !strict.contains("includeSubDomains"), "{strict}");
-            // A page of anywhere reads why it was refused, and nothing else.
+            // Any page may read why it was refused, and nothing else.
             let opened = answer.headers().keys().any(|name| name.as_str().starts_with("access-control"));
             let is_problem = answer.headers().get("content-type").is_some_and(|kind| kind == "application/problem+json");
             let for_pages = matches!(route.need, Need::ReadLists | Need::WriteEvents);
@@ -38,7 +38,7 @@ async fn v3_4_1_v3_4_2_v3_4_3_v3_4_4_v3_4_5_v3_4_6_security_headers() {
     }
 }
 
-/// V4.1.1, V14.3.2: of JSON, in UTF-8, and kept nowhere.
+/// V4.1.1, V14.3.2: JSON in UTF-8, never cached.
 #[tokio::test]
 async fn v4_1_1_v14_3_2_content_type_and_no_store() {
     let town = Town::of_mara().await;
@@ -69,7 +69,7 @@ async fn v4_1_1_v14_3_2_content_type_and_no_store() {
     assert_eq!((out.status().as_u16(), header(&out, "cache-control")), (204, "no-store"));
 }
 
-/// V14.2.1, V16.2.5: no secret and nothing of the person in any line of the log, down to the finest; tokens stand behind the `#` of links.
+/// V14.2.1, V16.2.5: no log line, at any level, has a secret or personal data; tokens are in the fragment of links.
 #[tokio::test]
 async fn v14_2_1_v16_2_5_no_secret_in_a_log_or_url() {
     let lines = Lines::default();

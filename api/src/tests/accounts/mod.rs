@@ -1,4 +1,4 @@
-//! People over HTTP: every test goes through the routes, with mails and phone codes taken from where they were sent.
+//! Accounts over HTTP: every test uses the routes, and reads mails and phone codes from the test's sender.
 
 mod browse;
 mod cookies;
@@ -30,7 +30,7 @@ const REFRESH: &str = "/v1/sessions/refresh";
 const CURRENT: &str = "/v1/sessions/current";
 const HOST: &str = "shop.example";
 
-/// Around the records, which can be away: where something was written.
+/// Wraps the records, and can make them unavailable.
 #[derive(Default)]
 struct Watch {
     away: AtomicBool,
@@ -58,7 +58,7 @@ impl Around for Watch {
 
 type Records = Surrounded<Watch>;
 
-/// An API with people.
+/// An API with accounts.
 struct Town {
     bench: Bench,
     people: Arc<People>,
@@ -102,14 +102,14 @@ impl Town {
         Self { bench, people, inbox, records }
     }
 
-    /// A town with mara, who has registered.
+    /// A town with a registered member, mara.
     async fn of_mara() -> Self {
         let town = Self::new().await;
         town.member("mara", "13812345678").await;
         town
     }
 
-    /// Lets the outbox run empty.
+    /// Drains the outbox.
     async fn deliver(&self) {
         for _ in 0..50 {
             if self.people.sweep().await.unwrap() == 0 && self.people.sweep().await.unwrap() == 0 {
@@ -124,7 +124,7 @@ impl Town {
         self.bench.clock.advance(Duration::from_secs(seconds));
     }
 
-    /// A request from an address, as nobody.
+    /// An anonymous request from an address.
     fn from(&self, address: &str, method: &str, path: &str) -> warp::test::RequestBuilder {
         warp::test::request()
             .method(method)
@@ -142,12 +142,12 @@ impl Town {
         request.reply(&self.bench.public).await
     }
 
-    /// Posts a form as nobody.
+    /// Posts a form anonymously.
     async fn post(&self, path: &str, form: &Value) -> Answer {
         self.reply(with_form(self.nobody("POST", path), form)).await
     }
 
-    /// Asks with an access token.
+    /// Requests with an access token.
     async fn ask(&self, token: &str, method: &str, path: &str) -> Answer {
         self.reply(self.nobody(method, path).header("authorization", format!("Bearer {token}"))).await
     }
@@ -167,7 +167,7 @@ impl Town {
         json!({ "token": solution.token, "nonce": solution.nonce })
     }
 
-    /// What a person sends to register, with the code from the phone.
+    /// A registration form, with the code from the phone.
     async fn form(&self, name: &str, phone: &str) -> Value {
         let asked = json!({ "phone": phone, "challenge": self.solved().await });
         assert_eq!(self.post("/v1/phone-codes", &asked).await.status(), 202);
@@ -182,7 +182,7 @@ impl Town {
         })
     }
 
-    /// A member, registered and verified; the id.
+    /// The id of a new member, registered and verified.
     async fn member(&self, name: &str, phone: &str) -> String {
         let form = self.form(name, phone).await;
         assert_eq!(self.post("/v1/registrations", &form).await.status(), 202);
@@ -210,7 +210,7 @@ impl Town {
         self.post("/v1/sessions/refresh", &json!({ "refresh_token": token })).await
     }
 
-    /// Whether an access token still signs somebody in.
+    /// Whether an access token is still valid.
     async fn works(&self, token: &str) -> bool {
         let answer = self.ask(token, "GET", "/v1/members/me").await;
         match answer.status().as_u16() {
@@ -261,7 +261,7 @@ fn credentials(cookie: bool) -> Value {
     json!({ "account": "mara", "password": PASSWORD, "cookie": cookie })
 }
 
-/// Signs in as the shop's own page does; the cookies as it sends them back.
+/// Signs in as the shop's own page does; returns the cookies to send.
 async fn with_cookies(town: &Town) -> (Value, String) {
     let answer = town.reply(with_form(own_page(town.nobody("POST", FORM)), &credentials(true))).await;
     assert_eq!(answer.status(), 201);

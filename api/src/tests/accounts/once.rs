@@ -1,5 +1,5 @@
-//! `Idempotency-Key`: asked for again, done once. With the records of the embedded store; the races over processes are in
-//! `api/members/tests/it/races.rs`, on both.
+//! `Idempotency-Key`: a repeated request is executed once. With the records of the embedded store; the races between processes
+//! are in `api/members/tests/it/races.rs`, on both stores.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const KEYS: &str = "/v1/admin/keys";
 const KEY: &str = "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46";
 
 impl Town {
-    /// Makes a service key, as the shop's server, under an `Idempotency-Key`.
+    /// Creates a service key, as the shop's server, under an `Idempotency-Key`.
     async fn make_key(&self, key: &str, name: &str) -> Answer {
         let request = self.bench.request(Method::POST, KEYS).header("idempotency-key", key);
         self.reply(with_form(request, &json!({ "kind": "service", "name": name }))).await
@@ -27,7 +27,7 @@ fn is_replayed(answer: &Answer) -> bool {
     answer.headers().contains_key("idempotency-replayed")
 }
 
-/// If it failed, a client that repeats after a lost answer would do it twice.
+/// If it failed, a retry after a lost answer would be executed twice.
 #[tokio::test]
 async fn what_is_asked_for_again_is_done_once_and_answered_as_it_was() {
     let town = Town::new().await;
@@ -45,7 +45,7 @@ async fn what_is_asked_for_again_is_done_once_and_answered_as_it_was() {
     }
     assert_eq!(town.key_names().await, ["n1"]);
 
-    // Without a key, and under another, it is another request.
+    // Without a key, or under another, it is another request.
     assert_eq!(town.make_key("019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b47", "n2").await.status(), 201);
     assert_eq!(
         town.bench.post(KEYS, "application/json", json!({ "kind": "service", "name": "n3" }).to_string()).await.status(),
@@ -53,7 +53,7 @@ async fn what_is_asked_for_again_is_done_once_and_answered_as_it_was() {
     );
     assert_eq!(town.key_names().await.len(), 3);
 
-    // A day later it is forgotten.
+    // A day later it has expired.
     town.pass(kindred_members::ANSWER_S);
     let anew = town.make_key(KEY, "n1").await;
     assert_eq!(anew.status(), 201);
@@ -69,7 +69,7 @@ async fn a_key_is_of_one_request() {
     assert_problem(&town.make_key(KEY, "n2").await, 422, "idempotency_key_reused", "another body");
     assert_eq!(town.key_names().await, ["n1"]);
 
-    // Of the same route, but another member; the body is the same.
+    // The same route and body, but another member.
     let (mara, ilse) = (town.member("mara", "13812345678").await, town.member("ilse", "13812345679").await);
     let suspend = |member: &str, key: &'static str| {
         let path = format!("/v1/admin/members/{member}/suspend");
@@ -94,7 +94,7 @@ async fn what_was_refused_may_be_asked_for_again() {
     let mended = town.make_key(KEY, "n1").await;
     assert_eq!(mended.status(), 201);
     assert!(!is_replayed(&mended));
-    // The store was away: nothing was done, and nothing is remembered.
+    // The store was unavailable: nothing was done or stored.
     town.records.around.away.store(true, Ordering::Relaxed);
     let other = "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b50";
     assert_problem(&town.make_key(other, "n2").await, 503, "unavailable", "away");
@@ -103,7 +103,7 @@ async fn what_was_refused_may_be_asked_for_again() {
     assert_eq!(town.key_names().await, ["n1", "n2"]);
 }
 
-/// If it failed, whoever sees a key in a log would get what another was answered.
+/// If it failed, anyone who sees a key in a log could read another caller's answer.
 #[tokio::test]
 async fn a_key_is_its_callers_own() {
     let town = Town::of_mara().await;
@@ -119,11 +119,11 @@ async fn a_key_is_its_callers_own() {
     let of_ilse = enrol(ilse).await;
     assert!(of_ilse.status().is_success() && !is_replayed(&of_ilse));
     assert_ne!(of_ilse.body(), first.body());
-    // The token may be another, it is the same person.
+    // Another token of the same person.
     let again = enrol(town.token("mara").await).await;
     assert_eq!(again.body(), first.body());
     assert!(is_replayed(&again));
-    // Whoever is not signed in any more gets nothing.
+    // A signed-out caller gets nothing.
     assert_eq!(town.ask(&mara, "DELETE", CURRENT).await.status(), 204);
     assert_problem(&enrol(mara).await, 401, "unauthorized", "signed out");
 }
@@ -139,7 +139,7 @@ async fn a_key_that_could_be_guessed_is_refused() {
     assert!(town.key_names().await.is_empty());
 }
 
-/// If it failed, who reads the store would read keys and passwords.
+/// If it failed, keys and passwords could be read from the store.
 #[tokio::test]
 async fn what_is_kept_is_sealed() {
     let town = Town::new().await;
@@ -159,7 +159,7 @@ async fn what_is_kept_is_sealed() {
     assert_eq!(found, 1);
 }
 
-/// Two at once: one does it, the other is told to wait, or gets its answer.
+/// Two at once: one executes, the other is told to wait or gets the answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_at_once_one_is_done() {
     let town = Arc::new(Town::new().await);
@@ -185,8 +185,8 @@ async fn of_many_at_once_one_is_done() {
     assert_eq!(town.key_names().await, ["n1"]);
 }
 
-/// The caller goes away in the middle, after each number of steps: it is done all the same, and told to whoever asks again. If it
-/// failed, who lost the connection would be told for a minute that it is still being done.
+/// The caller disconnects after each number of steps: the request completes, and a retry gets its answer. If it failed, the retry
+/// would be told for a minute that the request is in progress.
 #[tokio::test]
 async fn what_nobody_waits_for_is_done_to_its_end() {
     let town = Town::new().await;
@@ -219,7 +219,7 @@ async fn what_nobody_waits_for_is_done_to_its_end() {
     assert!(left > 0, "none was left while it was being done");
 }
 
-/// Events need none, and routes without a caller have none: the header changes nothing.
+/// Events need no key, and routes without a caller ignore the header.
 #[tokio::test]
 async fn other_routes_go_their_way() {
     let town = Town::new().await;
@@ -232,7 +232,7 @@ async fn other_routes_go_their_way() {
             town.reply(with_form(town.nobody("POST", "/v1/captcha/challenges").header("idempotency-key", KEY), &json!({}))).await;
         assert!(answer.status().is_success() && !is_replayed(&answer));
     }
-    // An unknown key is refused as ever.
+    // An unknown key is refused as always.
     let request = warp::test::request()
         .method("POST")
         .path(KEYS)
@@ -241,7 +241,7 @@ async fn other_routes_go_their_way() {
     assert_problem(&town.reply(with_form(request, &json!({}))).await, 401, "unauthorized", "unknown");
 }
 
-/// Finding 26: a key that is no ASCII was taken for none, and the request done each time.
+/// Finding 26: a non-ASCII key was ignored, and the request executed each time.
 #[tokio::test]
 async fn a_key_beyond_ascii_is_refused() {
     let town = Town::new().await;

@@ -1,4 +1,4 @@
-//! One's own account: read, changed, taken along, closed.
+//! A member's own account: read, changed, exported, closed.
 
 use std::io::Read;
 
@@ -60,7 +60,7 @@ async fn a_profile_is_changed_as_it_was_read() {
     }
 }
 
-/// V8.2.3, V15.3.3: nothing of the account but what a member may change can be sent along.
+/// V8.2.3, V15.3.3: only fields that a member may change are accepted.
 #[tokio::test]
 async fn v8_2_3_v15_3_3_no_mass_assignment() {
     let town = Town::of_mara().await;
@@ -93,7 +93,7 @@ async fn v8_2_3_v15_3_3_no_mass_assignment() {
     }
 }
 
-/// V15.3.1: an answer has these fields and no more; nothing of passwords, factors or the store.
+/// V15.3.1: an answer has exactly these fields; nothing of passwords, factors or the store.
 #[tokio::test]
 async fn v15_3_1_no_more_than_is_meant() {
     let town = Town::of_mara().await;
@@ -122,7 +122,7 @@ async fn v15_3_1_no_more_than_is_meant() {
     assert_eq!(names, expected);
 }
 
-/// V15.3.7: what is given twice is refused, in the query and in the body.
+/// V15.3.7: duplicate parameters and fields are refused, in the query and in the body.
 #[tokio::test]
 async fn v15_3_7_no_parameter_pollution() {
     let town = Town::of_mara().await;
@@ -144,7 +144,7 @@ async fn v15_3_7_no_parameter_pollution() {
     assert!(town.works(&token).await);
 }
 
-/// V6.2.2, V6.2.3, V6.2.4, V7.4.3: with the current password, judged as at registration; the other sessions end.
+/// V6.2.2, V6.2.3, V6.2.4, V7.4.3: with the current password, by the rules of registration; the other sessions end.
 #[tokio::test]
 async fn v6_2_2_v6_2_3_v6_2_4_v7_4_3_a_password_is_changed_with_the_current_one() {
     let town = Town::of_mara().await;
@@ -173,7 +173,7 @@ async fn v6_2_2_v6_2_3_v6_2_4_v7_4_3_a_password_is_changed_with_the_current_one(
     assert!(town.inbox.last("mara@example.com").rendered.subject.contains("password"), "she is told");
 }
 
-/// V7.5.1: e-mail and phone change with the password again, and count when they are proved.
+/// V7.5.1: changing e-mail or phone needs the password, and takes effect when verified.
 #[tokio::test]
 async fn v7_5_1_a_new_email_and_phone() {
     let town = Town::of_mara().await;
@@ -254,7 +254,7 @@ async fn v6_4_1_a_password_is_set_anew_by_mail() {
     assert!(!town.works(&token).await);
     assert_eq!(town.post("/v1/sessions", &json!({ "account": "mara", "password": new })).await.status(), 201);
     town.deliver().await;
-    // The shop's own page keeps the mark in its cookie.
+    // The shop's own page keeps the device mark in its cookie.
     let link = ask().await;
     let form = json!({ "token": link, "password": PASSWORD, "cookie": true });
     assert_problem(&town.post("/v1/password-resets/redeem", &form).await, 403, "cross_site", "another page");
@@ -265,7 +265,7 @@ async fn v6_4_1_a_password_is_set_anew_by_mail() {
     );
 }
 
-/// 64 at once with one link, each with a password of its own: one is set.
+/// 64 at once with one link, each with its own password: one succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn v6_4_1_one_of_64_resets() {
     let town = Arc::new(Town::of_mara().await);
@@ -291,7 +291,7 @@ async fn v6_4_1_one_of_64_resets() {
     assert_eq!(town.post(FORM, &sign_in).await.status(), 201, "it is the one whose answer said so");
 }
 
-/// Everything that is held, as files that any program reads.
+/// The whole export, in formats that any program reads.
 #[tokio::test]
 async fn an_export_has_everything() {
     let town = Town::of_mara().await;
@@ -344,7 +344,7 @@ async fn an_export_has_everything() {
     assert_eq!((&read("orders.json")[0]["order"], &read("orders.json")[0]["total_minor"]), (&json!("o1"), &json!(500)));
     assert_eq!((&read("membership.json")["member"], &read("membership.json")["state"]), (&json!(member), &json!("activated")));
     following.abort();
-    // Each reads everything, so there are some an hour.
+    // Expensive, so limited per hour.
     for _ in 1..6 {
         assert_eq!(town.ask(&token, "GET", "/v1/members/me/export").await.status(), 200);
     }
@@ -355,7 +355,7 @@ async fn an_export_has_everything() {
     assert_eq!(town.ask(&token, "GET", "/v1/members/me/export").await.status(), 200);
 }
 
-/// Closing the account: with the password, at once, with both dates; nothing of the person is left to sign in to.
+/// Closing the account: with the password, at once, with both dates; nobody can sign in to it.
 #[tokio::test]
 async fn an_account_is_closed_with_both_dates() {
     let town = Town::of_mara().await;
@@ -384,13 +384,13 @@ async fn an_account_is_closed_with_both_dates() {
     assert_problem(&again, 401, "unauthenticated", "closed");
     town.deliver().await;
     assert!(erased(&town).await, "the log has it");
-    // Her name, phone and e-mail are free again.
+    // Name, phone and e-mail are free again.
     town.pass(3_600);
     town.member("mara", "13812345678").await;
     following.abort();
 }
 
-/// Where the pipeline is behind, the account is gone all the same, and the answer says that the views follow.
+/// If the pipeline lags, the account is gone all the same, and the answer says that the views follow.
 #[tokio::test]
 async fn an_account_is_closed_while_the_pipeline_is_behind() {
     let mut town = Town::of_mara().await;

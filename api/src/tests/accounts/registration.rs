@@ -1,8 +1,8 @@
-//! Becoming a member.
+//! Registration.
 
 use super::*;
 
-/// The five steps, as a person takes them, in Chinese.
+/// The five steps, in Chinese.
 #[tokio::test]
 async fn a_registration_is_walked_through() {
     let town = Town::new().await;
@@ -44,7 +44,7 @@ async fn a_registration_is_walked_through() {
         assert_eq!(profile[field], value, "{field}");
     }
     assert_eq!((&profile["tier"], &profile["role"], &profile["second_factor"]), (&json!("normal"), &json!(null), &json!(false)));
-    // Phones sign in as well (R16), and what the log says of it is what the pipeline reads.
+    // Signing in by phone (R16), and the log record that the pipeline reads.
     assert_eq!(town.sign_in("13812345678").await["member"], profile["member"]);
     let states: Vec<String> = logged(&town.bench.log).await.iter().map(|(_, record)| format!("{record:?}")).collect();
     assert!(states.iter().any(|record| record.contains("Activated")), "{states:?}");
@@ -99,7 +99,7 @@ async fn v2_2_1_every_field_is_judged() {
     assert_eq!(town.post("/v1/registrations", &with(&form, "challenge", town.solved().await)).await.status(), 202);
 }
 
-/// V2.2.1: every form of people, with what no form takes.
+/// V2.2.1: every account form, with invalid input.
 #[tokio::test]
 async fn v2_2_1_no_form_takes_what_it_does_not_know() {
     let town = Town::of_mara().await;
@@ -134,7 +134,7 @@ async fn v2_2_1_no_form_takes_what_it_does_not_know() {
     assert!(town.works(&token).await);
 }
 
-/// V2.3.1: what is done without the step before it.
+/// V2.3.1: steps without the one before.
 #[tokio::test]
 async fn v2_3_1_no_step_is_skipped() {
     let town = Town::new().await;
@@ -147,7 +147,7 @@ async fn v2_3_1_no_step_is_skipped() {
     ] {
         assert_problem(&town.post("/v1/registrations", &bad).await, status, code, what);
     }
-    // The challenge went with the wrong code: each works once.
+    // A wrong code uses up the challenge.
     assert_problem(&town.post("/v1/registrations", &form).await, 422, "challenge_failed", "used");
     for (path, form) in [
         ("/v1/phone-codes", json!({ "phone": "13812345679", "challenge": unsolved })),
@@ -182,12 +182,12 @@ async fn v2_4_1_robots_are_limited() {
     let elsewhere =
         with_form(town.from("198.51.100.9", "POST", "/v1/registrations"), &with(&form, "challenge", town.solved().await));
     assert_eq!(town.reply(elsewhere).await.status(), 202, "another address has its own");
-    // V4.1.3: an address is not what the caller says it is.
+    // V4.1.3: the client's claim about its address is ignored.
     let forged = with_form(town.nobody("POST", "/v1/registrations"), &with(&form, "challenge", town.solved().await));
     assert_eq!(town.reply(forged.header("x-forwarded-for", "203.0.113.77")).await.status(), 429);
 }
 
-/// 64 at once with one solved challenge: it works once.
+/// 64 at once with one solved challenge: one succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn v2_4_1_one_of_64_challenges() {
     let town = Arc::new(Town::new().await);
@@ -208,7 +208,7 @@ async fn v2_4_1_one_of_64_challenges() {
     assert_eq!((sent, town.inbox.0.lock().len()), (1, 1));
 }
 
-/// 64 at once who want one username, each with a phone and an e-mail of their own: one has it.
+/// 64 at once with one username, and different phones and e-mails: one succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn r13_one_of_64_usernames() {
     let town = Arc::new(
@@ -279,13 +279,13 @@ async fn v6_2_1_v6_2_4_v6_2_9_passwords_at_registration() {
     assert_eq!(sign_in(&long).await, 201);
 }
 
-/// Everything of an answer that whoever asks can see.
+/// The parts of an answer that a client sees.
 fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     let headers = answer.headers().iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
     (answer.status().as_u16(), headers, String::from_utf8_lossy(answer.body()).into_owned())
 }
 
-/// V6.3.8: status, headers, body and so size are the same whoever is registered.
+/// V6.3.8: status, headers, body and size do not depend on what is registered.
 #[tokio::test]
 async fn v6_3_8_nobody_learns_who_is_registered() {
     let town = Town::of_mara().await;

@@ -41,7 +41,7 @@ async fn second(town: &Town, challenge: &str, code: &str) -> Answer {
     town.post(SECOND, &json!({ "challenge": challenge, "code": code })).await
 }
 
-/// V6.5.1, V6.5.5, V6.6.3: a code once, within its 30 seconds; wrong ones are limited however often one signs in.
+/// V6.5.1, V6.5.5, V6.6.3: a code works once, within its 30 seconds; wrong ones are limited over all sign-ins.
 #[tokio::test]
 async fn v6_5_1_v6_5_5_v6_6_3_a_code_works_once() {
     let town = Town::of_mara().await;
@@ -59,7 +59,7 @@ async fn v6_5_1_v6_5_5_v6_6_3_a_code_works_once() {
     assert_problem(&second(&town, &challenge, &code(&town, &secret, 0)).await, 422, "code_wrong", "that step was used to enrol");
     town.pass(90);
     assert_problem(&second(&town, &challenge, &code(&town, &secret, 2)).await, 422, "code_wrong", "two steps before");
-    // One step of skew (RFC 6238, 5.2), and each step once.
+    // One step of skew (RFC 6238, 5.2), each step once.
     let before = code(&town, &secret, 1);
     assert_eq!(second(&town, &first(&town).await, &before).await.status(), 201);
     assert_problem(&second(&town, &challenge, &before).await, 422, "code_wrong", "once");
@@ -83,7 +83,7 @@ async fn v6_5_1_v6_5_5_v6_6_3_a_code_works_once() {
     assert_problem(&second(&town, &late, &code(&town, &secret, 0)).await, 401, "unauthenticated", "five minutes");
 }
 
-/// V6.4.3: whoever has the mailbox still needs the second factor. And by the shop's own page its session is in cookies.
+/// V6.4.3: access to the mailbox does not replace the second factor. On the shop's own page the session is in cookies.
 #[tokio::test]
 async fn v6_4_3_a_reset_does_not_go_round_the_second_factor() {
     let town = Town::of_mara().await;
@@ -102,7 +102,7 @@ async fn v6_4_3_a_reset_does_not_go_round_the_second_factor() {
     assert!(body(&answer)["refresh_token"].is_null());
 }
 
-/// V7.5.1: the factor is changed with the password again, and removed with a code of it besides.
+/// V7.5.1: changing the factor needs the password, removing it a code as well.
 #[tokio::test]
 async fn v7_5_1_the_second_factor_is_changed_with_the_password() {
     let town = Town::of_mara().await;
@@ -124,7 +124,7 @@ async fn v7_5_1_the_second_factor_is_changed_with_the_password() {
     town.sign_in("mara").await;
 }
 
-/// V6.3.3: a staff role gives nothing to whoever showed a password alone, and what it names to whoever showed the second factor.
+/// V6.3.3: a staff role counts only after the second factor.
 #[tokio::test]
 async fn v6_3_3_staff_needs_the_second_factor() {
     let town = Town::of_mara().await;
@@ -149,13 +149,13 @@ async fn v6_3_3_staff_needs_the_second_factor() {
     let token = text(&grant, "access_token");
     assert_eq!(town.ask(&token, "GET", "/v1/admin/status").await.status(), 200);
     assert_problem(&town.ask(&token, "GET", "/v1/admin/keys").await, 403, "insufficient_scope", "of another role");
-    // R12: staff is told its own least length of a password.
+    // R12: staff have a longer minimum password.
     let short = json!({ "current_password": PASSWORD, "password": "vextro 93 quip" });
     let problem = assert_problem(&town.send(&token, "POST", "/v1/members/me/password", &short).await, 422, "invalid", "14");
     assert_eq!(problem["errors"][0]["message"], "The password must have at least 15 characters");
 }
 
-/// V6.3.2: nobody is there before somebody registers.
+/// V6.3.2: there are no default accounts.
 #[tokio::test]
 async fn v6_3_2_there_are_no_default_accounts() {
     let town = Town::new().await;

@@ -4,8 +4,8 @@ use super::*;
 
 const OWN: &str = "/v1/members/me/sessions";
 
-/// V6.1.1: who guesses from elsewhere does not lock the owner out of a browser that is known, by body or by cookie. V6.3.1: and has to
-/// wait longer with every try.
+/// V6.1.1: guessing from elsewhere does not lock the owner out of a known browser, by body or by cookie. V6.3.1: and has to wait
+/// longer with every try.
 #[tokio::test]
 async fn v6_1_1_v6_3_1_guessing_is_slow_and_locks_nobody_out() {
     let town = Town::of_mara().await;
@@ -37,7 +37,7 @@ async fn v6_1_1_v6_3_1_guessing_is_slow_and_locks_nobody_out() {
     assert_eq!(town.post(FORM, &credentials(false)).await.status(), 201, "from where she was before");
 }
 
-/// V7.2.3, V7.2.4: 256 random bits, others at every sign-in and every refresh.
+/// V7.2.3, V7.2.4: 256 random bits, new at every sign-in and refresh.
 #[tokio::test]
 async fn v7_2_3_v7_2_4_tokens_are_random_and_new() {
     let town = Town::of_mara().await;
@@ -52,7 +52,7 @@ async fn v7_2_3_v7_2_4_tokens_are_random_and_new() {
         secrets.push(secret.clone());
         assert!(seen.insert(secret) && seen.insert(text(&grant, "session")) && seen.insert(text(&grant, "access_token")));
     }
-    // A counter would be unique as well: of random bits about half are set, at every place.
+    // A counter would be unique too: of random bits about half are set, at every place.
     use base64::Engine;
     let decode = |text: &String| base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap();
     let bytes: Vec<Vec<u8>> = secrets.iter().map(decode).collect();
@@ -66,7 +66,7 @@ async fn v7_2_3_v7_2_4_tokens_are_random_and_new() {
     assert!(seen.insert(text(&next, "refresh_token").split('.').nth(2).unwrap().to_owned()));
     town.pass(30);
     assert_problem(&town.refresh(&refresh).await, 401, "unauthenticated", "the old one is dead");
-    // Signing in again in a browser ends what its cookie was of.
+    // Signing in again in a browser ends its previous session.
     let (before, sent) = with_cookies(&town).await;
     let again = own_page(town.nobody("POST", FORM)).header("cookie", &sent);
     let again = town.reply(with_form(again, &credentials(true))).await;
@@ -92,7 +92,7 @@ async fn v7_3_1_v7_3_2_sessions_end_by_themselves() {
     assert_problem(&town.refresh(&used).await, 401, "unauthenticated", "ninety days");
 }
 
-/// V7.4.1: signing out, V7.4.2: suspending, and V7.4.5: an administrator end what was given out already.
+/// V7.4.1: signing out, V7.4.2: suspending, and V7.4.5: an administrator end issued tokens.
 #[tokio::test]
 async fn v7_4_1_v7_4_2_v7_4_5_ended_sessions_take_their_access_tokens_along() {
     let town = Town::of_mara().await;
@@ -113,7 +113,7 @@ async fn v7_4_1_v7_4_2_v7_4_5_ended_sessions_take_their_access_tokens_along() {
     assert!(!town.works(&token).await);
 }
 
-/// V7.4.1 over processes: what one ended, another takes no more within a second.
+/// V7.4.1 across processes: within a second.
 #[tokio::test]
 async fn v7_4_1_another_process_hears_of_it_within_a_second() {
     let town = Town::of_mara().await;
@@ -136,7 +136,7 @@ async fn v7_4_1_another_process_hears_of_it_within_a_second() {
     running.abort();
 }
 
-/// V7.5.2, V7.4.3: the own sessions, listed and ended.
+/// V7.5.2, V7.4.3: a member's own sessions, listed and ended.
 #[tokio::test]
 async fn v7_5_2_v7_4_3_own_sessions() {
     let town = Town::of_mara().await;
@@ -161,13 +161,13 @@ async fn v7_5_2_v7_4_3_own_sessions() {
     assert!(town.works(&text(&nora, "access_token")).await, "others are not touched");
 }
 
-/// V10.4.5: used twice it ends the session, with the newest token as well; and it is in the audit log.
+/// V10.4.5: reuse of a refresh token ends the session, the newest token included, and is audited.
 #[tokio::test]
 async fn v10_4_5_a_refresh_token_used_twice_ends_the_session() {
     let town = Town::of_mara().await;
     let grant = town.sign_in("mara").await;
     let next = body(&town.refresh(&text(&grant, "refresh_token")).await);
-    // A lost answer is given again to the same device.
+    // The same device may retry after a lost answer.
     let again = body(&town.refresh(&text(&grant, "refresh_token")).await);
     assert_eq!(text(&again, "refresh_token"), text(&next, "refresh_token"));
     assert!(town.works(&text(&again, "access_token")).await && town.works(&text(&next, "access_token")).await);
@@ -180,7 +180,7 @@ async fn v10_4_5_a_refresh_token_used_twice_ends_the_session() {
     let query = kindred_members::AuditQuery { subject: Some(text(&grant, "member")), limit: Some(200), ..Default::default() };
     let found = town.people.search_audit(&kindred_members::Actor::operator("test"), &query).await.unwrap();
     assert!(found.items.iter().any(|entry| entry.kind == "token.reuse"), "{:?}", found.items);
-    // One that is not ours ends nothing.
+    // An invalid one ends nothing.
     let grant = town.sign_in("mara").await;
     let mut forged: Vec<String> = text(&grant, "refresh_token").split('.').map(str::to_owned).collect();
     forged[2] = "A".repeat(43);
@@ -188,7 +188,7 @@ async fn v10_4_5_a_refresh_token_used_twice_ends_the_session() {
     assert!(town.works(&text(&grant, "access_token")).await);
 }
 
-/// 64 requests at once with one refresh token, of one device: all get the same next one, and it is good.
+/// 64 requests at once with one refresh token, from one device: all get the same valid successor.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn v10_4_5_64_refreshes_give_one_successor() {
     let town = Arc::new(Town::of_mara().await);
@@ -208,7 +208,7 @@ async fn v10_4_5_64_refreshes_give_one_successor() {
     assert_eq!(town.refresh(next.first().unwrap()).await.status(), 200);
 }
 
-/// What a browser's session did until now becomes the member's.
+/// The browsing of a session becomes the member's.
 #[tokio::test]
 async fn signing_in_links_the_session_of_the_browser() {
     let town = Town::of_mara().await;
@@ -219,7 +219,7 @@ async fn signing_in_links_the_session_of_the_browser() {
         |(_, record)| matches!(&record, Record::Member(MemberRecord::Session { session, .. }) if session.as_str() == "browser-1"),
     );
     assert!(linked);
-    // Signing in and out begin another browsing session; the one that signing in begins is the member's.
+    // Signing in and out each begin a new browsing session; the one of signing in is the member's.
     let in_again = town.post(FORM, &with(&credentials(false), "session", "browser-2")).await;
     let begun = text(&body(&in_again), "browsing_session");
     assert_eq!(in_again.headers()["kindred-session"], begun.as_str());
@@ -240,7 +240,7 @@ async fn signing_in_links_the_session_of_the_browser() {
     assert_eq!(problem["errors"][0]["pointer"], "/session");
 }
 
-/// On a shared computer the next person who signs in gets nothing of what the one before browsed. Issue 12: they got all of it.
+/// On a shared computer the next person to sign in does not inherit the previous one's browsing. Issue 12: they did.
 #[tokio::test]
 async fn a_browsing_session_that_is_somebodys_is_not_linked_to_another() {
     let town = Town::of_mara().await;
@@ -256,7 +256,7 @@ async fn a_browsing_session_that_is_somebodys_is_not_linked_to_another() {
     };
     let mara = sign_in("mara", "browser-1").await;
     let nora = sign_in("nora", "browser-1").await;
-    // Nor does the session that mara's sign-in began become nora's.
+    // Nor does the session begun by mara's sign-in become nora's.
     sign_in("nora", &text(&mara, "browsing_session")).await;
     let links: Vec<(String, String)> = logged(&town.bench.log)
         .await

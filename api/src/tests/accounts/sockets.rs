@@ -1,4 +1,4 @@
-//! What only a connection shows: where it comes from, and bodies where few expect them.
+//! Behaviour that only a connection shows: client addresses, and unexpected bodies.
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ async fn exchange(address: SocketAddr, method: &str, path: &str, headers: &str, 
     (status, serde_json::from_str(body).unwrap_or(Value::Null))
 }
 
-/// V4.1.3, V15.3.4: an address is the connection's, whatever the caller says; a proxy's word counts where the settings trust it.
+/// V4.1.3, V15.3.4: the address is the connection's, whatever the client claims; a proxy is believed where the settings trust it.
 #[tokio::test]
 async fn v4_1_3_v15_3_4_where_a_session_comes_from() {
     let town = Town::of_mara().await;
@@ -60,7 +60,7 @@ async fn an_account_is_closed_over_a_connection() {
     following.abort();
 }
 
-/// A reverse proxy in front of an address: what comes in by a connection is told with the address of one visitor more.
+/// A reverse proxy: each connection forwards the address of another visitor.
 async fn proxy(to: SocketAddr, visitors: Vec<&'static str>) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -84,8 +84,8 @@ async fn proxy(to: SocketAddr, visitors: Vec<&'static str>) -> SocketAddr {
     address
 }
 
-/// Findings 4 and C: behind a proxy that the settings do not name all visitors share one quota, and that is told; behind one that they
-/// name each has their own, however the proxy writes an address.
+/// Findings 4 and C: behind an unconfigured proxy all visitors share one quota, with a warning; behind a configured one each has
+/// their own, in any notation of addresses.
 #[tokio::test]
 async fn v4_1_3_visitors_behind_a_proxy() {
     let town = Town::with(|config| config.limits.challenges_hour = 2).await;
@@ -118,7 +118,7 @@ async fn v4_1_3_visitors_behind_a_proxy() {
     }
 }
 
-/// Finding 2: a few bytes of a stranger cost no thread that serves requests.
+/// Finding 2: a slow stranger occupies no thread that serves requests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn v6_2_1_hard_passwords_do_not_stop_the_server() {
     let town = Town::with(|config| {

@@ -1,4 +1,4 @@
-//! Access tokens in the header, whatever is wrong with them; and what happens when the store is away.
+//! Access tokens in the header, in every invalid form; and an unavailable store.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
@@ -6,8 +6,8 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 
 use super::*;
 
-/// V9.1.1 to V9.1.3, V9.2.1 to V9.2.3 with the real header. What is signed is signed with the key of the ring: only what the row names is
-/// wrong with it.
+/// V9.1.1 to V9.1.3, V9.2.1 to V9.2.3 with the real header. Each is signed with the current key, and wrong only in what its row
+/// names.
 #[tokio::test]
 async fn v9_1_1_v9_1_2_v9_1_3_v9_2_1_v9_2_2_v9_2_3_what_is_no_access_token() {
     let town = Town::of_mara().await;
@@ -90,7 +90,7 @@ async fn the_public_keys_are_public() {
     assert_eq!(head["kid"], key["kid"]);
 }
 
-/// V8.2.1, V8.2.2: a person reaches what is theirs, and nothing of anybody else or of the shop.
+/// V8.2.1, V8.2.2: a person reaches their own resources, and nothing of others or of the shop.
 #[tokio::test]
 async fn v8_2_1_v8_2_2_a_person_reaches_their_own() {
     let town = Town::of_mara().await;
@@ -110,7 +110,7 @@ async fn v8_2_1_v8_2_2_a_person_reaches_their_own() {
         let answer = town.send(&token, route.method_name(), &path, &json!({})).await;
         assert_problem(&answer, 403, "insufficient_scope", route.name);
     }
-    // A key signs nobody in.
+    // A key is not a person.
     for route in endpoints().filter(|route| route.need == Need::SignedIn) {
         let answer = town.bench.request(route.method_name().parse().unwrap(), &route.path.replace("{id}", "x")).body("{}");
         assert_problem(&answer.reply(&town.bench.public).await, 403, "insufficient_scope", route.name);
@@ -118,7 +118,7 @@ async fn v8_2_1_v8_2_2_a_person_reaches_their_own() {
     assert_eq!(town.ask(&token, "GET", "/v1/items/a/similar").await.status(), 200, "R19: every member browses");
 }
 
-/// V16.5.1 to V16.5.3: without its store it says so, tells nothing of it, and lets nobody in.
+/// V16.5.1 to V16.5.3: without its store it reports that, reveals nothing about it, and lets nobody in.
 #[tokio::test]
 async fn v16_5_1_v16_5_2_v16_5_3_the_store_is_away() {
     let town = Town::of_mara().await;
@@ -147,7 +147,7 @@ async fn v16_5_1_v16_5_2_v16_5_3_the_store_is_away() {
     for (method, path) in [("GET", "/v1/members/me"), ("DELETE", "/v1/sessions/current"), ("GET", "/v1/members/me/export")] {
         assert_problem(&town.ask(&token, method, path).await, 503, "unavailable", path);
     }
-    // The cookie of a page is not thrown away for it.
+    // The cookie of a page is kept.
     let cookie = format!("__Host-kindred-refresh={}", text(&grant, "refresh_token"));
     let kept =
         town.reply(with_form(own_page(town.nobody("POST", "/v1/sessions/refresh")).header("cookie", cookie), &json!({}))).await;
@@ -157,7 +157,7 @@ async fn v16_5_1_v16_5_2_v16_5_3_the_store_is_away() {
     assert_eq!(town.post("/v1/sessions", &credentials).await.status(), 201);
 }
 
-/// An installation without members has none of it.
+/// Without members an installation has none of these routes.
 #[tokio::test]
 async fn without_members_there_is_nothing_to_sign_in_to() {
     let bench = Bench::new().await;

@@ -1,4 +1,4 @@
-//! What staff does to members: state, role, tier, sessions, erasure; races between two who do it.
+//! Administrative actions on members: state, role, tier, sessions, erasure; races between two of them.
 
 use kindred_members::MemberError;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const ME: &str = "/v1/members/me/sessions";
 
-/// V7.4.2, V7.4.1: a suspended member's access token stops working here at once, and in every other process within a second.
+/// V7.4.2, V7.4.1: a suspended member's access token is refused here at once, and in other processes within a second.
 #[tokio::test]
 async fn v7_4_2_suspension_ends_access_within_a_second() {
     let shop = Shop::new().await;
@@ -71,8 +71,7 @@ async fn v7_4_5_staff_ends_the_sessions_of_any_member() {
     assert_eq!(shop.ask(&admin, "GET", ME).await.status(), 200, "the own session goes on");
 }
 
-/// Of many who change what all of them have read, one does; the others learn that it was changed.
-/// V15.3.3: a field that is not meant changes nothing.
+/// Of concurrent changes to the same version one succeeds; the others get a conflict. V15.3.3: unknown fields change nothing.
 #[tokio::test]
 async fn v15_3_3_if_match_lets_one_of_many_change_a_member() {
     let shop = Shop::new().await;
@@ -118,8 +117,8 @@ async fn v15_3_3_if_match_lets_one_of_many_change_a_member() {
     assert_problem(&put("/v1/admin/members/nobody/tier", "*", json!({"tier": "vip"})).await, 404, "not_found", "nobody");
 }
 
-/// Nobody gives or takes more than they have: who may write members does nothing to staff, who may give roles gives no greater one,
-/// by no way.
+/// Nobody grants or removes more than they have: permission to write members does not extend to staff, and none to roles above
+/// one's own.
 #[tokio::test]
 async fn v8_2_1_nobody_raises_themselves() {
     let shop = Shop::new().await;
@@ -149,7 +148,7 @@ async fn v8_2_1_nobody_raises_themselves() {
     assert_eq!(shop.send(&personnel, "POST", "/v1/admin/setup-tokens", json!({"role": "personnel"})).await.status(), 201);
 }
 
-/// The verification mail is sent again; the old link is worthless.
+/// The verification mail is sent again; the old link is invalid.
 #[tokio::test]
 async fn a_verification_is_sent_again() {
     let shop = Shop::new().await;
@@ -168,7 +167,7 @@ async fn a_verification_is_sent_again() {
     assert_problem(&shop.ask(&shop.bench.service, "POST", &path).await, 409, "refused", "verified already");
 }
 
-/// V7.4.2: one erasure takes the account and what the events say, and answers the same again; a stranger is forgotten, too.
+/// V7.4.2: one erasure removes the account and the events, and is idempotent; unknown members can be erased too.
 #[tokio::test]
 async fn v7_4_2_an_erasure_takes_account_sessions_and_views() {
     let shop = Shop::new().await;

@@ -5,7 +5,7 @@ use kindred_members::Permission;
 use super::*;
 use crate::tests::inbox::Lines;
 
-/// V1.2.4: what is searched for finds what begins with it, whatever stands in it.
+/// V1.2.4: a search finds prefixes, whatever characters they contain.
 #[tokio::test]
 async fn v1_2_4_what_is_searched_for_is_a_value() {
     let shop = Shop::new().await;
@@ -22,7 +22,7 @@ async fn v1_2_4_what_is_searched_for_is_a_value() {
     }
 }
 
-/// V1.4.2: amounts that would overflow are refused. Sums of what is accepted saturate: the law of the dataflow has the test.
+/// V1.4.2: overflowing amounts are refused. Accepted sums saturate: tested by the law of the dataflow.
 #[tokio::test]
 async fn v1_4_2_amounts_do_not_overflow() {
     let bench = Bench::new().await;
@@ -36,7 +36,7 @@ async fn v1_4_2_amounts_do_not_overflow() {
     }
 }
 
-/// V6.2.10: years later the password is as good as ever.
+/// V6.2.10: a password does not expire.
 #[tokio::test]
 async fn v6_2_10_a_password_does_not_expire() {
     let shop = Shop::new().await;
@@ -46,7 +46,7 @@ async fn v6_2_10_a_password_does_not_expire() {
     assert_eq!(shop.ask(&token, "GET", "/v1/members/me/sessions").await.status(), 200);
 }
 
-/// V6.5.3, V6.5.4: codes to phones have six random digits (20 bits, as ASVS counts them), recovery codes 80 bits.
+/// V6.5.3, V6.5.4: phone codes have six random digits (20 bits, as ASVS counts), recovery codes 80 bits.
 #[tokio::test]
 async fn v6_5_3_v6_5_4_codes_are_random() {
     let shop = Shop::new().await;
@@ -78,8 +78,7 @@ async fn v6_5_3_v6_5_4_codes_are_random() {
     }
 }
 
-/// V16.3.2, V16.3.3: who asked for what they may not leaves a line that says who and for what; who presented what is no key, one that
-/// says where.
+/// V16.3.2, V16.3.3: a denied request logs who asked for what; an invalid key logs from where.
 #[tokio::test]
 async fn v16_3_2_v16_3_3_refusals_are_logged() {
     let shop = Shop::new().await;
@@ -107,7 +106,7 @@ async fn v16_3_2_v16_3_3_refusals_are_logged() {
     assert!(!text.contains(&token) && !text.contains("kd_sk_wrong"), "what was presented is not repeated");
 }
 
-/// V13.4.2, V13.4.4, V13.4.5: TRACE is answered by no route, metrics are on the admin address alone, an error tells nothing of the inside.
+/// V13.4.2, V13.4.4, V13.4.5: no route answers TRACE, metrics are only on the admin address, errors reveal no internals.
 #[tokio::test]
 async fn v13_4_2_v13_4_4_v13_4_5_nothing_of_the_inside_is_public() {
     let shop = Shop::new().await;
@@ -117,7 +116,7 @@ async fn v13_4_2_v13_4_4_v13_4_5_nothing_of_the_inside_is_public() {
     for path in ["/metrics", "/debug", "/debug/pprof", "/admin", "/swagger", "/.git/config", "/.env", "/server-status"] {
         assert_problem(&shop.get(path).await, 404, "not_found", path);
     }
-    // What is documented is meant to be: the page says what the contract says, and nothing of this installation.
+    // The reference page shows the contract, and nothing of this installation.
     let page = shop.get("/docs").await;
     assert!(page.status() == 200 && !std::str::from_utf8(page.body()).unwrap().contains(&shop.bench.service));
     let broken = shop.get("/v1/admin/members?cursor=%00").await;

@@ -1,10 +1,10 @@
-//! The audit log: each administrative act with who, what, about whom, when, from where and how it ended.
+//! The audit log: every administrative action with who, what, whose, when, from where and the outcome.
 
 use kindred_log::Rejected;
 
 use super::*;
 
-/// V16.2.1, V16.3.1: each act over HTTP leaves its entry, by staff and by key alike.
+/// V16.2.1, V16.3.1: every action over HTTP is audited, by staff and by key.
 #[tokio::test]
 async fn v16_2_1_v16_3_1_each_act_is_noted() {
     let shop = Shop::new().await;
@@ -71,7 +71,7 @@ async fn v16_2_1_v16_3_1_each_act_is_noted() {
         let [entry] = &found[..] else { panic!("{kind}: {found:?}") };
         let mut detail = detail.clone();
         if kind == &"setup_token.create" {
-            // By which it is withdrawn.
+            // The id for revoking it.
             assert!(entry["detail"]["id"].as_str().is_some_and(|id| id.len() > 8), "{entry}");
             detail["id"] = entry["detail"]["id"].clone();
         }
@@ -103,7 +103,7 @@ async fn v16_2_1_v16_3_1_each_act_is_noted() {
         assert_eq!(failed["detail"]["code"], code);
     }
 
-    // What fails is noted as begun, and as failed.
+    // A failed action has an entry for begun and one for failed.
     assert_problem(&shop.ask(&shop.bench.service, "POST", "/v1/admin/generations/g2/promote").await, 404, "not_found", "no g2");
     shop.bench.process.busy.store(true, Ordering::Relaxed);
     assert_problem(&shop.ask(&shop.bench.service, "POST", "/v1/admin/verify").await, 409, "conflict", "busy");
@@ -113,15 +113,15 @@ async fn v16_2_1_v16_3_1_each_act_is_noted() {
         assert_eq!(failed["detail"]["code"], code);
         assert!(failed["actor"].as_str().unwrap().starts_with("key:"), "a service key is named by its id");
     }
-    // Anybody may look for what was done to somebody.
+    // Anybody may search for actions on a member.
     let about: Vec<Value> = shop.audited(&format!("&subject={mara}&kind=member")).await;
     assert_eq!(about.len(), 2);
     let read = shop.ask(&shop.bench.publishable, "GET", "/v1/admin/audit").await;
     assert_problem(&read, 403, "insufficient_scope", "a page");
 }
 
-/// V16.3.2: what staff reads of persons is noted, by whom and of whom, and not what was read; what people read of themselves, and what
-/// the shop's own programs read, is not.
+/// V16.3.2: staff's reads of personal data are audited, with reader and member, without the data; reads by members of their own
+/// data, and by the shop's programs, are not.
 #[tokio::test]
 async fn v16_3_2_what_staff_reads_of_persons_is_noted() {
     let shop = Shop::new().await;
@@ -152,7 +152,7 @@ async fn v16_3_2_what_staff_reads_of_persons_is_noted() {
     }
 }
 
-/// V16.4.1: no text becomes a second line or a control character in an entry.
+/// V16.4.1: no text adds a line or a control character to an entry.
 #[tokio::test]
 async fn v16_4_1_an_entry_stays_one_line() {
     let shop = Shop::new().await;
@@ -175,7 +175,7 @@ async fn v16_4_1_an_entry_stays_one_line() {
     }
 }
 
-/// Pages hold every entry once, also over days.
+/// Pages have every entry once, across days.
 #[tokio::test]
 async fn v16_2_1_the_audit_log_is_read_in_pages() {
     let shop = Shop::new().await;

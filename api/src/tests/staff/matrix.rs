@@ -1,4 +1,4 @@
-//! Every route against everybody who may call: what is let in, and what is refused, follows from the table alone.
+//! Every route against every kind of caller: access follows from the table alone.
 
 use kindred_members::{Permission, Role};
 use kindred_model::units::Tier;
@@ -6,14 +6,14 @@ use kindred_model::units::Tier;
 use super::*;
 use crate::routes::endpoint::{Need, endpoints};
 
-/// Who calls.
+/// The caller.
 enum Who {
     Nobody,
     Key(String),
     Person { name: String, secret: Option<String> },
 }
 
-/// What somebody may, as the design says it; nothing here asks the code that decides.
+/// The permissions by the design, independent of the code under test.
 enum May {
     Nothing,
     AsPage,
@@ -30,7 +30,7 @@ impl May {
             (Self::AsPage, need) => matches!(need, Need::ReadLists | Need::WriteEvents),
             (Self::AsPerson(permissions), Need::ReadLists) => permissions.contains(&Permission::CatalogBrowse),
             (Self::AsPerson(_), Need::WriteEvents) => false,
-            // Whose own it is, is the handler's to say: 404.
+            // Ownership is checked by the handler: 404.
             (Self::AsPerson(_), Need::SignedIn | Need::OwnOr(_)) => true,
             (Self::AsPerson(permissions), Need::Staff(permission)) => permissions.contains(&permission),
         }
@@ -48,8 +48,8 @@ impl Shop {
     }
 }
 
-/// V8.2.1 (and V6.3.3: staff without a second factor may what every member may): if it failed, a route would be open to somebody
-/// whom the table does not name, or closed to somebody whom it does.
+/// V8.2.1 (and V6.3.3: staff without a second factor have a member's permissions): if it failed, a route would allow or deny a
+/// caller against the table.
 #[tokio::test]
 async fn v8_2_1_every_route_for_everybody_as_the_table_says() {
     let shop = Shop::new().await;
@@ -84,7 +84,7 @@ async fn v8_2_1_every_route_for_everybody_as_the_table_says() {
         let mut token = shop.token_of(who).await;
         for route in endpoints().filter(|route| route.path != "/metrics") {
             let path = route.path.replace("{topic}", "interactions").replace("{view}", "points").replace(['{', '}'], "");
-            // What is let in fails at once, and does nothing: no route knows this parameter, and there is no body.
+            // An allowed request fails without effect: no route knows this parameter, and there is no body.
             let mut request = warp::test::request().method(route.method_name()).path(&format!("{path}?matrix=1"));
             if let Some(token) = &token {
                 request = request.header("authorization", format!("Bearer {token}"));
@@ -99,7 +99,7 @@ async fn v8_2_1_every_route_for_everybody_as_the_table_says() {
             };
             assert_eq!(refusal, expected, "{} as {called}: {} {problem}", route.name, answer.status());
             checked += 1;
-            // A route may have ended the session all the same.
+            // A route may have ended the session.
             if matches!(who, Who::Person { .. }) && shop.members.authenticate(token.as_ref().unwrap()).is_err() {
                 token = shop.token_of(who).await;
             }
@@ -108,7 +108,7 @@ async fn v8_2_1_every_route_for_everybody_as_the_table_says() {
     assert_eq!(checked, everybody.len() * (endpoints().count() - 1));
 }
 
-/// V8.2.2: another member is as good as not there.
+/// V8.2.2: another member's resources return 404.
 #[tokio::test]
 async fn v8_2_2_a_member_sees_no_other() {
     let shop = Shop::new().await;

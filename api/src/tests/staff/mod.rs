@@ -1,4 +1,4 @@
-//! The administration of members over HTTP: a shop with members, staff, and the two processes that serve it.
+//! The administration of members over HTTP: a shop with members, staff, and two processes.
 
 mod acts;
 mod asvs;
@@ -21,9 +21,9 @@ use super::*;
 use crate::MembersToLog;
 use crate::server::Peer;
 
-/// Of 18 characters: staff's have 15 at least.
+/// 18 characters: staff need 15.
 const PASSWORD: &str = "qzvw kxjp 71 umbra";
-/// Where staff sits.
+/// The staff's address.
 const DESK: &str = "198.51.100.7";
 
 /// An API that keeps members.
@@ -52,7 +52,7 @@ impl Shop {
         shop
     }
 
-    /// The API of a process.
+    /// A process of the API.
     async fn process(&self, members: &Arc<Keeper>) -> (Arc<Api>, BoxedFilter<(Response,)>) {
         let context = Context { members: Some(members.clone()), ..self.bench.context.clone() };
         let api = crate::prepare(self.bench.config.clone(), context, self.bench.stop.subscribe()).await.unwrap();
@@ -67,7 +67,7 @@ impl Shop {
         (members, public)
     }
 
-    /// Lets the outbox run empty.
+    /// Drains the outbox.
     async fn deliver(&self) {
         for _ in 0..50 {
             if self.members.sweep().await.unwrap() == 0 && self.members.sweep().await.unwrap() == 0 {
@@ -78,7 +78,7 @@ impl Shop {
         panic!("the outbox does not run empty");
     }
 
-    /// Everybody registers at once; the e-mails are not verified.
+    /// Registers all concurrently; the e-mails are unverified.
     async fn register(&self, names: &[String]) {
         let people: Vec<(String, String, String)> = names
             .iter()
@@ -138,7 +138,7 @@ impl Shop {
         self.members.sign_in(sign_in).await.unwrap()
     }
 
-    /// An access token by password alone.
+    /// An access token by password.
     async fn token(&self, name: &str) -> String {
         match self.signs_in(name).await {
             SignedIn::Session(grant) => grant.access_token.expose_secret().to_owned(),
@@ -146,7 +146,7 @@ impl Shop {
         }
     }
 
-    /// A member with a second factor: its secret.
+    /// Enrols a second factor; its secret.
     async fn enrol(&self, name: &str) -> String {
         let claims = self.members.authenticate(&self.token(name).await).unwrap();
         let enrolment = self.members.enrol_totp(&claims, &PASSWORD.into(), DESK).await.unwrap();
@@ -160,7 +160,7 @@ impl Shop {
         totp.generate((self.bench.clock.now().0 / 1_000).unsigned_abs()).to_string()
     }
 
-    /// An access token by password and second factor. Half a minute passes: a code is good once.
+    /// An access token by password and second factor. Advances half a minute: a code works once.
     async fn token_by_both(&self, name: &str, secret: &str) -> String {
         self.bench.clock.advance(Duration::from_secs(30));
         match self.signs_in(name).await {
@@ -181,7 +181,7 @@ impl Shop {
         (member, self.token_by_both(name, &secret).await)
     }
 
-    /// A request from staff's desk with a token or a key.
+    /// A request from the staff's address with a token or a key.
     fn request(&self, token: &str, method: &str, path: &str) -> warp::test::RequestBuilder {
         let peer: IpAddr = DESK.parse().unwrap();
         let request = warp::test::request().method(method).path(path).extension(Peer(peer));
@@ -196,7 +196,7 @@ impl Shop {
         self.request(token, method, path).json(&json).reply(&self.bench.public).await
     }
 
-    /// Makes a role, or changes the one there is.
+    /// Creates or changes a role.
     async fn put_role(&self, token: &str, name: &str, permissions: Value) -> http::Response<bytes::Bytes> {
         let path = format!("/v1/admin/roles/{name}");
         let there = self.get(&path).await;
@@ -213,7 +213,7 @@ impl Shop {
         self.ask(&self.bench.service, "GET", path).await
     }
 
-    /// Entries of the audit log of these days that a query finds, the newest first.
+    /// The matching audit entries of these days, newest first.
     async fn audited(&self, query: &str) -> Vec<Value> {
         let answer = self.get(&format!("/v1/admin/audit?limit=200&from=2026-01-05{query}")).await;
         assert_eq!(answer.status(), 200, "{query}: {:?}", answer.body());

@@ -1,4 +1,4 @@
-//! What is made has no more power than its maker, over HTTP: keys, set-up tokens, acts about members, exports.
+//! No escalation over HTTP: keys, set-up tokens, actions on members and exports have no more power than their creator.
 
 use kindred_members::{Permission, Role};
 use kindred_model::views;
@@ -7,7 +7,7 @@ use super::*;
 use crate::routes::endpoint::{Need, endpoints};
 
 impl Shop {
-    /// Staff with a role of exactly these permissions: (member, access token by both factors).
+    /// Staff with exactly these permissions: (member, access token by both factors).
     async fn staff_with(&self, name: &str, permissions: &[Permission]) -> (String, String) {
         let operator = Actor::operator("test");
         let role = Role { name: format!("of-{name}"), permissions: permissions.to_vec(), built_in: false };
@@ -20,7 +20,7 @@ impl Shop {
     }
 }
 
-/// Finding 7: a service key may everything, so that only whoever may everything makes or rotates one.
+/// Finding 7: a service key has all permissions, so only callers with all of them may create or rotate one.
 #[tokio::test]
 async fn v8_2_1_a_service_key_is_made_by_who_may_everything() {
     let shop = Shop::new().await;
@@ -56,7 +56,7 @@ async fn v8_2_1_a_service_key_is_made_by_who_may_everything() {
     }
 }
 
-/// Finding 18: of every route that changes something of a member, made from the table: who may less does nothing to who may more.
+/// Finding 18: for every route that changes a member, from the table: fewer permissions cannot act on more.
 #[tokio::test]
 async fn v8_2_1_nobody_acts_on_who_may_more() {
     use Permission as P;
@@ -83,7 +83,7 @@ async fn v8_2_1_nobody_acts_on_who_may_more() {
             request.reply(&shop.bench.public).await
         };
         assert_problem(&ask(&boss).await, 403, "insufficient_scope", route.name);
-        // It is the other that is in the way, and not the act. Nobody is erased here.
+        // The refusal depends on the member, not on the action. Nobody is erased here.
         if route.name != "DELETE /v1/members/{member}" {
             assert!(![401, 403].contains(&ask(&plain).await.status().as_u16()), "{}", route.name);
             if route.path.ends_with("/suspend") {
@@ -97,7 +97,7 @@ async fn v8_2_1_nobody_acts_on_who_may_more() {
     assert_eq!((&shown["role"], &shown["tier"], &shown["state"]), (&json!("of-boss"), &json!("normal"), &json!("activated")));
 }
 
-/// Finding 19: reports are not everybody's data.
+/// Finding 19: report permissions do not expose all data.
 #[tokio::test]
 async fn v8_2_1_exports_of_persons_need_member_read() {
     use Permission as P;
@@ -122,7 +122,7 @@ async fn v8_2_1_exports_of_persons_need_member_read() {
     assert_eq!(of_persons, ["histories", "member_orders", "points"]);
 }
 
-/// Finding 9: tokens are listed without their texts, withdrawn, and worth what their maker is.
+/// Finding 9: tokens are listed without their texts, revocable, and limited to their creator's permissions.
 #[tokio::test]
 async fn set_up_tokens_are_listed_and_withdrawn() {
     let shop = Shop::new().await;

@@ -1,4 +1,4 @@
-//! Members found and seen: pages, filters, what is told of them.
+//! Member search: pages, filters, and the fields shown.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +10,14 @@ fn names(answer: &http::Response<bytes::Bytes>) -> Vec<String> {
     body["members"].as_array().unwrap().iter().map(|member| member["username"].as_str().unwrap().to_owned()).collect()
 }
 
-/// R21: every member once, by cursors and by numbers, also where members come meanwhile.
+/// R21: every member once, by cursors and by page numbers, with concurrent registrations.
 #[tokio::test]
 async fn r21_300_members_are_paged_without_loss_or_doubling() {
     let shop = Shop::new().await;
     let all: Vec<String> = (0..300).map(|n| format!("member{n:03}")).collect();
     for some in all.chunks(60) {
         shop.register(some).await;
-        // The order of pages is that of registrations; the clock of the test stands still.
+        // Pages are ordered by registration; the test's clock stands still.
         shop.bench.clock.advance(Duration::from_secs(1));
     }
     let mut seen = Vec::new();
@@ -39,7 +39,7 @@ async fn r21_300_members_are_paged_without_loss_or_doubling() {
     assert_eq!(distinct.len(), seen.len(), "somebody came twice");
     assert_eq!(distinct.into_iter().filter(|name| *name != "latecomer").collect::<Vec<_>>(), all.iter().collect::<Vec<_>>());
 
-    // As the seed counts pages: 50 unless told, the last one short, those beyond it empty.
+    // By page number: 50 by default, the last one short, those beyond it empty.
     let mut by_number = Vec::new();
     for page in 1..=7 {
         by_number.extend(names(&shop.get(&format!("/v1/admin/members?page={page}")).await));
@@ -53,7 +53,7 @@ async fn r21_300_members_are_paged_without_loss_or_doubling() {
     assert_eq!(names(&shop.get("/v1/admin/members?q=member01&limit=200").await).len(), 10);
 }
 
-/// R21: by what is theirs and by what they are.
+/// R21: by identifiers and by attributes.
 #[tokio::test]
 async fn r21_members_are_found() {
     let shop = Shop::new().await;
@@ -109,7 +109,7 @@ async fn r21_members_are_found() {
     }
 }
 
-/// V15.3.1: of a member is told what administering needs, and no field more.
+/// V15.3.1: an answer has the fields that administration needs, and no more.
 #[tokio::test]
 async fn v15_3_1_no_field_more_than_is_needed() {
     let shop = Shop::new().await;
@@ -128,7 +128,7 @@ async fn v15_3_1_no_field_more_than_is_needed() {
     assert_eq!(fields(&sessions["sessions"][0]), expected);
 }
 
-/// V2.2.1, V2.2.3, V15.3.7: each parameter by itself, with another, and given twice.
+/// V2.2.1, V2.2.3, V15.3.7: each parameter alone, with another, and duplicated.
 #[tokio::test]
 async fn v2_2_1_v2_2_3_v15_3_7_parameters_are_judged() {
     let shop = Shop::new().await;
@@ -172,7 +172,7 @@ async fn v2_2_1_v2_2_3_v15_3_7_parameters_are_judged() {
     }
 }
 
-/// Without members the routes say that there are none.
+/// Without members the routes report that.
 #[tokio::test]
 async fn an_installation_without_members_has_none_to_administer() {
     let bench = Bench::new().await;

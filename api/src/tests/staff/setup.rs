@@ -1,9 +1,9 @@
-//! The first administrator, roles, and the keys that sign.
+//! The first administrator, roles, and signing keys.
 
 use super::*;
 
-/// V6.3.2, V6.3.3: a fresh start has no account; the operator's token makes one member administrator, once, and the role counts with
-/// a second factor alone.
+/// V6.3.2, V6.3.3: a new installation has no account; the operator's token makes one member administrator, once, and the role
+/// needs a second factor.
 #[tokio::test]
 async fn v6_3_2_v6_3_3_no_default_account_and_no_staff_without_a_second_factor() {
     let shop = Shop::new().await;
@@ -42,7 +42,7 @@ async fn v6_3_2_v6_3_3_no_default_account_and_no_staff_without_a_second_factor()
     }
 }
 
-/// R18 to R20: roles are sets of permissions; those of the product stay.
+/// R18 to R20: roles are sets of permissions; built-in ones cannot be changed.
 #[tokio::test]
 async fn r20_roles_are_made_and_shown() {
     let shop = Shop::new().await;
@@ -57,7 +57,7 @@ async fn r20_roles_are_made_and_shown() {
     let desk = json!({"name": "desk", "permissions": ["member:read", "member:write"], "built_in": false});
     assert_eq!(body(&shop.get("/v1/admin/roles/desk").await), desk);
     assert!(listed().await.contains(&desk));
-    // Whoever changes it has seen it.
+    // A change needs the version it is based on.
     let none = json!({"permissions": []});
     let unseen = shop.send(&shop.bench.service, "PUT", "/v1/admin/roles/desk", none.clone()).await;
     assert_problem(&unseen, 428, "precondition_required", "neither header");
@@ -92,7 +92,7 @@ async fn r20_roles_are_made_and_shown() {
     assert_eq!(*audit, json!({"name": "audit:read", "members": false, "routes": ["GET /v1/admin/audit"]}));
 }
 
-/// A key made now signs five minutes later; tokens of the one before stay good.
+/// A new key signs five minutes later; tokens of the old one stay valid.
 #[tokio::test]
 async fn signing_keys_are_rotated() {
     let shop = Shop::new().await;

@@ -1,10 +1,10 @@
-//! Which partition a key lies in.
+//! The partition of a key.
 //!
-//! Keys begin with an identity that ends in `0x00` (shared/model's codec). The bucket is a hash of the bytes up to that end, so all
-//! keys of one owner or item share a partition, and a scan below a whole identity reads that partition alone. A key without such a
-//! beginning is hashed whole. The hash never changes: it is part of what is stored.
+//! A key begins with an identity that ends in `0x00` (shared/model's codec). The bucket hashes the bytes up to there, so all keys
+//! of an owner or item share a partition, and a scan below a whole identity reads only it. Keys without such a prefix are hashed
+//! whole. The hash is part of the storage format and never changes.
 
-/// The bytes that decide, and whether every key that starts with `key` has the same.
+/// The hashed bytes, and whether every key that starts with `key` has the same.
 fn deciding(key: &[u8]) -> (&[u8], bool) {
     match key.iter().position(|&byte| byte == 0) {
         Some(end) => (&key[..=end], true),
@@ -15,14 +15,14 @@ fn deciding(key: &[u8]) -> (&[u8], bool) {
 /// The bucket of a key.
 pub(super) fn bucket(key: &[u8], buckets: u32) -> i32 {
     let (deciding, _) = deciding(key);
-    // FNV-1a, then mixed: its low bits alone are poor on short texts.
+    // FNV-1a, then mixed: its low bits alone are poor for short texts.
     let hash =
         deciding.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     let mixed = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     i32::try_from((mixed >> 32) % u64::from(buckets)).expect("buckets are few")
 }
 
-/// The buckets that hold keys with a prefix: one, or all.
+/// The buckets with keys of a prefix: one, or all.
 pub(super) fn buckets_below(prefix: &[u8], buckets: u32) -> Vec<i32> {
     if deciding(prefix).1 {
         return vec![bucket(prefix, buckets)];
@@ -37,7 +37,7 @@ mod tests {
 
     use super::*;
 
-    /// If it failed, an owner's history would have to be gathered from all partitions, or not be found whole.
+    /// If this failed, an owner's history would be incomplete, or need a scan of all partitions.
     #[test]
     fn one_identity_is_one_bucket() {
         for n in 0..200 {
@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(buckets_below(b"\x02half an identi", 3), [0, 1, 2]);
     }
 
-    /// If it failed, rows that were stored before would not be found any more.
+    /// If this failed, stored rows would not be found.
     #[test]
     fn the_hash_stays_what_it_is() {
         let of = |text: &str| bucket(&ItemId::trusted(text.to_owned()).to_bytes(), 64);
@@ -61,7 +61,7 @@ mod tests {
 
     const PINNED: [i32; 4] = [62, 20, 37, 62];
 
-    /// If it failed, some partitions would grow to many times the others.
+    /// If this failed, some partitions would grow to many times the size of others.
     #[test]
     fn identities_spread_evenly() {
         let mut counts = [0_u32; 64];

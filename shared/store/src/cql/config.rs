@@ -1,4 +1,4 @@
-//! Where the CQL database is, and how it is spoken to.
+//! The settings of the CQL connection.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,58 +9,58 @@ use serde::{Deserialize, Serialize};
 
 use crate::StoreError;
 
-/// Bytes of a keyspace's name that Cassandra takes.
+/// Longest keyspace name of Cassandra, in bytes.
 const KEYSPACE_BYTES_MAX: usize = 48;
-/// More partitions a table than this only make scans and drops slow.
+/// More partitions a table only slow down scans and drops.
 const BUCKETS_MAX: u32 = 1 << 16;
-/// Statements of one batch that the protocol can count.
+/// Statements in a batch, limited by the protocol.
 const BATCH_ROWS_MAX: usize = 1_000;
-/// Half of Cassandra's smallest usual commit log segment (16 MiB): no mutation may be larger.
+/// Half of Cassandra's smallest usual commit log segment (16 MiB), its limit for a mutation.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// The settings of the store on CQL.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CqlConfig {
-    /// Contact points, `host:port`; the others are learnt from them.
+    /// Contact points, `host:port`; the other nodes are discovered.
     pub nodes: Vec<String>,
-    /// The keyspace, in small letters, digits and `_`. `kindred migrate` makes it where there is none; one that is there keeps
-    /// its replication. (`ScyllaDB` up to 2025.3 has no lightweight transactions in keyspaces with tablets: make it beforehand, with
-    /// `tablets = {'enabled': false}`.)
+    /// The keyspace: lower-case letters, digits and `_`. `kindred migrate` creates it if missing; an existing one keeps its
+    /// replication. (`ScyllaDB` up to 2025.3 has no lightweight transactions in keyspaces with tablets: create it with `tablets =
+    /// {'enabled': false}`.)
     pub keyspace: String,
-    /// Copies of every row, for the keyspace that `kindred migrate` makes: a number, or a number by datacenter.
+    /// Replicas of every row, for the keyspace that `kindred migrate` creates: a number, or a number by datacenter.
     pub replication: Replication,
-    /// How many copies have to answer.
+    /// How many replicas must answer.
     pub consistency: Consistency,
-    /// The datacenter whose nodes are asked first; an empty text is none.
+    /// The preferred datacenter; empty for none.
     #[serde(with = "absent")]
     pub datacenter: Option<String>,
-    /// Whom to log in as; an empty text is nobody.
+    /// User name; empty disables authentication.
     #[serde(with = "absent")]
     pub user: Option<String>,
-    /// With which password. It is in no log and no output.
+    /// The password. Never logged or shown.
     #[serde(serialize_with = "hidden", deserialize_with = "absent::deserialize")]
     pub password: Option<String>,
-    /// Partitions of each table of a view; `kindred migrate` fixes the number in the keyspace for good. With 600 bytes a list and
-    /// 64, five million items make partitions of 50 MB, half of what Cassandra likes.
+    /// Partitions of each view table; `kindred migrate` fixes the number in the keyspace. With 600 bytes a list and 64, five
+    /// million items make partitions of 50 MB, half of Cassandra's recommended limit.
     pub view_buckets: u32,
-    /// Partitions of each table of merged inputs, fixed as well. At 60 bytes a row, a hundred million interactions need 64.
+    /// Partitions of each table of merged inputs, fixed too. At 60 bytes a row, a hundred million interactions need 64.
     pub input_buckets: u32,
-    /// How long one request may take before it is repeated, in milliseconds. Keep it above the timeouts of the database itself.
+    /// Timeout of a request before its retry, in milliseconds. Keep it above the timeouts of the database.
     pub request_timeout_ms: u64,
-    /// The same for the read of one row, which somebody waits for. It is repeated once.
+    /// The same for a single-row read, which is on the request path and retried once.
     pub read_timeout_ms: u64,
-    /// How often any other request is sent before the caller hears that the store does not answer.
+    /// Attempts of any other request before the store counts as unavailable.
     pub attempts: u32,
-    /// Batches under way at a time. More raise the throughput until the database is busy, then only the latency.
+    /// Concurrent batches. More raise the throughput until the database is saturated, then only the latency.
     pub writes_in_flight: usize,
-    /// Partitions that are read at a time by scans.
+    /// Partitions scanned concurrently.
     pub scans_in_flight: usize,
     /// Rows of one batch.
     pub batch_rows: usize,
-    /// Bytes of one batch, about; a single row may be larger.
+    /// Bytes of one batch, approximately; a single row may be larger.
     pub batch_bytes: usize,
-    /// How often a process that does not write asks how far the store reaches, in milliseconds.
+    /// How often a process that does not write polls the frontier, in milliseconds.
     pub frontier_poll_ms: u64,
 }
 
@@ -88,7 +88,7 @@ impl Default for CqlConfig {
     }
 }
 
-/// A text that may be absent, which is written as the empty one: settings files name every setting.
+/// An optional text, serialized as the empty one: settings files name every setting.
 mod absent {
     use serde::{Deserialize, Deserializer, Serializer};
 
@@ -102,34 +102,34 @@ mod absent {
     }
 }
 
-/// Says whether there is one, and nothing else.
+/// Serializes whether there is a value, not the value.
 #[expect(clippy::ref_option, reason = "serde hands it over so")]
 fn hidden<S: serde::Serializer>(secret: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(if secret.is_some() { "(not shown)" } else { "" })
 }
 
-/// Copies of every row.
+/// Replicas of every row.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Replication {
-    /// So many, wherever they come to lie (`SimpleStrategy`): for one datacenter.
+    /// `SimpleStrategy`: for one datacenter.
     Copies(u32),
-    /// So many in each datacenter (`NetworkTopologyStrategy`).
+    /// `NetworkTopologyStrategy`: a number for each datacenter.
     PerDatacenter(BTreeMap<String, u32>),
 }
 
-/// How many copies have to answer a read and confirm a write. Anything below a quorum may serve rows of before for a while, and
-/// loses rows with the one node that has them.
+/// How many replicas must answer a read and confirm a write. Below a quorum, reads may be stale for a while, and a lost node
+/// loses rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
     /// One of any datacenter.
     One,
-    /// One of this datacenter.
+    /// One of the local datacenter.
     LocalOne,
-    /// Most of this datacenter; lightweight transactions too are of this datacenter, so all pipelines have to be in one.
+    /// A majority of the local datacenter, for lightweight transactions too: all pipelines must be in one datacenter.
     LocalQuorum,
-    /// Most of all.
+    /// A majority of all.
     Quorum,
 }
 
@@ -147,24 +147,24 @@ impl Consistency {
         matches!(self, Self::LocalOne | Self::LocalQuorum)
     }
 
-    /// As [`Consistency::level`], and never less than most: what a person was told is not for the settings to lose.
+    /// As [`Consistency::level`], but at least a majority: an acknowledged record must not depend on the settings.
     pub(super) const fn majority(self) -> Level {
         if self.local() { Level::LocalQuorum } else { Level::Quorum }
     }
 
-    /// What a lightweight transaction agrees on.
+    /// The level of lightweight transactions.
     pub(super) const fn serial(self) -> SerialConsistency {
         if self.local() { SerialConsistency::LocalSerial } else { SerialConsistency::Serial }
     }
 
-    /// What a read that must see every earlier transaction asks for.
+    /// The level of a read that must see every earlier transaction.
     pub(super) const fn serial_read(self) -> Level {
         if self.local() { Level::LocalSerial } else { Level::Serial }
     }
 }
 
 impl CqlConfig {
-    /// Whether the settings can be used; the error names the one that cannot.
+    /// Validates the settings; the error names the wrong one.
     ///
     /// # Errors
     /// [`StoreError::Refused`].
@@ -213,7 +213,7 @@ impl CqlConfig {
         Duration::from_millis(self.request_timeout_ms)
     }
 
-    /// The keyspace's replication as CQL writes it.
+    /// The replication map in CQL.
     pub(super) fn replication_map(&self) -> String {
         match &self.replication {
             Replication::Copies(copies) => format!("{{'class': 'SimpleStrategy', 'replication_factor': {copies}}}"),
@@ -227,7 +227,7 @@ impl CqlConfig {
 }
 
 impl fmt::Debug for CqlConfig {
-    /// Without the password, so that it does not reach a log.
+    /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CqlConfig")
             .field("nodes", &self.nodes)

@@ -1,4 +1,4 @@
-//! The open database: its session, the statements, and which partitions a table of the model has.
+//! An open database: session, prepared statements, and the partitions of each table.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::migrate::{self, Buckets};
 use super::session::{connect, prepare};
 use crate::StoreError;
 
-/// Rows of a scan that are under way or waiting, over all partitions: of lists some 40 MB.
+/// Rows requested or buffered by a scan, over all partitions: some 40 MB of lists.
 const SCAN_ROWS_WAITING: u32 = 65_536;
-/// The bounds of a page of a scan: a request has its price, and so has an answer of megabytes.
+/// Rows of a page: a request has a fixed cost, an answer of megabytes another.
 const PAGE_ROWS_MIN: u32 = 100;
 const PAGE_ROWS_MAX: u32 = 5_000;
 
-/// The statements on one of the two tables of rows.
+/// The statements of one of the two tables of rows.
 pub(super) struct RowStatements {
     pub get: PreparedStatement,
     pub scan_from: PreparedStatement,
@@ -30,7 +30,7 @@ pub(super) struct RowStatements {
     pub count: PreparedStatement,
 }
 
-/// The statements on generations, installation and named values.
+/// The statements of generations, installation and named values.
 pub(super) struct StateStatements {
     pub generation: PreparedStatement,
     pub generations: PreparedStatement,
@@ -52,9 +52,9 @@ pub(super) struct StateStatements {
     pub clear_named: PreparedStatement,
 }
 
-/// Where a table of the model is kept.
+/// The layout of a table of the model.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Layout {
     pub name: &'static str,
     pub input: bool,
     pub buckets: u32,
@@ -64,11 +64,11 @@ pub(super) struct Connection {
     pub session: Session,
     pub config: CqlConfig,
     pub state: StateStatements,
-    /// Partitions that are read at a time.
+    /// Limits the partitions read concurrently.
     pub scans: Semaphore,
     views: RowStatements,
     inputs: RowStatements,
-    places: FxHashMap<&'static str, Place>,
+    layouts: FxHashMap<&'static str, Layout>,
 }
 
 impl Connection {
@@ -79,27 +79,27 @@ impl Connection {
         let inputs = rows(&session, &config, "input_rows", buckets.inputs).await?;
         let state = state(&session, &config).await?;
         let scans = Semaphore::new(config.scans_in_flight);
-        Ok(Self { session, state, scans, views, inputs, places: places(buckets), config })
+        Ok(Self { session, state, scans, views, inputs, layouts: layouts(buckets), config })
     }
 
-    pub fn place(&self, table: &str) -> Result<Place, StoreError> {
-        self.places.get(table).copied().ok_or_else(|| StoreError::Refused(format!("there is no table {table}")))
+    pub fn layout(&self, table: &str) -> Result<Layout, StoreError> {
+        self.layouts.get(table).copied().ok_or_else(|| StoreError::Refused(format!("there is no table {table}")))
     }
 
-    /// Every table.
-    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
-        self.places.values().copied()
+    /// The layouts of all tables.
+    pub fn layouts(&self) -> impl Iterator<Item = Layout> + '_ {
+        self.layouts.values().copied()
     }
 
-    pub fn rows(&self, place: Place) -> &RowStatements {
-        if place.input { &self.inputs } else { &self.views }
+    pub fn rows(&self, layout: Layout) -> &RowStatements {
+        if layout.input { &self.inputs } else { &self.views }
     }
 }
 
-fn places(buckets: Buckets) -> FxHashMap<&'static str, Place> {
-    let inputs = input_tables().into_iter().map(|table| Place { name: table.name, input: true, buckets: buckets.inputs });
-    let views = view_tables().into_iter().map(|table| Place { name: table.name, input: false, buckets: buckets.views });
-    inputs.chain(views).map(|place| (place.name, place)).collect()
+fn layouts(buckets: Buckets) -> FxHashMap<&'static str, Layout> {
+    let inputs = input_tables().into_iter().map(|table| Layout { name: table.name, input: true, buckets: buckets.inputs });
+    let views = view_tables().into_iter().map(|table| Layout { name: table.name, input: false, buckets: buckets.views });
+    inputs.chain(views).map(|layout| (layout.name, layout)).collect()
 }
 
 async fn rows(session: &Session, config: &CqlConfig, table: &str, buckets: u32) -> Result<RowStatements, StoreError> {
@@ -131,9 +131,9 @@ const GENERATION: &str =
 async fn state(session: &Session, config: &CqlConfig) -> Result<StateStatements, StoreError> {
     let keyspace = &config.keyspace;
     let read = async |text: String| prepare(session, text, true).await;
-    // A transaction is repeated by its caller, who looks what became of it; the driver does not send it twice.
+    // Not retried by the driver: the caller checks the outcome first.
     let transaction = async |text: String| prepare(session, text, false).await;
-    // Sees every transaction that was answered before.
+    // Sees every acknowledged transaction.
     let serial = async |text: String| {
         let mut prepared = prepare(session, text, true).await?;
         prepared.set_consistency(config.consistency.serial_read());

@@ -1,6 +1,6 @@
-//! How many rows a table has: counted in the background, when somebody asked and the last count is old.
+//! Row counts: cached, and refreshed in the background when requested and old.
 //!
-//! A count reads every partition, so it is not for every request: the next one starts after twenty times as long as the last took.
+//! A count reads every partition, so the next one starts after twenty times as long as the last took.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use super::connection::{Connection, Place};
+use super::connection::{Connection, Layout};
 use super::session::{answered, unreadable};
 use crate::StoreError;
 
-/// The least time between two counts of a table.
+/// Least time between two counts of a table.
 const REST_MIN: Duration = Duration::from_secs(1);
-/// Times that a count took until the next may start.
+/// Back-off in multiples of the last count's duration.
 const REST_SHARE: u32 = 20;
-/// Partitions that are counted at a time.
+/// Partitions counted concurrently.
 const AT_A_TIME: usize = 4;
 
 #[derive(Default)]
@@ -26,12 +26,12 @@ pub(super) struct Counts(Mutex<FxHashMap<&'static str, Count>>);
 struct Count {
     rows: u64,
     running: bool,
-    /// When the next count may start; none was made yet without it.
+    /// When the next count may start; `None` before the first.
     next: Option<Instant>,
 }
 
 impl Counts {
-    /// The last count, and whether it is time for the next, which the caller then has to make.
+    /// The last count, and whether the caller has to make the next.
     pub fn last(&self, table: &'static str) -> (u64, bool) {
         let mut counts = self.0.lock();
         let count = counts.entry(table).or_default();
@@ -50,10 +50,10 @@ impl Counts {
 }
 
 impl Connection {
-    pub async fn count(&self, generation: &str, place: Place) -> Result<u64, StoreError> {
-        let count = &self.rows(place).count;
-        let each = (0..place.buckets).map(|bucket| async move {
-            let values = (generation, place.name, i32::try_from(bucket).expect("buckets are few"));
+    pub async fn count(&self, generation: &str, layout: Layout) -> Result<u64, StoreError> {
+        let count = &self.rows(layout).count;
+        let each = (0..layout.buckets).map(|bucket| async move {
+            let values = (generation, layout.name, i32::try_from(bucket).expect("buckets are few"));
             let result = answered(self.config.attempts, "count", || self.session.execute_unpaged(count, &values)).await?;
             let rows = result.into_rows_result().map_err(|error| unreadable(&error))?;
             let (rows,) = rows.first_row::<(i64,)>().map_err(|error| unreadable(&error))?;

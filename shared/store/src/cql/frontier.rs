@@ -1,13 +1,13 @@
-//! How far a generation reaches, and who may say so: one row, changed by lightweight transactions alone.
+//! The frontier of a generation and its incarnation: one row, changed only by lightweight transactions.
 //!
 //! ```text
 //! begin ──IF incarnation = n──▶ n + 1, not clean ──commit, commit, … IF incarnation = n + 1──▶ end_clean
 //! ```
 //!
-//! **Timestamps.** Every row that is written or deleted carries `incarnation · 2^36 + (epoch - first epoch of the incarnation)`, so what
-//! an earlier incarnation still sends loses against what a later one wrote, and of one incarnation the later epoch wins. 2^36
-//! epochs are more than two years at a thousand a second without a restart. `ScyllaDB` refuses timestamps more than three days in
-//! the future (`restrict_future_timestamp`); these reach today's microseconds after some 26,000 starts of a generation.
+//! **Timestamps.** Every write and delete carries `incarnation · 2^36 + (epoch - first epoch of the incarnation)`: late writes of
+//! an earlier incarnation lose, and within one the later epoch wins. 2^36 epochs are more than two years at a thousand a second
+//! without a restart. `ScyllaDB` refuses timestamps more than three days ahead (`restrict_future_timestamp`); these reach today's
+//! microseconds after some 26,000 starts.
 
 use kindred_model::Position;
 use kindred_model::units::EventTime;
@@ -21,17 +21,17 @@ use crate::generations::Generation;
 use crate::wire::{decode_position, encode_position};
 use crate::{Frontier, Incarnation, StoreError};
 
-/// Epochs of one incarnation, as a power of two.
+/// Bits of the epoch.
 const EPOCH_BITS: u32 = 36;
-/// Begins that may be overtaken by others before this one gives up.
+/// Attempts to begin while others do.
 const BEGINS_MAX: usize = 20;
 
-/// What may be done with a generation.
+/// The state of a generation in use.
 pub(super) const KEPT: &str = "kept";
 pub(super) const DROPPING: &str = "dropping";
 pub(super) const DROPPED: &str = "dropped";
 
-/// A generation as it is stored.
+/// A stored generation.
 #[derive(DeserializeRow)]
 pub(super) struct Row {
     pub name: String,
@@ -49,7 +49,7 @@ pub(super) struct Row {
 
 impl Row {
     pub fn frontier(&self) -> Result<Frontier, StoreError> {
-        let corrupt = |error| StoreError::Corrupt(format!("the frontier of {} does not read: {error}", self.name));
+        let corrupt = |error| StoreError::Corrupt(format!("corrupt frontier of {}: {error}", self.name));
         let position = decode_position(&mut self.position.as_slice()).map_err(corrupt)?;
         Ok(Frontier { epoch: self.epoch.unsigned_abs(), position, unfinished: self.rewriting })
     }
@@ -68,14 +68,14 @@ impl Row {
     }
 }
 
-/// A position as it is stored.
+/// A stored position.
 pub(super) fn position_bytes(position: &Position) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode_position(position, &mut bytes);
     bytes
 }
 
-/// The timestamp below those of an incarnation: a delete under it takes everything that is older, and nothing of its own.
+/// A timestamp just below an incarnation's: deleting under it removes older rows only.
 pub(super) fn before(incarnation: u64) -> Result<i64, StoreError> {
     Ok(stamp(incarnation, 0)? - 1)
 }
@@ -90,17 +90,17 @@ fn stamp(incarnation: u64, epoch: u64) -> Result<i64, StoreError> {
     }
 }
 
-/// What this process writes under.
+/// The incarnation of this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Held {
     pub number: u64,
     pub first_epoch: u64,
-    /// Begun by another process, which alone moves the frontier.
+    /// Another process began it and commits.
     pub joined: bool,
 }
 
 impl Held {
-    /// The timestamp of what is written in an epoch.
+    /// The timestamp of an epoch's writes.
     pub fn timestamp(self, epoch: u64) -> Result<i64, StoreError> {
         let since = epoch.checked_sub(self.first_epoch).ok_or_else(|| {
             StoreError::Refused(format!("epoch {epoch} is before the incarnation, which began at {}", self.first_epoch))
@@ -114,7 +114,7 @@ fn signed(number: u64) -> Result<i64, StoreError> {
 }
 
 impl Connection {
-    /// Sends a transaction once it is clear what became of it, and returns whether it was applied.
+    /// Retries a transaction until its outcome is known; returns whether it was applied.
     pub async fn transact(
         &self,
         statement: &'static str,
@@ -125,7 +125,7 @@ impl Connection {
         was_applied(result)
     }
 
-    /// The row of a generation, with every transaction on it that was answered.
+    /// A generation's row, after every acknowledged transaction.
     pub async fn generation(&self, name: &str) -> Result<Option<Row>, StoreError> {
         let read = || self.session.execute_unpaged(&self.state.generation, (name,));
         let rows = answered(self.config.attempts, "generation", read).await?.into_rows_result().map_err(|e| unreadable(&e))?;
@@ -141,7 +141,7 @@ impl Connection {
         let mut owner = [0; 16];
         getrandom::fill(&mut owner).map_err(|error| StoreError::Unavailable(format!("there are no random bytes: {error}")))?;
         let owner: String = owner.iter().map(|byte| format!("{byte:02x}")).collect();
-        // As it was before our own transaction, which may have been applied without an answer.
+        // From before our own transaction, which may have been applied without an answer.
         let mut unfinished = false;
         for _ in 0..BEGINS_MAX {
             let row = self.kept_generation(generation).await?;
@@ -196,7 +196,7 @@ fn taken_over(generation: &str, number: u64) -> StoreError {
 mod tests {
     use super::*;
 
-    /// If it failed, a write of an earlier incarnation would win over a later one's.
+    /// If this failed, a write of an earlier incarnation could win.
     #[test]
     fn timestamps_order_by_incarnation_then_epoch() {
         let held = Held { number: 3, first_epoch: 70, joined: false };

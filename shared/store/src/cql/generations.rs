@@ -1,4 +1,4 @@
-//! Generations on CQL: a row each, a pointer to the live one, and rows that are dropped partition by partition.
+//! Generations on CQL: a row each, a pointer to the live one, and drops by partition.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use kindred_model::Position;
 use kindred_model::units::EventTime;
 use kindred_telemetry::fail_point;
 
-use super::bridge::Bridge;
 use super::connection::Connection;
 use super::frontier::{DROPPED, DROPPING, KEPT, Row, before, position_bytes};
+use super::runtime::StoreRuntime;
 use super::session::{answered, unreadable};
 use crate::StoreError;
 use crate::generations::{Generation, Generations, check_name};
@@ -18,7 +18,7 @@ use crate::generations::{Generation, Generations, check_name};
 #[derive(Clone)]
 pub struct CqlGenerations {
     pub(super) connection: Arc<Connection>,
-    pub(super) bridge: Arc<Bridge>,
+    pub(super) runtime: Arc<StoreRuntime>,
 }
 
 impl CqlGenerations {
@@ -26,7 +26,7 @@ impl CqlGenerations {
     where
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        self.bridge.run(task(Arc::clone(&self.connection))).await
+        self.runtime.run(task(Arc::clone(&self.connection))).await
     }
 }
 
@@ -115,12 +115,10 @@ impl Connection {
         let now = self.live().await?;
         if !turned && now.as_deref() != Some(name) {
             let now = now.unwrap_or_default();
-            return Err(StoreError::Refused(format!(
-                "generation {now} was promoted at the same moment; look, and promote again"
-            )));
+            return Err(StoreError::Refused(format!("generation {now} was promoted concurrently; check, and promote again")));
         }
-        // A drop looks at the pointer after it has turned the state, and this looks at the state after the pointer: one of them sees
-        // the other.
+        // A drop changes the state, then reads the pointer; a promotion changes the pointer, then reads the state: one sees the
+        // other.
         if self.generation(name).await?.is_none_or(|row| row.state != KEPT) {
             if let Some(before) = &before {
                 self.transact("promote", &self.state.turn_live, (before.as_str(), name)).await?;
@@ -139,7 +137,7 @@ impl Connection {
             return Err(is_live());
         }
         fail_point("generations: dropping");
-        // An incarnation of its own: whatever pipeline still writes this generation commits no more, and what it wrote is older.
+        // A new incarnation: a pipeline that still writes this generation cannot commit, and its rows are older.
         let number = row.incarnation + 1;
         self.turn(name, (&row.state, row.incarnation), (DROPPING, number)).await?;
         if self.live().await?.as_deref() == Some(name) {
@@ -148,8 +146,8 @@ impl Connection {
         }
         fail_point("generations: turned");
         let timestamp = before(number.unsigned_abs())?;
-        for place in self.places() {
-            self.clear(name, place.name, timestamp).await?;
+        for layout in self.layouts() {
+            self.clear(name, layout.name, timestamp).await?;
             fail_point("generations: emptied");
         }
         self.clear_named(name).await?;
@@ -164,7 +162,7 @@ impl Connection {
         match self.generation(name).await? {
             // Ours, applied without an answer.
             Some(row) if row.state == to.0 && row.incarnation == to.1 => Ok(()),
-            _ => Err(StoreError::Unavailable(format!("generation {name} was changed at the same moment; look, and try again"))),
+            _ => Err(StoreError::Unavailable(format!("generation {name} was changed concurrently; check, and try again"))),
         }
     }
 }

@@ -5,7 +5,7 @@
 //!                                   └───────────check at open──────────────────▲
 //! ```
 //!
-//! Every statement says `IF NOT EXISTS`, so a migration that was interrupted is repeated. Run one `kindred migrate` at a time.
+//! Every statement says `IF NOT EXISTS`, so an interrupted migration can be repeated. Run one `kindred migrate` at a time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::config::CqlConfig;
 use super::session::{answered, connect, unreadable, was_applied};
 use crate::StoreError;
 
-/// Changes of the schema are slow, the more so on a busy disk.
+/// Schema changes are slow, more so on a busy disk.
 const DDL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Rows of `installation`.
 const VIEW_BUCKETS: &str = "view_buckets";
@@ -42,7 +42,7 @@ impl Migration {
         Sha256::digest(self.text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Its statements. A comment is a line of its own, and no text in them holds a semicolon.
+    /// Its statements. Comments have lines of their own, and no literal contains a semicolon.
     fn statements(&self) -> impl Iterator<Item = String> {
         let lines: Vec<&str> = self.text.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
         let statements: Vec<String> = lines.join("\n").split(';').map(|text| text.trim().to_owned()).collect();
@@ -50,21 +50,21 @@ impl Migration {
     }
 }
 
-/// Partitions a table, fixed in the keyspace.
+/// Partitions per table, fixed in the keyspace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Buckets {
-    /// Of tables of views.
+    /// Of view tables.
     pub views: u32,
-    /// Of tables of merged inputs.
+    /// Of input tables.
     pub inputs: u32,
 }
 
-/// What a migration did.
+/// The result of a migration.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Migrated {
-    /// The migrations that were applied now, by name.
+    /// The migrations applied now, by name.
     pub applied: Vec<String>,
-    /// What holds in the keyspace, whatever the settings say.
+    /// The buckets of the keyspace, which override the settings.
     pub buckets: Buckets,
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn migrate(config: &CqlConfig) -> Result<Migrated, StoreError> 
     session
         .use_keyspace(keyspace, false)
         .await
-        .map_err(|error| StoreError::Unavailable(format!("could not turn to keyspace {keyspace}: {error}")))?;
+        .map_err(|error| StoreError::Unavailable(format!("could not use keyspace {keyspace}: {error}")))?;
     let there = applied(&session, config).await?;
     let pending = pending(&there)?;
     let mut names = Vec::new();
@@ -97,7 +97,7 @@ pub(super) async fn migrate(config: &CqlConfig) -> Result<Migrated, StoreError> 
     Ok(Migrated { applied: names, buckets: Buckets { views, inputs } })
 }
 
-/// Checks that the keyspace is what this version works with.
+/// Checks that the keyspace matches this version.
 pub(super) async fn check(session: &Session, config: &CqlConfig) -> Result<Buckets, StoreError> {
     let missing = pending(&applied(session, config).await?)?;
     if let Some(migration) = missing.first() {
@@ -114,7 +114,7 @@ pub(super) async fn check(session: &Session, config: &CqlConfig) -> Result<Bucke
     Ok(Buckets { views: read(VIEW_BUCKETS).await?, inputs: read(INPUT_BUCKETS).await? })
 }
 
-/// What was applied: names and checksums by number.
+/// Applied migrations: names and checksums by number.
 type Applied = BTreeMap<i32, (String, String)>;
 
 async fn applied(session: &Session, config: &CqlConfig) -> Result<Applied, StoreError> {
@@ -136,7 +136,7 @@ async fn applied(session: &Session, config: &CqlConfig) -> Result<Applied, Store
     rows.map(|row| row.map(|(number, name, checksum)| (number, (name, checksum))).map_err(|error| unreadable(&error))).collect()
 }
 
-/// The migrations that are still to be applied.
+/// The migrations to apply.
 fn pending(there: &Applied) -> Result<Vec<&'static Migration>, StoreError> {
     for (number, (name, checksum)) in there {
         let Some(ours) = MIGRATIONS.iter().find(|migration| migration.number == *number) else {
@@ -165,7 +165,7 @@ async fn define(session: &Session, config: &CqlConfig, text: &str) -> Result<(),
     Ok(())
 }
 
-/// Writes a value that never changes afterwards, and returns the one that stands.
+/// Writes a value unless there is one; returns the stored value.
 async fn fix(session: &Session, config: &CqlConfig, name: &str, value: u32) -> Result<u32, StoreError> {
     let text = format!("INSERT INTO {}.installation (name, value) VALUES (?, ?) IF NOT EXISTS", config.keyspace);
     let values = (name, value.to_string());
@@ -173,8 +173,8 @@ async fn fix(session: &Session, config: &CqlConfig, name: &str, value: u32) -> R
     if was_applied(result)? {
         return Ok(value);
     }
-    let stands = fixed(session, config, name).await?;
-    stands.ok_or_else(|| StoreError::Corrupt(format!("the keyspace {} lost its {name}", config.keyspace)))
+    let stored = fixed(session, config, name).await?;
+    stored.ok_or_else(|| StoreError::Corrupt(format!("the keyspace {} lost its {name}", config.keyspace)))
 }
 
 async fn fixed(session: &Session, config: &CqlConfig, name: &str) -> Result<Option<u32>, StoreError> {
@@ -214,7 +214,7 @@ mod tests {
         assert!(unknown.contains("999_later") && unknown.contains("`kindred migrate`"), "{unknown}");
     }
 
-    /// If it failed, an interrupted migration could not be repeated, or a file of the folder would never be applied.
+    /// If this failed, an interrupted migration could not be repeated, or a file would never be applied.
     #[test]
     fn every_file_is_applied_and_may_be_applied_again() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas/cql");

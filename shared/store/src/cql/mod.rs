@@ -1,15 +1,13 @@
-//! The store on a CQL database: Apache Cassandra or `ScyllaDB`, within what both speak.
+//! The store on a CQL database: Apache Cassandra or `ScyllaDB`, within what both support.
 //!
 //! ```text
 //! apply ──▶ write: batches by partition, USING the epoch's TIMESTAMP ──▶ commit: the frontier, IF the incarnation stands ──▶ listeners
 //! get, scan ◀── (generation, table, bucket) → key → row        begin: a new incarnation, and whether the last ended cleanly
 //! ```
 //!
-//! There is no atomic unit over partitions, so a unit is written first and the frontier follows; what a crash leaves half is noticed by
-//! the next [`ViewStore::begin`], and the pipeline derives every row anew. `frontier` has the timestamps that make late writes of a
-//! replaced process lose, `bucket` the partitions, `write` the batches, `migrate` the schema.
+//! Nothing is atomic over partitions, so a unit is written first and the frontier follows. The next [`ViewStore::begin`] notices
+//! half a unit, and the pipeline derives every row again. `frontier` explains the timestamps that make a replaced process lose.
 
-mod bridge;
 mod bucket;
 mod config;
 mod connection;
@@ -19,6 +17,7 @@ mod generations;
 mod migrate;
 mod named;
 mod records;
+mod runtime;
 mod scan;
 mod session;
 #[cfg(test)]
@@ -38,17 +37,17 @@ pub use self::generations::CqlGenerations;
 pub use self::migrate::{Buckets, Migrated};
 pub use self::records::CqlRecords;
 
-use self::bridge::Bridge;
 use self::connection::Connection;
 use self::count::Counts;
 use self::frontier::{Held, before};
-use self::scan::Reading;
+use self::runtime::StoreRuntime;
+use self::scan::CqlRows;
 use crate::{Change, EpochChanges, Frontier, Incarnation, Listener, NamedValues, Snapshot, StoreError, ViewStore};
 
-/// One generation of the store in a keyspace. Any number of processes may open it; one cluster of them writes.
+/// One generation of the store in a keyspace. Any process may open it; one cluster of processes writes.
 pub struct CqlStore {
     shared: Arc<Shared>,
-    bridge: Arc<Bridge>,
+    runtime: Arc<StoreRuntime>,
 }
 
 struct Shared {
@@ -56,7 +55,7 @@ struct Shared {
     generation: String,
     counts: Counts,
     state: Mutex<State>,
-    /// Units are written and heard of one after the other.
+    /// Serializes writes and notifications.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -66,21 +65,21 @@ struct State {
     held: Option<Held>,
     /// Rows were written and not committed.
     uncommitted: bool,
-    /// The highest timestamp written under.
+    /// The highest timestamp written.
     last_written: Option<i64>,
-    /// Tables of views that are cleared with the next commit: what is up to the timestamp goes.
+    /// View tables that the next commit clears up to a timestamp.
     stale: BTreeMap<&'static str, i64>,
     listeners: Vec<Listener>,
 }
 
 impl CqlStore {
-    /// Makes the keyspace and the tables, or brings them up to this version. Repeating it changes nothing.
+    /// Creates the keyspace and the tables, or upgrades them. Idempotent.
     ///
     /// # Errors
-    /// [`StoreError::Refused`]: the keyspace was made by a later version, or a migration was edited.
+    /// [`StoreError::Refused`]: the keyspace is of a later version, or a migration was edited.
     pub async fn migrate(config: CqlConfig) -> Result<Migrated, StoreError> {
-        let bridge = Bridge::new()?;
-        bridge.run(async move { migrate::migrate(&config).await }).await
+        let runtime = StoreRuntime::new()?;
+        runtime.run(async move { migrate::migrate(&config).await }).await
     }
 
     /// The generations of a keyspace.
@@ -88,29 +87,29 @@ impl CqlStore {
     /// # Errors
     /// As [`CqlStore::open`].
     pub async fn generations_of(config: CqlConfig) -> Result<CqlGenerations, StoreError> {
-        let bridge = Arc::new(Bridge::new()?);
-        let connection = Arc::new(bridge.run(Connection::open(config)).await?);
-        Ok(CqlGenerations { connection, bridge })
+        let runtime = Arc::new(StoreRuntime::new()?);
+        let connection = Arc::new(runtime.run(Connection::open(config)).await?);
+        Ok(CqlGenerations { connection, runtime })
     }
 
     /// Opens a generation for reading; [`ViewStore::begin`] or [`ViewStore::join`] is for writing.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: the database does not answer. [`StoreError::Refused`]: there is no such generation, or the schema
-    /// is not that of this version: the message names `kindred migrate`.
+    /// [`StoreError::Unavailable`]: no answer. [`StoreError::Refused`]: there is no such generation, or the schema is of another
+    /// version: the message names `kindred migrate`.
     pub async fn open(config: CqlConfig, generation: &str) -> Result<Self, StoreError> {
         Self::open_in(&Self::generations_of(config).await?, generation).await
     }
 
-    /// Opens one of the generations over the same connections.
+    /// Opens another generation over the same connections.
     ///
     /// # Errors
     /// As [`CqlStore::open`].
     pub async fn open_in(generations: &CqlGenerations, generation: &str) -> Result<Self, StoreError> {
         describe_metrics();
-        let CqlGenerations { connection, bridge } = generations.clone();
+        let CqlGenerations { connection, runtime } = generations.clone();
         let (opened, name) = (Arc::clone(&connection), generation.to_owned());
-        let frontier = bridge.run(async move { opened.kept_generation(&name).await?.frontier() }).await?;
+        let frontier = runtime.run(async move { opened.kept_generation(&name).await?.frontier() }).await?;
         let poll = Duration::from_millis(connection.config.frontier_poll_ms);
         let shared = Arc::new(Shared {
             connection,
@@ -119,24 +118,24 @@ impl CqlStore {
             state: Mutex::new(State { frontier, ..State::default() }),
             turn: tokio::sync::Mutex::new(()),
         });
-        bridge.spawn(follow(Arc::downgrade(&shared), poll));
-        Ok(Self { shared, bridge })
+        runtime.spawn(follow(Arc::downgrade(&shared), poll));
+        Ok(Self { shared, runtime })
     }
 
-    /// The generations beside this one, over the same connections.
+    /// The generations, over the same connections.
     pub fn generations(&self) -> CqlGenerations {
-        CqlGenerations { connection: Arc::clone(&self.shared.connection), bridge: Arc::clone(&self.bridge) }
+        CqlGenerations { connection: Arc::clone(&self.shared.connection), runtime: Arc::clone(&self.runtime) }
     }
 
-    /// Counts the rows of a table now, however long it takes; [`ViewStore::row_count`] tells the last count.
+    /// Counts the rows of a table now, which is slow; [`ViewStore::row_count`] returns the last count.
     ///
     /// # Errors
     /// [`StoreError::Refused`]: there is no such table.
     pub async fn count(&self, table: &str) -> Result<u64, StoreError> {
-        let place = self.shared.connection.place(table)?;
+        let layout = self.shared.connection.layout(table)?;
         let began = Instant::now();
-        let rows = self.run(async move |shared| shared.connection.count(&shared.generation, place).await).await?;
-        self.shared.counts.counted(place.name, began, Some(rows));
+        let rows = self.run(async move |shared| shared.connection.count(&shared.generation, layout).await).await?;
+        self.shared.counts.counted(layout.name, began, Some(rows));
         Ok(rows)
     }
 
@@ -144,16 +143,16 @@ impl CqlStore {
     where
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        self.bridge.run(task(Arc::clone(&self.shared))).await
+        self.runtime.run(task(Arc::clone(&self.shared))).await
     }
 
     fn snapshot_at(&self, frontier: Frontier) -> Snapshot {
-        let (connection, bridge) = (Arc::clone(&self.shared.connection), Arc::clone(&self.bridge));
-        Snapshot { frontier, rows: Box::new(Reading { connection, bridge, generation: self.shared.generation.clone() }) }
+        let (connection, runtime) = (Arc::clone(&self.shared.connection), Arc::clone(&self.runtime));
+        Snapshot { frontier, rows: Box::new(CqlRows { connection, runtime, generation: self.shared.generation.clone() }) }
     }
 }
 
-/// Asks how far the store reaches while this process does not write.
+/// Polls the frontier while this process does not write.
 async fn follow(shared: Weak<Shared>, every: Duration) {
     let mut answered = true;
     loop {
@@ -171,9 +170,9 @@ async fn follow(shared: Weak<Shared>, every: Duration) {
                 }
             }
             Err(error) => {
-                // Told once, not four times a second.
+                // Logged once per outage.
                 if std::mem::replace(&mut answered, false) {
-                    tracing::warn!(reason = %error, "could not ask how far the store reaches: {error}");
+                    tracing::warn!(reason = %error, "could not poll the frontier of the store: {error}");
                 }
             }
         }
@@ -186,7 +185,7 @@ fn describe_metrics() {
     describe_histogram!("store_batch_rows", "rows of one batch");
     describe_counter!("store_retries_total", "requests sent again, by statement");
     describe_counter!("store_request_failures_total", "requests given up, by statement");
-    // There from the start, so that an alert finds them.
+    // Registered at the start, so that alerts find them.
     metrics::counter!("store_retries_total", "statement" => "write").increment(0);
     metrics::counter!("store_request_failures_total", "statement" => "write").increment(0);
 }
@@ -201,7 +200,7 @@ impl Shared {
         })
     }
 
-    /// As [`Shared::held`], for what only the process does that began.
+    /// As [`Shared::held`], for the process that began the incarnation.
     fn held_first(&self) -> Result<Held, StoreError> {
         let held = self.held()?;
         if held.joined {
@@ -224,7 +223,7 @@ impl Shared {
     async fn write(&self, epoch: u64, changes: &[Change]) -> Result<(), StoreError> {
         let timestamp = self.held()?.timestamp(epoch)?;
         for change in changes {
-            self.connection.place(change.table)?;
+            self.connection.layout(change.table)?;
         }
         {
             let mut state = self.state.lock();
@@ -234,7 +233,7 @@ impl Shared {
         self.connection.write(&self.generation, timestamp, changes).await
     }
 
-    /// Returns who listened when the frontier moved: who comes later has the unit in its snapshot.
+    /// Returns the listeners of that moment: later ones have the unit in their snapshot.
     async fn commit(&self, epoch: u64, position: Position) -> Result<Vec<Listener>, StoreError> {
         let held = self.held_first()?;
         let stale = self.state.lock().stale.clone();
@@ -251,15 +250,15 @@ impl Shared {
 
     async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
         let held = self.held()?;
-        let places = tables.iter().map(|table| self.connection.place(table)).collect::<Result<Vec<_>, _>>()?;
+        let layouts = tables.iter().map(|table| self.connection.layout(table)).collect::<Result<Vec<_>, _>>()?;
         let older = before(held.number)?;
         let timestamp = self.state.lock().last_written.map_or(older, |last| last.max(older));
-        for place in places {
-            if place.input {
-                self.connection.clear(&self.generation, place.name, timestamp).await?;
+        for layout in layouts {
+            if layout.input {
+                self.connection.clear(&self.generation, layout.name, timestamp).await?;
             }
-            // Inputs too, for the mark: nothing is finished until the next commit.
-            self.state.lock().stale.insert(place.name, timestamp);
+            // Inputs too, for the mark: the rewrite lasts until the next commit.
+            self.state.lock().stale.insert(layout.name, timestamp);
         }
         Ok(())
     }
@@ -277,9 +276,7 @@ impl Shared {
         let unfinished = {
             let state = self.state.lock();
             if state.uncommitted {
-                return Err(StoreError::Refused(
-                    "rows were written that no commit covers; the next start derives all anew".into(),
-                ));
+                return Err(StoreError::Refused("rows are uncommitted; the next start derives every row again".into()));
             }
             state.frontier.unfinished || !state.stale.is_empty()
         };
@@ -289,8 +286,8 @@ impl Shared {
     }
 }
 
-/// Tells the listeners, who may read.
-fn tell(listeners: &[Listener], unit: &EpochChanges) {
+/// Notifies the listeners, which may read.
+fn notify(listeners: &[Listener], unit: &EpochChanges) {
     if !listeners.is_empty() {
         tokio::task::block_in_place(|| listeners.iter().for_each(|listener| listener.unit(unit)));
     }
@@ -347,7 +344,7 @@ impl ViewStore for CqlStore {
                 let state = shared.state.lock();
                 (state.listeners.clone(), state.frontier.position.clone())
             };
-            tell(&listeners, &EpochChanges { epoch, position, changes });
+            notify(&listeners, &EpochChanges { epoch, position, changes });
             Ok(())
         })
         .await
@@ -357,7 +354,7 @@ impl ViewStore for CqlStore {
         self.run(async move |shared| {
             let _turn = shared.turn.lock().await;
             let listeners = shared.commit(epoch, position.clone()).await?;
-            tell(&listeners, &EpochChanges { epoch, position, ..EpochChanges::default() });
+            notify(&listeners, &EpochChanges { epoch, position, ..EpochChanges::default() });
             Ok(())
         })
         .await
@@ -368,7 +365,7 @@ impl ViewStore for CqlStore {
             let _turn = shared.turn.lock().await;
             shared.write(changes.epoch, &changes.changes).await?;
             let listeners = shared.commit(changes.epoch, changes.position.clone()).await?;
-            tell(&listeners, &changes);
+            notify(&listeners, &changes);
             Ok(())
         })
         .await
@@ -399,7 +396,7 @@ impl ViewStore for CqlStore {
         .await
     }
 
-    /// What was acknowledged is in the commit logs of as many nodes as the consistency says; when those are synced is their setting.
+    /// Acknowledged writes are in the commit logs of as many nodes as the consistency says; the nodes decide when to sync them.
     async fn sync(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -409,17 +406,17 @@ impl ViewStore for CqlStore {
     }
 
     fn row_count(&self, table: &str) -> Result<u64, StoreError> {
-        let place = self.shared.connection.place(table)?;
-        let (rows, due) = self.shared.counts.last(place.name);
+        let layout = self.shared.connection.layout(table)?;
+        let (rows, due) = self.shared.counts.last(layout.name);
         if due {
             let shared = Arc::clone(&self.shared);
-            self.bridge.spawn(async move {
+            self.runtime.spawn(async move {
                 let began = Instant::now();
-                let counted = shared.connection.count(&shared.generation, place).await;
+                let counted = shared.connection.count(&shared.generation, layout).await;
                 if let Err(error) = &counted {
-                    tracing::warn!(table = place.name, reason = %error, "could not count the rows of {}: {error}", place.name);
+                    tracing::warn!(table = layout.name, reason = %error, "could not count the rows of {}: {error}", layout.name);
                 }
-                shared.counts.counted(place.name, began, counted.ok());
+                shared.counts.counted(layout.name, began, counted.ok());
             });
         }
         Ok(rows)

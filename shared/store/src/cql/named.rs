@@ -1,7 +1,6 @@
 //! Small named values of a generation. Earlier versions kept the API's keys here, in a scope of their own.
 //!
-//! A value that is replaced or deleted gets a timestamp above the one that stands, also where this machine's clock is behind the one
-//! that wrote it: a key that was revoked stays revoked.
+//! A write or delete takes a timestamp above the stored one, even if this machine's clock is behind: a revoked key stays revoked.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,15 +38,15 @@ impl Connection {
         Ok(row.map(|(value,)| value))
     }
 
-    /// Writes a value, or deletes it.
+    /// Writes or deletes a value.
     pub async fn put_named(&self, generation: &str, name: &str, value: Option<&[u8]>) -> Result<(), StoreError> {
         let scope = scope(generation, name);
         let asked = (scope.as_str(), name);
         let written = &self.state.named_written;
         let result = answered(self.config.attempts, "named_written", || self.session.execute_unpaged(written, asked)).await?;
         let rows = result.into_rows_result().map_err(|error| unreadable(&error))?;
-        let stands = rows.maybe_first_row::<(Option<i64>,)>().map_err(|error| unreadable(&error))?;
-        let timestamp = now_us().max(stands.and_then(|(at,)| at).map_or(0, |at| at + 1));
+        let stored = rows.maybe_first_row::<(Option<i64>,)>().map_err(|error| unreadable(&error))?;
+        let timestamp = now_us().max(stored.and_then(|(at,)| at).map_or(0, |at| at + 1));
         match value {
             Some(value) => {
                 let values = (scope.as_str(), name, value, timestamp);

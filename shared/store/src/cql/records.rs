@@ -1,13 +1,13 @@
-//! Records on CQL: a row each, changed by one conditional batch a transaction.
+//! Records on CQL: a row each; a transaction is one conditional batch.
 //!
 //! ```text
 //! transact ──▶ BEGIN BATCH, each step IF the row is as expected, APPLY BATCH ──▶ applied, or not, or no answer ──▶ judge
 //! read ──▶ one row, SERIAL          scan ──▶ pages of one partition, QUORUM
 //! ```
 //!
-//! A read asks for SERIAL: it finishes a transaction that was left half, so whoever reads after one that was not answered sees it or
-//! never sees it come by itself. A scan asks for QUORUM: every transaction that was answered is on most copies, and a SERIAL read of a
-//! partition would hold up those who write to it.
+//! A read is SERIAL: it completes a half-done transaction, so after a transaction without an answer a reader either sees it or it
+//! never happens. A scan reads at QUORUM: acknowledged transactions are on a majority, and a SERIAL read of a partition would
+//! block its writers.
 
 mod judge;
 #[cfg(test)]
@@ -23,29 +23,29 @@ use scylla::client::session::Session;
 use scylla::response::{PagingState, PagingStateResponse};
 use scylla::statement::prepared::PreparedStatement;
 
-use super::bridge::Bridge;
 use super::config::CqlConfig;
 use super::connection::Connection;
 use super::generations::CqlGenerations;
+use super::runtime::StoreRuntime;
 use super::session::{answered, prepare, unreadable};
 use super::{CqlStore, describe_metrics};
 use crate::StoreError;
 use crate::records::bounds::bounds;
 use crate::records::{NEVER, OFTEN_LISTED_SUFFIX, Outcome, Page, Range, Record, RecordStore, Step, Version, check};
 
-/// Somebody waits for the record, and can ask again.
+/// On the request path; the caller may retry.
 const READ_ATTEMPTS: u32 = 2;
-/// Records of one answer: with the largest values 25 MB, usually some kilobytes.
+/// Records per page: 25 MB with the largest values, usually some kilobytes.
 const PAGE_ROWS: i32 = 100;
 
-/// The statements on one of the two tables.
+/// The statements of one of the two tables.
 struct Statements {
     read: PreparedStatement,
-    /// Several rows of a partition, with what [`judge`] needs.
+    /// Rows of a partition with what [`judge`] needs.
     look: PreparedStatement,
     scan: PreparedStatement,
     scan_back: PreparedStatement,
-    /// Write a row that must have a version and not have expired, and one that must have a version, or none.
+    /// Write a row that must have a version and be unexpired; and one that must have a version, or be absent.
     write_live: PreparedStatement,
     write: PreparedStatement,
     append: PreparedStatement,
@@ -69,7 +69,7 @@ impl Statements {
             prepared.set_page_size(rows);
             Ok::<_, StoreError>(prepared)
         };
-        // Not sent twice by the driver: what became of one without an answer is looked for.
+        // Not retried by the driver: an outcome without an answer is looked up first.
         let condition = async |text: String| prepare(session, text, false).await;
         let select = format!("SELECT sort, value, version, expires_at FROM {table} WHERE {partition}");
         let write = format!(
@@ -101,11 +101,11 @@ impl Statements {
     }
 }
 
-/// The records of a keyspace. Any number of processes may open them, and all may write.
+/// The records of a keyspace. Any number of processes may open and write them.
 #[derive(Clone)]
 pub struct CqlRecords {
     shared: Arc<Shared>,
-    bridge: Arc<Bridge>,
+    runtime: Arc<StoreRuntime>,
 }
 
 struct Shared {
@@ -118,33 +118,33 @@ impl CqlRecords {
     /// Opens the records of a keyspace.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: the database does not answer. [`StoreError::Refused`]: the schema is not that of this version; the
-    /// message names `kindred migrate`.
+    /// [`StoreError::Unavailable`]: no answer. [`StoreError::Refused`]: the schema is of another version; the message names
+    /// `kindred migrate`.
     pub async fn open(config: CqlConfig) -> Result<Self, StoreError> {
         Self::open_in(&CqlStore::generations_of(config).await?).await
     }
 
-    /// Opens the records beside the generations, over the same connections.
+    /// Opens the records over the connections of the generations.
     ///
     /// # Errors
     /// As [`CqlRecords::open`].
     pub async fn open_in(generations: &CqlGenerations) -> Result<Self, StoreError> {
         describe_metrics();
-        let CqlGenerations { connection, bridge } = generations.clone();
+        let CqlGenerations { connection, runtime } = generations.clone();
         let opening = async move {
             let records = Statements::prepare(&connection.session, &connection.config, "records").await?;
             let outboxes = Statements::prepare(&connection.session, &connection.config, "outbox_records").await?;
             Ok(Arc::new(Shared { connection, records, outboxes }))
         };
-        Ok(Self { shared: bridge.run(opening).await?, bridge })
+        Ok(Self { shared: runtime.run(opening).await?, runtime })
     }
 
-    /// Also when the caller goes away: a transaction is never left without its end.
+    /// Runs to its end even if the caller is cancelled.
     async fn run<T: Send + 'static, F>(&self, task: impl FnOnce(Arc<Shared>) -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        self.bridge.run(task(Arc::clone(&self.shared))).await
+        self.runtime.run(task(Arc::clone(&self.shared))).await
     }
 }
 
@@ -153,14 +153,14 @@ fn version_bytes(version: Version) -> [u8; 16] {
 }
 
 fn version_of(bytes: &[u8]) -> Result<Version, StoreError> {
-    let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt("the version of a record does not read".into()))?;
+    let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt("corrupt version of a record".into()))?;
     Ok(Version(u128::from_be_bytes(bytes)))
 }
 
-/// The columns of a reading. A row of a record has all of them.
+/// The selected columns; a record has all of them.
 type Columns<'a> = (&'a [u8], Option<&'a [u8]>, Option<&'a [u8]>, Option<i64>);
 
-/// A record and its sort key; none of what was deleted or has expired.
+/// A record and its sort key, unless deleted or expired.
 fn living((sort, value, version, expires_at): Columns<'_>, now: EventTime) -> Result<Option<(Vec<u8>, Record)>, StoreError> {
     let (Some(version), Some(expires_at)) = (version, expires_at) else { return Ok(None) };
     if expires_at <= now.0 {
@@ -190,7 +190,7 @@ impl Shared {
         let Some((from, to)) = bounds(range).filter(|_| limit > 0) else { return Ok(found) };
         let statements = self.statements(table);
         let mut scan = if range.descending { &statements.scan_back } else { &statements.scan }.clone();
-        // No more than what may be wanted, and where some of it has gone, no page after page of one row.
+        // Not more than wanted, plus a few for rows that are deleted.
         scan.set_page_size(PAGE_ROWS.min(i32::try_from(limit).unwrap_or(PAGE_ROWS).saturating_add(8)));
         let values = (table, partition, &from, &to);
         let mut state = PagingState::start();

@@ -1,12 +1,12 @@
-//! Reads of rows: single ones, and scans in the order of keys over all partitions of a table.
+//! Reads of rows: single ones, and scans in key order over all partitions of a table.
 //!
 //! ```text
 //! bucket 0 ──page, page, …──┐
 //! bucket 1 ──page, page, …──┼─▶ merge by key ──▶ visitor (on the caller's thread)
-//! bucket n ──page, page, …──┘      the next page of a bucket is on its way while this one is visited
+//! bucket n ──page, page, …──┘      each bucket prefetches its next page
 //! ```
 //!
-//! There is no snapshot in a CQL database: a scan sees each row as it is when its page is read.
+//! CQL has no snapshots: a scan sees each row as of the read of its page.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use std::sync::mpsc::Receiver;
 use kindred_model::views::{ReadError, Rows, Visit};
 use scylla::response::{PagingState, PagingStateResponse};
 
-use super::bridge::{Bridge, received};
 use super::bucket::{bucket, buckets_below};
-use super::connection::{Connection, Place};
+use super::connection::{Connection, Layout};
+use super::runtime::{StoreRuntime, received};
 use super::session::{answered, unreadable};
 use crate::StoreError;
 use crate::prefix::beyond;
 
-/// Somebody waits for the row, and can ask again.
+/// On the request path; the caller may retry.
 const GET_ATTEMPTS: u32 = 2;
 
 impl Connection {
     /// One row.
     pub async fn get(&self, generation: &str, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let place = self.place(table)?;
-        let values = (generation, place.name, bucket(key, place.buckets), key);
-        let get = &self.rows(place).get;
+        let layout = self.layout(table)?;
+        let values = (generation, layout.name, bucket(key, layout.buckets), key);
+        let get = &self.rows(layout).get;
         let result = answered(GET_ATTEMPTS, "get", || self.session.execute_unpaged(get, &values)).await?;
         let rows = result.into_rows_result().map_err(|error| unreadable(&error))?;
         let row = rows.maybe_first_row::<(&[u8],)>().map_err(|error| unreadable(&error))?;
@@ -39,8 +39,8 @@ impl Connection {
 
     async fn page(&self, scan: &Scan, bucket: i32, state: PagingState) -> Result<Page, StoreError> {
         let _turn = self.scans.acquire().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let statements = self.rows(scan.place);
-        let partition = (scan.generation.as_str(), scan.place.name, bucket);
+        let statements = self.rows(scan.layout);
+        let partition = (scan.generation.as_str(), scan.layout.name, bucket);
         let (generation, table, bucket) = partition;
         let read = || async {
             match &scan.to {
@@ -71,35 +71,35 @@ impl Connection {
     }
 }
 
-/// What a scan asks each partition for.
+/// The query of a scan.
 struct Scan {
     generation: String,
-    place: Place,
+    layout: Layout,
     from: Vec<u8>,
-    /// The first key beyond; none where nothing is.
+    /// The exclusive upper bound, if any.
     to: Option<Vec<u8>>,
 }
 
-/// Rows one after the other in one piece of memory.
+/// Rows in one buffer.
 #[derive(Default)]
 struct Page {
     bytes: Vec<u8>,
-    /// Where the key and the value of each row end.
+    /// The ends of each row's key and value.
     ends: Vec<(usize, usize)>,
     next: Option<PagingState>,
 }
 
-/// The rows of one generation, read when they are asked for.
-pub(super) struct Reading {
+/// The rows of one generation, read on demand.
+pub(super) struct CqlRows {
     pub connection: Arc<Connection>,
-    pub bridge: Arc<Bridge>,
+    pub runtime: Arc<StoreRuntime>,
     pub generation: String,
 }
 
-impl Reading {
+impl CqlRows {
     fn ask_page(&self, scan: &Arc<Scan>, bucket: i32, state: PagingState) -> Receiver<Result<Page, StoreError>> {
         let (connection, scan) = (Arc::clone(&self.connection), Arc::clone(scan));
-        self.bridge.ask(async move { connection.page(&scan, bucket, state).await })
+        self.runtime.ask(async move { connection.page(&scan, bucket, state).await })
     }
 }
 
@@ -107,29 +107,29 @@ fn read_error(error: StoreError) -> ReadError {
     ReadError::Unavailable(error.to_string())
 }
 
-impl Rows for Reading {
+impl Rows for CqlRows {
     fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let (connection, generation) = (Arc::clone(&self.connection), self.generation.clone());
         let (table, key) = (table.to_owned(), key.to_vec());
-        let answer = self.bridge.wait(async move { connection.get(&generation, &table, &key).await });
+        let answer = self.runtime.wait(async move { connection.get(&generation, &table, &key).await });
         answer.map_err(read_error)
     }
 
     fn scan(&self, table: &str, prefix: &[u8], visit: Visit<'_>) -> Result<(), ReadError> {
-        let place = self.connection.place(table).map_err(read_error)?;
-        self.scan_buckets(place, prefix, &buckets_below(prefix, place.buckets), visit)
+        let layout = self.connection.layout(table).map_err(read_error)?;
+        self.scan_buckets(layout, prefix, &buckets_below(prefix, layout.buckets), visit)
     }
 
     fn scan_part(&self, table: &str, part: usize, of: usize, visit: Visit<'_>) -> Result<(), ReadError> {
-        let place = self.connection.place(table).map_err(read_error)?;
-        let buckets: Vec<i32> = buckets_below(&[], place.buckets).into_iter().skip(part).step_by(of).collect();
-        self.scan_buckets(place, &[], &buckets, visit)
+        let layout = self.connection.layout(table).map_err(read_error)?;
+        let buckets: Vec<i32> = buckets_below(&[], layout.buckets).into_iter().skip(part).step_by(of).collect();
+        self.scan_buckets(layout, &[], &buckets, visit)
     }
 }
 
-impl Reading {
-    fn scan_buckets(&self, place: Place, prefix: &[u8], buckets: &[i32], visit: Visit<'_>) -> Result<(), ReadError> {
-        let scan = Scan { generation: self.generation.clone(), place, from: prefix.to_vec(), to: beyond(prefix) };
+impl CqlRows {
+    fn scan_buckets(&self, layout: Layout, prefix: &[u8], buckets: &[i32], visit: Visit<'_>) -> Result<(), ReadError> {
+        let scan = Scan { generation: self.generation.clone(), layout, from: prefix.to_vec(), to: beyond(prefix) };
         let mut merge = Merge::start(self, &Arc::new(scan), buckets).map_err(read_error)?;
         while let Some((key, value)) = merge.head() {
             if let ControlFlow::Break(ended) = visit(key, value) {
@@ -145,9 +145,9 @@ impl Reading {
 struct Cursor {
     bucket: i32,
     page: Page,
-    /// The row within the page that comes next.
+    /// The index of the next row in the page.
     at: usize,
-    /// The page after this one.
+    /// The prefetched page.
     coming: Option<Receiver<Result<Page, StoreError>>>,
 }
 
@@ -163,15 +163,15 @@ impl Cursor {
     }
 }
 
-/// The partitions of a scan as a heap: the one with the least key is first.
+/// The partitions of a scan as a heap by their next key.
 struct Merge<'a> {
-    reading: &'a Reading,
+    reading: &'a CqlRows,
     scan: Arc<Scan>,
     heap: Vec<Cursor>,
 }
 
 impl<'a> Merge<'a> {
-    fn start(reading: &'a Reading, scan: &Arc<Scan>, buckets: &[i32]) -> Result<Self, StoreError> {
+    fn start(reading: &'a CqlRows, scan: &Arc<Scan>, buckets: &[i32]) -> Result<Self, StoreError> {
         let mut merge = Self { reading, scan: Arc::clone(scan), heap: Vec::with_capacity(buckets.len()) };
         let asked: Vec<_> =
             buckets.iter().map(|&bucket| (bucket, reading.ask_page(scan, bucket, PagingState::start()))).collect();
@@ -191,7 +191,7 @@ impl<'a> Merge<'a> {
         self.heap.first().map(|cursor| (cursor.key(), cursor.value()))
     }
 
-    /// Passes the head.
+    /// Advances the partition with the least key.
     fn pop(&mut self) -> Result<(), StoreError> {
         let first = &mut self.heap[0];
         first.at += 1;
@@ -207,7 +207,7 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Turns to the next page that has rows, and asks for the one after it. False at the end of the partition.
+    /// Moves to the next non-empty page and prefetches the one after. False at the end of the partition.
     fn turn(&self, cursor: &mut Cursor) -> Result<bool, StoreError> {
         loop {
             let Some(coming) = cursor.coming.take() else { return Ok(false) };
@@ -222,7 +222,7 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Moves a cursor down to where its key belongs.
+    /// Restores the heap order below a cursor.
     fn sink(&mut self, mut at: usize) {
         loop {
             let mut least = at;

@@ -1,11 +1,10 @@
-//! One request to the database: its timeout, its repetitions, its figures, and what its failure means to the caller.
+//! One request to the database: timeout, retries, metrics, and the error for the caller.
 //!
 //! ```text
 //! call ──▶ driver (token-aware, one attempt a node) ──▶ answer, or wait a moment and again, or StoreError
 //! ```
 //!
-//! Every write of rows has a timestamp of its own and every transaction its condition, so sending one twice is as good as once:
-//! after an answer that did not come, it is sent again.
+//! Writes of rows carry timestamps and transactions conditions, so both are idempotent and retried after a missing answer.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -23,13 +22,13 @@ use scylla::value::{CqlValue, Row};
 use super::config::CqlConfig;
 use crate::StoreError;
 
-/// The wait before the first repetition; each is twice as long as the one before, up to [`WAIT_MAX`].
+/// The first back-off; it doubles with each retry, up to [`WAIT_MAX`].
 const WAIT_FIRST: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(2);
-/// How long one node may take to take a connection.
+/// Timeout for connecting to a node.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A session without anything prepared yet.
+/// A session without prepared statements.
 pub(super) async fn connect(config: &CqlConfig) -> Result<Session, StoreError> {
     config.check()?;
     let mut balancing = DefaultPolicy::builder().token_aware(true);
@@ -45,7 +44,7 @@ pub(super) async fn connect(config: &CqlConfig) -> Result<Session, StoreError> {
     let mut builder = SessionBuilder::new()
         .known_nodes(&config.nodes)
         .connection_timeout(CONNECT_TIMEOUT)
-        // Where its rows lie is all that token-awareness needs.
+        // Enough for token-awareness.
         .keyspaces_to_fetch([&config.keyspace])
         .default_execution_profile_handle(profile.into_handle());
     if let (Some(user), Some(password)) = (&config.user, &config.password) {
@@ -56,7 +55,7 @@ pub(super) async fn connect(config: &CqlConfig) -> Result<Session, StoreError> {
     })
 }
 
-/// Sends a request until it is answered, `attempts` times at most. `statement` names it in the figures.
+/// Retries a request, with at most `attempts` attempts. `statement` labels the metrics.
 pub(super) async fn answered<T, F>(attempts: u32, statement: &'static str, mut send: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, ExecutionError>>,
@@ -76,7 +75,7 @@ where
             }
             Err(_) => {
                 metrics::counter!("store_retries_total", "statement" => statement).increment(1);
-                // Not all at the same moment, when many wait for a node that comes back.
+                // Jitter: many callers may wait for the same node.
                 let share = rand::rng().random_range(0.5..1.0);
                 tokio::time::sleep(wait.mul_f64(share)).await;
                 wait = (wait * 2).min(WAIT_MAX);
@@ -86,7 +85,7 @@ where
     }
 }
 
-/// Whether repeating cannot help: the database understood, and will not do it.
+/// Whether the database understood the request and rejects it, so that a retry cannot help.
 fn is_refusal(error: &ExecutionError) -> bool {
     let attempt = match error {
         ExecutionError::BadQuery(_) => return true,
@@ -109,11 +108,11 @@ fn is_refusal(error: &ExecutionError) -> bool {
     }
 }
 
-/// Prepares a statement. One that is idempotent may be sent to the next node when the first does not answer.
+/// Prepares a statement. The driver may send an idempotent one to another node.
 pub(super) async fn prepare(session: &Session, text: String, idempotent: bool) -> Result<PreparedStatement, StoreError> {
     let mut prepared = session.prepare(text).await.map_err(|error| match error {
         PrepareError::AllAttemptsFailed { first_attempt: RequestAttemptError::DbError(_, reason) } => {
-            StoreError::Refused(format!("the database does not take a statement of this version: {reason}"))
+            StoreError::Refused(format!("the database rejects a statement of this version: {reason}"))
         }
         error => StoreError::Unavailable(format!("could not prepare a statement: {error}")),
     })?;
@@ -121,8 +120,8 @@ pub(super) async fn prepare(session: &Session, text: String, idempotent: bool) -
     Ok(prepared)
 }
 
-/// Whether a lightweight transaction was applied. Cassandra answers with one column when it was and with the row when it was not,
-/// `ScyllaDB` with the row always: the first column is what both agree on.
+/// Whether a lightweight transaction was applied: the first column. Cassandra returns the row only if it was not, `ScyllaDB`
+/// always.
 pub(super) fn was_applied(result: QueryResult) -> Result<bool, StoreError> {
     let rows = result.into_rows_result().map_err(|error| unreadable(&error))?;
     let row = rows.first_row::<Row>().map_err(|error| unreadable(&error))?;
@@ -132,7 +131,7 @@ pub(super) fn was_applied(result: QueryResult) -> Result<bool, StoreError> {
     }
 }
 
-/// An answer that is not what the schema promises.
+/// An answer that does not match the schema.
 pub(super) fn unreadable(error: &dyn std::error::Error) -> StoreError {
-    StoreError::Corrupt(format!("an answer of the database does not read: {error}"))
+    StoreError::Corrupt(format!("could not decode an answer of the database: {error}"))
 }

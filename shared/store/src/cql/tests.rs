@@ -1,5 +1,5 @@
-//! Tests against a real database, at `KINDRED_TEST_CASSANDRA` (host:port); `tests/run` starts one. Without it they say that they were not
-//! run. All share one keyspace, since changes of the schema are slow: each store has a generation of a name of its own.
+//! Tests against a real database, at `KINDRED_TEST_CASSANDRA` (host:port); `tests/run` starts one. Without it they print that
+//! they did not run. All share one keyspace, since schema changes are slow; each store has its own generation.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::generations::Generations;
 
 const AT: EventTime = EventTime(1_767_600_000_000);
 
-/// Where the database is, or nowhere, loudly.
+/// The settings of the database, if there is one.
 fn database() -> Option<CqlConfig> {
     let Ok(node) = std::env::var("KINDRED_TEST_CASSANDRA") else {
         eprintln!("NOT RUN: the store on CQL: KINDRED_TEST_CASSANDRA names no Cassandra (host:port)");
@@ -34,7 +34,7 @@ fn database() -> Option<CqlConfig> {
     })
 }
 
-/// The keyspace of this run, made by the first test that asks.
+/// The keyspace of this run, created by the first test.
 pub(super) async fn keyspace() -> Option<CqlConfig> {
     static MADE: OnceCell<()> = OnceCell::const_new();
     let config = database()?;
@@ -68,7 +68,7 @@ async fn it_conforms_between_processes() {
     conformance::run_shared(&open).await;
 }
 
-/// If it failed, a keyspace that does not fit would be written to, or nobody would know what to do.
+/// If this failed, a wrong keyspace would be written to, or the error would not help.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_does_not_fit_is_refused_with_the_command() {
     let Some(config) = keyspace().await else { return };
@@ -81,7 +81,7 @@ async fn a_schema_that_does_not_fit_is_refused_with_the_command() {
     };
     let nowhere = CqlConfig { keyspace: "kindred_is_not_here".into(), ..config.clone() };
     assert!(refusal(&nowhere).await.contains("`kindred migrate`"));
-    // In a keyspace of its own: the others share theirs.
+    // In its own keyspace: the others share theirs.
     let own = CqlConfig { keyspace: format!("{}_schema", config.keyspace), ..config.clone() };
     CqlStore::migrate(own.clone()).await.expect("migrated");
     let session = session::connect(&own).await.expect("connected");
@@ -104,7 +104,7 @@ async fn a_schema_that_does_not_fit_is_refused_with_the_command() {
     run("DROP KEYSPACE KS").await;
 }
 
-/// If it failed, a promotion would be seen half, or a dropped generation leave rows to the next of its name.
+/// If this failed, half a promotion would be visible, or a dropped generation leave rows to the next of its name.
 #[tokio::test(flavor = "multi_thread")]
 async fn generations_live_side_by_side() {
     let Some(config) = keyspace().await else { return };
@@ -179,7 +179,7 @@ async fn generations_live_side_by_side() {
     conformance::run_generations(&generations).await;
 }
 
-/// If it failed, code that is not async would stop for good or panic where it is called from a runtime's only thread.
+/// If this failed, blocking code would deadlock or panic on a runtime's only thread.
 #[tokio::test(flavor = "current_thread")]
 async fn rows_are_read_and_a_store_is_dropped_on_any_thread() {
     let Some(config) = keyspace().await else { return };
@@ -205,8 +205,8 @@ async fn rows_are_read_and_a_store_is_dropped_on_any_thread() {
     drop(snapshot);
 }
 
-/// If it failed, a restart of the database would lose or halve what was acknowledged, or end the pipeline. It stops and starts the
-/// database with the commands in `KINDRED_TEST_CASSANDRA_STOP` and `_START`, so it runs alone: `cargo test -- --ignored`.
+/// If this failed, a restart of the database would lose or halve acknowledged writes, or end the pipeline. It restarts the
+/// database with `KINDRED_TEST_CASSANDRA_STOP` and `_START`, so it runs alone: `cargo test -- --ignored`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "stops the database that other tests use"]
 async fn a_database_that_stops_in_the_middle_of_writes_loses_nothing() {

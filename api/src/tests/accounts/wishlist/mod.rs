@@ -1,4 +1,4 @@
-//! "Add a resource" of CONTRIBUTING.md: the wishlist that it adds stands here, and works.
+//! "Add a resource" of CONTRIBUTING.md: its wishlist, compiled and tested.
 
 mod resource;
 
@@ -7,7 +7,7 @@ use crate::resources::Resources;
 
 const WISHLIST: Resources = &[&resource::Wishlist];
 
-/// If it failed, who follows the page would copy what does not build.
+/// If it failed, following the page would give code that does not build.
 #[test]
 fn the_page_shows_this_resource() {
     let page = include_str!("../../../../../CONTRIBUTING.md");
@@ -21,7 +21,7 @@ fn the_page_shows_this_resource() {
     }
 }
 
-/// If it failed, a resource that is stated once would lack its endpoints, its part of the export, or its erasure.
+/// If it failed, a resource could lack its endpoints, its part of the export, or its erasure.
 #[tokio::test]
 async fn a_resource_is_served_given_out_and_erased() {
     let town = Town::with_resources(WISHLIST).await;
@@ -48,7 +48,7 @@ async fn a_resource_is_served_given_out_and_erased() {
     town.bench.stop.send_replace(true);
 }
 
-/// If it failed, members would be opened without what the API keeps of them, and an erasure would pass it by.
+/// If it failed, members would be opened without the API's resources, and an erasure would miss them.
 #[tokio::test]
 #[should_panic(expected = "without the resources of the API")]
 async fn an_api_does_not_start_with_members_who_know_nothing_of_its_resources() {

@@ -1,43 +1,42 @@
-//! What became of a transaction that was not answered with "applied", told from what its rows hold.
+//! Decides the outcome of a transaction that was not acknowledged as applied, from its rows.
 //!
 //! ```text
-//! steps, the versions tried, the rows as they are (SERIAL) ──▶ done, conflict, try again with these versions, or nobody can tell
+//! steps, the versions tried, the rows as they are (SERIAL) ──▶ done, conflict, retry with these versions, or unknown
 //! ```
 //!
-//! Three facts carry it. A transaction's version is random and the same in each of its attempts, so a row that has it, or that
-//! replaced it, shows that it happened. A version that was replaced never comes back, and that a row is absent comes back only a day
-//! after it was deleted or expired (`SWEPT_AFTER_MS`), which no message is late: so an attempt whose row has moved on from what it
-//! expects can never be applied any more, and of several attempts with the same version at most one is. And each row names the
-//! version it replaced, so that a single overtaker tells whether we were before him.
+//! It relies on three facts. A transaction has one random version for all attempts, so a row that has it, or replaced it, proves
+//! that it was applied. A replaced version never comes back, and a row is absent again only a day after it was deleted or expired
+//! (`SWEPT_AFTER_MS`), later than any message: an attempt whose row has changed can never be applied, and of several attempts at
+//! most one is. A row names the version it replaced, so one overtaker still shows whether ours was applied before it.
 
 use kindred_model::units::EventTime;
 
 use crate::records::{Effect, Expect, Step, Version};
 
-/// What a row holds, deleted and expired ones too.
+/// A row, also a deleted or expired one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Seen {
     pub version: Version,
-    /// What it replaced; nothing where there was no row.
+    /// The version it replaced, if any.
     pub previous: Option<Version>,
-    /// Milliseconds since 1970; from then on it is as good as absent.
+    /// Milliseconds since 1970; absent from then on.
     pub expires_at: i64,
 }
 
-/// What is to be told, or done.
+/// The outcome.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
     Done,
-    /// It did not happen, and no attempt of it can happen any more.
+    /// It was not applied, and never will be.
     Conflict,
-    /// It has not happened. The versions that the rows have to have for the next attempt, in the order of the steps.
+    /// Not applied yet. Retry with these versions, in the order of the steps.
     Again(Vec<Option<Version>>),
-    /// An attempt without an answer may have happened, and been overwritten more than once since.
+    /// An attempt without an answer may have been applied and overwritten twice since.
     Unknown,
 }
 
-/// `tried` are the versions that the last attempt expected, `unanswered` is whether an attempt with these may still come to pass,
-/// `seen` the rows, all in the order of the steps.
+/// `tried`: the versions that the last attempt expected; `unanswered`: whether such an attempt may still be applied; `seen`: the
+/// rows. All in the order of the steps.
 pub(super) fn judge(
     steps: &[Step],
     tried: &[Option<Version>],
@@ -50,8 +49,8 @@ pub(super) fn judge(
     if written().any(|(_, seen)| seen.is_some_and(|seen| seen.version == ours || seen.previous == Some(ours))) {
         return Verdict::Done;
     }
-    // One row that is as it was before, or whose overtaker came right after that, shows that no attempt was applied: they are all
-    // or nothing. A transaction that writes nothing leaves nothing to be wrong about.
+    // One row that is unchanged, or whose overtaker directly replaced what was there, shows that no attempt was applied, since
+    // they are atomic. A transaction without writes cannot be half applied.
     let untouched = |tried: Option<Version>, seen: Option<Seen>| {
         seen.map(|seen| seen.version) == tried || seen.is_some_and(|seen| seen.previous == tried)
     };
@@ -145,7 +144,7 @@ mod tests {
             assert_eq!(of(&[insert()], unanswered, &[None]), Verdict::Again(vec![None]));
             assert_eq!(of(&[delete()], unanswered, &[row(1, None, 1_001)]), Verdict::Again(vec![Some(Version(1))]));
             assert_eq!(of(&[delete()], unanswered, &[row(1, None, 1_000)]), Verdict::Conflict, "but not once it has expired");
-            // Absent is what was deleted or has expired: from the first look on, its version is expected.
+            // Deleted and expired rows are absent: the retry expects their version.
             assert_eq!(of(&[insert()], unanswered, &[row(5, None, 1_000)]), Verdict::Again(vec![Some(Version(5))]));
             assert_eq!(of(&[insert()], unanswered, &[row(5, None, i64::MIN)]), Verdict::Again(vec![Some(Version(5))]));
         }

@@ -1,4 +1,4 @@
-//! Records on a real database, in the keyspace of the store's tests (`cql::tests`).
+//! Records on a real database, in the keyspace of `cql::tests`.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ async fn opened(config: &CqlConfig) -> CqlRecords {
     for _ in 0..20 {
         match CqlRecords::open(config.clone()).await {
             Ok(records) => return records,
-            // Some of these tests are too hasty, or have a database that hangs.
+            // Some tests have tiny timeouts, or a paused database.
             Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
             Err(other) => panic!("{other}"),
         }
@@ -24,7 +24,7 @@ async fn opened(config: &CqlConfig) -> CqlRecords {
     panic!("the database does not answer");
 }
 
-/// Two sessions, as two processes have them.
+/// Two sessions, like two processes.
 #[tokio::test(flavor = "multi_thread")]
 async fn they_conform() {
     let Some(config) = keyspace().await else { return };
@@ -32,7 +32,7 @@ async fn they_conform() {
     conformance::run(&open().await, &open().await).await;
 }
 
-/// If it failed, what a person had deleted would stay readable in the database, or garbage stay for ever.
+/// If this failed, deleted personal data would stay readable, or garbage stay forever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_row_has_no_value_and_a_day_to_live() {
     let Some(config) = keyspace().await else { return };
@@ -62,15 +62,15 @@ async fn a_deleted_row_has_no_value_and_a_day_to_live() {
     assert_eq!((&rows[2].2, &rows[2].3, rows[2].4), (&first, &Vec::new(), None));
 }
 
-/// What races: each racer's transaction writes its own number, so that afterwards it is known whose happened.
+/// What the racers want: each writes its own number, so that the winner can be identified.
 enum Prize {
     Insert,
     Replace(Version),
-    /// Deletes the record and leaves a note beside it, as the use of a single-use token does.
+    /// Deletes the record and inserts a note, like the use of a single-use token.
     Use(Version),
 }
 
-/// Lets racers on all handles want the same; checks that what they were told is true, and tells how many won.
+/// Races on all handles, checks every outcome against the rows, and counts the winners.
 async fn contest(stores: &[CqlRecords], truth: &CqlRecords, key: &str, prize: Prize) -> (Option<Version>, Vec<Duration>) {
     let racers: Vec<_> = (0..RACERS)
         .map(|n| {
@@ -97,7 +97,7 @@ async fn contest(stores: &[CqlRecords], truth: &CqlRecords, key: &str, prize: Pr
     let there = loop {
         match truth.read("contest", b"p", place.as_bytes(), NOW).await {
             Ok(there) => break there,
-            // The database may be paused right now.
+            // The database may be paused.
             Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
             Err(other) => panic!("{other}"),
         }
@@ -121,14 +121,14 @@ async fn contest(stores: &[CqlRecords], truth: &CqlRecords, key: &str, prize: Pr
     (there.map(|there| there.version), took)
 }
 
-/// Rounds of contests over one key each; returns how long each transaction took.
+/// A contest over one key a round; returns the duration of each transaction.
 async fn contests(stores: &[CqlRecords], truth: &CqlRecords, rounds: std::ops::Range<usize>) -> Vec<Duration> {
     let mut all = Vec::new();
     for round in rounds {
         let key = format!("key {round}");
         let (inserted, took) = contest(stores, truth, &key, Prize::Insert).await;
         all.extend(took);
-        // Where none is known to have happened, one may yet, and there is nothing to go on with.
+        // None is known to have been applied, though one may be: skip the round.
         let Some(inserted) = inserted else { continue };
         let (replaced, took) = contest(stores, truth, &key, Prize::Replace(inserted)).await;
         all.extend(took);
@@ -139,13 +139,13 @@ async fn contests(stores: &[CqlRecords], truth: &CqlRecords, rounds: std::ops::R
     all
 }
 
-/// If it failed, a token would be used twice, or a person be told that nothing happened when it did, because an answer came too late.
+/// If this failed, a late answer would let a token be used twice, or report a conflict for an applied transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_told_is_true_though_answers_get_lost() {
     let Some(config) = keyspace().await else { return };
     let truth = opened(&config).await;
     let mut late = 0;
-    // From where next to no answer comes in time, to where most do.
+    // From timeouts that almost always expire to some that rarely do.
     for (n, timeout_ms) in [2, 3, 4, 6, 9, 14].into_iter().enumerate() {
         let hasty = CqlConfig { request_timeout_ms: timeout_ms, attempts: 6, ..config.clone() };
         let took = contests(&[opened(&hasty).await, opened(&hasty).await], &truth, n * 8..n * 8 + 8).await;
@@ -154,8 +154,8 @@ async fn what_is_told_is_true_though_answers_get_lost() {
     assert!(late > 20, "hardly an answer was lost: {late}");
 }
 
-/// The same with a database that hangs and goes on (SIGSTOP, SIGCONT), and then does what it was asked long ago. The shell commands in
-/// `KINDRED_TEST_CASSANDRA_PAUSE` and `_RESUME` do that, so it runs alone: `cargo test -- --ignored`.
+/// The same with a database that is paused (SIGSTOP, SIGCONT) and then executes old requests. It uses the shell commands in
+/// `KINDRED_TEST_CASSANDRA_PAUSE` and `_RESUME`, so it runs alone: `cargo test -- --ignored`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "pauses the database that other tests use"]
 async fn what_is_told_is_true_though_the_database_hangs() {

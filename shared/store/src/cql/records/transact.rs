@@ -1,8 +1,8 @@
-//! One transaction: attempts with one version, until it is clear what became of it.
+//! One transaction: attempts under one version until its outcome is known.
 //!
-//! A conditional batch that was answered is clear. One that was not may have been applied, may yet be, or never: the rows are read at
-//! SERIAL, which first finishes what has been agreed upon, and [`judge`] tells. To attempt it again is safe as long as each attempt has
-//! the same version and expects the same: whichever comes first takes away what the others expect.
+//! An answered conditional batch is decided. One without an answer may have been applied, may yet be, or never: its rows are read
+//! at SERIAL, which completes what has been agreed on, and [`judge`] decides. A retry is safe while every attempt has the same
+//! version and expectations: the first to be applied defeats the others.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,16 +20,16 @@ use crate::StoreError;
 use crate::cql::session::{answered, unreadable, was_applied};
 use crate::records::{Effect, Expect, NEVER, Outcome, SWEPT_AFTER_MS, Step, Version};
 
-/// Attempts beyond those of the settings, for rows that turn out to be expired or deleted.
+/// Attempts beyond the configured ones, for rows that are expired or deleted.
 const ATTEMPTS_MORE: u32 = 2;
-/// The wait after an attempt without an answer: others of the same partition come first meanwhile.
+/// Back-off after an attempt without an answer.
 const WAIT: Duration = Duration::from_millis(50);
-/// The time of what is deleted: it expired before all times.
+/// The expiry of a deleted row.
 const DELETED: i64 = i64::MIN;
-/// Cassandra counts a TTL's end in seconds up to 2038; what expires later than this has none, and stays until it is written over.
+/// Cassandra limits the end of a TTL to 2038; rows that expire later than this have none, and stay until overwritten.
 const TTL_SECONDS_MAX: i64 = 365 * 86_400;
 
-/// After how many seconds the database may throw a row away; nought is never.
+/// The TTL in seconds; zero for none.
 fn ttl(expires_at: Option<EventTime>, now: EventTime) -> i32 {
     let Some(expires_at) = expires_at else { return 0 };
     let seconds = (expires_at.0.saturating_sub(now.0).max(0).saturating_add(SWEPT_AFTER_MS + 999)) / 1_000;
@@ -39,7 +39,7 @@ fn ttl(expires_at: Option<EventTime>, now: EventTime) -> i32 {
 type Written<'a> = (i32, &'a [u8], [u8; 16], Vec<u8>, i64, &'a str, &'a [u8], &'a [u8], Option<[u8; 16]>);
 type Checked<'a> = (&'a str, &'a [u8], &'a [u8], Option<[u8; 16]>);
 
-/// A statement's values, and the time after which the row has to expire, where that is a condition.
+/// Bound values, with the expiry to check where that is a condition.
 enum Bound<'a> {
     Write(Written<'a>, Option<i64>),
     Check(Checked<'a>, Option<i64>),
@@ -68,9 +68,9 @@ impl Shared {
             Expect::Version(version) => Some(version),
         };
         let mut tried: Vec<Option<Version>> = steps.iter().map(expected).collect();
-        // Whether an attempt that expects what was tried last may still come to pass.
+        // Whether an attempt with the last expectations may still be applied.
         let mut unanswered = false;
-        let mut reason = "others keep changing it".to_owned();
+        let mut reason = "concurrent changes".to_owned();
         for _ in 0..self.connection.config.attempts + ATTEMPTS_MORE {
             match self.attempt(table, partition, steps, &tried, ours, now).await {
                 Ok(true) => return Ok(Outcome::Done(ours)),
@@ -89,20 +89,20 @@ impl Shared {
                 Verdict::Conflict => return Ok(Outcome::Conflict),
                 Verdict::Unknown => {
                     return Err(StoreError::Unavailable(format!(
-                        "a transaction on {table} was not answered, and others have changed the same since: {reason}"
+                        "outcome of a transaction on {table} unknown: no answer, and its rows have changed since: {reason}"
                     )));
                 }
                 Verdict::Again(next) => {
-                    // What expects something else now can only come to pass now: a row has moved on from what it expected before.
+                    // With changed expectations, earlier attempts can no longer be applied: their rows have moved on.
                     unanswered &= next == tried;
                     tried = next;
                 }
             }
         }
-        Err(StoreError::Unavailable(format!("a transaction on {table} was given up: {reason}")))
+        Err(StoreError::Unavailable(format!("a transaction on {table} failed: {reason}")))
     }
 
-    /// Writes the record of a step that expects nothing and that no other step is ever about.
+    /// Appends a record that expects nothing and that no other step ever changes.
     pub async fn append(&self, table: &str, partition: &[u8], step: &Step, now: EventTime) -> Result<(), StoreError> {
         let Effect::Put { value, expires_at } = &step.effect else { return Ok(()) };
         let append = &self.statements(table).append;
@@ -114,7 +114,7 @@ impl Shared {
         answered(attempts, "append_record", || self.connection.session.execute_unpaged(append, &values)).await.map(drop)
     }
 
-    /// Sends the batch once, and tells whether it was applied.
+    /// Sends the batch once; returns whether it was applied.
     async fn attempt(
         &self,
         table: &str,
@@ -149,7 +149,7 @@ impl Shared {
         was_applied(answered(1, "transact_records", || self.connection.session.batch(&batch, &values)).await?)
     }
 
-    /// The rows of the steps, in their order, with every transaction that has been agreed upon.
+    /// The rows of the steps, in their order, read at SERIAL.
     async fn look(&self, table: &str, partition: &[u8], steps: &[Step]) -> Result<Vec<Option<Seen>>, StoreError> {
         let look = &self.statements(table).look;
         let sorts: Vec<&[u8]> = steps.iter().map(|step| step.sort.as_slice()).collect();

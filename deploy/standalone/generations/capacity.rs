@@ -1,9 +1,9 @@
-//! Whether there is room for another generation: an estimate before anything is built.
+//! Capacity for another generation: an estimate before anything is built.
 //!
-//! Memory: the owners' baskets are counted from the live generation's merged inputs under the new window, and each basket of n items
-//! makes n (n - 1) directed pairs at most; pairs, identities and orders weigh what `docs/OPERATIONS.md` (Capacity) says, and half
-//! as much again is added. What the live one has not taken in yet is assumed to be like what it has. Disk: twice what the live
-//! store or the log takes, whichever is more, since a compaction holds old and new side by side.
+//! Memory: baskets are counted from the live generation's merged inputs under the new window; a basket of n items makes at most n
+//! (n - 1) directed pairs. Pairs, identities and orders cost what `docs/OPERATIONS.md` (Capacity) says, plus half. Records the
+//! live one has not applied are assumed to resemble the others. Disk: twice the larger of live store and log, since a compaction
+//! holds old and new.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,20 +19,20 @@ use super::replay::ReplayFrom;
 use crate::failure::{Failure, bytes, thousands};
 use crate::installation::Installation;
 
-/// Rows and lists of the similarity view, a directed pair (measured: 11 to 12).
+/// A directed pair of the similarity view, with rows and lists (measured: 11 to 12).
 const PAIR_BYTES: u64 = 12;
 /// An identity with its names.
 const IDENTITY_BYTES: u64 = 64;
-/// An order as it is held.
+/// An order in memory.
 const ORDER_BYTES: u64 = 256;
-/// A record that waits within an epoch while catching up.
+/// A queued record of an epoch while catching up.
 const RECORD_BYTES: u64 = 200;
-/// What a process takes before it holds anything.
+/// A process without data.
 const PROCESS_BYTES: u64 = 64 << 20;
-/// Left free for everybody else.
+/// Left free for others.
 const DISK_RESERVE_BYTES: u64 = 256 << 20;
 
-/// What a generation will take.
+/// What a generation needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Estimate {
     records: u64,
@@ -84,7 +84,7 @@ pub fn estimate(installation: &Installation, semantics: &Semantics, from: &Repla
 
     let applied = Position::beginning().lag_behind(&snapshot.frontier.position);
     let all = Position::beginning().lag_behind(end);
-    // Of what is not taken in, nothing is known but how much it is.
+    // Unapplied records are counted, not read: scale.
     let scaled = |count: u64| {
         if applied == 0 { count } else { (u128::from(count) * u128::from(all.max(applied)) / u128::from(applied)) as u64 }
     };
@@ -101,10 +101,10 @@ pub fn estimate(installation: &Installation, semantics: &Semantics, from: &Repla
 }
 
 impl Estimate {
-    /// Refuses where there is no room for it. The disk is looked at where the store is on one of this machine, in `directory`.
+    /// Refuses without capacity. The disk is checked for a store on this machine, in `directory`.
     ///
     /// # Errors
-    /// With the figures, and what helps.
+    /// With the figures and help.
     pub fn check(&self, directory: Option<&Path>) -> Result<()> {
         let anyway = "free some, or give --force to try all the same";
         if let Some(free) = memory_available()
@@ -125,8 +125,7 @@ impl Estimate {
     }
 }
 
-/// Memory that can be had without swapping, in bytes: the machine's, or the control group's where that is less. `None` where the
-/// system does not tell.
+/// Memory available without swapping, in bytes: the smaller of machine and control group. `None` where the system does not say.
 fn memory_available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -140,7 +139,7 @@ fn memory_available() -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// If it failed, a replay could take the machine down with the live pipeline on it.
+    /// If this failed, a replay could take down the machine with the live pipeline on it.
     #[test]
     fn what_does_not_fit_is_refused_with_its_figures() {
         let here = Path::new("/");

@@ -1,4 +1,4 @@
-//! From where a generation was built, held with it, and whether it can become the live one.
+//! The provenance of a generation: the part of the log it is built from, stored with it, and whether it can become live.
 
 use anyhow::{Context, Result};
 use kindred_model::Semantics;
@@ -6,65 +6,65 @@ use kindred_store::ViewStore;
 use kindred_store::embedded_generations::FIRST;
 use serde::{Deserialize, Serialize};
 
-/// Under which a store holds it.
+/// The named value of a store.
 const ORIGIN: &str = "origin";
 
-/// From where a generation was built.
+/// The part of the log a generation is built from.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Origin {
+pub struct Provenance {
     /// `beginning`, `inputs`, a position or a time.
     pub from: String,
-    /// A position or a time, where it is to end.
+    /// A position or a time where it ends.
     pub until: Option<String>,
-    /// Whether it has once reached the end of what it was to read.
+    /// Whether it has reached the end of that part once.
     pub complete: bool,
 }
 
-impl Origin {
-    /// Of the first generation, which the log feeds from its first record on.
+impl Provenance {
+    /// Of the first generation, which reads the log from its first record.
     fn first() -> Self {
         Self { from: "beginning".to_owned(), until: None, complete: true }
     }
 
-    /// Of a generation; `None` where a replay was ended before it had prepared its store.
+    /// Of a generation; `None` when a replay ended before it had prepared its store.
     ///
     /// # Errors
     /// When the store does not answer.
     pub async fn of(name: &str, store: &dyn ViewStore) -> Result<Option<Self>> {
-        let held = store.named().get(ORIGIN).await.context("could not read from where the generation was built")?;
-        let read = |bytes: Vec<u8>| serde_json::from_slice(&bytes).context("from where the generation was built does not read");
+        let held = store.named().get(ORIGIN).await.context("could not read the provenance of the generation")?;
+        let read = |bytes: Vec<u8>| serde_json::from_slice(&bytes).context("corrupt provenance of the generation");
         Ok(held.map(read).transpose()?.or_else(|| (name == FIRST).then(Self::first)))
     }
 
-    /// As [`Origin::of`], for whom one that is not prepared is one that is not complete.
+    /// As [`Provenance::of`]; an unprepared generation is incomplete.
     ///
     /// # Errors
-    /// As [`Origin::of`].
+    /// As [`Provenance::of`].
     pub async fn shown(name: &str, store: &dyn ViewStore) -> Result<Self> {
         let unknown = || Self { from: "nothing yet".to_owned(), until: None, complete: false };
         Ok(Self::of(name, store).await?.unwrap_or_else(unknown))
     }
 
-    /// Notes it with the generation.
+    /// Stores it with the generation.
     ///
     /// # Errors
     /// When it cannot be written.
     pub async fn note(&self, store: &dyn ViewStore) -> Result<()> {
         let bytes = serde_json::to_vec(self).expect("plain data");
-        store.named().put(ORIGIN, &bytes).await.context("could not note from where the generation was built")
+        store.named().put(ORIGIN, &bytes).await.context("could not write the provenance of the generation")
     }
 
-    /// Whether it is built from the same part of the events.
+    /// Whether both are built from the same part of the events.
     pub fn is_of(&self, other: &Self) -> bool {
         (&self.from, &self.until) == (&other.from, &other.until)
     }
 
-    /// Whether it is of all events, so that it can follow the log as the live one does.
+    /// Whether it covers all events, so that it can follow the log.
     pub fn is_whole(&self) -> bool {
         self.until.is_none() && ["beginning", "inputs"].contains(&&*self.from)
     }
 
-    /// Why it cannot become the live one, if it cannot.
+    /// Why it cannot become live, if it cannot.
     pub fn not_promotable(&self, settings: &Semantics, live: &Semantics) -> Option<String> {
         if settings.program != live.program {
             return Some(

@@ -1,10 +1,10 @@
-//! The shop's own book: the present state of its orders and who has been forgotten, read from the log like any other view.
+//! The shop's order book: the current state of its orders and the forgotten members, derived from the log.
 //!
 //! ```text
-//! log ──tail──▶ Book (merged by natural key) ──▶ next version of an order, last orders of a member, a sentence per event
+//! log ──tail──▶ OrderBook (merged by natural key) ──▶ next version of an order, last orders of a member, a sentence per event
 //! ```
 //!
-//! It is bounded: the last orders of each member and the last orders at all. What fell out can no longer be refunded here.
+//! Bounded: the last orders of each member, and the last orders overall. Older ones can no longer be refunded here.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -13,23 +13,23 @@ use kindred_model::{EventTime, MemberId, OrderId};
 
 use crate::orders::Step;
 
-/// Orders kept of one member: the page looks through them for what the member owns.
+/// Orders kept per member: the page derives from them what the member owns.
 const ORDERS_A_MEMBER: usize = 50;
-/// Orders kept at all. An order runs its course in minutes when it is live, and the history has some 3,000.
+/// Orders kept overall. A live order completes in minutes, and the history has some 3,000.
 const ORDERS_MAX: usize = 20_000;
 
 /// The book.
 #[derive(Debug, Default)]
-pub struct Book {
+pub struct OrderBook {
     orders: HashMap<OrderId, OrderRecord>,
-    /// In the order in which they were first seen.
+    /// In order of arrival.
     arrival: VecDeque<OrderId>,
     by_member: HashMap<MemberId, VecDeque<OrderId>>,
     forgotten: HashSet<MemberId>,
 }
 
-impl Book {
-    /// Takes in a record; again, or an older version, changes nothing.
+impl OrderBook {
+    /// Applies a record. Idempotent; older versions are ignored.
     pub fn take(&mut self, record: &Record) {
         match record {
             Record::Order(order) => self.take_order(order),
@@ -81,7 +81,7 @@ impl Book {
         self.orders.get(order)
     }
 
-    /// The order after a step, noted as done, or `None` where the step does not follow.
+    /// Applies a step to an order; `None` if the step is not possible.
     pub fn advance(&mut self, order: &OrderId, step: &Step, at: EventTime) -> Option<OrderRecord> {
         let known = self.orders.get_mut(order)?;
         let next = step.apply(known, at)?;
@@ -89,7 +89,7 @@ impl Book {
         Some(next)
     }
 
-    /// Puts an order back to `before` if nothing followed `after`: its next version could not be written.
+    /// Restores `before` unless something followed `after`: the next version could not be written.
     pub fn revert(&mut self, after: &OrderRecord, before: OrderRecord) {
         if let Some(known) = self.orders.get_mut(&before.order)
             && *known == *after
@@ -111,7 +111,7 @@ impl Book {
         self.forgotten.contains(member)
     }
 
-    /// Notes at once that a member is to be forgotten: nothing more is written about them.
+    /// Marks a member as forgotten: nothing more is written about them.
     pub fn forget(&mut self, member: &MemberId) {
         self.forgotten.insert(member.clone());
         for order in self.by_member.remove(member).into_iter().flatten() {
@@ -134,7 +134,7 @@ mod tests {
     fn the_book_keeps_the_newest_version_whatever_the_order() {
         let history = History::new(3, Day(20_400), &Catalog::new(3), "EUR");
         let orders: Vec<&Record> = history.records.iter().filter(|record| record.topic() == Topic::Orders).collect();
-        let (mut forward, mut backward) = (Book::default(), Book::default());
+        let (mut forward, mut backward) = (OrderBook::default(), OrderBook::default());
         orders.iter().for_each(|record| forward.take(record));
         orders.iter().rev().for_each(|record| backward.take(record));
         assert!(forward.orders.len() > 2_000);
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_forgotten_member_leaves_the_book_and_does_not_come_back() {
         let history = History::new(3, Day(20_400), &Catalog::new(3), "EUR");
-        let mut book = Book::default();
+        let mut book = OrderBook::default();
         history.records.iter().for_each(|record| book.take(record));
         let member =
             history.shoppers.iter().map(|shopper| &shopper.member).find(|member| !book.orders_of(member).is_empty()).unwrap();

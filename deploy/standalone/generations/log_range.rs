@@ -1,11 +1,11 @@
-//! A part of a log: from and until a position, or the records of a time. What a replay with `--from` or `--until` reads.
+//! A range of the log, by positions or by event time: what a replay with `--from` or `--until` reads.
 //!
 //! ```text
-//! EventLog ──▶ Window (drops what is outside, ends at `until`) ──▶ the pipeline's source
+//! EventLog ──▶ LogRange (drops what is outside, ends at `until`) ──▶ the pipeline's source
 //! ```
 //!
-//! Times are event times: of an interaction its `at`, of an order its `placed_at`. Records of the catalog and of members have
-//! none, and always count: they say what things and people are, and who is forgotten.
+//! Event time is an interaction's `at` or an order's `placed_at`. Records of the catalog and of members have none and always
+//! count: they describe items and members, and erasures.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,12 +16,10 @@ use kindred_log::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionSta
 use kindred_model::records::{Record, Rules};
 use kindred_model::{Day, EventTime, Position, Topic};
 
-/// A place in the log or in time.
+/// A position or an event time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Bound {
-    /// A position of the log.
     Position(Position),
-    /// An event time.
     Time(EventTime),
 }
 
@@ -53,20 +51,20 @@ impl std::fmt::Display for Bound {
     }
 }
 
-/// The part of a log before `until`, without records of before `from`.
+/// The part of a log between `from` and `until`.
 #[derive(Clone)]
-pub struct Window {
+pub struct LogRange {
     /// The whole log.
     pub log: Arc<dyn EventLog>,
-    /// Records of earlier times are left out; a position is where the reader is made to start.
+    /// Skips earlier records; a position is where the caller makes the reader start.
     pub from: Option<Bound>,
-    /// Records of this time and later, or from this position on, are left out.
+    /// Skips records of this time and later, or from this position on.
     pub until: Option<Bound>,
-    /// What decoding has to know.
+    /// For decoding.
     pub rules: Rules,
 }
 
-impl Window {
+impl LogRange {
     fn holds_time(&self, record: &LogRecord) -> bool {
         let is_time = |bound: &Option<Bound>| matches!(bound, Some(Bound::Time(_)));
         if !is_time(&self.from) && !is_time(&self.until) {
@@ -75,14 +73,14 @@ impl Window {
         let at = match Record::decode(record.place.topic, &record.payload, &self.rules) {
             Ok(Record::Interaction(interaction)) => interaction.at,
             Ok(Record::Order(order)) => order.placed_at,
-            // What does not decode is turned away, and told, as by any pipeline.
+            // Records that do not decode are rejected by the pipeline.
             _ => return true,
         };
         let after = |bound: &Option<Bound>| matches!(bound, Some(Bound::Time(time)) if at >= *time);
         !after(&self.until) && (after(&self.from) || !is_time(&self.from))
     }
 
-    /// `position`, no further than `until`.
+    /// `position`, at most `until`.
     fn capped(&self, position: &Position) -> Position {
         let Some(Bound::Position(until)) = &self.until else { return position.clone() };
         let mut capped = Position::beginning();
@@ -96,7 +94,7 @@ impl Window {
 }
 
 #[async_trait]
-impl EventLog for Window {
+impl EventLog for LogRange {
     fn identity(&self) -> &str {
         self.log.identity()
     }
@@ -112,7 +110,7 @@ impl EventLog for Window {
     fn reader(&self, share: Share) -> Result<Box<dyn EventReader>, LogError> {
         let reader = self.log.reader(share)?;
         let position = self.capped(reader.position());
-        Ok(Box::new(WindowReader { window: self.clone(), reader, position, read: Vec::new() }))
+        Ok(Box::new(LogRangeReader { range: self.clone(), reader, position, read: Vec::new() }))
     }
 
     async fn end(&self) -> Result<Position, LogError> {
@@ -152,29 +150,29 @@ impl EventLog for Window {
     }
 }
 
-struct WindowReader {
-    window: Window,
+struct LogRangeReader {
+    range: LogRange,
     reader: Box<dyn EventReader>,
     position: Position,
     read: Vec<LogRecord>,
 }
 
-impl EventReader for WindowReader {
+impl EventReader for LogRangeReader {
     fn seek(&mut self, position: &Position) -> Result<(), LogError> {
         self.reader.seek(position)?;
-        self.position = self.window.capped(self.reader.position());
+        self.position = self.range.capped(self.reader.position());
         Ok(())
     }
 
     fn poll(&mut self, limit: usize, timeout: Duration, into: &mut Vec<LogRecord>) -> Result<(), LogError> {
         self.read.clear();
         self.reader.poll(limit, timeout, &mut self.read)?;
-        self.position = self.window.capped(self.reader.position());
-        let within = |record: &LogRecord| match &self.window.until {
+        self.position = self.range.capped(self.reader.position());
+        let within = |record: &LogRecord| match &self.range.until {
             Some(Bound::Position(until)) => record.place.offset < until.next_offset(record.place.topic, record.place.partition),
             _ => true,
         };
-        into.extend(self.read.drain(..).filter(|record| within(record) && self.window.holds_time(record)));
+        into.extend(self.read.drain(..).filter(|record| within(record) && self.range.holds_time(record)));
         Ok(())
     }
 
@@ -187,6 +185,6 @@ impl EventReader for WindowReader {
     }
 
     fn end(&mut self) -> Result<Position, LogError> {
-        Ok(self.window.capped(&self.reader.end()?))
+        Ok(self.range.capped(&self.reader.end()?))
     }
 }

@@ -1,5 +1,4 @@
-//! A runtime of the store's own, so that it can be asked from any thread: from async code on whatever runtime, and from code that
-//! is not async at all, which then waits.
+//! The store's own runtime, so that any thread can call it: async code on any runtime, and blocking code.
 //!
 //! ```text
 //! async caller ──run──▶ task here ──▶ answer            thread ──wait──▶ task here ──▶ answer through a plain channel
@@ -15,9 +14,9 @@ use crate::StoreError;
 /// Threads that drive the connections; the database does the work.
 const THREADS: usize = 2;
 
-pub(super) struct Bridge(Option<Runtime>);
+pub(super) struct StoreRuntime(Option<Runtime>);
 
-impl Bridge {
+impl StoreRuntime {
     pub fn new() -> Result<Self, StoreError> {
         let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("kindred-cql").enable_all().build();
         runtime
@@ -29,12 +28,12 @@ impl Bridge {
         self.0.as_ref().expect("present until dropped")
     }
 
-    /// Starts a task and does not wait for it.
+    /// Spawns a task.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime().spawn(task);
     }
 
-    /// Runs a task to its end, also when the caller goes away: a write is never left half by a dropped future.
+    /// Runs a task to its end, even if the caller is cancelled: a dropped future never leaves half a write.
     pub async fn run<T: Send + 'static>(
         &self,
         task: impl Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -45,21 +44,21 @@ impl Bridge {
         }
     }
 
-    /// Starts a task; its answer is taken from the channel by a thread that may wait. The channel is a plain one on purpose: those of
-    /// tokio refuse to wait on the threads of a runtime.
+    /// Spawns a task for a thread that may block on the channel, which is of `std`: those of tokio refuse to block on a runtime's
+    /// threads.
     pub fn ask<T: Send + 'static>(
         &self,
         task: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Receiver<Result<T, StoreError>> {
         let (answer, receiver) = channel();
         self.runtime().spawn(async move {
-            // Who asked may have gone.
+            // The receiver may be gone.
             let _ = answer.send(task.await);
         });
         receiver
     }
 
-    /// Waits for a task on the calling thread.
+    /// Blocks on a task.
     pub fn wait<T: Send + 'static>(
         &self,
         task: impl Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -68,13 +67,13 @@ impl Bridge {
     }
 }
 
-/// The answer of [`Bridge::ask`].
+/// The answer of [`StoreRuntime::ask`].
 pub(super) fn received<T>(answer: &Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
     answer.recv().unwrap_or_else(|_| Err(StoreError::Unavailable("a request ended early".into())))
 }
 
-impl Drop for Bridge {
-    /// Does not wait: the last owner may be async code, where waiting is not allowed.
+impl Drop for StoreRuntime {
+    /// Does not block: the last owner may be async code.
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
