@@ -157,7 +157,7 @@ fn lists<'s>(notices: StreamVec<'s, u64, Addressed<Notice>>, stages: Rc<Stages>,
                     supports: capability.delayed(&epoch, 1),
                     crossed: Vec::new(),
                 });
-                heard.crossed.extend(data.drain(..).filter_map(|(_, notice)| match notice {
+                notices.crossed.extend(data.drain(..).filter_map(|(_, notice)| match notice {
                     Notice::Settle => None,
                     Notice::Crossed { item, holders } => Some((item, holders)),
                 }));
@@ -166,13 +166,13 @@ fn lists<'s>(notices: StreamVec<'s, u64, Addressed<Notice>>, stages: Rc<Stages>,
             while let Some(first) = open.first_entry()
                 && !frontiers[0].less_equal(first.key())
             {
-                let heard = first.remove();
+                let notices = first.remove();
                 let mut shard = stages.shard.borrow_mut();
-                for (item, holders) in &heard.crossed {
+                for (item, holders) in &notices.crossed {
                     shard.hear(*item, holders);
                 }
-                let mut lists = lists_output.session(&heard.lists);
-                let mut supports = supports_output.session(&heard.supports);
+                let mut lists = lists_output.session(&notices.lists);
+                let mut supports = supports_output.session(&notices.supports);
                 shard.settle(|item, list| lists.give((item, list)), |item, support| supports.give((item, support)));
                 publish(&stats, &mut published, shard.figures());
                 stages.settling.set(false);
