@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_is_one_and_nothing_in_common_is_nought() {
+    fn equal_lists_are_one_and_disjoint_lists_zero() {
         assert!((rank_biased_overlap(&[1, 2, 3], &[1, 2, 3]) - 1.0).abs() < 1e-12);
         assert_eq!(rank_biased_overlap(&[1, 2], &[3, 4, 5]), 0.0);
         assert_eq!(rank_biased_overlap::<u32>(&[], &[]), 1.0);

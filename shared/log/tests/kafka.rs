@@ -95,7 +95,7 @@ fn settle(reader: &mut dyn EventReader) -> Vec<LogRecord> {
     let (mut records, deadline) = (Vec::new(), Instant::now() + PATIENCE);
     let end = reader.end().expect("the end");
     while !reader.position().reaches(&end) {
-        assert!(Instant::now() < deadline, "it stands at {} for ever, before {end}", reader.position());
+        assert!(Instant::now() < deadline, "it stays at {}, before {end}", reader.position());
         reader.poll(1_000, Duration::from_millis(50), &mut records).expect("polling");
     }
     records
@@ -429,7 +429,7 @@ async fn a_reader_that_retention_overtakes_is_told() {
     assert!((5..190).contains(&next), "it stands where it was overtaken: {next}");
     assert_eq!(verdict(&mut *reader), reason, "it stays with that");
     reader.seek(&Position::beginning()).expect("from where it begins now");
-    assert_eq!(settle(&mut *reader).len(), 10, "sought anew, it reads what is there");
+    assert_eq!(settle(&mut *reader).len(), 10, "after another seek it reads what is there");
 }
 
 /// If this failed, an oversized record would be retried forever, or silently lost.

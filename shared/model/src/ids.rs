@@ -126,7 +126,7 @@ impl MemberId {
     /// [`Invalid`].
     pub fn check_named(self) -> Result<Self, Invalid> {
         if self.as_str() == Self::ME {
-            return Err(Invalid::new("member", "is \"me\", which stands for whoever is signed in and is no member's id"));
+            return Err(Invalid::new("member", "is \"me\", which is reserved for the signed-in member"));
         }
         Ok(self)
     }

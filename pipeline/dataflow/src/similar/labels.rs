@@ -112,7 +112,7 @@ mod tests {
 
     /// If this failed, inserting into one gap, at the end or at the front would run out of labels.
     #[test]
-    fn a_gap_without_room_is_made_anew() {
+    fn a_full_gap_is_respaced() {
         let mut labels = Labels::default();
         insert(&mut labels, ["a".to_owned(), "z".to_owned()]);
         for n in 0..500 {

@@ -165,7 +165,7 @@ mod tests {
 
     /// If this failed, random additions and removals, shrinking or refilling would lose or invent co-counts.
     #[test]
-    fn a_row_is_a_map_without_noughts() {
+    fn a_row_is_a_map_without_zeros() {
         for seed in 0..20 {
             let mut rng = StdRng::seed_from_u64(seed);
             let (mut row, mut map) = (Row::default(), HashMap::<u32, u32>::new());

@@ -97,7 +97,7 @@ async fn blocking<R: Send + 'static>(work: impl FnOnce() -> Result<R, LogError> 
     done.unwrap_or_else(|error| Err(LogError::Unavailable(format!("the runtime has stopped: {error}"))))
 }
 
-fn created_anew(name: &str) -> LogError {
+fn recreated(name: &str) -> LogError {
     LogError::Refused(format!(
         "topic {name} was created anew: positions in the old one mean nothing in it; `kindred replay --generation NAME --from inputs` \
          starts with what the store has and reads the new one, `--from beginning` rebuilds from the log alone"
@@ -191,7 +191,7 @@ impl Shared {
             for ((state, name), id) in states.into_iter().zip(&self.names).zip(&self.ids) {
                 let state = state.map_err(|code| from_code(code, name))?;
                 if state.id != *id {
-                    return Err(created_anew(name));
+                    return Err(recreated(name));
                 }
                 counts.push(state.led.len());
             }
@@ -283,7 +283,7 @@ impl EventLog for KafkaLog {
     async fn end(&self) -> Result<Position, LogError> {
         let called = Instant::now();
         let mut end = self.shared.end.lock().await;
-        // Requested after this call began, while it waited for the lock: as good as its own.
+        // Requested after this call began and waited for the lock, so the answer is fresh enough.
         if let Some((asked, position)) = &*end
             && *asked >= called
         {

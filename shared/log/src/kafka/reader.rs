@@ -20,7 +20,7 @@ use super::errors::{counted, from_code, seconds};
 use super::native::{Client, Describing, Fetched, Fetcher, TopicState, attend, bootstrap};
 use super::offsets::{Side, offsets};
 use super::topics::describe;
-use super::{Shared, created_anew};
+use super::{Shared, recreated};
 use crate::{EventReader, LogError, LogRecord, Place, Share};
 
 /// Interval of topic checks, and so the delay until a new partition is read.
@@ -122,7 +122,7 @@ impl Reader {
                 }
             };
             if state.id != self.shared.ids[usize::from(topic.code())] {
-                self.verdict = Some(created_anew(self.name(topic)));
+                self.verdict = Some(recreated(self.name(topic)));
                 return;
             }
             for (partition, led) in (0..).zip(&state.led) {
@@ -229,7 +229,7 @@ impl Reader {
     fn out_of_range(&self, topic: Topic, partition: u32) -> Result<(), LogError> {
         let name = [self.name(topic).to_owned()];
         match &describe(&self.client, &name, LOOK_TIMEOUT)?[0] {
-            Ok(state) if state.id != self.shared.ids[usize::from(topic.code())] => return Err(created_anew(&name[0])),
+            Ok(state) if state.id != self.shared.ids[usize::from(topic.code())] => return Err(recreated(&name[0])),
             Ok(_) => (),
             Err(code) => return Err(from_code(*code, &name[0])),
         }
@@ -270,7 +270,7 @@ impl EventReader for Reader {
         for (&topic, state) in Topic::ALL.iter().zip(states) {
             let state = state.map_err(|code| from_code(code, self.name(topic)))?;
             if state.id != self.shared.ids[usize::from(topic.code())] {
-                return Err(created_anew(self.name(topic)));
+                return Err(recreated(self.name(topic)));
             }
             partitions.push(state.led.len());
         }
