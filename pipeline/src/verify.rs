@@ -113,7 +113,9 @@ pub fn verify_inputs(
         let begins_at = partitions.iter().filter(|of| of.topic == topic).map(|of| of.first).max().unwrap_or(0);
         let why = match () {
             () if begins_at > 0 => format!("the log begins at record {begins_at} of it"),
-            () if log.compacts() && topic != Topic::Interactions => "the log may keep the last record of a key alone".to_owned(),
+            () if log.compacts() && topic != Topic::Interactions => {
+                "the log is compacted and may keep only the last record of a key".to_owned()
+            }
             () => return true,
         };
         not_compared.push(format!("whether the inputs of {topic} hold more than the log has: {why}"));

@@ -426,9 +426,7 @@ pub enum ConfigError {
     #[error("{}", pinned::explain(.0))]
     Pinned(Vec<Difference>),
     /// What was pinned cannot be read back.
-    #[error(
-        "the settings pinned in the data directory do not read: {0}; a newer or a damaged directory, look at its fingerprint"
-    )]
+    #[error("could not decode the settings pinned in the data directory: {0}; it is newer or damaged, look at its fingerprint")]
     Unreadable(String),
 }
 /// Networks, or single addresses.

@@ -117,7 +117,7 @@ const REJECTED_BYTES_MAX: usize = 64 << 10;
 fn check_records(records: &[Vec<u8>]) -> Result<(), LogError> {
     for record in records {
         if record.is_empty() {
-            return Err(LogError::Refused("a record must not be empty: that is how a purged one looks".into()));
+            return Err(LogError::Refused("a record must not be empty: an empty payload marks a purged record".into()));
         }
         if record.len() > RECORD_BYTES_MAX {
             let bytes = record.len();

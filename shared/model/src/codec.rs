@@ -63,7 +63,7 @@ pub fn put_text(out: &mut Vec<u8>, text: &str) {
 /// # Errors
 /// [`Corrupt`] without a terminator or UTF-8.
 pub fn take_text<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, Corrupt> {
-    let end = bytes.iter().position(|&byte| byte == 0).ok_or(Corrupt("a text without an end"))?;
+    let end = bytes.iter().position(|&byte| byte == 0).ok_or(Corrupt("a text without a terminator"))?;
     let (text, rest) = bytes.split_at(end);
     *bytes = &rest[1..];
     std::str::from_utf8(text).map_err(|_| Corrupt("a text that is not UTF-8"))
@@ -105,7 +105,7 @@ pub fn take_varint(bytes: &mut &[u8]) -> Result<u64, Corrupt> {
             return Ok(value);
         }
     }
-    Err(Corrupt("a number too long"))
+    Err(Corrupt("a number of more than 64 bits"))
 }
 
 /// Appends a signed variable-length integer (zigzag).

@@ -40,7 +40,7 @@ pub enum TelemetryError {
         reason: String,
     },
     /// Another subscriber or recorder is installed.
-    #[error("{0} was set up by somebody else before")]
+    #[error("{0} is already installed")]
     Taken(&'static str),
 }
 

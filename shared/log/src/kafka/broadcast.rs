@@ -95,7 +95,7 @@ impl Listener {
             if self.client.context().down().is_some() {
                 // The client notes an answer itself; without one, this makes it reconnect to the bootstrap servers.
                 if let Err(error) = describe(&self.client, std::slice::from_ref(&self.topic), self.timeout.min(LOOK_TIMEOUT)) {
-                    debug!("could not look at {}: {error}", self.topic);
+                    debug!("could not describe topic {}: {error}", self.topic);
                 }
             }
             self.fetcher.poll(CHANNEL, SLICE, |fetched| match fetched {

@@ -14,11 +14,11 @@ pub(super) fn from_code(code: RDKafkaErrorCode, doing: &str) -> LogError {
             "{doing}: too large for the topic; raise its max.message.bytes (kafka-configs.sh), `kindred migrate` names the number"
         )),
         Code::TopicAuthorizationFailed => LogError::Refused(format!(
-            "{doing}: the brokers do not let this user; it needs Read, Write, Describe and DescribeConfigs on the topics (kafka-acls.sh)"
+            "{doing}: not authorized; the user needs Read, Write, Describe and DescribeConfigs on the topics (kafka-acls.sh)"
         )),
-        Code::ClusterAuthorizationFailed => LogError::Refused(format!(
-            "{doing}: the brokers do not let this user; it needs IdempotentWrite or Write (kafka-acls.sh)"
-        )),
+        Code::ClusterAuthorizationFailed => {
+            LogError::Refused(format!("{doing}: not authorized; the user needs IdempotentWrite or Write (kafka-acls.sh)"))
+        }
         Code::PolicyViolation
         | Code::InvalidRecord
         | Code::InvalidTopic

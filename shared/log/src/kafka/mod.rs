@@ -126,7 +126,7 @@ impl KafkaLog {
         let (cluster, states) = blocking(move || {
             let states = topics::all(&asking, &asked)?;
             let cluster = asking.client().fetch_cluster_id(asked.timeout());
-            let cluster = cluster.ok_or_else(|| LogError::Unavailable("the brokers do not tell the cluster's id".into()))?;
+            let cluster = cluster.ok_or_else(|| LogError::Unavailable("the brokers did not return a cluster id".into()))?;
             Ok((cluster, states))
         })
         .await?;
@@ -273,7 +273,7 @@ impl EventLog for KafkaLog {
         });
         let Some(found) = found.await? else { return Ok(None) };
         let done = std::str::from_utf8(&found).ok().and_then(|text| text.parse().ok());
-        done.map(Some).ok_or_else(|| LogError::Corrupt(format!("the mark of {name} is no number")))
+        done.map(Some).ok_or_else(|| LogError::Corrupt(format!("the mark of import {name} is not a number")))
     }
 
     fn reader(&self, share: Share) -> Result<Box<dyn EventReader>, LogError> {

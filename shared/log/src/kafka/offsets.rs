@@ -70,7 +70,7 @@ pub(super) fn offsets(
     for element in answer.elements() {
         element.error().map_err(|error| from_error(&error, DOING))?;
         let (Offset::Offset(offset), Ok(partition)) = (element.offset(), u32::try_from(element.partition())) else {
-            return Err(LogError::Unavailable(format!("{DOING}: {} {} told none", element.topic(), element.partition())));
+            return Err(LogError::Unavailable(format!("{DOING}: no offset for {} {}", element.topic(), element.partition())));
         };
         offsets.insert((element.topic().to_owned(), partition), u64::try_from(offset).unwrap_or(0));
     }

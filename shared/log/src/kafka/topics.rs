@@ -162,7 +162,7 @@ pub(super) fn all(client: &Arc<Client>, config: &KafkaConfig) -> Result<Vec<Topi
         match state {
             Ok(state) => states.push(state),
             Err(RDKafkaErrorCode::UnknownTopicOrPartition) => missing.push(name.as_str()),
-            Err(code) => return Err(from_code(code, &format!("could not look at topic {name}"))),
+            Err(code) => return Err(from_code(code, &format!("could not describe topic {name}"))),
         }
     }
     if missing.is_empty() {
@@ -176,13 +176,13 @@ pub(super) fn all(client: &Arc<Client>, config: &KafkaConfig) -> Result<Vec<Topi
 pub(super) async fn check(config: &KafkaConfig) -> Result<(), LogError> {
     let (admin, plans) = (admin(config)?, plans(config));
     let names: Vec<ResourceSpecifier<'_>> = plans.iter().map(|plan| ResourceSpecifier::Topic(&plan.name)).collect();
-    let doing = "could not look at the settings of the topics";
+    let doing = "could not read the settings of the topics";
     let resources = admin.describe_configs(&names, &options(config)).await.map_err(|error| from_error(&error, doing))?;
     for (plan, resource) in plans.iter().zip(resources) {
         match resource {
             Ok(resource) => plan.check(&resource)?.iter().for_each(|note| tracing::warn!("{note}")),
             Err(code) => {
-                tracing::warn!(%code, "could not look at the settings of topic {}: they are taken to be right", plan.name);
+                tracing::warn!(%code, "could not read the settings of topic {}, assuming they are right", plan.name);
             }
         }
     }
