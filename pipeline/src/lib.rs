@@ -398,7 +398,7 @@ async fn begin(store: &dyn ViewStore, from_beginning: bool, semantics: &Semantic
             // Mark before name: a crash between the two is detected by either.
             store.clear(&[]).await?;
             begun.frontier.unfinished = true;
-            info!("the store lacks a view of this version; rewriting all rows from the merged inputs");
+            info!("the store is of another version of views or time zones; rewriting all rows");
         }
         fail_point("start: views marked");
         store.named().put(TABLES, tables.as_bytes()).await?;

@@ -216,7 +216,7 @@ impl Sink {
             return Ok(());
         }
         if self.rewrite {
-            info!(rows = self.pending.len(), "rewriting all rows: the last shutdown was not clean");
+            info!(rows = self.pending.len(), "the store is unfinished; rewriting all rows");
             if self.role != Role::Follower {
                 let tables: Vec<&'static str> = view_tables().iter().map(|table| table.name).collect();
                 retry(&self.context, || runtime.block_on(self.store.clear(&tables)))?;
