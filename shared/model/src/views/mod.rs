@@ -107,6 +107,7 @@ pub struct NoView(pub String);
 pub trait Switched: Clone + PartialEq + Debug + Default + Serialize + DeserializeOwned {
     /// Whether the view is maintained.
     fn is_enabled(&self) -> bool;
+    /// Enables or disables the view.
     fn set_enabled(&mut self, enabled: bool);
 }
 
