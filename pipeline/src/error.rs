@@ -1,4 +1,4 @@
-//! Why a pipeline did not do its work.
+//! Errors of the pipeline.
 
 use kindred_log::LogError;
 use kindred_model::views::ReadError;
@@ -22,8 +22,8 @@ pub enum PipelineError {
     /// A thread or its runtime could not be started.
     #[error("could not start a thread: {0}")]
     Thread(#[source] std::io::Error),
-    /// The position was not reached in time; it will be, wait again.
-    #[error("the position was not reached within {0:?}")]
+    /// The position was not reached in time. Waiting again is safe.
+    #[error("timed out after {0:?} waiting for the position")]
     Late(std::time::Duration),
     /// The pipeline has ended.
     #[error("the pipeline has ended: {0}")]

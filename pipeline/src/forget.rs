@@ -1,19 +1,19 @@
-//! Forgetting: the raw records of erased members leave the log, the merged inputs and `rejected`.
+//! Erasure sweep: removes the raw records of erased members from the log, the merged inputs and `rejected`.
 //!
-//! Erasure takes a person out of every view at once; that is the dataflow's work and no special case. What remains is what
-//! the views no longer look at. It leaves a day before `erasure.raw_days` have passed, so that the promise is kept:
+//! The dataflow retracts an erased member from every view at once. The raw records follow a day before `erasure.raw_days` have
+//! passed:
 //!
-//! 1. their orders are appended again without the member, marked `erased`: they count in sales totals alone, as before; and the links of
-//!    their sessions with version 0, before which no other can come;
-//! 2. the payloads of their interactions, orders, records and of their sessions' interactions are emptied in the log;
-//! 3. the identities of their sessions leave the merged inputs.
+//! 1. append the member's orders again without the member, marked `erased` (they count in sales totals alone, as before), and the
+//!    links of the member's sessions with version 0, the lowest;
+//! 2. empty the payloads of the member's interactions, orders and records, and of the sessions' interactions, in the log;
+//! 3. delete the sessions' identities from the merged inputs.
 //!
-//! What step 1 appends is final, whatever else comes: `erased` is sticky, and a session keeps its first member. So no result changes by
-//! what leaves afterwards, and each step may be repeated after a crash. What stays is the erased record, with who invited whom and
-//! when it was activated, and the links of the sessions, so that a late duplicate of a session's event stays hidden.
+//! Step 1 is final: `erased` is sticky, and a session keeps its first member. So steps 2 and 3 change no result, and every step
+//! may be repeated after a crash. The erased record stays, with inviter and activation time, and so do the session links, so that
+//! a late duplicate of a session's event stays hidden.
 //!
-//! A shop goes on writing about somebody who is gone: an order is completed, a refund comes weeks later. So what came to the log since
-//! the last sweep is looked through for everybody who was swept before, and who is named in it is swept again.
+//! Records about a swept member may still arrive: an order is completed, or refunded weeks later. Each sweep therefore scans the
+//! log since the last sweep and sweeps again every member it finds there.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -37,29 +37,29 @@ use crate::progress::PipelineState;
 use crate::source::Feed;
 use crate::{Context, PipelineError, block_on_runtime};
 
-/// How often to look for members erased since the last sweep. A sweep reads the whole log, so it takes many at once.
+/// Sweep interval. A sweep reads the whole log, so it handles many members at once.
 const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
-/// The same where `erasure.raw_days` is 0.
+/// Sweep interval where `erasure.raw_days` is 0.
 const SWEEP_SOON: Duration = Duration::from_secs(10);
-/// How long to sleep before looking whether to stop.
+/// How often the thread checks for a stop.
 const NAP: Duration = Duration::from_millis(100);
-/// How long one step may take to pass the views before the sweep is put off.
+/// How long a step may take to reach the views before the sweep is postponed.
 const STEP_TIMEOUT: Duration = Duration::from_secs(600);
-/// Under which the store notes since when a member is known to be erased; the API notes it under the same name, in the same form.
+/// Key prefix in the store: when a member's erasure was first seen. The API writes the same keys in the same format.
 const ERASED: &str = "erased:";
-/// Under which the store notes that a member's raw records have left, and when.
+/// Key prefix in the store: when a member's raw records were removed.
 const SWEPT: &str = "swept:";
-/// Under which the store notes up to where the log was looked through for those that were swept.
+/// Key in the store: the log position up to which swept members were searched for.
 const SWEPT_TO: &str = "swept_to";
-/// Records of the log that are looked at at once.
-const LOOKED_AT: usize = 4_096;
-/// How long to wait for them.
+/// Records of the log read per batch.
+const SCAN_RECORDS: usize = 4_096;
+/// Poll timeout of such a batch.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Numbers the administrative acts of the process, to wait for each.
+/// Numbers the administrative actions of the process, so that each can be awaited.
 static ACTS: AtomicU64 = AtomicU64::new(1);
 
-/// The members whose raw records have left, as the live generation's store notes them.
+/// The members whose raw records were removed, according to the live generation's store.
 ///
 /// # Errors
 /// When the store does not answer.
@@ -105,19 +105,19 @@ impl Sweeper {
 
     async fn sweep(&self) -> Result<(), PipelineError> {
         let end = self.log.end().await?;
-        // What is emptied has to be in the rows that are appended again.
+        // The rows that are appended again must include every record that is emptied.
         self.context.progress.wait_for(&end, STEP_TIMEOUT).await?;
-        let Some(mut condemned) = self.condemned(&end).await? else { return Ok(()) };
-        let erased_orders = self.erased_orders(&condemned, &end)?;
+        let Some(mut targets) = self.targets(&end).await? else { return Ok(()) };
+        let erased_orders = self.erased_orders(&targets, &end)?;
         let orders = erased_orders.len();
-        self.append(Topic::Members, std::mem::take(&mut condemned.links)).await?;
+        self.append(Topic::Members, std::mem::take(&mut targets.links)).await?;
         self.append(Topic::Orders, erased_orders).await?;
 
         let rules = &self.rules;
         let is_condemned = |topic: Topic, payload: &[u8]| match Record::decode(topic, payload, rules) {
-            Ok(record) => condemned.holds(&record),
-            // What does not decode may still name the person: the identities are looked for as text.
-            Err(_) => condemned.is_named_in(payload),
+            Ok(record) => targets.holds(&record),
+            // A record that does not decode may still name the member: search its text for the ids.
+            Err(_) => targets.is_named_in(payload),
         };
         let mut purged = 0;
         for topic in [Topic::Interactions, Topic::Orders, Topic::Members, Topic::Ledger] {
@@ -125,22 +125,22 @@ impl Sweeper {
         }
 
         let act = ACTS.fetch_add(1, Ordering::Relaxed);
-        let purges = condemned.sessions.iter().map(|session| Update::Purge(Party::intern(session))).collect();
+        let purges = targets.sessions.iter().map(|session| Update::Purge(Party::intern(session))).collect();
         if !self.inject.act(act, purges) {
             return Err(self.context.progress.failure());
         }
         self.context.progress.wait_for_act(act, STEP_TIMEOUT).await?;
         self.store.sync().await?;
         if let Err(error) = self.store.shed().await {
-            warn!("what was erased is in no row, but its bytes leave the disk later: {error}");
+            warn!("could not compact the store after an erasure, erased bytes stay on disk for now: {error}");
         }
 
         let today = self.clock.today().to_string();
-        for member in &condemned.members {
+        for member in &targets.members {
             self.store.named().put(&format!("{SWEPT}{member}"), today.as_bytes()).await?;
         }
         self.has_looked_to(&end).await?;
-        info!(members = condemned.members.len(), orders, purged, "raw records of erased members have left");
+        info!(members = targets.members.len(), orders, purged, "removed raw records of erased members");
         Ok(())
     }
 
@@ -148,23 +148,23 @@ impl Sweeper {
         Ok(self.store.named().put(SWEPT_TO, end.to_string().as_bytes()).await?)
     }
 
-    /// Those of `swept`, and of the sessions that are theirs, of whom records came since the log was last looked through.
-    async fn named_since(&self, swept: &Condemned, end: &Position) -> Result<HashSet<Owner>, PipelineError> {
+    /// The members of `swept`, and their sessions, named in records that arrived since the last scan of the log.
+    async fn named_since(&self, swept: &SweepTargets, end: &Position) -> Result<HashSet<Owner>, PipelineError> {
         let noted = self.store.named().get(SWEPT_TO).await?;
         let from = noted.and_then(|noted| str::from_utf8(&noted).ok()?.parse().ok()).unwrap_or_else(Position::beginning);
         let mut found = HashSet::new();
-        self.look_through(&from, end, |record| found.extend(swept.whose(&record)))?;
+        self.scan_log(&from, end, |record| found.extend(swept.whose(&record)))?;
         Ok(found)
     }
 
-    /// Gives the records of the log between two positions to `look`.
-    fn look_through(&self, from: &Position, end: &Position, mut look: impl FnMut(Record)) -> Result<(), PipelineError> {
+    /// Calls `look` with every record of the log between two positions.
+    fn scan_log(&self, from: &Position, end: &Position, mut look: impl FnMut(Record)) -> Result<(), PipelineError> {
         let mut reader = self.log.reader(Share::ALL)?;
         reader.seek(from)?;
         let mut records = Vec::new();
         while !reader.position().reaches(end) && !self.context.stopping() {
             records.clear();
-            reader.poll(LOOKED_AT, POLL, &mut records)?;
+            reader.poll(SCAN_RECORDS, POLL, &mut records)?;
             for record in records.iter().filter(|record| !record.payload.is_empty()) {
                 if let Ok(record) = Record::decode(record.place.topic, &record.payload, &self.rules) {
                     look(record);
@@ -174,14 +174,14 @@ impl Sweeper {
         Ok(())
     }
 
-    /// The members whose raw records are due, and their sessions; `None` when there is nobody. `end` is that of the log.
-    async fn condemned(&self, end: &Position) -> Result<Option<Condemned>, PipelineError> {
+    /// The members whose raw records are due, and their sessions; `None` without any. `end` is the end of the log.
+    async fn targets(&self, end: &Position) -> Result<Option<SweepTargets>, PipelineError> {
         let swept: HashSet<String> = self.store.named().scan(SWEPT).await?.into_iter().map(|(name, _)| name).collect();
         let known: HashMap<String, Vec<u8>> = self.store.named().scan(ERASED).await?.into_iter().collect();
         let today = self.clock.today();
         let mut new = Vec::new();
         let snapshot = self.store.snapshot()?;
-        let (mut condemned, mut before) = (Condemned::default(), Condemned::default());
+        let (mut targets, mut before) = (SweepTargets::default(), SweepTargets::default());
         let mut links = Vec::new();
         scan::<Members, _>(&*snapshot.rows, &[], |_, row| match MemberRecord::decode(&row.0) {
             Ok(record @ MemberRecord::Member(_)) if record.is_erased() => {
@@ -197,7 +197,7 @@ impl Sweeper {
                     new.push(member.clone());
                 }
                 if today >= since.map_or(today, EventTime::day).plus(self.raw_days.saturating_sub(1)) {
-                    condemned.members.insert(member);
+                    targets.members.insert(member);
                 }
             }
             Ok(MemberRecord::Session { session, merged_into, version }) => links.push((session, merged_into, version)),
@@ -221,26 +221,26 @@ impl Sweeper {
             let by_session = links.iter().filter(|(session, member, _)| late(member.as_str(), Some(session)));
             let again: Vec<String> = by_session.map(|(_, member, _)| member.to_string()).collect();
             let by_name = before.members.iter().filter(|member| late(member, None)).cloned();
-            condemned.members.extend(by_name.chain(again.into_iter().filter(|member| before.members.contains(member))));
+            targets.members.extend(by_name.chain(again.into_iter().filter(|member| before.members.contains(member))));
         }
-        links.retain(|(_, member, _)| condemned.members.contains(member.as_str()));
+        links.retain(|(_, member, _)| targets.members.contains(member.as_str()));
         for (session, merged_into, version) in links {
-            condemned.sessions.insert(Owner::Session(session.clone()));
+            targets.sessions.insert(Owner::Session(session.clone()));
             if version > 0 {
-                condemned.links.push(MemberRecord::Session { session, version: 0, merged_into }.canonical());
+                targets.links.push(MemberRecord::Session { session, version: 0, merged_into }.canonical());
             }
         }
-        Ok((!condemned.members.is_empty()).then_some(condemned))
+        Ok((!targets.members.is_empty()).then_some(targets))
     }
 
-    /// The orders of the condemned without them; and those that have no member any more, of which a record that names one of them is
-    /// emptied, whose contents may be in nothing else that the log holds.
-    fn erased_orders(&self, condemned: &Condemned, end: &Position) -> Result<Vec<Vec<u8>>, PipelineError> {
+    /// The orders to append again without the swept members, and those that lost their member before: emptying a record that
+    /// names the member may remove their only copy in the log.
+    fn erased_orders(&self, targets: &SweepTargets, end: &Position) -> Result<Vec<Vec<u8>>, PipelineError> {
         let mut named = HashSet::new();
-        // A log that compacts has been given again what its records are merged to, and none of them is emptied.
+        // A compacted log already holds the merged records, and none of them is emptied.
         if !self.log.compacts() {
-            self.look_through(&Position::beginning(), end, |record| match record {
-                Record::Order(order) if condemned.holds_order(&order) => drop(named.insert(order.order)),
+            self.scan_log(&Position::beginning(), end, |record| match record {
+                Record::Order(order) if targets.holds_order(&order) => drop(named.insert(order.order)),
                 _ => {}
             })?;
         }
@@ -248,7 +248,7 @@ impl Sweeper {
         let mut orders = Vec::new();
         scan::<Orders, _>(&*snapshot.rows, &[], |_, row| {
             if let Ok(order) = OrderRecord::decode(&row.0, &self.rules)
-                && (condemned.holds_order(&order) || order.erased && named.contains(&order.order))
+                && (targets.holds_order(&order) || order.erased && named.contains(&order.order))
             {
                 let erased = OrderRecord { member: None, erased: true, ..order };
                 orders.push(erased.canonical());
@@ -257,7 +257,7 @@ impl Sweeper {
         Ok(orders)
     }
 
-    /// Appends in portions, and waits until the last has passed the views.
+    /// Appends in batches and waits until the last has passed the views.
     async fn append(&self, topic: Topic, records: Vec<Vec<u8>>) -> Result<(), PipelineError> {
         let mut last = None;
         for portion in records.chunks(1_000) {
@@ -271,16 +271,16 @@ impl Sweeper {
     }
 }
 
-/// Whose raw records leave.
+/// The owners to sweep.
 #[derive(Default)]
-struct Condemned {
+struct SweepTargets {
     members: HashSet<String>,
     sessions: HashSet<Owner>,
-    /// The records that make the links of the sessions final.
+    /// The records that make the sessions' links final.
     links: Vec<Vec<u8>>,
 }
 
-impl Condemned {
+impl SweepTargets {
     fn holds(&self, record: &Record) -> bool {
         match record {
             Record::Interaction(interaction) => self.holds_owner(&interaction.owner),
@@ -297,7 +297,7 @@ impl Condemned {
         order.member.as_ref().is_some_and(|member| self.members.contains(member.as_str()))
     }
 
-    /// Whom of them a record names.
+    /// The owner among them that a record names.
     fn whose(&self, record: &Record) -> Option<Owner> {
         if !self.holds(record) {
             return None;
@@ -321,7 +321,7 @@ impl Condemned {
 
     fn is_named_in(&self, payload: &[u8]) -> bool {
         let text = String::from_utf8_lossy(payload);
-        // A row of a file, whatever stands between its values and around them; and the strings of JSON, however they are escaped.
+        // Values of a CSV row, whatever separates and quotes them, and strings of JSON, however escaped.
         let values: HashSet<&str> =
             text.split([',', ';', '\t', '|', '\r', '\n']).map(|value| value.trim_matches(['"', ' '])).collect();
         let strings = strings_in(&text);
@@ -330,7 +330,7 @@ impl Condemned {
     }
 }
 
-/// The strings that stand in a text as JSON writes them, whole or cut, good or not.
+/// The JSON strings in a text, which may be cut or invalid.
 fn strings_in(text: &str) -> HashSet<String> {
     let quotes = text.match_indices('"').map(|(at, _)| &text[at..]);
     quotes.filter_map(|from| serde_json::Deserializer::from_str(from).into_iter::<String>().next()?.ok()).collect()
@@ -340,11 +340,11 @@ fn strings_in(text: &str) -> HashSet<String> {
 mod tests {
     use super::*;
 
-    /// If it failed, what was turned away would keep a person who was forgotten, where a program writes ids in another way than ours.
+    /// If this failed, a rejected record that formats ids in another way would keep naming an erased member.
     #[test]
     fn a_rejected_record_names_a_person_however_the_id_is_written() {
         let members = ["müller", "shop/17", "a\"b"].map(str::to_owned).into();
-        let condemned = Condemned { members, ..Condemned::default() };
+        let targets = SweepTargets { members, ..SweepTargets::default() };
         for named in [
             r#"{"order":"Z","member":"müller","status":"bad"}"#,
             r#"{"order":"Z","member":"m\u00fcller","status":"bad"}"#,
@@ -353,10 +353,10 @@ mod tests {
             "Z,shop/17,tea,x",
             "Z;\"müller\";tea",
         ] {
-            assert!(condemned.is_named_in(named.as_bytes()), "{named}");
+            assert!(targets.is_named_in(named.as_bytes()), "{named}");
         }
         for other in [r#"{"member":"mueller"}"#, r#"{"member":"shop\/170"}"#, "Z,shop/170,tea", "\"", ""] {
-            assert!(!condemned.is_named_in(other.as_bytes()), "{other}");
+            assert!(!targets.is_named_in(other.as_bytes()), "{other}");
         }
     }
 }

@@ -1,21 +1,21 @@
-//! The pipeline: log → merge → views → store, one thread a stage (a source and a worker for each worker), bounded channels between
-//! them.
+//! The pipeline: log → merge → views → store, one thread a stage (a source and a worker for each worker), bounded channels
+//! between them.
 //!
 //! ```text
 //!  EventLog ──source──▶ Batch ──worker──▶ timely dataflow (all workers of all processes) ──Output──▶ sink ──▶ ViewStore
 //!   (reads its share, decodes, rejects)  (keep in step, epochs clock themselves)          (encodes, coalesces, one unit)
 //! ```
 //!
-//! What is maintained is a function of the set of events and the settings; epochs batch the work and never reach a result. A
-//! start reads the merged inputs back as one epoch and resumes the log at the positions found beside them.
+//! The views are a function of the set of events and the settings; epochs only batch the work. A start restores the merged inputs
+//! as one epoch and resumes the log at the positions stored with them.
 
 mod error;
-mod figures;
 mod forget;
+mod gauges;
 mod lockstep;
 mod migrate;
-mod pace;
 mod progress;
+mod rate_limit;
 mod sink;
 mod source;
 mod verify;
@@ -47,53 +47,54 @@ use source::Feed;
 use tracing::info;
 pub use verify::{DifferenceReport, InputsReport, VerifyReport, repair, verify, verify_inputs};
 
-/// Batches between source and worker: enough to decode ahead of the dataflow, few enough to bound the memory of a slow one.
+/// Batches queued between source and worker: enough to decode ahead, few enough to bound memory when a worker is slow.
 const BATCHES_AHEAD: usize = 64;
 
-/// How long an epoch waits for more records while catching up: the log has them.
+/// How long an epoch waits for more records while catching up.
 const CATCH_UP_WAIT: Duration = Duration::from_millis(50);
 
-/// How long the threads of a pipeline that has failed may take to end: those that can write what they have do so meanwhile.
+/// How long the threads of a failed pipeline may take to write what they hold.
 const END_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
-/// The processes that run one pipeline together. Each is started with the same hosts and a number of its own.
+/// The processes that run one pipeline. Each starts with the same hosts and its own index.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cluster {
-    /// Which of them this one is, from 0. Process 0 commits.
+    /// The index of this process. Process 0 commits.
     pub process: usize,
-    /// Where each of them listens for the others, `host:port`.
+    /// The addresses the processes listen on for each other, `host:port`.
     pub hosts: Vec<String>,
 }
 
-/// How a pipeline runs. `semantics` decides results; nothing else here does.
+/// How a pipeline runs. Only `semantics` affects results.
 #[derive(Clone, Debug)]
 pub struct PipelineConfig {
     /// The pinned settings.
     pub semantics: Semantics,
     /// Timely workers, at least 1. Results do not depend on it.
     pub workers: usize,
-    /// The shortest epoch: below it, epochs would cost more than they carry.
+    /// Minimum epoch duration: the fixed cost of an epoch dominates below it.
     pub epoch_min: Duration,
-    /// Records of one epoch while catching up: as many as fit in memory.
+    /// Maximum records per epoch while catching up; bounded by memory.
     pub epoch_records_max: usize,
-    /// At most so many records are read in a second, over all workers, and taken in by epochs of ten: for what runs beside others.
+    /// Rate limit in records per second over all workers, for a pipeline that runs beside a live one; its epochs last ten
+    /// seconds.
     pub rate: Option<NonZeroU32>,
-    /// How often what was applied is made to survive a loss of power.
+    /// Interval between syncs of the store.
     pub sync_interval: Duration,
-    /// `erasure.raw_days`: raw records of an erased member leave within that many days. 0 is as soon as possible.
+    /// `erasure.raw_days`: raw records of an erased member are removed within that many days; 0 means as soon as possible.
     pub raw_days: u32,
-    /// Forget the store and rebuild it from the log alone. In a cluster process 0 does.
+    /// Clear the store and rebuild it from the log. In a cluster process 0 does.
     pub from_beginning: bool,
-    /// Append merged records again where a compacted log would lose them. One pipeline of a log does.
+    /// Append merged records again where compaction would lose them. One pipeline per log does.
     pub mends_log: bool,
-    /// Which generation of the views this is: a label of its figures.
+    /// The generation of the views, a metrics label.
     pub generation: String,
-    /// The processes, if there are several. Workers are of each.
+    /// The processes, if there are several. `workers` is per process.
     pub cluster: Option<Cluster>,
 }
 
 impl PipelineConfig {
-    /// The defaults, with these semantics.
+    /// The defaults with these semantics.
     pub fn new(semantics: Semantics) -> Self {
         Self {
             semantics,
@@ -122,15 +123,15 @@ impl PipelineConfig {
         Err(PipelineError::Settings(problem))
     }
 
-    /// Records of an epoch while catching up, and how long it waits for more.
+    /// Maximum records of an epoch while catching up, and how long it waits for more.
     fn catch_up(&self) -> (usize, Duration) {
         match self.rate {
-            Some(rate) => (self.epoch_records_max.min(pace::epoch_records(rate)), pace::PORTION_WAIT),
+            Some(rate) => (self.epoch_records_max.min(rate_limit::epoch_records(rate)), rate_limit::PORTION_WAIT),
             None => (self.epoch_records_max, CATCH_UP_WAIT),
         }
     }
 
-    /// What the workers of this process read of the log.
+    /// The shares of the log that this process's workers read.
     fn shares(&self) -> Vec<Share> {
         let (process, processes) = self.cluster.as_ref().map_or((0, 1), |cluster| (cluster.process, cluster.hosts.len()));
         let number = |number: usize| u32::try_from(number).expect("workers are few");
@@ -159,8 +160,8 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts the threads: restores the state from the merged inputs of the store, then follows the log. Returns once they run;
-    /// [`Pipeline::status`] tells when the state is restored.
+    /// Starts the threads: they restore the state from the store's merged inputs, then follow the log. Returns once they run;
+    /// [`Pipeline::status`] reports when the state is restored.
     ///
     /// # Errors
     /// When log or store do not answer, or a setting cannot be used.
@@ -203,7 +204,7 @@ impl Pipeline {
                 clock,
             })?);
         }
-        threads.push(figures::spawn(figures::Figures {
+        threads.push(gauges::spawn(gauges::Gauges {
             log: Arc::clone(&log),
             store: Arc::clone(&store),
             context: context.clone(),
@@ -224,7 +225,7 @@ impl Pipeline {
         Ok(Self { stop, progress, store, log, inject, is_cluster, threads })
     }
 
-    /// How far the store reaches: everything before is readable and outlives a kill.
+    /// The position the store has reached: everything before it is readable and survives a kill.
     pub fn applied(&self) -> Position {
         self.progress.applied()
     }
@@ -248,17 +249,17 @@ impl Pipeline {
         Ok(end)
     }
 
-    /// What it does and how far it is.
+    /// State and progress.
     pub fn status(&self) -> PipelineStatus {
         self.progress.status()
     }
 
-    /// A handle on progress that outlives borrows of the pipeline: for the API's answers and for readiness.
+    /// A handle on progress that outlives the pipeline, for the API and readiness.
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
     }
 
-    /// Takes an administrative act in, between records of the log.
+    /// Feeds an administrative action between records of the log.
     ///
     /// # Errors
     /// [`PipelineError::Failed`] when the pipeline has ended.
@@ -266,12 +267,12 @@ impl Pipeline {
         if self.inject.act(0, updates) { Ok(()) } else { Err(self.progress.failure()) }
     }
 
-    /// Stops: what was read is finished and written, the store is synced, and every thread has ended when it returns. In a cluster
-    /// it stops the pipeline of every process.
+    /// Stops: finishes and writes what was read, syncs the store, and joins every thread. In a cluster it stops every process's
+    /// pipeline.
     ///
     /// # Errors
-    /// [`PipelineError::Failed`] when the pipeline had ended before. Its threads may then wait for a worker, or in a cluster for
-    /// processes, that are gone; the process has to end.
+    /// [`PipelineError::Failed`] when the pipeline had failed before. Some of its threads may then wait for a dead worker or
+    /// process: end the process.
     pub fn stop(mut self) -> Result<(), PipelineError> {
         self.stop.store(true, Ordering::Release);
         for thread in std::mem::take(&mut self.threads) {
@@ -286,7 +287,7 @@ impl Pipeline {
         }
     }
 
-    /// Waits for a thread; false when it is given up, because it may wait for a worker or a process that is gone.
+    /// Waits for a thread. False after a timeout: it may wait for a dead worker or process.
     fn has_ended(&self, thread: &JoinHandle<()>) -> bool {
         let mut failed = None;
         while !thread.is_finished() {
@@ -308,7 +309,7 @@ impl Drop for Pipeline {
     }
 }
 
-/// What every thread of a pipeline shares.
+/// Shared by all threads of a pipeline.
 #[derive(Clone)]
 struct Context {
     stop: Arc<AtomicBool>,
@@ -320,15 +321,15 @@ impl Context {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// Ends the pipeline because another worker has ended: in order, or for a reason.
+    /// Ends the pipeline because another worker ended, normally or with a failure.
     fn follow(&self, failure: Option<String>) {
         match failure {
-            Some(reason) => self.fail(format!("another worker of the cluster has ended: {reason}")),
+            Some(reason) => self.fail(format!("another worker of the cluster failed: {reason}")),
             None => self.stop.store(true, Ordering::Release),
         }
     }
 
-    /// Starts a thread of the pipeline. If it panics, the pipeline ends: the others would wait for it in silence.
+    /// Starts a thread of the pipeline. A panic in it fails the pipeline, since the others would wait for it.
     fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, PipelineError> {
         let context = self.clone();
         let told = name.to_owned();
@@ -336,44 +337,44 @@ impl Context {
         std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(PipelineError::Thread)
     }
 
-    /// Does the work of a thread; a panic within fails the pipeline, and goes on.
+    /// Runs a thread's work. A panic fails the pipeline and resumes.
     fn guard(&self, name: &str, work: impl FnOnce()) {
-        // What the thread shared with others is not used any more: the pipeline has failed.
+        // Unwind-safe: a failed pipeline does not use the shared state again.
         if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
             self.fail(format!("{name} panicked"));
-            // NB: a worker must not step on: it would give rows of what is half done.
+            // NB: a worker must not step on: it would output rows of a half-applied epoch.
             std::panic::resume_unwind(panic);
         }
     }
 
-    /// Ends the pipeline for a reason that repeating does not cure.
+    /// Fails the pipeline: repeating would not help.
     fn fail(&self, reason: String) {
-        tracing::error!("the pipeline ends: {reason}");
+        tracing::error!("pipeline failed: {reason}");
         self.progress.fail(reason);
         self.stop.store(true, Ordering::Release);
     }
 }
 
-/// Under which the store names the tables of views that it holds.
+/// Key in the store: the names of the view tables it holds.
 const TABLES: &str = "tables";
 
-/// Under which the store notes that it is being emptied, to be rebuilt from the log alone.
+/// Key in the store: it is being cleared for a rebuild from the log.
 const REBUILDING: &str = "rebuilding";
 
-/// Takes the store over, and empties it where it is to be rebuilt. A store that was filled before a view existed has its rows derived
-/// from the merged inputs, as after a unit that was left unfinished.
+/// Begins an incarnation, clearing the store first if it is to be rebuilt. A store without some view of this version has all rows
+/// derived from the merged inputs, as after an unfinished epoch.
 async fn begin(store: &dyn ViewStore, from_beginning: bool, semantics: &Semantics) -> Result<Incarnation, PipelineError> {
     let mut begun = store.begin().await?;
     fail_point("start: begun");
     let unfinished_rebuild = store.named().get(REBUILDING).await?.is_some();
     if unfinished_rebuild && !from_beginning {
-        info!("the store was being emptied to be rebuilt when the process before ended; going on with that");
+        info!("an earlier rebuild was interrupted; continuing to clear the store");
     }
     if from_beginning || unfinished_rebuild {
         store.named().put(REBUILDING, b"").await?;
         fail_point("start: rebuild noted");
-        // The position goes back, under the mark of an unfinished unit, before the first row goes: whatever is there then, the log is
-        // read again from its beginning. Inputs that are whole at a position of before would be taken for all there is.
+        // The position is reset, and the store marked unfinished, before the first row is deleted: after a crash the log is read
+        // again from its beginning, and a partly cleared table is not taken for the merged inputs at the old position.
         store.clear(&[]).await?;
         fail_point("start: marked unfinished");
         store.reset_position(Position::beginning()).await?;
@@ -385,19 +386,19 @@ async fn begin(store: &dyn ViewStore, from_beginning: bool, semantics: &Semantic
         store.named().delete(REBUILDING).await?;
         fail_point("start: emptied");
         begun.frontier = store.frontier();
-        info!("emptied the store; rebuilding from the log");
+        info!("cleared the store; rebuilding from the log");
     }
     let mut tables = view_tables().iter().map(|table| table.name).collect::<Vec<_>>().join(" ");
     if semantics.program.tz != Program::default().tz {
-        // Days of a zone are part of what the rows were derived from.
+        // Rows depend on the zone's days.
         tables = format!("{tables} tzdb:{}", Zone::database_version());
     }
     if store.named().get(TABLES).await?.as_deref() != Some(tables.as_bytes()) {
         if begun.frontier.epoch > 0 {
-            // The mark before the name: a crash between them is noticed by the one or by the other.
+            // Mark before name: a crash between the two is detected by either.
             store.clear(&[]).await?;
             begun.frontier.unfinished = true;
-            info!("the store was filled by another version of the views; every row is derived anew");
+            info!("the store is of another version of views or time zones; rewriting all rows");
         }
         fail_point("start: views marked");
         store.named().put(TABLES, tables.as_bytes()).await?;
@@ -406,7 +407,7 @@ async fn begin(store: &dyn ViewStore, from_beginning: bool, semantics: &Semantic
     Ok(begun)
 }
 
-/// The ports are async, for stores across a network; the pipeline's threads wait on them one call at a time.
+/// The ports are async for remote stores; the pipeline's threads block on one call at a time.
 fn block_on_runtime() -> Result<tokio::runtime::Runtime, PipelineError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PipelineError::Thread)
 }

@@ -1,12 +1,12 @@
-//! The lockstep: how the workers of all processes begin at one frontier, open the same epochs, and end together.
+//! Lockstep: the workers of all processes begin at one frontier, open the same epochs, and end together.
 //!
 //! ```text
-//! any worker ──Signal, at the current epoch──▶ every worker: Heard          (who has records opens the epoch for all)
+//! any worker ──Signal, at the current epoch──▶ every worker: Heard          (a worker with records opens the epoch for all)
 //! each process ──epochs its sink has written──▶ durable frontier ──▶ the leader, which commits
 //! ```
 //!
-//! There is no coordinator beyond worker 0 of process 0, the leader, which holds the incarnation and commits. Signals travel as
-//! data of a timely dataflow of their own, so an epoch has passed on a worker only after all signals of that epoch were heard.
+//! Worker 0 of process 0 is the leader: it holds the incarnation and commits. Signals are data of a separate timely dataflow, so
+//! once an epoch has passed on a worker, the worker has received all of that epoch's signals.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,16 +19,16 @@ use timely::dataflow::operators::{Inspect, Probe};
 use timely::dataflow::{InputHandleVec, ProbeHandle};
 use timely::worker::Worker;
 
-/// What one worker tells all.
+/// A broadcast from one worker to all.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Signal {
-    /// The leader has begun: everybody joins, and reads on from here.
+    /// The leader has begun an incarnation: all workers join it and read the log from here.
     Begun { number: u64, first_epoch: u64, epoch: u64, position: String, unfinished: bool },
-    /// There are records for this epoch: everybody takes in what is there and closes it.
+    /// The sender has records for this epoch: all workers feed what they have and close it.
     Open(u64),
-    /// How far the records are read that the sender has taken in.
+    /// The position the sender has read up to.
     Reached(String),
-    /// The sender will open no epoch any more; with why, if it did not end in order.
+    /// The sender opens no more epochs; with the reason if it failed.
     Done(Option<String>),
 }
 
@@ -50,17 +50,17 @@ impl Signal {
     }
 }
 
-/// What a worker has heard.
+/// The signals a worker has received.
 #[derive(Default, Debug)]
 pub(crate) struct Heard {
     pub begun: Option<Incarnation>,
-    /// The latest epoch that somebody opened.
+    /// The latest epoch opened.
     pub opened: Option<u64>,
-    /// How far all records are read that anybody has taken in.
+    /// The position up to which all records were read.
     pub position: Position,
     /// Workers that are done.
     pub done: usize,
-    /// Why the first of them ended that did not end in order.
+    /// The first failure reported.
     pub failure: Option<String>,
 }
 
@@ -85,7 +85,7 @@ impl Heard {
     }
 }
 
-/// One worker's part. Epochs start at 0, as those of the dataflow that it goes along with.
+/// One worker's part. Epochs start at 0, like those of the main dataflow.
 pub(crate) struct Lockstep {
     signals: InputHandleVec<u64, Signal>,
     heard: Rc<RefCell<Heard>>,
@@ -95,8 +95,8 @@ pub(crate) struct Lockstep {
 }
 
 impl Lockstep {
-    /// Builds the dataflow of the signals; every worker does, in the same order as its other dataflows. `writes` says whether this
-    /// worker tells what the sink of its process has written.
+    /// Builds the signal dataflow; every worker builds its dataflows in the same order. With `writes`, this worker reports what
+    /// the sink of its process has written.
     pub fn build(worker: &mut Worker, writes: bool) -> Self {
         let heard = Rc::new(RefCell::new(Heard::default()));
         let (passed, durable) = (ProbeHandle::new(), ProbeHandle::new());
@@ -111,13 +111,13 @@ impl Lockstep {
         Self { signals, heard, passed, written: writes.then_some(written), durable }
     }
 
-    /// Tells all workers, this one among them.
+    /// Broadcasts to all workers, this one included.
     pub fn send(&mut self, signal: Signal) {
         self.signals.send(signal);
         self.signals.flush();
     }
 
-    /// Looks at what was heard so far.
+    /// Reads the signals received so far.
     pub fn heard<T>(&self, look: impl FnOnce(&Heard) -> T) -> T {
         look(&self.heard.borrow())
     }
@@ -126,12 +126,12 @@ impl Lockstep {
         self.signals.advance_to(epoch);
     }
 
-    /// Whether every signal of this and earlier epochs has been heard by every worker.
+    /// Whether every worker has received all signals up to this epoch.
     pub fn has_passed(&self, epoch: u64) -> bool {
         !self.passed.less_equal(&epoch)
     }
 
-    /// Tells that the sink of this process has written every epoch before this one.
+    /// Reports that this process's sink has written every epoch before this one.
     pub fn wrote_before(&mut self, epoch: u64) {
         if let Some(written) = &mut self.written
             && *written.time() < epoch
@@ -140,17 +140,18 @@ impl Lockstep {
         }
     }
 
-    /// Tells that this process will write nothing any more.
+    /// Reports that this process writes nothing more.
     pub fn wrote_all(&mut self) {
         self.written = None;
     }
 
-    /// Never tells what this process did not write: the frontier stays where it is, and so does the dataflow.
+    /// Never releases the capability for what this process did not write: the durable frontier stops, and the dataflow does not
+    /// end.
     pub fn keep_silent(mut self) {
         std::mem::forget(self.written.take());
     }
 
-    /// Every epoch before this one is written by every process; nothing when all have written all.
+    /// Every process has written every epoch before this one; `None` when all have written everything.
     pub fn durable_before(&self) -> Option<u64> {
         self.durable.with_frontier(|frontier| frontier.first().copied())
     }

@@ -1,6 +1,6 @@
-//! From format 1 of a store to today's: keys of merged interactions are written anew, rows of views are derived anew, and the log is
-//! read again from its first record, because records merge by other rules now. What the log does not hold any more lives on in the
-//! merged inputs, which stay. Killed at any moment, it begins again: each step may be repeated.
+//! Migrates a store from format 1: rewrites the keys of merged interactions, derives the rows of views again, and resets the log
+//! position to the beginning, because the merge rules changed. Merged inputs stay, as the log may no longer hold their records.
+//! Repeatable: a migration killed at any point starts over.
 
 use std::ops::ControlFlow;
 
@@ -16,13 +16,13 @@ use tracing::{info, warn};
 
 use crate::PipelineError;
 
-/// Changes written in one unit: bounds the memory.
+/// Changes per unit; bounds memory.
 const CHANGES_A_UNIT: usize = 100_000;
 
-/// Brings a store of format 1 to today's; a pipeline has to follow, which derives the rows. The caller notes the format once it returns.
+/// Migrates a store of format 1; the pipeline that follows derives the rows. The caller records the new format once it returns.
 ///
 /// # Errors
-/// What the store says; a key that is none of format 1.
+/// Those of the store; [`PipelineError::Read`] for a key that is not of format 1.
 pub async fn migrate_from_format_1(store: &dyn ViewStore, rules: &Rules) -> Result<(), PipelineError> {
     let begun = store.begin().await?;
     let interactions = |key: &[u8], row: &[u8], changes: &mut Vec<Change>| -> Result<(), Corrupt> {
@@ -32,28 +32,28 @@ pub async fn migrate_from_format_1(store: &dyn ViewStore, rules: &Rules) -> Resu
         }
         Ok(())
     };
-    // An order that gave back more money than was paid is accepted no more: the log has it, and it is rejected with its reason.
+    // An order refunded beyond what was paid is no longer valid. Reading the log again rejects it with its reason.
     let orders = |key: &[u8], row: &[u8], changes: &mut Vec<Change>| -> Result<(), Corrupt> {
         if let Err(invalid) = OrderRecord::decode(row, rules) {
-            warn!(order = %String::from_utf8_lossy(key).trim_end_matches('\0'), "an order is accepted no more: {invalid}");
+            warn!(order = %String::from_utf8_lossy(key).trim_end_matches('\0'), "dropped an order that is no longer valid: {invalid}");
             changes.push(Change { table: Orders::NAME, key: key.to_vec(), row: None });
         }
         Ok(())
     };
     let keys = change(store, &begun, Interactions::NAME, &interactions).await? / 2;
     change(store, &begun, Orders::NAME, &orders).await?;
-    // Rows that today's code would misread are gone before it looks at them; the others are served until they are derived.
+    // Deletes the rows that today's code would misread; the others are served until they are derived again.
     store.clear(&[Points::NAME, Popularity::NAME]).await?;
     store.reset_position(Position::beginning()).await?;
     store.sync().await?;
-    info!(keys, "migrated the store from format 1; every row is derived anew and the log is read again");
+    info!(keys, "migrated the store from format 1; rewriting all rows and reading the log again");
     Ok(())
 }
 
-/// What a row is changed to.
+/// Turns a row into changes.
 type Rewrite<'a> = &'a (dyn Fn(&[u8], &[u8], &mut Vec<Change>) -> Result<(), Corrupt> + Sync);
 
-/// Changes the rows of a table, unit by unit, until none is left to change; returns how many changes there were.
+/// Rewrites the rows of a table in units until none is left; returns the number of changes.
 async fn change(store: &dyn ViewStore, begun: &Incarnation, table: &str, rewrite: Rewrite<'_>) -> Result<usize, PipelineError> {
     let mut made = 0;
     loop {

@@ -1,4 +1,4 @@
-//! How far the pipeline is: what the threads report, and what status, readiness and waiting readers see.
+//! Progress of the pipeline: written by its threads, read by status, readiness and waiting readers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,63 +15,63 @@ use tracing::warn;
 
 use crate::PipelineError;
 
-/// Conflicts that the status names.
+/// Conflicts listed in the status.
 const CONFLICTS_SHOWN: usize = 20;
 
-/// How often an outage that goes on is logged.
+/// How often a continuing outage is logged.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What a pipeline is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PipelineState {
-    /// Reading the merged inputs back; stored rows are served meanwhile.
+    /// Restoring the state from the merged inputs; stored rows are served meanwhile.
     Restoring,
     /// Following the log.
     Running,
-    /// The store or the log does not answer; it goes on by itself when they do.
+    /// The store or the log does not answer; resumes by itself.
     Waiting,
     /// Ended by [`crate::Pipeline::stop`].
     Stopped,
-    /// Ended for a reason that a person must look at.
+    /// Failed: a person must look.
     Failed,
 }
 
-/// The figures behind `kindred status`.
+/// What `kindred status` shows.
 #[derive(Clone, Debug, Serialize)]
 pub struct PipelineStatus {
-    /// What it is doing.
+    /// The state.
     pub state: PipelineState,
     /// Why it waits or failed.
     pub reason: Option<String>,
     /// The last epoch applied.
     pub epoch: u64,
-    /// How far the store reaches.
+    /// The position the store has reached.
     pub applied: String,
-    /// Records taken in since the start.
+    /// Records read since the start.
     pub records: u64,
-    /// Records turned away since the start.
+    /// Records rejected since the start.
     pub rejected: u64,
-    /// Two contents under one version, since the start.
+    /// Conflicts since the start: two contents under one version.
     pub conflicts: u64,
-    /// What the last of them are about, the newest first, like `orders 4711`.
+    /// The last conflicts, newest first, like `orders 4711`.
     pub conflicting: Vec<String>,
     /// Rows written since the start.
     pub rows_written: u64,
-    /// How long the state took to restore, in milliseconds.
+    /// Duration of the restore, in milliseconds.
     pub restore_ms: u64,
     /// From reading a record to its rows being readable, for the last epoch, in microseconds.
     pub last_epoch_us: u64,
-    /// For how long the log has had something that is not served yet, in milliseconds; 0 when all of it is.
+    /// Age of the oldest record in the log that is not served yet, in milliseconds; 0 when there is none.
     pub frontier_age_ms: u64,
-    /// For how long the frontier has stood still beside such records, in milliseconds; 0 while it moves. A pipeline that catches up is
-    /// old and not stalled.
+    /// How long the frontier has not moved while the log holds records beyond it, in milliseconds. Stays 0 while a pipeline
+    /// catches up.
     pub stalled_ms: u64,
     /// Owners with identities.
     pub owners: u64,
     /// Identities held.
     pub identities: u64,
-    /// Identities that fell out of an owner's cap.
+    /// Identities evicted by an owner's cap.
     pub evicted: u64,
     /// Orders held.
     pub orders: u64,
@@ -81,17 +81,17 @@ pub struct PipelineStatus {
     pub similarity_bytes: u64,
 }
 
-/// Shared by the pipeline's threads and everybody who watches them.
+/// Shared by the pipeline's threads and its observers.
 pub struct Progress {
     applied: watch::Sender<Applied>,
-    /// How far the sources of this process have read.
+    /// The position the sources of this process have read up to.
     read: Mutex<Position>,
     state: Mutex<States>,
-    /// When it was last logged that something does not answer.
+    /// When an outage was last logged.
     told: Mutex<Option<Instant>>,
-    /// For how long what is served has not been all that the log has, in milliseconds; the figures' thread looks.
+    /// See [`PipelineStatus::frontier_age_ms`]; set by the gauges' thread.
     pub(crate) frontier_age_ms: AtomicU64,
-    /// For how long the frontier has not moved although there is something beyond it, in milliseconds.
+    /// See [`PipelineStatus::stalled_ms`].
     pub(crate) stalled_ms: AtomicU64,
     started: Instant,
     restore_ms: AtomicU64,
@@ -99,27 +99,27 @@ pub struct Progress {
     pub(crate) rejected: AtomicU64,
     pub(crate) rows_written: AtomicU64,
     pub(crate) last_epoch_us: AtomicU64,
-    /// Epochs, by the dataflow's count, that are written: all before this one.
+    /// All dataflow epochs before this one are written.
     written: AtomicU64,
-    /// The thread that waits for them.
+    /// The thread that waits for it.
     waiting: OnceLock<Thread>,
     stats: Arc<Stats>,
 }
 
-/// Who may have to wait, each for another side. One that gets its answer says nothing about the others.
+/// The threads that may wait for another system, each tracked separately.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Waiter {
     /// A source, for the log.
     Source,
     /// A source, for the topic of rejected records.
     Rejected,
-    /// The sink, for the store or for the log where merged records are appended again.
+    /// The sink, for the store, or for the log when it appends merged records again.
     Sink,
     /// The workers, for other processes.
     Cluster,
 }
 
-/// What the pipeline does, and who waits.
+/// The state and who waits.
 #[derive(Debug)]
 struct States {
     /// Never [`PipelineState::Waiting`].
@@ -135,7 +135,7 @@ impl States {
         matches!(self.phase, PipelineState::Failed | PipelineState::Stopped)
     }
 
-    /// What to show: whoever waits, as long as somebody does.
+    /// The state to show: waiting while any thread waits.
     fn shown(&self) -> (PipelineState, Option<String>) {
         match self.waiting.iter().flatten().next() {
             Some(reason) if !self.has_ended() => (PipelineState::Waiting, Some(reason.clone())),
@@ -148,7 +148,7 @@ impl States {
 struct Applied {
     epoch: u64,
     position: Position,
-    /// The last administrative act that is applied.
+    /// The last administrative action applied.
     act: u64,
     ended: bool,
 }
@@ -175,22 +175,22 @@ impl Progress {
         }
     }
 
-    /// How far the store reaches.
+    /// The position the store has reached.
     pub fn applied(&self) -> Position {
         self.applied.borrow().position.clone()
     }
 
-    /// What it is doing.
+    /// The state.
     pub fn state(&self) -> PipelineState {
         self.state.lock().shown().0
     }
 
-    /// How far the sources of this process have read.
+    /// The position the sources of this process have read up to.
     pub(crate) fn read(&self) -> Position {
         self.read.lock().clone()
     }
 
-    /// A source has read up to here.
+    /// A source has read up to `position`.
     pub(crate) fn has_read(&self, position: &Position) {
         self.read.lock().join(position);
     }
@@ -203,7 +203,7 @@ impl Progress {
         });
     }
 
-    /// An epoch, by the dataflow's count, is written, and all before it.
+    /// All dataflow epochs up to this one are written.
     pub(crate) fn wrote(&self, epoch: u64) {
         self.written.store(epoch + 1, Ordering::Release);
         if let Some(thread) = self.waiting.get() {
@@ -216,7 +216,7 @@ impl Progress {
         self.written.load(Ordering::Acquire)
     }
 
-    /// The calling thread is woken whenever an epoch is written.
+    /// Wakes the calling thread whenever an epoch is written.
     pub(crate) fn wake_me(&self) {
         // Set once: one thread of a process waits for its sink.
         let _ = self.waiting.set(std::thread::current());
@@ -230,18 +230,18 @@ impl Progress {
         }
     }
 
-    /// Something could not be done for now, and is tried again some times a second: it is logged now and then.
+    /// A call failed and will be retried several times a second; logs it at most every [`TELL_EVERY`].
     pub(crate) fn tries_again(&self, waiter: Waiter, what: &str, reason: String) {
         let mut told = self.told.lock();
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             *told = Some(Instant::now());
-            warn!("{what}, trying again: {reason}");
+            warn!("{what}, retrying: {reason}");
         }
         drop(told);
         self.waits(waiter, reason);
     }
 
-    /// The other side does not answer; `resumed` takes it back.
+    /// Another system does not answer; `resumed` clears it.
     pub(crate) fn waits(&self, waiter: Waiter, reason: String) {
         self.state.lock().waiting[waiter as usize] = Some(reason);
     }
@@ -259,7 +259,7 @@ impl Progress {
         self.applied.send_modify(|applied| applied.ended = true);
     }
 
-    /// The first reason stands.
+    /// Keeps the first reason.
     pub(crate) fn fail(&self, reason: String) {
         let mut state = self.state.lock();
         if state.phase != PipelineState::Failed {
@@ -274,12 +274,12 @@ impl Progress {
         PipelineError::Failed(failure.unwrap_or_else(|| "it was stopped".to_owned()))
     }
 
-    /// Whether all processes have found each other.
+    /// Whether all processes have connected.
     pub(crate) fn has_begun(&self) -> bool {
         self.waiting.get().is_some()
     }
 
-    /// Why it failed, if it has.
+    /// The failure, if any.
     pub(crate) fn failed(&self) -> Option<String> {
         let state = self.state.lock();
         (state.phase == PipelineState::Failed).then(|| state.failure.clone().unwrap_or_default())
@@ -307,14 +307,14 @@ impl Progress {
         }
     }
 
-    /// Waits until the pipeline has ended, by whatever cause.
+    /// Waits until the pipeline has ended, for whatever reason.
     pub async fn ended(&self) {
         let mut receiver = self.applied.subscribe();
         // The sender lives in `self`: the wait cannot fail while it is borrowed.
         let _ = receiver.wait_for(|applied| applied.ended).await;
     }
 
-    /// All figures.
+    /// A snapshot of all values.
     pub fn status(&self) -> PipelineStatus {
         let (state, reason) = self.state.lock().shown();
         let applied = self.applied.borrow().clone();
@@ -344,7 +344,7 @@ impl Progress {
     }
 }
 
-/// At least 1, so that a figure of nought means "not yet".
+/// At least 1, because 0 means "not yet".
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }

@@ -1,9 +1,9 @@
-//! The sink: gathers the outputs of an epoch from all workers, encodes them, and writes them as one unit with the positions.
+//! The sink: collects an epoch's outputs from all workers, encodes them, and writes them with the positions as one unit.
 //!
-//! In a cluster each process writes the rows of its workers, and the leader commits once all have written.
+//! In a cluster each process writes its workers' rows, and the leader commits once all have written.
 //!
-//! It keeps the newest value of each changed row: epochs that wait while the store is busy are written together, once a row.
-//! Every write is an upsert of an absolute value, so writing a unit twice changes nothing.
+//! Epochs that queue while the store is busy are written together, keeping only the newest value of each row. Writes are upserts
+//! of absolute values, so repeating a unit changes nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,71 +20,71 @@ use kindred_store::{Change, EpochChanges, Incarnation, StoreError, ViewStore};
 use kindred_telemetry::fail_point;
 use tracing::{info, warn};
 
-use crate::figures::double;
+use crate::gauges::double;
 use crate::progress::Waiter;
 use crate::source::Came;
 use crate::{Context, PipelineError, block_on_runtime};
 
-/// How long to wait before asking a store again that did not answer or had no room.
+/// Back-off before a call to the store is retried.
 const RETRY: Duration = Duration::from_millis(200);
 
 pub(crate) enum SinkMessage {
-    /// The incarnation under which everything is written; the first message.
+    /// The incarnation to write under; the first message.
     Begun(Incarnation),
     /// Changed rows.
     Output(Output),
-    /// All outputs of this and every earlier epoch have been sent.
+    /// All outputs up to this epoch have been sent.
     EpochEnd(EpochEnd),
     /// Every process has written every epoch before this one.
     Commit { before: u64 },
 }
 
 pub(crate) struct EpochEnd {
-    /// The dataflow's number of the epoch; the store's counts on over restarts.
+    /// The dataflow's epoch number; the store's number continues over restarts.
     pub epoch: u64,
-    /// How far the log is taken in.
+    /// The position the epoch has read up to.
     pub position: Position,
-    /// When the first of its records came.
+    /// When the first of its records arrived.
     pub came: Option<Came>,
-    /// The last administrative act within.
+    /// The last administrative action of the epoch.
     pub act: u64,
 }
 
-/// Merged records of a topic to be appended again, and the epoch in which lesser ones came.
+/// Merged records of a topic to append again, with the epoch in which older ones arrived.
 type Superseded = (u64, Topic, Vec<Arc<[u8]>>);
 
-/// What this process does of writing an epoch.
+/// What this process writes of an epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
-    /// All of it, in one unit.
+    /// Everything, in one unit.
     Alone,
-    /// Writes its rows, and commits once all processes have written theirs.
+    /// Its rows, then the commit once all processes have written theirs.
     Leader,
-    /// Writes its rows.
+    /// Its rows.
     Follower,
 }
 
 pub(crate) struct Sink {
     store: Arc<dyn ViewStore>,
-    /// Where superseded records are appended again; `None` where another pipeline of the same log does.
+    /// Where merged records are appended again; `None` where another pipeline of the same log does it.
     log: Option<Arc<dyn EventLog>>,
     context: Context,
     role: Role,
-    /// The store's epoch of the dataflow's epoch 0.
+    /// The store's epoch number of the dataflow's epoch 0.
     base: u64,
-    /// The rows of epoch 0, the restored state, are written too: a unit was left unfinished.
+    /// Also write the rows of epoch 0, the restored state, because the store's last unit was unfinished.
     rewrite: bool,
     sync_interval: Duration,
-    /// Outputs of epochs that have not ended.
+    /// Outputs of open epochs.
     open: BTreeMap<u64, Vec<Box<dyn Changes>>>,
-    /// Merged records to be appended again.
+    /// Merged records to append again.
     superseded: Vec<Superseded>,
-    /// Changes of ended epochs, not yet written, in the order of the epochs.
+    /// Unwritten changes of closed epochs, in epoch order.
     pending: Vec<Change>,
     end: Option<EpochEnd>,
-    /// Written here, and not yet by all: the leader's.
+    /// Leader only: epochs written here and not yet by all processes.
     uncommitted: VecDeque<EpochEnd>,
-    /// Every epoch before this one is written by all.
+    /// All processes have written every epoch before this one.
     committable_before: u64,
 }
 
@@ -148,7 +148,7 @@ impl Sink {
                 return self.context.fail(error.to_string());
             }
             if dirty && (disconnected || synced.elapsed() >= self.sync_interval) {
-                // A sync that fails loses nothing: the log is durable and read again from the last synced position.
+                // A failed sync loses nothing: the log is durable and is read again from the last synced position.
                 let began = Instant::now();
                 let synced_now = runtime.block_on(self.store.sync());
                 metrics::histogram!("store_sync_duration_seconds").record(began.elapsed().as_secs_f64());
@@ -173,13 +173,12 @@ impl Sink {
     }
 
     fn finish(self, runtime: &tokio::runtime::Runtime) {
-        // What cannot be noted costs the next start a rewrite, and nothing else.
-        // A store that was found unfinished and not written anew stays so.
+        // Failing here only costs the next start a rewrite. An unfinished store that was not rewritten stays marked.
         if self.role != Role::Follower
             && !self.rewrite
             && let Err(error) = runtime.block_on(self.store.end_clean())
         {
-            warn!("could not end cleanly, so the next start writes every row anew: {error}");
+            warn!("could not mark a clean shutdown, the next start rewrites all rows: {error}");
         }
         self.context.progress.stopped();
     }
@@ -212,12 +211,12 @@ impl Sink {
 
     fn write(&mut self, end: EpochEnd, runtime: &tokio::runtime::Runtime) -> Result<(), PipelineError> {
         if end.epoch == 0 && !self.rewrite {
-            // What was restored is what the store holds already.
+            // The store already holds the restored rows.
             self.context.progress.wrote(0);
             return Ok(());
         }
         if self.rewrite {
-            info!(rows = self.pending.len(), "writing every row anew: the store was not left whole");
+            info!(rows = self.pending.len(), "the store is unfinished; rewriting all rows");
             if self.role != Role::Follower {
                 let tables: Vec<&'static str> = view_tables().iter().map(|table| table.name).collect();
                 retry(&self.context, || runtime.block_on(self.store.clear(&tables)))?;
@@ -252,8 +251,8 @@ impl Sink {
         Ok(())
     }
 
-    /// Appends the merged records again that epochs up to this one superseded, before the positions that pass the lesser ones can
-    /// become durable. What they merge into is themselves, so to append one twice is harmless, and it supersedes nothing.
+    /// Appends again the merged records superseded up to this epoch, before the positions past the older ones become durable.
+    /// Repeatable: a merged record merges into itself and supersedes nothing.
     fn append_again(&mut self, epoch: u64, runtime: &tokio::runtime::Runtime) -> Result<(), PipelineError> {
         let Some(log) = self.log.clone() else { return Ok(()) };
         let (due, later) = std::mem::take(&mut self.superseded).into_iter().partition(|(of, ..)| *of <= epoch);
@@ -278,7 +277,7 @@ impl Sink {
         Ok(())
     }
 
-    /// An epoch is durable, as far as this process can know.
+    /// An epoch is durable, as far as this process knows.
     fn reached(&self, end: &EpochEnd) {
         let progress = &self.context.progress;
         if let Some(came) = end.came {
@@ -291,9 +290,9 @@ impl Sink {
     }
 }
 
-/// The newest row of each key, sorted: the store takes sorted rows faster.
+/// The newest row of each key, sorted by key, which the store writes faster.
 fn newest(mut changes: Vec<Change>) -> Vec<Change> {
-    // Stable: of one key, the rows stay in the order of their epochs, and the last stands.
+    // Stable: rows of one key stay in epoch order, and the last wins.
     changes.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
     changes.dedup_by(|later, kept| {
         let same = (later.table, &later.key) == (kept.table, &kept.key);
@@ -305,7 +304,7 @@ fn newest(mut changes: Vec<Change>) -> Vec<Change> {
     changes
 }
 
-/// An error that may pass by itself: the other side does not answer, or has no room.
+/// A transient error: no answer, or no free space.
 trait Passing: std::fmt::Display {
     fn passes(&self) -> bool;
 }
@@ -322,7 +321,7 @@ impl Passing for LogError {
     }
 }
 
-/// Repeats a call while the other side does not answer or has no room: what is written is absolute values, so repeating is safe.
+/// Retries a call while the error is transient. Safe, because writes are absolute values.
 fn retry<T, E: Passing>(context: &Context, mut call: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     loop {
         match call() {
@@ -332,7 +331,7 @@ fn retry<T, E: Passing>(context: &Context, mut call: impl FnMut() -> Result<T, E
             }
             Err(error) if error.passes() && !context.stopping() => {
                 metrics::counter!("pipeline_retries_total").increment(1);
-                context.progress.tries_again(Waiter::Sink, "an epoch could not be written", error.to_string());
+                context.progress.tries_again(Waiter::Sink, "could not write an epoch", error.to_string());
                 std::thread::sleep(RETRY);
             }
             Err(error) => return Err(error),

@@ -1,5 +1,5 @@
-//! The source: reads the log, decodes and validates, interns, and hands batches to worker 0. What cannot be accepted is in
-//! `rejected`, durably, before the position that passes it can become durable.
+//! The source: reads the log, decodes, validates and interns records, and sends batches to its worker. Invalid records are
+//! durable in `rejected` before the position that passes them is.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -17,46 +17,46 @@ use kindred_telemetry::fail_point;
 use parking_lot::Mutex;
 use tracing::debug;
 
-use crate::pace::Pace;
 use crate::progress::Waiter;
+use crate::rate_limit::RateLimit;
 use crate::{Context, PipelineError, block_on_runtime};
 
-/// Records read at once. Small enough that the worker can begin while the next are decoded.
+/// Records per batch: small enough that the worker starts while the next batch is decoded.
 pub(crate) const BATCH_RECORDS: usize = 4_096;
-/// How long to wait for a record before looking whether to stop.
+/// Poll timeout, after which the thread checks for a stop.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
-/// How long to wait before asking a log again that did not answer.
+/// Back-off before a call to the log is retried.
 const RETRY: Duration = Duration::from_millis(200);
-/// What of a rejected record is kept.
+/// Bytes kept of a rejected record.
 const REJECTED_BYTES: usize = 64 * 1_024;
 
-/// Decoded records of the log on their way to the dataflow.
+/// Decoded records on their way to the dataflow.
 pub(crate) struct Batch {
     pub updates: Vec<Update>,
-    /// How far the log is read once these are taken in; `None` for an administrative act.
+    /// The log position after these records; `None` for an administrative action.
     pub position: Option<Position>,
-    /// Records that can be read already beyond these: tells the worker how large to make an epoch.
+    /// Records that are already readable beyond these; sizes the epoch.
     pub behind: u64,
-    /// When the first of them came.
+    /// When the first of them arrived.
     pub came: Came,
-    /// The number of an administrative act, to wait for; 0 for records.
+    /// The number of an administrative action, to wait for; 0 for records.
     pub act: u64,
 }
 
-/// When the first of some records came.
+/// When the first of some records arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Came {
-    /// Into the log, where it tells; otherwise as `read`.
+    /// In the log, if it records that; otherwise as `read`.
     pub appended: Instant,
-    /// To this process.
+    /// In this process.
     pub read: Instant,
 }
 
 impl Came {
-    /// Just now, of a log where they had been appended that long before.
+    /// Read now, appended `age` ago.
     fn now(age: Duration) -> Self {
         let read = Instant::now();
-        // No clock reaches back before its own start.
+        // `checked_sub`: a monotonic clock may have started less than `age` ago.
         Self { appended: read.checked_sub(age).unwrap_or(read), read }
     }
 
@@ -66,7 +66,7 @@ impl Came {
     }
 }
 
-/// Where a worker is fed: it sleeps while there is nothing to do, and whoever feeds it wakes it.
+/// A worker's input queue. Sending wakes the worker, which sleeps when idle.
 #[derive(Clone)]
 pub(crate) struct Feed {
     batches: Sender<Batch>,
@@ -74,19 +74,19 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// A feed and what the worker takes from. Bounded, so that a slow worker holds its source back.
+    /// A feed and its receiving end. Bounded, for backpressure on the source.
     pub fn new(ahead: usize) -> (Self, Receiver<Batch>) {
         let (batches, incoming) = bounded(ahead);
         (Self { batches, worker: Arc::default() }, incoming)
     }
 
-    /// The calling thread is the worker.
+    /// The calling thread is the worker to wake.
     pub fn is_mine(&self) {
         // Set once: a feed has one worker.
         let _ = self.worker.set(std::thread::current());
     }
 
-    /// Feeds an administrative act. False when the worker has ended.
+    /// Feeds an administrative action. False when the worker has ended.
     pub fn act(&self, act: u64, updates: Vec<Update>) -> bool {
         let batch = Batch { updates, position: None, behind: 0, came: Came::now(Duration::ZERO), act };
         self.batches.send(batch).is_ok_and(|()| self.wake())
@@ -105,10 +105,10 @@ pub(crate) struct Source {
     pub rules: Rules,
     pub context: Context,
     pub feed: Feed,
-    /// Which partitions are this worker's.
+    /// The partitions this worker reads.
     pub share: Share,
-    /// Holds it back.
-    pub pace: Option<Pace>,
+    /// The rate limit, if any.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// Starts reading after `from`.
@@ -126,7 +126,7 @@ impl Source {
         while !self.context.stopping() {
             records.clear();
             let behind = match self.read(reader, &mut records) {
-                // A position that moved without a record passed offsets that hold none: the frontier has to pass them, too.
+                // A position that moved without a record passed offsets without records: the frontier must pass them, too.
                 Ok(_) if records.is_empty() && position.reaches(reader.position()) => {
                     self.context.progress.resumed(Waiter::Source);
                     continue;
@@ -161,13 +161,13 @@ impl Source {
         }
     }
 
-    /// Reads a batch; returns how many records wait behind it.
+    /// Reads a batch; returns how many records are readable beyond it.
     fn read(&mut self, reader: &mut dyn EventReader, into: &mut Vec<LogRecord>) -> Result<u64, LogError> {
         let mut most = BATCH_RECORDS;
-        if let Some(pace) = &mut self.pace {
-            most = most.min(pace.portion());
+        if let Some(limit) = &mut self.rate_limit {
+            most = most.min(limit.portion());
             loop {
-                let due_in = pace.due_in();
+                let due_in = limit.due_in();
                 if due_in.is_zero() || self.context.stopping() {
                     break;
                 }
@@ -175,19 +175,19 @@ impl Source {
             }
         }
         reader.poll(most, POLL, into)?;
-        if let Some(pace) = &mut self.pace {
-            pace.has_read(into.len());
+        if let Some(limit) = &mut self.rate_limit {
+            limit.has_read(into.len());
         }
         if into.len() < most {
             return Ok(0);
         }
-        // What was read is read: that the end is not known must not lose it. Whatever is wrong, the next poll tells.
+        // Records were read; if the end is unknown, the next poll reports the error.
         Ok(reader.end().map_or(0, |end| reader.position().lag_behind(&end)))
     }
 
     fn decode(&self, record: &LogRecord, updates: &mut Vec<Update>, rejected: &mut Vec<Rejected>) {
         let payload = &record.payload;
-        // A record without a value deletes nothing (DESIGN, Events): one that was purged, or a tombstone of a compacted topic.
+        // A record without a value deletes nothing (DESIGN, Events): it was purged, or is a tombstone of a compacted topic.
         if is_tombstone(payload) {
             if let Some(key) = &record.tombstone {
                 let topic = record.place.topic;
@@ -216,14 +216,14 @@ impl Source {
         }
     }
 
-    /// Puts records into `rejected`, however long that takes. False when the pipeline ends instead.
+    /// Writes records to `rejected`, retrying as long as it takes. False when the pipeline ends first.
     fn reject(&self, rejected: Vec<Rejected>, runtime: &tokio::runtime::Runtime) -> bool {
         let count = rejected.len() as u64;
         loop {
             match runtime.block_on(self.log.reject(rejected.clone())) {
                 Ok(()) => break,
                 Err(LogError::Unavailable(reason) | LogError::Full(reason)) if !self.context.stopping() => {
-                    self.context.progress.tries_again(Waiter::Rejected, "could not keep rejected records", reason);
+                    self.context.progress.tries_again(Waiter::Rejected, "could not write to the topic rejected", reason);
                     std::thread::sleep(RETRY);
                 }
                 Err(error) => {
@@ -237,7 +237,7 @@ impl Source {
         true
     }
 
-    /// Waits for room between here and the worker. False when the pipeline ends instead.
+    /// Sends to the worker, waiting for capacity. False when the pipeline ends first.
     fn hand_over(&self, mut batch: Batch) -> bool {
         loop {
             match self.feed.batches.send_timeout(batch, POLL) {
@@ -250,13 +250,13 @@ impl Source {
     }
 }
 
-/// Null values are ignored (DESIGN, Events): a tombstone of compaction, or a purged record.
+/// Null values are ignored (DESIGN, Events): a tombstone of a compacted topic, or a purged record.
 pub(crate) fn is_tombstone(payload: &[u8]) -> bool {
     payload.is_empty() || payload == b"null"
 }
 
-/// The key of the merged record that a log's key stands for, as this product keys its records; `None` for another producer's, and
-/// for interactions, which are never compacted.
+/// The key of the merged record for a key of the log. `None` for keys of another producer, and for interactions, which are never
+/// compacted.
 fn row_key(topic: Topic, key: &[u8]) -> Option<Vec<u8>> {
     let key = std::str::from_utf8(key).ok()?;
     Some(match topic {
@@ -276,10 +276,10 @@ fn row_key(topic: Topic, key: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Fields that figures tell apart; what more there is counts as `other`. A record may name any field, and each label costs memory.
+/// Limit on distinct field labels, since a record may name any field; the rest count as `other`.
 const FIELDS_MAX: usize = 64;
 
-/// The field of the record that a rejection is about, as a label: `lines` of `lines[2].quantity`, `record` where it is the whole.
+/// The field a rejection is about, as a metrics label: `lines` for `lines[2].quantity`, `record` for the whole record.
 fn field_label(field: &str) -> String {
     static FIELDS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let field = field.split(['.', '[']).next().filter(|field| !field.is_empty()).unwrap_or("record");
@@ -298,7 +298,7 @@ fn field_label(field: &str) -> String {
 mod tests {
     use super::*;
 
-    /// If it failed, whoever sends records with invented fields could fill the memory with labels.
+    /// If this failed, a producer of invented field names could fill the memory with metrics labels.
     #[test]
     fn fields_of_rejections_are_few() {
         assert_eq!(field_label("lines[2].quantity"), "lines");
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(field_label("lines"), "lines");
     }
 
-    /// If it failed, a tombstone of a compacted topic would lose the record that it stands on at the next rebuild.
+    /// If this failed, the next rebuild would lose a merged record whose key got a tombstone.
     #[test]
     fn keys_of_tombstones_are_those_of_merged_records() {
         assert_eq!(row_key(Topic::Orders, b"o1"), Some(OrderId::trusted("o1").to_bytes()));

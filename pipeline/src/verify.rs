@@ -1,5 +1,5 @@
-//! `verify`: recomputes every view from the merged inputs by the oracle, and the merged inputs from the log as far as that reaches
-//! back; compares row by row and byte by byte.
+//! `verify`: recomputes every view from the merged inputs with the oracle, and the merged inputs from the log as far as its
+//! retention allows; compares the rows byte by byte.
 
 use std::sync::Arc;
 
@@ -14,34 +14,34 @@ use serde::Serialize;
 use crate::PipelineError;
 use crate::source::{BATCH_RECORDS, POLL, is_tombstone};
 
-/// What `verify` found.
+/// The result of `verify`.
 #[derive(Clone, Debug, Serialize)]
 pub struct VerifyReport {
     /// Rows of views compared.
     pub rows: u64,
-    /// The first differences; none when the law holds.
+    /// The first differences; empty when the views are right.
     pub differences: Vec<DifferenceReport>,
-    /// Whether there are more than those listed.
+    /// Whether there are more.
     pub more: bool,
 }
 
 impl VerifyReport {
-    /// Whether every row is what the oracle says.
+    /// Whether every row equals the oracle's.
     pub fn holds(&self) -> bool {
         self.differences.is_empty()
     }
 }
 
-/// One row that is not what the oracle says.
+/// One row that differs from the oracle's.
 #[derive(Clone, Debug, Serialize)]
 pub struct DifferenceReport {
     /// The table.
     pub table: String,
-    /// The key, for a person to read.
+    /// The key, printable.
     pub key: String,
-    /// What the oracle says, if it says there is a row.
+    /// The oracle's row, if it has one.
     pub expected: Option<String>,
-    /// What the store holds.
+    /// The stored row, if there is one.
     pub stored: Option<String>,
 }
 
@@ -56,11 +56,11 @@ impl From<&Difference> for DifferenceReport {
     }
 }
 
-/// Compares every row of every view with the oracle's, and names the first `limit` differences. Takes memory for the inputs
-/// and all rows.
+/// Compares every row of every view with the oracle's and reports the first `limit` differences. Holds the inputs and all rows in
+/// memory.
 ///
 /// # Errors
-/// What reading says.
+/// Those of reading.
 pub fn verify(rows: &dyn Rows, semantics: &Semantics, limit: usize) -> Result<VerifyReport, ReadError> {
     let expected = tables(&Inputs::read(rows, semantics)?, semantics);
     let mut differences = first_differences(&expected, rows, limit + 1)?;
@@ -69,37 +69,37 @@ pub fn verify(rows: &dyn Rows, semantics: &Semantics, limit: usize) -> Result<Ve
     Ok(VerifyReport { rows: expected.row_count(), differences: differences.iter().map(Into::into).collect(), more })
 }
 
-/// What `verify` found when it held the merged inputs against the log.
+/// The result of comparing the merged inputs with the log.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct InputsReport {
-    /// Records of the log that were read.
+    /// Records read from the log.
     pub records: u64,
     /// Merged inputs compared.
     pub rows: u64,
     /// The first differences.
     pub differences: Vec<DifferenceReport>,
-    /// Whether there are more than those listed.
+    /// Whether there are more.
     pub more: bool,
-    /// What could not be compared, and why: for a person.
+    /// What could not be compared and why, printable.
     pub not_compared: Vec<String>,
 }
 
 impl InputsReport {
-    /// Whether the inputs are what the log says.
+    /// Whether the inputs match the log.
     pub fn holds(&self) -> bool {
         self.differences.is_empty()
     }
 }
 
-/// Compares the merged inputs of a snapshot with what the log holds up to its position. Of a topic that the log has from its first
-/// record, the inputs must be exactly what the records merge to. Of one that begins later, or loses records to compaction, there may be
-/// more in the store; what the log has must be in it all the same.
+/// Compares the merged inputs of a snapshot with the log up to the snapshot's position. For a topic that the log holds
+/// completely, the inputs must be exactly the merged records. If retention or compaction removed records, the store may hold
+/// more, but must hold everything the log has.
 ///
-/// Sessions of erased members are left out: their raw records leave at a time of their own. Takes memory for the inputs twice, and
-/// reads the whole log.
+/// Skips sessions of erased members, whose raw records are removed at their own time. Holds the inputs twice in memory and reads
+/// the whole log.
 ///
 /// # Errors
-/// What reading says.
+/// Those of reading.
 pub fn verify_inputs(
     log: &dyn EventLog,
     partitions: &[PartitionStatus],
@@ -113,7 +113,9 @@ pub fn verify_inputs(
         let begins_at = partitions.iter().filter(|of| of.topic == topic).map(|of| of.first).max().unwrap_or(0);
         let why = match () {
             () if begins_at > 0 => format!("the log begins at record {begins_at} of it"),
-            () if log.compacts() && topic != Topic::Interactions => "the log may keep the last record of a key alone".to_owned(),
+            () if log.compacts() && topic != Topic::Interactions => {
+                "the log is compacted and may keep only the last record of a key".to_owned()
+            }
             () => return true,
         };
         not_compared.push(format!("whether the inputs of {topic} hold more than the log has: {why}"));
@@ -121,7 +123,7 @@ pub fn verify_inputs(
     };
     let [interactions, orders, catalog, members, ledger] =
         [Topic::Interactions, Topic::Orders, Topic::Catalog, Topic::Members, Topic::Ledger].map(&mut is_whole);
-    // What is known of members decides whose interactions and entries are none.
+    // Interactions and ledger entries of erased members count as absent, so they depend on members.
     let (interactions, ledger) = (interactions && members, ledger && members);
 
     let mut base = stored.clone();
@@ -165,7 +167,7 @@ fn without_sessions_of_erased(mut inputs: Inputs) -> Inputs {
     inputs
 }
 
-/// The records of the log up to a position, decoded; what was rejected is none.
+/// The valid records of the log up to a position, decoded.
 struct Reading {
     reader: Box<dyn EventReader>,
     until: Position,
@@ -207,7 +209,7 @@ impl Iterator for &mut Reading {
             let ends = polled.and_then(|()| Ok(batch.is_empty() && self.reader.end()? == *self.reader.position()));
             match ends {
                 Ok(false) => self.batch = batch.into_iter(),
-                // A log that is shorter than the store says has lost records: what they were is missing from what is expected.
+                // A log shorter than the store's position has lost records, which show up as differences.
                 Ok(true) => return None,
                 Err(error) => {
                     self.failure = Some(error);
@@ -218,11 +220,11 @@ impl Iterator for &mut Reading {
     }
 }
 
-/// Writes every row that is not what the oracle says as it says, in one unit, and returns how many that were. For a store that
-/// no pipeline writes to meanwhile. Repeating it changes nothing.
+/// Rewrites all rows from the oracle in one unit and returns how many differed. No pipeline may write to the store meanwhile.
+/// Repeatable.
 ///
 /// # Errors
-/// What reading and writing say.
+/// Those of reading and writing.
 pub async fn repair(store: Arc<dyn ViewStore>, semantics: &Semantics) -> Result<u64, PipelineError> {
     let frontier = store.begin().await?.frontier;
     let snapshot = store.snapshot()?;
@@ -231,7 +233,7 @@ pub async fn repair(store: Arc<dyn ViewStore>, semantics: &Semantics) -> Result<
     let mended = differences.len() as u64;
     drop(snapshot);
     let changes: Vec<Change> = if frontier.unfinished {
-        // Every row, as a start does: what a process that was replaced still sends must lose against it.
+        // All rows, as at a start: late writes of a replaced process must lose against them.
         let views: Vec<&'static str> = view_tables().iter().map(|table| table.name).collect();
         store.clear(&views).await?;
         let rows = |table| expected.rows(table).map(move |(key, row)| Change { table, key: key.into(), row: Some(row.into()) });

@@ -1,12 +1,12 @@
-//! The workers: timely threads that step the dataflow, each fed by a source of its own. Epochs clock themselves.
+//! The workers: timely threads that step the dataflow, each fed by its own source.
 //!
-//! The next epoch opens when the last has passed the views and somebody has records, after `epoch_min` at least, so epochs grow
-//! with the load. While the log is far ahead, an epoch is as many records as fit in memory, because few large epochs cost a tenth
-//! of many small ones. Workers keep in step ([`crate::lockstep`]); the first worker of a process tells its sink what has passed,
-//! and the first of all, the leader, when to commit.
+//! The next epoch opens when the last has passed the views and some worker has records, after at least `epoch_min`, so epochs
+//! grow with the load. Far behind the log, an epoch holds as many records as fit in memory: few large epochs cost a tenth of many
+//! small ones. Workers run in lockstep ([`crate::lockstep`]); the first worker of a process tells its sink which epochs have
+//! passed, and the leader when to commit.
 //!
-//! Threads that step timely never wait on I/O: an unbounded channel takes the outputs, and no epoch is opened while the sink has
-//! [`EPOCHS_IN_FLIGHT`] to write, which bounds it.
+//! Threads that step timely never wait on I/O: outputs go to an unbounded channel. No epoch opens while the sink has
+//! [`EPOCHS_IN_FLIGHT`] to write, which bounds the channel.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,39 +26,39 @@ use timely::worker::{Config as WorkerConfig, Worker};
 use tracing::info;
 
 use crate::lockstep::{Lockstep, Signal};
-use crate::pace::Pace;
 use crate::progress::Waiter;
+use crate::rate_limit::RateLimit;
 use crate::sink::{EpochEnd, SinkMessage};
 use crate::source::{Batch, Came, Feed, Source};
 use crate::{Context, PipelineConfig, PipelineError, source};
 
-/// Epochs handed to the sink and not yet written. The sink writes what is waiting as one unit, so a slow store gets fewer,
-/// larger writes, freshness degrades smoothly, and memory stays bounded.
+/// Epochs handed to the sink and not yet written. The sink writes queued epochs as one unit, so a slow store gets fewer, larger
+/// writes: lists get older, memory stays bounded.
 const EPOCHS_IN_FLIGHT: u64 = 8;
-/// Below this lag an epoch takes what is there: rebuilding all lists costs more than updating them.
+/// Below this lag an epoch is not enlarged: rebuilding all lists costs more than updating them.
 const CATCH_UP_RECORDS: u64 = 100_000;
-/// Records of one epoch when not catching up.
+/// Maximum records per epoch when not catching up.
 const LIVE_RECORDS_MAX: usize = 20_000;
-/// How long a worker sleeps when there is nothing to do before it looks whether to stop. Whoever has work for it wakes it.
+/// How often an idle worker checks for a stop. New work wakes it.
 const IDLE: Duration = Duration::from_millis(50);
-/// Updates between two steps of the dataflow while much is fed, so that its queues stay short.
+/// Updates fed between two steps of the dataflow, so that its queues stay short.
 const STEP_EVERY: usize = 16_384;
 
-/// What the workers of this process are made of.
+/// What this process's workers are built from.
 pub(crate) struct Workers {
     pub config: PipelineConfig,
-    /// The incarnation that was begun; only the leader's process has one.
+    /// The incarnation; only the leader's process has one.
     pub begun: Option<Incarnation>,
     pub log: Arc<dyn EventLog>,
     pub store: Arc<dyn ViewStore>,
     pub context: Context,
-    /// One a worker.
+    /// One per worker.
     pub feeds: Vec<(Feed, Receiver<Batch>)>,
     pub outgoing: Sender<SinkMessage>,
     pub stats: Arc<Stats>,
 }
 
-/// Starts the workers; the returned thread ends when all of this process have.
+/// Starts the workers; the returned thread ends after all workers of this process.
 pub(crate) fn spawn(workers: Workers) -> Result<JoinHandle<()>, PipelineError> {
     let Workers { config, begun, log, store, context, feeds, outgoing, stats } = workers;
     let timely = timely::Config { communication: communication(&config), worker: WorkerConfig::default() };
@@ -87,11 +87,11 @@ pub(crate) fn spawn(workers: Workers) -> Result<JoinHandle<()>, PipelineError> {
             let context = shared.context.clone();
             let driver =
                 Driver { shared, dataflow, lockstep, feed, incoming, leads_process, is_done: false, act: 0, committed_before: 0 };
-            // Not only where it is joined: the others wait for this one, and are joined first.
+            // Guarded here, not only at the join: the other workers wait for this one and are joined first.
             context.guard("a worker of the dataflow", || driver.run(worker));
         });
         match workers {
-            // timely steps on after `run`: operators can panic there, too.
+            // timely keeps stepping after `run`, and operators can panic there, too.
             Ok(guards) => {
                 if guards.join().into_iter().any(|result| result.is_err()) {
                     context.fail("a worker of the dataflow panicked".to_owned());
@@ -115,7 +115,7 @@ fn communication(config: &PipelineConfig) -> CommunicationConfig {
     }
 }
 
-/// What the workers of a process share.
+/// Shared by the workers of a process.
 struct Shared {
     config: PipelineConfig,
     begun: Option<Incarnation>,
@@ -123,9 +123,9 @@ struct Shared {
     store: Arc<dyn ViewStore>,
     context: Context,
     outgoing: Sender<SinkMessage>,
-    /// The rows of epoch 0, the restored state, are written too: the store does not hold them whole.
+    /// Also write the rows of epoch 0, the restored state: the store's last unit was unfinished.
     writes_restored: AtomicBool,
-    /// When the first record of the open epoch came.
+    /// When the first record of the open epoch arrived.
     came: Mutex<Option<Came>>,
 }
 
@@ -140,7 +140,7 @@ impl Shared {
     }
 
     fn tell_sink(&self, message: SinkMessage) {
-        // The sink outlives the workers; if it is gone, the pipeline has failed and messages go nowhere.
+        // The sink outlives the workers unless the pipeline failed; messages are dropped then.
         drop(self.outgoing.send(message));
     }
 }
@@ -152,17 +152,17 @@ struct Driver {
     lockstep: Lockstep,
     feed: Feed,
     incoming: Receiver<Batch>,
-    /// The first worker of its process speaks with the sink.
+    /// The first worker of its process talks to the sink.
     leads_process: bool,
-    /// It opens no epoch any more, and has told so: once, because all count it.
+    /// This worker opens no more epochs and has signalled it, exactly once, because the signals are counted.
     is_done: bool,
-    /// The last administrative act that was taken in.
+    /// The last administrative action that was fed.
     act: u64,
     committed_before: u64,
 }
 
 impl Driver {
-    /// One of several workers, or the one.
+    /// Fail point "thread: worker N".
     fn fail_point(&self, worker: &Worker) {
         if cfg!(debug_assertions) {
             fail_point(&format!("thread: worker {}", worker.index()));
@@ -176,7 +176,7 @@ impl Driver {
         let begun = self.begin(worker);
         self.restore(worker, &begun);
         let mut epoch = 1;
-        // A state that was not restored takes nothing in.
+        // A state that was not restored must not be fed.
         let restored = self.shared.context.progress.failed().is_none();
         let source = restored.then(|| self.start_source(worker, begun.frontier.position)).flatten();
         while let Some(first) = self.next_epoch(worker, epoch) {
@@ -191,12 +191,12 @@ impl Driver {
         let context = self.shared.context.clone();
         self.end(epoch, worker);
         if source.is_some_and(|source| source.join().is_err()) {
-            context.fail("a source ended by a panic".to_owned());
+            context.fail("a source panicked".to_owned());
         }
-        // timely goes on stepping until the dataflow has ended on every worker.
+        // timely keeps stepping until the dataflow has ended on every worker.
     }
 
-    /// Waits for the incarnation, which the leader tells.
+    /// Waits for the leader's incarnation.
     fn begin(&mut self, worker: &mut Worker) -> Incarnation {
         self.shared.context.progress.resumed(Waiter::Cluster);
         if worker.index() == 0 {
@@ -217,18 +217,18 @@ impl Driver {
         }
     }
 
-    /// Reads the merged inputs back as epoch 0, each process its part.
+    /// Restores the merged inputs as epoch 0; each process reads its part.
     fn restore(&mut self, worker: &mut Worker, begun: &Incarnation) {
         let read = if self.leads_process { self.read_inputs(worker) } else { Ok(()) };
         self.step_past(0, worker);
         if let Err(error) = read {
-            // What is restored in part must not be written for the whole: the sink hears of no epoch.
+            // A partly restored state must not be written: the sink gets no epoch.
             return self.shared.context.fail(format!("could not read the merged inputs: {error}"));
         }
         if self.leads_process {
             self.tell_passed(0);
             self.shared.context.progress.restored();
-            info!(incarnation = begun.number, workers = worker.peers(), "the state is restored");
+            info!(incarnation = begun.number, workers = worker.peers(), "restored the state");
         }
     }
 
@@ -244,7 +244,7 @@ impl Driver {
                 worker.step();
             }
         })?;
-        info!(records, "read {records} merged inputs back");
+        info!(records, "restored {records} merged inputs");
         Ok(())
     }
 
@@ -256,13 +256,13 @@ impl Driver {
             context: self.shared.context.clone(),
             feed: self.feed.clone(),
             share: Share::new(number(worker.index()), number(worker.peers())),
-            pace: self.shared.config.rate.map(|rate| Pace::new(rate, number(worker.peers()))),
+            rate_limit: self.shared.config.rate.map(|rate| RateLimit::new(rate, number(worker.peers()))),
         };
         source::spawn(source, from).inspect_err(|error| self.shared.context.fail(error.to_string())).ok()
     }
 
-    /// Waits until there are records here or somebody else has opened the epoch: the answer is the first batch, if there is one
-    /// here. Nothing when no worker will open one any more.
+    /// Waits until this worker has records or another worker has opened the epoch; returns this worker's first batch, if any.
+    /// `None` when no worker will open another epoch.
     fn next_epoch(&mut self, worker: &mut Worker, epoch: u64) -> Option<Option<Batch>> {
         loop {
             if !self.is_done {
@@ -292,7 +292,7 @@ impl Driver {
         }
     }
 
-    /// Feeds an epoch: what is there within `epoch_min`, or, far behind the log, as much as fits. Returns how far that was read.
+    /// Feeds an epoch: what arrives within `epoch_min`, or, far behind the log, as much as fits. Returns the position read up to.
     fn take_in(&mut self, first: Option<Batch>, worker: &mut Worker) -> Option<Position> {
         let opened = Instant::now();
         let (catch_up_records, catch_up_wait) = self.shared.config.catch_up();
@@ -322,7 +322,7 @@ impl Driver {
             next = match (catching_up, opens) {
                 (true, _) => self.incoming.recv_timeout(catch_up_wait).ok(),
                 (false, true) => self.incoming.recv_deadline(opened + self.shared.config.epoch_min).ok(),
-                // Others wait for this worker.
+                // Other workers wait for this one.
                 (false, false) => self.incoming.try_recv().ok(),
             };
         }
@@ -330,7 +330,7 @@ impl Driver {
         read_to
     }
 
-    /// Closes the epoch and steps until every output of it has been handed to the sinks.
+    /// Closes the epoch and steps until all of its outputs have been sent to the sinks.
     fn pass(&mut self, epoch: u64, worker: &mut Worker) {
         self.step_past(epoch, worker);
         if self.leads_process {
@@ -353,7 +353,7 @@ impl Driver {
         self.shared.tell_sink(SinkMessage::EpochEnd(EpochEnd { epoch, position, came, act: self.act }));
     }
 
-    /// Tells others what the sink has written, and the sink what all have.
+    /// Reports to other processes what the sink has written, and to the sink what all have.
     fn tend(&mut self) {
         if !self.leads_process || self.shared.config.cluster.is_none() {
             return;
@@ -376,7 +376,7 @@ impl Driver {
         }
     }
 
-    /// Ends: what the sink has is written, and the leader has committed what all have written.
+    /// Ends once the sink has written everything and the leader has committed what all processes have written.
     fn end(mut self, epoch: u64, worker: &mut Worker) {
         if self.leads_process && self.shared.config.cluster.is_some() {
             let progress = Arc::clone(&self.shared.context.progress);
@@ -385,7 +385,7 @@ impl Driver {
                 worker.step_or_park(Some(IDLE));
             }
             if progress.failed().is_some() {
-                // To say that all is written would make the leader commit what is not. Nothing is said: the process has to end.
+                // Reporting all as written would make the leader commit unwritten epochs; the process has to end instead.
                 return self.lockstep.keep_silent();
             }
             self.lockstep.wrote_all();

@@ -1,5 +1,5 @@
-//! The pipeline on the embedded log and store: what the store holds is what the oracle says of everything appended, after any
-//! cut into appends, a restart, a rebuild from the log and the leaving of raw records.
+//! The pipeline on the embedded log and store: the store must hold the oracle's rows after any cut into appends, a restart, a
+//! rebuild from the log and an erasure sweep.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ impl Shop {
     }
 }
 
-/// If this fails, the store can hold something else than a batch job over the same events would say.
+/// If this failed, the store would differ from a batch job over the same events.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_holds_what_the_oracle_says() {
     for (seed, workers, semantics) in [(1, 1, Semantics::default()), (2, 2, small_semantics()), (3, 4, small_semantics())] {
@@ -79,7 +79,7 @@ async fn the_store_holds_what_the_oracle_says() {
         for (n, portion) in feed.chunks(97).enumerate() {
             shop.append(portion).await;
             if n % 3 == 2 {
-                // Restarted wherever it stands, on what the store holds by then.
+                // Restarts at an arbitrary point, from what the store holds by then.
                 pipeline.stop().expect("it stops");
                 drop(shop);
                 shop = open(temp.path());
@@ -101,7 +101,7 @@ async fn the_store_holds_what_the_oracle_says() {
     }
 }
 
-/// If this fails, a row that was damaged stays damaged, or `verify` does not see it.
+/// If this failed, a damaged row would stay damaged, or `verify` would not report it.
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_names_a_wrong_row_and_repair_mends_it() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -124,7 +124,7 @@ async fn verify_names_a_wrong_row_and_repair_mends_it() {
     assert!(verify(&*shop.store.snapshot().expect("a snapshot").rows, &semantics, 3).expect("it reads").holds());
 }
 
-/// If this fails, a broken record stops the pipeline, or is lost without a reason.
+/// If this failed, an invalid record would stop the pipeline, or be lost without a reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_accepted_is_in_rejected_with_its_place_and_reason() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -146,7 +146,7 @@ async fn what_cannot_be_accepted_is_in_rejected_with_its_place_and_reason() {
     pipeline.stop().expect("it stops");
 }
 
-/// If this fails, a person's raw records stay in the log after the erasure, or a result changes when they leave.
+/// If this failed, an erased member's raw records would stay in the log, or removing them would change a result.
 #[tokio::test(flavor = "multi_thread")]
 async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -214,7 +214,7 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
         .collect();
     shop.assert_is(&remaining, &semantics, "after the sweep");
 
-    // The shop goes on writing about her, and gives away what was hers: it is swept, too, and brings nothing back.
+    // Later records about her, which also reassign her session and order: they are swept too and restore nothing.
     let mut late = lines(
         Topic::Interactions,
         &[
@@ -258,7 +258,7 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
         }
         left.retain(|record| !record.payload.is_empty());
         let text: String = left.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned() + "\n").collect();
-        // The erased record and the session's link; what s1 did is gone, and that it was given to bob stays.
+        // The erased record and the session's link stay, and that s1 was reassigned to bob; s1's interactions are removed.
         if text.matches("\"ann\"").count() == 3 && text.matches("\"s1\"").count() == 3 {
             let read = |record: &kindred_log::LogRecord| Record::decode(record.place.topic, &record.payload, &semantics.rules());
             break left.iter().map(|record| read(record).expect("valid")).collect::<Vec<Record>>();

@@ -1,4 +1,4 @@
-//! Starts and stops of the pipeline at bad moments: a store that fails while the state is read back, and a stop under load.
+//! Starts and stops of the pipeline at bad moments: a store that fails during the restore, and a stop under load.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -20,7 +20,7 @@ use kindred_store::{Change, EpochChanges, Frontier, Incarnation, Listener, Named
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A store of which only so many rows can be read; everything else works.
+/// A store whose reads fail after a number of rows.
 struct FailingReads {
     store: Arc<dyn ViewStore>,
     rows_left: Arc<AtomicUsize>,
@@ -134,15 +134,14 @@ async fn append(log: &Arc<dyn EventLog>, records: &[Record]) {
     }
 }
 
-/// How many rows are not what the oracle says.
+/// The number of rows that differ from the oracle's.
 fn differences(store: &Arc<dyn ViewStore>, records: &[Record], semantics: &Semantics) -> usize {
     let expected = tables(&inputs(records.iter().cloned(), semantics), semantics);
     let snapshot = store.snapshot().expect("a snapshot");
     first_differences(&expected, &*snapshot.rows, 1_000).expect("rows").len()
 }
 
-/// If it failed, a store that did not answer for a moment while a pipeline started would be left with the views of a part of the
-/// events, and marked as whole.
+/// If this failed, a store that fails during a restore would end up with the views of a part of the events, marked as complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_restored_in_part_is_not_written_for_the_whole() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -156,7 +155,7 @@ async fn what_is_restored_in_part_is_not_written_for_the_whole() {
     pipeline.stop().expect("it stops");
     assert_eq!(differences(&store, &records, &semantics), 0);
 
-    // Something was left unfinished, so the next start writes every row anew.
+    // The last unit is unfinished, so the next start rewrites all rows.
     store.clear(&["points"]).await.expect("emptied");
     drop((log, store));
     let (log, store) = open(temp.path());
@@ -180,7 +179,7 @@ async fn what_is_restored_in_part_is_not_written_for_the_whole() {
     assert_eq!(differences(&store, &records, &semantics), 0, "the next start writes it");
 }
 
-/// If it failed, a directory that an earlier version has filled would lack the rows of a view that came later, and nobody would hear.
+/// If this failed, a directory filled by an earlier version would silently lack the rows of a newer view.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_that_is_new_to_a_store_is_derived_at_the_next_start() {
     let temp = tempfile::tempdir().expect("a directory");
@@ -193,7 +192,7 @@ async fn a_view_that_is_new_to_a_store_is_derived_at_the_next_start() {
     pipeline.settle(PATIENCE).await.expect("it settles");
     pipeline.stop().expect("it stops");
 
-    // As a version leaves it that knew no member_orders.
+    // As left by a version without member_orders.
     let mut rows = Vec::new();
     let snapshot = store.snapshot().expect("a snapshot");
     let visit: Visit<'_> = &mut |key, _| {
@@ -220,7 +219,7 @@ async fn a_view_that_is_new_to_a_store_is_derived_at_the_next_start() {
     }
 }
 
-/// If it failed, workers would miscount who is done, and a pipeline that is stopped under load would hang or lose records.
+/// If this failed, workers would miscount who is done, and stopping under load would hang or lose records.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_under_load_ends_in_order_and_loses_nothing() {
     let temp = tempfile::tempdir().expect("a directory");

@@ -1,6 +1,6 @@
-//! The pipeline on real services, at `KINDRED_TEST_CASSANDRA` and `KINDRED_TEST_KAFKA` (host:port): what it holds is what the oracle
-//! says, after restarts, after a pipeline was replaced while it still ran, after a rebuild, and for any number of processes and
-//! workers. Without the variables it says that it was not run.
+//! The pipeline on real services, at `KINDRED_TEST_CASSANDRA` and `KINDRED_TEST_KAFKA` (host:port): its rows must equal the
+//! oracle's after restarts, a takeover from a running pipeline and a rebuild, for any number of processes and workers. Skipped,
+//! with a message, without the variables.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ async fn assert_is(store: &Arc<CqlStore>, records: &[Record], semantics: &Semant
     .expect("compared");
 }
 
-/// If it failed, a crash or a process that was replaced and still runs could leave rows that no event explains.
+/// If this failed, a crash, or a replaced process that still runs, could leave rows that no event explains.
 #[tokio::test(flavor = "multi_thread")]
 async fn restarts_and_take_overs_leave_what_the_oracle_says() {
     let Ok(node) = std::env::var("KINDRED_TEST_CASSANDRA") else {
@@ -87,7 +87,7 @@ async fn restarts_and_take_overs_leave_what_the_oracle_says() {
     old.settle(PATIENCE).await.expect("it settles");
     assert_is(&store, &records[..400], &semantics, "restarted").await;
 
-    // Another takes over while the old one runs: rows that the old one may have left half are written anew.
+    // Another pipeline takes over while the old one runs: it rewrites rows that may be half written.
     let replaced = store;
     let stray = Change { table: "points", key: b"nobody\0".to_vec(), row: Some(vec![2]) };
     replaced.write(replaced.frontier().epoch + 500, vec![stray].into()).await.expect("written");
@@ -127,7 +127,7 @@ async fn restarts_and_take_overs_leave_what_the_oracle_says() {
     generations.drop("g1").await.expect("dropped");
 }
 
-/// Makes of a store what format 1 kept: other codes of kinds, no scenario, rows of points that mean something else.
+/// Turns a store into format 1: other codes of kinds, no scenario, other rows of points.
 async fn as_of_format_1(store: &Arc<CqlStore>) {
     let reading = Arc::clone(store);
     let mut changes = tokio::task::spawn_blocking(move || {
@@ -159,7 +159,7 @@ async fn as_of_format_1(store: &Arc<CqlStore>) {
     store.apply(unit).await.expect("it writes");
 }
 
-/// What compaction may leave of the log at worst: of the compacted topics the last record of each key.
+/// The worst case of compaction: the last record of each key in compacted topics.
 fn compacted(log: &dyn EventLog, semantics: &Semantics) -> Vec<Record> {
     let mut reader = log.reader(Share::ALL).expect("a reader");
     let (mut read, end) = (Vec::new(), reader.end().expect("an end"));
@@ -186,14 +186,14 @@ fn compacted(log: &dyn EventLog, semantics: &Semantics) -> Vec<Record> {
     interactions
 }
 
-/// A port that was free a moment ago, for each process of a cluster.
+/// A currently free port for each process of a cluster.
 fn free_hosts(processes: usize) -> Vec<String> {
     let listeners: Vec<_> = (0..processes).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
     listeners.iter().map(|listener| listener.local_addr().expect("an address").to_string()).collect()
 }
 
-/// If it failed, results would depend on the number of processes and workers, or a restart with another number would lose or
-/// double what was taken in.
+/// If this failed, results would depend on the number of processes and workers, or a restart with another number would lose or
+/// duplicate records.
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_and_workers_change_nothing() {
     let (Ok(node), Ok(brokers)) = (std::env::var("KINDRED_TEST_CASSANDRA"), std::env::var("KINDRED_TEST_KAFKA")) else {
@@ -245,7 +245,7 @@ async fn processes_and_workers_change_nothing() {
         let store = Arc::new(CqlStore::open_in(&generations, "g1").await.expect("opened"));
         let taken_in: Vec<Record> = feed.iter().take((n + 1) * feed.len().div_ceil(shapes.len())).cloned().collect();
         assert_is(&store, &taken_in, &semantics, "after another portion").await;
-        // One is told to stop, and the others follow.
+        // Stopping one stops the others.
         let stops = pipelines.into_iter().rev().map(|pipeline| tokio::task::spawn_blocking(move || pipeline.stop()));
         for stop in stops {
             stop.await.expect("joined").expect("it stops in order");

@@ -1,4 +1,4 @@
-//! Reads the figures out of two sets of rows: one in key order, the other by key beside it.
+//! Collects the comparison from two sets of rows: A is scanned in key order, B looked up by key.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -48,13 +48,13 @@ pub fn views_by_item(rows: &dyn Rows) -> Result<BTreeMap<ItemId, u64>, ReadError
     Ok(views)
 }
 
-/// An item whose list moved, before its example is written out.
+/// An item whose list changed, before its example is rendered.
 struct Candidate {
     impact: f64,
     item: ItemId,
 }
 
-/// What is added up, list by list.
+/// Sums over the lists.
 pub struct Figures<'a> {
     sides: Pair<Side<'a>>,
     supports: Pair<Supports>,
@@ -84,7 +84,7 @@ impl<'a> Figures<'a> {
         }
     }
 
-    /// Takes in every list of either: those of A in key order, each with B's beside it; then those that B alone has.
+    /// Reads every list of either: those of A in key order with B's beside it, then those of B alone.
     pub fn read(&mut self) -> Result<(), ReadError> {
         let Pair { a, b } = self.sides;
         scan::<also_bought::Lists, _>(a.rows, &[], |item, ours| {
@@ -122,7 +122,7 @@ impl<'a> Figures<'a> {
         for (sum, depth) in self.overlaps.iter_mut().zip(DEPTHS) {
             *sum += overlap(&a, &b, depth);
         }
-        // The quotient of small numbers is exact enough that a tenth falls into its own step.
+        // The quotient of small numbers is exact enough to put a tenth into its own bucket.
         let step = (overlap(&a, &b, HISTOGRAM_DEPTH) * HISTOGRAM_DEPTH as f64 + 1e-9) as usize;
         lists.histogram[step.min(HISTOGRAM_DEPTH)] += 1;
         let rbo = rank_biased_overlap(&a, &b);
@@ -150,7 +150,7 @@ impl<'a> Figures<'a> {
         self.candidates.truncate(EXAMPLES_MAX);
     }
 
-    /// The means, and the examples written out.
+    /// The means, and the rendered examples.
     pub fn finish(mut self) -> Result<(Lists, Vec<Example>), ReadError> {
         self.keep_most_moved();
         let items = self.lists.items;
@@ -217,7 +217,7 @@ pub fn count_catalog(rows: &dyn Rows, covered: &HashSet<ItemId>) -> Result<(u64,
     Ok((all, within))
 }
 
-/// The merged inputs of both. Rows come in the order of their keys, whatever the order of the log, so equal sets have equal digests.
+/// Digests of the merged inputs of both. Rows come in key order, so equal sets of events have equal digests.
 pub fn digests(a: &dyn Rows, b: &dyn Rows) -> Result<Vec<InputTable>, ReadError> {
     let digest = |rows: &dyn Rows, table: &str| {
         let (mut count, mut digest) = (0_u64, Sha256::new());
@@ -238,9 +238,9 @@ pub fn digests(a: &dyn Rows, b: &dyn Rows) -> Result<Vec<InputTable>, ReadError>
     input_tables().iter().map(|info| table(info.name)).collect()
 }
 
-/// The tables of views of both, row by row.
+/// Compares the view tables of both, row by row.
 pub fn table_changes(a: &dyn Rows, b: &dyn Rows) -> Result<Vec<ViewTable>, ReadError> {
-    // Counts rows of one, and how many of them `differs` says so of.
+    // Counts the rows of one side, and those for which `differs` holds.
     let count = |rows: &dyn Rows, other: &dyn Rows, table: &str, differs: fn(&[u8], Option<&[u8]>) -> bool| {
         let (mut all, mut different) = (0_u64, 0_u64);
         rows.scan(table, &[], &mut |key, row| match other.get(table, key) {
@@ -261,7 +261,7 @@ pub fn table_changes(a: &dyn Rows, b: &dyn Rows) -> Result<Vec<ViewTable>, ReadE
     view_tables().iter().map(|info| table(info.name)).collect()
 }
 
-/// What all members have, as the export of points tells it.
+/// Totals over all members, as exported.
 pub fn points_totals(side: Side<'_>, as_of: Day) -> Result<PointsTotals, ReadError> {
     let column = |name: &str| Points::COLUMNS.iter().position(|column| *column == name).expect("a column of points");
     let (pending, available) = (column("pending"), column("available"));

@@ -1,11 +1,11 @@
-//! What moved between two generations: figures, a terminal table, a page.
+//! Comparison of two generations: metrics, a terminal table, an HTML page.
 //!
 //! ```text
 //! rows of A ──▶ compare ──▶ Comparison ──▶ text::table (a terminal), page::html (a browser)
-//! rows of B ──▶    └ lists in key order, one at a time; held: a support and a view count per item, and the examples
+//! rows of B ──▶    └ lists in key order, one at a time; in memory: a support and a view count per item, and the examples
 //! ```
 //!
-//! Pure: it reads two [`Rows`] and nothing else, so the same rows give the same figures.
+//! Pure: it reads two [`Rows`] and nothing else, so the same rows give the same result.
 
 mod collect;
 pub mod measure;
@@ -20,29 +20,29 @@ use serde::{Deserialize, Serialize};
 
 use collect::{Figures, Supports, count_catalog, digests, points_totals, table_changes, views_by_item};
 
-/// Lists shown of those that moved most.
+/// Lists shown, those that changed most.
 pub const EXAMPLES_MAX: usize = 20;
 /// Neighbours shown of each.
 pub const EXAMPLE_ENTRIES: usize = 10;
-/// Depths at which overlap is told.
+/// Depths of the overlap.
 pub const DEPTHS: [usize; 4] = [5, 10, 20, 50];
 /// The depth whose overlaps are counted in [`Lists::histogram`].
 pub const HISTOGRAM_DEPTH: usize = 10;
 
-/// One of the two.
+/// One of the two generations.
 #[derive(Clone, Copy)]
 pub struct Side<'a> {
-    /// What it is called.
+    /// Its name.
     pub name: &'a str,
-    /// What its rows are computed with.
+    /// The settings its rows were computed with.
     pub settings: &'a Semantics,
-    /// How far it reaches, for people.
+    /// The position it reaches, printable.
     pub as_of: &'a str,
     /// Its rows.
     pub rows: &'a dyn Rows,
 }
 
-/// Two figures of one thing.
+/// A value of each side.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Pair<T> {
     /// Of the first.
@@ -84,7 +84,7 @@ pub struct ViewTable {
     pub rows_a: u64,
     /// Rows of the second.
     pub rows_b: u64,
-    /// Keys whose rows are not the same bytes, those of one side alone among them.
+    /// Keys whose rows differ, or exist on one side only.
     pub different: u64,
 }
 
@@ -93,34 +93,34 @@ pub struct ViewTable {
 pub struct PointsTotals {
     /// Members with a row.
     pub members: u64,
-    /// Points that wait.
+    /// Points not yet available.
     pub pending: i128,
-    /// Points that can be spent.
+    /// Points available.
     pub available: i128,
 }
 
-/// What moved among the lists. Means are over the items that have a list in either.
+/// How the lists differ. Means are over the items that have a list in either.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Lists {
     /// Items with a list in either.
     pub items: u64,
     /// Items with a list.
     pub with_list: Pair<u64>,
-    /// Lists that are not the same items in the same order.
+    /// Lists with other items or another order.
     pub moved: u64,
-    /// `moved` of `items`; 0 where there is none.
+    /// `moved` divided by `items`; 0 without items.
     pub moved_share: f64,
-    /// The same with each item weighted by its views; `None` where the first keeps no popularity or nothing was viewed.
+    /// The same, weighted by the items' views; `None` where the first keeps no popularity or nothing was viewed.
     pub moved_share_by_views: Option<f64>,
     /// Mean overlap at each of [`DEPTHS`].
     pub overlap: Vec<(usize, f64)>,
     /// Mean rank-biased overlap ([`measure::rank_biased_overlap`]).
     pub rank_biased_overlap: f64,
-    /// Lists by overlap at 10: from nought in steps of a tenth, and the last are the ones that are wholly the same items.
+    /// Lists by overlap at 10, in steps of a tenth from 0; the last bucket is full overlap.
     pub histogram: Vec<u64>,
     /// Items of the catalog.
     pub catalog: Pair<u64>,
-    /// Items of the catalog that stand in any list.
+    /// Items of the catalog in any list.
     pub covered: Pair<u64>,
 }
 
@@ -135,37 +135,37 @@ pub struct Entry {
     pub co_count: u64,
     /// How many baskets hold the neighbour.
     pub support: u64,
-    /// The score as it is served.
+    /// The score as served.
     pub score: String,
     /// Its rank in the other list, from 1.
     pub other_rank: Option<usize>,
 }
 
-/// A list that moved.
+/// A list that changed.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Example {
-    /// Whose list it is.
+    /// The item.
     pub item: String,
     /// Its title, where the catalog has one.
     pub title: Option<String>,
-    /// How often it was viewed, where that is known.
+    /// Its views, where known.
     pub views: Option<u64>,
     /// How many baskets hold it.
     pub support: Pair<u64>,
     /// Rank-biased overlap of the two lists.
     pub rank_biased_overlap: f64,
-    /// The first of the one list.
+    /// The head of the first list.
     pub a: Vec<Entry>,
-    /// The first of the other.
+    /// The head of the second.
     pub b: Vec<Entry>,
 }
 
-/// Everything that is told of two generations.
+/// The comparison of two generations.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Comparison {
     /// Their names.
     pub names: Pair<String>,
-    /// How far they reach.
+    /// The positions they reach.
     pub as_of: Pair<String>,
     /// Settings that differ, by name.
     pub settings: Vec<SettingChange>,
@@ -175,11 +175,11 @@ pub struct Comparison {
     pub tables: Vec<ViewTable>,
     /// Points, where both keep them.
     pub points: Option<Pair<PointsTotals>>,
-    /// The day that points are told for.
+    /// The as-of day of the points.
     pub day: String,
     /// The lists.
     pub lists: Lists,
-    /// Those that moved most, by views (baskets where no views are known) times what is missing to full overlap.
+    /// The lists that changed most: by views (baskets where unknown) times the distance to full overlap.
     pub examples: Vec<Example>,
 }
 
@@ -190,11 +190,11 @@ impl Comparison {
     }
 }
 
-/// Compares two generations; `as_of` is the day that points are told for. Reads both a few times over; holds a few numbers for each
-/// item, never the lists.
+/// Compares two generations; `as_of` is the day of the points. Reads both a few times and keeps a few numbers per item, never the
+/// lists.
 ///
 /// # Errors
-/// What reading says.
+/// Those of reading.
 pub fn compare(a: Side<'_>, b: Side<'_>, as_of: Day) -> Result<Comparison, ReadError> {
     let supports = Pair { a: Supports::read(a.rows)?, b: Supports::read(b.rows)? };
     let views = if Popularity::is_kept(a.settings) { views_by_item(a.rows)? } else { BTreeMap::new() };
@@ -222,7 +222,7 @@ pub fn compare(a: Side<'_>, b: Side<'_>, as_of: Day) -> Result<Comparison, ReadE
     })
 }
 
-/// The settings that two sets of rows differ in, by their dotted names.
+/// The settings in which two generations differ, by dotted name.
 pub fn setting_changes(a: &Semantics, b: &Semantics) -> Vec<SettingChange> {
     fn walk(above: &str, value: &serde_json::Value, into: &mut BTreeMap<String, String>) {
         match value {

@@ -1,14 +1,14 @@
-//! How alike two ranked lists are.
+//! Similarity of two ranked lists.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 
-/// Of rank-biased overlap: how much a rank counts of the one before. At 0.9 the first ten ranks carry 86 % of the weight, which is
+/// Persistence of rank-biased overlap: the weight of a rank relative to the one before. At 0.9 the first ten ranks carry 86 %,
 /// about what a widget shows.
 pub const PERSISTENCE: f64 = 0.9;
 
-/// The share of the first `depth` that both lists have: |A ∩ B| of the longer one's, where both are shorter than `depth`. Two empty
-/// lists are the same.
+/// The share of the first `depth` that both lists have, relative to the longer one where both are shorter. Two empty lists
+/// overlap fully.
 pub fn overlap<T: Eq + Hash>(a: &[T], b: &[T], depth: usize) -> f64 {
     let (a, b) = (&a[..a.len().min(depth)], &b[..b.len().min(depth)]);
     let of = a.len().max(b.len());
@@ -19,10 +19,9 @@ pub fn overlap<T: Eq + Hash>(a: &[T], b: &[T], depth: usize) -> f64 {
     b.iter().filter(|item| held.contains(item)).count() as f64 / of as f64
 }
 
-/// Rank-biased overlap, extrapolated, of two lists that may differ in length (`RBO_EXT`): Webber, Moffat, Zobel, "A Similarity Measure
-/// for Indefinite Rankings", ACM TOIS 28(4), 2010, equation 32. 1 for the same list, 0 for lists that share nothing; agreement at
-/// the top counts most, each rank [`PERSISTENCE`] of the one before. Items within a list are distinct. Unlike Kendall's tau it
-/// needs no common items and says something where they are few.
+/// Rank-biased overlap, extrapolated, of two lists that may differ in length (`RBO_EXT`): Webber, Moffat, Zobel, "A Similarity
+/// Measure for Indefinite Rankings", ACM TOIS 28(4), 2010, equation 32. 1 for equal lists, 0 for disjoint ones; each rank weighs
+/// [`PERSISTENCE`] of the one before. Items within a list are distinct. Unlike Kendall's tau it is defined without common items.
 pub fn rank_biased_overlap<T: Eq + Hash>(a: &[T], b: &[T]) -> f64 {
     let p = PERSISTENCE;
     let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
@@ -30,7 +29,7 @@ pub fn rank_biased_overlap<T: Eq + Hash>(a: &[T], b: &[T]) -> f64 {
     if s == 0 {
         return if l == 0 { 1.0 } else { 0.0 };
     }
-    // X_d, the items that both have down to depth d; beyond its end the short list is as it is.
+    // X_d, the items in both down to depth d; beyond its end the short list stays as it is.
     let (mut seen_short, mut seen_long) = (HashSet::new(), HashSet::new());
     let (mut x, mut x_s) = (0_usize, 0_usize);
     let (mut sum, mut weight) = (0.0, 1.0);
@@ -64,7 +63,7 @@ pub fn rank_biased_overlap<T: Eq + Hash>(a: &[T], b: &[T]) -> f64 {
 mod tests {
     use super::*;
 
-    /// The definition: agreement at each depth from sets, extrapolated to a depth far beyond.
+    /// The definition: agreement at each depth from sets, extrapolated to a great depth.
     fn by_definition(a: &[u32], b: &[u32]) -> f64 {
         let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
         let (s, l) = (short.len(), long.len());
@@ -76,7 +75,7 @@ mod tests {
             let assumed = |d: usize| common(s) / s as f64 * (d - s) as f64;
             match d {
                 _ if d <= s => common(d) / d as f64,
-                // The short list is taken to go on agreeing as it did at its end.
+                // The short list is assumed to keep the agreement of its end.
                 _ if d <= l => (common(d) + assumed(d)) / d as f64,
                 _ => (common(l) + assumed(l)) / l as f64,
             }
@@ -84,7 +83,7 @@ mod tests {
         (1..2_000).map(|d| (1.0 - PERSISTENCE) * PERSISTENCE.powi(d as i32 - 1) * agreement(d)).sum()
     }
 
-    /// If it failed, the figure would not be the one that the paper names.
+    /// If this failed, the metric would not be that of the paper.
     #[test]
     fn rank_biased_overlap_is_what_its_definition_says() {
         let mut rng = kindred_oracle::testing::Rng::new(7);
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_is_one_and_nothing_in_common_is_nought() {
+    fn equal_lists_are_one_and_disjoint_lists_zero() {
         assert!((rank_biased_overlap(&[1, 2, 3], &[1, 2, 3]) - 1.0).abs() < 1e-12);
         assert_eq!(rank_biased_overlap(&[1, 2], &[3, 4, 5]), 0.0);
         assert_eq!(rank_biased_overlap::<u32>(&[], &[]), 1.0);

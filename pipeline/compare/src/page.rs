@@ -1,4 +1,4 @@
-//! The comparison as one HTML page: no script, nothing from a network, light and dark.
+//! The comparison as one HTML page: no script, no external resources, light and dark.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use crate::{Comparison, Entry, Example, HISTOGRAM_DEPTH};
 
 const STYLE: &str = include_str!("page.css");
 
-/// Text as it may stand in HTML, in an attribute too.
+/// Escapes text for HTML content and attributes.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -123,7 +123,7 @@ fn tile(figure: &str, what: &str, detail: &str) -> String {
     format!("<div class=\"tile\"><b>{figure}</b><span>{what}</span><small>{detail}</small></div>")
 }
 
-/// Bars that stand on a line, each with its figure above and its name below; the height is that of `most`.
+/// A bar chart with a value above and a name below each bar, scaled to `most`.
 fn bars(values: &[(String, f64, String)], most: f64, title: &str) -> String {
     let (width, height_all, above, below) = (440.0, 200.0, 22.0, 24.0);
     let step = width / values.len().max(1) as f64;
@@ -191,7 +191,7 @@ fn shown_entry(rank: usize, entry: &Entry, alone: &str) -> String {
     )
 }
 
-/// The title with the item as its tip; the item where it has none.
+/// The title with the item as its tooltip; without a title the item.
 fn name(title: Option<&str>, item: &str) -> String {
     let item = escaped(item);
     title.map_or_else(|| format!("<code>{item}</code>"), |title| format!("<span title=\"{item}\">{}</span>", escaped(title)))

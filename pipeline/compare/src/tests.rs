@@ -1,4 +1,4 @@
-//! The figures against a naive version that takes everything at once, on random shops.
+//! The comparison against a naive in-memory version, on random shops.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ fn side<'a>(name: &'a str, settings: &'a Semantics, rows: &'a Tables) -> Side<'a
     Side { name, settings, as_of: "i0.1", rows }
 }
 
-/// Every list of a set of rows, as it is served.
+/// Every list of a set of rows, as served.
 fn all_lists(rows: &Tables, settings: &Semantics) -> BTreeMap<ItemId, Vec<ItemId>> {
     let mut items = Vec::new();
     scan::<also_bought::Lists, _>(rows, &[], |item, _| items.push(item)).unwrap();
@@ -36,7 +36,7 @@ fn all_lists(rows: &Tables, settings: &Semantics) -> BTreeMap<ItemId, Vec<ItemId
     items.into_iter().map(|item| (item.clone(), list(&item).into_iter().map(|scored| scored.item).collect())).collect()
 }
 
-/// Everything from whole lists in memory.
+/// Checks everything against whole lists in memory.
 fn check_against_naive(found: &Comparison, a: (&Tables, &Semantics), b: (&Tables, &Semantics)) {
     let (lists_a, lists_b) = (all_lists(a.0, a.1), all_lists(b.0, b.1));
     let items: BTreeSet<&ItemId> = lists_a.keys().chain(lists_b.keys()).collect();
@@ -102,7 +102,7 @@ fn check_against_naive(found: &Comparison, a: (&Tables, &Semantics), b: (&Tables
     }
 }
 
-/// If it failed, a figure would not be what its doc says.
+/// If this failed, a metric would not be what its doc says.
 #[test]
 fn figures_are_those_of_the_naive_version() {
     for seed in 0..30 {
@@ -121,7 +121,7 @@ fn figures_are_those_of_the_naive_version() {
     }
 }
 
-/// If it failed, a duplicate or another order would pass for another set of events, or another set for the same.
+/// If this failed, duplicates or another order would count as other events, or other events as the same.
 #[test]
 fn event_sets_are_equal_whatever_their_order() {
     let settings = small_semantics();
@@ -143,7 +143,7 @@ fn event_sets_are_equal_whatever_their_order() {
     assert_eq!(table("points"), naive.iter().filter(|difference| difference.table == "points").count() as u64);
 }
 
-/// Titles come from whoever writes the catalog. If it failed, one could run a script in a manager's browser.
+/// Titles come from whoever writes the catalog: if this failed, they could run a script in a manager's browser.
 #[test]
 fn a_page_shows_what_is_written_and_runs_none_of_it() {
     let settings = small_semantics();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::{Comparison, Entry};
 
-/// Examples shown in a terminal; the page has all.
+/// Examples shown in a terminal; the page has more.
 const EXAMPLES: usize = 5;
 /// Neighbours of each.
 const ENTRIES: usize = 5;
@@ -14,12 +14,12 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// A share of a count; none of none is told as such.
+/// A share of a count; "none" of zero.
 pub(crate) fn share(part: u64, of: u64) -> String {
     if of == 0 { "none".to_owned() } else { format!("{part} of {of}, {}", percent(part as f64 / of as f64)) }
 }
 
-/// What a person is told first.
+/// Whether both sides have the same events.
 pub(crate) fn events_sentence(comparison: &Comparison) -> String {
     if comparison.same_events() {
         return "the same events: what differs comes from the settings".to_owned();
@@ -28,7 +28,7 @@ pub(crate) fn events_sentence(comparison: &Comparison) -> String {
     format!("NOT the same events ({} differ): what differs may come from them", differ.join(", "))
 }
 
-/// The figures, and the first of the examples.
+/// The metrics, and the first of the examples.
 pub fn table(comparison: &Comparison) -> String {
     let Comparison { names, as_of, lists, .. } = comparison;
     let mut out = String::new();
@@ -94,7 +94,7 @@ fn entry(entry: Option<&Entry>) -> String {
     })
 }
 
-/// The title, cut to what fits; the item where it has none. What would move a terminal's cursor is not shown.
+/// The title, cut to fit; without a title the item. Control characters, which could move the cursor, are removed.
 fn shown(title: Option<&str>, item: &str) -> String {
     const MOST: usize = 24;
     let text: String = title.unwrap_or(item).chars().filter(|c| !c.is_control()).collect();

@@ -1,12 +1,11 @@
-//! What `also_bought` costs: a synthetic log of purchases in one epoch, then live at several epoch sizes.
+//! Cost of `also_bought`: a synthetic log of purchases in one epoch, then live at several epoch sizes.
 //!
 //! ```text
 //! cargo run --release -p kindred-dataflow --example hot_path -- [members] [items] [events] [workers] [--reference]
 //! ```
 //!
-//! Nine tenths of the log are the bulk; the rest is fed live. Times are CPU time of the process, generating the log excepted, so
-//! that other work on the machine does not count. With `--reference` the same view in plain differential takes the operators'
-//! place.
+//! The first nine tenths of the log are one epoch; the rest is fed live. Times are CPU time of the process without generating the
+//! log, so that other load on the machine does not count. `--reference` runs the same view in plain differential.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Fact = (Party, (Item, i64));
 
-/// Live runs: (events an epoch, share of the live part of the log).
+/// Live runs: (events per epoch, share of the live part of the log).
 const LIVE: [(usize, f64); 4] = [(1_000, 0.4), (100, 0.4), (10, 0.1), (1, 0.1)];
 
 /// Members of log-normal activity buy items of Zipf popularity (exponent 1.05), one every five seconds.
@@ -60,7 +59,7 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// A figure of `/proc/self/status` in MB.
+/// A value of `/proc/self/status` in MB.
 fn memory_mb(name: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
@@ -129,7 +128,7 @@ fn main() {
         let bulk = log.len() * 9 / 10;
         feed(bulk, bulk);
         for (an_epoch, share) in LIVE {
-            // Plain differential takes minutes for what the operators do in seconds.
+            // Plain differential takes minutes where the operators take seconds.
             let share = if plain { share / 20.0 } else { share };
             feed(((log.len() - bulk) as f64 * share) as usize, an_epoch);
         }

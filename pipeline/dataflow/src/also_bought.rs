@@ -34,9 +34,9 @@ impl Maintained for AlsoBought {
     }
 }
 
-/// The lists of what was bought by the same owners. `held` is a multiset of (owner, (item, at ms)): every unhidden purchase and
-/// every counting order line, a guest's order being an owner of its own. An item's time in a basket is the greatest `at` with a positive count; without one it is not in
-/// the basket, and what a removal takes from a basket is taken from its pairs.
+/// Similarity lists over baskets. `held` is a multiset of (owner, (item, at ms)): every unhidden purchase and every counting
+/// order line; a guest's order is an owner of its own. An item's time in a basket is the greatest `at` with a positive count. An
+/// item without one leaves the basket, and its pairs are retracted.
 pub fn also_bought<'s>(
     held: VecCollection<'s, u64, (Party, (Item, i64)), isize>,
     settings: &Similarity,
@@ -45,7 +45,7 @@ pub fn also_bought<'s>(
     also_bought_tuned(held, settings, Tuning::default(), stats)
 }
 
-/// [`also_bought`] with numbers that reach no result, for tests.
+/// [`also_bought`] with tuning parameters that reach no result, for tests.
 pub fn also_bought_tuned<'s>(
     held: VecCollection<'s, u64, (Party, (Item, i64)), isize>,
     settings: &Similarity,

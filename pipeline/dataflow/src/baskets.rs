@@ -1,11 +1,11 @@
 //! Baskets: the K most recent items of each owner, and how they change.
 //!
 //! ```text
-//! (owner, (item, at)) ±1 ──Exchange(owner)──▶ [Baskets] ──▶ one delta (old basket, new basket) an owner and epoch, to every
+//! (owner, (item, at)) ±1 ──Exchange(owner)──▶ [Baskets] ──▶ one delta (old basket, new basket) per owner and epoch, to every
 //!                                                            worker that has an item of it; net changes of n(item) to all
 //! ```
 //!
-//! An owner's change travels as one delta and not as pairs: 49 others of a new item would be 196 pair updates.
+//! A change travels as one delta, not as pairs: a new item beside 49 others would be 196 pair updates.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,19 +22,19 @@ use timely::dataflow::operators::generic::Operator;
 
 use crate::invariant::violated;
 
-/// Entries beyond which an owner's holding gets indexes. Below, one sorted array is smaller and faster.
+/// Entries above which an owner's multiset gets indexes. Below, one sorted array is smaller and faster.
 const LARGE: usize = 256;
 
-/// Whether the order of a basket's items matters to who reads it.
+/// Whether readers depend on the order of a basket's items.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// It is a set; it stands in an order that means nothing.
+    /// A set; its order means nothing.
     Set,
-    /// It is a sequence: latest first, then item bytes ascending.
+    /// A sequence: latest first, then item bytes ascending.
     Sequence,
 }
 
-/// A basket's change over an epoch. At least one of the two is not empty, and they differ.
+/// A basket's change over an epoch. The two differ.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Delta {
     /// Before.
@@ -43,28 +43,28 @@ pub struct Delta {
     pub new: Arc<[Item]>,
 }
 
-/// What the baskets tell a worker of the similarity operators about an epoch.
+/// A change of an epoch, sent to a worker of the similarity operators.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Change {
-    /// A basket with an item of this worker changed.
+    /// A changed basket that holds an item of the receiver.
     Basket(Delta),
-    /// n(item) changed by this much among the baskets of the sender. Every worker is told.
+    /// n(item) changed by this much among the sender's baskets. Sent to every worker.
     Support(Item, i64),
-    /// The number of baskets changed by this much. Worker 0 is told.
+    /// The number of baskets changed by this much. Sent to worker 0.
     Baskets(i64),
 }
 
-/// A change and the worker it is for.
+/// A message with its destination worker.
 pub type Addressed<T> = (u64, T);
 
-/// The worker, of `peers`, that has an item's row and list.
+/// The worker, of `peers`, that owns an item's row and list.
 pub fn worker_of(item: Item, peers: usize) -> usize {
     (item.shard_hash() % peers as u64) as usize
 }
 
-/// The changes of the baskets that keep the `window` most recent items of each owner. `held` is a multiset of (owner, (item,
-/// at)): an item is in the basket at the greatest `at` with a positive count, and leaves it with the last. An epoch's
-/// differences are applied in any order. Keeps the multiset and the basket: about 16 bytes an entry and 4 an item.
+/// Changes of the baskets of each owner's `window` most recent items. `held` is a multiset of (owner, (item, at)): an item is in
+/// the basket at the greatest `at` with a positive count, and leaves it with the last. An epoch's diffs are applied in any order.
+/// Keeps the multiset and the basket: about 16 bytes per entry and 4 per item.
 pub fn baskets<'s>(
     held: VecCollection<'s, u64, (Party, (Item, i64)), isize>,
     window: usize,
@@ -77,7 +77,7 @@ pub fn baskets<'s>(
         let mut open: BTreeMap<u64, (Capability<u64>, Vec<Difference>)> = BTreeMap::new();
         move |(input, frontier), output| {
             input.for_each(|capability, data| {
-                // A message's differences may lie later than the message.
+                // A message's diffs may have later epochs than the message.
                 for ((owner, (item, at)), epoch, diff) in data.drain(..) {
                     let opened = open.entry(epoch).or_insert_with(|| (capability.delayed(&epoch, 0), Vec::new()));
                     opened.1.push((owner, item, at, diff));
@@ -88,7 +88,7 @@ pub fn baskets<'s>(
                 if frontier.less_than(&epoch) {
                     break;
                 }
-                // Nothing earlier can come, so what is there is applied now, and the buffer stays small.
+                // No earlier epoch can come, so apply at once and keep the buffer small.
                 for (owner, item, at, diff) in first.get_mut().1.drain(..) {
                     owners.apply(owner, item, at, diff);
                 }
@@ -111,13 +111,13 @@ struct Owners {
     order: Order,
     peers: usize,
     holdings: FxHashMap<Party, Holding>,
-    /// Owners with differences in the open epoch.
+    /// Owners with diffs in the open epoch.
     touched: Vec<Party>,
-    /// n changes of the epoch.
+    /// Changes of n in the epoch.
     supports: FxHashMap<Item, i64>,
-    /// An owner's items with their times; kept for its memory.
+    /// Scratch: an owner's items with their times.
     times: Vec<(i64, Item)>,
-    /// The worker of an item, by its number, once it was asked for: a hash of the text each time would tell.
+    /// The worker of each item number, cached: it takes a hash of the item's text.
     workers: Vec<Option<u32>>,
 }
 
@@ -180,7 +180,7 @@ impl Owners {
     }
 }
 
-/// Counts the items that left and came.
+/// Counts the items that left and entered the basket.
 fn count_items(supports: &mut FxHashMap<Item, i64>, order: Order, old: &[Item], new: &[Item]) {
     let (mut old_sorted, mut new_sorted) = (Vec::new(), Vec::new());
     let (old, new) = match order {
@@ -238,11 +238,11 @@ struct Entry {
     count: i32,
 }
 
-/// The multiset of one owner.
+/// One owner's multiset.
 enum Entries {
-    /// Sorted by (item number, at) once settled; what an epoch adds stands behind.
+    /// Sorted by (item number, at) when settled; an open epoch's entries follow at the end.
     Small(Vec<Entry>),
-    /// With a recency index, so that a bot with 10,000 items costs O(log) a difference and O(window) an epoch.
+    /// With a recency index: a bot with 10,000 items costs O(log) per diff and O(window) per epoch.
     Large(Box<Large>),
 }
 
@@ -260,7 +260,7 @@ impl Entries {
         }
     }
 
-    /// Adds up equal facts and drops those without count.
+    /// Adds up equal facts and drops those with count 0.
     fn settle(&mut self) {
         match self {
             Self::Small(small) => {
@@ -317,7 +317,7 @@ fn by_recency(a: &(i64, Item), b: &(i64, Item)) -> Ordering {
 
 fn is_held(entry: &Entry) -> bool {
     if entry.count <= 0 {
-        violated(format_args!("multiplicity {} of item {} in a basket", entry.count, entry.item.as_str()));
+        violated(format_args!("negative multiplicity {} of item {} in a basket", entry.count, entry.item.as_str()));
     }
     entry.count > 0
 }

@@ -17,7 +17,7 @@ use crate::merge::versioned::{MergedRecord, VersionedUpdate, merged_records};
 use crate::output::Sink;
 use crate::update::{OutputFn, Stats, Update};
 
-/// The inputs of one worker's dataflow, and the probe behind its outputs. Epochs start at 0.
+/// The inputs of one worker's dataflow, and the probe on its outputs. Epochs start at 0.
 pub struct Dataflow {
     interactions: InputHandleVec<u64, InteractionInput>,
     orders: InputHandleVec<u64, VersionedUpdate>,
@@ -28,7 +28,7 @@ pub struct Dataflow {
 }
 
 impl Dataflow {
-    /// Takes in an update at the current epoch.
+    /// Feeds an update at the current epoch.
     pub fn send(&mut self, update: Update) {
         match update {
             Update::Interaction(interaction) => self.interactions.send(InteractionInput::Update(interaction)),
@@ -46,7 +46,7 @@ impl Dataflow {
             Update::Order(order) => self.orders.send(VersionedUpdate::new(&order.order, &*order)),
             Update::Catalog(record) => self.catalog.send(VersionedUpdate::new(&record.item, &*record)),
             Update::Member(record) => {
-                // Who is erased has no ledger, whether the ledger says so or not.
+                // An erased member has no ledger, whatever the ledger's own records say.
                 if let MemberRecord::Member(membership) = &*record
                     && record.is_erased()
                 {
@@ -58,7 +58,7 @@ impl Dataflow {
         }
     }
 
-    /// Closes every epoch before this one, which is the current one from now on.
+    /// Closes every epoch before this one, which becomes the current one.
     pub fn advance_to(&mut self, epoch: u64) {
         self.interactions.advance_to(epoch);
         self.orders.advance_to(epoch);
@@ -67,16 +67,16 @@ impl Dataflow {
         self.ledger.advance_to(epoch);
     }
 
-    /// Whether all outputs of this and every earlier epoch have been given, on every worker.
+    /// Whether all outputs up to this epoch have been given, on every worker.
     pub fn has_passed(&self, epoch: u64) -> bool {
         !self.probe.less_equal(&epoch)
     }
 
-    /// Says that there is no more input. Workers that feed nothing call it right away.
+    /// Ends the input. Workers that feed nothing call it right away.
     pub fn close(self) {}
 }
 
-/// Builds the dataflow of a worker; every worker of an installation builds the same. `output` hears of every changed row.
+/// Builds a worker's dataflow; every worker of an installation builds the same. `output` receives every changed row.
 pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, output: &OutputFn) -> Dataflow {
     worker.dataflow_named::<u64, _, _>("Kindred", |scope| {
         let (interactions, interaction_inputs) = scope.new_input();
@@ -97,9 +97,9 @@ pub fn build(worker: &mut Worker, semantics: &Semantics, stats: &Arc<Stats>, out
             record.as_ref().map(|record| row_into.extend_from_slice(record)).is_some()
         });
 
-        let Ownership { orders: of_orders, living, fates } = ownership(merged_orders, merged_members, semantics);
+        let Ownership { orders: of_orders, living, effective_owners } = ownership(merged_orders, merged_members, semantics);
         let cap = semantics.inputs.identities_per_owner;
-        let (rows, fact_changes) = merged_interactions(interaction_inputs, fates.inner, cap, stats);
+        let (rows, fact_changes) = merged_interactions(interaction_inputs, effective_owners.inner, cap, stats);
         sink.emit(rows, inputs::Interactions::NAME, |row, key_into, row_into| {
             row.encode_key(key_into);
             row.encode_row(row_into)

@@ -1,11 +1,11 @@
-//! What views are made of.
+//! The collections that views are built from.
 //!
 //! ```text
-//! merged orders, members ─▶ ownership ─┬─▶ orders, order lines, lots ─┐
-//!                                      └─ fates ─▶ interactions ──────┴─▶ Collections ─▶ one `maintain` a view ─▶ sink
+//! merged orders, members ─▶ ownership ─┬─▶ orders, order lines, lots ────────┐
+//!                                      └─ effective owners ─▶ interactions ──┴─▶ Collections ─▶ one `maintain` a view ─▶ sink
 //! ```
 //!
-//! A view takes what it needs by name and derives its own facts from it. What no view asks for is not built.
+//! A view takes the collections it needs and derives its own facts. A collection that no view takes is not built.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use timely::dataflow::StreamVec;
 
 use crate::facts::{self, Fact, Facts, LotPoints, MemberFact, MemberKey, OrderFact, OrderLine, PlacedOrder};
 use crate::invariant::violated;
-use crate::links::{Fate, Standing, standing};
+use crate::links::{EffectiveOwner, ResolvedOwners, resolve_owners};
 use crate::merge::versioned::{MergedRecord, derived};
 use crate::output::Sink;
 use crate::update::Stats;
 
-/// A view as the dataflow keeps it.
+/// A view as the dataflow maintains it.
 pub trait Maintained: Declared {
-    /// Builds what keeps the view's tables, from collections to the sink.
+    /// Builds the operators that maintain the view's tables, from collections to the sink.
     fn maintain(from: &Collections<'_>, settings: &Self::Settings, sink: &Sink);
 }
 
-/// The collections that a view may take.
+/// The collections available to views.
 pub struct Collections<'s> {
     orders: Facts<'s, OrderFact>,
     living: Facts<'s, (MemberKey, MemberFact)>,
@@ -48,12 +48,12 @@ impl<'s> Collections<'s> {
         Self { orders, living, interactions, lines: OnceCell::new(), stats: Arc::clone(stats) }
     }
 
-    /// Unhidden interactions with an item, by effective owner, without those of the erased.
+    /// Unhidden interactions with an item, by effective owner, without erased members'.
     pub fn interactions(&self) -> Facts<'s, (Party, Fact)> {
         self.interactions.clone()
     }
 
-    /// Counting order lines by owner, without those of the erased: a guest's order is an owner of its own.
+    /// Counting order lines by owner, without erased members'; a guest's order is an owner of its own.
     pub fn order_lines(&self) -> Facts<'s, (Party, OrderLine)> {
         let build = || {
             let of_members = self.living.clone().flat_map(|(MemberKey(member), fact)| match fact {
@@ -69,7 +69,7 @@ impl<'s> Collections<'s> {
         self.lines.get_or_init(build).clone()
     }
 
-    /// Points that orders and invites earned and lost, by member, without those of the erased.
+    /// Points that orders and invites earned and lost, by member, without erased members'.
     pub fn lots(&self) -> Facts<'s, (MemberKey, LotPoints)> {
         self.living.clone().flat_map(|(member, fact)| match fact {
             MemberFact::Points(points) => Some((member, points)),
@@ -77,7 +77,7 @@ impl<'s> Collections<'s> {
         })
     }
 
-    /// Orders that name a member, whatever their status; those of an erased member until the orders themselves are erased.
+    /// Orders of members, whatever their status; an erased member's until the orders themselves are erased.
     pub fn placed_orders(&self) -> Facts<'s, PlacedOrder> {
         self.orders.clone().flat_map(|fact| match fact {
             OrderFact::Placed(placed) => Some(placed),
@@ -85,20 +85,20 @@ impl<'s> Collections<'s> {
         })
     }
 
-    /// Figures of this dataflow.
+    /// Counters of this dataflow.
     pub fn stats(&self) -> &Arc<Stats> {
         &self.stats
     }
 }
 
-/// What orders and members' records say.
+/// What orders and members' records say about ownership.
 pub(crate) struct Ownership<'s> {
-    /// Of every order.
+    /// Facts of every order.
     pub orders: Facts<'s, OrderFact>,
-    /// Of members that are not erased.
+    /// Facts of members that are not erased.
     pub living: Facts<'s, (MemberKey, MemberFact)>,
-    /// Whose the interactions of raw owners are.
-    pub fates: Facts<'s, Fate>,
+    /// Effective owners of raw owners.
+    pub effective_owners: Facts<'s, EffectiveOwner>,
 }
 
 pub(crate) fn ownership<'s>(
@@ -122,11 +122,12 @@ pub(crate) fn ownership<'s>(
         OrderFact::Points(member, points) => Some((member, MemberFact::Points(points))),
         OrderFact::Line(..) | OrderFact::Placed(_) => None,
     });
-    let Standing { living, fates } = standing(ordered.concat(of_members), erased);
-    Ownership { orders, living, fates }
+    let ResolvedOwners { living, effective_owners } = resolve_owners(ordered.concat(of_members), erased);
+    Ownership { orders, living, effective_owners }
 }
 
-/// Reads a merged order. It was valid when it was taken in, so failing is a mistake of ours; it then counts as nothing.
+/// Decodes a merged order. It was validated at the source, so a failure is an invariant violation; the order then counts as
+/// nothing.
 fn decode_order(bytes: &[u8], rules: &Rules) -> Option<OrderRecord> {
     OrderRecord::decode(bytes, rules).inspect_err(|invalid| not_ours("order", invalid)).ok()
 }

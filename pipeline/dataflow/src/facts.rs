@@ -1,14 +1,14 @@
-//! The small facts that the views are made of, derived from the merged inputs.
+//! The facts that views are built from, derived from the merged inputs.
 //!
 //! ```text
 //! interactions ─▶ Fact by effective owner
 //! orders, members ─▶ MemberFact by member ─▶ (links: without the erased) ─▶ views
 //! guests' orders ─▶ lines of an owner of their own ─▶ views
-//! orders ─▶ those of members, each with when it was placed, which nothing holds
+//! orders ─▶ those of members, each with its `placed_at`; not arranged
 //! ```
 //!
-//! What is arranged is small, `Copy` and holds interned identities; what it is keyed by is hashed by its text, so that every process
-//! of an installation sends a key to the same worker.
+//! Arranged data is small, `Copy` and holds interned identities; its keys are hashed by their text, so that every process routes
+//! a key to the same worker.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use kindred_model::records::{MemberRecord, OrderRecord};
 use kindred_model::{Day, EventTime, Kind, MemberId, Owner};
 use serde::{Deserialize, Serialize};
 
-/// A changing multiset of the one dataflow.
+/// A collection of the dataflow.
 pub type Facts<'s, D> = VecCollection<'s, u64, D, isize>;
 
 /// One unhidden interaction with an item; never a search.
@@ -61,14 +61,14 @@ impl Hash for MemberKey {
     }
 }
 
-/// What orders and members' records say about a member.
+/// A fact about a member, from orders and members' records.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum MemberFact {
     /// A counting line of one of the member's orders.
     Line(OrderLine),
-    /// Points that an order or an invite earned, or that were taken back of an order.
+    /// Points earned by an order or an invite, or taken back of an order.
     Points(LotPoints),
-    /// A session whose interactions are the member's.
+    /// A session merged into the member.
     Session(Party),
 }
 
@@ -94,13 +94,13 @@ impl LotKey {
         Self { known_from: lot.known_from.0, available_from: lot.available_from.0, expires_on: lot.expires_on.map(|day| day.0) }
     }
 
-    /// The lot.
+    /// As a lot.
     pub fn lot(self) -> Lot {
         Lot { known_from: Day(self.known_from), available_from: Day(self.available_from), expires_on: self.expires_on.map(Day) }
     }
 }
 
-/// Points of a lot; negative where they were taken back.
+/// Points of a lot; negative if taken back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct LotPoints {
     /// Which lot.
@@ -113,7 +113,7 @@ pub struct LotPoints {
     pub is_invite: bool,
 }
 
-/// An order of a member.
+/// A member's order.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PlacedOrder {
     /// Whose it is.
@@ -124,19 +124,19 @@ pub struct PlacedOrder {
     pub order: Arc<str>,
 }
 
-/// What one order says.
+/// A fact of one order.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum OrderFact {
-    /// A counting line, of its owner: a member, or the guest's order itself.
+    /// A counting line of its owner: a member, or the guest's order itself.
     Line(Party, OrderLine),
     /// Points of its member.
     Points(MemberKey, LotPoints),
-    /// It is an order of a member.
+    /// It belongs to a member.
     Placed(PlacedOrder),
 }
 
-/// The counting lines of an order; of a member's also its place and its points. A guest's order is an owner of its own, and an
-/// erased one nobody's.
+/// The facts of an order: its counting lines, and for a member's order also its placement and points. A guest's order is an owner
+/// of its own; an erased one has no owner.
 pub fn of_order(order: &OrderRecord, rules: &Rulebook) -> Vec<OrderFact> {
     if order.erased {
         return Vec::new();
@@ -161,9 +161,9 @@ pub fn of_order(order: &OrderRecord, rules: &Rulebook) -> Vec<OrderFact> {
     facts
 }
 
-/// What a record of `members` says about other members than itself: the invite of its inviter, or whose a session is.
+/// What a `members` record says about another member: the invite of its inviter, or the owner of a session.
 ///
-/// An invitee counts if its merged record has `activated_at`, whatever its state; nobody invites themselves.
+/// An invitee counts if its merged record has `activated_at`, whatever its state. Self-invites count nothing.
 pub fn of_member(record: &MemberRecord, rules: &Rulebook) -> Vec<(MemberKey, MemberFact)> {
     match record {
         MemberRecord::Session { session, merged_into, .. } => {
@@ -181,7 +181,7 @@ pub fn of_member(record: &MemberRecord, rules: &Rulebook) -> Vec<(MemberKey, Mem
     }
 }
 
-/// The member that a record erases.
+/// The member that a record erases, if any.
 pub fn erased(record: &MemberRecord) -> Option<MemberKey> {
     match record {
         MemberRecord::Member(membership) if record.is_erased() => Some(MemberKey(Party::member(membership.member.as_str()))),

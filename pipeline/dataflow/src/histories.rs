@@ -1,4 +1,4 @@
-//! `histories`: the merged interactions read back. Nothing is maintained for them.
+//! `histories`: read from the merged interactions; nothing is maintained.
 
 use kindred_model::settings::Switch;
 use kindred_model::views::histories::Histories;

@@ -1,24 +1,24 @@
-//! What can never be in the data, unless this code is wrong: told, counted, and survived.
+//! Invariant violations, which mean a bug of ours: logged, counted, and survived.
 //!
-//! An assertion would stop every list of the shop for one row that is wrong. So a violation is an error in the log and in the metric
-//! `pipeline_invariant_violations_total`; tests require that there is none.
+//! A panic would stop every list of the shop for one wrong row. A violation is therefore an error in the log and in the metric
+//! `pipeline_invariant_violations_total`; tests require that there are none.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static VIOLATIONS: AtomicU64 = AtomicU64::new(0);
-/// Violations that are logged in full: each has the same cause as the first, as a rule.
-const TOLD_MAX: u64 = 100;
+/// Violations logged in full; further ones usually have the same cause.
+const LOGGED_MAX: u64 = 100;
 
-/// Tells of a violation. The caller goes on with what is nearest to right.
+/// Logs and counts a violation. The caller continues with the nearest valid value.
 pub(crate) fn violated(what: fmt::Arguments<'_>) {
     let before = VIOLATIONS.fetch_add(1, Ordering::Relaxed);
-    if before < TOLD_MAX {
-        tracing::error!("a row may be wrong, `kindred verify --repair` mends it: {what}");
+    if before < LOGGED_MAX {
+        tracing::error!("invariant violated, a row may be wrong, `kindred verify --repair` repairs it: {what}");
     }
 }
 
-/// How many there were in this process.
+/// The number of violations in this process.
 pub fn violations() -> u64 {
     VIOLATIONS.load(Ordering::Relaxed)
 }

@@ -1,11 +1,11 @@
-//! The dataflow: merged inputs and views, maintained under additions and removals. Only this crate, the pipeline's worker and
-//! the bench that measures operators by themselves name timely or differential.
+//! The dataflow: merged inputs and views, maintained under additions and removals. Only this crate, the pipeline's worker and the
+//! operator bench name timely or differential.
 //!
 //! ```text
 //! Update ─▶ merge (by natural key) ─▶ collections ─▶ one `Maintained` a view ─▶ Output ─▶ sink
 //! ```
 //!
-//! Inside everything is pure: no clock, no I/O, no panics on data.
+//! The dataflow is pure: no clock, no I/O, no panics on data.
 
 pub mod baskets;
 pub mod build;

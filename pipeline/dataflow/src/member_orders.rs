@@ -1,10 +1,9 @@
-//! `member_orders`: where each order stands among those of its member.
+//! `member_orders`: the index of each member's orders.
 //!
-//! merged orders, old and new ─▶ places that went and came ─▶ deletes and upserts
+//! merged orders, old and new ─▶ retracted and added index keys ─▶ deletes and upserts
 //!
-//! The merge holds every order already, so nothing is held here. An order's member and `placed_at` seldom change; what stays where it
-//! was comes out of the facts' own difference and is not written again. An order changes once an epoch: so a place is at most once in
-//! an epoch.
+//! The merge already holds every order, so nothing is kept here. An order changes at most once an epoch, and a change that leaves
+//! member and `placed_at` as they were cancels out, so an index key changes at most once an epoch.
 
 use std::cmp::Reverse;
 

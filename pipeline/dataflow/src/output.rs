@@ -1,12 +1,12 @@
-//! The way out: changed rows, typed and interned, go to the sink's thread and are encoded there.
+//! Outputs: changed rows, typed and interned, go to the sink's thread and are encoded there.
 //!
 //! ```text
 //! (key, row or none), one a key and epoch ─▶ Output ─▶ OutputFn
 //! collection of (key, row) ─▶ upserts ─▶ the same
 //! ```
 //!
-//! The operators here give outputs within their own schedule, before their capability is released: when the probe has passed an
-//! epoch, all of it has been given.
+//! The operators here emit before they release their capability: once the probe has passed an epoch, all of its outputs have been
+//! given.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl<D: Send, E: Fn(&D, &mut Vec<u8>, &mut Vec<u8>) -> bool + Send> Changes for 
     }
 }
 
-/// Where changes go, and the probe behind it.
+/// Where changes go, and the probe on it.
 #[derive(Clone)]
 pub struct Sink {
     output: OutputFn,
@@ -53,18 +53,18 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// A way to `output`.
+    /// Sends to `output`.
     pub fn new(output: &OutputFn) -> Self {
         Self { output: Arc::clone(output), probe: ProbeHandle::new() }
     }
 
-    /// What has been given on every worker.
+    /// Passes an epoch once all workers have given its outputs.
     pub fn probe(&self) -> ProbeHandle<u64> {
         self.probe.clone()
     }
 
-    /// Gives the changes of a table away as they come: at most one a key and epoch over all workers. `row` says what a change is in the
-    /// words of the table's declaration: a key, and a row or none any more; it runs on the sink's thread.
+    /// Emits changes of a table: at most one per key and epoch over all workers. `row` turns a change into the table's key, and
+    /// its row or `None` for a delete; it runs on the sink's thread.
     pub fn rows<T: Table, D: Send + Clone + 'static>(
         &self,
         changes: StreamVec<'_, u64, D>,
@@ -77,7 +77,7 @@ impl Sink {
         });
     }
 
-    /// The same of changes that are bytes already: `encode` appends the key and the row, or says that it is a delete.
+    /// The same for changes that are bytes already: `encode` appends the key and the row; false is a delete.
     pub fn emit<D: Send + Clone + 'static>(
         &self,
         changes: StreamVec<'_, u64, D>,
@@ -101,12 +101,11 @@ impl Sink {
     }
 }
 
-/// What has come of an epoch, and the right to answer.
+/// An epoch's rows so far, and the capability to emit at it.
 type Open<D> = (Capability<u64>, Vec<(D, isize)>);
 
-/// The changes of a collection that holds at most one row a key: within an epoch, what came is an upsert, what only went is a
-/// delete. All differences of a key must stand on one worker, as they do behind an arrangement by it. Keeps nothing beyond open
-/// epochs.
+/// Turns a collection with at most one row per key into changes: an added row is an upsert, a key with only a retraction a
+/// delete. All diffs of a key must be on one worker, as behind an arrangement by it. Keeps only open epochs.
 pub fn upserts<'s, K, R>(rows: Facts<'s, (K, R)>, name: &str) -> StreamVec<'s, u64, (K, Option<R>)>
 where
     K: Ord + Clone + 'static,
@@ -119,7 +118,7 @@ where
             input.for_each(|capability, data| {
                 let Some(capability) = capability.retain_least(0) else { return };
                 for (row, epoch, diff) in data.drain(..) {
-                    // A message may carry later epochs than its own.
+                    // A message's diffs may have later epochs than the message.
                     let (_, rows) = open.entry(epoch).or_insert_with(|| (capability.delayed(&epoch), Vec::new()));
                     rows.push((row, diff));
                 }

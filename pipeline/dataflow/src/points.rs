@@ -1,6 +1,6 @@
-//! `points`: what a member has earned and what was taken back of it, by lot.
+//! `points`: what a member has earned and lost, by lot.
 //!
-//! points of orders and invites ─▶ (member, lot) with the points as differences ─▶ one row a member
+//! points of orders and invites ─▶ (member, lot) with the points as diffs ─▶ one row per member
 
 use std::sync::Arc;
 
@@ -22,10 +22,9 @@ impl Maintained for Points {
     }
 }
 
-/// One row a member that earned something. What a lot's sums lose leaves its entry; an entry of zeros and a row of none do not
-/// exist. `lots` are without the erased: neither they nor erased inviters have rows. The points are the differences, so that the
-/// sums are the arrangement's own work: it holds one entry a member and lot, and the rows once. They are of 128 bits; one that leaves
-/// the 64 bits of a row saturates there, and is counted and told.
+/// One row per member that earned something; sums of zero and empty rows do not exist. `lots` are without the erased: neither
+/// they nor erased inviters have rows. The points are the diffs, so the arrangement does the sums: it holds one entry per member
+/// and lot, and the rows once. Sums have 128 bits; one that overflows the 64 bits of a row saturates, is counted and logged.
 fn points<'s>(lots: Facts<'s, (MemberKey, LotPoints)>, stats: &Arc<Stats>) -> Facts<'s, (MemberKey, Earned)> {
     let stats = Arc::clone(stats);
     lots.inner
@@ -42,7 +41,7 @@ fn points<'s>(lots: Facts<'s, (MemberKey, LotPoints)>, stats: &Arc<Stats>) -> Fa
                 let sums = [*points, *level_points, *from_invites];
                 if sums.iter().any(|sum| i64::try_from(*sum).is_err()) {
                     Stats::add(&stats.saturated, 1);
-                    warn!("a sum of a member's points leaves 64 bits; the row holds the greatest number");
+                    warn!("a member's points overflow 64 bits; the row is saturated");
                 }
                 earned.differences.extend(Difference::of_sums(lot.lot(), sums));
             }

@@ -1,4 +1,4 @@
-//! The way back: the merged inputs of the store as updates, for epoch 0 of a restart.
+//! Restore: the merged inputs of the store as updates, for epoch 0 of a restart.
 
 use std::ops::ControlFlow;
 
@@ -11,28 +11,27 @@ use kindred_model::{Owner, Semantics};
 
 use crate::update::{InteractionUpdate, SubjectKey, Update};
 
-/// The epoch in which a state is restored; empty where there is none.
+/// The epoch that restores the state; empty without any.
 pub const RESTORED: u64 = 0;
 
-/// Reads the five tables of merged inputs and gives each row as the update that makes it. Fed to an empty dataflow, they make the
-/// same state, tables and views as everything that was merged into them. `part` (number, of how many) is what this process reads:
-/// see [`Rows::scan_part`].
+/// Reads the five tables of merged inputs and emits each row as the update that yields it. Fed to an empty dataflow, these
+/// rebuild the state, tables and views. `part` (index, count) is what this process reads: see [`Rows::scan_part`].
 ///
 /// # Errors
-/// What reading says; [`ReadError::Corrupt`] when a row does not decode.
+/// Those of reading; [`ReadError::Corrupt`] when a row does not decode.
 pub fn restore(
     rows: &dyn Rows,
     part: (usize, usize),
     semantics: &Semantics,
     each: &mut dyn FnMut(Update),
 ) -> Result<(), ReadError> {
-    // Members first: the identities of what they say is nobody's need not become facts before.
+    // Members first, so that identities without an owner never become facts.
     records::<Members>(rows, part, |bytes| Ok(Update::Member(Box::new(MemberRecord::decode(bytes)?))), each)?;
     records::<Ledger>(rows, part, |bytes| Ok(Update::Ledger(Box::new(LedgerRecord::decode(bytes)?))), each)?;
     records::<Catalog>(rows, part, |bytes| Ok(Update::Catalog(Box::new(CatalogRecord::decode(bytes)?))), each)?;
     let rules = semantics.rules();
     records::<Orders>(rows, part, |bytes| Ok(Update::Order(Box::new(OrderRecord::decode(bytes, &rules)?))), each)?;
-    // Rows come owner by owner: interning each owner once is enough.
+    // Rows come owner by owner: intern each once.
     let mut last: Option<(Owner, Party)> = None;
     let (part, of) = part;
     rows.scan_part(Interactions::NAME, part, of, &mut |key, row| {

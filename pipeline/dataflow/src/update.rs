@@ -1,4 +1,4 @@
-//! What enters the dataflow and what leaves it.
+//! Inputs and outputs of the dataflow.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,7 +11,7 @@ use kindred_model::{EventTime, Kind, Topic};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-/// One decoded record, or an administrative act, on its way in.
+/// One decoded record, or an administrative action.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Update {
     /// From `interactions`.
@@ -24,14 +24,14 @@ pub enum Update {
     Member(Box<MemberRecord>),
     /// From `ledger`.
     Ledger(Box<LedgerRecord>),
-    /// A record without a value came under this key of a compacted topic. It deletes nothing: what is merged is appended again.
+    /// A tombstone arrived under this key of a compacted topic. It deletes nothing: the merged record is appended again.
     Tombstone(Topic, Arc<[u8]>),
-    /// All identities of a raw owner leave the merged inputs: how a session of an erased member is forgotten
-    /// (`erasure.raw_days`). It takes out what the log does not hold any more, so the law stands.
+    /// Removes all identities of a raw owner from the merged inputs: the erasure of a session (`erasure.raw_days`). The log no
+    /// longer holds them, so the views stay a function of the log.
     Purge(Party),
 }
 
-/// What an interaction is about, interned.
+/// The interned subject of an interaction.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum SubjectKey {
     /// An item.
@@ -45,7 +45,7 @@ pub enum SubjectKey {
 pub struct InteractionUpdate {
     /// The raw owner.
     pub party: Party,
-    /// What it is about.
+    /// The subject.
     pub subject: SubjectKey,
     /// [`Kind::code`].
     pub kind: u8,
@@ -102,8 +102,8 @@ impl From<Record> for Update {
 /// Takes encoded rows: (table, key, row or `None` for a delete).
 pub type EncodeInto<'a> = &'a mut dyn FnMut(&'static str, &[u8], Option<&[u8]>);
 
-/// Changed rows of one table at one epoch, still typed and interned, so that the sink's thread encodes them and not the
-/// dataflow's. At most one change a key and epoch, over all workers.
+/// Changed rows of one table at one epoch, still typed and interned: the sink's thread encodes them. At most one change per key
+/// and epoch, over all workers.
 pub trait Changes: Send {
     /// Encodes each change.
     fn encode(&self, into: EncodeInto<'_>);
@@ -115,29 +115,29 @@ pub trait Changes: Send {
     }
 }
 
-/// What is on its way out.
+/// An output of the dataflow.
 pub enum Output {
     /// Changed rows.
     Rows {
-        /// When.
+        /// The epoch.
         epoch: u64,
-        /// What.
+        /// The changes.
         changes: Box<dyn Changes>,
     },
-    /// Records came of these keys that are not what is merged under them: the canonical bytes of what is. A compacted topic keeps
-    /// the last record of a key, so the merged one has to be appended again.
+    /// The merged records, as canonical bytes, of keys for which another record arrived. A compacted topic keeps the last record
+    /// of a key, so the merged one has to be appended again.
     Superseded {
-        /// When.
+        /// The epoch.
         epoch: u64,
         /// The topic of the records.
         topic: Topic,
-        /// What is merged, once a key.
+        /// The merged records, one per key.
         merged: Vec<Arc<[u8]>>,
     },
 }
 
 impl Output {
-    /// When.
+    /// The epoch.
     pub fn epoch(&self) -> u64 {
         match self {
             Self::Rows { epoch, .. } | Self::Superseded { epoch, .. } => *epoch,
@@ -145,23 +145,23 @@ impl Output {
     }
 }
 
-/// Takes the outputs of every worker. NB: an epoch's outputs have all been given before its probe passes on any worker.
+/// Receives the outputs of every worker. NB: an epoch's outputs have all been given before its probe passes on any worker.
 pub type OutputFn = Arc<dyn Fn(Output) + Send + Sync>;
 
-/// Figures that the operators keep while they run, summed over the workers of the process.
+/// Counters maintained by the operators, summed over the workers of the process.
 #[derive(Default, Debug)]
 pub struct Stats {
     /// Owners with identities.
     pub owners: AtomicU64,
-    /// Identities held, hidden ones and retracts among them.
+    /// Identities held, hidden ones and retracts included.
     pub identities: AtomicU64,
-    /// Identities that fell out of an owner's cap.
+    /// Identities evicted by an owner's cap.
     pub evicted: AtomicU64,
-    /// Two contents under one version.
+    /// Conflicts: two contents under one version.
     pub conflicts: AtomicU64,
-    /// The latest of them, each key once, the latest last.
+    /// The latest conflicts, each key once, the latest last.
     pub latest_conflicts: Mutex<VecDeque<Conflict>>,
-    /// Sums that left the 64 bits of a row.
+    /// Sums that overflowed the 64 bits of a row.
     pub saturated: AtomicU64,
     /// Orders held.
     pub orders: AtomicU64,
@@ -169,13 +169,13 @@ pub struct Stats {
     pub pairs: AtomicU64,
     /// Bytes of rows and lists of the similarity views.
     pub similarity_bytes: AtomicU64,
-    /// Pair updates done, for the share of each worker see the logs.
+    /// Pair updates.
     pub pair_updates: AtomicU64,
     /// Lists that changed.
     pub lists_changed: AtomicU64,
 }
 
-/// A key under which two contents came with one version: a mistake of the producer.
+/// A key with two contents under one version: a producer's mistake.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Conflict {
     /// The topic.
@@ -190,11 +190,11 @@ impl fmt::Display for Conflict {
     }
 }
 
-/// Conflicts that are kept to be told.
+/// Conflicts kept for the status.
 pub const CONFLICTS_KEPT: usize = 100;
 
 impl Stats {
-    /// Counts a conflict and keeps it to be told.
+    /// Counts and keeps a conflict.
     pub fn conflict(&self, conflict: Conflict) {
         Self::add(&self.conflicts, 1);
         let mut latest = self.latest_conflicts.lock();
@@ -205,17 +205,17 @@ impl Stats {
         latest.push_back(conflict);
     }
 
-    /// Adds to a figure.
+    /// Adds to a counter.
     pub fn add(figure: &AtomicU64, by: u64) {
         figure.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// Takes from a figure.
+    /// Subtracts from a counter.
     pub fn sub(figure: &AtomicU64, by: u64) {
         figure.fetch_sub(by, Ordering::Relaxed);
     }
 
-    /// A figure.
+    /// Reads a counter.
     pub fn get(figure: &AtomicU64) -> u64 {
         figure.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! The law: what the dataflow gives is a function of the set of records and the settings, and of nothing else. Random logs,
-//! shuffled, repeated, cut into random epochs, over 1, 2 and 4 workers, must give the oracle's tables byte for byte.
+//! The outputs are a function of the set of records and the settings only. Random logs, shuffled, repeated, cut into random
+//! epochs, over 1, 2 and 4 workers, must give the oracle's tables byte for byte.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -17,20 +17,20 @@ use kindred_model::{Day, ItemId, Owner, Semantics, Topic};
 use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
 use kindred_oracle::{Inputs, Tables, first_differences, inputs, tables};
 
-/// What is fed in one epoch, and the tables that must have been given once it has passed, where that is checked.
+/// The updates of one epoch, and the tables expected after it, where checked.
 struct Epoch {
     updates: Vec<Update>,
     expected: Option<Tables>,
 }
 
-/// A worker that panics leaves the others waiting for it: end the process instead, with the reason.
+/// Ends the process when a worker panics, since the others would wait for it.
 fn end_with_a_panic() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if std::thread::current().name().is_some_and(|name| name.starts_with("timely")) {
-                // Not by the macros, whose output the test harness would keep to itself.
+                // Not the macros: the test harness captures their output.
                 let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{info}\n").as_bytes());
                 std::process::exit(101);
             }
@@ -39,12 +39,12 @@ fn end_with_a_panic() {
     });
 }
 
-/// Feeds epochs to a dataflow, one after the other, and gathers what it gives; the answer is the tables at the end, and the figures.
+/// Feeds epochs to a dataflow one by one; returns the final tables and the counters.
 fn run(workers: usize, semantics: &Semantics, epochs: Vec<Epoch>, label: &str) -> (Tables, Arc<Stats>) {
     run_ahead(1, workers, semantics, epochs, label)
 }
 
-/// Feeds epochs, `ahead` of them before it waits for what they give, as a source does that is faster than the dataflow.
+/// Feeds epochs, up to `ahead` of them before it waits for outputs, like a source faster than the dataflow.
 fn run_ahead(ahead: usize, workers: usize, semantics: &Semantics, epochs: Vec<Epoch>, label: &str) -> (Tables, Arc<Stats>) {
     end_with_a_panic();
     let stats = Arc::new(Stats::default());
@@ -73,7 +73,7 @@ fn run_ahead(ahead: usize, workers: usize, semantics: &Semantics, epochs: Vec<Ep
                 for update in updates {
                     dataflow.send(update);
                     if epoch % 3 == 2 {
-                        // Stepping with the epoch open must not show anything of it.
+                        // Stepping within an open epoch must output nothing of it.
                         worker.step();
                     }
                 }
@@ -110,7 +110,7 @@ fn run_ahead(ahead: usize, workers: usize, semantics: &Semantics, epochs: Vec<Ep
     (tables, stats)
 }
 
-/// Writes what an epoch changed.
+/// Applies an epoch's changes.
 fn write(tables: &mut Tables, outputs: impl Iterator<Item = Output>, label: &str) {
     let (mut changed, mut superseded) = (HashSet::new(), Vec::new());
     for output in outputs {
@@ -129,7 +129,7 @@ fn write(tables: &mut Tables, outputs: impl Iterator<Item = Output>, label: &str
         });
         assert_eq!(count, changes.len());
     }
-    // What is to be appended again is what is merged, never an older state.
+    // A record to append again is the merged one, never an older state.
     for (table, merged) in superseded {
         for record in merged {
             assert!(tables.rows(&table).any(|(_, row)| *row == *record), "{label}: not what {table} holds");
@@ -149,8 +149,7 @@ fn assert_equal(expected: &Tables, actual: &Tables, label: &str) {
     assert!(shown.is_empty(), "{label}:\n{}", shown.join("\n"));
 }
 
-/// Cuts records into about `epochs` epochs, some of them empty; every `check_every`th is checked against the oracle of what came
-/// so far.
+/// Cuts records into about `epochs` epochs, some of them empty; every `check_every`th is checked against the oracle.
 fn cut(records: Vec<Record>, epochs: u64, check_every: u64, semantics: &Semantics, rng: &mut Rng) -> Vec<Epoch> {
     let mut cuts: Vec<usize> = (0..epochs).map(|_| rng.below(records.len() as u64 + 1) as usize).collect();
     cuts.push(records.len());
@@ -196,7 +195,7 @@ fn semantics_of(seed: u64) -> Semantics {
     semantics
 }
 
-/// Names are interned in this order: the reverse of their bytes, so that a number that ranks where bytes should is noticed.
+/// Interns names in the reverse of their byte order, so that ranking by numbers instead of bytes is noticed.
 fn intern_in_another_order(records: &[Record]) {
     let mut items: Vec<String> = Vec::new();
     for record in records {
@@ -212,7 +211,7 @@ fn intern_in_another_order(records: &[Record]) {
     }
 }
 
-/// The law itself. If it failed, what a shop shows would depend on how its events happened to arrive.
+/// If this failed, results would depend on the order in which events arrive.
 #[test]
 fn any_order_cut_and_number_of_workers_gives_the_oracles_tables() {
     for seed in 0..24 {
@@ -222,14 +221,14 @@ fn any_order_cut_and_number_of_workers_gives_the_oracles_tables() {
             0 => Shape::default(),
             // Few owners: caps and windows evict all the time.
             1 => Shape { members: 3, sessions: 3, items: 20, days: 8, ..Shape::default() },
-            // Links and erasures above all.
+            // Mostly links and erasures.
             2 => Shape { members: 4, sessions: 6, erasures_pct: 20, ..Shape::default() },
             _ => Shape { members: 30, sessions: 30, items: 40, orders: 150, ..Shape::default() },
         };
         let mut records = random_log(seed, 500, &shape);
         rng.shuffle(&mut records);
         intern_in_another_order(&records);
-        // Drawn, so that every shape and setting meets every cut and number of workers in some seed.
+        // Random, so that every shape and setting meets every cut and number of workers in some seed.
         let epochs = *rng.pick(&[1, 6, 25, 60]);
         let workers = *rng.pick(&[1, 2, 4]);
         let ahead = *rng.pick(&[1, 4, 20]);
@@ -238,8 +237,8 @@ fn any_order_cut_and_number_of_workers_gives_the_oracles_tables() {
     }
 }
 
-/// What links and erasures say would reach an owner's facts in the epoch of another record: with several epochs open at a time,
-/// differential gives differences of later epochs in the message of an earlier one.
+/// If this failed, links and erasures would affect an owner's facts in another record's epoch: with several epochs open,
+/// differential sends diffs of later epochs in the message of an earlier one.
 #[test]
 fn epochs_that_are_open_together_are_settled_apart() {
     for seed in 300..312 {
@@ -252,7 +251,7 @@ fn epochs_that_are_open_together_are_settled_apart() {
     }
 }
 
-/// Owners of many identities are held in another form, and a large epoch is given in turns: neither may show.
+/// If this failed, owners of many identities (another form) or large epochs (emitted in turns) would give other results.
 #[test]
 fn bots_and_large_epochs_are_no_exception() {
     for (cap, shape, workers, epochs) in [
@@ -271,8 +270,8 @@ fn bots_and_large_epochs_are_no_exception() {
     }
 }
 
-/// What a page shows would push out what people do: impressions and clicks are below a cap of their own, and each scenario is an
-/// identity of its own, all of which one retract hides.
+/// If this failed, impressions and clicks would evict what people do, or scenarios would merge: they have a cap of their own, and
+/// each scenario is its own identity, all hidden by one retract.
 #[test]
 fn impressions_and_clicks_have_a_cap_of_their_own() {
     let mut semantics = Semantics::default();
@@ -297,7 +296,7 @@ fn impressions_and_clicks_have_a_cap_of_their_own() {
         records.push(record("dismiss", n + 3, ""));
         records.push(record(if n % 2 == 0 { "click" } else { "impression" }, n, r#","retract":true"#));
     }
-    // Enough of them to fall out of the cap.
+    // Enough to exceed the cap.
     for n in 0..2_500 {
         let more = format!(r#","scenario":"s{}""#, n % 53);
         records.push(record("impression", n * 11, &more));
@@ -313,8 +312,8 @@ fn impressions_and_clicks_have_a_cap_of_their_own() {
     }
 }
 
-/// Extreme settings would end the process, for good: a sum that leaves 64 bits saturates in its row, is counted, and comes back
-/// when what made it so great is taken back.
+/// If this failed, extreme settings would end the process: a sum that overflows 64 bits saturates in its row, is counted, and
+/// recovers when its causes are retracted.
 #[test]
 fn v1_4_2_sums_of_points_saturate_and_come_back() {
     let mut semantics = Semantics::default();
@@ -348,7 +347,7 @@ fn v1_4_2_sums_of_points_saturate_and_come_back() {
     assert_eq!(earned.as_of(Day(30_000)).available, 5_000_000_000_000_000_000);
 }
 
-/// A conflict names what it is about, each once however often it comes, so that a shop can be told which orders to send again.
+/// If this failed, a shop could not be told which orders to send again: each conflict is named once.
 #[test]
 fn conflicts_are_told_with_their_ids() {
     let semantics = Semantics::default();
@@ -378,8 +377,8 @@ fn conflicts_are_told_with_their_ids() {
     assert_eq!(Stats::get(&stats.conflicts), 4);
 }
 
-/// A compacted topic would lose what a tombstone stands on: the merged record is given to be appended again, and a tombstone of a
-/// key that nothing is known of gives nothing.
+/// If this failed, a compacted topic would lose a record to a tombstone: the merged record is appended again, and a tombstone of
+/// an unknown key outputs nothing.
 #[test]
 fn a_tombstone_deletes_nothing() {
     let semantics = Semantics::default();
@@ -415,8 +414,8 @@ fn a_tombstone_deletes_nothing() {
     assert_eq!(given.len(), 2, "one row, and what is appended again");
 }
 
-/// The same set in two orders, once with every record again, over 1 and 4 workers: not a byte may differ, and the figures that
-/// do not depend on arrival must agree.
+/// The same set in two orders, once with duplicates, over 1 and 4 workers: tables must be equal byte for byte, and so must the
+/// counters that do not depend on arrival.
 #[test]
 fn shuffles_and_duplicates_change_nothing() {
     let semantics = small_semantics();
@@ -441,8 +440,8 @@ fn shuffles_and_duplicates_change_nothing() {
     assert_eq!(ends[0], ends[1]);
 }
 
-/// A restart would show something else than before, or forget what it knew: the stored inputs, fed back as one epoch, give the
-/// same tables, and what comes after them is taken in as if nothing had happened.
+/// If this failed, a restart would change results: the stored inputs, fed back as one epoch, give the same tables, and later
+/// records are merged as if nothing had happened.
 #[test]
 fn the_stored_inputs_restore_the_state() {
     for seed in 100..106 {
@@ -455,7 +454,7 @@ fn the_stored_inputs_restore_the_state() {
         let mut updates = Vec::new();
         restore(&stored, (0, 1), &semantics, &mut |update| updates.push(update)).unwrap();
         let mut epochs = vec![Epoch { updates, expected: Some(stored) }];
-        // The log is read again from a little before where the store stood.
+        // The log is read again from a little before the store's position.
         for records in [&records[300..350], after] {
             epochs.push(Epoch { updates: records.iter().cloned().map(Update::from).collect(), expected: None });
         }
@@ -464,8 +463,7 @@ fn the_stored_inputs_restore_the_state() {
     }
 }
 
-/// A session of an erased member would not be forgotten, or would take others with it: purging takes out what the log does not
-/// hold any more, and nothing else.
+/// If this failed, purging would leave some of an erased member's session, or remove more than it.
 #[test]
 fn a_purged_session_is_as_if_it_had_never_been() {
     for seed in 200..206 {
@@ -491,14 +489,14 @@ fn a_purged_session_is_as_if_it_had_never_been() {
         let expected = tables(&inputs(left.cloned(), &semantics), &semantics);
         let mut epochs = cut(records, 5, 100, &semantics, &mut Rng::new(seed));
         let mut updates: Vec<Update> = sessions.iter().map(|session| Update::Purge(Party::intern(session))).collect();
-        // Repeating an act changes nothing.
+        // Repeating an action changes nothing.
         updates.extend(updates.clone());
         epochs.push(Epoch { updates, expected: Some(expected) });
         run(2, &semantics, epochs, &format!("purge, seed {seed}"));
     }
 }
 
-/// A view that the settings do not keep costs nothing and gives nothing.
+/// If this failed, a disabled view would still write rows.
 #[test]
 fn views_that_are_not_kept_give_no_rows() {
     let mut semantics = Semantics::default();
@@ -509,7 +507,7 @@ fn views_that_are_not_kept_give_no_rows() {
     assert_eq!(tables, expected);
 }
 
-/// `verify` reads the inputs of the store with the oracle: what the dataflow wrote must read back as what the records merge to.
+/// If this failed, `verify` would start from other inputs than the dataflow wrote.
 #[test]
 fn the_written_inputs_are_what_verify_starts_from() {
     let semantics = small_semantics();

@@ -1,5 +1,5 @@
-//! The similarity operators, and their reference in plain differential, against a recomputation from scratch at every epoch:
-//! random additions and removals, fed at once and step by step, on 1, 2 and 4 workers, under all settings.
+//! The similarity operators and their plain differential reference against a recomputation at every epoch: random additions and
+//! removals, at once and step by step, on 1, 2 and 4 workers, under all settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use timely::dataflow::operators::Inspect;
 use timely::dataflow::operators::probe::{self, Probe};
 
 type Fact = (Party, (Item, i64));
-/// The differences of each epoch.
+/// The diffs of each epoch.
 type Script = Vec<Vec<(Fact, isize)>>;
 
 /// A view at an epoch: lists, supports and B.
@@ -34,7 +34,7 @@ struct View {
 
 // ---- from scratch ----
 
-/// c of every pair of items held together, both ways round.
+/// c of every pair of items held together, in both directions.
 fn pairs(baskets: &[Vec<&'static str>], weight: PairWeight) -> BTreeMap<(&'static str, &'static str), u64> {
     let mut pairs = BTreeMap::new();
     for basket in baskets {
@@ -108,9 +108,9 @@ fn expected(script: &Script, settings: &Similarity) -> Vec<View> {
 enum Feed {
     /// All epochs before the first step.
     AtOnce,
-    /// An epoch when the last has passed.
+    /// An epoch once the last has passed.
     Stepwise,
-    /// Stepwise, with every message written and read as between processes.
+    /// Stepwise, with every message serialized as between processes.
     Serialized,
     /// Three epochs at a time, the latest first.
     LaterFirst,
@@ -158,7 +158,7 @@ where
     guards.expect("workers start").join().into_iter().for_each(|result| result.expect("a worker ends well"));
 }
 
-/// Gives each record of a stream with its epoch.
+/// Calls `see` with each record of a stream and its epoch.
 fn at_epochs<D: 'static>(stream: StreamVec<'_, u64, D>, probe: &probe::Handle<u64>, mut see: impl FnMut(u64, &D) + 'static) {
     let inspected = stream.inspect_core(move |event| {
         if let Ok((stamp, records)) = event {
@@ -175,7 +175,7 @@ struct Seen {
     supports: BTreeMap<(u64, Option<&'static str>), u64>,
 }
 
-/// The views that the operators maintain. Checks on the way that a row is given at most once an epoch and only if it changed.
+/// The views of the operators. Also checks that a row is given at most once an epoch, and only if it changed.
 fn operators(script: &Script, workers: usize, feed: Feed, settings: &Similarity, tuning: Tuning) -> (Vec<View>, Arc<Stats>) {
     let seen = Arc::new(Mutex::new(Seen::default()));
     let stats = Arc::new(Stats::default());
@@ -217,7 +217,7 @@ fn operators(script: &Script, workers: usize, feed: Feed, settings: &Similarity,
     (views, stats)
 }
 
-/// The views that plain differential maintains.
+/// The views of plain differential.
 fn differential(script: &Script, workers: usize, feed: Feed, settings: &Similarity) -> Vec<View> {
     #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
     enum Row {
@@ -266,7 +266,7 @@ fn differential(script: &Script, workers: usize, feed: Feed, settings: &Similari
 
 // ---- scripts ----
 
-/// Items whose bytes order otherwise than their numbers do, some a prefix of another.
+/// Items whose byte order differs from their number order, some a prefix of another.
 fn items(rng: &mut StdRng, count: usize) -> Vec<Item> {
     let names: BTreeSet<String> = (0..count).map(|n| format!("{:x}", (n as u64 * 0x9e37_79b9) % 4_093)).collect();
     let mut names: Vec<String> = names.into_iter().collect();
@@ -278,11 +278,11 @@ struct Shape {
     owners: usize,
     items: usize,
     epochs: usize,
-    /// Differences an epoch, at most.
+    /// Maximum number of diffs per epoch.
     changes: usize,
 }
 
-/// Random differences; no fact is held less than no time at the end of an epoch, though within it a removal may come first.
+/// Random diffs; no multiplicity is negative at the end of an epoch, though within it a removal may come first.
 fn script(rng: &mut StdRng, shape: &Shape) -> Script {
     let items = items(rng, shape.items);
     let owners: Vec<Party> = (0..shape.owners)
@@ -298,7 +298,7 @@ fn script(rng: &mut StdRng, shape: &Shape) -> Script {
         let removing = rng.random_range(0.0..0.7);
         for _ in 0..rng.random_range(0..=shape.changes) {
             if rng.random_bool(removing) && !held.is_empty() {
-                // A fact, or all that an owner holds.
+                // One fact, or all of an owner.
                 let (&(owner, fact), _) = held.iter().nth(rng.random_range(0..held.len())).expect("a fact");
                 let whole = rng.random_bool(0.05);
                 let facts: Vec<Fact> =
@@ -351,8 +351,8 @@ fn assert_views(views: &[View], expected: &[View], what: &str) {
 
 // ---- tests ----
 
-/// The operators equal a recomputation at every epoch, on any number of workers, whether fed at once or step by step. If this
-/// fails, what is served is not a function of the events.
+/// If this failed, what is served would not be a function of the events: the operators must equal a recomputation at every epoch,
+/// for any number of workers and any feed.
 #[test]
 fn lists_and_supports_match_a_recomputation() {
     let mut full = 0;
@@ -386,7 +386,7 @@ fn lists_and_supports_match_a_recomputation() {
     assert!(full > 10_000, "{full} lists were as long as they may be: too few to try a threshold");
 }
 
-/// The reference equals a recomputation at every epoch: it is the specification, so it has to be right itself.
+/// If this failed, the reference could not serve as the specification.
 #[test]
 fn the_reference_matches_a_recomputation() {
     for seed in 100..112 {
@@ -401,7 +401,7 @@ fn the_reference_matches_a_recomputation() {
     }
 }
 
-/// The same facts in one epoch, in many, and after facts that are taken back again give the same rows.
+/// If this failed, results would depend on how a log is cut into epochs.
 #[test]
 fn how_a_log_is_cut_into_epochs_reaches_no_result() {
     for seed in 200..210 {
@@ -416,7 +416,7 @@ fn how_a_log_is_cut_into_epochs_reaches_no_result() {
     }
 }
 
-/// Forgetting owners one after another ends in nothing: no list, no support, no basket, no pair.
+/// If this failed, erasing every owner would leave a list, support, basket or pair.
 #[test]
 fn forgetting_every_owner_leaves_nothing() {
     for (seed, workers) in [(300, 1), (301, 2), (302, 4)] {
@@ -439,7 +439,7 @@ fn forgetting_every_owner_leaves_nothing() {
     }
 }
 
-/// An owner with thousands of items: the window of 50 moves with each new one and falls back as they are taken away.
+/// If this failed, a window of 50 over an owner with thousands of items would not follow additions and removals.
 #[test]
 fn a_bot_with_thousands_of_items_moves_a_window_of_50() {
     let mut rng = StdRng::seed_from_u64(400);
@@ -459,7 +459,7 @@ fn a_bot_with_thousands_of_items_moves_a_window_of_50() {
     let mut script: Script = vec![first];
     for epoch in 0..30 {
         let mut differences = Vec::new();
-        // The latest go, among them those of the window; some items come again, later or earlier than they were.
+        // Removes the latest, among them those of the window; some items come again, at other times.
         held.sort_by_key(|&(_, (_, at))| at);
         for _ in 0..rng.random_range(1..20) {
             differences.push((held.pop().expect("a fact"), -1));

@@ -20,8 +20,8 @@ pub struct AlsoBoughtRows {
     pub supports: BTreeMap<ItemId, u64>,
 }
 
-/// Lists and supports of what owners bought. The time of an item is the latest of its counting lines' `placed_at` and its
-/// unhidden purchases' `at`; a basket is an owner's `window` most recent items, a guest's order an owner of its own.
+/// Lists and supports of what owners bought. An item's time is the latest of its counting lines' `placed_at` and its unhidden
+/// purchases' `at`; a basket is an owner's `window` most recent items, and a guest's order an owner of its own.
 pub fn also_bought(inputs: &Inputs, settings: &Similarity) -> AlsoBoughtRows {
     let mut held: HashMap<Who<'_>, HashMap<&str, EventTime>> = HashMap::new();
     let counts = |who: Who<'_>| settings.owners == Owners::All || who.0 == Sort::Member;
@@ -53,7 +53,7 @@ pub fn also_bought(inputs: &Inputs, settings: &Similarity) -> AlsoBoughtRows {
         })
         .collect();
 
-    // Where each item stands: (basket, place). Its length is n(i).
+    // Each item's positions: (basket, position). Their number is n(i).
     let mut places: Vec<Vec<(usize, usize)>> = vec![Vec::new(); items.len()];
     for (basket, sequence) in baskets.iter().enumerate() {
         for (place, &item) in sequence.iter().enumerate() {

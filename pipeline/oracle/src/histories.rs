@@ -9,7 +9,7 @@ use crate::inputs::{Sort, Who};
 use crate::tables::Tables;
 use crate::{Inputs, Recomputed};
 
-/// What an entry of a history is about.
+/// The key of a history entry.
 type About<'a> = (&'a ItemId, Kind, Day, &'a str);
 
 /// The history of each owner that has one, sorted by (item, kind, day, scenario).
@@ -40,7 +40,7 @@ pub fn histories(inputs: &Inputs) -> BTreeMap<Owner, Vec<Entry>> {
 }
 
 impl Recomputed for Histories {
-    /// The view has no table of its own: it is the merged interactions read back.
+    /// The view has no table: it is read from the merged interactions.
     fn recompute(_inputs: &Inputs, _semantics: &Semantics) -> Tables {
         Tables::default()
     }

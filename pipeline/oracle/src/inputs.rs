@@ -1,6 +1,6 @@
-//! The merged inputs from a plain set of records: what DESIGN says stays of everything under one natural key, then caps and erasure.
+//! The merged inputs of a plain set of records: the winner under each natural key, then caps and erasure.
 //!
-//! Written apart from the model's merge, which works record by record and by ranks: here all records of a key stand side by side.
+//! Independent of the model's merge, which works record by record and by ranks: here all records of a key are compared at once.
 
 use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
@@ -24,7 +24,7 @@ pub type Identities = BTreeMap<InteractionKey, StoredInteraction>;
 /// The merged inputs of an installation.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Inputs {
-    /// By raw owner, what its cap keeps; none of erased members.
+    /// By raw owner, below its cap; none of erased members.
     pub interactions: BTreeMap<Owner, Identities>,
     /// The merged record of each order.
     pub orders: BTreeMap<OrderId, OrderRecord>,
@@ -32,11 +32,11 @@ pub struct Inputs {
     pub catalog: BTreeMap<ItemId, CatalogRecord>,
     /// The greatest record of each member and session.
     pub members: BTreeMap<Owner, MemberRecord>,
-    /// The greatest record of each entry of a ledger; of an erased member none but the record that says so.
+    /// The greatest record of each ledger entry; of an erased member only the record that erases it.
     pub ledger: BTreeMap<LedgerKey, LedgerRecord>,
 }
 
-/// What an effective owner is.
+/// The kind of an effective owner.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Sort {
     Session,
@@ -45,15 +45,15 @@ pub(crate) enum Sort {
     Guest,
 }
 
-/// An effective owner: its name space, and its identity.
+/// An effective owner: its name space and its identity.
 pub(crate) type Who<'a> = (Sort, &'a str);
 
-/// The inputs that a set of records merges to, in whatever order and however often they are given.
+/// The inputs that a set of records merges to, whatever their order and duplicates.
 pub fn inputs(records: impl IntoIterator<Item = Record>, semantics: &Semantics) -> Inputs {
     Inputs::default().with(records, semantics)
 }
 
-/// What is held under each key, as the first of the records that stand side by side there.
+/// Wraps each value in a list, to collect further records of the key.
 fn beside<K: Ord, R>(held: BTreeMap<K, R>) -> BTreeMap<K, Vec<R>> {
     held.into_iter().map(|(key, record)| (key, vec![record])).collect()
 }
@@ -62,8 +62,8 @@ fn greatest<R, K: Ord>(records: Vec<R>, order: impl Fn(&R) -> K) -> R {
     records.into_iter().max_by_key(|record| order(record)).expect("a key has a record")
 }
 
-/// The greatest (version, rank of status, refunded units, refunded amount, bytes without the member, the member's), without the
-/// member and erased where any of them is erased.
+/// The greatest by (version, rank of status, refunded units, refunded amount, bytes without the member, the member's); without
+/// the member and erased if any of them is erased.
 fn merged_order(records: Vec<OrderRecord>) -> OrderRecord {
     let is_erased = records.iter().any(|record| record.erased);
     let mut merged = greatest(records, |record| {
@@ -90,7 +90,7 @@ fn catalog_order(record: &CatalogRecord) -> (u64, bool, bool, Vec<u8>) {
     (record.version, record.deleted, record.available == Some(false), record.canonical())
 }
 
-/// Of members the greatest; of sessions the first, which is the least.
+/// Members: the greatest wins. Sessions: the first, which is the least.
 fn member_order(record: &MemberRecord) -> impl Ord + use<> {
     match record {
         MemberRecord::Member(membership) => {
@@ -108,10 +108,10 @@ fn member_order(record: &MemberRecord) -> impl Ord + use<> {
 }
 
 impl Inputs {
-    /// The inputs as the store holds them: what `verify` starts from, since the log may not reach back to all of it.
+    /// The inputs in the store, from which `verify` starts, because the log may no longer hold all their records.
     ///
     /// # Errors
-    /// What reading says; [`ReadError::Corrupt`] when a record does not decode.
+    /// Those of reading; [`ReadError::Corrupt`] when a record does not decode.
     pub fn read(rows: &dyn Rows, semantics: &Semantics) -> Result<Self, ReadError> {
         let mut inputs = Self::default();
         scan::<Interactions, _>(rows, &[], |(owner, key), held| inputs.add(owner, key, held))?;
@@ -132,7 +132,7 @@ impl Inputs {
         Ok(inputs.bounded(semantics))
     }
 
-    /// These, and what a set of records merges into them.
+    /// Merges a set of records into these inputs.
     #[must_use]
     pub fn with(mut self, records: impl IntoIterator<Item = Record>, semantics: &Semantics) -> Self {
         let mut orders: BTreeMap<OrderId, Vec<OrderRecord>> = beside(mem::take(&mut self.orders));
@@ -173,8 +173,8 @@ impl Inputs {
         }
     }
 
-    /// Applies what holds of the merged inputs as a whole: an erased member has no identities, and a raw owner has its latest
-    /// `inputs.identities_per_owner` by (`at`, identity), of impressions and clicks its latest 2,000.
+    /// Applies erasure and caps: an erased member has no identities, and a raw owner keeps its latest
+    /// `inputs.identities_per_owner` by (`at`, identity), and its latest 2,000 impressions and clicks.
     fn bounded(mut self, semantics: &Semantics) -> Self {
         let cap = semantics.inputs.identities_per_owner;
         let members = &self.members;
@@ -228,13 +228,13 @@ impl Inputs {
         self.members.iter().filter(|(_, record)| record.is_erased()).map(|(key, _)| key.id()).collect()
     }
 
-    /// The identities without those that a retract of their (owner, subject, kind) hides, searches and retracts, each under its
-    /// effective owner; none of the erased. One effective owner may have a key several times, by its sessions.
+    /// Identities under their effective owner, without searches, retracts, erased members', and those hidden by a retract of
+    /// their (owner, subject, kind). An effective owner may have a key several times, by its sessions.
     pub(crate) fn unhidden<'a>(&'a self, mut visit: impl FnMut(Who<'a>, &'a ItemId, Kind, Day, EventTime)) {
         self.unhidden_by_key(|who, item, key, day, at| visit(who, item, key.kind, day, at));
     }
 
-    /// [`Inputs::unhidden`] with all that the key says.
+    /// [`Inputs::unhidden`] with the whole key.
     pub(crate) fn unhidden_by_key<'a>(&'a self, mut visit: impl FnMut(Who<'a>, &'a ItemId, &'a InteractionKey, Day, EventTime)) {
         let erased = self.erased_members();
         for (owner, identities) in &self.interactions {
@@ -262,7 +262,7 @@ impl Inputs {
         }
     }
 
-    /// The orders with an owner: of members that are not erased, and of guests.
+    /// Orders with an owner: of members that are not erased, and of guests.
     pub(crate) fn owned_orders<'a>(&'a self) -> impl Iterator<Item = (Who<'a>, &'a OrderRecord)> {
         let erased = self.erased_members();
         self.orders.values().filter(|order| !order.erased).filter_map(move |order| match &order.member {

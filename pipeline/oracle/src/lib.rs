@@ -1,12 +1,12 @@
-//! Every view by brute force from a set of records, with nothing but the standard library: what `verify` and the tests hold the
-//! dataflow against.
+//! Every view by brute force from a set of records, with the standard library alone: the reference of `verify` and of the
+//! dataflow's tests.
 //!
 //! ```text
 //! records ─▶ Inputs (merged) ─▶ one function a view ─▶ Tables, byte for byte as the store must hold them
 //! ```
 //!
-//! Nothing is incremental here and nothing is clever: a reader checks a view's definition by reading its file. What the model
-//! states once (codecs, the measure, the rules of points) is taken from there.
+//! Nothing is incremental: the definition of a view is checked by reading its file. What the model defines once (codecs, the
+//! measure, the rules of points) is taken from there.
 
 mod inputs;
 mod tables;
@@ -28,7 +28,7 @@ pub use points::points;
 pub use popularity::popularity;
 pub use tables::{Difference, Tables, first_differences};
 
-/// What a view's oracle has.
+/// The oracle of a view.
 pub trait Recomputed: Declared {
     /// The view's tables from the merged inputs, exactly as the store must hold them.
     fn recompute(inputs: &Inputs, semantics: &Semantics) -> Tables;
@@ -64,7 +64,7 @@ mod tests {
     use super::testing::{Shape, random_log, small_semantics};
     use super::*;
 
-    /// A view whose oracle forgets a table would never be verified.
+    /// If this failed, `verify` would miss a table that an oracle forgets.
     #[test]
     fn every_oracle_fills_its_tables() {
         let semantics = Semantics::default();
@@ -74,7 +74,7 @@ mod tests {
         }
     }
 
-    /// The export of histories would not be what the definition says: the model's reading and the oracle are written apart.
+    /// If this failed, exported histories would differ from their definition.
     #[test]
     fn histories_read_back_are_those_of_the_oracle() {
         for seed in 0..20 {
@@ -109,7 +109,7 @@ mod tests {
         }
     }
 
-    /// The same of orders, which are read in pages.
+    /// If this failed, pages of orders would differ from their definition.
     #[test]
     fn orders_read_back_are_those_of_the_oracle() {
         use kindred_model::views::member_orders::{Page, read_orders};
@@ -152,7 +152,7 @@ mod tests {
         assert!(erased > 0, "no log erases a member with orders");
     }
 
-    /// `verify` starts from the stored inputs: reading them back must lose nothing, or it would compare with something else.
+    /// If this failed, `verify` would start from other inputs than those stored.
     #[test]
     fn inputs_read_back_from_their_tables() {
         for seed in 0..20 {
@@ -163,7 +163,7 @@ mod tests {
         }
     }
 
-    /// The inputs would depend on arrival: what a set of records merges to must not change with order and duplicates.
+    /// If this failed, merged inputs would depend on order or duplicates.
     #[test]
     fn inputs_are_a_function_of_the_set() {
         for seed in 0..20 {

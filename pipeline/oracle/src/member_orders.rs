@@ -9,7 +9,7 @@ use kindred_model::{MemberId, Semantics};
 use crate::tables::Tables;
 use crate::{Inputs, Recomputed};
 
-/// The orders of each member that has some and is not erased.
+/// The orders of each member that has any and is not erased.
 pub fn member_orders(inputs: &Inputs) -> BTreeMap<&MemberId, Vec<&OrderRecord>> {
     let erased = inputs.erased_members();
     let mut orders: BTreeMap<&MemberId, Vec<&OrderRecord>> = BTreeMap::new();
@@ -25,7 +25,7 @@ pub fn member_orders(inputs: &Inputs) -> BTreeMap<&MemberId, Vec<&OrderRecord>> 
 }
 
 impl Recomputed for MemberOrders {
-    /// The view's table: the index, in which an erased member's orders stand until they have left the log. They are hidden when read.
+    /// The index holds an erased member's orders until they are removed from the log. They are hidden when read.
     fn recompute(inputs: &Inputs, _semantics: &Semantics) -> Tables {
         let mut tables = Tables::default();
         for key in inputs.orders.values().filter_map(MemberOrders::key) {

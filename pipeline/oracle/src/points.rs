@@ -11,10 +11,10 @@ use crate::inputs::Sort;
 use crate::tables::Tables;
 use crate::{Inputs, Recomputed};
 
-/// Points, points for levels, and those of invites: of a member by lot.
+/// Points, points for levels, and points from invites, by member and lot.
 type Sums<'a> = BTreeMap<(&'a str, Lot), [i128; 3]>;
 
-/// (points, points for levels) of an order as of a day: nothing that is dated later is known.
+/// (points, points for levels) of an order as of a day; later dates are unknown.
 fn as_of(order: &OrderRecord, rules: &Rulebook, day: Day) -> (i128, i128) {
     let earned_on = rules.day(order.paid_at.unwrap_or(order.placed_at));
     if earned_on > day {

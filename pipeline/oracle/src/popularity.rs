@@ -1,4 +1,4 @@
-//! `popularity` by brute force: the set of who did what on which day, counted.
+//! `popularity` by brute force: the set of (owner, key), counted.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,7 +9,7 @@ use crate::inputs::Who;
 use crate::tables::Tables;
 use crate::{Inputs, Recomputed};
 
-/// How many owners did a thing with an item on a day.
+/// The number of owners by (item, kind, day).
 pub fn popularity(inputs: &Inputs) -> BTreeMap<(ItemId, Kind, Day), u64> {
     let mut deeds: HashSet<(Who<'_>, &ItemId, Kind, Day)> = HashSet::new();
     inputs.unhidden(|who, item, kind, day, _at| {

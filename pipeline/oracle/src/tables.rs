@@ -1,4 +1,4 @@
-//! Tables in memory, byte for byte as the store must hold them, and how two sets of tables differ.
+//! Tables in memory, byte for byte as the store must hold them, and their differences.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -18,7 +18,7 @@ impl Tables {
         self.set(T::NAME, key.to_bytes(), Some(bytes));
     }
 
-    /// Puts or deletes an encoded row, as a sink does.
+    /// Puts or deletes an encoded row, as the sink does.
     pub fn set(&mut self, table: &'static str, key: Vec<u8>, row: Option<Vec<u8>>) {
         let rows = self.0.entry(table).or_default();
         match row {
@@ -27,14 +27,14 @@ impl Tables {
         }
     }
 
-    /// Takes all rows of others.
+    /// Adds all rows of `other`.
     pub fn extend(&mut self, other: Self) {
         for (table, rows) in other.0 {
             self.0.entry(table).or_default().extend(rows);
         }
     }
 
-    /// How many rows there are in all tables.
+    /// The number of rows in all tables.
     pub fn row_count(&self) -> u64 {
         self.0.values().map(|rows| rows.len() as u64).sum()
     }
@@ -61,16 +61,16 @@ impl Rows for Tables {
     }
 }
 
-/// A row that is not what is expected.
+/// A row that differs from the expected one.
 #[derive(Clone, Debug)]
 pub struct Difference {
     /// The table's name.
     pub table: &'static str,
     /// The encoded key.
     pub key: Vec<u8>,
-    /// The row that should stand there, if any.
+    /// The expected row, if any.
     pub expected: Option<Vec<u8>>,
-    /// The row that stands there, if any.
+    /// The actual row, if any.
     pub actual: Option<Vec<u8>>,
 }
 
@@ -83,17 +83,17 @@ impl Difference {
         row.map(|row| self.info().map_or_else(|| format!("{row:?}"), |info| (info.describe_row)(row)))
     }
 
-    /// The key for a person to read.
+    /// The key, printable.
     pub fn describe_key(&self) -> String {
         self.info().map_or_else(|| format!("{:?}", self.key), |info| (info.describe_key)(&self.key))
     }
 
-    /// The expected row for a person to read.
+    /// The expected row, printable.
     pub fn describe_expected(&self) -> Option<String> {
         self.describe_row(self.expected.as_ref())
     }
 
-    /// The actual row for a person to read.
+    /// The actual row, printable.
     pub fn describe_actual(&self) -> Option<String> {
         self.describe_row(self.actual.as_ref())
     }
@@ -105,10 +105,10 @@ fn all_tables() -> Vec<TableInfo> {
     tables
 }
 
-/// The first `limit` rows that differ, over every table that there is: a table without expected rows must be empty.
+/// The first `limit` rows that differ, over all tables: a table without expected rows must be empty.
 ///
 /// # Errors
-/// What reading says.
+/// Those of reading.
 pub fn first_differences(expected: &Tables, actual: &dyn Rows, limit: usize) -> Result<Vec<Difference>, ReadError> {
     let mut differences = Vec::new();
     for TableInfo { name: table, .. } in all_tables() {
@@ -121,7 +121,7 @@ pub fn first_differences(expected: &Tables, actual: &dyn Rows, limit: usize) -> 
             differences.push(Difference { table, key, expected, actual });
             Flow::Continue(())
         };
-        // Both come in the order of keys.
+        // Both are in key order.
         actual.scan(table, &[], &mut |key, row| {
             while let Some((missing, should)) = expected.next_if(|(expected, _)| *expected < key) {
                 add(missing, Some(should), None)?;
@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    /// `verify` would miss rows that are wrong, missing or left over, or name the wrong ones.
+    /// If this failed, `verify` would miss rows that are wrong, missing or left over, or name the wrong ones.
     #[test]
     fn every_way_to_differ_is_found() {
         let key = |item: &str| (ItemId::trusted(item.to_owned()), Kind::View, Day(20_000));

@@ -1,5 +1,5 @@
-//! Random logs for tests: small alphabets, so that ties, collisions, conflicts, refunds, retracts, merges and erasures meet all the
-//! time. Seeded: the same seed gives the same log, everywhere.
+//! Random logs for tests: small alphabets, so that ties, collisions, conflicts, refunds, retracts, merges and erasures meet
+//! often. The same seed gives the same log everywhere.
 
 use kindred_model::records::{
     CatalogRecord, Interaction, ItemKind, LedgerEntry, LedgerRecord, Line, MemberRecord, MemberState, Membership, OrderRecord,
@@ -7,12 +7,12 @@ use kindred_model::records::{
 };
 use kindred_model::{EntryId, EventTime, ItemId, Kind, LedgerKind, MemberId, OrderId, Owner, Semantics, SessionId, Tier};
 
-/// A small generator of random numbers (xorshift64*), for tests alone.
+/// A random number generator (xorshift64*) for tests.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// Seeded; any seed will do.
+    /// Any seed will do.
     pub fn new(seed: u64) -> Self {
         // A mix of the seed that is never 0 (splitmix64).
         let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -29,22 +29,22 @@ impl Rng {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number below `end`, which is above 0.
+    /// A number below `end`, which must not be 0.
     pub fn below(&mut self, end: u64) -> u64 {
         (self.next_u64() >> 11) % end
     }
 
-    /// True in `percent` of 100.
+    /// True in `percent` of 100 cases.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of them.
+    /// A random element.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len() as u64) as usize]
     }
 
-    /// Puts them in a random order.
+    /// Shuffles in place.
     pub fn shuffle<T>(&mut self, of: &mut [T]) {
         for n in (1..of.len()).rev() {
             of.swap(n, self.below(n as u64 + 1) as usize);
@@ -52,7 +52,7 @@ impl Rng {
     }
 }
 
-/// How large the alphabets of a log are.
+/// The sizes of a log's alphabets.
 #[derive(Clone, Debug)]
 pub struct Shape {
     /// Members.
@@ -67,9 +67,9 @@ pub struct Shape {
     pub orders: u64,
     /// Days.
     pub days: u64,
-    /// Of 100 records, how many repeat an earlier one.
+    /// Percent of records that repeat an earlier one.
     pub duplicates_pct: u64,
-    /// Of 100 records about a member, how many erase it.
+    /// Percent of member records that erase the member.
     pub erasures_pct: u64,
 }
 
@@ -79,7 +79,7 @@ impl Default for Shape {
     }
 }
 
-/// Settings under which evictions happen all the time: a cap of 5, a window of 3, lists of 3.
+/// Settings that evict all the time: a cap of 5, a window of 3, lists of 3.
 pub fn small_semantics() -> Semantics {
     let mut semantics = Semantics::default();
     semantics.inputs.identities_per_owner = 5;
@@ -88,8 +88,7 @@ pub fn small_semantics() -> Semantics {
     semantics
 }
 
-/// `size` records of all topics. Their order means nothing: a test may shuffle, cut and repeat them. They are valid under the
-/// default currency.
+/// `size` records of all topics, valid under the default currency. Tests may shuffle, cut and repeat them.
 pub fn random_log(seed: u64, size: usize, shape: &Shape) -> Vec<Record> {
     let mut log = Log { rng: Rng::new(seed), shape };
     let mut records: Vec<Record> = Vec::with_capacity(size);
@@ -118,7 +117,7 @@ struct Log<'a> {
     shape: &'a Shape,
 }
 
-/// A name whose byte order has nothing to do with its number, now and then of another length or script.
+/// A name whose byte order is unrelated to its number, with varying length and script.
 fn name(prefix: &str, number: u64) -> String {
     let scrambled = Rng::new(number.wrapping_mul(0x51_7c_c1_b7)).next_u64();
     match number % 5 {
@@ -146,7 +145,7 @@ impl Log<'_> {
         ItemId::trusted(name("i", number))
     }
 
-    /// One of few moments of each day, so that many records have the same.
+    /// One of a few moments of each day, so that times collide.
     fn time(&mut self) -> EventTime {
         let day = self.rng.below(self.shape.days) as i64;
         let moment = *self.rng.pick(&[0, 1, 43_200_000, 86_399_999]);

@@ -1,5 +1,4 @@
-//! The definitions, worked out by hand: what the oracle says of a small shop, in numbers that a reader can check on paper. The
-//! dataflow is held against the oracle; the oracle is held against this.
+//! The oracle against a small shop worked out by hand, in numbers that a reader can check on paper.
 
 use kindred_model::loyalty::Lot;
 use kindred_model::records::{Record, Rules};
@@ -81,7 +80,8 @@ fn item(text: &'static str) -> ItemId {
     ItemId::trusted(text)
 }
 
-/// Baskets: ann {tea, milk}, ben {milk, tea}, cid {jam, tea}, the guest {tea, honey}. A wrong reader of "bought" changes a number here.
+/// Baskets: ann {tea, milk}, ben {milk, tea}, cid {jam, tea}, the guest {tea, honey}. A wrong reader of "bought" changes a number
+/// here.
 #[test]
 fn also_bought_counts_baskets_of_owners() {
     let semantics = Semantics::default();
@@ -123,7 +123,8 @@ fn distance_weighs_pairs() {
     assert_eq!(rows.lists.len(), 2);
 }
 
-/// An owner counts once a day, by whichever of its sessions, interactions and orders, a guest's order as an owner of its own; the hidden and the erased never.
+/// An owner counts once a day, by whichever of its sessions, interactions and orders, a guest's order as an owner of its own; the
+/// hidden and the erased never.
 #[test]
 fn popularity_counts_owners() {
     let rows = popularity(&merged(&Semantics::default()));

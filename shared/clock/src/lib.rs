@@ -1,8 +1,8 @@
-//! The wall clock, and the only place that reads it. Everything that needs to know what time it is holds a [`Clock`]: a running
-//! server the system's, a test or a replay one that stands still until it is moved.
+//! The wall clock, read only here. Code that needs the time holds a [`Clock`]: the system's in a server, a virtual one in tests
+//! and replays.
 //!
-//! Views never see a clock: time enters them as data, as an event's `at` and as the as-of day of a reader (DESIGN, The one law).
-//! For how long something took, `std::time::Instant` is right: it is monotonic and says nothing about today.
+//! Views never see a clock: time is data, an event's `at` and a reader's as-of day (DESIGN, The one law). For durations use the
+//! monotonic `std::time::Instant`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kindred_model::{Day, EventTime};
 
-/// What time it is. Cheap to clone; the clones of a virtual clock move together.
+/// The current time. Cheap to clone; clones of a virtual clock move together.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Source);
 
@@ -28,13 +28,13 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// A clock that stands at `now` until [`Clock::set`] or [`Clock::advance`] moves it.
+    /// A clock fixed at `now` until [`Clock::set`] or [`Clock::advance`] moves it.
     pub fn fixed(now: EventTime) -> Self {
         Self(Source::Virtual(Arc::new(AtomicI64::new(now.0))))
     }
 
-    /// Now, in milliseconds since 1970 UTC. It may step back when the machine's clock is set back, and lies outside of the
-    /// accepted years of events when the machine's clock does: nobody but the API's edge compares events with it.
+    /// Now, in milliseconds since 1970 UTC. May step back, or lie outside of the accepted years of events, with the machine's
+    /// clock: only the API's edge compares events with it.
     pub fn now(&self) -> EventTime {
         match &self.0 {
             Source::System => EventTime(system_ms()),
@@ -42,15 +42,15 @@ impl Clock {
         }
     }
 
-    /// The UTC day it is: the as-of day of whoever names none.
+    /// The current UTC day: the default as-of day.
     pub fn today(&self) -> Day {
         self.now().day()
     }
 
-    /// Moves a virtual clock to `now`, forwards or back.
+    /// Sets a virtual clock to `now`, forwards or back.
     ///
     /// # Panics
-    /// On the system's clock: no program of ours sets the machine's time.
+    /// On the system clock, which no program of ours sets.
     pub fn set(&self, now: EventTime) {
         self.moved_by_hand().store(now.0, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! `api.limits.*`: what one caller of the API, one address and all of them together may ask for.
+//! `api.limits.*`: rate limits and capacities of the API per caller, per address and in total.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,48 +6,46 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiLimits {
-    /// Bytes of a body; beyond it 413. 10,000 records of a kilobyte.
+    /// Bytes of a body; beyond it 413. Fits 10,000 records of a kilobyte.
     pub body_bytes: usize,
-    /// Bytes of all bodies that are being received or worked on; beyond it 503. 25 of the largest, or 4,000 of pages.
+    /// Bytes of all bodies being received or processed; beyond it 503. 25 of the largest, or 4,000 from pages.
     pub bodies_bytes: usize,
-    /// As many of them from one address; beyond it 503. Six of the largest: more than a server sends side by side.
+    /// The same per address; beyond it 503. Six of the largest: more than a server sends in parallel.
     pub bodies_bytes_per_address: usize,
-    /// Records of a request; beyond it 413. A batch this large is one fsync already, larger ones gain nothing.
+    /// Records of a request; beyond it 413. A batch this large is one fsync already; larger ones gain nothing.
     pub records: usize,
-    /// How long a body may take to arrive, in milliseconds; beyond it 408.
+    /// Timeout for receiving a body, in milliseconds; beyond it 408.
     pub body_read_ms: u64,
-    /// How long a caller waits for a handler, in milliseconds; beyond it 503. Streams, exports and verify are exempt.
+    /// Timeout of a handler, in milliseconds; beyond it 503. Streams, exports and verify are exempt.
     pub handler_ms: u64,
-    /// How long an erasure waits for the pipeline, in milliseconds; beyond it 503.
+    /// Timeout for an erasure to pass the pipeline, in milliseconds; beyond it 503.
     pub erasure_wait_ms: u64,
     /// Open connections; beyond it new ones wait to be accepted.
     pub connections: usize,
-    /// Open connections of one address, but for the trusted proxies; beyond it a new one is answered 503 and closed. An office
-    /// of some dozens, with tabs.
+    /// Open connections per address, except trusted proxies; beyond it a new one is answered 503 and closed. Fits an office of
+    /// some dozens, with tabs.
     pub connections_per_address: usize,
-    /// How long a caller may take to read 16 KiB of an answer, in milliseconds; beyond it the connection is cut.
+    /// Timeout for a client to read 16 KiB of a response, in milliseconds; beyond it the connection is closed.
     pub write_stall_ms: u64,
-    /// Streams of one key; beyond it 429. A publishable key is shared by all visitors of a shop.
+    /// Streams per key; beyond it 429. All visitors of a shop share a publishable key.
     pub streams_per_key: usize,
-    /// Streams of one person who signed in; beyond it 429. The widgets of some tabs.
+    /// Streams per signed-in person; beyond it 429. Fits the widgets of some tabs.
     pub streams_per_person: usize,
-    /// One address has one part in so many of what a publishable key has: requests a minute (but 60), streams (but 16), records a
-    /// minute (but 200); beyond it 429.
+    /// The share of a publishable key's limits that one address gets is 1 / this number: of requests a minute (at least 60),
+    /// streams (at least 16), records a minute (at least 200); beyond it 429.
     pub address_share: u32,
-    /// Bytes of a body that comes with a publishable key; beyond it 413. 200 records of a browser.
+    /// Bytes of a body with a publishable key; beyond it 413. Fits 200 records of a browser.
     pub page_body_bytes: usize,
-    /// Records of a request with a publishable key; beyond it 413. What the widget keeps while it has no connection.
+    /// Records of a request with a publishable key; beyond it 413. What the widget buffers while offline.
     pub page_records: usize,
-    /// Records a minute of a publishable key; beyond it 429. Two a request, at 6,000 requests.
+    /// Records a minute of a publishable key; beyond it 429. Two per request, at 6,000 requests.
     pub page_records_per_minute: u32,
-    /// Sessions an hour that one address begins to post for with a publishable key; beyond it 429. Behind one address there may be
-    /// an office.
+    /// New sessions an hour that one address posts for with a publishable key; beyond it 429. An address may be an office's.
     pub page_sessions_per_hour: u32,
-    /// How many days old what a publishable key posts may be; beyond it the record is refused. A browser that was closed over a
-    /// holiday.
+    /// Maximum age in days of records posted with a publishable key; beyond it the record is refused. Fits a browser closed over
+    /// a holiday.
     pub page_past_days: u32,
-    /// Take records of publishable keys about items that neither the catalog nor an order names. Without a catalog they are taken
-    /// anyway.
+    /// Accept records with publishable keys about items that neither the catalog nor an order names. Always on without a catalog.
     pub page_unknown_items: bool,
     /// Records a session may post in an hour through a publishable key; beyond it 429. A person makes some hundreds.
     pub records_per_session_hour: u32,
@@ -81,7 +79,7 @@ impl Default for ApiLimits {
 }
 
 impl ApiLimits {
-    /// Each number with its name, the least and the most that is accepted.
+    /// Each limit: name, value, minimum, maximum.
     pub(crate) fn bounds(&self) -> Vec<(&'static str, u64, u64, u64)> {
         vec![
             ("body_bytes", self.body_bytes as u64, 1_000, 1 << 30),

@@ -1,14 +1,14 @@
-//! The settings: what they are ([`Settings`]), where they come from ([`load`]), and which of them a data directory holds fast
+//! The settings: their definition ([`Settings`]), their sources ([`load`]), and those pinned by a data directory
 //! ([`check_pinned`]).
 //!
 //! ```text
-//! defaults ◀─ file ◀─ KINDRED_… variables ◀─ --set      the last that names a setting decides
+//! defaults ◀─ file ◀─ KINDRED_… variables ◀─ --set      the last source that sets a name wins
 //!                        │
 //!                        └─▶ Settings { semantics (pinned), data, log, store, api, members, pipeline, cluster, erasure, telemetry }
 //! ```
 //!
-//! One file documents them all, `deploy/kindred.toml` ([`EXAMPLE`]); a test holds it equal to the defaults. A name that is no
-//! setting is an error that says where it stands and which one was meant.
+//! One file documents all settings, `deploy/kindred.toml` ([`EXAMPLE`]); a test compares it with the defaults. An unknown name is
+//! an error that says where it stands and which setting was probably meant.
 
 mod api_limits;
 mod listen;
@@ -41,14 +41,14 @@ pub use pinned::{Difference, check_pinned, pinned_toml, read_pinned, varied};
 /// The documented settings file: every setting with its default, unit and meaning.
 pub const EXAMPLE: &str = include_str!("../../../deploy/kindred.toml");
 
-/// Stands for a value that is in no output.
+/// Placeholder for secrets in output.
 const NOT_SHOWN: &str = "(not shown)";
 
-/// Every setting. In files and names there is no `semantics`: its tables stand beside the others (`views.also_bought.window`).
+/// Every setting. `semantics` is no table of the file: its tables stand beside the others (`views.also_bought.window`).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, Default)]
 #[serde(from = "Tables", into = "Tables")]
 pub struct Settings {
-    /// `shop`, `inputs`, `views`, `program`: with the events and the as-of day they decide what is served. Pinned.
+    /// `shop`, `inputs`, `views`, `program`: with the events and the as-of day they determine the results. Pinned.
     pub semantics: Semantics,
     /// `data.*`
     pub data: Data,
@@ -84,13 +84,13 @@ pub struct Data {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// Which one.
+    /// The backend.
     pub kind: LogKind,
     /// `log.kafka.*`
     pub kafka: KafkaConfig,
 }
 
-/// Where events are kept.
+/// The log's backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogKind {
@@ -105,20 +105,20 @@ pub enum LogKind {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// Which one.
+    /// The backend.
     pub kind: StoreKind,
     /// `store.cql.*`
     pub cql: CqlConfig,
 }
 
-/// Where merged inputs and rows are kept.
+/// The backend of merged inputs and rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StoreKind {
     /// In the data directory.
     #[default]
     Embedded,
-    /// In a CQL database: Apache Cassandra, `ScyllaDB`.
+    /// In a CQL database: Apache Cassandra or `ScyllaDB`.
     Cql,
 }
 
@@ -126,9 +126,9 @@ pub enum StoreKind {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cluster {
-    /// Which of the pipeline's processes this one is, from 0.
+    /// The index of this process of the pipeline, from 0.
     pub process: usize,
-    /// Where each of them listens for the others, `host:port`; none or one is a pipeline of one process.
+    /// The addresses the processes listen on for each other, `host:port`; none or one means a single process.
     pub hosts: Vec<String>,
 }
 
@@ -136,21 +136,21 @@ pub struct Cluster {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Api {
-    /// Where the API listens.
+    /// The address the API listens on.
     #[serde(deserialize_with = "listen::deserialize")]
     pub listen: SocketAddr,
-    /// Where `/metrics` is served.
+    /// The address that serves `/metrics`.
     #[serde(deserialize_with = "listen::deserialize")]
     pub admin_listen: SocketAddr,
-    /// The proxies in front whose `X-Forwarded-For` is believed, by address or network; nobody's unless named.
+    /// Trusted proxies, by address or network; `X-Forwarded-For` of others is ignored.
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// Whether the contract is served as a page at `/docs`.
+    /// Whether to serve the API reference at `/docs`.
     pub docs: bool,
-    /// Bytes of lists held in memory, of each generation in use; those beyond it that nobody asked for lately are read from the
-    /// store. A list of 50 takes some 600.
+    /// Memory for lists of each generation in use, in bytes; least recently used ones beyond it are read from the store. A list
+    /// of 50 takes some 600.
     pub lists_bytes_max: u64,
-    /// Bytes of rendered answers held in memory, of each generation in use.
+    /// Memory for rendered responses of each generation in use, in bytes.
     pub answers_bytes_max: u64,
     /// `api.limits.*`
     pub limits: ApiLimits,
@@ -160,7 +160,7 @@ pub struct Api {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Catalog {
-    /// Members of the free tier see, of what is for registered members, only what was put on sale since they came (R7, literally).
+    /// Members of the free tier see registered-only items only if listed after they joined (R7, literally).
     pub strict_listed_after: bool,
 }
 
@@ -168,15 +168,15 @@ pub struct Catalog {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pipeline {
-    /// Threads that keep the views.
+    /// Worker threads.
     pub workers: usize,
-    /// The shortest epoch, in milliseconds.
+    /// Minimum duration of an epoch, in milliseconds.
     pub epoch_min_ms: u64,
-    /// The most records of one epoch while catching up.
+    /// Maximum records of an epoch while catching up.
     pub epoch_records_max: usize,
-    /// How often the store is fsynced, in milliseconds.
+    /// Interval between fsyncs of the store, in milliseconds.
     pub sync_interval_ms: u64,
-    /// Where `kindred pipeline` serves `/metrics`, `/livez`, `/readyz` and `/status`.
+    /// The address where `kindred pipeline` serves `/metrics`, `/livez`, `/readyz` and `/status`.
     #[serde(deserialize_with = "listen::deserialize")]
     pub admin_listen: SocketAddr,
 }
@@ -185,7 +185,7 @@ pub struct Pipeline {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Erasure {
-    /// Days within which the raw records of an erased member leave the log.
+    /// Days within which the raw records of an erased member are removed from the log.
     pub raw_days: u32,
 }
 
@@ -193,9 +193,9 @@ pub struct Erasure {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
-    /// Which log lines are written, in the syntax of `tracing_subscriber::EnvFilter`.
+    /// The log filter, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
-    /// How they look.
+    /// The format of log lines.
     pub format: LogFormat,
 }
 
@@ -241,7 +241,7 @@ impl Default for Telemetry {
     }
 }
 
-/// [`Settings`] as they are written.
+/// The form of [`Settings`] in files.
 #[derive(Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Tables {
@@ -304,7 +304,7 @@ impl From<Settings> for Tables {
 }
 
 impl Settings {
-    /// What must hold for the values.
+    /// Validates the values.
     ///
     /// # Errors
     /// A sentence naming the setting.
@@ -376,13 +376,13 @@ impl Settings {
         })
     }
 
-    /// Whether log and store are services that several processes share, and no data directory.
+    /// Whether log and store are shared services instead of a data directory.
     pub fn on_services(&self) -> bool {
         self.log.kind == LogKind::Kafka
     }
 
-    /// The settings as TOML: what `kindred config show` prints. [`load`] reads it back, but for passwords and what is told to librdkafka
-    /// beside the settings: those are not shown.
+    /// The settings as TOML, as `kindred config show` prints them, without passwords and librdkafka properties. [`load`] reads it
+    /// back.
     pub fn to_toml(&self) -> String {
         let mut shown = self.clone();
         shown.log.kafka.properties.values_mut().for_each(|value| NOT_SHOWN.clone_into(value));
@@ -390,10 +390,10 @@ impl Settings {
     }
 }
 
-/// Why the settings cannot be used. Every message says what to change.
+/// Errors of the settings. Every message says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read or is no TOML.
+    /// The file cannot be read or is not TOML.
     #[error("the settings file {}: {reason}", path.display())]
     File {
         /// The file.
@@ -401,37 +401,35 @@ pub enum ConfigError {
         /// What is wrong.
         reason: String,
     },
-    /// A `--set` that is none.
+    /// A malformed `--set`.
     #[error("--set {0}: name=value is accepted, as in views.also_bought.window=100")]
     Set(String),
-    /// A name that is no setting.
+    /// An unknown setting.
     #[error("there is no setting {name} ({origin}); did you mean {nearest}?")]
     Unknown {
-        /// What was named.
+        /// The unknown name.
         name: String,
-        /// Where it stands.
+        /// Where it was set.
         origin: String,
         /// The setting with the nearest name.
         nearest: String,
     },
-    /// A value that is not accepted.
+    /// An invalid value.
     #[error("{reason}{}", origin.as_ref().map(|origin| format!(" ({origin})")).unwrap_or_default())]
     Invalid {
         /// What is wrong, with the name of the setting.
         reason: String,
-        /// Where the value was given.
+        /// Where it was set.
         origin: Option<String>,
     },
     /// The data directory pins other values.
     #[error("{}", pinned::explain(.0))]
     Pinned(Vec<Difference>),
     /// What was pinned cannot be read back.
-    #[error(
-        "the settings pinned in the data directory do not read: {0}; a newer or a damaged directory, look at its fingerprint"
-    )]
+    #[error("could not decode the settings pinned in the data directory: {0}; it is newer or damaged, look at its fingerprint")]
     Unreadable(String),
 }
-/// Networks, or single addresses as people write them.
+/// Networks, or single addresses.
 fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<ipnet::IpNet>, D::Error> {
     let network = |text: &String| {
         let address = || text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);

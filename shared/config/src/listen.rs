@@ -1,4 +1,4 @@
-//! Where something listens, as people write it: `127.0.0.1:8080`, `localhost:8080`, `8080`.
+//! Listen addresses: `127.0.0.1:8080`, `localhost:8080`, `8080`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -6,8 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use serde::Deserializer;
 use serde::de::{Error, Visitor};
 
-/// Reads an address and a port. A name is looked up, and of its addresses one of IPv4 is taken where there is one; a port alone is
-/// one of this machine's own.
+/// Parses an address and a port. A name is resolved, preferring IPv4; a port alone means the loopback address.
 ///
 /// # Errors
 /// What is accepted.
@@ -22,7 +21,7 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let accepted = "ADDR:PORT, HOST:PORT or PORT is accepted, as in 127.0.0.1:8080, localhost:8080, [::1]:8080 or 8080";
     let (host, port) = text.rsplit_once(':').ok_or(accepted)?;
     let port: u16 = port.parse().map_err(|_| accepted)?;
-    // "::1" without brackets ends in a colon and a number as well.
+    // "::1" without brackets also ends in a colon and a number.
     if host.is_empty() || host.contains(':') || text.parse::<IpAddr>().is_ok() {
         return Err(accepted.to_owned());
     }
@@ -35,7 +34,7 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     address.copied().ok_or_else(|| format!("the name {host} has no address"))
 }
 
-/// The same, as a setting; a number is a port.
+/// Deserializes a setting; a number is a port.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     struct Address;
     impl Visitor<'_> for Address {

@@ -1,4 +1,4 @@
-//! Where settings come from, one layer over the other, and what is said when a layer is wrong.
+//! Loads settings from their sources in order of precedence, and reports errors with their place.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,16 +12,16 @@ use toml::{Table, Value};
 use crate::names::{defaults, join, leaves, nearest};
 use crate::{ConfigError, Settings};
 
-/// What the command line says about settings.
+/// The command line's options about settings.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sources {
-    /// `--config`: the file; without it the one in `KINDRED_CONFIG`, or `kindred.toml` in the working directory if it is there.
+    /// `--config`: the file; the default is that in `KINDRED_CONFIG`, or `kindred.toml` in the working directory if it exists.
     pub config: Option<PathBuf>,
     /// `--set name=value`, in the order given.
     pub set: Vec<String>,
 }
 
-/// The settings and where they come from.
+/// The settings and their origins.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Loaded {
     /// The settings, checked.
@@ -41,7 +41,7 @@ const FILE_NAME: &str = "kindred.toml";
 /// Loads the settings from the command line, this process's environment and its working directory.
 ///
 /// # Errors
-/// [`ConfigError`]; each says where the wrong thing stands.
+/// [`ConfigError`], with the place of the error.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     load_from(sources, std::env::vars_os(), Path::new(""))
 }
@@ -55,7 +55,7 @@ pub fn load_from(
     environment: impl Iterator<Item = (OsString, OsString)>,
     working_directory: &Path,
 ) -> Result<Loaded, ConfigError> {
-    // A name that is no text cannot be one of ours; a value that is none is refused below, by its name.
+    // A variable's name that is not UTF-8 is not ours; a value that is not is refused below, by its name.
     let variables: BTreeMap<String, OsString> =
         environment.filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
     let mut layers = Vec::new();
@@ -95,7 +95,7 @@ pub fn load_from(
     Ok(Loaded { settings, explicit, origins, file })
 }
 
-/// The entry of `name`, or of the setting that it lies in.
+/// The origin of `name`, or of the setting that contains it.
 fn nearest_above<'a>(origins: &'a BTreeMap<String, String>, mut name: &str) -> Option<&'a String> {
     loop {
         if let Some(origin) = origins.get(name) {
@@ -105,28 +105,28 @@ fn nearest_above<'a>(origins: &'a BTreeMap<String, String>, mut name: &str) -> O
     }
 }
 
-/// Tables that take any name: what lies in them is not ours to know.
+/// Tables that accept any name.
 const OPEN: &[&str] = &["log.kafka.properties"];
-/// Settings whose value may be a table of its own.
+/// Settings whose value may be a table.
 const VALUES: &[&str] = &["store.cql.replication"];
 
-/// Takes a name apart into an open table and the name in it, which may have dots.
+/// Splits a name into an open table and the name in it, which may have dots.
 fn split_open(name: &str) -> (&str, Option<&str>) {
     let open = OPEN.iter().find_map(|open| Some((*open, name.strip_prefix(open)?.strip_prefix('.')?)));
     open.map_or((name, None), |(table, rest)| (table, Some(rest)))
 }
 
-/// Whether a value may be a secret: it is in no message and no output.
+/// Whether a value may be a secret, which is in no message and no output.
 fn is_secret(name: &str) -> bool {
     name.contains("password") || split_open(name).1.is_some()
 }
 
-/// What one source says.
+/// The settings of one source.
 struct Layer {
     /// For messages.
     origin: String,
     tree: Table,
-    /// Of a file: the line of each name.
+    /// The line of each name, for a file.
     lines: BTreeMap<String, usize>,
 }
 
@@ -136,16 +136,16 @@ impl Layer {
         let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("could not be read: {error}")))?;
         let tree = toml::from_str(&text).map_err(|error| wrong(format!("is not TOML: {}", error.to_string().trim_end())))?;
         let mut lines = BTreeMap::new();
-        // NB: what the one parser read, the other reads: they are two faces of one crate.
+        // NB: both parsers are of one crate and accept the same.
         if let Ok(document) = toml_edit::ImDocument::parse(text.as_str()) {
             note_lines("", document.as_table(), &text, &mut lines);
         }
         Ok(Self { origin: path.display().to_string(), tree, lines })
     }
 
-    /// `KINDRED_VIEWS__ALSO_BOUGHT__WINDOW`. Every setting lies in a table, so every name of ours has two underscores together;
-    /// other variables that start so are not settings (`KINDRED_CONFIG`, or what an orchestrator makes of a service named
-    /// `kindred`), unless somebody wrote one underscore for two.
+    /// Parses `KINDRED_VIEWS__ALSO_BOUGHT__WINDOW`. Every setting is in a table, so its variable has a double underscore; others
+    /// with the prefix are ignored (`KINDRED_CONFIG`, or an orchestrator's for a service named `kindred`), unless one underscore
+    /// was written for two.
     fn variable(name: &str, value: &OsString) -> Result<Option<Self>, ConfigError> {
         let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(None) };
         let origin = format!("environment variable {name}");
@@ -177,7 +177,7 @@ impl Layer {
         Ok(Self::one(origin, name, value.trim()))
     }
 
-    /// A layer of one setting, its value given as text.
+    /// A layer of one setting, with its value as text.
     fn one(origin: String, name: &str, text: &str) -> Self {
         let (table, rest) = split_open(name);
         let is_text = rest.is_some() || defaults().get(name).is_some_and(Value::is_str);
@@ -192,7 +192,7 @@ impl Layer {
         Self { origin, tree, lines: BTreeMap::new() }
     }
 
-    /// Where a name of this layer stands.
+    /// The origin of a name of this layer.
     fn origin_of(&self, name: &str) -> String {
         match self.lines.get(name) {
             Some(line) => format!("{} line {line}", self.origin),
@@ -200,7 +200,7 @@ impl Layer {
         }
     }
 
-    /// Refuses the first name that is no setting.
+    /// Fails on the first unknown name.
     fn check_names(&self, known: &BTreeMap<String, Value>) -> Result<(), ConfigError> {
         self.check_table("", &self.tree, known)
     }
@@ -224,7 +224,7 @@ impl Layer {
                     return Err(ConfigError::Invalid { origin: Some(self.origin_of(&name)), reason });
                 }
                 _ => {
-                    // Of an unknown table the first setting in it shows best what was meant.
+                    // For an unknown table, its first setting best shows what was meant.
                     let mut one = Table::new();
                     one.insert(key.clone(), value.clone());
                     let meant = leaves(&one).into_keys().next().map_or_else(|| name.clone(), |leaf| join(above, &leaf));
@@ -246,7 +246,7 @@ fn parse(text: &str) -> Option<Value> {
 fn note_lines(above: &str, table: &dyn toml_edit::TableLike, text: &str, lines: &mut BTreeMap<String, usize>) {
     for (key, item) in table.iter() {
         let name = join(above, key);
-        // A table's own header stands where its first word does; dotted and inline keys have spans of their own.
+        // A table header spans its first word only; dotted and inline keys have their own spans.
         let span = table.key(key).and_then(toml_edit::Key::span).or_else(|| item.span());
         if let Some(span) = span {
             lines.insert(name.clone(), text[..span.start].matches('\n').count() + 1);
@@ -306,7 +306,7 @@ mod tests {
         }
     }
 
-    /// The file that documents the settings would lie if one of these failed.
+    /// If this failed, the documented settings file would be wrong.
     #[test]
     fn the_documented_file_names_every_setting_with_its_default() {
         let documented: Table = toml::from_str(EXAMPLE).unwrap();
@@ -483,7 +483,7 @@ mod tests {
         assert_eq!(loaded.settings.telemetry.log, "debug");
         assert_eq!(loaded.settings.telemetry.format, crate::LogFormat::Json);
         assert_eq!(loaded.settings.semantics.views.also_bought.support_rounding, 1.0);
-        // A directory may be called 1.
+        // A directory may be named 1.
         let loaded = Case::new().variable("KINDRED_DATA__DIR", "1").load().unwrap();
         assert_eq!(loaded.settings.data.dir, Path::new("1"));
     }

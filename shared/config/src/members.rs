@@ -1,4 +1,4 @@
-//! The settings of members and sign-in (`members.*`), each with its default, unit and the rule behind the number.
+//! The settings of members and sign-in (`members.*`), each with its default, unit and reason.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MembersConfig {
-    /// Whether the installation keeps members: without it nobody registers or signs in, and their routes answer 404.
+    /// Whether the installation has members. Otherwise nobody can register or sign in, and these routes return 404.
     pub enabled: bool,
-    /// The shop's name in messages and in authenticator apps; a password made of it is refused (V6.2.11).
+    /// The shop's name in messages and authenticator apps; passwords containing it are refused (V6.2.11).
     pub shop_name: String,
-    /// Where links in mails lead: the address of the pages, without a slash at the end.
+    /// The base URL of links in mails, without a trailing slash.
     pub base_url: String,
-    /// The language of whoever has said none: `zh-CN` or `en`.
+    /// The default language: `zh-CN` or `en`.
     pub default_language: Language,
     /// The version of the user agreement that has to be accepted (R8, step 4).
     pub agreement_version: String,
@@ -36,7 +36,7 @@ pub struct MembersConfig {
     pub phone: PhoneConfig,
     /// `sealing.*`
     pub sealing: SealingConfig,
-    /// Days that an entry of the audit log is kept.
+    /// Retention of the audit log in days.
     pub audit_days: u32,
 }
 
@@ -63,7 +63,7 @@ impl Default for MembersConfig {
 }
 
 impl MembersConfig {
-    /// What an operator should be warned of at start: settings that are allowed and weaken something.
+    /// Warnings for operators: settings that are allowed but weaken security.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.password.min_length < 8 {
@@ -81,14 +81,14 @@ impl MembersConfig {
     }
 }
 
-/// `members.levels.*`: points earned at which a level begins (REQUIREMENTS, A.5). They are told to members; whoever sets tiers, by the
-/// API or in `members` records, goes by them.
+/// `members.levels.*`: points at which a level begins (REQUIREMENTS, A.5). Shown to members; tiers are set by staff or by
+/// `members` records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LevelsConfig {
-    /// Of VIPs.
+    /// Points for VIP.
     pub vip: u32,
-    /// Of SVIPs.
+    /// Points for SVIP.
     pub svip: u32,
 }
 
@@ -99,7 +99,7 @@ impl Default for LevelsConfig {
 }
 
 impl LevelsConfig {
-    /// What must hold for the numbers.
+    /// Validates the values.
     ///
     /// # Errors
     /// A sentence naming the setting.
@@ -114,7 +114,7 @@ impl LevelsConfig {
     }
 }
 
-/// A language that messages exist in.
+/// A language of messages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Language {
     /// Simplified Chinese.
@@ -126,7 +126,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// Its tag (BCP 47).
+    /// Its BCP 47 tag.
     pub const fn tag(self) -> &'static str {
         match self {
             Self::ZhCn => "zh-CN",
@@ -139,23 +139,22 @@ impl Language {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PasswordConfig {
-    /// `asvs` takes `min_length`; `nist` demands 15 at least, as SP 800-63B-4 does where a password is the only factor.
+    /// `asvs` uses `min_length`; `nist` requires at least 15, as SP 800-63B-4 does where a password is the only factor.
     pub profile: PasswordProfile,
-    /// Fewest characters. The seed's 6 is allowed and warned of (R12).
+    /// Minimum length in characters. The seed's 6 is allowed with a warning (R12).
     pub min_length: usize,
-    /// Fewest characters for staff.
+    /// Minimum length for staff.
     pub staff_min_length: usize,
-    /// A local file of breached passwords: SHA-1 in hex, one a line, sorted or not, each whole or a prefix of 10 digits and more; what
-    /// stands behind a colon is ignored. It never leaves the machine.
-    /// Empty: none.
+    /// A local file of breached passwords: SHA-1 in hex, one per line, in any order, whole or a prefix of at least 10 digits;
+    /// anything after a colon is ignored. No password leaves the machine. Empty disables it.
     pub breached_file: PathBuf,
     /// Memory of a hash in KiB (ASVS: 19456 at two passes, 47104 at one).
     pub memory_kib: u32,
     /// Passes of a hash.
     pub passes: u32,
-    /// Threads that hash; 0: as many as the machine has cores. They run at low priority.
+    /// Hashing threads, at low priority; 0 means one per core.
     pub threads: usize,
-    /// Hashes that may wait. Beyond it a caller is told to come again: some seconds of work, so that nobody waits longer.
+    /// Capacity of the hashing queue, some seconds of work; beyond it callers are told to retry.
     pub queue: usize,
 }
 
@@ -174,13 +173,13 @@ impl Default for PasswordConfig {
     }
 }
 
-/// Whose minimum length holds.
+/// Which minimum length applies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PasswordProfile {
     /// OWASP ASVS 5: `min_length`.
     Asvs,
-    /// NIST SP 800-63B-4: 15, or `min_length` where that is more.
+    /// NIST SP 800-63B-4: 15, or `min_length` if greater.
     Nist,
 }
 
@@ -188,12 +187,12 @@ pub enum PasswordProfile {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistrationConfig {
-    /// Tells that a phone or an e-mail is taken, with the seed's combined message (R13). Off: nobody learns it.
+    /// Reveals that a phone or an e-mail is taken, with the seed's combined message (R13). Off by default.
     pub reveal_taken: bool,
-    /// Regions whose phone numbers are accepted, by ISO 3166, `*` for every region; the first is that of a number without `+`. CN keeps
-    /// the seed's rule (R10).
+    /// Regions whose phone numbers are accepted, by ISO 3166, `*` for all; the first is the default for numbers without `+`. CN
+    /// keeps the seed's rule (R10).
     pub phone_regions: Vec<String>,
-    /// Bits of work a challenge asks for: 16 takes a browser some tenths of a second.
+    /// Difficulty of a challenge in bits: 16 takes a browser some tenths of a second.
     pub challenge_bits: u32,
 }
 
@@ -207,10 +206,10 @@ impl Default for RegistrationConfig {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SignInConfig {
-    /// Whether an e-mail address signs in beside username and phone (R16).
+    /// Whether e-mail addresses can sign in, beside username and phone (R16).
     pub email: bool,
-    /// Steps of 30 s by which a TOTP code may be late or early: one, as RFC 6238 recommends, because people type and telephones' clocks
-    /// differ. 0 is ASVS V6.5.5 to the letter.
+    /// Steps of 30 s by which a TOTP code may be late or early: one, as RFC 6238 recommends, because people type and telephones'
+    /// clocks differ. 0 is ASVS V6.5.5 to the letter.
     pub totp_skew: u16,
 }
 
@@ -230,13 +229,13 @@ pub struct TokenConfig {
     pub audience: String,
     /// `client_id` of access tokens.
     pub client_id: String,
-    /// Life of an access token, seconds.
+    /// Lifetime of an access token in seconds.
     pub access_s: u32,
-    /// Days after which a session that is not used ends (V7.3.1).
+    /// Idle timeout of a session in days (V7.3.1).
     pub idle_days: u32,
-    /// Days after which a session ends however much it is used (V7.3.2).
+    /// Maximum lifetime of a session in days (V7.3.2).
     pub absolute_days: u32,
-    /// Days that a signing key signs.
+    /// Days a signing key is used for signing.
     pub key_days: u32,
 }
 
@@ -254,34 +253,34 @@ impl Default for TokenConfig {
     }
 }
 
-/// Most sessions that a member may be allowed: signing in reads them all.
+/// Upper bound of the sessions setting: signing in reads them all.
 pub const SESSIONS_MAX: usize = 1_000;
 
-/// `members.limits.*`: how much one address or one account may ask for (docs/design/0008-sign-in.md).
+/// `members.limits.*`: rate limits per address and account (docs/design/0008-sign-in.md).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Registrations an hour of an address (V2.4.1).
+    /// Registrations an hour per address (V2.4.1).
     pub registrations_hour: u32,
-    /// Challenges an hour of an address.
+    /// Challenges an hour per address.
     pub challenges_hour: u32,
-    /// Failed sign-ins an hour of an address (V6.3.1).
+    /// Failed sign-ins an hour per address (V6.3.1).
     pub sign_in_failures_hour: u32,
-    /// Failures of an account that cost no delay; each one more doubles the wait from 1 s.
+    /// Failures per account without a delay; each further one doubles the delay from 1 s.
     pub free_failures: u32,
-    /// Longest such wait, seconds.
+    /// Maximum delay in seconds.
     pub wait_max_s: u32,
-    /// Codes an hour to a phone; beside it one a minute.
+    /// Codes an hour per phone; the limit of one a minute is fixed.
     pub phone_codes_hour: u32,
-    /// Code requests an hour of an address, over all phones.
+    /// Code requests an hour per address, over all phones.
     pub phone_codes_address_hour: u32,
-    /// Codes an hour to all phones: what an hour of them may cost at most.
+    /// Codes an hour in total: bounds the cost of messages.
     pub phone_codes_all_hour: u32,
-    /// Mails an hour about one address: registrations, resets, verifications sent again.
+    /// Mails an hour per e-mail address: registrations, resets, repeated verifications.
     pub mails_hour: u32,
-    /// Exports an hour of a member: each reads everything that is held.
+    /// Exports an hour per member: each reads everything stored about the member.
     pub exports_hour: u32,
-    /// Sessions of a member; one more ends the oldest. At most [`SESSIONS_MAX`].
+    /// Sessions per member; one more ends the oldest. At most [`SESSIONS_MAX`].
     pub sessions: usize,
 }
 
@@ -303,19 +302,19 @@ impl Default for LimitsConfig {
     }
 }
 
-/// `members.mail.*`: the server that takes our mails.
+/// `members.mail.*`: the SMTP server.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MailConfig {
-    /// The server; empty: none, and what is to be sent waits.
+    /// The server; empty disables sending, and mails wait.
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// How the connection is protected.
+    /// How the connection is secured.
     pub security: MailSecurity,
-    /// The user, where it asks for one.
+    /// User name, if the server requires one.
     pub user: String,
-    /// With which password. It is in no log and no output.
+    /// Password. Never logged or printed.
     #[serde(serialize_with = "hidden")]
     pub password: String,
     /// `From`: `Shop <shop@example.com>`.
@@ -335,7 +334,7 @@ impl Default for MailConfig {
     }
 }
 
-/// How the connection to the mail server is protected.
+/// How the connection to the mail server is secured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MailSecurity {
@@ -347,25 +346,26 @@ pub enum MailSecurity {
     None,
 }
 
-/// `members.phone.*`: the gateway that takes our messages to phones.
+/// `members.phone.*`: the SMS gateway.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PhoneConfig {
-    /// Where messages are posted to; empty: nowhere, and what is to be sent waits.
+    /// The URL messages are posted to; empty disables sending, and messages wait.
     pub url: String,
-    /// The password that posts are signed with. It is in no log and no output.
+    /// The secret that signs the posts. Never logged or printed.
     #[serde(serialize_with = "hidden")]
     pub signing_password: String,
 }
 
-/// `members.sealing.*`: the key under which signing seeds, TOTP secrets and the secret of refresh tokens lie in the database.
+/// `members.sealing.*`: the key that encrypts signing seeds, TOTP secrets and the secret of refresh tokens in the database.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SealingConfig {
-    /// 32 bytes in base64url. Several, with white space between: the first seals, all open. It is in no log and no output.
+    /// 32 bytes in base64url, or several separated by white space: the first encrypts, all decrypt. Never logged or printed.
     #[serde(serialize_with = "hidden")]
     pub key: String,
-    /// A file that has them. With neither, a data directory has a `sealing.key` of its own; services keep the secrets unsealed.
+    /// A file with the keys. Without either, a data directory creates its own `sealing.key`; services store the secrets
+    /// unencrypted.
     pub key_file: PathBuf,
 }
 

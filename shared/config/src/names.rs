@@ -1,4 +1,4 @@
-//! Names of settings: the dotted paths of the leaves of a tree of tables, and the one nearest to a name that is none.
+//! Names of settings: the dotted paths of the leaves of a tree of tables, and the nearest name to an unknown one.
 
 use std::collections::BTreeMap;
 
@@ -40,13 +40,12 @@ pub(crate) fn join(above: &str, key: &str) -> String {
     if above.is_empty() { key.to_owned() } else { format!("{above}.{key}") }
 }
 
-/// The setting whose name is nearest to `name`: one that it is the beginning of, by its last word if that is a setting's too, then by
-/// edits.
+/// The setting nearest to `name`: one that starts with it, then one with the same last word, then by edit distance.
 pub(crate) fn nearest(name: &str) -> String {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let distance = |setting: &str| {
         let edits = strsim::damerau_levenshtein(&last(setting), &last(name));
-        // A setting may be meant that stands in another table: its last word weighs more than the way to it.
+        // The setting may be in another table, so its last word weighs more than its path.
         let all = strsim::damerau_levenshtein(setting, name).min(2 * edits + setting.matches('.').count());
         (if setting.starts_with(name) { 1 } else { all }, edits)
     };

@@ -1,4 +1,4 @@
-//! What a data directory pins: the settings that results depend on. It holds them as TOML, written when it is created.
+//! Pinned settings: those that results depend on, stored as TOML when a data directory is created.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use toml::Value;
 use crate::ConfigError;
 use crate::names::{leaves, tree};
 
-/// A setting that was given with another value than the directory pins.
+/// A setting given with another value than the pinned one.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Difference {
     /// The setting.
@@ -19,13 +19,12 @@ pub struct Difference {
     pub given: Value,
 }
 
-/// The settings as the directory keeps them; the same settings give the same bytes.
+/// The settings as stored in the directory; deterministic.
 pub fn pinned_toml(semantics: &Semantics) -> String {
     toml::to_string_pretty(semantics).expect("settings serialise")
 }
 
-/// Reads back what [`pinned_toml`] wrote. A setting that came later than the directory has its default, which means what was
-/// before it.
+/// Reads what [`pinned_toml`] wrote. A setting newer than the directory gets its default, which keeps the earlier behaviour.
 ///
 /// # Errors
 /// [`ConfigError::Unreadable`].
@@ -36,8 +35,8 @@ pub fn read_pinned(text: &str) -> Result<Semantics, ConfigError> {
     Ok(semantics)
 }
 
-/// The settings a command runs with on a directory that pins `pinned`: those, whatever was left unsaid. `explicit` are the names
-/// that the user set ([`crate::Loaded::explicit`]), `wanted` the settings that came of them.
+/// The settings a command uses on a directory that pins `pinned`: the pinned ones. `explicit` are the names the user set
+/// ([`crate::Loaded::explicit`]), `wanted` the resulting settings.
 ///
 /// # Errors
 /// [`ConfigError::Pinned`] with every setting that was given another value.
@@ -58,11 +57,11 @@ pub fn check_pinned(
     if differences.is_empty() { Ok(pinned.clone()) } else { Err(ConfigError::Pinned(differences)) }
 }
 
-/// The settings of another set of rows beside those that pin `pinned`: the same but for what was set. Arguments as of
+/// The settings of another generation beside one with `pinned`: the same except for explicit ones. Arguments as of
 /// [`check_pinned`].
 ///
 /// # Errors
-/// [`ConfigError::Unreadable`]: together they are not accepted.
+/// [`ConfigError::Unreadable`]: the combination is invalid.
 pub fn varied(pinned: &Semantics, explicit: &BTreeMap<String, Value>, wanted: &Semantics) -> Result<Semantics, ConfigError> {
     let (mut held, wanted) = (Value::Table(tree(pinned)), leaves(&tree(wanted)));
     for name in explicit.keys() {
@@ -99,7 +98,7 @@ mod tests {
         load_from(&Sources { config: None, set }, std::iter::empty(), nowhere.path()).unwrap()
     }
 
-    /// If it failed, a replay would be computed with other settings than were asked for.
+    /// If this failed, a replay would be computed with other settings than requested.
     #[test]
     fn what_is_set_varies_what_is_pinned() {
         let pinned = loaded(&["views.also_bought.window=7", "views.also_bought.top=9"]).settings.semantics;
@@ -140,7 +139,7 @@ mod tests {
         assert!(error.contains("views.also_bought.window is 100 there, 50 was given"), "{error}");
         assert!(error.contains("shop.currency is \"EUR\" there, \"USD\" was given"), "{error}");
         assert!(!error.contains("hold_days"), "{error}");
-        // An integer that means the pinned number is a repetition.
+        // An integer equal to the pinned number is a repetition.
         let exact = loaded(&["views.also_bought.support_rounding=1.0"]).settings.semantics;
         let repeated = loaded(&["views.also_bought.support_rounding=1"]);
         assert_eq!(check_pinned(&exact, &repeated.explicit, &repeated.settings.semantics).unwrap(), exact);

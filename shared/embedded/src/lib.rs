@@ -1,26 +1,25 @@
-//! What the embedded log and the embedded store share: one fjall database in one directory, opened with bounds, written in
-//! numbered batches, and opened again by itself after the disk was full.
+//! Shared by the embedded log and store: a fjall database in one directory, opened with bounds, written in numbered batches, and
+//! reopened automatically after the disk was full.
 //!
 //! ```text
-//! commit(batch) ──room?──▶ fjall ──failed?──▶ close, open again, look whether the batch is in ──▶ done, or did not happen
+//! commit(batch) ──free space?──▶ fjall ──failed?──▶ close, reopen, check for the batch ──▶ done, or did not happen
 //! ```
 //!
-//! # How fjall 3.1 behaves, and what is done about it
-//! - A failed write, or a flush or compaction that found the disk full, *poisons* the database: reads go on, every later write
-//!   fails until it is opened again. [`Database::commit`] opens it again by itself.
-//! - A batch whose write failed is in doubt: its bytes may lie in a buffer that reaches the file when the database closes. Every
-//!   batch therefore carries a number, so that after opening again it is known whether it happened.
-//! - It holds a lock on the directory as long as any handle lives. Handles stay inside of [`Engine`]; whoever keeps an engine for
-//!   longer than one call gives it up in the hook of [`Database::on_reopen`].
-//! - With four memtables waiting to be flushed a writer sleeps in steps of 100 ms, and for ever if the flusher died.
-//!   [`Database::commit`] waits before it comes to that, in steps of a millisecond, and looks whether the flusher lives.
-//! - Every flush and every compaction writes the table's manifest, with its fsyncs, *while it holds that table's lock* (lsm-tree's
-//!   `upgrade_version`): reads and writes of that one table wait. That is where the slow batches are: of those above 30 ms in
-//!   `examples/measure_store.rs`, most waited for that lock before they wrote anything, and no memtable was full. On a machine
-//!   whose cores are all taken they are as slow on a tmpfs, where an fsync costs nothing: whoever holds the lock waits for a core.
-//!   It cannot be helped from outside; it comes with every flush, so memtables are not small.
-//! - At every flush it also fsyncs the journal while it holds the writer. [`Database::sync`], called once a second, goes through
-//!   a handle of its own and leaves little for that.
+//! # How fjall 3.1 behaves, and the workarounds
+//! - A failed write, or a flush or compaction that finds the disk full, *poisons* the database: reads go on, writes fail until it
+//!   is reopened, which [`Database::commit`] does.
+//! - A batch whose write failed is in doubt: its bytes may be in a buffer that is written when the database closes. Every batch
+//!   therefore carries a number, which shows after reopening whether it happened.
+//! - The directory stays locked while any handle lives. Handles stay inside of [`Engine`]; code that keeps an engine for longer
+//!   than a call drops it in the hook of [`Database::on_reopen`].
+//! - With four memtables waiting to be flushed a writer sleeps in steps of 100 ms, and forever if the flusher died.
+//!   [`Database::commit`] waits before that, in steps of a millisecond, and checks the flusher.
+//! - Every flush and compaction writes and fsyncs the table's manifest *while holding that table's lock* (lsm-tree's
+//!   `upgrade_version`), which blocks the table's reads and writes. Most batches above 30 ms in `examples/measure_store.rs`
+//!   waited for that lock, and no memtable was full. With all cores busy they are as slow on a tmpfs, where fsync is free: the
+//!   lock's holder waits for a core. There is no workaround; it comes with every flush, so memtables are not small.
+//! - A flush also fsyncs the journal while it blocks the writer. [`Database::sync`], called once a second through a handle of its
+//!   own, leaves little to sync.
 
 #[cfg(feature = "testing")]
 pub mod small_disk;
@@ -39,33 +38,33 @@ pub use fjall;
 
 pub use writer::{Asked, Writer};
 
-/// The keyspace of the number of the last batch.
+/// The keyspace of the last batch's number.
 const COMMITS: &str = "commits";
-/// Bytes of the cache for blocks and of nothing else; reads of hot rows are served from the memory of the API.
+/// Block cache in bytes; hot rows are served from the API's memory.
 const CACHE_BYTES: u64 = 16 << 20;
-/// The same where single keys are read at random.
+/// Block cache in bytes where single keys are read at random.
 const RANDOM_CACHE_BYTES: u64 = 96 << 20;
-/// Room that is left free for flushing and compaction; below it writes are refused while they still can be refused cleanly.
+/// Free space reserved for flushing and compaction; below it writes are refused while that is still clean.
 pub const RESERVE_BYTES: u64 = 64 << 20;
-/// All journals together; what lies in them is read when the database is opened. When they are full, tables are flushed, and a
-/// flush holds writers up: twice fjall's least halves how often that happens.
+/// Maximum size of all journals, which are read when the database is opened. A full journal forces flushes, and a flush blocks
+/// writers: twice fjall's minimum halves how often.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
-/// Journal bytes per batch byte and more than that: what a batch needs until it is compacted.
+/// Disk bytes a batch needs per byte until it is compacted.
 const ROOM_PER_BYTE: u64 = 3;
-/// From this size on fjall seals a journal when it flushes.
+/// Journal size from which fjall seals a journal when it flushes.
 const JOURNAL_SEALED_BYTES: usize = 64_000_000;
 const FILLER_BYTES: usize = 1 << 20;
-/// How long shedding waits for the flushes.
+/// How long [`Database::shed`] waits for flushes.
 const SHED_WAIT: Duration = Duration::from_secs(60);
-/// How long opening again waits for readers to let go.
+/// How long reopening waits for readers to drop their handles.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
-/// The files below a directory that hold some bytes: for tests of what leaves a disk.
+/// The files in a directory tree that contain some bytes: for tests of erasure.
 #[cfg(feature = "testing")]
 pub fn files_with(dir: &Path, bytes: &[u8]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for path in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
-        // A file may leave while it is looked for.
+        // A file may be deleted during the search.
         let holds = |path: &Path| std::fs::read(path).unwrap_or_default().windows(bytes.len()).any(|window| window == bytes);
         if path.is_dir() {
             found.extend(files_with(&path, bytes));
@@ -76,10 +75,10 @@ pub fn files_with(dir: &Path, bytes: &[u8]) -> Vec<PathBuf> {
     found
 }
 
-/// Why an operation on the database failed.
+/// Errors of the database.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Failure {
-    /// It did not happen, for want of room.
+    /// It did not happen: not enough free space.
     #[error("{0}")]
     Full(String),
     /// It may or may not have happened.
@@ -88,13 +87,13 @@ pub enum Failure {
     /// It did not happen and will not: the directory is in use, or its format unknown.
     #[error("{0}")]
     Refused(String),
-    /// The files are not what was written.
+    /// The files are damaged.
     #[error("{0}")]
     Corrupt(String),
 }
 
-/// Runs what waits for the disk or for a table's lock on a thread that may block, so that no thread that serves requests does.
-/// Outside of a runtime it runs where it is called.
+/// Runs work that blocks on the disk or on a table's lock on a blocking thread, not on one that serves requests. Outside of a
+/// runtime it runs inline.
 ///
 /// # Errors
 /// Those of `work`; [`Failure::Unavailable`] where it panicked or the runtime ends.
@@ -106,7 +105,7 @@ where
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => match runtime.spawn_blocking(work).await {
             Ok(done) => done,
-            Err(error) => Err(Failure::Unavailable(format!("it was not done: {error}")).into()),
+            Err(error) => Err(Failure::Unavailable(format!("the blocking task failed: {error}")).into()),
         },
         Err(_) => work(),
     }
@@ -125,19 +124,19 @@ impl From<fjall::Error> for Failure {
             },
             E::Locked => Self::Refused("another process uses the directory".into()),
             E::InvalidVersion(_) => Self::Refused(format!("the directory was written in another format: {text}")),
-            E::Poisoned => Self::Unavailable("an earlier write failed and the database is not open again yet".into()),
+            E::Poisoned => Self::Unavailable("an earlier write failed and the database is not reopened yet".into()),
             E::KeyspaceDeleted => Self::Unavailable("the table was emptied meanwhile".into()),
             _ => Self::Corrupt(text),
         }
     }
 }
 
-/// What an opened database is made of. Cheap to clone; an engine that is kept holds the directory.
+/// An open database. Cheap to clone; a kept engine keeps the directory locked.
 #[derive(Clone)]
 pub struct Engine {
     db: fjall::Database,
     spaces: Arc<FxHashMap<String, fjall::Keyspace>>,
-    /// Counts the engines alive, to know when the directory is free.
+    /// Counts live engines, to know when the directory is unlocked.
     _alive: Arc<()>,
 }
 
@@ -145,7 +144,7 @@ impl Engine {
     /// A keyspace by its name.
     ///
     /// # Panics
-    /// If it is none of the names that the database was opened with.
+    /// If the database was not opened with this keyspace.
     pub fn space(&self, name: &str) -> &fjall::Keyspace {
         self.spaces.get(name).unwrap_or_else(|| panic!("no keyspace {name}"))
     }
@@ -155,7 +154,7 @@ impl Engine {
         self.spaces.get(name)
     }
 
-    /// What is committed now, for all keyspaces.
+    /// A consistent snapshot of all keyspaces.
     pub fn snapshot(&self) -> fjall::Snapshot {
         self.db.snapshot()
     }
@@ -164,7 +163,7 @@ impl Engine {
         matches!(self.db.persist(PersistMode::Buffer), Err(fjall::Error::Poisoned))
     }
 
-    /// Waits until the keyspaces can take a batch without fjall putting the writer to sleep; false if the database is poisoned.
+    /// Waits until the keyspaces can take a batch without fjall blocking the writer; false if the database is poisoned.
     fn calm(&self) -> bool {
         let busy = |space: &fjall::Keyspace| space.sealed_memtable_count() >= 3 || space.tree.l0_run_count() >= 18;
         while self.spaces.values().any(busy) {
@@ -182,26 +181,25 @@ impl Engine {
 pub struct Options {
     /// The keyspaces, created where they are missing.
     pub spaces: Vec<String>,
-    /// Memtable of a keyspace in bytes: memory, and what one flush writes at once.
+    /// Memtable of a keyspace in bytes: memory, and the size of a flush.
     pub memtable_bytes: u64,
-    /// Free bytes below which writes are refused, [`RESERVE_BYTES`] unless a test asks otherwise.
+    /// Free bytes below which writes are refused; [`RESERVE_BYTES`] except in tests.
     pub reserve_bytes: u64,
     /// Threads that flush and compact.
     pub workers: usize,
-    /// Whether single keys are read at random from much more than a cache holds. The cache is larger then, and indexes and filters of
-    /// tables are held in memory beside it: within, blocks of data and they push each other out. Of a keyspace that is there already
-    /// the latter changes nothing.
+    /// Whether single keys are read at random from much more data than the cache holds. If so the cache is larger, and indexes
+    /// and filters of new keyspaces are pinned in memory, where they do not compete with data blocks for the cache.
     pub random_reads: bool,
 }
 
-/// One fjall database in a directory of its own. Reads from any thread; [`Database::commit`] one at a time.
+/// A fjall database in a directory of its own. Concurrent reads; [`Database::commit`] is serialized.
 pub struct Database {
     dir: PathBuf,
     options: Options,
     alive: Arc<()>,
-    /// `None` only between a failed opening and the next attempt.
+    /// `None` only between a failed reopening and the next attempt.
     slot: RwLock<Option<Engine>>,
-    /// The number of the last batch that happened.
+    /// The number of the last committed batch.
     number: Mutex<u64>,
     release: Mutex<Box<dyn Fn() + Send + Sync>>,
     reopened: std::sync::atomic::AtomicU64,
@@ -256,32 +254,32 @@ impl Database {
         Ok(db.keyspace(name, created)?)
     }
 
-    /// Called before the database is opened again: whoever keeps an [`Engine`] must drop it then.
+    /// Registers a hook called before the database is reopened: holders of an [`Engine`] must drop it then.
     pub fn on_reopen(&self, release: impl Fn() + Send + Sync + 'static) {
         *self.release.lock() = Box::new(release);
     }
 
-    /// How often the database had to be opened again.
+    /// How often the database was reopened.
     pub fn reopened(&self) -> u64 {
         self.reopened.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// The open database; waits while it is being opened again.
+    /// The open database; waits while it is being reopened.
     ///
     /// # Errors
-    /// [`Failure::Unavailable`] when it could not be opened again; the next write tries once more.
+    /// [`Failure::Unavailable`] when reopening failed; the next write tries again.
     pub fn get(&self) -> Result<Engine, Failure> {
-        self.slot.read().clone().ok_or_else(|| Failure::Unavailable("the database could not be opened again yet".into()))
+        self.slot.read().clone().ok_or_else(|| Failure::Unavailable("the database could not be reopened yet".into()))
     }
 
-    /// Whether `bytes` more can be written with the reserve left over.
+    /// Checks that `bytes` more can be written with the reserve left free.
     ///
     /// # Errors
-    /// [`Failure::Full`] with the figures.
+    /// [`Failure::Full`] with free and required space.
     pub fn room(&self, bytes: u64) -> Result<(), Failure> {
         let free = match rustix::fs::statvfs(&self.dir) {
             Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
-            // What cannot be asked is found out by writing.
+            // Free space unknown: let the write find out.
             Err(_) => return Ok(()),
         };
         let need =
@@ -298,8 +296,8 @@ impl Database {
         Ok(())
     }
 
-    /// Writes one atomic batch of about `bytes`, with fsync if `durable`, else as far as the operating system, which outlives a
-    /// kill of the process. `fill` may be called twice.
+    /// Writes one atomic batch of about `bytes`, fsynced if `durable`, else handed to the operating system, which survives a kill
+    /// of the process. `fill` may be called twice.
     ///
     /// # Errors
     /// After [`Failure::Full`] and [`Failure::Refused`] it did not happen; after [`Failure::Unavailable`] it may have.
@@ -335,12 +333,12 @@ impl Database {
             // A poisoned database refuses before it writes, so nothing is in doubt.
             let in_doubt = !matches!(error, fjall::Error::Poisoned);
             let failure = Failure::from(error);
-            tracing::warn!(reason = %failure, "a batch failed; opening the database again");
+            tracing::warn!(reason = %failure, "a batch failed; reopening the database");
             self.reopen()
                 .map_err(|again| if in_doubt { Failure::Unavailable(format!("{failure}; then {again}")) } else { again })?;
             if in_doubt {
                 *number = last_number(&self.get()?)?;
-                // A failed fsync is not made good by a later one, so only a full disk is looked at.
+                // A later fsync does not repair a failed one, so only a full disk is retried.
                 return if *number == this && matches!(failure, Failure::Full(_)) { Ok(()) } else { Err(failure) };
             }
             if attempt > 0 {
@@ -351,10 +349,10 @@ impl Database {
         unreachable!("the loop ends with its second attempt")
     }
 
-    /// Makes everything written so far survive a loss of power, while writing goes on: fjall's own fsync would hold the writer.
+    /// Fsyncs everything written so far without blocking the writer, as fjall's own fsync would.
     ///
-    /// Every batch has gone to the operating system, and a journal is fsynced before the next is begun, so it is enough to fsync
-    /// the newest.
+    /// Every batch has been handed to the operating system, and a journal is fsynced before the next begins, so fsyncing the
+    /// newest suffices.
     ///
     /// # Errors
     /// [`Failure::Unavailable`], [`Failure::Full`].
@@ -362,7 +360,7 @@ impl Database {
         sync_newest_journal(&self.dir)
     }
 
-    /// Replaces a keyspace by an empty one, at once. Engines taken before still see the old rows. Not atomic with any batch.
+    /// Replaces a keyspace by an empty one. Engines taken before still see the old rows. Not atomic with any batch.
     ///
     /// # Errors
     /// [`Failure::Full`], [`Failure::Unavailable`].
@@ -376,11 +374,11 @@ impl Database {
         Ok(())
     }
 
-    /// Makes the bytes of replaced and deleted rows of some keyspaces leave the disk now, as far as no snapshot needs them: seconds,
-    /// and some 64 MiB of room. Without it they leave with the compactions and journals to come.
+    /// Removes replaced and deleted rows of some keyspaces from the disk, unless a snapshot needs them: takes seconds and some 64
+    /// MiB of free space. Otherwise they leave with later compactions and journals.
     ///
-    /// fjall seals a journal only once it has 64 MB, so it is filled up; then all that lies in it is flushed, which removes it,
-    /// and the keyspaces are compacted as a whole. `readers_move_on` gives up snapshots that are kept, for later ones.
+    /// fjall seals a journal only from 64 MB, so this fills it up, flushes everything in it, which deletes it, and compacts the
+    /// keyspaces fully. `readers_move_on` must replace kept snapshots by newer ones.
     ///
     /// # Errors
     /// [`Failure::Full`] and [`Failure::Unavailable`]: the bytes leave later.
@@ -388,7 +386,7 @@ impl Database {
         let mut filler = vec![0; FILLER_BYTES];
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         for _ in 0..=JOURNAL_SEALED_BYTES / FILLER_BYTES {
-            // Other bytes each time, because the journal is compressed.
+            // Random bytes, because the journal is compressed.
             for chunk in filler.chunks_exact_mut(8) {
                 state ^= state << 13;
                 state ^= state >> 7;
@@ -401,7 +399,7 @@ impl Database {
         }
         self.commit(0, false, |engine, batch| batch.remove(engine.space(COMMITS), "filler"))?;
         let engine = self.get()?;
-        // That one first: its flush finds the journal full and seals it.
+        // This one first: its flush finds the journal full and seals it.
         for space in std::iter::once(engine.space(COMMITS)).chain(engine.spaces.values()) {
             space.rotate_memtable()?;
         }
@@ -417,12 +415,12 @@ impl Database {
         for name in names.iter().chain([&COMMITS]) {
             engine.space(name).major_compact()?;
         }
-        // The tables that were compacted leave with the last version of the tree that names them.
+        // Compacted tables are deleted with the last version of the tree that references them.
         readers_move_on();
         self.move_watermark(&engine)
     }
 
-    /// fjall reckons which versions nobody reads any more, and lets go of the files that only they name, when it seals a memtable.
+    /// Makes fjall drop versions that nobody reads any more, and their files, which it does when it seals a memtable.
     fn move_watermark(&self, engine: &Engine) -> Result<(), Failure> {
         self.commit(0, false, |_, _| ())?;
         engine.space(COMMITS).rotate_memtable()?;
@@ -434,16 +432,16 @@ impl Database {
         self.get().ok()?.db.disk_space().ok()
     }
 
-    /// Closes and opens the database.
+    /// Closes and reopens the database.
     fn reopen(&self) -> Result<(), Failure> {
         (self.release.lock())();
         let mut slot = self.slot.write();
-        // Ours and the one in the slot; the rest belongs to calls that are about to end.
+        // Two handles are ours and the slot's; the others belong to calls about to end.
         let patience = Instant::now() + RELEASE_WAIT;
         let held = if slot.is_some() { 2 } else { 1 };
         while Arc::strong_count(&self.alive) > held {
             if Instant::now() > patience {
-                return Err(Failure::Unavailable("a reader holds the database that has to be opened again".into()));
+                return Err(Failure::Unavailable("could not reopen the database: a reader still holds it".into()));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -455,7 +453,7 @@ impl Database {
     }
 }
 
-/// Fsyncs the journal that is written now.
+/// Fsyncs the active journal.
 fn sync_newest_journal(dir: &Path) -> Result<(), Failure> {
     let newest = || -> std::io::Result<Option<PathBuf>> {
         let mut newest = None;
@@ -472,7 +470,7 @@ fn sync_newest_journal(dir: &Path) -> Result<(), Failure> {
         let path = newest().map_err(fjall::Error::Io)?.ok_or_else(|| Failure::Unavailable("there is no journal".into()))?;
         match std::fs::File::open(path).and_then(|journal| journal.sync_data()) {
             Ok(()) => return Ok(()),
-            // Replaced by a newer one, and everything in it flushed, meanwhile.
+            // Replaced by a newer one after everything in it was flushed.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
             Err(error) => return Err(fjall::Error::Io(error).into()),
         }
@@ -501,7 +499,7 @@ mod tests {
         rows.collect()
     }
 
-    /// If it failed, a flush or compaction that meets a full disk would stop all writing until somebody starts the process again.
+    /// If this failed, a flush or compaction that hits a full disk would stop all writes until a restart.
     #[cfg(feature = "testing")]
     #[test]
     fn a_flush_that_finds_no_room_is_recovered_from() {
@@ -562,7 +560,7 @@ mod tests {
         database.sync().unwrap();
     }
 
-    /// If it failed, a disk that fills up from elsewhere would be met by fjall, which is dearer to recover from.
+    /// If this failed, fjall would hit a disk that others fill, which is dearer to recover from.
     #[test]
     fn writes_that_would_touch_the_reserve_are_refused() {
         let dir = tempfile::tempdir().unwrap();
@@ -572,7 +570,7 @@ mod tests {
         assert_eq!(rows(&database, "a"), []);
     }
 
-    /// If it failed, a kill could take back what was readable: the files hold a batch once the commit returns.
+    /// If this failed, a kill could lose readable rows: a batch must be in the files once commit returns.
     #[test]
     fn a_batch_is_in_the_files_without_closing() {
         let dir = tempfile::tempdir().unwrap();

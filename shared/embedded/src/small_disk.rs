@@ -1,16 +1,16 @@
-//! A disk of a few megabytes, for tests of what happens when it is full.
+//! A disk of a few megabytes, for tests of a full disk.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A file system in memory of a fixed size, unmounted when dropped.
+/// A tmpfs of a fixed size, unmounted when dropped.
 pub struct SmallDisk {
     at: PathBuf,
     _parent: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    /// Mounts one; `None`, said aloud, where that is not allowed.
+    /// Mounts one; `None`, with a message, without the permission.
     pub fn mount(megabytes: u32) -> Option<Self> {
         let parent = tempfile::tempdir().ok()?;
         let at = parent.path().join("disk");
@@ -31,10 +31,10 @@ impl SmallDisk {
         &self.at
     }
 
-    /// Takes up room until at most `left` bytes are free; dropping the answer gives it back.
+    /// Fills the disk until at most `left` bytes are free; dropping the result frees them.
     ///
     /// # Panics
-    /// When the disk does not let it.
+    /// When the file cannot be written.
     pub fn fill(&self, left: u64) -> Ballast {
         let stat = rustix::fs::statvfs(&self.at).expect("a mounted disk");
         let bytes = (stat.f_bavail * stat.f_frsize).saturating_sub(left);
@@ -46,14 +46,14 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a database that is closing may still hold a file.
+        // Lazily: a closing database may still hold a file.
         if !Command::new("umount").arg("-l").arg(&self.at).status().is_ok_and(|status| status.success()) {
             eprintln!("could not unmount {}", self.at.display());
         }
     }
 }
 
-/// Room taken up, given back when dropped.
+/// A filler file, deleted when dropped.
 pub struct Ballast(PathBuf);
 
 impl Drop for Ballast {

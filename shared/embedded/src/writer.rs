@@ -1,13 +1,13 @@
-//! The one thread that writes to a database: what it is asked for waits in a queue, and each asker for the answer.
+//! The single writer thread of a database: requests wait in its queue, callers for their answers.
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Failure;
 
-/// What was asked for, and where the answer goes.
+/// A request and the channel of its answer.
 pub type Asked<Request, Answer, Error> = (Request, oneshot::Sender<Result<Answer, Error>>);
 
-/// A thread that writes. When it is dropped it does what is queued, and the database is free afterwards.
+/// A writer thread. Dropping it processes the queue, after which the database is free.
 pub struct Writer<Request, Answer, Error> {
     name: &'static str,
     queue: Option<mpsc::Sender<Asked<Request, Answer, Error>>>,
@@ -20,10 +20,10 @@ where
     Answer: Send + 'static,
     Error: From<Failure> + Send + 'static,
 {
-    /// Starts it. `work` takes requests until there are no more; those beyond `most` wait for their turn to wait.
+    /// Starts the thread. `work` processes requests until there are no more; `most` is the queue's capacity.
     ///
     /// # Errors
-    /// [`Failure::Unavailable`] where the system has no thread for it.
+    /// [`Failure::Unavailable`] when the thread cannot be started.
     pub fn start(
         name: &'static str,
         most: usize,
@@ -35,10 +35,10 @@ where
         Ok(Self { name, queue: Some(queue), thread: Some(thread) })
     }
 
-    /// Asks for something, which is done whether or not the answer is waited for.
+    /// Sends a request, which is processed even if the caller stops waiting.
     ///
     /// # Errors
-    /// What is answered; [`Failure::Unavailable`] where the thread has ended.
+    /// Those of the answer; [`Failure::Unavailable`] when the thread has ended.
     pub async fn ask(&self, request: Request) -> Result<Answer, Error> {
         let gone = || Error::from(Failure::Unavailable(format!("the {} has stopped", self.name)));
         let (reply, answer) = oneshot::channel();

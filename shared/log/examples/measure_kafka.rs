@@ -1,5 +1,5 @@
-//! Figures of the log on Kafka: `cargo run --release -p kindred-log --example measure_kafka -- HOST:PORT [RECORDS] [PARTITIONS]`.
-//! Makes topics of its own under a prefix that nobody else has, and leaves them.
+//! Benchmark of the log on Kafka: `cargo run --release -p kindred-log --example measure_kafka -- HOST:PORT [RECORDS]
+//! [PARTITIONS]`. Creates topics under a unique prefix and leaves them.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 /// Records of one append, as an import writes them.
 const BATCH: usize = 2_000;
-/// Appends that are under way at once.
+/// Concurrent appends.
 const CALLERS: usize = 8;
 
 fn record(n: usize) -> Vec<u8> {
@@ -28,7 +28,7 @@ fn record(n: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Milliseconds at the quantiles that count.
+/// Prints latency quantiles in milliseconds.
 fn tell(what: &str, took: &mut [Duration]) {
     took.sort();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
@@ -42,7 +42,7 @@ fn tell(what: &str, took: &mut [Duration]) {
     );
 }
 
-/// CPU seconds of this process, of all its threads.
+/// CPU seconds of all threads of this process.
 fn cpu() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
     let fields: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();
@@ -50,7 +50,7 @@ fn cpu() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-/// What a heap of records adds up to.
+/// Order-independent sum of some records.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Sum {
     records: usize,
@@ -74,11 +74,11 @@ impl Sum {
     }
 }
 
-/// The fetch settings of our reader: without them librdkafka waits a second each time that its queue was full.
+/// The fetch settings of our reader: without them librdkafka waits a second whenever its queue was full.
 const OURS: &[(&str, &str)] =
     &[("fetch.queue.backoff.ms", "5"), ("fetch.wait.max.ms", "100"), ("isolation.level", "read_committed")];
 
-/// The foil: rdkafka's safe consumer, one poll a message; copies the payload as our reader does.
+/// The baseline: rdkafka's safe consumer, one poll per message; copies the payload as our reader does.
 fn plain(config: &KafkaConfig, settings: &[(&str, &str)], partitions: u32, count: usize) -> Sum {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", &config.brokers).set("group.id", &config.prefix).set("enable.auto.commit", "false");
@@ -141,10 +141,10 @@ async fn main() {
         count as f64 / took
     );
 
-    // What was appended, whatever the order: how many, how many bytes, and the sum of their digests.
+    // What was appended, independent of order: count, bytes, and the sum of digests.
     let mut expected = Sum::default();
     (0..count).for_each(|n| expected.add(&record(n)));
-    // The first round also warms the brokers' caches and our allocator: each way is taken twice.
+    // The first round also warms the brokers' caches and our allocator, so each variant runs twice.
     for round in 1..=2 {
         for (how, settings) in [("librdkafka's settings", &[][..]), ("our settings", OURS)] {
             let (began, cpu_before) = (Instant::now(), cpu());

@@ -1,4 +1,5 @@
-//! Figures of the embedded log: `cargo run --release -p kindred-log --example measure_log -- DIR [RECORDS]`. DIR must not exist.
+//! Benchmark of the embedded log: `cargo run --release -p kindred-log --example measure_log -- DIR [RECORDS]`. DIR must not
+//! exist.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
-//! The broadcast: how one process tells all others what has changed, beside the log.
+//! The broadcast: the change feed from one process to all others, beside the log.
 //!
 //! ```text
-//! pipeline sink ──publish──▶ Broadcast ──Subscription──▶ every API: its memory, cache and streams of events
+//! pipeline sink ──publish──▶ Broadcast ──Subscription──▶ every API: its memory, cache and event streams
 //! ```
 //!
-//! Messages come in the order they were published, each at least once, from the time of the subscription on. They are hints: who
-//! has lost its place is told so and reads what it needs from the store. Implementations: [`InMemory`] for one process, and
+//! Messages arrive in publish order, each at least once, from the subscription on. They are hints: a subscriber that missed some
+//! is told so and reads what it needs from the store. Implementations: [`InMemory`] for one process, and
 //! [`crate::kafka::KafkaBroadcast`].
 
 use async_trait::async_trait;
@@ -13,38 +13,38 @@ use tokio::sync::broadcast;
 
 use crate::LogError;
 
-/// Messages kept for a subscriber that is slow; beyond it the subscriber has lost its place.
+/// Messages buffered for a slow subscriber; beyond it the subscriber has a gap.
 const KEPT: usize = 4_096;
 
-/// Tells all subscribers.
+/// The publishing side.
 #[async_trait]
 pub trait Broadcast: Send + Sync {
-    /// Sends one message to everybody who is subscribed; it is on its way durably when this returns.
+    /// Sends one message to all subscribers; returns once it is durably on its way.
     ///
     /// # Errors
     /// [`LogError::Unavailable`]: it may or may not have been sent; send it again.
     async fn publish(&self, message: Vec<u8>) -> Result<(), LogError>;
 
-    /// Listens from now on: hears everything that is published after this returns.
+    /// Subscribes: receives everything published after this returns.
     ///
     /// # Errors
     /// [`LogError::Unavailable`].
     async fn subscribe(&self) -> Result<Box<dyn Subscription>, LogError>;
 }
 
-/// What a subscriber hears.
+/// What a subscriber receives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Heard {
     /// A message.
     Message(Vec<u8>),
-    /// Messages are gone before they could be heard: load anew what they would have told. Later messages follow.
+    /// A gap: messages were dropped before they were read; reload from the store. Later messages follow.
     Lost,
 }
 
-/// One subscriber's ear.
+/// One subscriber.
 #[async_trait]
 pub trait Subscription: Send {
-    /// Waits for the next message; `None` when there can be none any more. Nothing is lost when the future is dropped.
+    /// Waits for the next message; `None` when there will be none. Cancel-safe.
     async fn next(&mut self) -> Option<Heard>;
 }
 
@@ -60,7 +60,7 @@ impl Default for InMemory {
 #[async_trait]
 impl Broadcast for InMemory {
     async fn publish(&self, message: Vec<u8>) -> Result<(), LogError> {
-        // Nobody listens: that is no error.
+        // No subscribers: not an error.
         let _ = self.0.send(message);
         Ok(())
     }
@@ -92,7 +92,7 @@ mod tests {
         crate::conformance::broadcast(&InMemory::default()).await;
     }
 
-    /// If it failed, a slow API would serve stale rows and never know.
+    /// If this failed, a slow API would serve stale rows without noticing.
     #[tokio::test]
     async fn who_is_too_slow_is_told() {
         let all = InMemory::default();

@@ -1,12 +1,12 @@
-//! What every implementation of the log has to pass: each sentence of the port's documentation as a check.
+//! The conformance suite of the log: each sentence of the port's documentation as a check.
 //!
 //! ```no_run
 //! # async fn example(open: impl AsyncFn(&str) -> std::sync::Arc<dyn kindred_log::EventLog>) {
 //! kindred_log::conformance::run(open, kindred_log::conformance::Purging::InPlace).await;
 //! # }
 //! ```
-//! `open(name)` opens the log of that name and makes it where there is none. The suite drops a log and opens it again by its
-//! name; nothing else uses it meanwhile. A check that fails panics and says which sentence does not hold.
+//! `open(name)` opens the log of that name, creating it if needed. The suite drops a log and opens it again by its name; nothing
+//! else may use it meanwhile. A failed check panics and names the sentence that does not hold.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use kindred_model::{Position, Topic};
 use crate::broadcast::{Broadcast, Heard};
 use crate::{EventLog, EventReader, LogError, LogRecord, Mark, Place, Rejected, Share};
 
-/// A poll that has to wait for nothing still crosses a network in some implementations.
+/// In some implementations a poll crosses a network even when nothing comes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 type Opened = Arc<dyn EventLog>;
@@ -26,9 +26,9 @@ type Opened = Arc<dyn EventLog>;
 /// What [`EventLog::purge`] can do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purging {
-    /// Records are emptied where they lie.
+    /// Records are emptied in place.
     InPlace,
-    /// Rejected records are emptied; records leave in other ways.
+    /// Only rejected records are emptied; other records leave by retention and compaction.
     RejectedOnly,
 }
 
@@ -80,7 +80,7 @@ async fn read_all(log: &Opened) -> Vec<LogRecord> {
     records
 }
 
-/// The records by partition; checks that offsets count up by one.
+/// The records by partition; checks that offsets are contiguous.
 fn partitioned(records: &[LogRecord]) -> BTreeMap<(Topic, u32), Vec<&LogRecord>> {
     let mut partitions: BTreeMap<_, Vec<&LogRecord>> = BTreeMap::new();
     for record in records {
@@ -360,7 +360,7 @@ async fn purging_empties_payloads_and_keeps_offsets(open: &impl AsyncFn(&str) ->
     assert_eq!(log.purge(Topic::Interactions, &before.1, &gone).await.expect("purged"), 0, "what came later is not looked at");
 }
 
-/// Polls until the reader stands at the end of its share; nothing must come.
+/// Polls until the reader is at the end of its share; no record must come.
 fn settle(reader: &mut dyn EventReader) {
     let end = reader.end().expect("the end");
     let (mut records, deadline) = (Vec::new(), Instant::now() + PATIENCE);
@@ -420,7 +420,7 @@ async fn opening_again_gives_the_same(open: &impl AsyncFn(&str) -> Opened) {
     assert_eq!(place.offset, before.2.next_offset(Topic::Members, place.partition), "and goes on where it ended");
 }
 
-/// What every implementation of the broadcast has to pass. Nothing else publishes meanwhile.
+/// The conformance suite of the broadcast. Nothing else may publish meanwhile.
 ///
 /// # Panics
 /// When a check fails.

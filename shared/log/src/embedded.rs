@@ -1,12 +1,12 @@
-//! The embedded log: one fjall database in a directory of its own, fsynced before an append is answered.
+//! The embedded log: one fjall database in its own directory, fsynced before an append is acknowledged.
 //!
 //! ```text
 //! append (many tasks) ──▶ queue ──▶ writer thread: one batch and one fsync for all that wait ──▶ places
 //!                                        └──▶ durable ends ──▶ readers
 //! ```
 //!
-//! A topic is a keyspace of offset (big-endian) → payload with one partition, 0. Offsets are contiguous: the next one is found
-//! from the last key when the log is opened. Readers see nothing beyond the durable ends.
+//! A topic is a keyspace of offset (big-endian) → payload with one partition, 0. Offsets are contiguous: the next one follows the
+//! last key when the log is opened. Readers see nothing beyond the durable ends.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use tokio::sync::mpsc;
 
 use crate::{EventLog, EventReader, LogError, LogRecord, Mark, PartitionStatus, Place, Predicate, Rejected, Share};
 
-/// What this code writes and reads; another number in a directory is refused.
+/// The format this version reads and writes; a directory with another is refused.
 const FORMAT: &str = "1";
-/// Requests that wait for the writer; beyond it `append` waits, which is the backpressure of the API.
+/// Capacity of the writer's queue; beyond it `append` waits, which is the API's backpressure.
 const QUEUE_MAX: usize = 4_096;
-/// Payload bytes of one batch, so that a commit stays in the tens of milliseconds. A larger request is a batch of its own.
+/// Maximum payload bytes of a batch, so that a commit takes tens of milliseconds. A larger request is a batch of its own.
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// Memtable of one topic: also what one flush writes at once.
+/// Memtable of one topic, and the size of one flush.
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// One thread flushes, one compacts.
 const WORKERS: usize = 2;
-/// Records that a purge looks at before it lets others run.
+/// Records a purge checks before it yields.
 const PURGE_STEP: usize = 10_000;
 
 const REJECTED: &str = "rejected";
@@ -50,7 +50,7 @@ impl From<Failure> for LogError {
     }
 }
 
-/// The embedded log of one directory, which it owns until it is dropped.
+/// The embedded log of one directory, locked until it is dropped.
 pub struct EmbeddedLog {
     shared: Arc<Shared>,
     writer: Writer<Work, Vec<Place>, LogError>,
@@ -59,9 +59,9 @@ pub struct EmbeddedLog {
 struct Shared {
     database: Database,
     identity: String,
-    /// The next durable offset of each topic, by its code.
+    /// The next durable offset of each topic, by code.
     ends: [AtomicU64; Topic::ALL.len()],
-    /// Readers wait here for the ends to move.
+    /// Readers wait here for new records.
     gate: Mutex<()>,
     moved: Condvar,
 }
@@ -92,7 +92,7 @@ impl EmbeddedLog {
         Self::open_with(dir, RESERVE_BYTES)
     }
 
-    /// As [`EmbeddedLog::open`], leaving free another number of bytes than [`RESERVE_BYTES`].
+    /// As [`EmbeddedLog::open`], with a reserve other than [`RESERVE_BYTES`].
     ///
     /// # Errors
     /// As [`EmbeddedLog::open`].
@@ -110,16 +110,17 @@ impl EmbeddedLog {
         Ok(Self { shared, writer })
     }
 
-    /// Makes purged bytes leave the disk. The purge is done already: where it does not succeed they leave with later compactions.
+    /// Compacts, so that purged bytes leave the disk. The purge is done already: after a failure they leave with later
+    /// compactions.
     async fn shed(&self, topic: Topic) {
         let shared = self.shared.clone();
         let shedding = move || shared.database.shed(&[topic.name(), REJECTED], || ());
         if let Err(failure) = blocking(shedding).await {
-            tracing::warn!(reason = %failure, "purged records are out of reach, but their bytes leave the disk later");
+            tracing::warn!(reason = %failure, "could not compact after a purge, purged bytes stay on disk for now");
         }
     }
 
-    /// Reads where waiting for the disk holds up nobody else.
+    /// Runs a read on a thread that may block.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Engine) -> Result<T, LogError> + Send + 'static,
@@ -133,7 +134,7 @@ impl EmbeddedLog {
     }
 }
 
-/// Checks the format and returns the identity; makes both in a new directory.
+/// Checks the format and returns the identity; creates both in a new directory.
 fn identity(database: &Database) -> Result<String, LogError> {
     let read = |name: &str| -> Result<Option<String>, LogError> {
         let value = database.get()?.space(META).get(name).map_err(Failure::from)?;
@@ -165,7 +166,7 @@ fn offset_of(key: &[u8]) -> Result<u64, LogError> {
 /// A request of the writer.
 type Command = Asked<Work, Vec<Place>, LogError>;
 
-/// The writer thread: takes what waits, commits it as one batch, answers.
+/// The writer thread: commits queued requests as one batch, then answers them.
 fn write_all(shared: &Shared, mut queue: mpsc::Receiver<Command>) {
     let mut ahead = None;
     while let Some(first) = ahead.take().or_else(|| queue.blocking_recv()) {
@@ -236,15 +237,15 @@ fn commit(shared: &Shared, group: Vec<Command>, bytes: usize) {
     }
     match &outcome {
         Ok(()) => shared.publish(next),
-        // What is in doubt may have been written; then it is there to be read, and its offsets are taken.
+        // A batch in doubt may have been written; then it is readable, and its offsets are taken.
         Err(Failure::Unavailable(_)) => match shared.read(ends) {
             Ok(ends) => shared.publish(ends),
-            Err(error) => tracing::warn!(reason = %error, "the end of the log is not known for now"),
+            Err(error) => tracing::warn!(reason = %error, "could not read the end of the log after a failed batch"),
         },
         Err(_) => (),
     }
     for (reply, places) in answers {
-        // The asker may have gone away; what it asked for is done all the same.
+        // The caller may be gone; its request is done all the same.
         let _ = reply.send(outcome.clone().map(|()| places).map_err(LogError::from));
     }
 }
@@ -264,10 +265,10 @@ fn json(record: &Rejected) -> Vec<u8> {
 }
 
 fn rejected_from(bytes: &[u8]) -> Result<Rejected, LogError> {
-    serde_json::from_slice(bytes).map_err(|error| LogError::Corrupt(format!("a rejected record does not read: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| LogError::Corrupt(format!("a rejected record does not decode: {error}")))
 }
 
-/// The position before the offsets `next`, by code, of the topics that are `held`.
+/// The position before the offsets `next`, by code, of the topics in `held`.
 fn position(next: &[u64; Topic::ALL.len()], held: &[bool; Topic::ALL.len()]) -> Position {
     let mut position = Position::beginning();
     for topic in Topic::ALL {
@@ -282,7 +283,7 @@ fn position(next: &[u64; Topic::ALL.len()], held: &[bool; Topic::ALL.len()]) -> 
 const EVERYTHING: [bool; Topic::ALL.len()] = [true; Topic::ALL.len()];
 
 impl Shared {
-    /// Lets readers see records up to `next`.
+    /// Makes records up to `next` visible to readers.
     fn publish(&self, next: [u64; Topic::ALL.len()]) {
         for (end, next) in self.ends.iter().zip(next) {
             end.store(next, Ordering::Release);
@@ -420,21 +421,21 @@ impl EventLog for EmbeddedLog {
     }
 }
 
-/// Reads all topics of an embedded log.
+/// Reads all topics of its share.
 struct Reader {
     shared: Arc<Shared>,
-    /// Whether each topic, by its code, is of its share: topics have one partition, so shares are of whole topics.
+    /// Whether each topic, by code, belongs to the share: topics have one partition, so shares consist of whole topics.
     held: [bool; Topic::ALL.len()],
-    /// The next offset of each topic, by its code.
+    /// The next offset of each topic, by code.
     next: [u64; Topic::ALL.len()],
     /// The same as a position.
     position: Position,
-    /// The topic that is asked first, in turn, so that none waits for ever.
+    /// The topic to read first; rotates, so that none starves.
     first: usize,
 }
 
 impl Reader {
-    /// What waits of each topic.
+    /// Unread records of each topic.
     fn waiting(&self) -> [u64; Topic::ALL.len()] {
         std::array::from_fn(|code| match self.held[code] {
             true => self.shared.ends[code].load(Ordering::Acquire).saturating_sub(self.next[code]),
@@ -442,7 +443,7 @@ impl Reader {
         })
     }
 
-    /// Tells where it stands.
+    /// Updates the position.
     fn stand(&mut self) {
         self.position = position(&self.next, &self.held);
     }
@@ -487,7 +488,7 @@ impl EventReader for Reader {
     }
 
     fn poll(&mut self, limit: usize, timeout: Duration, into: &mut Vec<LogRecord>) -> Result<(), LogError> {
-        // A day stands for ever; adding more could overflow the clock.
+        // Capped at a day: adding more could overflow the clock.
         let deadline = Instant::now() + timeout.min(Duration::from_secs(86_400));
         let mut waiting = self.waiting();
         if waiting == [0; Topic::ALL.len()] {
@@ -508,7 +509,7 @@ impl EventReader for Reader {
         let mut left = limit as u64;
         let topics = Topic::ALL.len();
         let mut open = waiting.iter().filter(|count| **count > 0).count() as u64;
-        // The topics with little first, so that what they leave goes to the others.
+        // Topics with few records first, so that what they leave of the limit goes to the others.
         let mut order: Vec<usize> = (0..topics).map(|n| (self.first + n) % topics).filter(|&code| waiting[code] > 0).collect();
         order.sort_by_key(|&code| waiting[code].min(limit.div_ceil(topics) as u64));
         for code in order {
@@ -549,7 +550,7 @@ mod tests {
         conformance::run(open, conformance::Purging::InPlace).await;
     }
 
-    /// If it failed, two processes would write one log.
+    /// If this failed, two processes would write one log.
     #[test]
     fn a_directory_has_one_owner() {
         let dir = tempfile::tempdir().unwrap();
@@ -557,11 +558,11 @@ mod tests {
         assert!(matches!(EmbeddedLog::open(dir.path()), Err(LogError::Refused(_))));
     }
 
-    /// Appends until the disk is full, makes room, goes on; returns what was acknowledged.
+    /// Appends until the disk is full, frees space, continues; returns what was acknowledged.
     async fn through_a_full_disk(log: &EmbeddedLog, disk: &SmallDisk, left: u64) -> Vec<(Place, Vec<u8>)> {
         let record = |n: usize| {
             let mut record = n.to_string().into_bytes();
-            // Not to be compressed: a page of zeros fills no disk.
+            // Incompressible: a page of zeros fills no disk.
             record.extend(rand::random_iter::<u8>().take(30_000));
             record
         };
@@ -572,7 +573,7 @@ mod tests {
             for n in 0..10_000 {
                 let records: Vec<Vec<u8>> = (0..3).map(|m| record(round * 100_000 + n * 3 + m)).collect();
                 match log.append(Topic::Orders, records.clone(), None).await {
-                    // Also after a refusal: what a failed batch had written is cut off, which makes room.
+                    // Also after a refusal: the part of a failed batch is cut off, which frees space.
                     Ok(places) => acknowledged.extend(places.into_iter().zip(records)),
                     Err(LogError::Full(reason)) => {
                         assert!(!reason.is_empty());
@@ -585,7 +586,7 @@ mod tests {
                 }
             }
             assert_eq!(full, 3, "the disk was never full");
-            // Reading goes on.
+            // Reads still work.
             assert_eq!(read_back(log), acknowledged);
             drop(ballast);
             let places = log.append(Topic::Orders, vec![record(round)], None).await.expect("there is room again");
@@ -602,8 +603,8 @@ mod tests {
         into.into_iter().map(|record| (record.place, record.payload)).collect()
     }
 
-    /// If it failed, a disk that runs full would lose what was acknowledged, or keep the log shut when there is room again.
-    /// Here fjall itself meets the full disk.
+    /// If this failed, a full disk would lose acknowledged records, or keep the log closed after space is freed. Here fjall
+    /// itself hits the full disk.
     #[tokio::test]
     async fn a_full_disk_loses_nothing_and_the_log_goes_on() {
         let Some(disk) = SmallDisk::mount(24) else { return };
@@ -615,7 +616,7 @@ mod tests {
         assert!(read_back(&EmbeddedLog::open_with(&dir, 0).unwrap()) == acknowledged, "opened again, the log is another");
     }
 
-    /// The common case: the disk fills up from elsewhere, and the log refuses before fjall meets it.
+    /// If this failed, a disk filled by others would not be noticed before fjall hits it, the common case.
     #[tokio::test]
     async fn a_nearly_full_disk_is_refused_before_it_is_full() {
         let Some(disk) = SmallDisk::mount(100) else { return };
@@ -624,7 +625,7 @@ mod tests {
         assert_eq!(log.shared.database.reopened(), 0, "the reserve did not hold");
     }
 
-    /// If it failed, an erased member's records would stay readable in the files.
+    /// If this failed, an erased member's records would stay readable in the files.
     #[tokio::test]
     async fn purged_bytes_leave_the_disk() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,21 +1,21 @@
-//! Files for imports: what a file or standard input holds, decompressed by what it is, not by its name.
+//! Import files: a file or standard input, decompressed by its content, not its name.
 //!
 //! ```text
 //! file or stdin ──first bytes: plain, gzip, zstd──▶ bytes without a byte order mark ──▶ rows (the command `import`)
 //! ```
 //!
-//! It is a source of appends, not a log. Memory is bounded whatever the file holds: zstd refuses a window above 128 MiB.
+//! A source of appends, not a log. Memory is bounded for any file: zstd refuses a window above 128 MiB.
 
 use std::io::{self, Read};
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// A skippable frame, with which a zstd file may begin: 0x184D2A50 to 0x184D2A5F, little-endian.
+/// Magic of a skippable frame, with which a zstd file may begin: 0x184D2A50 to 0x184D2A5F, little-endian.
 const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 const BOM: [u8; 3] = [0xef, 0xbb, 0xbf];
 
-/// What `inner` holds, decompressed if its first bytes say that it is gzip (of any number of members) or zstd (of any number of
-/// frames), and without the byte order mark that some programs put before UTF-8.
+/// Decompresses `inner` if its first bytes are gzip (any number of members) or zstd (any number of frames), and strips a UTF-8
+/// byte order mark.
 ///
 /// # Errors
 /// When the first bytes cannot be read.
@@ -35,7 +35,7 @@ pub fn decompressed(inner: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     Ok(Box::new(plain))
 }
 
-/// The first up to `N` bytes, and the whole.
+/// The first up to `N` bytes, and a reader of the whole.
 fn peek<const N: usize>(mut inner: impl Read) -> io::Result<(Vec<u8>, impl Read)> {
     let mut start = Vec::with_capacity(N);
     (&mut inner).take(N as u64).read_to_end(&mut start)?;
@@ -66,7 +66,7 @@ mod tests {
         Ok(read)
     }
 
-    /// If it failed, a file made by joining two others would end in the middle, unnoticed.
+    /// If this failed, a file of two joined parts would silently end after the first.
     #[test]
     fn a_file_of_several_parts_is_read_to_its_end() {
         let (one, two) = (b"item,title\n1,a\n".repeat(10_000), b"2,b\r\n".repeat(10_000));
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(read(b"a\xef\xbb\xbfb").unwrap(), b"a\xef\xbb\xbfb", "only at the beginning");
     }
 
-    /// If it failed, a download that broke off would count as a whole file.
+    /// If this failed, an aborted download would count as a whole file.
     #[test]
     fn a_cut_or_broken_file_is_an_error() {
         let whole = b"1,a\n".repeat(50_000);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     proptest! {
-        /// If it failed, somebody's file would end the import with a panic.
+        /// If this failed, a hostile file would end the import with a panic.
         #[test]
         fn no_bytes_panic(magic in prop::sample::select(vec![&b""[..], &GZIP, &ZSTD, &BOM]), rest in prop::collection::vec(any::<u8>(), 0..200)) {
             let file = [magic, &rest].concat();

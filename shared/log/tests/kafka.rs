@@ -1,7 +1,7 @@
-//! The log on a real Kafka: what the suite asks of every log, and what is Kafka's own.
+//! The log on a real Kafka: the conformance suite, and what is specific to Kafka.
 //!
-//! `KINDRED_TEST_KAFKA=host:port` names the brokers (`deploy/local/up kafka` starts one); without it nothing here is run, and each test
-//! says so. Every test makes topics of its own, under a prefix that nobody else has.
+//! `KINDRED_TEST_KAFKA=host:port` names the brokers (`deploy/local/up kafka` starts one); without it the tests are skipped with a
+//! message. Every test creates topics under a unique prefix.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -22,13 +22,13 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The settings of a log of its own; `None` where there is no Kafka, which is told past the capture of test output.
+/// A configuration with a unique prefix; `None` without Kafka, reported past the test harness's output capture.
 fn config(partitions: u32) -> Option<KafkaConfig> {
     let Ok(brokers) = std::env::var("KINDRED_TEST_KAFKA") else {
         let thread = std::thread::current();
         let test = thread.name().unwrap_or("a test").to_owned();
         let line = format!("NOT RUN: {test}: KINDRED_TEST_KAFKA is not set (deploy/local/up kafka)\n");
-        // In one piece: tests run side by side.
+        // One write: tests run in parallel.
         let _ = std::io::stderr().write_all(line.as_bytes());
         return None;
     };
@@ -40,7 +40,7 @@ fn at(brokers: &str, partitions: u32) -> KafkaConfig {
     KafkaConfig { brokers: brokers.to_owned(), prefix, partitions, ..KafkaConfig::default() }
 }
 
-/// Lets readers fetch little ahead, so that they can be overtaken.
+/// Limits fetching ahead, so that retention can overtake a reader.
 fn fetch_little(config: &mut KafkaConfig) {
     let little = [("queued.max.messages.kbytes", "1"), ("fetch.message.max.bytes", "1000"), ("queued.min.messages", "1")];
     config.properties = little.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -77,7 +77,7 @@ fn read(reader: &mut dyn EventReader, count: usize) -> Vec<LogRecord> {
     records
 }
 
-/// Polls until the reader gives up; nothing else but records may come before.
+/// Polls until the reader fails permanently; only records may come before.
 fn verdict(reader: &mut dyn EventReader) -> String {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -90,12 +90,12 @@ fn verdict(reader: &mut dyn EventReader) -> String {
     }
 }
 
-/// Polls until the reader stands at its end.
+/// Polls until the reader is at its end.
 fn settle(reader: &mut dyn EventReader) -> Vec<LogRecord> {
     let (mut records, deadline) = (Vec::new(), Instant::now() + PATIENCE);
     let end = reader.end().expect("the end");
     while !reader.position().reaches(&end) {
-        assert!(Instant::now() < deadline, "it stands at {} for ever, before {end}", reader.position());
+        assert!(Instant::now() < deadline, "it stays at {}, before {end}", reader.position());
         reader.poll(1_000, Duration::from_millis(50), &mut records).expect("polling");
     }
     records
@@ -133,7 +133,7 @@ async fn the_broadcast_conforms() {
     conformance::broadcast(&made(&config).await.broadcast()).await;
 }
 
-/// If it failed, an API that was away longer than changes are kept would serve stale rows and never know.
+/// If this failed, an API that was down longer than the retention of changes would serve stale rows without noticing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_that_retention_overtakes_is_told() {
     let Some(mut config) = config(1) else { return };
@@ -141,7 +141,7 @@ async fn a_subscriber_that_retention_overtakes_is_told() {
     let all = made(&config).await.broadcast();
     let mut slow = all.subscribe().await.expect("subscribed");
     let message = |n: usize| format!("message {n:0>1000}").into_bytes();
-    // More than lie between the topic and a subscriber that does not listen.
+    // More than fit between the topic and a subscriber that does not read.
     const SENT: usize = 4_000;
     for n in 0..SENT {
         all.publish(message(n)).await.expect("published");
@@ -163,7 +163,7 @@ async fn a_subscriber_that_retention_overtakes_is_told() {
     assert_eq!(next, Some(Heard::Message(message(SENT))), "then it hears what follows");
 }
 
-/// If it failed, `kindred migrate` would not say what is missing, or change what is there.
+/// If this failed, `kindred migrate` would not name missing topics, or would change existing ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_topics_are_named_and_made_once() {
     let Some(config) = config(2) else { return };
@@ -187,7 +187,7 @@ async fn missing_topics_are_named_and_made_once() {
     KafkaLog::open(&config).await.expect("opened");
 }
 
-/// If it failed, a topic that an administrator has made wrongly would lose records without a word.
+/// If this failed, a wrongly configured topic would silently lose records.
 #[tokio::test(flavor = "multi_thread")]
 async fn interactions_must_not_be_compacted() {
     let Some(config) = config(1) else { return };
@@ -203,7 +203,7 @@ async fn interactions_must_not_be_compacted() {
     }
 }
 
-/// If it failed, a person or an order would be spread over partitions, and compaction would not find what belongs together.
+/// If this failed, records of a person or an order would be spread over partitions, and compaction would miss some.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_lies_in_one_partition() {
     let Some(config) = config(4) else { return };
@@ -219,8 +219,8 @@ async fn one_key_lies_in_one_partition() {
     assert!(partitions.values().flatten().collect::<BTreeSet<_>>().len() > 1, "and not all in one");
 }
 
-/// Another producer: without keys, with tombstones, in transactions. If it failed, its records would be missed, those it took back would
-/// count, or the lag would never be 0, since the last offsets of its partitions hold markers and no records.
+/// If this failed, records of another producer (without keys, with tombstones, in transactions) would be missed, aborted ones
+/// would count, or the lag would never be 0, as the last offsets of its partitions hold markers.
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_and_tombstones_of_others_are_understood() {
     let Some(config) = config(2) else { return };
@@ -259,7 +259,7 @@ async fn transactions_and_tombstones_of_others_are_understood() {
         (Topic::Orders, 0, 0, "{\"order\":\"a\"}".to_owned()),
         (Topic::Orders, 1, 0, String::new()),
     ];
-    // A commit returns before its markers are in every partition; until then its records cannot be read.
+    // A commit returns before its markers are in every partition; until then its records are not readable.
     let mut records = read(&mut *reader, 3);
     records.extend(settle(&mut *reader));
     assert_eq!(tell(records), committed, "what is committed is read, a tombstone as an empty record");
@@ -278,7 +278,7 @@ async fn transactions_and_tombstones_of_others_are_understood() {
     assert_eq!(rest[0], (Topic::Orders, behind_it.partition, behind_it.offset, "{\"order\":\"d\"}".to_owned()));
     assert_eq!(reader.position().lag_behind(&log.end().await.expect("the end")), 0);
 
-    // Started over behind a marker, where no record is.
+    // Resumes after a marker, at an offset without a record.
     let position = reader.position().clone();
     let mut second = log.all();
     second.seek(&position).expect("the end of the log");
@@ -286,7 +286,7 @@ async fn transactions_and_tombstones_of_others_are_understood() {
     assert_eq!(second.position(), &position);
 }
 
-/// If it failed, members that hash to a new partition would be missed until the next restart.
+/// If this failed, members hashed to a new partition would be missed until the next restart.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_partition_is_read_from_its_beginning() {
     let Some(config) = config(1) else { return };
@@ -300,7 +300,7 @@ async fn a_new_partition_is_read_from_its_beginning() {
     admin(&config).create_partitions([&NewPartitions::new(&name, 3)], &options()).await.expect("asked")[0]
         .as_ref()
         .expect("made");
-    // Another producer; it takes a moment until it hears of the new partitions.
+    // It takes another producer a moment to learn of the new partitions.
     let producer: FutureProducer = ClientConfig::new()
         .set("bootstrap.servers", &config.brokers)
         .set("topic.metadata.refresh.interval.ms", "200")
@@ -332,7 +332,7 @@ async fn a_new_partition_is_read_from_its_beginning() {
     assert_eq!(reader.position().lag_behind(&log.end().await.expect("the end")), 0);
 }
 
-/// If it failed, positions of a topic that is gone would be used in the one that took its name.
+/// If this failed, positions of a deleted topic would be used in the one that took its name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_created_anew_is_another_log() {
     let Some(config) = config(2) else { return };
@@ -355,7 +355,7 @@ async fn a_topic_created_anew_is_another_log() {
     }
     let anew = made(&config).await;
     assert_ne!(anew.identity(), log.identity());
-    // More than before, so that the old position lies within it.
+    // More than before, so that the old position is within it.
     anew.append(Topic::Orders, payloads(0..500), None).await.expect("appended");
     let reason = verdict(&mut *reader);
     assert!(reason.contains(&name) && reason.contains("kindred replay"), "{reason}");
@@ -368,7 +368,7 @@ async fn a_topic_created_anew_is_another_log() {
     assert_eq!(settle(&mut *anew.all()).len(), 500, "the new log is read by itself");
 }
 
-/// If it failed, what retention has removed before it was read would be skipped without a word.
+/// If this failed, records that retention removed before they were read would be skipped silently.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_retention_has_removed_is_told() {
     let Some(config) = config(1) else { return };
@@ -407,7 +407,7 @@ async fn what_retention_has_removed_is_told() {
     assert_eq!(fresh.position().lag_behind(&log.end().await.expect("the end")), 0, "which is the end all the same");
 }
 
-/// If it failed, a reader that is slower than retention would jump over what it has missed.
+/// If this failed, a reader slower than retention would silently skip records.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_retention_overtakes_is_told() {
     let Some(mut config) = config(1) else { return };
@@ -429,10 +429,10 @@ async fn a_reader_that_retention_overtakes_is_told() {
     assert!((5..190).contains(&next), "it stands where it was overtaken: {next}");
     assert_eq!(verdict(&mut *reader), reason, "it stays with that");
     reader.seek(&Position::beginning()).expect("from where it begins now");
-    assert_eq!(settle(&mut *reader).len(), 10, "sought anew, it reads what is there");
+    assert_eq!(settle(&mut *reader).len(), 10, "after another seek it reads what is there");
 }
 
-/// If it failed, a record that is too large would be tried for ever, or be lost without a word.
+/// If this failed, an oversized record would be retried forever, or silently lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_too_large_for_its_topic_is_refused() {
     let Some(config) = config(1) else { return };
@@ -450,7 +450,7 @@ async fn a_message_too_large_for_its_topic_is_refused() {
                 assert!(reason.contains(&name) && reason.contains("max.message.bytes"), "{reason}");
                 break;
             }
-            // Brokers take a moment to hear of a setting.
+            // Brokers take a moment to apply a setting.
             Ok(_) => assert!(Instant::now() < deadline, "the large record is always accepted"),
             Err(other) => panic!("{other}"),
         }
@@ -458,7 +458,7 @@ async fn a_message_too_large_for_its_topic_is_refused() {
     log.append(Topic::Catalog, payloads(0..1), None).await.expect("a small one is accepted");
 }
 
-/// If it failed, a second page of rejected records would miss some, or a removed one would come back.
+/// If this failed, a second page of rejected records would miss some, or a removed one would come back.
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_records_come_in_pages() {
     let Some(config) = config(1) else { return };
@@ -486,7 +486,7 @@ async fn rejected_records_come_in_pages() {
     assert_eq!(got, expected);
 }
 
-/// A broker of its own, which the test may kill.
+/// A dedicated broker that the test may kill.
 struct Broker {
     dir: tempfile::TempDir,
     address: String,
@@ -530,7 +530,7 @@ impl Drop for Broker {
     }
 }
 
-/// If it failed, a broker that is down or hangs would end the pipeline, lose what was acknowledged, or not be told to anybody.
+/// If this failed, a broker that is down or hangs would end the pipeline, lose acknowledged records, or go unreported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_may_go_and_come_back() {
     if config(1).is_none() {

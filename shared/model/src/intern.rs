@@ -1,10 +1,10 @@
 //! Interned identities: a `u32` in place of a string, for what the dataflow holds by the million.
 //!
-//! The numbers are private to a process (DESIGN, rule 4): nothing is ordered by them, stored under them, or sent to another
-//! process with them. That is why [`Item`] and [`Party`] have no order of their own that means anything, and why they
-//! serialise as their strings: timely writes them to another process as text, and the reader interns them anew.
+//! Numbers are private to a process (DESIGN, rule 4): nothing is ordered by them, stored under them, or sent to another process
+//! with them. Hence [`Item`] and [`Party`] have no meaningful order, and serialise as strings, which the receiving process
+//! interns again.
 //!
-//! The table only grows, as long as the process lives: an identity costs its bytes once and some 40 bytes of index.
+//! The table only grows while the process lives: an identity costs its bytes once, and some 40 bytes of index.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{ItemId, MemberId, OrderId, Owner, SessionId};
 
-/// Bucket b holds 2^b strings, so that a string never moves and is read without a lock.
+/// Bucket b holds 2^b strings, so strings never move and are read without a lock.
 const BUCKETS: usize = 32;
 
 struct Interner {
@@ -70,17 +70,17 @@ impl Interner {
 static ITEMS: Interner = Interner::new();
 static PARTIES: Interner = Interner::new();
 
-/// An interned item. Its derived order is that of the numbers: good for grouping, never for ranking ([`Item::as_str`] is).
+/// An interned item. Its derived order is that of the numbers: for grouping, never for ranking (use [`Item::as_str`]).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Item(u32);
 
 impl Item {
-    /// The number of an item, given now if it had none.
+    /// The number of an item, assigned if it is new.
     pub fn intern(item: &str) -> Self {
         Self(ITEMS.intern(item))
     }
 
-    /// The number of an item that has one. Requests from outside use this: they must not grow the table.
+    /// The number of an already interned item. Requests use this, because they must not grow the table.
     pub fn find(item: &str) -> Option<Self> {
         ITEMS.find(item).map(Self)
     }
@@ -105,7 +105,7 @@ impl Item {
         Self(number)
     }
 
-    /// A hash of the identity, the same in every process: what shards rows and lists.
+    /// A hash of the identity, the same in every process; shards rows and lists.
     pub fn shard_hash(self) -> u64 {
         stable_hash(self.as_str())
     }
@@ -125,7 +125,7 @@ const MEMBER: char = 'm';
 const GUEST: char = 'g';
 
 impl Party {
-    /// The number of an owner, given now if it had none.
+    /// The number of an owner, assigned if it is new.
     pub fn intern(owner: &Owner) -> Self {
         match owner {
             Owner::Member(member) => Self::member(member.as_str()),
@@ -170,7 +170,7 @@ impl Party {
         Self(number)
     }
 
-    /// A hash of the identity, the same in every process: what shards histories and baskets.
+    /// A hash of the identity, the same in every process; shards histories and baskets.
     pub fn shard_hash(self) -> u64 {
         stable_hash(PARTIES.text(self.0))
     }

@@ -1,5 +1,5 @@
-//! The pure core: identities, units, the five records and how each merges, the measure of similarity, the rules of points, and
-//! the declaration of every view. No clock, no I/O, no threads; each rule and each number stands here once.
+//! The pure core: identities, units, the five records and their merges, the similarity measure, the rules of points, and the
+//! declaration of every view. No clock, no I/O, no threads; each rule and number is defined once.
 
 pub mod calendar;
 pub mod codec;

@@ -1,7 +1,7 @@
-//! The rules of points, each number in one place (REQUIREMENTS A.5, A.9 and the defaults at its end; LOYALTY 2).
+//! The rules of points (REQUIREMENTS A.5, A.9 and the defaults at its end; LOYALTY 2).
 //!
-//! A rule set carries `effective_from`; an event obeys the rules in force at its own time (an order: `placed_at`; an invite:
-//! the invitee's `activated_at`), so that a replay gives the same balances. Days are days of the program's zone.
+//! A rule set carries `effective_from`; an event obeys the rules in force at its own time (an order: `placed_at`; an invite: the
+//! invitee's `activated_at`), so that a replay gives the same balances. Days are days of the program's zone.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,11 +24,11 @@ pub struct Program {
     pub multiplier_pct: Multipliers,
     /// Days after `paid_at` until the points of an order that is not completed become available (R26).
     pub hold_days: u32,
-    /// Months after they became available until points expire; 0 is never.
+    /// Months from becoming available until points expire; 0 means never.
     pub expiry_months: u32,
-    /// The zone whose days the program and reports count by, a name of the IANA database like `Asia/Shanghai`.
+    /// The zone of the program's days, an IANA name like `Asia/Shanghai`.
     pub tz: String,
-    /// Later rule sets, each whole, in force from a day on.
+    /// Later rule sets, each complete, in force from a day on.
     pub revisions: Vec<Revision>,
 }
 
@@ -48,7 +48,7 @@ pub struct Multipliers {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Revision {
-    /// The first day it is in force, `2026-11-01`.
+    /// Its first day, `2026-11-01`.
     pub effective_from: String,
     /// As [`Program::earn_item`].
     pub earn_item: i64,
@@ -83,7 +83,7 @@ impl Default for Program {
     }
 }
 
-/// The numbers in force at one time.
+/// The rules in force at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InForce {
     /// As [`Program::earn_item`].
@@ -99,7 +99,7 @@ pub struct InForce {
 }
 
 impl InForce {
-    /// Points of `units` units bought at a tier: floor(units · earn · multiplier / 100).
+    /// Points of `units` units at a tier: floor(units · earn · multiplier / 100).
     pub fn of_units(&self, units: i64, tier: Tier) -> i64 {
         let percent = match tier {
             Tier::Normal => self.multiplier_pct.normal,
@@ -110,24 +110,24 @@ impl InForce {
         i64::try_from(points).expect("units, rate and percent are bounded")
     }
 
-    /// The day on which what became available on a day expires: the same day of a later month, or its last.
+    /// The expiry of points that become available on a day: the same day of a later month, or its last.
     pub fn expires_on(&self, available_from: Day) -> Option<Day> {
         (self.expiry_months > 0).then(|| calendar::months_later(available_from, self.expiry_months))
     }
 }
 
-/// Points that were earned or taken back: known from a day on, available from a day on, and up to the day on which they expire.
+/// A lot of points, earned or taken back: known from a day on, available from a day on, until it expires.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Lot {
-    /// As of days before it nobody knows of them.
+    /// Unknown as of earlier days.
     pub known_from: Day,
-    /// From which as-of day; pending before.
+    /// Pending as of earlier days.
     pub available_from: Day,
-    /// The first day on which they count no more; `None`: never.
+    /// The first day on which they no longer count; `None` means never.
     pub expires_on: Option<Day>,
 }
 
-/// How many points a lot has, and how many of them count for levels.
+/// The points of a lot.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Amounts {
     /// Points.
@@ -137,7 +137,7 @@ pub struct Amounts {
 }
 
 impl Program {
-    /// What must hold for the numbers; `Err` says which setting breaks it.
+    /// Validates the values.
     ///
     /// # Errors
     /// A sentence naming the setting.
@@ -187,42 +187,42 @@ impl Program {
         }))
     }
 
-    /// The program, read once for many events. Of settings that [`Program::check`] accepts.
+    /// The program in applicable form, parsed once. For settings that [`Program::check`] accepts.
     pub fn rulebook(&self) -> Rulebook {
         let from = self.revisions.iter().map(|revision| revision.effective_from.parse().unwrap_or(Day(i32::MAX)));
         let from = std::iter::once(Day(i32::MIN)).chain(from);
         Rulebook { zone: self.zone(), rule_sets: from.zip(self.rule_sets()).collect() }
     }
 
-    /// The zone of its days. Of settings that [`Program::check`] accepts.
+    /// The zone of its days. For settings that [`Program::check`] accepts.
     pub fn zone(&self) -> Zone {
         Zone::named(&self.tz).unwrap_or_default()
     }
 }
 
-/// The program as it is applied.
+/// The program in applicable form.
 #[derive(Clone, Debug)]
 pub struct Rulebook {
     zone: Zone,
-    /// With the day from which each is in force, ascending.
+    /// Each with its first day, ascending.
     rule_sets: Vec<(Day, InForce)>,
 }
 
 impl Rulebook {
-    /// The day of the program on which something happened.
+    /// The program's day at a time.
     pub fn day(&self, time: EventTime) -> Day {
         self.zone.day(time)
     }
 
-    /// The numbers in force at a time.
+    /// The rules in force at a time.
     pub fn in_force(&self, time: EventTime) -> InForce {
         let day = self.day(time);
         let later = self.rule_sets.partition_point(|(from, _)| *from <= day);
         self.rule_sets[later.max(1) - 1].1
     }
 
-    /// The day from which the points of an order are available: the day of `completed_at`, or of `paid_at` plus the hold, whichever
-    /// comes first. A missing `paid_at` is `placed_at`; a missing `completed_at` of a completed order its `paid_at`.
+    /// The day from which an order's points are available: that of `completed_at`, or of `paid_at` plus the hold, whichever comes
+    /// first. A missing `paid_at` defaults to `placed_at`; a completed order's missing `completed_at` to its `paid_at`.
     pub fn available_from(&self, order: &OrderRecord) -> Day {
         let paid_on = self.day(order.paid_at.unwrap_or(order.placed_at));
         let held = paid_on.plus(self.in_force(order.placed_at).hold_days);
@@ -234,12 +234,11 @@ impl Rulebook {
         completed.map_or(held, |day| day.min(held))
     }
 
-    /// What an order earned and what was taken back of it, as differences by the day from which each is known, ascending; those
-    /// that change nothing left out.
+    /// The points an order earned and lost, as differences by the day from which each is known, ascending, without zeros.
     ///
-    /// The earning is known from the day of `paid_at`. Units that come back take their points with them on the day of the refund's
-    /// `at`. A cancelled or refunded order takes back the rest: on the day of `cancelled_at`, a refunded one without it on the day
-    /// of its latest refund, without any on the day it was earned; if it was never paid, it never counted.
+    /// The earning is known from the day of `paid_at`. Refunded units take their points back on the day of the refund's `at`. A
+    /// cancelled or refunded order takes back the rest: on the day of `cancelled_at`; a refunded one without it on the day of its
+    /// latest refund; otherwise on the day it was earned. An order that was never paid never counted.
     pub fn order_points(&self, order: &OrderRecord) -> Vec<(Lot, Amounts)> {
         let counts = order.status.counts();
         let ended = matches!(order.status, OrderStatus::Cancelled | OrderStatus::Refunded);
@@ -302,7 +301,7 @@ impl Rulebook {
         differences
     }
 
-    /// The points of an invite whose invitee was activated at `activated_at`. They count for no level.
+    /// The points of an invite whose invitee was activated at `activated_at`. They do not count for levels.
     pub fn invite_points(&self, activated_at: EventTime) -> (Lot, i64) {
         let day = self.day(activated_at);
         let rules = self.in_force(activated_at);

@@ -1,7 +1,7 @@
-//! How two records under one natural key become one: the join of a semilattice. Idempotent, commutative, associative, so that
-//! order, duplicates and replays of the log cannot matter.
+//! The merge of records under one natural key: the join of a semilattice. Idempotent, commutative, associative, so that order,
+//! duplicates and replays of the log do not matter.
 //!
-//! A record is merged by its [`Rank`] first: what it means. Only where that says nothing do bytes decide.
+//! Records compare by their [`Rank`], their meaning; bytes only break ties.
 
 use std::cmp::Ordering;
 
@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::records::{CatalogRecord, LedgerRecord, MemberRecord, MemberState, OrderRecord};
 use crate::units::Topic;
 
-/// What of a record is compared before its bytes.
+/// The part of a record that is compared before its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Rank {
-    /// Erased members come before all versions.
+    /// An erased member ranks above all versions.
     erased: bool,
-    /// Greater is newer. Of a session, whose first record stays, it counts backwards.
+    /// Greater is newer. For a session, whose first record wins, it is inverted.
     version: u64,
-    /// Of two contents under one version, what a shop expects to stay: by topic, see the implementations of [`Versioned`].
+    /// Ranks two contents under one version as a shop would expect; by topic, see the implementations of [`Versioned`].
     meaning: (u8, u64, u64),
 }
 
@@ -26,19 +26,19 @@ pub trait Versioned {
     /// Its topic.
     const TOPIC: Topic;
 
-    /// What is compared first.
+    /// Compared first.
     fn rank(&self) -> Rank;
 
     /// The frozen encoding: the row of the merged input.
     fn canonical(&self) -> Vec<u8>;
 
-    /// Whether the record says that it is erased for good, whatever other versions say.
+    /// Whether the record erases for good, whatever later versions say.
     fn is_erased(&self) -> bool {
         false
     }
 }
 
-/// What came of merging a record into what was known.
+/// The result of merging a record into the known one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Merged {
     /// The merged record, where it is not what was known.
@@ -47,7 +47,7 @@ pub struct Merged {
     pub conflict: bool,
 }
 
-/// Merges a record of a topic, given as its rank and canonical bytes, into the known one. Both were valid when they were taken in.
+/// Merges a record of a topic, as rank and canonical bytes, into the known one. Both must be valid.
 pub fn merge_versioned(topic: Topic, known: Option<(Rank, &[u8])>, rank: Rank, canonical: &[u8]) -> Merged {
     let replaces = |conflict| Merged { new: Some((rank, canonical.to_vec())), conflict };
     let Some((known_rank, known_canonical)) = known else { return replaces(false) };
@@ -69,7 +69,7 @@ pub fn merge_versioned(topic: Topic, known: Option<(Rank, &[u8])>, rank: Rank, c
     }
 }
 
-/// The member that a session became; nothing of a member's record.
+/// The member a session was merged into; `None` for a member's record.
 fn session_member(canonical: &[u8]) -> Option<Box<str>> {
     match MemberRecord::decode(canonical) {
         Ok(MemberRecord::Session { merged_into, .. }) => Some(merged_into.as_str().into()),
@@ -77,17 +77,17 @@ fn session_member(canonical: &[u8]) -> Option<Box<str>> {
     }
 }
 
-/// `erased` is sticky and takes the member away; the rest is that of the greater record.
+/// `erased` is sticky and removes the member; everything else is the greater record's.
 fn merge_orders((known_rank, known): (Rank, &[u8]), (rank, canonical): (Rank, &[u8])) -> Merged {
     let same_version = rank.version == known_rank.version;
     let (known_erased, erased) = (ends_erased(known), ends_erased(canonical));
     if rank != known_rank && known_erased == erased {
-        // The common case: no need to read either.
+        // The common case: decode neither.
         let new = (rank > known_rank).then(|| (rank, canonical.to_vec()));
         return Merged { new, conflict: same_version };
     }
     let (Ok(mut before), Ok(mut record)) = (OrderRecord::read(known), OrderRecord::read(canonical)) else {
-        // They were valid when they were taken in. What is there stays, and the two are told as a conflict.
+        // Cannot happen for valid records: keep the known one and report a conflict.
         return Merged { new: None, conflict: true };
     };
     let is_erased = known_erased || erased;
@@ -95,7 +95,7 @@ fn merge_orders((known_rank, known): (Rank, &[u8]), (rank, canonical): (Rank, &[
     (before.erased, record.erased) = (false, false);
     let (before_bytes, bytes) = (before.canonical(), record.canonical());
     let content = (rank, &bytes).cmp(&(known_rank, &before_bytes));
-    // Without a member because it was erased is no other content.
+    // A member removed by erasure is no conflict.
     let conflict = same_version && (bytes != before_bytes || (!is_erased && before_member != member));
     let replaces = content.then_with(|| member.cmp(&before_member)) == Ordering::Greater;
     let (rank, mut merged, member) = if replaces { (rank, record, member) } else { (known_rank, before, before_member) };
@@ -104,7 +104,7 @@ fn merge_orders((known_rank, known): (Rank, &[u8]), (rank, canonical): (Rank, &[
     Merged { new: (merged != known).then_some((rank, merged)), conflict }
 }
 
-/// Whether the canonical bytes of an order say that it is erased. NB: no other value in them can hold an unescaped quote.
+/// Whether an order's canonical bytes say that it is erased. NB: no other value in them can hold an unescaped quote.
 fn ends_erased(canonical: &[u8]) -> bool {
     const MARK: &[u8] = br#","erased":true"#;
     // Only numbers may follow it.
@@ -159,7 +159,7 @@ impl Versioned for LedgerRecord {
 impl Versioned for MemberRecord {
     const TOPIC: Topic = Topic::Members;
 
-    /// The rank of the state. A session's version counts backwards, because its first member stays.
+    /// The rank of the state. A session's version is inverted, because its first member wins.
     fn rank(&self) -> Rank {
         let (version, state) = match self {
             Self::Member(membership) => (membership.version, membership.state),

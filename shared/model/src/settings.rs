@@ -1,5 +1,5 @@
-//! The settings that are part of the function: with the events and the as-of day they decide what is served. They are pinned
-//! when a data directory is created; a directory with others is refused.
+//! The settings that results depend on, besides the events and the as-of day. Pinned when a data directory is created; a
+//! directory with others is refused.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,11 +9,11 @@ use crate::similarity::{Damping, PairWeight};
 use crate::units::Kind;
 use crate::views::{Switched, ViewSettings};
 
-/// How many identities of impressions and clicks each raw owner keeps: a cap of their own, by the same rule as
-/// `inputs.identities_per_owner`, so that what a page shows does not push out what people do.
+/// Impressions and clicks kept of each raw owner: a separate cap by the rule of `inputs.identities_per_owner`, so that they do
+/// not evict what people do.
 pub const LIST_IDENTITIES_PER_OWNER: usize = 2_000;
 
-/// Everything that results depend on. Names as in the settings file: `views.also_bought.window`.
+/// All settings that results depend on. Names as in the settings file: `views.also_bought.window`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct Semantics {
@@ -45,9 +45,8 @@ impl Default for Shop {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Inputs {
-    /// How many identities each raw owner keeps, the latest by (`at`, identity), retracts among them, impressions and clicks
-    /// apart ([`LIST_IDENTITIES_PER_OWNER`]). It bounds the memory of a
-    /// bot; what falls out is as if it had never been, and never comes back.
+    /// Identities kept of each raw owner, the latest by (`at`, identity), retracts included; impressions and clicks have their
+    /// own cap ([`LIST_IDENTITIES_PER_OWNER`]). Bounds the memory of a bot; evicted ones have no effect and never come back.
     pub identities_per_owner: usize,
 }
 
@@ -57,7 +56,7 @@ impl Default for Inputs {
     }
 }
 
-/// Settings of a view that has none but whether it is kept.
+/// The settings of a view without further ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Switch {
@@ -89,14 +88,14 @@ impl Switched for Similarity {
     }
 }
 
-/// Whose baskets count.
+/// Which owners' baskets count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum Owners {
     /// Members, sessions and guests' orders.
     #[default]
     All,
-    /// Members alone, where sessions are not trusted.
+    /// Members only, if sessions are not trusted.
     Members,
 }
 
@@ -106,21 +105,21 @@ pub enum Owners {
 pub struct Similarity {
     /// Whether the view is maintained.
     pub enabled: bool,
-    /// K: a basket keeps its K most recent items.
+    /// K: items in a basket, the most recent.
     pub window: usize,
-    /// N: how many neighbours a list holds.
+    /// N: neighbours in a list.
     pub top: usize,
     /// The measure: 0 confidence, 0.5 cosine, 1 lift.
     pub popularity_damping: Damping,
-    /// Ratio of the grid that supports are rounded down to within the ranking; 1 is exact.
+    /// Ratio of the grid that supports are rounded down to in the ranking; 1 is exact.
     pub support_rounding: f64,
-    /// The least co-count of a pair in a list.
+    /// The minimum co-count of a pair in a list.
     pub min_support: u32,
-    /// What a basket adds to a pair.
+    /// The weight of a pair in a basket.
     pub pair_weight: PairWeight,
-    /// Interaction kinds that make the basket.
+    /// Interaction kinds that enter the basket.
     pub kinds: Vec<Kind>,
-    /// Whose baskets count.
+    /// Which owners' baskets count.
     pub owners: Owners,
 }
 
@@ -141,7 +140,7 @@ impl Default for Similarity {
 }
 
 impl Similarity {
-    /// What must hold for the numbers. `name` is the view's.
+    /// Validates the values. `name` is the view's.
     ///
     /// # Errors
     /// A sentence naming the setting.
@@ -166,12 +165,12 @@ impl Similarity {
 }
 
 impl Semantics {
-    /// What decoding has to know.
+    /// The settings that decoding depends on.
     pub fn rules(&self) -> Rules {
         Rules { currency: self.shop.currency.clone() }
     }
 
-    /// What must hold for the settings as a whole.
+    /// Validates the settings as a whole.
     ///
     /// # Errors
     /// A sentence naming the setting.

@@ -1,16 +1,16 @@
-//! The measure of similarity, in one place: the rank key that orders a list, the grid that rounds supports, the score served.
+//! The similarity measure: the rank key that orders a list, the grid that rounds supports, the score served.
 //!
 //! `score(j | i) = c / (n_i^(1-a) n_j^a)` is the asymmetric cosine (Aiolli, RecSys 2013), with `a` the popularity damping.
 //! Within the list of `i` the factor of `n_i` is constant, so the list is ordered by a key of `c` and `n_j` alone.
 
 use serde::{Deserialize, Serialize};
 
-/// What a pair at distance 1 weighs under [`PairWeight::Distance`]: the least number that 1 to 10 divide.
+/// Weight of a pair at distance 1 under [`PairWeight::Distance`]: the least common multiple of 1 to 10.
 pub const DISTANCE_UNIT: u64 = 2_520;
-/// Pairs farther apart than this in the window's sequence weigh nothing under [`PairWeight::Distance`].
+/// Maximum distance of a pair in the sequence under [`PairWeight::Distance`]; beyond it the weight is 0.
 pub const DISTANCE_MAX: usize = 10;
 
-/// `popularity_damping`: 0, 1/4, 1/2, 3/4 or 1. Nought is confidence, 1/2 cosine, 1 lift up to the number of baskets.
+/// `popularity_damping`: 0, 1/4, 1/2, 3/4 or 1. 0 is confidence, 1/2 cosine, 1 lift up to the number of baskets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Damping {
@@ -21,7 +21,7 @@ impl Damping {
     /// The cosine.
     pub const HALF: Self = Self { quarters: 2 };
 
-    /// How many quarters it is, 0 to 4.
+    /// In quarters, 0 to 4.
     pub const fn quarters(self) -> u8 {
         self.quarters
     }
@@ -45,19 +45,19 @@ impl From<Damping> for f64 {
     }
 }
 
-/// What a basket adds to the count of two of its items.
+/// The weight of a pair in a basket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum PairWeight {
     /// 1.
     #[default]
     Count,
-    /// [`DISTANCE_UNIT`] / d, d the distance of their places in the window's sequence; nothing beyond [`DISTANCE_MAX`].
+    /// [`DISTANCE_UNIT`] / d at distance d in the sequence; 0 beyond [`DISTANCE_MAX`].
     Distance,
 }
 
 impl PairWeight {
-    /// The weight of two items at places `a` and `b` of the sequence, `a != b`.
+    /// The weight of items at positions `a` and `b` of the sequence, `a != b`.
     pub fn of(self, a: usize, b: usize) -> u64 {
         match self {
             Self::Count => 1,
@@ -68,7 +68,7 @@ impl PairWeight {
         }
     }
 
-    /// What one basket at distance 1 adds: score and `min_support` take c divided by it.
+    /// The weight of a pair at distance 1, by which c is divided for score and `min_support`.
     pub const fn unit(self) -> u64 {
         match self {
             Self::Count => 1,
@@ -77,8 +77,8 @@ impl PairWeight {
     }
 }
 
-/// The key that orders the list of i: c, c^4/n_j, c^2/n_j, c^4/n_j^3, c/n_j for the five dampings. Products first, one division,
-/// IEEE doubles: two programmers get the same bits.
+/// The key that orders the list of i: c, c^4/n_j, c^2/n_j, c^4/n_j^3, c/n_j for the five dampings. Products first, then one
+/// division of IEEE doubles, so that implementations agree bit by bit.
 #[inline]
 pub fn rank_key(damping: Damping, c: u64, n_j: u64) -> f64 {
     let (c, n) = (c as f64, n_j as f64);
@@ -91,7 +91,7 @@ pub fn rank_key(damping: Damping, c: u64, n_j: u64) -> f64 {
     }
 }
 
-/// The score of j in the list of i. Powers are square roots of square roots. 0 when nothing is held.
+/// The score of j in the list of i, with powers as repeated square roots. 0 without baskets.
 pub fn score(damping: Damping, weight: PairWeight, c: u64, n_i: u64, n_j: u64) -> f64 {
     let power = |n: u64, quarters: u8| {
         let n = n as f64;
@@ -107,14 +107,14 @@ pub fn score(damping: Damping, weight: PairWeight, c: u64, n_i: u64, n_j: u64) -
     if divisor == 0.0 { 0.0 } else { c as f64 / weight.unit() as f64 / divisor }
 }
 
-/// A score as it is served and exported: 6 decimals.
+/// A score as served and exported: 6 decimals.
 pub fn format_score(score: f64) -> String {
     format!("{score:.6}")
 }
 
 /// The grid that `q` rounds supports down to: g0 = 1, g' = max(g + 1, floor(g · rounding)), in doubles.
 ///
-/// Without it a new buyer of a popular item would move a score in every list that holds it; with it a crossing is rare.
+/// Without it, a new buyer of a popular item would change a score in every list that holds it; with it that is rare.
 #[derive(Clone, Debug)]
 pub struct SupportGrid {
     /// Grid values, ascending, past `u32::MAX`; empty when every integer is on the grid.

@@ -1,4 +1,4 @@
-//! Units: event time and days, kinds and tiers, and the place of a record in the log.
+//! Units: event time and days, kinds and tiers, and log positions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,13 +17,13 @@ pub struct EventTime(pub i64);
 const MS_A_DAY: i64 = 86_400_000;
 
 impl EventTime {
-    /// The first accepted time, 1990-01-01. Fixed, because whether a record is accepted must not depend on when it is read.
+    /// The first accepted time, 1990-01-01. Fixed: whether a record is valid must not depend on when it is read.
     pub const MIN: Self = Self(631_152_000_000);
-    /// The first time that is not accepted any more, 2100-01-01.
+    /// The first time no longer accepted, 2100-01-01.
     pub const END: Self = Self(4_102_444_800_000);
 
-    /// Reads RFC 3339 with an offset (`T` between date and time, at most 9 decimals), to the millisecond: finer digits are cut, a
-    /// leap second is the second before it. Must lie within [`Self::MIN`] and [`Self::END`].
+    /// Parses RFC 3339 with an offset (`T` between date and time, at most 9 decimals), truncated to milliseconds; a leap second
+    /// becomes the second before it. Must be at least [`Self::MIN`] and before [`Self::END`].
     ///
     /// # Errors
     /// [`Invalid`] naming `field`.
@@ -37,7 +37,7 @@ impl EventTime {
         }
     }
 
-    /// Takes milliseconds since 1970 and checks the accepted range.
+    /// From milliseconds since 1970, within the accepted range.
     ///
     /// # Errors
     /// [`Invalid`] naming `field`.
@@ -49,7 +49,7 @@ impl EventTime {
         Ok(Self(i64::try_from(ms).expect("within the accepted years")))
     }
 
-    /// The UTC day it falls on. NB: a day of the accepted years fits; times beyond some 5 million years have no day of their own.
+    /// Its UTC day. NB: exact for the accepted years; times beyond some 5 million years have no day.
     pub fn day(self) -> Day {
         let days = self.0.div_euclid(MS_A_DAY);
         Day(i32::try_from(days).unwrap_or(if days < 0 { i32::MIN } else { i32::MAX }))
@@ -110,20 +110,20 @@ macro_rules! names {
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant = $code),+ }
 
         impl $name {
-            /// All of them, in the order of their codes.
+            /// All, by code.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word for it in records, exports and settings.
+            /// The word in records, exports and settings.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
 
-            /// Its stable number in keys of the store.
+            /// The stable code in keys of the store.
             pub const fn code(self) -> u8 {
                 self as u8
             }
 
-            /// The one with this stable number.
+            /// By its stable code.
             pub const fn from_code(code: u8) -> Option<Self> {
                 match code { $($code => Some(Self::$variant),)+ _ => None }
             }
@@ -151,8 +151,8 @@ macro_rules! names {
 }
 
 names!(
-    /// What an owner did with an item. Codes follow the alphabet, so that keys sort as exports do, with room between them for more.
-    /// Those below 16 were the codes of format 1 ([`Kind::of_format_1`]).
+    /// What an owner did with an item. Codes are in alphabetical order, so that keys sort as exports do, with gaps for more.
+    /// Codes below 16 belong to format 1 ([`Kind::of_format_1`]).
     Kind {
         /// Put into the basket.
         Cart = 24 "cart",
@@ -160,7 +160,7 @@ names!(
         Click = 40 "click",
         /// Commented on.
         Comment = 56 "comment",
-        /// Not interested: it is not recommended to them.
+        /// Not interested: no longer recommended to the owner.
         Dismiss = 72 "dismiss",
         /// Marked as a favourite.
         Favorite = 88 "favorite",
@@ -168,22 +168,22 @@ names!(
         Follow = 104 "follow",
         /// A recommendation was shown.
         Impression = 120 "impression",
-        /// Bought, as the storefront saw it; orders say it with more authority.
+        /// Bought according to the storefront; orders are more authoritative.
         Purchase = 136 "purchase",
-        /// Searched for; keyed by its query, in no basket, history or popularity.
+        /// Searched; keyed by query, in no basket, history or popularity.
         Search = 152 "search",
-        /// Product page seen.
+        /// Viewed the product page.
         View = 168 "view",
     }
 );
 
 impl Kind {
-    /// Whether it tells of a recommendation that was shown: keyed by the scenario too, below a cap of its own.
+    /// Whether it is about a shown recommendation: keyed by scenario too, with a cap of its own.
     pub const fn is_of_a_list(self) -> bool {
         matches!(self, Self::Impression | Self::Click)
     }
 
-    /// The one that had this number in keys of format 1.
+    /// By its code in keys of format 1.
     pub const fn of_format_1(code: u8) -> Option<Self> {
         use Kind::{Cart, Click, Comment, Favorite, Follow, Impression, Purchase, Search, View};
         Some(match code {
@@ -202,13 +202,13 @@ impl Kind {
 }
 
 names!(
-    /// A member's level, with its benefits (R18). It is no staff role.
+    /// A member's level, with its benefits (R18); not a staff role.
     Tier {
-        /// The free level; what an absent tier means.
+        /// The free level, and the default.
         Normal = 0 "normal",
         /// Discounts (R30).
         Vip = 1 "vip",
-        /// Higher points reward (R23).
+        /// Higher rewards (R23).
         Svip = 2 "svip",
     }
 );
@@ -222,15 +222,15 @@ names!(
         Orders = 1 "orders",
         /// What is sold.
         Catalog = 2 "catalog",
-        /// Members and the sessions that became theirs.
+        /// Members and the sessions merged into them.
         Members = 3 "members",
-        /// What was promised to members: points spent and adjusted, the wallet. Written by Kindred alone.
+        /// Members' ledgers: points spent and adjusted, the wallet. Written by Kindred only.
         Ledger = 4 "ledger",
     }
 );
 
 impl Topic {
-    /// Those that shops write.
+    /// The topics that shops write.
     pub const OF_SHOPS: [Self; 4] = [Self::Interactions, Self::Orders, Self::Catalog, Self::Members];
 }
 
@@ -239,38 +239,38 @@ names!(
     LedgerKind {
         /// Points are spent.
         Spend = 0 "spend",
-        /// A spend, or a negative adjustment, is given back, wholly or in part.
+        /// Returns a spend or a negative adjustment, wholly or in part.
         Return = 1 "return",
-        /// Staff gives or takes points.
+        /// Staff adds or deducts points.
         Adjust = 2 "adjust",
-        /// Money comes into the wallet through a provider.
+        /// Money enters the wallet through a provider.
         WalletRecharge = 3 "wallet_recharge",
         /// An order is paid from the wallet.
         WalletPay = 4 "wallet_pay",
-        /// What an order was paid comes back.
+        /// A wallet payment is refunded.
         WalletRefund = 5 "wallet_refund",
-        /// Money leaves the wallet to the member.
+        /// Money is paid out to the member.
         WalletPayOut = 6 "wallet_pay_out",
-        /// Staff gives or takes money.
+        /// Staff adds or deducts money.
         WalletAdjust = 7 "wallet_adjust",
     }
 );
 
 impl LedgerKind {
-    /// Whether it moves money of the wallet, and not points.
+    /// Whether it moves wallet money, not points.
     pub const fn is_of_wallet(self) -> bool {
         !matches!(self, Self::Spend | Self::Return | Self::Adjust)
     }
 
-    /// Whether staff did it: with a reason, in either direction.
+    /// Whether staff made it: with a reason, in either direction.
     pub const fn is_adjustment(self) -> bool {
         matches!(self, Self::Adjust | Self::WalletAdjust)
     }
 }
 
-/// The number of the next record to read in each (topic, partition): a place in the log.
+/// The next offset to read of each (topic, partition).
 ///
-/// To everybody but the server it is an opaque token ([`fmt::Display`], [`FromStr`]). A missing entry means 0.
+/// An opaque token to clients ([`fmt::Display`], [`FromStr`]). A missing entry means 0.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Position {
     next: std::collections::BTreeMap<(Topic, u32), u64>,
@@ -287,13 +287,13 @@ impl Position {
         self.next.get(&(topic, partition)).copied().unwrap_or(0)
     }
 
-    /// Takes in that `offset` of a partition has been read; never steps back.
+    /// Marks `offset` of a partition as read; never steps back.
     pub fn passed(&mut self, topic: Topic, partition: u32, offset: u64) {
         let next = self.next.entry((topic, partition)).or_insert(0);
         *next = (*next).max(offset.saturating_add(1));
     }
 
-    /// The least position that reaches both.
+    /// Raises it to the least position that reaches both.
     pub fn join(&mut self, other: &Self) {
         for (&key, &offset) in &other.next {
             let next = self.next.entry(key).or_insert(0);
@@ -301,7 +301,7 @@ impl Position {
         }
     }
 
-    /// Whether everything before `other` has been read here.
+    /// Whether everything before `other` is before `self`, too.
     pub fn reaches(&self, other: &Self) -> bool {
         other.next.iter().all(|(key, offset)| self.next.get(key).copied().unwrap_or(0) >= *offset)
     }
@@ -311,15 +311,15 @@ impl Position {
         self.next.iter().map(|(&(topic, partition), &offset)| (topic, partition, offset))
     }
 
-    /// How many records lie between `self` and a later position.
+    /// The number of records between `self` and a later position.
     pub fn lag_behind(&self, end: &Self) -> u64 {
-        // A position may come from a caller, with any numbers in it.
+        // A position from a caller may hold any numbers.
         end.partitions().fold(0, |lag: u64, (t, p, offset)| lag.saturating_add(offset.saturating_sub(self.next_offset(t, p))))
     }
 }
 
 impl fmt::Display for Position {
-    /// `i0.1234-o0.17`: short, safe in a URL and in a header. Its form is no promise.
+    /// `i0.1234-o0.17`: short, safe in URLs and headers. The form may change.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.next.is_empty() {
             return f.write_str("0");
@@ -347,7 +347,7 @@ impl FromStr for Position {
             let key = (*topic, partition.parse().map_err(|_| wrong())?);
             position.next.insert(key, offset.parse().map_err(|_| wrong())?);
         }
-        // One place, one token: what is not written as we write it (a sign, a nought in front, another order) is not ours.
+        // One token per position: other spellings (a sign, leading zeros, another order) are invalid.
         if position.to_string() == text { Ok(position) } else { Err(wrong()) }
     }
 }

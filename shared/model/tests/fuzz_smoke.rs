@@ -1,4 +1,4 @@
-//! The fuzz targets of the model on the stable compiler. If it fails, hostile bytes stop a server.
+//! The fuzz targets of the model on the stable compiler. If this failed, hostile bytes could stop a server.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ fn examples(topic: &str) -> Vec<Vec<u8>> {
         .collect();
     paths.sort();
     let texts = paths.iter().map(|path| std::fs::read(path).unwrap()).filter(|bytes| bytes.len() < 4_096);
-    // Without their white space, so that a mutation more often hits something.
+    // Without white space, so that mutations more often hit something.
     texts.map(|text| serde_json::to_vec(&serde_json::from_slice::<serde_json::Value>(&text).unwrap()).unwrap()).collect()
 }
 

@@ -1,5 +1,5 @@
-//! The contract of the log: what `schemas/events` says and what the decoders do are one thing, and the canonical encoding is
-//! frozen. If one of these fails, a producer who follows the schemas is rejected, or a data directory changes its meaning.
+//! `schemas/events` and the decoders agree, and the canonical encoding is frozen. If one of these fails, a producer that follows
+//! the schemas is rejected, or a data directory changes its meaning.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -100,7 +100,7 @@ fn examples_are_valid_and_decode_to_the_frozen_canonical_bytes() {
     }
 }
 
-/// What merging compares last, and what the merged input keeps beside key and time.
+/// If this failed, ties of interactions would break differently, or merged inputs would change.
 #[test]
 fn the_payload_of_an_interaction_is_frozen() {
     for (name, text) in examples(Topic::Interactions) {
@@ -141,7 +141,7 @@ fn invalid_examples_are_refused_by_the_decoder_and_by_the_schema_where_it_can_sa
     }
 }
 
-/// A field that the schema has and the decoder does not know would be dropped in silence.
+/// If this failed, a field of the schema would be silently dropped by the decoder.
 #[test]
 fn the_decoder_knows_every_field_of_the_schema() {
     for &topic in Topic::ALL {
@@ -166,7 +166,7 @@ fn the_decoder_knows_every_field_of_the_schema() {
     }
 }
 
-/// A field that the decoder keeps and the schema has not would be a secret.
+/// If this failed, the decoder would keep an undocumented field.
 #[test]
 fn the_examples_and_the_schema_name_every_field_that_is_kept() {
     for &topic in Topic::ALL {
@@ -191,7 +191,7 @@ fn the_examples_and_the_schema_name_every_field_that_is_kept() {
     }
 }
 
-/// The words of the schema and of the decoder are the same.
+/// If this failed, schema and decoder would accept different words.
 #[test]
 fn the_schema_lists_the_words_that_are_accepted() {
     for (topic, name, field) in [
@@ -210,7 +210,7 @@ fn the_schema_lists_the_words_that_are_accepted() {
             properties(&schema)[field]["enum"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         for word in &listed {
             record[field] = (*word).into();
-            // A search needs a query, too, and each entry of a ledger what it moves: that it is asked for shows that the word is known.
+            // A search also needs a query, and a ledger entry an amount: that error shows that the word is known.
             if let Err(error) = decode(topic, &record.to_string()) {
                 assert_ne!(error.field, field, "{topic}: {error}");
             }

@@ -1,11 +1,11 @@
-//! Fail points: steps with a name, at which a test makes a debug build kill itself, as `kill -9` would, or panic. A release build has
-//! nothing of this.
+//! Fail points: named steps at which a test makes a debug build kill itself, as `kill -9` would, or panic. Absent from release
+//! builds.
 //!
-//! `KINDRED_FAIL_POINTS=DIR` names the directory to a process that starts. It is looked into at every step, so that a process can be
-//! armed while it runs: `DIR/armed` holds `before NAME#N`, `after NAME#N`, `panic NAME#N` or `hang NAME#N`, where N counts the steps of this
-//! name from 1 since the file was written, or `never`, which traces only. `DIR/trace` gets a line for each step passed while something is armed.
+//! `KINDRED_FAIL_POINTS=DIR` names the directory at the start. It is read at every step, so that a running process can be armed:
+//! `DIR/armed` holds `before NAME#N`, `after NAME#N`, `panic NAME#N` or `hang NAME#N`, where N counts the steps of this name from
+//! 1 since the file was written, or `never`, which only traces. `DIR/trace` gets a line for each step while something is armed.
 
-/// A step of a thread that writes nothing by itself: it can die or panic here.
+/// A step without a write: the thread can die or panic here.
 #[cfg(not(debug_assertions))]
 #[inline]
 pub fn fail_point(_name: &str) {}
@@ -31,22 +31,21 @@ mod armed {
         passed: Mutex<Passed>,
     }
 
-    /// What was passed since it was armed.
+    /// The steps passed since arming.
     #[derive(Default)]
     struct Passed {
         armed: String,
-        /// How often, by name.
         times: HashMap<String, u32>,
-        /// The changes that were begun: work in the outbox of others is an earlier process's.
+        /// The changes begun by this process; other outbox work is an earlier process's.
         begun: HashSet<String>,
     }
 
-    /// A step that is about to be done.
+    /// A step about to be done.
     pub struct Step {
-        /// What it is called.
+        /// Its name.
         pub name: String,
-        /// The change of the outbox that it belongs to, where that shows, and whether it begins it. What is done for a change that an
-        /// earlier process began is traced as `earlier: NAME` and not counted.
+        /// The outbox change it belongs to, if known, and whether it begins it. Steps of a change that an earlier process began
+        /// are traced as `earlier: NAME` and not counted.
         pub change: Option<(String, bool)>,
     }
 
@@ -61,7 +60,7 @@ mod armed {
 
     impl Points {
         fn pass(&self, step: Step) -> Fails {
-            // A panic that was asked for poisons nothing here.
+            // An intended panic poisons nothing here.
             let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
             let Ok(armed) = std::fs::read_to_string(self.directory.join("armed")) else {
                 passed.armed.clear();
@@ -98,7 +97,7 @@ mod armed {
         }
     }
 
-    /// As by `kill -9`: no destructor runs, nothing is flushed, nothing goes on.
+    /// Like `kill -9`: no destructor runs, nothing is flushed.
     fn die() -> ! {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         std::process::abort();
@@ -124,12 +123,12 @@ mod armed {
         POINTS.is_some()
     }
 
-    /// A step of a thread that writes nothing by itself: it can die or panic here.
+    /// A step without a write: the thread can die or panic here.
     pub fn fail_point(name: &str) {
         fail(pass(|| Step { name: name.to_owned(), change: None }));
     }
 
-    /// Does a write, or dies before it, or after it and before anybody learns of it.
+    /// Runs a write, or dies before it, or after it and before anybody sees its result.
     pub async fn watched_step<T>(step: impl FnOnce() -> Step, write: impl Future<Output = T>) -> T {
         let fails = pass(step);
         if fails != Fails::After {

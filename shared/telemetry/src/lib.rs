@@ -1,4 +1,4 @@
-//! What a process tells about itself: logs on stderr, metrics as Prometheus text, and its own use of CPU and memory.
+//! Telemetry of a process: logs on stderr, metrics as Prometheus text, CPU and memory usage.
 //!
 //! ```text
 //! tracing::info!(…)        ──▶ stderr, text or JSON lines            init
@@ -7,7 +7,7 @@
 //! a panic                  ──▶ stderr, and the end of the process     end_on_panic
 //! ```
 //!
-//! Stdout belongs to data (exports), so nothing here writes to it.
+//! Stdout is for data (exports), so nothing here writes to it.
 
 mod fail_points;
 mod usage;
@@ -26,7 +26,7 @@ pub use fail_points::{Step, fail_points_armed, watched_step};
 pub use usage::{cpu_by_thread, peak_rss_bytes, process_cpu, rss_bytes, spawn_named, thread_cpu};
 pub use vital::{HASH_THREAD, IO_THREAD, end_on_panic, vital_task};
 
-/// Why telemetry could not be set up.
+/// Errors of the setup.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter does not parse.
@@ -34,29 +34,29 @@ pub enum TelemetryError {
         "telemetry.log is {filter:?}: {reason}; a level, or levels by module as in \"info,kindred_pipeline=debug\", is accepted"
     )]
     Filter {
-        /// What was given.
+        /// The filter.
         filter: String,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
-    /// Another subscriber or recorder is in place.
-    #[error("{0} was set up by somebody else before")]
+    /// Another subscriber or recorder is installed.
+    #[error("{0} is already installed")]
     Taken(&'static str),
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people: one line an event, fields behind the message.
+    /// For people: one line per event, fields after the message.
     #[default]
     Text,
-    /// For machines: one JSON object a line.
+    /// For machines: one JSON object per line.
     Json,
 }
 
-/// Sends log lines that pass `filter` (the syntax of `tracing_subscriber::EnvFilter`) to stderr. Once a process; a second call
-/// with whatever arguments changes nothing.
+/// Sends log lines that pass `filter` (the syntax of `tracing_subscriber::EnvFilter`) to stderr. Only the first call has an
+/// effect.
 ///
 /// # Errors
 /// [`TelemetryError::Filter`]; [`TelemetryError::Taken`] when something other than this function set a subscriber.
@@ -84,17 +84,17 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);
 
-/// Upper bounds of histograms whose name ends in `_ms`: from a memory read to a stalled disk, three a decade.
+/// Upper bounds of histograms named `*_ms`: from a memory read to a stalled disk, three per decade.
 const LATENCY_BUCKETS_MS: &[f64] =
     &[0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
-/// The same for names that end in `_seconds`, as Prometheus prefers them.
+/// Upper bounds of histograms named `*_seconds`.
 const LATENCY_BUCKETS_SECONDS: &[f64] =
     &[0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
-/// Upper bounds of every other histogram: counts of records, rows and bytes.
+/// Upper bounds of other histograms: counts of records, rows and bytes.
 const SIZE_BUCKETS: &[f64] = &[1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0, 100_000_000.0];
 
-/// Installs the recorder behind `metrics::counter!` and its kin the first time, and returns the handle that renders it.
-/// Metrics recorded before the first call are lost, so call it at start.
+/// Installs the recorder behind `metrics::counter!` on the first call, and returns the handle that renders it. Call it at the
+/// start: metrics recorded earlier are lost.
 ///
 /// # Errors
 /// [`TelemetryError::Taken`] when something other than this function installed a recorder.
@@ -114,7 +114,7 @@ pub fn metrics_handle() -> Result<Metrics, TelemetryError> {
 }
 
 impl Metrics {
-    /// Everything as Prometheus text (version 0.0.4), the use of CPU and memory by this process among it.
+    /// All metrics as Prometheus text (version 0.0.4), including the process's CPU and memory usage.
     pub fn render(&self) -> String {
         metrics::gauge!("process_cpu_seconds").set(process_cpu().as_secs_f64());
         if let Some(bytes) = rss_bytes() {
@@ -127,8 +127,8 @@ impl Metrics {
         self.0.render()
     }
 
-    /// Moves recorded histogram samples into their buckets. Whoever scrapes seldom calls it now and then, so that the samples in
-    /// between do not pile up; [`Metrics::render`] does it too.
+    /// Moves recorded samples into their histogram buckets, as [`Metrics::render`] does. Call it regularly if nobody scrapes, so
+    /// that samples do not pile up.
     pub fn upkeep(&self) {
         self.0.run_upkeep();
     }
@@ -138,7 +138,7 @@ impl Metrics {
 mod tests {
     use super::*;
 
-    /// Would fail if a second part of the process could not have the handle, or if histograms came out as summaries.
+    /// If this failed, a second part of the process could not get the handle, or histograms would be rendered as summaries.
     #[test]
     fn metrics_are_rendered_with_buckets_from_any_handle() {
         let metrics = metrics_handle().unwrap();

@@ -1,5 +1,5 @@
-//! CPU and memory of this process. CPU comes from the POSIX clocks; memory and the CPU of single threads from Linux's `/proc`,
-//! and are `None` or empty where there is none.
+//! CPU and memory usage of this process. CPU comes from the POSIX clocks; memory and per-thread CPU from Linux's `/proc`, `None`
+//! or empty elsewhere.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The kernel cuts a thread's name there.
+/// The kernel truncates thread names to this length.
 const THREAD_NAME_BYTES_MAX: usize = 15;
 
-/// CPU time that the calling thread has used.
+/// CPU time of the calling thread.
 pub fn thread_cpu() -> Duration {
     clock(ClockId::ThreadCPUTime)
 }
 
-/// CPU time that all threads of this process have used, ended ones among them.
+/// CPU time of all threads of this process, including ended ones.
 pub fn process_cpu() -> Duration {
     clock(ClockId::ProcessCPUTime)
 }
@@ -26,12 +26,12 @@ fn clock(id: ClockId) -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Memory of this process that lies in RAM now.
+/// Resident memory of this process.
 pub fn rss_bytes() -> Option<u64> {
     status_bytes("VmRSS:")
 }
 
-/// The most memory that this process has had in RAM.
+/// Peak resident memory of this process.
 pub fn peak_rss_bytes() -> Option<u64> {
     status_bytes("VmHWM:")
 }
@@ -43,12 +43,12 @@ fn status_bytes(field: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// CPU time of the living threads by name; threads of one name are summed up. Cheap enough for every scrape: a file a thread.
+/// CPU time of the live threads, summed by name. Cheap enough for every scrape: one file per thread.
 pub fn cpu_by_thread() -> BTreeMap<String, Duration> {
     let mut by_name = BTreeMap::new();
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return by_name };
     for task in tasks.flatten() {
-        // A thread may end between the listing and the reading.
+        // A thread may end between the listing and the read.
         let name = std::fs::read_to_string(task.path().join("comm"));
         let used = std::fs::read_to_string(task.path().join("schedstat"));
         let (Ok(name), Ok(used)) = (name, used) else { continue };
@@ -58,10 +58,10 @@ pub fn cpu_by_thread() -> BTreeMap<String, Duration> {
     by_name
 }
 
-/// Starts a thread under a name that `top -H`, [`cpu_by_thread`] and panics show, cut to what the kernel keeps (15 bytes).
+/// Starts a thread whose name is visible in `top -H`, [`cpu_by_thread`] and panics, truncated to 15 bytes.
 ///
 /// # Errors
-/// When the system gives no thread.
+/// When the thread cannot be started.
 pub fn spawn_named<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
     let mut end = name.len().min(THREAD_NAME_BYTES_MAX);
     while !name.is_char_boundary(end) {

@@ -1,6 +1,6 @@
-//! Threads and tasks that others wait for. When one of them panics the rest would wait for it in silence: records would be accepted,
-//! readiness would stand, and nothing would be taken in. So the process ends, with an exit code, and its supervisor starts it again;
-//! what was acknowledged lies in the log.
+//! Threads and tasks that others depend on. If one panicked alone, the others would wait forever: records would be accepted and
+//! readiness reported, but nothing processed. So a panic ends the process, and its supervisor restarts it; acknowledged records
+//! are in the log.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-/// Beginnings of the names of threads whose panics are answered where they happen: a request's is a 500, a password's is a refusal.
+/// Name prefixes of threads that handle their panics: a request becomes a 500, a password a refusal.
 const ANSWERED: [&str; 2] = [IO_THREAD, HASH_THREAD];
-/// The threads of the async runtime: requests, and what they have done off it.
+/// The threads of the async runtime and its blocking pool.
 pub const IO_THREAD: &str = "kindred-io";
 /// The threads that hash passwords and estimate their strength.
 pub const HASH_THREAD: &str = "hash-";
 
-/// How long a panic may take to be told before the process ends.
+/// Time for a panic to be logged before the process ends.
 const TELL_MAX: Duration = Duration::from_millis(500);
 
 static EXIT_CODE: OnceLock<i32> = OnceLock::new();
 
-/// From now on a panic ends the process with `code`, on whatever thread it is but those that answer theirs. Tasks of the runtime that
-/// nobody answers for are started by [`vital_task`]. For programs: a test that panics must not end the tests.
+/// Makes a panic end the process with `code`, except on threads that handle theirs. Runtime tasks that nobody awaits are started
+/// by [`vital_task`]. For programs only: a test that panics must not end the test run.
 pub fn end_on_panic(code: i32) {
     if EXIT_CODE.set(code).is_err() {
         return;
@@ -36,7 +36,7 @@ pub fn end_on_panic(code: i32) {
         if ANSWERED.iter().any(|answered| name.starts_with(answered)) {
             return tell(panic);
         }
-        // A backtrace of a large program takes its time, and is not worth an outage.
+        // A backtrace of a large program takes too long.
         std::thread::spawn(move || {
             std::thread::sleep(TELL_MAX);
             std::process::exit(code);
@@ -46,7 +46,7 @@ pub fn end_on_panic(code: i32) {
     }));
 }
 
-/// Starts a task that runs as long as the process serves. If it panics, the process ends, where [`end_on_panic`] was asked for.
+/// Starts a task that runs as long as the process serves. Its panic ends the process after [`end_on_panic`].
 pub fn vital_task<T: Send + 'static>(name: &'static str, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     let running = tokio::spawn(task);
     let abort = running.abort_handle();
@@ -73,20 +73,20 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// How the standard library says that it could not print, which is the one panic that is nobody's mistake here.
+/// The standard library's panic message when it cannot print, the one panic that is no bug.
 const UNWRITTEN: &str = "failed printing to stdout: ";
 
-/// Ends a process whose answer nobody reads any more, or cannot be written: `kindred views | head -1`, a full disk.
+/// Ends a process whose output cannot be written: `kindred views | head -1`, a full disk.
 fn end_unread(why: &str, code: i32) -> ! {
     if why.contains("(os error 32)") {
         std::process::exit(0);
     }
-    // Nor may this be a panic.
+    // This must not panic either.
     let _told = writeln!(std::io::stderr(), "error: the answer could not be written: {why}");
     std::process::exit(code)
 }
 
-/// Ends the process, where it is to end.
+/// Ends the process if so configured.
 fn end(name: &str) {
     if let Some(code) = EXIT_CODE.get() {
         tracing::error!("{name} panicked; the process ends, and nothing that was acknowledged is lost");

@@ -1,13 +1,13 @@
-//! The merge of `interactions`: identities of each raw owner below its cap, and the facts they show.
+//! The merge of `interactions`: each raw owner's identities below its cap, and the facts they yield.
 //!
 //! ```text
 //! InteractionInput ──by raw owner──▶ ┌──────────────┐ ─▶ rows of the table
-//! fates            ──by raw owner──▶ │ Interactions │ ─▶ (effective owner, Fact) ±1
+//! effective owners ──by raw owner──▶ │ Interactions │ ─▶ (effective owner, Fact) ±1
 //!                                    └──────────────┘
 //! ```
 //!
-//! Records of the earliest open epoch are merged when it closes, or when many have gathered; what the epoch changed is given net,
-//! once the fates of that epoch are known too. Keeps about 30 bytes an identity (see [`super::owner`]).
+//! Records of the earliest open epoch are merged when it closes, or earlier when many are buffered. An epoch's net changes are
+//! emitted once its effective owners are known, too. Keeps about 30 bytes per identity (see [`super::owner`]).
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -25,26 +25,26 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
-use super::owner::{FEW_MAX, Held, Identities, Log, compare};
+use super::owner::{ChangeLog, FEW_MAX, Held, Identities, compare};
 use super::subject::Identity;
 use crate::facts::Fact;
 use crate::invariant::violated;
-use crate::links::Fate;
+use crate::links::EffectiveOwner;
 use crate::update::{InteractionUpdate, Stats};
 
-/// Owners settled before the operator lets others run: a large epoch's facts do not pile up in queues.
+/// Owners settled before the operator yields, so that a large epoch's facts do not pile up in queues.
 const OWNERS_A_TURN: usize = 4_096;
 
-/// Inputs of an open epoch that wait to be merged together: in a bulk load many are of one owner, and an owner that is looked up
-/// once and whose identities come in order costs a third of one that is visited again and again. 48 MiB of inputs at most.
-const GATHERED: usize = 1 << 20;
+/// Inputs of an open epoch buffered before they are merged, at most 48 MiB. A bulk load has many per owner, and merging an owner's
+/// together, in order, costs a third of visiting it again and again.
+const BUFFERED_MAX: usize = 1 << 20;
 
-/// What enters.
+/// An input of the merge.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum InteractionInput {
     /// A record.
     Update(InteractionUpdate),
-    /// All identities of the raw owner leave.
+    /// Removes all identities of the raw owner.
     Purge(Party),
 }
 
@@ -72,7 +72,7 @@ impl InteractionRow {
         self.identity.key().encode(out);
     }
 
-    /// Appends the row; says whether there is one, or it is deleted.
+    /// Appends the row; false if it is deleted.
     pub fn encode_row(&self, out: &mut Vec<u8>) -> bool {
         let Some(held) = &self.held else { return false };
         StoredInteraction { at: held.at, payload: held.payload.bytes().into() }.encode(out);
@@ -80,18 +80,18 @@ impl InteractionRow {
     }
 }
 
-/// A fact of an effective owner that came (+1) or went (-1).
+/// A fact of an effective owner added (+1) or retracted (-1).
 pub type FactChange = ((Party, Fact), u64, isize);
 
-/// Merges interactions. `fates` says which raw owners are not their own: see [`crate::links`]. `cap` is
+/// Merges interactions. `effective_owners` lists raw owners that are not their own ([`crate::links`]). `cap` is
 /// `inputs.identities_per_owner`; impressions and clicks have a cap of their own.
 ///
-/// A retract takes out the facts of its (owner, item or query, kind) at or before its time. When an owner's fate changes, all of
-/// its facts move, or leave with an erased member. An erased member's own identities are dropped at once, and later ones are not
-/// taken; those of its sessions stay, without facts, because the link may change, until they are purged.
+/// A retract removes the facts of its (owner, item or query, kind) at or before its time. When an effective owner changes, all of
+/// the raw owner's facts move, or leave with an erased member. An erased member's own identities are dropped at once, and later
+/// ones are ignored; those of its sessions stay without facts until they are purged, because the link may change.
 pub fn merged_interactions<'s>(
     inputs: StreamVec<'s, u64, InteractionInput>,
-    fates: StreamVec<'s, u64, (Fate, u64, isize)>,
+    effective_owners: StreamVec<'s, u64, (EffectiveOwner, u64, isize)>,
     cap: usize,
     stats: &Arc<Stats>,
 ) -> (StreamVec<'s, u64, InteractionRow>, StreamVec<'s, u64, FactChange>) {
@@ -99,28 +99,29 @@ pub fn merged_interactions<'s>(
     let mut builder = OperatorBuilder::new("Interactions".to_owned(), scope);
     let activator = scope.activator_for(builder.operator_info().address);
     let mut inputs = builder.new_input(inputs, Exchange::new(|input: &InteractionInput| input.party().shard_hash()));
-    let mut fates = builder.new_input(fates, Exchange::new(|(fate, ..): &(Fate, u64, isize)| fate.raw.shard_hash()));
+    let mut effective_owners =
+        builder.new_input(effective_owners, Exchange::new(|(change, ..): &(EffectiveOwner, u64, isize)| change.raw.shard_hash()));
     let (rows_output, rows) = builder.new_output();
     let (facts_output, facts) = builder.new_output();
     let mut rows_output = OutputBuilder::from(rows_output);
     let mut facts_output = OutputBuilder::from(facts_output);
 
-    let mut merge = Merge { owners: HashMap::default(), fates: HashMap::default(), cap, stats: Arc::clone(stats) };
+    let mut merge = Merge { owners: HashMap::default(), effective_owners: HashMap::default(), cap, stats: Arc::clone(stats) };
     builder.build(move |_capabilities| {
         let mut open: BTreeMap<u64, Open> = BTreeMap::new();
         let mut closing: Option<Closing> = None;
         move |frontiers| {
             let is_open = |epoch: &u64| frontiers[0].less_equal(epoch) || frontiers[1].less_equal(epoch);
             inputs.for_each(|capability, data| {
-                // All messages here are sent at a time.
+                // All messages of an operator call carry one time.
                 let (Some(rows), Some(facts)) = (capability.retain_least(0), capability.retain_least(1)) else { return };
                 open.entry(*rows.time()).or_insert_with(|| Open::at(rows, facts)).inputs.append(data);
             });
-            fates.for_each(|capability, data| {
-                // A message's differences may lie later than the message.
-                for (fate, epoch, diff) in data.drain(..) {
+            effective_owners.for_each(|capability, data| {
+                // A message's diffs may have later epochs than the message.
+                for (change, epoch, diff) in data.drain(..) {
                     let at = || Open::at(capability.delayed(&epoch, 0), capability.delayed(&epoch, 1));
-                    open.entry(epoch).or_insert_with(at).fates.push((fate, diff));
+                    open.entry(epoch).or_insert_with(at).effective_owners.push((change, diff));
                 }
             });
             loop {
@@ -141,17 +142,20 @@ pub fn merged_interactions<'s>(
                 }
                 closing = None;
                 let Some(mut entry) = open.first_entry() else { return };
-                // Earlier epochs are closed and settled: what has come of this one can be merged.
+                // Earlier epochs are settled, so buffered inputs of this one can be merged.
                 let is_open = is_open(entry.key());
                 let epoch = entry.get_mut();
-                if !is_open || epoch.inputs.len() >= GATHERED {
+                if !is_open || epoch.inputs.len() >= BUFFERED_MAX {
                     merge.take_all(&mut epoch.inputs, &mut epoch.touched);
                 }
                 if is_open {
                     return;
                 }
                 let epoch = entry.remove();
-                closing = Some(Closing { owners: merge.close(epoch.touched, epoch.fates), capabilities: epoch.capabilities });
+                closing = Some(Closing {
+                    owners: merge.close(epoch.touched, epoch.effective_owners),
+                    capabilities: epoch.capabilities,
+                });
             }
         }
     });
@@ -162,23 +166,23 @@ pub fn merged_interactions<'s>(
 struct Open {
     capabilities: (Capability<u64>, Capability<u64>),
     inputs: Vec<InteractionInput>,
-    fates: Vec<(Fate, isize)>,
-    touched: FxHashMap<Part, Log>,
+    effective_owners: Vec<(EffectiveOwner, isize)>,
+    touched: FxHashMap<Part, ChangeLog>,
 }
 
 impl Open {
     fn at(rows: Capability<u64>, facts: Capability<u64>) -> Self {
-        Self { capabilities: (rows, facts), inputs: Vec::new(), fates: Vec::new(), touched: HashMap::default() }
+        Self { capabilities: (rows, facts), inputs: Vec::new(), effective_owners: Vec::new(), touched: HashMap::default() }
     }
 }
 
-/// An epoch whose changes are being given.
+/// An epoch whose changes are being emitted.
 struct Closing {
     capabilities: (Capability<u64>, Capability<u64>),
     owners: Vec<Settling>,
 }
 
-/// What of a raw owner is below one cap: its impressions and clicks, or the rest.
+/// The part of a raw owner below one cap: its impressions and clicks, or the rest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Part {
     party: Party,
@@ -195,11 +199,11 @@ impl Part {
     }
 }
 
-/// A part of a raw owner with what changed in an epoch.
+/// A part of a raw owner and its changes in an epoch.
 struct Settling {
     part: Part,
-    log: Log,
-    /// Whose its facts were before the epoch.
+    log: ChangeLog,
+    /// The effective owner before the epoch.
     effective_before: Option<Party>,
 }
 
@@ -207,24 +211,24 @@ struct Settling {
 struct Merge {
     owners: FxHashMap<Part, Identities>,
     /// Raw owners that are not their own.
-    fates: FxHashMap<Party, Option<Party>>,
+    effective_owners: FxHashMap<Party, Option<Party>>,
     cap: usize,
     stats: Arc<Stats>,
 }
 
 impl Merge {
-    /// Whose the facts of a raw owner are; `None` when they are nobody's.
+    /// The effective owner of a raw owner's facts; `None` if there is none.
     fn effective(&self, raw: Party) -> Option<Party> {
-        self.fates.get(&raw).copied().unwrap_or(Some(raw))
+        self.effective_owners.get(&raw).copied().unwrap_or(Some(raw))
     }
 
-    /// An erased member: it never comes back, and nothing of it is kept. (A session without an effective owner is not erased.)
+    /// Whether this is an erased member, whose identities are never kept. A session without an effective owner is not erased.
     fn is_erased(&self, raw: Party) -> bool {
-        self.fates.get(&raw).is_some_and(Option::is_none) && raw.is_member()
+        self.effective_owners.get(&raw).is_some_and(Option::is_none) && raw.is_member()
     }
 
-    /// Merges inputs, owner by owner; those of one owner in the order in which they came, because a purge stands between records.
-    fn take_all(&mut self, inputs: &mut Vec<InteractionInput>, touched: &mut FxHashMap<Part, Log>) {
+    /// Merges inputs, owner by owner; those of one owner in arrival order, because a purge may stand between records.
+    fn take_all(&mut self, inputs: &mut Vec<InteractionInput>, touched: &mut FxHashMap<Part, ChangeLog>) {
         let mut order: Vec<(Party, u32)> = inputs.iter().zip(0..).map(|(input, place)| (input.party(), place)).collect();
         order.sort_unstable_by_key(|&(party, place)| (party.number(), place));
         let mut records: [Vec<(Identity, Held)>; 2] = Default::default();
@@ -252,21 +256,21 @@ impl Merge {
     }
 
     /// Merges records of one part of an owner; drains them.
-    fn take(&mut self, part: Part, records: &mut Vec<(Identity, Held)>, touched: &mut FxHashMap<Part, Log>) {
+    fn take(&mut self, part: Part, records: &mut Vec<(Identity, Held)>, touched: &mut FxHashMap<Part, ChangeLog>) {
         if records.is_empty() {
             return;
         }
         if self.is_erased(part.party) {
             let log = touched.entry(part).or_default();
-            return records.drain(..).for_each(|(identity, _)| log.note_fallen(identity));
+            return records.drain(..).for_each(|(identity, _)| log.note_dropped(identity));
         }
         let is_known = self.owners.contains_key(&part.other());
         let (owner, log) = match self.owners.entry(part) {
             Entry::Occupied(owner) => (owner.into_mut(), touched.entry(part).or_default()),
             Entry::Vacant(vacant) => {
                 Stats::add(&self.stats.owners, u64::from(!is_known));
-                // One that was purged in this epoch has its log already.
-                let log = touched.entry(part).or_insert_with(Log::of_new_owner);
+                // An owner purged in this epoch has a change log already.
+                let log = touched.entry(part).or_insert_with(ChangeLog::of_new_owner);
                 (vacant.insert(Identities::default()), log)
             }
         };
@@ -277,40 +281,40 @@ impl Merge {
         }
     }
 
-    fn drop_identities(&mut self, part: Part, log: &mut Log) {
+    fn drop_identities(&mut self, part: Part, log: &mut ChangeLog) {
         if let Some(mut identities) = self.owners.remove(&part) {
             Stats::sub(&self.stats.owners, u64::from(!self.owners.contains_key(&part.other())));
             for (identity, held) in identities.drain() {
                 log.note(identity, Some(held));
-                log.note_fallen(identity);
+                log.note_dropped(identity);
             }
         }
     }
 
-    /// Applies the fates of an epoch; the answer is every part of an owner with something to settle.
-    fn close(&mut self, touched: FxHashMap<Part, Log>, fates: Vec<(Fate, isize)>) -> Vec<Settling> {
+    /// Applies an epoch's changes of effective owners; returns every part of an owner that has something to settle.
+    fn close(&mut self, touched: FxHashMap<Part, ChangeLog>, effective_owners: Vec<(EffectiveOwner, isize)>) -> Vec<Settling> {
         let mut owners: FxHashMap<Part, Settling> = touched
             .into_iter()
             .map(|(part, log)| (part, Settling { part, log, effective_before: self.effective(part.party) }))
             .collect();
-        // What came and went within the epoch cancels.
-        let mut changes: FxHashMap<Fate, isize> = HashMap::default();
-        for (fate, diff) in fates {
-            *changes.entry(fate).or_default() += diff;
+        // Changes that cancel within the epoch.
+        let mut changes: FxHashMap<EffectiveOwner, isize> = HashMap::default();
+        for (change, diff) in effective_owners {
+            *changes.entry(change).or_default() += diff;
         }
-        for fate in changes.iter().filter(|(_, diff)| **diff != 0).map(|(fate, _)| fate) {
-            let effective_before = self.effective(fate.raw);
-            for part in Part::both(fate.raw) {
-                owners.entry(part).or_insert_with(|| Settling { part, log: Log::default(), effective_before });
+        for change in changes.iter().filter(|(_, diff)| **diff != 0).map(|(change, _)| change) {
+            let effective_before = self.effective(change.raw);
+            for part in Part::both(change.raw) {
+                owners.entry(part).or_insert_with(|| Settling { part, log: ChangeLog::default(), effective_before });
             }
         }
-        for fate in changes.iter().filter(|(_, diff)| **diff < 0).map(|(fate, _)| fate) {
-            self.fates.remove(&fate.raw);
+        for change in changes.iter().filter(|(_, diff)| **diff < 0).map(|(change, _)| change) {
+            self.effective_owners.remove(&change.raw);
         }
-        for fate in changes.iter().filter(|(_, diff)| **diff > 0).map(|(fate, _)| fate) {
-            let known = self.fates.insert(fate.raw, fate.effective);
+        for change in changes.iter().filter(|(_, diff)| **diff > 0).map(|(change, _)| change) {
+            let known = self.effective_owners.insert(change.raw, change.effective);
             if known.is_some() {
-                violated(format_args!("two effective owners of {:?}", fate.raw));
+                violated(format_args!("two effective owners of {:?}", change.raw));
             }
         }
         let mut owners: Vec<Settling> = owners.into_values().collect();
@@ -322,13 +326,13 @@ impl Merge {
         owners
     }
 
-    /// Gives what changed of one owner.
+    /// Emits the changes of one owner.
     fn settle(&self, mut owner: Settling, mut row: impl FnMut(InteractionRow), mut fact: impl FnMut((Party, Fact), isize)) {
         let nothing = Identities::default();
         let now = self.owners.get(&owner.part).unwrap_or(&nothing);
         let party = owner.part.party;
         let (before, after) = (owner.effective_before, self.effective(party));
-        for identity in owner.log.take_fallen() {
+        for identity in owner.log.take_dropped() {
             if now.get(identity).is_none() {
                 row(InteractionRow { party, identity, held: None });
             }
@@ -378,11 +382,15 @@ mod tests {
     }
 
     /// The identities whose rows are written and deleted in an epoch.
-    fn rows(merge: &mut Merge, mut inputs: Vec<InteractionInput>, fates: Vec<(Fate, isize)>) -> (Vec<Identity>, Vec<Identity>) {
+    fn rows(
+        merge: &mut Merge,
+        mut inputs: Vec<InteractionInput>,
+        effective_owners: Vec<(EffectiveOwner, isize)>,
+    ) -> (Vec<Identity>, Vec<Identity>) {
         let mut touched = FxHashMap::default();
         merge.take_all(&mut inputs, &mut touched);
         let (mut written, mut deleted) = (Vec::new(), Vec::new());
-        for settling in merge.close(touched, fates) {
+        for settling in merge.close(touched, effective_owners) {
             let row =
                 |row: InteractionRow| if row.held.is_some() { written.push(row.identity) } else { deleted.push(row.identity) };
             merge.settle(settling, row, |_, _| {});
@@ -390,24 +398,23 @@ mod tests {
         (written, deleted)
     }
 
-    /// A crash within an epoch on a store whose rows are written one by one leaves the row that a new identity pushed out beside it,
-    /// and rows of who was erased; and a process that was replaced writes such rows after this one has read the store. If this
-    /// failed, they would stay in the store for good.
+    /// A store that writes rows one by one may hold a row that a new identity evicted, or a row of an erased member, after a
+    /// crash within an epoch or from a replaced process that still writes. If this failed, such rows would never be deleted.
     #[test]
     fn what_was_given_and_is_not_kept_is_deleted() {
         let party = |name: &str| Party::intern(&Owner::Member(MemberId::parse(name).unwrap()));
         let (ann, bob) = (party("restored-ann"), party("restored-bob"));
         let stats = Arc::new(Stats::default());
-        let mut merge = Merge { owners: HashMap::default(), fates: HashMap::default(), cap: 2, stats: stats.clone() };
+        let mut merge = Merge { owners: HashMap::default(), effective_owners: HashMap::default(), cap: 2, stats: stats.clone() };
         let read_back = || {
             let of_ann = (0..4).map(|day| view(ann, &format!("restored-{day}"), day));
             of_ann.chain([view(bob, "restored-0", 0)]).collect::<Vec<_>>()
         };
-        let erased = || vec![(Fate { raw: bob, effective: None }, 1)];
+        let erased = || vec![(EffectiveOwner { raw: bob, effective: None }, 1)];
         let (written, deleted) = rows(&mut merge, read_back(), erased());
         assert_eq!((written.len(), deleted.len()), (2, 3));
         assert!(written.iter().all(|identity| !deleted.contains(identity)));
-        // The same once more: nothing changes, and what is not kept may have been written meanwhile.
+        // The same again: nothing changes, but rows that are not kept may have been written meanwhile.
         let (written, deleted) = rows(&mut merge, read_back(), Vec::new());
         assert_eq!((written.len(), deleted.len()), (0, 3));
     }

@@ -1,4 +1,4 @@
-//! The merge of `ledger`: the greatest record of each entry, and none of members that are erased.
+//! The merge of `ledger`: the greatest record of each entry, and none of erased members.
 //!
 //! ```text
 //! LedgerInput ──by member──▶ [ entries of each member, or erased ] ─▶ rows of the table
@@ -20,13 +20,13 @@ use super::versioned::stable_hash;
 use crate::restore::RESTORED;
 use crate::update::{Conflict, Output, OutputFn, Stats};
 
-/// What enters: something about one key.
+/// An input about one key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LedgerInput {
     member: Bytes,
-    /// The key of the row; that of the record that erases, where it says that the member is.
+    /// The key of the row; for an erasure known from `members`, that of the record that erases.
     key: Bytes,
-    /// None of a tombstone, and where something else than the ledger says that the member is erased.
+    /// `None` for a tombstone, and for an erasure known from `members`.
     canonical: Option<Bytes>,
     erases: bool,
 }
@@ -38,37 +38,37 @@ impl LedgerInput {
         Self { member, key, canonical: Some(record.canonical().into()), erases: record.is_erased() }
     }
 
-    /// The member is erased, as `members` says.
+    /// The member is erased according to `members`.
     pub fn erased(member: &MemberId) -> Self {
         let key = (member.clone(), EntryId::NONE).to_bytes().into();
         Self { member: member.to_bytes().into(), key, canonical: None, erases: true }
     }
 
-    /// A key without a record: what is merged under it stays, and has to be appended again.
+    /// A key without a record: the merged record stays and has to be appended again.
     pub fn tombstone(key: Bytes) -> Self {
         let member = LedgerKey::from_bytes(&key).map(|(member, _)| member.to_bytes().into()).unwrap_or_default();
         Self { member, key, canonical: None, erases: false }
     }
 }
 
-/// Encoded: a member, a key, or a record.
+/// An encoded member, key or record.
 type Bytes = Arc<[u8]>;
 /// The member, and the key of the row.
-type Place = (Bytes, Bytes);
+type EntryKey = (Bytes, Bytes);
 
 /// A changed row: its key, and the canonical bytes of the record.
 pub type LedgerRow = (Bytes, Option<Bytes>);
 
-/// What is known of one member.
+/// The state of one member.
 #[derive(Default)]
 struct Account {
     erased: bool,
-    /// By key; of one that is erased none but the record that says so.
+    /// By key. An erased member has only the record that erases it.
     entries: BTreeMap<Bytes, Bytes>,
 }
 
-/// What the records of each entry merge to. An entry of an erased member leaves at once, and none is taken any more. `superseded` hears
-/// of keys of which a record came that is not what they merge to.
+/// The merged record of each entry. An erased member's entries are deleted at once, and later ones ignored. `superseded` receives
+/// keys of which a record arrived that differs from the merged one.
 pub fn merged_ledger<'s>(
     inputs: StreamVec<'s, u64, LedgerInput>,
     stats: &Arc<Stats>,
@@ -78,9 +78,9 @@ pub fn merged_ledger<'s>(
     let mut accounts: FxHashMap<Bytes, Account> = FxHashMap::default();
     let by_member = |input: &LedgerInput| stable_hash(&input.member);
     by_epoch(inputs, by_member, Topic::Ledger.name(), move |epoch, inputs: Vec<LedgerInput>, give| {
-        // What each touched key held before the epoch. What was read back is in the store, whatever becomes of it.
-        let mut touched: BTreeMap<Place, Option<Bytes>> = BTreeMap::new();
-        let mut lesser: BTreeSet<Place> = BTreeSet::new();
+        // The value of each touched key before the epoch. Restored entries are in the store either way.
+        let mut touched: BTreeMap<EntryKey, Option<Bytes>> = BTreeMap::new();
+        let mut lesser: BTreeSet<EntryKey> = BTreeSet::new();
         for LedgerInput { member, key, canonical, erases } in inputs {
             let account = accounts.entry(Arc::clone(&member)).or_default();
             if erases && !account.erased {
@@ -91,39 +91,39 @@ pub fn merged_ledger<'s>(
                 }
                 account.entries.extend(known.map(|known| (Arc::clone(&key), known)));
             }
-            let place = (member, key);
-            let known = account.entries.get(&place.1).cloned();
+            let entry = (member, key);
+            let known = account.entries.get(&entry.1).cloned();
             let Some(canonical) = canonical.filter(|_| erases || !account.erased) else {
                 if !erases {
                     if known.is_some() && epoch != RESTORED {
-                        lesser.insert(place.clone());
+                        lesser.insert(entry.clone());
                     }
-                    touched.entry(place).or_insert(known);
+                    touched.entry(entry).or_insert(known);
                 }
                 continue;
             };
             let rank = Rank::default();
             let merged = merge_versioned(Topic::Ledger, known.as_deref().map(|known| (rank, known)), rank, &canonical);
             if merged.conflict {
-                let id = LedgerKey::from_bytes(&place.1).map(|(_, entry)| entry.to_string()).unwrap_or_default();
+                let id = LedgerKey::from_bytes(&entry.1).map(|(_, entry)| entry.to_string()).unwrap_or_default();
                 stats.conflict(Conflict { topic: Topic::Ledger, id });
-                lesser.insert(place.clone());
+                lesser.insert(entry.clone());
             }
             if merged.new.is_some() {
-                account.entries.insert(Arc::clone(&place.1), canonical);
-                touched.entry(place).or_insert(known);
+                account.entries.insert(Arc::clone(&entry.1), canonical);
+                touched.entry(entry).or_insert(known);
             }
         }
-        let held = |(member, key): &Place| accounts.get(member)?.entries.get(key).cloned();
+        let held = |(member, key): &EntryKey| accounts.get(member)?.entries.get(key).cloned();
         let merged: Vec<Bytes> = lesser.iter().filter_map(held).collect();
         if !merged.is_empty() {
             superseded(Output::Superseded { epoch, topic: Topic::Ledger, merged });
         }
-        for (place, before) in touched {
-            let now = held(&place);
-            // What is not kept is deleted, held before or not: another process may have written it (design note 0004).
+        for (entry, before) in touched {
+            let now = held(&entry);
+            // Deletes what is not kept even if it was never held: another process may have written it (design note 0004).
             if now != before || now.is_none() {
-                give((place.1, now));
+                give((entry.1, now));
             }
         }
     })

@@ -1,7 +1,7 @@
-//! Merging: records in any order, as often as they come, become the merged inputs (DESIGN, rule 1).
+//! Merging: records in any order and multiplicity become the merged inputs (DESIGN, rule 1).
 //!
-//! Operators of our own, keyed by natural key. Each gives the rows of its table that changed, and the facts that came and went,
-//! net of the epoch.
+//! Custom operators, keyed by natural key. Each emits an epoch's net changes: the rows of its table, and the facts added and
+//! retracted.
 
 pub mod interactions;
 pub mod ledger;
@@ -17,8 +17,8 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 
-/// Gathers inputs by epoch, all of one `route` on one worker, and gives those of each epoch to `close` once no more of it can come, in the
-/// order of the epochs. What `close` gives leaves at that epoch.
+/// Buffers inputs by epoch, routing equal `route`s to one worker, and passes each complete epoch to `close`, in epoch order.
+/// `close` emits at that epoch.
 fn by_epoch<'s, D: ExchangeData, O: Clone + 'static>(
     inputs: StreamVec<'s, u64, D>,
     route: impl Fn(&D) -> u64 + 'static,

@@ -1,7 +1,7 @@
-//! The identities of one raw owner, below its cap, and what an epoch changed in them.
+//! The identities of one raw owner below its cap, and their changes in an epoch.
 //!
-//! Owners with few identities keep a sorted vector, 24 bytes an identity; an owner of many (a bot) gets a tree and an index by
-//! recency, so that an event costs it O(log).
+//! Owners with few identities keep a sorted vector, 24 bytes per identity; an owner of many (a bot) gets a tree and a recency
+//! index, so that an event costs O(log).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,10 +9,10 @@ use kindred_model::EventTime;
 
 use super::subject::{Identity, Recency};
 
-/// An owner of more identities than this gets the tree: below it, moving and scanning a vector costs less than a tree.
+/// Above this many identities an owner gets the tree; below, moving and scanning a vector is cheaper.
 pub(crate) const FEW_MAX: usize = 256;
 
-/// A payload's canonical bytes in one word: nearly all are empty.
+/// A payload's canonical bytes in one word, as nearly all are empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(crate) struct Payload(Option<Box<Box<[u8]>>>);
 
@@ -28,7 +28,7 @@ impl Payload {
     }
 }
 
-/// What an identity holds: the greatest (`at`, payload) that was seen. The derived order is that of the merge.
+/// The value of an identity: the greatest (`at`, payload) seen. The derived order is that of the merge.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Held {
     pub at: EventTime,
@@ -49,58 +49,58 @@ pub(crate) struct Many {
     recent: BTreeSet<Recency>,
 }
 
-/// What an identity held before it was touched.
+/// An identity and its value before it was touched.
 type Touched = (Identity, Option<Held>);
 
-/// What an epoch changed of one owner. An owner that was not there before needs no notes: all it has in the end is new. That is
-/// nearly everything while a state is restored.
+/// An owner's changes in an epoch. An owner that is new in the epoch needs no entries, as all it ends with is new: nearly every
+/// owner while a state is restored.
 #[derive(Debug, Default)]
-pub(crate) struct Log {
+pub(crate) struct ChangeLog {
     is_new: bool,
     touched: Vec<Touched>,
-    /// What was given and is not kept. Its row is deleted though this state never held it: where rows are written one by one, a process
-    /// that died within an epoch, or was replaced and still runs, may have written it (design note 0004).
-    fallen: Vec<Identity>,
+    /// Identities that arrived and are not kept. Their rows are deleted even if never held here: where rows are written one by
+    /// one, a process that crashed within an epoch, or was replaced and still runs, may have written them (design note 0004).
+    dropped: Vec<Identity>,
 }
 
-impl Log {
-    /// Of an owner that was not there before the epoch.
+impl ChangeLog {
+    /// For an owner that is new in the epoch.
     pub fn of_new_owner() -> Self {
         Self { is_new: true, ..Self::default() }
     }
 
-    /// Notes an identity that was given and is not kept.
-    pub fn note_fallen(&mut self, identity: Identity) {
-        self.fallen.push(identity);
+    /// Records an identity that arrived and is not kept.
+    pub fn note_dropped(&mut self, identity: Identity) {
+        self.dropped.push(identity);
     }
 
-    /// What was given, is not kept, and was not held before the epoch either, each once: what fell out may have come back, and have
-    /// fallen again. What was held is among what changed.
-    pub fn take_fallen(&mut self) -> Vec<Identity> {
-        let mut fallen = std::mem::take(&mut self.fallen);
-        if fallen.is_empty() {
-            return fallen; // Nearly always: the notes are sorted once, where they are compared.
+    /// Identities that arrived, are not kept, and were not held before the epoch, each once: an evicted identity may have come
+    /// back and been evicted again. Identities held before are among the changes.
+    pub fn take_dropped(&mut self) -> Vec<Identity> {
+        let mut dropped = std::mem::take(&mut self.dropped);
+        if dropped.is_empty() {
+            return dropped; // The common case.
         }
-        fallen.sort_unstable();
-        fallen.dedup();
+        dropped.sort_unstable();
+        dropped.dedup();
         let touched = self.settle();
         let was_held = |identity: &Identity| {
             touched.binary_search_by_key(identity, |(touched, _)| *touched).is_ok_and(|place| touched[place].1.is_some())
         };
-        fallen.retain(|identity| !was_held(identity));
-        fallen
+        dropped.retain(|identity| !was_held(identity));
+        dropped
     }
 
-    /// Notes what an identity held before it is changed.
+    /// Records an identity's value before it changes.
     pub fn note(&mut self, identity: Identity, before: Option<Held>) {
         if !self.is_new {
             self.touched.push((identity, before));
         }
     }
 
-    /// What each touched identity held before the epoch, in order: what it held when it was first touched.
+    /// Each touched identity's value before the epoch, in identity order.
     fn settle(&mut self) -> &[Touched] {
-        // The sort is stable, so the first note of an identity stays the first.
+        // The sort is stable, so the first value of an identity stays first.
         self.touched.sort_by_key(|(identity, _)| *identity);
         self.touched.dedup_by_key(|(identity, _)| *identity);
         &self.touched
@@ -141,7 +141,7 @@ impl Identities {
         }
     }
 
-    /// Takes everything out.
+    /// Removes and returns everything.
     pub fn drain(&mut self) -> Vec<(Identity, Held)> {
         match std::mem::take(self) {
             Self::Few(few) => few,
@@ -197,10 +197,10 @@ impl Identities {
         }
     }
 
-    /// Merges records, in any order, and drains them: see [`Identities::merge`]. Returns how many fell out.
-    pub fn merge_all(&mut self, records: &mut Vec<(Identity, Held)>, cap: usize, few_max: usize, log: &mut Log) -> u64 {
+    /// Merges records in any order and drains them: see [`Identities::merge`]. Returns how many identities were evicted.
+    pub fn merge_all(&mut self, records: &mut Vec<(Identity, Held)>, cap: usize, few_max: usize, log: &mut ChangeLog) -> u64 {
         if self.len() == 0 && log.is_new && records.len() <= cap.min(few_max) {
-            // None can fall out and none was held: the greatest of each identity are what is held.
+            // Nothing was held and nothing can be evicted: keep the greatest of each identity.
             records.sort_unstable_by(|a, b| (a.0, &b.1).cmp(&(b.0, &a.1)));
             records.dedup_by_key(|(identity, _)| *identity);
             let mut few = Vec::with_capacity(records.len());
@@ -211,13 +211,12 @@ impl Identities {
         records.drain(..).map(|(identity, held)| u64::from(self.merge(identity, held, cap, few_max, log))).sum()
     }
 
-    /// Merges one record: the greatest (`at`, payload) of its identity. Above the cap the least by (`at`, identity) falls out, and
-    /// what would be less than all that are kept never enters. `log` hears what each identity held before; the answer is whether
-    /// something fell out.
+    /// Merges one record: keeps the greatest (`at`, payload) of its identity. Above the cap the least by (`at`, identity) is
+    /// evicted, and a record below all that are kept never enters. Changes go to `log`; returns whether something was evicted.
     ///
-    /// That is a function of the set: an identity's greatest `at` only grows, so the bound only rises, and whatever fell out is
-    /// below it for good, or comes back with a greater `at` that says all.
-    fn merge(&mut self, identity: Identity, held: Held, cap: usize, few_max: usize, log: &mut Log) -> bool {
+    /// The result is a function of the set: an identity's greatest `at` only grows, so the bound only rises, and what was evicted
+    /// stays below it, or comes back with a greater `at` that holds everything.
+    fn merge(&mut self, identity: Identity, held: Held, cap: usize, few_max: usize, log: &mut ChangeLog) -> bool {
         if let Some(known) = self.get(identity) {
             if held > *known {
                 let old = self.set(identity, held);
@@ -229,12 +228,12 @@ impl Identities {
         if self.len() >= cap {
             let entering = Recency { at: held.at, identity };
             let Some(least) = self.least().filter(|least| entering >= *least) else {
-                log.note_fallen(identity);
+                log.note_dropped(identity);
                 return true;
             };
             let old = self.remove(least.identity);
             log.note(least.identity, old);
-            log.note_fallen(least.identity);
+            log.note_dropped(least.identity);
             evicted = true;
         }
         self.set(identity, held);
@@ -244,7 +243,7 @@ impl Identities {
     }
 }
 
-/// An identity before and after an epoch, as a row of the table and as what it shows: its time unless a retract hides it.
+/// An identity before and after an epoch: its row, and its time unless a retract hides it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Changed<'a> {
     pub identity: Identity,
@@ -254,9 +253,9 @@ pub(crate) struct Changed<'a> {
     pub shown_after: Option<EventTime>,
 }
 
-/// Compares an owner's identities with what the log says they were. With `whole` every identity is visited, else those whose row
-/// or hiding changed.
-pub(crate) fn compare<'a>(now: &'a Identities, log: &'a mut Log, whole: bool, mut each: impl FnMut(Changed<'a>)) {
+/// Compares an owner's identities with their values in the log. Visits every identity if `whole`, else those whose row or hiding
+/// changed.
+pub(crate) fn compare<'a>(now: &'a Identities, log: &'a mut ChangeLog, whole: bool, mut each: impl FnMut(Changed<'a>)) {
     let is_new = log.is_new;
     let log: &'a [Touched] = log.settle();
     let mut held: Vec<(Identity, &Held)> = Vec::new();
@@ -289,7 +288,7 @@ pub(crate) fn compare<'a>(now: &'a Identities, log: &'a mut Log, whole: bool, mu
     }
 }
 
-/// One (subject, kind): `held` is what is to be visited of it now, `log` what was touched of it.
+/// One (subject, kind): `held` is the current part to visit, `log` the touched part.
 fn compare_group<'a>(
     retract: Identity,
     held: &[(Identity, &'a Held)],
@@ -366,7 +365,7 @@ mod tests {
         InteractionUpdate { party, subject, kind: kind.code(), retract, at, scenario: scenario.into(), payload }
     }
 
-    /// Rows and shown times as the definitions say, from all that ever came.
+    /// Rows and visible times by definition, from all records so far.
     type State = BTreeMap<InteractionKey, (EventTime, Vec<u8>, Option<EventTime>)>;
 
     fn by_force(updates: &[InteractionUpdate], cap: usize) -> State {
@@ -393,8 +392,8 @@ mod tests {
             .collect()
     }
 
-    /// What an epoch changed would be given wrongly, or an owner of many identities would keep others than one of few: the
-    /// changes, applied one epoch after the other, are what brute force says, in both forms and across the switch.
+    /// If this failed, an epoch's changes would be wrong, or an owner would keep other identities as a tree than as a vector. The
+    /// changes, applied epoch after epoch, must equal brute force in both forms and across the switch.
     #[test]
     fn changes_add_up_to_what_brute_force_says() {
         for seed in 0..60 {
@@ -403,7 +402,7 @@ mod tests {
             let few_max = [0, 6, 1_000][(seed % 3) as usize];
             let (mut now, mut all, mut state) = (Identities::default(), Vec::new(), State::new());
             for epoch in 0..12 {
-                let mut log = if now.len() == 0 { Log::of_new_owner() } else { Log::default() };
+                let mut log = if now.len() == 0 { ChangeLog::of_new_owner() } else { ChangeLog::default() };
                 let mut records = Vec::new();
                 for _ in 0..1 + rng.below(12) {
                     let update = update(&mut rng);
@@ -432,7 +431,7 @@ mod tests {
         }
     }
 
-    /// Memory: two million identities are held in one process.
+    /// Bounds memory: two million identities are held in one process.
     #[test]
     fn an_identity_takes_24_bytes() {
         assert_eq!(size_of::<(Identity, Held)>(), 24);

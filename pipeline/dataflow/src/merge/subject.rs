@@ -1,7 +1,7 @@
-//! What interactions are about, in 8 bytes: interned items and queries, kind and day. An item that was shown in a scenario has a
-//! number of its own, so that the few identities with a scenario cost the others nothing.
+//! The subject of an interaction in 8 bytes: interned item or query, kind and day. An item shown in a scenario has its own
+//! number, so that identities without a scenario, nearly all, pay nothing for it.
 //!
-//! Like the model's interner, the tables only grow as long as the process lives, and their numbers never leave it.
+//! Like the model's interner, the tables only grow while the process lives, and their numbers never leave it.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ struct Queries {
 static QUERIES: LazyLock<RwLock<Queries>> =
     LazyLock::new(|| RwLock::new(Queries { numbers: HashMap::default(), texts: Vec::new() }));
 
-/// Items that were shown in another scenario than [`SCENARIO`].
+/// Items shown in another scenario than [`SCENARIO`].
 #[derive(Default)]
 struct Shown {
     numbers: FxHashMap<(u32, &'static str), u32>,
@@ -38,9 +38,9 @@ static SHOWN_ITEMS: LazyLock<RwLock<Shown>> = LazyLock::new(RwLock::default);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct SubjectId(u32);
 
-/// Set in the numbers of queries.
+/// Bit set in the numbers of queries.
 const QUERY: u32 = 1 << 31;
-/// Set in the numbers of items in a scenario.
+/// Bit set in the numbers of items in a scenario.
 const SHOWN: u32 = 1 << 30;
 
 impl SubjectId {
@@ -107,7 +107,7 @@ impl SubjectId {
         self.0 & (QUERY | SHOWN) == SHOWN
     }
 
-    /// Without a scenario, and the scenario.
+    /// The item without its scenario, and the scenario.
     fn split(self) -> (Self, &'static str) {
         if !self.is_shown() {
             return (self, SCENARIO);
@@ -136,8 +136,8 @@ impl SubjectId {
     }
 }
 
-/// An interaction's natural key within its owner: subject, kind, day or retract, and scenario. Its order groups by (subject, kind),
-/// days ascending and the retract last; [`Identity::by_text`] is the order of [`InteractionKey`].
+/// An interaction's natural key within its owner: subject, kind, day or retract, and scenario. Ordered to group by (subject,
+/// kind), days ascending and the retract last; [`Identity::by_text`] is the order of [`InteractionKey`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Identity {
     subject: SubjectId,
@@ -166,7 +166,7 @@ const RETRACT: u32 = (1 << DAY_BITS) - 1;
 
 impl Identity {
     pub fn of(update: &InteractionUpdate) -> Self {
-        // The accepted years lie after 1970 and before 2^24 days.
+        // The accepted years lie between 1970 and 2^24 days later.
         let day = if update.retract { RETRACT } else { update.at().day().0 as u32 & RETRACT };
         let subject = SubjectId::intern(&update.subject).shown(&update.scenario);
         Self { subject, slot: (u32::from(update.kind) << DAY_BITS) | day }
@@ -180,7 +180,7 @@ impl Identity {
         self.slot & RETRACT == RETRACT
     }
 
-    /// The retract that speaks about this identity: the last of its group.
+    /// The retract that may hide this identity: the last of its group.
     pub fn retract(self) -> Self {
         Self { subject: self.subject.split().0, slot: self.slot | RETRACT }
     }
@@ -190,12 +190,12 @@ impl Identity {
         Self { subject: self.subject.split().0, slot: self.slot & !RETRACT }
     }
 
-    /// The item of a fact: none of searches and retracts.
+    /// The item of a fact; `None` for searches and retracts.
     pub fn fact_item(self) -> Option<Item> {
         if self.is_retract() || self.kind() == Kind::Search { None } else { self.subject.item() }
     }
 
-    /// The order of [`InteractionKey`], whatever the numbers are.
+    /// The order of [`InteractionKey`], independent of interned numbers.
     pub fn by_text(self, other: Self) -> Ordering {
         let ((subject, scenario), (other_subject, other_scenario)) = (self.subject.split(), other.subject.split());
         subject.by_text(other_subject).then(self.slot.cmp(&other.slot)).then_with(|| scenario.cmp(other_scenario))
@@ -214,7 +214,7 @@ impl Identity {
     }
 }
 
-/// Where an identity stands in its owner's order of recency: by (`at`, identity), the order of the cap.
+/// An identity's place in the order of the cap: by (`at`, identity).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Recency {
     pub at: EventTime,

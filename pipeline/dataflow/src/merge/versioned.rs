@@ -4,7 +4,7 @@
 //! VersionedUpdate ──by key──▶ [ kindred_model::merge: by version, then meaning ] ─▶ MergedRecord (old, new), net of the epoch
 //!                                                                                 ├─▶ row of the table
 //!                                                                                 └─▶ facts of new, less those of old
-//!                                        └─▶ Output::Superseded: what is merged where another record came, or a tombstone
+//!                                        └─▶ Output::Superseded: the merged record, where another record or a tombstone arrived
 //! ```
 
 use std::collections::{BTreeSet, HashMap};
@@ -25,22 +25,22 @@ use super::by_epoch;
 use crate::facts::Facts;
 use crate::update::{Conflict, Output, OutputFn, Stats};
 
-/// A record of any of the three topics as far as merging cares.
+/// A record of any of the three topics, as merging needs it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VersionedUpdate {
     key: Arc<[u8]>,
     rank: Rank,
-    /// None of a tombstone.
+    /// `None` for a tombstone.
     canonical: Option<Arc<[u8]>>,
 }
 
 impl VersionedUpdate {
-    /// Of a record and the key of its row.
+    /// From a record and the key of its row.
     pub fn new(key: &impl KeyCodec, record: &impl Versioned) -> Self {
         Self { key: key.to_bytes().into(), rank: record.rank(), canonical: Some(record.canonical().into()) }
     }
 
-    /// A key without a record, which says nothing: what is merged under it stays, and has to be appended again.
+    /// A key without a record: the merged record stays and has to be appended again.
     pub fn tombstone(key: Arc<[u8]>) -> Self {
         Self { key, rank: Rank::default(), canonical: None }
     }
@@ -57,12 +57,12 @@ fn id_of(topic: Topic, key: &[u8]) -> String {
     .unwrap_or_default()
 }
 
-/// A merged record that an epoch changed.
+/// A merged record changed by an epoch.
 #[derive(Clone, Debug)]
 pub struct MergedRecord {
     /// The key of its row.
     pub key: Arc<[u8]>,
-    /// Its canonical bytes before the epoch.
+    /// Its canonical bytes after the epoch.
     pub old: Option<Arc<[u8]>>,
     /// Its canonical bytes from the epoch on.
     pub new: Arc<[u8]>,
@@ -73,9 +73,9 @@ struct Known {
     canonical: Arc<[u8]>,
 }
 
-/// What the records of each key merge to. Two contents under one version are counted in `stats` whenever they meet; the
-/// count is a diagnostic and depends on what arrives, the record kept does not. `held` counts keys. `superseded` hears of keys of which
-/// a record came that is not what they merge to. Keeps the canonical bytes.
+/// The merged record of each key. Conflicts, two contents under one version, are counted in `stats` whenever they meet; the count
+/// depends on arrival, the merged record does not. `held` counts keys. `superseded` receives keys of which a record arrived that
+/// differs from the merged one. Keeps the canonical bytes.
 pub fn merged_records<'s>(
     updates: StreamVec<'s, u64, VersionedUpdate>,
     topic: Topic,
@@ -124,8 +124,8 @@ pub fn merged_records<'s>(
     })
 }
 
-/// Facts of merged records: `derive` gives those of one record from its canonical bytes. What a record's change leaves as it was
-/// is not touched. Keeps nothing.
+/// Facts of merged records; `derive` computes those of one record from its canonical bytes. Facts that a change leaves alone are
+/// not touched. Keeps nothing.
 pub fn derived<'s, D: differential_dataflow::Data>(
     records: StreamVec<'s, u64, MergedRecord>,
     name: &str,

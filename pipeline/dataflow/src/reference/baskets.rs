@@ -4,7 +4,7 @@ use differential_dataflow::VecCollection;
 use kindred_model::intern::{Item, Party};
 use kindred_model::similarity::PairWeight;
 
-/// (owner, (item, its place in the window)), latest first, then item bytes. Where only sets count every place is 0, so that an
+/// (owner, (item, position in the window)), latest first, then item bytes. Where only sets count every position is 0, so that an
 /// item that moves within the window changes nothing.
 pub(super) fn baskets<'s>(
     held: VecCollection<'s, u64, (Party, (Item, i64)), isize>,

@@ -1,4 +1,4 @@
-//! The similarity views in plain differential: the specification in code, and the foil that the bench runs beside the hot path.
+//! The similarity views in plain differential: the executable specification, and the baseline that the bench compares with.
 //!
 //! ```text
 //! held ──reduce──▶ baskets (owner, (item, place)) ──self-join──▶ co-counts ((j, i), c in the diff)
@@ -24,12 +24,12 @@ pub struct Reference<'s> {
     pub lists: VecCollection<'s, u64, (Item, Neighbours), isize>,
     /// (item, n(item)).
     pub supports: VecCollection<'s, u64, (Item, u64), isize>,
-    /// B; no row when nought.
+    /// B; no row for zero.
     pub baskets: VecCollection<'s, u64, u64, isize>,
 }
 
-/// The same view from the same multiset. Arranges `held` and the baskets by owner, the co-counts by j and by i, and the
-/// supports. NB: in one process only: differential's own exchange goes by the numbers of items, which differ between two.
+/// The same view from the same multiset. Arranges `held` and the baskets by owner, the co-counts by j and by i, and the supports.
+/// NB: in one process only, because differential's own exchange hashes interned numbers, which differ between processes.
 pub fn also_bought<'s>(held: VecCollection<'s, u64, (Party, (Item, i64)), isize>, settings: &Similarity) -> Reference<'s> {
     let held = match settings.owners {
         Owners::All => held,

@@ -10,8 +10,8 @@ use super::Neighbours;
 /// The N best j of each i with enough support, by the rank key of c and q(n(j)), then item bytes. An item that loses its last
 /// neighbour loses its row.
 ///
-/// Re-ranks a whole group when one member of it changes. That is what the operators of the hot path avoid; here it is the
-/// specification they are held against.
+/// Ranks a whole group again when one member of it changes, which the operators of the hot path avoid; this is their
+/// specification.
 pub(super) fn top_n<'s>(
     cooccurrences: VecCollection<'s, u64, (Item, Item), isize>,
     rounded: VecCollection<'s, u64, (Item, u64), isize>,

@@ -1,38 +1,38 @@
-//! The deltas of an epoch, laid out by item: which rows change, and by how much.
+//! The deltas of an epoch by item: which rows change, and by how much.
 //!
-//! Co-counts are summed densely over all deltas of an epoch before a row is touched, so what comes and goes within an epoch
-//! costs no table operation, and a bulk load touches each pair once.
+//! Co-counts are summed densely over all deltas of an epoch before a row is touched: changes that cancel cost no table operation,
+//! and a bulk load touches each pair once.
 
 use kindred_model::similarity::{DISTANCE_MAX, PairWeight};
 
 /// The items of an epoch's deltas, as the worker's item numbers.
 #[derive(Default)]
 pub(crate) struct Epoch {
-    /// The items of all deltas, one after another.
+    /// The items of all deltas, concatenated.
     items: Vec<u32>,
     spans: Vec<Span>,
     ops: Vec<Op>,
     /// Scratch: 1 for an item of the old basket, 2 for one of both.
     seen: Vec<u8>,
     added: Vec<u32>,
-    /// Scratch: the net changes of one row, by neighbour, and the neighbours bumped.
+    /// Scratch: the net changes of one row by neighbour, and the neighbours touched.
     net: Vec<i64>,
     bumped: Vec<u32>,
-    /// Pair updates that the ops amount to.
+    /// Pair updates in the ops.
     pub(crate) updates: u64,
 }
 
-/// One delta within `items`. Of sets: kept, added, removed items, one after another; of sequences: the old one and the new.
+/// One delta within `items`. For sets: kept, added, removed items, in this order; for sequences: the old one and the new.
 struct Span {
     start: u32,
-    /// Where the added begin; the new sequence.
+    /// Start of the added items, or of the new sequence.
     second: u32,
-    /// Where the removed begin; unused of sequences.
+    /// Start of the removed items; unused for sequences.
     third: u32,
     end: u32,
 }
 
-/// An item of this worker at a place of a delta.
+/// An item of this worker at a position of a delta.
 #[derive(Clone, Copy)]
 struct Op {
     row: u32,
@@ -45,7 +45,7 @@ fn index(place: usize) -> u32 {
 }
 
 impl Epoch {
-    /// Forgets the deltas of the last epoch.
+    /// Clears the last epoch's deltas.
     pub(crate) fn clear(&mut self) {
         self.items.clear();
         self.spans.clear();
@@ -53,13 +53,13 @@ impl Epoch {
         self.updates = 0;
     }
 
-    /// Makes room for `items` item numbers.
+    /// Grows the scratch space to `items` item numbers.
     pub(crate) fn make_room(&mut self, items: usize) {
         self.seen.resize(items, 0);
         self.net.resize(items, 0);
     }
 
-    /// Lays out one delta; `row_of` gives the row of an item that is this worker's.
+    /// Adds one delta; `row_of` gives the row of an item that this worker owns.
     pub(crate) fn push(&mut self, weight: PairWeight, old: &[u32], new: &[u32], row_of: impl Fn(u32) -> Option<u32>) {
         let start = self.items.len();
         let delta = index(self.spans.len());
@@ -116,7 +116,7 @@ impl Epoch {
         }
     }
 
-    /// Gives every row that changes with its net changes (neighbour, change), none of them nought.
+    /// Calls `edit` with every changed row and its net changes (neighbour, change), none of them zero.
     pub(crate) fn for_each_row(&mut self, weight: PairWeight, rows: usize, mut edit: impl FnMut(u32, &[(u32, i64)])) {
         self.group(rows);
         let mut nets = Vec::new();
@@ -129,7 +129,7 @@ impl Epoch {
                 }
             }
             nets.clear();
-            // A neighbour that was back at nought in between stands here twice; the second time there is nothing left.
+            // A neighbour that was back at zero in between is listed twice; the second time its change is 0.
             for neighbour in self.bumped.drain(..) {
                 let change = std::mem::take(&mut self.net[neighbour as usize]);
                 if change != 0 {
@@ -142,7 +142,7 @@ impl Epoch {
         }
     }
 
-    /// Brings the ops of a row together: by counting when they are many.
+    /// Groups the ops by row, with a counting sort when there are many.
     fn group(&mut self, rows: usize) {
         if self.ops.len() < rows {
             return self.ops.sort_unstable_by_key(|op| op.row);
@@ -190,7 +190,7 @@ fn bump_set(items: &[u32], span: &Span, place: u32, net: &mut [i64], bumped: &mu
     }
 }
 
-/// An item loses what its places near by gave it in the old sequence, and gains what they give it in the new.
+/// An item loses the weights of its neighbours in the old sequence, and gains those in the new.
 fn bump_sequence(items: &[u32], span: &Span, place: u32, net: &mut [i64], bumped: &mut Vec<u32>) {
     let (side, sign) = if place < span.second { (span.start..span.second, -1) } else { (span.second..span.end, 1) };
     let place = place as usize;

@@ -1,13 +1,13 @@
-//! Labels: a `u64` for each item, which orders as the items' bytes do.
+//! Labels: a `u64` per item that orders as the item's bytes do.
 //!
-//! Lists break ties by item bytes. To compare strings there would cost two cache misses each time; a label is one look-up in
-//! an array. New items get labels between those of their neighbours; when a gap has no room, all are spread anew. Labels are
-//! private to a worker and change over time: nothing keeps one.
+//! Lists break ties by item bytes. Comparing strings would cost two cache misses; a label is one array look-up. New items get
+//! labels between those of their neighbours; when a gap is full, all labels are respaced. Labels are private to a worker and
+//! change over time, so they must not be stored.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// The widest step: identities that count upwards are appended without using up the end of the range by halves.
+/// The widest step, so that appending ascending ids does not halve the remaining range each time.
 const STEP: u64 = 1 << 40;
 
 /// The labels of a worker's items, by item number.
@@ -24,7 +24,7 @@ impl Labels {
         self.of[item as usize]
     }
 
-    /// Gives labels to new items, all of an epoch at once. Drains `fresh`.
+    /// Labels the new items of an epoch. Drains `fresh`.
     pub(crate) fn insert(&mut self, fresh: &mut Vec<(&'static str, u32)>) {
         fresh.sort_unstable();
         self.of.resize(self.order.len() + fresh.len(), 0);
@@ -46,7 +46,7 @@ impl Labels {
         fresh.clear();
     }
 
-    /// Labels a run of new items between two labels; false if there is no room.
+    /// Labels a run of new items between two labels; false if the gap is too small.
     fn fill(&mut self, run: &[(&'static str, u32)], below: Option<u64>, above: Option<u64>) -> bool {
         let count = run.len() as u64;
         let (low, high) = (below.unwrap_or(0), above.unwrap_or(u64::MAX));
@@ -62,7 +62,7 @@ impl Labels {
         step > 0
     }
 
-    /// Spreads all labels evenly.
+    /// Spaces all labels evenly.
     fn spread(&mut self) {
         let step = u64::MAX / (self.order.len() as u64 + 1);
         for (place, &item) in (1..).zip(self.order.values()) {
@@ -97,7 +97,7 @@ mod tests {
         check(labels);
     }
 
-    /// Labels order as bytes do, whatever is inserted when, singly and in batches.
+    /// If this failed, ties in lists would be broken differently from the item bytes.
     #[test]
     fn labels_order_as_bytes_do() {
         for seed in 0..10 {
@@ -110,9 +110,9 @@ mod tests {
         }
     }
 
-    /// The worst patterns: ever the same gap, ever the end, ever the front.
+    /// If this failed, inserting into one gap, at the end or at the front would run out of labels.
     #[test]
-    fn a_gap_without_room_is_made_anew() {
+    fn a_full_gap_is_respaced() {
         let mut labels = Labels::default();
         insert(&mut labels, ["a".to_owned(), "z".to_owned()]);
         for n in 0..500 {

@@ -1,8 +1,8 @@
-//! The candidates of one item's list: the best neighbours of its row, some more than the list holds.
+//! The candidates of one item's list: the best neighbours of its row, some more than the list needs.
 //!
 //! Between epochs a list holds *exactly* the neighbours with enough support that rank at or before its threshold, in order. So
-//! its first N are the N best of the row, and most changes touch the list alone. When fewer than N are left it is filled
-//! again from the row; the slack makes that rare.
+//! its first N are the N best of the row, and most changes touch the list alone. With fewer than N left it is refilled from the
+//! row; the slack makes that rare.
 
 use kindred_model::similarity::{Damping, rank_key};
 
@@ -10,7 +10,7 @@ use super::labels::Labels;
 use super::prefetch::all_soon;
 use super::row::Row;
 
-/// How neighbours rank: all that an order of a list depends on but the co-counts.
+/// The ranking of neighbours: everything the order of a list depends on except the co-counts.
 pub(crate) struct Ranking {
     pub(crate) damping: Damping,
     /// N.
@@ -25,14 +25,14 @@ pub(crate) struct Ranking {
 }
 
 impl Ranking {
-    /// The rank key of a neighbour. Infinite while q is 0, for an item that is new in the open epoch: its true rank is known
-    /// when the epoch settles. NB: c > 0, so it is never NaN.
+    /// The rank key of a neighbour. Infinite while q is 0, for an item that is new in the open epoch; its true rank is known when
+    /// the epoch settles. NB: c > 0, so it is never NaN.
     #[inline]
     pub(crate) fn key(&self, c: u32, q: u32) -> f64 {
         rank_key(self.damping, u64::from(c), u64::from(q))
     }
 
-    /// Whether c is enough to be in a list at all.
+    /// Whether c is enough to be in a list.
     #[inline]
     pub(crate) fn supported(&self, c: u32) -> bool {
         u64::from(c) >= self.least
@@ -62,7 +62,7 @@ pub(crate) struct Candidate {
     c: u32,
 }
 
-/// Where a list ends: the key and the item of the last place; [`Threshold::OPEN`] takes in every neighbour.
+/// The end of a list: the last candidate's key and item; [`Threshold::OPEN`] admits every neighbour.
 #[derive(Clone, Copy)]
 pub(crate) struct Threshold {
     pub(crate) key: f64,
@@ -91,26 +91,26 @@ pub(crate) struct List {
 }
 
 impl List {
-    /// Bytes on the heap.
+    /// Heap bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.candidates.capacity() * size_of::<(u32, u32)>()
     }
 
-    /// Hints that the list will be read soon.
+    /// Prefetches the list.
     #[inline]
     pub(crate) fn prefetch(&self) {
         all_soon(&self.candidates);
     }
 
-    /// The list itself. NB: only of a settled list.
+    /// The first N. NB: only of a settled list.
     pub(crate) fn top(&self, top: usize) -> &[(u32, u32)] {
         &self.candidates[..self.candidates.len().min(top)]
     }
 
-    /// Takes in a neighbour that came to the threshold or before it. The list is unordered until it settles.
+    /// Adds a neighbour that moved to or before the threshold. The list is unordered until it settles.
     pub(crate) fn push(&mut self, item: u32, c: u32) {
         if self.candidates.len() == self.candidates.capacity() {
-            // To double would be to hold twice the slack in most lists.
+            // Doubling would leave twice the slack in most lists.
             self.candidates.reserve_exact((self.candidates.len() / 4).max(4));
         }
         self.candidates.push((item, c));
@@ -122,7 +122,7 @@ impl List {
         self.candidates[place].1 = c;
     }
 
-    /// Takes out a candidate.
+    /// Removes a candidate.
     pub(crate) fn remove(&mut self, item: u32) {
         let place = self.place(item);
         self.candidates.remove(place);
@@ -135,8 +135,8 @@ impl List {
             .expect("a neighbour at or before the threshold is a candidate")
     }
 
-    /// Whether a candidate whose key changed stands where it should, in a list that is otherwise settled. When all whose keys
-    /// changed do, the list is settled as it stands.
+    /// Whether a candidate whose key changed is still in its place in an otherwise settled list. If all such candidates are, the
+    /// list is settled.
     pub(crate) fn stands(&self, item: u32, threshold: Threshold, ranking: &Ranking) -> bool {
         let place = self.place(item);
         let moved = ranking.candidate(self.candidates[place]);
@@ -149,8 +149,8 @@ impl List {
             }
     }
 
-    /// Puts the candidates in order under the present ranking and makes the invariant hold; false if fewer than N are left of
-    /// a list that does not hold all of its row, so that it has to be filled.
+    /// Sorts the candidates under the current ranking and restores the invariant; false if the list has to be refilled, because
+    /// fewer than N are left and the row has more.
     pub(crate) fn settle(&mut self, threshold: &mut Threshold, ranking: &Ranking, room: &mut Vec<Candidate>) -> bool {
         room.clear();
         room.extend(self.candidates.iter().map(|&entry| ranking.candidate(entry)));
@@ -170,7 +170,7 @@ impl List {
         true
     }
 
-    /// Takes the candidates over, in room for `capacity` of them if there is too little or far too much.
+    /// Replaces the candidates, reallocating for `capacity` if the buffer is too small or far too large.
     fn replace(&mut self, candidates: &[Candidate], capacity: usize) {
         let now = self.candidates.capacity();
         if now < candidates.len() || now > capacity + capacity / 4 + 4 {
@@ -180,7 +180,7 @@ impl List {
         self.candidates.extend(candidates.iter().map(|candidate| (candidate.item, candidate.c)));
     }
 
-    /// Fills the list from its row.
+    /// Refills the list from its row.
     pub(crate) fn fill(&mut self, threshold: &mut Threshold, row: &Row, ranking: &Ranking, room: &mut Vec<Candidate>) {
         room.clear();
         room.extend(row.iter().filter(|&(_, c)| ranking.supported(c)).map(|entry| ranking.candidate(entry)));
@@ -196,7 +196,7 @@ impl List {
     }
 }
 
-/// Insertion sort while the list is nearly in order, as it is when a few keys moved a little; else the library's.
+/// Insertion sort while the list is nearly sorted, as after a few small key changes; else the library's sort.
 fn sort(candidates: &mut [Candidate], ranking: &Ranking) {
     let mut budget = 8 * candidates.len();
     for sorted in 1..candidates.len() {

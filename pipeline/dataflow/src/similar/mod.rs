@@ -1,4 +1,4 @@
-//! Similar items, live: co-counts and ranked lists, as two operators of our own, sharded by item.
+//! Similar items, live: co-counts and ranked lists, as two custom operators, sharded by item.
 //!
 //! ```text
 //! basket deltas ──Exchange(worker)──▶ [Rows]  stage 1: own rows and lists under the old q; whose q changed?
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Differential's `reduce` reads a whole group again at each change, here a row of hundreds of pairs for one; these operators
-//! edit it. [`reference`](crate::reference) has the same view in plain differential.
+//! edit it in place. [`reference`](crate::reference) has the same view in plain differential.
 //!
 //! The two stages of a worker share its state. An epoch is complete at stage 2 when its frontier has passed it: then every
 //! worker's stage 1 is done with it. A worker's stage 1 starts the next epoch only when its own stage 2 has settled this one.
@@ -44,23 +44,23 @@ use state::{Figures, Shard};
 /// A list: (neighbour, c), best first.
 pub type Neighbours = Box<[(Item, u64)]>;
 
-/// The rows of a similarity view that changed.
+/// The changed rows of a similarity view.
 pub struct SimilarityRows<'s> {
-    /// (item, its N best neighbours (neighbour, c) in list order, or `None` when it has no list any more); at most one an item
-    /// and epoch.
+    /// (item, its N best neighbours (neighbour, c) in list order, or `None` when its list is deleted); at most one per item and
+    /// epoch.
     pub lists: StreamVec<'s, u64, (Item, Option<Neighbours>)>,
-    /// (item, n(item), or `None` when that is nought); under `None` stands B, the number of baskets.
+    /// (item, n(item), or `None` for zero); the key `None` holds B, the number of baskets.
     pub supports: StreamVec<'s, u64, (Option<Item>, Option<u64>)>,
 }
 
-/// Numbers that trade time for space and reach no result.
+/// Parameters that trade time for space and reach no result.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
-    /// Candidates a list keeps beyond its N when it is filled from its row. More make refills rarer and each settling dearer;
-    /// between 10 and 15 both are small.
+    /// Candidates kept beyond N when a list is filled from its row. More make refills rarer and each settling dearer; between 10
+    /// and 15 both are small.
     pub slack: usize,
-    /// An epoch of more pair updates than this and half the pairs held rebuilds all lists instead of editing them. A bulk load
-    /// is some thirty times faster so.
+    /// An epoch of more pair updates than this, and than half the pairs held, rebuilds all lists instead of editing them: some
+    /// thirty times faster in a bulk load.
     pub rebuild_from: u64,
 }
 
@@ -70,26 +70,26 @@ impl Default for Tuning {
     }
 }
 
-/// What stage 1 tells stage 2.
+/// A message from stage 1 to stage 2.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Notice {
-    /// To oneself: there is an epoch to settle.
+    /// To the sender's own stage 2: there is an epoch to settle.
     Settle,
-    /// n(item) crossed a line of the grid; these lists may hold it. Their worker reads its own rows.
+    /// q(n(item)) changed; these lists of the receiver may hold the item.
     Crossed { item: Item, holders: Box<[Item]> },
 }
 
-/// What the two stages of a worker share.
+/// Shared by the two stages of a worker.
 struct Stages {
     shard: RefCell<Shard>,
-    /// Stage 1 has taken in an epoch that stage 2 has not settled.
+    /// Stage 1 has processed an epoch that stage 2 has not settled.
     settling: Cell<bool>,
     /// Wakes stage 1.
     resume: OnceCell<Activator>,
 }
 
-/// The lists and supports of a similarity view. Keeps c of every directed pair of items in a basket, at 9 to 12 bytes a pair,
-/// and some N + 12 candidates an item. A removed basket lowers its pairs; a pair at nought is gone.
+/// The lists and supports of a similarity view. Keeps c of every directed pair of items in a basket, at 9 to 12 bytes a pair, and
+/// some N + 12 candidates per item. A removed basket lowers its pairs; a pair at zero is deleted.
 pub fn similar<'s>(
     changes: StreamVec<'s, u64, Addressed<Change>>,
     settings: &Similarity,
@@ -113,7 +113,7 @@ fn rows<'s>(changes: StreamVec<'s, u64, Addressed<Change>>, stages: Rc<Stages>) 
         let mut open: BTreeMap<u64, (Capability<u64>, Vec<Addressed<Change>>)> = BTreeMap::new();
         move |(input, frontier), output| {
             input.for_each(|capability, data| {
-                // All messages here are sent at a time.
+                // All messages of an operator call carry one time.
                 let Some(capability) = capability.retain_least(0) else { return };
                 open.entry(*capability.time()).or_insert_with(|| (capability, Vec::new())).1.append(data);
             });
@@ -131,8 +131,8 @@ fn rows<'s>(changes: StreamVec<'s, u64, Addressed<Change>>, stages: Rc<Stages>) 
     })
 }
 
-/// What stage 2 has heard of an epoch.
-struct Heard {
+/// The notices of an epoch so far.
+struct Notices {
     lists: Capability<u64>,
     supports: Capability<u64>,
     crossed: Vec<(Item, Box<[Item]>)>,
@@ -147,17 +147,17 @@ fn lists<'s>(notices: StreamVec<'s, u64, Addressed<Notice>>, stages: Rc<Stages>,
     builder.build(move |_capabilities| {
         let mut lists_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(lists_output);
         let mut supports_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(supports_output);
-        let mut open: BTreeMap<u64, Heard> = BTreeMap::new();
+        let mut open: BTreeMap<u64, Notices> = BTreeMap::new();
         let mut published = Figures::default();
         move |frontiers| {
             input.for_each(|capability, data| {
                 let Some(&epoch) = capability.least() else { return };
-                let heard = open.entry(epoch).or_insert_with(|| Heard {
+                let notices = open.entry(epoch).or_insert_with(|| Notices {
                     lists: capability.delayed(&epoch, 0),
                     supports: capability.delayed(&epoch, 1),
                     crossed: Vec::new(),
                 });
-                heard.crossed.extend(data.drain(..).filter_map(|(_, notice)| match notice {
+                notices.crossed.extend(data.drain(..).filter_map(|(_, notice)| match notice {
                     Notice::Settle => None,
                     Notice::Crossed { item, holders } => Some((item, holders)),
                 }));
@@ -166,13 +166,13 @@ fn lists<'s>(notices: StreamVec<'s, u64, Addressed<Notice>>, stages: Rc<Stages>,
             while let Some(first) = open.first_entry()
                 && !frontiers[0].less_equal(first.key())
             {
-                let heard = first.remove();
+                let notices = first.remove();
                 let mut shard = stages.shard.borrow_mut();
-                for (item, holders) in &heard.crossed {
+                for (item, holders) in &notices.crossed {
                     shard.hear(*item, holders);
                 }
-                let mut lists = lists_output.session(&heard.lists);
-                let mut supports = supports_output.session(&heard.supports);
+                let mut lists = lists_output.session(&notices.lists);
+                let mut supports = supports_output.session(&notices.supports);
                 shard.settle(|item, list| lists.give((item, list)), |item, support| supports.give((item, support)));
                 publish(&stats, &mut published, shard.figures());
                 stages.settling.set(false);
@@ -185,7 +185,7 @@ fn lists<'s>(notices: StreamVec<'s, u64, Addressed<Notice>>, stages: Rc<Stages>,
     SimilarityRows { lists, supports }
 }
 
-/// Brings the shared figures up to date with a worker's.
+/// Updates the shared counters with a worker's.
 fn publish(stats: &Stats, published: &mut Figures, now: Figures) {
     let set = |figure, before: u64, now: u64| {
         Stats::add(figure, now.saturating_sub(before));

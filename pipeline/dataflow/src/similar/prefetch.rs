@@ -1,9 +1,9 @@
-//! Asks the processor to bring memory near before it is read.
+//! Prefetch hints.
 //!
-//! Rows and lists of a large catalog are far larger than a cache, and an event touches some forty of them at random. Asked for in
-//! advance, the misses overlap; met one after another, they are most of what an event costs.
+//! Rows and lists of a large catalog far exceed the cache, and an event touches some forty of them at random. Prefetched, the
+//! misses overlap; one after another, they are most of an event's cost.
 
-/// Lines are 64 bytes on all that we build for; 128 on some, where every second hint says nothing new.
+/// Cache lines are 64 bytes on most targets; with 128 every second hint is redundant.
 const LINE: usize = 64;
 
 /// Hints that a value will be read soon.
@@ -12,7 +12,7 @@ pub(crate) fn soon<T>(value: &T) {
     hint(std::ptr::from_ref(value).cast());
 }
 
-/// Hints that all of a slice will be read soon.
+/// Hints that a whole slice will be read soon.
 #[inline]
 pub(crate) fn all_soon<T>(values: &[T]) {
     let bytes = size_of_val(values);

@@ -1,11 +1,12 @@
 //! The co-counts of one item: neighbour → c, in 8 bytes a slot.
 //!
 //! An open-addressing table with linear probing. A slot holds (neighbour + 1) in its upper half and c in its lower; 0 is free.
-//! The table is filled to 7/8 and grows by 1.2, so that a pair costs 9 to 11 bytes; powers of two would cost up to 18. Removal shifts entries back, so there are no tombstones, and a row is scanned as one array.
+//! The table is filled to 7/8 and grows by 1.2, so that a pair costs 9 to 11 bytes; powers of two would cost up to 18. Removal
+//! shifts entries back, so there are no tombstones, and a row is scanned as one array.
 
 use super::prefetch::soon;
 
-/// Room for a row's first pairs.
+/// Capacity for a row's first pairs.
 const FIRST: usize = 4;
 
 /// One row. Neighbours are the worker's own item numbers; a pair with c = 0 is not in it.
@@ -30,17 +31,17 @@ fn home(neighbour: u32, capacity: usize) -> usize {
 }
 
 impl Row {
-    /// Pairs held.
+    /// Number of pairs.
     pub(crate) fn len(&self) -> usize {
         self.len as usize
     }
 
-    /// Bytes on the heap.
+    /// Heap bytes.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.slots)
     }
 
-    /// Hints that a neighbour will be looked up soon.
+    /// Prefetches the slot of a neighbour.
     #[inline]
     pub(crate) fn prefetch(&self, neighbour: u32) {
         if let Some(slot) = self.slots.get(home(neighbour, self.slots.len())) {
@@ -60,7 +61,7 @@ impl Row {
     /// Adds to c of a neighbour; returns c before and after.
     ///
     /// # Panics
-    /// If c leaves `u32`: 4 billion, or below nought, which is our mistake. To wrap would be to serve wrong lists in silence.
+    /// If c leaves `u32`: 4 billion, or below zero, which is a bug of ours. Wrapping would serve wrong lists silently.
     pub(crate) fn add(&mut self, neighbour: u32, change: i64) -> (u32, u32) {
         if (self.len() + 1) * 8 > self.slots.len() * 7 {
             self.resize((self.slots.len() * 6 / 5).max(capacity_for(self.len() + 1)));
@@ -79,14 +80,14 @@ impl Row {
         (before, after)
     }
 
-    /// Makes room for `pairs` pairs in all.
+    /// Grows to hold `pairs` pairs.
     pub(crate) fn reserve(&mut self, pairs: usize) {
         if pairs * 8 > self.slots.len() * 7 {
             self.resize(capacity_for(pairs));
         }
     }
 
-    /// Gives room back when less than half is used.
+    /// Shrinks when less than half is used.
     pub(crate) fn shrink(&mut self) {
         if self.len == 0 {
             self.slots = Box::default();
@@ -95,12 +96,12 @@ impl Row {
         }
     }
 
-    /// Every (neighbour, c), in no order that means anything.
+    /// Every (neighbour, c), unordered.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.slots.iter().filter(|&&slot| slot != 0).map(|&slot| (neighbour_of(slot), slot as u32))
     }
 
-    /// The place of a neighbour, or the free place where it would stand. NB: the table has a free slot.
+    /// The slot of a neighbour, or the free slot where it belongs. NB: the table has a free slot.
     #[inline]
     fn find(&self, neighbour: u32) -> usize {
         let tag = tag(neighbour) >> 32;
@@ -119,7 +120,7 @@ impl Row {
         if place + 1 == self.slots.len() { 0 } else { place + 1 }
     }
 
-    /// Frees a place and moves back what had been displaced past it.
+    /// Frees a slot and shifts back the entries displaced past it.
     fn remove(&mut self, mut free: usize) {
         let capacity = self.slots.len();
         let distance = |from: usize, to: usize| if to >= from { to - from } else { to + capacity - from };
@@ -148,7 +149,7 @@ impl Row {
     }
 }
 
-/// Slots for `pairs` pairs at a load of 4/5, and one that stays free.
+/// Slots for `pairs` pairs at a load of 4/5, one of them always free.
 fn capacity_for(pairs: usize) -> usize {
     (pairs * 5).div_ceil(4).max(FIRST) + 1
 }
@@ -162,9 +163,9 @@ mod tests {
 
     use super::*;
 
-    /// The table agrees with a map under random additions and removals, also when it shrinks and fills again.
+    /// If this failed, random additions and removals, shrinking or refilling would lose or invent co-counts.
     #[test]
-    fn a_row_is_a_map_without_noughts() {
+    fn a_row_is_a_map_without_zeros() {
         for seed in 0..20 {
             let mut rng = StdRng::seed_from_u64(seed);
             let (mut row, mut map) = (Row::default(), HashMap::<u32, u32>::new());
@@ -196,7 +197,7 @@ mod tests {
         }
     }
 
-    /// The memory that the design promises: at most 12 bytes a pair once a row has some hundred pairs.
+    /// Bounds memory as designed: at most 12 bytes a pair once a row has some hundred pairs.
     #[test]
     fn a_pair_costs_at_most_12_bytes() {
         let mut row = Row::default();

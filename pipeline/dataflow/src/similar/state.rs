@@ -1,8 +1,8 @@
-//! What a worker keeps: n, q and a label of every item, rows and lists of its own items; and what an epoch does to them.
+//! The state of a worker: n, q and a label of every item, rows and lists of its own items; and how an epoch changes it.
 //!
-//! Stage 1 ([`Shard::take_in`]) edits rows and lists under the q of the last epoch, then looks along the row of each item whose
-//! q changed. Stage 2 ([`Shard::hear`], [`Shard::settle`]) hears of the items of other workers, switches q, and settles each
-//! list that was touched, once.
+//! Stage 1 ([`Shard::take_in`]) edits rows and lists under the q of the last epoch, then walks the row of each item whose q
+//! changed. Stage 2 ([`Shard::hear`], [`Shard::settle`]) receives the items of other workers, switches q, and settles each
+//! touched list once.
 
 use kindred_model::intern::Item;
 use kindred_model::settings::Similarity;
@@ -17,23 +17,23 @@ use super::{Neighbours, Notice, Tuning};
 use crate::baskets::{Addressed, Change, Delta, worker_of};
 use crate::invariant::violated;
 
-/// No number; no edit.
+/// No number, or no edit.
 const NONE: u32 = u32::MAX;
-/// Pair updates whose slots are asked for before the first of them is read: their lines take half of a first-level cache.
+/// Pair updates prefetched before the first is applied; their lines take half of a first-level cache.
 const PAIRS_AHEAD: usize = 256;
-/// Lists that hold a crossing item, whose thresholds are asked for before they are read.
+/// Lists that hold a crossing item, whose thresholds are prefetched.
 const HOLDERS_AHEAD: usize = 16;
-/// Lists that are asked for before they are read; each is some eight lines.
+/// Lists prefetched before they are read; each is some eight lines.
 const LISTS_AHEAD: usize = 8;
-/// What an item of this worker costs without a pair.
+/// Bytes of an item of this worker without pairs.
 const ITEM_BYTES: usize = size_of::<Row>() + size_of::<List>() + size_of::<Threshold>();
 
 /// Where an item's row and list are.
 #[derive(Clone, Copy)]
 enum Home {
-    /// Here, under this number.
+    /// On this worker, under this number.
     Row(u32),
-    /// At this worker.
+    /// On another worker, by index.
     Worker(u32),
 }
 
@@ -46,7 +46,7 @@ impl Home {
     }
 }
 
-/// Rows with their net changes, asked for and not yet edited.
+/// Prefetched rows with their net changes, not yet edited.
 #[derive(Default)]
 struct Ahead {
     /// (row, how many of `nets`).
@@ -80,7 +80,7 @@ pub(crate) struct Shard {
     peers: usize,
     ranking: Ranking,
 
-    // By the number of an item in this process.
+    // By interned item number.
     numbers: Vec<u32>,
     // By the number of an item here.
     items: Vec<Item>,
@@ -91,7 +91,7 @@ pub(crate) struct Shard {
     rows: Vec<Row>,
     lists: Vec<List>,
     thresholds: Vec<Threshold>,
-    /// Where in `before` a list edited in the open epoch stands; NONE for one that is settled.
+    /// Offset in `before` of a list edited in the open epoch; NONE for a settled one.
     edits: Vec<u32>,
     baskets: u64,
 
@@ -103,30 +103,30 @@ pub(crate) struct Shard {
     /// Items whose n changed.
     counted: Vec<u32>,
     baskets_before: u64,
-    /// Rows whose lists are edited.
+    /// Rows whose lists were edited.
     edited: Vec<u32>,
     /// (row, neighbour) where a candidate's key changed.
     rekeyed: Vec<(u32, u32)>,
-    /// The edited lists as they were: each one's length and bytes, then its entries.
+    /// The edited lists before their edits: each one's length and bytes, then its entries.
     before: Vec<(u32, u32)>,
     room: Vec<Candidate>,
     figures: Figures,
 }
 
-/// What the worker holds and has done.
+/// Counters of the worker.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Figures {
     /// Directed pairs.
     pub(crate) pairs: u64,
     /// Bytes of rows and lists.
     pub(crate) bytes: u64,
-    /// Pair updates done, ever.
+    /// Pair updates, in total.
     pub(crate) updates: u64,
-    /// Lists that changed, ever.
+    /// Changed lists, in total.
     pub(crate) lists_changed: u64,
 }
 
-/// A figure after a part of it went from `before` to `after`. It wraps: a figure for people never stops the dataflow.
+/// A counter after a part of it went from `before` to `after`. It wraps, because a metric must not stop the dataflow.
 fn moved(figure: u64, before: usize, after: usize) -> u64 {
     figure.wrapping_add(after as u64).wrapping_sub(before as u64)
 }
@@ -176,7 +176,7 @@ impl Shard {
         self.figures
     }
 
-    /// The figures of what is held, counted from what is held: what the running ones have to agree with.
+    /// The counters recomputed from the state, which the running ones must equal.
     #[cfg(test)]
     pub(crate) fn recounted(&self) -> Figures {
         let bytes = self.rows.iter().map(Row::bytes).sum::<usize>() + self.lists.iter().map(List::bytes).sum::<usize>();
@@ -184,7 +184,7 @@ impl Shard {
         Figures { pairs: pairs as u64, bytes: (bytes + self.rows.len() * ITEM_BYTES) as u64, ..self.figures }
     }
 
-    /// Stage 1. `tell` gets what the lists of other workers have to know.
+    /// Stage 1. `tell` receives the notices for other workers' lists.
     pub(crate) fn take_in(&mut self, changes: &[Addressed<Change>], tell: impl FnMut(Addressed<Notice>)) {
         self.count(changes);
         let deltas = changes.iter().filter_map(|(_, change)| if let Change::Basket(delta) = change { Some(delta) } else { None });
@@ -194,7 +194,7 @@ impl Shard {
         self.cross(tell);
     }
 
-    /// Adds up the changes of n and of the number of baskets.
+    /// Sums up the changes of n and of the number of baskets.
     fn count(&mut self, changes: &[Addressed<Change>]) {
         self.baskets_before = self.baskets;
         let mut net: Vec<(u32, i64)> = Vec::new();
@@ -235,7 +235,7 @@ impl Shard {
         self.figures.updates = self.figures.updates.wrapping_add(self.epoch.updates);
     }
 
-    /// The worker's number of an item, given now if it had none.
+    /// This worker's number of an item, assigned if it is new.
     fn number(&mut self, item: Item) -> u32 {
         let place = item.number() as usize;
         if place >= self.numbers.len() {
@@ -264,7 +264,7 @@ impl Shard {
         self.numbers[place]
     }
 
-    /// Edits the rows, and with them the lists, whose keys still use the old q and so stay consistent.
+    /// Edits the rows and their lists, whose keys still use the old q and so stay consistent.
     fn edit_rows(&mut self) {
         let mut epoch = std::mem::take(&mut self.epoch);
         let mut ahead = std::mem::take(&mut self.ahead);
@@ -299,7 +299,7 @@ impl Shard {
         self.figures.pairs = moved(self.figures.pairs, pairs, row.len());
     }
 
-    /// c of a pair changed: keeps the candidates those at or before the threshold.
+    /// c of a pair changed: restores that the candidates are those at or before the threshold.
     #[inline]
     fn edit_list(&mut self, row: u32, neighbour: u32, before: u32, after: u32) {
         let ranking = &self.ranking;
@@ -314,7 +314,7 @@ impl Shard {
         }
     }
 
-    /// A list about to be edited, remembered as it was.
+    /// The list to edit; saves it as it was before its first edit.
     fn edit(&mut self, row: u32) -> &mut List {
         let list = &mut self.lists[row as usize];
         if self.edits[row as usize] == NONE {
@@ -322,8 +322,7 @@ impl Shard {
                 u32::try_from(self.before.len()).expect("fewer than 2^32 entries in the lists of an epoch");
             self.edited.push(row);
             let top = list.top(self.ranking.top);
-            // A list is shorter than its row, whose neighbours are numbered by u32; its bytes may be more than u32 holds only where
-            // the figure of memory is the least trouble.
+            // A list is shorter than its row, whose neighbours are numbered by u32; `bytes` saturates, as it is a metric only.
             self.before.push((top.len() as u32, u32::try_from(list.bytes()).unwrap_or(u32::MAX)));
             self.before.extend_from_slice(top);
         }
@@ -340,7 +339,7 @@ impl Shard {
             let item = self.counted[place];
             let (old, new) = self.q_of(item);
             let Home::Row(row) = self.homes[item as usize] else { continue };
-            // Alone and rebuilding there is nobody to tell.
+            // While rebuilding on a single worker no list needs a notice.
             if old == new || (self.rebuilding && self.peers == 1) {
                 continue;
             }
@@ -373,7 +372,7 @@ impl Shard {
         (self.ranking.q[item as usize], u32::try_from(new).expect("q(n) is at most n"))
     }
 
-    /// q of a neighbour changes: takes it in if it comes to the threshold; if it leaves, settling drops it.
+    /// q of a neighbour changed: adds it if it moved to or before the threshold; settling drops it if it left.
     #[inline]
     fn rank(&mut self, row: u32, neighbour: u32, c: u32, old: u32, new: u32) {
         if self.rebuilding {
@@ -394,7 +393,7 @@ impl Shard {
         }
     }
 
-    /// Stage 2: another worker's item crossed a line of the grid; these lists of ours may hold it.
+    /// Stage 2: q of another worker's item changed; these lists of ours may hold it.
     pub(crate) fn hear(&mut self, item: Item, holders: &[Item]) {
         if self.rebuilding {
             return;
@@ -415,8 +414,8 @@ impl Shard {
         }
     }
 
-    /// Stage 2: switches q, settles the lists and closes the epoch. `changed` gets each item with its new list; `counted` each
-    /// item with its new n, and nothing with the new number of baskets.
+    /// Stage 2: switches q, settles the lists and closes the epoch. `changed` receives each item with its new list; `counted`
+    /// each item with its new n, and `None` with the new number of baskets.
     pub(crate) fn settle(
         &mut self,
         mut changed: impl FnMut(Item, Option<Neighbours>),
@@ -465,13 +464,13 @@ impl Shard {
         }
         self.before.clear();
         if std::mem::take(&mut self.rebuilding) {
-            // What a bulk load needed is not needed again.
+            // Free what a bulk load allocated.
             self.epoch = Epoch::default();
             (self.before, self.edited, self.rekeyed) = Default::default();
         }
     }
 
-    /// Settles an edited list; whether the list itself changed.
+    /// Settles an edited list; returns whether its first N changed.
     fn settle_list(&mut self, row: u32) -> bool {
         let place = row as usize;
         let (list, threshold) = (&mut self.lists[place], &mut self.thresholds[place]);
@@ -479,7 +478,7 @@ impl Shard {
             list.fill(threshold, &self.rows[place], &self.ranking, &mut self.room);
         }
         let before = std::mem::replace(&mut self.edits[place], NONE) as usize;
-        // Bytes from before the first edit: edits grow the list, and settling gives back.
+        // Bytes before the first edit: edits grow the list, and settling shrinks it.
         let (length, bytes) = self.before[before];
         self.figures.bytes = moved(self.figures.bytes, bytes as usize, list.bytes());
         let length = length as usize;
@@ -497,7 +496,7 @@ mod tests {
 
     use super::*;
 
-    /// One worker's shard, fed with baskets of owners: what changes is told as the baskets' operator does.
+    /// One worker's shard, fed with owners' baskets as the baskets' operator would.
     struct Shop {
         shard: Shard,
         baskets: BTreeMap<u32, Arc<[Item]>>,
@@ -531,13 +530,13 @@ mod tests {
         Item::intern(&format!("figures-{number}"))
     }
 
-    /// If it failed, the figures of memory would drift with every change. They did, downwards, until the worker panicked: of what a
-    /// list grew by nothing was counted, of what settling gave back all (#12; two orders that alternate took ten versions).
+    /// If this failed, the memory counters would drift with every change. They once did, downwards, until the worker panicked:
+    /// the growth of a list was not counted, its shrinking was (#12; it took ten versions of two alternating orders).
     #[test]
     fn figures_are_what_a_recount_gives_after_any_churn() {
         let small = Tuning { slack: 2, ..Tuning::default() };
         let rebuilds = Tuning { rebuild_from: 40, ..Tuning::default() };
-        // (owners, items, most items of a basket, how often of 100 one is emptied)
+        // (owners, items, largest basket, percent of baskets emptied)
         for (seed, (tuning, owners, items, most, emptied)) in [
             (Tuning::default(), 12, 120, 40, 50),
             (small, 30, 300, 30, 10),
@@ -566,7 +565,7 @@ mod tests {
         }
     }
 
-    /// The shortest log that stopped the pipeline: one order of 40 items stands, another is paid and cancelled in turns.
+    /// The shortest log that once stopped the pipeline: one order of 40 items stands, another is paid and cancelled in turns.
     #[test]
     fn an_order_that_is_paid_and_cancelled_in_turns_stops_nothing() {
         let mut shop = Shop::new(Tuning::default());

@@ -4,8 +4,8 @@
 //! publish ──▶ changes ──▶ a thread a subscription ──bounded channel──▶ next()
 //! ```
 //!
-//! A subscription reads from the end on, without a group. While brokers are away it is silent and goes on where it was; only what
-//! retention has removed before it was read is lost, which it tells.
+//! A subscription reads from the end, without a group. While brokers are down it is silent and then resumes; only messages that
+//! retention removed before they were read are lost, which it reports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +23,11 @@ use super::{CHANGES, Shared, blocking};
 use crate::LogError;
 use crate::broadcast::{Broadcast, Heard, Subscription};
 
-/// Messages between the thread and a slow subscriber; beyond it they wait in the topic.
+/// Capacity of the channel to a slow subscriber; beyond it messages wait in the topic.
 const CHANNEL: usize = 1_024;
-/// How often a thread looks whether its subscriber has gone.
+/// How often a thread checks whether its subscriber was dropped.
 const SLICE: Duration = Duration::from_millis(200);
-/// How long brokers may take to answer that could not be reached before.
+/// Timeout for brokers that were unreachable before.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Made by [`super::KafkaLog::broadcast`].
@@ -64,7 +64,7 @@ impl Subscription for Ear {
 }
 
 struct Listener {
-    /// Before the client, which it needs to the end.
+    /// Declared before the client, so that it is dropped first.
     fetcher: Fetcher,
     client: Arc<Client>,
     topic: String,
@@ -87,25 +87,25 @@ impl Listener {
         Ok(())
     }
 
-    /// Until the subscriber goes.
+    /// Runs until the subscriber is dropped.
     fn run(mut self, sender: &mpsc::Sender<Heard>) {
         let mut lost = false;
         while !sender.is_closed() {
             attend(&self.client);
             if self.client.context().down().is_some() {
-                // Of an answer the client takes note itself, and where there is none it is helped to the brokers again.
+                // The client notes an answer itself; without one, this makes it reconnect to the bootstrap servers.
                 if let Err(error) = describe(&self.client, std::slice::from_ref(&self.topic), self.timeout.min(LOOK_TIMEOUT)) {
-                    debug!("could not look at {}: {error}", self.topic);
+                    debug!("could not describe topic {}: {error}", self.topic);
                 }
             }
             self.fetcher.poll(CHANNEL, SLICE, |fetched| match fetched {
                 Fetched::Record { payload, .. } => {
-                    // Nobody listens any more: the loop ends.
+                    // A closed channel ends the loop.
                     let _ = sender.blocking_send(Heard::Message(payload.unwrap_or_default().to_vec()));
                 }
                 Fetched::End { .. } => (),
                 Fetched::Failed { code, reason, .. } => {
-                    debug!(%code, "could not listen: {reason}");
+                    debug!(%code, "could not read changes: {reason}");
                     lost = true;
                 }
             });
@@ -116,7 +116,7 @@ impl Listener {
                         let _ = sender.blocking_send(Heard::Lost);
                     }
                     Err(error) => {
-                        warn!("could not listen to changes, trying again: {error}");
+                        warn!("could not read changes, retrying: {error}");
                         std::thread::sleep(SLICE);
                     }
                 }

@@ -1,4 +1,4 @@
-//! The settings of the log on Kafka, and what librdkafka is told of them.
+//! The settings of the log on Kafka, and the librdkafka configuration made from them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::topics::MESSAGE_BYTES_MAX;
 use crate::LogError;
 
-/// Records that wait in the producer for the brokers; beyond it `append` waits.
+/// Capacity of the producer's queue; beyond it `append` waits.
 const PRODUCER_KBYTES: u32 = 128 << 10;
-/// Records fetched ahead of `poll`, of all partitions of a reader together.
+/// Records fetched ahead of `poll`, over all partitions of a reader.
 const FETCHED_KBYTES: u32 = 64 << 10;
 
 /// `log.kafka.*`: where the brokers are, how topics are named and made.
@@ -24,7 +24,8 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// Set before every topic's name: several installations can share one cluster.
     pub prefix: String,
-    /// Partitions of each event topic that `kindred migrate` makes. More can be added later; the most readers that share the work.
+    /// Partitions of each event topic that `kindred migrate` makes. More can be added later; the most readers that share the
+    /// work.
     pub partitions: u32,
     /// Replicas of each topic that is made; 0 leaves it to the brokers (`default.replication.factor`).
     pub replication: u32,
@@ -78,7 +79,7 @@ impl fmt::Debug for KafkaConfig {
 }
 
 impl KafkaConfig {
-    /// Checks what librdkafka would only find out later.
+    /// Checks what librdkafka would only report later.
     ///
     /// # Errors
     /// [`LogError::Refused`] naming the setting.
@@ -103,12 +104,12 @@ impl KafkaConfig {
         Ok(())
     }
 
-    /// The name of a topic on the brokers.
+    /// A topic's name on the brokers.
     pub fn topic(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// How long to wait for an answer that is no append.
+    /// Timeout of requests other than appends.
     pub(super) fn timeout(&self) -> Duration {
         Duration::from_millis(self.message_timeout_ms.into())
     }
@@ -119,18 +120,17 @@ impl KafkaConfig {
         client
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", &self.client_id)
-            // Two things of 2.12 that connect anew without the backoff, and took half a core of each process and more for as long as the
-            // broker was away: when every known broker is down it begins anew with the bootstrap servers, where they are one and the
-            // same over and over; and while a request waits for the controller (`RD_KAFKA_OP_CONNECT`, "expedite next reconnect"), each
-            // change of a connection's state, its failing too, asks for the next. A client that keeps a connection to each broker never
-            // asks: the price is those connections, a few a process and broker.
+            // Avoids two reconnect loops of librdkafka 2.12 that bypass the back-off and took half a core per process while a
+            // broker was down: re-bootstrapping whenever all known brokers are down, and `RD_KAFKA_OP_CONNECT` ("expedite next
+            // reconnect") at each connection state change while a request waits for the controller. The price is an open
+            // connection to each broker.
             .set("metadata.recovery.strategy", "none")
             .set("enable.sparse.connections", "false")
-            // A broker that comes back is noticed within a second.
+            // A returning broker is noticed within a second.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
             .set("socket.keepalive.enable", "true")
-            // Idle connections are closed by brokers all the time.
+            // Brokers close idle connections all the time.
             .set("log.connection.close", "false");
         client
     }
@@ -142,7 +142,7 @@ impl KafkaConfig {
         client
     }
 
-    /// A producer whose acknowledgement means: on all replicas in sync, in order, once.
+    /// A producer whose acknowledgement means: on all in-sync replicas, in order, exactly once.
     pub(super) fn producer(&self) -> ClientConfig {
         let mut client = self.client();
         client
@@ -153,14 +153,14 @@ impl KafkaConfig {
             .set("message.timeout.ms", self.message_timeout_ms.to_string())
             .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
             .set("queue.buffering.max.kbytes", PRODUCER_KBYTES.to_string())
-            // The partition that Kafka's own clients would choose for a key.
+            // The partitioner of Kafka's own clients.
             .set("partitioner", "murmur2_random")
             .set("topic.metadata.propagation.max.ms", "5000")
             .set("statistics.interval.ms", "5000");
         self.with_properties(client)
     }
 
-    /// A consumer without a group: it commits nothing, its positions are ours.
+    /// A consumer without a group: it commits nothing, we keep the positions.
     pub(super) fn consumer(&self) -> ClientConfig {
         let mut client = self.client();
         client
@@ -168,17 +168,17 @@ impl KafkaConfig {
             .set("enable.auto.offset.store", "false")
             .set("enable.partition.eof", "true")
             .set("isolation.level", "read_committed")
-            // Never to jump over what retention has removed.
+            // Never skip what retention has removed.
             .set("auto.offset.reset", "error")
             .set("queued.max.messages.kbytes", FETCHED_KBYTES.to_string())
-            // A reader that catches up empties its queue in milliseconds; the default waits a second before it fills it again.
+            // Catching up empties the queue in milliseconds; the default waits a second before it fetches again.
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.wait.max.ms", "100")
             .set("fetch.error.backoff.ms", "100");
         self.with_properties(client)
     }
 
-    /// For making and describing topics.
+    /// For creating and describing topics.
     pub(super) fn admin(&self) -> ClientConfig {
         self.with_properties(self.client())
     }
@@ -188,7 +188,7 @@ impl KafkaConfig {
 mod tests {
     use super::*;
 
-    /// If it failed, a password would stand in a log.
+    /// If this failed, a password would be logged.
     #[test]
     fn passwords_are_not_shown() {
         let properties = [("sasl.password".to_owned(), "s3cret".to_owned())].into();
@@ -196,7 +196,7 @@ mod tests {
         assert!(shown.contains("sasl.password") && !shown.contains("s3cret"), "{shown}");
     }
 
-    /// If it failed, a wrong setting would look like a broker that does not answer, and be tried for ever.
+    /// If this failed, a wrong setting would look like an unreachable broker and be retried forever.
     #[tokio::test]
     async fn wrong_settings_are_named() {
         let with = |name: &str, value: &str| {

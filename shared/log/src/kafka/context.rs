@@ -1,4 +1,4 @@
-//! What librdkafka's clients tell us on their own: log lines, errors of connections, statistics, deliveries.
+//! Callbacks of librdkafka's clients: log lines, connection errors, statistics, deliveries.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ use tracing::{debug, warn};
 
 use super::producer::Ticket;
 
-/// How often the bootstrap servers are named to a client that waits in vain.
+/// How often the bootstrap servers are given again to a client without brokers.
 const NAMED_AGAIN: Duration = Duration::from_secs(2);
 
-/// The context of every client: remembers whether no broker can be reached, and where it began.
+/// The context of every client: tracks whether any broker is reachable.
 pub(super) struct Context {
     /// The bootstrap servers.
     brokers: String,
-    /// When they were named to the client again last.
+    /// When they were last given to the client again.
     named_at: Mutex<Option<Instant>>,
     down: AtomicBool,
     reason: Mutex<String>,
@@ -33,7 +33,7 @@ impl Context {
         Self { brokers: brokers.to_owned(), named_at: Mutex::default(), down: AtomicBool::default(), reason: Mutex::default() }
     }
 
-    /// The bootstrap servers, if they are to be named to the client again by now.
+    /// The bootstrap servers, if it is time to give them to the client again.
     pub(super) fn to_name_again(&self) -> Option<&str> {
         let mut named_at = self.named_at.lock();
         if named_at.is_some_and(|at| at.elapsed() < NAMED_AGAIN) {
@@ -43,7 +43,7 @@ impl Context {
         Some(&self.brokers)
     }
 
-    /// Why no broker can be reached; `None` while one can, as far as is known.
+    /// Why no broker is reachable; `None` while one is, as far as known.
     pub(super) fn down(&self) -> Option<String> {
         self.down.load(Ordering::Acquire).then(|| self.reason.lock().clone())
     }
@@ -58,7 +58,7 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
         match level {
             RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => debug!(target: "kafka", facility = fac, "{message}"),
-            // Connections that fail are told once by whoever waits for them.
+            // Connection failures are reported once by the call that waits for them.
             _ if fac == "FAIL" || fac == "ERROR" => debug!(target: "kafka", facility = fac, "{message}"),
             _ => warn!(target: "kafka", facility = fac, "{message}"),
         }
@@ -78,7 +78,7 @@ impl ClientContext for Context {
             reason.clone_into(&mut self.reason.lock());
             self.down.store(true, Ordering::Release);
         } else if !self.down.load(Ordering::Acquire) {
-            // The reason behind the "all brokers are down" that may follow.
+            // The cause of an "all brokers are down" that may follow.
             reason.clone_into(&mut self.reason.lock());
         }
     }

@@ -1,4 +1,4 @@
-//! What an error of Kafka means to a caller of the log.
+//! Maps Kafka errors to log errors.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::LogError;
 
-/// The variant that fits a code: what will not succeed when it is repeated is refused, everything else may pass.
+/// The variant for a code: permanent errors are refused, everything else may be retried.
 pub(super) fn from_code(code: RDKafkaErrorCode, doing: &str) -> LogError {
     use RDKafkaErrorCode as Code;
     match code {
@@ -14,11 +14,11 @@ pub(super) fn from_code(code: RDKafkaErrorCode, doing: &str) -> LogError {
             "{doing}: too large for the topic; raise its max.message.bytes (kafka-configs.sh), `kindred migrate` names the number"
         )),
         Code::TopicAuthorizationFailed => LogError::Refused(format!(
-            "{doing}: the brokers do not let this user; it needs Read, Write, Describe and DescribeConfigs on the topics (kafka-acls.sh)"
+            "{doing}: not authorized; the user needs Read, Write, Describe and DescribeConfigs on the topics (kafka-acls.sh)"
         )),
-        Code::ClusterAuthorizationFailed => LogError::Refused(format!(
-            "{doing}: the brokers do not let this user; it needs IdempotentWrite or Write (kafka-acls.sh)"
-        )),
+        Code::ClusterAuthorizationFailed => {
+            LogError::Refused(format!("{doing}: not authorized; the user needs IdempotentWrite or Write (kafka-acls.sh)"))
+        }
         Code::PolicyViolation
         | Code::InvalidRecord
         | Code::InvalidTopic
@@ -46,7 +46,7 @@ pub(super) fn from_error(error: &KafkaError, doing: &str) -> LogError {
     }
 }
 
-/// Counts it and gives it back.
+/// Counts an error and returns it.
 pub(super) fn counted(error: LogError, call: &'static str) -> LogError {
     let kind = match &error {
         LogError::Unavailable(_) => "unavailable",
@@ -58,7 +58,7 @@ pub(super) fn counted(error: LogError, call: &'static str) -> LogError {
     error
 }
 
-/// For people.
+/// Formats a duration.
 pub(super) fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }

@@ -1,18 +1,18 @@
-//! The key of a record: what Kafka partitions and compacts by.
+//! Record keys, by which Kafka partitions and compacts.
 //!
 //! ```text
 //! interactions, members: member:ID or session:ID     orders: the order     catalog: the item     ledger: member, tab, entry
 //! ```
 //!
-//! A member and a session may bear one name, and compaction of `members` must not take the one for the other: hence the words before
-//! them. Results depend on no key: another producer may key differently, or not at all.
+//! A member and a session may share a name, and compaction of `members` must not mix them up: hence the prefixes. Results depend
+//! on no key: another producer may key differently, or not at all.
 
 use std::borrow::Cow;
 
 use kindred_model::Topic;
 use serde::Deserialize;
 
-/// The fields that keys are made of; the rest of a record is skipped.
+/// The fields used in keys; the rest of a record is skipped.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
@@ -27,7 +27,7 @@ struct Fields<'a> {
     entry: Option<Cow<'a, str>>,
 }
 
-/// The key of a record; `None` where it has none, as what is no JSON or lacks the field.
+/// The key of a record; `None` if it is not JSON or lacks the field.
 pub(super) fn key(topic: Topic, payload: &[u8]) -> Option<Vec<u8>> {
     let fields: Fields<'_> = serde_json::from_slice(payload).ok()?;
     let key = match topic {
@@ -38,14 +38,14 @@ pub(super) fn key(topic: Topic, payload: &[u8]) -> Option<Vec<u8>> {
             (None, Some(session)) => format!("session:{session}"),
             (None, None) => return None,
         },
-        // No identity holds a tab.
+        // Identities hold no tab.
         Topic::Ledger => format!("{}\t{}", fields.member?, fields.entry.unwrap_or_default()),
     };
     (!key.is_empty()).then(|| key.into_bytes())
 }
 
-/// A key that nothing else has: brokers refuse a record without one in a topic that is compacted, and what has no key by its content
-/// will be rejected by whoever reads it; until then it must not be compacted away.
+/// A unique key: brokers refuse unkeyed records in a compacted topic, and a record without a key of its own must not be compacted
+/// away before its reader rejects it.
 pub(super) fn unique() -> Vec<u8> {
     format!("unkeyed:{}", uuid::Uuid::now_v7()).into_bytes()
 }

@@ -1,4 +1,4 @@
-//! The log on Kafka (and what speaks its protocol).
+//! The log on Kafka and compatible brokers.
 //!
 //! ```text
 //! append ──▶ Producer (idempotent, acks=all) ──▶ interactions, orders, catalog, members ──▶ Reader ──▶ pipeline source
@@ -6,22 +6,22 @@
 //! KafkaBroadcast ───────────────────────────▶ changes ──▶ subscriptions
 //! ```
 //!
-//! [`KafkaLog::create_topics`] makes the topics, [`KafkaLog::open`] checks them. Any other producer may write the event topics, with
-//! other keys, or in transactions: readers see what is committed, and offsets may have gaps. Brokers take records without a key into
-//! `interactions` alone, since the other topics are compacted; a producer that has no keys needs those with `cleanup.policy=delete` and
-//! `retention.ms=-1`, which `open` accepts.
+//! [`KafkaLog::create_topics`] creates the topics, [`KafkaLog::open`] checks them. Other producers may write the event topics,
+//! with other keys or in transactions: readers see committed records, and offsets may have gaps. Brokers accept unkeyed records
+//! in `interactions` alone, since the other topics are compacted; a producer without keys needs those with
+//! `cleanup.policy=delete` and `retention.ms=-1`, which `open` accepts.
 //!
 //! # Errors
-//! Brokers that do not answer, a topic that is missing and a partition without a leader are [`LogError::Unavailable`] and pass by
-//! themselves. A record too large for its topic, a topic created anew under a position, and records that retention has removed before
-//! they were read are [`LogError::Refused`], with the command that helps. A full disk of a broker looks like one that does not answer.
+//! Unreachable brokers, a missing topic and a partition without a leader are [`LogError::Unavailable`] and transient. A record
+//! too large for its topic, a topic recreated under a position, and records that retention removed before they were read are
+//! [`LogError::Refused`], with the command that helps. A broker with a full disk looks unreachable.
 //!
 //! # Forgetting
-//! Kafka changes no record. [`EventLog::purge`] therefore rewrites the rejected records alone. Interactions leave by retention
-//! (`retention_days`, and a day for the segment). An order of an erased member is replaced when the pipeline appends it again without
-//! the member, under the same key, and a member's records by the erased one: compaction removes what was replaced within
-//! `retention_days` and a day (`max.compaction.lag.ms`). Tombstones cannot serve, since they would take the erased record with them.
-//! Records that another producer wrote into a compacted topic under other keys stay until it replaces or deletes them itself.
+//! Kafka records are immutable, so [`EventLog::purge`] rewrites rejected records only. Interactions leave by retention
+//! (`retention_days`, and a day for the segment). The pipeline appends an erased member's orders again without the member, under
+//! the same keys, and the erased record replaces the member's: compaction removes the old ones within `retention_days` and a day
+//! (`max.compaction.lag.ms`). Tombstones cannot be used, as they would remove the erased record. Records that another producer
+//! wrote to a compacted topic under other keys stay until it replaces or deletes them.
 
 mod broadcast;
 mod config;
@@ -58,10 +58,10 @@ const REJECTED: &str = "rejected";
 const MARKS: &str = "marks";
 const CHANGES: &str = "changes";
 
-/// How old the list of partitions may be that `end` and `partitions` go by.
+/// Maximum age of the partition list that `end` and `partitions` use.
 const LAYOUT: Duration = Duration::from_secs(5);
 
-/// The log on Kafka. Cheap to keep open; every method may be called from many tasks.
+/// The log on Kafka. Every method may be called concurrently.
 pub struct KafkaLog {
     shared: Arc<Shared>,
 }
@@ -76,11 +76,11 @@ struct Shared {
     client: Arc<Client>,
     producer: Producer,
     layout: Mutex<Layout>,
-    /// The end that was asked for last, and when: callers that wait for the same question share its answer.
+    /// The last requested end, and when: concurrent callers share one answer.
     end: tokio::sync::Mutex<Option<(Instant, Position)>>,
 }
 
-/// How many partitions each event topic has, by code.
+/// The number of partitions of each event topic, by code.
 struct Layout {
     counts: Vec<usize>,
     asked: Instant,
@@ -91,13 +91,13 @@ fn client(config: &KafkaConfig) -> Result<Arc<Client>, LogError> {
     made.map(Arc::new).map_err(|error| from_error(&error, "could not make a client"))
 }
 
-/// Runs what waits for brokers where it may.
+/// Runs a blocking call to the brokers.
 async fn blocking<R: Send + 'static>(work: impl FnOnce() -> Result<R, LogError> + Send + 'static) -> Result<R, LogError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(LogError::Unavailable(format!("the runtime has stopped: {error}"))))
 }
 
-fn created_anew(name: &str) -> LogError {
+fn recreated(name: &str) -> LogError {
     LogError::Refused(format!(
         "topic {name} was created anew: positions in the old one mean nothing in it; `kindred replay --generation NAME --from inputs` \
          starts with what the store has and reads the new one, `--from beginning` rebuilds from the log alone"
@@ -105,7 +105,7 @@ fn created_anew(name: &str) -> LogError {
 }
 
 impl KafkaLog {
-    /// Makes the topics that are missing, and says what it found and did. Topics that are there stay as they are.
+    /// Creates missing topics and reports what it found and did. Existing topics are not changed.
     ///
     /// # Errors
     /// [`LogError::Refused`] when the configuration is wrong or this user may not create topics; [`LogError::Unavailable`].
@@ -114,11 +114,11 @@ impl KafkaLog {
         topics::create(&client(config)?, config).await
     }
 
-    /// Opens the log: all topics must be there and be cleaned up as they should.
+    /// Opens the log: all topics must exist with a suitable cleanup policy.
     ///
     /// # Errors
-    /// [`LogError::Unavailable`] when no broker answers or a topic is missing; [`LogError::Refused`] when the configuration is wrong, or
-    /// a topic is cleaned up in a way that would lose records.
+    /// [`LogError::Unavailable`] when no broker answers or a topic is missing; [`LogError::Refused`] when the configuration is
+    /// wrong, or a topic's cleanup policy would lose records.
     pub async fn open(config: &KafkaConfig) -> Result<Self, LogError> {
         config.check()?;
         let client = client(config)?;
@@ -126,7 +126,7 @@ impl KafkaLog {
         let (cluster, states) = blocking(move || {
             let states = topics::all(&asking, &asked)?;
             let cluster = asking.client().fetch_cluster_id(asked.timeout());
-            let cluster = cluster.ok_or_else(|| LogError::Unavailable("the brokers do not tell the cluster's id".into()))?;
+            let cluster = cluster.ok_or_else(|| LogError::Unavailable("the brokers did not return a cluster id".into()))?;
             Ok((cluster, states))
         })
         .await?;
@@ -151,7 +151,7 @@ impl KafkaLog {
         KafkaBroadcast { shared: self.shared.clone() }
     }
 
-    /// Reads a table in the background and folds its entries into `state`.
+    /// Scans a table in the background and folds its entries into `state`.
     async fn fold<S: Send + 'static>(
         &self,
         table: &'static str,
@@ -161,7 +161,7 @@ impl KafkaLog {
         let config = self.shared.config.clone();
         blocking(move || {
             table::scan(&config, table, |key, payload| {
-                // A key that is no text is not ours.
+                // Not one of our keys.
                 if let Ok(key) = std::str::from_utf8(key) {
                     take(&mut state, key, payload);
                 }
@@ -182,7 +182,7 @@ impl KafkaLog {
 }
 
 impl Shared {
-    /// The partitions of the event topics, looked at again now and then.
+    /// The partitions of the event topics, refreshed periodically.
     fn partitions(&self) -> Result<Vec<(Topic, u32)>, LogError> {
         let mut layout = self.layout.lock();
         if layout.asked.elapsed() > LAYOUT {
@@ -191,7 +191,7 @@ impl Shared {
             for ((state, name), id) in states.into_iter().zip(&self.names).zip(&self.ids) {
                 let state = state.map_err(|code| from_code(code, name))?;
                 if state.id != *id {
-                    return Err(created_anew(name));
+                    return Err(recreated(name));
                 }
                 counts.push(state.led.len());
             }
@@ -201,7 +201,7 @@ impl Shared {
         Ok(Topic::ALL.iter().zip(&layout.counts).flat_map(of).collect())
     }
 
-    /// One side of event partitions.
+    /// The first or next offsets of event partitions.
     fn side(
         &self,
         client: &Client,
@@ -232,7 +232,7 @@ fn to_json(record: &Rejected) -> Vec<u8> {
 }
 
 fn from_json(id: &str, payload: &[u8]) -> Result<Rejected, LogError> {
-    serde_json::from_slice(payload).map_err(|error| LogError::Corrupt(format!("rejected record {id} does not read: {error}")))
+    serde_json::from_slice(payload).map_err(|error| LogError::Corrupt(format!("rejected record {id} does not decode: {error}")))
 }
 
 #[async_trait]
@@ -243,7 +243,7 @@ impl EventLog for KafkaLog {
 
     async fn append(&self, topic: Topic, records: Vec<Vec<u8>>, mark: Option<Mark>) -> Result<Vec<Place>, LogError> {
         crate::check_records(&records)?;
-        // While brokers are away its errors add up, and nothing else may be asked for long.
+        // Handles the client's pending errors; during an outage they pile up.
         native::attend(&self.shared.client);
         let began = Instant::now();
         let keyless = topic == Topic::Interactions;
@@ -257,7 +257,7 @@ impl EventLog for KafkaLog {
         if count > 0 {
             crate::tell_appended(topic, count, began);
         }
-        // After the records: should it get lost, an import repeats them, which is harmless.
+        // After the records: if the mark is lost, an import repeats them, which is harmless.
         if let Some(mark) = mark {
             self.write_table(MARKS, [(mark.name, Some(mark.done.to_string().into_bytes()))]).await?;
         }
@@ -273,7 +273,7 @@ impl EventLog for KafkaLog {
         });
         let Some(found) = found.await? else { return Ok(None) };
         let done = std::str::from_utf8(&found).ok().and_then(|text| text.parse().ok());
-        done.map(Some).ok_or_else(|| LogError::Corrupt(format!("the mark of {name} is no number")))
+        done.map(Some).ok_or_else(|| LogError::Corrupt(format!("the mark of import {name} is not a number")))
     }
 
     fn reader(&self, share: Share) -> Result<Box<dyn EventReader>, LogError> {
@@ -283,7 +283,7 @@ impl EventLog for KafkaLog {
     async fn end(&self) -> Result<Position, LogError> {
         let called = Instant::now();
         let mut end = self.shared.end.lock().await;
-        // Asked after this call began, while it waited for its turn: as good as its own.
+        // Requested after this call began and waited for the lock, so the answer is fresh enough.
         if let Some((asked, position)) = &*end
             && *asked >= called
         {
@@ -327,7 +327,7 @@ impl EventLog for KafkaLog {
     }
 
     async fn rejected(&self, after: Option<&str>, limit: usize) -> Result<Vec<Rejected>, LogError> {
-        // Twice through the topic, so that only ids and one page are held: which ids there are, then what they hold.
+        // Two scans, so that only ids and one page are in memory: first the ids, then the page's records.
         let after = after.map(str::to_owned);
         let ids = self.fold(REJECTED, std::collections::BTreeSet::new(), move |ids, id, payload| {
             if payload.is_none() {
@@ -345,7 +345,7 @@ impl EventLog for KafkaLog {
                 *kept = payload.map(<[u8]>::to_vec);
             }
         });
-        // Removed meanwhile: not there.
+        // Removed meanwhile.
         page.await?.into_iter().filter_map(|(id, payload)| Some(from_json(&id, &payload?))).collect()
     }
 
@@ -378,5 +378,5 @@ impl EventLog for KafkaLog {
     }
 }
 
-/// Rejected records that a purge holds at once.
+/// Rejected records that a purge holds in memory.
 const PURGE_PAGE: usize = 10_000;

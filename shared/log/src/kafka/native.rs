@@ -1,19 +1,18 @@
-//! What rdkafka's safe interface does not reach: topics' identities, and fetching in batches that say where they stand.
+//! What rdkafka's safe interface lacks: topic ids, and batch fetching with positions.
 //!
 //! ```text
-//! Describing  ──DescribeTopics──▶ id and leaders of each topic         (asked now, looked at later: a reader never waits for it)
+//! Describing  ──DescribeTopics──▶ id and leaders of each topic         (asynchronous: a reader never waits for it)
 //! Fetcher     start(topic, partition, offset) ─▶ one queue ─▶ poll ─▶ Record | End | Failed, each with topic, partition and offset
 //! ```
 //!
-//! Why it is not done through `BaseConsumer::poll`: its errors do not say in which topic, and its end of a partition not at which
-//! offset, without which a reader cannot tell how far it is where the last offsets hold no record. That is the reason; that a thread
-//! gets about twice as many records a second, at the same CPU a record, comes with it (`examples/measure_kafka.rs`: 2.6 to 3.1
-//! against 1.2 to 1.3 million/s of 186 bytes with the same fetch settings, which matter more: with librdkafka's own it is 0.2). The
-//! fetcher uses librdkafka's simple consumer: no group, no commits.
+//! `BaseConsumer::poll` does not suffice: its errors do not name the topic, and its end of a partition has no offset, without
+//! which a reader cannot tell its position where the last offsets hold no record. A thread also gets about twice the records a
+//! second at the same CPU per record (`examples/measure_kafka.rs`: 2.6 to 3.1 against 1.2 to 1.3 million/s of 186 bytes with the
+//! same fetch settings; with librdkafka's own settings 0.2). The fetcher uses librdkafka's simple consumer: no group, no commits.
 //!
-//! This is the one module of the crate with `unsafe`. Every pointer in it belongs to a struct that holds the client (`Arc`) that it was
-//! made from, and frees it before the client goes; librdkafka's handles may be used from any thread. Miri cannot run foreign code: the
-//! tests against a real broker (`tests/kafka.rs`) go through every function here.
+//! The only module of the crate with `unsafe`. Every pointer belongs to a struct that holds the client (`Arc`) it was made from,
+//! and is freed before the client; librdkafka's handles are thread-safe. Miri cannot run foreign code: the tests against a real
+//! broker (`tests/kafka.rs`) cover every function here.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -35,7 +34,7 @@ pub(super) type Client = BaseConsumer<Context>;
 const BATCH: usize = 4_096;
 
 fn milliseconds(duration: Duration) -> i32 {
-    // Rounded up: half a millisecond of waiting must not become none, in a loop.
+    // Rounded up: a wait of half a millisecond must not become a busy loop.
     i32::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX)
 }
 
@@ -44,7 +43,7 @@ fn c_string(text: &str) -> CString {
 }
 
 /// # Safety
-/// `text` is null or points to a string that ends with a nought and lives during the call.
+/// `text` is null or points to a NUL-terminated string that lives during the call.
 unsafe fn owned(text: *const std::ffi::c_char) -> String {
     if text.is_null() {
         return String::new();
@@ -56,14 +55,14 @@ unsafe fn owned(text: *const std::ffi::c_char) -> String {
 /// A queue of librdkafka.
 struct Queue(NonNull<sys::rd_kafka_queue_t>);
 
-// SAFETY: librdkafka's queues are locked inside.
+// SAFETY: librdkafka's queues are locked internally.
 unsafe impl Send for Queue {}
 // SAFETY: as above.
 unsafe impl Sync for Queue {}
 
 impl Queue {
     fn new(client: &Client) -> Self {
-        // SAFETY: the client's pointer is valid as long as the client; the owner of the queue holds that.
+        // SAFETY: the client's pointer is valid as long as the client, which the queue's owner holds.
         let queue = unsafe { sys::rd_kafka_queue_new(client.client().native_ptr()) };
         Self(NonNull::new(queue).expect("a queue is made or the process is out of memory"))
     }
@@ -76,16 +75,16 @@ impl Drop for Queue {
     }
 }
 
-/// What the brokers say of a topic.
+/// The state of a topic on the brokers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct TopicState {
-    /// Made with the topic: a topic created anew has another.
+    /// Created with the topic: a recreated topic has another.
     pub id: String,
-    /// Of each partition, whether it has a leader now.
+    /// Whether each partition has a leader now.
     pub led: Vec<bool>,
 }
 
-/// A question for the state of topics that is under way.
+/// A pending DescribeTopics request.
 pub(super) struct Describing {
     queue: Queue,
     topics: usize,
@@ -94,13 +93,13 @@ pub(super) struct Describing {
 }
 
 impl Describing {
-    /// Asks. The brokers have `timeout` to answer; then the answer is that they did not.
+    /// Sends the request. If the brokers do not answer within `timeout`, the answer is a timeout.
     pub(super) fn ask(client: &Arc<Client>, names: &[String], timeout: Duration) -> Self {
         let queue = Queue::new(client);
         let names: Vec<CString> = names.iter().map(|name| c_string(name)).collect();
         let mut pointers: Vec<*const std::ffi::c_char> = names.iter().map(|name| name.as_ptr()).collect();
-        // SAFETY: the client lives (held by `Self`); names and pointers outlive the calls, which copy them; what is made is destroyed
-        // here, once. The error buffer may be null when its size is 0.
+        // SAFETY: the client lives (held by `Self`); names and pointers outlive the calls, which copy them; what is made is
+        // destroyed here, once. The error buffer may be null when its size is 0.
         unsafe {
             let native = client.client().native_ptr();
             let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
@@ -113,10 +112,10 @@ impl Describing {
         Self { queue, topics: names.len(), _client: client.clone() }
     }
 
-    /// The answer, once it is there: of each topic, in the order of the question. Taken once.
+    /// The answer once it has arrived: for each topic, in the order of the request. Can be taken once.
     pub(super) fn answer(&self, wait: Duration) -> Option<Result<Vec<Result<TopicState, RDKafkaErrorCode>>, RDKafkaErrorCode>> {
-        // SAFETY: the queue is ours. The event is destroyed once, after everything that points into it has been copied. The result
-        // has as many descriptions as it says, each valid as long as the event.
+        // SAFETY: the queue is ours. The event is destroyed once, after everything that points into it has been copied. The
+        // result has as many descriptions as it says, each valid as long as the event.
         unsafe {
             let event = NonNull::new(sys::rd_kafka_queue_poll(self.queue.0.as_ptr(), milliseconds(wait)))?.as_ptr();
             let error = sys::rd_kafka_event_error(event);
@@ -140,8 +139,8 @@ impl Describing {
 /// # Safety
 /// `topic` is a description of a result that has not been destroyed.
 unsafe fn described(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<TopicState, RDKafkaErrorCode> {
-    // SAFETY: all of it belongs to the description and is copied; an error may be null, which is no error; a topic without one has
-    // an id and as many partitions as it says.
+    // SAFETY: all of it belongs to the description and is copied; an error may be null, which is no error; a topic without one
+    // has an id and as many partitions as it says.
     unsafe {
         let error = sys::rd_kafka_TopicDescription_error(topic);
         if !error.is_null() {
@@ -169,7 +168,7 @@ unsafe fn described(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<To
 /// A topic as librdkafka knows it.
 struct NativeTopic(NonNull<sys::rd_kafka_topic_t>);
 
-// SAFETY: librdkafka's topics are counted and locked inside.
+// SAFETY: librdkafka's topics are counted and locked internally.
 unsafe impl Send for NativeTopic {}
 
 impl Drop for NativeTopic {
@@ -179,7 +178,7 @@ impl Drop for NativeTopic {
     }
 }
 
-/// A message that is destroyed when it goes.
+/// A message, destroyed when dropped.
 struct Message(NonNull<sys::rd_kafka_message_t>);
 
 impl Drop for Message {
@@ -189,18 +188,18 @@ impl Drop for Message {
     }
 }
 
-/// What comes out of a fetcher. `topic` is the index of the topic's name.
+/// A result of a fetcher. `topic` is the index of the topic's name.
 #[derive(Debug)]
 pub(super) enum Fetched<'a> {
-    /// A record; an absent payload is a tombstone. `at_ms` is when it was appended, or produced: the topic decides.
+    /// A record; without a payload a tombstone. `at_ms` is the append or the producer's time, as the topic is configured.
     Record { topic: usize, partition: u32, offset: u64, at_ms: Option<u64>, key: Option<&'a [u8]>, payload: Option<&'a [u8]> },
-    /// Everything before `offset` has come: it is the end of the partition, for now.
+    /// The current end of the partition: every record before `offset` was returned.
     End { topic: usize, partition: u32, offset: u64 },
     /// A partition cannot be read.
     Failed { topic: usize, partition: u32, code: RDKafkaErrorCode, reason: String },
 }
 
-/// Fetches partitions from given offsets on, in the order of each.
+/// Fetches partitions from given offsets, each in order.
 pub(super) struct Fetcher {
     started: BTreeSet<(usize, u32)>,
     buffer: Vec<*mut sys::rd_kafka_message_t>,
@@ -227,7 +226,7 @@ impl Fetcher {
         Self { started: BTreeSet::new(), buffer, queue: Queue::new(client), topics, names, client: client.clone() }
     }
 
-    /// Begins to fetch a partition at `offset`, or where it begins; one that was started already starts over.
+    /// Starts to fetch a partition at `offset`, or at its beginning; restarts it if it was started.
     pub(super) fn start(&mut self, topic: usize, partition: u32, offset: Option<u64>) {
         self.stop(topic, partition);
         let offset = offset.map_or(i64::from(sys::RD_KAFKA_OFFSET_BEGINNING), |offset| offset.try_into().unwrap_or(i64::MAX));
@@ -235,7 +234,7 @@ impl Fetcher {
         // SAFETY: topic and queue are ours and live.
         let failed =
             unsafe { sys::rd_kafka_consume_start_queue(self.topics[topic].0.as_ptr(), number, offset, self.queue.0.as_ptr()) };
-        // It fails for a negative offset or partition, or a client with a group: none is possible here.
+        // Fails only for a negative offset or partition, or a client with a group: impossible here.
         assert_eq!(failed, 0, "could not start partition {partition} at {offset}");
         self.started.insert((topic, partition));
     }
@@ -243,7 +242,8 @@ impl Fetcher {
     fn stop(&mut self, topic: usize, partition: u32) {
         if self.started.remove(&(topic, partition)) {
             let number = i32::try_from(partition).expect("a partition of Kafka");
-            // SAFETY: the topic is ours and lives. Records of it that are still in the queue are outdated, and dropped by librdkafka.
+            // SAFETY: the topic is ours and lives. Records of it that are still in the queue are outdated, and dropped by
+            // librdkafka.
             unsafe { sys::rd_kafka_consume_stop(self.topics[topic].0.as_ptr(), number) };
         }
     }
@@ -255,18 +255,18 @@ impl Fetcher {
         }
     }
 
-    /// The partitions that are fetched.
+    /// The started partitions.
     pub(super) fn started(&self) -> &BTreeSet<(usize, u32)> {
         &self.started
     }
 
-    /// Waits up to `timeout` for the first, then hands over what is there, at most `limit`; returns how many.
+    /// Waits up to `timeout` for the first result, then hands over what is there, at most `limit`; returns how many.
     pub(super) fn poll(&mut self, limit: usize, timeout: Duration, mut each: impl FnMut(Fetched<'_>)) -> usize {
         let limit = limit.min(BATCH);
         if limit == 0 {
             return 0;
         }
-        // librdkafka waits until it has as many as it is asked for: so first for one, then for what is there.
+        // librdkafka waits for the full count, so ask for one first, then for what is there.
         let mut count = self.take(0, 1, timeout);
         if count == 1 {
             count += self.take(1, limit - 1, Duration::ZERO);
@@ -318,21 +318,21 @@ impl Fetcher {
         Some(Fetched::Record { topic, partition, offset: offset.ok()?, at_ms, key, payload })
     }
 
-    /// The topic behind another handle than ours.
+    /// The index of the topic behind a foreign handle.
     fn named(&self, topic: *mut sys::rd_kafka_topic_t) -> Option<usize> {
         if topic.is_null() {
             return None;
         }
-        // SAFETY: the handle belongs to a message that lives; its name ends with a nought.
+        // SAFETY: the handle belongs to a live message; its name is NUL-terminated.
         let name = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(topic)) };
         self.names.iter().position(|known| known.as_c_str() == name)
     }
 
-    /// The end of a partition as the last answer of its broker told it; costs nothing.
+    /// The end of a partition according to its broker's last response, from memory.
     pub(super) fn known_end(&self, topic: usize, partition: u32) -> Option<u64> {
         let (mut low, mut high) = (-1, -1);
         let number = i32::try_from(partition).ok()?;
-        // SAFETY: the client lives, the name ends with a nought, and both numbers are ours.
+        // SAFETY: the client lives, the name is NUL-terminated, and both numbers are ours.
         let error = unsafe {
             let native = self.client.client().native_ptr();
             sys::rd_kafka_get_watermark_offsets(native, self.names[topic].as_ptr(), number, &raw mut low, &raw mut high)
@@ -347,11 +347,11 @@ impl Drop for Fetcher {
     }
 }
 
-/// Names the bootstrap servers to a client again; for whoever has waited in vain, and at most every two seconds.
+/// Gives the bootstrap servers to a client again, at most every two seconds; for callers that waited in vain.
 ///
-/// librdkafka drops each broker that the last answer about the cluster does not name. Where all are fenced at one moment (a single
-/// broker that hung or was restarted is, until its controller has heard it), none is left, and the client never connects again. Its
-/// own cure, `metadata.recovery.strategy=rebootstrap`, begins anew whenever all known brokers are down, without any backoff.
+/// librdkafka drops every broker missing from the last metadata response. If all are fenced at one moment (as a single broker is
+/// after a hang or restart, until its controller hears it), none is left and the client never reconnects. Its own remedy,
+/// `metadata.recovery.strategy=rebootstrap`, has no back-off.
 pub(super) fn bootstrap(client: &rdkafka::client::Client<Context>) {
     let Some(brokers) = client.context().to_name_again() else { return };
     let brokers = c_string(brokers);
@@ -359,9 +359,9 @@ pub(super) fn bootstrap(client: &rdkafka::client::Client<Context>) {
     unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), brokers.as_ptr()) };
 }
 
-/// Lets the client hand its log lines and errors to its context; to be called now and then.
+/// Lets the client deliver its log lines and errors to its context; call it regularly.
 pub(super) fn attend(client: &Client) {
-    // One event a call, and none is a message: those go to the fetcher's queue.
+    // Each call serves one event; messages go to the fetcher's queue instead.
     for _ in 0..4 {
         let _ = client.poll(Duration::ZERO);
     }

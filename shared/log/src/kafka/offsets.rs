@@ -1,4 +1,4 @@
-//! Where partitions begin and end: one request to each broker, whatever the number of partitions.
+//! First and next offsets of partitions: one request per broker, for any number of partitions.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,14 +16,14 @@ use crate::LogError;
 pub(super) enum Side {
     /// The oldest offset that can be read.
     First,
-    /// The offset after the last record that can be read: of no transaction that is still open.
+    /// The offset after the last readable record; records of open transactions are not readable.
     Next,
 }
 
-/// How long to wait before asking again whoever leads a partition by then.
+/// Back-off before the new leader of a partition is asked.
 const MOVED_WAIT: Duration = Duration::from_millis(100);
 
-/// Whether whoever was asked does not lead the partition, or not yet: of a topic that was made just now, or after a broker went.
+/// Whether the broker does not lead the partition, or not yet: after topic creation or a broker failure.
 fn leader_moved(error: &KafkaError) -> bool {
     let code = error.rdkafka_error_code();
     matches!(code, Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable))
@@ -41,7 +41,7 @@ pub(super) fn offsets(
 ) -> Result<BTreeMap<(String, u32), u64>, LogError> {
     const DOING: &str = "could not ask Kafka for the ends of the topics";
     let mut asked = TopicPartitionList::new();
-    // Asking "for the time" -1 or -2 is how the protocol asks for an end.
+    // The protocol asks for an end as "time" -1 or -2.
     let time = match side {
         Side::First => Offset::Beginning,
         Side::Next => Offset::End,
@@ -70,7 +70,7 @@ pub(super) fn offsets(
     for element in answer.elements() {
         element.error().map_err(|error| from_error(&error, DOING))?;
         let (Offset::Offset(offset), Ok(partition)) = (element.offset(), u32::try_from(element.partition())) else {
-            return Err(LogError::Unavailable(format!("{DOING}: {} {} told none", element.topic(), element.partition())));
+            return Err(LogError::Unavailable(format!("{DOING}: no offset for {} {}", element.topic(), element.partition())));
         };
         offsets.insert((element.topic().to_owned(), partition), u64::try_from(offset).unwrap_or(0));
     }

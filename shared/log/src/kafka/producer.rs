@@ -1,4 +1,4 @@
-//! Appending: many records at once, one answer for each call.
+//! Appending: many records in flight, one answer per call.
 //!
 //! ```text
 //! send(topic, items) ──▶ librdkafka's queue (bounded) ──▶ brokers ──delivery──▶ Ticket (one a record) ──▶ Call ──▶ places
@@ -20,34 +20,34 @@ use super::errors::{counted, from_code, from_error, seconds};
 use super::native::bootstrap;
 use crate::LogError;
 
-/// How long to wait before asking again for room in the queue.
+/// Back-off while the queue is full.
 const FULL: Duration = Duration::from_millis(2);
-/// How much longer than librdkafka we wait for its answers: it always gives one, so this is for what must not happen.
+/// Extra timeout on top of librdkafka's, which always answers; guards against the impossible.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a delivery may take before the client may have lost sight of every broker.
+/// How long a delivery may take before the client may have lost all brokers.
 const IN_VAIN: Duration = Duration::from_secs(2);
 
-/// One message to write: key and payload; without a payload a tombstone.
+/// One message to write; without a payload a tombstone.
 pub(super) struct Item {
     pub key: Option<Vec<u8>>,
     pub payload: Option<Vec<u8>>,
 }
 
-/// Where a message was written: partition and offset.
+/// The partition and offset of a written message.
 pub(super) type Written = (u32, u64);
 
-/// What the deliveries of one call add up to.
+/// The deliveries of one call.
 struct Call {
     state: Mutex<State>,
 }
 
 struct State {
-    /// By the message's number in the call.
+    /// By the message's index in the call.
     written: Vec<Option<Written>>,
-    /// Deliveries that are awaited.
+    /// Pending deliveries.
     left: usize,
-    /// Why the first message that failed did so.
+    /// The error of the first failed message.
     failed: Option<RDKafkaErrorCode>,
     done: Option<oneshot::Sender<()>>,
 }
@@ -63,13 +63,13 @@ impl Call {
         if state.left == 0
             && let Some(done) = state.done.take()
         {
-            // Whoever asked may have gone.
+            // The caller may be gone.
             let _ = done.send(());
         }
     }
 }
 
-/// Goes with each message through librdkafka and comes back with its delivery.
+/// Travels with each message through librdkafka and returns with its delivery report.
 pub(super) struct Ticket {
     call: Arc<Call>,
     number: usize,
@@ -90,7 +90,7 @@ impl Ticket {
 
 type Native = ThreadedProducer<Context>;
 
-/// The producer of a log. After a fatal error, which ends librdkafka's idempotent producer, another one takes its place.
+/// The producer of a log. Recreated after a fatal error of librdkafka's idempotent producer.
 pub(super) struct Producer {
     config: KafkaConfig,
     native: RwLock<Arc<Native>>,
@@ -106,7 +106,7 @@ impl Producer {
         Ok(Self { config: config.clone(), native: RwLock::new(native(config)?) })
     }
 
-    /// Writes messages to a topic in this order, and returns where they are once all replicas in sync have them.
+    /// Writes messages to a topic in this order; returns their offsets once all in-sync replicas have them.
     ///
     /// # Errors
     /// [`LogError::Unavailable`]: each may or may not be there. [`LogError::Refused`]: as its text says.
@@ -131,7 +131,7 @@ impl Producer {
         for (number, item) in items.iter().enumerate() {
             if let Err(code) = Self::enqueue(native, topic, item, Box::new(Ticket { call: call.clone(), number }), deadline).await
             {
-                // This and the rest are not sent; what was sent is awaited, so that the answer is the whole truth.
+                // This message and the rest are not sent; await those that were, so that the result is complete.
                 for unsent in number..count {
                     call.settle(unsent, Err(code));
                 }
@@ -164,7 +164,7 @@ impl Producer {
         }
     }
 
-    /// Puts a message into librdkafka's queue, and waits for room until `deadline`.
+    /// Puts a message into librdkafka's queue, waiting for capacity until `deadline`.
     async fn enqueue(
         native: &Native,
         topic: &str,
@@ -194,11 +194,11 @@ impl Producer {
         let reason = broken.client().fatal_error().map_or_else(String::new, |(_, reason)| reason);
         match native(&self.config) {
             Ok(new) => {
-                tracing::warn!(reason, "the producer of the log had to be made anew");
+                tracing::warn!(reason, "recreated the Kafka producer after a fatal error");
                 metrics::counter!("log_producers_renewed_total").increment(1);
                 *current = new;
             }
-            Err(error) => tracing::error!(reason, "could not make a producer anew: {error}"),
+            Err(error) => tracing::error!(reason, "could not recreate the Kafka producer: {error}"),
         }
     }
 }

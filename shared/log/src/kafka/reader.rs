@@ -1,11 +1,12 @@
-//! Reading: the partitions of one share, fetched into one queue, with positions that are ours.
+//! Reading: the partitions of one share, fetched into one queue, with our own positions.
 //!
 //! ```text
-//! Fetcher ──Record──▶ into, position     ──End──▶ position (over gaps)     ──Failed──▶ why? removed, created anew: a verdict
-//! brokers ──look, every few seconds──▶ new partitions are started; topics that are missing, leaderless or new are told
+//! Fetcher ──Record──▶ into, position     ──End──▶ position (over gaps)     ──Failed──▶ removed or recreated: a permanent error
+//! brokers ──look, every few seconds──▶ starts new partitions; reports missing, leaderless or recreated topics
 //! ```
 //!
-//! A verdict stays until the next `seek`. Everything else passes by itself: librdkafka finds new leaders and brokers that come back.
+//! A permanent error stays until the next `seek`. Everything else is transient: librdkafka finds new leaders and returning
+//! brokers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,16 +20,16 @@ use super::errors::{counted, from_code, seconds};
 use super::native::{Client, Describing, Fetched, Fetcher, TopicState, attend, bootstrap};
 use super::offsets::{Side, offsets};
 use super::topics::describe;
-use super::{Shared, created_anew};
+use super::{Shared, recreated};
 use crate::{EventReader, LogError, LogRecord, Place, Share};
 
-/// How often topics are looked at: a new partition is noticed within it.
+/// Interval of topic checks, and so the delay until a new partition is read.
 const LOOK: Duration = Duration::from_secs(5);
-/// How often while something is wrong.
+/// The interval while something is wrong.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// How long a look may take before brokers count as gone.
+/// Timeout of a topic check.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
-/// The longest wait within `poll` before it sees to the client and to what was looked at.
+/// The longest wait within `poll` before it serves the client and the topic checks.
 const SLICE: Duration = Duration::from_millis(100);
 /// The longest poll: adding more could overflow the clock.
 const POLL_MAX: Duration = Duration::from_secs(86_400);
@@ -36,19 +37,19 @@ const POLL_MAX: Duration = Duration::from_secs(86_400);
 pub(super) struct Reader {
     shared: Arc<Shared>,
     share: Share,
-    /// Before the client, which it needs to the end.
+    /// Declared before the client, so that it is dropped first.
     fetcher: Fetcher,
     looking: Option<Describing>,
     client: Arc<Client>,
     position: Position,
-    /// Whether it stands somewhere, and its partitions are started.
+    /// Whether it has a position and its partitions are started.
     standing: bool,
     looked_at: Instant,
-    /// When the oldest record of the last poll was appended, since the Unix epoch.
+    /// When the oldest record of the last poll was appended, in ms since 1970.
     oldest_ms: Option<u64>,
-    /// What keeps some of the share from being read, as it was looked at last.
+    /// What keeps part of the share from being read, by the last topic check.
     trouble: Option<String>,
-    /// Why it will read nothing more.
+    /// The permanent error, if any.
     verdict: Option<LogError>,
 }
 
@@ -77,7 +78,7 @@ impl Reader {
         &self.shared.names[usize::from(topic.code())]
     }
 
-    /// Looks at the topics now and then, without waiting.
+    /// Checks the topics periodically, without waiting.
     fn look(&mut self) {
         attend(&self.client);
         let answer = match &self.looking {
@@ -109,7 +110,7 @@ impl Reader {
         }
     }
 
-    /// Starts what is new, and notes what is wrong.
+    /// Starts new partitions and records what is wrong.
     fn take_in(&mut self, states: Vec<Result<TopicState, RDKafkaErrorCode>>) {
         let mut troubles = Vec::new();
         for (&topic, state) in Topic::ALL.iter().zip(states) {
@@ -121,7 +122,7 @@ impl Reader {
                 }
             };
             if state.id != self.shared.ids[usize::from(topic.code())] {
-                self.verdict = Some(created_anew(self.name(topic)));
+                self.verdict = Some(recreated(self.name(topic)));
                 return;
             }
             for (partition, led) in (0..).zip(&state.led) {
@@ -163,7 +164,7 @@ impl Reader {
         }
     }
 
-    /// Takes what is there, up to `limit`; waits up to `wait` for the first.
+    /// Appends what is there, up to `limit`; waits up to `wait` for the first.
     fn fetch(&mut self, limit: usize, mut wait: Duration, into: &mut Vec<LogRecord>) {
         let before = into.len();
         let mut failed = Vec::new();
@@ -172,7 +173,7 @@ impl Reader {
             let count = fetcher.poll(limit - (into.len() - before), wait, |fetched| match fetched {
                 Fetched::Record { topic, partition, offset, at_ms, payload, key, .. } => {
                     let topic = Topic::ALL[topic];
-                    // Never twice, whatever comes.
+                    // Never return a record twice.
                     if offset >= position.next_offset(topic, partition) {
                         position.passed(topic, partition, offset);
                         *oldest_ms = [*oldest_ms, at_ms].into_iter().flatten().min();
@@ -211,7 +212,7 @@ impl Reader {
                     self.fetcher.start(usize::from(topic.code()), partition, (next > 0).then_some(next));
                 }
                 Err(LogError::Unavailable(reason)) => {
-                    // To be found out when the brokers answer again.
+                    // Unknown until the brokers answer again.
                     let next = self.position.next_offset(topic, partition);
                     self.fetcher.start(usize::from(topic.code()), partition, (next > 0).then_some(next));
                     self.trouble = Some(reason);
@@ -219,23 +220,23 @@ impl Reader {
                 Err(verdict) => self.verdict = Some(verdict),
             },
             RDKafkaErrorCode::TopicAuthorizationFailed => self.verdict = Some(from_code(code, self.name(topic))),
-            // The next look tells what it is; the clock has no time before its start.
+            // Triggers a topic check; `checked_sub`, as the clock may have started later.
             _ => self.looked_at = self.looked_at.checked_sub(LOOK).unwrap_or(self.looked_at),
         }
     }
 
-    /// Why the brokers do not have the next offset of a partition; fine if they have it after all.
+    /// Why the brokers do not have the next offset of a partition; `Ok` if they do after all.
     fn out_of_range(&self, topic: Topic, partition: u32) -> Result<(), LogError> {
         let name = [self.name(topic).to_owned()];
         match &describe(&self.client, &name, LOOK_TIMEOUT)?[0] {
-            Ok(state) if state.id != self.shared.ids[usize::from(topic.code())] => return Err(created_anew(&name[0])),
+            Ok(state) if state.id != self.shared.ids[usize::from(topic.code())] => return Err(recreated(&name[0])),
             Ok(_) => (),
             Err(code) => return Err(from_code(*code, &name[0])),
         }
         self.within(&[(topic, partition, self.position.next_offset(topic, partition))])
     }
 
-    /// Checks that these offsets can be read from.
+    /// Checks that these offsets are readable.
     fn within(&self, places: &[(Topic, u32, u64)]) -> Result<(), LogError> {
         let named = || places.iter().map(|&(topic, partition, _)| (self.name(topic), partition));
         let first = offsets(&self.client, named(), Side::First, self.shared.config.timeout())?;
@@ -269,7 +270,7 @@ impl EventReader for Reader {
         for (&topic, state) in Topic::ALL.iter().zip(states) {
             let state = state.map_err(|code| from_code(code, self.name(topic)))?;
             if state.id != self.shared.ids[usize::from(topic.code())] {
-                return Err(created_anew(self.name(topic)));
+                return Err(recreated(self.name(topic)));
             }
             partitions.push(state.led.len());
         }

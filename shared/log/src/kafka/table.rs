@@ -1,4 +1,4 @@
-//! Tables: a compacted topic read from its beginning to its end.
+//! Tables: a compacted topic scanned as a whole.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use crate::LogError;
 
 const SLICE: Duration = Duration::from_millis(100);
 
-/// Hands over every entry of a table that was written before the call, in the order of each partition: key, and payload or, where it
-/// was removed, none. The last of a key is the one that counts. Reads the whole topic: it is for tables that are small or rarely read.
+/// Passes every entry written before the call to `each`, in partition order: key, and payload or `None` for a tombstone. The last
+/// entry of a key counts. Reads the whole topic, so it is for small or rarely read tables.
 ///
 /// # Errors
-/// [`LogError::Unavailable`]; some entries may have been handed over.
+/// [`LogError::Unavailable`]; some entries may have been passed.
 pub(super) fn scan(config: &KafkaConfig, topic: &str, mut each: impl FnMut(&[u8], Option<&[u8]>)) -> Result<(), LogError> {
     let client = super::client(config)?;
     let name = [config.topic(topic)];
@@ -26,7 +26,7 @@ pub(super) fn scan(config: &KafkaConfig, topic: &str, mut each: impl FnMut(&[u8]
     let first = offsets(&client, partitions(), Side::First, config.timeout())?;
     let next = offsets(&client, partitions(), Side::Next, config.timeout())?;
 
-    // What is left to be read, by partition.
+    // Records left to read, by partition.
     let mut left: BTreeMap<u32, u64> = BTreeMap::new();
     let mut fetcher = Fetcher::new(&client, &name);
     for (key, end) in next {

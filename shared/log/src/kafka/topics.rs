@@ -1,4 +1,4 @@
-//! The topics: which there are, how they are made, and what is checked when a log is opened.
+//! The topics: their names, how they are created, and what is checked when a log is opened.
 //!
 //! | topic | cleanup | why |
 //! | --- | --- | --- |
@@ -24,22 +24,22 @@ use super::offsets::{Side, offsets};
 use super::{CHANGES, MARKS, REJECTED};
 use crate::LogError;
 
-/// The largest message: the largest record with its key and what Kafka puts around it.
+/// The largest message: the largest record, its key, and Kafka's framing.
 pub(super) const MESSAGE_BYTES_MAX: usize = RECORD_BYTES_MAX + (64 << 10);
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
-/// How long `changes` are kept: an API that was away longer loads everything anew.
+/// Retention of `changes`: an API that was down longer reloads from a snapshot.
 const CHANGES_MS: u64 = HOUR_MS;
 
-/// How a topic is cleaned up.
+/// A cleanup policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Cleanup {
     Compact,
     Delete { after_ms: u64, segment_ms: u64 },
 }
 
-/// A topic as it should be.
+/// The intended configuration of a topic.
 struct Plan {
     name: String,
     partitions: u32,
@@ -58,27 +58,28 @@ fn plans(config: &KafkaConfig) -> Vec<Plan> {
 }
 
 impl Plan {
-    /// The settings it is made with.
+    /// The settings it is created with.
     fn settings(&self, config: &KafkaConfig) -> Vec<(&'static str, String)> {
         let mut settings = vec![("max.message.bytes", MESSAGE_BYTES_MAX.to_string())];
         match self.cleanup {
             Cleanup::Delete { after_ms, segment_ms } => settings.extend([
                 ("cleanup.policy", "delete".to_owned()),
                 ("retention.ms", after_ms.to_string()),
-                // Whole segments are removed, once their last record is old enough.
+                // Retention removes whole segments, once their last record is old enough.
                 ("segment.ms", segment_ms.to_string()),
             ]),
             Cleanup::Compact => settings.extend([
                 ("cleanup.policy", "compact".to_owned()),
                 ("segment.ms", DAY_MS.to_string()),
-                // What was replaced (an order of an erased member) has left by then, however little is written.
+                // Forces compaction even with few writes, so that what was replaced (an order of an erased member) leaves in
+                // time.
                 ("max.compaction.lag.ms", (u64::from(config.retention_days) * DAY_MS).to_string()),
             ]),
         }
         settings
     }
 
-    /// What is wrong with the settings it has: a refusal, or notes for a person.
+    /// Checks the actual settings: an error, or warnings.
     fn check(&self, resource: &ConfigResource) -> Result<Vec<String>, LogError> {
         let value = |name: &str| resource.get(name).and_then(|entry| entry.value.as_deref());
         let (name, mut notes) = (&self.name, Vec::new());
@@ -109,7 +110,7 @@ impl Plan {
     }
 }
 
-/// What [`super::KafkaLog::create_topics`] found or did.
+/// The result of [`super::KafkaLog::create_topics`] for a topic.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TopicReport {
     /// The topic's name on the brokers.
@@ -131,7 +132,7 @@ fn options(config: &KafkaConfig) -> AdminOptions {
     AdminOptions::new().request_timeout(Some(config.timeout())).operation_timeout(Some(config.timeout()))
 }
 
-/// Asks for the state of topics and waits for the answer.
+/// Describes topics and waits for the answer.
 pub(super) fn describe(
     client: &Arc<Client>,
     names: &[String],
@@ -161,7 +162,7 @@ pub(super) fn all(client: &Arc<Client>, config: &KafkaConfig) -> Result<Vec<Topi
         match state {
             Ok(state) => states.push(state),
             Err(RDKafkaErrorCode::UnknownTopicOrPartition) => missing.push(name.as_str()),
-            Err(code) => return Err(from_code(code, &format!("could not look at topic {name}"))),
+            Err(code) => return Err(from_code(code, &format!("could not describe topic {name}"))),
         }
     }
     if missing.is_empty() {
@@ -171,24 +172,24 @@ pub(super) fn all(client: &Arc<Client>, config: &KafkaConfig) -> Result<Vec<Topi
     Err(LogError::Unavailable(format!("there are no topics {missing}; `kindred migrate` creates them")))
 }
 
-/// Checks the settings of all topics; what is not wrong enough to be refused is logged.
+/// Checks the settings of all topics; logs warnings.
 pub(super) async fn check(config: &KafkaConfig) -> Result<(), LogError> {
     let (admin, plans) = (admin(config)?, plans(config));
     let names: Vec<ResourceSpecifier<'_>> = plans.iter().map(|plan| ResourceSpecifier::Topic(&plan.name)).collect();
-    let doing = "could not look at the settings of the topics";
+    let doing = "could not read the settings of the topics";
     let resources = admin.describe_configs(&names, &options(config)).await.map_err(|error| from_error(&error, doing))?;
     for (plan, resource) in plans.iter().zip(resources) {
         match resource {
             Ok(resource) => plan.check(&resource)?.iter().for_each(|note| tracing::warn!("{note}")),
             Err(code) => {
-                tracing::warn!(%code, "could not look at the settings of topic {}: they are taken to be right", plan.name);
+                tracing::warn!(%code, "could not read the settings of topic {}, assuming they are right", plan.name);
             }
         }
     }
     Ok(())
 }
 
-/// Makes the topics that are missing, and waits until they are there.
+/// Creates the missing topics and waits until they are usable.
 pub(super) async fn create(client: &Arc<Client>, config: &KafkaConfig) -> Result<Vec<TopicReport>, LogError> {
     let (admin, plans) = (admin(config)?, plans(config));
     let settings: Vec<_> = plans.iter().map(|plan| plan.settings(config)).collect();
@@ -212,13 +213,13 @@ pub(super) async fn create(client: &Arc<Client>, config: &KafkaConfig) -> Result
             Err((_, code)) => return Err(from_code(code, &format!("could not create topic {}", plan.name))),
         }
     }
-    // Brokers hear of a new topic one after the other.
+    // Brokers learn of a new topic one after another.
     let deadline = Instant::now() + config.timeout();
     let states = loop {
         let (asking, asked) = (client.clone(), config.clone());
         let states = super::blocking(move || {
             let states = all(&asking, &asked)?;
-            // A broker may be named as leader before it knows: the topics are there when it answers for each partition.
+            // A broker may be named leader before it knows: wait until it answers for each partition.
             let names = self::plans(&asked).into_iter().map(|plan| plan.name);
             let partitions =
                 names.zip(&states).flat_map(|(name, state)| (0..).take(state.led.len()).map(move |p| (name.clone(), p)));

@@ -1,5 +1,5 @@
-//! `catalog`: what is sold. Natural key: item. Merge: greatest (version, `deleted`, not `available`,
-//! canonical bytes). It decorates and filters what is served; no view depends on it.
+//! `catalog`: what is sold. Natural key: item. Merge: greatest (version, `deleted`, not `available`, canonical bytes). It
+//! decorates and filters what is served; no view depends on it.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ const URL_BYTES_MAX: usize = 2_048;
 /// Levels of a category path.
 const CATEGORY_DEPTH_MAX: usize = 16;
 const TAGS_MAX: usize = 64;
-/// The greatest tax rate: 100 percent, in basis points.
+/// Maximum tax rate: 100 percent, in basis points.
 const TAX_BP_MAX: i64 = 10_000;
 const STOCK_MAX: i64 = 1_000_000_000;
 
@@ -38,7 +38,7 @@ macro_rules! words {
 }
 
 words!(
-    /// What sort of thing it is (R40: activities can be recommended too).
+    /// The kind of item (R40: activities can be recommended too).
     ItemKind, "kind" {
         /// A product.
         Good "good",
@@ -50,9 +50,9 @@ words!(
 );
 
 words!(
-    /// Who may see it (R7). Each level sees what the ones before it see.
+    /// Who may see it (R7). Each level includes the ones before.
     Visibility, "visibility" {
-        /// Everybody; what an absent visibility means.
+        /// Everybody; the default.
         Public "public",
         /// Signed-in members.
         Registered "registered",
@@ -63,60 +63,60 @@ words!(
     }
 );
 
-/// One item as of one version.
+/// One item at one version.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct CatalogRecord {
     /// The item.
     pub item: ItemId,
     /// Greater is newer.
     pub version: u64,
-    /// What sort of thing it is.
+    /// Its kind.
     pub kind: ItemKind,
-    /// What people call it.
+    /// Its title.
     pub title: Box<str>,
-    /// What it is.
+    /// Its description.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<Box<str>>,
-    /// Path from the widest category to the narrowest.
+    /// Category path, widest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub category: Vec<Box<str>>,
-    /// Free words.
+    /// Free-form tags.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Box<str>>,
     /// Price in minor units of the shop's currency.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price_minor: Option<i64>,
-    /// Its page.
+    /// URL of its page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<Box<str>>,
-    /// Its picture.
+    /// URL of its image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<Box<str>>,
-    /// Whether it can be bought; absent means it can.
+    /// Whether it can be bought; true if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub available: Option<bool>,
-    /// Who may see it; absent is public.
+    /// Who may see it; public if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub visibility: Option<Visibility>,
     /// When it was put on sale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listed_at: Option<EventTime>,
-    /// It is gone for good.
+    /// Removed for good.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
-    /// Which product it is a variant of.
+    /// The product it is a variant of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<Box<str>>,
-    /// People buy it again and again: it is recommended to who has bought it.
+    /// Bought repeatedly: also recommended to members who bought it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub repeatable: bool,
-    /// That somebody looked at it is nobody's business.
+    /// Views of it are private.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sensitive: bool,
-    /// The rate of the tax that its price contains, in basis points; absent is the shop's.
+    /// The tax rate included in its price, in basis points; the shop's if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tax_bp: Option<i64>,
-    /// How many there are to sell; absent is not counted.
+    /// Units in stock; not tracked if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stock: Option<i64>,
 }
@@ -163,7 +163,7 @@ fn labels(field: &str, values: Option<Vec<Text<'_>>>, max: usize) -> Result<Vec<
     values.into_iter().enumerate().map(|(n, value)| check_id(&format!("{field}[{n}]"), &value).map(|()| value.into())).collect()
 }
 
-/// A link that a page may show: http, https or a path of the shop's own; never a script.
+/// A link that a page may show: http, https or a path on the shop's site; never a script.
 fn link(field: &str, value: Option<Text<'_>>) -> Result<Option<Box<str>>, Invalid> {
     let Some(value) = text(field, value, URL_BYTES_MAX)? else { return Ok(None) };
     let own_path = value.starts_with('/') && !value.starts_with("//");
@@ -218,7 +218,7 @@ impl CatalogRecord {
         self.visibility.unwrap_or(Visibility::Public)
     }
 
-    /// Whether an answer may show it at all, whoever asks.
+    /// Whether it may be shown at all.
     pub fn is_offered(&self) -> bool {
         !self.deleted && self.available.unwrap_or(true)
     }

@@ -9,14 +9,14 @@ use super::{Invalid, Text, bounded, from_json, required, text, word};
 use crate::ids::{ID_BYTES_MAX, ItemId, MemberId, Owner, SessionId, check_id};
 use crate::units::{Day, EventTime, Kind};
 
-/// The longest query, in bytes. Longer ones are no searches of people.
+/// The longest query in bytes. No person types longer ones.
 const QUERY_BYTES_MAX: usize = 512;
-/// The greatest rating; scales up to percent fit.
+/// The greatest rating; fits scales up to percent.
 const RATING_MAX: f64 = 100.0;
-/// The scenario of an impression or a click that names none.
+/// The default scenario of impressions and clicks.
 pub const SCENARIO: &str = "similar";
 
-/// What an interaction is about.
+/// The subject of an interaction.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Subject {
     /// An item.
@@ -25,22 +25,22 @@ pub enum Subject {
     Query(Box<str>),
 }
 
-/// The natural key within an owner. Ordered by (subject, kind, day, scenario), a retract after every day of what it hides, so that
-/// of two identities with one `at` the cap drops the hidden one first and the retract outlives what it hides.
+/// The natural key within an owner. Ordered by (subject, kind, day, scenario), a retract after the days it hides: of two
+/// identities with one `at` the cap evicts the hidden one first, so the retract outlives what it hides.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct InteractionKey {
     /// The item or the normalised query.
     pub subject: Subject,
     /// What was done.
     pub kind: Kind,
-    /// The UTC day of `at`; `None` is a retract, which speaks about all days.
+    /// The UTC day of `at`; `None` for a retract, which covers all days.
     pub day: Option<Day>,
-    /// The scenario of an impression or a click, [`SCENARIO`] where it names none; empty for all others and for retracts.
+    /// The scenario of an impression or a click ([`SCENARIO`] by default); empty for others and for retracts.
     pub scenario: Box<str>,
 }
 
 impl InteractionKey {
-    /// Whether keys of this kind name a scenario.
+    /// Whether keys of this kind have a scenario.
     pub(crate) const fn has_scenario(kind: Kind, day: Option<Day>) -> bool {
         kind.is_of_a_list() && day.is_some()
     }
@@ -62,41 +62,41 @@ impl Ord for InteractionKey {
     }
 }
 
-/// What an interaction carries beyond its key and time. Its canonical bytes ([`Payload::canonical`]) break the tie of two
-/// records with one key and one `at`: the key and `at` being equal, they are all that can differ.
+/// The remaining fields of an interaction. Their canonical bytes ([`Payload::canonical`]) break the tie of two records with equal
+/// key and `at`, which can differ in nothing else.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Payload {
-    /// The item found, of a search that names one.
+    /// The item found by a search.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub item: Option<ItemId>,
-    /// The query as it was typed.
+    /// The query as typed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<Box<str>>,
     /// 0 to 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rating: Option<f64>,
-    /// The recommendation it came from: the `Kindred-Reco-Id` of the answer.
+    /// The recommendation it came from: the response's `Kindred-Reco-Id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reco_id: Option<Box<str>>,
-    /// Place in the list shown, from 1.
+    /// Rank in the list shown, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<u32>,
     /// The generation that served the list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<Box<str>>,
-    /// The scenario of the list, where it is no part of the key.
+    /// The scenario of the list, where it is not in the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scenario: Option<Box<str>>,
-    /// The variant of a test that the owner was in.
+    /// The owner's variant in an A/B test.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<Box<str>>,
-    /// Which source of the scenario the item came from.
+    /// The source within the scenario.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Box<str>>,
 }
 
 impl Payload {
-    /// The frozen encoding (version 1): JSON with the fields in this order, absent ones left out; empty when there is nothing.
+    /// The frozen encoding (version 1): JSON with the fields in this order, absent ones left out; empty without any.
     pub fn canonical(&self) -> Vec<u8> {
         if *self == Self::default() {
             return Vec::new();
@@ -108,19 +108,19 @@ impl Payload {
 /// One interaction of an owner.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Interaction {
-    /// Whose it is.
+    /// The owner.
     pub owner: Owner,
-    /// What it is about.
+    /// The subject.
     pub subject: Subject,
     /// What was done.
     pub kind: Kind,
     /// When.
     pub at: EventTime,
-    /// Takes back all of (owner, subject, kind) at or before `at`.
+    /// Retracts all of (owner, subject, kind) at or before `at`.
     pub retract: bool,
-    /// The scenario of an impression or a click that is no retract, [`SCENARIO`] where it names none; empty for all others.
+    /// As [`InteractionKey::scenario`].
     pub scenario: Box<str>,
-    /// The rest.
+    /// The remaining fields.
     pub payload: Payload,
 }
 
@@ -222,7 +222,7 @@ impl Interaction {
             if !(0.0..=RATING_MAX).contains(&rating) {
                 return Err(Invalid::new("rating", format!("is {rating}; from 0 to {RATING_MAX} is accepted")));
             }
-            // Minus nought is nought: one number, one canonical form.
+            // Normalizes -0: one number, one canonical form.
             payload.rating = Some(rating + 0.0);
         }
         if let Some(reco_id) = raw.reco_id {
@@ -245,7 +245,7 @@ impl Interaction {
         Ok(Self::new(owner, subject, kind, at, raw.retract.unwrap_or(false), payload))
     }
 
-    /// An interaction whose scenario, if it has one, stands in its payload: of an impression and a click it goes into the key.
+    /// An interaction with its scenario, if any, in its payload; for an impression or a click it moves to the key.
     pub fn new(owner: Owner, subject: Subject, kind: Kind, at: EventTime, retract: bool, mut payload: Payload) -> Self {
         let scenario = if InteractionKey::has_scenario(kind, (!retract).then(|| at.day())) {
             payload.scenario.take().unwrap_or_else(|| SCENARIO.into())
@@ -265,7 +265,7 @@ impl Interaction {
     pub fn to_json(&self) -> Vec<u8> {
         let (item, query) = match &self.subject {
             Subject::Item(item) => (Some(item), None),
-            // A search read back from its merged input always has the query as typed.
+            // A search restored from its merged input always has the query as typed.
             Subject::Query(normalised) => (self.payload.item.as_ref(), Some(self.payload.query.as_deref().unwrap_or(normalised))),
         };
         let (member, session) = match &self.owner {
@@ -295,11 +295,11 @@ impl Interaction {
     }
 }
 
-/// A query as its identity: NFKC, lower case, NFKC again, white space folded to one blank, at most [`ID_BYTES_MAX`] bytes of it.
+/// Normalises a query: NFKC, lower case, NFKC again, white space collapsed, cut to [`ID_BYTES_MAX`] bytes.
 pub fn normalise_query(query: &str) -> Box<str> {
-    // Before NFKC, which would have to order again what stands together once they are gone.
+    // Before NFKC: removing characters afterwards could undo the order of marks.
     let shown = query.chars().filter(|c| c.is_whitespace() || !c.is_control());
-    // And once more after lower case: that of İ ends in a mark, which may have to change places with those that follow.
+    // NFKC again, because lower-casing İ appends a mark that may have to be reordered.
     let folded: String = shown.nfkc().flat_map(char::to_lowercase).nfkc().collect();
     let mut normalised = folded.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut end = normalised.len().min(ID_BYTES_MAX);

@@ -1,4 +1,4 @@
-//! From bytes to the raw form of a record, whose fields are all optional: what is missing or wrong is then said with its name.
+//! Decodes bytes to the raw form of a record, whose fields are all optional, so that errors name the missing or wrong field.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,21 +11,21 @@ use serde_path_to_error::Segment;
 
 use super::{Invalid, RECORD_BYTES_MAX};
 
-/// No field of ours has a longer name.
+/// The longest field name of ours.
 const FIELD_BYTES_MAX: usize = 32;
 
-/// Reads one JSON object into its raw form; the error names the field.
+/// Decodes one JSON object to its raw form; the error names the field.
 pub(crate) fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Invalid> {
     if bytes.len() > RECORD_BYTES_MAX {
         return Err(Invalid::new("", format!("the record has {} bytes; at most {RECORD_BYTES_MAX} are accepted", bytes.len())));
     }
-    // Of a whole record, because a parser looks only at the fields it wants: JSON is UTF-8 in all of them.
+    // The whole record, because a parser checks only the fields it reads.
     let text = std::str::from_utf8(bytes).map_err(|error| {
         Invalid::new("", format!("the record is not UTF-8: byte {} begins no character", error.valid_up_to()))
     })?;
     let read: Result<Object<T>, _> = serde_json::from_str(text);
     read.map(|Object(raw)| raw).map_err(|first| {
-        // Only a record that failed is read a second time, to learn the path.
+        // Parse a failed record a second time, to find the path.
         let mut reader = serde_json::Deserializer::from_str(text);
         match serde_path_to_error::deserialize::<_, Object<T>>(&mut reader) {
             Err(error) => {
@@ -37,7 +37,7 @@ pub(crate) fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, In
     })
 }
 
-/// The path as we write it. NB: JSON can break off within a field that is none of ours, whose name is whatever somebody made it.
+/// The path in our notation. NB: JSON may be cut within an unknown field, whose name is arbitrary.
 fn field(path: &serde_path_to_error::Path) -> Option<String> {
     let mut field = String::new();
     for segment in path.iter() {
@@ -67,7 +67,7 @@ fn reason(error: &serde_json::Error) -> String {
     }
 }
 
-/// A JSON object as a `T`. By itself serde reads a struct from an array too, by position; a record is an object.
+/// A JSON object as a `T`. serde alone would also read a struct from an array, by position.
 pub(crate) struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -89,7 +89,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A text that borrows from the record where it has no escapes. (An optional `Cow` never does: serde copies it.)
+/// A text that borrows from the record unless it has escapes. (An optional `Cow` never borrows in serde.)
 pub(crate) struct Text<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {

@@ -1,5 +1,5 @@
-//! `ledger`: what was promised to a member, one record an entry (LOYALTY 1). Natural key: (member, entry). Merge: greatest canonical bytes;
-//! a record `{member, erased: true}` hides all entries of the member. Kindred writes it itself.
+//! `ledger`: entries of members' ledgers (LOYALTY 1). Natural key: (member, entry). Merge: greatest canonical bytes; a record
+//! `{member, erased: true}` hides all entries of the member. Written by Kindred only.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,10 +7,10 @@ use super::{Invalid, Text, bounded, from_json, required, text, word};
 use crate::ids::{EntryId, MemberId, OrderId};
 use crate::units::{Day, EventTime, LedgerKind};
 
-/// The natural key: the member and the entry; the empty entry is the record that erases.
+/// The natural key: member and entry; the empty entry is the erasure.
 pub type LedgerKey = (MemberId, EntryId);
 
-/// The greatest amount of an entry, in points or in minor units.
+/// Maximum amount of an entry, in points or minor units.
 const AMOUNT_MAX: i64 = 10_000_000_000_000;
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -18,31 +18,31 @@ const REASON_BYTES_MAX: usize = 1_000;
 /// One entry.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct LedgerEntry {
-    /// Whose ledger it stands in.
+    /// The member whose ledger it belongs to.
     pub member: MemberId,
     /// The entry.
     pub entry: EntryId,
     /// What it does.
     pub kind: LedgerKind,
-    /// How many points; less than zero only of an adjustment. Absent of entries of the wallet.
+    /// Points; negative only for an adjustment. Absent for wallet entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub points: Option<i64>,
-    /// How much money, in minor units; less than zero only of an adjustment. Absent of entries of points.
+    /// Money in minor units; negative only for an adjustment. Absent for point entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amount_minor: Option<i64>,
     /// The order it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderId>,
-    /// The entry that it gives back, wholly or in part.
+    /// The entry it returns, wholly or in part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refers_to: Option<EntryId>,
-    /// The first day on which what a positive adjustment of points gave does not count any more; absent is never.
+    /// The first day on which a positive adjustment of points no longer counts; absent means never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_on: Option<Day>,
-    /// Why, for a person.
+    /// The reason, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Box<str>>,
-    /// When: later than every entry of the member before it.
+    /// When; later than the member's previous entry.
     pub at: EventTime,
 }
 
@@ -52,7 +52,7 @@ pub struct LedgerEntry {
 pub enum LedgerRecord {
     /// An entry.
     Entry(Box<LedgerEntry>),
-    /// All entries of the member are gone, for good.
+    /// Erases all entries of the member, for good.
     Erased {
         /// The member.
         member: MemberId,
@@ -84,7 +84,7 @@ struct Raw<'a> {
     erased: Option<bool>,
 }
 
-/// What an entry moves: given where it belongs, and only there; not zero, and not negative but of an adjustment.
+/// An entry's amount: required where it belongs and refused elsewhere; not zero, and negative only for an adjustment.
 fn moved(field: &str, value: Option<i64>, belongs: bool, kind: LedgerKind) -> Result<Option<i64>, Invalid> {
     if !belongs {
         let other = || Invalid::new(field, format!("does not belong to an entry of kind {kind}"));
@@ -102,7 +102,7 @@ fn entry_id(field: &str, value: &str) -> Result<EntryId, Invalid> {
 }
 
 impl LedgerRecord {
-    /// Decodes and validates one JSON object. Of a record that erases, the member alone is kept.
+    /// Decodes and validates one JSON object. An erasure keeps the member only.
     ///
     /// # Errors
     /// [`Invalid`] with the field and the reason.
@@ -153,7 +153,7 @@ impl LedgerRecord {
         }
     }
 
-    /// Whose ledger it is about.
+    /// The member.
     pub fn member(&self) -> &MemberId {
         match self {
             Self::Entry(entry) => &entry.member,

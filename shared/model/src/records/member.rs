@@ -1,5 +1,6 @@
-//! `members`: the state of a member, or the member that a session became. Natural key: member or session. Merge: of a member the
-//! greatest (is `erased`, version, rank of state, canonical bytes); a session keeps its first member, the least (version, bytes).
+//! `members`: the state of a member, or the member a session was merged into. Natural key: member or session. Merge: for a member
+//! the greatest (is `erased`, version, rank of state, canonical bytes); a session keeps its first member, the least (version,
+//! bytes).
 
 use serde::{Deserialize, Serialize};
 
@@ -10,17 +11,17 @@ use crate::units::{EventTime, Tier};
 /// The natural key: a member or a session, two name spaces.
 pub type MemberKey = Owner;
 
-/// Where a member stands.
+/// The state of a member.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MemberState {
-    /// Has an account that is not verified yet.
+    /// Has an unverified account.
     Registered,
     /// Verified.
     Activated,
     /// Locked by staff.
     Suspended,
-    /// Forgotten: in no list, profile, tally or member report.
+    /// Erased: in no list, profile, tally or member report.
     Erased,
 }
 
@@ -40,37 +41,37 @@ impl std::str::FromStr for MemberState {
     }
 }
 
-/// One member as of one version.
+/// One member at one version.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Membership {
     /// The member.
     pub member: MemberId,
     /// Greater is newer.
     pub version: u64,
-    /// Where the member stands.
+    /// The state.
     pub state: MemberState,
-    /// The level; absent is normal.
+    /// The level; normal if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
-    /// Who invited them.
+    /// The inviter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invited_by: Option<MemberId>,
-    /// When the account was made.
+    /// When the account was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registered_at: Option<EventTime>,
-    /// When it was verified; an invitee counts from then on.
+    /// When it was verified; from then on an invitee counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activated_at: Option<EventTime>,
-    /// Staff has approved the invite, where one inviter's invites are too many.
+    /// Staff has approved the invite, beyond the inviter's limit.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub invite_approved: bool,
-    /// When the invite qualified, where the program asks for more than an activation.
+    /// When the invite qualified, where the program requires more than activation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub qualified_at: Option<EventTime>,
 }
 
 impl Membership {
-    /// A member of whom nothing else is known.
+    /// A member with only these fields.
     pub fn new(member: MemberId, version: u64, state: MemberState) -> Self {
         Self {
             member,
@@ -85,8 +86,8 @@ impl Membership {
         }
     }
 
-    /// The record that forgets `member`, given the one that is merged now: newer, and of the rest only who invited them and since
-    /// when they count, because an inviter keeps the points.
+    /// The record that erases `member`, given the merged one: a newer version that keeps only the invite's fields, because the
+    /// inviter keeps the points.
     pub fn erased(member: MemberId, known: Option<Self>) -> Self {
         let version = known.as_ref().map_or(0, |known| known.version).saturating_add(1);
         let mut erased = Self::new(member, version, MemberState::Erased);
@@ -104,13 +105,13 @@ impl Membership {
 pub enum MemberRecord {
     /// A member's own record.
     Member(Membership),
-    /// A session whose interactions are a member's.
+    /// A session merged into a member.
     Session {
         /// The session.
         session: SessionId,
         /// Greater is newer.
         version: u64,
-        /// The member. No chains: it is no session.
+        /// The member; sessions do not chain.
         merged_into: MemberId,
     },
 }
@@ -154,7 +155,7 @@ impl MemberRecord {
                     return Err(Invalid::new("merged_into", "belongs to a session only"));
                 }
                 let state: MemberState = word("state", &required("state", raw.state)?)?;
-                // An erased record carries only invited_by, activated_at and qualified_at; whatever else a producer left in it is the person's.
+                // An erased record keeps only invited_by, activated_at and qualified_at; other fields are personal data.
                 let kept = state != MemberState::Erased;
                 let tier = raw.tier.as_deref().map(|tier| word("tier", tier)).transpose()?;
                 let registered_at = time("registered_at", raw.registered_at)?;
@@ -216,7 +217,7 @@ impl MemberRecord {
         matches!(self, Self::Member(membership) if membership.state == MemberState::Erased)
     }
 
-    /// The latest time it speaks of.
+    /// The latest time in it.
     pub fn time(&self) -> Option<EventTime> {
         match self {
             Self::Member(membership) => membership.qualified_at.max(membership.activated_at).max(membership.registered_at),
@@ -234,7 +235,7 @@ impl MemberRecord {
 mod tests {
     use super::*;
 
-    /// If it failed, an erasure would lose to the record before it, keep what is the person's, or take an inviter's points.
+    /// If this failed, an erasure would lose to an earlier record, keep personal data, or take an inviter's points.
     #[test]
     fn an_erased_record_is_newer_and_keeps_only_the_invite() {
         let json = r#"{"member":"m","version":7,"state":"activated","tier":"vip","invited_by":"i","registered_at":"2026-01-02T03:04:05Z","activated_at":"2026-01-03T03:04:05Z"}"#;

@@ -4,8 +4,8 @@
 //! bytes ──decode──▶ record ──merge by natural key──▶ the merged input ──canonical──▶ bytes of its table
 //! ```
 //!
-//! Merging is a join-semilattice on a natural key: idempotent, commutative, associative. That is the first of the four rules
-//! that make what is served a function of the set of events.
+//! Merging is a join-semilattice on a natural key: idempotent, commutative, associative. That is the first of the four rules that
+//! make results a function of the set of events.
 
 mod catalog;
 mod interaction;
@@ -29,23 +29,23 @@ pub use order::{
 use crate::ids::MemberId;
 use crate::units::Topic;
 
-/// The largest record accepted, in bytes of JSON. An order of 5,000 lines fits unless its identities are long: 200 bytes a line.
+/// Maximum record size in bytes of JSON. An order of 5,000 lines fits with 200 bytes a line.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
-/// At least what the mark of an erased order adds to its bytes.
+/// Lower bound on the bytes that marking an order as erased adds.
 const ERASED_BYTES: usize = 64;
 
-/// Why a record or a value is not accepted, for a person to read.
+/// Why a record or a value is invalid, for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Invalid {
-    /// The field, as a path like `lines[2].quantity`; empty when it is the record as a whole.
+    /// The field, as a path like `lines[2].quantity`; empty for the record as a whole.
     pub field: String,
-    /// What is wrong with it: a fragment that reads on after the field.
+    /// What is wrong: a fragment that follows the field.
     pub reason: String,
 }
 
-/// A reason is for a person and is kept with the rejected record: a longer one is cut in its middle.
+/// Reasons are kept with rejected records; longer ones are cut in the middle.
 const REASON_BYTES_MAX: usize = 512;
-/// The most characters of a value that a reason quotes.
+/// Maximum characters of a quoted value.
 const QUOTED_CHARS_MAX: usize = 80;
 
 impl fmt::Display for Invalid {
@@ -56,7 +56,7 @@ impl fmt::Display for Invalid {
 
 impl std::error::Error for Invalid {}
 
-/// Cuts what stands between quotes, or the backquotes of serde, where it is long.
+/// Cuts long quoted values, in quotes or serde's backquotes.
 fn cut_quoted(reason: &str) -> String {
     let mut cut = String::with_capacity(reason.len());
     let (mut within, mut chars, mut escaped) = (None, 0_usize, false);
@@ -91,7 +91,7 @@ impl Invalid {
             reason = cut_quoted(&reason);
         }
         if reason.len() > REASON_BYTES_MAX {
-            // The end often says what would be accepted.
+            // The end often says what is accepted.
             let (mut from, mut to) = (REASON_BYTES_MAX / 2, reason.len() - REASON_BYTES_MAX / 2 + '…'.len_utf8());
             while !reason.is_char_boundary(from) {
                 from -= 1;
@@ -122,7 +122,7 @@ impl Invalid {
     }
 }
 
-/// What decoding has to know of the settings: they are part of the function, with the events.
+/// The settings that decoding depends on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rules {
     /// `shop.currency`: the one currency of the installation, ISO 4217.
@@ -154,7 +154,7 @@ impl Record {
     /// Decodes and validates one JSON object of a topic. Unknown fields are dropped, `null` means absent.
     ///
     /// # Errors
-    /// [`Invalid`] with the field and a reason a person understands.
+    /// [`Invalid`] with the field and the reason.
     pub fn decode(topic: Topic, bytes: &[u8], rules: &Rules) -> Result<Self, Invalid> {
         let record = match topic {
             Topic::Interactions => Self::Interaction(Interaction::decode(bytes)?),
@@ -163,14 +163,14 @@ impl Record {
             Topic::Members => Self::Member(MemberRecord::decode(bytes)?),
             Topic::Ledger => Self::Ledger(LedgerRecord::decode(bytes)?),
         };
-        // Times written in full make a record longer, but never twice as long: only large ones need to be measured.
+        // Full-form times lengthen a record less than twofold, so only large ones need measuring.
         if bytes.len() > RECORD_BYTES_MAX / 2 {
             record.check_written()?;
         }
         Ok(record)
     }
 
-    /// What is accepted must be read again from the merged input, and an order also once it is marked `erased`.
+    /// Checks that the record decodes again from the merged input, for an order also once it is marked `erased`.
     fn check_written(&self) -> Result<(), Invalid> {
         let may_grow = matches!(self, Self::Order(order) if !order.erased);
         let max = if may_grow { RECORD_BYTES_MAX - ERASED_BYTES } else { RECORD_BYTES_MAX };
@@ -192,7 +192,7 @@ impl Record {
         }
     }
 
-    /// The record as JSON with its fields in the order of the schema, absent ones left out: what the log holds.
+    /// The record as JSON with its fields in the order of the schema, absent ones left out, as in the log.
     pub fn to_json(&self) -> Vec<u8> {
         match self {
             Self::Interaction(record) => record.to_json(),
@@ -203,7 +203,7 @@ impl Record {
         }
     }
 
-    /// The table and the key of the merged input it becomes a part of, for those of which the greatest version counts.
+    /// The table and key of its merged input, for the versioned records.
     pub fn versioned_row(&self) -> Option<(&'static str, Vec<u8>)> {
         use crate::codec::KeyCodec;
         use crate::views::{Table, inputs};
@@ -216,7 +216,7 @@ impl Record {
         }
     }
 
-    /// Refuses a record that is about a member of an id that is none ([`MemberId::check_named`]).
+    /// Refuses a record about an invalid member id ([`MemberId::check_named`]).
     ///
     /// # Errors
     /// [`Invalid`] naming the field.
@@ -239,7 +239,7 @@ impl Record {
         Ok(())
     }
 
-    /// Its version, where it has one and is not marked as erased: an erased record has the last word whatever its version.
+    /// Its version, if it has one and does not erase: an erasure wins whatever its version.
     pub fn version(&self) -> Option<u64> {
         match self {
             Self::Interaction(_) | Self::Ledger(_) => None,
@@ -249,7 +249,7 @@ impl Record {
         }
     }
 
-    /// What it is about: the order, the item, the member or the session.
+    /// Its subject: the order, the item, the member or the session.
     pub fn subject(&self) -> &str {
         match self {
             Self::Interaction(record) => record.owner.id(),
@@ -262,13 +262,13 @@ impl Record {
         }
     }
 
-    /// Whether two records of one subject are two contents under one version: a mistake of the producer, since which of them counts is
-    /// not what was said last.
+    /// Whether two records of one subject are in conflict, two contents under one version: a producer's mistake, because the
+    /// later one does not necessarily win.
     pub fn conflicts_with(&self, other: &Self) -> bool {
         self.version().is_some() && self.version() == other.version() && self.to_json() != other.to_json()
     }
 
-    /// When it happened, for those that say so: an import appends in this order.
+    /// Its time, if it has one: an import appends in this order.
     pub fn time(&self) -> Option<crate::units::EventTime> {
         match self {
             Self::Interaction(record) => Some(record.at),
@@ -281,12 +281,12 @@ impl Record {
     }
 }
 
-/// A required field, or the error that names it.
+/// A required field, or an error that names it.
 pub(crate) fn required<T>(field: &str, value: Option<T>) -> Result<T, Invalid> {
     value.ok_or_else(|| Invalid::new(field, "is required"))
 }
 
-/// A whole number within bounds, or the error that names the field.
+/// An integer within bounds, or an error that names the field.
 pub(crate) fn bounded(field: &str, value: i64, min: i64, max: i64) -> Result<i64, Invalid> {
     if (min..=max).contains(&value) {
         Ok(value)
@@ -307,7 +307,7 @@ pub(crate) fn text(field: &str, value: Option<Text<'_>>, max: usize) -> Result<O
     Ok(Some(value.into()))
 }
 
-/// Reads one of a closed set of words, naming the field when it is none.
+/// Parses one of a closed set of words, or an error that names the field.
 pub(crate) fn word<T: std::str::FromStr<Err = Invalid>>(field: &str, value: &str) -> Result<T, Invalid> {
     value.parse().map_err(|error: Invalid| Invalid::new(field, error.reason))
 }
@@ -316,7 +316,7 @@ pub(crate) fn word<T: std::str::FromStr<Err = Invalid>>(field: &str, value: &str
 mod tests {
     use super::*;
 
-    /// If it failed, a message would show a person's data at length, or a whole file.
+    /// If this failed, a message would quote personal data at length, or a whole file.
     #[test]
     fn a_reason_quotes_no_long_value() {
         let long = "é\"x".repeat(1_000);
@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(Invalid::new("at", "is not whole").to_string(), "at: is not whole");
     }
 
-    /// An order that only fits as its producer wrote it would be taken in, and then be unreadable in the store.
+    /// If this failed, an order that fits only as its producer wrote it would be accepted, and be unreadable in the store.
     #[test]
     fn what_is_accepted_reads_back_from_its_full_form() {
         let order = |padding: usize| {

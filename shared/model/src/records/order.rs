@@ -1,5 +1,5 @@
-//! `orders`: the state of one order as of a version. Natural key: order. Merge: `erased` is sticky; of the rest the greatest
-//! (version, rank of status, refunded units, refunded amount, canonical bytes without the member, the member's bytes).
+//! `orders`: the state of one order at a version. Natural key: order. Merge: `erased` is sticky; otherwise the greatest (version,
+//! rank of status, refunded units, refunded amount, canonical bytes without the member, the member's bytes).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,22 +9,22 @@ use super::{Invalid, Object, Rules, Text, bounded, from_json, required, word};
 use crate::ids::{ItemId, MemberId, OrderId, check_id};
 use crate::units::{EventTime, Tier};
 
-/// Units of one line; beyond it a record is a mistake of its producer.
+/// Maximum units of one line; more is a producer's mistake.
 pub const QUANTITY_MAX: i64 = 1_000_000;
-/// Price of one unit in minor units.
+/// Maximum price of one unit in minor units.
 pub const PRICE_MINOR_MAX: i64 = 10_000_000_000;
-/// Sum of an order in minor units.
+/// Maximum sum of an order in minor units.
 pub const TOTAL_MINOR_MAX: i128 = 10_000_000_000_000;
-/// Lines of one order.
+/// Maximum lines of one order.
 pub const LINES_MAX: usize = 5_000;
-/// Discounts of one line.
+/// Maximum discounts of one line.
 pub const DISCOUNTS_MAX: usize = 20;
-/// Refund entries of one order: every unit of a wholesale order may come back by itself, a flood may not.
+/// Maximum refund entries of one order: enough to return every unit of a wholesale order by itself.
 pub const REFUNDS_MAX: usize = 10_000;
 
 macro_rules! status {
     ($($(#[$doc:meta])* $variant:ident $text:literal),+) => {
-        /// Where an order stands. Transitions are not checked: any status may follow any.
+        /// The status of an order. Any status may follow any.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum OrderStatus { $($(#[$doc])* $variant),+ }
@@ -53,13 +53,13 @@ status!(
     Placed "placed",
     /// Paid: it counts.
     Paid "paid",
-    /// Under way: it counts.
+    /// Shipped: it counts.
     Shipped "shipped",
     /// Received: it counts, and its points become available.
     Completed "completed",
-    /// Taken back before it was paid.
+    /// Cancelled before it was paid.
     Cancelled "cancelled",
-    /// Taken back as a whole; a part is a `refunds` entry.
+    /// Refunded as a whole; a partial refund is a `refunds` entry.
     Refunded "refunded"
 );
 
@@ -86,59 +86,59 @@ pub struct Line {
     pub quantity: i64,
     /// Price of one unit in minor units.
     pub unit_price_minor: i64,
-    /// Taken off the line's price, in minor units.
+    /// The line's discount in minor units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub discount_minor: Option<i64>,
-    /// The coupon that took it off.
+    /// The coupon of the discount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coupon: Option<Box<str>>,
-    /// What took it off, where the shop says so: `discount_minor` is their sum then.
+    /// The parts of the discount, if the shop names them; `discount_minor` is their sum.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub discounts: Vec<Discount>,
 }
 
-/// One of the discounts of a line.
+/// A part of a line's discount.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub struct Discount {
-    /// What sort of discount it is, in the shop's words: `tier`, `coupon`.
+    /// The kind of discount, in the shop's words: `tier`, `coupon`.
     pub kind: Box<str>,
-    /// Which one: the coupon, the campaign.
+    /// The coupon or campaign.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Box<str>>,
-    /// How much it takes off, in minor units.
+    /// The amount in minor units.
     pub amount_minor: i64,
 }
 
-/// What was given back: units of a line with their money, money of a line, or money of the order (shipping, goodwill).
+/// A refund: units of a line with their money, money of a line, or money of the order (shipping, goodwill).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Refund {
     /// The refund's identity; (refund, line) is unique within the order.
     pub refund: Box<str>,
     /// When.
     pub at: EventTime,
-    /// The line it takes from; absent is the order as a whole.
+    /// The line; absent for the order as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// How many units came back; absent is money alone.
+    /// Units returned; absent for money only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantity: Option<i64>,
-    /// How much money, in minor units.
+    /// The amount in minor units.
     pub amount_minor: i64,
 }
 
-/// One order as of one version.
+/// One order at one version.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct OrderRecord {
     /// The order's identity.
     pub order: OrderId,
     /// Greater is newer.
     pub version: u64,
-    /// Where it stands.
+    /// Its status.
     pub status: OrderStatus,
-    /// Who bought; absent for a guest and in an erased order.
+    /// The buyer; absent for guests and erased orders.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub member: Option<MemberId>,
-    /// The member's level at purchase; absent is normal.
+    /// The member's level at purchase; normal if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
     /// The promotion it was bought under.
@@ -162,13 +162,13 @@ pub struct OrderRecord {
     /// Ordered by (refund, line).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refunds: Vec<Refund>,
-    /// The member was erased: it counts in sales totals alone.
+    /// The member was erased: the order counts in sales totals only.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub erased: bool,
-    /// Taken off the order as a whole, beside the discounts of its lines, in minor units.
+    /// Discount on the order as a whole, beside those of its lines, in minor units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub discount_minor: Option<i64>,
-    /// What shipping cost, in minor units.
+    /// Shipping cost in minor units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shipping_minor: Option<i64>,
 }
@@ -326,7 +326,7 @@ impl OrderRecord {
         Self::read(bytes)?.checked(rules)
     }
 
-    /// Reads the fields, each by itself; [`OrderRecord::checked`] is what must hold between them.
+    /// Decodes the fields, each by itself; [`OrderRecord::checked`] validates them together.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Invalid> {
         let raw: Raw = from_json(bytes)?;
         let lines = raw
@@ -363,10 +363,10 @@ impl OrderRecord {
         })
     }
 
-    /// Puts lines and refunds in order and checks what must hold between them. Everything that makes an order goes through here.
+    /// Sorts lines and refunds and checks the invariants between fields. Every order is made through here.
     ///
     /// # Errors
-    /// [`Invalid`] when an invariant is broken: a line twice, refunded more than bought, another currency, a sum too large.
+    /// [`Invalid`] for a repeated line, a refund of more than was bought, another currency, or a sum too large.
     pub fn checked(mut self, rules: &Rules) -> Result<Self, Invalid> {
         if *self.currency != *rules.currency {
             let (is, ours) = (&self.currency, &rules.currency);
@@ -437,12 +437,12 @@ impl OrderRecord {
         serde_json::to_vec(self).expect("an order serialises")
     }
 
-    /// Each line with its net quantity: bought less refunded. The order's status is not looked at.
+    /// Each line with its net quantity, bought less refunded, whatever the order's status.
     pub fn net_lines(&self) -> impl Iterator<Item = (&Line, i64)> + '_ {
         self.net_lines_of(|_| true)
     }
 
-    /// [`OrderRecord::net_lines`] as if only some of its refunds had been made.
+    /// [`OrderRecord::net_lines`] with some of its refunds only.
     pub fn net_lines_of(&self, counts: impl Fn(&Refund) -> bool) -> impl Iterator<Item = (&Line, i64)> + '_ {
         let mut refunded: HashMap<u32, i64> = HashMap::new();
         for refund in self.refunds.iter().filter(|refund| counts(refund)) {
@@ -453,25 +453,24 @@ impl OrderRecord {
         self.lines.iter().map(move |line| (line, line.quantity - refunded.get(&line.line).copied().unwrap_or(0)))
     }
 
-    /// What lines and shipping cost, in minor units: prices less discounts, those of the order too. Refunds and status are not
-    /// looked at.
+    /// Cost of lines and shipping less all discounts, in minor units, whatever the refunds and status.
     pub fn total_minor(&self) -> i64 {
         let lines: i64 =
             self.lines.iter().map(|line| line.quantity * line.unit_price_minor - line.discount_minor.unwrap_or(0)).sum();
         lines - self.discount_minor.unwrap_or(0) + self.shipping_minor.unwrap_or(0)
     }
 
-    /// Units that came back.
+    /// Units returned.
     pub fn refunded_units(&self) -> i64 {
         self.refunds.iter().filter_map(|refund| refund.quantity).sum()
     }
 
-    /// What was paid back, in minor units: at most [`OrderRecord::total_minor`].
+    /// Amount refunded, in minor units: at most [`OrderRecord::total_minor`].
     pub fn refunded_minor(&self) -> i64 {
         self.refunds.iter().map(|refund| refund.amount_minor).sum()
     }
 
-    /// Each line that counts, with its net quantity above 0: none unless the status counts (DESIGN, Definitions: Bought).
+    /// Each line with a net quantity above 0, if the status counts (DESIGN, Definitions: Bought).
     pub fn counting_lines(&self) -> impl Iterator<Item = (&Line, i64)> + '_ {
         self.net_lines().filter(|&(_, net)| self.status.counts() && net > 0)
     }

@@ -14,10 +14,10 @@ use crate::similarity::{format_score, rank_key, score};
 /// The view.
 pub struct AlsoBought;
 
-/// Its lists: the N best neighbours of an item, ordered by the key with rounded supports.
+/// The table of lists: the N best neighbours of an item, ordered by the key with rounded supports.
 pub struct Lists;
 
-/// Its supports: n(i), the baskets that hold an item. Under the empty item stands B, the number of baskets.
+/// The table of supports: n(i), the baskets that hold an item. The empty item holds B, the number of baskets.
 pub struct Supports;
 
 /// (neighbour, c), best first; scores are computed from the supports when read.
@@ -53,12 +53,12 @@ impl Table for Supports {
     type Row = u64;
 }
 
-/// The key of [`Supports`] under which the number of baskets stands: no item is empty.
+/// The key of B in [`Supports`]: no item is empty.
 pub fn baskets_key() -> ItemId {
     ItemId::trusted("")
 }
 
-/// One neighbour as it is served.
+/// One neighbour as served.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Scored {
     /// The neighbour.
@@ -71,7 +71,7 @@ pub struct Scored {
     pub score: f64,
 }
 
-/// A list as it is served: ordered by the key with the exact supports, then item bytes (DESIGN, Served and exported).
+/// A list as served: ordered by the key with exact supports, then item bytes (DESIGN, Served and exported).
 pub fn ranked(settings: &Similarity, n_i: u64, neighbors: Vec<(ItemId, u64, u64)>) -> Vec<Scored> {
     let damping = settings.popularity_damping;
     let mut keyed: Vec<(f64, Scored)> = neighbors
@@ -142,10 +142,10 @@ impl View for AlsoBought {
     }
 }
 
-/// The list of one item as it is served, read from the tables. What the API holds in memory is this.
+/// The list of one item as served and cached by the API, read from the tables.
 ///
 /// # Errors
-/// What reading says.
+/// Those of reading.
 pub fn read_list(rows: &dyn Rows, settings: &Similarity, item: &ItemId) -> Result<(u64, Vec<Scored>), ReadError> {
     let n_i = get::<Supports>(rows, item)?.unwrap_or(0);
     let Neighbors(neighbors) = get::<Lists>(rows, item)?.unwrap_or_default();

@@ -1,7 +1,7 @@
 //! `histories`: per owner (after `merged_into`) the unhidden identities with an item.
 //!
-//! It is the table of merged interactions read back, not a second one: hiding, the sessions of a member and erasure are applied
-//! here, when read. Checked by `oracle::histories`, served by `GET /v1/members/{member}/history`.
+//! Read from the table of merged interactions: hiding, a member's sessions and erasure are applied here. Checked by
+//! `oracle::histories`, served by `GET /v1/members/{member}/history`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -33,7 +33,7 @@ pub struct Entry {
 
 type Merged = BTreeMap<(ItemId, Kind, Day, Box<str>), EventTime>;
 
-/// Takes the identities of one raw owner, applies its retracts, and adds what is unhidden and has an item to `merged`.
+/// Applies a raw owner's retracts and adds its unhidden identities with an item to `merged`.
 fn add_unhidden(identities: &[(InteractionKey, EventTime)], merged: &mut Merged) {
     let retracts: HashMap<(&Subject, Kind), EventTime> =
         identities.iter().filter(|(key, _)| key.day.is_none()).map(|(key, at)| ((&key.subject, key.kind), *at)).collect();
@@ -57,11 +57,11 @@ fn identities_of(rows: &dyn Rows, owner: &Owner) -> Result<Vec<(InteractionKey, 
     Ok(identities)
 }
 
-/// The history of one owner: its own identities and those of `sessions`, which the caller knows to be merged into it.
-/// Sorted by (item, kind, day, scenario). Empty for an erased member.
+/// The history of one owner and of `sessions`, which the caller knows to be merged into it. Sorted by (item, kind, day,
+/// scenario). Empty for an erased member.
 ///
 /// # Errors
-/// What reading says.
+/// Those of reading.
 pub fn read_history(rows: &dyn Rows, owner: &Owner, sessions: &[SessionId]) -> Result<Vec<Entry>, ReadError> {
     if Members::read(rows, owner)?.is_some_and(|record| record.is_erased()) {
         return Ok(Vec::new());
@@ -101,7 +101,7 @@ impl View for Histories {
             sessions_of.entry(member).or_default().push(session);
         }
 
-        // The owners in order: those with identities of their own, and members that live by their sessions alone.
+        // The owners in order: those with identities of their own, and members with sessions only.
         let mut owners: BTreeSet<Owner> = BTreeSet::new();
         if let Some(id) = of.map(str::to_owned) {
             owners.extend([Owner::Member(MemberId::trusted(id.clone())), Owner::Session(SessionId::trusted(id))]);

@@ -1,5 +1,5 @@
-//! The merged inputs: what the log's records have become, one table a topic. They are tables like any view's, written in the
-//! same unit, and what a restart and `verify` derive everything else from.
+//! The merged inputs: the log's records merged, one table per topic. Written in the same unit as the views; a restart and
+//! `verify` derive everything else from them.
 
 use super::{Flow, ReadError, Rows, Table, get, scan};
 use crate::codec::{Corrupt, KeyCodec, RowCodec, put_signed, take_time};
@@ -7,10 +7,10 @@ use crate::ids::{ItemId, MemberId, OrderId, Owner};
 use crate::records::{InteractionKey, LedgerKey, MemberKey, MemberRecord};
 use crate::units::EventTime;
 
-/// Identities of each raw owner that the cap keeps, hidden ones and retracts among them. It is also the view `histories`.
+/// A raw owner's identities below the cap, hidden ones and retracts included. The view `histories` reads it.
 pub struct Interactions;
 
-/// What one identity holds.
+/// The value of an identity.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredInteraction {
     /// The greatest time.
@@ -67,7 +67,7 @@ impl Table for Catalog {
     type Row = Canonical;
 }
 
-/// The greatest record of each member and session.
+/// The merged record of each member and session.
 pub struct Members;
 
 impl Table for Members {
@@ -76,7 +76,7 @@ impl Table for Members {
     type Row = Canonical;
 }
 
-/// The greatest record of each entry of a ledger, those of erased members left out.
+/// The merged record of each ledger entry, without erased members'.
 pub struct Ledger;
 
 impl Table for Ledger {
@@ -89,7 +89,7 @@ impl Members {
     /// The record of a member or session.
     ///
     /// # Errors
-    /// What reading says.
+    /// Those of reading.
     pub fn read(rows: &dyn Rows, key: &MemberKey) -> Result<Option<MemberRecord>, ReadError> {
         get::<Self>(rows, key)?.map(|record| decoded(&record)).transpose()
     }
@@ -97,16 +97,16 @@ impl Members {
     /// Every record, in the order of keys.
     ///
     /// # Errors
-    /// What reading says.
+    /// Those of reading.
     pub fn scan(rows: &dyn Rows, mut visit: impl FnMut(MemberRecord)) -> Result<(), ReadError> {
         scan::<Self, _>(rows, &[], |_, record| decoded(&record).map(&mut visit))
     }
 }
 
-/// Whether anything is known of a member: a record, an interaction, an order, a session, an invitee.
+/// Whether a member is known: from a record, an interaction, an order, a session or an invitee.
 ///
 /// # Errors
-/// What reading says.
+/// Those of reading.
 pub fn knows(rows: &dyn Rows, member: &MemberId) -> Result<bool, ReadError> {
     let owner = Owner::Member(member.clone());
     if get::<Members>(rows, &owner)?.is_some() {
@@ -117,7 +117,7 @@ pub fn knows(rows: &dyn Rows, member: &MemberId) -> Result<bool, ReadError> {
         found = true;
         Flow::Break(Ok(()))
     })?;
-    // What names a member beside its keys is looked through; whoever is known seldom comes so far.
+    // The slow path: search records for the name. Most known members are found by key before.
     let name = serde_json::to_vec(member).unwrap_or_default();
     for table in [Orders::NAME, Members::NAME, Ledger::NAME] {
         if found {

@@ -1,12 +1,12 @@
-//! `member_orders`: a member's orders, the latest first.
+//! `member_orders`: a member's orders, latest first.
 //!
 //! ```text
 //! inputs_orders ─▶ index by member ─▶ (read back) the merged orders
 //! ```
 //!
-//! It is an index of the merged orders, whatever their status, and not a second copy of them: an order is read back from its own
-//! table, and erasure is applied here, when read. Maintained by `pipeline::dataflow::member_orders`, checked by
-//! `oracle::member_orders`, served by `GET /v1/members/{member}/orders`.
+//! An index of the merged orders, whatever their status: orders are read from their own table, and erasure is applied here.
+//! Maintained by `pipeline::dataflow::member_orders`, checked by `oracle::member_orders`, served by `GET
+//! /v1/members/{member}/orders`.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -20,7 +20,7 @@ use crate::records::{MemberRecord, OrderRecord, Rules};
 use crate::settings::Switch;
 use crate::units::EventTime;
 
-/// The view, and its one table: (member, when it was placed, order), the latest order of a member first.
+/// The view, and its one table: (member, when it was placed, order), a member's latest order first.
 pub struct MemberOrders;
 
 impl Table for MemberOrders {
@@ -29,30 +29,30 @@ impl Table for MemberOrders {
     type Row = ();
 }
 
-/// Where an order stands among those of a member, the latest first, then by its identity.
+/// An order's position among its member's, latest first, then by identity.
 pub type Place = (Reverse<EventTime>, OrderId);
 
 impl MemberOrders {
-    /// Where an order stands in the index; nowhere if it is a guest's or erased.
+    /// An order's key in the index; `None` for a guest's or erased one.
     pub fn key(order: &OrderRecord) -> Option<<Self as Table>::Key> {
         Some((order.member.clone()?, Reverse(order.placed_at), order.order.clone()))
     }
 }
 
-/// Some of a member's orders.
+/// A page of a member's orders.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Page {
     /// The merged records, the latest first.
     pub orders: Vec<OrderRecord>,
-    /// Where the page ends, if there are more behind it.
+    /// The end of the page, if there are more.
     pub next: Option<Place>,
 }
 
-/// The orders of a member behind `after` (from the first, where there is none), at most `limit`. None of an erased member. Reads the
-/// index of the member as a whole, and the orders of the page.
+/// A member's orders after `after` (from the first without it), at most `limit`; none of an erased member. Reads the member's
+/// whole index and the orders of the page.
 ///
 /// # Errors
-/// What reading says.
+/// Those of reading.
 pub fn read_orders(
     rows: &dyn Rows,
     rules: &Rules,
@@ -79,7 +79,7 @@ pub fn read_orders(
     })?;
     let mut page = Page { orders: Vec::with_capacity(places.len()), next: places.last().filter(|_| more).cloned() };
     for (_, order) in &places {
-        // Where a store is read while an epoch is written, the order itself may be a step ahead of the index.
+        // During the write of an epoch, the order may be newer than the index.
         page.orders.extend(read_order(rows, rules, order)?.filter(|order| order.member.as_ref() == Some(member)));
     }
     Ok(page)

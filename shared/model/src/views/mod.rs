@@ -1,8 +1,8 @@
-//! The declarations: one table of merged input or of a view a file, and the list of all views.
+//! The declarations: one file per table of merged input or view, and the list of all views.
 //!
-//! A view is one line of [`for_each_view`](crate::for_each_view). From it come its name, the module of its declaration, its settings below `views.*`, its
-//! tables, its export and its rows over HTTP; and in `pipeline/dataflow` and `pipeline/oracle` the places that maintain and recompute
-//! it. A view that lacks one of these parts does not compile. CONTRIBUTING.md has the steps.
+//! A view is one line of [`for_each_view`](crate::for_each_view), which generates its name, settings below `views.*`, tables,
+//! export and HTTP rows; in `pipeline/dataflow` and `pipeline/oracle` it requires the code that maintains and recomputes it. A
+//! view that lacks one of these does not compile. CONTRIBUTING.md has the steps.
 
 pub mod inputs;
 
@@ -62,7 +62,7 @@ macro_rules! declare {
         }
 
         impl ViewSettings {
-            /// Keeps these views alone: for tests and measurements of one.
+            /// Disables all other views: for tests and measurements.
             pub fn keep_only(&mut self, kept: &[ViewName]) {
                 $(self.$module.set_enabled(kept.contains(&ViewName::$View));)+
             }
@@ -98,20 +98,20 @@ impl FromStr for ViewName {
     }
 }
 
-/// There is no view of that name.
+/// An unknown view.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no view {0:?}; there are {names}", names = NAMES.join(", "))]
 pub struct NoView(pub String);
 
-/// The settings of one view: a table that says at least whether it is kept.
+/// The settings of one view: a table that at least enables or disables it.
 pub trait Switched: Clone + PartialEq + Debug + Default + Serialize + DeserializeOwned {
     /// Whether the view is maintained.
     fn is_enabled(&self) -> bool;
-    /// Decides it.
+    /// Enables or disables the view.
     fn set_enabled(&mut self, enabled: bool);
 }
 
-/// What [`for_each_view`](crate::for_each_view) says of a view.
+/// A view of [`for_each_view`](crate::for_each_view).
 pub trait Declared: View {
     /// Its name.
     const VIEW: ViewName;
@@ -129,39 +129,39 @@ pub trait Declared: View {
 pub trait Table: 'static {
     /// The table's name.
     const NAME: &'static str;
-    /// What a row stands under.
+    /// The key of a row.
     type Key: KeyCodec;
     /// The row.
     type Row: RowCodec;
 }
 
-/// How a scan goes on: breaking ends it, well or with an error that it returns.
+/// Control flow of a scan: breaking ends it, with or without an error.
 pub type Flow = ControlFlow<Result<(), ReadError>>;
 
-/// Sees each row of a scan as (key, row).
+/// Receives each row of a scan as (key, row).
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Flow;
 
-/// What a visitor of [`scan`] may return.
+/// A return value of a [`scan`] visitor.
 pub trait Visited {
-    /// How the scan goes on.
+    /// As control flow.
     fn flow(self) -> Flow;
 }
 
-/// To the end.
+/// Scans to the end.
 impl Visited for () {
     fn flow(self) -> Flow {
         Flow::Continue(())
     }
 }
 
-/// Until it breaks, which ends the scan well.
+/// Scans until it breaks.
 impl Visited for ControlFlow<()> {
     fn flow(self) -> Flow {
         self.map_break(Ok)
     }
 }
 
-/// Until something goes wrong.
+/// Scans until an error.
 impl Visited for Result<(), ReadError> {
     fn flow(self) -> Flow {
         self.map_or_else(|error| Flow::Break(Err(error)), Flow::Continue)
@@ -174,12 +174,12 @@ impl Visited for Flow {
     }
 }
 
-/// Tables to read from: the store, or what the oracle computed. Rows come in the order of their keys.
+/// Readable tables: the store's, or the oracle's. Rows come in key order.
 pub trait Rows {
     /// The row under a key.
     ///
     /// # Errors
-    /// What the store says; [`Corrupt`] as its own kind.
+    /// Those of the store; [`Corrupt`] is a kind of its own.
     fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError>;
 
     /// Every row whose key starts with `prefix`, until the visitor breaks.
@@ -188,8 +188,8 @@ pub trait Rows {
     /// As [`Rows::get`].
     fn scan(&self, table: &str, prefix: &[u8], visit: Visit<'_>) -> Result<(), ReadError>;
 
-    /// Every row of one of `of` parts, in the order of keys; between them the parts have each row once, and all rows of one
-    /// identity are in one. How several processes read a table together. A store that one process owns is one part.
+    /// Every row of one of `of` parts, in key order. Each row is in one part, and all rows of an identity are in the same one.
+    /// Lets several processes read a table together. A store that one process owns is one part.
     ///
     /// # Errors
     /// As [`Rows::get`].
@@ -199,13 +199,13 @@ pub trait Rows {
     }
 }
 
-/// Why rows could not be read.
+/// Errors of reading rows.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The store gave no answer; asking again is safe.
+    /// The store did not answer; retrying is safe.
     #[error("the store could not be read: {0}")]
     Unavailable(String),
-    /// The bytes are not what was written.
+    /// The bytes do not decode.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
 }
@@ -233,7 +233,7 @@ pub fn scan<T: Table, V: Visited>(
     })
 }
 
-/// The prefix of the keys of one item or member, or of all: identities are encoded alike.
+/// The key prefix of one item or member, or of all: identities are encoded alike.
 fn prefix_of(of: Option<&str>) -> Vec<u8> {
     let mut prefix = Vec::new();
     if let Some(of) = of {
@@ -245,13 +245,13 @@ fn prefix_of(of: Option<&str>) -> Vec<u8> {
 /// One field of an exported row.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Cell {
-    /// Nothing: an empty field in CSV, `null` in NDJSON.
+    /// An empty field in CSV, `null` in NDJSON.
     Empty,
     /// Text, raw.
     Text(String),
-    /// A whole number.
+    /// An integer.
     Number(i128),
-    /// A decimal number as it is to be written.
+    /// A formatted decimal number.
     Decimal(String),
 }
 
@@ -262,21 +262,21 @@ impl Cell {
     }
 }
 
-/// Takes one exported row; breaks when the reader went away.
+/// Receives one exported row; breaks when the reader is gone.
 pub type EmitRow<'a> = &'a mut dyn FnMut(&[Cell]) -> ControlFlow<()>;
 
-/// What an export depends on besides the rows.
+/// What an export depends on, besides the rows.
 #[derive(Clone, Copy, Debug)]
 pub struct ExportContext<'a> {
     /// The pinned settings.
     pub settings: &'a Semantics,
-    /// Figures that depend on today are evaluated for this day.
+    /// The as-of day.
     pub as_of: Day,
 }
 
 /// The declaration of a view.
 pub trait View: 'static {
-    /// Its settings, below `views.NAME`; [`crate::settings::Switch`] where there are none.
+    /// Its settings below `views.NAME`; [`crate::settings::Switch`] without further ones.
     type Settings: Switched;
     /// One sentence: the meaning of a row.
     const SUMMARY: &'static str;
@@ -284,30 +284,30 @@ pub trait View: 'static {
     const COLUMNS: &'static [&'static str];
     /// The route that serves it.
     const ROUTE: &'static str;
-    /// The tables that are its own: written by the sink, compared by `verify`. None where the view reads merged inputs back.
+    /// The tables it owns, written by the sink and compared by `verify`. None if it reads merged inputs.
     fn tables() -> Vec<TableInfo>;
-    /// What must hold for its settings.
+    /// Validates its settings.
     ///
     /// # Errors
     /// A sentence naming the setting.
     fn check(_settings: &Self::Settings) -> Result<(), String> {
         Ok(())
     }
-    /// Its rows, sorted; where `of` names an item, a member or an owner, those of that one alone.
+    /// Its rows, sorted; `of` restricts them to one item, member or owner.
     ///
     /// # Errors
-    /// What reading says.
+    /// Those of reading.
     fn export(rows: &dyn Rows, of: Option<&str>, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError>;
 }
 
-/// What tools need to know of a table without its types.
+/// A table without its types, for tools.
 #[derive(Clone, Copy)]
 pub struct TableInfo {
     /// The table's name.
     pub name: &'static str,
-    /// A key for a person to read.
+    /// Prints a key.
     pub describe_key: fn(&[u8]) -> String,
-    /// A row for a person to read.
+    /// Prints a row.
     pub describe_row: fn(&[u8]) -> String,
 }
 
@@ -328,7 +328,7 @@ impl TableInfo {
 /// [`View::export`] without its type.
 pub type Export = fn(&dyn Rows, Option<&str>, ExportContext<'_>, EmitRow<'_>) -> Result<(), ReadError>;
 
-/// What tools need to know of a view without its types.
+/// A view without its types, for tools.
 #[derive(Clone, Copy)]
 pub struct ViewInfo {
     /// Its name.
@@ -350,7 +350,8 @@ pub struct ViewInfo {
 }
 
 impl ViewInfo {
-    /// Whether its rows say something of single persons, by a column that names them: who exports it needs to be let see members.
+    /// Whether its rows are about single persons, by a column that names them: exporting it requires the permission to see
+    /// members.
     pub fn is_about_persons(&self) -> bool {
         self.columns.iter().any(|column| matches!(*column, "member" | "session" | "owner"))
     }

@@ -1,8 +1,8 @@
-//! `points`: what a member has earned and what was taken back of it, as differences by the day from which each is known.
+//! `points`: what a member has earned and lost, as differences by the day from which each is known.
 //!
 //! Maintained by `pipeline::dataflow::points`, checked by `oracle::points`, served by `GET /v1/members/{member}/points`. Pending
-//! and available are evaluated when read, for an as-of day: as of a day nothing that is dated later is known, so a past day's figure
-//! is not changed by what happened after it. This view knows no invite limit, spending or debt.
+//! and available points are evaluated when read, for an as-of day: later dates are unknown, so a past day's values do not change.
+//! This view knows no invite limit, spending or debt.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -17,7 +17,7 @@ use crate::units::Day;
 /// The view, and its one table.
 pub struct Points;
 
-/// The sum of what was earned and taken back of one lot. A sum that leaves 64 bits saturates.
+/// The sum of points earned and lost in one lot; saturates at 64 bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Difference {
     /// Which lot.
@@ -26,12 +26,12 @@ pub struct Difference {
     pub points: i64,
     /// Points that count for levels.
     pub level_points: i64,
-    /// Which of the points invites earned.
+    /// The part of the points from invites.
     pub from_invites: i64,
 }
 
 impl Difference {
-    /// Of sums, which saturate; `None` where all are 0.
+    /// From sums, which saturate; `None` if all are 0.
     pub fn of_sums(lot: Lot, [points, level_points, from_invites]: [i128; 3]) -> Option<Self> {
         let is_nothing = (points, level_points, from_invites) == (0, 0, 0);
         (!is_nothing).then(|| Self {
@@ -43,26 +43,26 @@ impl Difference {
     }
 }
 
-/// A sum as it stands in a row.
+/// Saturates a sum to a row's 64 bits.
 pub fn saturated(sum: i128) -> i64 {
     i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX })
 }
 
-/// What one member has earned. A row of zeros is no row.
+/// What one member has earned. A row of zeros does not exist.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Earned {
     /// Ascending by lot, each lot once, no sums of 0.
     pub differences: Vec<Difference>,
 }
 
-/// What a member has as of a day.
+/// A member's points as of a day.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct AsOf {
     /// Not available yet.
     pub pending: i64,
     /// Available and not expired.
     pub available: i64,
-    /// Earned by items, pending or not, expired or not.
+    /// Earned by items, whether pending, available or expired.
     pub from_items: i64,
     /// Earned by invites.
     pub from_invites: i64,
@@ -73,7 +73,7 @@ impl Earned {
         self.differences.iter().filter(move |difference| difference.lot.known_from <= day)
     }
 
-    /// What is pending and available as of a day: a lot moves from the one to the other on its day.
+    /// Points as of a day: a lot moves from pending to available on its day.
     pub fn as_of(&self, day: Day) -> AsOf {
         let (mut pending, mut available, mut from_items, mut from_invites) = (0i128, 0i128, 0i128, 0i128);
         for Difference { lot, points, from_invites: of_invites, .. } in self.known(day) {
@@ -94,7 +94,7 @@ impl Earned {
         }
     }
 
-    /// The points from items that are known on a day, by the day from which they are available; none of 0.
+    /// Points from items known on a day, by the day from which they are available; none of 0.
     pub fn items_as_of(&self, day: Day) -> Vec<(Day, i64)> {
         let mut by_day: BTreeMap<Day, i128> = BTreeMap::new();
         for difference in self.known(day) {
@@ -104,13 +104,13 @@ impl Earned {
         by_day.into_iter().filter(|(_, points)| *points != 0).map(|(day, points)| (day, saturated(points))).collect()
     }
 
-    /// Whether it is a row at all.
+    /// Whether the row is empty and must not exist.
     pub fn is_nothing(&self) -> bool {
         self.differences.is_empty()
     }
 }
 
-/// The first byte of a row. Those of format 1 began with an even one.
+/// The first byte of a row. Format 1 rows began with an even one.
 const FORMAT_2: u8 = 1;
 
 impl RowCodec for Earned {
@@ -119,7 +119,7 @@ impl RowCodec for Earned {
         for Difference { lot, points, level_points, from_invites } in &self.differences {
             put_signed(out, i64::from(lot.known_from.0));
             put_signed(out, i64::from(lot.available_from.0));
-            // The day before 1970 stands for never: no lot expires on it.
+            // -1, the day before 1970, stands for never: no lot expires on it.
             put_signed(out, lot.expires_on.map_or(-1, |day| i64::from(day.0)));
             put_signed(out, *points);
             put_signed(out, *level_points);
@@ -161,7 +161,7 @@ impl View for Points {
         vec![TableInfo::of::<Self>()]
     }
 
-    /// A member of whom nothing is known on the day, or nothing is left, has no row.
+    /// A member without anything known or left on the day has no row.
     fn export(rows: &dyn Rows, of: Option<&str>, context: ExportContext<'_>, emit: EmitRow<'_>) -> Result<(), ReadError> {
         scan::<Self, _>(rows, &prefix_of(of), |member, earned| {
             let AsOf { pending, available, from_items, from_invites } = earned.as_of(context.as_of);

@@ -1,14 +1,14 @@
-//! `popularity`: per item, kind and UTC day, the owners with an unhidden interaction of that key.
+//! `popularity`: per item, kind and UTC day, the number of owners with an unhidden interaction of that key.
 //!
-//! Maintained by `pipeline::dataflow::popularity`, checked by `oracle::popularity`, served by `GET /v1/popular`. Days are stored
-//! as they are; sums and decay are evaluated when read, for an as-of day.
+//! Maintained by `pipeline::dataflow::popularity`, checked by `oracle::popularity`, served by `GET /v1/popular`. Sums and decay
+//! over days are evaluated when read, for an as-of day.
 
 use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, prefix_of, scan};
 use crate::ids::ItemId;
 use crate::settings::Switch;
 use crate::units::{Day, Kind};
 
-/// The view, and its one table. A row counts the owners; a count of nought is no row.
+/// The view, and its one table. A row counts the owners; a count of zero has no row.
 pub struct Popularity;
 
 impl Table for Popularity {

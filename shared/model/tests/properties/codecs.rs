@@ -1,5 +1,5 @@
-//! The bytes of keys and rows. If the order of keys failed, exports would not be sorted; if a round trip did, a restart would
-//! read other rows than were written; if random bytes panicked, one damaged row would stop a server.
+//! The encoding of keys and rows. If the key order failed, exports would be unsorted; if a round trip did, a restart would read
+//! other rows than were written; if random bytes panicked, one damaged row would stop a server.
 
 use std::cmp::Reverse;
 
@@ -26,14 +26,14 @@ fn reads_back<R: RowCodec>(row: &R) {
     assert_eq!(&R::decode(&bytes).unwrap(), row);
 }
 
-/// Whatever reads as a key is written as those bytes: no two byte strings are one key.
+/// Decodable keys re-encode to the same bytes: no two byte strings are one key.
 fn is_one_to_one<K: KeyCodec>(bytes: &[u8]) {
     if let Ok(key) = K::from_bytes(bytes) {
         assert_eq!(key.to_bytes(), bytes, "{key:?}");
     }
 }
 
-/// Whatever reads as a row reads so again.
+/// Decodable rows survive a round trip.
 fn is_stable<R: RowCodec>(bytes: &[u8]) {
     if let Ok(row) = R::decode(bytes) {
         assert!(!format!("{row:?}").is_empty());
@@ -66,20 +66,20 @@ proptest! {
         orders_as_its_bytes(&Reverse(EventTime(times.0)), &Reverse(EventTime(times.1)));
     }
 
-    /// A scan by prefix finds all of an owner and nobody else.
+    /// If this failed, a prefix scan would miss keys of an owner, or return another's.
     #[test]
     fn an_owner_is_a_prefix_of_its_keys_alone(a in owner(), b in owner(), key in interaction_key()) {
         let of_b = (b.clone(), key).to_bytes();
         prop_assert_eq!(of_b.starts_with(&a.to_bytes()), a == b);
     }
 
-    /// Keys sort by kind as exports do: by the word.
+    /// If this failed, keys would not sort by the kind's word, as exports do.
     #[test]
     fn kinds_order_as_their_words(a in kind(), b in kind()) {
         prop_assert_eq!(a.to_bytes().cmp(&b.to_bytes()), a.name().cmp(b.name()));
     }
 
-    /// Of one subject and kind the retract comes last: the cap drops what is hidden before what hides it.
+    /// If this failed, the cap would evict a retract before what it hides.
     #[test]
     fn a_retract_orders_after_every_day(key in interaction_key(), day in day()) {
         let scenario: Box<str> = if matches!(key.kind, Kind::Click | Kind::Impression) { "home".into() } else { Box::default() };
@@ -147,7 +147,7 @@ proptest! {
     }
 }
 
-/// Bytes near to what is stored: a key cut, stretched or with a byte changed; or any.
+/// A stored key cut, extended or with a byte changed; or any bytes.
 fn almost_a_key() -> impl Strategy<Value = Vec<u8>> {
     let keys = prop_oneof![
         (owner(), interaction_key()).prop_map(|key| key.to_bytes()),
@@ -168,7 +168,7 @@ fn almost_a_key() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![3 => bent, 1 => vec(any::<u8>(), 0..24)]
 }
 
-/// A bug once: rows with bytes left over, and numbers beyond 64 bits, were read as something.
+/// A past bug: rows with trailing bytes, and numbers beyond 64 bits, were accepted.
 #[test]
 fn rows_and_numbers_are_read_whole() {
     assert_eq!(u64::decode(&[5, 0]), Err(Corrupt("a row with bytes left over")));
@@ -183,7 +183,7 @@ fn rows_and_numbers_are_read_whole() {
     assert_eq!(EventTime::decode(&bytes), Err(Corrupt("a time out of range")));
 }
 
-/// The keys that format 1 wrote are read as what they meant, and nothing of today is taken for one of them.
+/// If this failed, format 1 keys would be migrated to another meaning, or today's keys be taken for them.
 #[test]
 fn keys_of_format_1_are_brought_to_today() {
     use kindred_model::codec::interaction_key_of_format_1;

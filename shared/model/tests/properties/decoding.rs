@@ -1,4 +1,4 @@
-//! What is written reads back; what does not matter does not change it.
+//! Round trips of records, and spellings that must not matter.
 
 use kindred_model::records::{Rules, normalise_query};
 use kindred_model::{EventTime, Position, Record, Topic};
@@ -80,7 +80,7 @@ proptest! {
         prop_assert_eq!(decode(topic, &Value::Object(noisy)), record);
     }
 
-    /// Fields may stand in any order and with any white space.
+    /// If this failed, the order of fields or white space would matter.
     #[test]
     fn order_of_fields_and_white_space_do_not_matter((record, order) in (record(), any::<u64>())) {
         let mut shuffled: Vec<_> = fields(&record).into_iter().collect();
@@ -93,7 +93,7 @@ proptest! {
         prop_assert_eq!(Record::decode(record.topic(), text.as_bytes(), &Rules::default()).unwrap(), record);
     }
 
-    /// Escaped and plain texts are one text.
+    /// If this failed, escaped and plain texts would differ.
     #[test]
     fn escapes_do_not_matter(record in record()) {
         let json = String::from_utf8(record.to_json()).unwrap();
@@ -104,7 +104,7 @@ proptest! {
         prop_assert_eq!(Record::decode(record.topic(), escaped.as_bytes(), &Rules::default()).unwrap(), record);
     }
 
-    /// A clock that is wrong, or set to another zone, gives another `at` and nothing else: the instant counts, not how it is written.
+    /// If this failed, an instant would depend on the offset it is written with.
     #[test]
     fn an_offset_moves_the_clock_and_not_the_instant(time in time(), hours in -23i64..=23, minutes in 0i64..60) {
         let east = if hours < 0 { hours * 60 - minutes } else { hours * 60 + minutes };

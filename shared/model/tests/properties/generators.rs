@@ -1,4 +1,4 @@
-//! Records as a shop might write them, and as it should not: small domains, so that keys, versions and times collide.
+//! Valid and invalid records from small domains, so that keys, versions and times collide.
 
 use kindred_model::records::{
     CatalogRecord, Discount, Interaction, InteractionKey, ItemKind, LedgerEntry, LedgerRecord, Line, MemberRecord, MemberState,
@@ -37,7 +37,7 @@ pub fn any_owner() -> impl Strategy<Value = Owner> {
     prop_oneof![3 => owner(), 1 => id().prop_map(|id| Owner::Guest(OrderId::parse(&id).unwrap()))]
 }
 
-/// A time of the accepted years: its ends, a few that collide, the turns of days and leap years, or any.
+/// An accepted time: the bounds, a few that collide, turns of days and leap years, or any.
 pub fn time() -> impl Strategy<Value = EventTime> {
     let ends = select(vec![EventTime::MIN, EventTime(EventTime::MIN.0 + 1), EventTime(EventTime::END.0 - 1)]);
     let turns =
@@ -139,7 +139,7 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
         .prop_shuffle()
 }
 
-/// Refunds that take from lines no more than was bought, and give back no more than lines and shipping cost.
+/// Refunds within what was bought and what lines and shipping cost.
 fn refunds(lines: &[Line], paid: i64) -> impl Strategy<Value = Vec<Refund>> + use<> {
     let lines: Vec<_> = lines.iter().map(|line| (line.line, line.quantity)).collect();
     vec((time(), 0..lines.len(), 0..3i64, 0..10_000i64, any::<bool>()), 0..4).prop_map(move |wanted| {
@@ -263,7 +263,7 @@ pub fn member_record() -> impl Strategy<Value = MemberRecord> {
     prop_oneof![3 => membership, 1 => session]
 }
 
-/// Entries of every kind, and records that erase.
+/// Entries of every kind, and erasures.
 pub fn ledger() -> impl Strategy<Value = LedgerRecord> {
     let entry = || id().prop_map(|id| EntryId::parse(&id).unwrap());
     let texts = (option::of(select(vec!["r", "a \"b\"", "é"])), option::of(id()), option::of(select(vec![0, 20_000])));

@@ -1,4 +1,4 @@
-//! Limits and hostile input: everything ends in a reason a person understands, nothing panics, nothing is half accepted.
+//! Limits and hostile input: every refusal has a readable reason, nothing panics, nothing is half accepted.
 
 use kindred_model::records::{Interaction, OrderRecord, RECORD_BYTES_MAX, Rules};
 use kindred_model::{EventTime, Invalid, ItemId, Record, Topic};
@@ -76,7 +76,7 @@ fn times_end_where_the_accepted_years_do() {
         let error = parse(outside).unwrap_err();
         assert_eq!(error.to_string(), "at: lies outside of the accepted years 1990 to 2099", "{outside}");
     }
-    // 2000 was a leap year, 2100 is none and not accepted anyway; no other day is made up.
+    // 2000 was a leap year; 2100 is not, and not accepted anyway; impossible days are refused.
     assert!(parse("2000-02-29T00:00:00Z").is_ok() && parse("2096-02-29T00:00:00Z").is_ok());
     for no_day in ["2026-02-29", "2026-00-10", "2026-13-01", "2026-04-31", "2026-01-00", "2026-1-05"] {
         assert!(parse(&format!("{no_day}T00:00:00Z")).unwrap_err().reason.contains("is not a time"), "{no_day}");
@@ -110,7 +110,8 @@ fn numbers_that_are_none_or_too_great_are_refused() {
     assert_eq!(with("rating", "100.00000000000001").unwrap_err().field, "rating");
 }
 
-/// A number must read back as the double that was written: the default of the JSON library does not promise it.
+/// If this failed, a number would not read back as the double that was written, which the JSON library does not promise by
+/// default.
 #[test]
 fn ratings_are_a_fixed_point_of_the_canonical_encoding() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -123,7 +124,8 @@ fn ratings_are_a_fixed_point_of_the_canonical_encoding() {
     }
 }
 
-/// What nobody reads is skipped without recursion; what is read has a shape, and another one is refused at its first level.
+/// If this failed, deep nesting would overflow the stack: unread fields are skipped without recursion, read ones refused at the
+/// first level.
 #[test]
 fn nesting_never_overflows_the_stack() {
     for depth in [2, 127, 128, 1_000, 300_000] {
@@ -170,7 +172,7 @@ fn what_is_not_utf_8_or_not_one_object_is_refused_in_every_topic() {
         [&valid[..valid.len() - 1], b",}"].concat(),
         [&valid[..valid.len() - 1], br#","member":"n"}"#].concat(),
         [&valid[..valid.len() - 1], br#","item":"\ud800"}"#].concat(),
-        // Invalid UTF-8 in a field that nobody reads is no JSON all the same.
+        // Invalid UTF-8 in an unread field is invalid JSON all the same.
         [&valid[..valid.len() - 1], b",\"x\":\"\xc3\x28\"}"].concat(),
         [&valid[..valid.len() - 1], b",\"x\xff\":1}"].concat(),
         // A line break within a text must be escaped.
@@ -195,7 +197,7 @@ fn a_record_ends_at_a_mebibyte() {
         let error = refused(Topic::Interactions, &padded(size));
         assert!(error.reason.contains(&format!("{size} bytes")) && error.reason.contains("1048576"), "{error}");
     }
-    // An order of as many lines as are accepted fits, if its identities are not very long.
+    // An order with the maximum number of lines fits, if its identities are short.
     let lines: Vec<_> = (1..=5_000)
         .map(|n| {
             let name = format!("{n:0>40}");
@@ -252,7 +254,7 @@ fn refunds_take_back_what_was_bought_and_no_more() {
     assert!(decode(many.into()).unwrap_err().reason.contains("at most 10000"));
 }
 
-/// Money without units: of a line, of the order (shipping, goodwill), together no more than was paid.
+/// If this failed, refunds of money without units could exceed what was paid.
 #[test]
 fn refunds_of_money_alone_are_bounded_by_what_was_paid() {
     // Two lines of 300 and 100, 50 off the first, 20 off the order, 30 of shipping: 360.
@@ -322,7 +324,7 @@ fn another_currency_is_refused_with_the_setting_that_says_so() {
     assert!(OrderRecord::decode(&order, &Rules::default()).is_ok());
 }
 
-/// A record or a line given as an array was read by position once.
+/// A past bug: a record or a line given as an array was read by position.
 #[test]
 fn an_array_is_no_record() {
     let error = refused(Topic::Interactions, br#"["m",null,"view","i",null,"2026-01-05T10:11:12Z",null,null,null,null,null]"#);
@@ -333,7 +335,7 @@ fn an_array_is_no_record() {
     assert_eq!(error.field, "lines[0]");
 }
 
-/// Found by fuzzing: JSON that breaks off within a field of a foreign name gave that name out as the path to look at.
+/// Found by fuzzing: JSON cut within an unknown field reported that name as the path.
 #[test]
 fn a_field_that_is_none_of_ours_is_not_pointed_at() {
     for name in [".....", "[", "a.b", "", "x y", &"n".repeat(5_000)] {
@@ -344,7 +346,7 @@ fn a_field_that_is_none_of_ours_is_not_pointed_at() {
     assert_eq!(refused(Topic::Interactions, br#"{"rating":1e999}"#).field, "rating");
 }
 
-/// A reason that quotes what was given would be as long as that.
+/// If this failed, a reason would be as long as the value it quotes.
 #[test]
 fn reasons_stay_short_and_keep_their_end() {
     for long in ["x".repeat(500_000), "é".repeat(250_000), "員\u{1f642}".repeat(70_000), "\"".repeat(250_000)] {
@@ -360,7 +362,7 @@ fn reasons_stay_short_and_keep_their_end() {
     assert_eq!(Invalid::new("f", "r".repeat(513)).reason.len(), 512);
 }
 
-/// Found by fuzzing: control characters were taken out after NFKC, which left marks in another order.
+/// Found by fuzzing: control characters were removed after NFKC, which left marks in another order.
 #[test]
 fn control_characters_do_not_change_a_query() {
     use kindred_model::records::normalise_query;

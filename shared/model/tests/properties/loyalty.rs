@@ -1,5 +1,5 @@
-//! The rules of points against figures worked out by hand (REQUIREMENTS A.5 and A.9, rules 22, 23 and 26; LOYALTY 2). If one fails,
-//! members have other balances.
+//! The rules of points against hand-computed values (REQUIREMENTS A.5 and A.9, rules 22, 23 and 26; LOYALTY 2). If one fails,
+//! members have wrong balances.
 
 use kindred_model::loyalty::{Multipliers, Program, Revision};
 use kindred_model::records::{OrderRecord, OrderStatus};
@@ -52,12 +52,12 @@ fn a_unit_earns_ten_points_and_svip_half_as_much_again() {
         assert_eq!(rules.of_units(units, tier), expected, "{tier:?} {units}");
     }
     assert_eq!(book.invite_points(at("2026-03-01T00:00:00")).1, 100);
-    // What was refunded earns nothing: 3 of 5 are left from the day of the refund on.
+    // Refunded units earn nothing: 3 of 5 are left from the day of the refund on.
     let completed = sample(OrderStatus::Completed, Some(Tier::Svip));
     assert_told(&Program::default(), &completed, &[("2026-03-01", "2026-03-01", 75, 75), ("2026-03-02", "2026-03-01", -30, -30)]);
 }
 
-/// Floor a line, after the multiplier: two lines of one unit earn less than a line of two.
+/// Points are rounded down per line, after the multiplier: two lines of one unit earn less than a line of two.
 #[test]
 fn fractions_are_cut_a_line() {
     let program = Program { earn_item: 1, ..Program::default() };
@@ -74,7 +74,7 @@ fn fractions_are_cut_a_line() {
     assert_told(&nothing, &sample(OrderStatus::Paid, None), &[]);
 }
 
-/// What was never paid never counted; what is taken back is, from its day on.
+/// Unpaid orders never count; what is taken back counts until its day.
 #[test]
 fn only_orders_that_count_earn() {
     use OrderStatus::{Cancelled, Completed, Paid, Placed, Refunded, Shipped};
@@ -97,14 +97,14 @@ fn only_orders_that_count_earn() {
         assert_told(&program, &OrderRecord { cancelled_at, ..sample(status, None) }, &[]);
         let ended = OrderRecord { paid_at, cancelled_at, ..sample(status, None) };
         assert_told(&program, &ended, &[kept[0], kept[1], ("2026-03-05", hold, -30, -30)]);
-        // Without a day of its own a cancellation counts always.
+        // A cancellation without a date applies from the beginning.
         let undated = OrderRecord { paid_at, refunds: Vec::new(), ..sample(status, None) };
         assert_told(&program, &undated, &[]);
     }
     // A refunded order without `cancelled_at` was refunded on the day of its latest refund.
     assert_told(&program, &OrderRecord { paid_at, ..sample(Refunded, None) }, &[kept[0], ("2026-03-02", hold, -50, -50)]);
     assert_told(&program, &OrderRecord { paid_at, ..sample(Cancelled, None) }, &[]);
-    // What came back before it was paid was never earned; money alone takes no points.
+    // Units returned before payment were never earned; refunded money alone takes no points.
     let late = OrderRecord { paid_at: Some(at("2026-03-04T00:00:00")), ..sample(Paid, None) };
     assert_told(&program, &late, &[("2026-03-04", "2026-03-11", 30, 30)]);
     let mut money = sample(Paid, None);
@@ -116,7 +116,7 @@ fn only_orders_that_count_earn() {
     assert_told(&program, &many, &[("2026-03-01", hold, 300, 200), ("2026-03-02", hold, -20, 0)]);
 }
 
-/// Available from the day of completion or of payment plus the hold, whichever comes first.
+/// Points are available from the day of completion, or of payment plus the hold, whichever comes first.
 #[test]
 fn points_become_available_on_their_day() {
     use OrderStatus::{Completed, Paid, Shipped};
@@ -241,7 +241,7 @@ fn earned(of: &[(&str, &str, Option<&str>, i64, i64)]) -> Earned {
     Earned { differences: of.iter().map(difference).collect() }
 }
 
-/// As of a day nothing later is known; what is known is pending, available or expired.
+/// As of a day, later dates are unknown; known points are pending, available or expired.
 #[test]
 fn a_balance_is_what_is_known_on_its_day() {
     let earned = earned(&[
@@ -269,7 +269,7 @@ fn a_balance_is_what_is_known_on_its_day() {
     assert_eq!(Earned::default().as_of(day("2026-03-01")), AsOf::default());
 }
 
-/// Sums that leave 64 bits say the greatest number, in the row and when it is read.
+/// Sums beyond 64 bits saturate, in the row and when read.
 #[test]
 fn sums_saturate() {
     use kindred_model::views::points::saturated;
@@ -293,8 +293,8 @@ fn sums_saturate() {
 }
 
 proptest! {
-    /// Whatever the order: as of the end of time it has the points of its net quantities if it counts, and none if it does not; on
-    /// no day are they negative, and pending and available add up.
+    /// For any order: as of the end of time it has the points of its net quantities if it counts, else none; on no day are they
+    /// negative, and pending and available add up.
     #[test]
     fn points_of_any_order_add_up(order in order(), as_of in time()) {
         let differences = Program::default().rulebook().order_points(&order);

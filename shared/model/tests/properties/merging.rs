@@ -1,5 +1,4 @@
-//! The first rule: every record merges by a join-semilattice. If one of these fails, the order of the log, a duplicate or a replay
-//! changes what is served.
+//! Merging is a join-semilattice. If one of these fails, the order of the log, duplicates or a replay change results.
 
 use kindred_model::merge::{Merged, Rank, Versioned, merge_versioned};
 use kindred_model::records::{CatalogRecord, Interaction, MemberRecord, OrderRecord, OrderStatus, Record, Rules};
@@ -9,14 +8,14 @@ use proptest::prelude::*;
 
 use crate::generators::{catalog, interaction, ledger, member_record, order};
 
-/// A merged record, as the pipeline keeps it.
+/// A merged record as kept by the pipeline.
 type Known = (Rank, Vec<u8>);
 
 fn of<R: Versioned>(record: &R) -> Known {
     (record.rank(), record.canonical())
 }
 
-/// The join, as the pipeline does it.
+/// The join as done by the pipeline.
 fn join<R: Versioned>(known: Option<&Known>, record: &Known) -> Known {
     let known_parts = known.map(|(rank, canonical)| (*rank, &canonical[..]));
     let merged = merge_versioned(R::TOPIC, known_parts, record.0, &record.1);
@@ -27,7 +26,7 @@ fn all<R: Versioned>(records: &[R]) -> Known {
     records.iter().fold(None, |known, record| Some(join::<R>(known.as_ref(), &of(record)))).unwrap()
 }
 
-/// Idempotent, commutative, associative; merged records merge as records do, and mean what they say.
+/// Checks idempotence, commutativity and associativity; merged records merge like records and decode to the same.
 fn is_a_semilattice<R: Versioned + Clone + PartialEq + std::fmt::Debug>(records: &[R], shuffled: &[R]) {
     let [a, b, c] = [of(&records[0]), of(&records[1]), of(&records[2])];
     let join = |a: &Known, b: &Known| join::<R>(Some(a), b);
@@ -55,7 +54,7 @@ fn is_a_semilattice<R: Versioned + Clone + PartialEq + std::fmt::Debug>(records:
     );
 }
 
-/// Some records of one natural key, and the same in another order.
+/// Records of one natural key, and a permutation of them.
 fn of_one_key<R: Clone + std::fmt::Debug>(
     record: impl Strategy<Value = R>,
     same_key: impl Fn(R) -> R + Clone,
@@ -112,8 +111,8 @@ proptest! {
         is_a_semilattice(&records, &shuffled);
     }
 
-    /// Erasure is for good: no version, however great, brings a member or the member of an order back. The rest of an order is that
-    /// of the greatest record all the same.
+    /// If this failed, a later version would restore an erased member, or the member of an erased order; other fields are the
+    /// greatest record's.
     #[test]
     fn what_is_erased_stays_erased(orders in vec(order().prop_map(one_order), 1..6), members in vec(records_of(true), 1..6)) {
         let merged = OrderRecord::decode(&all(&orders).1, &Rules::default()).unwrap();
@@ -129,7 +128,7 @@ proptest! {
         prop_assert_eq!(merged.is_erased(), members.iter().any(MemberRecord::is_erased));
     }
 
-    /// A session is the first member's, however often it is given away.
+    /// If this failed, a session could be moved away from its first member.
     #[test]
     fn a_session_keeps_its_first_member(sessions in vec(records_of(false).prop_map(one_member), 1..6)) {
         let first = |record: &MemberRecord| match record {
@@ -140,7 +139,7 @@ proptest! {
         prop_assert_eq!(first(&merged), sessions.iter().map(first).min().unwrap());
     }
 
-    /// Two records with one key and one `at` that differ at all differ in the payload's bytes: a tie is always broken.
+    /// If this failed, two records with equal key and `at` could tie: they differ in the payload's bytes if at all.
     #[test]
     fn a_tie_of_interactions_is_broken_by_the_payload((records, _) in interactions_of_one_key()) {
         for (a, b) in records.iter().zip(&records[1..]) {
@@ -151,7 +150,7 @@ proptest! {
     }
 }
 
-/// A cancellation or a refund that comes under the version of the order that it changes is what a shop means, whatever the bytes.
+/// If this failed, a cancellation or refund under an existing version could lose by its bytes.
 #[test]
 fn of_one_version_the_later_meaning_stays() {
     let of_status = |status: &str, more: &str| {
@@ -174,7 +173,7 @@ fn of_one_version_the_later_meaning_stays() {
             assert!(merge_versioned(OrderRecord::TOPIC, Some((a.0, &a.1)), b.0, &b.1).conflict);
         }
     }
-    // The sweep's own record is no conflict with the record that it takes the member out of, whatever is told later.
+    // The sweep's own record does not conflict with the record whose member it removes.
     let paid = of_status("paid", "");
     let erased = OrderRecord { member: None, erased: true, ..paid.clone() };
     let [a, b] = [of(&paid), of(&erased)];
@@ -209,7 +208,7 @@ fn interactions_of_one_key() -> impl Strategy<Value = (Vec<Interaction>, Vec<Int
                 let mut record = Interaction { payload: other.payload, ..first.clone() };
                 record.payload.query = first.payload.query.clone();
                 record.payload.item = first.payload.item.clone();
-                // Of an impression and a click the key has it.
+                // For an impression and a click it is in the key.
                 record.payload.scenario = first.payload.scenario.clone();
                 record.at.0 = i64::from(noon.0) * 86_400_000 + 43_200_000 + ms;
                 record

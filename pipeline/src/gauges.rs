@@ -1,9 +1,9 @@
-//! The figures of a running pipeline that are states and not events: lags, ages and sizes, refreshed for whoever scrapes.
+//! Gauges of a running pipeline: lags, ages and state sizes, refreshed every second.
 //!
 //! ```text
-//! log.end() ──┬─▶ how long ago what is read here was all there was     pipeline_input_age_seconds
-//!             └─▶ how long ago what is durable was all there was       pipeline_frontier_age_seconds, pipeline_lag_records
-//! Stats, row_count ──▶ sizes of the state, by view and by table
+//! log.end() ──┬─▶ age of the oldest record not yet read       pipeline_input_age_seconds
+//!             └─▶ age of the oldest record not yet durable    pipeline_frontier_age_seconds, pipeline_lag_records
+//! Stats, row_count ──▶ state sizes by view, row counts by table
 //! ```
 
 use std::collections::VecDeque;
@@ -21,37 +21,37 @@ use kindred_telemetry::fail_point;
 
 use crate::{Context, PipelineError, block_on_runtime};
 
-/// How often they are refreshed: the ages are exact to that.
+/// Refresh interval, and so the resolution of the ages.
 const EVERY: Duration = Duration::from_secs(1);
-/// How often rows are counted: a store may have to read them.
+/// Row counts are refreshed less often: a store may have to read the rows to count them.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
-/// How long the log may take to say where it ends. While it does not answer, ages go on from what was known.
+/// Timeout for asking the log's end. Ages keep growing from the last known end meanwhile.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to sleep before looking whether to stop.
+/// How often the thread checks for a stop.
 const NAP: Duration = Duration::from_millis(100);
-/// Ends of the log that are remembered. Beyond it the ages are those of the oldest that is kept, an hour at least.
+/// Ends of the log kept, at least an hour of them. Beyond it the age is that of the oldest kept.
 const ENDS_MAX: usize = 3_600;
 
-pub(crate) struct Figures {
+pub(crate) struct Gauges {
     pub log: Arc<dyn EventLog>,
     pub store: Arc<dyn ViewStore>,
     pub context: Context,
     pub stats: Arc<Stats>,
-    /// The generation, as a label: a process may keep several.
+    /// The generation label: a process may run several.
     pub generation: String,
-    /// What this process reads.
+    /// The partitions this process reads.
     pub shares: Vec<Share>,
 }
 
-pub(crate) fn spawn(figures: Figures) -> Result<JoinHandle<()>, PipelineError> {
+pub(crate) fn spawn(gauges: Gauges) -> Result<JoinHandle<()>, PipelineError> {
     let runtime = block_on_runtime()?;
-    let context = figures.context.clone();
-    context.spawn("kindred-figures", move || figures.run(&runtime))
+    let context = gauges.context.clone();
+    context.spawn("kindred-figures", move || gauges.run(&runtime))
 }
 
-impl Figures {
+impl Gauges {
     fn run(&self, runtime: &tokio::runtime::Runtime) {
-        // There from the start, so that an alert finds it.
+        // Registered at the start, so that an alert on it finds the series.
         metrics::counter!("pipeline_retries_total").increment(0);
         metrics::counter!("pipeline_invariant_violations_total").absolute(0);
         let (mut read, mut durable) = (Ends::default(), Ends::default());
@@ -71,7 +71,7 @@ impl Figures {
                 let progress = &self.context.progress;
                 let applied = progress.applied();
                 let (input, frontier) = (read.age(&progress.read()), durable.age(&applied));
-                // One that catches up moves; one whose worker hangs does not.
+                // A pipeline that catches up moves its frontier; one whose worker hangs does not.
                 if frontier.is_zero() || stood.as_ref().is_none_or(|(_, at)| *at != applied) {
                     stood = Some((Instant::now(), applied));
                 }
@@ -91,7 +91,7 @@ impl Figures {
         }
     }
 
-    /// What of a position this process reads.
+    /// The part of a position that this process reads.
     fn share_of(&self, end: &Position) -> Position {
         let mut mine = Position::beginning();
         for (topic, partition, next) in end.partitions() {
@@ -115,8 +115,8 @@ impl Figures {
     fn sizes(&self) {
         metrics::counter!("pipeline_invariant_violations_total").absolute(kindred_dataflow::invariant::violations());
         let stats = &self.stats;
-        // The similarity views share their state; points keep theirs with the merged orders, popularity and histories theirs with the
-        // merged identities.
+        // The similarity views share one state. Points are kept with the merged orders, popularity and histories with the
+        // identities.
         for (view, what, figure) in [
             ("inputs", "owners", &stats.owners),
             ("inputs", "identities", &stats.identities),
@@ -131,7 +131,7 @@ impl Figures {
 
     fn count_rows(&self) {
         for table in input_tables().iter().chain(&view_tables()) {
-            // A store that does not answer is told of by those who need it.
+            // Callers that need the store report its errors.
             if let Ok(rows) = self.store.row_count(table.name) {
                 let labels = [("generation", self.generation.clone()), ("table", table.name.to_owned())];
                 metrics::gauge!("store_table_rows", &labels).set(double(rows));
@@ -144,25 +144,25 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A figure as metrics take it.
+/// Converts to a gauge's type.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a double")]
 pub(crate) fn double(figure: u64) -> f64 {
     figure as f64
 }
 
-/// Where the log ended when, as far as something has not come there yet.
+/// Past ends of the log that the position under watch has not reached.
 #[derive(Default)]
 struct Ends(VecDeque<(Instant, Position)>);
 
 impl Ends {
-    /// The log ends here now.
+    /// Records the current end of the log.
     fn was(&mut self, end: Position) {
         if self.0.len() < ENDS_MAX && self.0.back().is_none_or(|(_, last)| *last != end) {
             self.0.push_back((Instant::now(), end));
         }
     }
 
-    /// For how long the log has had something that `position` does not reach; nothing if it reaches all that is known.
+    /// Time since the log first held a record beyond `position`; zero if there is none.
     fn age(&mut self, position: &Position) -> Duration {
         let mut age = Duration::ZERO;
         while let Some((when, end)) = self.0.front() {
@@ -170,7 +170,7 @@ impl Ends {
                 age = when.elapsed();
                 break;
             }
-            // The last stays, to know that nothing is new.
+            // The last end stays, so that an unchanged end is recognized.
             if self.0.len() == 1 {
                 break;
             }
@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// If it failed, a pipeline that keeps up under load would seem ever staler, or one that stands still fresh.
+    /// If this failed, a pipeline that keeps up would report a growing age, or a stalled one an age of zero.
     #[test]
     fn ages_count_from_the_first_end_that_is_not_reached() {
         let at = |offset: u64| {
