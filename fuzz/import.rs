@@ -1,7 +1,7 @@
 //! What is fuzzed of the import: a shop's file, with what must hold whatever is in it.
 //!
 //! The fuzzer includes this file (`fuzz_targets/`), and so does a test of the import that runs everywhere
-//! (`deploy/standalone/import/tests.rs`): one set of targets, two ways to run them.
+//! (`kindred/import/tests.rs`): one set of targets, two ways to run them.
 
 use std::cell::RefCell;
 use std::io::Cursor;

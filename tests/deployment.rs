@@ -79,7 +79,7 @@ fn source(folder: &Path, into: &mut String) {
 #[test]
 fn alerts_name_metrics_that_exist() {
     let mut code = String::new();
-    for folder in ["api/src", "pipeline/src", "shared", "deploy/standalone"] {
+    for folder in ["api/src", "pipeline/src", "shared", "kindred"] {
         source(Path::new(folder), &mut code);
     }
     let alerts = yaml("deploy/compose/alerts.yml");

@@ -1,6 +1,6 @@
 //! Kill -9 at a write of every kind in a registration, a password change and an erasure: no half member, no lost identity, no
 //! lost or duplicated event. `api/members/tests/it/faults.rs` covers every single write in memory; here a process with real
-//! stores, log and senders dies. It kills itself at the armed write (`deploy/standalone/fail_points.rs`), another one recovers,
+//! stores, log and senders dies. It kills itself at the armed write (`kindred/fail_points.rs`), another one recovers,
 //! and the person checks for messages and retries.
 //!
 //! ```text
