@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
-#[path = "../../../fuzz/import.rs"]
+#[path = "../../fuzz/import.rs"]
 mod fuzzed;
-#[path = "../../../fuzz/smoke.rs"]
+#[path = "../../fuzz/smoke.rs"]
 mod smoke;
 
 const HEADER: &str = "order_id,member,item,quantity,unit_price_cents,timestamp_ms,status\n";

@@ -4523,7 +4523,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description the ETag of the member as it was read; any unless given */
+                /** @description the ETag of what was read; any unless given */
                 "If-Match"?: string;
                 /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
                 "Idempotency-Key"?: string;
@@ -4579,7 +4579,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description the member was changed meanwhile */
+            /** @description it was changed meanwhile */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -4707,7 +4707,7 @@ export interface operations {
         parameters: {
             query?: never;
             header: {
-                /** @description the ETag of the member as it was read */
+                /** @description the ETag of what was read, or * for whatever is there */
                 "If-Match": string;
             };
             path: {
@@ -4739,7 +4739,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            /** @description the member was changed meanwhile */
+            /** @description it was changed meanwhile */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -4882,7 +4882,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description the ETag of the member as it was read; any unless given */
+                /** @description the ETag of what was read; any unless given */
                 "If-Match"?: string;
                 /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
                 "Idempotency-Key"?: string;
@@ -4938,7 +4938,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description the member was changed meanwhile */
+            /** @description it was changed meanwhile */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -4990,7 +4990,7 @@ export interface operations {
         parameters: {
             query?: never;
             header: {
-                /** @description the ETag of the member as it was read */
+                /** @description the ETag of what was read, or * for whatever is there */
                 "If-Match": string;
             };
             path: {
@@ -5022,7 +5022,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            /** @description the member was changed meanwhile */
+            /** @description it was changed meanwhile */
             412: {
                 headers: {
                     [name: string]: unknown;
