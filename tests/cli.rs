@@ -103,7 +103,7 @@ fn a_year_of_orders_is_imported_exported_verified_and_a_member_forgotten() {
     assert_eq!(kindred_ok(&["forget", "m1", "--yes", "--data", &data]), told, "once more changes nothing");
     fails(&["forget", "m2", "--data", &data], 2, &["--yes"]);
     fails(&["forget", "nobody", "--yes", "--data", &data], 3, &["nobody of the id nobody is known", "--unknown"]);
-    fails(&["forget", "me", "--yes", "--data", &data], 2, &["no member's id"]);
+    fails(&["forget", "me", "--yes", "--data", &data], 2, &["reserved for the signed-in member"]);
     assert_eq!(shop.export("points"), "member,pending,available,from_items,from_invites\nm2,0,20,20,0\n");
     assert!(shop.export("also_bought").contains("x,1,y,0.707107,1,2,1"), "the pair stands on m2 alone");
     kindred_ok(&["verify", "--data", &data]);

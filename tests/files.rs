@@ -119,7 +119,7 @@ fn a_second_content_under_a_version_is_told_with_its_ids() {
     }
     let me =
         server.post("/v1/events/orders", "application/json", order("G", 1, "paid", "me", at, &["tea"]).to_string().as_bytes());
-    assert!(me.status == 422 && me.body.contains("no member's id"), "{me:?}");
+    assert!(me.status == 422 && me.body.contains("reserved for the signed-in member"), "{me:?}");
     server.stop();
 }
 
