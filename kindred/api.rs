@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::fail_points;
-use crate::failure::{Failure, exit};
+use crate::failure::exit;
 use crate::generations::Followers;
 use crate::installation::Open;
 use crate::members;
@@ -43,11 +43,7 @@ const KEYS_EVERY: Duration = Duration::from_secs(2);
 /// # Errors
 /// When it cannot start.
 pub fn run(app: &App, loaded: &Loaded, args: &ApiArgs) -> Result<u8> {
-    if !loaded.settings.on_services() {
-        return Err(Failure::usage("kindred api runs on services, and log.kind and store.kind are embedded")
-            .help("`kindred serve` runs everything on a data directory; or name the services with --config FILE")
-            .into());
-    }
+    Services::required("api", loaded)?;
     app.runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let running = tokio::select! {

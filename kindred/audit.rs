@@ -27,15 +27,9 @@ impl Audit {
     /// # Errors
     /// What the store of the records says.
     pub async fn open(installation: &Installation, loaded: &Loaded, clock: &Clock) -> Result<Self> {
-        match (installation.directory(), installation.services()) {
-            (None, Some(services)) => Self::on_services(services, loaded, clock).await,
-            (Some(directory), _) => {
-                let records = Arc::clone(&directory.records);
-                let log = Arc::clone(&installation.log);
-                Ok(Self::of(members::open(&loaded.settings, Some(&directory.path), records, log, clock, None).await?))
-            }
-            (None, None) => unreachable!("an installation is a directory or on services"),
-        }
+        let directory = installation.directory().map(|directory| &*directory.path);
+        let (records, log) = (Arc::clone(&installation.records), Arc::clone(&installation.log));
+        Ok(Self::of(members::open(&loaded.settings, directory, records, log, clock, None).await?))
     }
 
     /// Opens that of services.

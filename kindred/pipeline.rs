@@ -50,11 +50,7 @@ pub struct PipelineArgs {
 /// # Errors
 /// When it cannot start, or the pipeline ends by itself.
 pub fn run(app: &App, loaded: &Loaded, args: &PipelineArgs) -> Result<u8> {
-    if !loaded.settings.on_services() {
-        return Err(Failure::usage("kindred pipeline runs on services, and log.kind and store.kind are embedded")
-            .help("`kindred serve` runs everything on a data directory; or name the services with --config FILE")
-            .into());
-    }
+    Services::required("pipeline", loaded)?;
     app.runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let running = tokio::select! {

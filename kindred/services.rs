@@ -53,6 +53,19 @@ pub struct Services {
 }
 
 impl Services {
+    /// Refuses a command that runs on services alone, where the settings name none.
+    ///
+    /// # Errors
+    /// That, with what helps.
+    pub fn required(command: &str, loaded: &Loaded) -> Result<()> {
+        if loaded.settings.on_services() {
+            return Ok(());
+        }
+        Err(Failure::usage(format!("kindred {command} runs on services, and log.kind and store.kind are embedded"))
+            .help("`kindred serve` runs everything on a data directory; or name the services with --config FILE")
+            .into())
+    }
+
     /// Opens log and store, and the live generation.
     ///
     /// # Errors

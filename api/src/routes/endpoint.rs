@@ -144,7 +144,7 @@ pub(crate) struct Endpoint {
     /// The names of what its query may say, and whether each may be said again.
     pub known: Vec<(&'static str, bool)>,
     /// The body that it takes, if it takes one.
-    pub body: Option<fn(&mut Schemas) -> Value>,
+    pub body: Option<SchemaOf>,
     pub answers: Vec<Answer>,
     /// Whether it is answered whatever its query says.
     pub ignores_query: bool,
@@ -160,7 +160,7 @@ pub(crate) struct Endpoint {
 /// A handler: of a request alone, or of one with a body.
 pub(crate) trait Handle<Taken>: Copy + Send + Sync + 'static {
     /// What it takes, for the contract.
-    fn body() -> Option<fn(&mut Schemas) -> Value>;
+    fn body() -> Option<SchemaOf>;
     /// Reads the body and answers.
     fn handler(self) -> Handler;
 }
@@ -170,7 +170,7 @@ where
     F: Fn(Request) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Answered> + Send + 'static,
 {
-    fn body() -> Option<fn(&mut Schemas) -> Value> {
+    fn body() -> Option<SchemaOf> {
         None
     }
 
@@ -191,7 +191,7 @@ where
     F: Fn(Request, B) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Answered> + Send + 'static,
 {
-    fn body() -> Option<fn(&mut Schemas) -> Value> {
+    fn body() -> Option<SchemaOf> {
         Some(B::body)
     }
 
