@@ -22,15 +22,18 @@ pub struct Rank {
 }
 
 /// A record that merges by version and meaning.
-pub trait Versioned {
+pub trait Versioned: Serialize {
     /// Its topic.
     const TOPIC: Topic;
 
     /// Compared first.
     fn rank(&self) -> Rank;
 
-    /// The frozen encoding: the row of the merged input.
-    fn canonical(&self) -> Vec<u8>;
+    /// The frozen encoding (version 1), the row of the merged input: JSON with the fields in the order of the schema, absent ones
+    /// left out.
+    fn canonical(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a record serialises")
+    }
 
     /// Whether the record erases for good, whatever later versions say.
     fn is_erased(&self) -> bool {
@@ -120,9 +123,6 @@ impl Versioned for OrderRecord {
         let meaning = (self.status.rank(), self.refunded_units().unsigned_abs(), self.refunded_minor().unsigned_abs());
         Rank { erased: false, version: self.version, meaning }
     }
-    fn canonical(&self) -> Vec<u8> {
-        OrderRecord::canonical(self)
-    }
     fn is_erased(&self) -> bool {
         self.erased
     }
@@ -136,9 +136,6 @@ impl Versioned for CatalogRecord {
         let meaning = (u8::from(self.deleted), u64::from(!self.available.unwrap_or(true)), 0);
         Rank { erased: false, version: self.version, meaning }
     }
-    fn canonical(&self) -> Vec<u8> {
-        CatalogRecord::canonical(self)
-    }
 }
 
 impl Versioned for LedgerRecord {
@@ -147,9 +144,6 @@ impl Versioned for LedgerRecord {
     /// An entry is written once: bytes alone decide.
     fn rank(&self) -> Rank {
         Rank::default()
-    }
-    fn canonical(&self) -> Vec<u8> {
-        LedgerRecord::canonical(self)
     }
     fn is_erased(&self) -> bool {
         LedgerRecord::is_erased(self)
@@ -171,9 +165,6 @@ impl Versioned for MemberRecord {
             MemberState::Suspended => 2,
         };
         Rank { erased: self.is_erased(), version, meaning: (state, 0, 0) }
-    }
-    fn canonical(&self) -> Vec<u8> {
-        MemberRecord::canonical(self)
     }
     fn is_erased(&self) -> bool {
         MemberRecord::is_erased(self)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::calendar;
 use crate::records::Invalid;
@@ -102,12 +102,16 @@ impl Serialize for Day {
     }
 }
 
-macro_rules! names {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $code:literal $text:literal),+ $(,)? }) => {
+/// A closed set of words: name, the field it stands in, and each word, with a stable code where one is stored.
+macro_rules! words {
+    (
+        $(#[$doc:meta])*
+        $name:ident, $field:literal { $($(#[$word_doc:meta])* $variant:ident $text:literal $(= $code:literal)?,)+ }
+    ) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
         #[repr(u8)]
-        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant = $code),+ }
+        pub enum $name { $($(#[$word_doc])* #[serde(rename = $text)] $variant $(= $code)?),+ }
 
         impl $name {
             /// All, by code.
@@ -118,64 +122,67 @@ macro_rules! names {
                 match self { $(Self::$variant => $text),+ }
             }
 
-            /// The stable code in keys of the store.
+            /// The code: stable where it is stored.
             pub const fn code(self) -> u8 {
                 self as u8
             }
 
-            /// By its stable code.
+            /// By its code.
             pub const fn from_code(code: u8) -> Option<Self> {
-                match code { $($code => Some(Self::$variant),)+ _ => None }
+                match code {
+                    $(code if code == Self::$variant as u8 => Some(Self::$variant),)+
+                    _ => None,
+                }
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.name())
             }
         }
 
-        impl FromStr for $name {
-            type Err = Invalid;
-            fn from_str(text: &str) -> Result<Self, Invalid> {
+        impl std::str::FromStr for $name {
+            type Err = $crate::Invalid;
+            fn from_str(text: &str) -> Result<Self, $crate::Invalid> {
                 match text {
                     $($text => Ok(Self::$variant),)+
-                    _ => Err(Invalid::new(
-                        stringify!($name).to_ascii_lowercase(),
-                        format!("{text:?} is none of {}", [$($text),+].join(", ")),
-                    )),
+                    _ => Err($crate::Invalid::new($field, format!("{text:?} is none of {}", [$($text),+].join(", ")))),
                 }
             }
         }
+
+        $crate::records::fields! { $name: $crate::records::Text<'a>, $crate::records::parsed; }
     };
 }
+pub(crate) use words;
 
-names!(
+words! {
     /// What an owner did with an item. Codes are in alphabetical order, so that keys sort as exports do, with gaps for more.
     /// Codes below 16 belong to format 1 ([`Kind::of_format_1`]).
-    Kind {
+    Kind, "kind" {
         /// Put into the basket.
-        Cart = 24 "cart",
+        Cart "cart" = 24,
         /// A recommendation was clicked.
-        Click = 40 "click",
+        Click "click" = 40,
         /// Commented on.
-        Comment = 56 "comment",
+        Comment "comment" = 56,
         /// Not interested: no longer recommended to the owner.
-        Dismiss = 72 "dismiss",
+        Dismiss "dismiss" = 72,
         /// Marked as a favourite.
-        Favorite = 88 "favorite",
+        Favorite "favorite" = 88,
         /// Followed.
-        Follow = 104 "follow",
+        Follow "follow" = 104,
         /// A recommendation was shown.
-        Impression = 120 "impression",
+        Impression "impression" = 120,
         /// Bought according to the storefront; orders are more authoritative.
-        Purchase = 136 "purchase",
+        Purchase "purchase" = 136,
         /// Searched; keyed by query, in no basket, history or popularity.
-        Search = 152 "search",
+        Search "search" = 152,
         /// Viewed the product page.
-        View = 168 "view",
+        View "view" = 168,
     }
-);
+}
 
 impl Kind {
     /// Whether it is about a shown recommendation: keyed by scenario too, with a cap of its own.
@@ -201,60 +208,60 @@ impl Kind {
     }
 }
 
-names!(
+words! {
     /// A member's level, with its benefits (R18); not a staff role.
-    Tier {
+    Tier, "tier" {
         /// The free level, and the default.
-        Normal = 0 "normal",
+        Normal "normal" = 0,
         /// Discounts (R30).
-        Vip = 1 "vip",
+        Vip "vip" = 1,
         /// Higher rewards (R23).
-        Svip = 2 "svip",
+        Svip "svip" = 2,
     }
-);
+}
 
-names!(
+words! {
     /// The event topics of the log (DESIGN, Events).
-    Topic {
+    Topic, "topic" {
         /// What owners did with items.
-        Interactions = 0 "interactions",
+        Interactions "interactions" = 0,
         /// Orders and their refunds.
-        Orders = 1 "orders",
+        Orders "orders" = 1,
         /// What is sold.
-        Catalog = 2 "catalog",
+        Catalog "catalog" = 2,
         /// Members and the sessions merged into them.
-        Members = 3 "members",
+        Members "members" = 3,
         /// Members' ledgers: points spent and adjusted, the wallet. Written by Kindred only.
-        Ledger = 4 "ledger",
+        Ledger "ledger" = 4,
     }
-);
+}
 
 impl Topic {
     /// The topics that shops write.
     pub const OF_SHOPS: [Self; 4] = [Self::Interactions, Self::Orders, Self::Catalog, Self::Members];
 }
 
-names!(
+words! {
     /// What a ledger entry does (LOYALTY 1).
-    LedgerKind {
+    LedgerKind, "ledgerkind" {
         /// Points are spent.
-        Spend = 0 "spend",
+        Spend "spend" = 0,
         /// Returns a spend or a negative adjustment, wholly or in part.
-        Return = 1 "return",
+        Return "return" = 1,
         /// Staff adds or deducts points.
-        Adjust = 2 "adjust",
+        Adjust "adjust" = 2,
         /// Money enters the wallet through a provider.
-        WalletRecharge = 3 "wallet_recharge",
+        WalletRecharge "wallet_recharge" = 3,
         /// An order is paid from the wallet.
-        WalletPay = 4 "wallet_pay",
+        WalletPay "wallet_pay" = 4,
         /// A wallet payment is refunded.
-        WalletRefund = 5 "wallet_refund",
+        WalletRefund "wallet_refund" = 5,
         /// Money is paid out to the member.
-        WalletPayOut = 6 "wallet_pay_out",
+        WalletPayOut "wallet_pay_out" = 6,
         /// Staff adds or deducts money.
-        WalletAdjust = 7 "wallet_adjust",
+        WalletAdjust "wallet_adjust" = 7,
     }
-);
+}
 
 impl LedgerKind {
     /// Whether it moves wallet money, not points.

@@ -2,11 +2,11 @@
 //! impression and a click also the scenario; of a retract (owner, item or normalised query, kind). Merge: greatest (`at`, payload
 //! bytes).
 
-use serde::{Deserialize, Serialize};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use unicode_normalization::UnicodeNormalization;
 
-use super::{Invalid, Text, bounded, from_json, required, text, word};
-use crate::ids::{ID_BYTES_MAX, ItemId, MemberId, Owner, SessionId, check_id};
+use super::{Invalid, from_json, parsed, plain, record, text, within};
+use crate::ids::{ID_BYTES_MAX, ItemId, MemberId, Owner, SessionId};
 use crate::units::{Day, EventTime, Kind};
 
 /// The longest query in bytes. No person types longer ones.
@@ -62,37 +62,45 @@ impl Ord for InteractionKey {
     }
 }
 
-/// The remaining fields of an interaction. Their canonical bytes ([`Payload::canonical`]) break the tie of two records with equal
-/// key and `at`, which can differ in nothing else.
-#[derive(Clone, PartialEq, Debug, Default, Serialize)]
-pub struct Payload {
-    /// The item found by a search.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub item: Option<ItemId>,
-    /// The query as typed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub query: Option<Box<str>>,
-    /// 0 to 100.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rating: Option<f64>,
-    /// The recommendation it came from: the response's `Kindred-Reco-Id`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reco_id: Option<Box<str>>,
-    /// Rank in the list shown, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rank: Option<u32>,
-    /// The generation that served the list.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub generation: Option<Box<str>>,
-    /// The scenario of the list, where it is not in the key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scenario: Option<Box<str>>,
-    /// The owner's variant in an A/B test.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub variant: Option<Box<str>>,
-    /// The source within the scenario.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<Box<str>>,
+record! {
+    /// The remaining fields of an interaction. Their canonical bytes ([`Payload::canonical`]) break the tie of two records with equal
+    /// key and `at`, which can differ in nothing else.
+    #[derive(Clone, PartialEq, Debug, Default)]
+    pub struct Payload, raw Raw {
+        /// The item found by a search.
+        pub item: Option<ItemId>,
+        /// The query as typed.
+        pub query: Option<Box<str>> = text(QUERY_BYTES_MAX),
+        /// 0 to 100.
+        pub rating: Option<f64> = rating,
+        /// The recommendation it came from: the response's `Kindred-Reco-Id`.
+        pub reco_id: Option<Box<str>>,
+        /// Rank in the list shown, from 1.
+        pub rank: Option<u32> = within(1..=10_000),
+        /// The generation that served the list.
+        pub generation: Option<Box<str>>,
+        /// The scenario of the list, where it is not in the key.
+        pub scenario: Option<Box<str>>,
+        /// The owner's variant in an A/B test.
+        pub variant: Option<Box<str>>,
+        /// The source within the scenario.
+        pub source: Option<Box<str>>,
+    }
+    beside {
+        member: MemberId,
+        session: SessionId,
+        kind: Kind,
+        at: EventTime,
+        retract: bool,
+    }
+}
+
+fn rating(field: &str, rating: f64) -> Result<f64, Invalid> {
+    if !(0.0..=RATING_MAX).contains(&rating) {
+        return Err(Invalid::new(field, format!("is {rating}; from 0 to {RATING_MAX} is accepted")));
+    }
+    // Normalizes -0: one number, one canonical form.
+    Ok(rating + 0.0)
 }
 
 impl Payload {
@@ -124,63 +132,42 @@ pub struct Interaction {
     pub payload: Payload,
 }
 
-#[derive(Deserialize)]
-struct Raw<'a> {
-    #[serde(borrow)]
-    member: Option<Text<'a>>,
-    #[serde(borrow)]
-    session: Option<Text<'a>>,
-    #[serde(borrow)]
-    kind: Option<Text<'a>>,
-    #[serde(borrow)]
-    item: Option<Text<'a>>,
-    #[serde(borrow)]
-    query: Option<Text<'a>>,
-    #[serde(borrow)]
-    at: Option<Text<'a>>,
-    rating: Option<f64>,
-    #[serde(borrow)]
-    reco_id: Option<Text<'a>>,
-    rank: Option<i64>,
-    #[serde(borrow)]
-    generation: Option<Text<'a>>,
-    retract: Option<bool>,
-    #[serde(borrow)]
-    scenario: Option<Text<'a>>,
-    #[serde(borrow)]
-    variant: Option<Text<'a>>,
-    #[serde(borrow)]
-    source: Option<Text<'a>>,
+impl Serialize for Interaction {
+    /// The record, with its fields in the order of the schema.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let payload = &self.payload;
+        let (item, query) = match &self.subject {
+            Subject::Item(item) => (Some(item), None),
+            // A search restored from its merged input always has the query as typed.
+            Subject::Query(normalised) => (payload.item.as_ref(), Some(payload.query.as_deref().unwrap_or(normalised))),
+        };
+        let (member, session) = match &self.owner {
+            Owner::Member(member) => (Some(member), None),
+            Owner::Session(session) => (None, Some(session)),
+            Owner::Guest(order) => unreachable!("order {order} as the owner of an interaction"),
+        };
+        let in_key = Some(&self.scenario).filter(|scenario| !scenario.is_empty() && ***scenario != *SCENARIO);
+        let mut out = serializer.serialize_map(None)?;
+        put(&mut out, "member", member)?;
+        put(&mut out, "session", session)?;
+        put(&mut out, "kind", Some(self.kind))?;
+        put(&mut out, "item", item)?;
+        put(&mut out, "query", query)?;
+        put(&mut out, "at", Some(self.at))?;
+        put(&mut out, "rating", payload.rating)?;
+        put(&mut out, "reco_id", payload.reco_id.as_ref())?;
+        put(&mut out, "rank", payload.rank)?;
+        put(&mut out, "generation", payload.generation.as_ref())?;
+        put(&mut out, "retract", self.retract.then_some(true))?;
+        put(&mut out, "scenario", in_key.or(payload.scenario.as_ref()))?;
+        put(&mut out, "variant", payload.variant.as_ref())?;
+        put(&mut out, "source", payload.source.as_ref())?;
+        out.end()
+    }
 }
 
-#[derive(Serialize)]
-struct Out<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    member: Option<&'a MemberId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<&'a SessionId>,
-    kind: Kind,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    item: Option<&'a ItemId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    query: Option<&'a str>,
-    at: EventTime,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rating: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reco_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rank: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    generation: Option<&'a str>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    retract: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scenario: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    variant: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<&'a str>,
+fn put<M: SerializeMap>(out: &mut M, field: &str, value: Option<impl Serialize>) -> Result<(), M::Error> {
+    value.map_or(Ok(()), |value| out.serialize_entry(field, &value))
 }
 
 impl Interaction {
@@ -189,60 +176,32 @@ impl Interaction {
     /// # Errors
     /// [`Invalid`] with the field and the reason.
     pub fn decode(bytes: &[u8]) -> Result<Self, Invalid> {
-        let raw: Raw = from_json(bytes)?;
-        let owner = match (raw.member, raw.session) {
-            (Some(member), None) => Owner::Member(MemberId::parse(&member)?),
-            (None, Some(session)) => Owner::Session(SessionId::parse(&session)?),
+        let mut raw: Raw = from_json(bytes)?;
+        let owner = match (raw.member.take(), raw.session.take()) {
+            (Some(member), None) => Owner::Member(parsed("member", member)?),
+            (None, Some(session)) => Owner::Session(parsed("session", session)?),
             (None, None) => return Err(Invalid::new("member", "is required, or a session in its place")),
             (Some(_), Some(_)) => {
                 return Err(Invalid::new("session", "must not stand beside a member: an interaction has one owner"));
             }
         };
-        let kind: Kind = word("kind", &required("kind", raw.kind)?)?;
-        let at = EventTime::parse("at", &required("at", raw.at)?)?;
-        let item = raw.item.as_deref().map(ItemId::parse).transpose()?;
-        let query = text("query", raw.query, QUERY_BYTES_MAX)?;
-        let mut payload = Payload::default();
+        let kind: Kind = plain("kind", raw.kind.take())?;
+        let at = plain("at", raw.at.take())?;
+        let retract = plain("retract", raw.retract)?;
+        let mut payload = Payload::of(raw)?;
         let subject = if kind == Kind::Search {
-            let query = required("query", query)?;
-            let normalised = normalise_query(&query);
+            let normalised = normalise_query(payload.query.as_deref().ok_or_else(|| Invalid::required("query"))?);
             if normalised.is_empty() {
                 return Err(Invalid::new("query", "must not be empty"));
             }
-            payload.item = item;
-            payload.query = Some(query);
             Subject::Query(normalised)
         } else {
-            if query.is_some() {
+            if payload.query.is_some() {
                 return Err(Invalid::new("query", "belongs to a search only"));
             }
-            Subject::Item(required("item", item)?)
+            Subject::Item(payload.item.take().ok_or_else(|| Invalid::required("item"))?)
         };
-        if let Some(rating) = raw.rating {
-            if !(0.0..=RATING_MAX).contains(&rating) {
-                return Err(Invalid::new("rating", format!("is {rating}; from 0 to {RATING_MAX} is accepted")));
-            }
-            // Normalizes -0: one number, one canonical form.
-            payload.rating = Some(rating + 0.0);
-        }
-        if let Some(reco_id) = raw.reco_id {
-            check_id("reco_id", &reco_id)?;
-            payload.reco_id = Some(reco_id.into());
-        }
-        if let Some(rank) = raw.rank {
-            payload.rank = Some(u32::try_from(bounded("rank", rank, 1, 10_000)?).expect("bounded"));
-        }
-        if let Some(generation) = raw.generation {
-            check_id("generation", &generation)?;
-            payload.generation = Some(generation.into());
-        }
-        let name = |field: &str, value: Option<Text<'_>>| -> Result<Option<Box<str>>, Invalid> {
-            value.map(|text| check_id(field, &text).map(|()| text.into())).transpose()
-        };
-        payload.scenario = name("scenario", raw.scenario)?;
-        payload.variant = name("variant", raw.variant)?;
-        payload.source = name("source", raw.source)?;
-        Ok(Self::new(owner, subject, kind, at, raw.retract.unwrap_or(false), payload))
+        Ok(Self::new(owner, subject, kind, at, retract, payload))
     }
 
     /// An interaction with its scenario, if any, in its payload; for an impression or a click it moves to the key.
@@ -261,37 +220,9 @@ impl Interaction {
         InteractionKey { subject: self.subject.clone(), kind: self.kind, day, scenario: self.scenario.clone() }
     }
 
-    /// The record as JSON, fields in the order of the schema.
+    /// The record as JSON.
     pub fn to_json(&self) -> Vec<u8> {
-        let (item, query) = match &self.subject {
-            Subject::Item(item) => (Some(item), None),
-            // A search restored from its merged input always has the query as typed.
-            Subject::Query(normalised) => (self.payload.item.as_ref(), Some(self.payload.query.as_deref().unwrap_or(normalised))),
-        };
-        let (member, session) = match &self.owner {
-            Owner::Member(member) => (Some(member), None),
-            Owner::Session(session) => (None, Some(session)),
-            Owner::Guest(order) => unreachable!("order {order} as the owner of an interaction"),
-        };
-        let payload = &self.payload;
-        let in_key = Some(&*self.scenario).filter(|scenario| !scenario.is_empty() && *scenario != SCENARIO);
-        let out = Out {
-            member,
-            session,
-            kind: self.kind,
-            item,
-            query,
-            at: self.at,
-            rating: payload.rating,
-            reco_id: payload.reco_id.as_deref(),
-            rank: payload.rank,
-            generation: payload.generation.as_deref(),
-            retract: self.retract,
-            scenario: in_key.or(payload.scenario.as_deref()),
-            variant: payload.variant.as_deref(),
-            source: payload.source.as_deref(),
-        };
-        serde_json::to_vec(&out).expect("an interaction serialises")
+        serde_json::to_vec(self).expect("an interaction serialises")
     }
 }
 

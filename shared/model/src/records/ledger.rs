@@ -1,9 +1,9 @@
 //! `ledger`: entries of members' ledgers (LOYALTY 1). Natural key: (member, entry). Merge: greatest canonical bytes; a record
 //! `{member, erased: true}` hides all entries of the member. Written by Kindred only.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Invalid, Text, bounded, from_json, required, text, word};
+use super::{Invalid, from_json, plain, record, text, within};
 use crate::ids::{EntryId, MemberId, OrderId};
 use crate::units::{Day, EventTime, LedgerKind};
 
@@ -15,35 +15,35 @@ const AMOUNT_MAX: i64 = 10_000_000_000_000;
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
 
-/// One entry.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct LedgerEntry {
-    /// The member whose ledger it belongs to.
-    pub member: MemberId,
-    /// The entry.
-    pub entry: EntryId,
-    /// What it does.
-    pub kind: LedgerKind,
-    /// Points; negative only for an adjustment. Absent for wallet entries.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub points: Option<i64>,
-    /// Money in minor units; negative only for an adjustment. Absent for point entries.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub amount_minor: Option<i64>,
-    /// The order it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub order: Option<OrderId>,
-    /// The entry it returns, wholly or in part.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refers_to: Option<EntryId>,
-    /// The first day on which a positive adjustment of points no longer counts; absent means never.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires_on: Option<Day>,
-    /// The reason, for people.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Box<str>>,
-    /// When; later than the member's previous entry.
-    pub at: EventTime,
+record! {
+    /// One entry.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct LedgerEntry, raw Raw {
+        /// The member whose ledger it belongs to.
+        pub member: MemberId,
+        /// The entry.
+        pub entry: EntryId,
+        /// What it does.
+        pub kind: LedgerKind,
+        /// Points; negative only for an adjustment. Absent for wallet entries.
+        pub points: Option<i64> = amount(kind),
+        /// Money in minor units; negative only for an adjustment. Absent for point entries.
+        pub amount_minor: Option<i64> = amount(kind),
+        /// The order it is about.
+        pub order: Option<OrderId>,
+        /// The entry it returns, wholly or in part.
+        pub refers_to: Option<EntryId>,
+        /// The first day on which a positive adjustment of points no longer counts; absent means never.
+        pub expires_on: Option<Day>,
+        /// The reason, for people.
+        pub reason: Option<Box<str>> = text(REASON_BYTES_MAX),
+        /// When; later than the member's previous entry.
+        pub at: EventTime,
+    }
+    beside {
+        erased: bool,
+    }
+    => LedgerEntry::checked
 }
 
 /// A record of `ledger`.
@@ -61,44 +61,40 @@ pub enum LedgerRecord {
     },
 }
 
-#[derive(Deserialize)]
-struct Raw<'a> {
-    #[serde(borrow)]
-    member: Option<Text<'a>>,
-    #[serde(borrow)]
-    entry: Option<Text<'a>>,
-    #[serde(borrow)]
-    kind: Option<Text<'a>>,
-    points: Option<i64>,
-    amount_minor: Option<i64>,
-    #[serde(borrow)]
-    order: Option<Text<'a>>,
-    #[serde(borrow)]
-    refers_to: Option<Text<'a>>,
-    #[serde(borrow)]
-    expires_on: Option<Text<'a>>,
-    #[serde(borrow)]
-    reason: Option<Text<'a>>,
-    #[serde(borrow)]
-    at: Option<Text<'a>>,
-    erased: Option<bool>,
-}
-
-/// An entry's amount: required where it belongs and refused elsewhere; not zero, and negative only for an adjustment.
-fn moved(field: &str, value: Option<i64>, belongs: bool, kind: LedgerKind) -> Result<Option<i64>, Invalid> {
-    if !belongs {
-        let other = || Invalid::new(field, format!("does not belong to an entry of kind {kind}"));
-        return value.map_or(Ok(None), |_| Err(other()));
-    }
+/// An entry's amount: not zero, and negative only for an adjustment.
+fn amount(kind: LedgerKind) -> impl Fn(&str, i64) -> Result<i64, Invalid> {
     let least = if kind.is_adjustment() { -AMOUNT_MAX } else { 1 };
-    match bounded(field, required(field, value)?, least, AMOUNT_MAX)? {
+    move |field, value| match within(least..=AMOUNT_MAX)(field, value)? {
         0 => Err(Invalid::new(field, "must not be 0")),
-        value => Ok(Some(value)),
+        value => Ok(value),
     }
 }
 
-fn entry_id(field: &str, value: &str) -> Result<EntryId, Invalid> {
-    EntryId::parse(value).map_err(|error| Invalid::new(field, error.reason))
+impl LedgerEntry {
+    fn checked(mut self) -> Result<Self, Invalid> {
+        let kind = self.kind;
+        let amounts = [("points", self.points, !kind.is_of_wallet()), ("amount_minor", self.amount_minor, kind.is_of_wallet())];
+        for (field, amount, belongs) in amounts {
+            match amount {
+                Some(_) if !belongs => {
+                    return Err(Invalid::new(field, format!("does not belong to an entry of kind {kind}")));
+                }
+                None if belongs => return Err(Invalid::required(field)),
+                _ => {}
+            }
+        }
+        if self.refers_to.is_none() && kind == LedgerKind::Return {
+            return Err(Invalid::new("refers_to", "is required: a return is of a spend or of a negative adjustment"));
+        }
+        if self.expires_on.is_some() && (kind != LedgerKind::Adjust || self.points.unwrap_or(0) < 0) {
+            return Err(Invalid::new("expires_on", "belongs to a positive adjustment of points only"));
+        }
+        self.reason = self.reason.filter(|reason| !reason.trim().is_empty());
+        if self.reason.is_none() && kind.is_adjustment() {
+            return Err(Invalid::new("reason", "is required of an adjustment"));
+        }
+        Ok(self)
+    }
 }
 
 impl LedgerRecord {
@@ -108,41 +104,10 @@ impl LedgerRecord {
     /// [`Invalid`] with the field and the reason.
     pub fn decode(bytes: &[u8]) -> Result<Self, Invalid> {
         let raw: Raw = from_json(bytes)?;
-        let member = MemberId::parse(&required("member", raw.member)?)?;
-        if raw.erased.unwrap_or(false) {
-            return Ok(Self::Erased { member, erased: true });
+        if raw.erased == Some(true) {
+            return Ok(Self::Erased { member: plain("member", raw.member)?, erased: true });
         }
-        let entry = entry_id("entry", &required("entry", raw.entry)?)?;
-        let kind: LedgerKind = word("kind", &required("kind", raw.kind)?)?;
-        let points = moved("points", raw.points, !kind.is_of_wallet(), kind)?;
-        let amount_minor = moved("amount_minor", raw.amount_minor, kind.is_of_wallet(), kind)?;
-        let refers_to = raw.refers_to.map(|entry| entry_id("refers_to", &entry)).transpose()?;
-        if refers_to.is_none() && kind == LedgerKind::Return {
-            return Err(Invalid::new("refers_to", "is required: a return is of a spend or of a negative adjustment"));
-        }
-        let expires_on: Option<Day> = raw
-            .expires_on
-            .map(|day| day.parse().map_err(|error: Invalid| Invalid::new("expires_on", error.reason)))
-            .transpose()?;
-        if expires_on.is_some() && (kind != LedgerKind::Adjust || points.unwrap_or(0) < 0) {
-            return Err(Invalid::new("expires_on", "belongs to a positive adjustment of points only"));
-        }
-        let reason = text("reason", raw.reason, REASON_BYTES_MAX)?.filter(|reason| !reason.trim().is_empty());
-        if reason.is_none() && kind.is_adjustment() {
-            return Err(Invalid::new("reason", "is required of an adjustment"));
-        }
-        Ok(Self::Entry(Box::new(LedgerEntry {
-            member,
-            entry,
-            kind,
-            points,
-            amount_minor,
-            order: raw.order.map(|order| OrderId::parse(&order)).transpose()?,
-            refers_to,
-            expires_on,
-            reason,
-            at: EventTime::parse("at", &required("at", raw.at)?)?,
-        })))
+        Ok(Self::Entry(Box::new(LedgerEntry::of(raw)?)))
     }
 
     /// The natural key.

@@ -2,72 +2,56 @@
 //! the greatest (is `erased`, version, rank of state, canonical bytes); a session keeps its first member, the least (version,
 //! bytes).
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Invalid, Text, from_json, required, word};
+use super::{Invalid, from_json, parsed, plain, record};
 use crate::ids::{MemberId, Owner, SessionId};
-use crate::units::{EventTime, Tier};
+use crate::units::{EventTime, Tier, words};
 
 /// The natural key: a member or a session, two name spaces.
 pub type MemberKey = Owner;
 
-/// The state of a member.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MemberState {
-    /// Has an unverified account.
-    Registered,
-    /// Verified.
-    Activated,
-    /// Locked by staff.
-    Suspended,
-    /// Erased: in no list, profile, tally or member report.
-    Erased,
-}
-
-impl std::str::FromStr for MemberState {
-    type Err = Invalid;
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Ok(match text {
-            "registered" => Self::Registered,
-            "activated" => Self::Activated,
-            "suspended" => Self::Suspended,
-            "erased" => Self::Erased,
-            _ => {
-                let reason = format!("{text:?} is none of registered, activated, suspended, erased");
-                return Err(Invalid::new("state", reason));
-            }
-        })
+words! {
+    /// The state of a member.
+    MemberState, "state" {
+        /// Has an unverified account.
+        Registered "registered",
+        /// Verified.
+        Activated "activated",
+        /// Locked by staff.
+        Suspended "suspended",
+        /// Erased: in no list, profile, tally or member report.
+        Erased "erased",
     }
 }
 
-/// One member at one version.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Membership {
-    /// The member.
-    pub member: MemberId,
-    /// Greater is newer.
-    pub version: u64,
-    /// The state.
-    pub state: MemberState,
-    /// The level; normal if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tier: Option<Tier>,
-    /// The inviter.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub invited_by: Option<MemberId>,
-    /// When the account was created.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub registered_at: Option<EventTime>,
-    /// When it was verified; from then on an invitee counts.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub activated_at: Option<EventTime>,
-    /// Staff has approved the invite, beyond the inviter's limit.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub invite_approved: bool,
-    /// When the invite qualified, where the program requires more than activation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub qualified_at: Option<EventTime>,
+record! {
+    /// One member at one version.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct Membership, raw Raw {
+        /// The member.
+        pub member: MemberId,
+        /// Greater is newer.
+        pub version: u64,
+        /// The state.
+        pub state: MemberState,
+        /// The level; normal if absent.
+        pub tier: Option<Tier>,
+        /// The inviter.
+        pub invited_by: Option<MemberId>,
+        /// When the account was created.
+        pub registered_at: Option<EventTime>,
+        /// When it was verified; from then on an invitee counts.
+        pub activated_at: Option<EventTime>,
+        /// Staff has approved the invite, beyond the inviter's limit.
+        pub invite_approved: bool,
+        /// When the invite qualified, where the program requires more than activation.
+        pub qualified_at: Option<EventTime>,
+    }
+    beside {
+        session: SessionId,
+        merged_into: MemberId,
+    }
 }
 
 impl Membership {
@@ -116,63 +100,24 @@ pub enum MemberRecord {
     },
 }
 
-#[derive(Deserialize)]
-struct Raw<'a> {
-    #[serde(borrow)]
-    member: Option<Text<'a>>,
-    #[serde(borrow)]
-    session: Option<Text<'a>>,
-    version: Option<u64>,
-    #[serde(borrow)]
-    state: Option<Text<'a>>,
-    #[serde(borrow)]
-    tier: Option<Text<'a>>,
-    #[serde(borrow)]
-    invited_by: Option<Text<'a>>,
-    #[serde(borrow)]
-    registered_at: Option<Text<'a>>,
-    #[serde(borrow)]
-    activated_at: Option<Text<'a>>,
-    #[serde(borrow)]
-    merged_into: Option<Text<'a>>,
-    invite_approved: Option<bool>,
-    #[serde(borrow)]
-    qualified_at: Option<Text<'a>>,
-}
-
 impl MemberRecord {
     /// Decodes and validates one JSON object.
     ///
     /// # Errors
     /// [`Invalid`] with the field and the reason.
     pub fn decode(bytes: &[u8]) -> Result<Self, Invalid> {
-        let raw: Raw = from_json(bytes)?;
-        let version = required("version", raw.version)?;
-        let time = |field: &str, value: Option<Text<'_>>| value.map(|text| EventTime::parse(field, &text)).transpose();
-        match (raw.member, raw.session) {
-            (Some(member), None) => {
+        let mut raw: Raw = from_json(bytes)?;
+        match (&raw.member, raw.session.take()) {
+            (Some(_), None) => {
                 if raw.merged_into.is_some() {
                     return Err(Invalid::new("merged_into", "belongs to a session only"));
                 }
-                let state: MemberState = word("state", &required("state", raw.state)?)?;
+                let record = Membership::of(raw)?;
+                if record.state != MemberState::Erased {
+                    return Ok(Self::Member(record));
+                }
                 // An erased record keeps only invited_by, activated_at and qualified_at; other fields are personal data.
-                let kept = state != MemberState::Erased;
-                let tier = raw.tier.as_deref().map(|tier| word("tier", tier)).transpose()?;
-                let registered_at = time("registered_at", raw.registered_at)?;
-                Ok(Self::Member(Membership {
-                    member: MemberId::parse(&member)?,
-                    version,
-                    state,
-                    tier: tier.filter(|_| kept),
-                    invited_by: match raw.invited_by.as_deref().map(MemberId::parse).transpose() {
-                        Ok(invited_by) => invited_by,
-                        Err(error) => return Err(Invalid::new("invited_by", error.reason)),
-                    },
-                    registered_at: registered_at.filter(|_| kept),
-                    activated_at: time("activated_at", raw.activated_at)?,
-                    invite_approved: kept && raw.invite_approved.unwrap_or(false),
-                    qualified_at: time("qualified_at", raw.qualified_at)?,
-                }))
+                Ok(Self::Member(Membership { tier: None, registered_at: None, invite_approved: false, ..record }))
             }
             (None, Some(session)) => {
                 let of_a_member = [
@@ -187,9 +132,11 @@ impl MemberRecord {
                 if let Some((field, _)) = of_a_member.into_iter().find(|(_, given)| *given) {
                     return Err(Invalid::new(field, "belongs to a member only"));
                 }
-                let merged_into = required("merged_into", raw.merged_into)?;
-                let merged_into = MemberId::parse(&merged_into).map_err(|error| Invalid::new("merged_into", error.reason))?;
-                Ok(Self::Session { session: SessionId::parse(&session)?, version, merged_into })
+                Ok(Self::Session {
+                    version: plain("version", raw.version)?,
+                    merged_into: plain("merged_into", raw.merged_into)?,
+                    session: parsed("session", session)?,
+                })
             }
             (None, None) => Err(Invalid::new("member", "is required, or a session in its place")),
             (Some(_), Some(_)) => Err(Invalid::new("session", "must not stand beside a member: a record is about one of them")),

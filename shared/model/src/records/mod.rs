@@ -8,6 +8,7 @@
 //! make results a function of the set of events.
 
 mod catalog;
+mod field;
 mod interaction;
 mod json;
 mod ledger;
@@ -17,6 +18,7 @@ mod order;
 use std::fmt;
 
 pub use catalog::{CatalogRecord, ItemKind, Visibility};
+pub(crate) use field::{Field, Plain, as_given, fields, parsed, plain, record, text, within};
 pub use interaction::{Interaction, InteractionKey, Payload, SCENARIO, Subject, normalise_query};
 pub(crate) use json::{Object, Text, from_json};
 pub use ledger::{LedgerEntry, LedgerKey, LedgerRecord};
@@ -102,6 +104,11 @@ impl Invalid {
             reason.replace_range(from..to, "…");
         }
         Self { field: field.into(), reason }
+    }
+
+    /// An error about a missing field.
+    pub(crate) fn required(field: &str) -> Self {
+        Self::new(field, "is required")
     }
 
     /// The same error with its field below `parent`.
@@ -279,37 +286,6 @@ impl Record {
             Self::Ledger(LedgerRecord::Erased { .. }) => None,
         }
     }
-}
-
-/// A required field, or an error that names it.
-pub(crate) fn required<T>(field: &str, value: Option<T>) -> Result<T, Invalid> {
-    value.ok_or_else(|| Invalid::new(field, "is required"))
-}
-
-/// An integer within bounds, or an error that names the field.
-pub(crate) fn bounded(field: &str, value: i64, min: i64, max: i64) -> Result<i64, Invalid> {
-    if (min..=max).contains(&value) {
-        Ok(value)
-    } else {
-        Err(Invalid::new(field, format!("is {value}; from {min} to {max} is accepted")))
-    }
-}
-
-/// A text of at most `max` bytes without control characters (line breaks are allowed).
-pub(crate) fn text(field: &str, value: Option<Text<'_>>, max: usize) -> Result<Option<Box<str>>, Invalid> {
-    let Some(value) = value else { return Ok(None) };
-    if value.len() > max {
-        return Err(Invalid::new(field, format!("is {} bytes long; at most {max} are accepted", value.len())));
-    }
-    if value.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
-        return Err(Invalid::new(field, "must not contain control characters"));
-    }
-    Ok(Some(value.into()))
-}
-
-/// Parses one of a closed set of words, or an error that names the field.
-pub(crate) fn word<T: std::str::FromStr<Err = Invalid>>(field: &str, value: &str) -> Result<T, Invalid> {
-    value.parse().map_err(|error: Invalid| Invalid::new(field, error.reason))
 }
 
 #[cfg(test)]

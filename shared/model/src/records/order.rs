@@ -3,18 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde::{Deserialize, Serialize};
-
-use super::{Invalid, Object, Rules, Text, bounded, from_json, required, word};
-use crate::ids::{ItemId, MemberId, OrderId, check_id};
-use crate::units::{EventTime, Tier};
+use super::{Invalid, Rules, as_given, from_json, record, within};
+use crate::ids::{ItemId, MemberId, OrderId};
+use crate::units::{EventTime, Tier, words};
 
 /// Maximum units of one line; more is a producer's mistake.
 pub const QUANTITY_MAX: i64 = 1_000_000;
 /// Maximum price of one unit in minor units.
 pub const PRICE_MINOR_MAX: i64 = 10_000_000_000;
 /// Maximum sum of an order in minor units.
-pub const TOTAL_MINOR_MAX: i128 = 10_000_000_000_000;
+pub const TOTAL_MINOR_MAX: i128 = AMOUNT_MINOR_MAX as i128;
+const AMOUNT_MINOR_MAX: i64 = 10_000_000_000_000;
 /// Maximum lines of one order.
 pub const LINES_MAX: usize = 5_000;
 /// Maximum discounts of one line.
@@ -22,46 +21,23 @@ pub const DISCOUNTS_MAX: usize = 20;
 /// Maximum refund entries of one order: enough to return every unit of a wholesale order by itself.
 pub const REFUNDS_MAX: usize = 10_000;
 
-macro_rules! status {
-    ($($(#[$doc:meta])* $variant:ident $text:literal),+) => {
-        /// The status of an order. Any status may follow any.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum OrderStatus { $($(#[$doc])* $variant),+ }
-
-        impl OrderStatus {
-            /// The word in records.
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-        }
-
-        impl std::str::FromStr for OrderStatus {
-            type Err = Invalid;
-            fn from_str(text: &str) -> Result<Self, Invalid> {
-                match text {
-                    $($text => Ok(Self::$variant),)+
-                    _ => Err(Invalid::new("status", format!("{text:?} is none of {}", [$($text),+].join(", ")))),
-                }
-            }
-        }
-    };
+words! {
+    /// The status of an order. Any status may follow any.
+    OrderStatus, "status" {
+        /// Ordered, not paid.
+        Placed "placed",
+        /// Paid: it counts.
+        Paid "paid",
+        /// Shipped: it counts.
+        Shipped "shipped",
+        /// Received: it counts, and its points become available.
+        Completed "completed",
+        /// Cancelled before it was paid.
+        Cancelled "cancelled",
+        /// Refunded as a whole; a partial refund is a `refunds` entry.
+        Refunded "refunded",
+    }
 }
-
-status!(
-    /// Ordered, not paid.
-    Placed "placed",
-    /// Paid: it counts.
-    Paid "paid",
-    /// Shipped: it counts.
-    Shipped "shipped",
-    /// Received: it counts, and its points become available.
-    Completed "completed",
-    /// Cancelled before it was paid.
-    Cancelled "cancelled",
-    /// Refunded as a whole; a partial refund is a `refunds` entry.
-    Refunded "refunded"
-);
 
 impl OrderStatus {
     /// Whether an order of this status counts as bought (DESIGN, Definitions: Bought).
@@ -75,245 +51,127 @@ impl OrderStatus {
     }
 }
 
-/// One line of an order.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Line {
-    /// Its number within the order, from 1.
-    pub line: u32,
-    /// What was bought.
-    pub item: ItemId,
-    /// How many, from 1 to [`QUANTITY_MAX`].
-    pub quantity: i64,
-    /// Price of one unit in minor units.
-    pub unit_price_minor: i64,
-    /// The line's discount in minor units.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub discount_minor: Option<i64>,
-    /// The coupon of the discount.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub coupon: Option<Box<str>>,
-    /// The parts of the discount, if the shop names them; `discount_minor` is their sum.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub discounts: Vec<Discount>,
+record! {
+    /// One line of an order.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct Line, raw RawLine {
+        /// Its number within the order, from 1.
+        pub line: u32 = within(1..=u32::MAX),
+        /// What was bought.
+        pub item: ItemId,
+        /// How many, from 1 to [`QUANTITY_MAX`].
+        pub quantity: i64 = within(1..=QUANTITY_MAX),
+        /// Price of one unit in minor units.
+        pub unit_price_minor: i64 = within(0..=PRICE_MINOR_MAX),
+        /// The line's discount in minor units.
+        pub discount_minor: Option<i64> = within(0..=quantity * unit_price_minor),
+        /// The coupon of the discount.
+        pub coupon: Option<Box<str>>,
+        /// The parts of the discount, if the shop names them; `discount_minor` is their sum.
+        pub discounts: Vec<Discount>,
+    }
+    => Line::with_discount
 }
 
-/// A part of a line's discount.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-pub struct Discount {
-    /// The kind of discount, in the shop's words: `tier`, `coupon`.
-    pub kind: Box<str>,
-    /// The coupon or campaign.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<Box<str>>,
-    /// The amount in minor units.
-    pub amount_minor: i64,
+record! {
+    /// A part of a line's discount.
+    #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+    pub struct Discount, raw RawDiscount {
+        /// The kind of discount, in the shop's words: `tier`, `coupon`.
+        pub kind: Box<str>,
+        /// The coupon or campaign.
+        pub id: Option<Box<str>>,
+        /// The amount in minor units.
+        pub amount_minor: i64 = as_given,
+    }
 }
 
-/// A refund: units of a line with their money, money of a line, or money of the order (shipping, goodwill).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Refund {
-    /// The refund's identity; (refund, line) is unique within the order.
-    pub refund: Box<str>,
-    /// When.
-    pub at: EventTime,
-    /// The line; absent for the order as a whole.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub line: Option<u32>,
-    /// Units returned; absent for money only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub quantity: Option<i64>,
-    /// The amount in minor units.
-    pub amount_minor: i64,
+record! {
+    /// A refund: units of a line with their money, money of a line, or money of the order (shipping, goodwill).
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct Refund, raw RawRefund {
+        /// The refund's identity; (refund, line) is unique within the order.
+        pub refund: Box<str>,
+        /// When.
+        pub at: EventTime,
+        /// The line; absent for the order as a whole.
+        pub line: Option<u32> = within(1..=u32::MAX),
+        /// Units returned; absent for money only.
+        pub quantity: Option<i64> = within(1..=QUANTITY_MAX),
+        /// The amount in minor units.
+        pub amount_minor: i64 = within(0..=AMOUNT_MINOR_MAX),
+    }
+    => Refund::of_a_line
 }
 
-/// One order at one version.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct OrderRecord {
-    /// The order's identity.
-    pub order: OrderId,
-    /// Greater is newer.
-    pub version: u64,
-    /// Its status.
-    pub status: OrderStatus,
-    /// The buyer; absent for guests and erased orders.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub member: Option<MemberId>,
-    /// The member's level at purchase; normal if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tier: Option<Tier>,
-    /// The promotion it was bought under.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub promotion: Option<Box<str>>,
-    /// When it was placed.
-    pub placed_at: EventTime,
-    /// When it was paid.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub paid_at: Option<EventTime>,
-    /// When it was received.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub completed_at: Option<EventTime>,
-    /// When it was cancelled.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cancelled_at: Option<EventTime>,
-    /// ISO 4217; the installation's one currency.
-    pub currency: Box<str>,
-    /// Ordered by line number.
-    pub lines: Vec<Line>,
-    /// Ordered by (refund, line).
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub refunds: Vec<Refund>,
-    /// The member was erased: the order counts in sales totals only.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub erased: bool,
-    /// Discount on the order as a whole, beside those of its lines, in minor units.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub discount_minor: Option<i64>,
-    /// Shipping cost in minor units.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shipping_minor: Option<i64>,
+record! {
+    /// One order at one version.
+    #[derive(Clone, PartialEq, Eq, Debug)]
+    pub struct OrderRecord, raw Raw {
+        /// The order's identity.
+        pub order: OrderId,
+        /// Greater is newer.
+        pub version: u64,
+        /// Its status.
+        pub status: OrderStatus,
+        /// The buyer; absent for guests and erased orders.
+        pub member: Option<MemberId>,
+        /// The member's level at purchase; normal if absent.
+        pub tier: Option<Tier>,
+        /// The promotion it was bought under.
+        pub promotion: Option<Box<str>>,
+        /// When it was placed.
+        pub placed_at: EventTime,
+        /// When it was paid.
+        pub paid_at: Option<EventTime>,
+        /// When it was received.
+        pub completed_at: Option<EventTime>,
+        /// When it was cancelled.
+        pub cancelled_at: Option<EventTime>,
+        /// ISO 4217; the installation's one currency.
+        pub currency: Box<str> = as_given,
+        /// Ordered by line number.
+        pub lines: Vec<Line>,
+        /// Ordered by (refund, line).
+        pub refunds: Vec<Refund>,
+        /// The member was erased: the order counts in sales totals only.
+        pub erased: bool,
+        /// Discount on the order as a whole, beside those of its lines, in minor units.
+        pub discount_minor: Option<i64> = within(0..=AMOUNT_MINOR_MAX),
+        /// Shipping cost in minor units.
+        pub shipping_minor: Option<i64> = within(0..=AMOUNT_MINOR_MAX),
+    }
 }
 
-#[derive(Deserialize)]
-struct Raw<'a> {
-    #[serde(borrow)]
-    order: Option<Text<'a>>,
-    version: Option<u64>,
-    #[serde(borrow)]
-    status: Option<Text<'a>>,
-    #[serde(borrow)]
-    member: Option<Text<'a>>,
-    #[serde(borrow)]
-    tier: Option<Text<'a>>,
-    #[serde(borrow)]
-    promotion: Option<Text<'a>>,
-    #[serde(borrow)]
-    placed_at: Option<Text<'a>>,
-    #[serde(borrow)]
-    paid_at: Option<Text<'a>>,
-    #[serde(borrow)]
-    completed_at: Option<Text<'a>>,
-    #[serde(borrow)]
-    cancelled_at: Option<Text<'a>>,
-    #[serde(borrow)]
-    currency: Option<Text<'a>>,
-    #[serde(borrow)]
-    lines: Option<Vec<Object<RawLine<'a>>>>,
-    #[serde(borrow)]
-    refunds: Option<Vec<Object<RawRefund<'a>>>>,
-    erased: Option<bool>,
-    discount_minor: Option<i64>,
-    shipping_minor: Option<i64>,
-}
-
-#[derive(Deserialize)]
-struct RawLine<'a> {
-    line: Option<i64>,
-    #[serde(borrow)]
-    item: Option<Text<'a>>,
-    quantity: Option<i64>,
-    unit_price_minor: Option<i64>,
-    discount_minor: Option<i64>,
-    #[serde(borrow)]
-    coupon: Option<Text<'a>>,
-    #[serde(borrow)]
-    discounts: Option<Vec<Object<RawDiscount<'a>>>>,
-}
-
-#[derive(Deserialize)]
-struct RawDiscount<'a> {
-    #[serde(borrow)]
-    kind: Option<Text<'a>>,
-    #[serde(borrow)]
-    id: Option<Text<'a>>,
-    amount_minor: Option<i64>,
-}
-
-#[derive(Deserialize)]
-struct RawRefund<'a> {
-    #[serde(borrow)]
-    refund: Option<Text<'a>>,
-    #[serde(borrow)]
-    at: Option<Text<'a>>,
-    line: Option<i64>,
-    quantity: Option<i64>,
-    amount_minor: Option<i64>,
-}
-
-fn line_number(value: Option<i64>) -> Result<u32, Invalid> {
-    Ok(u32::try_from(bounded("line", required("line", value)?, 1, i64::from(u32::MAX))?).expect("bounded"))
-}
-
-fn identity(field: &str, value: Option<Text<'_>>) -> Result<Option<Box<str>>, Invalid> {
-    value.map(|text| check_id(field, &text).map(|()| text.into())).transpose()
-}
-
-fn time(field: &str, value: Option<Text<'_>>) -> Result<Option<EventTime>, Invalid> {
-    value.map(|text| EventTime::parse(field, &text)).transpose()
-}
-
-impl RawLine<'_> {
-    fn check(self) -> Result<Line, Invalid> {
-        let quantity = bounded("quantity", required("quantity", self.quantity)?, 1, QUANTITY_MAX)?;
-        let unit_price_minor =
-            bounded("unit_price_minor", required("unit_price_minor", self.unit_price_minor)?, 0, PRICE_MINOR_MAX)?;
-        let price = quantity.checked_mul(unit_price_minor).expect("both bounded");
-        let given = self.discount_minor.map(|discount| bounded("discount_minor", discount, 0, price)).transpose()?;
-        let discounts = self.discounts.unwrap_or_default();
-        if discounts.len() > DISCOUNTS_MAX {
-            let are = discounts.len();
+impl Line {
+    /// Takes the sum of the parts for the discount, which may be absent beside them.
+    fn with_discount(mut self) -> Result<Self, Invalid> {
+        if self.discounts.is_empty() {
+            return Ok(self);
+        }
+        let (price, given) = (self.quantity * self.unit_price_minor, self.discount_minor);
+        if self.discounts.len() > DISCOUNTS_MAX {
+            let are = self.discounts.len();
             return Err(Invalid::new("discounts", format!("are {are}; at most {DISCOUNTS_MAX} are accepted")));
         }
-        let discounts = discounts
-            .into_iter()
-            .enumerate()
-            .map(|(n, Object(discount))| discount.check(price).map_err(|error| error.within(format!("discounts[{n}]"))))
-            .collect::<Result<Vec<_>, _>>()?;
-        let sum: i64 = discounts.iter().map(|discount| discount.amount_minor).sum();
-        let discount_minor = if discounts.is_empty() { given } else { Some(bounded("discounts", sum, 0, price)?) };
-        if given.is_some() && given != discount_minor {
+        for (n, discount) in self.discounts.iter().enumerate() {
+            within(0..=price)("amount_minor", discount.amount_minor).map_err(|error| error.within(format!("discounts[{n}]")))?;
+        }
+        let sum = within(0..=price)("discounts", self.discounts.iter().map(|discount| discount.amount_minor).sum())?;
+        if given.is_some_and(|given| given != sum) {
             return Err(Invalid::new("discount_minor", format!("is not the sum of discounts, which is {sum}")));
         }
-        Ok(Line {
-            line: line_number(self.line)?,
-            item: ItemId::parse(&required("item", self.item)?)?,
-            quantity,
-            unit_price_minor,
-            discount_minor,
-            coupon: identity("coupon", self.coupon)?,
-            discounts,
-        })
+        self.discount_minor = Some(sum);
+        Ok(self)
     }
 }
 
-impl RawDiscount<'_> {
-    fn check(self, price: i64) -> Result<Discount, Invalid> {
-        Ok(Discount {
-            kind: required("kind", identity("kind", self.kind)?)?,
-            id: identity("id", self.id)?,
-            amount_minor: bounded("amount_minor", required("amount_minor", self.amount_minor)?, 0, price)?,
-        })
-    }
-}
-
-/// An amount of an order, in minor units.
-fn amount(field: &str, value: i64) -> Result<i64, Invalid> {
-    bounded(field, value, 0, i64::try_from(TOTAL_MINOR_MAX).expect("fits"))
-}
-
-impl RawRefund<'_> {
-    fn check(self) -> Result<Refund, Invalid> {
-        let line = self.line.map(|line| line_number(Some(line))).transpose()?;
-        let quantity = self.quantity.map(|quantity| bounded("quantity", quantity, 1, QUANTITY_MAX)).transpose()?;
-        if quantity.is_some() && line.is_none() {
+impl Refund {
+    fn of_a_line(self) -> Result<Self, Invalid> {
+        if self.quantity.is_some() && self.line.is_none() {
             return Err(Invalid::new("line", "is required where a quantity comes back"));
         }
-        Ok(Refund {
-            refund: required("refund", identity("refund", self.refund)?)?,
-            at: required("at", time("at", self.at)?)?,
-            line,
-            quantity,
-            amount_minor: amount("amount_minor", required("amount_minor", self.amount_minor)?)?,
-        })
+        Ok(self)
     }
 }
 
@@ -328,39 +186,7 @@ impl OrderRecord {
 
     /// Decodes the fields, each by itself; [`OrderRecord::checked`] validates them together.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Invalid> {
-        let raw: Raw = from_json(bytes)?;
-        let lines = raw
-            .lines
-            .ok_or_else(|| Invalid::new("lines", "is required"))?
-            .into_iter()
-            .enumerate()
-            .map(|(n, Object(line))| line.check().map_err(|error| error.within(format!("lines[{n}]"))))
-            .collect::<Result<Vec<_>, _>>()?;
-        let refunds = raw
-            .refunds
-            .unwrap_or_default()
-            .into_iter()
-            .enumerate()
-            .map(|(n, Object(refund))| refund.check().map_err(|error| error.within(format!("refunds[{n}]"))))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
-            order: OrderId::parse(&required("order", raw.order)?)?,
-            version: required("version", raw.version)?,
-            status: word("status", &required("status", raw.status)?)?,
-            member: raw.member.as_deref().map(MemberId::parse).transpose()?,
-            tier: raw.tier.as_deref().map(|tier| word("tier", tier)).transpose()?,
-            promotion: identity("promotion", raw.promotion)?,
-            placed_at: required("placed_at", time("placed_at", raw.placed_at)?)?,
-            paid_at: time("paid_at", raw.paid_at)?,
-            completed_at: time("completed_at", raw.completed_at)?,
-            cancelled_at: time("cancelled_at", raw.cancelled_at)?,
-            currency: required("currency", raw.currency)?.into(),
-            lines,
-            refunds,
-            erased: raw.erased.unwrap_or(false),
-            discount_minor: raw.discount_minor.map(|minor| amount("discount_minor", minor)).transpose()?,
-            shipping_minor: raw.shipping_minor.map(|minor| amount("shipping_minor", minor)).transpose()?,
-        })
+        Self::of(from_json(bytes)?)
     }
 
     /// Sorts lines and refunds and checks the invariants between fields. Every order is made through here.
