@@ -19,13 +19,15 @@ use crate::ids::{ItemId, MemberId, OrderId, Owner, SessionId};
 /// Bucket b holds 2^b strings, so strings never move and are read without a lock.
 const BUCKETS: usize = 32;
 
-struct Interner {
+/// A table of texts and their numbers.
+pub struct Interner {
     numbers: RwLock<HashMap<&'static str, u32, BuildHasherDefault<FxHasher>>>,
     buckets: [OnceLock<Box<[OnceLock<&'static str>]>>; BUCKETS],
 }
 
 impl Interner {
-    const fn new() -> Self {
+    /// An empty table.
+    pub const fn new() -> Self {
         let numbers = RwLock::new(HashMap::with_hasher(BuildHasherDefault::new()));
         Self { numbers, buckets: [const { OnceLock::new() }; BUCKETS] }
     }
@@ -40,7 +42,8 @@ impl Interner {
         self.numbers.read().get(text).copied()
     }
 
-    fn intern(&self, text: &str) -> u32 {
+    /// The number of a text, assigned if it is new.
+    pub fn intern(&self, text: &str) -> u32 {
         if let Some(number) = self.find(text) {
             return number;
         }
@@ -57,7 +60,8 @@ impl Interner {
         number
     }
 
-    fn text(&self, number: u32) -> &'static str {
+    /// The text of a number that [`Self::intern`] gave.
+    pub fn text(&self, number: u32) -> &'static str {
         let (bucket, slot) = Self::place(number);
         self.buckets[bucket].get().and_then(|bucket| bucket[slot].get()).expect("an interned number has a text")
     }
@@ -67,12 +71,58 @@ impl Interner {
     }
 }
 
-static ITEMS: Interner = Interner::new();
-static PARTIES: Interner = Interner::new();
+macro_rules! interned {
+    ($(#[$doc:meta])* $Name:ident in $TABLE:ident) => {
+        static $TABLE: Interner = Interner::new();
 
-/// An interned item. Its derived order is that of the numbers: for grouping, never for ranking (use [`Item::as_str`]).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Item(u32);
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub struct $Name(u32);
+
+        impl $Name {
+            /// The number, to index arrays of this process.
+            pub const fn number(self) -> u32 {
+                self.0
+            }
+
+            /// The one with this number. NB: only for numbers that came from [`Self::number`] in this process.
+            pub const fn from_number(number: u32) -> Self {
+                Self(number)
+            }
+
+            /// A hash of the identity, the same in every process; shards rows and state.
+            pub fn shard_hash(self) -> u64 {
+                stable_hash($TABLE.text(self.0).as_bytes())
+            }
+
+            /// How many this process has interned.
+            pub fn count() -> usize {
+                $TABLE.len()
+            }
+        }
+
+        impl Serialize for $Name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str($TABLE.text(self.0))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $Name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer).map(|text| Self($TABLE.intern(&text)))
+            }
+        }
+    };
+}
+
+interned!(
+    /// An interned item. Its derived order is that of the numbers: for grouping, never for ranking (use [`Item::as_str`]).
+    Item in ITEMS
+);
+interned!(
+    /// An interned owner: a member, a session or a guest's order.
+    Party in PARTIES
+);
 
 impl Item {
     /// The number of an item, assigned if it is new.
@@ -94,31 +144,7 @@ impl Item {
     pub fn id(self) -> ItemId {
         ItemId::trusted(self.as_str())
     }
-
-    /// The number, to index arrays of this process.
-    pub const fn number(self) -> u32 {
-        self.0
-    }
-
-    /// The item with this number. NB: only for numbers that came from [`Item::number`] in this process.
-    pub const fn from_number(number: u32) -> Self {
-        Self(number)
-    }
-
-    /// A hash of the identity, the same in every process; shards rows and lists.
-    pub fn shard_hash(self) -> u64 {
-        stable_hash(self.as_str())
-    }
-
-    /// How many items this process has interned.
-    pub fn count() -> usize {
-        ITEMS.len()
-    }
 }
-
-/// An interned owner: a member, a session or a guest's order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Party(u32);
 
 const SESSION: char = 's';
 const MEMBER: char = 'm';
@@ -159,61 +185,17 @@ impl Party {
     pub fn is_member(self) -> bool {
         PARTIES.text(self.0).starts_with(MEMBER)
     }
-
-    /// The number, to index arrays of this process.
-    pub const fn number(self) -> u32 {
-        self.0
-    }
-
-    /// The owner with this number. NB: only for numbers that came from [`Party::number`] in this process.
-    pub const fn from_number(number: u32) -> Self {
-        Self(number)
-    }
-
-    /// A hash of the identity, the same in every process; shards histories and baskets.
-    pub fn shard_hash(self) -> u64 {
-        stable_hash(PARTIES.text(self.0))
-    }
-
-    /// How many owners this process has interned.
-    pub fn count() -> usize {
-        PARTIES.len()
-    }
 }
 
-/// FNV-1a with a final mix: short inputs, no state, the same everywhere.
-fn stable_hash(text: &str) -> u64 {
+/// FNV-1a with a final mix: short inputs, no state, the same in every process.
+pub fn stable_hash(bytes: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for &byte in text.as_bytes() {
+    for &byte in bytes {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     hash ^= hash >> 32;
     hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash ^ (hash >> 29)
-}
-
-impl Serialize for Item {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for Item {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self::intern(&text))
-    }
-}
-
-impl Serialize for Party {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(PARTIES.text(self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Party {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(PARTIES.intern(&text)))
-    }
 }
 
 #[cfg(test)]

@@ -83,22 +83,7 @@ impl Default for Program {
     }
 }
 
-/// The rules in force at a time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct InForce {
-    /// As [`Program::earn_item`].
-    pub earn_item: i64,
-    /// As [`Program::earn_invite`].
-    pub earn_invite: i64,
-    /// As [`Program::multiplier_pct`].
-    pub multiplier_pct: Multipliers,
-    /// As [`Program::hold_days`].
-    pub hold_days: u32,
-    /// As [`Program::expiry_months`].
-    pub expiry_months: u32,
-}
-
-impl InForce {
+impl Revision {
     /// Points of `units` units at a tier: floor(units · earn · multiplier / 100).
     pub fn of_units(&self, units: i64, tier: Tier) -> i64 {
         let percent = match tier {
@@ -170,21 +155,17 @@ impl Program {
         Zone::named(&self.tz).map(drop).map_err(|Invalid { reason, .. }| format!("program.tz {reason}"))
     }
 
-    fn rule_sets(&self) -> impl Iterator<Item = InForce> + '_ {
-        let base = InForce {
+    /// The first rule set, which is in force from the beginning, and the later ones.
+    fn rule_sets(&self) -> impl Iterator<Item = Revision> + '_ {
+        let base = Revision {
+            effective_from: String::new(),
             earn_item: self.earn_item,
             earn_invite: self.earn_invite,
             multiplier_pct: self.multiplier_pct,
             hold_days: self.hold_days,
             expiry_months: self.expiry_months,
         };
-        std::iter::once(base).chain(self.revisions.iter().map(|revision| InForce {
-            earn_item: revision.earn_item,
-            earn_invite: revision.earn_invite,
-            multiplier_pct: revision.multiplier_pct,
-            hold_days: revision.hold_days,
-            expiry_months: revision.expiry_months,
-        }))
+        std::iter::once(base).chain(self.revisions.iter().cloned())
     }
 
     /// The program in applicable form, parsed once. For settings that [`Program::check`] accepts.
@@ -205,7 +186,7 @@ impl Program {
 pub struct Rulebook {
     zone: Zone,
     /// Each with its first day, ascending.
-    rule_sets: Vec<(Day, InForce)>,
+    rule_sets: Vec<(Day, Revision)>,
 }
 
 impl Rulebook {
@@ -215,10 +196,10 @@ impl Rulebook {
     }
 
     /// The rules in force at a time.
-    pub fn in_force(&self, time: EventTime) -> InForce {
+    pub fn in_force(&self, time: EventTime) -> &Revision {
         let day = self.day(time);
         let later = self.rule_sets.partition_point(|(from, _)| *from <= day);
-        self.rule_sets[later.max(1) - 1].1
+        &self.rule_sets[later.max(1) - 1].1
     }
 
     /// The day from which an order's points are available: that of `completed_at`, or of `paid_at` plus the hold, whichever comes

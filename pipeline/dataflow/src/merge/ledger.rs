@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kindred_model::codec::KeyCodec;
+use kindred_model::intern::stable_hash;
 use kindred_model::merge::{Rank, merge_versioned};
 use kindred_model::records::{LedgerKey, LedgerRecord};
 use kindred_model::{EntryId, MemberId, Topic};
@@ -16,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
 
 use super::by_epoch;
-use super::versioned::stable_hash;
 use crate::restore::RESTORED;
 use crate::update::{Conflict, Output, OutputFn, Stats};
 

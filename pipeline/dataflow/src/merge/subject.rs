@@ -4,10 +4,9 @@
 //! Like the model's interner, the tables only grow while the process lives, and their numbers never leave it.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use kindred_model::intern::Item;
+use kindred_model::intern::{Interner, Item};
 use kindred_model::records::{InteractionKey, SCENARIO, Subject};
 use kindred_model::{Day, EventTime, Kind};
 use parking_lot::RwLock;
@@ -15,14 +14,7 @@ use rustc_hash::FxHashMap;
 
 use crate::update::{InteractionUpdate, SubjectKey};
 
-#[derive(Default)]
-struct Queries {
-    numbers: FxHashMap<&'static str, u32>,
-    texts: Vec<&'static str>,
-}
-
-static QUERIES: LazyLock<RwLock<Queries>> =
-    LazyLock::new(|| RwLock::new(Queries { numbers: HashMap::default(), texts: Vec::new() }));
+static QUERIES: Interner = Interner::new();
 
 /// Items shown in another scenario than [`SCENARIO`].
 #[derive(Default)]
@@ -48,18 +40,8 @@ impl SubjectId {
         match subject {
             SubjectKey::Item(item) => Self::of_item(*item),
             SubjectKey::Query(query) => {
-                if let Some(&number) = QUERIES.read().numbers.get(&**query) {
-                    return Self(number | QUERY);
-                }
-                let mut queries = QUERIES.write();
-                if let Some(&number) = queries.numbers.get(&**query) {
-                    return Self(number | QUERY);
-                }
-                let number = u32::try_from(queries.texts.len()).ok().filter(|number| *number < SHOWN);
-                let number = number.expect("fewer than 2^30 queries a process");
-                let text: &'static str = Box::leak(query.clone());
-                queries.texts.push(text);
-                queries.numbers.insert(text, number);
+                let number = QUERIES.intern(query);
+                assert!(number < SHOWN, "fewer than 2^30 queries a process");
                 Self(number | QUERY)
             }
         }
@@ -123,7 +105,7 @@ impl SubjectId {
     fn text(self) -> &'static str {
         match self.item() {
             Some(item) => item.as_str(),
-            None => QUERIES.read().texts[(self.0 & !QUERY) as usize],
+            None => QUERIES.text(self.0 & !QUERY),
         }
     }
 

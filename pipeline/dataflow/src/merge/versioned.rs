@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use differential_dataflow::AsCollection;
 use kindred_model::codec::KeyCodec;
+use kindred_model::intern::stable_hash;
 use kindred_model::merge::{Rank, Versioned, merge_versioned};
 use kindred_model::records::LedgerKey;
 use kindred_model::{ItemId, OrderId, Owner, Topic};
@@ -149,14 +150,4 @@ pub fn derived<'s, D: differential_dataflow::Data>(
             }
         })
         .as_collection()
-}
-
-/// A hash of key bytes, the same in every process (FNV-1a with a final mix).
-pub(super) fn stable_hash(bytes: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for &byte in bytes {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    hash ^ (hash >> 29)
 }

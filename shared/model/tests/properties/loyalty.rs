@@ -61,7 +61,8 @@ fn a_unit_earns_ten_points_and_svip_half_as_much_again() {
 #[test]
 fn fractions_are_cut_a_line() {
     let program = Program { earn_item: 1, ..Program::default() };
-    let rules = program.rulebook().in_force(at("2026-03-01T00:00:00"));
+    let book = program.rulebook();
+    let rules = book.in_force(at("2026-03-01T00:00:00"));
     let of = |units| rules.of_units(units, Tier::Svip);
     assert_eq!((of(1), of(2), of(3), of(7)), (1, 3, 4, 10));
     let mut two_lines = sample(OrderStatus::Paid, Some(Tier::Svip));
