@@ -1,14 +1,11 @@
 //! The merged inputs: the log's records merged, one table per topic. Written in the same unit as the views; a restart and
 //! `verify` derive everything else from them.
 
-use super::{Flow, ReadError, Rows, Table, get, scan};
+use super::{Flow, ReadError, Rows, Table, TableInfo, get, scan};
 use crate::codec::{Corrupt, KeyCodec, RowCodec, put_signed, take_time};
 use crate::ids::{ItemId, MemberId, OrderId, Owner};
 use crate::records::{InteractionKey, LedgerKey, MemberKey, MemberRecord};
 use crate::units::EventTime;
-
-/// A raw owner's identities below the cap, hidden ones and retracts included. The view `histories` reads it.
-pub struct Interactions;
 
 /// The value of an identity.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,46 +40,37 @@ impl RowCodec for Canonical {
     }
 }
 
-impl Table for Interactions {
-    const NAME: &'static str = "inputs_interactions";
-    type Key = (Owner, InteractionKey);
-    type Row = StoredInteraction;
+macro_rules! inputs {
+    ($($(#[$doc:meta])* $Table:ident $name:literal: $Key:ty => $Row:ty;)+) => {
+        $(
+            $(#[$doc])*
+            pub struct $Table;
+
+            impl Table for $Table {
+                const NAME: &'static str = $name;
+                type Key = $Key;
+                type Row = $Row;
+            }
+        )+
+
+        /// Every table of merged inputs.
+        pub fn input_tables() -> Vec<TableInfo> {
+            vec![$(TableInfo::of::<$Table>()),+]
+        }
+    };
 }
 
-/// The greatest record of each order.
-pub struct Orders;
-
-impl Table for Orders {
-    const NAME: &'static str = "inputs_orders";
-    type Key = OrderId;
-    type Row = Canonical;
-}
-
-/// The greatest record of each item.
-pub struct Catalog;
-
-impl Table for Catalog {
-    const NAME: &'static str = "inputs_catalog";
-    type Key = ItemId;
-    type Row = Canonical;
-}
-
-/// The merged record of each member and session.
-pub struct Members;
-
-impl Table for Members {
-    const NAME: &'static str = "inputs_members";
-    type Key = MemberKey;
-    type Row = Canonical;
-}
-
-/// The merged record of each ledger entry, without erased members'.
-pub struct Ledger;
-
-impl Table for Ledger {
-    const NAME: &'static str = "inputs_ledger";
-    type Key = LedgerKey;
-    type Row = Canonical;
+inputs! {
+    /// A raw owner's identities below the cap, hidden ones and retracts included. The view `histories` reads it.
+    Interactions "inputs_interactions": (Owner, InteractionKey) => StoredInteraction;
+    /// The greatest record of each order.
+    Orders "inputs_orders": OrderId => Canonical;
+    /// The greatest record of each item.
+    Catalog "inputs_catalog": ItemId => Canonical;
+    /// The merged record of each member and session.
+    Members "inputs_members": MemberKey => Canonical;
+    /// The merged record of each ledger entry, without erased members'.
+    Ledger "inputs_ledger": LedgerKey => Canonical;
 }
 
 impl Members {

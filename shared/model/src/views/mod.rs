@@ -17,6 +17,8 @@ use crate::codec::{Corrupt, KeyCodec, RowCodec, put_text};
 use crate::settings::Semantics;
 use crate::units::Day;
 
+pub use inputs::input_tables;
+
 /// The list of all views, by name: `module: Type`. Calls the macro `$each` with it.
 #[macro_export]
 macro_rules! for_each_view {
@@ -368,17 +370,6 @@ const fn info<V: Declared>() -> ViewInfo {
         enabled: V::is_kept,
         export: V::export,
     }
-}
-
-/// Every table of merged inputs.
-pub fn input_tables() -> Vec<TableInfo> {
-    vec![
-        TableInfo::of::<inputs::Interactions>(),
-        TableInfo::of::<inputs::Orders>(),
-        TableInfo::of::<inputs::Catalog>(),
-        TableInfo::of::<inputs::Members>(),
-        TableInfo::of::<inputs::Ledger>(),
-    ]
 }
 
 /// Every table that the views own.
