@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 /// A target: takes any bytes, panics when something that must hold does not.
 pub type Target = fn(&[u8]);
 
-/// All of them by name; the fuzzer has a file of that name for each.
+/// All of them by name; the fuzzer has a binary of that name for each.
 pub const ALL: &[(&str, Target)] = &[
     ("identifier", identifier),
     ("password", password),

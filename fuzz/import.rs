@@ -14,7 +14,7 @@ use kindred_model::{Record, Topic};
 /// A target: takes any bytes, panics when something that must hold does not.
 pub type Target = fn(&[u8]);
 
-/// All of them by name; the fuzzer has a file of that name for each.
+/// All of them by name; the fuzzer has a binary of that name for each.
 pub const ALL: &[(&str, Target)] = &[("import", import)];
 
 /// Enough for what is fuzzed: nothing is written to disk.
