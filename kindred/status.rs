@@ -126,8 +126,8 @@ pub async fn observe(observed: Observed<'_>) -> Result<Value> {
         "pipeline": pipeline,
         "changes": feed,
         "memory": {
-            "resident_bytes": kindred_telemetry::rss_bytes(),
-            "peak_resident_bytes": kindred_telemetry::peak_rss_bytes(),
+            "resident_bytes": kindred_telemetry::Process::Own.rss_bytes(),
+            "peak_resident_bytes": kindred_telemetry::Process::Own.peak_rss_bytes(),
         },
         "disk": { "log_bytes": log.disk_bytes(), "store_bytes": store_bytes },
         "log": log.identity(),

@@ -123,7 +123,7 @@ async fn posting(subject: &Subject, traffic: Traffic, pace: Pace, name: &'static
         tokio::time::sleep(Duration::from_millis(500)).await;
         bar.set_position(began.elapsed().as_secs().min(pace.lasting.as_secs()));
         if let Some(process) = subject.process() {
-            used.rss_over_time.push((began.elapsed().as_secs_f64(), process.rss_bytes() as f64 / 1e6));
+            used.rss_over_time.push((began.elapsed().as_secs_f64(), process.rss_bytes().unwrap_or(0) as f64 / 1e6));
         }
     }
     bar.finish_and_clear();
@@ -131,7 +131,7 @@ async fn posting(subject: &Subject, traffic: Traffic, pace: Pace, name: &'static
     if let Some(process) = subject.process() {
         let cpu = difference(&before, &process.cpu_by_thread());
         used.cpu_s = cpu.into_iter().map(|(name, cpu)| (name, cpu.as_secs_f64())).collect();
-        used.rss_bytes = process.rss_bytes();
+        used.rss_bytes = process.rss_bytes().unwrap_or(0);
     }
     Ok((posted, used))
 }

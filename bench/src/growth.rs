@@ -103,7 +103,7 @@ fn step(catalog: &'static str, plan: Plan, options: &Options) -> Step {
             bulk_cpu_us_per_event: micros(bulk),
             live_cpu_us_per_event: micros(cost),
             similarity_bytes_per_pair: Stats::get(&job.stats.similarity_bytes) as f64 / pairs.max(1) as f64,
-            process_rss_bytes: Process::Own.rss_bytes(),
+            process_rss_bytes: Process::Own.rss_bytes().unwrap_or(0),
         }
     })
 }

@@ -227,8 +227,8 @@ pub fn memory(plan: &Plan) -> Memory {
         Memory {
             pairs: Stats::get(&job.stats.pairs),
             bytes: Stats::get(&job.stats.similarity_bytes),
-            rss: process.rss_bytes(),
-            peak_rss: process.peak_rss_bytes(),
+            rss: process.rss_bytes().unwrap_or(0),
+            peak_rss: process.peak_rss_bytes().unwrap_or(0),
         }
     })
 }

@@ -102,7 +102,7 @@ pub async fn run(options: &Options) -> Result<Report> {
             answers_s: server.started.answers.as_secs_f64(),
             ready_s: server.started.ready.as_secs_f64(),
             live_s: began.elapsed().as_secs_f64(),
-            rss_bytes: server.process().rss_bytes(),
+            rss_bytes: server.process().rss_bytes().unwrap_or(0),
         });
         let status = server.endpoint.json("/v1/admin/status").await?;
         pairs = find_number(&status, "pairs").filter(|pairs| *pairs > 0.0);

@@ -76,7 +76,7 @@ impl Binary {
                 let kept = finished.cpu.entry(name).or_default();
                 *kept = (*kept).max(used);
             }
-            finished.peak_rss = finished.peak_rss.max(process.peak_rss_bytes());
+            finished.peak_rss = finished.peak_rss.max(process.peak_rss_bytes().unwrap_or(0));
             if let Some(status) = child.try_wait()? {
                 break status;
             }

@@ -280,7 +280,7 @@ fn soak(shape: Shape, epochs: u64, looks: u64, seed: u64, did: impl Fn(u64) + Se
             pairs,
             bytes_per_pair: Stats::get(&job.stats.similarity_bytes) as f64 / pairs.max(1) as f64,
             bytes_per_pair_rebuilt,
-            rss_bytes: Process::Own.rss_bytes(),
+            rss_bytes: Process::Own.rss_bytes().unwrap_or(0),
         })
     })
 }

@@ -23,7 +23,7 @@ use tracing_subscriber::fmt::format::FmtSpan;
 pub use fail_points::fail_point;
 #[cfg(debug_assertions)]
 pub use fail_points::{Step, fail_points_armed, watched_step};
-pub use usage::{cpu_by_thread, peak_rss_bytes, process_cpu, rss_bytes, spawn_named, thread_cpu};
+pub use usage::{Process, process_cpu, spawn_named, thread_cpu};
 pub use vital::{HASH_THREAD, IO_THREAD, end_on_panic, vital_task};
 
 /// Errors of the setup.
@@ -117,10 +117,10 @@ impl Metrics {
     /// All metrics as Prometheus text (version 0.0.4), including the process's CPU and memory usage.
     pub fn render(&self) -> String {
         metrics::gauge!("process_cpu_seconds").set(process_cpu().as_secs_f64());
-        if let Some(bytes) = rss_bytes() {
+        if let Some(bytes) = Process::Own.rss_bytes() {
             metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
         }
-        if let Some(bytes) = peak_rss_bytes() {
+        if let Some(bytes) = Process::Own.peak_rss_bytes() {
             metrics::gauge!("process_peak_resident_memory_bytes").set(bytes as f64);
         }
         self.0.run_upkeep();
