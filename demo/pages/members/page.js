@@ -2,7 +2,7 @@
 //
 //   form ──submit──▶ empty? marked and focused │ handler ──Refusal──▶ its fields marked, or the notice of the form (role=alert)
 
-import { Refusal, hinted, returnPath } from "./api.js";
+import { Refusal, hinted, returnPath, solved } from "./api.js";
 import { clear as silence, quote, say, speak, translate } from "./texts.js";
 
 export const $ = (id) => document.getElementById(id);
@@ -153,6 +153,18 @@ export function onSubmit(form, work) {
       }
     });
   });
+}
+
+/** Sends something with a solved challenge, and says in `status` that it is being solved, then `done`. */
+export async function solving(status, done, send) {
+  say(status, "solving");
+  try {
+    await send(await solved());
+    say(status, done);
+  } catch (refusal) {
+    quiet(status);
+    throw refusal;
+  }
 }
 
 /** Shows one part of a page in place of another, and goes there. */

@@ -1,8 +1,7 @@
 // A new password for whoever forgot it: asked for by the account, set by the token of the mail.
 
-import { forget, open, solved } from "./api.js";
-import { $, begin, fillHints, mailToken, onSubmit, quiet, replace } from "./page.js";
-import { say } from "./texts.js";
+import { forget, open } from "./api.js";
+import { $, begin, fillHints, mailToken, onSubmit, replace, solving } from "./page.js";
 
 begin();
 const token = mailToken();
@@ -11,16 +10,9 @@ const [ask, redeem] = [$("ask"), $("redeem")];
 open("GET", "/v1/registrations/rules").then(fillHints, () => {});
 
 onSubmit(ask, async ({ account }) => {
-  const status = ask.querySelector(".status");
-  say(status, "solving");
-  try {
-    await open("POST", "/v1/password-resets", { account, challenge: await solved() });
-    say(status, "reset_sent");
-    $("sent").hidden = false;
-  } catch (refusal) {
-    quiet(status);
-    throw refusal;
-  }
+  const send = (challenge) => open("POST", "/v1/password-resets", { account, challenge });
+  await solving(ask.querySelector(".status"), "reset_sent", send);
+  $("sent").hidden = false;
 });
 
 onSubmit(redeem, async ({ password }) => {

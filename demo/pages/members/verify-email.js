@@ -1,8 +1,7 @@
 // The link of the mail that ends a registration. A press of a button confirms: programs that look through mails open links too.
 
-import { open, solved } from "./api.js";
-import { $, begin, mailToken, onSubmit, replace, tell } from "./page.js";
-import { say } from "./texts.js";
+import { open } from "./api.js";
+import { $, begin, mailToken, onSubmit, replace, solving, tell } from "./page.js";
 
 begin();
 const token = mailToken();
@@ -26,14 +25,6 @@ onSubmit(confirm, async () => {
 });
 
 onSubmit(resend, async ({ email }) => {
-  const status = resend.querySelector(".status");
-  say(status, "solving");
-  try {
-    await open("POST", "/v1/email-verifications/resend", { email, challenge: await solved() });
-    say(status, "resend_done");
-  } catch (refusal) {
-    status.textContent = "";
-    delete status.dataset.t;
-    throw refusal;
-  }
+  const send = (challenge) => open("POST", "/v1/email-verifications/resend", { email, challenge });
+  await solving(resend.querySelector(".status"), "resend_done", send);
 });
