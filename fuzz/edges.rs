@@ -13,24 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// A target: takes any bytes, panics when something that must hold does not.
-pub type Target = fn(&[u8]);
-
-/// All of them by name; the fuzzer has a binary of that name for each.
-pub const ALL: &[(&str, Target)] = &[
-    ("identifier", identifier),
-    ("password", password),
-    ("token", token),
-    ("solution", solution),
-    ("segment", segment),
-    ("parameters", parameters),
-    ("trace", trace),
-    ("visitor", visitor),
-    ("precondition", precondition),
-    ("cookie", cookie),
-    ("authorization", authorization),
-    ("body", body),
-];
+targets![identifier, password, token, solution, segment, parameters, trace, visitor, precondition, cookie, authorization, body];
 
 type Reader = fn(&str) -> Result<Identifier, MemberError>;
 

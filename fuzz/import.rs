@@ -11,11 +11,7 @@ use kindred_log::Rejected;
 use kindred_model::records::{OrderStatus, Rules};
 use kindred_model::{Record, Topic};
 
-/// A target: takes any bytes, panics when something that must hold does not.
-pub type Target = fn(&[u8]);
-
-/// All of them by name; the fuzzer has a binary of that name for each.
-pub const ALL: &[(&str, Target)] = &[("import", import)];
+targets![import];
 
 /// Enough for what is fuzzed: nothing is written to disk.
 const MEMORY_BYTES: usize = 1 << 20;

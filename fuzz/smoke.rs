@@ -8,6 +8,14 @@ use std::time::{Duration, Instant};
 /// What takes any bytes.
 pub type Target = fn(&[u8]);
 
+/// The list of all targets of a file, by name; the fuzzer has a binary of that name for each.
+macro_rules! targets {
+    [$($name:ident),+ $(,)?] => {
+        /// All targets by name.
+        pub const ALL: &[(&str, fn(&[u8]))] = &[$((stringify!($name), $name)),+];
+    };
+}
+
 /// A target and its examples.
 pub struct Smoke<'a> {
     /// Its name.

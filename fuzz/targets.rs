@@ -11,46 +11,22 @@ use kindred_model::views::inputs::{Canonical, StoredInteraction};
 use kindred_model::views::points::Earned;
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, OrderId, Owner, Position, Record, SessionId, Topic};
 
-/// A target: takes any bytes, panics when something that must hold does not.
-pub type Target = fn(&[u8]);
+targets![interaction, order, catalog, ledger, member, position, time, key, row, query];
 
-/// All of them by name; the fuzzer has a binary of that name for each.
-pub const ALL: &[(&str, Target)] = &[
-    ("interaction", interaction),
-    ("order", order),
-    ("catalog", catalog),
-    ("ledger", ledger),
-    ("member", member),
-    ("position", position),
-    ("time", time),
-    ("key", key),
-    ("row", row),
-    ("query", query),
-];
-
-/// A record of `interactions`.
-pub fn interaction(bytes: &[u8]) {
-    record(Topic::Interactions, bytes);
+macro_rules! records {
+    ($($name:ident: $Topic:ident;)+) => { $(
+        #[doc = concat!("A record of the topic of ", stringify!($Topic), ".")]
+        pub fn $name(bytes: &[u8]) {
+            record(Topic::$Topic, bytes);
+        }
+    )+ };
 }
-
-/// A record of `orders`.
-pub fn order(bytes: &[u8]) {
-    record(Topic::Orders, bytes);
-}
-
-/// A record of `catalog`.
-pub fn catalog(bytes: &[u8]) {
-    record(Topic::Catalog, bytes);
-}
-
-/// A record of `members`.
-pub fn member(bytes: &[u8]) {
-    record(Topic::Members, bytes);
-}
-
-/// A record of `ledger`.
-pub fn ledger(bytes: &[u8]) {
-    record(Topic::Ledger, bytes);
+records! {
+    interaction: Interactions;
+    order: Orders;
+    catalog: Catalog;
+    member: Members;
+    ledger: Ledger;
 }
 
 /// It is refused with a reason, or it is the record that its canonical bytes read as, and fit for everything made of it.

@@ -3,6 +3,11 @@
 
 use std::sync::LazyLock;
 
+#[path = "../smoke.rs"]
+#[macro_use]
+#[allow(dead_code, reason = "the list of targets alone is needed here")]
+mod smoke;
+
 #[path = "../edges.rs"]
 mod edges;
 #[path = "../import.rs"]

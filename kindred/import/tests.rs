@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[path = "../../fuzz/smoke.rs"]
+#[macro_use]
+mod smoke;
+
 #[path = "../../fuzz/import.rs"]
 mod fuzzed;
-#[path = "../../fuzz/smoke.rs"]
-mod smoke;
 
 const HEADER: &str = "order_id,member,item,quantity,unit_price_cents,timestamp_ms,status\n";
 /// 2026-01-05T00:00:00Z; the tests count minutes from here.

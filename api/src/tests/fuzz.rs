@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+#[path = "../../../fuzz/smoke.rs"]
+#[macro_use]
+mod smoke;
+
 #[path = "../../../fuzz/edges.rs"]
 mod edges;
-#[path = "../../../fuzz/smoke.rs"]
-mod smoke;
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let texts = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();

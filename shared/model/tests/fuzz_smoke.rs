@@ -8,7 +8,9 @@ use kindred_model::views::inputs::StoredInteraction;
 use kindred_model::{Day, EventTime, ItemId, Kind, Owner};
 
 #[path = "../../../fuzz/smoke.rs"]
+#[macro_use]
 mod smoke;
+
 #[path = "../../../fuzz/targets.rs"]
 mod targets;
 
