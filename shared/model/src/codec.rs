@@ -157,26 +157,20 @@ impl KeyCodec for () {
     }
 }
 
-impl<A: KeyCodec, B: KeyCodec> KeyCodec for (A, B) {
-    fn encode(&self, out: &mut Vec<u8>) {
-        self.0.encode(out);
-        self.1.encode(out);
-    }
-    fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
-        Ok((A::decode(bytes)?, B::decode(bytes)?))
-    }
+macro_rules! tuple_key {
+    ($($Part:ident $n:tt),+) => {
+        impl<$($Part: KeyCodec),+> KeyCodec for ($($Part,)+) {
+            fn encode(&self, out: &mut Vec<u8>) {
+                $(self.$n.encode(out);)+
+            }
+            fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
+                Ok(($($Part::decode(bytes)?,)+))
+            }
+        }
+    };
 }
-
-impl<A: KeyCodec, B: KeyCodec, C: KeyCodec> KeyCodec for (A, B, C) {
-    fn encode(&self, out: &mut Vec<u8>) {
-        self.0.encode(out);
-        self.1.encode(out);
-        self.2.encode(out);
-    }
-    fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
-        Ok((A::decode(bytes)?, B::decode(bytes)?, C::decode(bytes)?))
-    }
-}
+tuple_key!(A 0, B 1);
+tuple_key!(A 0, B 1, C 2);
 
 /// Flipping the sign bit makes signed numbers order as unsigned ones.
 const SIGN: u64 = 1 << 63;
