@@ -102,13 +102,8 @@ impl Recomputed for AlsoBought {
     /// The view's tables.
     fn recompute(inputs: &Inputs, semantics: &Semantics) -> Tables {
         let rows = also_bought(inputs, &semantics.views.also_bought);
-        let mut tables = Tables::default();
-        for (item, list) in rows.lists {
-            tables.put::<Lists>(&item, &Neighbors(list));
-        }
-        for (item, support) in rows.supports {
-            tables.put::<Supports>(&item, &support);
-        }
+        let mut tables = Tables::of::<Lists>(rows.lists.into_iter().map(|(item, list)| (item, Neighbors(list))));
+        tables.extend(Tables::of::<Supports>(rows.supports));
         tables
     }
 }

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
 
 use kindred_model::codec::Corrupt;
+use kindred_model::merge::Versioned;
 use kindred_model::records::{
-    CatalogRecord, InteractionKey, LedgerKey, LedgerRecord, MemberRecord, MemberState, OrderRecord, OrderStatus, Record, Subject,
+    CatalogRecord, InteractionKey, Invalid, LedgerKey, LedgerRecord, MemberRecord, MemberState, OrderRecord, OrderStatus, Record,
+    Subject,
 };
 use kindred_model::settings::LIST_IDENTITIES_PER_OWNER;
 use kindred_model::views::inputs::{Canonical, Catalog, Interactions, Ledger, Members, Orders, StoredInteraction};
-use kindred_model::views::{ReadError, Rows, scan};
+use kindred_model::views::{ReadError, Rows, Table, scan};
 use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, OrderId, Owner, Semantics};
 
 use crate::tables::Tables;
@@ -60,6 +62,25 @@ fn beside<K: Ord, R>(held: BTreeMap<K, R>) -> BTreeMap<K, Vec<R>> {
 
 fn greatest<R, K: Ord>(records: Vec<R>, order: impl Fn(&R) -> K) -> R {
     records.into_iter().max_by_key(|record| order(record)).expect("a key has a record")
+}
+
+/// The records of a table of merged inputs.
+fn records<T: Table<Row = Canonical>, R>(
+    rows: &dyn Rows,
+    decode: impl Fn(&[u8]) -> Result<R, Invalid>,
+) -> Result<BTreeMap<T::Key, R>, ReadError> {
+    let mut records = BTreeMap::new();
+    scan::<T, _>(rows, &[], |key, Canonical(bytes)| match decode(&bytes) {
+        Ok(record) => Ok(drop(records.insert(key, record))),
+        Err(_) => Err(ReadError::from(Corrupt("a merged record that is not valid"))),
+    })?;
+    Ok(records)
+}
+
+fn put_records<T: Table<Row = Canonical>, R: Versioned>(tables: &mut Tables, records: &BTreeMap<T::Key, R>) {
+    for (key, record) in records {
+        tables.put::<T>(key, &Canonical(record.canonical().into()));
+    }
 }
 
 /// The greatest by (version, rank of status, refunded units, refunded amount, bytes without the member, the member's); without
@@ -115,20 +136,11 @@ impl Inputs {
     pub fn read(rows: &dyn Rows, semantics: &Semantics) -> Result<Self, ReadError> {
         let mut inputs = Self::default();
         scan::<Interactions, _>(rows, &[], |(owner, key), held| inputs.add(owner, key, held))?;
-        let invalid = |_| ReadError::from(Corrupt("a merged record that is not valid"));
         let rules = semantics.rules();
-        scan::<Orders, _>(rows, &[], |order, Canonical(bytes)| {
-            OrderRecord::decode(&bytes, &rules).map(|record| drop(inputs.orders.insert(order, record))).map_err(invalid)
-        })?;
-        scan::<Catalog, _>(rows, &[], |item, Canonical(bytes)| {
-            CatalogRecord::decode(&bytes).map(|record| drop(inputs.catalog.insert(item, record))).map_err(invalid)
-        })?;
-        scan::<Members, _>(rows, &[], |key, Canonical(bytes)| {
-            MemberRecord::decode(&bytes).map(|record| drop(inputs.members.insert(key, record))).map_err(invalid)
-        })?;
-        scan::<Ledger, _>(rows, &[], |key, Canonical(bytes)| {
-            LedgerRecord::decode(&bytes).map(|record| drop(inputs.ledger.insert(key, record))).map_err(invalid)
-        })?;
+        inputs.orders = records::<Orders, _>(rows, |bytes| OrderRecord::decode(bytes, &rules))?;
+        inputs.catalog = records::<Catalog, _>(rows, CatalogRecord::decode)?;
+        inputs.members = records::<Members, _>(rows, MemberRecord::decode)?;
+        inputs.ledger = records::<Ledger, _>(rows, LedgerRecord::decode)?;
         Ok(inputs.bounded(semantics))
     }
 
@@ -209,18 +221,10 @@ impl Inputs {
                 tables.put::<Interactions>(&(owner.clone(), key.clone()), held);
             }
         }
-        for (order, record) in &self.orders {
-            tables.put::<Orders>(order, &Canonical(record.canonical().into()));
-        }
-        for (item, record) in &self.catalog {
-            tables.put::<Catalog>(item, &Canonical(record.canonical().into()));
-        }
-        for (key, record) in &self.members {
-            tables.put::<Members>(key, &Canonical(record.canonical().into()));
-        }
-        for (key, record) in &self.ledger {
-            tables.put::<Ledger>(key, &Canonical(record.canonical().into()));
-        }
+        put_records::<Orders, _>(&mut tables, &self.orders);
+        put_records::<Catalog, _>(&mut tables, &self.catalog);
+        put_records::<Members, _>(&mut tables, &self.members);
+        put_records::<Ledger, _>(&mut tables, &self.ledger);
         tables
     }
 

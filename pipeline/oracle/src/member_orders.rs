@@ -27,10 +27,6 @@ pub fn member_orders(inputs: &Inputs) -> BTreeMap<&MemberId, Vec<&OrderRecord>> 
 impl Recomputed for MemberOrders {
     /// The index holds an erased member's orders until they are removed from the log. They are hidden when read.
     fn recompute(inputs: &Inputs, _semantics: &Semantics) -> Tables {
-        let mut tables = Tables::default();
-        for key in inputs.orders.values().filter_map(MemberOrders::key) {
-            tables.put::<MemberOrders>(&key, &());
-        }
-        tables
+        Tables::of::<MemberOrders>(inputs.orders.values().filter_map(MemberOrders::key).map(|key| (key, ())))
     }
 }

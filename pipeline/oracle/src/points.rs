@@ -102,10 +102,6 @@ pub fn points(inputs: &Inputs, program: &Program) -> BTreeMap<MemberId, Earned> 
 impl Recomputed for Points {
     /// The view's table.
     fn recompute(inputs: &Inputs, semantics: &Semantics) -> Tables {
-        let mut tables = Tables::default();
-        for (member, earned) in points(inputs, &semantics.program) {
-            tables.put::<Points>(&member, &earned);
-        }
-        tables
+        Tables::of::<Points>(points(inputs, &semantics.program))
     }
 }

@@ -28,10 +28,6 @@ pub fn popularity(inputs: &Inputs) -> BTreeMap<(ItemId, Kind, Day), u64> {
 impl Recomputed for Popularity {
     /// The view's table.
     fn recompute(inputs: &Inputs, _semantics: &Semantics) -> Tables {
-        let mut tables = Tables::default();
-        for (key, owners) in popularity(inputs) {
-            tables.put::<Popularity>(&key, &owners);
-        }
-        tables
+        Tables::of::<Popularity>(popularity(inputs))
     }
 }

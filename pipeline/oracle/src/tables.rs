@@ -11,6 +11,13 @@ use kindred_model::views::{Flow, ReadError, Rows, Table, TableInfo, Visit, input
 pub struct Tables(BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>);
 
 impl Tables {
+    /// The rows of one table.
+    pub fn of<T: Table>(rows: impl IntoIterator<Item = (T::Key, T::Row)>) -> Self {
+        let mut tables = Self::default();
+        rows.into_iter().for_each(|(key, row)| tables.put::<T>(&key, &row));
+        tables
+    }
+
     /// Puts a row.
     pub fn put<T: Table>(&mut self, key: &T::Key, row: &T::Row) {
         let mut bytes = Vec::new();
