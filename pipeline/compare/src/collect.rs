@@ -8,16 +8,16 @@ use kindred_model::settings::Semantics;
 use kindred_model::similarity::format_score;
 use kindred_model::views::also_bought::{self, Neighbors, Scored, ranked};
 use kindred_model::views::inputs::Catalog;
-use kindred_model::views::points::Points;
+use kindred_model::views::points::saturated;
 use kindred_model::views::popularity::Popularity;
-use kindred_model::views::{Cell, ExportContext, ReadError, Rows, View, get, input_tables, scan, view_tables};
+use kindred_model::views::{Cell, ExportContext, ReadError, Rows, ViewInfo, get, input_tables, scan, view_tables};
 use kindred_model::{Day, ItemId, Kind};
 use sha2::{Digest, Sha256};
 
 use crate::measure::{overlap, rank_biased_overlap};
 use crate::{
-    DEPTHS, EXAMPLE_ENTRIES, EXAMPLES_MAX, Entry, Example, HISTOGRAM_DEPTH, InputTable, Lists, Pair, PointsTotals, Side,
-    ViewTable,
+    DEPTHS, EXAMPLE_ENTRIES, EXAMPLES_MAX, Entry, Example, HISTOGRAM_DEPTH, InputTable, Lists, Pair, Side, Sums, ViewTable,
+    counted,
 };
 
 /// n(i) of every item.
@@ -261,17 +261,18 @@ pub fn table_changes(a: &dyn Rows, b: &dyn Rows) -> Result<Vec<ViewTable>, ReadE
     view_tables().iter().map(|info| table(info.name)).collect()
 }
 
-/// Totals over all members, as exported.
-pub fn points_totals(side: Side<'_>, as_of: Day) -> Result<PointsTotals, ReadError> {
-    let column = |name: &str| Points::COLUMNS.iter().position(|column| *column == name).expect("a column of points");
-    let (pending, available) = (column("pending"), column("available"));
-    let number = |cell: &Cell| if let Cell::Number(number) = cell { *number } else { 0 };
-    let mut totals = PointsTotals::default();
-    Points::export(side.rows, None, ExportContext { settings: side.settings, as_of }, &mut |cells| {
-        totals.members += 1;
-        totals.pending += number(&cells[pending]);
-        totals.available += number(&cells[available]);
+/// The sums of a view over all rows, as exported.
+pub fn sums_of(view: &ViewInfo, side: Side<'_>, as_of: Day) -> Result<Sums, ReadError> {
+    let column = |name: &&str| view.columns.iter().position(|column| column == name).expect("a column of the view");
+    let columns: Vec<usize> = view.summed.iter().map(column).collect();
+    let (mut rows, mut sums) = (0, vec![0_i128; columns.len()]);
+    (view.export)(side.rows, None, ExportContext { settings: side.settings, as_of }, &mut |cells| {
+        rows += 1;
+        for (sum, column) in sums.iter_mut().zip(&columns) {
+            *sum += if let Cell::Number(number) = cells[*column] { number } else { 0 };
+        }
         ControlFlow::Continue(())
     })?;
-    Ok(totals)
+    let sums = view.summed.iter().zip(sums).map(|(name, sum)| ((*name).to_owned(), saturated(sum)));
+    Ok(sums.chain([(counted(view), rows)]).collect())
 }

@@ -14,11 +14,11 @@ pub mod text;
 
 use std::collections::BTreeMap;
 
-use kindred_model::views::{Declared, ReadError, Rows, points::Points, popularity::Popularity};
+use kindred_model::views::{self, Declared, ReadError, Rows, ViewInfo, popularity::Popularity};
 use kindred_model::{Day, Semantics};
 use serde::{Deserialize, Serialize};
 
-use collect::{Figures, Supports, count_catalog, digests, points_totals, table_changes, views_by_item};
+use collect::{Figures, Supports, count_catalog, digests, sums_of, table_changes, views_by_item};
 
 /// Lists shown, those that changed most.
 pub const EXAMPLES_MAX: usize = 20;
@@ -88,16 +88,9 @@ pub struct ViewTable {
     pub different: u64,
 }
 
-/// Sums of points, for a what-if with other rules.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct PointsTotals {
-    /// Members with a row.
-    pub members: u64,
-    /// Points not yet available.
-    pub pending: i128,
-    /// Points available.
-    pub available: i128,
-}
+/// The rows of a view's export, under its first column in the plural, and sums by column: of `points` the `members`, and the points
+/// `available` and `pending`.
+pub type Sums = BTreeMap<String, i64>;
 
 /// How the lists differ. Means are over the items that have a list in either.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -173,17 +166,30 @@ pub struct Comparison {
     pub inputs: Vec<InputTable>,
     /// The tables of views.
     pub tables: Vec<ViewTable>,
-    /// Points, where both keep them.
-    pub points: Option<Pair<PointsTotals>>,
-    /// The as-of day of the points.
+    /// The as-of day of the sums.
     pub day: String,
     /// The lists.
     pub lists: Lists,
     /// The lists that changed most: by views (baskets where unknown) times the distance to full overlap.
     pub examples: Vec<Example>,
+    /// The sums of every view that declares some, where both keep it.
+    #[serde(flatten)]
+    pub sums: BTreeMap<String, Option<Pair<Sums>>>,
 }
 
 impl Comparison {
+    /// The sums in the order of their declaration: what they count, and both values.
+    pub(crate) fn summed(&self) -> impl Iterator<Item = (String, i64, i64)> + '_ {
+        let kept = views::ALL.iter().filter_map(|view| Some((view, self.sums.get(view.name)?.as_ref()?)));
+        kept.flat_map(|(view, Pair { a, b })| {
+            let of = |key: &str| (a.get(key).copied().unwrap_or(0), b.get(key).copied().unwrap_or(0));
+            let rows = counted(view);
+            let columns = view.summed.iter().map(move |column| (format!("{} {column}", view.name), of(column)));
+            let all = std::iter::once((format!("{rows} with {}", view.name), of(&rows))).chain(columns);
+            all.map(|(what, (a, b))| (what, a, b)).collect::<Vec<_>>()
+        })
+    }
+
     /// Whether both were computed from the same events.
     pub fn same_events(&self) -> bool {
         self.inputs.iter().all(|table| table.equal)
@@ -200,11 +206,12 @@ pub fn compare(a: Side<'_>, b: Side<'_>, as_of: Day) -> Result<Comparison, ReadE
     let views = if Popularity::is_kept(a.settings) { views_by_item(a.rows)? } else { BTreeMap::new() };
     let mut figures = Figures::new(a, b, supports, views);
     figures.read()?;
-    let both_points = Points::is_kept(a.settings) && Points::is_kept(b.settings);
-    let points = match both_points {
-        true => Some(Pair { a: points_totals(a, as_of)?, b: points_totals(b, as_of)? }),
-        false => None,
-    };
+    let mut sums = BTreeMap::new();
+    for view in views::ALL.iter().filter(|view| !view.summed.is_empty()) {
+        let both_keep = (view.enabled)(a.settings) && (view.enabled)(b.settings);
+        let both = || Ok::<_, ReadError>(Pair { a: sums_of(view, a, as_of)?, b: sums_of(view, b, as_of)? });
+        sums.insert(view.name.to_owned(), both_keep.then(both).transpose()?);
+    }
     let catalog = Pair { a: count_catalog(a.rows, &figures.covered.a)?, b: count_catalog(b.rows, &figures.covered.b)? };
     let (mut lists, examples) = figures.finish()?;
     lists.catalog = Pair { a: catalog.a.0, b: catalog.b.0 };
@@ -215,11 +222,16 @@ pub fn compare(a: Side<'_>, b: Side<'_>, as_of: Day) -> Result<Comparison, ReadE
         settings: setting_changes(a.settings, b.settings),
         inputs: digests(a.rows, b.rows)?,
         tables: table_changes(a.rows, b.rows)?,
-        points,
         day: as_of.to_string(),
         lists,
         examples,
+        sums,
     })
+}
+
+/// What the rows of a view's export count: its first column, in the plural.
+fn counted(view: &ViewInfo) -> String {
+    format!("{}s", view.columns[0])
 }
 
 /// The settings in which two generations differ, by dotted name.

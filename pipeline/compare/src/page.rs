@@ -87,10 +87,8 @@ pub fn html(comparison: &Comparison) -> String {
         covered(lists.covered.a, lists.catalog.a),
         covered(lists.covered.b, lists.catalog.b)
     ));
-    if let Some(points) = &comparison.points {
-        put(format_args!("<tr><td>members with points<td>{}<td>{}", points.a.members, points.b.members));
-        put(format_args!("<tr><td>points available on {}<td>{}<td>{}", comparison.day, points.a.available, points.b.available));
-        put(format_args!("<tr><td>points pending<td>{}<td>{}", points.a.pending, points.b.pending));
+    for (what, a, b) in comparison.summed() {
+        put(format_args!("<tr><td>{what}, on {}<td>{a}<td>{b}", comparison.day));
     }
     for table in &comparison.inputs {
         let equal = if table.equal { "the same" } else { "different" };

@@ -45,9 +45,8 @@ pub fn table(comparison: &Comparison) -> String {
     let covered = |covered, catalog| share(covered, catalog);
     line(format_args!("{:<38}{}", format!("catalog in lists, {}", names.a), covered(lists.covered.a, lists.catalog.a)));
     line(format_args!("{:<38}{}", format!("catalog in lists, {}", names.b), covered(lists.covered.b, lists.catalog.b)));
-    if let Some(points) = &comparison.points {
-        line(format_args!("{:<38}{:>26}{:>26}", "points available", points.a.available, points.b.available));
-        line(format_args!("{:<38}{:>26}{:>26}", "points pending", points.a.pending, points.b.pending));
+    for (what, a, b) in comparison.summed() {
+        line(format_args!("{what:<38}{a:>26}{b:>26}"));
     }
     line(format_args!("\nevents     {}", events_sentence(comparison)));
     line(format_args!("moved      {} of the lists", share(lists.moved, lists.items)));

@@ -284,6 +284,8 @@ pub trait View: 'static {
     const SUMMARY: &'static str;
     /// The columns of its export.
     const COLUMNS: &'static [&'static str];
+    /// The columns that a comparison of two generations sums.
+    const SUMMED: &'static [&'static str] = &[];
     /// The route that serves it.
     const ROUTE: &'static str;
     /// The tables it owns, written by the sink and compared by `verify`. None if it reads merged inputs.
@@ -341,6 +343,8 @@ pub struct ViewInfo {
     pub summary: &'static str,
     /// Columns of the export.
     pub columns: &'static [&'static str],
+    /// The columns that a comparison sums.
+    pub summed: &'static [&'static str],
     /// The route that serves it.
     pub route: &'static str,
     /// Its own tables.
@@ -365,6 +369,7 @@ const fn info<V: Declared>() -> ViewInfo {
         name: V::NAME,
         summary: V::SUMMARY,
         columns: V::COLUMNS,
+        summed: V::SUMMED,
         route: V::ROUTE,
         tables: V::tables,
         enabled: V::is_kept,

@@ -155,6 +155,7 @@ impl View for Points {
     type Settings = Switch;
     const SUMMARY: &'static str = "the points a member has earned, pending and available as of a day";
     const COLUMNS: &'static [&'static str] = &["member", "pending", "available", "from_items", "from_invites"];
+    const SUMMED: &'static [&'static str] = &["available", "pending"];
     const ROUTE: &'static str = "GET /v1/members/{member}/points";
 
     fn tables() -> Vec<TableInfo> {
