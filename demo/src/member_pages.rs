@@ -1,4 +1,4 @@
-//! The account pages: registration, sign-in, profile. Static files, assembled on first use.
+//! The files of the pages: the shop's own, and those of accounts: registration, sign-in, profile.
 //!
 //! ```text
 //! pages/members/shell.html + the main part of a page ──▶ /register, /sign-in, …   their scripts call the API
@@ -53,9 +53,19 @@ const SHARED: &[(&str, &str, &str)] = &[
     ("work.js", SCRIPT, include_str!("../pages/members/work.js")),
 ];
 
+/// (path, type, content) of the shop's own page.
+const SHOP: &[(&str, &str, &str)] = &[
+    ("", HTML, include_str!("../pages/index.html")),
+    ("demo/shop.css", "text/css; charset=utf-8", include_str!("../pages/shop.css")),
+    ("demo/shop.js", SCRIPT, include_str!("../pages/shop.js")),
+];
+
 /// The file under a path, if there is one.
 pub(crate) fn file(path: &str) -> Option<File> {
     let path = path.strip_prefix('/')?;
+    if let Some((_, content_type, content)) = SHOP.iter().find(|(name, ..)| *name == path) {
+        return Some(File { content_type, content: (*content).into() });
+    }
     let Some(asked) = path.strip_prefix("demo/members/") else {
         let (name, main, _) = PAGES.iter().find(|(name, ..)| *name == path)?;
         let content = SHELL.replace("{{script}}", name).replace("{{main}}", main.trim_end());

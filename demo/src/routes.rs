@@ -11,15 +11,17 @@ use bytes::Buf;
 use futures_util::{Stream, StreamExt};
 use kindred_members::senders::Mailbox;
 use kindred_model::{ItemId, Kind, MemberId, OrderId};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_stream::wrappers::BroadcastStream;
 use warp::filters::BoxedFilter;
 use warp::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use warp::http::{HeaderMap, Response, StatusCode};
+use warp::path::FullPath;
 use warp::{Filter, Reply};
 
-use crate::member_pages;
+use crate::member_pages::{self, File};
 use crate::pictures::picture;
 use crate::shop::{Buyer, RATE_MAX, Shop, ShopError, Written};
 
@@ -34,79 +36,86 @@ const MESSAGES_MAX: usize = 100;
 /// Keeps proxies from closing the stream.
 const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(15);
 
-const PAGE: &str = include_str!("../pages/index.html");
-const STYLE: &str = include_str!("../pages/shop.css");
-const SCRIPT: &str = include_str!("../pages/shop.js");
 /// A page loads only from here, and forms are submitted only by its scripts.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                            base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const NOTHING_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
+/// All replies have this type.
+type Body = warp::reply::Response;
+/// `None` is no path of the shop.
+type Answer = Result<Option<Body>, Refusal>;
+
 /// All routes of the shop, boxed. `mailbox` has the messages to members.
 pub fn routes(shop: Arc<Shop>, mailbox: Mailbox) -> BoxedFilter<(impl Reply,)> {
-    let demo = catalog(shop.clone())
-        .or(pictures(shop.clone()))
-        .unify()
-        .or(shop_state(shop.clone()))
-        .unify()
-        .or(points(shop.clone()))
-        .unify()
-        .or(history(shop.clone()))
-        .unify()
-        .or(orders(shop.clone()))
-        .unify()
-        .or(stream(shop.clone()))
-        .unify()
-        .or(messages(shop.clone(), mailbox))
-        .unify()
-        .or(writes(shop))
-        .unify();
-    pages().or(demo).unify().or(no_page()).unify().boxed()
-}
-
-/// GET / and the files of the page
-fn pages() -> BoxedFilter<(Body,)> {
-    let file = |content_type: &'static str, content: &'static str| {
-        move || async move { reply(StatusCode::OK, content_type, PAGE_POLICY, content.to_owned()) }
+    let finished = |answer: Answer| match answer {
+        Ok(found) => found.ok_or_else(warp::reject::not_found),
+        Err(Refusal(status, detail)) => Ok(problem(status, &detail)),
     };
-    let html = file("text/html; charset=utf-8", PAGE);
-    let index = warp::path::end().and(warp::get()).then(html);
-    let style = warp::path!("demo" / "shop.css").and(warp::get()).then(file("text/css; charset=utf-8", STYLE));
-    let script = warp::path!("demo" / "shop.js").and(warp::get()).then(file("text/javascript; charset=utf-8", SCRIPT));
-    index.or(style).unify().or(script).unify().map(whole).or(members()).unify().boxed()
+    let shown = shop.clone();
+    let reads = warp::get().and(warp::path::full()).and(warp::header::headers_cloned()).and_then(
+        move |path: FullPath, headers: HeaderMap| {
+            let (shop, mailbox) = (shown.clone(), mailbox.clone());
+            async move { finished(show(&shop, &mailbox, path.as_str(), &headers).await) }
+        },
+    );
+    let writes = warp::post().and(warp::path::full()).and(warp::header::headers_cloned()).and(warp::body::stream()).and_then(
+        move |path: FullPath, headers: HeaderMap, body| {
+            let shop = shop.clone();
+            async move { finished(press(&shop, path.as_str(), &headers, body).await) }
+        },
+    );
+    reads.or(writes).unify().boxed()
 }
 
-/// GET /register, /sign-in, /account, … and the files of [`member_pages`]
-fn members() -> BoxedFilter<(Body,)> {
-    warp::path::full()
-        .and(warp::get())
-        .and_then(|path: warp::path::FullPath| async move {
-            let found = member_pages::file(path.as_str()).ok_or_else(warp::reject::not_found)?;
-            Ok::<_, warp::Rejection>(whole(reply(StatusCode::OK, found.content_type, PAGE_POLICY, found.content.into_owned())))
-        })
-        .boxed()
+/// The reads:
+/// - `/`, `/register`, `/sign-in`, … and the files of [`member_pages`]; `/demo/pictures/{item}.svg`
+/// - `/demo/catalog.json`; `/demo/shop.json`: the page's initial state
+/// - `/demo/points/{member}`, `/demo/history/{member}`, `/demo/orders/{member}` (the last orders of the book, latest first): of
+///   simulated members only; a signed-in person asks the API
+/// - `/demo/mailbox.json`: the messages to members, newest first, with codes and links: only for the shop's own page
+/// - `/demo/stream`: appended events, one a message, with the position as id
+async fn show(shop: &Shop, mailbox: &Mailbox, path: &str, headers: &HeaderMap) -> Answer {
+    if let Some(found) = member_pages::file(path) {
+        return Ok(Some(page(StatusCode::OK, found)));
+    }
+    let Some(name) = path.strip_prefix("/demo/") else { return Ok(no_page(path, headers)) };
+    if let Some(file) = name.strip_prefix("pictures/") {
+        return show_picture(shop, file).map(Some);
+    }
+    check_host(headers, &shop.config().hosts)?;
+    let (name, member) = name.split_once('/').map_or((name, None), |(name, member)| (name, Some(member)));
+    let member = member.map(|member| MemberId::parse(&percent_encoding::percent_decode_str(member).decode_utf8_lossy()));
+    let member = member.transpose()?;
+    Ok(Some(answer(match (name, member) {
+        ("catalog.json", None) => json!({ "items": catalog(shop) }),
+        ("shop.json", None) => page_state(shop),
+        ("points", Some(member)) => shop.points(&member).await?,
+        ("history", Some(member)) => shop.history(&member).await?,
+        ("orders", Some(member)) => {
+            let member = shop.simulated(&member)?.member;
+            json!({ "orders": shop.orders_of(&member) })
+        }
+        ("mailbox.json", None) => {
+            check_own_page(headers)?;
+            let messages = mailbox
+                .newest(MESSAGES_MAX)
+                .await
+                .map_err(|error| Refusal(StatusCode::SERVICE_UNAVAILABLE, format!("the mailbox could not be read: {error}")))?;
+            json!({ "messages": messages })
+        }
+        ("stream", None) => return Ok(Some(stream(shop))),
+        _ => return Ok(no_page(path, headers)),
+    })))
 }
 
 /// GET of another path: an HTML page for browsers, the API's problem for programs.
-fn no_page() -> BoxedFilter<(Body,)> {
-    warp::path::full()
-        .and(warp::get())
-        .and(warp::header::optional::<String>("accept"))
-        .and_then(|path: warp::path::FullPath, accept: Option<String>| async move {
-            let is_page = accept.is_some_and(|accept| accept.contains("text/html")) && !path.as_str().starts_with("/v1");
-            let page = member_pages::file("/not-found").filter(|_| is_page).ok_or_else(warp::reject::not_found)?;
-            let reply = reply(StatusCode::NOT_FOUND, page.content_type, PAGE_POLICY, page.content.into_owned());
-            Ok::<_, warp::Rejection>(whole(reply))
-        })
-        .boxed()
+fn no_page(path: &str, headers: &HeaderMap) -> Option<Body> {
+    let is_page = text_of(headers, "accept").is_some_and(|accept| accept.contains("text/html")) && !path.starts_with("/v1");
+    member_pages::file("/not-found").filter(|_| is_page).map(|found| page(StatusCode::NOT_FOUND, found))
 }
 
-/// GET /demo/catalog.json
-fn catalog(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
-    read("catalog.json", shop, |shop| async move { Ok(json!({ "items": catalog_json(&shop) })) })
-}
-
-fn catalog_json(shop: &Shop) -> Vec<Value> {
+fn catalog(shop: &Shop) -> Vec<Value> {
     let currency = &shop.config().currency;
     let product = |product: &crate::catalog::Product| {
         json!({
@@ -122,97 +131,38 @@ fn catalog_json(shop: &Shop) -> Vec<Value> {
     shop.catalog().products.iter().filter(|product| product.is_public()).map(product).collect()
 }
 
-/// GET /demo/pictures/{item}.svg
-fn pictures(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
-    warp::path!("demo" / "pictures" / String)
-        .and(warp::get())
-        .map(move |file: String| {
-            let number =
-                file.strip_suffix(".svg").and_then(|item| ItemId::parse(item).ok()).and_then(|item| shop.catalog().number(&item));
-            let Some(number) = number else { return problem(StatusCode::NOT_FOUND, "no such picture") };
-            let svg = picture(number, shop.catalog().products[number].shape);
-            let mut reply = reply(StatusCode::OK, "image/svg+xml", NOTHING_POLICY, svg);
-            reply.headers_mut().insert(CACHE_CONTROL, "max-age=86400".parse().expect("a header"));
-            whole(reply)
-        })
-        .boxed()
+fn show_picture(shop: &Shop, file: &str) -> Result<Body, Refusal> {
+    let item = file.strip_suffix(".svg").and_then(|item| ItemId::parse(item).ok());
+    let number = item.and_then(|item| shop.catalog().number(&item));
+    let number = number.ok_or_else(|| Refusal(StatusCode::NOT_FOUND, "no such picture".to_owned()))?;
+    let svg = picture(number, shop.catalog().products[number].shape);
+    let mut reply = reply(StatusCode::OK, "image/svg+xml", NOTHING_POLICY, svg);
+    reply.headers_mut().insert(CACHE_CONTROL, "max-age=86400".parse().expect("a header"));
+    Ok(reply)
 }
 
-/// GET /demo/shop.json: the page's initial state: the widget's key, the rate, members
-fn shop_state(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
-    read("shop.json", shop, |shop| async move {
-        let members: Vec<Value> = shop
-            .regulars(REGULARS)
-            .into_iter()
-            .map(|shopper| json!({ "member": shopper.member, "name": shopper.name, "tier": shopper.tier.name() }))
-            .collect();
-        let config = shop.config();
-        Ok(
-            json!({ "key": config.publishable_key, "currency": config.currency, "rate": shop.rate(), "rate_max": RATE_MAX, "members": members }),
-        )
+/// The widget's key, the rate, members.
+fn page_state(shop: &Shop) -> Value {
+    let members: Vec<Value> = shop
+        .regulars(REGULARS)
+        .into_iter()
+        .map(|shopper| json!({ "member": shopper.member, "name": shopper.name, "tier": shopper.tier.name() }))
+        .collect();
+    let config = shop.config();
+    json!({
+        "key": config.publishable_key, "currency": config.currency, "rate": shop.rate(), "rate_max": RATE_MAX, "members": members,
     })
 }
 
-/// GET /demo/points/{member}: simulated members only, like the next two; a signed-in person asks the API
-fn points(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
-    of_member("points", shop, |shop, member| async move { shop.points(&member).await })
-}
-
-/// GET /demo/history/{member}
-fn history(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
-    of_member("history", shop, |shop, member| async move { shop.history(&member).await })
-}
-
-/// GET /demo/orders/{member}: the last orders of the book, latest first
-fn orders(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
-    of_member("orders", shop, |shop, member| async move {
-        let member = shop.simulated(&member)?.member;
-        Ok(json!({ "orders": shop.orders_of(&member) }))
-    })
-}
-
-/// GET /demo/mailbox.json: the messages to members, newest first, with codes and links: only for the shop's own page
-fn messages(shop: Arc<Shop>, mailbox: Mailbox) -> BoxedFilter<(Body,)> {
-    warp::path!("demo" / "mailbox.json")
-        .and(warp::get())
-        .and(warp::header::headers_cloned())
-        .then(move |headers: HeaderMap| {
-            let (shop, mailbox) = (shop.clone(), mailbox.clone());
-            async move {
-                if !host_is_known(&headers, &shop.config().hosts) {
-                    return unknown_host();
-                }
-                if is_foreign(&headers) {
-                    return foreign();
-                }
-                match mailbox.newest(MESSAGES_MAX).await {
-                    Ok(messages) => answer_json(Ok(json!({ "messages": messages }))),
-                    Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &format!("the mailbox could not be read: {error}")),
-                }
-            }
-        })
-        .boxed()
-}
-
-/// GET /demo/stream: appended events, one a message, with the position as id
-fn stream(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
-    warp::path!("demo" / "stream")
-        .and(warp::get())
-        .and(known_host(shop.clone()))
-        .map(move |known: bool| {
-            if !known {
-                return unknown_host();
-            }
-            // A slow page misses some events.
-            let ticks = BroadcastStream::new(shop.ticks()).filter_map(|tick| async move {
-                let tick = tick.ok()?;
-                let event = warp::sse::Event::default().event("tick").id(tick.position.clone());
-                event.json_data(&*tick).ok().map(Ok::<_, Infallible>)
-            });
-            let reply = warp::sse::reply(warp::sse::keep_alive().interval(HEARTBEAT).stream(ticks));
-            warp::reply::with_header(reply, CACHE_CONTROL, "no-store").into_response()
-        })
-        .boxed()
+fn stream(shop: &Shop) -> Body {
+    // A slow page misses some events.
+    let ticks = BroadcastStream::new(shop.ticks()).filter_map(|tick| async move {
+        let tick = tick.ok()?;
+        let event = warp::sse::Event::default().event("tick").id(tick.position.clone());
+        event.json_data(&*tick).ok().map(Ok::<_, Infallible>)
+    });
+    let reply = warp::sse::reply(warp::sse::keep_alive().interval(HEARTBEAT).stream(ticks));
+    warp::reply::with_header(reply, CACHE_CONTROL, "no-store").into_response()
 }
 
 #[derive(Deserialize)]
@@ -253,50 +203,71 @@ struct Speed {
     rate: u32,
 }
 
-#[derive(Serialize)]
-struct WrittenJson {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    order: Option<OrderId>,
-    position: String,
-}
-
-fn written(written: Written) -> Result<Value, Refusal> {
-    let body = WrittenJson { order: written.order, position: written.position.to_string() };
-    Ok(serde_json::to_value(body).expect("two strings"))
-}
-
-/// POST /demo/view, /demo/favorite, /demo/buy, /demo/refund, /demo/forget, /demo/speed. The first four act for the simulated
-/// `member` of the body or, with an access token, for its owner.
-fn writes(shop: Arc<Shop>) -> BoxedFilter<(Body,)> {
-    let interact = |name: &'static str, kind: Kind| {
-        write(name, shop.clone(), move |shop, token, Interact { member, item }| async move {
-            let buyer = buyer(&shop, token.as_deref(), member.as_deref()).await?;
-            written(shop.interact(&buyer, kind, &ItemId::parse(&item)?).await?)
-        })
-    };
-    let (view, favorite) = (interact("view", Kind::View), interact("favorite", Kind::Favorite));
-    let buy = write("buy", shop.clone(), |shop, token, Buy { member, item, quantity }| async move {
-        if !(1..=QUANTITY_MAX).contains(&quantity) {
-            return Err(Refusal::Invalid(format!("quantity: is {quantity}; from 1 to {QUANTITY_MAX} is accepted")));
+/// The buttons: POST /demo/view, /demo/favorite, /demo/buy, /demo/refund, /demo/forget, /demo/speed. The first four act for the
+/// simulated `member` of the body or, with an access token, for its owner.
+async fn press(
+    shop: &Shop,
+    path: &str,
+    headers: &HeaderMap,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send,
+) -> Answer {
+    const BUTTONS: [&str; 6] = ["view", "favorite", "buy", "refund", "forget", "speed"];
+    let Some(button) = path.strip_prefix("/demo/").filter(|name| BUTTONS.contains(name)) else { return Ok(None) };
+    check_host(headers, &shop.config().hosts)?;
+    check_own_page(headers)?;
+    let kind = text_of(headers, "content-type").and_then(|value| value.split(';').next());
+    if kind.is_none_or(|kind| kind.trim() != "application/json") {
+        return Err(Refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send it as application/json".to_owned()));
+    }
+    let sent = Sent { button, bytes: collect(body).await? };
+    let token = text_of(headers, "authorization").and_then(|value| value.strip_prefix("Bearer "));
+    Ok(Some(answer(match button {
+        "view" | "favorite" => {
+            let Interact { member, item } = sent.read()?;
+            let buyer = buyer(shop, token, member.as_deref()).await?;
+            let kind = if button == "view" { Kind::View } else { Kind::Favorite };
+            written(&shop.interact(&buyer, kind, &ItemId::parse(&item)?).await?)
         }
-        let buyer = buyer(&shop, token.as_deref(), member.as_deref()).await?;
-        written(shop.buy(&buyer, &ItemId::parse(&item)?, quantity).await?)
-    });
-    let refund = write("refund", shop.clone(), |shop, token: Option<String>, Refund { order }| async move {
-        let person = match token {
-            Some(token) => Some(shop.signed_in(&token).await?),
-            None => None,
-        };
-        written(shop.refund(&OrderId::parse(&order)?, person.as_ref()).await?)
-    });
-    let forget =
-        write(
-            "forget",
-            shop.clone(),
-            |shop, _, Forget { member }| async move { Ok(shop.forget(&MemberId::parse(&member)?).await?) },
-        );
-    let speed = write("speed", shop, |shop, _, Speed { rate }| async move { Ok(json!({ "rate": shop.set_rate(rate) })) });
-    view.or(favorite).unify().or(buy).unify().or(refund).unify().or(forget).unify().or(speed).unify().boxed()
+        "buy" => {
+            let Buy { member, item, quantity } = sent.read()?;
+            if !(1..=QUANTITY_MAX).contains(&quantity) {
+                return Err(invalid(format!("quantity: is {quantity}; from 1 to {QUANTITY_MAX} is accepted")));
+            }
+            let buyer = buyer(shop, token, member.as_deref()).await?;
+            written(&shop.buy(&buyer, &ItemId::parse(&item)?, quantity).await?)
+        }
+        "refund" => {
+            let Refund { order } = sent.read()?;
+            let person = match token {
+                Some(token) => Some(shop.signed_in(token).await?),
+                None => None,
+            };
+            written(&shop.refund(&OrderId::parse(&order)?, person.as_ref()).await?)
+        }
+        "forget" => shop.forget(&MemberId::parse(&sent.read::<Forget>()?.member)?).await?,
+        _ => json!({ "rate": shop.set_rate(sent.read::<Speed>()?.rate) }),
+    })))
+}
+
+/// The body of a button.
+struct Sent<'a> {
+    button: &'a str,
+    bytes: Vec<u8>,
+}
+
+impl Sent<'_> {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        let wrong = |error| format!("the body is not what /demo/{} takes: {error}", self.button);
+        serde_json::from_slice(&self.bytes).map_err(|error| Refusal(StatusCode::BAD_REQUEST, wrong(error)))
+    }
+}
+
+fn written(written: &Written) -> Value {
+    let mut body = json!({ "position": written.position.to_string() });
+    if let Some(order) = &written.order {
+        body["order"] = json!(order);
+    }
+    body
 }
 
 /// The member of a button.
@@ -304,218 +275,100 @@ async fn buyer(shop: &Shop, token: Option<&str>, member: Option<&str>) -> Result
     match (token, member) {
         (Some(token), None) => Ok(shop.signed_in(token).await?),
         (None, Some(member)) => Ok(shop.simulated(&MemberId::parse(member)?)?),
-        (Some(_), Some(_)) => Err(Refusal::Invalid("member: must not accompany an access token".to_owned())),
-        (None, None) => Err(Refusal::Invalid("member: is missing, and nobody is signed in".to_owned())),
+        (Some(_), Some(_)) => Err(invalid("member: must not accompany an access token".to_owned())),
+        (None, None) => Err(invalid("member: is missing, and nobody is signed in".to_owned())),
     }
 }
 
-/// All replies have this type.
-type Body = warp::reply::Response;
+/// Why a request is refused: the status and the detail of the problem.
+struct Refusal(StatusCode, String);
 
-/// Why a request is refused.
-enum Refusal {
-    Invalid(String),
-    Shop(ShopError),
+fn invalid(detail: String) -> Refusal {
+    Refusal(StatusCode::UNPROCESSABLE_ENTITY, detail)
 }
 
 impl From<ShopError> for Refusal {
     fn from(error: ShopError) -> Self {
-        Self::Shop(error)
+        let status = match &error {
+            ShopError::NotFound(_) => StatusCode::NOT_FOUND,
+            ShopError::Conflict(_) => StatusCode::CONFLICT,
+            ShopError::Log(kindred_log::LogError::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
+            ShopError::Log(_) => StatusCode::SERVICE_UNAVAILABLE,
+            // Our own wrong request is not the visitor's error.
+            ShopError::Backend(error) if error.status == 404 => StatusCode::NOT_FOUND,
+            ShopError::Backend(error) if error.status == 401 => StatusCode::UNAUTHORIZED,
+            ShopError::Backend(_) => StatusCode::BAD_GATEWAY,
+        };
+        Self(status, error.to_string())
     }
 }
 
 impl From<kindred_model::Invalid> for Refusal {
     fn from(error: kindred_model::Invalid) -> Self {
-        Self::Invalid(error.to_string())
+        invalid(error.to_string())
     }
-}
-
-impl Refusal {
-    fn reply(&self) -> Body {
-        let (status, detail) = match self {
-            Self::Invalid(detail) => (StatusCode::UNPROCESSABLE_ENTITY, detail.clone()),
-            Self::Shop(error) => {
-                let status = match error {
-                    ShopError::NotFound(_) => StatusCode::NOT_FOUND,
-                    ShopError::Conflict(_) => StatusCode::CONFLICT,
-                    ShopError::Log(kindred_log::LogError::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
-                    ShopError::Log(_) => StatusCode::SERVICE_UNAVAILABLE,
-                    // Our own wrong request is not the visitor's error.
-                    ShopError::Backend(error) if error.status == 404 => StatusCode::NOT_FOUND,
-                    ShopError::Backend(error) if error.status == 401 => StatusCode::UNAUTHORIZED,
-                    ShopError::Backend(_) => StatusCode::BAD_GATEWAY,
-                };
-                (status, error.to_string())
-            }
-        };
-        problem(status, &detail)
-    }
-}
-
-fn read<F, R>(name: &'static str, shop: Arc<Shop>, handler: F) -> BoxedFilter<(Body,)>
-where
-    F: Fn(Arc<Shop>) -> R + Clone + Send + Sync + 'static,
-    R: Future<Output = Result<Value, ShopError>> + Send,
-{
-    warp::path("demo")
-        .and(warp::path(name))
-        .and(warp::path::end())
-        .and(warp::get())
-        .and(known_host(shop.clone()))
-        .then(move |known: bool| {
-            let answer = handler(shop.clone());
-            async move { if known { answer_json(answer.await.map_err(Refusal::Shop)) } else { unknown_host() } }
-        })
-        .boxed()
-}
-
-fn of_member<F, R>(name: &'static str, shop: Arc<Shop>, handler: F) -> BoxedFilter<(Body,)>
-where
-    F: Fn(Arc<Shop>, MemberId) -> R + Clone + Send + Sync + 'static,
-    R: Future<Output = Result<Value, ShopError>> + Send,
-{
-    warp::path("demo")
-        .and(warp::path(name))
-        .and(warp::path::param::<String>())
-        .and(warp::path::end())
-        .and(warp::get())
-        .and(known_host(shop.clone()))
-        .then(move |member: String, known: bool| {
-            let (handler, shop) = (handler.clone(), shop.clone());
-            async move {
-                if !known {
-                    return unknown_host();
-                }
-                let member = percent_encoding::percent_decode_str(&member).decode_utf8_lossy();
-                match MemberId::parse(&member) {
-                    Ok(member) => answer_json(handler(shop, member).await.map_err(Refusal::Shop)),
-                    Err(error) => Refusal::from(error).reply(),
-                }
-            }
-        })
-        .boxed()
-}
-
-fn write<T, F, R>(name: &'static str, shop: Arc<Shop>, handler: F) -> BoxedFilter<(Body,)>
-where
-    T: for<'de> Deserialize<'de> + Send,
-    F: Fn(Arc<Shop>, Option<String>, T) -> R + Clone + Send + Sync + 'static,
-    R: Future<Output = Result<Value, Refusal>> + Send,
-{
-    warp::path("demo")
-        .and(warp::path(name))
-        .and(warp::path::end())
-        .and(warp::post())
-        .and(warp::header::headers_cloned())
-        .and(warp::body::stream())
-        .then(move |headers: HeaderMap, body| {
-            let (handler, shop) = (handler.clone(), shop.clone());
-            async move {
-                if let Some(refused) = refuse_write(&headers, &shop.config().hosts) {
-                    return refused;
-                }
-                let bytes = match collect(body).await {
-                    Ok(bytes) => bytes,
-                    Err(refused) => return refused,
-                };
-                match serde_json::from_slice(&bytes) {
-                    Ok(request) => {
-                        let token = text_of(&headers, "authorization").and_then(|value| value.strip_prefix("Bearer "));
-                        answer_json(handler(shop, token.map(str::to_owned), request).await)
-                    }
-                    Err(error) => problem(StatusCode::BAD_REQUEST, &format!("the body is not what /demo/{name} takes: {error}")),
-                }
-            }
-        })
-        .boxed()
 }
 
 /// Reads a body up to its limit: `warp::body::bytes` would read without bound.
-async fn collect(body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send) -> Result<Vec<u8>, Body> {
+async fn collect(body: impl Stream<Item = Result<impl Buf, warp::Error>> + Send) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     let mut body = std::pin::pin!(body);
     while let Some(chunk) = body.next().await {
-        let Ok(mut chunk) = chunk else { return Err(problem(StatusCode::BAD_REQUEST, "the body ended too early")) };
+        let chunk = chunk.map_err(|_| Refusal(StatusCode::BAD_REQUEST, "the body ended too early".to_owned()))?;
         if bytes.len() + chunk.remaining() > BODY_BYTES_MAX {
-            return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, &format!("a body has at most {BODY_BYTES_MAX} bytes")));
+            return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {BODY_BYTES_MAX} bytes")));
         }
-        while chunk.has_remaining() {
-            let part = chunk.chunk();
-            bytes.extend_from_slice(part);
-            let len = part.len();
-            chunk.advance(len);
-        }
+        bytes::BufMut::put(&mut bytes, chunk);
     }
     Ok(bytes)
-}
-
-/// Why a write is refused, if it is.
-fn refuse_write(headers: &HeaderMap, hosts: &[String]) -> Option<Body> {
-    if !host_is_known(headers, hosts) {
-        return Some(unknown_host());
-    }
-    if is_foreign(headers) {
-        return Some(foreign());
-    }
-    let kind = text_of(headers, "content-type").and_then(|value| value.split(';').next());
-    let json = kind.is_some_and(|kind| kind.trim() == "application/json");
-    (!json).then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send it as application/json"))
 }
 
 fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Whether the request comes from another site's page. Browsers send one of the two headers with every POST, and the first with
-/// every GET to this machine; without either it is no browser.
-fn is_foreign(headers: &HeaderMap) -> bool {
-    match (text_of(headers, "sec-fetch-site"), text_of(headers, "origin")) {
+/// Refuses requests from another site's page. Browsers send one of the two headers with every POST, and the first with every GET
+/// to this machine; without either it is no browser.
+fn check_own_page(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_foreign = match (text_of(headers, "sec-fetch-site"), text_of(headers, "origin")) {
         (Some(site), _) => site != "same-origin",
         (None, Some(origin)) => origin.split_once("://").map(|(_, host)| host) != text_of(headers, "host"),
         (None, None) => false,
-    }
-}
-
-fn foreign() -> Body {
-    problem(StatusCode::FORBIDDEN, "only the shop's own page may ask for this")
-}
-
-fn known_host(shop: Arc<Shop>) -> impl Filter<Extract = (bool,), Error = Infallible> + Clone {
-    warp::header::headers_cloned().map(move |headers: HeaderMap| host_is_known(&headers, &shop.config().hosts))
+    };
+    if is_foreign { Err(Refusal(StatusCode::FORBIDDEN, "only the shop's own page may ask for this".to_owned())) } else { Ok(()) }
 }
 
 /// Only known host names are served; an IP address cannot be rebound.
-fn host_is_known(headers: &HeaderMap, hosts: &[String]) -> bool {
-    let Some(host) = headers.get("host") else { return true }; // HTTP/2 and tests: no browser leaves it out
-    let Ok(host) = host.to_str() else { return false };
+fn check_host(headers: &HeaderMap, hosts: &[String]) -> Result<(), Refusal> {
+    let Some(host) = headers.get("host") else { return Ok(()) }; // HTTP/2 and tests: no browser leaves it out
+    let host = host.to_str().unwrap_or_default();
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => host.rsplit_once(':').map_or(host, |(name, _port)| name),
     };
-    name.eq_ignore_ascii_case("localhost")
+    let is_known = name.eq_ignore_ascii_case("localhost")
         || name.parse::<IpAddr>().is_ok()
-        || hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+        || hosts.iter().any(|known| known.eq_ignore_ascii_case(name));
+    let unknown = || Refusal(StatusCode::MISDIRECTED_REQUEST, "this shop does not go by that host name".to_owned());
+    if is_known { Ok(()) } else { Err(unknown()) }
 }
 
-fn unknown_host() -> Body {
-    problem(StatusCode::MISDIRECTED_REQUEST, "this shop does not go by that host name")
+fn page(status: StatusCode, file: File) -> Body {
+    reply(status, file.content_type, PAGE_POLICY, file.content.into_owned())
 }
 
-fn answer_json(answer: Result<Value, Refusal>) -> Body {
-    match answer {
-        Ok(body) => whole(reply(StatusCode::OK, "application/json; charset=utf-8", NOTHING_POLICY, body.to_string())),
-        Err(refusal) => refusal.reply(),
-    }
+fn answer(body: Value) -> Body {
+    reply(StatusCode::OK, "application/json; charset=utf-8", NOTHING_POLICY, body.to_string())
 }
 
 /// RFC 9457.
 fn problem(status: StatusCode, detail: &str) -> Body {
     let title = status.canonical_reason().unwrap_or("Error");
     let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
-    whole(reply(status, "application/problem+json", NOTHING_POLICY, body.to_string()))
+    reply(status, "application/problem+json", NOTHING_POLICY, body.to_string())
 }
 
-fn reply(status: StatusCode, content_type: &str, policy: &str, body: String) -> Response<String> {
+fn reply(status: StatusCode, content_type: &str, policy: &str, body: String) -> Body {
     Response::builder()
         .status(status)
         .header(CONTENT_TYPE, content_type)
@@ -525,10 +378,7 @@ fn reply(status: StatusCode, content_type: &str, policy: &str, body: String) -> 
         .header(REFERRER_POLICY, "no-referrer")
         .body(body)
         .expect("headers are constants")
-}
-
-fn whole(reply: Response<String>) -> Body {
-    reply.into_response()
+        .into_response()
 }
 
 #[cfg(test)]
@@ -547,6 +397,10 @@ mod tests {
         let kindred = Notebook::default();
         let config = ShopConfig { publishable_key: "kd_pk_test".to_owned(), rate: 0, ..ShopConfig::default() };
         (Shop::open(Arc::new(log.clone()), Arc::new(kindred.clone()), config).await.unwrap(), kindred)
+    }
+
+    fn routes_of(shop: &Arc<Shop>) -> BoxedFilter<(impl Reply + use<>,)> {
+        routes(shop.clone(), mailbox().0)
     }
 
     fn post(path: &str, body: &Value) -> warp::test::RequestBuilder {
@@ -569,8 +423,7 @@ mod tests {
     #[tokio::test]
     async fn the_page_and_its_files_load_nothing_from_elsewhere() {
         let (shop, _) = open(&MemoryLog::default()).await;
-        let (mailbox, _records) = mailbox();
-        let routes = routes(shop, mailbox);
+        let routes = routes_of(&shop);
         for (path, kind) in [
             ("/", "text/html"),
             ("/demo/shop.css", "text/css"),
@@ -632,8 +485,7 @@ mod tests {
     async fn a_purchase_is_an_order_in_the_log_and_a_refund_its_next_version() {
         let log = MemoryLog::default();
         let (shop, _) = open(&log).await;
-        let (mailbox, _records) = mailbox();
-        let routes = routes(shop, mailbox);
+        let routes = routes_of(&shop);
         let before = orders(&log).len();
         let reply = post("/demo/buy", &json!({ "member": "m0003", "item": "tents-02", "quantity": 2 })).reply(&routes).await;
         assert_eq!(reply.status(), 200, "{:?}", reply.body());
@@ -661,8 +513,7 @@ mod tests {
     async fn whoever_signed_in_shops_as_oneself_and_nobody_else_does() {
         let log = MemoryLog::default();
         let (shop, _) = open(&log).await;
-        let (mailbox, _records) = mailbox();
-        let routes = routes(shop, mailbox);
+        let routes = routes_of(&shop);
         let own = |path: &str, sent: &Value| post(path, sent).header("authorization", format!("Bearer {SIGNED_IN}"));
         let item = json!({ "item": "tents-02" });
         for path in ["/demo/view", "/demo/favorite", "/demo/buy"] {
@@ -715,8 +566,7 @@ mod tests {
     async fn a_full_log_is_said_and_nothing_is_half_done() {
         let log = MemoryLog::default();
         let (shop, _) = open(&log).await;
-        let (mailbox, _records) = mailbox();
-        let routes = routes(shop, mailbox);
+        let routes = routes_of(&shop);
         let buy = json!({ "member": "m0003", "item": "tents-02" });
         let order = body(&post("/demo/buy", &buy).reply(&routes).await)["order"].clone();
         log.set_full(true);
@@ -730,8 +580,7 @@ mod tests {
     async fn a_forgotten_member_is_told_to_kindred_and_can_do_nothing_more() {
         let log = MemoryLog::default();
         let (shop, kindred) = open(&log).await;
-        let (mailbox, _records) = mailbox();
-        let routes = routes(shop.clone(), mailbox);
+        let routes = routes_of(&shop);
         let member = shop.regulars(1)[0].member.clone();
         assert!(shop.name(&member).is_some());
         assert_eq!(post("/demo/forget", &json!({ "member": member })).reply(&routes).await.status(), 200);
@@ -745,8 +594,7 @@ mod tests {
     #[tokio::test]
     async fn what_kindred_says_is_passed_on_and_its_silence_is_a_502() {
         let (shop, _) = open(&MemoryLog::default()).await;
-        let (mailbox, _records) = mailbox();
-        let routes = routes(shop, mailbox);
+        let routes = routes_of(&shop);
         let points = body(&warp::test::request().path("/demo/points/m0003").reply(&routes).await);
         assert_eq!((&points["pending"], &points["available"]), (&json!(20), &json!(130)));
         assert_eq!(warp::test::request().path("/demo/history/m0003").reply(&routes).await.status(), 502);
@@ -789,8 +637,7 @@ mod tests {
     async fn writes_from_elsewhere_are_refused() {
         let log = MemoryLog::default();
         let (shop, _) = open(&log).await;
-        let (mailbox, _records) = mailbox();
-        let routes = routes(shop, mailbox);
+        let routes = routes_of(&shop);
         let buy = json!({ "member": "m0003", "item": "tents-02" });
         let before = orders(&log).len();
         let plain = || warp::test::request().method("POST").path("/demo/buy").body(buy.to_string());
@@ -822,8 +669,7 @@ mod tests {
     #[tokio::test]
     async fn wrong_bodies_get_an_answer_that_says_what_is_wrong() {
         let (shop, _) = open(&MemoryLog::default()).await;
-        let (mailbox, _records) = mailbox();
-        let routes = routes(shop, mailbox);
+        let routes = routes_of(&shop);
         for (path, sent, status, says) in [
             ("/demo/buy", json!({ "member": "m0003", "item": "tents-02", "quantity": 0 }), 422, "quantity"),
             ("/demo/buy", json!({ "member": "m0003", "item": "tents-02", "quantity": 101 }), 422, "quantity"),

@@ -3,59 +3,11 @@
 use kindred_model::records::{MemberRecord, MemberState, Membership};
 use kindred_model::{EventTime, MemberId, Tier};
 
-use crate::catalog::{Catalog, DEPARTMENTS};
+use crate::catalog::{Catalog, DEPARTMENTS, WORDS};
 use crate::random::Random;
 
 /// Members of the history, with some five orders each: lists are full, and a single purchase still shows.
 pub const SHOPPERS_LEN: usize = 620;
-
-const FIRST: [&str; 40] = [
-    "Ada", "Amara", "Anton", "Astrid", "Ben", "Carla", "Chiara", "Daan", "Diego", "Elif", "Emil", "Esther", "Farid", "Fiona",
-    "Greta", "Hanna", "Hugo", "Ida", "Ines", "Iva", "Jonas", "Kofi", "Lena", "Leo", "Lina", "Luca", "Mara", "Mei", "Milan",
-    "Nadia", "Noah", "Nora", "Oskar", "Priya", "Rosa", "Samir", "Sofia", "Tomás", "Vera", "Yara",
-];
-const LAST: [&str; 40] = [
-    "Aalto",
-    "Adeyemi",
-    "Almeida",
-    "Bakker",
-    "Bauer",
-    "Bergström",
-    "Castro",
-    "Chen",
-    "Conti",
-    "Dahl",
-    "Demir",
-    "Dubois",
-    "Eriksen",
-    "Fischer",
-    "Garcia",
-    "Haas",
-    "Horvat",
-    "Ito",
-    "Jansen",
-    "Keller",
-    "Kowalski",
-    "Laurent",
-    "Lindqvist",
-    "Marino",
-    "Meyer",
-    "Moreau",
-    "Nair",
-    "Novak",
-    "Okafor",
-    "Petrov",
-    "Reyes",
-    "Rossi",
-    "Sato",
-    "Schmid",
-    "Silva",
-    "Sørensen",
-    "Tanaka",
-    "Vogel",
-    "Weber",
-    "Ziegler",
-];
 
 /// One member of the shop.
 #[derive(Clone, Debug)]
@@ -88,7 +40,7 @@ impl Shopper {
         tastes[random.index(DEPARTMENTS.len())] += 6.0;
         tastes[random.index(DEPARTMENTS.len())] += 2.0;
         let tier = [Tier::Normal, Tier::Vip, Tier::Svip][random.weighted(&[0.8, 0.15, 0.05])];
-        let name = format!("{} {}", random.pick(&FIRST), random.pick(&LAST));
+        let name = format!("{} {}", random.pick(&WORDS.first_names), random.pick(&WORDS.last_names));
         let invited_by = (!inviters.is_empty() && random.chance(0.22)).then(|| random.pick(inviters).member.clone());
         let activated_at = random.chance(0.93).then(|| EventTime(registered_at.0 + random.between(1, 20) * HOUR_MS / 4));
         // Some visit daily, most rarely.

@@ -10,6 +10,35 @@
 //! One file documents all settings, `deploy/kindred.toml` ([`EXAMPLE`]); a test compares it with the defaults. An unknown name is
 //! an error that says where it stands and which setting was probably meant.
 
+/// Declares tables of settings: of each setting its meaning, type, default and, where there are bounds, the accepted values.
+macro_rules! settings {
+    ($(#[$table:meta])* $name:ident, $prefix:literal:
+     $($(#[$setting:meta])* $field:ident: $type:ty = $default:expr $(, $accepted:expr)?;)*) => {
+        #[doc = concat!("`", $prefix, ".*`")]
+        $(#[$table])*
+        #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$setting])* pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+
+        impl $name {
+            /// Fails on the first value out of its bounds.
+            #[allow(dead_code, reason = "some tables have no bounds")]
+            pub(crate) fn check_bounds(&self) -> Result<(), String> {
+                $($(crate::within(concat!($prefix, ".", stringify!($field)), self.$field, $accepted)?;)?)*
+                Ok(())
+            }
+        }
+    };
+}
+
 mod api_limits;
 mod listen;
 mod load;
@@ -18,20 +47,18 @@ mod names;
 mod pinned;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use kindred_log::LogError;
 use kindred_log::kafka::KafkaConfig;
 use kindred_model::Semantics;
-use kindred_model::loyalty::Program;
-use kindred_model::settings::{Inputs, Shop};
-use kindred_model::views::ViewSettings;
 use kindred_store::StoreError;
 use kindred_store::cql::CqlConfig;
 pub use kindred_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
-use self::members::{MembersConfig, SESSIONS_MAX};
+use self::members::MembersConfig;
 
 pub use api_limits::ApiLimits;
 pub use listen::listen_address;
@@ -46,9 +73,10 @@ const NOT_SHOWN: &str = "(not shown)";
 
 /// Every setting. `semantics` is no table of the file: its tables stand beside the others (`views.also_bought.window`).
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, Default)]
-#[serde(from = "Tables", into = "Tables")]
+#[serde(default)]
 pub struct Settings {
     /// `shop`, `inputs`, `views`, `program`: with the events and the as-of day they determine the results. Pinned.
+    #[serde(flatten, skip_deserializing)]
     pub semantics: Semantics,
     /// `data.*`
     pub data: Data,
@@ -72,22 +100,18 @@ pub struct Settings {
     pub telemetry: Telemetry,
 }
 
-/// `data.*`
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Data {
+settings! {
+    Data, "data":
     /// The directory that holds the log and the store.
-    pub dir: PathBuf,
+    dir: PathBuf = PathBuf::from("data");
 }
 
-/// `log.*`
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
+settings! {
+    Log, "log":
     /// The backend.
-    pub kind: LogKind,
+    kind: LogKind = LogKind::default();
     /// `log.kafka.*`
-    pub kafka: KafkaConfig,
+    kafka: KafkaConfig = KafkaConfig::default();
 }
 
 /// The log's backend.
@@ -101,14 +125,12 @@ pub enum LogKind {
     Kafka,
 }
 
-/// `store.*`
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Store {
+settings! {
+    Store, "store":
     /// The backend.
-    pub kind: StoreKind,
+    kind: StoreKind = StoreKind::default();
     /// `store.cql.*`
-    pub cql: CqlConfig,
+    cql: CqlConfig = CqlConfig::default();
 }
 
 /// The backend of merged inputs and rows.
@@ -122,185 +144,78 @@ pub enum StoreKind {
     Cql,
 }
 
-/// `cluster.*`
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Cluster {
+settings! {
+    Cluster, "cluster":
     /// The index of this process of the pipeline, from 0.
-    pub process: usize,
+    process: usize = 0;
     /// The addresses the processes listen on for each other, `host:port`; none or one means a single process.
-    pub hosts: Vec<String>,
+    hosts: Vec<String> = Vec::new();
 }
 
-/// `api.*`
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Api {
+settings! {
+    Api, "api":
     /// The address the API listens on.
     #[serde(deserialize_with = "listen::deserialize")]
-    pub listen: SocketAddr,
+    listen: SocketAddr = local(8080);
     /// The address that serves `/metrics`.
     #[serde(deserialize_with = "listen::deserialize")]
-    pub admin_listen: SocketAddr,
+    admin_listen: SocketAddr = local(9090);
     /// Trusted proxies, by address or network; `X-Forwarded-For` of others is ignored.
     #[serde(deserialize_with = "networks")]
-    pub trusted_proxies: Vec<ipnet::IpNet>,
+    trusted_proxies: Vec<ipnet::IpNet> = Vec::new();
     /// Whether to serve the API reference at `/docs`.
-    pub docs: bool,
+    docs: bool = true;
     /// Memory for lists of each generation in use, in bytes; least recently used ones beyond it are read from the store. A list
     /// of 50 takes some 600.
-    pub lists_bytes_max: u64,
+    lists_bytes_max: u64 = 4 << 30;
     /// Memory for rendered responses of each generation in use, in bytes.
-    pub answers_bytes_max: u64,
+    answers_bytes_max: u64 = 64 << 20;
     /// `api.limits.*`
-    pub limits: ApiLimits,
+    limits: ApiLimits = ApiLimits::default();
 }
 
-/// `catalog.*`
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Catalog {
+settings! {
+    Catalog, "catalog":
     /// Members of the free tier see registered-only items only if listed after they joined (R7, literally).
-    pub strict_listed_after: bool,
+    strict_listed_after: bool = false;
 }
 
-/// `pipeline.*`
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Pipeline {
+settings! {
+    Pipeline, "pipeline":
     /// Worker threads.
-    pub workers: usize,
+    workers: usize = 1, 1..=64;
     /// Minimum duration of an epoch, in milliseconds.
-    pub epoch_min_ms: u64,
+    epoch_min_ms: u64 = 1, 0..=60_000;
     /// Maximum records of an epoch while catching up.
-    pub epoch_records_max: usize,
+    epoch_records_max: usize = 2_000_000, 1..=100_000_000;
     /// Interval between fsyncs of the store, in milliseconds.
-    pub sync_interval_ms: u64,
+    sync_interval_ms: u64 = 1_000, 10..=3_600_000;
     /// The address where `kindred pipeline` serves `/metrics`, `/livez`, `/readyz` and `/status`.
     #[serde(deserialize_with = "listen::deserialize")]
-    pub admin_listen: SocketAddr,
+    admin_listen: SocketAddr = local(9091);
 }
 
-/// `erasure.*`
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Erasure {
+settings! {
+    Erasure, "erasure":
     /// Days within which the raw records of an erased member are removed from the log.
-    pub raw_days: u32,
+    raw_days: u32 = 30, 0..=3_650;
 }
 
-/// `telemetry.*`
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Telemetry {
+settings! {
+    Telemetry, "telemetry":
     /// The log filter, in the syntax of `tracing_subscriber::EnvFilter`.
-    pub log: String,
+    log: String = "info".to_owned();
     /// The format of log lines.
-    pub format: LogFormat,
+    format: LogFormat = LogFormat::Text;
+}
+
+fn within<N: PartialOrd + std::fmt::Display>(name: &str, value: N, accepted: RangeInclusive<N>) -> Result<(), String> {
+    let (min, max) = (accepted.start(), accepted.end());
+    if accepted.contains(&value) { Ok(()) } else { Err(format!("{name} is {value}; from {min} to {max} is accepted")) }
 }
 
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-impl Default for Data {
-    fn default() -> Self {
-        Self { dir: PathBuf::from("data") }
-    }
-}
-
-impl Default for Api {
-    fn default() -> Self {
-        Self {
-            listen: local(8080),
-            admin_listen: local(9090),
-            trusted_proxies: Vec::new(),
-            docs: true,
-            lists_bytes_max: 4 << 30,
-            answers_bytes_max: 64 << 20,
-            limits: ApiLimits::default(),
-        }
-    }
-}
-
-impl Default for Pipeline {
-    fn default() -> Self {
-        Self { workers: 1, epoch_min_ms: 1, epoch_records_max: 2_000_000, sync_interval_ms: 1_000, admin_listen: local(9091) }
-    }
-}
-
-impl Default for Erasure {
-    fn default() -> Self {
-        Self { raw_days: 30 }
-    }
-}
-
-impl Default for Telemetry {
-    fn default() -> Self {
-        Self { log: "info".to_owned(), format: LogFormat::Text }
-    }
-}
-
-/// The form of [`Settings`] in files.
-#[derive(Serialize, Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct Tables {
-    shop: Shop,
-    inputs: Inputs,
-    views: ViewSettings,
-    program: Program,
-    data: Data,
-    log: Log,
-    store: Store,
-    api: Api,
-    catalog: Catalog,
-    members: MembersConfig,
-    pipeline: Pipeline,
-    cluster: Cluster,
-    erasure: Erasure,
-    telemetry: Telemetry,
-}
-
-impl From<Tables> for Settings {
-    fn from(tables: Tables) -> Self {
-        let Tables {
-            shop,
-            inputs,
-            views,
-            program,
-            data,
-            log,
-            store,
-            api,
-            catalog,
-            members,
-            pipeline,
-            cluster,
-            erasure,
-            telemetry,
-        } = tables;
-        Self {
-            semantics: Semantics { shop, inputs, views, program },
-            data,
-            log,
-            store,
-            api,
-            catalog,
-            members,
-            pipeline,
-            cluster,
-            erasure,
-            telemetry,
-        }
-    }
-}
-
-impl From<Settings> for Tables {
-    fn from(settings: Settings) -> Self {
-        let Settings { semantics, data, log, store, api, catalog, members, pipeline, cluster, erasure, telemetry } = settings;
-        let Semantics { shop, inputs, views, program } = semantics;
-        Self { shop, inputs, views, program, data, log, store, api, catalog, members, pipeline, cluster, erasure, telemetry }
-    }
 }
 
 impl Settings {
@@ -310,45 +225,13 @@ impl Settings {
     /// A sentence naming the setting.
     pub fn check(&self) -> Result<(), String> {
         self.semantics.check()?;
-        fn within<N: PartialOrd + std::fmt::Display>(name: &str, value: N, min: N, max: N) -> Result<(), String> {
-            if (&min..=&max).contains(&&value) {
-                Ok(())
-            } else {
-                Err(format!("{name} is {value}; from {min} to {max} is accepted"))
-            }
-        }
-        let pipeline = &self.pipeline;
-        within("pipeline.workers", pipeline.workers, 1, 64)?;
-        within("pipeline.epoch_min_ms", pipeline.epoch_min_ms, 0, 60_000)?;
-        within("pipeline.epoch_records_max", pipeline.epoch_records_max, 1, 100_000_000)?;
-        within("pipeline.sync_interval_ms", pipeline.sync_interval_ms, 10, 3_600_000)?;
-        let members = &self.members;
-        members.levels.check()?;
-        within("members.audit_days", members.audit_days, 1, 3_650)?;
-        let (tokens, limits) = (&members.tokens, &members.limits);
-        within("members.tokens.access_s", tokens.access_s, 60, 86_400)?;
-        within("members.tokens.idle_days", tokens.idle_days, 1, 3_650)?;
-        within("members.tokens.absolute_days", tokens.absolute_days, 1, 3_650)?;
-        within("members.tokens.key_days", tokens.key_days, 1, 3_650)?;
-        const OFTEN: u32 = 1_000_000;
-        for (name, value) in [
-            ("registrations_hour", limits.registrations_hour),
-            ("challenges_hour", limits.challenges_hour),
-            ("sign_in_failures_hour", limits.sign_in_failures_hour),
-            ("free_failures", limits.free_failures),
-            ("phone_codes_hour", limits.phone_codes_hour),
-            ("phone_codes_address_hour", limits.phone_codes_address_hour),
-            ("mails_hour", limits.mails_hour),
-            ("exports_hour", limits.exports_hour),
-        ] {
-            within(&format!("members.limits.{name}"), value, 1, OFTEN)?;
-        }
-        within("members.limits.wait_max_s", limits.wait_max_s, 1, 86_400)?;
-        within("members.limits.sessions", limits.sessions, 1, SESSIONS_MAX)?;
-        for (name, value, min, max) in self.api.limits.bounds() {
-            within(&format!("api.limits.{name}"), value, min, max)?;
-        }
-        within("erasure.raw_days", self.erasure.raw_days, 0, 3_650)?;
+        self.members.levels.check()?;
+        self.pipeline.check_bounds()?;
+        self.members.check_bounds()?;
+        self.members.tokens.check_bounds()?;
+        self.members.limits.check_bounds()?;
+        self.api.limits.check_bounds()?;
+        self.erasure.check_bounds()?;
         if self.data.dir.as_os_str().is_empty() {
             return Err("data.dir must not be empty".to_owned());
         }
@@ -429,6 +312,7 @@ pub enum ConfigError {
     #[error("could not decode the settings pinned in the data directory: {0}; it is newer or damaged, look at its fingerprint")]
     Unreadable(String),
 }
+
 /// Networks, or single addresses.
 fn networks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<ipnet::IpNet>, D::Error> {
     let network = |text: &String| {

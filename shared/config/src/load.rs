@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use figment::providers::Serialized;
-use figment::value::{Dict, Map};
-use figment::{Figment, Metadata, Profile, Provider};
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use crate::names::{defaults, join, leaves, nearest};
@@ -74,25 +72,40 @@ pub fn load_from(
 
     let known = defaults();
     let (mut explicit, mut origins) = (BTreeMap::new(), BTreeMap::new());
-    let mut figment = Figment::from(Serialized::defaults(Settings::default()));
+    let mut merged = Table::new();
     for layer in layers {
         layer.check_names(&known)?;
         for (name, value) in leaves(&layer.tree) {
             origins.insert(name.clone(), layer.origin_of(&name));
             explicit.insert(name, value);
         }
-        figment = figment.merge(layer);
+        merge(&mut merged, layer.tree);
     }
-    let settings: Settings = figment.extract().map_err(|error| {
-        let name = error.path.join(".");
-        let place = nearest_above(&origins, &name).cloned();
-        ConfigError::Invalid { reason: format!("{name}: {}", error.kind), origin: place }
-    })?;
+    let of_semantics = |name: &str| Some((name.to_owned(), merged.remove(name)?));
+    let semantics = ["shop", "inputs", "views", "program"].into_iter().filter_map(of_semantics).collect();
+    let settings = Settings { semantics: extract(semantics, &origins)?, ..extract(merged, &origins)? };
     settings.check().map_err(|reason| {
         let set = origins.iter().find(|(name, _)| reason.contains(name.as_str()));
         ConfigError::Invalid { origin: set.map(|(_, origin)| origin.clone()), reason }
     })?;
     Ok(Loaded { settings, explicit, origins, file })
+}
+
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(into)), Value::Table(from)) => merge(into, from),
+            (_, value) => drop(into.insert(key, value)),
+        }
+    }
+}
+
+fn extract<T: DeserializeOwned>(tables: Table, origins: &BTreeMap<String, String>) -> Result<T, ConfigError> {
+    serde_path_to_error::deserialize(tables).map_err(|error| {
+        let name = error.path().to_string();
+        let origin = nearest_above(origins, &name).cloned();
+        ConfigError::Invalid { reason: format!("{name}: {}", error.inner().message()), origin }
+    })
 }
 
 /// The origin of `name`, or of the setting that contains it.
@@ -101,7 +114,7 @@ fn nearest_above<'a>(origins: &'a BTreeMap<String, String>, mut name: &str) -> O
         if let Some(origin) = origins.get(name) {
             return Some(origin);
         }
-        name = name.rsplit_once('.')?.0;
+        name = name.rsplit_once(['.', '['])?.0;
     }
 }
 
@@ -257,16 +270,6 @@ fn note_lines(above: &str, table: &dyn toml_edit::TableLike, text: &str, lines: 
     }
 }
 
-impl Provider for Layer {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(self.origin.clone())
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Serialized::defaults(&self.tree).data()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,8 +318,7 @@ mod tests {
             assert_eq!(documented.get(&name), Some(&default), "{name} in deploy/kindred.toml");
         }
         assert_eq!(documented.len(), defaults().len(), "deploy/kindred.toml names something that is no setting");
-        assert_eq!(toml::from_str::<Settings>(EXAMPLE).unwrap(), Settings::default());
-        Settings::default().check().unwrap();
+        assert_eq!(Case::new().file(EXAMPLE).load().unwrap().settings, Settings::default());
     }
 
     #[test]

@@ -4,62 +4,38 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// `members.*`
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MembersConfig {
+settings! {
+    MembersConfig, "members":
     /// Whether the installation has members. Otherwise nobody can register or sign in, and these routes return 404.
-    pub enabled: bool,
+    enabled: bool = true;
     /// The shop's name in messages and authenticator apps; passwords containing it are refused (V6.2.11).
-    pub shop_name: String,
+    shop_name: String = "Kindred".into();
     /// The base URL of links in mails, without a trailing slash.
-    pub base_url: String,
+    base_url: String = "http://127.0.0.1:8080".into();
     /// The default language: `zh-CN` or `en`.
-    pub default_language: Language,
+    default_language: Language = Language::ZhCn;
     /// The version of the user agreement that has to be accepted (R8, step 4).
-    pub agreement_version: String,
+    agreement_version: String = "1".into();
     /// `levels.*`
-    pub levels: LevelsConfig,
+    levels: LevelsConfig = LevelsConfig::default();
     /// `password.*`
-    pub password: PasswordConfig,
+    password: PasswordConfig = PasswordConfig::default();
     /// `registration.*`
-    pub registration: RegistrationConfig,
+    registration: RegistrationConfig = RegistrationConfig::default();
     /// `sign_in.*`
-    pub sign_in: SignInConfig,
+    sign_in: SignInConfig = SignInConfig::default();
     /// `tokens.*`
-    pub tokens: TokenConfig,
+    tokens: TokenConfig = TokenConfig::default();
     /// `limits.*`
-    pub limits: LimitsConfig,
+    limits: LimitsConfig = LimitsConfig::default();
     /// `mail.*`
-    pub mail: MailConfig,
+    mail: MailConfig = MailConfig::default();
     /// `phone.*`
-    pub phone: PhoneConfig,
+    phone: PhoneConfig = PhoneConfig::default();
     /// `sealing.*`
-    pub sealing: SealingConfig,
+    sealing: SealingConfig = SealingConfig::default();
     /// Retention of the audit log in days.
-    pub audit_days: u32,
-}
-
-impl Default for MembersConfig {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            shop_name: "Kindred".into(),
-            base_url: "http://127.0.0.1:8080".into(),
-            default_language: Language::ZhCn,
-            agreement_version: "1".into(),
-            levels: LevelsConfig::default(),
-            password: PasswordConfig::default(),
-            registration: RegistrationConfig::default(),
-            sign_in: SignInConfig::default(),
-            tokens: TokenConfig::default(),
-            limits: LimitsConfig::default(),
-            mail: MailConfig::default(),
-            phone: PhoneConfig::default(),
-            sealing: SealingConfig::default(),
-            audit_days: 400,
-        }
-    }
+    audit_days: u32 = 400, 1..=3_650;
 }
 
 impl MembersConfig {
@@ -81,21 +57,15 @@ impl MembersConfig {
     }
 }
 
-/// `members.levels.*`: points at which a level begins (REQUIREMENTS, A.5). Shown to members; tiers are set by staff or by
-/// `members` records.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LevelsConfig {
+settings! {
+    /// Points at which a level begins (REQUIREMENTS, A.5). Shown to members; tiers are set by staff or by
+    /// `members` records.
+    #[derive(Copy)]
+    LevelsConfig, "members.levels":
     /// Points for VIP.
-    pub vip: u32,
+    vip: u32 = 1_000;
     /// Points for SVIP.
-    pub svip: u32,
-}
-
-impl Default for LevelsConfig {
-    fn default() -> Self {
-        Self { vip: 1_000, svip: 5_000 }
-    }
+    svip: u32 = 5_000;
 }
 
 impl LevelsConfig {
@@ -135,42 +105,25 @@ impl Language {
     }
 }
 
-/// `members.password.*`
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PasswordConfig {
+settings! {
+    PasswordConfig, "members.password":
     /// `asvs` uses `min_length`; `nist` requires at least 15, as SP 800-63B-4 does where a password is the only factor.
-    pub profile: PasswordProfile,
+    profile: PasswordProfile = PasswordProfile::Asvs;
     /// Minimum length in characters. The seed's 6 is allowed with a warning (R12).
-    pub min_length: usize,
+    min_length: usize = 8;
     /// Minimum length for staff.
-    pub staff_min_length: usize,
+    staff_min_length: usize = 15;
     /// A local file of breached passwords: SHA-1 in hex, one per line, in any order, whole or a prefix of at least 10 digits;
     /// anything after a colon is ignored. No password leaves the machine. Empty disables it.
-    pub breached_file: PathBuf,
+    breached_file: PathBuf = PathBuf::new();
     /// Memory of a hash in KiB (ASVS: 19456 at two passes, 47104 at one).
-    pub memory_kib: u32,
+    memory_kib: u32 = 19_456;
     /// Passes of a hash.
-    pub passes: u32,
+    passes: u32 = 2;
     /// Hashing threads, at low priority; 0 means one per core.
-    pub threads: usize,
+    threads: usize = 0;
     /// Capacity of the hashing queue, some seconds of work; beyond it callers are told to retry.
-    pub queue: usize,
-}
-
-impl Default for PasswordConfig {
-    fn default() -> Self {
-        Self {
-            profile: PasswordProfile::Asvs,
-            min_length: 8,
-            staff_min_length: 15,
-            breached_file: PathBuf::new(),
-            memory_kib: 19_456,
-            passes: 2,
-            threads: 0,
-            queue: 128,
-        }
-    }
+    queue: usize = 128;
 }
 
 /// Which minimum length applies.
@@ -183,155 +136,92 @@ pub enum PasswordProfile {
     Nist,
 }
 
-/// `members.registration.*`
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RegistrationConfig {
+settings! {
+    RegistrationConfig, "members.registration":
     /// Reveals that a phone or an e-mail is taken, with the seed's combined message (R13). Off by default.
-    pub reveal_taken: bool,
+    reveal_taken: bool = false;
     /// Regions whose phone numbers are accepted, by ISO 3166, `*` for all; the first is the default for numbers without `+`. CN
     /// keeps the seed's rule (R10).
-    pub phone_regions: Vec<String>,
+    phone_regions: Vec<String> = vec!["CN".into()];
     /// Difficulty of a challenge in bits: 16 takes a browser some tenths of a second.
-    pub challenge_bits: u32,
+    challenge_bits: u32 = 16;
 }
 
-impl Default for RegistrationConfig {
-    fn default() -> Self {
-        Self { reveal_taken: false, phone_regions: vec!["CN".into()], challenge_bits: 16 }
-    }
-}
-
-/// `members.sign_in.*`
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SignInConfig {
+settings! {
+    SignInConfig, "members.sign_in":
     /// Whether e-mail addresses can sign in, beside username and phone (R16).
-    pub email: bool,
+    email: bool = false;
     /// Steps of 30 s by which a TOTP code may be late or early: one, as RFC 6238 recommends, because people type and telephones'
     /// clocks differ. 0 is ASVS V6.5.5 to the letter.
-    pub totp_skew: u16,
+    totp_skew: u16 = 1;
 }
 
-impl Default for SignInConfig {
-    fn default() -> Self {
-        Self { email: false, totp_skew: 1 }
-    }
-}
-
-/// `members.tokens.*`
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TokenConfig {
+settings! {
+    TokenConfig, "members.tokens":
     /// `iss` of access tokens.
-    pub issuer: String,
+    issuer: String = "kindred".into();
     /// `aud` of access tokens.
-    pub audience: String,
+    audience: String = "kindred-api".into();
     /// `client_id` of access tokens.
-    pub client_id: String,
+    client_id: String = "storefront".into();
     /// Lifetime of an access token in seconds.
-    pub access_s: u32,
+    access_s: u32 = 600, 60..=86_400;
     /// Idle timeout of a session in days (V7.3.1).
-    pub idle_days: u32,
+    idle_days: u32 = 30, 1..=3_650;
     /// Maximum lifetime of a session in days (V7.3.2).
-    pub absolute_days: u32,
+    absolute_days: u32 = 90, 1..=3_650;
     /// Days a signing key is used for signing.
-    pub key_days: u32,
+    key_days: u32 = 30, 1..=3_650;
 }
 
-impl Default for TokenConfig {
-    fn default() -> Self {
-        Self {
-            issuer: "kindred".into(),
-            audience: "kindred-api".into(),
-            client_id: "storefront".into(),
-            access_s: 600,
-            idle_days: 30,
-            absolute_days: 90,
-            key_days: 30,
-        }
-    }
-}
-
+/// Upper bound of the counts per hour: no limit in practice.
+const OFTEN: u32 = 1_000_000;
 /// Upper bound of the sessions setting: signing in reads them all.
 pub const SESSIONS_MAX: usize = 1_000;
 
-/// `members.limits.*`: rate limits per address and account (docs/design/0008-sign-in.md).
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LimitsConfig {
+settings! {
+    /// Rate limits per address and account (docs/design/0008-sign-in.md).
+    LimitsConfig, "members.limits":
     /// Registrations an hour per address (V2.4.1).
-    pub registrations_hour: u32,
+    registrations_hour: u32 = 20, 1..=OFTEN;
     /// Challenges an hour per address.
-    pub challenges_hour: u32,
+    challenges_hour: u32 = 300, 1..=OFTEN;
     /// Failed sign-ins an hour per address (V6.3.1).
-    pub sign_in_failures_hour: u32,
+    sign_in_failures_hour: u32 = 60, 1..=OFTEN;
     /// Failures per account without a delay; each further one doubles the delay from 1 s.
-    pub free_failures: u32,
+    free_failures: u32 = 5, 1..=OFTEN;
     /// Maximum delay in seconds.
-    pub wait_max_s: u32,
+    wait_max_s: u32 = 900, 1..=86_400;
     /// Codes an hour per phone; the limit of one a minute is fixed.
-    pub phone_codes_hour: u32,
+    phone_codes_hour: u32 = 5, 1..=OFTEN;
     /// Code requests an hour per address, over all phones.
-    pub phone_codes_address_hour: u32,
+    phone_codes_address_hour: u32 = 20, 1..=OFTEN;
     /// Codes an hour in total: bounds the cost of messages.
-    pub phone_codes_all_hour: u32,
+    phone_codes_all_hour: u32 = 1_000;
     /// Mails an hour per e-mail address: registrations, resets, repeated verifications.
-    pub mails_hour: u32,
+    mails_hour: u32 = 5, 1..=OFTEN;
     /// Exports an hour per member: each reads everything stored about the member.
-    pub exports_hour: u32,
+    exports_hour: u32 = 6, 1..=OFTEN;
     /// Sessions per member; one more ends the oldest. At most [`SESSIONS_MAX`].
-    pub sessions: usize,
+    sessions: usize = 50, 1..=SESSIONS_MAX;
 }
 
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self {
-            registrations_hour: 20,
-            challenges_hour: 300,
-            sign_in_failures_hour: 60,
-            free_failures: 5,
-            wait_max_s: 900,
-            phone_codes_hour: 5,
-            phone_codes_address_hour: 20,
-            phone_codes_all_hour: 1_000,
-            mails_hour: 5,
-            exports_hour: 6,
-            sessions: 50,
-        }
-    }
-}
-
-/// `members.mail.*`: the SMTP server.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MailConfig {
+settings! {
+    /// The SMTP server.
+    MailConfig, "members.mail":
     /// The server; empty disables sending, and mails wait.
-    pub host: String,
+    host: String = String::new();
     /// Its port.
-    pub port: u16,
+    port: u16 = 465;
     /// How the connection is secured.
-    pub security: MailSecurity,
+    security: MailSecurity = MailSecurity::Tls;
     /// User name, if the server requires one.
-    pub user: String,
+    user: String = String::new();
     /// Password. Never logged or printed.
     #[serde(serialize_with = "hidden")]
-    pub password: String,
+    password: String = String::new();
     /// `From`: `Shop <shop@example.com>`.
-    pub from: String,
-}
-
-impl Default for MailConfig {
-    fn default() -> Self {
-        Self {
-            host: String::new(),
-            port: 465,
-            security: MailSecurity::Tls,
-            user: String::new(),
-            password: String::new(),
-            from: "Kindred <no-reply@localhost>".into(),
-        }
-    }
+    from: String = "Kindred <no-reply@localhost>".into();
 }
 
 /// How the connection to the mail server is secured.
@@ -346,27 +236,25 @@ pub enum MailSecurity {
     None,
 }
 
-/// `members.phone.*`: the SMS gateway.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PhoneConfig {
+settings! {
+    /// The SMS gateway.
+    PhoneConfig, "members.phone":
     /// The URL messages are posted to; empty disables sending, and messages wait.
-    pub url: String,
+    url: String = String::new();
     /// The secret that signs the posts. Never logged or printed.
     #[serde(serialize_with = "hidden")]
-    pub signing_password: String,
+    signing_password: String = String::new();
 }
 
-/// `members.sealing.*`: the key that encrypts signing seeds, TOTP secrets and the secret of refresh tokens in the database.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SealingConfig {
+settings! {
+    /// The key that encrypts signing seeds, TOTP secrets and the secret of refresh tokens in the database.
+    SealingConfig, "members.sealing":
     /// 32 bytes in base64url, or several separated by white space: the first encrypts, all decrypt. Never logged or printed.
     #[serde(serialize_with = "hidden")]
-    pub key: String,
+    key: String = String::new();
     /// A file with the keys. Without either, a data directory creates its own `sealing.key`; services store the secrets
     /// unencrypted.
-    pub key_file: PathBuf,
+    key_file: PathBuf = PathBuf::default();
 }
 
 fn hidden<S: serde::Serializer>(secret: &str, to: S) -> Result<S::Ok, S::Error> {
