@@ -16,16 +16,6 @@ macro_rules! targets {
     };
 }
 
-/// A target and its examples.
-pub struct Smoke<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// It.
-    pub target: Target,
-    /// What is mutated.
-    pub seeds: Vec<Vec<u8>>,
-}
-
 /// SplitMix64: a seed is all there is to know of a run.
 struct Random(u64);
 
@@ -151,16 +141,18 @@ impl Drop for Blame<'_> {
     }
 }
 
-/// Runs them one after the other, all of them though one does not hold.
-pub fn run(all: Vec<Smoke<'_>>) {
+/// Runs targets one after the other, all of them though one does not hold; `seeds` are a target's examples.
+pub fn run(all: &[(&str, Target)], seeds: impl Fn(&str) -> Vec<Vec<u8>>) {
     let seconds = std::env::var("KINDRED_FUZZ_SECONDS").map_or(1.0, |seconds| seconds.parse().expect("a number of seconds"));
     let each = Duration::from_secs_f64(seconds / all.len() as f64);
-    let holds = |smoke: &&Smoke<'_>| std::panic::catch_unwind(AssertUnwindSafe(|| run_one(smoke, each))).is_ok();
-    let (_, broken): (Vec<_>, Vec<_>) = all.iter().partition(holds);
-    assert!(broken.is_empty(), "do not hold: {}", broken.iter().map(|smoke| smoke.name).collect::<Vec<_>>().join(", "));
+    let holds = |(name, target): &&(&str, Target)| {
+        std::panic::catch_unwind(AssertUnwindSafe(|| run_one(name, *target, &seeds(name), each))).is_ok()
+    };
+    let broken: Vec<&str> = all.iter().filter(|one| !holds(one)).map(|(name, _)| *name).collect();
+    assert!(broken.is_empty(), "do not hold: {}", broken.join(", "));
 }
 
-fn run_one(Smoke { name, target, seeds }: &Smoke<'_>, each: Duration) {
+fn run_one(name: &str, target: Target, seeds: &[Vec<u8>], each: Duration) {
     for seed in seeds {
         let _blame = Blame(name, seed);
         target(seed);

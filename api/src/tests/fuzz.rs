@@ -79,7 +79,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 
 #[test]
 fn every_reader_of_a_request_holds_on_mutated_examples() {
-    smoke::run(edges::ALL.iter().map(|(name, target)| smoke::Smoke { name, target: *target, seeds: seeds(name) }).collect());
+    smoke::run(edges::ALL, seeds);
 }
 
 #[test]
