@@ -2,7 +2,6 @@
 //! every time for the same number of rounds. Tests include it beside a file of targets.
 
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What takes any bytes.
@@ -141,8 +140,9 @@ impl Drop for Blame<'_> {
     }
 }
 
-/// Runs targets one after the other, all of them though one does not hold; `seeds` are a target's examples.
+/// Runs targets one after the other, all of them though one does not hold; `seeds` are a target's examples. Each has a binary.
 pub fn run(all: &[(&str, Target)], seeds: impl Fn(&str) -> Vec<Vec<u8>>) {
+    check_binaries(all);
     let seconds = std::env::var("KINDRED_FUZZ_SECONDS").map_or(1.0, |seconds| seconds.parse().expect("a number of seconds"));
     let each = Duration::from_secs_f64(seconds / all.len() as f64);
     let holds = |(name, target): &&(&str, Target)| {
@@ -168,12 +168,11 @@ fn run_one(name: &str, target: Target, seeds: &[Vec<u8>], each: Duration) {
     println!("{name}: {rounds} inputs");
 }
 
-/// The fuzzer has a binary for each target: one without would be fuzzed by nobody. `fuzz` is the folder.
-pub fn check_binaries(fuzz: &Path, all: &[(&str, Target)]) {
-    let manifest = std::fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
-    let readme = std::fs::read_to_string(fuzz.join("README.md")).unwrap();
+/// The fuzzer has a binary for each target: one without would be fuzzed by nobody.
+fn check_binaries(all: &[(&str, Target)]) {
     for (name, _) in all {
-        assert!(manifest.contains(&format!("[[bin]]\nname = \"{name}\"\npath = \"fuzz_targets/target.rs\"")), "{name}");
-        assert!(readme.contains(&format!("`{name}`")), "{name}");
+        let binary = format!("[[bin]]\nname = \"{name}\"\npath = \"fuzz_targets/target.rs\"");
+        assert!(include_str!("Cargo.toml").contains(&binary), "{name} has no binary");
+        assert!(include_str!("README.md").contains(&format!("`{name}`")), "{name} is not in the readme");
     }
 }

@@ -93,8 +93,3 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 fn every_target_holds_on_mutated_examples() {
     smoke::run(targets::ALL, seeds);
 }
-
-#[test]
-fn every_target_has_its_binary() {
-    smoke::check_binaries(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz"), targets::ALL);
-}
