@@ -2,7 +2,6 @@
 //! every time for the same number of rounds. Tests include it beside a file of targets.
 
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What takes any bytes.
@@ -14,16 +13,6 @@ macro_rules! targets {
         /// All targets by name.
         pub const ALL: &[(&str, fn(&[u8]))] = &[$((stringify!($name), $name)),+];
     };
-}
-
-/// A target and its examples.
-pub struct Smoke<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// It.
-    pub target: Target,
-    /// What is mutated.
-    pub seeds: Vec<Vec<u8>>,
 }
 
 /// SplitMix64: a seed is all there is to know of a run.
@@ -151,16 +140,19 @@ impl Drop for Blame<'_> {
     }
 }
 
-/// Runs them one after the other, all of them though one does not hold.
-pub fn run(all: Vec<Smoke<'_>>) {
+/// Runs targets one after the other, all of them though one does not hold; `seeds` are a target's examples. Each has a binary.
+pub fn run(all: &[(&str, Target)], seeds: impl Fn(&str) -> Vec<Vec<u8>>) {
+    check_binaries(all);
     let seconds = std::env::var("KINDRED_FUZZ_SECONDS").map_or(1.0, |seconds| seconds.parse().expect("a number of seconds"));
     let each = Duration::from_secs_f64(seconds / all.len() as f64);
-    let holds = |smoke: &&Smoke<'_>| std::panic::catch_unwind(AssertUnwindSafe(|| run_one(smoke, each))).is_ok();
-    let (_, broken): (Vec<_>, Vec<_>) = all.iter().partition(holds);
-    assert!(broken.is_empty(), "do not hold: {}", broken.iter().map(|smoke| smoke.name).collect::<Vec<_>>().join(", "));
+    let holds = |(name, target): &&(&str, Target)| {
+        std::panic::catch_unwind(AssertUnwindSafe(|| run_one(name, *target, &seeds(name), each))).is_ok()
+    };
+    let broken: Vec<&str> = all.iter().filter(|one| !holds(one)).map(|(name, _)| *name).collect();
+    assert!(broken.is_empty(), "do not hold: {}", broken.join(", "));
 }
 
-fn run_one(Smoke { name, target, seeds }: &Smoke<'_>, each: Duration) {
+fn run_one(name: &str, target: Target, seeds: &[Vec<u8>], each: Duration) {
     for seed in seeds {
         let _blame = Blame(name, seed);
         target(seed);
@@ -176,12 +168,11 @@ fn run_one(Smoke { name, target, seeds }: &Smoke<'_>, each: Duration) {
     println!("{name}: {rounds} inputs");
 }
 
-/// The fuzzer has a binary for each target: one without would be fuzzed by nobody. `fuzz` is the folder.
-pub fn check_binaries(fuzz: &Path, all: &[(&str, Target)]) {
-    let manifest = std::fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
-    let readme = std::fs::read_to_string(fuzz.join("README.md")).unwrap();
+/// The fuzzer has a binary for each target: one without would be fuzzed by nobody.
+fn check_binaries(all: &[(&str, Target)]) {
     for (name, _) in all {
-        assert!(manifest.contains(&format!("[[bin]]\nname = \"{name}\"\npath = \"fuzz_targets/target.rs\"")), "{name}");
-        assert!(readme.contains(&format!("`{name}`")), "{name}");
+        let binary = format!("[[bin]]\nname = \"{name}\"\npath = \"fuzz_targets/target.rs\"");
+        assert!(include_str!("Cargo.toml").contains(&binary), "{name} has no binary");
+        assert!(include_str!("README.md").contains(&format!("`{name}`")), "{name} is not in the readme");
     }
 }

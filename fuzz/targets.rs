@@ -131,37 +131,23 @@ pub fn time(bytes: &[u8]) {
 
 /// A key of the store. It is corrupt, or it is written as it was read.
 pub fn key(bytes: &[u8]) {
-    fn one<K: KeyCodec>(bytes: &[u8]) {
-        if let Ok(key) = K::from_bytes(bytes) {
+    macro_rules! each {
+        [$($Key:ty),+ $(,)?] => { $(if let Ok(key) = <$Key as KeyCodec>::from_bytes(bytes) {
             assert_eq!(key.to_bytes(), bytes);
-        }
+        })+ };
     }
-    one::<ItemId>(bytes);
-    one::<MemberId>(bytes);
-    one::<SessionId>(bytes);
-    one::<OrderId>(bytes);
-    one::<Owner>(bytes);
-    one::<Day>(bytes);
-    one::<Kind>(bytes);
-    one::<InteractionKey>(bytes);
-    one::<(Owner, InteractionKey)>(bytes);
-    one::<(ItemId, Kind, Day)>(bytes);
+    each![ItemId, MemberId, SessionId, OrderId, Owner, Day, Kind, InteractionKey, (Owner, InteractionKey), (ItemId, Kind, Day)];
 }
 
 /// A row of the store. It is corrupt, or it is a row that can be written and shown.
 pub fn row(bytes: &[u8]) {
-    fn one<R: RowCodec>(bytes: &[u8]) {
-        if let Ok(row) = R::decode(bytes) {
+    macro_rules! each {
+        [$($Row:ty),+ $(,)?] => { $(if let Ok(row) = <$Row as RowCodec>::decode(bytes) {
             one_row(&row);
             assert!(!format!("{row:?}").is_empty());
-        }
+        })+ };
     }
-    one::<u64>(bytes);
-    one::<EventTime>(bytes);
-    one::<StoredInteraction>(bytes);
-    one::<Canonical>(bytes);
-    one::<Neighbors>(bytes);
-    one::<Earned>(bytes);
+    each![u64, EventTime, StoredInteraction, Canonical, Neighbors, Earned];
     if let Ok(StoredInteraction { at, .. }) = StoredInteraction::decode(bytes) {
         assert!(at.to_string().ends_with('Z') && !at.day().to_string().is_empty());
     }

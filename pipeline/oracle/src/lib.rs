@@ -58,11 +58,22 @@ pub fn tables(inputs: &Inputs, semantics: &Semantics) -> Tables {
 
 #[cfg(test)]
 mod tests {
-    use kindred_model::views::{ExportContext, Rows, view_tables};
+    use kindred_model::views::{Cell, ExportContext, Rows, ViewName, view_tables};
     use kindred_model::{Day, Owner};
 
     use super::testing::{Shape, random_log, small_semantics};
     use super::*;
+
+    fn exported(view: ViewName, tables: &Tables, semantics: &Semantics) -> Vec<Vec<Cell>> {
+        let mut rows = Vec::new();
+        let context = ExportContext { settings: semantics, as_of: Day(20_000) };
+        (view.info().export)(tables, None, context, &mut |cells| {
+            rows.push(cells.to_vec());
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        rows
+    }
 
     /// If this failed, `verify` would miss a table that an oracle forgets.
     #[test]
@@ -81,15 +92,7 @@ mod tests {
             let semantics = if seed % 2 == 0 { small_semantics() } else { Semantics::default() };
             let inputs = inputs(random_log(seed, 600, &Shape::default()), &semantics);
             let tables = inputs.tables();
-            let mut exported = Vec::new();
-            let histories_view = kindred_model::views::ViewName::Histories.info();
-            let context = ExportContext { settings: &semantics, as_of: Day(20_000) };
-            (histories_view.export)(&tables, None, context, &mut |cells| {
-                exported.push(cells.to_vec());
-                std::ops::ControlFlow::Continue(())
-            })
-            .unwrap();
-            use kindred_model::views::Cell;
+            let exported = exported(ViewName::Histories, &tables, &semantics);
             let expected: Vec<Vec<Cell>> = histories(&inputs)
                 .into_iter()
                 .flat_map(|(owner, entries)| {
@@ -134,15 +137,8 @@ mod tests {
                 erased += usize::from(expected.is_empty());
                 assert_eq!(read.iter().collect::<Vec<_>>(), expected, "{member}, seed {seed}");
             }
-            let mut exported = Vec::new();
-            let view = kindred_model::views::ViewName::MemberOrders.info();
-            let context = ExportContext { settings: &semantics, as_of: Day(20_000) };
-            (view.export)(&tables, None, context, &mut |cells| {
-                exported.push((cells[0].clone(), cells[2].clone()));
-                std::ops::ControlFlow::Continue(())
-            })
-            .unwrap();
-            use kindred_model::views::Cell;
+            let exported = exported(ViewName::MemberOrders, &tables, &semantics).into_iter();
+            let exported: Vec<(Cell, Cell)> = exported.map(|cells| (cells[0].clone(), cells[2].clone())).collect();
             let expected: Vec<(Cell, Cell)> = expected
                 .iter()
                 .flat_map(|(member, orders)| orders.iter().map(move |order| (Cell::text(member), Cell::text(&order.order))))

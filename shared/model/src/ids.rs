@@ -29,8 +29,8 @@ pub fn check_id(field: &str, text: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-macro_rules! id_type {
-    ($(#[$doc:meta])* $name:ident, $field:literal) => {
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident $field:literal;)+) => { $(
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
@@ -81,34 +81,21 @@ macro_rules! id_type {
                 Self::parse(text)
             }
         }
-    };
+    )+ };
 }
 
-id_type!(
+ids! {
     /// An entry of a member's ledger.
-    EntryId,
-    "entry"
-);
-id_type!(
+    EntryId "entry";
     /// What is sold or recommended: a good, a service or an activity.
-    ItemId,
-    "item"
-);
-id_type!(
+    ItemId "item";
     /// A person with an account.
-    MemberId,
-    "member"
-);
-id_type!(
+    MemberId "member";
     /// An anonymous browser session.
-    SessionId,
-    "session"
-);
-id_type!(
+    SessionId "session";
     /// One order of the shop.
-    OrderId,
-    "order"
-);
+    OrderId "order";
+}
 
 impl EntryId {
     /// Stands in a key for "no entry".

@@ -46,43 +46,43 @@ record! {
     #[derive(Clone, PartialEq, Eq, Debug)]
     pub struct CatalogRecord, raw Raw {
         /// The item.
-        pub item: ItemId,
+        item: ItemId,
         /// Greater is newer.
-        pub version: u64,
+        version: u64,
         /// Its kind.
-        pub kind: ItemKind,
+        kind: ItemKind,
         /// Its title.
-        pub title: Box<str> = title,
+        title: Box<str> = title,
         /// Its description.
-        pub description: Option<Box<str>> = text(DESCRIPTION_BYTES_MAX),
+        description: Option<Box<str>> = text(DESCRIPTION_BYTES_MAX),
         /// Category path, widest first.
-        pub category: Vec<Box<str>> = labels(CATEGORY_DEPTH_MAX),
+        category: Vec<Box<str>> = labels(CATEGORY_DEPTH_MAX),
         /// Free-form tags.
-        pub tags: Vec<Box<str>> = labels(TAGS_MAX),
+        tags: Vec<Box<str>> = labels(TAGS_MAX),
         /// Price in minor units of the shop's currency.
-        pub price_minor: Option<i64> = within(0..=PRICE_MINOR_MAX),
+        price_minor: Option<i64> = within(0..=PRICE_MINOR_MAX),
         /// URL of its page.
-        pub url: Option<Box<str>> = link,
+        url: Option<Box<str>> = link,
         /// URL of its image.
-        pub image: Option<Box<str>> = link,
+        image: Option<Box<str>> = link,
         /// Whether it can be bought; true if absent.
-        pub available: Option<bool>,
+        available: Option<bool>,
         /// Who may see it; public if absent.
-        pub visibility: Option<Visibility>,
+        visibility: Option<Visibility>,
         /// When it was put on sale.
-        pub listed_at: Option<EventTime>,
+        listed_at: Option<EventTime>,
         /// Removed for good.
-        pub deleted: bool,
+        deleted: bool,
         /// The product it is a variant of.
-        pub group: Option<Box<str>>,
+        group: Option<Box<str>>,
         /// Bought repeatedly: also recommended to members who bought it.
-        pub repeatable: bool,
+        repeatable: bool,
         /// Views of it are private.
-        pub sensitive: bool,
+        sensitive: bool,
         /// The tax rate included in its price, in basis points; the shop's if absent.
-        pub tax_bp: Option<i64> = within(0..=TAX_BP_MAX),
+        tax_bp: Option<i64> = within(0..=TAX_BP_MAX),
         /// Units in stock; not tracked if absent.
-        pub stock: Option<i64> = within(0..=STOCK_MAX),
+        stock: Option<i64> = within(0..=STOCK_MAX),
     }
 }
 

@@ -168,7 +168,7 @@ pub(crate) fn text(max: usize) -> impl Fn(&str, Text<'_>) -> Result<Box<str>, In
     }
 }
 
-/// Declares a record, or an object within one.
+/// Declares a record, or an object within one. Its fields are public.
 ///
 /// A field with `= rule` is read by that rule, which may name the fields before it; any other by its type. `raw Name` names the
 /// raw form, which has the fields after `beside` too; `=> check` runs on the record as a whole.
@@ -176,7 +176,7 @@ macro_rules! record {
     (
         $(#[$doc:meta])*
         pub struct $Name:ident, raw $Raw:ident {
-            $($(#[$field_doc:meta])* pub $field:ident: $Type:ty $(= $rule:expr)?,)+
+            $($(#[$field_doc:meta])* $field:ident: $Type:ty $(= $rule:expr)?,)+
         }
         $(beside { $($beside:ident: $Beside:ty,)+ })?
         $(=> $check:expr)?

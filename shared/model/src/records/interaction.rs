@@ -68,23 +68,23 @@ record! {
     #[derive(Clone, PartialEq, Debug, Default)]
     pub struct Payload, raw Raw {
         /// The item found by a search.
-        pub item: Option<ItemId>,
+        item: Option<ItemId>,
         /// The query as typed.
-        pub query: Option<Box<str>> = text(QUERY_BYTES_MAX),
+        query: Option<Box<str>> = text(QUERY_BYTES_MAX),
         /// 0 to 100.
-        pub rating: Option<f64> = rating,
+        rating: Option<f64> = rating,
         /// The recommendation it came from: the response's `Kindred-Reco-Id`.
-        pub reco_id: Option<Box<str>>,
+        reco_id: Option<Box<str>>,
         /// Rank in the list shown, from 1.
-        pub rank: Option<u32> = within(1..=10_000),
+        rank: Option<u32> = within(1..=10_000),
         /// The generation that served the list.
-        pub generation: Option<Box<str>>,
+        generation: Option<Box<str>>,
         /// The scenario of the list, where it is not in the key.
-        pub scenario: Option<Box<str>>,
+        scenario: Option<Box<str>>,
         /// The owner's variant in an A/B test.
-        pub variant: Option<Box<str>>,
+        variant: Option<Box<str>>,
         /// The source within the scenario.
-        pub source: Option<Box<str>>,
+        source: Option<Box<str>>,
     }
     beside {
         member: MemberId,

@@ -20,25 +20,25 @@ record! {
     #[derive(Clone, PartialEq, Eq, Debug)]
     pub struct LedgerEntry, raw Raw {
         /// The member whose ledger it belongs to.
-        pub member: MemberId,
+        member: MemberId,
         /// The entry.
-        pub entry: EntryId,
+        entry: EntryId,
         /// What it does.
-        pub kind: LedgerKind,
+        kind: LedgerKind,
         /// Points; negative only for an adjustment. Absent for wallet entries.
-        pub points: Option<i64> = amount(kind),
+        points: Option<i64> = amount(kind),
         /// Money in minor units; negative only for an adjustment. Absent for point entries.
-        pub amount_minor: Option<i64> = amount(kind),
+        amount_minor: Option<i64> = amount(kind),
         /// The order it is about.
-        pub order: Option<OrderId>,
+        order: Option<OrderId>,
         /// The entry it returns, wholly or in part.
-        pub refers_to: Option<EntryId>,
+        refers_to: Option<EntryId>,
         /// The first day on which a positive adjustment of points no longer counts; absent means never.
-        pub expires_on: Option<Day>,
+        expires_on: Option<Day>,
         /// The reason, for people.
-        pub reason: Option<Box<str>> = text(REASON_BYTES_MAX),
+        reason: Option<Box<str>> = text(REASON_BYTES_MAX),
         /// When; later than the member's previous entry.
-        pub at: EventTime,
+        at: EventTime,
     }
     beside {
         erased: bool,

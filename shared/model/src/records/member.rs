@@ -30,23 +30,23 @@ record! {
     #[derive(Clone, PartialEq, Eq, Debug)]
     pub struct Membership, raw Raw {
         /// The member.
-        pub member: MemberId,
+        member: MemberId,
         /// Greater is newer.
-        pub version: u64,
+        version: u64,
         /// The state.
-        pub state: MemberState,
+        state: MemberState,
         /// The level; normal if absent.
-        pub tier: Option<Tier>,
+        tier: Option<Tier>,
         /// The inviter.
-        pub invited_by: Option<MemberId>,
+        invited_by: Option<MemberId>,
         /// When the account was created.
-        pub registered_at: Option<EventTime>,
+        registered_at: Option<EventTime>,
         /// When it was verified; from then on an invitee counts.
-        pub activated_at: Option<EventTime>,
+        activated_at: Option<EventTime>,
         /// Staff has approved the invite, beyond the inviter's limit.
-        pub invite_approved: bool,
+        invite_approved: bool,
         /// When the invite qualified, where the program requires more than activation.
-        pub qualified_at: Option<EventTime>,
+        qualified_at: Option<EventTime>,
     }
     beside {
         session: SessionId,

@@ -56,19 +56,19 @@ record! {
     #[derive(Clone, PartialEq, Eq, Debug)]
     pub struct Line, raw RawLine {
         /// Its number within the order, from 1.
-        pub line: u32 = within(1..=u32::MAX),
+        line: u32 = within(1..=u32::MAX),
         /// What was bought.
-        pub item: ItemId,
+        item: ItemId,
         /// How many, from 1 to [`QUANTITY_MAX`].
-        pub quantity: i64 = within(1..=QUANTITY_MAX),
+        quantity: i64 = within(1..=QUANTITY_MAX),
         /// Price of one unit in minor units.
-        pub unit_price_minor: i64 = within(0..=PRICE_MINOR_MAX),
+        unit_price_minor: i64 = within(0..=PRICE_MINOR_MAX),
         /// The line's discount in minor units.
-        pub discount_minor: Option<i64> = within(0..=quantity * unit_price_minor),
+        discount_minor: Option<i64> = within(0..=quantity * unit_price_minor),
         /// The coupon of the discount.
-        pub coupon: Option<Box<str>>,
+        coupon: Option<Box<str>>,
         /// The parts of the discount, if the shop names them; `discount_minor` is their sum.
-        pub discounts: Vec<Discount>,
+        discounts: Vec<Discount>,
     }
     => Line::with_discount
 }
@@ -78,11 +78,11 @@ record! {
     #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
     pub struct Discount, raw RawDiscount {
         /// The kind of discount, in the shop's words: `tier`, `coupon`.
-        pub kind: Box<str>,
+        kind: Box<str>,
         /// The coupon or campaign.
-        pub id: Option<Box<str>>,
+        id: Option<Box<str>>,
         /// The amount in minor units.
-        pub amount_minor: i64 = as_given,
+        amount_minor: i64 = as_given,
     }
 }
 
@@ -91,15 +91,15 @@ record! {
     #[derive(Clone, PartialEq, Eq, Debug)]
     pub struct Refund, raw RawRefund {
         /// The refund's identity; (refund, line) is unique within the order.
-        pub refund: Box<str>,
+        refund: Box<str>,
         /// When.
-        pub at: EventTime,
+        at: EventTime,
         /// The line; absent for the order as a whole.
-        pub line: Option<u32> = within(1..=u32::MAX),
+        line: Option<u32> = within(1..=u32::MAX),
         /// Units returned; absent for money only.
-        pub quantity: Option<i64> = within(1..=QUANTITY_MAX),
+        quantity: Option<i64> = within(1..=QUANTITY_MAX),
         /// The amount in minor units.
-        pub amount_minor: i64 = within(0..=AMOUNT_MINOR_MAX),
+        amount_minor: i64 = within(0..=AMOUNT_MINOR_MAX),
     }
     => Refund::of_a_line
 }
@@ -109,37 +109,37 @@ record! {
     #[derive(Clone, PartialEq, Eq, Debug)]
     pub struct OrderRecord, raw Raw {
         /// The order's identity.
-        pub order: OrderId,
+        order: OrderId,
         /// Greater is newer.
-        pub version: u64,
+        version: u64,
         /// Its status.
-        pub status: OrderStatus,
+        status: OrderStatus,
         /// The buyer; absent for guests and erased orders.
-        pub member: Option<MemberId>,
+        member: Option<MemberId>,
         /// The member's level at purchase; normal if absent.
-        pub tier: Option<Tier>,
+        tier: Option<Tier>,
         /// The promotion it was bought under.
-        pub promotion: Option<Box<str>>,
+        promotion: Option<Box<str>>,
         /// When it was placed.
-        pub placed_at: EventTime,
+        placed_at: EventTime,
         /// When it was paid.
-        pub paid_at: Option<EventTime>,
+        paid_at: Option<EventTime>,
         /// When it was received.
-        pub completed_at: Option<EventTime>,
+        completed_at: Option<EventTime>,
         /// When it was cancelled.
-        pub cancelled_at: Option<EventTime>,
+        cancelled_at: Option<EventTime>,
         /// ISO 4217; the installation's one currency.
-        pub currency: Box<str> = as_given,
+        currency: Box<str> = as_given,
         /// Ordered by line number.
-        pub lines: Vec<Line>,
+        lines: Vec<Line>,
         /// Ordered by (refund, line).
-        pub refunds: Vec<Refund>,
+        refunds: Vec<Refund>,
         /// The member was erased: the order counts in sales totals only.
-        pub erased: bool,
+        erased: bool,
         /// Discount on the order as a whole, beside those of its lines, in minor units.
-        pub discount_minor: Option<i64> = within(0..=AMOUNT_MINOR_MAX),
+        discount_minor: Option<i64> = within(0..=AMOUNT_MINOR_MAX),
         /// Shipping cost in minor units.
-        pub shipping_minor: Option<i64> = within(0..=AMOUNT_MINOR_MAX),
+        shipping_minor: Option<i64> = within(0..=AMOUNT_MINOR_MAX),
     }
 }
 

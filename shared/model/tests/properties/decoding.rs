@@ -1,6 +1,6 @@
 //! Round trips of records, and spellings that must not matter.
 
-use kindred_model::records::{Rules, normalise_query};
+use kindred_model::records::Rules;
 use kindred_model::{EventTime, Position, Record, Topic};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -112,16 +112,6 @@ proptest! {
         let sign = if hours < 0 { '-' } else { '+' };
         let text = format!("{}{sign}{:02}:{minutes:02}", local.trim_end_matches('Z'), hours.abs());
         prop_assert_eq!(EventTime::parse("at", &text).unwrap(), time, "{}", text);
-    }
-
-    #[test]
-    fn a_normalised_query_is_an_identity_and_stays_itself(query in "[\\PC\\s]{0,200}") {
-        let normalised = normalise_query(&query);
-        prop_assert!(normalised.len() <= 128);
-        prop_assert!(!normalised.chars().any(char::is_control));
-        prop_assert_eq!(normalised.trim(), &*normalised);
-        prop_assert_eq!(normalise_query(&normalised), normalised.clone());
-        prop_assert_eq!(normalise_query(&format!("  {query}\t")), normalised);
     }
 
     #[test]
