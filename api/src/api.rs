@@ -9,11 +9,11 @@ use tokio::sync::watch;
 use crate::auth::{Forwarding, KeyRing, Streams};
 use crate::conflicts::RecentVersions;
 use crate::context::{ApiConfig, Context};
-use crate::measure::Measures;
 use crate::quota::PageQuotas;
-use crate::routes::body::Bodies;
+use crate::request_metrics::RequestMetrics;
+use crate::routes::body::BodyBudget;
 use crate::routes::endpoint::Table;
-use crate::served::{Served, Serving};
+use crate::serving::{Served, Serving};
 
 /// The running API.
 pub(crate) struct Api {
@@ -24,12 +24,12 @@ pub(crate) struct Api {
     pub served: Served,
     pub ring: Arc<KeyRing>,
     pub forwarding: Arc<Forwarding>,
-    pub measures: Measures,
+    pub metrics: RequestMetrics,
     pub reco_ids: RecoIds,
     pub versions: RecentVersions,
     pub quotas: PageQuotas,
-    /// Bodies that are being received or worked on.
-    pub bodies: Arc<Bodies>,
+    /// BodyBudget that are being received or worked on.
+    pub bodies: Arc<BodyBudget>,
     pub streams: Arc<Streams>,
     /// Becomes true when the server stops: streams end.
     pub stopping: watch::Receiver<bool>,

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use crate::auth::{self, Caller};
 use crate::params::{self, Params};
 use crate::routes::accounts::cookies::Browser;
-use crate::routes::body::{Misread, read_object};
-use crate::routes::{finish, linked, precondition};
+use crate::routes::body::{BodyError, read_object};
+use crate::routes::{linked, middleware, precondition};
 
 /// A segment of a path, decoded.
 pub fn segment(raw: &str) -> Option<String> {
@@ -44,7 +44,7 @@ pub fn opaque<T: serde::Serialize>(cursor: &T) -> String {
 
 /// The trace that a `traceparent` names; another each time where it names none.
 pub fn trace(header: &str) -> String {
-    finish::trace(header)
+    middleware::trace(header)
 }
 
 /// The address of one hop of `X-Forwarded-For`.
@@ -96,8 +96,8 @@ pub fn refresh_cookie(headers: &HeaderMap) -> Option<String> {
 /// `None` for what is no JSON; otherwise the pointer to what is wrong with it, and its code.
 pub fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Option<(String, &'static str)>> {
     read_object(bytes).map_err(|misread| match misread {
-        Misread::NotJson => None,
-        Misread::Field { pointer, code } => Some((pointer, code)),
+        BodyError::NotJson => None,
+        BodyError::Field { pointer, code } => Some((pointer, code)),
     })
 }
 

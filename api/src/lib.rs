@@ -13,26 +13,26 @@ extern crate self as kindred_api;
 
 mod api;
 mod auth;
-mod compressed;
+mod completion;
+mod compression;
 mod conflicts;
 mod context;
+mod event_sink;
 pub mod export_writer;
 #[doc(hidden)]
 pub mod fuzzing;
-mod measure;
 pub mod openapi;
-mod paced;
 mod params;
 mod problem;
 mod quota;
 mod recommend;
 mod reference;
+mod request_metrics;
 mod resources;
 mod routes;
-mod served;
 mod server;
-mod to_log;
-mod to_the_end;
+mod serving;
+mod write_timeout;
 
 #[cfg(test)]
 mod tests;
@@ -50,19 +50,19 @@ pub use context::{
     ApiConfig, Check, Context, GenerationOperations, GenerationShown, GenerationSource, MemoryConfig, OperationError, Operations,
     Standing, VerifiedTable, VerifyReport,
 };
+pub use event_sink::LogEventSink;
 pub use problem::{Code, FieldError, Problem};
 pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};
-pub use to_log::MembersToLog;
 
 use crate::api::{Api, RecoIds};
 use crate::auth::KeyRing;
-use crate::measure::Measures;
 use crate::quota::PageQuotas;
 use crate::recommend::Memory;
+use crate::request_metrics::RequestMetrics;
 use crate::resources::{RESOURCES, Resources};
-use crate::routes::body::Bodies;
+use crate::routes::body::BodyBudget;
 use crate::routes::endpoint::Table;
-use crate::served::{Served, Serving};
+use crate::serving::{Served, Serving};
 
 /// How long the end waits for the store to take when keys were last used: it is not worth more.
 const LAST_SAVE: Duration = Duration::from_secs(5);
@@ -114,7 +114,7 @@ impl Running {
                 tracing::error!("a server did not end in order: {error}");
             }
         }
-        if tokio::time::timeout(LAST_SAVE, self.ring.keep_now()).await.is_err() {
+        if tokio::time::timeout(LAST_SAVE, self.ring.maintain_once()).await.is_err() {
             tracing::warn!("when keys were last used could not be saved in time");
         }
     }
@@ -141,10 +141,10 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
     let (stop, stopping) = watch::channel(false);
     let api = prepare(config, context, stopping.clone()).await?;
     let ring = Arc::clone(&api.ring);
-    let mut background = vec![vital_task("the watch over generations", served::follow(Arc::clone(&api)))];
+    let mut background = vec![vital_task("the watch over generations", serving::follow(Arc::clone(&api)))];
     background.push(vital_task("the saving of when keys were used", {
         let ring = Arc::clone(&ring);
-        async move { ring.keep().await }
+        async move { ring.maintain().await }
     }));
     if let Some(members) = api.context.members.clone() {
         background.push(vital_task("the work of members", async move { members.run().await }));
@@ -181,8 +181,8 @@ fn exposed(address: SocketAddr, behind_proxy: bool) -> Option<String> {
 }
 
 /// What the API keeps of members beside their accounts: they are opened with it.
-pub fn kept_of_members() -> kindred_members::Resources {
-    resources::kept_of_members(RESOURCES)
+pub fn member_resources() -> kindred_members::Resources {
+    resources::member_resources(RESOURCES)
 }
 
 /// Everything but the sockets.
@@ -207,7 +207,7 @@ async fn prepare_with(
     let (generation, limits) = (config.generation.clone(), config.memory);
     let memory = tokio::task::spawn_blocking(move || Memory::load(of_memory, settings, &generation, clock, limits)).await??;
     let live = Serving { generation: config.generation.clone(), memory, store, settings: context.settings.clone() };
-    let bodies = Bodies::new(config.limits.bodies_bytes, config.limits.bodies_bytes_per_address);
+    let bodies = BodyBudget::new(config.limits.bodies_bytes, config.limits.bodies_bytes_per_address);
     Ok(Arc::new(Api {
         table: Table::of(resources),
         served: Served::new(live),
@@ -215,7 +215,7 @@ async fn prepare_with(
         context,
         config,
         ring,
-        measures: Measures::new(),
+        metrics: RequestMetrics::new(),
         reco_ids: RecoIds::new()?,
         versions: conflicts::RecentVersions::new(),
         quotas: PageQuotas::new(),

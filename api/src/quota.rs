@@ -1,7 +1,7 @@
 //! What callers have used up of what they have, each counted within a window of time.
 //!
 //! ```text
-//! (who, how much) ──count──▶ within the window's limit? ──forgive──▶ what came to nothing is given back
+//! (who, how much) ──count──▶ within the window's limit? ──release──▶ what came to nothing is given back
 //! ```
 
 use std::hash::Hash;
@@ -34,7 +34,7 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Window<K> {
         counted.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok()
     }
 
-    fn forgive(&self, who: &K, less: u32) {
+    fn release(&self, who: &K, less: u32) {
         if let Some(counted) = self.0.get(who) {
             let _ = counted.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sum| Some(sum.saturating_sub(less)));
         }
@@ -69,7 +69,7 @@ pub(crate) struct PageLimits {
 }
 
 /// What was counted of one request. Dropped, it stays counted.
-pub(crate) struct Posted {
+pub(crate) struct Usage {
     poster: Poster,
     records: u32,
     sessions: Vec<(SessionId, u32)>,
@@ -92,12 +92,12 @@ impl PageQuotas {
         address: Option<IpAddr>,
         sessions: Vec<(SessionId, u32)>,
         limits: PageLimits,
-    ) -> Result<Posted, Problem> {
+    ) -> Result<Usage, Problem> {
         let records = sessions.iter().fold(0u32, |sum, (_, records)| sum.saturating_add(*records));
-        let mut posted = Posted { poster: (key.into(), address), records: 0, sessions: Vec::new(), new_sessions: 0 };
+        let mut posted = Usage { poster: (key.into(), address), records: 0, sessions: Vec::new(), new_sessions: 0 };
         let counted = self.count_into(&mut posted, records, sessions, limits);
         if let Err((code, what, most, window)) = counted {
-            self.forgive(&posted);
+            self.release(&posted);
             let detail = format!("{what} {most} through a publishable key, which is used up; nothing was appended");
             return Err(Problem::new(code, detail).retry_after(window.as_secs()));
         }
@@ -106,7 +106,7 @@ impl PageQuotas {
 
     fn count_into(
         &self,
-        posted: &mut Posted,
+        posted: &mut Usage,
         records: u32,
         sessions: Vec<(SessionId, u32)>,
         limits: PageLimits,
@@ -123,7 +123,7 @@ impl PageQuotas {
         }
         if !self.records.count(whole, records, limits.records) {
             if address.is_some() {
-                self.records.forgive(&posted.poster, records);
+                self.records.release(&posted.poster, records);
             }
             return Err((Code::RateLimited, "the records a minute are at most", limits.records, MINUTE));
         }
@@ -146,15 +146,15 @@ impl PageQuotas {
     }
 
     /// Takes back what was counted: nothing of it was appended.
-    pub fn forgive(&self, posted: &Posted) {
+    pub fn release(&self, posted: &Usage) {
         let (key, address) = &posted.poster;
-        self.records.forgive(&(key.clone(), None), posted.records);
+        self.records.release(&(key.clone(), None), posted.records);
         if address.is_some() {
-            self.records.forgive(&posted.poster, posted.records);
-            self.new_sessions.forgive(&posted.poster, posted.new_sessions);
+            self.records.release(&posted.poster, posted.records);
+            self.new_sessions.release(&posted.poster, posted.new_sessions);
         }
         for (session, records) in &posted.sessions {
-            self.of_session.forgive(&(key.clone(), session.clone()), *records);
+            self.of_session.release(&(key.clone(), session.clone()), *records);
         }
     }
 }
@@ -178,7 +178,7 @@ mod tests {
             names.iter().map(|name| (SessionId::parse(name).unwrap(), records)).collect()
         };
         let (one, other) = (Some([192, 0, 2, 1].into()), Some([192, 0, 2, 2].into()));
-        let code = |counted: Result<Posted, Problem>| counted.err().map(|problem| problem.code);
+        let code = |counted: Result<Usage, Problem>| counted.err().map(|problem| problem.code);
         assert_eq!(code(quotas.count("k", one, sessions(&["a"], 6), LIMITS)), None);
         assert_eq!(code(quotas.count("k", one, sessions(&["a"], 5), LIMITS)), Some(Code::SessionLimit), "of the session");
         assert_eq!(code(quotas.count("k", one, sessions(&["b", "c", "d"], 1), LIMITS)), Some(Code::SessionLimit), "new sessions");
@@ -190,7 +190,7 @@ mod tests {
         // Given back, it may be posted.
         let posted = quotas.count("m", one, sessions(&["a"], 10), LIMITS).ok().unwrap();
         assert!(quotas.count("m", one, sessions(&["a"], 1), LIMITS).is_err());
-        quotas.forgive(&posted);
+        quotas.release(&posted);
         assert_eq!(code(quotas.count("m", one, sessions(&["a"], 10), LIMITS)), None);
     }
 

@@ -22,6 +22,6 @@ pub(crate) type Resources = &'static [&'static dyn Resource];
 pub(crate) const RESOURCES: Resources = &[];
 
 /// The same for the members, who forget with an account what is kept beside it.
-pub(crate) fn kept_of_members(resources: Resources) -> kindred_members::Resources {
+pub(crate) fn member_resources(resources: Resources) -> kindred_members::Resources {
     resources.iter().map(|resource| *resource as &dyn kindred_members::Resource).collect()
 }

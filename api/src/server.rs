@@ -32,11 +32,11 @@ use warp::reply::Response;
 
 use crate::api::Api;
 use crate::auth;
-use crate::compressed::{compressed, takes_gzip};
-use crate::paced::Paced;
+use crate::completion::run_to_completion;
+use crate::compression::{accepts_gzip, compress};
 use crate::problem::{Code, Problem};
-use crate::routes::finish::Finish;
-use crate::to_the_end::to_the_end;
+use crate::routes::middleware::Exchange;
+use crate::write_timeout::WriteTimeout;
 
 /// How long a request's head may take to arrive, and a connection may stay idle: a slow one must not hold a place for nothing.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,10 +54,10 @@ pub(crate) async fn serve(
     routes: BoxedFilter<(Response,)>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(api.config.limits.connections));
+    let permits = Arc::new(Semaphore::new(api.config.limits.connections));
     // Every task that changes state holds a copy of the sender: when the last is gone, none runs.
     let (running, mut ended) = mpsc::channel::<Infallible>(1);
-    let addresses = Arc::new(Addresses::default());
+    let addresses = Arc::new(ConnectionsByAddress::default());
     let stall = Duration::from_millis(api.config.limits.write_stall_ms);
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -65,28 +65,28 @@ pub(crate) async fn serve(
     loop {
         let accepted = tokio::select! {
             _ = stopping.wait_for(|stopping| *stopping) => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &permits) => accepted,
         };
-        let Some((stream, peer, place)) = accepted else { continue };
-        let Some(place_of_address) = addresses.take(peer.ip(), &api) else {
+        let Some((stream, peer, permit)) = accepted else { continue };
+        let Some(address_permit) = addresses.take(peer.ip(), &api) else {
             metrics::counter!("api_connections_refused_total").increment(1);
             // It is told why if it can be told at once.
             let _ = stream.try_write(TOO_MANY_CONNECTIONS);
             continue;
         };
-        let service = Front {
+        let service = ConnectionService {
             api: api.clone(),
             peer: Peer(peer.ip()),
             routes: TowerToHyperService::new(warp::service(routes.clone())),
             running: running.clone(),
         };
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(Paced::new(stream, stall)), service));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(WriteTimeout::new(stream, stall)), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 // A caller that went away or spoke no HTTP is nobody's fault here.
                 tracing::debug!("a connection ended: {error}");
             }
-            drop((place, place_of_address));
+            drop((permit, address_permit));
         });
     }
     drop(listener);
@@ -132,22 +132,22 @@ impl Address {
 
 /// The open connections of each address.
 #[derive(Default)]
-struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+struct ConnectionsByAddress(Mutex<HashMap<IpAddr, usize>>);
 
 /// One of them.
-struct PlaceOfAddress {
-    addresses: Arc<Addresses>,
+struct AddressPermit {
+    addresses: Arc<ConnectionsByAddress>,
     /// `None` where they are not counted.
     address: Option<IpAddr>,
 }
 
-impl Addresses {
-    /// A place for one connection more, unless the address has as many as it may. A trusted proxy brings those of all visitors.
-    fn take(self: &Arc<Self>, peer: IpAddr, api: &Api) -> Option<PlaceOfAddress> {
+impl ConnectionsByAddress {
+    /// A permit for one connection more, unless the address has as many as it may. A trusted proxy brings those of all visitors.
+    fn take(self: &Arc<Self>, peer: IpAddr, api: &Api) -> Option<AddressPermit> {
         let Address(address) = Address::of(peer);
-        let place = |address| Some(PlaceOfAddress { addresses: self.clone(), address });
+        let permit = |address| Some(AddressPermit { addresses: self.clone(), address });
         if api.config.trusted_proxies.iter().any(|proxies| proxies.contains(&peer.to_canonical())) {
-            return place(None);
+            return permit(None);
         }
         let mut open = self.0.lock();
         let count = open.entry(address).or_default();
@@ -155,11 +155,11 @@ impl Addresses {
             return None;
         }
         *count += 1;
-        place(Some(address))
+        permit(Some(address))
     }
 }
 
-impl Drop for PlaceOfAddress {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         let Some(address) = self.address else { return };
         let mut open = self.addresses.0.lock();
@@ -178,14 +178,14 @@ const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConten
     {\"type\":\"/problems/busy\",\"title\":\"Too much to do\",\"status\":503,\"code\":\"busy\",\"detail\":\"this address has as many connections open as it may\",\"retry_after\":5}";
 
 /// What every request of a connection passes before the routes.
-struct Front<S> {
+struct ConnectionService<S> {
     api: Arc<Api>,
     peer: Peer,
     routes: S,
     running: mpsc::Sender<Infallible>,
 }
 
-impl<S> Service<Request<Incoming>> for Front<S>
+impl<S> Service<Request<Incoming>> for ConnectionService<S>
 where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>,
 {
@@ -208,7 +208,7 @@ where
         let address = Address::of_request(&self.api, self.peer.0, &request);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(address);
-        let gzip = takes_gzip(request.headers());
+        let gzip = accepts_gzip(request.headers());
         match *request.method() {
             // hyper leaves the body away, which is not made where it would be a stream's.
             Method::HEAD => *request.method_mut() = Method::GET,
@@ -216,11 +216,11 @@ where
             _ => return self.change(request),
         }
         let answered = self.routes.call(request);
-        Box::pin(async move { answered.await.map(|response| compressed(gzip, response)) })
+        Box::pin(async move { answered.await.map(|response| compress(gzip, response)) })
     }
 }
 
-impl<S> Front<S>
+impl<S> ConnectionService<S>
 where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>,
 {
@@ -230,13 +230,13 @@ where
         request: &Request<Incoming>,
         problem: Problem,
     ) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> {
-        let answer = Finish::of(Instant::now(), request).unrouted().finish(&self.api, problem.into_response());
+        let answer = Exchange::of(Instant::now(), request).unrouted().finish(&self.api, problem.into_response());
         Box::pin(std::future::ready(Ok(answer)))
     }
 
     /// Answers a request that may change state.
     fn change(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> {
-        let finish = Finish::of(Instant::now(), &request);
+        let finish = Exchange::of(Instant::now(), &request);
         let (api, running, answered) = (self.api.clone(), self.running.clone(), self.routes.call(request));
         Box::pin(async move {
             let work = async move {
@@ -244,7 +244,7 @@ where
                 drop(running);
                 answered
             };
-            match to_the_end(work).await {
+            match run_to_completion(work).await {
                 Ok(answered) => answered,
                 Err(problem) => Ok(finish.finish(&api, Problem::into_response(problem))),
             }
@@ -254,15 +254,15 @@ where
 
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
 ) -> Option<(tokio::net::TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.ok()?;
+    let permit = permits.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!("could not set TCP_NODELAY: {error}");
             }
-            Some((stream, peer, place))
+            Some((stream, peer, permit))
         }
         Err(error) => {
             tracing::warn!("could not accept a connection: {error}");

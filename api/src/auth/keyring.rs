@@ -1,7 +1,7 @@
 //! The keys in memory, with what they grant: what a caller presents is looked up, digested once, and remembered.
 //!
 //! ```text
-//! presented ──▶ remembered? ──no──▶ KeyStore::verify ──▶ Remembered { grant, until when, where its uses are noted }
+//! presented ──▶ remembered? ──no──▶ KeyStore::verify ──▶ CachedKey { grant, until when, where its uses are noted }
 //!                    └── is it good now? note the minute ──▶ Grant        keep: once a minute the uses are saved, what ended deleted
 //! ```
 
@@ -39,18 +39,18 @@ pub(crate) struct KeyRing {
 #[derive(Default)]
 struct Verified {
     version: u64,
-    keys: HashMap<Box<str>, Remembered>,
+    keys: HashMap<Box<str>, CachedKey>,
 }
 
 /// A key that was verified.
-struct Remembered {
+struct CachedKey {
     grant: Arc<Grant>,
     used: Arc<LastUse>,
     /// Looked at each time: that a key has ended takes no change of the keys.
     expires_at: EventTime,
 }
 
-impl Remembered {
+impl CachedKey {
     fn used(&self, now: EventTime) -> Option<Arc<Grant>> {
         (now < self.expires_at).then(|| {
             self.used.note(now);
@@ -103,7 +103,7 @@ impl KeyRing {
         // Verified again after the version was read: a key revoked meanwhile must not be remembered.
         let key = self.keys.verify(presented, now)?;
         let used = self.keys.last_use(&key.id)?;
-        let remembered = || Remembered { grant: Arc::new(granted(&key, self.share)), used, expires_at: expiry(&key) };
+        let remembered = || CachedKey { grant: Arc::new(granted(&key, self.share)), used, expires_at: expiry(&key) };
         verified.keys.entry(presented.into()).or_insert_with(remembered).used(now)
     }
 
@@ -193,17 +193,17 @@ impl KeyRing {
     }
 
     /// Saves when keys were last used and deletes those that have ended, once a minute; never ends.
-    pub async fn keep(&self) {
+    pub async fn maintain(&self) {
         let mut due = tokio::time::interval(KEEP_EVERY);
         due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             due.tick().await;
-            self.keep_now().await;
+            self.maintain_once().await;
         }
     }
 
     /// Does it now. What fails is done by the next.
-    pub async fn keep_now(&self) {
+    pub async fn maintain_once(&self) {
         if let Err(error) = self.keys.save_uses().await {
             tracing::warn!("could not save when keys were last used: {error}");
         }

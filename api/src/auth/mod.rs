@@ -80,7 +80,7 @@ impl Caller {
     }
 
     /// Whether there is an `Authorization` header, good or not.
-    pub fn presents_anything(&self) -> bool {
+    pub fn has_authorization(&self) -> bool {
         self.authorization.is_some()
     }
 }
@@ -195,7 +195,7 @@ impl Grant {
     ///
     /// # Errors
     /// A 403 that names the first permission that is missing.
-    pub fn needs_everything(&self) -> Result<(), Problem> {
+    pub fn require_all_permissions(&self) -> Result<(), Problem> {
         Ok(self.actor("").covers(Permission::ALL)?)
     }
 

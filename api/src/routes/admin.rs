@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use utoipa::ToSchema;
 use warp::Reply;
 
-use super::audit::Act;
+use super::audit::AuditAction;
 use super::endpoint::prelude::*;
 use super::{AS_OF, NO_STORE, done, json, program_today};
 use crate::api::Api;
@@ -43,7 +43,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .says("Topics, positions, the durable frontier, lag, rows a view, memory, disk.")
                 .answers_object(200, "the status"),
             get("/v1/admin/export/{view}", Staff(Permission::ReportRead), export_view)
-                .takes_its_time()
+                .no_time_limit()
                 .says("All rows of a view, sorted, as of one applied unit. A view that names members needs `member:read` as well. Two \
                 exports compare with `diff`. An export that breaks off ends the connection and not the chunks, so that half of \
                 it is not taken for the whole.")
@@ -53,7 +53,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .answers_as(200, &["application/x-ndjson", "text/csv"], "the rows")
                 .fails(404, "no such view, or it is not kept"),
             get("/v1/views/{view}/{key}", Staff(Permission::ReportRead), show_rows)
-                .takes_its_time()
+                .no_time_limit()
                 .says("The rows of a view of one item, member or session, as its export has them; none where there are none. A view \
                 that names members needs `member:read` as well.")
                 .path("view", "the name of a view")
@@ -81,7 +81,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 `rejected`.")
                 .answers::<Retried>(200, "what became of each"),
             post("/v1/admin/verify", Staff(Permission::GenerationManage), verify_views)
-                .takes_its_time()
+                .no_time_limit()
                 .says("Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by \
                 brute force, and compares; `repair=true` mends rows of views that differ. It takes as long as it takes.")
                 .query("repair", Flag, "mend what differs; false unless given")
@@ -121,13 +121,13 @@ async fn rows_of(request: &Request, key: Option<String>) -> Answered {
     let snapshot = match &key {
         Some(key) => {
             if view.is_about_persons() {
-                request.audit_reading(view.name, key).await?;
+                request.audit_read(view.name, key).await?;
             }
             snapshot.await?
         }
         None => {
-            let act = Act { kind: "view.export", subject: view.name, detail: &[] };
-            request.audited(act, snapshot).await?
+            let action = AuditAction { kind: "view.export", subject: view.name, detail: &[] };
+            request.audited(action, snapshot).await?
         }
     };
     let reached = snapshot.frontier.position.to_string();
@@ -249,7 +249,7 @@ async fn list_rejected(request: Request) -> Answered {
     if after.is_some_and(|id| !Rejected::is_id(id)) {
         return Err(Problem::query("cursor", "is not one that this server gave out"));
     }
-    request.audit_reading("rejected", "").await?;
+    request.audit_read("rejected", "").await?;
     let mut rejected = request.api.context.log.rejected(after, limit + 1).await?;
     let more = rejected.len() > limit;
     rejected.truncate(limit);
@@ -259,7 +259,7 @@ async fn list_rejected(request: Request) -> Answered {
 
 async fn show_rejected(request: Request) -> Answered {
     let id = request.segment("id")?;
-    request.audit_reading("rejected", "").await?;
+    request.audit_read("rejected", "").await?;
     let rejected = request.api.context.log.rejected_one(&id).await?;
     let rejected = rejected.ok_or_else(|| Problem::new(Code::NotFound, "there is no rejected record of this id"))?;
     json(StatusCode::OK, &RejectedShown::from(rejected))
@@ -267,9 +267,9 @@ async fn show_rejected(request: Request) -> Answered {
 
 async fn drop_rejected(request: Request) -> Answered {
     let id = request.segment("id")?.into_owned();
-    let act = Act { kind: "rejected.drop", subject: &id, detail: &[] };
+    let action = AuditAction { kind: "rejected.drop", subject: &id, detail: &[] };
     let dropped = async { Ok(request.api.context.log.rejected_remove(std::slice::from_ref(&id)).await?) };
-    request.audited(act, dropped).await?;
+    request.audited(action, dropped).await?;
     Ok(done())
 }
 
@@ -305,8 +305,8 @@ async fn retry_rejected(request: Request, Retry { ids }: Retry) -> Answered {
         return Err(Problem::new(Code::PayloadTooLarge, format!("at most {PAGE_MAX} ids are accepted at once")));
     }
     let records = ids.len().to_string();
-    let act = Act { kind: "rejected.retry", subject: "", detail: &[("records", &records)] };
-    json(StatusCode::OK, &request.audited(act, retry_all(&request.api, ids)).await?)
+    let action = AuditAction { kind: "rejected.retry", subject: "", detail: &[("records", &records)] };
+    json(StatusCode::OK, &request.audited(action, retry_all(&request.api, ids)).await?)
 }
 
 /// First the log, then `rejected`: a crash between leaves a record in both, and trying it again merges into itself.
@@ -338,7 +338,7 @@ async fn retry_all(api: &Api, ids: Vec<String>) -> Result<Retried, Problem> {
 
 async fn verify_views(request: Request) -> Answered {
     let repair = request.params.boolean("repair", false)?;
-    let act = Act { kind: "views.verify", subject: "", detail: &[("repair", if repair { "true" } else { "false" })] };
+    let action = AuditAction { kind: "views.verify", subject: "", detail: &[("repair", if repair { "true" } else { "false" })] };
     let verified = async { Ok(request.api.context.operations.verify(repair).await?) };
-    json(StatusCode::OK, &request.audited(act, verified).await?)
+    json(StatusCode::OK, &request.audited(action, verified).await?)
 }

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::audit::Act;
+use super::audit::AuditAction;
 use super::endpoint::prelude::*;
 use super::{done, json};
 use crate::auth::{KeyChange, KeyReplaced, KeyRotation, KeySettings, KeyShown};
@@ -78,12 +78,12 @@ async fn list_keys(request: Request) -> Answered {
 async fn make_key(request: Request, settings: KeySettings) -> Answered {
     let ring = &request.api.ring;
     if matches!(settings, KeySettings::Service { .. }) {
-        request.grant.needs_everything()?;
+        request.grant.require_all_permissions()?;
     }
     let (key, shown) = ring.make(settings).await?;
     // Its id is known only now. Where that cannot be noted, nobody is told the key, and it is worthless.
-    let act = Act { kind: "key.create", subject: &shown.id, detail: &[("name", &shown.name), ("kind", shown.kind)] };
-    if let Err(problem) = request.audit(act, true).await {
+    let action = AuditAction { kind: "key.create", subject: &shown.id, detail: &[("name", &shown.name), ("kind", shown.kind)] };
+    if let Err(problem) = request.audit(action, true).await {
         ring.revoke(&shown.id).await?;
         return Err(problem);
     }
@@ -93,21 +93,21 @@ async fn make_key(request: Request, settings: KeySettings) -> Answered {
 
 async fn change_key(request: Request, KeyChange { origins }: KeyChange) -> Answered {
     let (id, listed) = (request.segment("id")?, origins.join(" "));
-    let act = Act { kind: "key.change", subject: &id, detail: &[("origins", &listed)] };
-    json(StatusCode::OK, &request.audited(act, request.api.ring.set_origins(&id, &origins)).await?)
+    let action = AuditAction { kind: "key.change", subject: &id, detail: &[("origins", &listed)] };
+    json(StatusCode::OK, &request.audited(action, request.api.ring.set_origins(&id, &origins)).await?)
 }
 
 async fn rotate_key(request: Request, KeyRotation { overlap_seconds }: KeyRotation) -> Answered {
     let (id, ring) = (request.segment("id")?, &request.api.ring);
     if ring.is_service_key(&id) {
-        request.grant.needs_everything()?;
+        request.grant.require_all_permissions()?;
     }
     // Drawn before it is noted, so that the entry names it.
     let successor = ring.draw_successor(&id);
     let (by, overlap) = (successor.as_ref().map(|it| it.id()).unwrap_or_default(), overlap_seconds.to_string());
     let detail = [("replaced_by", &*by), ("overlap_seconds", &*overlap)];
-    let act = Act { kind: "key.rotate", subject: &id, detail: &detail };
-    let rotated = request.audited(act, async { ring.rotate(successor?, overlap_seconds).await });
+    let action = AuditAction { kind: "key.rotate", subject: &id, detail: &detail };
+    let rotated = request.audited(action, async { ring.rotate(successor?, overlap_seconds).await });
     let (key, shown, replaces) = rotated.await?;
     tracing::info!(key = shown.id, replaces = replaces.id, "rotated a key");
     json(StatusCode::CREATED, &KeyRotated { made: KeyMade { key, shown }, replaces })
@@ -116,16 +116,16 @@ async fn rotate_key(request: Request, KeyRotation { overlap_seconds }: KeyRotati
 async fn revoke_key(request: Request) -> Answered {
     let (id, ring) = (request.segment("id")?, &request.api.ring);
     if ring.is_service_key(&id) {
-        request.grant.needs_everything()?;
+        request.grant.require_all_permissions()?;
     }
-    let act = Act { kind: "key.revoke", subject: &id, detail: &[] };
+    let action = AuditAction { kind: "key.revoke", subject: &id, detail: &[] };
     let revoked = async {
         match ring.revoke(&id).await? {
             true => Ok(()),
             false => Err(Problem::new(Code::NotFound, "there is no key of this id")),
         }
     };
-    request.audited(act, revoked).await?;
+    request.audited(action, revoked).await?;
     tracing::info!(key = &*id, "revoked a key");
     Ok(done())
 }

@@ -1,7 +1,7 @@
 //! Acts of administration that are no member's business, noted in the audit log where members are kept (V16.3.1).
 //!
 //! ```text
-//! entry ──▶ the act ──failed──▶ another entry, not ok
+//! entry ──▶ the action ──failed──▶ another entry, not ok
 //! ```
 
 use std::future::Future;
@@ -11,7 +11,7 @@ use crate::problem::Problem;
 
 /// What is done.
 #[derive(Clone, Copy)]
-pub(crate) struct Act<'a> {
+pub(crate) struct AuditAction<'a> {
     /// A stable word: `generation.promote`.
     pub kind: &'static str,
     /// To what.
@@ -21,18 +21,25 @@ pub(crate) struct Act<'a> {
 }
 
 impl Request {
-    /// Notes an act and does it. The entry comes first: what is in the log and did not happen is better than the reverse, and where
+    /// Notes an action and does it. The entry comes first: what is in the log and did not happen is better than the reverse, and where
     /// the log cannot be written nothing is done (V16.5.3). That it failed is noted beside.
     ///
     /// # Errors
-    /// What the store of the log says; what the act says.
-    pub async fn audited<T>(&self, act: Act<'_>, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-        self.audit(act, true).await?;
+    /// What the store of the log says; what the action says.
+    pub async fn audited<T>(
+        &self,
+        action: AuditAction<'_>,
+        work: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        self.audit(action, true).await?;
         let done = work.await;
         if let Err(problem) = &done {
             let detail = [("code", problem.code.name())];
-            if self.audit(Act { detail: &detail, ..act }, false).await.is_err() {
-                tracing::warn!(kind = act.kind, "could not note in the audit log that an act failed; it stands there as begun");
+            if self.audit(AuditAction { detail: &detail, ..action }, false).await.is_err() {
+                tracing::warn!(
+                    kind = action.kind,
+                    "could not note in the audit log that an action failed; it stands there as begun"
+                );
             }
         }
         done
@@ -42,9 +49,9 @@ impl Request {
     ///
     /// # Errors
     /// What the store of the log says.
-    pub async fn audit(&self, act: Act<'_>, ok: bool) -> Result<(), Problem> {
+    pub async fn audit(&self, action: AuditAction<'_>, ok: bool) -> Result<(), Problem> {
         let Some(members) = &self.api.context.members else { return Ok(()) };
-        Ok(members.record(&self.actor(), act.kind, act.subject, ok, act.detail).await?)
+        Ok(members.record(&self.actor(), action.kind, action.subject, ok, action.detail).await?)
     }
 
     /// Notes that staff reads what is of a person (V16.3.2): `what` of whom; of nobody in particular, `member` is empty. A service key
@@ -52,10 +59,10 @@ impl Request {
     ///
     /// # Errors
     /// What the store of the log says; then nothing is read.
-    pub async fn audit_reading(&self, what: &str, member: &str) -> Result<(), Problem> {
+    pub async fn audit_read(&self, what: &str, member: &str) -> Result<(), Problem> {
         if self.grant.service {
             return Ok(());
         }
-        self.audit(Act { kind: "member.read", subject: member, detail: &[("what", what)] }, true).await
+        self.audit(AuditAction { kind: "member.read", subject: member, detail: &[("what", what)] }, true).await
     }
 }

@@ -1,8 +1,8 @@
-//! Bodies, capped while they are read: `warp::body::bytes` reads without bound, and `content_length_limit` answers 411 to a
+//! BodyBudget, capped while they are read: `warp::body::bytes` reads without bound, and `content_length_limit` answers 411 to a
 //! chunked body. What is read of all of them together is bounded as well, and what of that comes from one address.
 //!
 //! ```text
-//! chunk ──Bodies: room? of the address as well?──▶ Body, which gives its bytes back when it is dropped      no ──▶ 503
+//! chunk ──BodyBudget: room? of the address as well?──▶ Body, which gives its bytes back when it is dropped      no ──▶ 503
 //! ```
 
 use std::collections::HashMap;
@@ -35,13 +35,13 @@ const FORM_BYTES_MAX: usize = 64 << 10;
 const FIRST_BYTES: usize = 64 << 10;
 
 /// The bytes of all bodies under way.
-pub(crate) struct Bodies {
+pub(crate) struct BodyBudget {
     most: usize,
     most_of_address: usize,
     held: Mutex<(usize, HashMap<IpAddr, usize>)>,
 }
 
-impl Bodies {
+impl BodyBudget {
     /// Of so many bytes, and so many of one address.
     pub fn new(most: usize, most_of_address: usize) -> Arc<Self> {
         Arc::new(Self { most, most_of_address, held: Mutex::default() })
@@ -62,7 +62,7 @@ impl Bodies {
 /// A body that was read. Its bytes count until it is dropped.
 pub(crate) struct Body {
     bytes: Vec<u8>,
-    bodies: Arc<Bodies>,
+    bodies: Arc<BodyBudget>,
     address: Option<IpAddr>,
     held: usize,
 }
@@ -123,7 +123,7 @@ impl Drop for Body {
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A request's body and what its headers say of it.
-pub(crate) struct Posted {
+pub(crate) struct UnreadBody {
     content_type: Option<String>,
     content_length: Option<String>,
     content_encoding: Option<String>,
@@ -133,14 +133,14 @@ pub(crate) struct Posted {
 
 /// How the body is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Form {
+pub(crate) enum BodyFormat {
     /// One JSON value.
     Json,
     /// One JSON object a line.
     Ndjson,
 }
 
-impl Posted {
+impl UnreadBody {
     /// Takes a body without reading it.
     ///
     /// # Errors
@@ -164,7 +164,7 @@ impl Posted {
     ///
     /// # Errors
     /// A 415 for anything else, also a form: no page of another origin can post one unasked.
-    pub fn form(&self) -> Result<Form, Problem> {
+    pub fn form(&self) -> Result<BodyFormat, Problem> {
         let refused = |what: &str| {
             let detail = format!("{what}; accepted: application/json or application/x-ndjson, in UTF-8 and not compressed");
             Err(Problem::new(Code::UnsupportedMediaType, detail))
@@ -182,8 +182,8 @@ impl Posted {
             }
         }
         match &*essence {
-            "application/json" => Ok(Form::Json),
-            "application/x-ndjson" => Ok(Form::Ndjson),
+            "application/json" => Ok(BodyFormat::Json),
+            "application/x-ndjson" => Ok(BodyFormat::Ndjson),
             _ => refused("the Content-Type is another"),
         }
     }
@@ -192,7 +192,7 @@ impl Posted {
     /// gets no answer.
     ///
     /// # Errors
-    /// As [`Posted::read`].
+    /// As [`UnreadBody::read`].
     pub async fn ignore(self, api: &Api) -> Result<(), Problem> {
         self.read_small(api).await.map(drop)
     }
@@ -200,7 +200,7 @@ impl Posted {
     /// Reads one that is no batch of records.
     ///
     /// # Errors
-    /// As [`Posted::read`].
+    /// As [`UnreadBody::read`].
     pub async fn read_small(self, api: &Api) -> Result<Body, Problem> {
         self.read(api, SMALL_BODY_BYTES_MAX).await
     }
@@ -244,15 +244,15 @@ impl Posted {
     /// # Errors
     /// A 415 for anything but JSON, a 400 for what is no JSON, a 422 that names the field.
     pub async fn json<T: DeserializeOwned>(self, request: &Request) -> Result<T, Problem> {
-        if self.form()? != Form::Json {
+        if self.form()? != BodyFormat::Json {
             return Err(Problem::new(Code::UnsupportedMediaType, "this body is application/json"));
         }
         let of_staff = matches!(request.endpoint.need, Need::Staff(_));
         let most = if of_staff { SMALL_BODY_BYTES_MAX } else { FORM_BYTES_MAX };
         let bytes = self.read(&request.api, most).await?;
         read_object(&bytes).map_err(|misread| match misread {
-            Misread::NotJson => Problem::new(Code::MalformedJson, "the body is not one JSON value"),
-            Misread::Field { pointer, code } => {
+            BodyError::NotJson => Problem::new(Code::MalformedJson, "the body is not one JSON value"),
+            BodyError::Field { pointer, code } => {
                 let message = match code {
                     "unknown_field" => "this field is not known here",
                     "missing_field" => "this field is needed",
@@ -267,7 +267,7 @@ impl Posted {
 
 /// Why a body is not the object that was asked for.
 #[derive(Debug)]
-pub(crate) enum Misread {
+pub(crate) enum BodyError {
     /// It is no JSON at all.
     NotJson,
     /// A field of it is not accepted.
@@ -282,19 +282,19 @@ pub(crate) enum Misread {
 /// Reads a JSON object.
 ///
 /// # Errors
-/// [`Misread`].
-pub(crate) fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Misread> {
+/// [`BodyError`].
+pub(crate) fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
     // Asked first, since serde takes some values of another type for bad syntax.
-    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|_| Misread::NotJson)?;
+    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|_| BodyError::NotJson)?;
     // serde takes a list for the fields in their order; what is asked for has names.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Misread::Field { pointer: String::new(), code: "invalid" });
+        return Err(BodyError::Field { pointer: String::new(), code: "invalid" });
     }
     let reader = &mut serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(reader).map_err(|error| misread(&error))
 }
 
-fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> Misread {
+fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> BodyError {
     let reason = error.inner().to_string();
     let code = [("unknown field", "unknown_field"), ("missing field", "missing_field"), ("duplicate field", "duplicate_field")];
     let code = code.iter().find(|(begins, _)| reason.starts_with(begins)).map(|(_, code)| *code);
@@ -313,7 +313,7 @@ fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> Misread {
             pointer.push_str(&last);
         }
     }
-    Misread::Field { pointer, code: code.unwrap_or("invalid") }
+    BodyError::Field { pointer, code: code.unwrap_or("invalid") }
 }
 
 /// The field in serde's words: "missing field `a` at line 1", "unknown field `a`, expected `b` or `c`". There may be anything in its
@@ -343,8 +343,8 @@ mod tests {
     #[test]
     fn a_field_is_pointed_at_whatever_its_name() {
         let pointed = |text: &str| match read_object::<Named>(text.as_bytes()).unwrap_err() {
-            Misread::Field { pointer, code, .. } => format!("{code} {pointer}"),
-            Misread::NotJson => "not JSON".to_owned(),
+            BodyError::Field { pointer, code, .. } => format!("{code} {pointer}"),
+            BodyError::NotJson => "not JSON".to_owned(),
         };
         for (text, expected) in [
             (r#"{"name":"n","x`y/z":1}"#, "unknown_field /x`y~1z"),

@@ -4,7 +4,7 @@ use kindred_model::MemberId;
 use kindred_model::records::ItemKind;
 
 use super::endpoint::prelude::*;
-use super::{blocking, link_next, list, reach};
+use super::{blocking, link_next, list, wait_for_position};
 use crate::auth::Grant;
 use crate::params::Params;
 use crate::problem::{Code, Problem};
@@ -96,7 +96,7 @@ async fn page<Options: Send + 'static>(
 ) -> Answered {
     let (params, serving) = (&request.params, request.api.live());
     let options = options(params, sight(&serving.memory, &request.grant, params)?)?;
-    reach(&serving.memory, params.freshness()?).await?;
+    wait_for_position(&serving.memory, params.freshness()?).await?;
     let memory = serving.memory.clone();
     let Page { body, next_cursor, published } = blocking(move || Ok(make(&memory, options))).await?;
     let etag = etag_of(&body);
@@ -107,7 +107,7 @@ async fn show_product(request: Request) -> Answered {
     let (item, serving) = (request.item()?, request.api.live());
     let memory = &serving.memory;
     let sight = sight(memory, &request.grant, &request.params)?;
-    reach(memory, request.params.freshness()?).await?;
+    wait_for_position(memory, request.params.freshness()?).await?;
     // Looked at before the row: the answer reaches at least so far.
     let published = memory.published();
     let body = memory.product(&item, sight).await?;

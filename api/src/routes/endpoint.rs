@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use warp::reply::Response;
 
-use super::body::Posted;
+use super::body::UnreadBody;
 use super::request::Request;
 use super::{
     accounts, admin, admin_keys, catalog, events, generations, health, in_time, members, orders, popular, similar, stream,
@@ -122,8 +122,8 @@ pub(crate) struct Answer {
     pub headers: Vec<(&'static str, &'static str)>,
 }
 
-type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
-type Handler = Box<dyn Fn(Request, Posted) -> Answering + Send + Sync>;
+type HandlerFuture = Pin<Box<dyn Future<Output = Answered> + Send>>;
+type Handler = Box<dyn Fn(Request, UnreadBody) -> HandlerFuture + Send + Sync>;
 
 /// One endpoint.
 #[cfg_attr(not(test), expect(dead_code, reason = "tests generate the contract from it"))]
@@ -149,7 +149,7 @@ pub(crate) struct Endpoint {
     /// Whether it is answered whatever its query says.
     pub ignores_query: bool,
     /// Whether a caller waits for as long as it takes.
-    pub takes_its_time: bool,
+    pub no_time_limit: bool,
     /// Whether the cookie of the shop's own page will do in place of an access token.
     pub by_cookie: bool,
     /// Whether it is on the admin address alone.
@@ -186,7 +186,7 @@ where
     }
 }
 
-impl<F, Fut, B: Taken> Handle<(B,)> for F
+impl<F, Fut, B: FromBody> Handle<(B,)> for F
 where
     F: Fn(Request, B) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Answered> + Send + 'static,
@@ -206,7 +206,7 @@ where
 }
 
 async fn bounded<Fut: Future<Output = Answered>>(request: Request, handle: impl FnOnce(Request) -> Fut) -> Answered {
-    if request.endpoint.takes_its_time {
+    if request.endpoint.no_time_limit {
         return handle(request).await;
     }
     let api = request.api.clone();
@@ -214,25 +214,25 @@ async fn bounded<Fut: Future<Output = Answered>>(request: Request, handle: impl 
 }
 
 /// What a handler may take as a body.
-pub(crate) trait Taken: Sized + Send + 'static {
+pub(crate) trait FromBody: Sized + Send + 'static {
     /// The request body of the contract.
     fn body(schemas: &mut Schemas) -> Value;
     /// Reads it.
-    fn take(posted: Posted, request: &Request) -> impl Future<Output = Result<Self, Problem>> + Send;
+    fn take(posted: UnreadBody, request: &Request) -> impl Future<Output = Result<Self, Problem>> + Send;
 }
 
-impl<T: DeserializeOwned + ToSchema + Send + 'static> Taken for T {
+impl<T: DeserializeOwned + ToSchema + Send + 'static> FromBody for T {
     fn body(schemas: &mut Schemas) -> Value {
         json!({ "content": { "application/json": { "schema": schema_of::<T>(schemas) } }, "required": true })
     }
 
-    async fn take(posted: Posted, request: &Request) -> Result<Self, Problem> {
+    async fn take(posted: UnreadBody, request: &Request) -> Result<Self, Problem> {
         posted.json(request).await
     }
 }
 
 /// Not read yet: records, which their handler reads by itself.
-impl Taken for Posted {
+impl FromBody for UnreadBody {
     fn body(_: &mut Schemas) -> Value {
         json!({
             "description": "a record as in schemas/events: one object, an array, or one object a line; at most 10 MB and 10,000 records",
@@ -241,7 +241,7 @@ impl Taken for Posted {
         })
     }
 
-    async fn take(posted: Posted, _: &Request) -> Result<Self, Problem> {
+    async fn take(posted: UnreadBody, _: &Request) -> Result<Self, Problem> {
         Ok(posted)
     }
 }
@@ -297,7 +297,7 @@ fn endpoint<Taken, H: Handle<Taken>>(method: Method, path: &'static str, need: N
         body: H::body(),
         answers: Vec::new(),
         ignores_query: false,
-        takes_its_time: false,
+        no_time_limit: false,
         by_cookie: false,
         on_admin_address: false,
         handler: handle.handler(),
@@ -415,8 +415,8 @@ impl Endpoint {
     }
 
     /// No caller is answered 503 because it takes long.
-    pub fn takes_its_time(self) -> Self {
-        Self { takes_its_time: true, ..self }
+    pub fn no_time_limit(self) -> Self {
+        Self { no_time_limit: true, ..self }
     }
 
     /// The cookie of the shop's own page will do in place of an access token; its handler looks at it.
@@ -450,7 +450,7 @@ impl Endpoint {
     }
 
     /// Answers a request.
-    pub async fn handle(&self, request: Request, posted: Posted) -> Answered {
+    pub async fn handle(&self, request: Request, posted: UnreadBody) -> Answered {
         (self.handler)(request, posted).await
     }
 }
@@ -621,10 +621,10 @@ mod tests {
     #[test]
     fn paths_belong_to_templates() {
         let template = |path| PRODUCT.template_of(path).map(|template| template.path);
-        assert_eq!(template("/v1/items/a%2Fb/similar"), Some(crate::measure::SIMILAR));
+        assert_eq!(template("/v1/items/a%2Fb/similar"), Some(crate::request_metrics::SIMILAR));
         assert_eq!(template("/v1/admin/rejected/retry"), Some("/v1/admin/rejected/retry"));
         assert_eq!(template("/v1/admin/rejected/x"), Some("/v1/admin/rejected/{id}"));
-        assert_eq!(template("/v1/items/a/similar/"), Some(crate::measure::SIMILAR));
+        assert_eq!(template("/v1/items/a/similar/"), Some(crate::request_metrics::SIMILAR));
         for none in ["/", "", "/v1", "/v1/items//similar", "/v1/items/a/similar//", "/v1/items/a/similar/stream/x"] {
             assert_eq!(template(none), None, "{none}");
         }

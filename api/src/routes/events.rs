@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::body::{Body, Form, Posted};
+use super::body::{Body, BodyFormat, UnreadBody};
 use super::endpoint::prelude::*;
 use super::{in_time, json};
 use crate::api::Api;
@@ -37,7 +37,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 const ADDRESS_RECORDS_LEAST: u32 = 200;
 /// Errors that a 422 lists; the others are counted.
 const ERRORS_LISTED_MAX: usize = 100;
-/// Bodies up to this are decoded where they are; larger ones on a thread that may block (some 100 µs lie here).
+/// BodyBudget up to this are decoded where they are; larger ones on a thread that may block (some 100 µs lie here).
 const DECODED_IN_PLACE_BYTES: usize = 32 << 10;
 /// What browsers send; the rest is for the shop's servers to say.
 const BROWSER_KINDS: &[Kind] =
@@ -48,7 +48,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "events",
         [post("/v1/events/{topic}", WriteEvents, post_events)
-            .takes_its_time()
+            .no_time_limit()
             .says(
                 "Takes one record, an array of records, or NDJSON. 202 once the log has them durably; posting again is harmless, \
                 records merge by their natural keys. A publishable key posts browser events of sessions to `interactions`.",
@@ -109,7 +109,7 @@ pub(crate) struct RecordError {
     message: String,
 }
 
-async fn post_events(request: Request, posted: Posted) -> Answered {
+async fn post_events(request: Request, posted: UnreadBody) -> Answered {
     let (api, grant) = (&request.api, &request.grant);
     let topic = request.segment("topic")?;
     let written = |topic: Topic| Topic::OF_SHOPS.contains(&topic).then_some(topic);
@@ -136,7 +136,13 @@ struct Batch {
     records: Vec<Result<(Record, Vec<u8>), RecordError>>,
 }
 
-async fn decode_all(api: &Arc<Api>, grant: &Arc<Grant>, topic: Topic, form: Form, body: Body) -> Result<(Batch, Body), Problem> {
+async fn decode_all(
+    api: &Arc<Api>,
+    grant: &Arc<Grant>,
+    topic: Topic,
+    form: BodyFormat,
+    body: Body,
+) -> Result<(Batch, Body), Problem> {
     let (now, limits) = (api.context.clock.now(), &api.config.limits);
     let check = RecordCheck {
         topic,
@@ -157,7 +163,7 @@ async fn decode_all(api: &Arc<Api>, grant: &Arc<Grant>, topic: Topic, form: Form
 
 async fn append(api: &Arc<Api>, grant: &Grant, address: Option<IpAddr>, topic: Topic, batch: Batch) -> Answered {
     let rejected = batch.records.iter().filter(|record| record.is_err()).count();
-    api.measures.events_rejected.increment(rejected as u64);
+    api.metrics.events_rejected.increment(rejected as u64);
     if rejected == batch.records.len() {
         return Err(nothing_acceptable(&batch));
     }
@@ -179,13 +185,13 @@ async fn append(api: &Arc<Api>, grant: &Grant, address: Option<IpAddr>, topic: T
         if problem.code != Code::Unavailable
             && let Some(counted) = &counted
         {
-            api.quotas.forgive(counted);
+            api.quotas.release(counted);
         }
     })?;
     if places.len() != accepted {
         return Err(Problem::internal(format_args!("the log took {accepted} records and gave {} places", places.len())));
     }
-    api.measures.events_accepted.increment(accepted as u64);
+    api.metrics.events_accepted.increment(accepted as u64);
     let mut position = Position::beginning();
     let mut places = places.into_iter().zip(&conflicts);
     let results = outcomes
@@ -209,7 +215,7 @@ fn accepted_of(batch: &Batch) -> Vec<&Record> {
 }
 
 /// Counts the records of sessions that come through a publishable key.
-fn count_sessions(api: &Api, grant: &Grant, address: Option<IpAddr>, batch: &Batch) -> Result<Option<quota::Posted>, Problem> {
+fn count_sessions(api: &Api, grant: &Grant, address: Option<IpAddr>, batch: &Batch) -> Result<Option<quota::Usage>, Problem> {
     if grant.service {
         return Ok(None);
     }
@@ -288,10 +294,10 @@ impl Browser {
 
 impl RecordCheck {
     /// Splits a body into its records and checks each.
-    fn batch(&self, form: Form, body: &[u8], most: usize) -> Result<Batch, Problem> {
+    fn batch(&self, form: BodyFormat, body: &[u8], most: usize) -> Result<Batch, Problem> {
         let too_many =
             || Problem::new(Code::PayloadTooLarge, format!("the body has more than {most} records; nothing of it was taken"));
-        if form == Form::Ndjson {
+        if form == BodyFormat::Ndjson {
             let mut records = Vec::new();
             for line in body.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
                 if records.len() == most {

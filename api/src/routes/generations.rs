@@ -4,12 +4,12 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::audit::Act;
+use super::audit::AuditAction;
 use super::endpoint::prelude::*;
 use super::{done, json, program_today};
 use crate::context::GenerationShown;
 use crate::problem::Problem;
-use crate::served::{drop_generation, operations, promote};
+use crate::serving::{drop_generation, operations, promote};
 
 /// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -21,7 +21,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .answers::<GenerationList>(200, "all of them")
                 .fails(404, "this server keeps one generation and cannot turn to another"),
             get("/v1/admin/generations/{name}/compare", Staff(Permission::GenerationManage), compare_generations)
-                .takes_its_time()
+                .no_time_limit()
                 .says("What moved from this one to another. It takes as long as it takes; one is compared at a time.")
                 .path("name", "the one")
                 .needs_query("with", Text, "the other")
@@ -30,7 +30,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .fails(404, "no such generation")
                 .fails(409, "two are being compared already"),
             post("/v1/admin/generations/{name}/promote", Staff(Permission::GenerationManage), promote_generation)
-                .takes_its_time()
+                .no_time_limit()
                 .says("Makes a generation the live one: its memory is loaded aside, then all readers turn to it in one step. No request \
                 fails, and no answer is of both.")
                 .path("name", "the generation")
@@ -39,7 +39,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .fails(409, "it cannot be promoted: other rules, or a part of the events")
                 .fails(503, "it has not caught up yet"),
             delete("/v1/admin/generations/{name}", Staff(Permission::GenerationManage), delete_generation)
-                .takes_its_time()
+                .no_time_limit()
                 .says("Deletes a generation that is not live, with all of its rows.")
                 .path("name", "the generation")
                 .answers_nothing(204, "it is gone")
@@ -78,14 +78,14 @@ pub(crate) struct Promoted {
 
 async fn promote_generation(request: Request) -> Answered {
     let live = request.segment("name")?.into_owned();
-    let act = Act { kind: "generation.promote", subject: &live, detail: &[] };
-    let before = request.audited(act, promote(&request.api, &live)).await?;
+    let action = AuditAction { kind: "generation.promote", subject: &live, detail: &[] };
+    let before = request.audited(action, promote(&request.api, &live)).await?;
     json(StatusCode::OK, &Promoted { live, before })
 }
 
 async fn delete_generation(request: Request) -> Answered {
     let name = request.segment("name")?;
-    let act = Act { kind: "generation.drop", subject: &name, detail: &[] };
-    request.audited(act, drop_generation(&request.api, &name)).await?;
+    let action = AuditAction { kind: "generation.drop", subject: &name, detail: &[] };
+    request.audited(action, drop_generation(&request.api, &name)).await?;
     Ok(done())
 }

@@ -26,11 +26,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use warp::reply::Response;
 
-use super::body::Posted;
+use super::body::UnreadBody;
 use super::endpoint::Answered;
 use super::request::Request;
+use crate::completion::run_to_completion;
 use crate::problem::{Code, FieldError, Problem};
-use crate::to_the_end::to_the_end;
 
 /// The header of the request.
 pub(crate) const KEY: &str = "idempotency-key";
@@ -45,7 +45,7 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// What the handler says; a 400 for a key that is not acceptable, a 409 while its request is under way, a 422 where it is another's.
-pub(super) async fn once(request: Request, posted: Posted) -> Answered {
+pub(super) async fn once(request: Request, posted: UnreadBody) -> Answered {
     let Some(key) = request.headers.get(KEY).filter(|_| request.endpoint.takes_idempotency_keys()) else {
         return handle(request, posted).await;
     };
@@ -57,7 +57,7 @@ pub(super) async fn once(request: Request, posted: Posted) -> Answered {
     let body = Bytes::from_owner(posted.read_small(&request.api).await?);
     // To its end, also when the caller goes away, from the mark on that it is under way: the caller will ask again, and wants to hear
     // what came of it.
-    to_the_end(async move { do_once(&members, &key, request, body).await }).await?
+    run_to_completion(async move { do_once(&members, &key, request, body).await }).await?
 }
 
 /// A key that is accepted.
@@ -78,7 +78,7 @@ impl FromStr for Key {
     }
 }
 
-async fn handle(request: Request, posted: Posted) -> Answered {
+async fn handle(request: Request, posted: UnreadBody) -> Answered {
     let endpoint = request.endpoint.clone();
     endpoint.handle(request, posted).await
 }
@@ -98,7 +98,7 @@ async fn do_once(members: &Members, key: &str, request: Request, body: Bytes) ->
     match begun {
         Once::First(attempt) => {
             let body = stream::once(ready(Ok::<_, warp::Error>(body)));
-            let posted = Posted::of(&request.headers, request.address, body)?;
+            let posted = UnreadBody::of(&request.headers, request.address, body)?;
             settle(members, &attempt, handle(request, posted).await).await
         }
         Once::Answered(kept) => serde_json::from_slice::<Answer>(&kept).map_err(Problem::internal)?.replayed(),

@@ -16,13 +16,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::audit::Act;
+use super::audit::AuditAction;
 use super::endpoint::prelude::*;
-use super::{AS_OF, blocking, json, link_next, program_today, reach};
+use super::{AS_OF, blocking, json, link_next, program_today, wait_for_position};
 use crate::api::Api;
 use crate::params::{Freshness, Params, opaque};
 use crate::problem::{Code, Problem};
-use crate::served::Serving;
+use crate::serving::Serving;
 
 /// Entries of a page of history or orders.
 const PAGE_DEFAULT: u64 = 50;
@@ -66,14 +66,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 
 /// Whose data is meant: `me` is whoever signed in. Another member's is a 404 (V8.2.2), but for staff who may read them, of which the
 /// audit log is told: `what` is read.
-pub(super) async fn whose(request: &Request, what: &str) -> Result<MemberId, Problem> {
+pub(super) async fn resolve_member(request: &Request, what: &str) -> Result<MemberId, Problem> {
     let (member, grant) = (request.member()?, &request.grant);
     let Some(claims) = &grant.person else { return named(member) };
     if member.as_str() == MemberId::ME || member.as_str() == claims.sub {
         return MemberId::parse(&claims.sub).map_err(Problem::internal);
     }
     if grant.may(Permission::MemberRead) {
-        request.audit_reading(what, member.as_str()).await?;
+        request.audit_read(what, member.as_str()).await?;
         return Ok(member);
     }
     Err(Problem::new(Code::NotFound, "there is no such member"))
@@ -124,14 +124,14 @@ fn statement(earned: &Earned, as_of: Day) -> Vec<StatementLine> {
 }
 
 async fn show_points(request: Request) -> Answered {
-    let member = whose(&request, "points").await?;
+    let member = resolve_member(&request, "points").await?;
     let (params, serving) = (&request.params, request.api.live());
     if !serving.settings.views.points.enabled {
         return Err(Problem::new(Code::ViewDisabled, "views.points.enabled is false"));
     }
     let as_of = params.day("as_of")?.unwrap_or_else(|| program_today(&request.api, &serving.settings));
     let stated = params.boolean("statement", false)?;
-    reach(&serving.memory, params.freshness()?).await?;
+    wait_for_position(&serving.memory, params.freshness()?).await?;
     // Loaded before the row is read: the row reaches at least so far.
     let published = serving.memory.published();
     let row = serving.store.get(Points::NAME, &member.to_bytes()).await?;
@@ -179,9 +179,9 @@ impl HistoryItem {
 }
 
 /// The order of pages: newest first, then by item bytes, kind and scenario.
-pub(super) type Place = (std::cmp::Reverse<EventTime>, ItemId, Kind, Day, Box<str>);
+pub(super) type HistoryKey = (std::cmp::Reverse<EventTime>, ItemId, Kind, Day, Box<str>);
 
-pub(super) fn place(entry: &Entry) -> Place {
+pub(super) fn history_key(entry: &Entry) -> HistoryKey {
     (std::cmp::Reverse(entry.at), entry.item.clone(), entry.kind, entry.day, entry.scenario.clone())
 }
 
@@ -194,7 +194,7 @@ impl Cursor {
         opaque(&Self(entry.at.0, entry.item.to_string(), entry.kind, entry.day.0, entry.scenario.clone()))
     }
 
-    fn place(self) -> Place {
+    fn history_key(self) -> HistoryKey {
         let Self(at, item, kind, day, scenario) = self;
         // A name that cannot be is a place in the order all the same.
         (std::cmp::Reverse(EventTime(at)), ItemId::trusted(item), kind, Day(day), scenario)
@@ -202,42 +202,42 @@ impl Cursor {
 }
 
 async fn show_history(request: Request) -> Answered {
-    let member = whose(&request, "history").await?;
+    let member = resolve_member(&request, "history").await?;
     let serving = request.api.live();
     if !serving.settings.views.histories.enabled {
         return Err(Problem::new(Code::ViewDisabled, "views.histories.enabled is false"));
     }
-    let PageAsked { limit, cursor, freshness } = PageAsked::of::<Cursor>(&request.params)?;
-    let after = cursor.map(Cursor::place);
-    reach(&serving.memory, freshness).await?;
+    let PageParams { limit, cursor, freshness } = PageParams::of::<Cursor>(&request.params)?;
+    let after = cursor.map(Cursor::history_key);
+    wait_for_position(&serving.memory, freshness).await?;
     let (mut entries, reached) = with_sessions(&serving, &member, read_history).await?;
-    entries.sort_by_cached_key(place);
-    let from = after.map_or(0, |after| entries.partition_point(|entry| place(entry) <= after));
+    entries.sort_by_cached_key(history_key);
+    let from = after.map_or(0, |after| entries.partition_point(|entry| history_key(entry) <= after));
     let rest = &entries[from..];
     let page = &rest[..limit.min(rest.len())];
     let next_cursor = (rest.len() > limit).then(|| page.last().map(Cursor::after)).flatten();
     let items = page.iter().map(HistoryItem::of).collect();
     let page = HistoryPage { member, items, next_cursor };
-    page_shown(&page, &request.query, page.next_cursor.as_deref(), &reached)
+    page_response(&page, &request.query, page.next_cursor.as_deref(), &reached)
 }
 
 /// Which page of what a member did or bought is asked for.
-pub(super) struct PageAsked<C> {
+pub(super) struct PageParams<C> {
     pub limit: usize,
     pub cursor: Option<C>,
     pub freshness: Option<Freshness>,
 }
 
-impl PageAsked<()> {
+impl PageParams<()> {
     /// Its cursor is a `C`.
-    pub(super) fn of<C: DeserializeOwned>(params: &Params) -> Result<PageAsked<C>, Problem> {
+    pub(super) fn of<C: DeserializeOwned>(params: &Params) -> Result<PageParams<C>, Problem> {
         let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
-        Ok(PageAsked { limit, cursor: params.cursor()?, freshness: params.freshness()? })
+        Ok(PageParams { limit, cursor: params.cursor()?, freshness: params.freshness()? })
     }
 }
 
 /// A page, with a link to the next and how far what was read reaches.
-pub(super) fn page_shown(page: &impl Serialize, query: &str, next_cursor: Option<&str>, reached: &Position) -> Answered {
+pub(super) fn page_response(page: &impl Serialize, query: &str, next_cursor: Option<&str>, reached: &Position) -> Answered {
     let mut response = link_next(json(StatusCode::OK, page)?, query, next_cursor);
     response.headers_mut().insert(AS_OF, HeaderValue::from_str(&reached.to_string()).map_err(Problem::internal)?);
     Ok(response)
@@ -337,8 +337,8 @@ async fn erase_account(request: &Request, member: &MemberId) -> Result<Option<Ac
     match members.erase_member(&request.actor(), member.as_str()).await {
         Ok(receipt) => Ok(Some(AccountErased { erased_at: receipt.erased_at, audit_until: receipt.audit_until })),
         Err(MemberError::NotFound) => {
-            let act = Act { kind: "member.erase", subject: member.as_str(), detail: &[("account", "none")] };
-            request.audit(act, true).await?;
+            let action = AuditAction { kind: "member.erase", subject: member.as_str(), detail: &[("account", "none")] };
+            request.audit(action, true).await?;
             Ok(None)
         }
         Err(error) => Err(error.into()),

@@ -13,11 +13,11 @@ pub(crate) mod body;
 pub(crate) mod catalog;
 pub(crate) mod endpoint;
 pub(crate) mod events;
-pub(crate) mod finish;
 pub(crate) mod generations;
 pub(crate) mod health;
 pub(crate) mod idempotency;
 pub(crate) mod members;
+pub(crate) mod middleware;
 pub(crate) mod orders;
 pub(crate) mod popular;
 pub(crate) mod precondition;
@@ -44,17 +44,17 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use self::accounts::cookies::Browser;
-use self::body::Posted;
+use self::body::UnreadBody;
 use self::endpoint::{Answered, Endpoint, Need, Segments, Template};
 pub(crate) use self::precondition::names;
 use self::request::Request;
 use crate::api::Api;
 use crate::auth::{Admission, Caller, Grant, language_of, preflight};
+use crate::completion::respond_early;
 use crate::params::{Freshness, Params, form_decoded};
 use crate::problem::{Code, Problem, no_route};
 use crate::recommend::{Memory, Published};
 use crate::server::{Address, Peer};
-use crate::to_the_end::answer_caller;
 
 /// `Kindred-As-Of`: how far the state that answered reaches.
 pub(crate) const AS_OF: HeaderName = HeaderName::from_static("kindred-as-of");
@@ -73,13 +73,13 @@ pub(crate) fn public(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
         Some(extra) => ours.or(extra).unify().boxed(),
         None => ours,
     };
-    finish::finished(api, routed)
+    middleware::finished(api, routed)
 }
 
 /// Everything on the admin address: metrics and health. No data, no keys.
 pub(crate) fn admin_address(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let is_shown = |endpoint: &Endpoint| endpoint.on_admin_address || endpoint.tag == health::TAG;
-    finish::finished(api, endpoints(api, is_shown))
+    middleware::finished(api, endpoints(api, is_shown))
 }
 
 /// The endpoints of one address. What belongs to none of their paths is rejected before anything of it was read.
@@ -127,15 +127,15 @@ impl Incoming {
             Ok(caller) => caller,
             Err(problem) => return problem.into_response(),
         };
-        let by_cookie = endpoint.by_cookie && !caller.presents_anything();
+        let by_cookie = endpoint.by_cookie && !caller.has_authorization();
         if endpoint.need == Need::Anyone || by_cookie && Browser::of(&self.headers).has_refresh() {
-            let answer = self.let_in(endpoint.clone(), segments, Grant::nobody(), body).await;
+            let answer = self.dispatch(endpoint.clone(), segments, Grant::nobody(), body).await;
             return answer.unwrap_or_else(Problem::into_response);
         }
         let query_key = if endpoint.need == Need::ReadLists { query_key(&self.query) } else { None };
         let mut admission = Admission::of(&api.ring, api.context.members.as_deref(), &caller, query_key, endpoint.need);
         let answer = match admission.take_outcome() {
-            Ok(grant) => self.let_in(endpoint.clone(), segments, grant, body).await,
+            Ok(grant) => self.dispatch(endpoint.clone(), segments, grant, body).await,
             Err(problem) => Err(problem),
         };
         admission.add_headers(answer.unwrap_or_else(Problem::into_response))
@@ -156,7 +156,7 @@ impl Incoming {
         response
     }
 
-    async fn let_in<B: Buf>(
+    async fn dispatch<B: Buf>(
         self,
         endpoint: Arc<Endpoint>,
         segments: Segments,
@@ -164,7 +164,7 @@ impl Incoming {
         body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
     ) -> Answered {
         let Self { api, path, query, headers, peer, address, .. } = self;
-        let posted = Posted::of(&headers, address, body)?;
+        let posted = UnreadBody::of(&headers, address, body)?;
         let params = Params::of(&endpoint, if endpoint.ignores_query { "" } else { &query })?;
         let (shared, accepted) = (api.clone(), headers.get(ACCEPT_LANGUAGE).cloned());
         let visitor = OnceLock::new();
@@ -181,9 +181,9 @@ fn query_key(raw: &str) -> Option<&str> {
     raw.split('&').find_map(|pair| pair.strip_prefix("key="))
 }
 
-/// Bounds how long a caller waits for a handler. What only reads ends then; what changes state goes on to its end ([`to_the_end`]).
+/// Bounds how long a caller waits for a handler. What only reads ends then; what changes state goes on to its end ([`run_to_completion`]).
 ///
-/// [`to_the_end`]: crate::to_the_end
+/// [`run_to_completion`]: crate::completion
 pub(crate) async fn in_time<T>(api: &Api, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     let limit = Duration::from_millis(api.config.limits.handler_ms);
     let mut work = std::pin::pin!(work);
@@ -191,7 +191,7 @@ pub(crate) async fn in_time<T>(api: &Api, work: impl Future<Output = Result<T, P
         return done;
     }
     let too_long = || Problem::new(Code::Unavailable, "it took too long; it may still happen, repeating is safe").retry_after(1);
-    if answer_caller(too_long()) { work.await } else { Err(too_long()) }
+    if respond_early(too_long()) { work.await } else { Err(too_long()) }
 }
 
 /// Runs what reads rows or computes for long on a thread that may block.
@@ -205,7 +205,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// Waits until the views reach what was asked for.
-pub(crate) async fn reach(memory: &Memory, freshness: Option<Freshness>) -> Result<(), Problem> {
+pub(crate) async fn wait_for_position(memory: &Memory, freshness: Option<Freshness>) -> Result<(), Problem> {
     let Some(Freshness { min_position, wait_ms }) = freshness else { return Ok(()) };
     if memory.reached(&min_position, Duration::from_millis(wait_ms)).await {
         return Ok(());

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::endpoint::prelude::*;
-use super::members::{PageAsked, page_shown, whose};
-use super::{blocking, reach};
+use super::members::{PageParams, page_response, resolve_member};
+use super::{blocking, wait_for_position};
 use crate::params::opaque;
 use crate::problem::{Code, Problem};
-use crate::served::Serving;
+use crate::serving::Serving;
 
 /// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -196,17 +196,17 @@ impl Cursor {
 }
 
 async fn show_orders(request: Request) -> Answered {
-    let member = whose(&request, "orders").await?;
+    let member = resolve_member(&request, "orders").await?;
     let serving = request.api.live();
     if !serving.settings.views.member_orders.enabled {
         return Err(Problem::new(Code::ViewDisabled, "views.member_orders.enabled is false"));
     }
-    let PageAsked { limit, cursor, freshness } = PageAsked::of::<Cursor>(&request.params)?;
-    reach(&serving.memory, freshness).await?;
+    let PageParams { limit, cursor, freshness } = PageParams::of::<Cursor>(&request.params)?;
+    wait_for_position(&serving.memory, freshness).await?;
     let (Page { orders, next }, reached) = orders(&serving, &member, cursor.map(Cursor::place), limit).await?;
     let next_cursor = next.as_ref().map(Cursor::after);
     let page = OrdersPage { member, items: orders.into_iter().map(OrderShown::of).collect(), next_cursor };
-    page_shown(&page, &request.query, page.next_cursor.as_deref(), &reached)
+    page_response(&page, &request.query, page.next_cursor.as_deref(), &reached)
 }
 
 /// Orders of a member behind a place, and how far what was read reaches.

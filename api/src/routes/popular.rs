@@ -4,7 +4,7 @@ use kindred_model::Kind;
 
 use super::catalog::{category, sight};
 use super::endpoint::prelude::*;
-use super::{blocking, list, reach, today};
+use super::{blocking, list, today, wait_for_position};
 use crate::problem::{Code, Problem};
 use crate::recommend::{DAYS_DEFAULT, KIND_DEFAULT, LIMIT_DEFAULT, LIMIT_MAX, PopularList, PopularOptions, etag_of};
 
@@ -49,7 +49,7 @@ async fn show_popular_items(request: Request) -> Answered {
         limit: usize::try_from(params.number("limit", LIMIT_DEFAULT, 1..=LIMIT_MAX)?).expect("bounded"),
         sight: sight(&serving.memory, &request.grant, params)?,
     };
-    reach(&serving.memory, params.freshness()?).await?;
+    wait_for_position(&serving.memory, params.freshness()?).await?;
     let memory = serving.memory.clone();
     let (body, published) = blocking(move || Ok(memory.popular(&options))).await?;
     let etag = etag_of(&body);

@@ -4,11 +4,11 @@ use kindred_model::Semantics;
 
 use super::catalog::sight;
 use super::endpoint::prelude::*;
-use super::{list, reach};
+use super::{list, wait_for_position};
 use crate::params::Params;
 use crate::problem::{Code, Problem};
 use crate::recommend::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, Sight, SimilarList};
-use crate::served::named;
+use crate::serving::named;
 
 /// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -45,9 +45,9 @@ async fn show_similar_items(request: Request) -> Answered {
         Some(name) => named(api, name).await?,
     };
     let options = list_options(&serving.settings, params, sight(&serving.memory, &request.grant, params)?)?;
-    reach(&serving.memory, params.freshness()?).await?;
+    wait_for_position(&serving.memory, params.freshness()?).await?;
     let answer = serving.memory.list(item.as_str(), options).await?;
-    api.measures.lists.increment(1);
+    api.metrics.lists.increment(1);
     let (body, etag) = (answer.rendered.body.clone(), answer.rendered.etag.clone());
     list(&request, body, etag, &answer.published)
 }

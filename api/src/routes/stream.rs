@@ -75,7 +75,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 }
 
 async fn follow_similar_items(request: Request) -> Answered {
-    let followed = Followed::of(&request.api, &request.grant, request.item()?.as_str(), None, &request.params)?;
+    let followed = StreamedList::of(&request.api, &request.grant, request.item()?.as_str(), None, &request.params)?;
     open(&request, vec![followed])
 }
 
@@ -85,12 +85,12 @@ async fn follow_lists(request: Request) -> Answered {
 }
 
 /// The lists that a query names.
-fn lists_of(request: &Request) -> Result<Vec<Followed>, Problem> {
+fn lists_of(request: &Request) -> Result<Vec<StreamedList>, Problem> {
     let named: Vec<&str> = request.params.all("list").collect();
     if !(1..=LISTS_MAX).contains(&named.len()) {
         return Err(Problem::query("list", format!("is given {} times; from 1 to {LISTS_MAX} lists are followed", named.len())));
     }
-    let mut lists: Vec<Followed> = Vec::with_capacity(named.len());
+    let mut lists: Vec<StreamedList> = Vec::with_capacity(named.len());
     for given in named {
         if lists.iter().any(|list| list.given.as_deref() == Some(given)) {
             continue;
@@ -102,13 +102,13 @@ fn lists_of(request: &Request) -> Result<Vec<Followed>, Problem> {
         let params = Params::parse(query, KNOWN_OF_A_LIST).map_err(of_list)?;
         let item = decoded(item.ok_or_else(unknown)?).map_err(of_list)?;
         let item = ItemId::parse(&item).map_err(|error| of_list(Problem::path(&error)))?;
-        lists.push(Followed::of(&request.api, &request.grant, item.as_str(), Some(given), &params)?);
+        lists.push(StreamedList::of(&request.api, &request.grant, item.as_str(), Some(given), &params)?);
     }
     Ok(lists)
 }
 
 /// Begins a stream.
-fn open(request: &Request, mut lists: Vec<Followed>) -> Answered {
+fn open(request: &Request, mut lists: Vec<StreamedList>) -> Answered {
     let (api, grant, address) = (&request.api, &request.grant, request.address);
     let last_event_id = request.header("last-event-id")?;
     let limits = &api.config.limits;
@@ -126,8 +126,8 @@ fn open(request: &Request, mut lists: Vec<Followed>) -> Answered {
         }
     }
     let (events, receiver) = mpsc::channel(QUEUE);
-    let follower = Follower { api: api.clone(), lists, grant: grant.clone(), events, _slot: slot };
-    tokio::spawn(follower.run());
+    let task = StreamTask { api: api.clone(), lists, grant: grant.clone(), events, _slot: slot };
+    tokio::spawn(task.run());
     let stream = ReceiverStream::new(receiver).map(Ok::<Event, Infallible>);
     let mut response = warp::sse::reply(stream).into_response();
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
@@ -138,7 +138,7 @@ fn open(request: &Request, mut lists: Vec<Followed>) -> Answered {
 }
 
 /// One list of a stream.
-struct Followed {
+struct StreamedList {
     /// How it was asked for, where a stream has several.
     given: Option<Box<str>>,
     item: Box<str>,
@@ -149,7 +149,7 @@ struct Followed {
     last: Box<str>,
 }
 
-impl Followed {
+impl StreamedList {
     fn of(api: &Api, grant: &Grant, item: &str, given: Option<&str>, params: &Params) -> Result<Self, Problem> {
         let reader = reader(grant, params)?;
         let options = list_options(&api.live().settings, params, Sight::PUBLIC)?;
@@ -158,15 +158,15 @@ impl Followed {
 }
 
 /// Feeds one stream until its reader leaves or the server stops.
-struct Follower {
+struct StreamTask {
     api: Arc<Api>,
-    lists: Vec<Followed>,
+    lists: Vec<StreamedList>,
     grant: Arc<Grant>,
     events: mpsc::Sender<Event>,
     _slot: StreamSlot,
 }
 
-impl Follower {
+impl StreamTask {
     async fn run(mut self) {
         metrics::gauge!("api_streams").increment(1.0);
         self.follow().await;
@@ -263,7 +263,7 @@ impl Follower {
         self.lists[at].last = digest.into();
         let digests: Vec<&str> = self.lists.iter().map(|list| &*list.last).collect();
         let id = event_id(&answer.published.position, &digests);
-        self.api.measures.lists.increment(1);
+        self.api.metrics.lists.increment(1);
         self.events.send(Event::default().id(id).data(body)).await.is_ok()
     }
 }

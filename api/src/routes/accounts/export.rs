@@ -25,7 +25,7 @@ use zip::write::SimpleFileOptions;
 use crate::api::Api;
 use crate::problem::Problem;
 use crate::routes::endpoint::prelude::*;
-use crate::routes::members::{HistoryItem, merged_record, place, with_sessions};
+use crate::routes::members::{HistoryItem, history_key, merged_record, with_sessions};
 use crate::routes::orders::{OrderShown, orders};
 use crate::routes::{NO_STORE, blocking, program_today};
 
@@ -82,7 +82,7 @@ async fn derived(api: &Api, member: MemberId) -> Result<Vec<(&'static str, Vec<u
     };
     let ((mut entries, interactions), _) = with_sessions(&serving, &member, activity).await?;
     if views.histories.enabled {
-        entries.sort_by_cached_key(place);
+        entries.sort_by_cached_key(history_key);
         files.push(("history.json", file(&entries.iter().map(HistoryItem::of).collect::<Vec<_>>())?));
     }
     if views.member_orders.enabled {

@@ -34,7 +34,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .needs_if_match()
                 .answers::<ProfileShown>(200, "as it is now"),
             delete("/v1/members/me", SignedIn, close_account)
-                .takes_its_time()
+                .no_time_limit()
                 .says("Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events \
                 within `erasure.raw_days`. It cannot be taken back.")
                 .answers::<AccountClosed>(200, "forgotten, durably")

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use super::inbox::Inbox;
 use super::*;
-use crate::MembersToLog;
+use crate::LogEventSink;
 use crate::server::Peer;
 
 const PASSWORD: &str = "qzvw kxjp 71 umbra";
@@ -91,9 +91,9 @@ impl Town {
         config.registration.challenge_bits = 1;
         config.password.threads = 1;
         configure(&mut config);
-        let sink = Arc::new(MembersToLog(bench.log.clone()));
+        let sink = Arc::new(LogEventSink(bench.log.clone()));
         let opened = People::open_weak_for_tests(records.clone(), bench.clock.clone(), config, sink, inbox.clone());
-        let people = Arc::new(opened.await.unwrap().with_resources(crate::resources::kept_of_members(resources)));
+        let people = Arc::new(opened.await.unwrap().with_resources(crate::resources::member_resources(resources)));
         bench.context.members = Some(people.clone());
         let stopping = bench.stop.subscribe();
         let api = crate::prepare_with(resources, bench.config.clone(), bench.context.clone(), stopping).await;

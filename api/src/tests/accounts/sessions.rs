@@ -118,7 +118,7 @@ async fn v7_4_1_v7_4_2_v7_4_5_ended_sessions_take_their_access_tokens_along() {
 async fn v7_4_1_another_process_hears_of_it_within_a_second() {
     let town = Town::of_mara().await;
     let config = town.people.config().clone();
-    let sink = Arc::new(MembersToLog(town.bench.log.clone()));
+    let sink = Arc::new(LogEventSink(town.bench.log.clone()));
     let other = People::open_weak_for_tests(town.records.clone(), town.bench.clock.clone(), config, sink, town.inbox.clone());
     let other = Arc::new(other.await.unwrap());
     let running = tokio::spawn({

@@ -18,7 +18,7 @@ use totp_rs::{Builder, Secret};
 
 use super::inbox::Inbox;
 use super::*;
-use crate::MembersToLog;
+use crate::LogEventSink;
 use crate::server::Peer;
 
 /// 18 characters: staff need 15.
@@ -222,7 +222,7 @@ impl Shop {
 }
 
 async fn open(bench: &Bench, records: &Arc<dyn RecordStore>, config: &MembersConfig, inbox: &Arc<Inbox>) -> Arc<Keeper> {
-    let sink = Arc::new(MembersToLog(bench.log.clone()));
+    let sink = Arc::new(LogEventSink(bench.log.clone()));
     let opened = Keeper::open_weak_for_tests(records.clone(), bench.clock.clone(), config.clone(), sink, inbox.clone());
     Arc::new(opened.await.unwrap())
 }

@@ -7,9 +7,9 @@
 //! A service key may everything here, staff what their role names and their second factor has confirmed. What is told of a member is
 //! what is needed to administer (V15.3.1): no addresses to which goods are sent, nothing of the password.
 
-pub(crate) mod acts;
+pub(crate) mod admin_actions;
 pub(crate) mod audit;
-pub(crate) mod found;
+pub(crate) mod member_search;
 pub(crate) mod roles;
 pub(crate) mod setup;
 
@@ -21,7 +21,8 @@ use crate::routes::endpoint::Endpoint;
 
 /// All endpoints of the modules here.
 pub(crate) fn endpoints() -> Vec<Endpoint> {
-    let modules = [found::endpoints(), acts::endpoints(), roles::endpoints(), audit::endpoints(), setup::endpoints()];
+    let modules =
+        [member_search::endpoints(), admin_actions::endpoints(), roles::endpoints(), audit::endpoints(), setup::endpoints()];
     modules.into_iter().flatten().collect()
 }
 

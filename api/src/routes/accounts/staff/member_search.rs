@@ -150,7 +150,7 @@ fn state(params: &Params) -> Result<Option<State>, Problem> {
 
 async fn list_members(request: Request) -> Answered {
     // Not what is searched for: that is somebody's name, phone or mail.
-    request.audit_reading("search", "").await?;
+    request.audit_read("search", "").await?;
     let params = &request.params;
     let query = MemberQuery {
         prefix: prefix(params)?,
@@ -180,7 +180,7 @@ async fn list_members(request: Request) -> Answered {
 
 async fn show_member(request: Request) -> Answered {
     let member = request.member()?;
-    request.audit_reading("profile", member.as_str()).await?;
+    request.audit_read("profile", member.as_str()).await?;
     let (profile, _) = request.members()?.member(&request.actor(), member.as_str()).await?;
     versioned(&request, &profile.version.clone(), &MemberShown::from(profile))
 }
@@ -194,7 +194,7 @@ pub(crate) struct MemberSessions {
 
 async fn list_member_sessions(request: Request) -> Answered {
     let member = request.member()?;
-    request.audit_reading("sessions", member.as_str()).await?;
+    request.audit_read("sessions", member.as_str()).await?;
     let (_, sessions) = request.members()?.member(&request.actor(), member.as_str()).await?;
     json(StatusCode::OK, &MemberSessions { sessions })
 }

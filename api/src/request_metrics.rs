@@ -8,7 +8,7 @@ const DURATION: &str = "http_server_request_duration_seconds";
 pub(crate) const SIMILAR: &str = "/v1/items/{item}/similar";
 
 /// Handles of what is counted on every request for a list.
-pub(crate) struct Measures {
+pub(crate) struct RequestMetrics {
     similar_ok: Histogram,
     similar_not_modified: Histogram,
     /// Lists served, label `view`.
@@ -19,7 +19,7 @@ pub(crate) struct Measures {
     pub events_rejected: Counter,
 }
 
-impl Measures {
+impl RequestMetrics {
     /// Looks the handles up: after the recorder is installed.
     pub fn new() -> Self {
         metrics::describe_histogram!(DURATION, metrics::Unit::Seconds, "how long requests took");

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A future that is dropped stops at whichever `await` it stands, so a caller that hangs up could leave an operation half done. Code
-//! within [`to_the_end`] is never dropped before it returns, short of the end of the process.
+//! within [`run_to_completion`] is never dropped before it returns, short of the end of the process.
 
 use std::future::Future;
 
@@ -23,8 +23,8 @@ tokio::task_local! {
 /// Runs `work` in a task of its own; within such a task, as a part of it.
 ///
 /// # Errors
-/// What [`answer_caller`] was given; a 500 where the work panicked.
-pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Problem> {
+/// What [`respond_early`] was given; a 500 where the work panicked.
+pub(crate) async fn run_to_completion<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Problem> {
     if CALLER.try_with(|_| ()).is_ok() {
         return Ok(work.await);
     }
@@ -37,8 +37,8 @@ pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> 
     }
 }
 
-/// Answers the caller now, unless that was done before. False outside of [`to_the_end`]: there whoever is called has to answer.
-pub(crate) fn answer_caller(problem: Problem) -> bool {
+/// Answers the caller now, unless that was done before. False outside of [`run_to_completion`]: there whoever is called has to answer.
+pub(crate) fn respond_early(problem: Problem) -> bool {
     let answered = CALLER.try_with(|caller| {
         if let Some(caller) = caller.lock().take() {
             // An error is a caller that is gone.
@@ -63,7 +63,7 @@ mod tests {
         let (go, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let work = {
             let (go, ended) = (go.clone(), ended.clone());
-            to_the_end(async move {
+            run_to_completion(async move {
                 go.notified().await;
                 ended.notify_one();
             })
@@ -77,18 +77,18 @@ mod tests {
     async fn a_caller_is_answered_once_and_the_work_goes_on() {
         let ended = Arc::new(Notify::new());
         let told = ended.clone();
-        let answered = to_the_end(async move {
+        let answered = run_to_completion(async move {
             assert!(
-                answer_caller(Problem::new(Code::Unavailable, "too long")) && answer_caller(Problem::new(Code::Busy, "never"))
+                respond_early(Problem::new(Code::Unavailable, "too long")) && respond_early(Problem::new(Code::Busy, "never"))
             );
-            to_the_end(async {}).await.expect("within the task it is a part of it");
+            run_to_completion(async {}).await.expect("within the task it is a part of it");
             told.notify_one();
             std::future::pending::<()>().await;
         });
         assert_eq!(answered.await.expect_err("an early answer").code, Code::Unavailable);
         ended.notified().await;
-        assert!(!answer_caller(Problem::new(Code::Busy, "no task")));
-        let panicked = to_the_end(async { panic!("on purpose") }).await;
+        assert!(!respond_early(Problem::new(Code::Busy, "no task")));
+        let panicked = run_to_completion(async { panic!("on purpose") }).await;
         assert_eq!(panicked.expect_err("an answer").code, Code::Internal);
     }
 }

@@ -23,7 +23,7 @@ const LEAST_BYTES: u64 = 1_000;
 const PIECE_BYTES: usize = 32 << 10;
 
 /// Whether a request takes gzip (RFC 9110, 12.5.3).
-pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let accepted =
         headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let mut any = None;
@@ -40,12 +40,12 @@ pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
 }
 
 /// The answer, compressed where that is worth it.
-pub(crate) fn compressed(takes_gzip: bool, mut response: Response) -> Response {
+pub(crate) fn compress(accepts_gzip: bool, mut response: Response) -> Response {
     if !is_compressible(&response) {
         return response;
     }
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
-    if !takes_gzip {
+    if !accepts_gzip {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -125,10 +125,10 @@ mod tests {
     #[test]
     fn an_encoding_is_taken_by_its_weight() {
         let takes =
-            |accepted: &'static str| takes_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(accepted))]));
+            |accepted: &'static str| accepts_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(accepted))]));
         assert!(takes("gzip, deflate, br") && takes("br;q=1, gzip;q=0.2") && takes("*") && takes("GZIP"));
         assert!(!takes("br") && !takes("gzip;q=0, *") && !takes("") && !takes("identity") && !takes("*;q=0"));
-        assert!(!takes_gzip(&HeaderMap::new()));
+        assert!(!accepts_gzip(&HeaderMap::new()));
     }
 
     /// If it failed, a browser would be shown something else than was served.
@@ -141,7 +141,7 @@ mod tests {
             response.headers_mut().insert(ETAG, HeaderValue::from_static("\"a\""));
             response
         };
-        let packed = compressed(true, answer(&text, "application/json; charset=utf-8"));
+        let packed = compress(true, answer(&text, "application/json; charset=utf-8"));
         assert!(packed.headers()[CONTENT_ENCODING] == "gzip" && packed.headers()[ETAG] == "W/\"a\"");
         let bytes = packed.into_body().collect().await.unwrap().to_bytes();
         assert!(bytes.len() * 2 < text.len());
@@ -154,7 +154,7 @@ mod tests {
             (true, &text, "text/event-stream"),
             (true, &text, "image/png"),
         ] {
-            let plain = compressed(takes, answer(text, content_type));
+            let plain = compress(takes, answer(text, content_type));
             assert!(!plain.headers().contains_key(CONTENT_ENCODING) && plain.headers()[ETAG] == "\"a\"", "{content_type}");
         }
     }

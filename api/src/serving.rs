@@ -18,10 +18,10 @@ use kindred_store::ViewStore;
 use tokio::sync::watch;
 
 use crate::api::Api;
+use crate::completion::run_to_completion;
 use crate::context::{GenerationOperations, GenerationSource, OperationError, Standing};
 use crate::problem::{Code, Problem};
 use crate::recommend::Memory;
-use crate::to_the_end::to_the_end;
 
 /// How long a promotion waits until the new memory is as far as the live one.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(10);
@@ -103,7 +103,7 @@ pub(crate) async fn named(api: &Arc<Api>, name: &str) -> Result<Arc<Serving>, Pr
     }
     // The lock is held until it is loaded, also when whoever asked for it is gone: the next would load it a second time.
     let (api, name) = (api.clone(), name.to_owned());
-    to_the_end(async move { load_named(&api, &name).await }).await?
+    run_to_completion(async move { load_named(&api, &name).await }).await?
 }
 
 async fn load_named(api: &Api, name: &str) -> Result<Arc<Serving>, Problem> {

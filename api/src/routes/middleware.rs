@@ -61,7 +61,7 @@ pub(crate) fn finished(
         .and(warp::header::optional::<Origin>("origin").or_else(|_| async { Ok::<_, Infallible>((None,)) }))
         .and(routed.recover(rejected).unify())
         .map(move |begun, method, path: FullPath, trace, origin, response| {
-            let finish = Finish { begun, method, path: path.as_str().to_owned(), trace, origin };
+            let finish = Exchange { begun, method, path: path.as_str().to_owned(), trace, origin };
             finish.finish(&api, response)
         })
         .boxed()
@@ -73,7 +73,7 @@ pub(super) async fn rejected(rejection: Rejection) -> Result<Response, Infallibl
 }
 
 /// What is known of a request when its answer is finished.
-pub(crate) struct Finish {
+pub(crate) struct Exchange {
     begun: Instant,
     method: Method,
     path: String,
@@ -91,7 +91,7 @@ impl FromStr for Origin {
     }
 }
 
-impl Finish {
+impl Exchange {
     /// Of a request, for an answer that no route gives.
     pub fn of<B>(begun: Instant, request: &Request<B>) -> Self {
         let trace = request.headers().get("traceparent").and_then(|value| value.to_str().ok()?.parse().ok());
@@ -160,7 +160,7 @@ impl Finish {
             "{method} {template}: {status} is not in the contract"
         );
         let took = begun.elapsed();
-        api.measures.answered(method_label(&method), template, status, took.as_secs_f64());
+        api.metrics.answered(method_label(&method), template, status, took.as_secs_f64());
         if status >= 400 || method != Method::GET {
             tracing::info!(method = method_label(&method), route = template, status, us = took.as_micros(), "answered {status}");
         } else {

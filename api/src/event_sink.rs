@@ -9,10 +9,10 @@ use kindred_model::Topic;
 use kindred_model::records::MemberRecord;
 
 /// Appends what members do to a log.
-pub struct MembersToLog(pub Arc<dyn EventLog>);
+pub struct LogEventSink(pub Arc<dyn EventLog>);
 
 #[async_trait]
-impl EventSink for MembersToLog {
+impl EventSink for LogEventSink {
     async fn append(&self, record: MemberRecord) -> Result<(), String> {
         self.0.append(Topic::Members, vec![record.canonical()], None).await.map(drop).map_err(|error| error.to_string())
     }

@@ -1,7 +1,7 @@
 //! A connection whose caller has to read: one that takes nothing of an answer for too long is cut.
 //!
 //! ```text
-//! hyper ──write──▶ Paced ──▶ socket      no room for `stall`, without 16 KiB going through ──▶ an error, which ends the connection
+//! hyper ──write──▶ WriteTimeout ──▶ socket      no room for `stall`, without 16 KiB going through ──▶ an error, which ends the connection
 //! ```
 
 use std::io;
@@ -20,7 +20,7 @@ const PROGRESS_BYTES: usize = 16 << 10;
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 
 /// A stream whose writes have to go on.
-pub(crate) struct Paced {
+pub(crate) struct WriteTimeout {
     stream: TcpStream,
     stall: Duration,
     /// Since when writes have had to wait, and what went through meanwhile.
@@ -28,7 +28,7 @@ pub(crate) struct Paced {
     passed: usize,
 }
 
-impl Paced {
+impl WriteTimeout {
     /// Of an accepted connection.
     pub fn new(stream: TcpStream, stall: Duration) -> Self {
         let socket = SockRef::from(&stream);
@@ -64,13 +64,13 @@ impl Paced {
     }
 }
 
-impl AsyncRead for Paced {
+impl AsyncRead for WriteTimeout {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Paced {
+impl AsyncWrite for WriteTimeout {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.pace(context, bytes.len(), written)
