@@ -1,12 +1,11 @@
-//! Work that runs to its end, whether or not its caller waits for it.
+//! Work that runs to completion even if the client disconnects.
 //!
 //! ```text
-//! request that changes state ──spawn──▶ task ──▶ the answer, if the caller is still there
-//!                                        └── a step exceeds its time ──▶ the caller is answered 503, and the task goes on
+//! request that changes state ──spawn──▶ task ──▶ the response, if the client is still there
+//!                                         └── a step times out ──▶ the client gets a 503, and the task continues
 //! ```
 //!
-//! A future that is dropped stops at whichever `await` it stands, so a caller that hangs up could leave an operation half done. Code
-//! within [`run_to_completion`] is never dropped before it returns, short of the end of the process.
+//! A dropped future stops at its current `await`, which could leave an operation half done.
 
 use std::future::Future;
 
@@ -16,14 +15,12 @@ use tokio::sync::oneshot;
 use crate::problem::Problem;
 
 tokio::task_local! {
-    /// Where the caller of the running task is answered before the task has ended.
+    /// Sends the client of the running task an early response.
     static CALLER: Mutex<Option<oneshot::Sender<Problem>>>;
 }
 
-/// Runs `work` in a task of its own; within such a task, as a part of it.
-///
-/// # Errors
-/// What [`respond_early`] was given; a 500 where the work panicked.
+/// Runs `work` in a task of its own; within such a task, as part of it. Returns early with what [`respond_early`] was given, or
+/// with a 500 after a panic.
 pub(crate) async fn run_to_completion<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Problem> {
     if CALLER.try_with(|_| ()).is_ok() {
         return Ok(work.await);
@@ -37,11 +34,12 @@ pub(crate) async fn run_to_completion<T: Send + 'static>(work: impl Future<Outpu
     }
 }
 
-/// Answers the caller now, unless that was done before. False outside of [`run_to_completion`]: there whoever is called has to answer.
+/// Responds to the client now, unless that happened before. False outside of [`run_to_completion`], where the caller has to
+/// respond.
 pub(crate) fn respond_early(problem: Problem) -> bool {
     let answered = CALLER.try_with(|caller| {
         if let Some(caller) = caller.lock().take() {
-            // An error is a caller that is gone.
+            // Fails if the client is gone.
             let _ = caller.send(problem);
         }
     });

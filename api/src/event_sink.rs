@@ -1,4 +1,4 @@
-//! Where the records that members cause go: the topic `members` of the log.
+//! Appends the records of the members service to the topic `members`.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use kindred_members::EventSink;
 use kindred_model::Topic;
 use kindred_model::records::MemberRecord;
 
-/// Appends what members do to a log.
+/// An [`EventSink`] on an event log.
 pub struct LogEventSink(pub Arc<dyn EventLog>);
 
 #[async_trait]

@@ -1,12 +1,12 @@
-//! Serving: accepts connections, bounds them, and lets them end in order.
+//! Accepts connections, limits them and drains them at shutdown.
 //!
 //! ```text
-//! accept ──how many of the address?──▶ connection (has to read) ──▶ request ──GET, HEAD, OPTIONS──▶ routes, as long as the caller waits
-//!                                └──anything else──▶ a task of its own, which runs to its end whether or not the caller waits
+//! accept ──per-address limit──▶ connection (write timeout) ──▶ request ──GET, HEAD, OPTIONS──▶ routes, dropped when the client goes away
+//!                                                               └──other methods──▶ a task of its own, which runs to completion
 //! ```
 //!
-//! warp's own server binds no timeouts to what a caller sends and leaves Nagle's algorithm on, which holds a small event of a
-//! stream back by up to 40 ms; so the filters run as a service on hyper's connections here.
+//! warp's own server has no timeouts on reads and writes and leaves Nagle's algorithm on, which delays small events of a stream
+//! by up to 40 ms; so the filters run as a service on hyper's connections.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -38,16 +38,16 @@ use crate::problem::{Code, Problem};
 use crate::routes::middleware::Exchange;
 use crate::write_timeout::WriteTimeout;
 
-/// How long a request's head may take to arrive, and a connection may stay idle: a slow one must not hold a place for nothing.
+/// How long a request head may take to arrive, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a request's head (line and headers).
+/// Bytes of a request head (request line and headers).
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// How long running requests may take once the server stops.
+/// How long running requests may take after shutdown began.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Before accepting again after the system refused (no file descriptors, for one).
+/// Pause after `accept` failed, for example because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until told to stop; returns when the last request has ended, or was given up.
+/// Serves until `stopping` is true; returns when the last request has ended or the drain timed out.
 pub(crate) async fn serve(
     listener: TcpListener,
     api: Arc<Api>,
@@ -55,7 +55,7 @@ pub(crate) async fn serve(
     mut stopping: watch::Receiver<bool>,
 ) {
     let permits = Arc::new(Semaphore::new(api.config.limits.connections));
-    // Every task that changes state holds a copy of the sender: when the last is gone, none runs.
+    // Every task of a request that changes state holds a sender: when all are dropped, none is running.
     let (running, mut ended) = mpsc::channel::<Infallible>(1);
     let addresses = Arc::new(ConnectionsByAddress::default());
     let stall = Duration::from_millis(api.config.limits.write_stall_ms);
@@ -70,7 +70,7 @@ pub(crate) async fn serve(
         let Some((stream, peer, permit)) = accepted else { continue };
         let Some(address_permit) = addresses.take(peer.ip(), &api) else {
             metrics::counter!("api_connections_refused_total").increment(1);
-            // It is told why if it can be told at once.
+            // Best effort: written only if the socket takes it at once.
             let _ = stream.try_write(TOO_MANY_CONNECTIONS);
             continue;
         };
@@ -83,8 +83,8 @@ pub(crate) async fn serve(
         let connection = graceful.watch(http.serve_connection(TokioIo::new(WriteTimeout::new(stream, stall)), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                // A caller that went away or spoke no HTTP is nobody's fault here.
-                tracing::debug!("a connection ended: {error}");
+                // Clients that disconnect or speak no HTTP.
+                tracing::debug!("connection error: {error}");
             }
             drop((permit, address_permit));
         });
@@ -96,21 +96,19 @@ pub(crate) async fn serve(
         ended.recv().await;
     };
     if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
-        tracing::warn!("gave up requests that took longer than {DRAIN_TIMEOUT:?} to end");
+        tracing::warn!("shutdown: aborted requests that were still running after {DRAIN_TIMEOUT:?}");
     }
 }
 
-/// The address at the other end of a connection: an extension of every request.
+/// The peer address of the connection: an extension of every request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Peer(pub IpAddr);
 
-/// Where a request comes from, as far as it can be believed, as what is counted by it sees it: an extension of every request. Of IPv6 it
-/// is the network that one customer has.
+/// The client address that limits are counted by: an extension of every request. IPv6 addresses count by their /64.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Address(pub IpAddr);
 
 impl Address {
-    /// Of an address: of IPv6 its /64.
     fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Net::new_assert(address, 64).network().into(),
@@ -125,24 +123,23 @@ impl Address {
             return Self::of(peer);
         }
         let forwarded: Vec<&str> = forwarded.iter().filter_map(|value| value.to_str().ok()).collect();
-        let believed = auth::address(Some(peer), &forwarded.join(","), trusted);
-        Self::of(believed.parse().unwrap_or(peer))
+        let client = auth::address(Some(peer), &forwarded.join(","), trusted);
+        Self::of(client.parse().unwrap_or(peer))
     }
 }
 
-/// The open connections of each address.
+/// Open connections by address.
 #[derive(Default)]
 struct ConnectionsByAddress(Mutex<HashMap<IpAddr, usize>>);
 
-/// One of them.
 struct AddressPermit {
     addresses: Arc<ConnectionsByAddress>,
-    /// `None` where they are not counted.
+    /// `None` for connections that are not counted.
     address: Option<IpAddr>,
 }
 
 impl ConnectionsByAddress {
-    /// A permit for one connection more, unless the address has as many as it may. A trusted proxy brings those of all visitors.
+    /// `None` when the address is at its limit. Connections of trusted proxies are not counted: they carry all visitors.
     fn take(self: &Arc<Self>, peer: IpAddr, api: &Api) -> Option<AddressPermit> {
         let Address(address) = Address::of(peer);
         let permit = |address| Some(AddressPermit { addresses: self.clone(), address });
@@ -172,12 +169,12 @@ impl Drop for AddressPermit {
     }
 }
 
-/// The answer to a connection too many: it is not read.
+/// The response to a connection over the limit, whose request is not read.
 const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n\
-    Retry-After: 5\r\nConnection: close\r\nContent-Length: 156\r\n\r\n\
-    {\"type\":\"/problems/busy\",\"title\":\"Too much to do\",\"status\":503,\"code\":\"busy\",\"detail\":\"this address has as many connections open as it may\",\"retry_after\":5}";
+    Retry-After: 5\r\nConnection: close\r\nContent-Length: 147\r\n\r\n\
+    {\"type\":\"/problems/busy\",\"title\":\"Over capacity\",\"status\":503,\"code\":\"busy\",\"detail\":\"too many open connections from this address\",\"retry_after\":5}";
 
-/// What every request of a connection passes before the routes.
+/// Handles the requests of one connection before routing.
 struct ConnectionService<S> {
     api: Arc<Api>,
     peer: Peer,
@@ -195,12 +192,11 @@ where
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         if request.version() == http::Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
-            // Proxies would tell one request from another by it (RFC 9112, 3.2).
-            return self.refuse(&request, Problem::new(Code::MalformedRequest, "a request names its Host once"));
+            // Several Host headers allow request smuggling (RFC 9112, 3.2).
+            return self.refuse(&request, Problem::new(Code::MalformedRequest, "a request has exactly one Host header"));
         }
         if *request.method() == Method::CONNECT {
-            // It names a host and no route.
-            return self.refuse(&request, Problem::new(Code::MethodNotAllowed, "CONNECT is not answered"));
+            return self.refuse(&request, Problem::new(Code::MethodNotAllowed, "CONNECT is not supported"));
         }
         if request.headers().contains_key("x-forwarded-for") {
             self.api.forwarding.note(self.peer.0);
@@ -210,10 +206,10 @@ where
         request.extensions_mut().insert(address);
         let gzip = accepts_gzip(request.headers());
         match *request.method() {
-            // hyper leaves the body away, which is not made where it would be a stream's.
+            // hyper omits the body of a HEAD response; streams are not started for it.
             Method::HEAD => *request.method_mut() = Method::GET,
             Method::GET | Method::OPTIONS => {}
-            _ => return self.change(request),
+            _ => return self.run_detached(request),
         }
         let answered = self.routes.call(request);
         Box::pin(async move { answered.await.map(|response| compress(gzip, response)) })
@@ -224,7 +220,6 @@ impl<S> ConnectionService<S>
 where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>,
 {
-    /// Answers a request before anybody looks for its route.
     fn refuse(
         &self,
         request: &Request<Incoming>,
@@ -234,8 +229,7 @@ where
         Box::pin(std::future::ready(Ok(answer)))
     }
 
-    /// Answers a request that may change state.
-    fn change(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> {
+    fn run_detached(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> {
         let finish = Exchange::of(Instant::now(), &request);
         let (api, running, answered) = (self.api.clone(), self.running.clone(), self.routes.call(request));
         Box::pin(async move {
