@@ -1,5 +1,5 @@
 /**
- * A shop's server tells what was bought, and shows what goes with it.
+ * A shop's server posts purchases and reads recommendations.
  *
  *     KINDRED_URL=http://127.0.0.1:8080 KINDRED_KEY=$(cat data/service.key) npm run --silent example
  */
@@ -11,7 +11,7 @@ if (key === undefined) {
 }
 const shop = kindred({ baseUrl, key });
 
-// Two members buy; 202 comes when the log has the events durably.
+// Two members buy; 202 means that the events are durable in the log.
 const at = "2026-01-05T10:00:00Z";
 const receipt = await unwrap(
   shop.POST("/v1/events/{topic}", {
@@ -26,7 +26,7 @@ const receipt = await unwrap(
 );
 console.log(`${receipt.accepted} events, up to ${receipt.position}`);
 
-// Read what was written: the answer waits until the views have taken it in.
+// Read your writes: wait until the views have processed the events.
 const list = await unwrap(
   shop.GET("/v1/items/{item}/similar", {
     params: { path: { item: "kettle" }, query: { limit: 3, fill: false, min_position: receipt.position, wait_ms: 10_000 } },
@@ -36,7 +36,7 @@ for (const { item, score } of list.items) {
   console.log(`with ${list.item} goes ${item} (${score})`);
 }
 
-// A problem is an object with a code for programs and words for people.
+// A problem has a machine-readable code and a human-readable detail.
 try {
   await unwrap(shop.GET("/v1/popular", { params: { query: { days: 0 } } }));
 } catch (error) {
