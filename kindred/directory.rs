@@ -1,16 +1,16 @@
-//! The data directory: log, store, pinned settings, service key, and who owns it.
+//! The data directory: log, store, pinned settings, service key, owner.
 //!
 //! ```text
 //! DIR/pinned.toml    the settings that results depend on, pinned when the directory is created
-//! DIR/log  DIR/store two databases; the store's meta holds the fingerprint: format, settings, the log's identity
-//! DIR/generations    further stores beside the first, each with settings of its own (`kindred_store::embedded_generations`)
-//! DIR/lock           locked by the one process that owns the directory; says who and where to ask instead
+//! DIR/log  DIR/store two databases; the store has the fingerprint: format, settings, identity of the log
+//! DIR/generations    further stores with settings of their own (`kindred_store::embedded_generations`)
+//! DIR/lock           locked by the process that owns the directory; names the process and its URL
 //! DIR/service.key    the secret of the API's first key
-//! DIR/sealing.key    seals the secrets of members (`members.sealing`), unless the settings name another key
-//! DIR/demo           marks a directory that the demo made: the demo writes into no other
+//! DIR/sealing.key    encrypts the secrets of members (`members.sealing`), unless the settings name another key
+//! DIR/demo           marks a directory created by the demo, which writes into no other
 //! ```
 //!
-//! It holds what people entrust to the shop, and secrets: the directory and all in it are for its owner alone.
+//! It holds personal data and secrets: only the owner of the directory has access.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -39,20 +39,20 @@ const LOCK: &str = "lock";
 const LOG: &str = "log";
 const STORE: &str = "store";
 const SERVICE_KEY: &str = "service.key";
-/// The key that seals the secrets of members, where the settings name no other.
+/// The sealing key, unless the settings name another.
 pub(crate) const SEALING_KEY: &str = "sealing.key";
 const DEMO: &str = "demo";
-/// What the key that a start makes is called.
+/// The name of the key that a start creates.
 const FIRST_KEY: &str = "first";
 
-/// Who owns a directory.
+/// The owner of a directory.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Holder {
     /// The process.
     pub pid: u32,
-    /// What it does.
+    /// Its command.
     pub command: String,
-    /// Where its API answers, if it has one.
+    /// The URL of its API, if it has one.
     pub url: Option<String>,
 }
 
@@ -60,11 +60,11 @@ pub struct Holder {
 pub struct Directory {
     /// Where it is.
     pub path: PathBuf,
-    /// What the live generation pins.
+    /// The pinned settings of the live generation.
     pub semantics: Semantics,
     /// The event log.
     pub log: Arc<dyn EventLog>,
-    /// The store of the live generation; none once it was given away.
+    /// The store of the live generation, until it is released.
     store: Option<Arc<dyn ViewStore>>,
     /// The name of the live generation.
     pub live: String,
@@ -79,24 +79,18 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Whether there is one at a path.
+    /// Whether there is a data directory at a path.
     pub fn is_there(path: &Path) -> bool {
         path.join(PINNED).is_file()
     }
 
-    /// Says who uses a directory, where somebody does; makes nothing.
-    ///
-    /// # Errors
-    /// A [`Failure`] that names the other.
+    /// A [`Failure`] that names the process that uses the directory, if any; creates nothing.
     pub fn check_free(path: &Path, command: &str) -> Result<()> {
         if path.join(LOCK).is_file() { lock(path, command).map(drop) } else { Ok(()) }
     }
 
-    /// Takes hold of a directory and opens what is in it.
-    ///
-    /// # Errors
-    /// A [`Failure`] that says what helps: it is in use, it is not there, it pins other settings, its store belongs to another log
-    /// or another version.
+    /// Locks a directory and opens it. A [`Failure`] says what to do if it is in use or missing, pins other settings, or has a
+    /// store of another log or version.
     pub async fn open(path: &Path, loaded: &Loaded, open: Open, command: &str) -> Result<Self> {
         let shown = path.display();
         let pinned_at = path.join(PINNED);
@@ -131,12 +125,12 @@ impl Directory {
         let lock = lock(path, command)?;
         private::tighten(path).with_context(|| format!("could not read the permissions in {shown}"))?;
 
-        // Under the lock: of two that start at once, one pins and the other reads.
+        // Under the lock: of two concurrent starts, one pins and the other reads.
         let created = !pinned_at.is_file();
         if open == Open::Demo {
             refuse_other_than_demo(path)?;
             if created {
-                // Before anything else: what a kill leaves behind is still the demo's.
+                // First, so that after a kill the directory is still the demo's.
                 write_durably(&path.join(DEMO), DEMO_MARK.as_bytes())?;
             }
         }
@@ -195,15 +189,12 @@ impl Directory {
         self.store.as_ref().expect("it was not given away")
     }
 
-    /// Lets go of the store of the live generation, which others hold: once it is not live any more it can be dropped.
+    /// Releases the store of the live generation, so that it can be dropped once another is live.
     pub fn release_store(&mut self) {
         self.store = None;
     }
 
-    /// The store of a generation and what it pins.
-    ///
-    /// # Errors
-    /// There is none of that name, or it does not fit to the log.
+    /// The store and the settings of a generation that fits the log.
     pub async fn generation(&self, name: &str) -> Result<(Arc<dyn ViewStore>, Semantics)> {
         if name == self.live {
             return Ok((Arc::clone(self.store()), self.semantics.clone()));
@@ -211,29 +202,23 @@ impl Directory {
         let settings = self.generations.settings(name).map_err(|error| Failure::new(error.to_string()))?;
         let semantics = read_pinned(&settings).map_err(|error| Failure::new(error.to_string()))?;
         let store = self.generations.store(name).with_context(|| format!("could not open generation {name}"))?;
-        // Of a directory whose live generation was migrated the others are, too.
+        // If the live generation was migrated, the others were too.
         check_fingerprint(&*store, &*self.log, &semantics, Open::OrCreate, &subject(&self.path)).await?;
         Ok((store, semantics))
     }
 
-    /// Tells whoever finds the directory in use where to ask instead.
-    ///
-    /// # Errors
-    /// When the lock's file cannot be written.
+    /// Writes the URL of the API into the lock, for other processes.
     pub fn announce(&self, url: &str) -> Result<()> {
         write_holder(&self.lock, &self.command, Some(url)).context("could not write the lock of the data directory")
     }
 
-    /// Where the service key is.
+    /// The path of the service key.
     pub fn service_key_path(&self) -> PathBuf {
         service_key_path(&self.path)
     }
 
-    /// The service key of the directory. The one in its file is made one again where there are no keys at all, since the store was built
-    /// anew from the log; where the file has none that is good (any more), one is made.
-    ///
-    /// # Errors
-    /// When the file cannot be read or written, or the store does not answer.
+    /// The service key of the directory. If the store has no keys, since it was rebuilt from the log, the key of the file is
+    /// created again; if the key of the file is missing, revoked or expired, a new one is.
     pub async fn service_key(&self, keys: &KeyStore, now: EventTime) -> Result<String> {
         if let Some(key) = read_service_key(&self.path)? {
             if keys.verify(&key, now).is_some() {
@@ -246,16 +231,16 @@ impl Directory {
                     Err(error) => return Err(error).context("could not keep the service key"),
                 }
             }
-            tracing::warn!("the service key of {} is not good any more; another is made", self.service_key_path().display());
+            tracing::warn!("the service key in {} is revoked or expired; creating another", self.service_key_path().display());
         }
-        // A kill between the two leaves a key that nobody knows, which is harmless; never a file with a key that is none.
+        // A kill in between leaves an unused key, never a file with an invalid one.
         let key = keys.create_service(FIRST_KEY, now).await.context("could not make a service key")?.token;
         write_service_key(&self.path, &key)?;
         Ok(key)
     }
 }
 
-/// What a fingerprint that does not fit is about.
+/// What a fingerprint error is about.
 fn subject(path: &Path) -> Subject {
     Subject {
         shown: path.display().to_string(),
@@ -265,10 +250,8 @@ fn subject(path: &Path) -> Subject {
     }
 }
 
-/// The settings that results depend on, as a directory pins them.
-///
-/// # Errors
-/// A [`Failure`] where there is no such directory, or where the command line, the environment or the file say otherwise.
+/// The pinned settings of a directory. A [`Failure`] if it is missing, or if the command line, the environment or the file
+/// contradict them.
 pub fn pinned_settings(directory: &Path, loaded: &Loaded) -> Result<Semantics> {
     let path = directory.join(PINNED);
     let live = EmbeddedGenerations::live_of(directory).context("could not read which generation is live")?;
@@ -282,15 +265,12 @@ pub fn pinned_settings(directory: &Path, loaded: &Loaded) -> Result<Semantics> {
     Ok(checked.map_err(|error| Failure::usage(error.to_string()))?)
 }
 
-/// Where the service key of a directory is.
+/// The path of the service key of a directory.
 pub fn service_key_path(directory: &Path) -> PathBuf {
     directory.join(SERVICE_KEY)
 }
 
 /// The service key of a directory, if it has one.
-///
-/// # Errors
-/// When the file is there and cannot be read.
 pub fn read_service_key(directory: &Path) -> Result<Option<String>> {
     let path = service_key_path(directory);
     match std::fs::read_to_string(&path) {
@@ -300,10 +280,7 @@ pub fn read_service_key(directory: &Path) -> Result<Option<String>> {
     }
 }
 
-/// Where the service key of a directory is the key of this id, puts its successor in its place. Whether it was.
-///
-/// # Errors
-/// When the file cannot be read or written.
+/// Replaces the service key in the directory if it is the key with this id; whether it was.
 pub fn replace_service_key(directory: &Path, id: &str, successor: &str) -> Result<bool> {
     let is_it = read_service_key(directory)?.is_some_and(|key| id_of(&key) == id);
     if is_it {
@@ -316,17 +293,17 @@ fn write_service_key(directory: &Path, key: &str) -> Result<()> {
     write_durably(&service_key_path(directory), format!("{key}\n").as_bytes())
 }
 
-/// A directory is 0700 and a file in it 0600, whatever the umask is and was.
+/// Directories are 0700 and files 0600, whatever the umask.
 mod private {
     use std::path::Path;
 
-    /// Whatever this process makes is for its owner alone.
+    /// Restricts new files of this process to the owner.
     pub fn from_now_on() {
         #[cfg(unix)]
         rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     }
 
-    /// Takes from group and others what they may in a directory that is there; says so.
+    /// Removes group and other permissions, with a warning.
     #[cfg(unix)]
     pub fn tighten(directory: &Path) -> std::io::Result<()> {
         let mut open = 0_usize;
@@ -375,8 +352,8 @@ mod private {
     }
 }
 
-/// Opens a database of the directory. One that is not there is made aside and moved into place: what a kill leaves half made is
-/// thrown away by the next start, and not taken for a database.
+/// Opens a database of the directory. A new one is created aside and moved into place, so that a kill leaves no half-created
+/// database.
 fn open_whole<T, E>(directory: &Path, name: &str, open: impl Fn(&Path) -> Result<T, E>) -> Result<T>
 where
     E: std::error::Error + Send + Sync + 'static,
@@ -394,7 +371,7 @@ where
     Ok(open(&at)?)
 }
 
-/// Refuses a directory that holds something else: it may be a mistake, and we would write into it.
+/// Refuses a non-empty directory that is not a data directory.
 fn refuse_foreign(path: &Path) -> Result<()> {
     let ours =
         |name: &str| [PINNED, LOCK, LOG, STORE, SERVICE_KEY, SEALING_KEY, DEMO].contains(&name) || name.starts_with(".kindred-");
@@ -413,16 +390,15 @@ fn refuse_foreign(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the mark of a demo's directory says to whoever looks into it.
+/// The text of the demo mark.
 const DEMO_MARK: &str = "Made by `kindred demo`: its shop is made up. Delete the directory to start over.\n";
 
-/// Refuses a directory that the demo did not make, unless there is nothing in it: the demo writes made-up orders, and the log has no
-/// way back.
+/// Refuses a non-empty directory that the demo did not create, since its orders could not be removed again.
 fn refuse_other_than_demo(path: &Path) -> Result<()> {
     if path.join(DEMO).is_file() {
         return Ok(());
     }
-    // A lock and files on their way are all that a start leaves which did not come as far as the mark.
+    // A start that died before the mark leaves only a lock and temporary files.
     let nothing = |name: &str| name == LOCK || name.starts_with(".kindred-");
     let Ok(mut entries) = std::fs::read_dir(path) else { return Ok(()) };
     if entries.all(|entry| entry.is_ok_and(|entry| nothing(&entry.file_name().to_string_lossy()))) {
@@ -469,7 +445,7 @@ fn write_holder(mut file: &File, command: &str, url: Option<&str>) -> std::io::R
     file.flush()
 }
 
-/// Says by which process a directory is in use, and where to ask instead.
+/// A [`Failure`] that names the process using the directory, and the command to use instead.
 fn in_use(path: &Path, holder: Option<Holder>) -> Failure {
     let shown = path.display();
     let Some(holder) = holder else {
@@ -485,7 +461,7 @@ fn in_use(path: &Path, holder: Option<Holder>) -> Failure {
     }
 }
 
-/// The command line that asks the running server: the one that was given, with `--url` in place of `--data`.
+/// The given command line with `--url` in place of `--data`.
 fn ask_instead(path: &Path, url: &str, arguments: impl Iterator<Item = String>) -> String {
     let mut words = Vec::new();
     let mut skip = false;
@@ -511,7 +487,7 @@ fn ask_instead(path: &Path, url: &str, arguments: impl Iterator<Item = String>) 
     format!("ask it: kindred {} --url {url} --key-file {key}", words.join(" "))
 }
 
-/// Writes a file so that after a crash at any moment it is there whole or not at all.
+/// Writes a file atomically.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> std::io::Result<()> {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

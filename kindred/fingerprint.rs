@@ -1,4 +1,4 @@
-//! The fingerprint of a store: what its rows were computed from. Results of two never mix.
+//! The fingerprint of a store: the settings, format and log that its rows were computed from.
 
 use anyhow::{Context, Result};
 use kindred_config::{pinned_toml, read_pinned};
@@ -10,12 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 use crate::installation::Open;
 
-/// The version of everything that is kept. A change that an older program would misread takes the next number.
+/// The version of the storage format, raised when older programs would misread it.
 const FORMAT: u32 = 2;
-/// Under which the store holds the fingerprint.
 pub const FINGERPRINT: &str = "fingerprint";
 
-/// What a store was computed from.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Fingerprint {
     format: u32,
@@ -23,7 +21,7 @@ struct Fingerprint {
     settings: String,
 }
 
-/// What is looked at, for messages.
+/// The subject of messages.
 pub struct Subject {
     /// The directory, or the generation.
     pub shown: String,
@@ -35,11 +33,8 @@ pub struct Subject {
     pub migrate: String,
 }
 
-/// Checks that a store was computed from this log with these settings, and notes it where nothing was computed yet. One of format 1 is
-/// migrated where the command goes on to keep the views.
-///
-/// # Errors
-/// A [`Failure`] that says what does not fit, and what helps.
+/// Checks that a store was computed from this log with these settings; records it in a new store. Format 1 is migrated by
+/// commands that maintain the views. A [`Failure`] says what differs and what to do.
 pub async fn check_fingerprint(
     store: &dyn ViewStore,
     log: &dyn EventLog,
@@ -60,7 +55,7 @@ pub async fn check_fingerprint(
         Some(bytes) => {
             let theirs: Fingerprint = serde_json::from_slice(&bytes)
                 .map_err(|error| Failure::new(format!("the fingerprint of the store in {shown} does not read: {error}")))?;
-            // Settings compare by what they mean: one that came with a later version has its default in the older text.
+            // Parsed, so that settings added by a later version have their defaults.
             let same_settings = read_pinned(&theirs.settings).is_ok_and(|theirs| theirs == *semantics);
             if theirs.format == FORMAT && theirs.log == ours.log && same_settings {
                 return Ok(());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
-use kindred_api::MembersToLog;
+use kindred_api::LogEventSink;
 use kindred_clock::Clock;
 use kindred_config::Settings;
 use kindred_config::members::MembersConfig;
@@ -110,9 +110,9 @@ pub async fn open(
             Arc::new(ByChannel { mail, phone })
         }
     };
-    let opened = Members::open(records, clock.clone(), config, Arc::new(MembersToLog(log)), sender).await;
+    let opened = Members::open(records, clock.clone(), config, Arc::new(LogEventSink(log)), sender).await;
     let opened = opened.map_err(|error| Failure::new(format!("could not open the members: {error}")))?;
-    Ok(Some(Arc::new(opened.with_resources(kindred_api::kept_of_members()))))
+    Ok(Some(Arc::new(opened.with_resources(kindred_api::member_resources()))))
 }
 
 /// Where messages wait that there is no way for: what names the setting is told with each try.

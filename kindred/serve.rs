@@ -1,4 +1,4 @@
-//! `kindred serve` and `kindred demo`: starts, tells where, and ends on a signal.
+//! `kindred serve` and `kindred demo`: start, print the URL, stop on a signal.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -44,13 +44,10 @@ pub struct ServeArgs {
     pub from: Option<From>,
 }
 
-/// Where the demo keeps its data unless told otherwise: beside whoever tries it, easy to find and to throw away.
+/// The default directory of the demo: in the working directory, easy to find and delete.
 const DEMO_DATA: &str = "kindred-demo";
 
-/// Runs `kindred serve`.
-///
-/// # Errors
-/// When it cannot start, or the pipeline ends by itself.
+/// Runs `kindred serve` until a signal, or until the pipeline ends by itself.
 pub fn serve(app: &App, loaded: Loaded, args: &ServeArgs) -> Result<u8> {
     refuse_services(&loaded, "serve")?;
     let api = &loaded.settings.api;

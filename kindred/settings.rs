@@ -1,4 +1,4 @@
-//! `kindred config` and `kindred views`: what can be set, and what is kept.
+//! `kindred config` and `kindred views`.
 
 use std::path::PathBuf;
 
@@ -39,9 +39,6 @@ pub struct ViewsArgs {
 }
 
 /// Runs `kindred config`.
-///
-/// # Errors
-/// When a data directory's settings cannot be read, or contradict.
 pub fn config(loaded: &Loaded, command: &ConfigCommand) -> Result<u8> {
     match command {
         ConfigCommand::Example => print!("{EXAMPLE}"),

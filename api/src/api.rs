@@ -1,4 +1,4 @@
-//! What all handlers share.
+//! The state that all handlers share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,55 +9,51 @@ use tokio::sync::watch;
 use crate::auth::{Forwarding, KeyRing, Streams};
 use crate::conflicts::RecentVersions;
 use crate::context::{ApiConfig, Context};
-use crate::measure::Measures;
 use crate::quota::PageQuotas;
-use crate::routes::body::Bodies;
+use crate::request_metrics::RequestMetrics;
+use crate::routes::body::BodyBudget;
 use crate::routes::endpoint::Table;
-use crate::served::{Served, Serving};
+use crate::serving::{Served, Serving};
 
-/// The running API.
 pub(crate) struct Api {
     pub context: Context,
     pub config: ApiConfig,
-    /// What it offers.
     pub table: Table,
     pub served: Served,
     pub ring: Arc<KeyRing>,
     pub forwarding: Arc<Forwarding>,
-    pub measures: Measures,
+    pub metrics: RequestMetrics,
     pub reco_ids: RecoIds,
     pub versions: RecentVersions,
     pub quotas: PageQuotas,
-    /// Bodies that are being received or worked on.
-    pub bodies: Arc<Bodies>,
+    /// Bytes of request bodies in memory.
+    pub bodies: Arc<BodyBudget>,
     pub streams: Arc<Streams>,
-    /// Becomes true when the server stops: streams end.
+    /// Becomes true at shutdown: streams end.
     pub stopping: watch::Receiver<bool>,
 }
 
 impl Api {
-    /// The live generation. Whoever answers takes it once, so that no answer is of two.
+    /// The live generation. A request takes it once, so that its response is not a mix of two.
     pub fn live(&self) -> Arc<Serving> {
         self.served.live()
     }
 }
 
-/// Names of answers: unique, 128 bits of which 64 are drawn anew by each process.
+/// Unique ids of list responses: 64 random bits of the process and a counter.
 pub(crate) struct RecoIds {
     process: u64,
-    answers: AtomicU64,
+    count: AtomicU64,
 }
 
 impl RecoIds {
-    /// Begins a new series.
     pub fn new() -> Result<Self, getrandom::Error> {
-        Ok(Self { process: getrandom::u64()?, answers: AtomicU64::new(0) })
+        Ok(Self { process: getrandom::u64()?, count: AtomicU64::new(0) })
     }
 
-    /// The next name.
     pub fn next(&self) -> HeaderValue {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let answer = self.answers.fetch_add(1, Ordering::Relaxed);
+        let answer = self.count.fetch_add(1, Ordering::Relaxed);
         let mut text = [0u8; 32];
         for (half, number) in text.chunks_exact_mut(16).zip([self.process, answer]) {
             for (n, digit) in half.iter_mut().enumerate() {

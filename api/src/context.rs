@@ -1,4 +1,4 @@
-//! What the API is given, and its settings.
+//! The dependencies and the configuration of the API.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,64 +18,62 @@ use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-/// What the API builds on.
+/// The dependencies of the API.
 #[derive(Clone)]
 pub struct Context {
-    /// Where events go.
+    /// The event log.
     pub log: Arc<dyn EventLog>,
-    /// Where rows are. It belongs to its generation, which may be dropped one day: the API takes it when it starts.
+    /// The view store of the served generation. Taken by [`crate::start`], since its generation may be dropped later.
     pub store: Option<Arc<dyn ViewStore>>,
-    /// The keys: the API is their one writer.
+    /// The API keys. The API is their only writer.
     pub keys: Arc<KeyStore>,
     /// The pinned settings.
     pub settings: Arc<Semantics>,
-    /// What only the whole process can do.
+    /// Operations that involve the pipeline.
     pub operations: Arc<dyn Operations>,
-    /// The generations; without it the process serves one, and the routes on generations answer 404.
+    /// The generations; without it one generation is served and the generation routes return 404.
     pub generations: Option<Arc<dyn GenerationOperations>>,
-    /// Members and sign-in; without it nobody signs in, and their routes answer 404.
+    /// Member accounts; without it their routes return 404.
     pub members: Option<Arc<Members>>,
     /// The wall clock.
     pub clock: Clock,
-    /// The text of `/metrics`; without it the admin address has none.
+    /// Renders `/metrics`; without it the admin address returns 404 there.
     pub render_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
-    /// Further routes (the demo's pages). They are tried last, and pass the same finish: problems and headers.
+    /// Further routes (the pages of the demo), tried last.
     pub extra: Option<BoxedFilter<(Response,)>>,
 }
 
 /// Settings of the API.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
-    /// Where it listens. It has no TLS: outside of a machine it stands behind a proxy.
+    /// Where it listens, without TLS.
     pub listen: SocketAddr,
-    /// Where `/metrics` is; nothing of it is on the public address.
+    /// Where `/metrics` is served; never on the public address.
     pub admin_listen: Option<SocketAddr>,
-    /// The name of the generation served.
+    /// The name of the served generation.
     pub generation: String,
-    /// `erasure.raw_days`: for the receipt of an erasure.
+    /// `erasure.raw_days`, for erasure receipts.
     pub raw_days: u32,
     /// The limits.
     pub limits: ApiLimits,
-    /// What is held in memory and shown.
+    /// Limits of the state in memory.
     pub memory: MemoryConfig,
-    /// Whose `X-Forwarded-For` is believed: the proxies in front. Nobody's unless named (V4.1.3).
+    /// Proxies whose `X-Forwarded-For` is trusted (V4.1.3).
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether the contract is served as a page, too (V13.4.5).
+    /// Whether `/docs` is served (V13.4.5).
     pub docs: bool,
 }
 
-/// What is held in memory, and what it shows to whom. Supports, catalog and popularity are held whole; lists and answers, which can be
-/// read or rendered again, as far as there is room.
+/// Limits of the state in memory. Supports, catalog and popularity are always held whole; lists and rendered responses are
+/// caches.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryConfig {
-    /// Bytes of lists, of each generation in use; beyond it those not asked for lately are read from the store. A list of 50 takes
-    /// some 600.
+    /// Bytes of lists per generation; beyond it the least recently used are read from the store. A list of 50 takes about 600.
     pub lists_bytes_max: u64,
-    /// Bytes of rendered answers, of each generation in use. 64 MiB are some 25,000 lists of 20 items, more than a shop shows in an
-    /// hour.
+    /// Bytes of rendered responses per generation. 64 MiB hold about 25,000 lists of 20 items.
     pub answers_bytes_max: u64,
-    /// `catalog.strict_listed_after`: members of the free tier see, of what is for registered members, only what was put on sale
-    /// since they came (R7, literally).
+    /// `catalog.strict_listed_after`: of items for registered members, free-tier members see only those listed after they joined
+    /// (R7).
     pub strict_listed_after: bool,
 }
 
@@ -100,164 +98,140 @@ impl Default for ApiConfig {
     }
 }
 
-/// What only the whole process can do: the all-in-one package implements it, since api and pipeline never name each other.
+/// Operations that involve the pipeline. The binary implements them, since API and pipeline do not depend on each other.
 #[async_trait]
 pub trait Operations: Send + Sync {
-    /// Topics, positions, durable frontier, lag, rows a view, memory, disk: the body of `GET /v1/admin/status`.
+    /// The body of `GET /v1/admin/status`.
     async fn status(&self) -> Value;
 
-    /// Recomputes every view by the oracle and compares; mends what differs where `repair`.
-    ///
-    /// # Errors
-    /// [`OperationError`].
+    /// Recomputes every view with the oracle and compares; `repair` fixes rows that differ.
     async fn verify(&self, repair: bool) -> Result<VerifyReport, OperationError>;
 
-    /// Whether requests should be sent here: `Ok`, or what is not ready. Must not block: `/readyz` asks.
+    /// The checks behind `/readyz`. Must not block.
     fn readiness(&self) -> Vec<Check>;
 }
 
-/// A generation to read.
+/// An opened generation.
 pub struct GenerationSource {
     /// Its rows.
     pub store: Arc<dyn ViewStore>,
-    /// What it pins.
+    /// Its settings.
     pub settings: Arc<Semantics>,
 }
 
-/// What is told of a generation.
+/// A generation.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct GenerationShown {
     /// Its name.
     pub name: String,
-    /// Whether it is what is served.
+    /// Whether it is the live generation.
     pub live: bool,
-    /// When it was made.
+    /// When it was created.
     pub created_at: String,
-    /// How far it reaches.
+    /// The position up to which it has processed the log.
     pub position: String,
-    /// Records of the log that it has passed.
+    /// Log records processed.
     pub events: u64,
-    /// Records of the log behind them.
+    /// Log records not processed yet.
     pub lag: u64,
-    /// From where it was built: `beginning`, `inputs`, a position or a time.
+    /// What it was built from: `beginning`, `inputs`, a position or a time.
     pub from: String,
-    /// Where it ends, if it does.
+    /// The position or time at which it stops, if any.
     pub until: Option<String>,
-    /// Whether it has once reached the end of what it reads.
+    /// Whether it has reached the end of its input once.
     pub complete: bool,
-    /// Why it cannot be promoted, if it cannot.
+    /// Why it cannot be promoted; null if it can.
     pub not_promotable: Option<String>,
-    /// What it pins, as TOML.
+    /// Its settings, as TOML.
     pub settings: String,
-    /// The settings that are others than the live one's.
+    /// Settings that differ from those of the live generation.
     pub differing: std::collections::BTreeMap<String, String>,
 }
 
-/// Which generations there are, and which is live.
+/// The existing generations and which is live.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Standing {
-    /// The live one.
+    /// Its name.
     pub live: String,
-    /// All of them.
+    /// All names.
     pub names: std::collections::BTreeSet<String>,
 }
 
-/// What can be done with the generations of the process.
+/// Operations on generations.
 #[async_trait]
 pub trait GenerationOperations: Send + Sync {
-    /// All of them, by name.
-    ///
-    /// # Errors
-    /// [`OperationError`].
+    /// All generations, by name.
     async fn list(&self) -> Result<Vec<GenerationShown>, OperationError>;
 
-    /// One of them, to read.
-    ///
-    /// # Errors
-    /// [`OperationError::Unknown`].
+    /// Opens a generation for reading; [`OperationError::Unknown`] where there is none.
     async fn open(&self, name: &str) -> Result<GenerationSource, OperationError>;
 
-    /// Whether one can be made the live one now.
-    ///
-    /// # Errors
-    /// [`OperationError::Refused`]: never, and why; [`OperationError::Unavailable`]: not yet.
+    /// Whether a generation can be promoted: [`OperationError::Refused`] never, [`OperationError::Unavailable`] not yet.
     async fn promotable(&self, name: &str) -> Result<(), OperationError>;
 
-    /// How it stands, whoever promoted and dropped. The API asks again and again, and turns to what another process promoted.
-    ///
-    /// # Errors
-    /// [`OperationError::Unavailable`]; it is asked again.
+    /// The current state, including promotions and drops by other processes. The API polls it.
     async fn standing(&self) -> Result<Standing, OperationError>;
 
-    /// The API serves this one from now on, by a promotion here or elsewhere.
+    /// Called when the API has switched to this generation, whichever process promoted it.
     fn turned_to(&self, name: &str);
 
-    /// Makes one the live one, durably, and returns the one before. The API has its memory ready by then, and turns to it next.
-    ///
-    /// # Errors
-    /// As [`GenerationOperations::promotable`].
+    /// Makes a generation live, durably, and returns the previous one. The API switches to it next.
     async fn promote(&self, name: &str) -> Result<String, OperationError>;
 
-    /// Deletes one. The API has let go of it by then.
-    ///
-    /// # Errors
-    /// [`OperationError::Refused`]: it is the live one.
+    /// Deletes a generation that the API has released; [`OperationError::Refused`] if it is live.
     async fn drop_generation(&self, name: &str) -> Result<(), OperationError>;
 
-    /// What moved between two; points are told for `day`.
-    ///
-    /// # Errors
-    /// [`OperationError`].
+    /// Compares two generations; points are as of `day`.
     async fn compare(&self, a: &str, b: &str, day: Day) -> Result<Value, OperationError>;
 }
 
-/// One thing that has to be well for the process to be ready.
+/// A readiness check.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Check {
-    /// What was looked at: `pipeline`, `log`, `store`.
+    /// What was checked: `pipeline`, `log`, `store`.
     pub name: String,
-    /// Whether it is well.
+    /// Whether the check passed.
     pub ready: bool,
-    /// For a person; no data of the shop.
+    /// For humans; contains no shop data.
     pub detail: String,
 }
 
-/// Why an operation did not do its work.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
-    /// The same is under way already.
-    #[error("it is being done already: {0}")]
+    /// The same operation is already running.
+    #[error("already running: {0}")]
     Busy(String),
-    /// It may be asked again later.
-    #[error("it is not available now: {0}")]
+    /// Retry later.
+    #[error("not available now: {0}")]
     Unavailable(String),
-    /// There is no such thing.
+    /// There is no such generation.
     #[error("{0}")]
     Unknown(String),
-    /// It was not done, and repeating will not help.
+    /// Refused; retrying does not help.
     #[error("{0}")]
     Refused(String),
-    /// A person must look.
-    #[error("it failed: {0}")]
+    /// Needs an operator.
+    #[error("failed: {0}")]
     Failed(String),
 }
 
-/// What `verify` found.
+/// The result of a verification.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct VerifyReport {
-    /// Whether every row is what the oracle computes.
+    /// Whether every row equals what the oracle computes.
     pub ok: bool,
-    /// Whether the differences were mended.
+    /// Whether the differences were repaired.
     pub repaired: bool,
-    /// Each table that was compared: merged inputs with the log, rows of views with the merged inputs.
+    /// The compared tables: merged inputs against the log, view rows against the merged inputs.
     pub tables: Vec<VerifiedTable>,
-    /// Records of the log that were read.
+    /// Log records read.
     pub records: u64,
-    /// What could not be compared, and why: a log that does not reach back to its beginning says nothing about what came before.
+    /// What could not be compared, and why: for example inputs older than the beginning of a truncated log.
     pub not_compared: Vec<String>,
 }
 
-/// What `verify` found in one table.
+/// The result of a verification for one table.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct VerifiedTable {
     /// The table.
@@ -266,6 +240,6 @@ pub struct VerifiedTable {
     pub rows: u64,
     /// Rows that differ.
     pub differences: u64,
-    /// The first of them, for a person.
+    /// The first differences, for humans.
     pub first: Vec<String>,
 }

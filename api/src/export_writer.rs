@@ -1,5 +1,5 @@
-//! How an exported view is written, for the route and for the command alike: CSV (RFC 4180) with a header first, or NDJSON.
-//! Lines end in `\n`, identities are raw, numbers are as the view gives them: two exports compare with `diff`.
+//! Writes exported views, for the API and the command line: CSV (RFC 4180) with a header, or NDJSON. Lines end in `\n`,
+//! identities are raw and numbers are as in the view, so that exports compare with `diff`.
 
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use kindred_model::Invalid;
 use kindred_model::views::Cell;
 
-/// The form of an export.
+/// The format of an export.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Format {
     /// One JSON object a line.
@@ -47,10 +47,7 @@ pub struct ExportWriter<W> {
 }
 
 impl<W: Write> ExportWriter<W> {
-    /// Begins an export: the header, where the format has one.
-    ///
-    /// # Errors
-    /// What writing says.
+    /// Begins an export and writes the header of a CSV.
     pub fn begin(format: Format, columns: &'static [&'static str], mut out: W) -> io::Result<Self> {
         if format == Format::Csv {
             writeln!(out, "{}", columns.join(","))?;
@@ -59,9 +56,6 @@ impl<W: Write> ExportWriter<W> {
     }
 
     /// Writes one row.
-    ///
-    /// # Errors
-    /// What writing says.
     pub fn row(&mut self, cells: &[Cell]) -> io::Result<()> {
         debug_assert_eq!(cells.len(), self.columns.len(), "a row has the view's columns");
         self.line.clear();
@@ -88,10 +82,7 @@ impl<W: Write> ExportWriter<W> {
         self.out.write_all(&self.line)
     }
 
-    /// Ends it: flushes, and gives the writer back.
-    ///
-    /// # Errors
-    /// What writing says.
+    /// Flushes and returns the writer.
     pub fn finish(mut self) -> io::Result<W> {
         self.out.flush()?;
         Ok(self.out)

@@ -1,38 +1,35 @@
-//! The API: events in, lists and points out.
+//! The HTTP API: accepts events, serves lists and points. [`start`] binds the addresses and serves until [`Running::shutdown`].
 //!
 //! ```text
 //! POST /v1/events ──▶ EventLog            ViewStore ──listener──▶ recommend (memory) ──▶ GET lists, streams
 //!                                             └──snapshot──▶ members, export
 //! ```
-//!
-//! It meets the pipeline in the log and in the store, and nowhere else. [`start`] binds the addresses and serves until the
-//! returned [`Running`] is shut down.
 
 #[cfg(test)]
 extern crate self as kindred_api;
 
 mod api;
 mod auth;
-mod compressed;
+mod completion;
+mod compression;
 mod conflicts;
 mod context;
+mod event_sink;
 pub mod export_writer;
 #[doc(hidden)]
 pub mod fuzzing;
-mod measure;
 pub mod openapi;
-mod paced;
 mod params;
 mod problem;
 mod quota;
 mod recommend;
 mod reference;
+mod request_metrics;
 mod resources;
 mod routes;
-mod served;
 mod server;
-mod to_log;
-mod to_the_end;
+mod serving;
+mod write_timeout;
 
 #[cfg(test)]
 mod tests;
@@ -50,22 +47,21 @@ pub use context::{
     ApiConfig, Check, Context, GenerationOperations, GenerationShown, GenerationSource, MemoryConfig, OperationError, Operations,
     Standing, VerifiedTable, VerifyReport,
 };
-pub use problem::{Code, FieldError, Problem};
+pub use event_sink::LogEventSink;
 pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};
-pub use to_log::MembersToLog;
 
 use crate::api::{Api, RecoIds};
 use crate::auth::KeyRing;
-use crate::measure::Measures;
 use crate::quota::PageQuotas;
 use crate::recommend::Memory;
+use crate::request_metrics::RequestMetrics;
 use crate::resources::{RESOURCES, Resources};
-use crate::routes::body::Bodies;
+use crate::routes::body::BodyBudget;
 use crate::routes::endpoint::Table;
-use crate::served::{Served, Serving};
+use crate::serving::{Served, Serving};
 
-/// How long the end waits for the store to take when keys were last used: it is not worth more.
-const LAST_SAVE: Duration = Duration::from_secs(5);
+/// How long shutdown waits while the last-used times of keys are saved.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the API could not start.
 #[derive(Debug, thiserror::Error)]
@@ -75,29 +71,28 @@ pub enum StartError {
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// The memory could not be loaded from the store.
-    #[error("could not load what is served: {0}")]
+    /// The state in memory could not be loaded from the store.
+    #[error("could not load the served state: {0}")]
     Load(#[from] LoadError),
-    /// The system has no random numbers.
-    #[error("could not draw random numbers: {0}")]
+    /// The operating system returned no random bytes.
+    #[error("could not get random bytes: {0}")]
     Random(#[from] getrandom::Error),
-    /// The task that loads was lost.
-    #[error("could not load what is served: {0}")]
+    /// The loading task panicked.
+    #[error("could not load the served state: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
-/// A running API. Dropping it leaves the API running to the end of the process; [`Running::shutdown`] ends it in order.
+/// A running API. Dropping it does not stop it; [`Running::shutdown`] does.
 pub struct Running {
-    /// Where it listens: the port that was given out where 0 was asked for.
+    /// The bound address, with the actual port where port 0 was configured.
     pub address: SocketAddr,
-    /// Where `/metrics` is.
+    /// The bound address of `/metrics`.
     pub admin_address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
-    /// What goes on beside requests: turning to what other processes promote, the keeping of the keys, the outbox of the members.
     background: Vec<JoinHandle<()>>,
     ring: Arc<KeyRing>,
     #[cfg(test)]
@@ -105,25 +100,22 @@ pub struct Running {
 }
 
 impl Running {
-    /// Takes no new requests, ends streams, lets running requests end (5 s at most), saves when keys were last used, and returns.
+    /// Stops accepting, ends streams, drains running requests (at most 5 s) and saves when keys were last used.
     pub async fn shutdown(self) {
         self.stop.send_replace(true);
         self.background.iter().for_each(JoinHandle::abort);
         for server in self.servers {
             if let Err(error) = server.await {
-                tracing::error!("a server did not end in order: {error}");
+                tracing::error!("a server task failed: {error}");
             }
         }
-        if tokio::time::timeout(LAST_SAVE, self.ring.keep_now()).await.is_err() {
-            tracing::warn!("when keys were last used could not be saved in time");
+        if tokio::time::timeout(SAVE_TIMEOUT, self.ring.maintain_once()).await.is_err() {
+            tracing::warn!("could not save the last-used times of keys before shutdown");
         }
     }
 }
 
-/// Binds the addresses, loads what is served, and serves.
-///
-/// # Errors
-/// [`StartError`]; nothing is served then.
+/// Binds the addresses, loads the served state and starts serving. On an error nothing is served.
 pub async fn start(config: ApiConfig, context: Context) -> Result<Running, StartError> {
     let listener = bind(config.listen).await?;
     let admin_listener = match config.admin_listen {
@@ -131,7 +123,11 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
         None => None,
     };
     let address = local_address(&listener, config.listen)?;
-    let admin_address = admin_listener.as_ref().zip(config.admin_listen).map(|(l, asked)| local_address(l, asked)).transpose()?;
+    let admin_address = admin_listener
+        .as_ref()
+        .zip(config.admin_listen)
+        .map(|(listener, address)| local_address(listener, address))
+        .transpose()?;
 
     for address in [Some(address), admin_address].into_iter().flatten() {
         if let Some(warning) = exposed(address, !config.trusted_proxies.is_empty()) {
@@ -141,13 +137,13 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
     let (stop, stopping) = watch::channel(false);
     let api = prepare(config, context, stopping.clone()).await?;
     let ring = Arc::clone(&api.ring);
-    let mut background = vec![vital_task("the watch over generations", served::follow(Arc::clone(&api)))];
-    background.push(vital_task("the saving of when keys were used", {
+    let mut background = vec![vital_task("the generation watcher", serving::follow(Arc::clone(&api)))];
+    background.push(vital_task("the key maintenance task", {
         let ring = Arc::clone(&ring);
-        async move { ring.keep().await }
+        async move { ring.maintain().await }
     }));
     if let Some(members) = api.context.members.clone() {
-        background.push(vital_task("the work of members", async move { members.run().await }));
+        background.push(vital_task("the members background task", async move { members.run().await }));
     }
     let served = server::serve(listener, Arc::clone(&api), routes::public(&api), stopping.clone());
     let mut servers = vec![vital_task("the server", served)];
@@ -170,22 +166,21 @@ pub async fn start(config: ApiConfig, context: Context) -> Result<Running, Start
     })
 }
 
-/// What an operator is told of an address that others reach, where no proxy is named that stands before it (V12.2.1).
+/// A warning for an address that other machines can reach without a TLS proxy (V12.2.1).
 fn exposed(address: SocketAddr, behind_proxy: bool) -> Option<String> {
     (!address.ip().to_canonical().is_loopback() && !behind_proxy).then(|| {
         format!(
-            "{address} is reached by other machines, and what is sent there can be read on the way: let a proxy with TLS stand before \
-             it and name it in api.trusted_proxies (docs/OPERATIONS.md), or listen on 127.0.0.1"
+            "{address} is reachable from other machines without TLS: put a TLS proxy in front of it and set api.trusted_proxies \
+             (docs/OPERATIONS.md), or listen on 127.0.0.1"
         )
     })
 }
 
-/// What the API keeps of members beside their accounts: they are opened with it.
-pub fn kept_of_members() -> kindred_members::Resources {
-    resources::kept_of_members(RESOURCES)
+/// The resources that the API stores beside member accounts, for [`kindred_members::Members::with_resources`].
+pub fn member_resources() -> kindred_members::Resources {
+    resources::member_resources(RESOURCES)
 }
 
-/// Everything but the sockets.
 async fn prepare(config: ApiConfig, context: Context, stopping: watch::Receiver<bool>) -> Result<Arc<Api>, StartError> {
     prepare_with(RESOURCES, config, context, stopping).await
 }
@@ -199,15 +194,15 @@ async fn prepare_with(
     if let Some(members) = &context.members {
         let names = resources.iter().map(|resource| resource.name());
         let erased = members.resources().iter().map(|resource| resource.name());
-        assert!(names.eq(erased), "the members were opened without the resources of the API, whose erasure they walk");
+        assert!(names.eq(erased), "the members service was opened without the resources of the API, which it has to erase");
     }
     let ring = Arc::new(KeyRing::new(context.keys.clone(), context.clock.clone(), config.limits.address_share));
-    let store = context.store.take().expect("a context is started once");
+    let store = context.store.take().expect("a context is started only once");
     let (of_memory, settings, clock) = (store.clone(), context.settings.clone(), context.clock.clone());
     let (generation, limits) = (config.generation.clone(), config.memory);
     let memory = tokio::task::spawn_blocking(move || Memory::load(of_memory, settings, &generation, clock, limits)).await??;
     let live = Serving { generation: config.generation.clone(), memory, store, settings: context.settings.clone() };
-    let bodies = Bodies::new(config.limits.bodies_bytes, config.limits.bodies_bytes_per_address);
+    let bodies = BodyBudget::new(config.limits.bodies_bytes, config.limits.bodies_bytes_per_address);
     Ok(Arc::new(Api {
         table: Table::of(resources),
         served: Served::new(live),
@@ -215,7 +210,7 @@ async fn prepare_with(
         context,
         config,
         ring,
-        measures: Measures::new(),
+        metrics: RequestMetrics::new(),
         reco_ids: RecoIds::new()?,
         versions: conflicts::RecentVersions::new(),
         quotas: PageQuotas::new(),

@@ -1,5 +1,5 @@
-//! The contract: OpenAPI 3.1, served at `/openapi.json`. It stands in schemas/openapi.json, which the tests generate from the endpoints and
-//! hold together with them; what runs serves that file.
+//! The contract (OpenAPI 3.1) as served at `/openapi.json`. Tests generate schemas/openapi.json from the endpoints and compare
+//! them with it.
 
 #[cfg(test)]
 mod answers;

@@ -1,4 +1,4 @@
-//! Parameters of paths and queries: bounded, decoded, each known by name and given once.
+//! Path and query parameters: bounded, decoded, known by name, given once.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -14,40 +14,29 @@ use serde::de::DeserializeOwned;
 use crate::problem::{Code, Problem};
 use crate::routes::endpoint::Endpoint;
 
-/// A query longer than this is refused: no route needs so much (an identity percent-encoded is at most 384 bytes).
+/// Longest query in bytes; an identity is at most 384 bytes percent-encoded.
 const QUERY_BYTES_MAX: usize = 4_096;
 
-/// As long as that where a parameter may be given more than once.
+/// The same for queries with a repeatable parameter.
 const REPEATED_BYTES_MAX: usize = 32_768;
 
-/// A segment of the path, percent-decoded.
-///
-/// # Errors
-/// A 400 when that is no UTF-8.
+/// A percent-decoded path segment, or a 400 when it is not UTF-8.
 pub(crate) fn decoded(segment: &str) -> Result<Cow<'_, str>, Problem> {
     percent_decode_str(segment)
         .decode_utf8()
         .map_err(|_| Problem::new(Code::MalformedRequest, "the path is not UTF-8 once percent-decoded"))
 }
 
-/// The parameters of a query.
 pub(crate) struct Params {
     given: Vec<(&'static str, String)>,
 }
 
 impl Params {
-    /// Reads the query of an endpoint.
-    ///
-    /// # Errors
-    /// A 400 that names the parameter.
     pub fn of(endpoint: &Endpoint, raw: &str) -> Result<Self, Problem> {
-        Self::parse(raw, &endpoint.known)
+        Self::parse(raw, &endpoint.query_names)
     }
 
-    /// Reads a query of which each key is `known` and given once, unless it is said beside that it may be given again.
-    ///
-    /// # Errors
-    /// A 400 that names the parameter.
+    /// Parses a query. `known`: the accepted names and whether each may be repeated.
     pub fn parse(raw: &str, known: &[(&'static str, bool)]) -> Result<Self, Problem> {
         let most = if known.iter().any(|(_, repeated)| *repeated) { REPEATED_BYTES_MAX } else { QUERY_BYTES_MAX };
         if raw.len() > most {
@@ -61,7 +50,7 @@ impl Params {
                 let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
                 let names = if known.is_empty() { "none".to_owned() } else { names.join(", ") };
                 let shown: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
-                return Err(Problem::query(&shown, format!("is not known here; accepted: {names}")));
+                return Err(Problem::query(&shown, format!("is unknown; accepted: {names}")));
             };
             if !repeated && given.iter().any(|(other, _)| *other == name) {
                 return Err(Problem::query(name, "is given twice"));
@@ -72,20 +61,14 @@ impl Params {
         Ok(Self { given })
     }
 
-    /// The values of a parameter that may be given more than once.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.given.iter().filter(move |(other, _)| *other == name).map(|(_, value)| &**value)
     }
 
-    /// The value of a parameter as it is.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.given.iter().find(|(other, _)| *other == name).map(|(_, value)| &**value)
     }
 
-    /// A whole number within bounds.
-    ///
-    /// # Errors
-    /// A 400 that names it.
     pub fn number(&self, name: &str, default: u64, accepted: RangeInclusive<u64>) -> Result<u64, Problem> {
         let Some(text) = self.get(name) else { return Ok(default) };
         let (least, most) = (accepted.start(), accepted.end());
@@ -95,10 +78,6 @@ impl Params {
             .ok_or_else(|| Problem::query(name, format!("is not a whole number from {least} to {most}")))
     }
 
-    /// `true` or `false`.
-    ///
-    /// # Errors
-    /// A 400 that names it.
     pub fn boolean(&self, name: &str, default: bool) -> Result<bool, Problem> {
         match self.get(name) {
             None => Ok(default),
@@ -108,66 +87,49 @@ impl Params {
         }
     }
 
-    /// Something that the model can read.
-    ///
-    /// # Errors
-    /// A 400 that names it.
     pub fn parsed<T: FromStr<Err = Invalid>>(&self, name: &str) -> Result<Option<T>, Problem> {
         self.get(name).map(|text| text.parse().map_err(|error: Invalid| Problem::query(name, error.reason))).transpose()
     }
 
-    /// A day of the accepted years.
-    ///
-    /// # Errors
-    /// A 400 that names it.
     pub fn day(&self, name: &str) -> Result<Option<Day>, Problem> {
         let accepted = kindred_model::EventTime::MIN.day()..kindred_model::EventTime::END.day();
         match self.parsed::<Day>(name)? {
-            Some(day) if !accepted.contains(&day) => Err(Problem::query(name, "lies outside of the accepted years 1990 to 2099")),
+            Some(day) if !accepted.contains(&day) => Err(Problem::query(name, "is outside of the accepted years 1990 to 2099")),
             day => Ok(day),
         }
     }
 
-    /// `cursor`: where a page ended, as [`opaque`] gave it out.
-    ///
-    /// # Errors
-    /// A 400 that names it.
+    /// The `cursor` parameter, encoded by [`opaque`].
     pub fn cursor<T: DeserializeOwned>(&self) -> Result<Option<T>, Problem> {
         let read = |text: &str| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok();
-        let wrong = || Problem::query("cursor", "is not one that this server gave out");
+        let wrong = || Problem::query("cursor", "is not a cursor of this server");
         self.get("cursor").map(|text| read(text).ok_or_else(wrong)).transpose()
     }
 
-    /// `min_position` and `wait_ms`.
-    ///
-    /// # Errors
-    /// A 400 that names them.
     pub fn freshness(&self) -> Result<Option<Freshness>, Problem> {
         let wait_ms = self.number("wait_ms", WAIT_MS_DEFAULT, 0..=WAIT_MS_MAX)?;
         Ok(self.parsed::<Position>("min_position")?.map(|min_position| Freshness { min_position, wait_ms }))
     }
 }
 
-/// A cursor to give out: its reader need not know what is in it.
+/// Encodes a cursor as an opaque token.
 pub(crate) fn opaque<T: Serialize>(cursor: &T) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(cursor).expect("a cursor serialises"))
 }
 
-/// How long an answer waits for its `min_position` unless told: a healthy pipeline needs some milliseconds.
+/// Default of `wait_ms`; a healthy pipeline needs some milliseconds.
 const WAIT_MS_DEFAULT: u64 = 1_000;
-/// The longest wait: what proxies and people bear.
+/// Longest `wait_ms`: below the timeouts of proxies.
 pub(crate) const WAIT_MS_MAX: u64 = 10_000;
 
-/// How far an answer must reach, and how long to wait for it.
+/// The position that a response must reach, and how long to wait for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Freshness {
-    /// A position this server gave out.
     pub min_position: Position,
-    /// Milliseconds.
     pub wait_ms: u64,
 }
 
-/// Text of `application/x-www-form-urlencoded`; `None` when it is no UTF-8.
+/// Decodes `application/x-www-form-urlencoded` text; `None` when it is not UTF-8.
 pub(crate) fn form_decoded(text: &str) -> Option<Cow<'_, str>> {
     if !text.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
         return Some(Cow::Borrowed(text));

@@ -1,12 +1,12 @@
-//! Problem details (RFC 9457): the one envelope of every error, and the one place that builds it.
+//! Problem details (RFC 9457): the format of every error.
 //!
 //! ```text
-//! handler ──Problem──▶ (reply's extension) ──finish: instance, trace id──▶ application/problem+json
+//! handler ──Problem──▶ (response extension) ──middleware: instance, trace id──▶ application/problem+json
 //! warp rejection ──from_rejection──▶ Problem ──▶ the same way
 //! ```
 //!
-//! A domain error is a reply, not a rejection; rejections are routing failures only. Each code is documented once, in [`Code`],
-//! and served at its `type`, `/problems/{code}`.
+//! Domain errors are responses; rejections are routing failures only. Each code is documented once, in [`Code`], and served at
+//! its `type`, `/problems/{code}`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,27 +29,23 @@ use crate::recommend::ListError;
 
 macro_rules! codes {
     ($($variant:ident = $code:literal, $status:ident, $title:literal, $meaning:literal;)+) => {
-        /// What went wrong, for a program. A code is a promise: it is never given another meaning.
+        /// The machine-readable code of a problem. A code never changes its meaning.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum Code { $(#[doc = $meaning] $variant),+ }
+        pub(crate) enum Code { $($variant),+ }
 
         impl Code {
-            /// All of them, in the order of their status.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word in `code` and at the end of `type`.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $code),+ }
             }
-            /// The status that goes with it.
             pub const fn status(self) -> StatusCode {
                 match self { $(Self::$variant => StatusCode::$status),+ }
             }
-            /// The `title`: the same for every occurrence.
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$variant => $title),+ }
             }
-            /// What it means and what to do: the page at its `type`.
+            /// The text of the page at its `type`.
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $meaning),+ }
             }
@@ -58,133 +54,124 @@ macro_rules! codes {
 }
 
 codes! {
-    MalformedRequest = "malformed_request", BAD_REQUEST, "The request is malformed",
-        "a header, the path or the body cannot be read as HTTP or UTF-8; mend the request";
-    InvalidParameter = "invalid_parameter", BAD_REQUEST, "A parameter is not accepted",
-        "a parameter of the path or the query is unknown, given twice or out of its bounds; `errors` names it";
-    MalformedJson = "malformed_json", BAD_REQUEST, "The body is not JSON",
-        "the body as a whole does not parse; nothing of it was taken";
-    Unauthorized = "unauthorized", UNAUTHORIZED, "A key is needed",
-        "no key was presented, or one that is unknown, revoked or has ended: send `Authorization: Bearer <key>`";
-    InsufficientScope = "insufficient_scope", FORBIDDEN, "The key does not reach this far",
-        "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key";
-    OriginNotAllowed = "origin_not_allowed", FORBIDDEN, "The origin is not listed",
-        "the page's origin is not among those of the publishable key; list it when the key is created";
-    CrossSite = "cross_site", FORBIDDEN, "The request may be another site's",
-        "what a cookie signs is asked for by the shop's own pages alone: send `Kindred-Csrf: 1`, from the origin that is asked";
+    MalformedRequest = "malformed_request", BAD_REQUEST, "Malformed request",
+        "a header, the path or the body is not valid HTTP or UTF-8; fix the request";
+    InvalidParameter = "invalid_parameter", BAD_REQUEST, "Invalid parameter",
+        "a path or query parameter is unknown, repeated or out of bounds; `errors` names it";
+    MalformedJson = "malformed_json", BAD_REQUEST, "Invalid JSON",
+        "the body does not parse; nothing was processed";
+    Unauthorized = "unauthorized", UNAUTHORIZED, "Unauthorized",
+        "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`";
+    InsufficientScope = "insufficient_scope", FORBIDDEN, "Insufficient scope",
+        "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission";
+    OriginNotAllowed = "origin_not_allowed", FORBIDDEN, "Origin not allowed",
+        "the origin of the page is not in the list of the publishable key; add it with PATCH /v1/admin/keys/{id}";
+    CrossSite = "cross_site", FORBIDDEN, "Cross-site request",
+        "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin";
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "Sign-in failed",
-        "the account, the password or the code is wrong, or the session has ended; it is not told which";
+        "the account, the password or the code is wrong, or the session has ended; the response does not reveal which";
     ReauthenticationFailed = "reauthentication_failed", FORBIDDEN, "The current password is wrong",
-        "what protects an account is changed with its current password alone; send the right one";
-    NotFound = "not_found", NOT_FOUND, "There is nothing here",
-        "no route, or nothing under this identity";
-    ViewDisabled = "view_disabled", NOT_FOUND, "The view is not kept",
-        "the settings of this installation do not keep the view; it can be switched on for a new data directory";
-    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The method is not allowed here",
-        "`Allow` lists the methods that are";
-    RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request took too long to arrive",
-        "the body was not complete in time; nothing of it was taken";
-    Conflict = "conflict", CONFLICT, "It is being done already",
-        "the same work is under way; ask again when it has ended";
-    UsernameTaken = "username_taken", CONFLICT, "The username is taken",
-        "somebody has this username, or is about to; choose another";
-    IdentifierTaken = "identifier_taken", CONFLICT, "Username, phone or e-mail is taken",
-        "one of them is somebody's; choose another";
-    Refused = "refused", CONFLICT, "The state does not allow this",
-        "what is there does not allow it; look at it, repeating will not help";
-    TokenGone = "token_gone", GONE, "The link is used or expired",
-        "a link of a mail works once and for some time; ask for a new one";
-    Changed = "changed", PRECONDITION_FAILED, "It was changed meanwhile",
-        "`If-Match` names a version that is not the present one: read it again, and decide anew";
-    PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The body is too large",
-        "a body has at most 10 MB and 10,000 records, with a publishable key 64 KiB and 200 records; nothing of it was taken, send it in pieces";
-    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The content type is not accepted",
-        "send application/json or application/x-ndjson, in UTF-8 and not compressed";
-    Invalid = "invalid", UNPROCESSABLE_ENTITY, "Fields are not accepted",
-        "`errors` says of each field what is wrong; nothing was done";
-    ChallengeFailed = "challenge_failed", UNPROCESSABLE_ENTITY, "The challenge is not solved",
-        "the proof of work is wrong, expired or used before: get a new one from POST /v1/captcha/challenges";
-    CodeWrong = "code_wrong", UNPROCESSABLE_ENTITY, "The code is wrong or expired",
-        "a code works once and for some minutes; ask for a new one";
-    InvalidRecord = "invalid_record", UNPROCESSABLE_ENTITY, "The records are not accepted",
-        "no record of the request is acceptable; `errors` says of each what is wrong. Nothing was appended";
-    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key is another request's",
-        "a key names one request, its path and body included, for a day: send another with what is another request";
-    LogRefused = "log_refused", UNPROCESSABLE_ENTITY, "The log refused the records",
-        "nothing was appended, and repeating will not help";
-    PreconditionRequired = "precondition_required", PRECONDITION_REQUIRED, "The version has to be named",
-        "send `If-Match` with the ETag of what you read, so that nobody's change is lost";
-    Throttled = "throttled", TOO_MANY_REQUESTS, "Too many tries",
-        "of this account or from this address; wait for `Retry-After` seconds";
+        "changing credentials requires the current password";
+    NotFound = "not_found", NOT_FOUND, "Not found",
+        "there is no such route, or no object with this id";
+    ViewDisabled = "view_disabled", NOT_FOUND, "View disabled",
+        "the view is disabled in the settings; it can be enabled for a new data directory";
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed",
+        "`Allow` lists the allowed methods";
+    RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "Request timeout",
+        "the body did not arrive in time; nothing was processed";
+    Conflict = "conflict", CONFLICT, "Conflict",
+        "the same operation is in progress; retry when it has finished";
+    UsernameTaken = "username_taken", CONFLICT, "Username taken",
+        "the username is taken or being registered; choose another";
+    IdentifierTaken = "identifier_taken", CONFLICT, "Identifier taken",
+        "the username, the phone or the e-mail address is taken; choose another";
+    Refused = "refused", CONFLICT, "Not allowed in this state",
+        "the current state does not allow the operation; retrying does not help";
+    TokenGone = "token_gone", GONE, "Link used or expired",
+        "a mailed link works once and for a limited time; request a new one";
+    Changed = "changed", PRECONDITION_FAILED, "Version mismatch",
+        "`If-Match` names an outdated version: read the current one and retry";
+    PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "Payload too large",
+        "a body has at most 10 MB and 10,000 records, with a publishable key 64 KiB and 200 records; nothing was processed, split the request";
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "Unsupported content type",
+        "send application/json or application/x-ndjson, in UTF-8 and uncompressed";
+    Invalid = "invalid", UNPROCESSABLE_ENTITY, "Invalid fields",
+        "`errors` lists the invalid fields; nothing was done";
+    ChallengeFailed = "challenge_failed", UNPROCESSABLE_ENTITY, "Challenge failed",
+        "the proof of work is wrong, expired or already used: get a new challenge from POST /v1/captcha/challenges";
+    WrongCode = "code_wrong", UNPROCESSABLE_ENTITY, "Wrong or expired code",
+        "a code works once and for some minutes; request a new one";
+    InvalidRecord = "invalid_record", UNPROCESSABLE_ENTITY, "Invalid records",
+        "no record of the request is valid; `errors` lists what is wrong with each. Nothing was appended";
+    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "Idempotency-Key reused",
+        "for a day a key belongs to one request (path and body included): use a new key for a different request";
+    LogRefused = "log_refused", UNPROCESSABLE_ENTITY, "Rejected by the log",
+        "nothing was appended; retrying does not help";
+    PreconditionRequired = "precondition_required", PRECONDITION_REQUIRED, "Precondition required",
+        "send `If-Match` with the ETag that you read, so that no concurrent change is lost";
+    Throttled = "throttled", TOO_MANY_REQUESTS, "Too many attempts",
+        "too many attempts for this account or from this address; wait `Retry-After` seconds";
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests",
-        "the rate of the key is used up, or the share of it that one address has; wait for `Retry-After` seconds";
-    SessionLimit = "session_limit", TOO_MANY_REQUESTS, "Too many events of a session",
-        "a session may post a limited number of records an hour through a publishable key; nothing was appended";
+        "the rate limit of the key or its per-address share is exceeded; wait `Retry-After` seconds";
+    SessionLimit = "session_limit", TOO_MANY_REQUESTS, "Session limit exceeded",
+        "the hourly number of records per session, or of new sessions per address, is limited for publishable keys; nothing was appended";
     TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS, "Too many streams",
-        "the key has as many streams open as it may; poll the list instead, or close one";
-    Internal = "internal", INTERNAL_SERVER_ERROR, "Something is wrong on our side",
-        "the log of the server says more under the same `trace_id`";
-    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "It is not available now",
-        "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key";
-    Busy = "busy", SERVICE_UNAVAILABLE, "Too much to do",
-        "as many passwords are being checked, or bytes of bodies under way, as may be; ask again in a second";
-    PositionNotReached = "position_not_reached", SERVICE_UNAVAILABLE, "The position is not reached yet",
-        "what was asked for is in the log, but not yet in the views; ask again, or with a longer `wait_ms`";
-    InsufficientStorage = "insufficient_storage", INSUFFICIENT_STORAGE, "There is no room left",
-        "nothing was appended, and nothing acknowledged is lost; it goes on when there is room again";
+        "the limit of open streams is reached; close one or poll the list";
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error",
+        "the server log has details under the same `trace_id`";
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Service unavailable",
+        "the log, the store or the pipeline did not respond; retrying is safe, writes merge by their natural keys";
+    Busy = "busy", SERVICE_UNAVAILABLE, "Over capacity",
+        "the limit of concurrent password checks, request body bytes or connections is reached; retry in a second";
+    PositionNotReached = "position_not_reached", SERVICE_UNAVAILABLE, "Position not reached",
+        "the views have not reached the requested position yet; retry, or use a longer `wait_ms`";
+    InsufficientStorage = "insufficient_storage", INSUFFICIENT_STORAGE, "Insufficient storage",
+        "out of disk space: nothing was appended, nothing acknowledged is lost; writes resume when there is space again";
 }
 
 impl Code {
-    /// The code of a name.
     pub fn find(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.name() == name)
     }
 }
 
-/// One thing that is wrong with one field or parameter.
+/// An invalid field or parameter.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
-pub struct FieldError {
-    /// Where the field stands: `body`, `query`, `path` or `header`.
+pub(crate) struct FieldError {
+    /// Where the field is: `body`, `query`, `path` or `header`.
     #[serde(rename = "in")]
     pub place: &'static str,
-    /// The field as a JSON pointer (RFC 6901); of a parameter, its name after a slash.
+    /// JSON pointer (RFC 6901) of the field; for a parameter, its name after a slash.
     pub pointer: String,
-    /// What kind of error it is, for a program.
+    /// Machine-readable error code.
     pub code: &'static str,
-    /// What is wrong, for a person.
+    /// Human-readable message.
     pub message: String,
 }
 
-/// An error as it is answered.
+/// An error response.
 #[derive(Clone, Debug)]
-pub struct Problem {
-    /// What went wrong.
+pub(crate) struct Problem {
     pub code: Code,
-    /// This occurrence, for a person.
     pub detail: Cow<'static, str>,
-    /// The fields it is about.
     pub errors: Vec<FieldError>,
-    /// Seconds after which asking again makes sense.
     pub retry_after: Option<u64>,
-    /// Further members of the body.
     pub extensions: Map<String, Value>,
-    /// What the members' side said, to be told in the language of who asks.
+    /// The error of the members service, for [`Problem::told`] in the language of the client.
     pub(crate) member: Option<Arc<MemberError>>,
 }
 
 impl Problem {
-    /// A problem that is about no field.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         let detail = detail.into();
         Self { code, detail, errors: Vec::new(), retry_after: None, extensions: Map::new(), member: None }
     }
 
-    /// A parameter of the query that is not accepted.
     pub fn query(name: &str, reason: impl Into<String>) -> Self {
         Self::parameter("query", name, reason)
     }
 
-    /// A parameter of the path that is not accepted.
     pub fn path(error: &Invalid) -> Self {
         Self::parameter("path", &error.field, error.reason.clone())
     }
@@ -195,28 +182,26 @@ impl Problem {
         Self { errors: vec![error], ..Self::new(Code::InvalidParameter, format!("{name}: {message}")) }
     }
 
-    /// A failure of ours: the reason goes to the log, the caller learns its trace id.
+    /// Logs the reason; the client gets the trace id only.
     pub fn internal(reason: impl std::fmt::Display) -> Self {
-        tracing::error!("could not answer a request: {reason}");
+        tracing::error!("internal error: {reason}");
         metrics::counter!("http_internal_errors_total").increment(1);
         Self::new(Code::Internal, Code::Internal.meaning())
     }
 
-    /// After how many seconds to ask again.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// A further member of the body.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.extensions.insert(name.to_owned(), value.into());
         self
     }
 
-    /// The answer. `instance` is the path that was asked for.
+    /// Renders the response; `instance` is the request path.
     pub(crate) fn render(&self, instance: &str, trace_id: &str, allow: Option<&str>) -> Response {
         let status = self.code.status();
         let body = Body {
@@ -258,44 +243,43 @@ impl Problem {
     }
 }
 
-/// A parameter's name as a JSON pointer.
 pub(crate) fn pointer(name: &str) -> String {
     format!("/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// The body of a problem (RFC 9457).
+/// Problem details (RFC 9457).
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct Body<'a> {
-    /// Identifies the kind of problem; a page that says what it means.
+    /// Identifies the kind of problem; resolves to a page that explains it.
     #[serde(rename = "type")]
     problem_type: String,
-    /// The kind of problem for a person.
+    /// Human-readable name of the kind of problem.
     title: &'a str,
-    /// The status again.
+    /// The HTTP status.
     status: u16,
-    /// This occurrence for a person.
+    /// Human-readable explanation of this occurrence.
     detail: &'a str,
-    /// The path that was asked for.
+    /// The request path.
     instance: &'a str,
-    /// The kind of problem for a program: the last part of `type`.
+    /// Machine-readable kind of problem: the last part of `type`.
     code: &'a str,
-    /// The fields it is about.
+    /// The invalid fields.
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     errors: &'a [FieldError],
-    /// Under which the server's log has it; that of `traceparent` where one was sent.
+    /// The id of this request in the server log; that of `traceparent` if one was sent.
     trace_id: &'a str,
-    /// Seconds after which asking again makes sense.
+    /// Seconds after which to retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
-    /// Further members of some kinds.
+    /// Additional fields of some kinds of problems.
     #[serde(flatten)]
     #[schema(value_type = Object)]
     extensions: &'a Map<String, Value>,
 }
 
 impl Reply for Problem {
-    /// An empty reply that carries the problem: [`crate::routes`] renders it once it knows the path and the trace id.
+    /// An empty response that carries the problem; the middleware renders it with path and trace id.
     fn into_response(self) -> Response {
         let mut response = Response::default();
         *response.status_mut() = self.code.status();
@@ -308,17 +292,19 @@ impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         match error {
             LogError::Unavailable(reason) => {
-                tracing::warn!("the log did not answer: {reason}");
-                Self::new(Code::Unavailable, "the log did not answer; it may or may not have happened, repeating is safe")
-                    .retry_after(1)
+                tracing::warn!("the log did not respond: {reason}");
+                Self::new(
+                    Code::Unavailable,
+                    "the log did not respond; the records may or may not have been appended, retrying is safe",
+                )
+                .retry_after(1)
             }
             LogError::Full(reason) => {
-                tracing::error!("the log has no room left: {reason}");
-                Self::new(Code::InsufficientStorage, "the log has no room left; nothing of this request was appended")
-                    .retry_after(30)
+                tracing::error!("the log is out of disk space: {reason}");
+                Self::new(Code::InsufficientStorage, "the log is out of disk space; nothing was appended").retry_after(30)
             }
-            LogError::Refused(reason) => Self::new(Code::LogRefused, format!("the log refused: {reason}")),
-            LogError::Corrupt(reason) => Self::internal(format_args!("the log is damaged: {reason}")),
+            LogError::Refused(reason) => Self::new(Code::LogRefused, format!("rejected by the log: {reason}")),
+            LogError::Corrupt(reason) => Self::internal(format_args!("the log is corrupt: {reason}")),
         }
     }
 }
@@ -326,8 +312,8 @@ impl From<LogError> for Problem {
 impl From<MemberError> for Problem {
     fn from(error: MemberError) -> Self {
         match &error {
-            MemberError::Store(reason) => tracing::warn!("the store did not answer: {reason}"),
-            MemberError::Full(reason) => tracing::error!("the store has no room left: {reason}"),
+            MemberError::Store(reason) => tracing::warn!("the store did not respond: {reason}"),
+            MemberError::Full(reason) => tracing::error!("the store is out of disk space: {reason}"),
             _ => {}
         }
         let problem = Self::of_member(&error, Language::En, 0);
@@ -336,7 +322,7 @@ impl From<MemberError> for Problem {
 }
 
 impl Problem {
-    /// The same in the language of who asks; `min` is the fewest characters of a password.
+    /// The problem in the language of the client; `min` is the minimum password length.
     pub(crate) fn told(self, language: Language, min: usize) -> Self {
         match &self.member {
             Some(error) if !matches!(**error, MemberError::Internal(_)) => Self::of_member(error, language, min),
@@ -350,7 +336,7 @@ impl Problem {
         match error {
             MemberError::Invalid(fields) => {
                 let message = |field: &kindred_members::FieldError| match (&field.named, language, field.code) {
-                    // The seed's words stay as they are (R15).
+                    // R15 fixes this wording.
                     (None, ..) | (_, Language::ZhCn, "phone_invalid") => text(field.code),
                     (Some(named), Language::ZhCn, _) => format!("{}（可用：{named}）", text(field.code)),
                     (Some(named), Language::En, _) => format!("{}. Accepted: {named}", text(field.code)),
@@ -366,7 +352,7 @@ impl Problem {
             MemberError::UsernameTaken => problem(Code::UsernameTaken),
             MemberError::IdentifierTaken => problem(Code::IdentifierTaken),
             MemberError::ChallengeFailed => problem(Code::ChallengeFailed),
-            MemberError::CodeWrong => problem(Code::CodeWrong),
+            MemberError::CodeWrong => problem(Code::WrongCode),
             MemberError::TokenGone => problem(Code::TokenGone),
             MemberError::Unauthenticated => problem(Code::Unauthenticated),
             MemberError::ReauthenticationFailed => problem(Code::ReauthenticationFailed),
@@ -396,15 +382,15 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(reason) => {
-                tracing::warn!("the store did not answer: {reason}");
-                Self::new(Code::Unavailable, "the store did not answer; repeating is safe").retry_after(1)
+                tracing::warn!("the store did not respond: {reason}");
+                Self::new(Code::Unavailable, "the store did not respond; retrying is safe").retry_after(1)
             }
             StoreError::Full(reason) => {
-                tracing::error!("the store has no room left: {reason}");
-                Self::new(Code::InsufficientStorage, "the store has no room left").retry_after(30)
+                tracing::error!("the store is out of disk space: {reason}");
+                Self::new(Code::InsufficientStorage, "the store is out of disk space").retry_after(30)
             }
-            StoreError::Refused(reason) => Self::internal(format_args!("the store refused: {reason}")),
-            StoreError::Corrupt(reason) => Self::internal(format_args!("the store is damaged: {reason}")),
+            StoreError::Refused(reason) => Self::internal(format_args!("rejected by the store: {reason}")),
+            StoreError::Corrupt(reason) => Self::internal(format_args!("the store is corrupt: {reason}")),
         }
     }
 }
@@ -418,21 +404,20 @@ impl From<ReadError> for Problem {
     }
 }
 
-/// Nothing is routed there.
 pub(crate) fn no_route() -> Problem {
     Problem::new(Code::NotFound, "there is no such route; /openapi.json lists them")
 }
 
-/// What warp's routing could not place, as a problem: its plain texts never leave the house.
+/// Maps warp rejections to problems, so that warp's plain-text errors are never sent.
 pub(crate) fn from_rejection(rejection: &Rejection) -> Problem {
     if rejection.is_not_found() {
         no_route()
     } else if let Some(header) = rejection.find::<reject::InvalidHeader>() {
-        // Before the methods: only a route that has the method looks at headers.
+        // Before the method: only routes that have the method read headers.
         Problem::new(Code::MalformedRequest, format!("the header {} is not readable", header.name()))
     } else if rejection.find::<reject::MethodNotAllowed>().is_some() || rejection.find::<reject::MissingHeader>().is_some() {
-        // Nothing but a preflight demands a header: OPTIONS without one is no method of the route.
-        Problem::new(Code::MethodNotAllowed, "this route has other methods")
+        // Only preflights require a header: OPTIONS without one is not a method of the route.
+        Problem::new(Code::MethodNotAllowed, "the route does not have this method")
     } else if rejection.find::<reject::UnsupportedMediaType>().is_some() {
         Problem::new(Code::UnsupportedMediaType, Code::UnsupportedMediaType.meaning())
     } else if rejection.find::<reject::PayloadTooLarge>().is_some() {

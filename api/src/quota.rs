@@ -1,8 +1,4 @@
-//! What callers have used up of what they have, each counted within a window of time.
-//!
-//! ```text
-//! (who, how much) ──count──▶ within the window's limit? ──forgive──▶ what came to nothing is given back
-//! ```
+//! Quotas of publishable keys: counters per key, address and session within a time window.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -14,12 +10,12 @@ use kindred_model::SessionId;
 
 use crate::problem::{Code, Problem};
 
-/// Whoever is counted at once in one window; beyond it the least used are forgotten, and may start over.
+/// Counters per window; beyond it the least recently used are dropped and start over.
 const COUNTED_MAX: u64 = 200_000;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Counts by whom, within a window that begins with the first.
+/// Counters whose window begins with their first count.
 struct Window<K>(moka::sync::Cache<K, Arc<AtomicU32>>);
 
 impl<K: Hash + Eq + Clone + Send + Sync + 'static> Window<K> {
@@ -27,14 +23,14 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Window<K> {
         Self(moka::sync::Cache::builder().max_capacity(COUNTED_MAX).time_to_live(length).build())
     }
 
-    /// Counts `more` unless that would be more than `most`; whether it was counted.
+    /// Adds `more` unless that exceeds `most`; whether it was added.
     fn count(&self, who: K, more: u32, most: u32) -> bool {
         let counted = self.0.get_with(who, Arc::default);
         let room = |counted: u32| counted.checked_add(more).filter(|sum| *sum <= most);
         counted.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).is_ok()
     }
 
-    fn forgive(&self, who: &K, less: u32) {
+    fn release(&self, who: &K, less: u32) {
         if let Some(counted) = self.0.get(who) {
             let _ = counted.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sum| Some(sum.saturating_sub(less)));
         }
@@ -45,31 +41,30 @@ impl<K: Hash + Eq + Clone + Send + Sync + 'static> Window<K> {
     }
 }
 
-/// Who posts through a publishable key: the key, and the address where it is known.
+/// (key, client address where known).
 type Poster = (Arc<str>, Option<IpAddr>);
 
-/// What is posted through publishable keys, which stand in pages and are no secrets.
+/// What is posted through publishable keys, which are public.
 pub(crate) struct PageQuotas {
     records: Window<Poster>,
     new_sessions: Window<Poster>,
     of_session: Window<(Arc<str>, SessionId)>,
 }
 
-/// How much of what may be posted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PageLimits {
-    /// Records a minute, of a key.
+    /// Records per minute and key.
     pub records: u32,
-    /// Records a minute, of a key from one address.
+    /// Records per minute, key and address.
     pub records_of_address: u32,
-    /// Sessions an hour that one address begins to post for.
+    /// New sessions per hour and address.
     pub new_sessions: u32,
-    /// Records an hour of one session.
+    /// Records per hour and session.
     pub records_of_session: u32,
 }
 
-/// What was counted of one request. Dropped, it stays counted.
-pub(crate) struct Posted {
+/// What one request used; [`PageQuotas::release`] gives it back.
+pub(crate) struct Usage {
     poster: Poster,
     records: u32,
     sessions: Vec<(SessionId, u32)>,
@@ -77,28 +72,24 @@ pub(crate) struct Posted {
 }
 
 impl PageQuotas {
-    /// Nothing counted yet.
     pub fn new() -> Self {
         Self { records: Window::new(MINUTE), new_sessions: Window::new(HOUR), of_session: Window::new(HOUR) }
     }
 
-    /// Counts the records of a request, of each session so many.
-    ///
-    /// # Errors
-    /// A 429 that says which limit was reached; nothing is counted then.
+    /// Counts the records of a request, or returns a 429 that names the exceeded quota and counts nothing.
     pub fn count(
         &self,
         key: &str,
         address: Option<IpAddr>,
         sessions: Vec<(SessionId, u32)>,
         limits: PageLimits,
-    ) -> Result<Posted, Problem> {
+    ) -> Result<Usage, Problem> {
         let records = sessions.iter().fold(0u32, |sum, (_, records)| sum.saturating_add(*records));
-        let mut posted = Posted { poster: (key.into(), address), records: 0, sessions: Vec::new(), new_sessions: 0 };
+        let mut posted = Usage { poster: (key.into(), address), records: 0, sessions: Vec::new(), new_sessions: 0 };
         let counted = self.count_into(&mut posted, records, sessions, limits);
         if let Err((code, what, most, window)) = counted {
-            self.forgive(&posted);
-            let detail = format!("{what} {most} through a publishable key, which is used up; nothing was appended");
+            self.release(&posted);
+            let detail = format!("quota of {most} {what} exceeded for this publishable key; nothing was appended");
             return Err(Problem::new(code, detail).retry_after(window.as_secs()));
         }
         Ok(posted)
@@ -106,7 +97,7 @@ impl PageQuotas {
 
     fn count_into(
         &self,
-        posted: &mut Posted,
+        posted: &mut Usage,
         records: u32,
         sessions: Vec<(SessionId, u32)>,
         limits: PageLimits,
@@ -114,30 +105,25 @@ impl PageQuotas {
         let (key, address) = posted.poster.clone();
         let whole = (key.clone(), None);
         if address.is_some() && !self.records.count(posted.poster.clone(), records, limits.records_of_address) {
-            return Err((
-                Code::RateLimited,
-                "the records a minute from one address are at most",
-                limits.records_of_address,
-                MINUTE,
-            ));
+            return Err((Code::RateLimited, "records per minute from one address", limits.records_of_address, MINUTE));
         }
         if !self.records.count(whole, records, limits.records) {
             if address.is_some() {
-                self.records.forgive(&posted.poster, records);
+                self.records.release(&posted.poster, records);
             }
-            return Err((Code::RateLimited, "the records a minute are at most", limits.records, MINUTE));
+            return Err((Code::RateLimited, "records per minute", limits.records, MINUTE));
         }
         posted.records = records;
         for (session, records) in sessions {
             let of_session = (key.clone(), session);
             let is_new = address.is_some() && !self.of_session.knows(&of_session);
             if is_new && !self.new_sessions.count(posted.poster.clone(), 1, limits.new_sessions) {
-                let what = "the sessions an hour that one address begins are at most";
+                let what = "new sessions per hour from one address";
                 return Err((Code::SessionLimit, what, limits.new_sessions, HOUR));
             }
             posted.new_sessions += u32::from(is_new);
             if !self.of_session.count(of_session.clone(), records, limits.records_of_session) {
-                let what = "the records of a session an hour are at most";
+                let what = "records per hour of one session";
                 return Err((Code::SessionLimit, what, limits.records_of_session, HOUR));
             }
             posted.sessions.push((of_session.1, records));
@@ -145,21 +131,21 @@ impl PageQuotas {
         Ok(())
     }
 
-    /// Takes back what was counted: nothing of it was appended.
-    pub fn forgive(&self, posted: &Posted) {
+    /// Gives back what a request used, when nothing of it was appended.
+    pub fn release(&self, posted: &Usage) {
         let (key, address) = &posted.poster;
-        self.records.forgive(&(key.clone(), None), posted.records);
+        self.records.release(&(key.clone(), None), posted.records);
         if address.is_some() {
-            self.records.forgive(&posted.poster, posted.records);
-            self.new_sessions.forgive(&posted.poster, posted.new_sessions);
+            self.records.release(&posted.poster, posted.records);
+            self.new_sessions.release(&posted.poster, posted.new_sessions);
         }
         for (session, records) in &posted.sessions {
-            self.of_session.forgive(&(key.clone(), session.clone()), *records);
+            self.of_session.release(&(key.clone(), session.clone()), *records);
         }
     }
 }
 
-/// One part in `share` of what a key has, but `least`, and no more than it has.
+/// `most / share`, but at least `least` and at most `most`.
 pub(crate) fn share_of(most: u32, share: u32, least: u32) -> u32 {
     (most / share.max(1)).max(least).min(most)
 }
@@ -178,7 +164,7 @@ mod tests {
             names.iter().map(|name| (SessionId::parse(name).unwrap(), records)).collect()
         };
         let (one, other) = (Some([192, 0, 2, 1].into()), Some([192, 0, 2, 2].into()));
-        let code = |counted: Result<Posted, Problem>| counted.err().map(|problem| problem.code);
+        let code = |counted: Result<Usage, Problem>| counted.err().map(|problem| problem.code);
         assert_eq!(code(quotas.count("k", one, sessions(&["a"], 6), LIMITS)), None);
         assert_eq!(code(quotas.count("k", one, sessions(&["a"], 5), LIMITS)), Some(Code::SessionLimit), "of the session");
         assert_eq!(code(quotas.count("k", one, sessions(&["b", "c", "d"], 1), LIMITS)), Some(Code::SessionLimit), "new sessions");
@@ -190,7 +176,7 @@ mod tests {
         // Given back, it may be posted.
         let posted = quotas.count("m", one, sessions(&["a"], 10), LIMITS).ok().unwrap();
         assert!(quotas.count("m", one, sessions(&["a"], 1), LIMITS).is_err());
-        quotas.forgive(&posted);
+        quotas.release(&posted);
         assert_eq!(code(quotas.count("m", one, sessions(&["a"], 10), LIMITS)), None);
     }
 

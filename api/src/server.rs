@@ -1,12 +1,12 @@
-//! Serving: accepts connections, bounds them, and lets them end in order.
+//! Accepts connections, limits them and drains them at shutdown.
 //!
 //! ```text
-//! accept ──how many of the address?──▶ connection (has to read) ──▶ request ──GET, HEAD, OPTIONS──▶ routes, as long as the caller waits
-//!                                └──anything else──▶ a task of its own, which runs to its end whether or not the caller waits
+//! accept ──per-address limit──▶ connection (write timeout) ──▶ request ──GET, HEAD, OPTIONS──▶ routes, dropped when the client goes away
+//!                                                               └──other methods──▶ a task of its own, which runs to completion
 //! ```
 //!
-//! warp's own server binds no timeouts to what a caller sends and leaves Nagle's algorithm on, which holds a small event of a
-//! stream back by up to 40 ms; so the filters run as a service on hyper's connections here.
+//! warp's own server has no timeouts on reads and writes and leaves Nagle's algorithm on, which delays small events of a stream
+//! by up to 40 ms; so the filters run as a service on hyper's connections.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -32,32 +32,32 @@ use warp::reply::Response;
 
 use crate::api::Api;
 use crate::auth;
-use crate::compressed::{compressed, takes_gzip};
-use crate::paced::Paced;
+use crate::completion::run_to_completion;
+use crate::compression::{accepts_gzip, compress};
 use crate::problem::{Code, Problem};
-use crate::routes::finish::Finish;
-use crate::to_the_end::to_the_end;
+use crate::routes::middleware::Exchange;
+use crate::write_timeout::WriteTimeout;
 
-/// How long a request's head may take to arrive, and a connection may stay idle: a slow one must not hold a place for nothing.
+/// How long a request head may take to arrive, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a request's head (line and headers).
+/// Bytes of a request head (request line and headers).
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// How long running requests may take once the server stops.
+/// How long running requests may take after shutdown began.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Before accepting again after the system refused (no file descriptors, for one).
+/// Pause after `accept` failed, for example because file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until told to stop; returns when the last request has ended, or was given up.
+/// Serves until `stopping` is true; returns when the last request has ended or the drain timed out.
 pub(crate) async fn serve(
     listener: TcpListener,
     api: Arc<Api>,
     routes: BoxedFilter<(Response,)>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(api.config.limits.connections));
-    // Every task that changes state holds a copy of the sender: when the last is gone, none runs.
+    let permits = Arc::new(Semaphore::new(api.config.limits.connections));
+    // Every task of a request that changes state holds a sender: when all are dropped, none is running.
     let (running, mut ended) = mpsc::channel::<Infallible>(1);
-    let addresses = Arc::new(Addresses::default());
+    let addresses = Arc::new(ConnectionsByAddress::default());
     let stall = Duration::from_millis(api.config.limits.write_stall_ms);
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -65,28 +65,28 @@ pub(crate) async fn serve(
     loop {
         let accepted = tokio::select! {
             _ = stopping.wait_for(|stopping| *stopping) => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &permits) => accepted,
         };
-        let Some((stream, peer, place)) = accepted else { continue };
-        let Some(place_of_address) = addresses.take(peer.ip(), &api) else {
+        let Some((stream, peer, permit)) = accepted else { continue };
+        let Some(address_permit) = addresses.take(peer.ip(), &api) else {
             metrics::counter!("api_connections_refused_total").increment(1);
-            // It is told why if it can be told at once.
+            // Best effort: written only if the socket takes it at once.
             let _ = stream.try_write(TOO_MANY_CONNECTIONS);
             continue;
         };
-        let service = Front {
+        let service = ConnectionService {
             api: api.clone(),
             peer: Peer(peer.ip()),
             routes: TowerToHyperService::new(warp::service(routes.clone())),
             running: running.clone(),
         };
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(Paced::new(stream, stall)), service));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(WriteTimeout::new(stream, stall)), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                // A caller that went away or spoke no HTTP is nobody's fault here.
-                tracing::debug!("a connection ended: {error}");
+                // Clients that disconnect or speak no HTTP.
+                tracing::debug!("connection error: {error}");
             }
-            drop((place, place_of_address));
+            drop((permit, address_permit));
         });
     }
     drop(listener);
@@ -96,21 +96,19 @@ pub(crate) async fn serve(
         ended.recv().await;
     };
     if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
-        tracing::warn!("gave up requests that took longer than {DRAIN_TIMEOUT:?} to end");
+        tracing::warn!("shutdown: aborted requests that were still running after {DRAIN_TIMEOUT:?}");
     }
 }
 
-/// The address at the other end of a connection: an extension of every request.
+/// The peer address of the connection: an extension of every request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Peer(pub IpAddr);
 
-/// Where a request comes from, as far as it can be believed, as what is counted by it sees it: an extension of every request. Of IPv6 it
-/// is the network that one customer has.
+/// The client address that limits are counted by: an extension of every request. IPv6 addresses count by their /64.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Address(pub IpAddr);
 
 impl Address {
-    /// Of an address: of IPv6 its /64.
     fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Net::new_assert(address, 64).network().into(),
@@ -125,29 +123,28 @@ impl Address {
             return Self::of(peer);
         }
         let forwarded: Vec<&str> = forwarded.iter().filter_map(|value| value.to_str().ok()).collect();
-        let believed = auth::address(Some(peer), &forwarded.join(","), trusted);
-        Self::of(believed.parse().unwrap_or(peer))
+        let client = auth::address(Some(peer), &forwarded.join(","), trusted);
+        Self::of(client.parse().unwrap_or(peer))
     }
 }
 
-/// The open connections of each address.
+/// Open connections by address.
 #[derive(Default)]
-struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+struct ConnectionsByAddress(Mutex<HashMap<IpAddr, usize>>);
 
-/// One of them.
-struct PlaceOfAddress {
-    addresses: Arc<Addresses>,
-    /// `None` where they are not counted.
+struct AddressPermit {
+    addresses: Arc<ConnectionsByAddress>,
+    /// `None` for connections that are not counted.
     address: Option<IpAddr>,
 }
 
-impl Addresses {
-    /// A place for one connection more, unless the address has as many as it may. A trusted proxy brings those of all visitors.
-    fn take(self: &Arc<Self>, peer: IpAddr, api: &Api) -> Option<PlaceOfAddress> {
+impl ConnectionsByAddress {
+    /// `None` when the address is at its limit. Connections of trusted proxies are not counted: they carry all visitors.
+    fn take(self: &Arc<Self>, peer: IpAddr, api: &Api) -> Option<AddressPermit> {
         let Address(address) = Address::of(peer);
-        let place = |address| Some(PlaceOfAddress { addresses: self.clone(), address });
+        let permit = |address| Some(AddressPermit { addresses: self.clone(), address });
         if api.config.trusted_proxies.iter().any(|proxies| proxies.contains(&peer.to_canonical())) {
-            return place(None);
+            return permit(None);
         }
         let mut open = self.0.lock();
         let count = open.entry(address).or_default();
@@ -155,11 +152,11 @@ impl Addresses {
             return None;
         }
         *count += 1;
-        place(Some(address))
+        permit(Some(address))
     }
 }
 
-impl Drop for PlaceOfAddress {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         let Some(address) = self.address else { return };
         let mut open = self.addresses.0.lock();
@@ -172,20 +169,20 @@ impl Drop for PlaceOfAddress {
     }
 }
 
-/// The answer to a connection too many: it is not read.
+/// The response to a connection over the limit, whose request is not read.
 const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n\
-    Retry-After: 5\r\nConnection: close\r\nContent-Length: 156\r\n\r\n\
-    {\"type\":\"/problems/busy\",\"title\":\"Too much to do\",\"status\":503,\"code\":\"busy\",\"detail\":\"this address has as many connections open as it may\",\"retry_after\":5}";
+    Retry-After: 5\r\nConnection: close\r\nContent-Length: 147\r\n\r\n\
+    {\"type\":\"/problems/busy\",\"title\":\"Over capacity\",\"status\":503,\"code\":\"busy\",\"detail\":\"too many open connections from this address\",\"retry_after\":5}";
 
-/// What every request of a connection passes before the routes.
-struct Front<S> {
+/// Handles the requests of one connection before routing.
+struct ConnectionService<S> {
     api: Arc<Api>,
     peer: Peer,
     routes: S,
     running: mpsc::Sender<Infallible>,
 }
 
-impl<S> Service<Request<Incoming>> for Front<S>
+impl<S> Service<Request<Incoming>> for ConnectionService<S>
 where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>,
 {
@@ -195,12 +192,11 @@ where
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         if request.version() == http::Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
-            // Proxies would tell one request from another by it (RFC 9112, 3.2).
-            return self.refuse(&request, Problem::new(Code::MalformedRequest, "a request names its Host once"));
+            // Several Host headers allow request smuggling (RFC 9112, 3.2).
+            return self.refuse(&request, Problem::new(Code::MalformedRequest, "a request has exactly one Host header"));
         }
         if *request.method() == Method::CONNECT {
-            // It names a host and no route.
-            return self.refuse(&request, Problem::new(Code::MethodNotAllowed, "CONNECT is not answered"));
+            return self.refuse(&request, Problem::new(Code::MethodNotAllowed, "CONNECT is not supported"));
         }
         if request.headers().contains_key("x-forwarded-for") {
             self.api.forwarding.note(self.peer.0);
@@ -208,35 +204,33 @@ where
         let address = Address::of_request(&self.api, self.peer.0, &request);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(address);
-        let gzip = takes_gzip(request.headers());
+        let gzip = accepts_gzip(request.headers());
         match *request.method() {
-            // hyper leaves the body away, which is not made where it would be a stream's.
+            // hyper omits the body of a HEAD response; streams are not started for it.
             Method::HEAD => *request.method_mut() = Method::GET,
             Method::GET | Method::OPTIONS => {}
-            _ => return self.change(request),
+            _ => return self.run_detached(request),
         }
         let answered = self.routes.call(request);
-        Box::pin(async move { answered.await.map(|response| compressed(gzip, response)) })
+        Box::pin(async move { answered.await.map(|response| compress(gzip, response)) })
     }
 }
 
-impl<S> Front<S>
+impl<S> ConnectionService<S>
 where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>,
 {
-    /// Answers a request before anybody looks for its route.
     fn refuse(
         &self,
         request: &Request<Incoming>,
         problem: Problem,
     ) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> {
-        let answer = Finish::of(Instant::now(), request).unrouted().finish(&self.api, problem.into_response());
+        let answer = Exchange::of(Instant::now(), request).unrouted().finish(&self.api, problem.into_response());
         Box::pin(std::future::ready(Ok(answer)))
     }
 
-    /// Answers a request that may change state.
-    fn change(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> {
-        let finish = Finish::of(Instant::now(), &request);
+    fn run_detached(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> {
+        let finish = Exchange::of(Instant::now(), &request);
         let (api, running, answered) = (self.api.clone(), self.running.clone(), self.routes.call(request));
         Box::pin(async move {
             let work = async move {
@@ -244,7 +238,7 @@ where
                 drop(running);
                 answered
             };
-            match to_the_end(work).await {
+            match run_to_completion(work).await {
                 Ok(answered) => answered,
                 Err(problem) => Ok(finish.finish(&api, Problem::into_response(problem))),
             }
@@ -254,15 +248,15 @@ where
 
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
 ) -> Option<(tokio::net::TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.ok()?;
+    let permit = permits.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, peer)) => {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!("could not set TCP_NODELAY: {error}");
             }
-            Some((stream, peer, place))
+            Some((stream, peer, permit))
         }
         Err(error) => {
             tracing::warn!("could not accept a connection: {error}");

@@ -55,9 +55,6 @@ impl fmt::Display for Estimate {
 }
 
 /// Estimates a generation under `semantics` of the log up to `end`.
-///
-/// # Errors
-/// When the live generation cannot be read.
 pub fn estimate(installation: &Installation, semantics: &Semantics, from: &ReplayFrom, end: &Position) -> Result<Estimate> {
     let snapshot = installation.store.snapshot().context("could not read the live generation")?;
     let rules = semantics.rules();
@@ -101,10 +98,7 @@ pub fn estimate(installation: &Installation, semantics: &Semantics, from: &Repla
 }
 
 impl Estimate {
-    /// Refuses without capacity. The disk is checked for a store on this machine, in `directory`.
-    ///
-    /// # Errors
-    /// With the figures and help.
+    /// Refuses without capacity, with the figures. The disk is checked for a store in `directory`.
     pub fn check(&self, directory: Option<&Path>) -> Result<()> {
         let anyway = "free some, or give --force to try all the same";
         if let Some(free) = memory_available()

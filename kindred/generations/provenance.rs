@@ -26,10 +26,7 @@ impl Provenance {
         Self { from: "beginning".to_owned(), until: None, complete: true }
     }
 
-    /// Of a generation; `None` when a replay ended before it had prepared its store.
-    ///
-    /// # Errors
-    /// When the store does not answer.
+    /// The provenance of a generation; `None` when a replay ended before its store was prepared.
     pub async fn of(name: &str, store: &dyn ViewStore) -> Result<Option<Self>> {
         let held = store.named().get(ORIGIN).await.context("could not read the provenance of the generation")?;
         let read = |bytes: Vec<u8>| serde_json::from_slice(&bytes).context("corrupt provenance of the generation");
@@ -37,18 +34,12 @@ impl Provenance {
     }
 
     /// As [`Provenance::of`]; an unprepared generation is incomplete.
-    ///
-    /// # Errors
-    /// As [`Provenance::of`].
     pub async fn shown(name: &str, store: &dyn ViewStore) -> Result<Self> {
         let unknown = || Self { from: "nothing yet".to_owned(), until: None, complete: false };
         Ok(Self::of(name, store).await?.unwrap_or_else(unknown))
     }
 
     /// Stores it with the generation.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub async fn note(&self, store: &dyn ViewStore) -> Result<()> {
         let bytes = serde_json::to_vec(self).expect("plain data");
         store.named().put(ORIGIN, &bytes).await.context("could not write the provenance of the generation")

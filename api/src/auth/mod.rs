@@ -1,12 +1,12 @@
-//! Who may do what: keys, people, scopes, origins (CORS) and rates.
+//! Authentication and authorization: keys, access tokens, scopes, origins (CORS) and rate limits.
 //!
 //! ```text
-//! Authorization / ?key= ──KeyRing, Members──▶ Grant ──need, origin, rate──▶ Admission ──add_headers──▶ CORS and RateLimit headers
+//! Authorization / ?key= ──KeyRing, Members──▶ Grant ──access, origin, rate──▶ Admission ──add_headers──▶ CORS and RateLimit headers
 //! ```
 //!
-//! A service key is a secret: events of any kind, any member's data, administration. A publishable key is none, it stands in
-//! pages: it reads lists and posts the browser events of sessions, from its origins, at its rate. An access token is of a person who
-//! signed in: what its scope names, and their own.
+//! A service key is a secret and may do everything but act as a person. A publishable key is public: it reads lists and posts
+//! browser events of sessions, from its origins, at its rate. An access token grants what its scope names, and access to one's
+//! own data.
 
 mod keyring;
 mod visitor;
@@ -40,65 +40,59 @@ use crate::quota::share_of;
 use crate::routes::endpoint::Need;
 use crate::routes::request::header;
 
-/// Requests a minute that an address has of a key however small its share is: a page makes some.
+/// Lower bound of the per-address share of the rate of a key: a page makes some requests.
 const ADDRESS_REQUESTS_LEAST: u32 = 60;
-/// Streams of it.
+/// Lower bound of the per-address share of streams.
 const ADDRESS_STREAMS_LEAST: u32 = 16;
-/// Addresses that are counted at once for each key; beyond it the least used are forgotten, and may start over.
+/// Addresses counted per key; beyond it the least recently used are dropped and start over.
 const ADDRESSES_COUNTED_MAX: u64 = 100_000;
-/// After a minute an address has all of its share again.
+/// A counter is dropped when idle for longer than its one-minute window.
 const ADDRESS_IDLE: Duration = Duration::from_secs(120);
-/// What every key starts with, and no access token.
+/// Prefix of every key and of no access token.
 const KEY_PREFIX: &str = "kd_";
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// How long a browser keeps the answer to a preflight, in seconds.
+/// How long browsers cache a preflight, seconds.
 const PREFLIGHT_SECONDS: &str = "600";
-/// `Date` is how a page learns the time of the server, whose clock decides what is too far ahead.
+/// Pages read the clock of the server from `Date`.
 const EXPOSED: &str = "Date, ETag, Kindred-As-Of, Kindred-Reco-Id, Kindred-Session, RateLimit, RateLimit-Policy, Retry-After";
 
-/// What the caller presented.
+/// The credentials and the origin of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     authorization: Option<String>,
     origin: Option<String>,
-    /// Where it comes from, as far as that is known.
+    /// The client address.
     pub address: Option<IpAddr>,
 }
 
 impl Caller {
-    /// What the headers present; `address` is where they come from, as far as that is known.
-    ///
-    /// # Errors
-    /// A 400 where one of them is not readable.
+    /// Reads the headers; a 400 where one of them is not readable.
     pub fn of(headers: &HeaderMap, address: Option<IpAddr>) -> Result<Self, Problem> {
         let owned = |name| header(headers, name).map(|value| value.map(str::to_owned));
         Ok(Self { authorization: owned("authorization")?, origin: owned("origin")?, address })
     }
 
-    /// Whether there is an `Authorization` header, good or not.
-    pub fn presents_anything(&self) -> bool {
+    /// Whether there is an `Authorization` header, valid or not.
+    pub fn has_authorization(&self) -> bool {
         self.authorization.is_some()
     }
 }
 
-/// What a key grants.
+/// What the caller may do.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    /// The key's public name.
+    /// The public id of the key, or the member id.
     pub id: String,
-    /// Everything.
     pub service: bool,
-    /// Who signed in, where it is a person.
+    /// The claims of a person's access token.
     pub person: Option<Arc<AccessClaims>>,
-    /// `lists:read`.
     pub reads_lists: bool,
-    /// `events:write`.
     pub writes_events: bool,
-    /// Pages that may use it; of a publishable key.
+    /// Allowed origins of a publishable key.
     pub origins: Vec<String>,
     rate: Option<Rate>,
 }
@@ -108,7 +102,7 @@ struct Rate {
     limiter: Limiter,
     per_minute: u32,
     policy: HeaderValue,
-    /// What of it one address has.
+    /// The share of one address.
     per_address: NonZeroU32,
     policy_of_address: HeaderValue,
     addresses: moka::sync::Cache<IpAddr, Arc<Limiter>>,
@@ -118,8 +112,8 @@ fn limiter(per_minute: NonZeroU32) -> Limiter {
     RateLimiter::direct(Quota::per_minute(per_minute)).with_middleware::<StateInformationMiddleware>()
 }
 
-/// Asks a limiter for one request: what is left of it, and how long to wait where there is nothing.
-fn ask(limiter: &Limiter) -> (u32, Option<Duration>) {
+/// Takes one request from a limiter: what remains, and how long to wait when it is exhausted.
+fn check_rate(limiter: &Limiter) -> (u32, Option<Duration>) {
     match limiter.check() {
         Ok(state) => (state.remaining_burst_capacity(), None),
         Err(until) => (0, Some(until.wait_time_from(DefaultClock::default().now()))),
@@ -127,21 +121,19 @@ fn ask(limiter: &Limiter) -> (u32, Option<Duration>) {
 }
 
 impl Grant {
-    /// A service key's.
     pub fn service(id: String) -> Self {
         Self { id, service: true, person: None, reads_lists: true, writes_events: true, origins: Vec::new(), rate: None }
     }
 
-    /// Nothing: of whoever asks an endpoint that asks for nothing.
-    pub fn nobody() -> Arc<Self> {
-        static NOBODY: LazyLock<Arc<Grant>> = LazyLock::new(|| {
+    /// The grant of an unauthenticated request.
+    pub fn anonymous() -> Arc<Self> {
+        static ANONYMOUS: LazyLock<Arc<Grant>> = LazyLock::new(|| {
             let (id, origins) = (String::new(), Vec::new());
             Arc::new(Grant { id, service: false, person: None, reads_lists: false, writes_events: false, origins, rate: None })
         });
-        NOBODY.clone()
+        ANONYMOUS.clone()
     }
 
-    /// A person's who signed in.
     pub fn person(claims: Arc<AccessClaims>) -> Self {
         Self {
             id: claims.sub.clone(),
@@ -154,8 +146,8 @@ impl Grant {
         }
     }
 
-    /// A publishable key's, which does `per_minute` requests a minute, and as many at once; one address has one part in `share` of them.
-    /// `scopes`: (reads lists, writes events).
+    /// A publishable key with `per_minute` requests a minute, of which one address gets one part in `share`. `scopes`: (reads
+    /// lists, writes events).
     pub fn publishable(id: String, scopes: (bool, bool), origins: Vec<String>, per_minute: NonZeroU32, share: u32) -> Self {
         let policy = |of: &str, rate: NonZeroU32| HeaderValue::from_str(&format!("\"{of}\";q={rate};w=60")).expect("ASCII");
         let per_address = share_of(per_minute.get(), share, ADDRESS_REQUESTS_LEAST);
@@ -173,33 +165,29 @@ impl Grant {
         Self { id, service: false, person: None, reads_lists, writes_events, origins, rate }
     }
 
-    /// Whether it reaches as far as a route asks for; what is left to decide, its handler knows.
+    /// Whether the endpoint may be called; checks on the object are left to the handler.
     pub fn allows(&self, need: Need) -> bool {
         match need {
             Need::Anyone => true,
             Need::ReadLists => self.reads_lists,
             Need::WriteEvents => self.writes_events,
             Need::SignedIn => self.person.is_some(),
-            // Whose own it is, the handler knows.
+            // The handler checks that it is the caller's own.
             Need::OwnOr(_) => self.service || self.person.is_some(),
             Need::Staff(permission) => self.service || self.may(permission),
         }
     }
 
-    /// Whether a person who signed in has a permission.
     pub fn may(&self, permission: Permission) -> bool {
         self.person.as_ref().is_some_and(|claims| claims.permissions().contains(&permission))
     }
 
-    /// Refuses whoever may less than everything: for what is made and may everything, like a service key.
-    ///
-    /// # Errors
-    /// A 403 that names the first permission that is missing.
-    pub fn needs_everything(&self) -> Result<(), Problem> {
+    /// A 403 that names the first missing permission, unless the caller has all of them: for creating service keys.
+    pub fn require_all_permissions(&self) -> Result<(), Problem> {
         Ok(self.actor("").covers(Permission::ALL)?)
     }
 
-    /// Who acts, coming from an address. A service key may everything.
+    /// The actor of the audit log. A service key has every permission.
     pub fn actor(&self, address: &str) -> Actor {
         match &self.person {
             Some(claims) => claims.actor(address),
@@ -215,21 +203,19 @@ impl Grant {
     }
 }
 
-/// The open streams of each key and each person.
+/// Open streams by key, by person, and by key and address.
 #[derive(Debug, Default)]
 pub(crate) struct Streams(Mutex<HashMap<String, usize>>);
 
-/// Counts a stream for as long as it lives.
+/// Counts a stream until it is dropped.
 pub(crate) struct StreamSlot {
     streams: Arc<Streams>,
     of: Vec<String>,
 }
 
 impl Streams {
-    /// Takes one of the `most` slots of a key or a person; of a publishable key an address has one part in `share`.
-    ///
-    /// # Errors
-    /// How many there are of what is used up.
+    /// Takes one of the `most` slots of a key or person (of a publishable key an address gets one part in `share`), or returns
+    /// the exceeded limit.
     pub fn take(self: &Arc<Self>, grant: &Grant, address: Option<IpAddr>, most: usize, share: u32) -> Result<StreamSlot, usize> {
         let mut of = vec![(grant.id.clone(), most)];
         if let Some(address) = address.filter(|_| grant.rate.is_some()) {
@@ -262,18 +248,17 @@ impl Drop for StreamSlot {
     }
 }
 
-/// What came of looking at a caller. Granted or refused, the answer has its headers.
+/// The outcome of authentication and authorization, with the headers of the response either way.
 pub(crate) struct Admission {
-    /// The key, or why not.
     outcome: Result<Arc<Grant>, Problem>,
     allow_origin: Option<HeaderValue>,
     rate: Option<(HeaderValue, HeaderValue)>,
-    /// Whether the answer depends on the origin.
+    /// Whether the response depends on the origin.
     vary: bool,
 }
 
 impl Admission {
-    /// Looks at a caller. `query_key` is the key of the query, on the routes that take one.
+    /// Authenticates and authorizes a caller. `query_key` is the key of the query, on routes that accept one.
     pub fn of(ring: &KeyRing, members: Option<&Members>, caller: &Caller, query_key: Option<&str>, need: Need) -> Self {
         let mut admission = Self { outcome: Err(no_key()), allow_origin: None, rate: None, vary: caller.origin.is_some() };
         let refused = |reason: &'static str, problem| {
@@ -303,7 +288,7 @@ impl Admission {
             metrics::counter!("auth_failures_total", "reason" => "secret_in_query").increment(1);
             admission.outcome = Err(Problem::new(
                 Code::Unauthorized,
-                "a service key is a secret and does not belong into a URL: send it as Authorization: Bearer",
+                "a service key is a secret and is refused in a URL; send Authorization: Bearer",
             ));
             return admission;
         }
@@ -312,7 +297,7 @@ impl Admission {
     }
 
     fn admit(&mut self, grant: Arc<Grant>, caller: &Caller, need: Need) -> Result<Arc<Grant>, Problem> {
-        // Also without an origin: a cache must not give that answer to a page.
+        // Also without an origin, so that caches do not serve that response to a page.
         self.vary |= !grant.service;
         if let Some(origin) = caller.origin.as_deref().filter(|_| !grant.service && grant.person.is_none()) {
             if !grant.lists(origin) {
@@ -323,7 +308,7 @@ impl Admission {
         }
         if !grant.allows(need) {
             metrics::counter!("auth_failures_total", "reason" => "scope").increment(1);
-            // In the server's log and not in the store: whoever holds any token could fill that (V16.3.2).
+            // Logged, not stored: any token holder could fill the store (V16.3.2).
             let permission = need.permission().map_or("", Permission::name);
             tracing::info!(target: "audit", actor = %grant.id, kind = "access.refused", permission, ok = false, "audit");
             return Err(Problem::new(Code::InsufficientScope, Code::InsufficientScope.meaning()));
@@ -333,34 +318,33 @@ impl Admission {
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
                 Err(Problem::new(Code::RateLimited, detail).retry_after(seconds.max(1)))
             };
-            // First, so that what one address asks for beyond its share takes nothing from the others.
+            // The address first, so that requests over its share do not use up the key.
             if let Some(address) = caller.address {
                 let share = rate.addresses.get_with(address, || Arc::new(limiter(rate.per_address)));
-                if let (_, Some(wait)) = ask(&share) {
+                if let (_, Some(wait)) = check_rate(&share) {
                     let header = HeaderValue::from_str(&format!("\"address\";r=0;t={}", wait.as_secs() + 1)).expect("ASCII");
                     self.rate = Some((rate.policy_of_address.clone(), header));
-                    return limited(wait, "the share of this key's rate that one address has is used up");
+                    return limited(wait, "the per-address rate limit of this key is exceeded");
                 }
             }
-            let (remaining, wait) = ask(&rate.limiter);
-            // Seconds until all of it is there again: it comes back evenly.
+            let (remaining, wait) = check_rate(&rate.limiter);
+            // The quota refills evenly: seconds until it is full.
             let used = u64::from(rate.per_minute.saturating_sub(remaining));
             let reset = (used * 60).div_ceil(u64::from(rate.per_minute));
             let header = HeaderValue::from_str(&format!("\"key\";r={remaining};t={reset}")).expect("ASCII");
             self.rate = Some((rate.policy.clone(), header));
             if let Some(wait) = wait {
-                return limited(wait, "the rate of this key is used up");
+                return limited(wait, "the rate limit of this key is exceeded");
             }
         }
         Ok(grant)
     }
 
-    /// What was granted, or why nothing was. It is given out once.
+    /// Takes the outcome; to be called once.
     pub fn take_outcome(&mut self) -> Result<Arc<Grant>, Problem> {
         std::mem::replace(&mut self.outcome, Err(no_key()))
     }
 
-    /// Adds the CORS and rate-limit headers to an answer.
     pub fn add_headers(self, mut response: Response) -> Response {
         let headers = response.headers_mut();
         if let Some((policy, rate)) = self.rate {
@@ -378,31 +362,31 @@ impl Admission {
     }
 }
 
-/// What a key or an access token grants; or why it grants nothing, with the word for the metrics where it is the caller's fault.
+/// The grant of a key or an access token; or the problem, with a metrics label where the client is at fault.
 fn grant_of(ring: &KeyRing, members: Option<&Members>, token: &str) -> Result<Arc<Grant>, (Option<&'static str>, Problem)> {
     let Some(members) = members.filter(|_| !token.starts_with(KEY_PREFIX)) else {
-        let unknown = || (Some("unknown_key"), Problem::new(Code::Unauthorized, "the key is unknown, revoked or has ended"));
+        let unknown = || (Some("unknown_key"), Problem::new(Code::Unauthorized, "the key is unknown, revoked or expired"));
         return ring.grant_of(token).ok_or_else(unknown);
     };
     match members.authenticate(token) {
         Ok(claims) => Ok(Arc::new(Grant::person(claims))),
         Err(MemberError::Unauthenticated) => {
-            Err((Some("invalid_token"), Problem::new(Code::Unauthorized, "the access token is not good (any more)")))
+            Err((Some("invalid_token"), Problem::new(Code::Unauthorized, "the access token is invalid or expired")))
         }
-        // Fail closed: who cannot tell whether a session has ended takes none for good.
+        // Fails closed while revocations cannot be read.
         Err(error) => Err((None, error.into())),
     }
 }
 
 fn no_key() -> Problem {
-    Problem::new(Code::Unauthorized, "no key was presented: send Authorization: Bearer kd_...")
+    Problem::new(Code::Unauthorized, "credentials are missing: send Authorization: Bearer kd_...")
 }
 
-/// The key that was presented: of one place, not of two.
+/// The presented credentials, from the header or the query.
 pub(crate) fn presented<'c>(caller: &'c Caller, query_key: Option<&'c str>) -> Result<&'c str, Problem> {
     match (&caller.authorization, query_key) {
         (None, None) => Err(no_key()),
-        (Some(_), Some(_)) => Err(Problem::query("key", "must not stand beside an Authorization header")),
+        (Some(_), Some(_)) => Err(Problem::query("key", "must not be combined with an Authorization header")),
         (None, Some(key)) => Ok(key),
         (Some(authorization), None) => match authorization.split_once(' ') {
             Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => Ok(key.trim()),
@@ -411,7 +395,7 @@ pub(crate) fn presented<'c>(caller: &'c Caller, query_key: Option<&'c str>) -> R
     }
 }
 
-/// OPTIONS /v1/...: the preflight has no key, so an origin is allowed that any active publishable key lists.
+/// OPTIONS /v1/...: a preflight has no key, so the origins of every active publishable key are allowed.
 pub(crate) fn preflight(ring: &KeyRing, origin: &HeaderValue) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();

@@ -1,8 +1,8 @@
-//! Who asks, before anybody knows who it is: address, language, browser.
+//! The client of a request before authentication: address, language, browser.
 //!
 //! ```text
 //! peer of the connection ──(a trusted proxy? then X-Forwarded-For, from the right)──▶ address
-//!                          └─(anybody else's X-Forwarded-For is not believed, and told once)
+//!                           └─(otherwise X-Forwarded-For is ignored, with one warning)
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,22 +17,19 @@ use crate::api::Api;
 use crate::context::Check;
 use crate::server::Peer;
 
-/// Longest name of a browser that is kept.
+/// Longest stored User-Agent.
 const LABEL_CHARS_MAX: usize = 200;
 
-/// What is known of whoever sends a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Visitor {
-    /// The address it comes from, as far as it can be believed (V4.1.3); empty without a connection.
+    /// The client address (V4.1.3); empty without a connection.
     pub address: String,
-    /// The language that it asks for.
     pub language: Language,
-    /// What the browser calls itself.
+    /// The User-Agent.
     pub label: String,
 }
 
 impl Visitor {
-    /// Of the peer and the headers of a request.
     pub fn of(api: &Api, peer: Option<Peer>, headers: &HeaderMap) -> Self {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let forwarded: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
@@ -44,56 +41,54 @@ impl Visitor {
     }
 }
 
-/// The language that `Accept-Language` asks for, or that of the installation.
+/// The language of `Accept-Language`, or the default of the installation.
 pub(crate) fn language_of(api: &Api, accepted: Option<&HeaderValue>) -> Language {
     let default = || api.context.members.as_ref().map_or(Language::En, |members| members.config().default_language);
     accepted.and_then(|accepted| language(accepted.to_str().ok()?)).unwrap_or_else(default)
 }
 
-/// Who forwards requests here without being trusted to: most often the shop's own proxy, which nobody has named in the settings, so that
-/// all visitors count as one address.
+/// Detects untrusted proxies: most often the shop's own, missing in the settings, so that all visitors count as one address.
 pub(crate) struct Forwarding {
     trusted: Vec<IpNet>,
-    /// The first such peer.
-    unbelieved: OnceLock<IpAddr>,
+    /// The first untrusted peer that sent `X-Forwarded-For`.
+    untrusted: OnceLock<IpAddr>,
 }
 
 impl Forwarding {
-    /// Nobody has forwarded anything yet.
     pub fn new(trusted: Vec<IpNet>) -> Self {
-        Self { trusted, unbelieved: OnceLock::new() }
+        Self { trusted, untrusted: OnceLock::new() }
     }
 
-    /// A peer sent `X-Forwarded-For`.
+    /// Records that a peer sent `X-Forwarded-For`.
     pub fn note(&self, peer: IpAddr) {
         let peer = peer.to_canonical();
         if self.trusted.iter().any(|net| net.contains(&peer)) {
             return;
         }
         metrics::counter!("forwarded_untrusted_total").increment(1);
-        if self.unbelieved.set(peer).is_ok() {
+        if self.untrusted.set(peer).is_ok() {
             tracing::warn!(
                 %peer,
-                "X-Forwarded-For from {peer} is not believed: it is none of api.trusted_proxies. If it is your proxy, all visitors \
-                 share one address and its limits until you set api.trusted_proxies = [\"{peer}\"]",
+                "ignoring X-Forwarded-For from {peer}, which is not in api.trusted_proxies. If it is your proxy, all visitors share \
+                 one address and its limits until you set api.trusted_proxies = [\"{peer}\"]",
             );
         }
     }
 
-    /// What `/readyz?verbose` says of it; `None` where nothing is to be said.
+    /// The entry of `/readyz?verbose`, if there was an untrusted peer.
     pub fn check(&self) -> Option<Check> {
-        let peer = self.unbelieved.get()?;
+        let peer = self.untrusted.get()?;
         Some(Check {
             name: "trusted_proxies".into(),
             ready: true,
             detail: format!(
-                "X-Forwarded-For from {peer}, which api.trusted_proxies does not name: its visitors share one address"
+                "X-Forwarded-For from {peer} is ignored (not in api.trusted_proxies): its visitors share one address"
             ),
         })
     }
 }
 
-/// The address nearest to us that is no proxy of ours.
+/// The nearest address that is not a trusted proxy.
 pub(crate) fn address(peer: Option<IpAddr>, forwarded: &str, trusted: &[IpNet]) -> String {
     let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return String::new() };
     let ours = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
@@ -108,16 +103,16 @@ pub(crate) fn address(peer: Option<IpAddr>, forwarded: &str, trusted: &[IpNet]) 
     address.to_string()
 }
 
-/// The address of a hop as proxies write it: with or without a port, IPv6 with or without brackets, with or without quotes.
+/// Parses a hop as proxies write it: with or without port, brackets and quotes.
 pub(crate) fn hop(text: &str) -> Option<IpAddr> {
     let text = text.trim().trim_matches('"').trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// The first of the accepted languages, by weight, that we speak (RFC 9110, 12.5.4).
+/// The supported language with the highest weight (RFC 9110, 12.5.4).
 pub(crate) fn language(accepted: &str) -> Option<Language> {
-    let mut spoken: Vec<(u16, Language)> = accepted
+    let mut supported: Vec<(u16, Language)> = accepted
         .split(',')
         .filter_map(|range| {
             let (tag, weight) = range.split_once(';').unwrap_or((range, "q=1"));
@@ -130,9 +125,9 @@ pub(crate) fn language(accepted: &str) -> Option<Language> {
             Some(((weight.clamp(0.0, 1.0) * 1000.0) as u16, language)).filter(|(weight, _)| *weight > 0)
         })
         .collect();
-    // Stable: of equal weights the first.
-    spoken.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
-    spoken.first().map(|(_, language)| *language)
+    // Stable: the first of equal weights.
+    supported.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    supported.first().map(|(_, language)| *language)
 }
 
 #[cfg(test)]

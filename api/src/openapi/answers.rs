@@ -1,7 +1,7 @@
-//! The answers of endpoints: what each says by itself, and what many share, told at one place.
+//! The responses of endpoints: their own, and shared ones that follow from access, method, path and body.
 //!
 //! ```text
-//! Endpoint (need, method, path, body) ──▶ statuses that it does not say itself ──▶ #/components/responses, with their headers
+//! Endpoint ──▶ statuses that it does not declare itself ──▶ #/components/responses, with their headers
 //! ```
 
 use http::Method;
@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 
 use crate::routes::endpoint::{Endpoint, Need, Schemas};
 
-/// The answers of an endpoint by their statuses.
 pub(super) fn of(endpoint: &Endpoint, schemas: &mut Schemas) -> Value {
     let mut answers = Map::new();
     for answer in &endpoint.answers {
@@ -18,7 +17,7 @@ pub(super) fn of(endpoint: &Endpoint, schemas: &mut Schemas) -> Value {
         let status = answer.status.to_string();
         name_headers(&status, &mut headers);
         if endpoint.takes_idempotency_keys() && status.starts_with('2') {
-            let replayed = "`true` where the answer is that of an earlier request of the same Idempotency-Key";
+            let replayed = "`true` when the response of an earlier request with the same Idempotency-Key is replayed";
             headers.insert("Idempotency-Replayed".to_owned(), header("string", replayed));
         }
         let content: Map<String, Value> = answer
@@ -35,7 +34,6 @@ pub(super) fn of(endpoint: &Endpoint, schemas: &mut Schemas) -> Value {
     answers.into()
 }
 
-/// The answers that endpoints share, by name.
 pub(super) fn shared() -> Value {
     let shared = |answer: &Answer| {
         let mut headers = Map::new();
@@ -58,17 +56,16 @@ fn response(description: &str, content: Map<String, Value>, headers: Map<String,
     response
 }
 
-/// An answer that many routes can give, for a reason that is not the handler's own.
+/// A response shared by many endpoints.
 struct Answer {
     status: &'static str,
-    /// Of its component.
+    /// The name of its component.
     name: &'static str,
     description: &'static str,
-    /// Which routes can give it.
+    /// Which endpoints can return it.
     of: fn(&Endpoint) -> bool,
 }
 
-/// The status of a shared answer.
 pub(super) fn status_of(name: &str) -> Option<&'static str> {
     ANSWERS.iter().find(|answer| answer.name == name).map(|answer| answer.status)
 }
@@ -77,61 +74,61 @@ const ANSWERS: &[Answer] = &[
     Answer {
         status: "400",
         name: "BadRequest",
-        description: "a header, the path, a parameter or the body cannot be read, or a parameter is not accepted",
+        description: "malformed request, or an invalid parameter",
         of: |endpoint| reads(endpoint),
     },
     Answer {
         status: "401",
         name: "Unauthorized",
-        description: "no key and no access token, or one that is not good (any more)",
+        description: "missing, invalid or expired credentials",
         of: |endpoint| is_guarded(endpoint),
     },
     Answer {
         status: "403",
         name: "Forbidden",
-        description: "the key or the person may not do this; or the current password is wrong",
+        description: "missing permission or scope; or the current password is wrong",
         of: |endpoint| is_guarded(endpoint),
     },
     Answer {
         status: "404",
         name: "NotFound",
-        description: "there is nothing of this name, or this installation keeps no members",
+        description: "not found; or this installation has no member accounts",
         of: |endpoint| endpoint.path.contains('{') || is_of_people(endpoint),
     },
     Answer {
         status: "408",
         name: "RequestTimeout",
-        description: "the body did not arrive in time; nothing of it was taken",
+        description: "the body did not arrive in time; nothing was processed",
         of: |endpoint| endpoint.body.is_some(),
     },
     Answer {
         status: "409",
-        name: "BeingDone",
-        description: "the request of this Idempotency-Key is still being done; wait for `Retry-After` seconds",
+        name: "RequestInProgress",
+        description: "a request with this Idempotency-Key is in progress; retry after `Retry-After` seconds",
         of: |endpoint| endpoint.takes_idempotency_keys(),
     },
     Answer {
         status: "413",
         name: "PayloadTooLarge",
-        description: "the body is too large; nothing of it was taken",
+        description: "the body is too large; nothing was processed",
         of: |endpoint| endpoint.body.is_some(),
     },
     Answer {
         status: "415",
         name: "UnsupportedMediaType",
-        description: "the body is of another type, in another charset or compressed",
+        description: "unsupported content type, charset or content encoding",
         of: |endpoint| endpoint.body.is_some(),
     },
     Answer {
         status: "422",
         name: "UnprocessableContent",
-        description: "fields of the body are not accepted, `errors` names them; or the Idempotency-Key is another request's",
+        description: "invalid fields, listed in `errors`; or the Idempotency-Key was used with another request",
         of: |endpoint| endpoint.body.is_some() || endpoint.takes_idempotency_keys(),
     },
     Answer {
         status: "429",
         name: "TooManyRequests",
-        description: "too many requests of the key, or tries of the person or the address; wait for `Retry-After` seconds",
+        description: "rate limit of the key, the account or the address exceeded; retry after `Retry-After` seconds",
         of: |endpoint| {
             let is_rated = matches!(endpoint.need, Need::ReadLists | Need::WriteEvents);
             is_rated || is_of_people(endpoint) && endpoint.body.is_some()
@@ -140,24 +137,23 @@ const ANSWERS: &[Answer] = &[
     Answer {
         status: "500",
         name: "InternalServerError",
-        description: "something is wrong on the server's side; its log says more under the same `trace_id`",
+        description: "internal error; the server log has details under the same `trace_id`",
         of: |endpoint| reads(endpoint),
     },
     Answer {
         status: "503",
         name: "ServiceUnavailable",
-        description: "the store or the log gave no answer in time, or too many passwords are being checked; ask again",
+        description: "the store or the log is unavailable, or the server is over capacity; retry",
         of: |endpoint| is_guarded(endpoint) || is_of_people(endpoint),
     },
     Answer {
         status: "507",
         name: "InsufficientStorage",
-        description: "there is no room left; nothing was done",
+        description: "out of disk space; nothing was done",
         of: |endpoint| endpoint.method != Method::GET && (is_guarded(endpoint) || is_of_people(endpoint)),
     },
 ];
 
-/// Whether it looks at anything of a request but its path.
 fn reads(endpoint: &Endpoint) -> bool {
     !endpoint.ignores_query || endpoint.path.contains('{') || !endpoint.parameters.is_empty()
 }
@@ -166,11 +162,11 @@ fn is_guarded(endpoint: &Endpoint) -> bool {
     endpoint.need != Need::Anyone
 }
 
-/// The headers that [`crate::problem`] puts on a status.
+/// The headers that [`crate::problem`] adds for a status.
 fn name_headers(status: &str, headers: &mut Map<String, Value>) {
     let (name, header) = match status {
-        "401" => ("WWW-Authenticate", header("string", "which kind of credentials is asked for (RFC 6750)")),
-        "429" | "503" | "507" => ("Retry-After", header("integer", "after how many seconds asking again makes sense")),
+        "401" => ("WWW-Authenticate", header("string", "the expected credentials (RFC 6750)")),
+        "429" | "503" | "507" => ("Retry-After", header("integer", "seconds after which to retry")),
         _ => return,
     };
     headers.entry(name).or_insert(header);
@@ -180,7 +176,7 @@ fn header(kind: &str, description: &str) -> Value {
     json!({ "schema": { "type": kind }, "description": description })
 }
 
-/// Whether it stands on members, which an installation may do without.
+/// Whether it needs member accounts, which an installation may disable.
 fn is_of_people(endpoint: &Endpoint) -> bool {
     ["registration", "sessions", "account", "staff"].contains(&endpoint.tag)
 }

@@ -1,5 +1,5 @@
-//! Examples of requests and answers in the contract, made from what the contract says of them: a field of a name has the same value
-//! wherever it stands, and every example is valid by its schema.
+//! Examples of requests and responses, derived from their schemas: a field name has the same value everywhere, and every example
+//! is valid.
 //!
 //! ```text
 //! schema of a body ──sample──▶ its example        description of an operation ──first sentence──▶ its summary
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::answers::status_of;
 use crate::problem::Code;
 
-/// The value of a field or a parameter of this name; elsewhere what its schema says decides.
+/// Example values by field or parameter name; other fields follow their schema.
 const VALUES: &[(&str, &str)] = &[
     ("accepted", "interactions:0:1234"),
     ("access_token", "eyJhbGciOiJFUzI1NiIsInR5cCI6ImF0K2p3dCJ9.…"),
@@ -59,8 +59,8 @@ const VALUES: &[(&str, &str)] = &[
     ("new_password", "another horse entirely"),
     ("next_cursor", "eyJhIjoxfQ"),
     ("nonce", "000000000000a1f3"),
-    ("not_compared", "whether the inputs of interactions hold more than the log has: the log begins at record 1200 of it"),
-    ("not_promotable", "it is of a part of the events alone: comparable, never promotable"),
+    ("not_compared", "interactions: the log begins at record 1200, so older inputs were not compared"),
+    ("not_promotable", "built from a part of the events: can be compared but not promoted"),
     ("order", "o-1001"),
     ("origin", "https://shop.example"),
     ("password", "violet harbour 92 lantern"),
@@ -113,19 +113,19 @@ const VALUES: &[(&str, &str)] = &[
 /// A record of `interactions`.
 const RECORD: &str = r#"{"member":"m1","kind":"view","item":"sku-1","at":"2026-01-05T10:11:12Z"}"#;
 
-/// How deep an example goes: what refers to itself ends there.
+/// Maximum depth, for recursive schemas.
 const DEPTH: usize = 12;
 
-/// Whether a body is sent or received.
+/// The direction of a body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// What is required.
+    /// Required fields.
     Sent,
-    /// All that there may be.
+    /// All fields.
     Received,
 }
 
-/// Puts them in, and summaries in words.
+/// Adds examples, and summaries to operations.
 pub(super) fn add_examples(contract: &mut Value) {
     let described = contract.clone();
     let operations = contract["paths"].as_object_mut().expect("paths").values_mut();
@@ -151,7 +151,6 @@ fn first_sentence(description: &str) -> String {
     line[..end].trim_end_matches('.').to_owned()
 }
 
-/// Gives each JSON body of a request or an answer an example.
 fn exemplify(of: &mut Value, contract: &Value, way: Way, status: Option<&str>) {
     let Some(content) = of.get_mut("content").and_then(Value::as_object_mut) else { return };
     for (content_type, body) in content {
@@ -163,7 +162,7 @@ fn exemplify(of: &mut Value, contract: &Value, way: Way, status: Option<&str>) {
     }
 }
 
-/// A problem of a status.
+/// An example problem with a status.
 fn problem(status: Option<&str>) -> Value {
     let is_of = |code: &&Code| status.is_some_and(|status| code.status().as_str() == status);
     let code = *Code::ALL.iter().find(is_of).unwrap_or(&Code::Internal);
@@ -178,7 +177,6 @@ fn problem(status: Option<&str>) -> Value {
     })
 }
 
-/// A value that a schema allows.
 fn sample(contract: &Value, schema: &Value, name: &str, way: Way, depth: usize) -> Value {
     if let Some(reference) = schema["$ref"].as_str() {
         if reference.ends_with("/EventRecord") {

@@ -1,7 +1,7 @@
-//! The contract as the endpoints have it.
+//! Generates the contract from the endpoints.
 //!
 //! ```text
-//! Endpoint ──▶ operation: its parameters, its body, its answers and those that it shares ──▶ schemas/openapi.json
+//! Endpoint ──▶ operation: parameters, body, own and shared responses ──▶ schemas/openapi.json
 //! ```
 
 use std::sync::LazyLock;
@@ -12,33 +12,32 @@ use serde_json::{Map, Value, json};
 use super::{answers, examples, parameters, records};
 use crate::routes::endpoint::{Endpoint, Need, Schemas, Template, endpoints, schema_of};
 
-/// The tags in the order in which they are read.
+/// The tags, in the order of the documentation.
 const TAGS: &[(&str, &str)] = &[
-    ("lists", "what is recommended"),
-    ("catalog", "what is sold"),
-    ("events", "what happened"),
-    ("members", "what is about one person"),
-    ("registration", "becoming a member"),
-    ("sessions", "signing in and out"),
-    ("account", "one's own account"),
-    ("staff", "the administration of members"),
-    ("admin", "for the operator"),
-    ("health", "for machines, and this contract"),
-    ("widget", "for the storefront"),
+    ("lists", "recommendations"),
+    ("catalog", "the catalog"),
+    ("events", "event ingestion"),
+    ("members", "data of one member"),
+    ("registration", "registration of members"),
+    ("sessions", "sign-in and sessions"),
+    ("account", "the caller's own account"),
+    ("staff", "member administration"),
+    ("admin", "operation"),
+    ("health", "health, metrics and this contract"),
+    ("widget", "the storefront widget"),
 ];
 
-/// The ways in which a caller shows who it is.
 fn security_schemes() -> Value {
     let bearer = |description: &str| json!({ "type": "http", "scheme": "bearer", "description": description });
     json!({
         "service_key": bearer("kd_sk_...: a secret of the shop's servers"),
-        "publishable_key": bearer("kd_pk_...: stands in pages; its origins, its rate"),
-        "access_token": bearer("an access token (RFC 9068) of a person who signed in"),
+        "publishable_key": bearer("kd_pk_...: used in web pages; limited to its origins, scopes and rate"),
+        "access_token": bearer("an access token (RFC 9068) of a signed-in person"),
         "publishable_key_in_query": {
             "type": "apiKey",
             "in": "query",
             "name": "key",
-            "description": "a publishable key, where no header can be sent (EventSource)",
+            "description": "a publishable key, for clients that cannot send headers (EventSource)",
         },
     })
 }
@@ -101,7 +100,7 @@ fn document() -> &'static Value {
     &DOCUMENT
 }
 
-/// Whether an answer of this status stands in the contract. What is no route, or another method of one, is nobody's operation.
+/// Whether the contract has a response with this status. Requests without an endpoint are in no contract.
 pub(crate) fn describes(template: Option<&Template>, method: &Method, status: u16) -> bool {
     let Some(endpoint) = template.and_then(|template| template.endpoint(method)) else { return true };
     endpoint.on_admin_address || !answers::of(endpoint, &mut Schemas::new())[status.to_string()].is_null()
@@ -122,7 +121,7 @@ mod tests {
         let committed = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             committed == generated,
-            "schemas/openapi.json is another: KINDRED_WRITE_OPENAPI=1 cargo test -p kindred-api openapi"
+            "schemas/openapi.json is out of date: KINDRED_WRITE_OPENAPI=1 cargo test -p kindred-api openapi"
         );
     }
 

@@ -1,7 +1,7 @@
-//! What a parameter may be, by its name and place: said once, wherever it stands.
+//! Schemas of parameters, by location and name: stated once for all endpoints.
 //!
 //! ```text
-//! (place, name) ──▶ length, pattern, format or the words that are taken; an example
+//! (location, name) ──▶ length, pattern, format or enum; an example
 //! ```
 
 use kindred_model::units::Tier;
@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use crate::recommend::Sort;
 use crate::routes::accounts::staff::TEXT_BYTES_MAX;
 use crate::routes::catalog::{CATEGORY_BYTES_MAX, TAG_BYTES_MAX};
-use crate::routes::endpoint::{Endpoint, Parameter, Place, Shape};
+use crate::routes::endpoint::{Endpoint, Parameter, ParameterIn, Shape};
 use crate::routes::idempotency::KEY_CHARS;
 
-/// The parameters of an endpoint: of its path, and what it says by itself or shares.
+/// All parameters of an endpoint.
 pub(super) fn of(endpoint: &Endpoint) -> Vec<Value> {
     let named = |name: &str, description: &'static str| {
         let stands = endpoint.path.contains(&format!("{{{name}}}"));
         let name = if name == "item" { "item" } else { "member" };
-        stands.then_some(Parameter { place: Place::Path, name, shape: Shape::Text, required: true, description })
+        stands.then_some(Parameter { location: ParameterIn::Path, name, shape: Shape::Text, required: true, description })
     };
     let item = named("item", "the item, percent-encoded; 1 to 128 bytes");
     let member = named("member", "the member, percent-encoded");
@@ -28,10 +28,10 @@ pub(super) fn of(endpoint: &Endpoint) -> Vec<Value> {
 }
 
 fn described(template: &str, parameter: &Parameter) -> Value {
-    let place = match parameter.place {
-        Place::Path => "path",
-        Place::Query => "query",
-        Place::Header => "header",
+    let location = match parameter.location {
+        ParameterIn::Path => "path",
+        ParameterIn::Query => "query",
+        ParameterIn::Header => "header",
     };
     let mut schema = match parameter.shape {
         Shape::Text => json!({ "type": "string" }),
@@ -41,61 +41,59 @@ fn described(template: &str, parameter: &Parameter) -> Value {
             json!({ "type": "array", "items": { "type": "string" }, "minItems": least, "maxItems": most })
         }
     };
-    narrow(template, parameter.place, parameter.name, &mut schema);
+    narrow(template, parameter.location, parameter.name, &mut schema);
     json!({
         "name": parameter.name,
-        "in": place,
+        "in": location,
         "required": parameter.required,
         "description": parameter.description,
         "schema": schema,
     })
 }
 
-/// A position: topic, partition and offset of each place, or `0`, the beginning.
+/// A position: topic, partition and offset of each partition, or `0`, the beginning.
 const POSITION: &str = "^(0|[cilmo][0-9]+\\.[0-9]+(-[cilmo][0-9]+\\.[0-9]+)*)$";
-/// Anything but control characters.
 const IDENTITY: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
-/// ETags, or any.
 const VALIDATORS: &str = "^(\\*|(W/)?\"[^\"]*\"( *, *(W/)?\"[^\"]*\")*)$";
-/// Characters of an identity. Its limit is 128 bytes, which is never more than as many characters.
+/// An identity has at most 128 bytes, so at most as many characters.
 const IDENTITY_CHARS_MAX: usize = 128;
 
-fn narrow(template: &str, place: Place, name: &str, schema: &mut Value) {
-    let add = match (place, name) {
-        (Place::Path, "item" | "member") | (Place::Query, "member") => {
+fn narrow(template: &str, location: ParameterIn, name: &str, schema: &mut Value) {
+    let add = match (location, name) {
+        (ParameterIn::Path, "item" | "member") | (ParameterIn::Query, "member") => {
             let example = if name == "item" { "sku-1" } else { "m1" };
             json!({ "minLength": 1, "maxLength": IDENTITY_CHARS_MAX, "pattern": IDENTITY, "example": example })
         }
-        (Place::Path, "topic") => words(Topic::OF_SHOPS.iter().map(|topic| topic.name())),
-        (Place::Path, "view") => words(views::ALL.iter().map(|view| view.name)),
-        (Place::Query, "view") => words(["also_bought"]),
-        (Place::Query, "kind") if template == "/v1/popular" => {
+        (ParameterIn::Path, "topic") => words(Topic::OF_SHOPS.iter().map(|topic| topic.name())),
+        (ParameterIn::Path, "view") => words(views::ALL.iter().map(|view| view.name)),
+        (ParameterIn::Query, "view") => words(["also_bought"]),
+        (ParameterIn::Query, "kind") if template == "/v1/popular" => {
             words(Kind::ALL.iter().filter(|kind| **kind != Kind::Search).map(|kind| kind.name()))
         }
-        (Place::Query, "kind") if template == "/v1/items" => words(["good", "service", "activity"]),
-        (Place::Query, "sort") => words(Sort::ALL.map(|(name, _)| name)),
-        (Place::Query, "category") => at_most(CATEGORY_BYTES_MAX),
-        (Place::Query, "tag") => at_most(TAG_BYTES_MAX),
-        (Place::Query, "verbose") => words(["", "true", "false"]),
-        (Place::Query, "format") => words(["ndjson", "csv"]),
-        (Place::Query, "state") => words(["registered", "activating", "activated", "suspended"]),
-        (Place::Query, "tier") => words(Tier::ALL.iter().map(|tier| tier.name())),
-        (Place::Query, "actor" | "subject" | "q") => at_most(TEXT_BYTES_MAX),
-        (Place::Query, "as_of" | "from" | "to") => json!({ "format": "date", "example": "2026-01-05" }),
-        (Place::Query, "min_position") => json!({ "pattern": POSITION, "example": "0" }),
-        (Place::Header, "Idempotency-Key") => {
+        (ParameterIn::Query, "kind") if template == "/v1/items" => words(["good", "service", "activity"]),
+        (ParameterIn::Query, "sort") => words(Sort::ALL.map(|(name, _)| name)),
+        (ParameterIn::Query, "category") => at_most(CATEGORY_BYTES_MAX),
+        (ParameterIn::Query, "tag") => at_most(TAG_BYTES_MAX),
+        (ParameterIn::Query, "verbose") => words(["", "true", "false"]),
+        (ParameterIn::Query, "format") => words(["ndjson", "csv"]),
+        (ParameterIn::Query, "state") => words(["registered", "activating", "activated", "suspended"]),
+        (ParameterIn::Query, "tier") => words(Tier::ALL.iter().map(|tier| tier.name())),
+        (ParameterIn::Query, "actor" | "subject" | "q") => at_most(TEXT_BYTES_MAX),
+        (ParameterIn::Query, "as_of" | "from" | "to") => json!({ "format": "date", "example": "2026-01-05" }),
+        (ParameterIn::Query, "min_position") => json!({ "pattern": POSITION, "example": "0" }),
+        (ParameterIn::Header, "Idempotency-Key") => {
             let bare = format!("[!#-~]{{{},{}}}", KEY_CHARS.start(), KEY_CHARS.end());
             json!({ "pattern": format!("^(\"{bare}\"|{bare})$"), "example": "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46" })
         }
-        (Place::Header, "If-None-Match") if template == "/v1/admin/roles/{name}" => words(["*"]),
-        (Place::Header, "If-Match") => json!({ "pattern": VALIDATORS, "example": "*" }),
+        (ParameterIn::Header, "If-None-Match") if template == "/v1/admin/roles/{name}" => words(["*"]),
+        (ParameterIn::Header, "If-Match") => json!({ "pattern": VALIDATORS, "example": "*" }),
         _ => return,
     };
     let (Value::Object(schema), Value::Object(add)) = (schema, add) else { unreachable!("both are objects") };
     schema.extend(add);
 }
 
-/// From one to so many characters: the limit is one of bytes, which is never more.
+/// 1 to `bytes` characters: the limit is one of bytes.
 fn at_most(bytes: usize) -> Value {
     json!({ "minLength": 1, "maxLength": bytes })
 }

@@ -1,12 +1,11 @@
-//! The records of the log in the contract: the schemas that stand in schemas/events, under the names of components.
+//! Adds the schemas of schemas/events to the contract as components.
 //!
 //! ```text
-//! schemas/events/orders.json ──▶ #/components/schemas/Order, its `$defs` beside it ──▶ the body of POST /v1/events/{topic}
+//! schemas/events/orders.json ──▶ #/components/schemas/Order and its `$defs` ──▶ the body of POST /v1/events/{topic}
 //! ```
 
 use serde_json::{Map, Value, json};
 
-/// Each with the name of its component.
 const RECORDS: [(&str, &str); 4] = [
     ("Interaction", include_str!("../../../schemas/events/interactions.json")),
     ("Order", include_str!("../../../schemas/events/orders.json")),
@@ -14,13 +13,12 @@ const RECORDS: [(&str, &str); 4] = [
     ("MemberEvent", include_str!("../../../schemas/events/members.json")),
 ];
 
-/// Puts them in, and names them where they are posted.
 pub(super) fn add_records(contract: &mut Value) {
     let mut components = Map::new();
     for (name, text) in RECORDS {
         let mut schema: Value = serde_json::from_str(text).expect("the schema is JSON");
         let fields = schema.as_object_mut().expect("an object");
-        // As a part of another document it has no address of its own.
+        // As part of another document it has no address.
         fields.retain(|field, _| !["$schema", "$id", "title"].contains(&field.as_str()));
         let definitions = fields.remove("$defs").unwrap_or_default();
         rename(&mut schema, name);
@@ -31,7 +29,7 @@ pub(super) fn add_records(contract: &mut Value) {
         }
     }
     let any: Vec<Value> = RECORDS.iter().map(|(name, _)| json!({ "$ref": reference(name) })).collect();
-    let description = "A record of the topic that it is posted to.";
+    let description = "A record of the topic it is posted to.";
     components.insert("EventRecord".to_owned(), json!({ "description": description, "anyOf": any }));
 
     let schemas = contract["components"]["schemas"].as_object_mut().expect("components");
@@ -54,7 +52,7 @@ fn reference(component: &str) -> String {
     format!("#/components/schemas/{component}")
 }
 
-/// References to definitions of the record become those to components.
+/// Rewrites references to `$defs` into references to components.
 fn rename(schema: &mut Value, record: &str) {
     match schema {
         Value::Object(fields) => {

@@ -1,4 +1,4 @@
-//! Administration: status, export, rejected records, verify. A service key's; what the commands do on a running server.
+//! Administration: status, export, rejected records, verification.
 
 use std::ops::ControlFlow;
 
@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use utoipa::ToSchema;
 use warp::Reply;
 
-use super::audit::Act;
+use super::audit::AuditAction;
 use super::endpoint::prelude::*;
 use super::{AS_OF, NO_STORE, done, json, program_today};
 use crate::api::Api;
@@ -25,69 +25,73 @@ use crate::context::VerifyReport;
 use crate::export_writer::{ExportWriter, Format};
 use crate::problem::{Code, Problem};
 
-/// Bytes of an export that are sent at once.
+/// Bytes of a chunk of an export.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Chunks that wait for a slow reader; then the export waits.
+/// Chunks buffered for a slow client; then the export waits.
 const CHUNKS_WAITING: usize = 4;
-/// Rejected records of a page unless asked otherwise.
+/// Default page size of rejected records.
 const PAGE_DEFAULT: u64 = 100;
-/// The most rejected records of a page, and of a retry.
+/// Maximum page size, and of a retry.
 const PAGE_MAX: u64 = 1_000;
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "admin",
         [
             get("/v1/admin/status", Staff(Permission::ReportRead), show_status)
-                .says("Topics, positions, the durable frontier, lag, rows a view, memory, disk.")
+                .says("Status: topics, positions, durable frontier, lag, rows per view, memory, disk.")
                 .answers_object(200, "the status"),
             get("/v1/admin/export/{view}", Staff(Permission::ReportRead), export_view)
-                .takes_its_time()
-                .says("All rows of a view, sorted, as of one applied unit. A view that names members needs `member:read` as well. Two \
-                exports compare with `diff`. An export that breaks off ends the connection and not the chunks, so that half of \
-                it is not taken for the whole.")
+                .no_time_limit()
+                .says(
+                    "All rows of a view, sorted, from one snapshot. Views with member data also need `member:read`. Exports \
+                    compare with `diff`. A failed export closes the connection without the last chunk, so that clients notice \
+                    that it is incomplete.",
+                )
                 .path("view", "the name of a view")
-                .query("format", Text, "`ndjson` or `csv`; ndjson unless given")
-                .query("as_of", Text, "a day like 2026-01-05; today in program.tz unless given")
+                .query("format", Text, "`ndjson` or `csv`; default ndjson")
+                .query("as_of", Text, "a day like 2026-01-05; default today in program.tz")
                 .answers_as(200, &["application/x-ndjson", "text/csv"], "the rows")
-                .fails(404, "no such view, or it is not kept"),
+                .fails(404, "no such view, or it is disabled"),
             get("/v1/views/{view}/{key}", Staff(Permission::ReportRead), show_rows)
-                .takes_its_time()
-                .says("The rows of a view of one item, member or session, as its export has them; none where there are none. A view \
-                that names members needs `member:read` as well.")
+                .no_time_limit()
+                .says(
+                    "The rows of a view for one item, member or session, in the format of its export. Views with member data \
+                    also need `member:read`.",
+                )
                 .path("view", "the name of a view")
-                .path("key", "an item, a member or a session, as the first columns of the view have it")
-                .query("format", Text, "`ndjson` or `csv`; ndjson unless given")
-                .query("as_of", Text, "a day like 2026-01-05; today in program.tz unless given")
+                .path("key", "an item, a member or a session: the key of the view")
+                .query("format", Text, "`ndjson` or `csv`; default ndjson")
+                .query("as_of", Text, "a day like 2026-01-05; default today in program.tz")
                 .answers_as(200, &["application/x-ndjson", "text/csv"], "the rows")
-                .fails(404, "no such view, or it is not kept"),
+                .fails(404, "no such view, or it is disabled"),
             get("/v1/admin/rejected", Staff(Permission::MemberRead), list_rejected)
-                .says("Records that could not be accepted, each with its reason. They may be about persons: staff needs `member:read`.")
-                .query("cursor", Text, "`next_cursor` of the page before")
-                .query("limit", Whole(1, 1_000), "100 unless given")
+                .says("Rejected records with their reasons. They may contain personal data: staff needs `member:read`.")
+                .query("cursor", Text, "`next_cursor` of the previous page")
+                .query("limit", Whole(1, 1_000), "default 100")
                 .answers::<RejectedPage>(200, "a page"),
             get("/v1/admin/rejected/{id}", Staff(Permission::MemberRead), show_rejected)
                 .says("One rejected record.")
-                .path("id", "its id, percent-encoded")
+                .path("id", "the record id, percent-encoded")
                 .answers::<RejectedShown>(200, "the record")
                 .fails(404, "no such record"),
             delete("/v1/admin/rejected/{id}", Staff(Permission::GenerationManage), drop_rejected)
-                .says("Drops a rejected record for good.")
-                .path("id", "its id, percent-encoded")
-                .answers_nothing(204, "it is gone, or never was"),
+                .says("Deletes a rejected record.")
+                .path("id", "the record id, percent-encoded")
+                .answers_nothing(204, "deleted, or it did not exist"),
             post("/v1/admin/rejected/retry", Staff(Permission::GenerationManage), retry_rejected)
-                .says("Validates rejected records again (a newer version may accept them), appends those that pass and drops them from \
-                `rejected`.")
-                .answers::<Retried>(200, "what became of each"),
+                .says("Validates rejected records again (a newer version may accept them) and appends those that pass.")
+                .answers::<Retried>(200, "the result of each record"),
             post("/v1/admin/verify", Staff(Permission::GenerationManage), verify_views)
-                .takes_its_time()
-                .says("Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by \
-                brute force, and compares; `repair=true` mends rows of views that differ. It takes as long as it takes.")
-                .query("repair", Flag, "mend what differs; false unless given")
-                .answers::<VerifyReport>(200, "what was found")
-                .fails(409, "it is being verified already")
-                .fails(503, "not now"),
+                .no_time_limit()
+                .says(
+                    "Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged \
+                    inputs, and compares. `repair=true` rewrites view rows that differ. May run for minutes.",
+                )
+                .query("repair", Flag, "repair differences; default false")
+                .answers::<VerifyReport>(200, "the differences")
+                .fails(409, "a verification is already running")
+                .fails(503, "not available now"),
         ],
     )
 }
@@ -104,7 +108,6 @@ async fn show_rows(request: Request) -> Answered {
     rows_of(&request, Some(request.segment("key")?.into_owned())).await
 }
 
-/// The rows of a view, or of one of its keys.
 async fn rows_of(request: &Request, key: Option<String>) -> Answered {
     let (params, grant, serving) = (&request.params, &request.grant, request.api.live());
     let view =
@@ -121,13 +124,13 @@ async fn rows_of(request: &Request, key: Option<String>) -> Answered {
     let snapshot = match &key {
         Some(key) => {
             if view.is_about_persons() {
-                request.audit_reading(view.name, key).await?;
+                request.audit_read(view.name, key).await?;
             }
             snapshot.await?
         }
         None => {
-            let act = Act { kind: "view.export", subject: view.name, detail: &[] };
-            request.audited(act, snapshot).await?
+            let action = AuditAction { kind: "view.export", subject: view.name, detail: &[] };
+            request.audited(action, snapshot).await?
         }
     };
     let reached = snapshot.frontier.position.to_string();
@@ -148,7 +151,7 @@ async fn rows_of(request: &Request, key: Option<String>) -> Answered {
 
 type Chunks = mpsc::Sender<Result<Bytes, std::io::Error>>;
 
-/// Sends what is written in chunks; a reader who left is a broken pipe.
+/// Sends written bytes in chunks; `BrokenPipe` when the client is gone.
 struct ChunkWriter {
     chunks: Chunks,
     waiting: Vec<u8>,
@@ -200,28 +203,28 @@ fn write_rows(
     if let Err(error) = written
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
-        tracing::error!(view = view.name, "could not finish an export: {error}");
-        // The reader may have left meanwhile; then nobody is misled.
+        tracing::error!(view = view.name, "export failed: {error}");
+        // Aborts the connection, so that the client notices; fails if it is gone.
         let _ = failed.blocking_send(Err(error));
     }
 }
 
-/// A record that could not be accepted.
+/// A rejected record.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RejectedShown {
-    /// (source, partition, offset).
+    /// Source, partition and offset.
     id: String,
     /// A topic of the log, or `import:FILE@IMPORT`.
     source: String,
-    /// The topic it was meant for.
+    /// The target topic.
     #[schema(value_type = String)]
     topic: Topic,
     partition: u32,
-    /// Its offset, or the line of the file.
+    /// The offset in the log, or the line in the file.
     offset: u64,
-    /// What is wrong, for a person.
+    /// Human-readable reason.
     reason: String,
-    /// The record as it came; cut at 64 KiB.
+    /// The record as received, truncated to 64 KiB.
     payload: String,
 }
 
@@ -236,9 +239,9 @@ impl From<Rejected> for RejectedShown {
 /// A page of rejected records.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RejectedPage {
-    /// In the order of their ids.
+    /// Ordered by id.
     rejected: Vec<RejectedShown>,
-    /// Where the next page begins; null on the last.
+    /// The cursor of the next page; null on the last.
     next_cursor: Option<String>,
 }
 
@@ -247,9 +250,9 @@ async fn list_rejected(request: Request) -> Answered {
     let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
     let after = params.get("cursor");
     if after.is_some_and(|id| !Rejected::is_id(id)) {
-        return Err(Problem::query("cursor", "is not one that this server gave out"));
+        return Err(Problem::query("cursor", "is not a cursor of this server"));
     }
-    request.audit_reading("rejected", "").await?;
+    request.audit_read("rejected", "").await?;
     let mut rejected = request.api.context.log.rejected(after, limit + 1).await?;
     let more = rejected.len() > limit;
     rejected.truncate(limit);
@@ -259,57 +262,57 @@ async fn list_rejected(request: Request) -> Answered {
 
 async fn show_rejected(request: Request) -> Answered {
     let id = request.segment("id")?;
-    request.audit_reading("rejected", "").await?;
+    request.audit_read("rejected", "").await?;
     let rejected = request.api.context.log.rejected_one(&id).await?;
-    let rejected = rejected.ok_or_else(|| Problem::new(Code::NotFound, "there is no rejected record of this id"))?;
+    let rejected = rejected.ok_or_else(|| Problem::new(Code::NotFound, "there is no rejected record with this id"))?;
     json(StatusCode::OK, &RejectedShown::from(rejected))
 }
 
 async fn drop_rejected(request: Request) -> Answered {
     let id = request.segment("id")?.into_owned();
-    let act = Act { kind: "rejected.drop", subject: &id, detail: &[] };
+    let action = AuditAction { kind: "rejected.drop", subject: &id, detail: &[] };
     let dropped = async { Ok(request.api.context.log.rejected_remove(std::slice::from_ref(&id)).await?) };
-    request.audited(act, dropped).await?;
+    request.audited(action, dropped).await?;
     Ok(done())
 }
 
-/// Which rejected records to try again.
+/// The rejected records to retry.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Retry {
-    /// At most 1,000.
+    /// At most 1,000 ids.
     ids: Vec<String>,
 }
 
-/// What became of the records that were tried again.
+/// The result of a retry.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Retried {
-    /// They are durable in the log now, and no longer rejected.
+    /// Ids of records that are now durable in the log and no longer rejected.
     accepted: Vec<String>,
-    /// They are still rejected.
+    /// Records that are still rejected.
     rejected: Vec<StillRejected>,
-    /// There are no rejected records of these ids.
+    /// Ids without a rejected record.
     unknown: Vec<String>,
 }
 
-/// A record that was tried again in vain.
+/// A record that is still rejected.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StillRejected {
     id: String,
-    /// What is wrong now.
+    /// Why.
     reason: String,
 }
 
 async fn retry_rejected(request: Request, Retry { ids }: Retry) -> Answered {
     if ids.len() as u64 > PAGE_MAX {
-        return Err(Problem::new(Code::PayloadTooLarge, format!("at most {PAGE_MAX} ids are accepted at once")));
+        return Err(Problem::new(Code::PayloadTooLarge, format!("at most {PAGE_MAX} ids per request")));
     }
     let records = ids.len().to_string();
-    let act = Act { kind: "rejected.retry", subject: "", detail: &[("records", &records)] };
-    json(StatusCode::OK, &request.audited(act, retry_all(&request.api, ids)).await?)
+    let action = AuditAction { kind: "rejected.retry", subject: "", detail: &[("records", &records)] };
+    json(StatusCode::OK, &request.audited(action, retry_all(&request.api, ids)).await?)
 }
 
-/// First the log, then `rejected`: a crash between leaves a record in both, and trying it again merges into itself.
+/// Appends before deleting: after a crash in between a retry appends the same record, which merges into itself.
 async fn retry_all(api: &Api, ids: Vec<String>) -> Result<Retried, Problem> {
     let (log, rules) = (&api.context.log, api.context.settings.rules());
     let mut retried = Retried { accepted: Vec::new(), rejected: Vec::new(), unknown: Vec::new() };
@@ -338,7 +341,7 @@ async fn retry_all(api: &Api, ids: Vec<String>) -> Result<Retried, Problem> {
 
 async fn verify_views(request: Request) -> Answered {
     let repair = request.params.boolean("repair", false)?;
-    let act = Act { kind: "views.verify", subject: "", detail: &[("repair", if repair { "true" } else { "false" })] };
+    let action = AuditAction { kind: "views.verify", subject: "", detail: &[("repair", if repair { "true" } else { "false" })] };
     let verified = async { Ok(request.api.context.operations.verify(repair).await?) };
-    json(StatusCode::OK, &request.audited(act, verified).await?)
+    json(StatusCode::OK, &request.audited(action, verified).await?)
 }

@@ -1,73 +1,79 @@
-//! Keys: made, listed, rotated, revoked. The text of a key is told once, when it is made.
+//! Key management. The text of a service key is returned once, when it is created.
 
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::audit::Act;
+use super::audit::AuditAction;
 use super::endpoint::prelude::*;
 use super::{done, json};
 use crate::auth::{KeyChange, KeyReplaced, KeyRotation, KeySettings, KeyShown};
 use crate::problem::{Code, Problem};
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "admin",
         [
             get("/v1/admin/keys", Staff(Permission::KeyManage), list_keys)
-                .says("All keys, without the texts of service keys: when each was last used, and which are being replaced. One that is \
-                revoked or has ended is none of them.")
+                .says(
+                    "All keys with their last use and pending replacements, without the texts of service keys. Revoked and \
+                    expired keys are not listed.",
+                )
                 .answers::<KeyList>(200, "the keys"),
             post("/v1/admin/keys", Staff(Permission::KeyManage), make_key)
-                .says("Makes a key and tells its text, this once. A service key may everything: only whoever may everything makes one.")
+                .says("Creates a key and returns its text, once. Only callers with every permission create service keys.")
                 .answers::<KeyMade>(201, "the key")
-                .fails(422, "the settings are not accepted"),
+                .fails(422, "invalid settings"),
             patch("/v1/admin/keys/{id}", Staff(Permission::KeyManage), change_key)
-                .says("Gives a publishable key other origins, from the next request on. Its text and what else it has stay as they are.")
+                .says("Changes the origins of a publishable key, from the next request on.")
                 .path("id", "the key's id")
-                .answers::<KeyShown>(200, "the key as it is now")
+                .answers::<KeyShown>(200, "the changed key")
                 .fails(404, "no such key")
-                .fails(422, "an origin is not accepted, or it is a service key"),
+                .fails(422, "an origin is invalid, or it is a service key"),
             post("/v1/admin/keys/{id}/rotate", Staff(Permission::KeyManage), rotate_key)
-                .says("Makes a key in place of another, of the same kind, name, origins, scopes and rate, and tells its text, this \
-                once. The old one stays good for the overlap, in which it is replaced wherever it is used, and is refused from \
-                then on. A service key is rotated only by whoever may everything.")
-                .path("id", "the id of the key that is to be replaced")
-                .answers::<KeyRotated>(201, "the key that replaces it")
+                .says(
+                    "Creates a replacement with the same kind, name, origins, scopes and rate, and returns its text, once. The \
+                    old key stays valid for the overlap, while its users switch to the new one. Only callers with every \
+                    permission rotate service keys.",
+                )
+                .path("id", "the id of the key to replace")
+                .answers::<KeyRotated>(201, "the new key")
                 .fails(404, "no such key")
-                .fails(409, "it is being replaced already")
-                .fails(422, "the overlap is not accepted"),
+                .fails(409, "it is already being replaced")
+                .fails(422, "the overlap is invalid"),
             delete("/v1/admin/keys/{id}", Staff(Permission::KeyManage), revoke_key)
-                .says("Revokes a key: it is refused from the next request on. A service key is revoked only by whoever may everything.")
+                .says(
+                    "Revokes a key: it is refused from the next request on. Only callers with every permission revoke service \
+                    keys.",
+                )
                 .path("id", "the key's id")
-                .answers_nothing(204, "it is revoked")
+                .answers_nothing(204, "revoked")
                 .fails(404, "no such key"),
         ],
     )
 }
 
-/// All keys, without their texts.
+/// All keys.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct KeyList {
     keys: Vec<KeyShown>,
 }
 
-/// A key that was just made.
+/// A created key.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct KeyMade {
-    /// The key itself: told this once, and stored nowhere.
+    /// The text of the key: returned once and not stored.
     key: String,
     #[serde(flatten)]
     shown: KeyShown,
 }
 
-/// A key that was just made, in place of another.
+/// A rotated key.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct KeyRotated {
     #[serde(flatten)]
     made: KeyMade,
-    /// Which it replaces, and until when that stays good.
+    /// The replaced key and its expiry.
     replaces: KeyReplaced,
 }
 
@@ -78,36 +84,36 @@ async fn list_keys(request: Request) -> Answered {
 async fn make_key(request: Request, settings: KeySettings) -> Answered {
     let ring = &request.api.ring;
     if matches!(settings, KeySettings::Service { .. }) {
-        request.grant.needs_everything()?;
+        request.grant.require_all_permissions()?;
     }
     let (key, shown) = ring.make(settings).await?;
-    // Its id is known only now. Where that cannot be noted, nobody is told the key, and it is worthless.
-    let act = Act { kind: "key.create", subject: &shown.id, detail: &[("name", &shown.name), ("kind", shown.kind)] };
-    if let Err(problem) = request.audit(act, true).await {
+    // The id is known only now. If the audit entry cannot be written, the key is revoked and not returned.
+    let action = AuditAction { kind: "key.create", subject: &shown.id, detail: &[("name", &shown.name), ("kind", shown.kind)] };
+    if let Err(problem) = request.audit(action, true).await {
         ring.revoke(&shown.id).await?;
         return Err(problem);
     }
-    tracing::info!(key = shown.id, "made a key");
+    tracing::info!(key = shown.id, "created a key");
     json(StatusCode::CREATED, &KeyMade { key, shown })
 }
 
 async fn change_key(request: Request, KeyChange { origins }: KeyChange) -> Answered {
     let (id, listed) = (request.segment("id")?, origins.join(" "));
-    let act = Act { kind: "key.change", subject: &id, detail: &[("origins", &listed)] };
-    json(StatusCode::OK, &request.audited(act, request.api.ring.set_origins(&id, &origins)).await?)
+    let action = AuditAction { kind: "key.change", subject: &id, detail: &[("origins", &listed)] };
+    json(StatusCode::OK, &request.audited(action, request.api.ring.set_origins(&id, &origins)).await?)
 }
 
 async fn rotate_key(request: Request, KeyRotation { overlap_seconds }: KeyRotation) -> Answered {
     let (id, ring) = (request.segment("id")?, &request.api.ring);
     if ring.is_service_key(&id) {
-        request.grant.needs_everything()?;
+        request.grant.require_all_permissions()?;
     }
-    // Drawn before it is noted, so that the entry names it.
+    // Generated first, so that the audit entry names it.
     let successor = ring.draw_successor(&id);
     let (by, overlap) = (successor.as_ref().map(|it| it.id()).unwrap_or_default(), overlap_seconds.to_string());
     let detail = [("replaced_by", &*by), ("overlap_seconds", &*overlap)];
-    let act = Act { kind: "key.rotate", subject: &id, detail: &detail };
-    let rotated = request.audited(act, async { ring.rotate(successor?, overlap_seconds).await });
+    let action = AuditAction { kind: "key.rotate", subject: &id, detail: &detail };
+    let rotated = request.audited(action, async { ring.rotate(successor?, overlap_seconds).await });
     let (key, shown, replaces) = rotated.await?;
     tracing::info!(key = shown.id, replaces = replaces.id, "rotated a key");
     json(StatusCode::CREATED, &KeyRotated { made: KeyMade { key, shown }, replaces })
@@ -116,16 +122,16 @@ async fn rotate_key(request: Request, KeyRotation { overlap_seconds }: KeyRotati
 async fn revoke_key(request: Request) -> Answered {
     let (id, ring) = (request.segment("id")?, &request.api.ring);
     if ring.is_service_key(&id) {
-        request.grant.needs_everything()?;
+        request.grant.require_all_permissions()?;
     }
-    let act = Act { kind: "key.revoke", subject: &id, detail: &[] };
+    let action = AuditAction { kind: "key.revoke", subject: &id, detail: &[] };
     let revoked = async {
         match ring.revoke(&id).await? {
             true => Ok(()),
-            false => Err(Problem::new(Code::NotFound, "there is no key of this id")),
+            false => Err(Problem::new(Code::NotFound, "there is no key with this id")),
         }
     };
-    request.audited(act, revoked).await?;
+    request.audited(action, revoked).await?;
     tracing::info!(key = &*id, "revoked a key");
     Ok(done())
 }

@@ -1,7 +1,7 @@
-//! Acts of administration that are no member's business, noted in the audit log where members are kept (V16.3.1).
+//! Audit entries of administrative actions that do not change a member (V16.3.1).
 //!
 //! ```text
-//! entry ──▶ the act ──failed──▶ another entry, not ok
+//! entry ──▶ the action ──failed──▶ another entry, not ok
 //! ```
 
 use std::future::Future;
@@ -9,53 +9,48 @@ use std::future::Future;
 use super::request::Request;
 use crate::problem::Problem;
 
-/// What is done.
 #[derive(Clone, Copy)]
-pub(crate) struct Act<'a> {
-    /// A stable word: `generation.promote`.
+pub(crate) struct AuditAction<'a> {
+    /// A stable name: `generation.promote`.
     pub kind: &'static str,
-    /// To what.
     pub subject: &'a str,
-    /// More, by name; no secrets.
+    /// No secrets.
     pub detail: &'a [(&'a str, &'a str)],
 }
 
 impl Request {
-    /// Notes an act and does it. The entry comes first: what is in the log and did not happen is better than the reverse, and where
-    /// the log cannot be written nothing is done (V16.5.3). That it failed is noted beside.
-    ///
-    /// # Errors
-    /// What the store of the log says; what the act says.
-    pub async fn audited<T>(&self, act: Act<'_>, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-        self.audit(act, true).await?;
+    /// Writes an audit entry, then does the action: an entry without its action is better than the reverse, and nothing is done
+    /// when the entry cannot be written (V16.5.3). A failed action gets a second entry.
+    pub async fn audited<T>(
+        &self,
+        action: AuditAction<'_>,
+        work: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        self.audit(action, true).await?;
         let done = work.await;
         if let Err(problem) = &done {
             let detail = [("code", problem.code.name())];
-            if self.audit(Act { detail: &detail, ..act }, false).await.is_err() {
-                tracing::warn!(kind = act.kind, "could not note in the audit log that an act failed; it stands there as begun");
+            if self.audit(AuditAction { detail: &detail, ..action }, false).await.is_err() {
+                tracing::warn!(
+                    kind = action.kind,
+                    "could not write the audit entry of a failed action; only its start is recorded"
+                );
             }
         }
         done
     }
 
-    /// Writes one entry.
-    ///
-    /// # Errors
-    /// What the store of the log says.
-    pub async fn audit(&self, act: Act<'_>, ok: bool) -> Result<(), Problem> {
+    pub async fn audit(&self, action: AuditAction<'_>, ok: bool) -> Result<(), Problem> {
         let Some(members) = &self.api.context.members else { return Ok(()) };
-        Ok(members.record(&self.actor(), act.kind, act.subject, ok, act.detail).await?)
+        Ok(members.record(&self.actor(), action.kind, action.subject, ok, action.detail).await?)
     }
 
-    /// Notes that staff reads what is of a person (V16.3.2): `what` of whom; of nobody in particular, `member` is empty. A service key
-    /// is the shop's own program, which reads for whoever asked it.
-    ///
-    /// # Errors
-    /// What the store of the log says; then nothing is read.
-    pub async fn audit_reading(&self, what: &str, member: &str) -> Result<(), Problem> {
+    /// Writes an entry when staff read personal data (V16.3.2); `member` is empty for searches. Reads with a service key are not
+    /// recorded: the shop's servers read on behalf of others.
+    pub async fn audit_read(&self, what: &str, member: &str) -> Result<(), Problem> {
         if self.grant.service {
             return Ok(());
         }
-        self.audit(Act { kind: "member.read", subject: member, detail: &[("what", what)] }, true).await
+        self.audit(AuditAction { kind: "member.read", subject: member, detail: &[("what", what)] }, true).await
     }
 }

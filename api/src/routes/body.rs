@@ -1,8 +1,8 @@
-//! Bodies, capped while they are read: `warp::body::bytes` reads without bound, and `content_length_limit` answers 411 to a
-//! chunked body. What is read of all of them together is bounded as well, and what of that comes from one address.
+//! Request bodies, limited while they are read: `warp::body::bytes` reads without bound, and `content_length_limit` answers 411
+//! to a chunked body. The bytes of all bodies in memory are bounded too, in total and per address.
 //!
 //! ```text
-//! chunk ──Bodies: room? of the address as well?──▶ Body, which gives its bytes back when it is dropped      no ──▶ 503
+//! chunk ──BodyBudget──▶ Body, which returns its bytes to the budget when dropped      exceeded ──▶ 503
 //! ```
 
 use std::collections::HashMap;
@@ -22,47 +22,43 @@ use super::request::{Request, header};
 use crate::api::Api;
 use crate::problem::{Code, Problem};
 
-/// A body that was not read yet.
 pub(crate) type Incoming = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send>>;
 
-/// Bytes of a body that is no batch of records: a list of ids, the settings of a key.
+/// Largest JSON body of an administrative request.
 const SMALL_BODY_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of a form that a person fills in: the largest has 20 addresses.
+/// Largest JSON body of other requests: a profile with 20 addresses.
 const FORM_BYTES_MAX: usize = 64 << 10;
 
-/// What a body is given before any of it has arrived: what it announces it need not send.
+/// Initial allocation: a client need not send what `Content-Length` announces.
 const FIRST_BYTES: usize = 64 << 10;
 
-/// The bytes of all bodies under way.
-pub(crate) struct Bodies {
+/// Limits the bytes of all request bodies in memory.
+pub(crate) struct BodyBudget {
     most: usize,
     most_of_address: usize,
     held: Mutex<(usize, HashMap<IpAddr, usize>)>,
 }
 
-impl Bodies {
-    /// Of so many bytes, and so many of one address.
+impl BodyBudget {
     pub fn new(most: usize, most_of_address: usize) -> Arc<Self> {
         Arc::new(Self { most, most_of_address, held: Mutex::default() })
     }
 
-    /// A body of an address, of which nothing was read yet.
     fn begin(self: &Arc<Self>, address: Option<IpAddr>, bytes: usize) -> Body {
         Body { bytes: Vec::with_capacity(bytes.min(FIRST_BYTES)), bodies: self.clone(), address, held: 0 }
     }
 
-    /// Bytes that are held now.
     #[cfg(test)]
     pub fn held(&self) -> usize {
         self.held.lock().0
     }
 }
 
-/// A body that was read. Its bytes count until it is dropped.
+/// A body in memory. Its bytes count until it is dropped.
 pub(crate) struct Body {
     bytes: Vec<u8>,
-    bodies: Arc<Bodies>,
+    bodies: Arc<BodyBudget>,
     address: Option<IpAddr>,
     held: usize,
 }
@@ -76,12 +72,12 @@ impl Body {
         let mut held = self.bodies.held.lock();
         let (total, of_address) = &mut *held;
         if *total + chunk.len() > self.bodies.most {
-            return refused("as many bytes of bodies are under way as may be");
+            return refused("too many request bytes in progress");
         }
         if let Some(address) = self.address {
             let of_address = of_address.entry(address).or_default();
             if *of_address + chunk.len() > self.bodies.most_of_address {
-                return refused("as many bytes of bodies are under way from this address as may be");
+                return refused("too many request bytes in progress from this address");
             }
             *of_address += chunk.len();
         }
@@ -122,8 +118,8 @@ impl Drop for Body {
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A request's body and what its headers say of it.
-pub(crate) struct Posted {
+/// An unread body with the headers that describe it.
+pub(crate) struct UnreadBody {
     content_type: Option<String>,
     content_length: Option<String>,
     content_encoding: Option<String>,
@@ -131,20 +127,13 @@ pub(crate) struct Posted {
     incoming: Incoming,
 }
 
-/// How the body is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Form {
-    /// One JSON value.
+pub(crate) enum BodyFormat {
     Json,
-    /// One JSON object a line.
     Ndjson,
 }
 
-impl Posted {
-    /// Takes a body without reading it.
-    ///
-    /// # Errors
-    /// A 400 where a header that says something of it is not readable.
+impl UnreadBody {
     pub fn of<B: Buf>(
         headers: &HeaderMap,
         address: Option<IpAddr>,
@@ -160,13 +149,10 @@ impl Posted {
         })
     }
 
-    /// How it is written.
-    ///
-    /// # Errors
-    /// A 415 for anything else, also a form: no page of another origin can post one unasked.
-    pub fn form(&self) -> Result<Form, Problem> {
+    /// The format, or a 415. HTML forms are refused, so other sites cannot post one.
+    pub fn form(&self) -> Result<BodyFormat, Problem> {
         let refused = |what: &str| {
-            let detail = format!("{what}; accepted: application/json or application/x-ndjson, in UTF-8 and not compressed");
+            let detail = format!("{what}; accepted: application/json or application/x-ndjson, in UTF-8 and uncompressed");
             Err(Problem::new(Code::UnsupportedMediaType, detail))
         };
         if self.content_encoding.as_deref().is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
@@ -182,37 +168,26 @@ impl Posted {
             }
         }
         match &*essence {
-            "application/json" => Ok(Form::Json),
-            "application/x-ndjson" => Ok(Form::Ndjson),
-            _ => refused("the Content-Type is another"),
+            "application/json" => Ok(BodyFormat::Json),
+            "application/x-ndjson" => Ok(BodyFormat::Ndjson),
+            _ => refused("unsupported Content-Type"),
         }
     }
 
-    /// Reads it for nothing, where a route takes none: a connection whose body was left unread is closed, and whoever uses it next
-    /// gets no answer.
-    ///
-    /// # Errors
-    /// As [`Posted::read`].
+    /// Reads and drops the body of an endpoint that takes none: hyper closes a connection with an unread body.
     pub async fn ignore(self, api: &Api) -> Result<(), Problem> {
         self.read_small(api).await.map(drop)
     }
 
-    /// Reads one that is no batch of records.
-    ///
-    /// # Errors
-    /// As [`Posted::read`].
     pub async fn read_small(self, api: &Api) -> Result<Body, Problem> {
         self.read(api, SMALL_BODY_BYTES_MAX).await
     }
 
-    /// Reads it, up to a number of bytes and for as long as a body may take.
-    ///
-    /// # Errors
-    /// A 413 as soon as it is known to be too large, a 408 when it does not arrive, a 400 when it breaks off; a 503 where there is no room
-    /// for it among the others.
+    /// Reads at most `most` bytes. Errors: 413, 408 after `body_read_ms`, 400 when the connection breaks, 503 when the budget is
+    /// exceeded.
     pub async fn read(self, api: &Api, most: usize) -> Result<Body, Problem> {
         let too_large =
-            || Problem::new(Code::PayloadTooLarge, format!("the body has more than {most} bytes; nothing of it was taken"));
+            || Problem::new(Code::PayloadTooLarge, format!("the body has more than {most} bytes; nothing was processed"));
         let announced = self.content_length.and_then(|length| length.parse::<u64>().ok());
         if announced.is_some_and(|length| length > most as u64) {
             return Err(too_large());
@@ -221,13 +196,12 @@ impl Posted {
         let reading = async {
             let mut body = api.bodies.begin(self.address, usize::try_from(announced.unwrap_or(0)).unwrap_or(0));
             while let Some(chunk) = incoming.next().await {
-                let chunk = chunk.map_err(|_| Problem::new(Code::MalformedRequest, "the body broke off"))?;
+                let chunk = chunk.map_err(|_| Problem::new(Code::MalformedRequest, "the body is incomplete"))?;
                 if body.len() + chunk.len() > most {
                     return Err(too_large());
                 }
                 body.take(&chunk)?;
             }
-            // Some programs put a byte order mark before UTF-8.
             if body.starts_with(BYTE_ORDER_MARK) {
                 body.bytes.drain(..BYTE_ORDER_MARK.len());
             }
@@ -239,25 +213,22 @@ impl Posted {
             .unwrap_or_else(|_| Err(Problem::new(Code::RequestTimeout, format!("the body did not arrive within {within:?}"))))
     }
 
-    /// Reads a JSON object: fields that are not known or given twice are refused, what was sent is never repeated in the answer.
-    ///
-    /// # Errors
-    /// A 415 for anything but JSON, a 400 for what is no JSON, a 422 that names the field.
+    /// Reads a JSON object. Unknown and repeated fields are refused; input is never echoed in the error.
     pub async fn json<T: DeserializeOwned>(self, request: &Request) -> Result<T, Problem> {
-        if self.form()? != Form::Json {
-            return Err(Problem::new(Code::UnsupportedMediaType, "this body is application/json"));
+        if self.form()? != BodyFormat::Json {
+            return Err(Problem::new(Code::UnsupportedMediaType, "the body must be application/json"));
         }
         let of_staff = matches!(request.endpoint.need, Need::Staff(_));
         let most = if of_staff { SMALL_BODY_BYTES_MAX } else { FORM_BYTES_MAX };
         let bytes = self.read(&request.api, most).await?;
         read_object(&bytes).map_err(|misread| match misread {
-            Misread::NotJson => Problem::new(Code::MalformedJson, "the body is not one JSON value"),
-            Misread::Field { pointer, code } => {
+            BodyError::NotJson => Problem::new(Code::MalformedJson, "the body is not one valid JSON value"),
+            BodyError::Field { pointer, code } => {
                 let message = match code {
-                    "unknown_field" => "this field is not known here",
-                    "missing_field" => "this field is needed",
-                    "duplicate_field" => "this field is given twice",
-                    _ => "the value is of another type or not one of those accepted",
+                    "unknown_field" => "unknown field",
+                    "missing_field" => "required field",
+                    "duplicate_field" => "duplicate field",
+                    _ => "wrong type or not an accepted value",
                 };
                 request.invalid(pointer, code, message)
             }
@@ -265,36 +236,29 @@ impl Posted {
     }
 }
 
-/// Why a body is not the object that was asked for.
 #[derive(Debug)]
-pub(crate) enum Misread {
-    /// It is no JSON at all.
+pub(crate) enum BodyError {
     NotJson,
-    /// A field of it is not accepted.
     Field {
-        /// Which, as a JSON pointer (RFC 6901); empty for the whole, or where it is not known.
+        /// JSON pointer (RFC 6901); empty for the whole body or an unknown place.
         pointer: String,
-        /// For a program: `unknown_field`, `missing_field`, `duplicate_field`, `invalid`.
+        /// `unknown_field`, `missing_field`, `duplicate_field` or `invalid`.
         code: &'static str,
     },
 }
 
-/// Reads a JSON object.
-///
-/// # Errors
-/// [`Misread`].
-pub(crate) fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Misread> {
-    // Asked first, since serde takes some values of another type for bad syntax.
-    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|_| Misread::NotJson)?;
-    // serde takes a list for the fields in their order; what is asked for has names.
+pub(crate) fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
+    // First, since serde reports some type errors as syntax errors.
+    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|_| BodyError::NotJson)?;
+    // serde accepts an array as a struct.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Misread::Field { pointer: String::new(), code: "invalid" });
+        return Err(BodyError::Field { pointer: String::new(), code: "invalid" });
     }
     let reader = &mut serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(reader).map_err(|error| misread(&error))
 }
 
-fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> Misread {
+fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> BodyError {
     let reason = error.inner().to_string();
     let code = [("unknown field", "unknown_field"), ("missing field", "missing_field"), ("duplicate field", "duplicate_field")];
     let code = code.iter().find(|(begins, _)| reason.starts_with(begins)).map(|(_, code)| *code);
@@ -308,16 +272,16 @@ fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> Misread {
     }
     if let Some(field) = named_in(&reason).filter(|_| code.is_some()) {
         let last = crate::problem::pointer(field);
-        // The path of a field that is missing is that of the object without it.
+        // The path of a missing field is that of its object.
         if code == Some("missing_field") || !pointer.ends_with(&last) {
             pointer.push_str(&last);
         }
     }
-    Misread::Field { pointer, code: code.unwrap_or("invalid") }
+    BodyError::Field { pointer, code: code.unwrap_or("invalid") }
 }
 
-/// The field in serde's words: "missing field `a` at line 1", "unknown field `a`, expected `b` or `c`". There may be anything in its
-/// name, quotes as well.
+/// The field name in a serde message: "missing field `a` at line 1", "unknown field `a`, expected `b` or `c`". The name may
+/// contain anything, quotes too.
 fn named_in(reason: &str) -> Option<&str> {
     let (_, rest) = reason.split_once('`')?;
     let end = ["`, expected ", "`, there are no fields", "`"].iter().find_map(|end| rest.rfind(end))?;
@@ -343,8 +307,8 @@ mod tests {
     #[test]
     fn a_field_is_pointed_at_whatever_its_name() {
         let pointed = |text: &str| match read_object::<Named>(text.as_bytes()).unwrap_err() {
-            Misread::Field { pointer, code, .. } => format!("{code} {pointer}"),
-            Misread::NotJson => "not JSON".to_owned(),
+            BodyError::Field { pointer, code, .. } => format!("{code} {pointer}"),
+            BodyError::NotJson => "not JSON".to_owned(),
         };
         for (text, expected) in [
             (r#"{"name":"n","x`y/z":1}"#, "unknown_field /x`y~1z"),

@@ -1,8 +1,8 @@
-//! What the API offers: each endpoint is stated once, beside its handler. Matching, `Allow`, the labels of the metrics, what a
-//! caller is asked for, which parameters are known, the contract and the matrix of docs/SECURITY.md all read it from here.
+//! Endpoints: each is declared once, beside its handler. Routing, `Allow`, metric labels, authorization, accepted parameters, the
+//! contract and the access matrix of docs/SECURITY.md read the declaration.
 //!
 //! ```text
-//! path ──router──▶ Template ──method──▶ Endpoint ──need──▶ Grant ──parameters──▶ Request ──body──▶ handler ──▶ Response or Problem
+//! path ──router──▶ Template ──method──▶ Endpoint ──access──▶ Grant ──parameters──▶ Request ──body──▶ handler ──▶ Response or Problem
 //! ```
 
 use std::future::Future;
@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use warp::reply::Response;
 
-use super::body::Posted;
+use super::body::UnreadBody;
 use super::request::Request;
 use super::{
     accounts, admin, admin_keys, catalog, events, generations, health, in_time, members, orders, popular, similar, stream,
@@ -24,7 +24,7 @@ use super::{
 use crate::problem::Problem;
 use crate::resources::Resources;
 
-/// What a module of endpoints needs of this one.
+/// For modules that declare endpoints.
 pub(crate) mod prelude {
     pub(crate) use kindred_members::Permission;
 
@@ -34,34 +34,33 @@ pub(crate) mod prelude {
     pub(crate) use crate::routes::request::Request;
 }
 
-/// What a handler answers.
+/// The result of a handler.
 pub(crate) type Answered = Result<Response, Problem>;
 
-/// The schemas of the contract, by name.
+/// Named schemas of the contract.
 pub(crate) type Schemas = Map<String, Value>;
 
-/// A schema, or a reference to one that it puts among the named ones.
+/// Returns a schema, or adds it to the named ones and returns a reference.
 pub(crate) type SchemaOf = fn(&mut Schemas) -> Value;
 
-/// What an endpoint asks for.
+/// Who may call an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Need {
-    /// Nothing.
+    /// No authentication.
     Anyone,
-    /// To read lists: a key with `lists:read`, or a member, who has `catalog:browse`.
+    /// A key with `lists:read`, or a member, who has `catalog:browse`.
     ReadLists,
-    /// To post events: a key with `events:write`; what a publishable key may post is checked by the record.
+    /// A key with `events:write`; what a publishable key may post is checked per record.
     WriteEvents,
-    /// To be signed in.
+    /// A signed-in member.
     SignedIn,
-    /// A service key; or the member that the path names, or staff with this permission.
+    /// A service key, the member in the path, or staff with this permission.
     OwnOr(Permission),
-    /// A service key; or staff with this permission.
+    /// A service key, or staff with this permission.
     Staff(Permission),
 }
 
 impl Need {
-    /// The permission that staff needs.
     pub const fn permission(self) -> Option<Permission> {
         match self {
             Self::OwnOr(permission) | Self::Staff(permission) => Some(permission),
@@ -70,98 +69,83 @@ impl Need {
         }
     }
 
-    /// Whether pages of other origins may ask: with a publishable key.
+    /// Whether pages of other origins may call it, with a publishable key.
     pub const fn is_for_pages(self) -> bool {
         matches!(self, Self::ReadLists | Self::WriteEvents)
     }
 }
 
-/// What a parameter may be; the contract says more by its name.
+/// The type of a parameter; the contract refines it by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Shape {
-    /// Any text.
     Text,
-    /// `true` or `false`.
     Flag,
-    /// A whole number from one to another.
+    /// An integer in this range.
     Whole(u64, u64),
-    /// Given from so many to so many times.
+    /// Repeated; minimum and maximum count.
     Texts(u64, u64),
 }
 
-/// Where a parameter stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
-    /// A segment of the path.
+pub(crate) enum ParameterIn {
     Path,
-    /// The query.
     Query,
-    /// A header.
     Header,
 }
 
-/// What may be said of a request beside its body.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(test), expect(dead_code, reason = "tests generate the contract from it"))]
 pub(crate) struct Parameter {
-    pub place: Place,
+    pub location: ParameterIn,
     pub name: &'static str,
     pub shape: Shape,
     pub required: bool,
     pub description: &'static str,
 }
 
-/// An answer of the contract.
+/// A declared response.
 #[cfg_attr(not(test), expect(dead_code, reason = "tests generate the contract from it"))]
 pub(crate) struct Answer {
     pub status: u16,
     pub description: &'static str,
-    /// Media types, and what each is.
+    /// Media types and their schemas.
     pub content: Vec<(&'static str, SchemaOf)>,
-    /// Headers with their descriptions.
+    /// Names and descriptions.
     pub headers: Vec<(&'static str, &'static str)>,
 }
 
-type Answering = Pin<Box<dyn Future<Output = Answered> + Send>>;
-type Handler = Box<dyn Fn(Request, Posted) -> Answering + Send + Sync>;
+type HandlerFuture = Pin<Box<dyn Future<Output = Answered> + Send>>;
+type Handler = Box<dyn Fn(Request, UnreadBody) -> HandlerFuture + Send + Sync>;
 
-/// One endpoint.
 #[cfg_attr(not(test), expect(dead_code, reason = "tests generate the contract from it"))]
 pub(crate) struct Endpoint {
     /// Method and path: `GET /v1/members/{member}`.
     pub name: &'static str,
     pub method: Method,
-    /// With names for what differs.
     pub path: &'static str,
-    /// What it asks for.
     pub need: Need,
-    /// Under which the contract has it.
+    /// Its group in the contract.
     pub tag: &'static str,
-    /// The name of its handler: what a generated client calls it.
+    /// The name of the handler, and of the function in generated clients.
     pub operation: &'static str,
     pub description: &'static str,
     pub parameters: Vec<Parameter>,
-    /// The names of what its query may say, and whether each may be said again.
-    pub known: Vec<(&'static str, bool)>,
-    /// The body that it takes, if it takes one.
+    /// Names of its query parameters and whether each may be repeated.
+    pub query_names: Vec<(&'static str, bool)>,
     pub body: Option<SchemaOf>,
     pub answers: Vec<Answer>,
-    /// Whether it is answered whatever its query says.
     pub ignores_query: bool,
-    /// Whether a caller waits for as long as it takes.
-    pub takes_its_time: bool,
-    /// Whether the cookie of the shop's own page will do in place of an access token.
+    /// Whether it is exempt from the handler timeout.
+    pub no_time_limit: bool,
+    /// Whether the cookie of the shop's own pages is accepted in place of an access token.
     pub by_cookie: bool,
-    /// Whether it is on the admin address alone.
     pub on_admin_address: bool,
     handler: Handler,
 }
 
-/// A handler: of a request alone, or of one with a body.
+/// A handler with or without a body.
 pub(crate) trait Handle<Taken>: Copy + Send + Sync + 'static {
-    /// What it takes, for the contract.
     fn body() -> Option<SchemaOf>;
-    /// Reads the body and answers.
     fn handler(self) -> Handler;
 }
 
@@ -186,7 +170,7 @@ where
     }
 }
 
-impl<F, Fut, B: Taken> Handle<(B,)> for F
+impl<F, Fut, B: FromBody> Handle<(B,)> for F
 where
     F: Fn(Request, B) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Answered> + Send + 'static,
@@ -206,47 +190,45 @@ where
 }
 
 async fn bounded<Fut: Future<Output = Answered>>(request: Request, handle: impl FnOnce(Request) -> Fut) -> Answered {
-    if request.endpoint.takes_its_time {
+    if request.endpoint.no_time_limit {
         return handle(request).await;
     }
     let api = request.api.clone();
     in_time(&api, handle(request)).await
 }
 
-/// What a handler may take as a body.
-pub(crate) trait Taken: Sized + Send + 'static {
-    /// The request body of the contract.
+/// A body that a handler can take.
+pub(crate) trait FromBody: Sized + Send + 'static {
     fn body(schemas: &mut Schemas) -> Value;
-    /// Reads it.
-    fn take(posted: Posted, request: &Request) -> impl Future<Output = Result<Self, Problem>> + Send;
+    fn take(posted: UnreadBody, request: &Request) -> impl Future<Output = Result<Self, Problem>> + Send;
 }
 
-impl<T: DeserializeOwned + ToSchema + Send + 'static> Taken for T {
+impl<T: DeserializeOwned + ToSchema + Send + 'static> FromBody for T {
     fn body(schemas: &mut Schemas) -> Value {
         json!({ "content": { "application/json": { "schema": schema_of::<T>(schemas) } }, "required": true })
     }
 
-    async fn take(posted: Posted, request: &Request) -> Result<Self, Problem> {
+    async fn take(posted: UnreadBody, request: &Request) -> Result<Self, Problem> {
         posted.json(request).await
     }
 }
 
-/// Not read yet: records, which their handler reads by itself.
-impl Taken for Posted {
+/// Records, which their handler reads by itself.
+impl FromBody for UnreadBody {
     fn body(_: &mut Schemas) -> Value {
         json!({
-            "description": "a record as in schemas/events: one object, an array, or one object a line; at most 10 MB and 10,000 records",
+            "description": "records as in schemas/events: one object, an array, or NDJSON; at most 10 MB and 10,000 records",
             "content": { "application/json": {}, "application/x-ndjson": { "schema": { "type": "string" } } },
             "required": true,
         })
     }
 
-    async fn take(posted: Posted, _: &Request) -> Result<Self, Problem> {
+    async fn take(posted: UnreadBody, _: &Request) -> Result<Self, Problem> {
         Ok(posted)
     }
 }
 
-/// A reference to the schema of a type, which it puts among the named ones with all that it refers to.
+/// Adds the schema of a type and all that it refers to; returns a reference.
 pub(crate) fn schema_of<T: ToSchema>(schemas: &mut Schemas) -> Value {
     let mut named = vec![(T::name().into_owned(), T::schema())];
     T::schemas(&mut named);
@@ -256,27 +238,22 @@ pub(crate) fn schema_of<T: ToSchema>(schemas: &mut Schemas) -> Value {
     json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
 }
 
-/// An endpoint of `GET`.
 pub(crate) fn get<Taken>(path: &'static str, need: Need, handle: impl Handle<Taken>) -> Endpoint {
     endpoint(Method::GET, path, need, handle)
 }
 
-/// An endpoint of `POST`.
 pub(crate) fn post<Taken>(path: &'static str, need: Need, handle: impl Handle<Taken>) -> Endpoint {
     endpoint(Method::POST, path, need, handle)
 }
 
-/// An endpoint of `PUT`.
 pub(crate) fn put<Taken>(path: &'static str, need: Need, handle: impl Handle<Taken>) -> Endpoint {
     endpoint(Method::PUT, path, need, handle)
 }
 
-/// An endpoint of `PATCH`.
 pub(crate) fn patch<Taken>(path: &'static str, need: Need, handle: impl Handle<Taken>) -> Endpoint {
     endpoint(Method::PATCH, path, need, handle)
 }
 
-/// An endpoint of `DELETE`.
 pub(crate) fn delete<Taken>(path: &'static str, need: Need, handle: impl Handle<Taken>) -> Endpoint {
     endpoint(Method::DELETE, path, need, handle)
 }
@@ -284,7 +261,7 @@ pub(crate) fn delete<Taken>(path: &'static str, need: Need, handle: impl Handle<
 fn endpoint<Taken, H: Handle<Taken>>(method: Method, path: &'static str, need: Need, handle: H) -> Endpoint {
     let operation = std::any::type_name::<H>();
     Endpoint {
-        // Once, for the table that stands as long as the process.
+        // Leaked once per endpoint; the table lives as long as the process.
         name: format!("{method} {path}").leak(),
         method,
         path,
@@ -293,74 +270,78 @@ fn endpoint<Taken, H: Handle<Taken>>(method: Method, path: &'static str, need: N
         operation: operation.rsplit("::").next().unwrap_or(operation),
         description: "",
         parameters: Vec::new(),
-        known: Vec::new(),
+        query_names: Vec::new(),
         body: H::body(),
         answers: Vec::new(),
         ignores_query: false,
-        takes_its_time: false,
+        no_time_limit: false,
         by_cookie: false,
         on_admin_address: false,
         handler: handle.handler(),
     }
 }
 
-/// Endpoints of one tag of the contract.
+/// Puts endpoints into one group of the contract.
 pub(crate) fn tagged(tag: &'static str, endpoints: impl IntoIterator<Item = Endpoint>) -> Vec<Endpoint> {
     endpoints.into_iter().map(|endpoint| Endpoint { tag, ..endpoint }).collect()
 }
 
 impl Endpoint {
-    /// Its method as text.
     #[cfg(test)]
     pub fn method_name(&self) -> &str {
         self.method.as_str()
     }
 
-    /// What it does: the first sentence is its summary.
+    /// The description; its first sentence is the summary.
     pub fn says(self, description: &'static str) -> Self {
         Self { description, ..self }
     }
 
-    fn parameter(mut self, place: Place, name: &'static str, shape: Shape, required: bool, description: &'static str) -> Self {
-        self.parameters.push(Parameter { place, name, shape, required, description });
+    fn parameter(
+        mut self,
+        location: ParameterIn,
+        name: &'static str,
+        shape: Shape,
+        required: bool,
+        description: &'static str,
+    ) -> Self {
+        self.parameters.push(Parameter { location, name, shape, required, description });
         self
     }
 
-    /// A segment of the path. What is called `item` or `member` says so by itself.
+    /// A path parameter; `item` and `member` are described already.
     pub fn path(self, name: &'static str, description: &'static str) -> Self {
-        self.parameter(Place::Path, name, Shape::Text, true, description)
+        self.parameter(ParameterIn::Path, name, Shape::Text, true, description)
     }
 
-    /// A parameter of the query.
     pub fn query(self, name: &'static str, shape: Shape, description: &'static str) -> Self {
-        self.parameter(Place::Query, name, shape, false, description)
+        self.parameter(ParameterIn::Query, name, shape, false, description)
     }
 
-    /// One that has to be given.
+    /// A required query parameter.
     pub fn needs_query(self, name: &'static str, shape: Shape, description: &'static str) -> Self {
-        self.parameter(Place::Query, name, shape, true, description)
+        self.parameter(ParameterIn::Query, name, shape, true, description)
     }
 
-    /// A header of the request.
     pub fn header(self, name: &'static str, description: &'static str) -> Self {
-        self.parameter(Place::Header, name, Shape::Text, false, description)
+        self.parameter(ParameterIn::Header, name, Shape::Text, false, description)
     }
 
-    /// One that has to be sent.
+    /// A required header.
     pub fn needs_header(self, name: &'static str, description: &'static str) -> Self {
-        self.parameter(Place::Header, name, Shape::Text, true, description)
+        self.parameter(ParameterIn::Header, name, Shape::Text, true, description)
     }
 
-    /// It changes what has a version, as it was read: `If-Match` names that version.
+    /// Requires `If-Match` with the version that was read.
     pub fn needs_if_match(self) -> Self {
-        self.needs_header("If-Match", "the ETag of what was read, or * for whatever is there")
-            .fails(412, "it was changed meanwhile")
-            .fails(428, "there is no If-Match")
+        self.needs_header("If-Match", "the ETag that was read, or * for any version")
+            .fails(412, "the version has changed")
+            .fails(428, "If-Match is missing")
     }
 
-    /// The same where any version will do unless one is named.
+    /// Accepts `If-Match`.
     pub fn if_match(self) -> Self {
-        self.header("If-Match", "the ETag of what was read; any unless given").fails(412, "it was changed meanwhile")
+        self.header("If-Match", "the ETag that was read; default any version").fails(412, "the version has changed")
     }
 
     fn answer(mut self, status: u16, description: &'static str, content: Vec<(&'static str, SchemaOf)>) -> Self {
@@ -368,33 +349,33 @@ impl Endpoint {
         self
     }
 
-    /// Answers with JSON.
+    /// A JSON response.
     pub fn answers<T: ToSchema>(self, status: u16, description: &'static str) -> Self {
         self.answer(status, description, vec![("application/json", schema_of::<T>)])
     }
 
-    /// Answers with a JSON object that the contract says no more of.
+    /// A JSON response of any object.
     pub fn answers_object(self, status: u16, description: &'static str) -> Self {
         self.answer(status, description, vec![("application/json", |_| json!({ "type": "object" }))])
     }
 
-    /// Answers with text of one of these media types.
+    /// A text response of one of these media types.
     pub fn answers_as(self, status: u16, media_types: &[&'static str], description: &'static str) -> Self {
         let text: SchemaOf = |_| json!({ "type": "string" });
         self.answer(status, description, media_types.iter().map(|media_type| (*media_type, text)).collect())
     }
 
-    /// Answers with bytes.
+    /// A binary response.
     pub fn answers_bytes(self, status: u16, media_type: &'static str, description: &'static str) -> Self {
         self.answer(status, description, vec![(media_type, |_| json!({ "type": "string", "format": "binary" }))])
     }
 
-    /// Answers without a body.
+    /// A response without a body.
     pub fn answers_nothing(self, status: u16, description: &'static str) -> Self {
         self.answer(status, description, Vec::new())
     }
 
-    /// Answers with a problem, for a reason of its own; those that many endpoints have are added by the contract.
+    /// A problem with a reason of its own; shared ones are added by the contract.
     pub fn fails(self, status: u16, description: &'static str) -> Self {
         self.answer(
             status,
@@ -403,133 +384,128 @@ impl Endpoint {
         )
     }
 
-    /// A header of the answer that was stated last.
+    /// A header of the last declared response.
     pub fn sends(mut self, name: &'static str, description: &'static str) -> Self {
-        self.answers.last_mut().expect("an answer stands before it").headers.push((name, description));
+        self.answers.last_mut().expect("a response is declared before it").headers.push((name, description));
         self
     }
 
-    /// Whatever its query says: what is fetched by pages and probes, which may add something of their own.
+    /// Ignores unknown parameters: pages and probes may add their own.
     pub fn ignores_query(self) -> Self {
         Self { ignores_query: true, ..self }
     }
 
-    /// No caller is answered 503 because it takes long.
-    pub fn takes_its_time(self) -> Self {
-        Self { takes_its_time: true, ..self }
+    /// Exempts it from the handler timeout.
+    pub fn no_time_limit(self) -> Self {
+        Self { no_time_limit: true, ..self }
     }
 
-    /// The cookie of the shop's own page will do in place of an access token; its handler looks at it.
+    /// Accepts the cookie of the shop's own pages, which the handler checks.
     pub fn by_cookie(self) -> Self {
         Self { by_cookie: true, ..self }
     }
 
-    /// It is on the admin address alone.
+    /// Serves it on the admin address only.
     pub fn on_admin_address(self) -> Self {
         Self { on_admin_address: true, ..self }
     }
 
-    /// Whether it is done once under an `Idempotency-Key`: what a known caller posts, but events, which merge by their natural keys.
+    /// Whether it takes an `Idempotency-Key`: authenticated POSTs except events, which merge by their natural keys.
     pub fn takes_idempotency_keys(&self) -> bool {
         self.method == Method::POST && !matches!(self.need, Need::Anyone | Need::ReadLists | Need::WriteEvents)
     }
 
-    /// What is read of lists and the catalog, and not followed.
-    pub fn is_read_at_once(&self) -> bool {
+    pub fn is_plain_list(&self) -> bool {
         self.need == Need::ReadLists && !self.path.ends_with("/stream")
     }
 
-    /// Whether it can be asked for as of what was written just now.
-    pub fn waits_for_a_position(&self) -> bool {
-        self.is_read_at_once() || self.method == Method::GET && matches!(self.need, Need::OwnOr(_))
+    /// Whether it takes `min_position`.
+    pub fn takes_min_position(&self) -> bool {
+        self.is_plain_list() || self.method == Method::GET && matches!(self.need, Need::OwnOr(_))
     }
 
-    /// All parameters: its own, and those that all endpoints of its kind have.
+    /// Its own and the shared parameters.
     pub fn all_parameters(&self) -> impl Iterator<Item = &Parameter> {
         self.parameters.iter().chain(SHARED.iter().filter(|(of, _)| of(self)).map(|(_, parameter)| parameter))
     }
 
-    /// Answers a request.
-    pub async fn handle(&self, request: Request, posted: Posted) -> Answered {
+    pub async fn handle(&self, request: Request, posted: UnreadBody) -> Answered {
         (self.handler)(request, posted).await
     }
 }
 
-/// A parameter that many endpoints take, and which.
+/// A shared parameter and the endpoints that take it.
 type Shared = (fn(&Endpoint) -> bool, Parameter);
 
-const fn shared(place: Place, name: &'static str, shape: Shape, description: &'static str) -> Parameter {
-    Parameter { place, name, shape, required: false, description }
+const fn shared(location: ParameterIn, name: &'static str, shape: Shape, description: &'static str) -> Parameter {
+    Parameter { location, name, shape, required: false, description }
 }
 
 const SHARED: &[Shared] = &[
     (
         |endpoint| endpoint.need == Need::ReadLists && endpoint.path != "/v1/stream",
-        shared(Place::Query, "member", Shape::Text, "as this member sees it; with a service key"),
+        shared(ParameterIn::Query, "member", Shape::Text, "read on behalf of this member; needs a service key"),
     ),
     (
-        Endpoint::waits_for_a_position,
-        shared(Place::Query, "min_position", Shape::Text, "answer only once the views reach this position"),
+        Endpoint::takes_min_position,
+        shared(ParameterIn::Query, "min_position", Shape::Text, "wait until the views have reached this position"),
     ),
     (
-        Endpoint::waits_for_a_position,
+        Endpoint::takes_min_position,
         shared(
-            Place::Query,
+            ParameterIn::Query,
             "wait_ms",
             Shape::Whole(0, crate::params::WAIT_MS_MAX),
-            "how long to wait for it; 1000 unless given",
+            "how long to wait, milliseconds; default 1000",
         ),
     ),
     (
         |endpoint| endpoint.need == Need::ReadLists,
-        shared(Place::Query, "key", Shape::Text, "a publishable key, in place of the header: an EventSource can send none"),
+        shared(ParameterIn::Query, "key", Shape::Text, "a publishable key, for clients that cannot send headers (EventSource)"),
     ),
     (
-        Endpoint::is_read_at_once,
-        shared(Place::Header, "If-None-Match", Shape::Text, "an ETag: 304 when the answer is still that"),
+        Endpoint::is_plain_list,
+        shared(ParameterIn::Header, "If-None-Match", Shape::Text, "an ETag: 304 if the response is unchanged"),
     ),
     (
         Endpoint::takes_idempotency_keys,
         shared(
-            Place::Header,
+            ParameterIn::Header,
             "Idempotency-Key",
             Shape::Text,
-            "names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that \
-             of the first time, with `Idempotency-Replayed: true`. Only a success is kept",
+            "identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first \
+                response, with `Idempotency-Replayed: true`. Only successes are stored",
         ),
     ),
 ];
 
-/// A path and its endpoints, one a method.
+/// A path and its endpoints, one per method.
 pub(crate) struct Template {
-    /// With names for what differs.
     pub path: &'static str,
-    /// For `Allow`: the methods, with commas between.
+    /// The `Allow` header.
     pub allow: String,
-    /// Whether pages of other origins ask for it, with a publishable key.
+    /// Whether pages of other origins may call it, with a publishable key.
     pub is_for_pages: bool,
     endpoints: Vec<Arc<Endpoint>>,
 }
 
 impl Template {
-    /// All of its endpoints.
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
     }
 
-    /// The endpoint of a method.
     pub fn endpoint(&self, method: &Method) -> Option<&Arc<Endpoint>> {
         self.endpoints.iter().find(|endpoint| endpoint.method == *method)
     }
 }
 
-/// All that an API offers.
+/// The routing table.
 pub(crate) struct Table {
     templates: Vec<Template>,
     router: matchit::Router<usize>,
 }
 
-/// The endpoints beside those of resources, in the order in which documents list them.
+/// The endpoints without those of resources, in the order of the documentation.
 fn own() -> Vec<Endpoint> {
     let modules = [
         similar::endpoints(),
@@ -551,14 +527,13 @@ fn own() -> Vec<Endpoint> {
 }
 
 impl Table {
-    /// Of the product with these resources.
     pub fn of(resources: Resources) -> Self {
         let endpoints = own().into_iter().chain(resources.iter().flat_map(|resource| resource.endpoints()));
         let mut templates: Vec<Template> = Vec::new();
         let mut router = matchit::Router::new();
         for mut endpoint in endpoints {
-            let of_query = endpoint.all_parameters().filter(|parameter| parameter.place == Place::Query);
-            endpoint.known = of_query.map(|it| (it.name, matches!(it.shape, Shape::Texts(..)))).collect();
+            let of_query = endpoint.all_parameters().filter(|parameter| parameter.location == ParameterIn::Query);
+            endpoint.query_names = of_query.map(|it| (it.name, matches!(it.shape, Shape::Texts(..)))).collect();
             let at = templates.iter().position(|template| template.path == endpoint.path).unwrap_or_else(|| {
                 router.insert(endpoint.path, templates.len()).unwrap_or_else(|error| panic!("{}: {error}", endpoint.name));
                 let path = endpoint.path;
@@ -566,7 +541,7 @@ impl Table {
                 templates.len() - 1
             });
             let template = &mut templates[at];
-            assert!(template.endpoint(&endpoint.method).is_none(), "{} is stated twice", endpoint.name);
+            assert!(template.endpoint(&endpoint.method).is_none(), "{} is declared twice", endpoint.name);
             let method = if endpoint.method == Method::GET { "GET, HEAD" } else { endpoint.method.as_str() };
             template.allow.push_str(method);
             template.allow.push_str(", ");
@@ -577,38 +552,33 @@ impl Table {
         Self { templates, router }
     }
 
-    /// The template that a path belongs to, and what differs in it. One slash more at the end is taken for nothing.
+    /// The template of a path and its parameters. One trailing slash is ignored.
     pub fn matched(&self, path: &str) -> Option<(&Template, Segments)> {
         let found = self.router.at(path.strip_suffix('/').unwrap_or(path)).ok()?;
         let segments = found.params.iter().map(|(name, segment)| (name.to_owned(), segment.to_owned())).collect();
         Some((&self.templates[*found.value], segments))
     }
 
-    /// The template that a path belongs to.
     pub fn template_of(&self, path: &str) -> Option<&Template> {
         self.router.at(path.strip_suffix('/').unwrap_or(path)).ok().map(|found| &self.templates[*found.value])
     }
 
-    /// All endpoints.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.templates.iter().flat_map(|template| &template.endpoints).map(|endpoint| &**endpoint)
     }
 }
 
-/// Segments of a path that differ, by the names that the template gives them; percent-encoded as they came.
+/// Path parameters by name, percent-encoded as received.
 pub(crate) type Segments = Vec<(String, String)>;
 
-/// What the product offers, for tests of all of it.
 #[cfg(test)]
 static PRODUCT: std::sync::LazyLock<Table> = std::sync::LazyLock::new(|| Table::of(crate::resources::RESOURCES));
 
-/// All templates of the product.
 #[cfg(test)]
 pub(crate) fn templates() -> &'static [Template] {
     &PRODUCT.templates
 }
 
-/// All endpoints of the product.
 #[cfg(test)]
 pub(crate) fn endpoints() -> impl Iterator<Item = &'static Endpoint> {
     PRODUCT.endpoints()
@@ -621,10 +591,10 @@ mod tests {
     #[test]
     fn paths_belong_to_templates() {
         let template = |path| PRODUCT.template_of(path).map(|template| template.path);
-        assert_eq!(template("/v1/items/a%2Fb/similar"), Some(crate::measure::SIMILAR));
+        assert_eq!(template("/v1/items/a%2Fb/similar"), Some(crate::request_metrics::SIMILAR));
         assert_eq!(template("/v1/admin/rejected/retry"), Some("/v1/admin/rejected/retry"));
         assert_eq!(template("/v1/admin/rejected/x"), Some("/v1/admin/rejected/{id}"));
-        assert_eq!(template("/v1/items/a/similar/"), Some(crate::measure::SIMILAR));
+        assert_eq!(template("/v1/items/a/similar/"), Some(crate::request_metrics::SIMILAR));
         for none in ["/", "", "/v1", "/v1/items//similar", "/v1/items/a/similar//", "/v1/items/a/similar/stream/x"] {
             assert_eq!(template(none), None, "{none}");
         }

@@ -1,12 +1,12 @@
-//! The way in: `POST /v1/events/{topic}`.
+//! Event ingestion: `POST /v1/events/{topic}`.
 //!
 //! ```text
-//! body ──cap──▶ records ──decode, clock, what the key may──▶ accepted ──append (durable)──▶ 202 with a position each
-//!                                                       └──▶ rejected, with a reason each
+//! body ──limits──▶ records ──decode, clock, rules of the key──▶ accepted ──append (durable)──▶ 202 with a position each
+//!                                                      └──▶ rejected, with a reason each
 //! ```
 //!
-//! Records are accepted one by one: a bad one does not keep out its neighbours. What was rejected here was never in the log, so
-//! the caller hears of it and nothing else does.
+//! Records are accepted one by one: an invalid one does not affect the others. Records rejected here never reach the log or the
+//! list of rejected records.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::body::{Body, Form, Posted};
+use super::body::{Body, BodyFormat, UnreadBody};
 use super::endpoint::prelude::*;
 use super::{in_time, json};
 use crate::api::Api;
@@ -29,114 +29,118 @@ use crate::problem::{Code, FieldError, Problem};
 use crate::quota::{self, PageLimits, share_of};
 use crate::recommend::Memory;
 
-/// How far a time may lie ahead of our clock. Only this edge looks at a clock: what is in the log was accepted.
+/// How far ahead of our clock a time may be. Only this check reads a clock: what is in the log was accepted.
 const AHEAD_MS_MAX: i64 = 5 * 60 * 1_000;
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
-/// Records a minute that an address has of a key however small its share is: what the widget sends at once after an hour without a
-/// connection.
+/// Lower bound of the per-address share of records per minute: what the widget sends after an hour offline.
 const ADDRESS_RECORDS_LEAST: u32 = 200;
-/// Errors that a 422 lists; the others are counted.
+/// Errors listed in a 422.
 const ERRORS_LISTED_MAX: usize = 100;
-/// Bodies up to this are decoded where they are; larger ones on a thread that may block (some 100 µs lie here).
+/// Smaller bodies are decoded on the async thread (about 100 µs), larger ones on a blocking thread.
 const DECODED_IN_PLACE_BYTES: usize = 32 << 10;
-/// What browsers send; the rest is for the shop's servers to say.
+/// Kinds accepted from browsers.
 const BROWSER_KINDS: &[Kind] =
     &[Kind::View, Kind::Search, Kind::Cart, Kind::Favorite, Kind::Follow, Kind::Impression, Kind::Click, Kind::Dismiss];
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "events",
         [post("/v1/events/{topic}", WriteEvents, post_events)
-            .takes_its_time()
+            .no_time_limit()
             .says(
-                "Takes one record, an array of records, or NDJSON. 202 once the log has them durably; posting again is harmless, \
-                records merge by their natural keys. A publishable key posts browser events of sessions to `interactions`.",
+                "Accepts one record, an array of records, or NDJSON. Returns 202 when they are durable in the log. Posting \
+                    records again is harmless: they merge by their natural keys. A publishable key posts browser events of \
+                    sessions to `interactions`.",
             )
             .path("topic", "`interactions`, `orders`, `catalog` or `members`")
-            .answers::<Receipt>(202, "durable; the result of each record")
+            .answers::<Receipt>(202, "the records are durable; the result of each")
             .fails(404, "no such topic")
-            .fails(422, "no record is acceptable")
-            .fails(429, "the rate of the key, of the address or of the session is used up")
-            .fails(503, "the log did not answer; repeating is safe")],
+            .fails(422, "no record is valid")
+            .fails(429, "rate limit of the key, the address or the session exceeded")
+            .fails(503, "the log did not respond; retrying is safe")],
     )
 }
 
-/// What became of the records of a request.
+/// The result of a request.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Receipt {
-    /// Records that are durable in the log.
+    /// Number of records that are durable in the log.
     accepted: usize,
-    /// Records that are not in it.
+    /// Number of rejected records.
     rejected: usize,
-    /// Accepted records whose version was there already, with another content, where there are some.
+    /// Number of accepted records with the version of a stored record and different content; absent if none.
     #[serde(skip_serializing_if = "Option::is_none")]
     conflicts: Option<usize>,
-    /// The position after the last of them: read your writes with `min_position`.
+    /// The position after the last accepted record; use it as `min_position` to read your writes.
     position: String,
-    /// Of each record, in the order of the request.
+    /// One result per record, in the order of the request.
     results: Vec<Outcome>,
 }
 
-/// What became of one record.
+/// The result of one record.
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub(crate) enum Outcome {
-    /// It is durable in the log.
+    /// The record is durable in the log.
     Accepted {
-        /// The position just after it.
+        /// The position after the record.
         position: String,
-        /// True where its version was there already, with another content. Which of the two counts does not depend on which came last:
-        /// give what is newer a greater version.
+        /// True if a record with this version and different content exists. Which one counts does not depend on their order: send
+        /// newer content with a greater version.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         conflict: bool,
     },
-    /// It is not in the log.
+    /// The record is not in the log.
     Rejected {
-        /// What is wrong with it.
+        /// Why.
         error: RecordError,
     },
 }
 
-/// What is wrong with one record.
+/// An error of one record.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct RecordError {
     /// `invalid`, `ahead_of_clock`, `forbidden`, `too_old` or `unknown_item`.
     code: &'static str,
-    /// The field within the record (RFC 6901); empty when it is the record as a whole.
+    /// JSON pointer (RFC 6901) within the record; empty for the record as a whole.
     pointer: String,
-    /// For a person.
+    /// Human-readable message.
     message: String,
 }
 
-async fn post_events(request: Request, posted: Posted) -> Answered {
+async fn post_events(request: Request, posted: UnreadBody) -> Answered {
     let (api, grant) = (&request.api, &request.grant);
     let topic = request.segment("topic")?;
     let written = |topic: Topic| Topic::OF_SHOPS.contains(&topic).then_some(topic);
     let topic = topic.parse().ok().and_then(written).ok_or_else(|| {
-        Problem::new(Code::NotFound, "there is no such topic; there are interactions, orders, catalog and members")
+        Problem::new(Code::NotFound, "there is no such topic; accepted: interactions, orders, catalog, members")
     })?;
     if !grant.service && topic != Topic::Interactions {
-        let detail = "a publishable key posts to interactions alone; the others need a service key";
+        let detail = "a publishable key posts to interactions only; other topics need a service key";
         return Err(Problem::new(Code::InsufficientScope, detail));
     }
     let form = posted.form()?;
     let limits = &api.config.limits;
     let most = if grant.service { limits.body_bytes } else { limits.page_body_bytes.min(limits.body_bytes) };
     let body = posted.read(api, most).await?;
-    // The body counts among those under way until its records are appended: they take as much.
+    // The body stays in the budget until its records are appended: they need as much memory.
     let (batch, _body) = decode_all(api, grant, topic, form, body).await?;
     append(api, grant, request.address, topic, batch).await
 }
 
-/// The records of a request, decoded.
 struct Batch {
-    /// Whether the body is one record by itself: then its errors point into the body.
+    /// Whether the body is a single record, so that errors point into the body.
     single: bool,
     records: Vec<Result<(Record, Vec<u8>), RecordError>>,
 }
 
-async fn decode_all(api: &Arc<Api>, grant: &Arc<Grant>, topic: Topic, form: Form, body: Body) -> Result<(Batch, Body), Problem> {
+async fn decode_all(
+    api: &Arc<Api>,
+    grant: &Arc<Grant>,
+    topic: Topic,
+    form: BodyFormat,
+    body: Body,
+) -> Result<(Batch, Body), Problem> {
     let (now, limits) = (api.context.clock.now(), &api.config.limits);
     let check = RecordCheck {
         topic,
@@ -157,7 +161,7 @@ async fn decode_all(api: &Arc<Api>, grant: &Arc<Grant>, topic: Topic, form: Form
 
 async fn append(api: &Arc<Api>, grant: &Grant, address: Option<IpAddr>, topic: Topic, batch: Batch) -> Answered {
     let rejected = batch.records.iter().filter(|record| record.is_err()).count();
-    api.measures.events_rejected.increment(rejected as u64);
+    api.metrics.events_rejected.increment(rejected as u64);
     if rejected == batch.records.len() {
         return Err(nothing_acceptable(&batch));
     }
@@ -175,17 +179,20 @@ async fn append(api: &Arc<Api>, grant: &Grant, address: Option<IpAddr>, topic: T
     let accepted = payloads.len();
     let appended = in_time(api, async { Ok(api.context.log.append(topic, payloads, None).await?) }).await;
     let places = appended.inspect_err(|problem| {
-        // What may have happened stays counted; what did not, does not.
+        // Usage is given back only if certainly nothing was appended.
         if problem.code != Code::Unavailable
             && let Some(counted) = &counted
         {
-            api.quotas.forgive(counted);
+            api.quotas.release(counted);
         }
     })?;
     if places.len() != accepted {
-        return Err(Problem::internal(format_args!("the log took {accepted} records and gave {} places", places.len())));
+        return Err(Problem::internal(format_args!(
+            "the log appended {accepted} records but returned {} positions",
+            places.len()
+        )));
     }
-    api.measures.events_accepted.increment(accepted as u64);
+    api.metrics.events_accepted.increment(accepted as u64);
     let mut position = Position::beginning();
     let mut places = places.into_iter().zip(&conflicts);
     let results = outcomes
@@ -203,13 +210,12 @@ async fn append(api: &Arc<Api>, grant: &Grant, address: Option<IpAddr>, topic: T
     json(StatusCode::ACCEPTED, &Receipt { accepted, rejected, conflicts, position: position.to_string(), results })
 }
 
-/// The records of a request that are acceptable.
 fn accepted_of(batch: &Batch) -> Vec<&Record> {
     batch.records.iter().flatten().map(|(record, _)| record).collect()
 }
 
-/// Counts the records of sessions that come through a publishable key.
-fn count_sessions(api: &Api, grant: &Grant, address: Option<IpAddr>, batch: &Batch) -> Result<Option<quota::Posted>, Problem> {
+/// Checks the quotas of a publishable key.
+fn count_sessions(api: &Api, grant: &Grant, address: Option<IpAddr>, batch: &Batch) -> Result<Option<quota::Usage>, Problem> {
     if grant.service {
         return Ok(None);
     }
@@ -229,16 +235,15 @@ fn count_sessions(api: &Api, grant: &Grant, address: Option<IpAddr>, batch: &Bat
     api.quotas.count(&grant.id, address, records_of.into_iter().collect(), limits).map(Some)
 }
 
-/// The problem of a request without one acceptable record.
 fn nothing_acceptable(batch: &Batch) -> Problem {
     let errors: Vec<&RecordError> = batch.records.iter().filter_map(|record| record.as_ref().err()).collect();
     let Some(first) = errors.first() else {
-        return Problem::new(Code::InvalidRecord, "the body has no records");
+        return Problem::new(Code::InvalidRecord, "the body contains no records");
     };
     let code = if errors.iter().all(|error| error.code == "forbidden") { Code::InsufficientScope } else { Code::InvalidRecord };
     let detail = match (batch.single, errors.len()) {
         (true, _) => format!("{}{}{}", first.pointer, if first.pointer.is_empty() { "" } else { ": " }, first.message),
-        (false, count) => format!("none of the {count} records is acceptable; the first: {}", first.message),
+        (false, count) => format!("none of the {count} records is valid; the first: {}", first.message),
     };
     let listed = errors.iter().enumerate().take(ERRORS_LISTED_MAX).map(|(n, error)| FieldError {
         place: "body",
@@ -249,22 +254,19 @@ fn nothing_acceptable(batch: &Batch) -> Problem {
     Problem { errors: listed.collect(), ..Problem::new(code, detail) }.with("rejected", errors.len())
 }
 
-/// What a record must pass at this edge.
+/// The checks on incoming records.
 struct RecordCheck {
     topic: Topic,
     rules: Rules,
-    /// The latest time accepted.
     latest: EventTime,
-    /// What more it must where the key is a publishable one.
+    /// Additional rules for publishable keys.
     browser: Option<Browser>,
 }
 
-/// What a record of a browser must pass.
 struct Browser {
-    /// The earliest time accepted, so many days ago.
     earliest: EventTime,
     past_days: u32,
-    /// Who knows the items that there are; `None`: any item is accepted.
+    /// The known items; `None` accepts any item.
     catalog: Option<Arc<Memory>>,
 }
 
@@ -273,13 +275,13 @@ impl Browser {
         may_come_from_browsers(record).map_err(|error| RecordError::new("forbidden", &error))?;
         let Record::Interaction(interaction) = record else { return Ok(()) };
         if interaction.at < self.earliest {
-            let reason = format!("lies more than {} days back, which is the most for a publishable key", self.past_days);
+            let reason = format!("is more than {} days old, the limit for publishable keys", self.past_days);
             return Err(RecordError::new("too_old", &Invalid::new("at", reason)));
         }
         if let (Some(catalog), Subject::Item(item)) = (&self.catalog, &interaction.subject)
             && !catalog.is_sold(item.as_str())
         {
-            let reason = "is in no catalog record and no order, so a publishable key posts nothing about it";
+            let reason = "is in no catalog record and no order; publishable keys may not post unknown items";
             return Err(RecordError::new("unknown_item", &Invalid::new("item", reason)));
         }
         Ok(())
@@ -287,11 +289,10 @@ impl Browser {
 }
 
 impl RecordCheck {
-    /// Splits a body into its records and checks each.
-    fn batch(&self, form: Form, body: &[u8], most: usize) -> Result<Batch, Problem> {
+    fn batch(&self, form: BodyFormat, body: &[u8], most: usize) -> Result<Batch, Problem> {
         let too_many =
-            || Problem::new(Code::PayloadTooLarge, format!("the body has more than {most} records; nothing of it was taken"));
-        if form == Form::Ndjson {
+            || Problem::new(Code::PayloadTooLarge, format!("the body has more than {most} records; nothing was processed"));
+        if form == BodyFormat::Ndjson {
             let mut records = Vec::new();
             for line in body.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
                 if records.len() == most {
@@ -318,7 +319,7 @@ impl RecordCheck {
         Ok(Batch { single: true, records: vec![self.record(raw.get().as_bytes())] })
     }
 
-    /// Checks one record and gives what the log is to hold of it.
+    /// Checks one record; returns it with the bytes to append.
     fn record(&self, bytes: &[u8]) -> Result<(Record, Vec<u8>), RecordError> {
         let record = Record::decode(self.topic, bytes, &self.rules);
         let record = record.and_then(|record| record.check_members().map(|()| record));
@@ -327,7 +328,7 @@ impl RecordCheck {
             browser.check(&record)?;
         }
         if let Some((field, _)) = times(&record).into_iter().find(|(_, at)| *at > self.latest) {
-            let error = Invalid::new(field, "lies more than 5 minutes ahead of this server's clock");
+            let error = Invalid::new(field, "is more than 5 minutes ahead of the server clock");
             return Err(RecordError::new("ahead_of_clock", &error));
         }
         let payload = record.to_json();
@@ -341,7 +342,7 @@ impl RecordError {
     }
 }
 
-/// What a publishable key may post: it is no secret, so it says nothing of members, purchases or the catalog.
+/// A publishable key is public, so it posts nothing about members, purchases or the catalog.
 fn may_come_from_browsers(record: &Record) -> Result<(), Invalid> {
     let Record::Interaction(interaction) = record else {
         return Err(Invalid::new("", "needs a service key"));
@@ -355,7 +356,7 @@ fn may_come_from_browsers(record: &Record) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// The times at which a record says that something happened. `listed_at` is none: an item may be listed ahead.
+/// Times at which something happened. Not `listed_at`: items may be listed in advance.
 fn times(record: &Record) -> Vec<(String, EventTime)> {
     let named = |times: &[(&str, Option<EventTime>)]| {
         times.iter().filter_map(|(field, at)| at.map(|at| ((*field).to_owned(), at))).collect::<Vec<_>>()
@@ -381,7 +382,7 @@ fn times(record: &Record) -> Vec<(String, EventTime)> {
     }
 }
 
-/// Reads an array of at most so many values, each as it stands; says when there are more.
+/// Reads an array of at most `most` raw values.
 struct AtMost<'e> {
     most: usize,
     exceeded: &'e mut bool,

@@ -1,48 +1,49 @@
-//! Generations: which there are, what moved between two, which is live. A service key's.
+//! Generations: list, compare, promote, delete.
 
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::audit::Act;
+use super::audit::AuditAction;
 use super::endpoint::prelude::*;
 use super::{done, json, program_today};
 use crate::context::GenerationShown;
 use crate::problem::Problem;
-use crate::served::{drop_generation, operations, promote};
+use crate::serving::{drop_generation, operations, promote};
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "admin",
         [
             get("/v1/admin/generations", Staff(Permission::GenerationManage), list_generations)
-                .says("All generations: settings, events, as of, which is live.")
-                .answers::<GenerationList>(200, "all of them")
-                .fails(404, "this server keeps one generation and cannot turn to another"),
+                .says("All generations with their settings, positions and which is live.")
+                .answers::<GenerationList>(200, "the generations")
+                .fails(404, "this server has a single generation"),
             get("/v1/admin/generations/{name}/compare", Staff(Permission::GenerationManage), compare_generations)
-                .takes_its_time()
-                .says("What moved from this one to another. It takes as long as it takes; one is compared at a time.")
-                .path("name", "the one")
-                .needs_query("with", Text, "the other")
-                .query("as_of", Text, "points are told for this day; today in program.tz unless given")
-                .answers_object(200, "what moved")
+                .no_time_limit()
+                .says("Compares two generations. May run for minutes; one comparison at a time.")
+                .path("name", "the generation to compare")
+                .needs_query("with", Text, "the generation to compare it with")
+                .query("as_of", Text, "the day of the points; default today in program.tz")
+                .answers_object(200, "the differences")
                 .fails(404, "no such generation")
-                .fails(409, "two are being compared already"),
+                .fails(409, "a comparison is already running"),
             post("/v1/admin/generations/{name}/promote", Staff(Permission::GenerationManage), promote_generation)
-                .takes_its_time()
-                .says("Makes a generation the live one: its memory is loaded aside, then all readers turn to it in one step. No request \
-                fails, and no answer is of both.")
+                .no_time_limit()
+                .says(
+                    "Promotes a generation: its memory is loaded first, then all requests switch to it at once. No request \
+                    fails, and no response mixes the two.",
+                )
                 .path("name", "the generation")
-                .answers::<Promoted>(200, "it is live, and durably so")
+                .answers::<Promoted>(200, "it is live, durably")
                 .fails(404, "no such generation")
-                .fails(409, "it cannot be promoted: other rules, or a part of the events")
+                .fails(409, "it cannot be promoted: different rules, or built from a part of the events")
                 .fails(503, "it has not caught up yet"),
             delete("/v1/admin/generations/{name}", Staff(Permission::GenerationManage), delete_generation)
-                .takes_its_time()
-                .says("Deletes a generation that is not live, with all of its rows.")
+                .no_time_limit()
+                .says("Deletes a generation that is not live, with all its rows.")
                 .path("name", "the generation")
-                .answers_nothing(204, "it is gone")
+                .answers_nothing(204, "deleted")
                 .fails(404, "no such generation")
                 .fails(409, "it is live"),
         ],
@@ -52,7 +53,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 /// All generations.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct GenerationList {
-    /// By name.
+    /// Ordered by name.
     generations: Vec<GenerationShown>,
 }
 
@@ -62,30 +63,30 @@ async fn list_generations(request: Request) -> Answered {
 
 async fn compare_generations(request: Request) -> Answered {
     let (api, params) = (&request.api, &request.params);
-    let other = params.get("with").ok_or_else(|| Problem::query("with", "is missing: name the other generation"))?;
+    let other = params.get("with").ok_or_else(|| Problem::query("with", "is missing: the generation to compare with"))?;
     let as_of = params.day("as_of")?.unwrap_or_else(|| program_today(api, &api.live().settings));
     json(StatusCode::OK, &operations(api)?.compare(&request.segment("name")?, other, as_of).await?)
 }
 
-/// What was live before a promotion.
+/// The result of a promotion.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Promoted {
-    /// What is live now.
+    /// The live generation.
     live: String,
-    /// Promoting this one again rolls back.
+    /// The previous one; promote it to roll back.
     before: String,
 }
 
 async fn promote_generation(request: Request) -> Answered {
     let live = request.segment("name")?.into_owned();
-    let act = Act { kind: "generation.promote", subject: &live, detail: &[] };
-    let before = request.audited(act, promote(&request.api, &live)).await?;
+    let action = AuditAction { kind: "generation.promote", subject: &live, detail: &[] };
+    let before = request.audited(action, promote(&request.api, &live)).await?;
     json(StatusCode::OK, &Promoted { live, before })
 }
 
 async fn delete_generation(request: Request) -> Answered {
     let name = request.segment("name")?;
-    let act = Act { kind: "generation.drop", subject: &name, detail: &[] };
-    request.audited(act, drop_generation(&request.api, &name)).await?;
+    let action = AuditAction { kind: "generation.drop", subject: &name, detail: &[] };
+    request.audited(action, drop_generation(&request.api, &name)).await?;
     Ok(done())
 }

@@ -1,4 +1,4 @@
-//! Whether the process lives and is ready, the contract and its page, the pages behind problem types, and metrics (admin address only).
+//! Health, the contract and its page, the pages of problem types, and metrics (admin address only).
 
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
@@ -13,31 +13,34 @@ use crate::context::Check;
 use crate::problem::{Code, Problem};
 use crate::reference;
 
-/// The tag of what the admin address has, too.
+/// The group that the admin address serves, too.
 pub(super) const TAG: &str = "health";
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         TAG,
         [
-            get("/livez", Anyone, live).ignores_query().says("The process answers.").answers_as(200, &["text/plain"], "it lives"),
+            get("/livez", Anyone, live).ignores_query().says("Liveness: the process responds.").answers_as(
+                200,
+                &["text/plain"],
+                "alive",
+            ),
             get("/readyz", Anyone, ready)
-                .says("Requests should be sent here: 200, or 503.")
-                .query("verbose", Text, "say what was looked at; without a value, too")
+                .says("Readiness: 200 if requests should be sent here, else 503.")
+                .query("verbose", Text, "include the checks; may be given without a value")
                 .answers::<Readiness>(200, "ready")
                 .answers::<Readiness>(503, "not ready"),
             get("/openapi.json", Anyone, contract).ignores_query().says("This contract.").answers_object(200, "OpenAPI 3.1"),
             get("/docs", Anyone, show_reference)
                 .ignores_query()
-                .says("This contract for people: one page, which loads nothing from anywhere.")
+                .says("This contract as an HTML page without external resources.")
                 .answers_as(200, &["text/html"], "the page")
-                .fails(404, "this installation does not show it (`api.docs`)"),
+                .fails(404, "disabled (`api.docs`)"),
             get("/problems/{code}", Anyone, explain_problem)
                 .ignores_query()
-                .says("What the `type` of a problem leads to.")
+                .says("Explains a problem type: the target of `type` in problems.")
                 .path("code", "the `code` of a problem")
-                .answers_as(200, &["text/plain"], "what it means and what to do")
+                .answers_as(200, &["text/plain"], "the explanation")
                 .fails(404, "no such code"),
             get("/metrics", Anyone, show_metrics).ignores_query().on_admin_address(),
         ],
@@ -48,11 +51,11 @@ async fn live(_: Request) -> Answered {
     Ok("ok\n".into_response())
 }
 
-/// Whether requests should be sent here.
+/// Readiness of the process.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Readiness {
     ready: bool,
-    /// With `?verbose`: what was looked at.
+    /// The checks, with `?verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     checks: Option<Vec<Check>>,
 }
@@ -79,7 +82,7 @@ async fn contract(_: Request) -> Answered {
 
 async fn show_reference(request: Request) -> Answered {
     if !request.api.config.docs {
-        return Err(Problem::new(Code::NotFound, "this installation does not show it; /openapi.json is the same"));
+        return Err(Problem::new(Code::NotFound, "/docs is disabled (api.docs); see /openapi.json"));
     }
     let mut response = Response::new(reference::PAGE.as_str().into());
     let headers = response.headers_mut();
@@ -101,7 +104,7 @@ async fn explain_problem(request: Request) -> Answered {
 
 async fn show_metrics(request: Request) -> Answered {
     let render = request.api.context.render_metrics.as_ref();
-    let render = render.ok_or_else(|| Problem::new(Code::NotFound, "this process records no metrics"))?;
+    let render = render.ok_or_else(|| Problem::new(Code::NotFound, "metrics are disabled"))?;
     let mut response = render().into_response();
     let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, content_type);

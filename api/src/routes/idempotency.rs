@@ -1,14 +1,13 @@
-//! `Idempotency-Key`: what a caller asks for again under one key is done once, and answered as it was.
+//! `Idempotency-Key`: a repeated request is executed once and gets the stored response.
 //!
 //! ```text
-//! POST + key ──who, may they──▶ begin ──first──▶ the route, to its end ──a success──▶ kept, 24 h
-//!                                 ├──answered──▶ the same, Idempotency-Replayed: true
-//!                                 └──under way, or another request──▶ 409, 422
+//! POST + key ──authorized──▶ begin ──first──▶ handler, to completion ──success──▶ stored, 24 h
+//!                               ├──stored──▶ the same response, Idempotency-Replayed: true
+//!                               └──in progress, or a different request──▶ 409, 422
 //! ```
 //!
-//! It stands before the handlers, so that none of them knows of it. Only a success is kept: what was refused did not happen, and may be
-//! asked for again. Routes without a caller have none: their tokens and codes are good once. Events have none: they merge by their
-//! natural keys.
+//! Handlers do not know of it. Only successes are stored: a refused request had no effect and may be retried. Unauthenticated
+//! routes do not need it (their tokens and codes work once), nor do events, which merge by their natural keys.
 
 use std::future::ready;
 use std::str::FromStr;
@@ -26,64 +25,62 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use warp::reply::Response;
 
-use super::body::Posted;
+use super::body::UnreadBody;
 use super::endpoint::Answered;
 use super::request::Request;
+use crate::completion::run_to_completion;
 use crate::problem::{Code, FieldError, Problem};
-use crate::to_the_end::to_the_end;
 
-/// The header of the request.
 pub(crate) const KEY: &str = "idempotency-key";
-/// The header of an answer that was given before.
+/// Marks a replayed response.
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// Characters of a key. A short one could be guessed, and what was answered is sealed under it.
+/// Length of a key in characters. The stored response is sealed under it, so it must not be guessable.
 pub(crate) const KEY_CHARS: std::ops::RangeInclusive<usize> = 16..=128;
-/// How much longer than a handler another process waits until it takes the one that began for dead.
+/// Margin over the handler timeout after which another process may retry an unfinished request.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
-/// Answers a request, once for each key that it may name.
-///
-/// # Errors
-/// What the handler says; a 400 for a key that is not acceptable, a 409 while its request is under way, a 422 where it is another's.
-pub(super) async fn once(request: Request, posted: Posted) -> Answered {
+/// Handles a request, at most once per `Idempotency-Key`.
+pub(super) async fn handle_once(request: Request, posted: UnreadBody) -> Answered {
     let Some(key) = request.headers.get(KEY).filter(|_| request.endpoint.takes_idempotency_keys()) else {
         return handle(request, posted).await;
     };
-    // As bytes: a key that is no ASCII is refused, and not taken for none.
+    // Lossy, so that a non-ASCII key is refused and not ignored.
     let Key(key) = String::from_utf8_lossy(key.as_bytes()).parse()?;
     let Some(members) = request.api.context.members.clone() else {
-        return Err(Problem::new(Code::MalformedRequest, "this installation keeps no members, and no Idempotency-Key"));
+        return Err(Problem::new(
+            Code::MalformedRequest,
+            "this installation has no member accounts and does not support Idempotency-Key",
+        ));
     };
     let body = Bytes::from_owner(posted.read_small(&request.api).await?);
-    // To its end, also when the caller goes away, from the mark on that it is under way: the caller will ask again, and wants to hear
-    // what came of it.
-    to_the_end(async move { do_once(&members, &key, request, body).await }).await?
+    // To completion even if the client disconnects: it will retry and needs the result.
+    run_to_completion(async move { execute_once(&members, &key, request, body).await }).await?
 }
 
-/// A key that is accepted.
 struct Key(String);
 
 impl FromStr for Key {
     type Err = Problem;
 
-    /// Bare, or quoted as a string of RFC 8941: there are clients of either kind.
+    /// Bare or quoted (RFC 8941): clients do either.
     fn from_str(text: &str) -> Result<Self, Problem> {
         let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
         if KEY_CHARS.contains(&bare.len()) && bare.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {
             return Ok(Self(bare.to_owned()));
         }
-        let message = format!("is not of {} to {} visible ASCII characters; a UUID is one", KEY_CHARS.start(), KEY_CHARS.end());
+        let message =
+            format!("must have {} to {} visible ASCII characters, for example a UUID", KEY_CHARS.start(), KEY_CHARS.end());
         let error = FieldError { place: "header", pointer: "/Idempotency-Key".into(), code: "invalid", message: message.clone() };
         Err(Problem { errors: vec![error], ..Problem::new(Code::InvalidParameter, format!("Idempotency-Key: {message}")) })
     }
 }
 
-async fn handle(request: Request, posted: Posted) -> Answered {
+async fn handle(request: Request, posted: UnreadBody) -> Answered {
     let endpoint = request.endpoint.clone();
     endpoint.handle(request, posted).await
 }
 
-async fn do_once(members: &Members, key: &str, request: Request, body: Bytes) -> Answered {
+async fn execute_once(members: &Members, key: &str, request: Request, body: Bytes) -> Answered {
     let digest = STANDARD.encode(Sha256::digest(&body));
     let named = [request.path.as_str(), &request.query, request.header("if-match")?.unwrap_or_default(), &digest];
     let lease = Duration::from_millis(request.api.config.limits.handler_ms) + LEASE_MARGIN;
@@ -98,21 +95,18 @@ async fn do_once(members: &Members, key: &str, request: Request, body: Bytes) ->
     match begun {
         Once::First(attempt) => {
             let body = stream::once(ready(Ok::<_, warp::Error>(body)));
-            let posted = Posted::of(&request.headers, request.address, body)?;
+            let posted = UnreadBody::of(&request.headers, request.address, body)?;
             settle(members, &attempt, handle(request, posted).await).await
         }
         Once::Answered(kept) => serde_json::from_slice::<Answer>(&kept).map_err(Problem::internal)?.replayed(),
-        Once::UnderWay => {
-            Err(Problem::new(Code::Conflict, "the request of this Idempotency-Key is still being done").retry_after(1))
-        }
+        Once::UnderWay => Err(Problem::new(Code::Conflict, "a request with this Idempotency-Key is in progress").retry_after(1)),
         Once::AnotherRequest => Err(Problem::new(Code::IdempotencyKeyReused, Code::IdempotencyKeyReused.meaning())),
     }
 }
 
-/// Keeps what succeeded, and frees the key of what did not.
+/// Stores the response of a success; releases the key otherwise.
 async fn settle(members: &Members, attempt: &Attempt, outcome: Answered) -> Answered {
-    let warn =
-        |error| tracing::warn!(%error, "could not keep what was answered to an Idempotency-Key; it is free after its lease");
+    let warn = |error| tracing::warn!(%error, "could not store the response of an Idempotency-Key; the key is released when its lease expires");
     let response = match outcome {
         Ok(response) if response.status().is_success() => response,
         refused => {
@@ -126,20 +120,20 @@ async fn settle(members: &Members, attempt: &Attempt, outcome: Answered) -> Answ
     if kept.len() > ANSWER_BYTES_MAX {
         tracing::warn!(
             bytes = kept.len(),
-            "an answer to an Idempotency-Key is too large to be kept: it is done anew if it is asked for again"
+            "the response of an Idempotency-Key is too large to store: a repeated request is executed again"
         );
     }
     members.keep_answer(attempt, &kept).await.unwrap_or_else(warn);
     Ok(Response::from_parts(parts, body.into()))
 }
 
-/// An answer as it is kept.
+/// A stored response.
 #[derive(Serialize, Deserialize)]
 struct Answer {
     status: u16,
-    /// Names and values; ours are ASCII.
+    /// (name, value); ours are ASCII.
     headers: Vec<(String, String)>,
-    /// In base64.
+    /// Base64.
     body: String,
 }
 

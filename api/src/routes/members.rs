@@ -1,4 +1,4 @@
-//! What is about one member: points, history, and being forgotten. A service key's, the member's own, or staff's.
+//! Data of one member: points, history, erasure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,105 +16,105 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::audit::Act;
+use super::audit::AuditAction;
 use super::endpoint::prelude::*;
-use super::{AS_OF, blocking, json, link_next, program_today, reach};
+use super::{AS_OF, blocking, json, link_next, program_today, wait_for_position};
 use crate::api::Api;
 use crate::params::{Freshness, Params, opaque};
 use crate::problem::{Code, Problem};
-use crate::served::Serving;
+use crate::serving::Serving;
 
-/// Entries of a page of history or orders.
 const PAGE_DEFAULT: u64 = 50;
-/// The most entries of a page.
 const PAGE_MAX: u64 = 200;
-/// Looks at a member's sessions and the rows until the two are of one time; each look takes some ms at most.
-const HISTORY_LOOKS_MAX: usize = 10;
-/// Under which the store notes when a member was first forgotten: the receipt's dates stay what they were.
+/// Attempts to read sessions and rows of one time; each takes some ms.
+const SNAPSHOT_ATTEMPTS_MAX: usize = 10;
+/// Prefix of the store entry with the time of the first erasure, which fixes the dates of the receipt.
 const ERASED: &str = "erased:";
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "members",
         [
             get("/v1/members/{member}/points", OwnOr(Permission::MemberRead), show_points)
-                .says("The points a member has earned, pending and available as of a day. As of a day nothing that is dated later is \
-                known: orders placed, units refunded, invitees activated after it. A member who has earned none has 0: that is \
-                no error.")
-                .query("as_of", Text, "a day like 2026-01-05; today in program.tz unless given")
-                .query("statement", Flag, "with the days on which they become available")
+                .says(
+                    "The points of a member, pending and available, as of a day: later orders, refunds and activations do not \
+                    count. Members without points have 0.",
+                )
+                .query("as_of", Text, "a day like 2026-01-05; default today in program.tz")
+                .query("statement", Flag, "include the days on which points become available")
                 .answers::<PointsShown>(200, "the points")
-                .fails(404, "another member's, for whoever signed in; or the view is not kept"),
+                .fails(404, "another member, for members; or the view is disabled"),
             get("/v1/members/{member}/history", OwnOr(Permission::MemberRead), show_history)
-                .says("What a member did, their sessions included, newest first. Empty for who is not known, and for who was forgotten.")
-                .query("limit", Whole(1, 200), "50 unless given")
-                .query("cursor", Text, "`next_cursor` of the page before")
+                .says("The history of a member and their sessions, newest first. Empty for unknown and erased members.")
+                .query("limit", Whole(1, 200), "default 50")
+                .query("cursor", Text, "`next_cursor` of the previous page")
                 .answers::<HistoryPage>(200, "a page; `Link` names the next")
-                .fails(404, "another member's, for whoever signed in; or the view is not kept"),
+                .fails(404, "another member, for members; or the view is disabled"),
             delete("/v1/members/{member}", Staff(Permission::MemberWrite), forget_member)
-                .says("Forgets a member: the account and every session at once, out of every view when this answers, the raw records \
-                within `erasure.raw_days`. What stays, without the person: their orders in sales totals, and their inviter's \
-                points. Asking again changes nothing and answers the same.")
-                .query("known", Flag, "true: a member of whom nothing is known is a 404, and nothing is done")
-                .answers::<ErasureReceipt>(200, "forgotten, durably")
-                .fails(404, "with `known=true`: nobody of this id is known")
-                .fails(503, "the pipeline is behind; ask again"),
+                .says(
+                    "Erases a member: the account, all sessions and all view rows before the response, raw records within \
+                    `erasure.raw_days`. Sales totals and the points of their inviter stay, without the person. Repeating it \
+                    changes nothing and returns the same.",
+                )
+                .query("known", Flag, "true: 404 for an unknown member")
+                .answers::<ErasureReceipt>(200, "erased, durably")
+                .fails(404, "with `known=true`: unknown member")
+                .fails(503, "the pipeline is behind; retry"),
         ],
     )
 }
 
-/// Whose data is meant: `me` is whoever signed in. Another member's is a 404 (V8.2.2), but for staff who may read them, of which the
-/// audit log is told: `what` is read.
-pub(super) async fn whose(request: &Request, what: &str) -> Result<MemberId, Problem> {
+/// Resolves the member of the path: `me` is the caller. Another member is a 404 (V8.2.2), except for staff, whose reads are
+/// audited.
+pub(super) async fn resolve_member(request: &Request, what: &str) -> Result<MemberId, Problem> {
     let (member, grant) = (request.member()?, &request.grant);
     let Some(claims) = &grant.person else { return named(member) };
     if member.as_str() == MemberId::ME || member.as_str() == claims.sub {
         return MemberId::parse(&claims.sub).map_err(Problem::internal);
     }
     if grant.may(Permission::MemberRead) {
-        request.audit_reading(what, member.as_str()).await?;
+        request.audit_read(what, member.as_str()).await?;
         return Ok(member);
     }
     Err(Problem::new(Code::NotFound, "there is no such member"))
 }
 
-/// A member by an id: `me` is none, but for whoever signed in.
+/// Refuses `me`, which needs a signed-in caller.
 fn named(member: MemberId) -> Result<MemberId, Problem> {
     member.check_named().map_err(|error| Problem::path(&error))
 }
 
-/// What a member has earned.
+/// The points of a member.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PointsShown {
     #[schema(value_type = String)]
     member: MemberId,
-    /// Figures are evaluated for this day.
+    /// The day of the balance.
     #[schema(value_type = String)]
     as_of: Day,
     /// Not available yet.
     pending: i64,
     /// Available on the day.
     available: i64,
-    /// Earned by items, pending or not.
+    /// Earned by purchases, pending or not.
     from_items: i64,
-    /// Earned by invites.
+    /// Earned by invitations.
     from_invites: i64,
-    /// What they are made of, where it is asked for: a day and what became, or becomes, available on it by items, the latest first.
-    /// Invites count at once and have no day.
+    /// With `statement`: points from purchases by the day on which they become available, latest first. Points from invitations
+    /// are available at once and have no day.
     #[serde(skip_serializing_if = "Option::is_none")]
     statement: Option<Vec<StatementLine>>,
 }
 
-/// Points of items that become available on a day.
+/// Points from purchases that become available on a day.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StatementLine {
-    /// The day, in the program's zone.
+    /// The day, in the time zone of the program.
     #[schema(value_type = String)]
     available_from: Day,
-    /// What is earned, less what was taken back.
+    /// Earned less refunded.
     points: i64,
-    /// Whether the day has not come as of the day of the figures.
+    /// Whether the day is after `as_of`.
     pending: bool,
 }
 
@@ -124,15 +124,15 @@ fn statement(earned: &Earned, as_of: Day) -> Vec<StatementLine> {
 }
 
 async fn show_points(request: Request) -> Answered {
-    let member = whose(&request, "points").await?;
+    let member = resolve_member(&request, "points").await?;
     let (params, serving) = (&request.params, request.api.live());
     if !serving.settings.views.points.enabled {
         return Err(Problem::new(Code::ViewDisabled, "views.points.enabled is false"));
     }
     let as_of = params.day("as_of")?.unwrap_or_else(|| program_today(&request.api, &serving.settings));
     let stated = params.boolean("statement", false)?;
-    reach(&serving.memory, params.freshness()?).await?;
-    // Loaded before the row is read: the row reaches at least so far.
+    wait_for_position(&serving.memory, params.freshness()?).await?;
+    // Read before the row, so the row reaches at least this position.
     let published = serving.memory.published();
     let row = serving.store.get(Points::NAME, &member.to_bytes()).await?;
     let earned = row.map_or(Ok(Earned::default()), |row| Earned::decode(&row)).map_err(Problem::internal)?;
@@ -144,17 +144,17 @@ async fn show_points(request: Request) -> Answered {
     Ok(response)
 }
 
-/// A page of what a member did, newest first.
+/// A page of history, newest first.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HistoryPage {
     #[schema(value_type = String)]
     member: MemberId,
     items: Vec<HistoryItem>,
-    /// Where the next page begins; null on the last.
+    /// The cursor of the next page; null on the last.
     next_cursor: Option<String>,
 }
 
-/// One thing that a member did on a day.
+/// One kind of interaction with an item on a day.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HistoryItem {
     #[schema(value_type = String)]
@@ -164,7 +164,7 @@ pub(crate) struct HistoryItem {
     /// The UTC day.
     #[schema(value_type = String)]
     day: Day,
-    /// The latest time of that day.
+    /// The latest time on that day.
     #[schema(value_type = String)]
     at: EventTime,
     /// The scenario of an impression or a click.
@@ -179,13 +179,13 @@ impl HistoryItem {
 }
 
 /// The order of pages: newest first, then by item bytes, kind and scenario.
-pub(super) type Place = (std::cmp::Reverse<EventTime>, ItemId, Kind, Day, Box<str>);
+pub(super) type HistoryKey = (std::cmp::Reverse<EventTime>, ItemId, Kind, Day, Box<str>);
 
-pub(super) fn place(entry: &Entry) -> Place {
+pub(super) fn history_key(entry: &Entry) -> HistoryKey {
     (std::cmp::Reverse(entry.at), entry.item.clone(), entry.kind, entry.day, entry.scenario.clone())
 }
 
-/// Where a page ended, as an opaque token. It is a place in the order and no number, so new entries shift nothing.
+/// The sort key of the last entry, as an opaque token: new entries shift nothing.
 #[derive(Serialize, Deserialize)]
 struct Cursor(i64, String, Kind, i32, Box<str>);
 
@@ -194,64 +194,62 @@ impl Cursor {
         opaque(&Self(entry.at.0, entry.item.to_string(), entry.kind, entry.day.0, entry.scenario.clone()))
     }
 
-    fn place(self) -> Place {
+    fn history_key(self) -> HistoryKey {
         let Self(at, item, kind, day, scenario) = self;
-        // A name that cannot be is a place in the order all the same.
+        // Also an invalid id has a place in the order.
         (std::cmp::Reverse(EventTime(at)), ItemId::trusted(item), kind, Day(day), scenario)
     }
 }
 
 async fn show_history(request: Request) -> Answered {
-    let member = whose(&request, "history").await?;
+    let member = resolve_member(&request, "history").await?;
     let serving = request.api.live();
     if !serving.settings.views.histories.enabled {
         return Err(Problem::new(Code::ViewDisabled, "views.histories.enabled is false"));
     }
-    let PageAsked { limit, cursor, freshness } = PageAsked::of::<Cursor>(&request.params)?;
-    let after = cursor.map(Cursor::place);
-    reach(&serving.memory, freshness).await?;
+    let PageParams { limit, cursor, freshness } = PageParams::of::<Cursor>(&request.params)?;
+    let after = cursor.map(Cursor::history_key);
+    wait_for_position(&serving.memory, freshness).await?;
     let (mut entries, reached) = with_sessions(&serving, &member, read_history).await?;
-    entries.sort_by_cached_key(place);
-    let from = after.map_or(0, |after| entries.partition_point(|entry| place(entry) <= after));
+    entries.sort_by_cached_key(history_key);
+    let from = after.map_or(0, |after| entries.partition_point(|entry| history_key(entry) <= after));
     let rest = &entries[from..];
     let page = &rest[..limit.min(rest.len())];
     let next_cursor = (rest.len() > limit).then(|| page.last().map(Cursor::after)).flatten();
     let items = page.iter().map(HistoryItem::of).collect();
     let page = HistoryPage { member, items, next_cursor };
-    page_shown(&page, &request.query, page.next_cursor.as_deref(), &reached)
+    page_response(&page, &request.query, page.next_cursor.as_deref(), &reached)
 }
 
-/// Which page of what a member did or bought is asked for.
-pub(super) struct PageAsked<C> {
+/// The parameters of a page.
+pub(super) struct PageParams<C> {
     pub limit: usize,
     pub cursor: Option<C>,
     pub freshness: Option<Freshness>,
 }
 
-impl PageAsked<()> {
-    /// Its cursor is a `C`.
-    pub(super) fn of<C: DeserializeOwned>(params: &Params) -> Result<PageAsked<C>, Problem> {
+impl PageParams<()> {
+    pub(super) fn of<C: DeserializeOwned>(params: &Params) -> Result<PageParams<C>, Problem> {
         let limit = usize::try_from(params.number("limit", PAGE_DEFAULT, 1..=PAGE_MAX)?).expect("bounded");
-        Ok(PageAsked { limit, cursor: params.cursor()?, freshness: params.freshness()? })
+        Ok(PageParams { limit, cursor: params.cursor()?, freshness: params.freshness()? })
     }
 }
 
-/// A page, with a link to the next and how far what was read reaches.
-pub(super) fn page_shown(page: &impl Serialize, query: &str, next_cursor: Option<&str>, reached: &Position) -> Answered {
+/// A page with `Link` and `Kindred-As-Of`.
+pub(super) fn page_response(page: &impl Serialize, query: &str, next_cursor: Option<&str>, reached: &Position) -> Answered {
     let mut response = link_next(json(StatusCode::OK, page)?, query, next_cursor);
     response.headers_mut().insert(AS_OF, HeaderValue::from_str(&reached.to_string()).map_err(Problem::internal)?);
     Ok(response)
 }
 
-/// What `read` finds of a member and their sessions, from rows and sessions of one time, and how far it reaches. Sessions stand in
-/// memory, rows in the store, which is a little ahead: the sessions are looked at before the rows, and again once the memory has come
-/// as far as the rows.
+/// Reads a member and their sessions at one time, with the position reached. Sessions are in memory, rows in the store, which is
+/// a little ahead: sessions are read before the rows and compared when the memory has caught up.
 pub(super) async fn with_sessions<T: Send + 'static>(
     serving: &Serving,
     member: &MemberId,
     read: fn(&dyn Rows, &Owner, &[SessionId]) -> Result<T, ReadError>,
 ) -> Result<(T, Position), Problem> {
-    for _ in 0..HISTORY_LOOKS_MAX {
+    for _ in 0..SNAPSHOT_ATTEMPTS_MAX {
         let (sessions, _) = serving.memory.sessions(member);
         let (store, owner, looked_at) = (serving.store.clone(), Owner::Member(member.clone()), sessions.clone());
         let (found, position) = blocking(move || {
@@ -264,37 +262,37 @@ pub(super) async fn with_sessions<T: Send + 'static>(
             return Ok((found, position));
         }
     }
-    Err(Problem::new(Code::Unavailable, "the member's sessions keep changing; ask again").retry_after(1))
+    Err(Problem::new(Code::Unavailable, "the member's sessions keep changing; retry").retry_after(1))
 }
 
-/// What an erasure answers.
+/// The receipt of an erasure.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ErasureReceipt {
     #[schema(value_type = String)]
     member: MemberId,
-    /// Always true: otherwise it is an error, and may be asked for again.
+    /// Always true.
     erased: bool,
-    /// The position from which on no view holds the person.
+    /// The position from which no view contains the member.
     position: String,
-    /// It survives a loss of power.
+    /// Whether it is durable.
     durable: bool,
-    /// Since when no view holds the person.
+    /// When the views no longer contained the member.
     views_erased_at: String,
-    /// The day by which the raw records have left the log, too.
+    /// The day by which the raw records are deleted from the log.
     #[schema(value_type = String)]
     raw_erased_by: String,
-    /// The account, where members are kept here and this is one of them.
+    /// The account, if this member has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<AccountErased>,
 }
 
-/// What became of the account.
+/// The erased account.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AccountErased {
-    /// Since when it holds nothing of the person, nobody signs in to it, and its username, phone and e-mail are free.
+    /// When the account was erased and its username, phone and e-mail became free.
     #[schema(value_type = String)]
     erased_at: EventTime,
-    /// When the last entry of the audit log that has the member's id, and nothing else of the person, expires.
+    /// When the last audit entry with the member id expires.
     #[schema(value_type = String)]
     audit_until: EventTime,
 }
@@ -303,19 +301,20 @@ async fn forget_member(request: Request) -> Answered {
     let member = named(request.member()?)?;
     let only_known = request.params.boolean("known", false)?;
     if only_known && !known_in_views(&request.api, &member).await? && !has_account(&request, &member).await? {
-        return Err(Problem::new(Code::NotFound, "nobody of this id is known; nothing was erased"));
+        return Err(Problem::new(Code::NotFound, "unknown member; nothing was erased"));
     }
     let account = erase_account(&request, &member).await?;
     json(StatusCode::OK, &ErasureReceipt { account, ..forget(&request.api, member).await? })
 }
 
-/// Whether the log says anything of a member, up to where it is when this is asked.
+/// Whether the log, up to its current end, mentions a member.
 async fn known_in_views(api: &Arc<Api>, member: &MemberId) -> Result<bool, Problem> {
     let serving = api.live();
     let end = api.context.log.end().await?;
     if !serving.memory.reached(&end, Duration::from_millis(api.config.limits.erasure_wait_ms)).await {
-        return Err(Problem::new(Code::PositionNotReached, "the pipeline is behind the log; nothing was erased, ask again")
-            .retry_after(1));
+        return Err(
+            Problem::new(Code::PositionNotReached, "the pipeline is behind the log; nothing was erased, retry").retry_after(1)
+        );
     }
     let (store, member) = (serving.store.clone(), member.clone());
     blocking(move || Ok(knows(&*store.snapshot()?.rows, &member)?)).await
@@ -330,23 +329,23 @@ async fn has_account(request: &Request, member: &MemberId) -> Result<bool, Probl
     }
 }
 
-/// Erases the account first: nobody signs in any more while the views follow. Who has none here (a shop's own member, or somebody
-/// who never registered) is forgotten all the same.
+/// Erases the account first, which ends sign-in while the views follow. Members without an account here are erased from the views
+/// only.
 async fn erase_account(request: &Request, member: &MemberId) -> Result<Option<AccountErased>, Problem> {
     let Some(members) = &request.api.context.members else { return Ok(None) };
     match members.erase_member(&request.actor(), member.as_str()).await {
         Ok(receipt) => Ok(Some(AccountErased { erased_at: receipt.erased_at, audit_until: receipt.audit_until })),
         Err(MemberError::NotFound) => {
-            let act = Act { kind: "member.erase", subject: member.as_str(), detail: &[("account", "none")] };
-            request.audit(act, true).await?;
+            let action = AuditAction { kind: "member.erase", subject: member.as_str(), detail: &[("account", "none")] };
+            request.audit(action, true).await?;
             Ok(None)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// `invited_by` and `activated_at` are copied from the merged record into the erased one: an inviter keeps the points. So the
-/// merged record must be whole first: everything that was in the log when this was asked for.
+/// Erases a member from the views. `invited_by` and `activated_at` are copied into the erased record, so the inviter keeps the
+/// points; the merged record must therefore be complete first.
 pub(super) async fn forget(api: &Arc<Api>, member: MemberId) -> Result<ErasureReceipt, Problem> {
     let within = Duration::from_millis(api.config.limits.erasure_wait_ms);
     let behind = |detail: &'static str| Problem::new(Code::PositionNotReached, detail).retry_after(1);
@@ -356,7 +355,7 @@ pub(super) async fn forget(api: &Arc<Api>, member: MemberId) -> Result<ErasureRe
 
     let end = log.end().await?;
     if !serving.memory.reached(&end, within).await {
-        return Err(behind("the pipeline is behind the log; nothing was erased, ask again"));
+        return Err(behind("the pipeline is behind the log; nothing was erased, retry"));
     }
     let owner = Owner::Member(member.clone());
     let merged = merged_record(&serving, owner.clone()).await?;
@@ -377,7 +376,7 @@ pub(super) async fn forget(api: &Arc<Api>, member: MemberId) -> Result<ErasureRe
     };
     if !serving.memory.reached(&position, within).await {
         return Err(behind(
-            "the erasure is in the log, but the pipeline has not taken it in yet; ask again to learn when it is durable",
+            "the erasure is in the log, but the pipeline has not processed it yet; retry to learn when it is durable",
         ));
     }
     store.sync().await?;
@@ -392,7 +391,7 @@ pub(super) async fn forget(api: &Arc<Api>, member: MemberId) -> Result<ErasureRe
         }
     };
     let erased_at = EventTime::parse("erased_at", &since).map_err(Problem::internal)?;
-    tracing::info!(%position, "forgot a member");
+    tracing::info!(%position, "erased a member");
     Ok(ErasureReceipt {
         member,
         erased: true,

@@ -1,8 +1,8 @@
-//! The routes, one module a resource: its endpoints on top, their handlers beneath.
+//! The routes, one module per resource: endpoints first, then handlers.
 //!
 //! ```text
-//! request ──▶ path of a template? ──▶ endpoint of the method? ──▶ may the caller? ──▶ parameters ──(Idempotency-Key)──▶ handler ──▶ finish
-//!                  └──▶ the further routes (the demo's pages)
+//! request ──▶ template of the path ──▶ endpoint of the method ──▶ authorization ──▶ parameters ──(Idempotency-Key)──▶ handler ──▶ middleware
+//!                └──none──▶ extra routes (pages of the demo)
 //! ```
 
 pub(crate) mod accounts;
@@ -13,11 +13,11 @@ pub(crate) mod body;
 pub(crate) mod catalog;
 pub(crate) mod endpoint;
 pub(crate) mod events;
-pub(crate) mod finish;
 pub(crate) mod generations;
 pub(crate) mod health;
 pub(crate) mod idempotency;
 pub(crate) mod members;
+pub(crate) mod middleware;
 pub(crate) mod orders;
 pub(crate) mod popular;
 pub(crate) mod precondition;
@@ -44,45 +44,44 @@ use warp::reply::Response;
 use warp::{Filter, Reply};
 
 use self::accounts::cookies::Browser;
-use self::body::Posted;
+use self::body::UnreadBody;
 use self::endpoint::{Answered, Endpoint, Need, Segments, Template};
 pub(crate) use self::precondition::names;
 use self::request::Request;
 use crate::api::Api;
 use crate::auth::{Admission, Caller, Grant, language_of, preflight};
+use crate::completion::respond_early;
 use crate::params::{Freshness, Params, form_decoded};
 use crate::problem::{Code, Problem, no_route};
 use crate::recommend::{Memory, Published};
 use crate::server::{Address, Peer};
-use crate::to_the_end::answer_caller;
 
-/// `Kindred-As-Of`: how far the state that answered reaches.
+/// `Kindred-As-Of`: the position and time that the response reaches.
 pub(crate) const AS_OF: HeaderName = HeaderName::from_static("kindred-as-of");
-/// `Kindred-Reco-Id`: the name of one answer, for attribution.
+/// `Kindred-Reco-Id`: the id of a list response, for attribution.
 pub(crate) const RECO_ID: HeaderName = HeaderName::from_static("kindred-reco-id");
-/// Answers about a person, and administration, are kept nowhere.
+/// For personal data and administration.
 pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-/// A list may be kept, but is asked about each time: that is what its `ETag` is for.
+/// For lists: cached, but revalidated with their `ETag`.
 pub(crate) const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
-/// Everything on the public address.
 pub(crate) fn public(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let ours = endpoints(api, |endpoint| !endpoint.on_admin_address);
     let routed = match api.context.extra.clone() {
         Some(extra) => ours.or(extra).unify().boxed(),
         None => ours,
     };
-    finish::finished(api, routed)
+    middleware::finished(api, routed)
 }
 
-/// Everything on the admin address: metrics and health. No data, no keys.
+/// The admin address: metrics and health, no data, no keys.
 pub(crate) fn admin_address(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
     let is_shown = |endpoint: &Endpoint| endpoint.on_admin_address || endpoint.tag == health::TAG;
-    finish::finished(api, endpoints(api, is_shown))
+    middleware::finished(api, endpoints(api, is_shown))
 }
 
-/// The endpoints of one address. What belongs to none of their paths is rejected before anything of it was read.
+/// The endpoints of one address. Other paths are rejected before anything is read.
 fn endpoints(api: &Arc<Api>, is_shown: fn(&Endpoint) -> bool) -> BoxedFilter<(Response,)> {
     let (api, table) = (api.clone(), api.clone());
     let is_shown = move |path: FullPath| {
@@ -107,7 +106,6 @@ fn endpoints(api: &Arc<Api>, is_shown: fn(&Endpoint) -> bool) -> BoxedFilter<(Re
         .boxed()
 }
 
-/// A request of a template, as it came.
 struct Incoming {
     api: Arc<Api>,
     path: String,
@@ -122,41 +120,41 @@ impl Incoming {
     async fn answer<B: Buf>(self, body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static) -> Response {
         let api = self.api.clone();
         let Some((template, segments)) = api.table.matched(&self.path) else { return no_route().into_response() };
-        let Some(endpoint) = template.endpoint(&self.method) else { return self.of_no_endpoint(template) };
+        let Some(endpoint) = template.endpoint(&self.method) else { return self.other_method(template) };
         let caller = match Caller::of(&self.headers, self.address) {
             Ok(caller) => caller,
             Err(problem) => return problem.into_response(),
         };
-        let by_cookie = endpoint.by_cookie && !caller.presents_anything();
+        let by_cookie = endpoint.by_cookie && !caller.has_authorization();
         if endpoint.need == Need::Anyone || by_cookie && Browser::of(&self.headers).has_refresh() {
-            let answer = self.let_in(endpoint.clone(), segments, Grant::nobody(), body).await;
+            let answer = self.dispatch(endpoint.clone(), segments, Grant::anonymous(), body).await;
             return answer.unwrap_or_else(Problem::into_response);
         }
         let query_key = if endpoint.need == Need::ReadLists { query_key(&self.query) } else { None };
         let mut admission = Admission::of(&api.ring, api.context.members.as_deref(), &caller, query_key, endpoint.need);
         let answer = match admission.take_outcome() {
-            Ok(grant) => self.let_in(endpoint.clone(), segments, grant, body).await,
+            Ok(grant) => self.dispatch(endpoint.clone(), segments, grant, body).await,
             Err(problem) => Err(problem),
         };
         admission.add_headers(answer.unwrap_or_else(Problem::into_response))
     }
 
-    /// A method that the template has no endpoint of.
-    fn of_no_endpoint(self, template: &Template) -> Response {
+    /// OPTIONS, or a method that the template does not have.
+    fn other_method(self, template: &Template) -> Response {
         if self.method != Method::OPTIONS {
-            return Problem::new(Code::MethodNotAllowed, "this route has other methods").into_response();
+            return Problem::new(Code::MethodNotAllowed, "the route does not have this method").into_response();
         }
         let origin = self.headers.get(ORIGIN).filter(|_| self.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD));
         if let Some(origin) = origin.filter(|_| template.path.starts_with("/v1")) {
             return preflight(&self.api.ring, origin);
         }
-        // Asked outside of a preflight (RFC 9110, 9.3.7).
+        // Not a preflight (RFC 9110, 9.3.7).
         let mut response = StatusCode::NO_CONTENT.into_response();
         response.headers_mut().insert(ALLOW, HeaderValue::from_str(&template.allow).expect("methods are ASCII"));
         response
     }
 
-    async fn let_in<B: Buf>(
+    async fn dispatch<B: Buf>(
         self,
         endpoint: Arc<Endpoint>,
         segments: Segments,
@@ -164,37 +162,37 @@ impl Incoming {
         body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
     ) -> Answered {
         let Self { api, path, query, headers, peer, address, .. } = self;
-        let posted = Posted::of(&headers, address, body)?;
+        let posted = UnreadBody::of(&headers, address, body)?;
         let params = Params::of(&endpoint, if endpoint.ignores_query { "" } else { &query })?;
         let (shared, accepted) = (api.clone(), headers.get(ACCEPT_LANGUAGE).cloned());
         let visitor = OnceLock::new();
         let request = Request { api, endpoint, grant, params, path, query, headers, address, segments, peer, visitor };
-        idempotency::once(request, posted).await.map_err(|problem| match &shared.context.members {
+        idempotency::handle_once(request, posted).await.map_err(|problem| match &shared.context.members {
             Some(members) => problem.told(language_of(&shared, accepted.as_ref()), members.password_min(false)),
             None => problem,
         })
     }
 }
 
-/// The key of a query, also where the rest of it is not acceptable: so that the error reaches who asked.
+/// The key of a query that may otherwise be invalid, so that its errors reach the caller with CORS headers.
 fn query_key(raw: &str) -> Option<&str> {
     raw.split('&').find_map(|pair| pair.strip_prefix("key="))
 }
 
-/// Bounds how long a caller waits for a handler. What only reads ends then; what changes state goes on to its end ([`to_the_end`]).
+/// Limits how long the client waits. Reads are dropped then; changes of state continue ([`run_to_completion`]).
 ///
-/// [`to_the_end`]: crate::to_the_end
+/// [`run_to_completion`]: crate::completion
 pub(crate) async fn in_time<T>(api: &Api, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     let limit = Duration::from_millis(api.config.limits.handler_ms);
     let mut work = std::pin::pin!(work);
     if let Ok(done) = tokio::time::timeout(limit, &mut work).await {
         return done;
     }
-    let too_long = || Problem::new(Code::Unavailable, "it took too long; it may still happen, repeating is safe").retry_after(1);
-    if answer_caller(too_long()) { work.await } else { Err(too_long()) }
+    let too_long = || Problem::new(Code::Unavailable, "timed out; it may still complete, retrying is safe").retry_after(1);
+    if respond_early(too_long()) { work.await } else { Err(too_long()) }
 }
 
-/// Runs what reads rows or computes for long on a thread that may block.
+/// Runs work that blocks or computes for long on a blocking thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -204,8 +202,8 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Waits until the views reach what was asked for.
-pub(crate) async fn reach(memory: &Memory, freshness: Option<Freshness>) -> Result<(), Problem> {
+/// Waits until the views reach `min_position`.
+pub(crate) async fn wait_for_position(memory: &Memory, freshness: Option<Freshness>) -> Result<(), Problem> {
     let Some(Freshness { min_position, wait_ms }) = freshness else { return Ok(()) };
     if memory.reached(&min_position, Duration::from_millis(wait_ms)).await {
         return Ok(());
@@ -215,17 +213,17 @@ pub(crate) async fn reach(memory: &Memory, freshness: Option<Freshness>) -> Resu
     Err(Problem::new(Code::PositionNotReached, detail).retry_after(1).with("position", reached))
 }
 
-/// Today in UTC: the as-of day of what is shown and recommended.
+/// Today in UTC, for lists.
 pub(crate) fn today(api: &Api) -> Day {
     api.context.clock.today()
 }
 
-/// Today in the program's zone: the as-of day of points and reports.
+/// Today in the time zone of the program, for points and reports.
 pub(crate) fn program_today(api: &Api, settings: &kindred_model::Semantics) -> Day {
     settings.program.zone().day(api.context.clock.now())
 }
 
-/// A JSON answer that is kept nowhere.
+/// A JSON response with `no-store`.
 pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Answered {
     let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
     let mut response = Response::new(bytes.into());
@@ -235,29 +233,28 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, body: &T) -> Answered {
     Ok(response)
 }
 
-/// Names the next page in `Link` (RFC 8288): the same query, from its cursor.
+/// Adds `Link` (RFC 8288) with the same query and the next cursor.
 pub(crate) fn link_next(mut response: Response, query: &str, cursor: Option<&str>) -> Response {
     let Some(cursor) = cursor else { return response };
-    if let Ok(link) = HeaderValue::from_str(&format!("<?{}>; rel=\"next\"", linked(query, cursor))) {
+    if let Ok(link) = HeaderValue::from_str(&format!("<?{}>; rel=\"next\"", with_cursor(query, cursor))) {
         response.headers_mut().insert(LINK, link);
     }
     response
 }
 
-/// A query with this cursor in place of the one that it has.
-pub(crate) fn linked(query: &str, cursor: &str) -> String {
-    // A name may be percent-encoded.
+pub(crate) fn with_cursor(query: &str, cursor: &str) -> String {
+    // Parameter names may be percent-encoded.
     let is_cursor = |pair: &str| form_decoded(pair.split('=').next().unwrap_or_default()).is_some_and(|name| name == "cursor");
     let mut pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty() && !is_cursor(pair)).collect();
     let next = format!("cursor={cursor}");
     pairs.push(&next);
-    // What would end the reference early.
+    // These would end the link target.
     pairs.join("&").replace('<', "%3C").replace('>', "%3E")
 }
 
-/// A list: with its validator, how far it reaches, and a name for attribution; 304 when the caller has it already.
+/// A list response with validator, position and id; 304 if unchanged.
 pub(crate) fn list(request: &Request, body: Bytes, etag: HeaderValue, published: &Published) -> Answered {
-    let mut response = unless_named(request, &etag, || {
+    let mut response = unless_unchanged(request, &etag, || {
         let mut response = Response::new(body.into());
         response.headers_mut().insert(CONTENT_TYPE, JSON);
         Ok(response)
@@ -270,16 +267,16 @@ pub(crate) fn list(request: &Request, body: Bytes, etag: HeaderValue, published:
     Ok(response)
 }
 
-/// What has a version, with its `ETag`; 304 when the caller has it already.
+/// A versioned resource with its `ETag`; 304 if unchanged.
 pub(crate) fn versioned<T: Serialize>(request: &Request, version: &str, body: &T) -> Answered {
     let etag = precondition::etag(version)?;
-    let mut response = unless_named(request, &etag, || json(StatusCode::OK, body))?;
+    let mut response = unless_unchanged(request, &etag, || json(StatusCode::OK, body))?;
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     response.headers_mut().insert(ETAG, etag);
     Ok(response)
 }
 
-fn unless_named(request: &Request, etag: &HeaderValue, answer: impl FnOnce() -> Answered) -> Answered {
+fn unless_unchanged(request: &Request, etag: &HeaderValue, answer: impl FnOnce() -> Answered) -> Answered {
     if !request.header("if-none-match")?.is_some_and(|tags| names(tags, etag)) {
         return answer();
     }
@@ -288,19 +285,18 @@ fn unless_named(request: &Request, etag: &HeaderValue, answer: impl FnOnce() -> 
     Ok(response)
 }
 
-/// Done, and there is nothing to say about it.
 pub(crate) fn done() -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     response
 }
 
-/// It was accepted; what comes of it is found out after this answer, which is therefore always the same (V6.3.8).
+/// 202: the result is never revealed by the response (V6.3.8).
 pub(crate) fn accepted() -> Answered {
     json(StatusCode::ACCEPTED, &Accepted { status: "accepted" })
 }
 
-/// Accepted for processing. The answer is the same whatever comes of it.
+/// Accepted. The response does not reveal the result.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Accepted {
     /// Always `accepted`.

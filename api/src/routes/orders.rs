@@ -1,4 +1,4 @@
-//! A member's orders: a service key's, the member's own, or staff's.
+//! Orders of a member.
 
 use std::cmp::Reverse;
 
@@ -10,51 +10,46 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::endpoint::prelude::*;
-use super::members::{PageAsked, page_shown, whose};
-use super::{blocking, reach};
+use super::members::{PageParams, page_response, resolve_member};
+use super::{blocking, wait_for_position};
 use crate::params::opaque;
 use crate::problem::{Code, Problem};
-use crate::served::Serving;
+use crate::serving::Serving;
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "members",
         [get("/v1/members/{member}/orders", OwnOr(Permission::MemberRead), show_orders)
-            .says(
-                "A member's orders, whatever their status, the latest placed first. Empty for who is not known, and for who was \
-                forgotten.",
-            )
-            .query("limit", Whole(1, 200), "50 unless given")
-            .query("cursor", Text, "`next_cursor` of the page before")
+            .says("The orders of a member in every status, latest first. Empty for unknown and erased members.")
+            .query("limit", Whole(1, 200), "default 50")
+            .query("cursor", Text, "`next_cursor` of the previous page")
             .answers::<OrdersPage>(200, "a page; `Link` names the next")
-            .fails(404, "another member's, for whoever signed in; or the view is not kept")],
+            .fails(404, "another member, for members; or the view is disabled")],
     )
 }
 
-/// A page of a member's orders, the latest first.
+/// A page of orders, latest first.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct OrdersPage {
     #[schema(value_type = String)]
     member: MemberId,
     items: Vec<OrderShown>,
-    /// Where the next page begins; null on the last.
+    /// The cursor of the next page; null on the last.
     next_cursor: Option<String>,
 }
 
-/// An order as of its latest version. Money is in minor units of its currency.
+/// The latest version of an order. Amounts are in minor units of the currency.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct OrderShown {
     #[schema(value_type = String)]
     order: OrderId,
-    /// Of the record that is shown; greater is newer.
+    /// The version of the record.
     version: u64,
     #[schema(value_type = String)]
     status: OrderStatus,
-    /// The member's level at purchase.
+    /// The tier of the member at purchase.
     #[schema(value_type = String)]
     tier: Tier,
-    /// The promotion it was bought under.
     #[serde(skip_serializing_if = "Option::is_none")]
     promotion: Option<Box<str>>,
     #[schema(value_type = String)]
@@ -70,38 +65,38 @@ pub(crate) struct OrderShown {
     cancelled_at: Option<EventTime>,
     /// ISO 4217.
     currency: Box<str>,
-    /// Taken off the order as a whole, beside the discounts of its lines.
+    /// Discount on the whole order, beside those of its lines.
     #[serde(skip_serializing_if = "Option::is_none")]
     discount_minor: Option<i64>,
-    /// What shipping cost.
+    /// Shipping cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     shipping_minor: Option<i64>,
-    /// What lines and shipping cost, less all discounts.
+    /// Lines and shipping less all discounts.
     total_minor: i64,
-    /// What was paid back, with units that came back or without.
+    /// Sum of all refunds.
     refunded_minor: i64,
     lines: Vec<LineShown>,
     refunds: Vec<RefundShown>,
 }
 
-/// What was bought.
+/// An order line.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LineShown {
     line: u32,
     #[schema(value_type = String)]
     item: ItemId,
     quantity: i64,
-    /// Less what came back.
+    /// Less returned units.
     net_quantity: i64,
-    /// Of one unit.
+    /// Price of one unit.
     unit_price_minor: i64,
-    /// Taken off the line's price.
+    /// Discount on the line.
     #[serde(skip_serializing_if = "Option::is_none")]
     discount_minor: Option<i64>,
-    /// The coupon that took it off.
+    /// The coupon of the discount.
     #[serde(skip_serializing_if = "Option::is_none")]
     coupon: Option<Box<str>>,
-    /// The discounts that `discount_minor` is the sum of, where the shop says them.
+    /// The parts of `discount_minor`, if the shop reports them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     discounts: Vec<DiscountShown>,
 }
@@ -109,24 +104,24 @@ pub(crate) struct LineShown {
 /// One discount of a line.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct DiscountShown {
-    /// What sort of discount it is.
+    /// The kind of discount.
     kind: Box<str>,
-    /// Which one.
+    /// The id of the discount.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Box<str>>,
     amount_minor: i64,
 }
 
-/// What was given back: units of a line with their money, money of a line, or money of the order.
+/// A refund: units of a line with their amount, an amount of a line, or an amount of the order.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RefundShown {
     refund: Box<str>,
     #[schema(value_type = String)]
     at: EventTime,
-    /// The line it is about; absent is the order.
+    /// The line; absent for the whole order.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u32>,
-    /// How many units came back; absent is money alone.
+    /// Returned units; absent for an amount only.
     #[serde(skip_serializing_if = "Option::is_none")]
     quantity: Option<i64>,
     amount_minor: i64,
@@ -180,7 +175,7 @@ impl OrderShown {
     }
 }
 
-/// Where a page ended, as an opaque token. It is a place in the order and no number, so new orders shift nothing.
+/// The sort key of the last order, as an opaque token: new orders shift nothing.
 #[derive(Serialize, Deserialize)]
 struct Cursor(i64, String);
 
@@ -190,26 +185,26 @@ impl Cursor {
     }
 
     fn place(self) -> Place {
-        // A name that cannot be is a place in the order all the same.
+        // Also an invalid id has a place in the order.
         (Reverse(EventTime(self.0)), OrderId::trusted(self.1))
     }
 }
 
 async fn show_orders(request: Request) -> Answered {
-    let member = whose(&request, "orders").await?;
+    let member = resolve_member(&request, "orders").await?;
     let serving = request.api.live();
     if !serving.settings.views.member_orders.enabled {
         return Err(Problem::new(Code::ViewDisabled, "views.member_orders.enabled is false"));
     }
-    let PageAsked { limit, cursor, freshness } = PageAsked::of::<Cursor>(&request.params)?;
-    reach(&serving.memory, freshness).await?;
+    let PageParams { limit, cursor, freshness } = PageParams::of::<Cursor>(&request.params)?;
+    wait_for_position(&serving.memory, freshness).await?;
     let (Page { orders, next }, reached) = orders(&serving, &member, cursor.map(Cursor::place), limit).await?;
     let next_cursor = next.as_ref().map(Cursor::after);
     let page = OrdersPage { member, items: orders.into_iter().map(OrderShown::of).collect(), next_cursor };
-    page_shown(&page, &request.query, page.next_cursor.as_deref(), &reached)
+    page_response(&page, &request.query, page.next_cursor.as_deref(), &reached)
 }
 
-/// Orders of a member behind a place, and how far what was read reaches.
+/// Orders of a member after a place, and the position reached.
 pub(super) async fn orders(
     serving: &Serving,
     member: &MemberId,

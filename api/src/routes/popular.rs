@@ -1,33 +1,33 @@
-//! What is popular.
+//! Popularity.
 
 use kindred_model::Kind;
 
 use super::catalog::{category, sight};
 use super::endpoint::prelude::*;
-use super::{blocking, list, reach, today};
+use super::{blocking, list, today, wait_for_position};
 use crate::problem::{Code, Problem};
 use crate::recommend::{DAYS_DEFAULT, KIND_DEFAULT, LIMIT_DEFAULT, LIMIT_MAX, PopularList, PopularOptions, etag_of};
 
-/// The longest window: ten years of days.
+/// Ten years.
 const DAYS_MAX: u64 = 3_660;
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "lists",
         [get("/v1/popular", ReadLists, show_popular_items)
             .says(
-                "The items by how many owners did a thing with them, summed over days, most first. Deleted and unavailable items \
-                are left out of the list, not of the total; what the caller may not see, of both.",
+                "Items ranked by the number of owners with an interaction of this kind, summed over days. Deleted and \
+                    unavailable items are left out of the list but count in `total`; items that the caller may not see count in \
+                    neither.",
             )
-            .query("category", Text, "a category path joined by `/`; items below it count")
-            .query("kind", Text, "a kind of interaction; `purchase` unless given")
-            .query("days", Whole(1, 3_660), "over so many days; 30 unless given")
-            .query("as_of", Text, "the last of them, like 2026-01-05; today (UTC) unless given")
-            .query("limit", Whole(1, 50), "12 unless given")
+            .query("category", Text, "a category path joined by `/`; includes subcategories")
+            .query("kind", Text, "a kind of interaction; default `purchase`")
+            .query("days", Whole(1, 3_660), "number of days; default 30")
+            .query("as_of", Text, "the last day, like 2026-01-05; default today (UTC)")
+            .query("limit", Whole(1, 50), "default 12")
             .answers::<PopularList>(200, "the items")
-            .answers_nothing(304, "the list is what the ETag names")
-            .fails(404, "the view is not kept")],
+            .answers_nothing(304, "not modified")
+            .fails(404, "the view is disabled")],
     )
 }
 
@@ -39,7 +39,7 @@ async fn show_popular_items(request: Request) -> Answered {
     }
     let kind = params.parsed::<Kind>("kind")?.unwrap_or(KIND_DEFAULT);
     if kind == Kind::Search {
-        return Err(Problem::query("kind", "is search: searches are keyed by their query, and in no popularity"));
+        return Err(Problem::query("kind", "search is not supported: searches have a query and no item"));
     }
     let options = PopularOptions {
         category: category(params)?,
@@ -49,7 +49,7 @@ async fn show_popular_items(request: Request) -> Answered {
         limit: usize::try_from(params.number("limit", LIMIT_DEFAULT, 1..=LIMIT_MAX)?).expect("bounded"),
         sight: sight(&serving.memory, &request.grant, params)?,
     };
-    reach(&serving.memory, params.freshness()?).await?;
+    wait_for_position(&serving.memory, params.freshness()?).await?;
     let memory = serving.memory.clone();
     let (body, published) = blocking(move || Ok(memory.popular(&options))).await?;
     let etag = etag_of(&body);

@@ -1,4 +1,4 @@
-//! Conditional writes (RFC 9110, 13.1.1; RFC 6585): whoever changes something names the version that they have seen.
+//! Conditional requests (RFC 9110, 13.1; RFC 6585).
 
 use http::HeaderValue;
 
@@ -6,10 +6,7 @@ use kindred_members::Seen;
 
 use crate::problem::{Code, Problem};
 
-/// The version that `If-Match` names; `None` for `*`, which is any. Without the header: 428.
-///
-/// # Errors
-/// A 428 without it, a 400 where it is no validator; one that is weak names no version (412).
+/// The version of `If-Match`, `None` for `*`. Errors: 428 without the header, 400 if malformed, 412 for a weak validator.
 pub(crate) fn required_version(if_match: Option<&str>) -> Result<Option<String>, Problem> {
     if if_match.is_none() {
         return Err(Problem::new(Code::PreconditionRequired, Code::PreconditionRequired.meaning()));
@@ -17,49 +14,42 @@ pub(crate) fn required_version(if_match: Option<&str>) -> Result<Option<String>,
     optional_version(if_match)
 }
 
-/// As [`required_version`], where the header may be missing: any version then.
-///
-/// # Errors
-/// As [`required_version`], but for the 428.
+/// As [`required_version`], but the header is optional.
 pub(crate) fn optional_version(if_match: Option<&str>) -> Result<Option<String>, Problem> {
     let Some(tag) = if_match.map(str::trim) else { return Ok(None) };
     if tag == "*" {
         return Ok(None);
     }
     if tag.starts_with("W/") {
-        return Err(Problem::new(Code::Changed, "If-Match compares strongly, and this ETag is a weak one"));
+        return Err(Problem::new(Code::Changed, "If-Match needs a strong ETag, this one is weak"));
     }
     match tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) {
         Some(version) if !version.is_empty() && !version.contains('"') => Ok(Some(version.to_owned())),
-        _ => Err(Problem::new(Code::MalformedRequest, "If-Match is not one ETag as it was given: in double quotes")),
+        _ => Err(Problem::new(Code::MalformedRequest, "If-Match is not a single ETag in double quotes")),
     }
 }
 
-/// What is put whole: `If-None-Match: *` makes it, `If-Match` changes it. Without either: 428.
-///
-/// # Errors
-/// As [`required_version`]; a 400 where both are there, or `If-None-Match` is another.
+/// For PUT: `If-None-Match: *` creates, `If-Match` replaces. Errors: as [`required_version`]; 400 for any other combination.
 pub(crate) fn required_seen(if_match: Option<&str>, if_none_match: Option<&str>) -> Result<Seen, Problem> {
     match (if_match, if_none_match.map(str::trim)) {
         (None, Some("*")) => Ok(Seen::Absent),
         (_, None) => Ok(required_version(if_match)?.map_or(Seen::Any, Seen::Version)),
-        _ => Err(Problem::new(Code::MalformedRequest, "If-None-Match is * alone, and not beside If-Match")),
+        _ => Err(Problem::new(Code::MalformedRequest, "If-None-Match must be * and cannot be combined with If-Match")),
     }
 }
 
-/// Whether `If-None-Match` names a validator (RFC 9110: weak comparison).
+/// Whether `If-None-Match` matches (RFC 9110: weak comparison).
 pub(crate) fn names(list: &str, etag: &HeaderValue) -> bool {
     let ours = etag.to_str().ok().and_then(|etag| tags(etag).next()).map(|(_, tag)| tag);
     list.trim() == "*" || tags(list).any(|(_, tag)| Some(tag) == ours)
 }
 
-/// Whether `If-Match` names a version (RFC 9110, strong comparison: a weak validator never does).
+/// Whether `If-Match` matches (RFC 9110: strong comparison).
 pub(crate) fn names_version(list: &str, version: &str) -> bool {
     list.trim() == "*" || tags(list).any(|(weak, tag)| !weak && tag == version)
 }
 
-/// The entity tags of a list (RFC 9110, 8.8.3), as (whether it is weak, what stands in the quotes, in which there may be commas). What
-/// is no tag ends it.
+/// Parses a list of entity tags (RFC 9110, 8.8.3) into (weak, opaque tag) up to the first syntax error. Tags may contain commas.
 fn tags(list: &str) -> impl Iterator<Item = (bool, &str)> {
     let mut rest = list;
     std::iter::from_fn(move || {
@@ -71,7 +61,6 @@ fn tags(list: &str) -> impl Iterator<Item = (bool, &str)> {
     })
 }
 
-/// A version as an `ETag`.
 pub(crate) fn etag(version: &str) -> Result<HeaderValue, Problem> {
     HeaderValue::from_str(&format!("\"{version}\"")).map_err(Problem::internal)
 }

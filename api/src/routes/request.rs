@@ -1,4 +1,4 @@
-//! A request as a handler sees it: matched, let in, its parameters read.
+//! The request as seen by handlers: routed, authorized, with parsed parameters.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -17,18 +17,17 @@ use crate::params::{Params, decoded};
 use crate::problem::{Code, FieldError, Problem};
 use crate::server::Peer;
 
-/// What is known of a request, but for its body.
 pub(crate) struct Request {
     pub api: Arc<Api>,
     pub endpoint: Arc<Endpoint>,
-    /// What who asks may do; nothing where the endpoint asks for nothing.
+    /// What the caller may do; nothing on public endpoints.
     pub grant: Arc<Grant>,
     pub params: Params,
     pub path: String,
-    /// The query as it came.
+    /// The raw query.
     pub query: String,
     pub headers: HeaderMap,
-    /// What requests are counted by.
+    /// The client address for limits.
     pub address: Option<IpAddr>,
     pub(super) segments: Segments,
     pub(super) peer: Option<Peer>,
@@ -36,111 +35,81 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// A segment of the path, percent-decoded.
-    ///
-    /// # Errors
-    /// A 400 where that is no UTF-8.
+    /// A percent-decoded path parameter, or a 400 if it is not UTF-8.
     pub fn segment(&self, name: &str) -> Result<Cow<'_, str>, Problem> {
         let segment = self.segments.iter().find(|(other, _)| other == name);
         decoded(&segment.unwrap_or_else(|| panic!("{} has no {name}", self.endpoint.path)).1)
     }
 
-    /// The item of the path.
-    ///
-    /// # Errors
-    /// A 400 that names it.
     pub fn item(&self) -> Result<ItemId, Problem> {
         ItemId::parse(&self.segment("item")?).map_err(|error| Problem::path(&error))
     }
 
-    /// The member of the path.
-    ///
-    /// # Errors
-    /// A 400 that names it.
     pub fn member(&self) -> Result<MemberId, Problem> {
         MemberId::parse(&self.segment("member")?).map_err(|error| Problem::path(&error))
     }
 
-    /// A header.
-    ///
-    /// # Errors
-    /// A 400 where it is not of visible ASCII.
+    /// A header, or a 400 if it is not visible ASCII.
     pub fn header(&self, name: &'static str) -> Result<Option<&str>, Problem> {
         header(&self.headers, name)
     }
 
-    /// Who asks, before anybody knows who it is.
     pub fn visitor(&self) -> &Visitor {
         self.visitor.get_or_init(|| Visitor::of(&self.api, self.peer, &self.headers))
     }
 
-    /// The language that who asks is spoken to in.
     pub fn language(&self) -> Language {
         self.visitor().language
     }
 
-    /// The address that the audit log and limits have of who asks.
+    /// The client address for the audit log.
     pub fn from(&self) -> &str {
         &self.visitor().address
     }
 
-    /// The browser's cookies.
     pub fn browser(&self) -> Browser {
         Browser::of(&self.headers)
     }
 
-    /// Who acts, for the audit log.
     pub fn actor(&self) -> Actor {
         self.grant.actor(self.from())
     }
 
-    /// Who signed in: an endpoint that needs it has one.
-    ///
-    /// # Errors
-    /// A 403.
+    /// The claims of the signed-in person, or a 403.
     pub fn person(&self) -> Result<&Arc<AccessClaims>, Problem> {
         self.grant.person.as_ref().ok_or_else(|| Problem::new(Code::InsufficientScope, Code::InsufficientScope.meaning()))
     }
 
-    /// Members of this installation.
-    ///
-    /// # Errors
-    /// A 404 where it keeps none.
+    /// The members service, or a 404 where accounts are disabled.
     pub fn members(&self) -> Result<&Members, Problem> {
-        let none = || Problem::new(Code::NotFound, "this installation keeps no members");
+        let none = || Problem::new(Code::NotFound, "this installation has no member accounts");
         self.api.context.members.as_deref().ok_or_else(none)
     }
 
-    /// A problem in the language of who asks; `staff` has another least length of passwords.
+    /// Localizes a problem; `staff` have another minimum password length.
     pub fn told(&self, problem: Problem, staff: bool) -> Problem {
         let members = self.api.context.members.as_ref();
         problem.told(self.language(), members.map_or(0, |members| members.password_min(staff)))
     }
 
-    /// A field that is not accepted.
+    /// A 422 about one field.
     pub fn invalid(&self, pointer: String, code: &'static str, message: impl Into<String>) -> Problem {
         let error = FieldError { place: "body", pointer, code, message: message.into() };
         Problem { errors: vec![error], ..Problem::new(Code::Invalid, self.text("invalid")) }
     }
 
-    /// What a person is told, in their language.
+    /// A message in the language of the client.
     pub fn text(&self, code: &'static str) -> &'static str {
         messages::text(code, self.language()).unwrap_or(code)
     }
 }
 
-/// The password that is asked for again: without it the answer is as for a wrong one (V6.2.2, V7.5.1).
-///
-/// # Errors
-/// A 403.
+/// The current password; without it the response is that for a wrong one (V6.2.2, V7.5.1).
 pub(crate) fn current(password: Option<SecretString>) -> Result<SecretString, Problem> {
     password.ok_or_else(|| MemberError::ReauthenticationFailed.into())
 }
 
-/// A header of a request.
-///
-/// # Errors
-/// A 400 where it is not of visible ASCII.
+/// A header, or a 400 if it is not visible ASCII.
 pub(crate) fn header<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Option<&'h str>, Problem> {
     let unreadable = |_| Problem::new(Code::MalformedRequest, format!("the header {name} is not readable"));
     headers.get(name).map(|value| value.to_str().map_err(unreadable)).transpose()

@@ -1,4 +1,4 @@
-//! The widget: one file without dependencies, served to any page.
+//! The storefront widget: one file without dependencies.
 
 use std::sync::LazyLock;
 
@@ -11,23 +11,19 @@ use super::names;
 use crate::recommend::etag_of;
 
 const WIDGET: &str = include_str!("../../widget/widget.js");
-/// Pages with `Cross-Origin-Embedder-Policy: require-corp` load nothing without it.
+/// Needed by pages with `Cross-Origin-Embedder-Policy: require-corp`.
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 static VALIDATOR: LazyLock<HeaderValue> = LazyLock::new(|| etag_of(WIDGET.as_bytes()));
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "widget",
         [get("/widget.js", Anyone, show_widget)
             .ignores_query()
-            .says(
-                "`<kindred-list item=\"…\" public-key=\"…\">`. It is the same for everybody and no secret, so any page may load \
-                it.",
-            )
-            .header("If-None-Match", "an ETag: 304 when the file is still that")
+            .says("The widget `<kindred-list item=\"…\" public-key=\"…\">`. It is public, so any page may load it.")
+            .header("If-None-Match", "an ETag: 304 if unchanged")
             .answers_as(200, &["text/javascript"], "the script")
-            .answers_nothing(304, "the file is what the ETag names")],
+            .answers_nothing(304, "not modified")],
     )
 }
 
@@ -43,7 +39,7 @@ async fn show_widget(request: Request) -> Answered {
     };
     let headers = response.headers_mut();
     headers.insert(ETAG, VALIDATOR.clone());
-    // A shop that pastes three lines wants fixes without pasting again; asking costs a 304.
+    // Short, so that shops get fixes soon; revalidation costs a 304.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300, must-revalidate"));
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));

@@ -130,7 +130,7 @@ async fn a_problem_carries_the_callers_trace_and_its_page_explains_it() {
     assert_eq!((problem["trace_id"].as_str(), problem["instance"].as_str()), (Some(trace), Some("/v1/items/a/similar")));
     let request = bench.request(Method::GET, "/nothing").header("traceparent", "nonsense");
     assert_problem(&request.reply(&bench.public).await, 404, "not_found", "a broken traceparent is as none");
-    for code in crate::Code::ALL {
+    for code in crate::problem::Code::ALL {
         let page = bench.get(&format!("/problems/{}", code.name())).await;
         assert_eq!(page.status(), 200);
         assert!(std::str::from_utf8(page.body()).unwrap().contains(code.meaning()));

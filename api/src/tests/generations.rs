@@ -6,10 +6,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 use super::*;
+use crate::completion::run_to_completion;
 use crate::context::{GenerationOperations, GenerationShown, GenerationSource, Standing};
 use crate::problem::Code;
 use crate::routes::in_time;
-use crate::to_the_end::to_the_end;
 
 /// Two stores, g1 and g2, and a third generation that cannot be promoted.
 struct Two {
@@ -190,7 +190,7 @@ async fn a_caller_is_answered_in_time_and_what_was_begun_ends() {
     let bench = Bench::limited(|limits| limits.handler_ms = 20).await;
     let (go, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (api, held, told) = (bench.api.clone(), go.clone(), ended.clone());
-    let changing = to_the_end(async move {
+    let changing = run_to_completion(async move {
         let step = async {
             held.notified().await;
             Ok(())

@@ -70,7 +70,7 @@ async fn a_key_is_replaced_while_both_are_good_for_a_while() {
     assert!(listed[1].get("expires_at").is_none() && listed[1].get("replaced_by").is_none());
     assert_problem(&bench.rotate(old_id, json!({})).await, 409, "refused", "it is replaced");
 
-    bench.api.ring.keep_now().await;
+    bench.api.ring.maintain_once().await;
     let listed = bench.listed("shop").await;
     assert_eq!((listed.len(), &listed[0]["id"]), (1, &json!(new_id)), "what has ended is deleted");
     assert_eq!(bench.store.named().scan("key-end:").await.unwrap(), []);
@@ -155,14 +155,14 @@ async fn a_last_use_is_told_to_the_minute() {
 
     let id = bench.listed("pages").await[0]["id"].as_str().unwrap().to_owned();
     assert_eq!(bench.stored_use(&id).await, None, "a request writes nothing");
-    bench.api.ring.keep_now().await;
+    bench.api.ring.maintain_once().await;
     assert_eq!(bench.stored_use(&id).await.as_deref(), Some("2026-01-05T10:12:00.000Z"));
     // A clock that was set back, and a process that saw less.
     bench.clock.set(EventTime(NOW.0 - 3_600_000));
     assert_eq!(bench.status(&bench.publishable, ORIGIN).await, 200);
     let other = KeyStore::open(bench.records.clone()).await.unwrap();
     other.last_use(&id).unwrap().note(bench.clock.now());
-    bench.api.ring.keep_now().await;
+    bench.api.ring.maintain_once().await;
     other.save_uses().await.unwrap();
     assert_eq!(used("pages").await, "2026-01-05T10:12:00.000Z");
     assert_eq!(bench.stored_use(&id).await.as_deref(), Some("2026-01-05T10:12:00.000Z"));
@@ -174,7 +174,7 @@ async fn a_last_use_is_told_to_the_minute() {
     assert_eq!(bench.context.keys.version(), version, "a use made the API forget what it has verified");
     let revoked = bench.request(Method::DELETE, &format!("/v1/admin/keys/{id}")).reply(&bench.public).await;
     assert_eq!(revoked.status(), 204);
-    bench.api.ring.keep_now().await;
+    bench.api.ring.maintain_once().await;
     let range = Range { prefix: b"used/".into(), ..Range::default() };
     let left = bench.records.scan("keys", b"all", &range, 10, NOW).await.unwrap();
     assert_eq!(left.len(), 1, "it goes with its key: {left:?}");

@@ -173,7 +173,7 @@ async fn bodies_under_way_have_a_budget_and_an_address_a_part_of_it() {
     assert!(refused.text.starts_with("HTTP/1.1 503") && refused.text.contains("retry-after"), "{}", refused.text);
     let _second = begin(2, 250_000).await;
     let mut third = begin(3, 200_000).await;
-    assert!(third.until("as many bytes of bodies are under way as may be", 1, SOON).await, "{}", third.text);
+    assert!(third.until("too many request bytes in progress", 1, SOON).await, "{}", third.text);
     drop(held);
     let begun = std::time::Instant::now();
     loop {

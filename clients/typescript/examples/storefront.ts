@@ -1,9 +1,9 @@
 /**
- * A shop's server tells what was bought, and shows what goes with it.
+ * A shop's server posts purchases and reads recommendations.
  *
  *     KINDRED_URL=http://127.0.0.1:8080 KINDRED_KEY=$(cat data/service.key) npm run --silent example
  */
-import { kindred, KindredError, told } from "kindred-client";
+import { kindred, KindredError, unwrap } from "kindred-client";
 
 const { KINDRED_URL: baseUrl = "http://127.0.0.1:8080", KINDRED_KEY: key } = process.env;
 if (key === undefined) {
@@ -11,9 +11,9 @@ if (key === undefined) {
 }
 const shop = kindred({ baseUrl, key });
 
-// Two members buy; 202 comes when the log has the events durably.
+// Two members buy; 202 means that the events are durable in the log.
 const at = "2026-01-05T10:00:00Z";
-const receipt = await told(
+const receipt = await unwrap(
   shop.POST("/v1/events/{topic}", {
     params: { path: { topic: "interactions" } },
     body: [
@@ -26,8 +26,8 @@ const receipt = await told(
 );
 console.log(`${receipt.accepted} events, up to ${receipt.position}`);
 
-// Read what was written: the answer waits until the views have taken it in.
-const list = await told(
+// Read your writes: wait until the views have processed the events.
+const list = await unwrap(
   shop.GET("/v1/items/{item}/similar", {
     params: { path: { item: "kettle" }, query: { limit: 3, fill: false, min_position: receipt.position, wait_ms: 10_000 } },
   }),
@@ -36,9 +36,9 @@ for (const { item, score } of list.items) {
   console.log(`with ${list.item} goes ${item} (${score})`);
 }
 
-// A problem is an object with a code for programs and words for people.
+// A problem has a machine-readable code and a human-readable detail.
 try {
-  await told(shop.GET("/v1/popular", { params: { query: { days: 0 } } }));
+  await unwrap(shop.GET("/v1/popular", { params: { query: { days: 0 } } }));
 } catch (error) {
   if (!(error instanceof KindredError)) throw error;
   console.log(`${error.status} ${error.problem?.code}: ${error.problem?.detail}`);

@@ -1,8 +1,8 @@
 /**
- * The Kindred API, typed. What it takes and answers is generated from its OpenAPI document (src/schema.ts); here is only what a
- * program would write again and again: who asks, and an answer or an error.
+ * A typed client of the Kindred API. Types are generated from its OpenAPI document (src/schema.ts); this file adds credentials and
+ * error handling.
  *
- *     kindred({ baseUrl, key }).GET(path, params) ──▶ { data } | { error: Problem } ──told──▶ data, or a KindredError is thrown
+ *     kindred({ baseUrl, key }).GET(path, params) ──▶ { data } | { error: Problem } ──unwrap──▶ data, or throws a KindredError
  */
 import createClient, { type Client, type Middleware } from "openapi-fetch";
 
@@ -10,31 +10,31 @@ import type { components, paths } from "./schema.js";
 
 export type { components, operations, paths } from "./schema.js";
 
-/** The types of bodies by their name in the contract: `Schema<"SimilarList">`. */
+/** The type of a named schema: `Schema<"SimilarList">`. */
 export type Schema<Name extends keyof components["schemas"]> = components["schemas"][Name];
-/** What went wrong (RFC 9457). */
+/** Problem details (RFC 9457). */
 export type Problem = Schema<"Problem">;
-/** One request a function: `GET`, `POST`, `PUT`, `PATCH`, `DELETE`, each of the paths of the contract. */
+/** `GET`, `POST`, `PUT`, `PATCH` and `DELETE` for the paths of the API. */
 export type Kindred = Client<paths>;
 
 export interface Options {
-  /** Where the API answers: `https://shop.example/kindred`. */
+  /** The base URL of the API: `https://shop.example/kindred`. */
   baseUrl: string;
   /**
-   * What is presented: a service key (on servers alone), a publishable key, or an access token of whoever signed in. A function is asked
-   * before each request, since access tokens expire after minutes.
+   * A service key (on servers only), a publishable key, or an access token of a signed-in member. A function is called before each
+   * request, since access tokens expire after minutes.
    */
   key?: string | (() => string | undefined | Promise<string | undefined>);
-  /** The language that problems are told in: `en` or `zh-CN`. */
+  /** The language of problems: `en` or `zh-CN`. */
   language?: Schema<"LanguageTag">;
-  /** Another fetch than the global one. */
+  /** Replaces the global fetch. */
   fetch?: (request: Request) => Promise<Response>;
 }
 
 /** A client of the API. */
 export function kindred({ baseUrl, key, language, fetch }: Options): Kindred {
   const client = createClient<paths>({ baseUrl, ...(fetch && { fetch }) });
-  const asks: Middleware = {
+  const credentials: Middleware = {
     async onRequest({ request }) {
       const token = typeof key === "function" ? await key() : key;
       if (token !== undefined && !request.headers.has("Authorization")) {
@@ -46,34 +46,34 @@ export function kindred({ baseUrl, key, language, fetch }: Options): Kindred {
       return request;
     },
   };
-  client.use(asks);
+  client.use(credentials);
   return client;
 }
 
-/** An answer that is a problem. */
+/** An error response. */
 export class KindredError extends Error {
   override readonly name = "KindredError";
 
   constructor(
-    /** The status of the answer. */
+    /** The HTTP status. */
     readonly status: number,
-    /** What the server says of it; none where a proxy answered in its place. */
+    /** The problem; undefined if a proxy responded instead of the API. */
     readonly problem: Problem | undefined,
   ) {
-    super(problem ? `${problem.code}: ${problem.detail}` : `the answer is ${status}`);
+    super(problem ? `${problem.code}: ${problem.detail}` : `HTTP status ${status}`);
   }
 
-  /** Seconds after which asking again makes sense, if it does. */
+  /** Seconds after which to retry, if that makes sense. */
   get retryAfter(): number | undefined {
     return this.problem?.retry_after ?? undefined;
   }
 }
 
-/** What was asked for. Anything but a 2xx is thrown as a {@link KindredError}. */
-export async function told<Data>(
-  asked: Promise<{ data?: Data; error?: unknown; response: Response }>,
+/** The data of a response. Throws a {@link KindredError} unless the status is 2xx. */
+export async function unwrap<Data>(
+  request: Promise<{ data?: Data; error?: unknown; response: Response }>,
 ): Promise<Data> {
-  const { data, error, response } = await asked;
+  const { data, error, response } = await request;
   if (!response.ok) {
     throw new KindredError(response.status, isProblem(error) ? error : undefined);
   }

@@ -12,8 +12,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The public keys that access tokens are signed with
-         * @description The public keys that access tokens are signed with.
+         * The public keys for verifying access tokens
+         * @description The public keys for verifying access tokens.
          */
         get: operations["show_keys"];
         put?: never;
@@ -32,8 +32,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * This contract for people: one page, which loads nothing from anywhere
-         * @description This contract for people: one page, which loads nothing from anywhere.
+         * This contract as an HTML page without external resources
+         * @description This contract as an HTML page without external resources.
          */
         get: operations["show_reference"];
         put?: never;
@@ -52,8 +52,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The process answers
-         * @description The process answers.
+         * Liveness: the process responds
+         * @description Liveness: the process responds.
          */
         get: operations["live"];
         put?: never;
@@ -92,8 +92,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What the `type` of a problem leads to
-         * @description What the `type` of a problem leads to.
+         * Explains a problem type: the target of `type` in problems
+         * @description Explains a problem type: the target of `type` in problems.
          */
         get: operations["explain_problem"];
         put?: never;
@@ -112,8 +112,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Requests should be sent here: 200, or 503
-         * @description Requests should be sent here: 200, or 503.
+         * Readiness: 200 if requests should be sent here, else 503
+         * @description Readiness: 200 if requests should be sent here, else 503.
          */
         get: operations["ready"];
         put?: never;
@@ -132,8 +132,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Administrative and security events, the newest first: who did what to whom, when, from where, and whether it was done
-         * @description Administrative and security events, the newest first: who did what to whom, when, from where, and whether it was done. A page may come back short, with a cursor: then more has to be looked at.
+         * Administrative and security events, newest first
+         * @description Administrative and security events, newest first. A short page with a cursor means that the search is not complete.
          */
         get: operations["search_audit"];
         put?: never;
@@ -152,8 +152,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All rows of a view, sorted, as of one applied unit
-         * @description All rows of a view, sorted, as of one applied unit. A view that names members needs `member:read` as well. Two exports compare with `diff`. An export that breaks off ends the connection and not the chunks, so that half of it is not taken for the whole.
+         * All rows of a view, sorted, from one snapshot
+         * @description All rows of a view, sorted, from one snapshot. Views with member data also need `member:read`. Exports compare with `diff`. A failed export closes the connection without the last chunk, so that clients notice that it is incomplete.
          */
         get: operations["export_view"];
         put?: never;
@@ -172,8 +172,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All generations: settings, events, as of, which is live
-         * @description All generations: settings, events, as of, which is live.
+         * All generations with their settings, positions and which is live
+         * @description All generations with their settings, positions and which is live.
          */
         get: operations["list_generations"];
         put?: never;
@@ -195,8 +195,8 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Deletes a generation that is not live, with all of its rows
-         * @description Deletes a generation that is not live, with all of its rows.
+         * Deletes a generation that is not live, with all its rows
+         * @description Deletes a generation that is not live, with all its rows.
          */
         delete: operations["delete_generation"];
         options?: never;
@@ -212,8 +212,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What moved from this one to another
-         * @description What moved from this one to another. It takes as long as it takes; one is compared at a time.
+         * Compares two generations
+         * @description Compares two generations. May run for minutes; one comparison at a time.
          */
         get: operations["compare_generations"];
         put?: never;
@@ -234,8 +234,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Makes a generation the live one: its memory is loaded aside, then all readers turn to it in one step
-         * @description Makes a generation the live one: its memory is loaded aside, then all readers turn to it in one step. No request fails, and no answer is of both.
+         * Promotes a generation: its memory is loaded first, then all requests switch to it at once
+         * @description Promotes a generation: its memory is loaded first, then all requests switch to it at once. No request fails, and no response mixes the two.
          */
         post: operations["promote_generation"];
         delete?: never;
@@ -252,14 +252,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All keys, without the texts of service keys: when each was last used, and which are being replaced
-         * @description All keys, without the texts of service keys: when each was last used, and which are being replaced. One that is revoked or has ended is none of them.
+         * All keys with their last use and pending replacements, without the texts of service keys
+         * @description All keys with their last use and pending replacements, without the texts of service keys. Revoked and expired keys are not listed.
          */
         get: operations["list_keys"];
         put?: never;
         /**
-         * Makes a key and tells its text, this once
-         * @description Makes a key and tells its text, this once. A service key may everything: only whoever may everything makes one.
+         * Creates a key and returns its text, once
+         * @description Creates a key and returns its text, once. Only callers with every permission create service keys.
          */
         post: operations["make_key"];
         delete?: never;
@@ -280,14 +280,14 @@ export interface paths {
         post?: never;
         /**
          * Revokes a key: it is refused from the next request on
-         * @description Revokes a key: it is refused from the next request on. A service key is revoked only by whoever may everything.
+         * @description Revokes a key: it is refused from the next request on. Only callers with every permission revoke service keys.
          */
         delete: operations["revoke_key"];
         options?: never;
         head?: never;
         /**
-         * Gives a publishable key other origins, from the next request on
-         * @description Gives a publishable key other origins, from the next request on. Its text and what else it has stay as they are.
+         * Changes the origins of a publishable key, from the next request on
+         * @description Changes the origins of a publishable key, from the next request on.
          */
         patch: operations["change_key"];
         trace?: never;
@@ -302,8 +302,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Makes a key in place of another, of the same kind, name, origins, scopes and rate, and tells its text, this once
-         * @description Makes a key in place of another, of the same kind, name, origins, scopes and rate, and tells its text, this once. The old one stays good for the overlap, in which it is replaced wherever it is used, and is refused from then on. A service key is rotated only by whoever may everything.
+         * Creates a replacement with the same kind, name, origins, scopes and rate, and returns its text, once
+         * @description Creates a replacement with the same kind, name, origins, scopes and rate, and returns its text, once. The old key stays valid for the overlap, while its users switch to the new one. Only callers with every permission rotate service keys.
          */
         post: operations["rotate_key"];
         delete?: never;
@@ -320,8 +320,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Members by the beginning of what is theirs, by state, role, tier and day of registration; the newest first unless something is searched for
-         * @description Members by the beginning of what is theirs, by state, role, tier and day of registration; the newest first unless something is searched for. A page may come back short, with a cursor: then more has to be looked at.
+         * Searches members by prefix, state, role, tier and day of registration; newest first unless `q` is given
+         * @description Searches members by prefix, state, role, tier and day of registration; newest first unless `q` is given. A short page with a cursor means that the search is not complete.
          */
         get: operations["list_members"];
         put?: never;
@@ -341,7 +341,7 @@ export interface paths {
         };
         /**
          * One member
-         * @description One member. The `ETag` is the version that changes of it have to name.
+         * @description One member. The `ETag` is the version for changes.
          */
         get: operations["show_member"];
         put?: never;
@@ -362,8 +362,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Lets a suspended member in again
-         * @description Lets a suspended member in again.
+         * Reactivates a suspended member
+         * @description Reactivates a suspended member.
          */
         post: operations["activate_member"];
         delete?: never;
@@ -382,8 +382,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Sends the verification mail of a registration again; the link of the one before is worthless then
-         * @description Sends the verification mail of a registration again; the link of the one before is worthless then.
+         * Sends the verification mail again; earlier links become invalid
+         * @description Sends the verification mail again; earlier links become invalid.
          */
         post: operations["resend_member_verification"];
         delete?: never;
@@ -401,8 +401,8 @@ export interface paths {
         };
         get?: never;
         /**
-         * Gives a member a staff role, or takes it
-         * @description Gives a member a staff role, or takes it. Their sessions end, so that no token keeps what was taken; nobody gives more than they have. The role counts once the member has signed in with a second factor.
+         * Assigns or removes a staff role
+         * @description Assigns or removes a staff role. The sessions of the member end. Nobody can assign permissions that they lack. The role takes effect when the member signs in with a second factor.
          */
         put: operations["change_role"];
         post?: never;
@@ -420,15 +420,15 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Where a member is signed in
-         * @description Where a member is signed in.
+         * The sessions of a member
+         * @description The sessions of a member.
          */
         get: operations["list_member_sessions"];
         put?: never;
         post?: never;
         /**
-         * Ends all sessions of a member: their access tokens stop working at once
-         * @description Ends all sessions of a member: their access tokens stop working at once.
+         * Ends all sessions of a member; their access tokens stop working at once
+         * @description Ends all sessions of a member; their access tokens stop working at once.
          */
         delete: operations["end_member_sessions"];
         options?: never;
@@ -446,8 +446,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Locks a member out: all sessions end, and their access tokens stop working at once
-         * @description Locks a member out: all sessions end, and their access tokens stop working at once.
+         * Suspends a member: all sessions end and their access tokens stop working at once
+         * @description Suspends a member: all sessions end and their access tokens stop working at once.
          */
         post: operations["suspend_member"];
         delete?: never;
@@ -465,8 +465,8 @@ export interface paths {
         };
         get?: never;
         /**
-         * Sets a member's level
-         * @description Sets a member's level. It gives benefits and no permission.
+         * Sets the tier of a member
+         * @description Sets the tier of a member. Tiers give benefits and no permissions.
          */
         put: operations["set_tier"];
         post?: never;
@@ -484,8 +484,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * All permissions, and which routes ask for each
-         * @description All permissions, and which routes ask for each.
+         * All permissions and the routes that require them
+         * @description All permissions and the routes that require them.
          */
         get: operations["list_permissions"];
         put?: never;
@@ -504,8 +504,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Records that could not be accepted, each with its reason
-         * @description Records that could not be accepted, each with its reason. They may be about persons: staff needs `member:read`.
+         * Rejected records with their reasons
+         * @description Rejected records with their reasons. They may contain personal data: staff needs `member:read`.
          */
         get: operations["list_rejected"];
         put?: never;
@@ -526,8 +526,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Validates rejected records again (a newer version may accept them), appends those that pass and drops them from `rejected`
-         * @description Validates rejected records again (a newer version may accept them), appends those that pass and drops them from `rejected`.
+         * Validates rejected records again (a newer version may accept them) and appends those that pass
+         * @description Validates rejected records again (a newer version may accept them) and appends those that pass.
          */
         post: operations["retry_rejected"];
         delete?: never;
@@ -551,8 +551,8 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Drops a rejected record for good
-         * @description Drops a rejected record for good.
+         * Deletes a rejected record
+         * @description Deletes a rejected record.
          */
         delete: operations["drop_rejected"];
         options?: never;
@@ -593,8 +593,8 @@ export interface paths {
          */
         get: operations["show_role"];
         /**
-         * Makes a role, or says anew what it allows, whole
-         * @description Makes a role, or says anew what it allows, whole. Nobody gives it more than they have. What its holders may changes when their tokens are refreshed, within ten minutes.
+         * Creates or replaces a role
+         * @description Creates or replaces a role. Nobody can grant permissions that they lack. Changes apply when holders refresh their tokens, within ten minutes.
          */
         put: operations["put_role"];
         post?: never;
@@ -614,8 +614,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Gives the token's role to whoever asks, if its maker could give it now
-         * @description Gives the token's role to whoever asks, if its maker could give it now. All their sessions end: they sign in anew, with a second factor, for the role to count.
+         * Assigns the role of the token to the caller, if its creator could still do so
+         * @description Assigns the role of the token to the caller, if its creator could still do so. All sessions of the caller end; the role takes effect after signing in with a second factor.
          */
         post: operations["redeem_setup_token"];
         delete?: never;
@@ -632,14 +632,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The set-up tokens that may still be redeemed, without their texts: which role each gives, and who made it
-         * @description The set-up tokens that may still be redeemed, without their texts: which role each gives, and who made it.
+         * The open set-up tokens, without their texts: the role of each and who created it
+         * @description The open set-up tokens, without their texts: the role of each and who created it.
          */
         get: operations["list_setup_tokens"];
         put?: never;
         /**
-         * A token with which one member gets a staff role, once, within the hour
-         * @description A token with which one member gets a staff role, once, within the hour. Nobody gives more than they have.
+         * Creates a token that gives one member a staff role, once, within an hour
+         * @description Creates a token that gives one member a staff role, once, within an hour. Nobody can grant permissions that they lack.
          */
         post: operations["make_setup_token"];
         delete?: never;
@@ -659,8 +659,8 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Withdraws a set-up token: nobody can redeem it any more
-         * @description Withdraws a set-up token: nobody can redeem it any more. Nobody withdraws one that gives more than they have.
+         * Revokes a set-up token
+         * @description Revokes a set-up token. Nobody can revoke one that grants permissions that they lack.
          */
         delete: operations["withdraw_setup_token"];
         options?: never;
@@ -678,8 +678,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Makes the next key that signs access tokens
-         * @description Makes the next key that signs access tokens. It signs in five minutes, when every process knows it; tokens of the key before stay good until they expire. With `withdraw=true`, where a key may be known to others: the new one signs at once, and no token of the keys before is taken any more, anywhere within a second. Sessions go on: whoever is signed in refreshes.
+         * Creates the next signing key of access tokens
+         * @description Creates the next signing key of access tokens. It signs in five minutes, when every process knows it; tokens of earlier keys stay valid until they expire. With `withdraw=true` (a key may be compromised) it signs at once, and tokens of earlier keys are refused within a second. Sessions continue: clients refresh.
          */
         post: operations["rotate_signing_keys"];
         delete?: never;
@@ -696,8 +696,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Topics, positions, the durable frontier, lag, rows a view, memory, disk
-         * @description Topics, positions, the durable frontier, lag, rows a view, memory, disk.
+         * Status: topics, positions, durable frontier, lag, rows per view, memory, disk
+         * @description Status: topics, positions, durable frontier, lag, rows per view, memory, disk.
          */
         get: operations["show_status"];
         put?: never;
@@ -718,8 +718,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by brute force, and compares; `repair=true` mends rows of views that differ
-         * @description Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by brute force, and compares; `repair=true` mends rows of views that differ. It takes as long as it takes.
+         * Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, and compares
+         * @description Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, and compares. `repair=true` rewrites view rows that differ. May run for minutes.
          */
         post: operations["verify_views"];
         delete?: never;
@@ -738,8 +738,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * A challenge against robots: a browser solves it in a moment, a thousand registrations take a while
-         * @description A challenge against robots: a browser solves it in a moment, a thousand registrations take a while. It works once.
+         * A proof-of-work challenge against bots
+         * @description A proof-of-work challenge against bots. It can be used once.
          */
         post: operations["give_challenge"];
         delete?: never;
@@ -756,8 +756,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The categories with something that the caller may see, and how much; each stands before those below it
-         * @description The categories with something that the caller may see, and how much; each stands before those below it.
+         * The categories with items that the caller may see, and their counts; parents before children
+         * @description The categories with items that the caller may see, and their counts; parents before children.
          */
         get: operations["list_categories"];
         put?: never;
@@ -778,8 +778,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Takes the new address in place of the old by the token of its mail
-         * @description Takes the new address in place of the old by the token of its mail.
+         * Confirms the new e-mail address with the token of the mail
+         * @description Confirms the new e-mail address with the token of the mail.
          */
         post: operations["confirm_email"];
         delete?: never;
@@ -798,8 +798,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Ends a registration by the token of its mail: from now on the person can sign in
-         * @description Ends a registration by the token of its mail: from now on the person can sign in.
+         * Completes a registration with the token of the mail
+         * @description Completes a registration with the token of the mail. The member can sign in from now on.
          */
         post: operations["verify_email"];
         delete?: never;
@@ -818,8 +818,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Sends the mail of a registration again, with a new link in place of the old; the answer is the same where there is none
-         * @description Sends the mail of a registration again, with a new link in place of the old; the answer is the same where there is none.
+         * Sends the verification mail again, with a new link
+         * @description Sends the verification mail again, with a new link. The response does not reveal whether the address is registered.
          */
         post: operations["resend_verification"];
         delete?: never;
@@ -838,8 +838,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Takes one record, an array of records, or NDJSON
-         * @description Takes one record, an array of records, or NDJSON. 202 once the log has them durably; posting again is harmless, records merge by their natural keys. A publishable key posts browser events of sessions to `interactions`.
+         * Accepts one record, an array of records, or NDJSON
+         * @description Accepts one record, an array of records, or NDJSON. Returns 202 when they are durable in the log. Posting records again is harmless: they merge by their natural keys. A publishable key posts browser events of sessions to `interactions`.
          */
         post: operations["post_events"];
         delete?: never;
@@ -856,8 +856,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The items of a category, of a tag, or all: what can be had and the caller may see
-         * @description The items of a category, of a tag, or all: what can be had and the caller may see. `Link` names the next page.
+         * Available items that the caller may see: of a category, of a tag, or all
+         * @description Available items that the caller may see: of a category, of a tag, or all. `Link` names the next page.
          */
         get: operations["find_products"];
         put?: never;
@@ -877,7 +877,7 @@ export interface paths {
         };
         /**
          * The page of an item
-         * @description The page of an item. What the caller may not see is as good as not there. Unlike lists, it also shows what cannot be had now, and says so.
+         * @description The page of an item. Items that the caller may not see return 404. Unlike lists, it includes unavailable items and says so.
          */
         get: operations["show_product"];
         put?: never;
@@ -896,8 +896,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The items most often bought by those who bought this one
-         * @description The items most often bought by those who bought this one. An item without a list answers 200, with what fills it: the widget hides itself when there is nothing, and a new item is no error. A list shows what its caller may see, and no more.
+         * Items most often bought by the buyers of this item
+         * @description Items most often bought by the buyers of this item. An item without a list returns 200, filled from popularity unless `fill=false`. Contains only items that the caller may see.
          */
         get: operations["show_similar_items"];
         put?: never;
@@ -916,8 +916,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The list now, and again whenever it changes: at once when its row does, at most once a second when only scores do
-         * @description The list now, and again whenever it changes: at once when its row does, at most once a second when only scores do. Each event's data is a body of the list. A reader who comes back with `Last-Event-ID` is not sent what it has. The stream ends when the key is revoked or ends; with an access token, when the token does, or its session.
+         * The list now and after every change: at once when its row changes, at most once a second when only scores do
+         * @description The list now and after every change: at once when its row changes, at most once a second when only scores do. The data of each event is a list body. With `Last-Event-ID` unchanged lists are not sent again. The stream ends when the key is revoked or expires, or with the access token or its session.
          */
         get: operations["follow_similar_items"];
         put?: never;
@@ -936,22 +936,22 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The own account, with the `ETag` that a change has to name
-         * @description The own account, with the `ETag` that a change has to name.
+         * The account of the caller, with the `ETag` for changes
+         * @description The account of the caller, with the `ETag` for changes.
          */
         get: operations["show_profile"];
         put?: never;
         post?: never;
         /**
-         * Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events within `erasure.raw_days`
-         * @description Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events within `erasure.raw_days`. It cannot be taken back.
+         * Closes the account and erases the member: the account at once, view rows before a 200, raw events within `erasure.raw_days`
+         * @description Closes the account and erases the member: the account at once, view rows before a 200, raw events within `erasure.raw_days`. Cannot be undone.
          */
         delete: operations["close_account"];
         options?: never;
         head?: never;
         /**
-         * Changes the own account as it was read
-         * @description Changes the own account as it was read.
+         * Changes the account of the caller
+         * @description Changes the account of the caller.
          */
         patch: operations["change_profile"];
         trace?: never;
@@ -966,8 +966,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Sends a mail to a new address; it takes the old one's place when the token of the mail comes back
-         * @description Sends a mail to a new address; it takes the old one's place when the token of the mail comes back. The answer is the same where the address is another's.
+         * Sends a confirmation mail to the new address
+         * @description Sends a confirmation mail to the new address. The response does not reveal whether the address is registered.
          */
         post: operations["change_email"];
         delete?: never;
@@ -984,8 +984,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the log, the points, the history, the orders, and every interaction behind them: searches and ratings too
-         * @description Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the merged record of the log, the points, the history, the orders, and every interaction behind them: searches and ratings too.
+         * All data of the caller as a ZIP of JSON: the account with its sessions and audit log, the merged member record, points, history, orders, and all interactions including searches and ratings
+         * @description All data of the caller as a ZIP of JSON: the account with its sessions and audit log, the merged member record, points, history, orders, and all interactions including searches and ratings.
          */
         get: operations["export_own"];
         put?: never;
@@ -1006,8 +1006,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Changes the password; the other sessions end with it
-         * @description Changes the password; the other sessions end with it.
+         * Changes the password and ends the other sessions
+         * @description Changes the password and ends the other sessions.
          */
         post: operations["change_password"];
         delete?: never;
@@ -1026,8 +1026,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Sends a code to a new phone
-         * @description Sends a code to a new phone.
+         * Sends a code to the new phone
+         * @description Sends a code to the new phone.
          */
         post: operations["change_phone"];
         delete?: never;
@@ -1046,8 +1046,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Takes the new phone in place of the old
-         * @description Takes the new phone in place of the old.
+         * Confirms the new phone with the code
+         * @description Confirms the new phone with the code.
          */
         post: operations["confirm_phone"];
         delete?: never;
@@ -1066,8 +1066,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * New recovery codes in place of those that are left
-         * @description New recovery codes in place of those that are left.
+         * Replaces the recovery codes
+         * @description Replaces the recovery codes.
          */
         post: operations["renew_recovery_codes"];
         delete?: never;
@@ -1084,15 +1084,15 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Where one is signed in (V7.5.2)
-         * @description Where one is signed in (V7.5.2).
+         * The sessions of the caller (V7.5.2)
+         * @description The sessions of the caller (V7.5.2).
          */
         get: operations["list_own_sessions"];
         put?: never;
         post?: never;
         /**
-         * Signs out everywhere, or everywhere else (V7.4.3)
-         * @description Signs out everywhere, or everywhere else (V7.4.3).
+         * Ends all sessions of the caller, or all others (V7.4.3)
+         * @description Ends all sessions of the caller, or all others (V7.4.3).
          */
         delete: operations["end_own_sessions"];
         options?: never;
@@ -1111,8 +1111,8 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Signs out in one place (V7.5.2)
-         * @description Signs out in one place (V7.5.2).
+         * Ends one session (V7.5.2)
+         * @description Ends one session (V7.5.2).
          */
         delete: operations["end_own_session"];
         options?: never;
@@ -1130,13 +1130,13 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Begins to set up an authenticator app; nothing is asked for until a code of it was shown
-         * @description Begins to set up an authenticator app; nothing is asked for until a code of it was shown.
+         * Starts the set-up of an authenticator app
+         * @description Starts the set-up of an authenticator app. It takes effect when confirmed with a code.
          */
         post: operations["enrol_totp"];
         /**
          * Removes the second factor
-         * @description Removes the second factor. The other sessions end.
+         * @description Removes the second factor. Other sessions end.
          */
         delete: operations["remove_totp"];
         options?: never;
@@ -1154,8 +1154,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Ends setting up: from now on a code is asked for when signing in
-         * @description Ends setting up: from now on a code is asked for when signing in. The other sessions end.
+         * Confirms the set-up: sign-in requires a code from now on
+         * @description Confirms the set-up: sign-in requires a code from now on. Other sessions end.
          */
         post: operations["confirm_totp"];
         delete?: never;
@@ -1175,8 +1175,8 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Forgets a member: the account and every session at once, out of every view when this answers, the raw records within `erasure.raw_days`
-         * @description Forgets a member: the account and every session at once, out of every view when this answers, the raw records within `erasure.raw_days`. What stays, without the person: their orders in sales totals, and their inviter's points. Asking again changes nothing and answers the same.
+         * Erases a member: the account, all sessions and all view rows before the response, raw records within `erasure.raw_days`
+         * @description Erases a member: the account, all sessions and all view rows before the response, raw records within `erasure.raw_days`. Sales totals and the points of their inviter stay, without the person. Repeating it changes nothing and returns the same.
          */
         delete: operations["forget_member"];
         options?: never;
@@ -1192,8 +1192,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What a member did, their sessions included, newest first
-         * @description What a member did, their sessions included, newest first. Empty for who is not known, and for who was forgotten.
+         * The history of a member and their sessions, newest first
+         * @description The history of a member and their sessions, newest first. Empty for unknown and erased members.
          */
         get: operations["show_history"];
         put?: never;
@@ -1212,8 +1212,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * A member's orders, whatever their status, the latest placed first
-         * @description A member's orders, whatever their status, the latest placed first. Empty for who is not known, and for who was forgotten.
+         * The orders of a member in every status, latest first
+         * @description The orders of a member in every status, latest first. Empty for unknown and erased members.
          */
         get: operations["show_orders"];
         put?: never;
@@ -1232,8 +1232,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The points a member has earned, pending and available as of a day
-         * @description The points a member has earned, pending and available as of a day. As of a day nothing that is dated later is known: orders placed, units refunded, invitees activated after it. A member who has earned none has 0: that is no error.
+         * The points of a member, pending and available, as of a day: later orders, refunds and activations do not count
+         * @description The points of a member, pending and available, as of a day: later orders, refunds and activations do not count. Members without points have 0.
          */
         get: operations["show_points"];
         put?: never;
@@ -1254,8 +1254,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Sends a mail with a link to set the password anew, good for half an hour; the answer is the same where there is no such account
-         * @description Sends a mail with a link to set the password anew, good for half an hour; the answer is the same where there is no such account.
+         * Sends a mail with a link to reset the password, valid for 30 minutes
+         * @description Sends a mail with a link to reset the password, valid for 30 minutes. The response does not reveal whether the account exists.
          */
         post: operations["request_reset"];
         delete?: never;
@@ -1274,8 +1274,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Sets a new password
-         * @description Sets a new password. Every session ends; a second factor is asked for as before (V6.4.3).
+         * Sets a new password and ends all sessions
+         * @description Sets a new password and ends all sessions. A second factor is still required (V6.4.3).
          */
         post: operations["reset_password"];
         delete?: never;
@@ -1294,8 +1294,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Sends a code to a phone, whoever's it is; good for ten minutes
-         * @description Sends a code to a phone, whoever's it is; good for ten minutes. One a minute, and some an hour. Where the other fields of a registration are given they are checked as POST /v1/registrations does, before anything is sent.
+         * Sends a code to a phone, valid for ten minutes; limited to one a minute and some an hour
+         * @description Sends a code to a phone, valid for ten minutes; limited to one a minute and some an hour. Other fields of the registration, if given, are validated first as by POST /v1/registrations. The response does not reveal whether the phone is registered.
          */
         post: operations["send_phone_code"];
         delete?: never;
@@ -1312,8 +1312,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The items by how many owners did a thing with them, summed over days, most first
-         * @description The items by how many owners did a thing with them, summed over days, most first. Deleted and unavailable items are left out of the list, not of the total; what the caller may not see, of both.
+         * Items ranked by the number of owners with an interaction of this kind, summed over days
+         * @description Items ranked by the number of owners with an interaction of this kind, summed over days. Deleted and unavailable items are left out of the list but count in `total`; items that the caller may not see count in neither.
          */
         get: operations["show_popular_items"];
         put?: never;
@@ -1334,8 +1334,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Registers
-         * @description Registers. Whether the phone or the e-mail is somebody's is told by the mail alone; a username may be seen to be taken.
+         * Registers a member
+         * @description Registers a member. The response does not reveal whether phone or e-mail are registered, only whether the username is taken.
          */
         post: operations["register"];
         delete?: never;
@@ -1352,8 +1352,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What a registration has to keep to: for the form that a person fills in
-         * @description What a registration has to keep to: for the form that a person fills in.
+         * The rules for registrations, for forms
+         * @description The rules for registrations, for forms.
          */
         get: operations["show_rules"];
         put?: never;
@@ -1375,7 +1375,7 @@ export interface paths {
         put?: never;
         /**
          * Signs in
-         * @description Signs in. One answer for everything that is wrong, in the same time; too many wrong ones have to wait.
+         * @description Signs in. Wrong account and wrong password are indistinguishable, in timing too. Repeated failures are throttled.
          */
         post: operations["sign_in"];
         delete?: never;
@@ -1395,8 +1395,8 @@ export interface paths {
         put?: never;
         post?: never;
         /**
-         * Signs out: from now on no token of the session works, here or in any other process within a second
-         * @description Signs out: from now on no token of the session works, here or in any other process within a second. By the access token; or, for the shop's own pages that have none at hand, by the cookie, with `Kindred-Csrf: 1`, from the same origin.
+         * Signs out: tokens of the session stop working, in other processes within a second
+         * @description Signs out: tokens of the session stop working, in other processes within a second. Authenticated by the access token or, on the shop's own pages, by the refresh cookie with `Kindred-Csrf: 1`.
          */
         delete: operations["sign_out"];
         options?: never;
@@ -1414,8 +1414,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * New tokens in place of the refresh token, which works once
-         * @description New tokens in place of the refresh token, which works once. Used a second time within 30 s by the same device it gives the same refresh token again, since the answer may have been lost; used by another, or later, it ends the session.
+         * Exchanges the refresh token, which works once, for new tokens
+         * @description Exchanges the refresh token, which works once, for new tokens. Reuse within 30 s by the same device returns the same tokens, since the response may have been lost; any other reuse ends the session.
          */
         post: operations["refresh"];
         delete?: never;
@@ -1434,8 +1434,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Ends signing in with a code of the authenticator, or one of the recovery codes; each works once
-         * @description Ends signing in with a code of the authenticator, or one of the recovery codes; each works once.
+         * Completes a sign-in with a code of the authenticator or a recovery code; each works once
+         * @description Completes a sign-in with a code of the authenticator or a recovery code; each works once.
          */
         post: operations["show_second_factor"];
         delete?: never;
@@ -1452,8 +1452,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Several lists in one stream, each now and again whenever it changes
-         * @description Several lists in one stream, each now and again whenever it changes. Each event's data is the body of one list, with the list's text as it was asked for in `list`. Everything else is as in a stream of one list.
+         * Several lists in one stream
+         * @description Several lists in one stream. The data of each event is the body of one list, with `list` as given in the request. Otherwise as a stream of one list.
          */
         get: operations["follow_lists"];
         put?: never;
@@ -1472,8 +1472,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The tags with something that the caller may see, those of most items first
-         * @description The tags with something that the caller may see, those of most items first.
+         * The tags of items that the caller may see, most items first
+         * @description The tags of items that the caller may see, most items first.
          */
         get: operations["list_tags"];
         put?: never;
@@ -1492,8 +1492,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * The rows of a view of one item, member or session, as its export has them; none where there are none
-         * @description The rows of a view of one item, member or session, as its export has them; none where there are none. A view that names members needs `member:read` as well.
+         * The rows of a view for one item, member or session, in the format of its export
+         * @description The rows of a view for one item, member or session, in the format of its export. Views with member data also need `member:read`.
          */
         get: operations["show_rows"];
         put?: never;
@@ -1512,8 +1512,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * `<kindred-list item="…" public-key="…">`
-         * @description `<kindred-list item="…" public-key="…">`. It is the same for everybody and no secret, so any page may load it.
+         * The widget `<kindred-list item="…" public-key="…">`
+         * @description The widget `<kindred-list item="…" public-key="…">`. It is public, so any page may load it.
          */
         get: operations["show_widget"];
         put?: never;
@@ -1528,57 +1528,57 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description Accepted for processing. The answer is the same whatever comes of it. */
+        /** @description Accepted. The response does not reveal the result. */
         Accepted: {
             /** @description Always `accepted`. */
             status: string;
         };
-        /** @description The account is closed. */
+        /** @description The receipt of a closed account. */
         AccountClosed: {
-            /** @description When the account was emptied. */
+            /** @description When the account was erased. */
             account_erased_at: string;
-            /** @description When the last entry of the audit log that has the member's id expires. */
+            /** @description When the last audit entry with the member id expires. */
             audit_until: string;
-            /** @description The member, who has no name any more. */
+            /** @description The member id. */
             member: string;
             views?: components["schemas"]["ErasureReceipt"] | null;
         };
-        /** @description What became of the account. */
+        /** @description The erased account. */
         AccountErased: {
-            /** @description When the last entry of the audit log that has the member's id, and nothing else of the person, expires. */
+            /** @description When the last audit entry with the member id expires. */
             audit_until: string;
-            /** @description Since when it holds nothing of the person, nobody signs in to it, and its username, phone and e-mail are free. */
+            /** @description When the account was erased and its username, phone and e-mail became free. */
             erased_at: string;
         };
-        /** @description The agreement that was accepted. */
+        /** @description The accepted user agreement. */
         AgreementShown: {
             accepted_at: string;
             version: string;
         };
-        /** @description What was done. Every text is one line. */
+        /** @description An audit entry. Every text is a single line. */
         AuditEntry: {
             /** @description A member's id, `operator:NAME`, `key:ID`, `setup`, or `anonymous`. */
             actor: string;
-            /** @description From where; empty for the machine itself. */
+            /** @description The client address; empty for local operations. */
             address: string;
             at: string;
-            /** @description More, by name. */
+            /** @description Further details by name. */
             detail: {
                 [key: string]: string;
             };
             id: string;
-            /** @description A stable word: `member.suspend`. */
+            /** @description A stable name: `member.suspend`. */
             kind: string;
-            /** @description Whether it was done. */
+            /** @description Whether it succeeded. */
             ok: boolean;
-            /** @description About whom or what. */
+            /** @description The member or object concerned. */
             subject: string;
         };
         /** @description A page of the audit log. */
         AuditPage: {
-            /** @description The newest first. */
+            /** @description Newest first. */
             entries: components["schemas"]["AuditEntry"][];
-            /** @description Where the next page begins; null on the last. */
+            /** @description The cursor of the next page; null on the last. */
             next_cursor?: string | null;
         };
         /** @description Why an item is in a list. */
@@ -1674,78 +1674,78 @@ export interface components {
             /** @description Its last word. */
             label: string;
         };
-        /** @description A proof of work to be done before a registration, a phone code or a reset. */
+        /** @description A proof-of-work challenge for registrations, phone codes and password resets. */
         ChallengeShown: {
             /**
              * Format: int32
-             * @description Leading zero bits of SHA-256(`token.nonce`) to find a nonce for.
+             * @description Required leading zero bits of SHA-256(`token.nonce`).
              */
             bits: number;
             /**
              * Format: int64
-             * @description Milliseconds since 1970 UTC at which it is worthless.
+             * @description When it expires, milliseconds since 1970 UTC.
              */
             expires_at: number;
-            /** @description Given back with the solution. */
+            /** @description To be sent with the solution. */
             token: string;
         };
-        /** @description A challenge with what was found for it. */
+        /** @description A solved challenge. */
         ChallengeSolved: {
-            /** @description What was found. */
+            /** @description The nonce that was found. */
             nonce: string;
-            /** @description Of the challenge. */
+            /** @description The token of the challenge. */
             token: string;
         };
-        /** @description One thing that has to be well for the process to be ready. */
+        /** @description A readiness check. */
         Check: {
-            /** @description For a person; no data of the shop. */
+            /** @description For humans; contains no shop data. */
             detail: string;
-            /** @description What was looked at: `pipeline`, `log`, `store`. */
+            /** @description What was checked: `pipeline`, `log`, `store`. */
             name: string;
-            /** @description Whether it is well. */
+            /** @description Whether the check passed. */
             ready: boolean;
         };
         /** @description One discount of a line. */
         DiscountShown: {
             /** Format: int64 */
             amount_minor: number;
-            /** @description Which one. */
+            /** @description The id of the discount. */
             id?: string | null;
-            /** @description What sort of discount it is. */
+            /** @description The kind of discount. */
             kind: string;
         };
-        /** @description A new e-mail address. */
+        /** @description A change of the e-mail address. */
         EmailChange: {
             /**
              * Format: password
-             * @description Without it the answer is 403.
+             * @description Without it the response is 403.
              */
             current_password: string;
-            /** @description The new one. */
+            /** @description The new address. */
             email: string;
         };
-        /** @description A member from now on. */
+        /** @description A completed registration. */
         EmailVerified: {
             member: string;
-            /** @description For the person, in their language. */
+            /** @description Message in the language of the client. */
             message: string;
         };
-        /** @description What an erasure answers. */
+        /** @description The receipt of an erasure. */
         ErasureReceipt: {
             account?: components["schemas"]["AccountErased"] | null;
-            /** @description It survives a loss of power. */
+            /** @description Whether it is durable. */
             durable: boolean;
-            /** @description Always true: otherwise it is an error, and may be asked for again. */
+            /** @description Always true. */
             erased: boolean;
             member: string;
-            /** @description The position from which on no view holds the person. */
+            /** @description The position from which no view contains the member. */
             position: string;
-            /** @description The day by which the raw records have left the log, too. */
+            /** @description The day by which the raw records are deleted from the log. */
             raw_erased_by: string;
-            /** @description Since when no view holds the person. */
+            /** @description When the views no longer contained the member. */
             views_erased_at: string;
         };
-        /** @description A record of the topic that it is posted to. */
+        /** @description A record of the topic it is posted to. */
         EventRecord: components["schemas"]["Interaction"] | components["schemas"]["Order"] | components["schemas"]["CatalogItem"] | components["schemas"]["MemberEvent"];
         /** @description The counts behind a pair, and what follows from them. */
         Explanation: {
@@ -1785,15 +1785,15 @@ export interface components {
              */
             support: number;
         };
-        /** @description One thing that is wrong with one field or parameter. */
+        /** @description An invalid field or parameter. */
         FieldError: {
-            /** @description What kind of error it is, for a program. */
+            /** @description Machine-readable error code. */
             code: string;
-            /** @description Where the field stands: `body`, `query`, `path` or `header`. */
+            /** @description Where the field is: `body`, `query`, `path` or `header`. */
             in: string;
-            /** @description What is wrong, for a person. */
+            /** @description Human-readable message. */
             message: string;
-            /** @description The field as a JSON pointer (RFC 6901); of a parameter, its name after a slash. */
+            /** @description JSON pointer (RFC 6901) of the field; for a parameter, its name after a slash. */
             pointer: string;
         };
         /** @description The body of `GET /v1/items`. */
@@ -1823,47 +1823,47 @@ export interface components {
         };
         /** @description All generations. */
         GenerationList: {
-            /** @description By name. */
+            /** @description Ordered by name. */
             generations: components["schemas"]["GenerationShown"][];
         };
-        /** @description What is told of a generation. */
+        /** @description A generation. */
         GenerationShown: {
-            /** @description Whether it has once reached the end of what it reads. */
+            /** @description Whether it has reached the end of its input once. */
             complete: boolean;
-            /** @description When it was made. */
+            /** @description When it was created. */
             created_at: string;
-            /** @description The settings that are others than the live one's. */
+            /** @description Settings that differ from those of the live generation. */
             differing: {
                 [key: string]: string;
             };
             /**
              * Format: int64
-             * @description Records of the log that it has passed.
+             * @description Log records processed.
              */
             events: number;
-            /** @description From where it was built: `beginning`, `inputs`, a position or a time. */
+            /** @description What it was built from: `beginning`, `inputs`, a position or a time. */
             from: string;
             /**
              * Format: int64
-             * @description Records of the log behind them.
+             * @description Log records not processed yet.
              */
             lag: number;
-            /** @description Whether it is what is served. */
+            /** @description Whether it is the live generation. */
             live: boolean;
             /** @description Its name. */
             name: string;
-            /** @description Why it cannot be promoted, if it cannot. */
+            /** @description Why it cannot be promoted; null if it can. */
             not_promotable?: string | null;
-            /** @description How far it reaches. */
+            /** @description The position up to which it has processed the log. */
             position: string;
-            /** @description What it pins, as TOML. */
+            /** @description Its settings, as TOML. */
             settings: string;
-            /** @description Where it ends, if it does. */
+            /** @description The position or time at which it stops, if any. */
             until?: string | null;
         };
-        /** @description One thing that a member did on a day. */
+        /** @description One kind of interaction with an item on a day. */
         HistoryItem: {
-            /** @description The latest time of that day. */
+            /** @description The latest time on that day. */
             at: string;
             /** @description The UTC day. */
             day: string;
@@ -1872,11 +1872,11 @@ export interface components {
             /** @description The scenario of an impression or a click. */
             scenario?: string;
         };
-        /** @description A page of what a member did, newest first. */
+        /** @description A page of history, newest first. */
         HistoryPage: {
             items: components["schemas"]["HistoryItem"][];
             member: string;
-            /** @description Where the next page begins; null on the last. */
+            /** @description The cursor of the next page; null on the last. */
             next_cursor?: string | null;
         };
         /** @description What an owner did with an item. Natural key: (owner, item or normalised query, kind, UTC day of `at`), of an impression and a click also `scenario`; of a retract: (owner, item or query, kind). Merge: the greatest (`at`, canonical bytes) stays. Null means absent; unknown fields are dropped. */
@@ -1926,37 +1926,37 @@ export interface components {
          * @description RFC 3339 with an offset and at most 9 decimals, kept as UTC milliseconds (finer digits are cut). From 1990-01-01T00:00:00Z up to, not including, 2100-01-01T00:00:00Z.
          */
         InteractionTime: string;
-        /** @description What of a key can be changed. */
+        /** @description The changes to a key. */
         KeyChange: {
-            /** @description Origins whose pages may use it from now on, like `https://shop.example`; those that it had are replaced. */
+            /** @description The new allowed origins, like `https://shop.example`; they replace the old ones. */
             origins: string[];
         };
-        /** @description All keys, without their texts. */
+        /** @description All keys. */
         KeyList: {
             keys: components["schemas"]["KeyShown"][];
         };
-        /** @description A key that was just made. */
+        /** @description A created key. */
         KeyMade: components["schemas"]["KeyShown"] & {
-            /** @description The key itself: told this once, and stored nowhere. */
+            /** @description The text of the key: returned once and not stored. */
             key: string;
         };
-        /** @description A key that is being replaced. */
+        /** @description A key that was replaced. */
         KeyReplaced: {
-            /** @description It is good until then, and refused from then on. */
+            /** @description When it expires. */
             expires_at: string;
             /** @description Its id. */
             id: string;
         };
-        /** @description A key that was just made, in place of another. */
+        /** @description A rotated key. */
         KeyRotated: components["schemas"]["KeyMade"] & {
-            /** @description Which it replaces, and until when that stays good. */
+            /** @description The replaced key and its expiry. */
             replaces: components["schemas"]["KeyReplaced"];
         };
-        /** @description How a key is to be replaced. */
+        /** @description How to rotate a key. */
         KeyRotation: {
             /**
              * Format: int64
-             * @description Seconds for which the old one stays good: a day unless given, 30 days at most; 0 ends it at once.
+             * @description Seconds for which the old key stays valid: default one day, at most 30 days, 0 to expire it at once.
              */
             overlap_seconds?: number;
         };
@@ -1965,92 +1965,92 @@ export interface components {
             /** @description Each with `kty`, `crv`, `alg`, `use`, `kid` and `x`. */
             keys: Record<string, never>[];
         };
-        /** @description What a key is to be. */
+        /** @description The settings of a new key. */
         KeySettings: {
             /** @enum {string} */
             kind: "service";
-            /** @description What people call it. */
+            /** @description A display name. */
             name: string;
         } | {
             /** @enum {string} */
             kind: "publishable";
-            /** @description What people call it. */
+            /** @description A display name. */
             name: string;
-            /** @description Origins whose pages may use it, like `https://shop.example`. */
+            /** @description Allowed origins, like `https://shop.example`. */
             origins: string[];
             /**
              * Format: int32
-             * @description Requests a minute over all visitors, to 60,000; 6,000 unless given.
+             * @description Requests per minute over all visitors; default 6,000, at most 60,000.
              */
             rate_limit_per_minute?: number;
-            /** @description What it may do; both unless given. */
+            /** @description Allowed scopes; default both. */
             scopes?: components["schemas"]["ScopeName"][];
         };
-        /** @description A key as it is listed: a service key's text is not in it, it is stored nowhere. */
+        /** @description A key. The text of a service key is not stored. */
         KeyShown: {
             created_at: string;
-            /** @description Of a key that is being replaced: it is refused from then on, and soon not listed any more. */
+            /** @description When it expires, if it is being replaced. */
             expires_at?: string | null;
-            /** @description For logs, and to rotate or revoke it. */
+            /** @description The id used in logs and to rotate or revoke the key. */
             id: string;
             /** @description `service` or `publishable`. */
             kind: string;
-            /** @description The minute in which it was last presented, by whomever; null if never. Uses of the last minute at another process may be missing. */
+            /** @description The minute of its last use, null if never used. Uses of the last minute in another process may be missing. */
             last_used_at?: string | null;
-            /** @description What people call it. */
+            /** @description A display name. */
             name: string;
-            /** @description Of a publishable key. */
+            /** @description Allowed origins, of a publishable key. */
             origins?: string[] | null;
             /**
              * Format: int32
-             * @description Of a publishable key.
+             * @description Requests per minute, of a publishable key.
              */
             rate_limit_per_minute?: number | null;
-            /** @description Of a key that is being replaced: the id of the one that replaces it. */
+            /** @description The id of the key that replaces it. */
             replaced_by?: string | null;
-            /** @description Of a publishable key. */
+            /** @description Scopes, of a publishable key. */
             scopes?: components["schemas"]["ScopeName"][] | null;
-            /** @description Of a publishable key: it is no secret. */
+            /** @description The key itself, of a publishable key. */
             token?: string | null;
         };
         /**
-         * @description A language that people are spoken to in.
+         * @description A language of messages.
          * @enum {string}
          */
         LanguageTag: "zh-CN" | "en";
-        /** @description A level of members. */
+        /** @description A tier. */
         LevelShown: {
             /**
              * Format: int32
-             * @description Points earned at which it begins.
+             * @description The required points.
              */
             points: number;
             tier: string;
         };
-        /** @description What was bought. */
+        /** @description An order line. */
         LineShown: {
-            /** @description The coupon that took it off. */
+            /** @description The coupon of the discount. */
             coupon?: string | null;
             /**
              * Format: int64
-             * @description Taken off the line's price.
+             * @description Discount on the line.
              */
             discount_minor?: number | null;
-            /** @description The discounts that `discount_minor` is the sum of, where the shop says them. */
+            /** @description The parts of `discount_minor`, if the shop reports them. */
             discounts?: components["schemas"]["DiscountShown"][];
             item: string;
             /** Format: int32 */
             line: number;
             /**
              * Format: int64
-             * @description Less what came back.
+             * @description Less returned units.
              */
             net_quantity: number;
             /** Format: int64 */
             quantity: number;
             /**
              * Format: int64
-             * @description Of one unit.
+             * @description Price of one unit.
              */
             unit_price_minor: number;
         };
@@ -2075,11 +2075,11 @@ export interface components {
             title?: string | null;
             url?: string | null;
         };
-        /** @description What the link of a mail carries behind its `#`. */
+        /** @description The token of a mailed link. */
         MailToken: {
             /**
              * Format: password
-             * @description All of it.
+             * @description The part after `#`.
              */
             token: string;
         };
@@ -2139,7 +2139,7 @@ export interface components {
         MemberEventTime: string;
         /** @description Greater is newer. A producer raises it with every change of the record. */
         MemberEventVersion: number;
-        /** @description A member as staff finds them. */
+        /** @description A member in a list. */
         MemberListed: {
             activated_at?: string | null;
             email: string;
@@ -2147,9 +2147,9 @@ export interface components {
             /** @description E.164. */
             phone: string;
             registered_at: string;
-            /** @description A staff role. */
+            /** @description The staff role. */
             role?: string | null;
-            /** @description Whether a second factor is asked for; without one a role gives no permission. */
+            /** @description Whether a second factor is set up; without one a role gives no permissions. */
             second_factor: boolean;
             /** @description `registered` (the e-mail is not verified), `activating`, `activated`, `suspended`. */
             state: string;
@@ -2160,7 +2160,7 @@ export interface components {
         /** @description A page of members. */
         MemberPage: {
             members: components["schemas"]["MemberListed"][];
-            /** @description Where the next page begins; null on the last, and where a page was asked for by its number. */
+            /** @description The cursor of the next page; null on the last page and on numbered pages. */
             next_cursor?: string | null;
         };
         /** @description A session as its member sees it. */
@@ -2180,18 +2180,18 @@ export interface components {
         };
         /** @description The sessions of a member. */
         MemberSessions: {
-            /** @description The latest used first. */
+            /** @description Most recently used first. */
             sessions: components["schemas"]["MemberSession"][];
         };
         /** @description A member in detail. */
         MemberShown: components["schemas"]["MemberListed"] & {
             agreement_accepted_at: string;
-            /** @description The version of the agreement that was accepted. */
+            /** @description The accepted version of the user agreement. */
             agreement_version: string;
             invite_code: string;
             /** @description Language of messages. */
             language: string;
-            /** @description Whether marketing may be sent. */
+            /** @description Consent to marketing messages. */
             marketing_consent: boolean;
         };
         /** @description The state of one order as of a version: every version carries all of it, its refunds included. Natural key: order. Merge: `erased` is sticky and takes the member away; of the rest the greatest (version, rank of status, refunded units, refunded amount, canonical bytes without the member, the member) stays, the ranks being placed 0, paid 1, shipped 2, completed 3, cancelled 4, refunded 5. Two contents under one version are a conflict, which is counted and told. Money is in integer minor units. Null means absent; unknown fields are dropped. */
@@ -2276,7 +2276,7 @@ export interface components {
             /** @description The refund's identity; (refund, line) is there once. */
             refund: components["schemas"]["OrderIdentity"];
         } & unknown;
-        /** @description An order as of its latest version. Money is in minor units of its currency. */
+        /** @description The latest version of an order. Amounts are in minor units of the currency. */
         OrderShown: {
             cancelled_at?: string | null;
             completed_at?: string | null;
@@ -2284,37 +2284,36 @@ export interface components {
             currency: string;
             /**
              * Format: int64
-             * @description Taken off the order as a whole, beside the discounts of its lines.
+             * @description Discount on the whole order, beside those of its lines.
              */
             discount_minor?: number | null;
             lines: components["schemas"]["LineShown"][];
             order: string;
             paid_at?: string | null;
             placed_at: string;
-            /** @description The promotion it was bought under. */
             promotion?: string | null;
             /**
              * Format: int64
-             * @description What was paid back, with units that came back or without.
+             * @description Sum of all refunds.
              */
             refunded_minor: number;
             refunds: components["schemas"]["RefundShown"][];
             /**
              * Format: int64
-             * @description What shipping cost.
+             * @description Shipping cost.
              */
             shipping_minor?: number | null;
             status: string;
-            /** @description The member's level at purchase. */
+            /** @description The tier of the member at purchase. */
             tier: string;
             /**
              * Format: int64
-             * @description What lines and shipping cost, less all discounts.
+             * @description Lines and shipping less all discounts.
              */
             total_minor: number;
             /**
              * Format: int64
-             * @description Of the record that is shown; greater is newer.
+             * @description The version of the record.
              */
             version: number;
         };
@@ -2325,74 +2324,74 @@ export interface components {
         OrderTime: string;
         /** @description Greater is newer. A producer raises it with every change of the record. */
         OrderVersion: number;
-        /** @description A page of a member's orders, the latest first. */
+        /** @description A page of orders, latest first. */
         OrdersPage: {
             items: components["schemas"]["OrderShown"][];
             member: string;
-            /** @description Where the next page begins; null on the last. */
+            /** @description The cursor of the next page; null on the last. */
             next_cursor?: string | null;
         };
-        /** @description What became of one record. */
+        /** @description The result of one record. */
         Outcome: {
             /**
-             * @description True where its version was there already, with another content. Which of the two counts does not depend on which came last:
-             *     give what is newer a greater version.
+             * @description True if a record with this version and different content exists. Which one counts does not depend on their order: send
+             *     newer content with a greater version.
              */
             conflict?: boolean;
-            /** @description The position just after it. */
+            /** @description The position after the record. */
             position: string;
             /** @enum {string} */
             status: "accepted";
         } | {
-            /** @description What is wrong with it. */
+            /** @description Why. */
             error: components["schemas"]["RecordError"];
             /** @enum {string} */
             status: "rejected";
         };
-        /** @description A new password, by the current one. */
+        /** @description A change of the password. */
         PasswordChange: {
             /**
              * Format: password
-             * @description Without it the answer is 403.
+             * @description Without it the response is 403.
              */
             current_password: string;
-            /** @description Whether sessions elsewhere go on; they end unless it is true (V7.4.3). */
+            /** @description Keep other sessions; default false (V7.4.3). */
             keep_other_sessions?: boolean;
             /**
              * Format: password
-             * @description The new one.
+             * @description The new password.
              */
             password: string;
         };
         /** @description The password is set. */
         PasswordReset: {
-            /** @description As in POST /v1/sessions; absent where it stands in a cookie. */
+            /** @description As in POST /v1/sessions; absent if stored in a cookie. */
             device?: string | null;
         };
         /** @description All permissions. */
         PermissionList: {
             permissions: components["schemas"]["PermissionShown"][];
         };
-        /** @description One of them. */
+        /** @description A permission. */
         PermissionShown: {
             /** @description Whether every member has it. */
             members: boolean;
-            /** @description The word in a role, and in the `scope` of an access token. */
+            /** @description Its name in roles and in the `scope` of access tokens. */
             name: string;
-            /** @description Which routes ask for it, each as `METHOD /path`. */
+            /** @description Routes that require it, each as `METHOD /path`. */
             routes: string[];
         };
-        /** @description A new phone. */
+        /** @description A change of the phone. */
         PhoneChange: {
             /**
              * Format: password
-             * @description Without it the answer is 403.
+             * @description Without it the response is 403.
              */
             current_password: string;
-            /** @description The new one. */
+            /** @description The new phone. */
             phone: string;
         };
-        /** @description Where a code is sent. */
+        /** @description A request for a phone code. */
         PhoneCodeAsked: {
             /** @description A solved challenge. */
             challenge: components["schemas"]["ChallengeSolved"];
@@ -2406,30 +2405,27 @@ export interface components {
             password?: string | null;
             /** @description The phone. */
             phone: string;
-            /**
-             * @description What the form of the registration has been filled in with so far: looked at first, so that no message is sent for a form that
-             *     would be refused.
-             */
+            /** @description A field of the registration, validated before the code is sent. */
             username?: string | null;
         };
-        /** @description A new phone with its code. */
+        /** @description The confirmation of a new phone. */
         PhoneProof: {
             /**
              * Format: password
-             * @description That was sent to it.
+             * @description The code sent to the new phone.
              */
             code: string;
             /**
              * Format: password
-             * @description Without it the answer is 403.
+             * @description Without it the response is 403.
              */
             current_password: string;
-            /** @description The new one. */
+            /** @description The new phone. */
             phone: string;
         };
-        /** @description What a member has earned. */
+        /** @description The points of a member. */
         PointsShown: {
-            /** @description Figures are evaluated for this day. */
+            /** @description The day of the balance. */
             as_of: string;
             /**
              * Format: int64
@@ -2438,12 +2434,12 @@ export interface components {
             available: number;
             /**
              * Format: int64
-             * @description Earned by invites.
+             * @description Earned by invitations.
              */
             from_invites: number;
             /**
              * Format: int64
-             * @description Earned by items, pending or not.
+             * @description Earned by purchases, pending or not.
              */
             from_items: number;
             member: string;
@@ -2453,8 +2449,8 @@ export interface components {
              */
             pending: number;
             /**
-             * @description What they are made of, where it is asked for: a day and what became, or becomes, available on it by items, the latest first.
-             *     Invites count at once and have no day.
+             * @description With `statement`: points from purchases by the day on which they become available, latest first. Points from invitations
+             *     are available at once and have no day.
              */
             statement?: components["schemas"]["StatementLine"][] | null;
         };
@@ -2494,16 +2490,16 @@ export interface components {
             /** @description The view that was read. */
             view: string;
         };
-        /** @description A place that goods are sent to. */
+        /** @description A postal address. */
         PostalAddress: {
             city: string;
             /** @description ISO 3166. */
             country: string;
-            /** @description Street, house, and whatever else leads there. */
+            /** @description Street and number. */
             lines: string;
-            /** @description Who receives. */
+            /** @description Recipient. */
             name: string;
-            /** @description Their phone. */
+            /** @description Phone of the recipient. */
             phone: string;
             postal_code: string;
             /** @description Province or state. */
@@ -2519,31 +2515,31 @@ export interface components {
             /** @description ISO 4217. */
             currency: string;
         };
-        /** @description The body of a problem (RFC 9457). */
+        /** @description Problem details (RFC 9457). */
         Problem: Record<string, never> & {
-            /** @description The kind of problem for a program: the last part of `type`. */
+            /** @description Machine-readable kind of problem: the last part of `type`. */
             code: string;
-            /** @description This occurrence for a person. */
+            /** @description Human-readable explanation of this occurrence. */
             detail: string;
-            /** @description The fields it is about. */
+            /** @description The invalid fields. */
             errors?: components["schemas"]["FieldError"][];
-            /** @description The path that was asked for. */
+            /** @description The request path. */
             instance: string;
             /**
              * Format: int64
-             * @description Seconds after which asking again makes sense.
+             * @description Seconds after which to retry.
              */
             retry_after?: number | null;
             /**
              * Format: int32
-             * @description The status again.
+             * @description The HTTP status.
              */
             status: number;
-            /** @description The kind of problem for a person. */
+            /** @description Human-readable name of the kind of problem. */
             title: string;
-            /** @description Under which the server's log has it; that of `traceparent` where one was sent. */
+            /** @description The id of this request in the server log; that of `traceparent` if one was sent. */
             trace_id: string;
-            /** @description Identifies the kind of problem; a page that says what it means. */
+            /** @description Identifies the kind of problem; resolves to a page that explains it. */
             type: string;
         };
         /** @description The body of `GET /v1/items/{item}`. */
@@ -2566,355 +2562,355 @@ export interface components {
             /** @description Who may see it: `public`, `registered`, `vip` or `svip`. */
             visibility: string;
         };
-        /** @description What is changed of the own account; what is absent stays. Nothing else can be: not the tier, not a role (V8.2.3). */
+        /** @description Changes of the account; absent fields stay as they are. Tier and role cannot be changed (V8.2.3). */
         ProfilePatch: {
-            /** @description All addresses, 20 at most. */
+            /** @description Replaces all addresses; at most 20. */
             addresses?: components["schemas"]["PostalAddress"][] | null;
             /** @description Accepts this version of the user agreement. */
             agreement_version?: string | null;
             language?: components["schemas"]["LanguageTag"] | null;
-            /** @description Whether marketing may be sent. */
+            /** @description Consent to marketing messages. */
             marketing_consent?: boolean | null;
         };
-        /** @description The own account. */
+        /** @description The account of the caller. */
         ProfileShown: {
             activated_at?: string | null;
             addresses: components["schemas"]["PostalAddress"][];
             agreement: components["schemas"]["AgreementShown"];
             email: string;
-            /** @description What others register with to be this member's invitees. */
+            /** @description The code that invites others. */
             invite_code: string;
-            /** @description Of messages. */
+            /** @description Language of messages. */
             language: components["schemas"]["LanguageTag"];
-            /** @description Whether marketing may be sent. */
+            /** @description Consent to marketing messages. */
             marketing_consent: boolean;
             member: string;
             /** @description E.164. */
             phone: string;
             registered_at: string;
-            /** @description A staff role. */
+            /** @description The staff role. */
             role?: string | null;
-            /** @description Whether a second factor is asked for. */
+            /** @description Whether a second factor is set up. */
             second_factor: boolean;
-            /** @description `activated`: others do not sign in. */
+            /** @description `activated`; members in other states cannot sign in. */
             state: string;
-            /** @description The level. */
+            /** @description The tier. */
             tier: string;
             username: string;
         };
-        /** @description What was live before a promotion. */
+        /** @description The result of a promotion. */
         Promoted: {
-            /** @description Promoting this one again rolls back. */
+            /** @description The previous one; promote it to roll back. */
             before: string;
-            /** @description What is live now. */
+            /** @description The live generation. */
             live: string;
         };
-        /** @description Whether requests should be sent here. */
+        /** @description Readiness of the process. */
         Readiness: {
-            /** @description With `?verbose`: what was looked at. */
+            /** @description The checks, with `?verbose`. */
             checks?: components["schemas"]["Check"][] | null;
             ready: boolean;
         };
-        /** @description Why it is done. */
+        /** @description The reason of an action. */
         Reason: {
             /** @description 1 to 500 characters, for the audit log. */
             reason: string;
         };
-        /** @description The password again. */
+        /** @description The current password. */
         Reauthentication: {
             /**
              * Format: password
-             * @description Without it the answer is 403.
+             * @description Without it the response is 403.
              */
             current_password: string;
         };
-        /** @description What became of the records of a request. */
+        /** @description The result of a request. */
         Receipt: {
-            /** @description Records that are durable in the log. */
+            /** @description Number of records that are durable in the log. */
             accepted: number;
-            /** @description Accepted records whose version was there already, with another content, where there are some. */
+            /** @description Number of accepted records with the version of a stored record and different content; absent if none. */
             conflicts?: number | null;
-            /** @description The position after the last of them: read your writes with `min_position`. */
+            /** @description The position after the last accepted record; use it as `min_position` to read your writes. */
             position: string;
-            /** @description Records that are not in it. */
+            /** @description Number of rejected records. */
             rejected: number;
-            /** @description Of each record, in the order of the request. */
+            /** @description One result per record, in the order of the request. */
             results: components["schemas"]["Outcome"][];
         };
-        /** @description What is wrong with one record. */
+        /** @description An error of one record. */
         RecordError: {
             /** @description `invalid`, `ahead_of_clock`, `forbidden`, `too_old` or `unknown_item`. */
             code: string;
-            /** @description For a person. */
+            /** @description Human-readable message. */
             message: string;
-            /** @description The field within the record (RFC 6901); empty when it is the record as a whole. */
+            /** @description JSON pointer (RFC 6901) within the record; empty for the record as a whole. */
             pointer: string;
         };
-        /** @description Codes for whoever lost the app. */
+        /** @description Recovery codes. */
         RecoveryCodes: {
-            /** @description Each works once in place of a code of the app. They are shown this once. */
+            /** @description Each works once in place of a code of the app. Returned once. */
             recovery_codes: string[];
         };
-        /** @description What a session goes on with. */
+        /** @description A refresh. */
         RefreshForm: {
             /**
              * Format: password
-             * @description The newest; absent where it stands in a cookie, with `Kindred-Csrf: 1`, from the same origin.
+             * @description The latest refresh token; absent if stored in a cookie.
              */
             refresh_token?: string | null;
         };
-        /** @description What was given back: units of a line with their money, money of a line, or money of the order. */
+        /** @description A refund: units of a line with their amount, an amount of a line, or an amount of the order. */
         RefundShown: {
             /** Format: int64 */
             amount_minor: number;
             at: string;
             /**
              * Format: int32
-             * @description The line it is about; absent is the order.
+             * @description The line; absent for the whole order.
              */
             line?: number | null;
             /**
              * Format: int64
-             * @description How many units came back; absent is money alone.
+             * @description Returned units; absent for an amount only.
              */
             quantity?: number | null;
             refund: string;
         };
-        /** @description What a registration is answered: the same whether phone and e-mail were free or not. */
+        /** @description The same whether phone and e-mail are registered or not. */
         RegistrationAccepted: {
-            /** @description For the person, in their language. */
+            /** @description Message in the language of the client. */
             message: string;
             /** @description Always `accepted`. */
             status: string;
         };
-        /** @description What a person sends to register. */
+        /** @description A registration. */
         RegistrationForm: {
-            /** @description The version of the user agreement that is accepted. */
+            /** @description The accepted version of the user agreement. */
             agreement_version: string;
-            /** @description A solved challenge; another than the one for the code. */
+            /** @description A solved challenge, not the one used for the phone code. */
             challenge: components["schemas"]["ChallengeSolved"];
-            /** @description To where the link is mailed. */
+            /** @description The address for the verification mail. */
             email: string;
-            /** @description Of whoever invited them. */
+            /** @description The invite code of another member. */
             invite_code?: string | null;
             language?: components["schemas"]["LanguageTag"] | null;
-            /** @description Whether marketing may be sent. */
+            /** @description Consent to marketing messages. */
             marketing_consent?: boolean;
             /** Format: password */
             password: string;
-            /** @description With its code from POST /v1/phone-codes. */
+            /** @description The phone that received `phone_code`. */
             phone: string;
-            /** @description The code that was sent to the phone. */
+            /** @description The code from POST /v1/phone-codes. */
             phone_code: string;
-            /** @description Letters, digits and `. _ - '`; unique without regard to case and to look-alikes. */
+            /** @description Letters, digits and `. _ - '`; unique regardless of case and look-alikes. */
             username: string;
         };
-        /** @description What a registration has to keep to. */
+        /** @description The rules for registrations. */
         RegistrationRules: {
             /** @description The version of the user agreement to accept. */
             agreement_version: string;
             /**
              * Format: int32
-             * @description Leading zero bits that a challenge asks for.
+             * @description Leading zero bits that challenges require.
              */
             challenge_bits: number;
-            /** @description Most bytes of an e-mail address. */
+            /** @description Maximum length of an e-mail address, bytes. */
             email_bytes_max: number;
-            /** @description Whether an e-mail address signs in beside username and phone. */
+            /** @description Whether members can sign in with their e-mail address. */
             email_signs_in: boolean;
-            /** @description Languages that messages are written in; the first is that of whoever says none. */
+            /** @description Languages of messages, the default first. */
             languages: components["schemas"]["LanguageTag"][];
-            /** @description The levels above the first, and at how many points earned they begin. */
+            /** @description The tiers above the first and the points that they require. */
             levels: components["schemas"]["LevelShown"][];
-            /** @description Most bytes of a password. */
+            /** @description Maximum length of a password, bytes. */
             password_bytes_max: number;
-            /** @description Fewest characters of a password. */
+            /** @description Minimum length of a password, characters. */
             password_min: number;
-            /** @description Regions whose phones are accepted (ISO 3166; `*` is any); a number without `+` is one of the first. */
+            /** @description Accepted phone regions (ISO 3166; `*` is any); numbers without `+` belong to the first. */
             phone_regions: string[];
-            /** @description Fewest and most characters of a username. */
+            /** @description Minimum and maximum length of a username, characters. */
             username_chars: number[];
         };
         /** @description A page of rejected records. */
         RejectedPage: {
-            /** @description Where the next page begins; null on the last. */
+            /** @description The cursor of the next page; null on the last. */
             next_cursor?: string | null;
-            /** @description In the order of their ids. */
+            /** @description Ordered by id. */
             rejected: components["schemas"]["RejectedShown"][];
         };
-        /** @description A record that could not be accepted. */
+        /** @description A rejected record. */
         RejectedShown: {
-            /** @description (source, partition, offset). */
+            /** @description Source, partition and offset. */
             id: string;
             /**
              * Format: int64
-             * @description Its offset, or the line of the file.
+             * @description The offset in the log, or the line in the file.
              */
             offset: number;
             /** Format: int32 */
             partition: number;
-            /** @description The record as it came; cut at 64 KiB. */
+            /** @description The record as received, truncated to 64 KiB. */
             payload: string;
-            /** @description What is wrong, for a person. */
+            /** @description Human-readable reason. */
             reason: string;
             /** @description A topic of the log, or `import:FILE@IMPORT`. */
             source: string;
-            /** @description The topic it was meant for. */
+            /** @description The target topic. */
             topic: string;
         };
-        /** @description Whose password is to be set anew. */
+        /** @description A request to reset a password. */
         ResetAsked: {
             /** @description Username, phone or e-mail. */
             account: string;
             /** @description A solved challenge. */
             challenge: components["schemas"]["ChallengeSolved"];
         };
-        /** @description A new password, by the token of a mail. */
+        /** @description A password reset. */
         ResetForm: {
-            /** @description For the shop's own pages: `device` goes into a cookie. Needs `Kindred-Csrf: 1`, from the same origin. */
+            /** @description Store `device` in a cookie. Needs `Kindred-Csrf: 1`, from the same origin. */
             cookie?: boolean;
             /**
              * Format: password
-             * @description The new one.
+             * @description The new password.
              */
             password: string;
             /**
              * Format: password
-             * @description What the link carries behind its `#`.
+             * @description The token of the link, after `#`.
              */
             token: string;
         };
-        /** @description What became of the records that were tried again. */
+        /** @description The result of a retry. */
         Retried: {
-            /** @description They are durable in the log now, and no longer rejected. */
+            /** @description Ids of records that are now durable in the log and no longer rejected. */
             accepted: string[];
-            /** @description They are still rejected. */
+            /** @description Records that are still rejected. */
             rejected: components["schemas"]["StillRejected"][];
-            /** @description There are no rejected records of these ids. */
+            /** @description Ids without a rejected record. */
             unknown: string[];
         };
-        /** @description Which rejected records to try again. */
+        /** @description The rejected records to retry. */
         Retry: {
-            /** @description At most 1,000. */
+            /** @description At most 1,000 ids. */
             ids: string[];
         };
-        /** @description A staff role to give, or none. */
+        /** @description The role of a member. */
         RoleGiven: {
-            /** @description The name of a role; null takes it away. It has to be there: to forget it must not take a role. */
+            /** @description The name of a role; null removes it. Required, so that omitting it by mistake does not remove a role. */
             role: string | null;
         };
         /** @description All roles. */
         RoleList: {
-            /** @description Those of the product first. */
+            /** @description Built-in roles first. */
             roles: components["schemas"]["RoleShown"][];
         };
-        /** @description What a role is to allow. */
+        /** @description The permissions of a role. */
         RoleSet: {
-            /** @description Words of GET /v1/admin/permissions. */
+            /** @description Names from GET /v1/admin/permissions. */
             permissions: string[];
         };
-        /** @description A named set of permissions of staff. */
+        /** @description A named set of permissions. */
         RoleShown: {
-            /** @description Whether it comes with the product; such a role is not changed. */
+            /** @description Built-in roles cannot be changed. */
             built_in: boolean;
             name: string;
-            /** @description What its holders may, beside what every member may. */
+            /** @description Permissions beyond those of every member. */
             permissions: string[];
         };
         /**
-         * @description What a publishable key may do.
+         * @description A scope of a publishable key.
          * @enum {string}
          */
         ScopeName: "lists:read" | "events:write";
-        /** @description The second factor is needed. */
+        /** @description A second factor is required. */
         SecondFactorAsked: {
-            /** @description Given back with the code. */
+            /** @description To be sent with the code. */
             challenge: string;
             /**
              * Format: int64
-             * @description Seconds until it is worthless.
+             * @description Seconds until it expires.
              */
             expires_in: number;
         };
-        /** @description What ends a sign-in with a second factor. */
+        /** @description The second step of a sign-in. */
         SecondFactorForm: {
             /**
              * Format: password
-             * @description Of the first step.
+             * @description The challenge of the first step.
              */
             challenge: string;
             /**
              * Format: password
-             * @description Of the authenticator, or one of the recovery codes.
+             * @description A code of the authenticator, or a recovery code.
              */
             code: string;
             /** @description As in POST /v1/sessions. */
             cookie?: boolean;
         };
-        /** @description Signed in. */
+        /** @description The tokens of a session. */
         SessionGrant: {
-            /** @description For `Authorization: Bearer`: a JWT as RFC 9068 has it. */
+            /** @description For `Authorization: Bearer`; a JWT (RFC 9068). */
             access_token: string;
             /**
-             * @description The browsing session that begins: the widget goes on with it (`localStorage["kindred.session"]`). It is the member's where the form
-             *     named a `session`. Absent when refreshing.
+             * @description The new browsing session, for the widget (`localStorage["kindred.session"]`); linked to the member if the form had a
+             *     `session`. Absent on refresh.
              */
             browsing_session?: string | null;
             /**
-             * @description To be kept and sent with the next sign-in here: others' guesses then lock nobody out. Absent where it stands in a cookie, and
-             *     when refreshing.
+             * @description Identifies this browser at the next sign-in, so that guesses by others do not lock it out. Absent on refresh and if stored
+             *     in a cookie.
              */
             device?: string | null;
             /**
              * Format: int32
-             * @description Life of the access token, seconds.
+             * @description Lifetime of the access token, seconds.
              */
             expires_in: number;
             member: string;
-            /** @description Good once, for POST /v1/sessions/refresh; absent where it stands in a cookie. */
+            /** @description For POST /v1/sessions/refresh, once; absent if stored in a cookie. */
             refresh_token?: string | null;
             /** @description When the refresh token expires. */
             refresh_until: string;
-            /** @description What may be done, words with spaces between. */
+            /** @description Granted permissions, separated by spaces. */
             scope: string;
-            /** @description The session: `sid` of its access tokens. */
+            /** @description The session id: `sid` of its access tokens. */
             session: string;
             /** @description Always `Bearer`. */
             token_type: string;
         };
-        /** @description The sessions of whoever asks. */
+        /** @description The sessions of the caller. */
         SessionList: {
-            /** @description The latest used first. */
+            /** @description Most recently used first. */
             sessions: components["schemas"]["SessionListed"][];
         };
-        /** @description One of them. */
+        /** @description A session. */
         SessionListed: components["schemas"]["MemberSession"] & {
-            /** @description Whether it is the one that asks. */
+            /** @description Whether it is the current session. */
             current: boolean;
         };
-        /** @description A set-up token, presented. */
+        /** @description A set-up token to redeem. */
         SetupRedeemed: {
-            /** @description As it was given. */
+            /** @description The token. */
             token: string;
         };
-        /** @description Which role a set-up token gives. */
+        /** @description The role of a set-up token. */
         SetupRole: {
-            /** @description The name of a role: `admin` for the first. */
+            /** @description The name of a role: `admin` for the first administrator. */
             role: string;
         };
         /** @description A set-up token. */
         SetupToken: {
             /**
              * Format: int64
-             * @description Seconds until it is worthless.
+             * @description Seconds until it expires.
              */
             expires_in_s: number;
-            /** @description Told this once; whoever signs in and presents it has the role. */
+            /** @description The token, returned once; redeemed by a signed-in member. */
             token: string;
         };
-        /** @description The set-up tokens that may still be redeemed. */
+        /** @description The open set-up tokens. */
         SetupTokenList: {
-            /** @description The oldest first. */
+            /** @description Oldest first. */
             setup_tokens: components["schemas"]["SetupTokenShown"][];
         };
         /** @description A set-up token that nobody has redeemed; without its text. */
@@ -2930,20 +2926,20 @@ export interface components {
             /** @description What it gives. */
             role: string;
         };
-        /** @description What a person sends to sign in. */
+        /** @description A sign-in. */
         SignInForm: {
-            /** @description Username or phone; an e-mail where GET /v1/registrations/rules says so. */
+            /** @description Username or phone; e-mail if allowed by GET /v1/registrations/rules. */
             account: string;
-            /** @description For the shop's own pages: the refresh token and `device` go into cookies. Needs `Kindred-Csrf: 1`, from the same origin. */
+            /** @description Store the refresh token and `device` in cookies. Needs `Kindred-Csrf: 1`, from the same origin. */
             cookie?: boolean;
             /**
              * Format: password
-             * @description The `device` of an earlier sign-in here, where it does not stand in a cookie.
+             * @description `device` of an earlier sign-in, unless stored in a cookie.
              */
             device?: string | null;
             /** Format: password */
             password: string;
-            /** @description The browsing session until now: what it did becomes the member's, unless it is some member's already. */
+            /** @description The current browsing session. Its history is linked to the member unless it belongs to a member already. */
             session?: string | null;
         };
         /** @description The body of `GET /v1/items/{item}/similar`. */
@@ -2957,22 +2953,22 @@ export interface components {
             /** @description The view that was read. */
             view: string;
         };
-        /** @description Points of items that become available on a day. */
+        /** @description Points from purchases that become available on a day. */
         StatementLine: {
-            /** @description The day, in the program's zone. */
+            /** @description The day, in the time zone of the program. */
             available_from: string;
-            /** @description Whether the day has not come as of the day of the figures. */
+            /** @description Whether the day is after `as_of`. */
             pending: boolean;
             /**
              * Format: int64
-             * @description What is earned, less what was taken back.
+             * @description Earned less refunded.
              */
             points: number;
         };
-        /** @description A record that was tried again in vain. */
+        /** @description A record that is still rejected. */
         StillRejected: {
             id: string;
-            /** @description What is wrong now. */
+            /** @description Why. */
             reason: string;
         };
         /** @description A tag with something to see. */
@@ -2986,10 +2982,10 @@ export interface components {
             /** @description Those of most items first. */
             tags: components["schemas"]["Tag"][];
         };
-        /** @description A level to set. */
+        /** @description The tier of a member. */
         TierSet: {
             /**
-             * @description The level.
+             * @description The tier.
              * @enum {string}
              */
             tier: "normal" | "vip" | "svip";
@@ -3002,43 +2998,43 @@ export interface components {
              */
             code: string;
         };
-        /** @description What an authenticator app is set up with. */
+        /** @description The set-up of an authenticator app. */
         TotpEnrolment: {
-            /** @description The QR code, as SVG: an app takes a picture of it. */
+            /** @description The QR code as SVG. */
             qr_svg: string;
-            /** @description Base32, to be typed. */
+            /** @description Base32, for manual entry. */
             secret: string;
-            /** @description `otpauth://…`, what the QR code says. */
+            /** @description The `otpauth://…` URI of the QR code. */
             uri: string;
         };
-        /** @description What the second factor is removed by. */
+        /** @description Removes the second factor. */
         TotpRemoval: {
             /**
              * Format: password
-             * @description Of the app, or a recovery code.
+             * @description A code of the app, or a recovery code.
              */
             code: string;
             /**
              * Format: password
-             * @description Without it the answer is 403.
+             * @description Without it the response is 403.
              */
             current_password: string;
         };
-        /** @description To whom the mail is sent again. */
+        /** @description A request to resend the verification mail. */
         VerificationAsked: {
             /** @description A solved challenge. */
             challenge: components["schemas"]["ChallengeSolved"];
-            /** @description As it was registered with. */
+            /** @description The address of the registration. */
             email: string;
         };
-        /** @description What `verify` found in one table. */
+        /** @description The result of a verification for one table. */
         VerifiedTable: {
             /**
              * Format: int64
              * @description Rows that differ.
              */
             differences: number;
-            /** @description The first of them, for a person. */
+            /** @description The first differences, for humans. */
             first: string[];
             /**
              * Format: int64
@@ -3048,25 +3044,25 @@ export interface components {
             /** @description The table. */
             table: string;
         };
-        /** @description What `verify` found. */
+        /** @description The result of a verification. */
         VerifyReport: {
-            /** @description What could not be compared, and why: a log that does not reach back to its beginning says nothing about what came before. */
+            /** @description What could not be compared, and why: for example inputs older than the beginning of a truncated log. */
             not_compared: string[];
-            /** @description Whether every row is what the oracle computes. */
+            /** @description Whether every row equals what the oracle computes. */
             ok: boolean;
             /**
              * Format: int64
-             * @description Records of the log that were read.
+             * @description Log records read.
              */
             records: number;
-            /** @description Whether the differences were mended. */
+            /** @description Whether the differences were repaired. */
             repaired: boolean;
-            /** @description Each table that was compared: merged inputs with the log, rows of views with the merged inputs. */
+            /** @description The compared tables: merged inputs against the log, view rows against the merged inputs. */
             tables: components["schemas"]["VerifiedTable"][];
         };
     };
     responses: {
-        /** @description a header, the path, a parameter or the body cannot be read, or a parameter is not accepted */
+        /** @description malformed request, or an invalid parameter */
         BadRequest: {
             headers: {
                 [name: string]: unknown;
@@ -3075,10 +3071,10 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "malformed_request",
-                 *       "detail": "a header, the path or the body cannot be read as HTTP or UTF-8; mend the request",
+                 *       "detail": "a header, the path or the body is not valid HTTP or UTF-8; fix the request",
                  *       "instance": "/v1/…",
                  *       "status": 400,
-                 *       "title": "The request is malformed",
+                 *       "title": "Malformed request",
                  *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "type": "/problems/malformed_request"
                  *     }
@@ -3086,27 +3082,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description the request of this Idempotency-Key is still being done; wait for `Retry-After` seconds */
-        BeingDone: {
-            headers: {
-                [name: string]: unknown;
-            };
-            content: {
-                /**
-                 * @example {
-                 *       "code": "conflict",
-                 *       "detail": "the same work is under way; ask again when it has ended",
-                 *       "instance": "/v1/…",
-                 *       "status": 409,
-                 *       "title": "It is being done already",
-                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                 *       "type": "/problems/conflict"
-                 *     }
-                 */
-                "application/problem+json": components["schemas"]["Problem"];
-            };
-        };
-        /** @description the key or the person may not do this; or the current password is wrong */
+        /** @description missing permission or scope; or the current password is wrong */
         Forbidden: {
             headers: {
                 [name: string]: unknown;
@@ -3115,10 +3091,10 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "insufficient_scope",
-                 *       "detail": "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key",
+                 *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
                  *       "instance": "/v1/…",
                  *       "status": 403,
-                 *       "title": "The key does not reach this far",
+                 *       "title": "Insufficient scope",
                  *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "type": "/problems/insufficient_scope"
                  *     }
@@ -3126,10 +3102,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description there is no room left; nothing was done */
+        /** @description out of disk space; nothing was done */
         InsufficientStorage: {
             headers: {
-                /** @description after how many seconds asking again makes sense */
+                /** @description seconds after which to retry */
                 "Retry-After"?: number;
                 [name: string]: unknown;
             };
@@ -3137,10 +3113,10 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "insufficient_storage",
-                 *       "detail": "nothing was appended, and nothing acknowledged is lost; it goes on when there is room again",
+                 *       "detail": "out of disk space: nothing was appended, nothing acknowledged is lost; writes resume when there is space again",
                  *       "instance": "/v1/…",
                  *       "status": 507,
-                 *       "title": "There is no room left",
+                 *       "title": "Insufficient storage",
                  *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "type": "/problems/insufficient_storage"
                  *     }
@@ -3148,7 +3124,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description something is wrong on the server's side; its log says more under the same `trace_id` */
+        /** @description internal error; the server log has details under the same `trace_id` */
         InternalServerError: {
             headers: {
                 [name: string]: unknown;
@@ -3157,10 +3133,10 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "internal",
-                 *       "detail": "the log of the server says more under the same `trace_id`",
+                 *       "detail": "the server log has details under the same `trace_id`",
                  *       "instance": "/v1/…",
                  *       "status": 500,
-                 *       "title": "Something is wrong on our side",
+                 *       "title": "Internal error",
                  *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "type": "/problems/internal"
                  *     }
@@ -3168,7 +3144,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description there is nothing of this name, or this installation keeps no members */
+        /** @description not found; or this installation has no member accounts */
         NotFound: {
             headers: {
                 [name: string]: unknown;
@@ -3177,10 +3153,10 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "not_found",
-                 *       "detail": "no route, or nothing under this identity",
+                 *       "detail": "there is no such route, or no object with this id",
                  *       "instance": "/v1/…",
                  *       "status": 404,
-                 *       "title": "There is nothing here",
+                 *       "title": "Not found",
                  *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "type": "/problems/not_found"
                  *     }
@@ -3188,7 +3164,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description the body is too large; nothing of it was taken */
+        /** @description the body is too large; nothing was processed */
         PayloadTooLarge: {
             headers: {
                 [name: string]: unknown;
@@ -3197,10 +3173,10 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "payload_too_large",
-                 *       "detail": "a body has at most 10 MB and 10,000 records, with a publishable key 64 KiB and 200 records; nothing of it was taken, send it in pieces",
+                 *       "detail": "a body has at most 10 MB and 10,000 records, with a publishable key 64 KiB and 200 records; nothing was processed, split the request",
                  *       "instance": "/v1/…",
                  *       "status": 413,
-                 *       "title": "The body is too large",
+                 *       "title": "Payload too large",
                  *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "type": "/problems/payload_too_large"
                  *     }
@@ -3208,7 +3184,27 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description the body did not arrive in time; nothing of it was taken */
+        /** @description a request with this Idempotency-Key is in progress; retry after `Retry-After` seconds */
+        RequestInProgress: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                /**
+                 * @example {
+                 *       "code": "conflict",
+                 *       "detail": "the same operation is in progress; retry when it has finished",
+                 *       "instance": "/v1/…",
+                 *       "status": 409,
+                 *       "title": "Conflict",
+                 *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+                 *       "type": "/problems/conflict"
+                 *     }
+                 */
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description the body did not arrive in time; nothing was processed */
         RequestTimeout: {
             headers: {
                 [name: string]: unknown;
@@ -3217,10 +3213,10 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "request_timeout",
-                 *       "detail": "the body was not complete in time; nothing of it was taken",
+                 *       "detail": "the body did not arrive in time; nothing was processed",
                  *       "instance": "/v1/…",
                  *       "status": 408,
-                 *       "title": "The request took too long to arrive",
+                 *       "title": "Request timeout",
                  *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "type": "/problems/request_timeout"
                  *     }
@@ -3228,10 +3224,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description the store or the log gave no answer in time, or too many passwords are being checked; ask again */
+        /** @description the store or the log is unavailable, or the server is over capacity; retry */
         ServiceUnavailable: {
             headers: {
-                /** @description after how many seconds asking again makes sense */
+                /** @description seconds after which to retry */
                 "Retry-After"?: number;
                 [name: string]: unknown;
             };
@@ -3239,10 +3235,10 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "unavailable",
-                 *       "detail": "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key",
+                 *       "detail": "the log, the store or the pipeline did not respond; retrying is safe, writes merge by their natural keys",
                  *       "instance": "/v1/…",
                  *       "status": 503,
-                 *       "title": "It is not available now",
+                 *       "title": "Service unavailable",
                  *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "type": "/problems/unavailable"
                  *     }
@@ -3250,10 +3246,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description too many requests of the key, or tries of the person or the address; wait for `Retry-After` seconds */
+        /** @description rate limit of the key, the account or the address exceeded; retry after `Retry-After` seconds */
         TooManyRequests: {
             headers: {
-                /** @description after how many seconds asking again makes sense */
+                /** @description seconds after which to retry */
                 "Retry-After"?: number;
                 [name: string]: unknown;
             };
@@ -3261,10 +3257,10 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "throttled",
-                 *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                 *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
                  *       "instance": "/v1/…",
                  *       "status": 429,
-                 *       "title": "Too many tries",
+                 *       "title": "Too many attempts",
                  *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "type": "/problems/throttled"
                  *     }
@@ -3272,10 +3268,10 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description no key and no access token, or one that is not good (any more) */
+        /** @description missing, invalid or expired credentials */
         Unauthorized: {
             headers: {
-                /** @description which kind of credentials is asked for (RFC 6750) */
+                /** @description the expected credentials (RFC 6750) */
                 "WWW-Authenticate"?: string;
                 [name: string]: unknown;
             };
@@ -3283,10 +3279,10 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "unauthorized",
-                 *       "detail": "no key was presented, or one that is unknown, revoked or has ended: send `Authorization: Bearer <key>`",
+                 *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
                  *       "instance": "/v1/…",
                  *       "status": 401,
-                 *       "title": "A key is needed",
+                 *       "title": "Unauthorized",
                  *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "type": "/problems/unauthorized"
                  *     }
@@ -3294,7 +3290,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description fields of the body are not accepted, `errors` names them; or the Idempotency-Key is another request's */
+        /** @description invalid fields, listed in `errors`; or the Idempotency-Key was used with another request */
         UnprocessableContent: {
             headers: {
                 [name: string]: unknown;
@@ -3303,10 +3299,10 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "invalid",
-                 *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                 *       "detail": "`errors` lists the invalid fields; nothing was done",
                  *       "instance": "/v1/…",
                  *       "status": 422,
-                 *       "title": "Fields are not accepted",
+                 *       "title": "Invalid fields",
                  *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "type": "/problems/invalid"
                  *     }
@@ -3314,7 +3310,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description the body is of another type, in another charset or compressed */
+        /** @description unsupported content type, charset or content encoding */
         UnsupportedMediaType: {
             headers: {
                 [name: string]: unknown;
@@ -3323,10 +3319,10 @@ export interface components {
                 /**
                  * @example {
                  *       "code": "unsupported_media_type",
-                 *       "detail": "send application/json or application/x-ndjson, in UTF-8 and not compressed",
+                 *       "detail": "send application/json or application/x-ndjson, in UTF-8 and uncompressed",
                  *       "instance": "/v1/…",
                  *       "status": 415,
-                 *       "title": "The content type is not accepted",
+                 *       "title": "Unsupported content type",
                  *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                  *       "type": "/problems/unsupported_media_type"
                  *     }
@@ -3391,7 +3387,7 @@ export interface operations {
                     "text/html": string;
                 };
             };
-            /** @description this installation does not show it (`api.docs`) */
+            /** @description disabled (`api.docs`) */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3400,10 +3396,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -3422,7 +3418,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description it lives */
+            /** @description alive */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3466,7 +3462,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description what it means and what to do */
+            /** @description the explanation */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3485,10 +3481,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -3502,7 +3498,7 @@ export interface operations {
     ready: {
         parameters: {
             query?: {
-                /** @description say what was looked at; without a value, too */
+                /** @description include the checks; may be given without a value */
                 verbose?: "" | "true" | "false";
             };
             header?: never;
@@ -3537,7 +3533,7 @@ export interface operations {
             /** @description not ready */
             503: {
                 headers: {
-                    /** @description after how many seconds asking again makes sense */
+                    /** @description seconds after which to retry */
                     "Retry-After"?: number;
                     [name: string]: unknown;
                 };
@@ -3562,19 +3558,19 @@ export interface operations {
     search_audit: {
         parameters: {
             query?: {
-                /** @description the first UTC day; 400 days are searched at most */
+                /** @description the first UTC day; at most 400 days are searched */
                 from?: string;
-                /** @description the last UTC day; today unless given */
+                /** @description the last UTC day; default today */
                 to?: string;
-                /** @description of this actor */
+                /** @description filter by actor */
                 actor?: string;
-                /** @description about this member or thing */
+                /** @description filter by subject: a member or an object */
                 subject?: string;
-                /** @description of this kind, or of those that begin with it and a dot */
+                /** @description filter by kind or by prefix: `member` matches `member.suspend` */
                 kind?: string;
-                /** @description `next_cursor` of the page before */
+                /** @description `next_cursor` of the previous page */
                 cursor?: string;
-                /** @description 50 unless given */
+                /** @description default 50 */
                 limit?: number;
             };
             header?: never;
@@ -3583,7 +3579,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description a page; `Link` names the next. Without days: today's */
+            /** @description a page; `Link` names the next. Without days: today only */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3622,9 +3618,9 @@ export interface operations {
     export_view: {
         parameters: {
             query?: {
-                /** @description `ndjson` or `csv`; ndjson unless given */
+                /** @description `ndjson` or `csv`; default ndjson */
                 format?: "ndjson" | "csv";
-                /** @description a day like 2026-01-05; today in program.tz unless given */
+                /** @description a day like 2026-01-05; default today in program.tz */
                 as_of?: string;
             };
             header?: never;
@@ -3649,7 +3645,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description no such view, or it is not kept */
+            /** @description no such view, or it is disabled */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3658,10 +3654,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -3682,7 +3678,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description all of them */
+            /** @description the generations */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3702,7 +3698,7 @@ export interface operations {
                      *           "lag": 1,
                      *           "live": true,
                      *           "name": "storefront",
-                     *           "not_promotable": "it is of a part of the events alone: comparable, never promotable",
+                     *           "not_promotable": "built from a part of the events: can be compared but not promoted",
                      *           "position": "i0.1234-o0.17",
                      *           "settings": "[views.also_bought]\ntop = 50\n",
                      *           "until": "2026-02-15"
@@ -3716,7 +3712,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description this server keeps one generation and cannot turn to another */
+            /** @description this server has a single generation */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -3725,10 +3721,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -3752,7 +3748,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description it is gone */
+            /** @description deleted */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -3771,10 +3767,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -3791,10 +3787,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -3810,21 +3806,21 @@ export interface operations {
     compare_generations: {
         parameters: {
             query: {
-                /** @description the other */
+                /** @description the generation to compare it with */
                 with: string;
-                /** @description points are told for this day; today in program.tz unless given */
+                /** @description the day of the points; default today in program.tz */
                 as_of?: string;
             };
             header?: never;
             path: {
-                /** @description the one */
+                /** @description the generation to compare */
                 name: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description what moved */
+            /** @description the differences */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3846,10 +3842,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -3857,7 +3853,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description two are being compared already */
+            /** @description a comparison is already running */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -3866,10 +3862,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -3885,7 +3881,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -3896,10 +3892,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description it is live, and durably so */
+            /** @description it is live, durably */
             200: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -3925,10 +3921,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -3936,7 +3932,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description it cannot be promoted: other rules, or a part of the events */
+            /** @description it cannot be promoted: different rules, or built from a part of the events */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -3945,10 +3941,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -3961,7 +3957,7 @@ export interface operations {
             /** @description it has not caught up yet */
             503: {
                 headers: {
-                    /** @description after how many seconds asking again makes sense */
+                    /** @description seconds after which to retry */
                     "Retry-After"?: number;
                     [name: string]: unknown;
                 };
@@ -3969,10 +3965,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "unavailable",
-                     *       "detail": "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key",
+                     *       "detail": "the log, the store or the pipeline did not respond; retrying is safe, writes merge by their natural keys",
                      *       "instance": "/v1/…",
                      *       "status": 503,
-                     *       "title": "It is not available now",
+                     *       "title": "Service unavailable",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/unavailable"
                      *     }
@@ -4035,7 +4031,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -4056,7 +4052,7 @@ export interface operations {
             /** @description the key */
             201: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -4088,10 +4084,10 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["RequestTimeout"];
-            409: components["responses"]["BeingDone"];
+            409: components["responses"]["RequestInProgress"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            /** @description the settings are not accepted */
+            /** @description invalid settings */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4100,10 +4096,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "invalid",
-                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "detail": "`errors` lists the invalid fields; nothing was done",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Fields are not accepted",
+                     *       "title": "Invalid fields",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/invalid"
                      *     }
@@ -4128,7 +4124,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description it is revoked */
+            /** @description revoked */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -4147,10 +4143,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -4186,7 +4182,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description the key as it is now */
+            /** @description the changed key */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4226,10 +4222,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -4240,7 +4236,7 @@ export interface operations {
             408: components["responses"]["RequestTimeout"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            /** @description an origin is not accepted, or it is a service key */
+            /** @description an origin is invalid, or it is a service key */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4249,10 +4245,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "invalid",
-                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "detail": "`errors` lists the invalid fields; nothing was done",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Fields are not accepted",
+                     *       "title": "Invalid fields",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/invalid"
                      *     }
@@ -4269,11 +4265,11 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path: {
-                /** @description the id of the key that is to be replaced */
+                /** @description the id of the key to replace */
                 id: string;
             };
             cookie?: never;
@@ -4289,10 +4285,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description the key that replaces it */
+            /** @description the new key */
             201: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -4336,10 +4332,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -4348,7 +4344,7 @@ export interface operations {
                 };
             };
             408: components["responses"]["RequestTimeout"];
-            /** @description it is being replaced already */
+            /** @description it is already being replaced */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -4357,10 +4353,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -4370,7 +4366,7 @@ export interface operations {
             };
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            /** @description the overlap is not accepted */
+            /** @description the overlap is invalid */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4379,10 +4375,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "invalid",
-                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "detail": "`errors` lists the invalid fields; nothing was done",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Fields are not accepted",
+                     *       "title": "Invalid fields",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/invalid"
                      *     }
@@ -4398,13 +4394,13 @@ export interface operations {
     list_members: {
         parameters: {
             query?: {
-                /** @description the beginning of a username, a phone or an e-mail */
+                /** @description prefix of a username, a phone or an e-mail address */
                 q?: string;
-                /** @description what q is: `username`, `phone` or `email`; found out from it unless given */
+                /** @description type of `q`: `username`, `phone` or `email`; default guessed from `q` */
                 by?: string;
                 /** @description `registered`, `activating`, `activated` or `suspended` */
                 state?: "registered" | "activating" | "activated" | "suspended";
-                /** @description the name of a staff role */
+                /** @description a staff role */
                 role?: string;
                 /** @description `normal`, `vip` or `svip` */
                 tier?: "normal" | "vip" | "svip";
@@ -4412,11 +4408,11 @@ export interface operations {
                 from?: string;
                 /** @description registered on this UTC day or earlier */
                 to?: string;
-                /** @description `next_cursor` of the page before */
+                /** @description `next_cursor` of the previous page */
                 cursor?: string;
-                /** @description a page by its number; one beyond the last is empty */
+                /** @description page number; pages after the last are empty */
                 page?: number;
-                /** @description 50 unless given */
+                /** @description default 50 */
                 limit?: number;
             };
             header?: never;
@@ -4465,7 +4461,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description an ETag: 304 when the member still is that */
+                /** @description an ETag: 304 if unchanged */
                 "If-None-Match"?: string;
             };
             path: {
@@ -4504,7 +4500,7 @@ export interface operations {
                     "application/json": components["schemas"]["MemberShown"];
                 };
             };
-            /** @description the member is what the ETag names */
+            /** @description not modified */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -4523,9 +4519,9 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description the ETag of what was read; any unless given */
+                /** @description the ETag that was read; default any version */
                 "If-Match"?: string;
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -4545,10 +4541,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description the member may sign in again */
+            /** @description the member can sign in again */
             204: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -4559,7 +4555,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            /** @description the member is in another state */
+            /** @description not possible in the state of the member */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -4568,10 +4564,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -4579,7 +4575,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description it was changed meanwhile */
+            /** @description the version has changed */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -4588,10 +4584,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "changed",
-                     *       "detail": "`If-Match` names a version that is not the present one: read it again, and decide anew",
+                     *       "detail": "`If-Match` names an outdated version: read the current one and retry",
                      *       "instance": "/v1/…",
                      *       "status": 412,
-                     *       "title": "It was changed meanwhile",
+                     *       "title": "Version mismatch",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/changed"
                      *     }
@@ -4610,10 +4606,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "invalid",
-                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "detail": "`errors` lists the invalid fields; nothing was done",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Fields are not accepted",
+                     *       "title": "Invalid fields",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/invalid"
                      *     }
@@ -4631,7 +4627,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -4642,10 +4638,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description the mail is on its way */
+            /** @description accepted */
             202: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -4655,7 +4651,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
-            /** @description the e-mail is verified already */
+            /** @description the e-mail is already verified */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -4664,10 +4660,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -4676,10 +4672,10 @@ export interface operations {
                 };
             };
             422: components["responses"]["UnprocessableContent"];
-            /** @description as many mails as the hour has (`members.limits.mails_hour`) */
+            /** @description hourly limit of mails exceeded (`members.limits.mails_hour`) */
             429: {
                 headers: {
-                    /** @description after how many seconds asking again makes sense */
+                    /** @description seconds after which to retry */
                     "Retry-After"?: number;
                     [name: string]: unknown;
                 };
@@ -4687,10 +4683,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "throttled",
-                     *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                     *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
                      *       "instance": "/v1/…",
                      *       "status": 429,
-                     *       "title": "Too many tries",
+                     *       "title": "Too many attempts",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/throttled"
                      *     }
@@ -4707,7 +4703,7 @@ export interface operations {
         parameters: {
             query?: never;
             header: {
-                /** @description the ETag of what was read, or * for whatever is there */
+                /** @description the ETag that was read, or * for any version */
                 "If-Match": string;
             };
             path: {
@@ -4727,7 +4723,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description the member has this role */
+            /** @description changed */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -4739,7 +4735,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            /** @description it was changed meanwhile */
+            /** @description the version has changed */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -4748,10 +4744,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "changed",
-                     *       "detail": "`If-Match` names a version that is not the present one: read it again, and decide anew",
+                     *       "detail": "`If-Match` names an outdated version: read the current one and retry",
                      *       "instance": "/v1/…",
                      *       "status": 412,
-                     *       "title": "It was changed meanwhile",
+                     *       "title": "Version mismatch",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/changed"
                      *     }
@@ -4770,10 +4766,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "invalid",
-                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "detail": "`errors` lists the invalid fields; nothing was done",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Fields are not accepted",
+                     *       "title": "Invalid fields",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/invalid"
                      *     }
@@ -4781,7 +4777,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description there is no If-Match */
+            /** @description If-Match is missing */
             428: {
                 headers: {
                     [name: string]: unknown;
@@ -4790,10 +4786,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "precondition_required",
-                     *       "detail": "send `If-Match` with the ETag of what you read, so that nobody's change is lost",
+                     *       "detail": "send `If-Match` with the ETag that you read, so that no concurrent change is lost",
                      *       "instance": "/v1/…",
                      *       "status": 428,
-                     *       "title": "The version has to be named",
+                     *       "title": "Precondition required",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/precondition_required"
                      *     }
@@ -4862,7 +4858,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description there are none any more */
+            /** @description ended */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -4882,9 +4878,9 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description the ETag of what was read; any unless given */
+                /** @description the ETag that was read; default any version */
                 "If-Match"?: string;
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -4907,7 +4903,7 @@ export interface operations {
             /** @description the member is suspended */
             204: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -4918,7 +4914,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            /** @description the member is in another state */
+            /** @description not possible in the state of the member */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -4927,10 +4923,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -4938,7 +4934,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description it was changed meanwhile */
+            /** @description the version has changed */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -4947,10 +4943,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "changed",
-                     *       "detail": "`If-Match` names a version that is not the present one: read it again, and decide anew",
+                     *       "detail": "`If-Match` names an outdated version: read the current one and retry",
                      *       "instance": "/v1/…",
                      *       "status": 412,
-                     *       "title": "It was changed meanwhile",
+                     *       "title": "Version mismatch",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/changed"
                      *     }
@@ -4969,10 +4965,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "invalid",
-                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "detail": "`errors` lists the invalid fields; nothing was done",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Fields are not accepted",
+                     *       "title": "Invalid fields",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/invalid"
                      *     }
@@ -4990,7 +4986,7 @@ export interface operations {
         parameters: {
             query?: never;
             header: {
-                /** @description the ETag of what was read, or * for whatever is there */
+                /** @description the ETag that was read, or * for any version */
                 "If-Match": string;
             };
             path: {
@@ -5010,7 +5006,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description the member has this level */
+            /** @description changed */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -5022,7 +5018,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            /** @description it was changed meanwhile */
+            /** @description the version has changed */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -5031,10 +5027,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "changed",
-                     *       "detail": "`If-Match` names a version that is not the present one: read it again, and decide anew",
+                     *       "detail": "`If-Match` names an outdated version: read the current one and retry",
                      *       "instance": "/v1/…",
                      *       "status": 412,
-                     *       "title": "It was changed meanwhile",
+                     *       "title": "Version mismatch",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/changed"
                      *     }
@@ -5044,7 +5040,7 @@ export interface operations {
             };
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            /** @description there is no such level */
+            /** @description there is no such tier */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -5053,10 +5049,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "invalid",
-                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "detail": "`errors` lists the invalid fields; nothing was done",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Fields are not accepted",
+                     *       "title": "Invalid fields",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/invalid"
                      *     }
@@ -5064,7 +5060,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description there is no If-Match */
+            /** @description If-Match is missing */
             428: {
                 headers: {
                     [name: string]: unknown;
@@ -5073,10 +5069,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "precondition_required",
-                     *       "detail": "send `If-Match` with the ETag of what you read, so that nobody's change is lost",
+                     *       "detail": "send `If-Match` with the ETag that you read, so that no concurrent change is lost",
                      *       "instance": "/v1/…",
                      *       "status": 428,
-                     *       "title": "The version has to be named",
+                     *       "title": "Precondition required",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/precondition_required"
                      *     }
@@ -5132,9 +5128,9 @@ export interface operations {
     list_rejected: {
         parameters: {
             query?: {
-                /** @description `next_cursor` of the page before */
+                /** @description `next_cursor` of the previous page */
                 cursor?: string;
-                /** @description 100 unless given */
+                /** @description default 100 */
                 limit?: number;
             };
             header?: never;
@@ -5179,7 +5175,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -5198,10 +5194,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description what became of each */
+            /** @description the result of each record */
             200: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -5229,7 +5225,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["RequestTimeout"];
-            409: components["responses"]["BeingDone"];
+            409: components["responses"]["RequestInProgress"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableContent"];
@@ -5243,7 +5239,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description its id, percent-encoded */
+                /** @description the record id, percent-encoded */
                 id: string;
             };
             cookie?: never;
@@ -5282,10 +5278,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -5302,14 +5298,14 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description its id, percent-encoded */
+                /** @description the record id, percent-encoded */
                 id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description it is gone, or never was */
+            /** @description deleted, or it did not exist */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -5369,7 +5365,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description its name */
+                /** @description the name of the role */
                 name: string;
             };
             cookie?: never;
@@ -5379,7 +5375,7 @@ export interface operations {
             /** @description the role */
             200: {
                 headers: {
-                    /** @description its version, for If-Match; none of the product's own */
+                    /** @description the version for If-Match; absent for built-in roles */
                     ETag?: string;
                     [name: string]: unknown;
                 };
@@ -5408,13 +5404,13 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description to change one: the ETag of the role as it was read */
+                /** @description to change a role: the ETag that was read */
                 "If-Match"?: string;
-                /** @description to make one: `*` */
+                /** @description to create a role: `*` */
                 "If-None-Match"?: "*";
             };
             path: {
-                /** @description 1 to 32 of `a-z 0-9 _ -`, and none of the product's */
+                /** @description 1 to 32 of `a-z 0-9 _ -`, not the name of a built-in role */
                 name: string;
             };
             cookie?: never;
@@ -5432,7 +5428,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description the role is this */
+            /** @description created or changed */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -5444,7 +5440,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            /** @description the role was changed meanwhile; or there is one, and there was to be none */
+            /** @description the version has changed, or the role exists already */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -5453,10 +5449,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "changed",
-                     *       "detail": "`If-Match` names a version that is not the present one: read it again, and decide anew",
+                     *       "detail": "`If-Match` names an outdated version: read the current one and retry",
                      *       "instance": "/v1/…",
                      *       "status": 412,
-                     *       "title": "It was changed meanwhile",
+                     *       "title": "Version mismatch",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/changed"
                      *     }
@@ -5466,7 +5462,7 @@ export interface operations {
             };
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            /** @description the name or a permission is not accepted */
+            /** @description the name or a permission is invalid */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -5475,10 +5471,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "invalid",
-                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "detail": "`errors` lists the invalid fields; nothing was done",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Fields are not accepted",
+                     *       "title": "Invalid fields",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/invalid"
                      *     }
@@ -5486,7 +5482,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description there is neither If-Match nor If-None-Match */
+            /** @description If-Match or If-None-Match is missing */
             428: {
                 headers: {
                     [name: string]: unknown;
@@ -5495,10 +5491,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "precondition_required",
-                     *       "detail": "send `If-Match` with the ETag of what you read, so that nobody's change is lost",
+                     *       "detail": "send `If-Match` with the ETag that you read, so that no concurrent change is lost",
                      *       "instance": "/v1/…",
                      *       "status": 428,
-                     *       "title": "The version has to be named",
+                     *       "title": "Precondition required",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/precondition_required"
                      *     }
@@ -5516,7 +5512,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -5533,10 +5529,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description the role is given; sign in anew */
+            /** @description assigned; sign in again */
             204: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -5547,8 +5543,8 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            409: components["responses"]["BeingDone"];
-            /** @description the token is used, expired, withdrawn, or was never given; or its maker may not give the role any more */
+            409: components["responses"]["RequestInProgress"];
+            /** @description the token is unknown, used, expired or revoked; or its creator may no longer assign the role */
             410: {
                 headers: {
                     [name: string]: unknown;
@@ -5557,10 +5553,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "token_gone",
-                     *       "detail": "a link of a mail works once and for some time; ask for a new one",
+                     *       "detail": "a mailed link works once and for a limited time; request a new one",
                      *       "instance": "/v1/…",
                      *       "status": 410,
-                     *       "title": "The link is used or expired",
+                     *       "title": "Link used or expired",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/token_gone"
                      *     }
@@ -5620,7 +5616,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -5640,7 +5636,7 @@ export interface operations {
             /** @description the token */
             201: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -5659,7 +5655,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            409: components["responses"]["BeingDone"];
+            409: components["responses"]["RequestInProgress"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             /** @description there is no such role */
@@ -5671,10 +5667,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "invalid",
-                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "detail": "`errors` lists the invalid fields; nothing was done",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Fields are not accepted",
+                     *       "title": "Invalid fields",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/invalid"
                      *     }
@@ -5693,14 +5689,14 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the token's id, as listed */
+                /** @description the token id */
                 id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description it is withdrawn */
+            /** @description revoked */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -5710,7 +5706,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description there is none of this id: it was redeemed, withdrawn, or has expired */
+            /** @description there is no such token, or it was redeemed, revoked or has expired */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -5719,10 +5715,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -5738,11 +5734,11 @@ export interface operations {
     rotate_signing_keys: {
         parameters: {
             query?: {
-                /** @description withdraw the keys before; false unless given */
+                /** @description withdraw earlier keys; default false */
                 withdraw?: boolean;
             };
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -5750,10 +5746,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description the key is made */
+            /** @description created */
             202: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -5763,7 +5759,7 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
-            409: components["responses"]["BeingDone"];
+            409: components["responses"]["RequestInProgress"];
             422: components["responses"]["UnprocessableContent"];
             500: components["responses"]["InternalServerError"];
             503: components["responses"]["ServiceUnavailable"];
@@ -5799,11 +5795,11 @@ export interface operations {
     verify_views: {
         parameters: {
             query?: {
-                /** @description mend what differs; false unless given */
+                /** @description repair differences; default false */
                 repair?: boolean;
             };
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -5811,10 +5807,10 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description what was found */
+            /** @description the differences */
             200: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -5822,7 +5818,7 @@ export interface operations {
                     /**
                      * @example {
                      *       "not_compared": [
-                     *         "whether the inputs of interactions hold more than the log has: the log begins at record 1200 of it"
+                     *         "interactions: the log begins at record 1200, so older inputs were not compared"
                      *       ],
                      *       "ok": true,
                      *       "records": 1,
@@ -5845,7 +5841,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description it is being verified already */
+            /** @description a verification is already running */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -5854,10 +5850,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -5867,10 +5863,10 @@ export interface operations {
             };
             422: components["responses"]["UnprocessableContent"];
             500: components["responses"]["InternalServerError"];
-            /** @description not now */
+            /** @description not available now */
             503: {
                 headers: {
-                    /** @description after how many seconds asking again makes sense */
+                    /** @description seconds after which to retry */
                     "Retry-After"?: number;
                     [name: string]: unknown;
                 };
@@ -5878,10 +5874,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "unavailable",
-                     *       "detail": "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key",
+                     *       "detail": "the log, the store or the pipeline did not respond; retrying is safe, writes merge by their natural keys",
                      *       "instance": "/v1/…",
                      *       "status": 503,
-                     *       "title": "It is not available now",
+                     *       "title": "Service unavailable",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/unavailable"
                      *     }
@@ -5919,10 +5915,10 @@ export interface operations {
             };
             400: components["responses"]["BadRequest"];
             404: components["responses"]["NotFound"];
-            /** @description too many from this address */
+            /** @description too many challenges for this address */
             429: {
                 headers: {
-                    /** @description after how many seconds asking again makes sense */
+                    /** @description seconds after which to retry */
                     "Retry-After"?: number;
                     [name: string]: unknown;
                 };
@@ -5930,10 +5926,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "throttled",
-                     *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                     *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
                      *       "instance": "/v1/…",
                      *       "status": 429,
-                     *       "title": "Too many tries",
+                     *       "title": "Too many attempts",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/throttled"
                      *     }
@@ -5949,17 +5945,17 @@ export interface operations {
     list_categories: {
         parameters: {
             query?: {
-                /** @description as this member sees it; with a service key */
+                /** @description read on behalf of this member; needs a service key */
                 member?: string;
-                /** @description answer only once the views reach this position */
+                /** @description wait until the views have reached this position */
                 min_position?: string;
-                /** @description how long to wait for it; 1000 unless given */
+                /** @description how long to wait, milliseconds; default 1000 */
                 wait_ms?: number;
-                /** @description a publishable key, in place of the header: an EventSource can send none */
+                /** @description a publishable key, for clients that cannot send headers (EventSource) */
                 key?: string;
             };
             header?: {
-                /** @description an ETag: 304 when the answer is still that */
+                /** @description an ETag: 304 if the response is unchanged */
                 "If-None-Match"?: string;
             };
             path?: never;
@@ -5987,7 +5983,7 @@ export interface operations {
                     "application/json": components["schemas"]["Categories"];
                 };
             };
-            /** @description they are what the ETag names */
+            /** @description not modified */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -6020,7 +6016,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description it is changed */
+            /** @description changed */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -6030,7 +6026,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            /** @description the address is another's */
+            /** @description the address is taken */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -6039,10 +6035,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -6059,10 +6055,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "token_gone",
-                     *       "detail": "a link of a mail works once and for some time; ask for a new one",
+                     *       "detail": "a mailed link works once and for a limited time; request a new one",
                      *       "instance": "/v1/…",
                      *       "status": 410,
-                     *       "title": "The link is used or expired",
+                     *       "title": "Link used or expired",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/token_gone"
                      *     }
@@ -6124,10 +6120,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "token_gone",
-                     *       "detail": "a link of a mail works once and for some time; ask for a new one",
+                     *       "detail": "a mailed link works once and for a limited time; request a new one",
                      *       "instance": "/v1/…",
                      *       "status": 410,
-                     *       "title": "The link is used or expired",
+                     *       "title": "Link used or expired",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/token_gone"
                      *     }
@@ -6166,7 +6162,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description it is being looked into */
+            /** @description accepted */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -6202,7 +6198,7 @@ export interface operations {
             };
             cookie?: never;
         };
-        /** @description a record as in schemas/events: one object, an array, or one object a line; at most 10 MB and 10,000 records */
+        /** @description records as in schemas/events: one object, an array, or NDJSON; at most 10 MB and 10,000 records */
         requestBody: {
             content: {
                 /**
@@ -6218,7 +6214,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description durable; the result of each record */
+            /** @description the records are durable; the result of each */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -6254,10 +6250,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -6268,7 +6264,7 @@ export interface operations {
             408: components["responses"]["RequestTimeout"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
-            /** @description no record is acceptable */
+            /** @description no record is valid */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -6277,10 +6273,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "invalid",
-                     *       "detail": "`errors` says of each field what is wrong; nothing was done",
+                     *       "detail": "`errors` lists the invalid fields; nothing was done",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Fields are not accepted",
+                     *       "title": "Invalid fields",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/invalid"
                      *     }
@@ -6288,10 +6284,10 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description the rate of the key, of the address or of the session is used up */
+            /** @description rate limit of the key, the address or the session exceeded */
             429: {
                 headers: {
-                    /** @description after how many seconds asking again makes sense */
+                    /** @description seconds after which to retry */
                     "Retry-After"?: number;
                     [name: string]: unknown;
                 };
@@ -6299,10 +6295,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "throttled",
-                     *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                     *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
                      *       "instance": "/v1/…",
                      *       "status": 429,
-                     *       "title": "Too many tries",
+                     *       "title": "Too many attempts",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/throttled"
                      *     }
@@ -6311,10 +6307,10 @@ export interface operations {
                 };
             };
             500: components["responses"]["InternalServerError"];
-            /** @description the log did not answer; repeating is safe */
+            /** @description the log did not respond; retrying is safe */
             503: {
                 headers: {
-                    /** @description after how many seconds asking again makes sense */
+                    /** @description seconds after which to retry */
                     "Retry-After"?: number;
                     [name: string]: unknown;
                 };
@@ -6322,10 +6318,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "unavailable",
-                     *       "detail": "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key",
+                     *       "detail": "the log, the store or the pipeline did not respond; retrying is safe, writes merge by their natural keys",
                      *       "instance": "/v1/…",
                      *       "status": 503,
-                     *       "title": "It is not available now",
+                     *       "title": "Service unavailable",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/unavailable"
                      *     }
@@ -6339,29 +6335,29 @@ export interface operations {
     find_products: {
         parameters: {
             query?: {
-                /** @description a category path joined by `/`; items below it count */
+                /** @description a category path joined by `/`; includes subcategories */
                 category?: string;
                 /** @description a tag */
                 tag?: string;
                 /** @description `good`, `service` or `activity` */
                 kind?: "good" | "service" | "activity";
-                /** @description `popular` (unless given), `newest`, `price` or `-price` */
+                /** @description `popular` (default), `newest`, `price` or `-price` */
                 sort?: "popular" | "newest" | "price" | "-price";
-                /** @description 12 unless given */
+                /** @description default 12 */
                 limit?: number;
-                /** @description `next_cursor` of the page before */
+                /** @description `next_cursor` of the previous page */
                 cursor?: string;
-                /** @description as this member sees it; with a service key */
+                /** @description read on behalf of this member; needs a service key */
                 member?: string;
-                /** @description answer only once the views reach this position */
+                /** @description wait until the views have reached this position */
                 min_position?: string;
-                /** @description how long to wait for it; 1000 unless given */
+                /** @description how long to wait, milliseconds; default 1000 */
                 wait_ms?: number;
-                /** @description a publishable key, in place of the header: an EventSource can send none */
+                /** @description a publishable key, for clients that cannot send headers (EventSource) */
                 key?: string;
             };
             header?: {
-                /** @description an ETag: 304 when the answer is still that */
+                /** @description an ETag: 304 if the response is unchanged */
                 "If-None-Match"?: string;
             };
             path?: never;
@@ -6400,7 +6396,7 @@ export interface operations {
                     "application/json": components["schemas"]["Found"];
                 };
             };
-            /** @description the page is what the ETag names */
+            /** @description not modified */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -6418,17 +6414,17 @@ export interface operations {
     show_product: {
         parameters: {
             query?: {
-                /** @description as this member sees it; with a service key */
+                /** @description read on behalf of this member; needs a service key */
                 member?: string;
-                /** @description answer only once the views reach this position */
+                /** @description wait until the views have reached this position */
                 min_position?: string;
-                /** @description how long to wait for it; 1000 unless given */
+                /** @description how long to wait, milliseconds; default 1000 */
                 wait_ms?: number;
-                /** @description a publishable key, in place of the header: an EventSource can send none */
+                /** @description a publishable key, for clients that cannot send headers (EventSource) */
                 key?: string;
             };
             header?: {
-                /** @description an ETag: 304 when the answer is still that */
+                /** @description an ETag: 304 if the response is unchanged */
                 "If-None-Match"?: string;
             };
             path: {
@@ -6471,7 +6467,7 @@ export interface operations {
                     "application/json": components["schemas"]["Product"];
                 };
             };
-            /** @description the item is what the ETag names */
+            /** @description not modified */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -6490,10 +6486,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -6511,25 +6507,25 @@ export interface operations {
             query?: {
                 /** @description `also_bought` */
                 view?: "also_bought";
-                /** @description 12 unless given */
+                /** @description default 12 */
                 limit?: number;
-                /** @description fill a short list from popularity; true unless given */
+                /** @description fill a short list from popularity; default true */
                 fill?: boolean;
                 /** @description add the counts behind each item */
                 explain?: boolean;
-                /** @description of this generation in place of the live one; with a service key */
+                /** @description a generation other than the live one; needs a service key */
                 generation?: string;
-                /** @description as this member sees it; with a service key */
+                /** @description read on behalf of this member; needs a service key */
                 member?: string;
-                /** @description answer only once the views reach this position */
+                /** @description wait until the views have reached this position */
                 min_position?: string;
-                /** @description how long to wait for it; 1000 unless given */
+                /** @description how long to wait, milliseconds; default 1000 */
                 wait_ms?: number;
-                /** @description a publishable key, in place of the header: an EventSource can send none */
+                /** @description a publishable key, for clients that cannot send headers (EventSource) */
                 key?: string;
             };
             header?: {
-                /** @description an ETag: 304 when the answer is still that */
+                /** @description an ETag: 304 if the response is unchanged */
                 "If-None-Match"?: string;
             };
             path: {
@@ -6545,9 +6541,9 @@ export interface operations {
                 headers: {
                     /** @description strong validator of the body */
                     ETag?: string;
-                    /** @description `<position>; time=<RFC 3339>`: how far the answer reaches */
+                    /** @description `<position>; time=<RFC 3339>`: the state that the response reflects */
                     "Kindred-As-Of"?: string;
-                    /** @description the name of this answer; send it as `reco_id` with impressions and clicks */
+                    /** @description the id of this response; send it as `reco_id` with impressions and clicks */
                     "Kindred-Reco-Id"?: string;
                     [name: string]: unknown;
                 };
@@ -6592,7 +6588,7 @@ export interface operations {
                     "application/json": components["schemas"]["SimilarList"];
                 };
             };
-            /** @description the list is what the ETag names */
+            /** @description not modified */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -6611,10 +6607,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -6632,19 +6628,19 @@ export interface operations {
             query?: {
                 /** @description `also_bought` */
                 view?: "also_bought";
-                /** @description 12 unless given */
+                /** @description default 12 */
                 limit?: number;
-                /** @description fill a short list from popularity; true unless given */
+                /** @description fill a short list from popularity; default true */
                 fill?: boolean;
                 /** @description add the counts behind each item */
                 explain?: boolean;
-                /** @description as this member sees it; with a service key */
+                /** @description read on behalf of this member; needs a service key */
                 member?: string;
-                /** @description a publishable key, in place of the header: an EventSource can send none */
+                /** @description a publishable key, for clients that cannot send headers (EventSource) */
                 key?: string;
             };
             header?: {
-                /** @description the id of the last event seen */
+                /** @description the id of the last received event */
                 "Last-Event-ID"?: string;
             };
             path: {
@@ -6668,10 +6664,10 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
-            /** @description too many streams of the key */
+            /** @description too many open streams */
             429: {
                 headers: {
-                    /** @description after how many seconds asking again makes sense */
+                    /** @description seconds after which to retry */
                     "Retry-After"?: number;
                     [name: string]: unknown;
                 };
@@ -6679,10 +6675,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "throttled",
-                     *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                     *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
                      *       "instance": "/v1/…",
                      *       "status": 429,
-                     *       "title": "Too many tries",
+                     *       "title": "Too many attempts",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/throttled"
                      *     }
@@ -6698,7 +6694,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description the ETag of what one has */
+                /** @description an ETag: 304 if unchanged */
                 "If-None-Match"?: string;
             };
             path?: never;
@@ -6747,7 +6743,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileShown"];
                 };
             };
-            /** @description it is as it was */
+            /** @description not modified */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -6780,7 +6776,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description forgotten, durably */
+            /** @description erased, durably */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6808,7 +6804,7 @@ export interface operations {
                     "application/json": components["schemas"]["AccountClosed"];
                 };
             };
-            /** @description the account is; the views follow by themselves */
+            /** @description the account is erased; the views will follow */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -6854,7 +6850,7 @@ export interface operations {
         parameters: {
             query?: never;
             header: {
-                /** @description the ETag of what was read, or * for whatever is there */
+                /** @description the ETag that was read, or * for any version */
                 "If-Match": string;
             };
             path?: never;
@@ -6884,7 +6880,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description as it is now */
+            /** @description the changed account */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6930,7 +6926,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            /** @description it was changed meanwhile */
+            /** @description the version has changed */
             412: {
                 headers: {
                     [name: string]: unknown;
@@ -6939,10 +6935,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "changed",
-                     *       "detail": "`If-Match` names a version that is not the present one: read it again, and decide anew",
+                     *       "detail": "`If-Match` names an outdated version: read the current one and retry",
                      *       "instance": "/v1/…",
                      *       "status": 412,
-                     *       "title": "It was changed meanwhile",
+                     *       "title": "Version mismatch",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/changed"
                      *     }
@@ -6953,7 +6949,7 @@ export interface operations {
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableContent"];
-            /** @description there is no If-Match */
+            /** @description If-Match is missing */
             428: {
                 headers: {
                     [name: string]: unknown;
@@ -6962,10 +6958,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "precondition_required",
-                     *       "detail": "send `If-Match` with the ETag of what you read, so that nobody's change is lost",
+                     *       "detail": "send `If-Match` with the ETag that you read, so that no concurrent change is lost",
                      *       "instance": "/v1/…",
                      *       "status": 428,
-                     *       "title": "The version has to be named",
+                     *       "title": "Precondition required",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/precondition_required"
                      *     }
@@ -6983,7 +6979,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -7001,10 +6997,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description it is being sent */
+            /** @description accepted */
             202: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -7022,7 +7018,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            409: components["responses"]["BeingDone"];
+            409: components["responses"]["RequestInProgress"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableContent"];
@@ -7054,10 +7050,10 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
-            /** @description as many exports as the hour has (`members.limits.exports_hour`) */
+            /** @description hourly limit of exports exceeded (`members.limits.exports_hour`) */
             429: {
                 headers: {
-                    /** @description after how many seconds asking again makes sense */
+                    /** @description seconds after which to retry */
                     "Retry-After"?: number;
                     [name: string]: unknown;
                 };
@@ -7065,10 +7061,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "throttled",
-                     *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                     *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
                      *       "instance": "/v1/…",
                      *       "status": 429,
-                     *       "title": "Too many tries",
+                     *       "title": "Too many attempts",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/throttled"
                      *     }
@@ -7084,7 +7080,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -7102,10 +7098,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description it is changed */
+            /** @description changed */
             204: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -7116,7 +7112,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            409: components["responses"]["BeingDone"];
+            409: components["responses"]["RequestInProgress"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableContent"];
@@ -7130,7 +7126,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -7148,10 +7144,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description it is being sent */
+            /** @description accepted */
             202: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -7169,7 +7165,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            409: components["responses"]["BeingDone"];
+            409: components["responses"]["RequestInProgress"];
             413: components["responses"]["PayloadTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             422: components["responses"]["UnprocessableContent"];
@@ -7183,7 +7179,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -7202,10 +7198,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description it is changed */
+            /** @description changed */
             204: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -7216,7 +7212,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            /** @description the phone is another's */
+            /** @description the phone is taken */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -7225,10 +7221,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -7249,7 +7245,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -7269,7 +7265,7 @@ export interface operations {
             /** @description the codes */
             200: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -7298,10 +7294,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -7362,7 +7358,7 @@ export interface operations {
     end_own_sessions: {
         parameters: {
             query?: {
-                /** @description whether the session that asks goes on; false unless given */
+                /** @description keep the current session; default false */
                 keep_current?: boolean;
             };
             header?: never;
@@ -7371,7 +7367,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description they have ended */
+            /** @description ended */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -7392,14 +7388,14 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description the session */
+                /** @description the session id */
                 id: string;
             };
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description it has ended */
+            /** @description ended */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -7419,7 +7415,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -7436,10 +7432,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description for the app */
+            /** @description the secret for the app */
             201: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -7459,7 +7455,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            /** @description there is a second factor already */
+            /** @description a second factor is already set up */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -7468,10 +7464,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -7507,7 +7503,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description it is removed */
+            /** @description removed */
             204: {
                 headers: {
                     [name: string]: unknown;
@@ -7532,7 +7528,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -7549,10 +7545,10 @@ export interface operations {
             };
         };
         responses: {
-            /** @description it is asked for from now on */
+            /** @description the second factor is active */
             200: {
                 headers: {
-                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
                     "Idempotency-Replayed"?: string;
                     [name: string]: unknown;
                 };
@@ -7572,7 +7568,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["NotFound"];
             408: components["responses"]["RequestTimeout"];
-            /** @description no app is being set up */
+            /** @description no set-up in progress */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -7581,10 +7577,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -7604,7 +7600,7 @@ export interface operations {
     forget_member: {
         parameters: {
             query?: {
-                /** @description true: a member of whom nothing is known is a 404, and nothing is done */
+                /** @description true: 404 for an unknown member */
                 known?: boolean;
             };
             header?: never;
@@ -7616,7 +7612,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description forgotten, durably */
+            /** @description erased, durably */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -7642,7 +7638,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description with `known=true`: nobody of this id is known */
+            /** @description with `known=true`: unknown member */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -7651,10 +7647,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -7663,10 +7659,10 @@ export interface operations {
                 };
             };
             500: components["responses"]["InternalServerError"];
-            /** @description the pipeline is behind; ask again */
+            /** @description the pipeline is behind; retry */
             503: {
                 headers: {
-                    /** @description after how many seconds asking again makes sense */
+                    /** @description seconds after which to retry */
                     "Retry-After"?: number;
                     [name: string]: unknown;
                 };
@@ -7674,10 +7670,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "unavailable",
-                     *       "detail": "the log, the store or the pipeline gave no answer; repeating is safe, every write is merged by its natural key",
+                     *       "detail": "the log, the store or the pipeline did not respond; retrying is safe, writes merge by their natural keys",
                      *       "instance": "/v1/…",
                      *       "status": 503,
-                     *       "title": "It is not available now",
+                     *       "title": "Service unavailable",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/unavailable"
                      *     }
@@ -7691,13 +7687,13 @@ export interface operations {
     show_history: {
         parameters: {
             query?: {
-                /** @description 50 unless given */
+                /** @description default 50 */
                 limit?: number;
-                /** @description `next_cursor` of the page before */
+                /** @description `next_cursor` of the previous page */
                 cursor?: string;
-                /** @description answer only once the views reach this position */
+                /** @description wait until the views have reached this position */
                 min_position?: string;
-                /** @description how long to wait for it; 1000 unless given */
+                /** @description how long to wait, milliseconds; default 1000 */
                 wait_ms?: number;
             };
             header?: never;
@@ -7736,7 +7732,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description another member's, for whoever signed in; or the view is not kept */
+            /** @description another member, for members; or the view is disabled */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -7745,10 +7741,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -7763,13 +7759,13 @@ export interface operations {
     show_orders: {
         parameters: {
             query?: {
-                /** @description 50 unless given */
+                /** @description default 50 */
                 limit?: number;
-                /** @description `next_cursor` of the page before */
+                /** @description `next_cursor` of the previous page */
                 cursor?: string;
-                /** @description answer only once the views reach this position */
+                /** @description wait until the views have reached this position */
                 min_position?: string;
-                /** @description how long to wait for it; 1000 unless given */
+                /** @description how long to wait, milliseconds; default 1000 */
                 wait_ms?: number;
             };
             header?: never;
@@ -7844,7 +7840,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description another member's, for whoever signed in; or the view is not kept */
+            /** @description another member, for members; or the view is disabled */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -7853,10 +7849,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -7871,13 +7867,13 @@ export interface operations {
     show_points: {
         parameters: {
             query?: {
-                /** @description a day like 2026-01-05; today in program.tz unless given */
+                /** @description a day like 2026-01-05; default today in program.tz */
                 as_of?: string;
-                /** @description with the days on which they become available */
+                /** @description include the days on which points become available */
                 statement?: boolean;
-                /** @description answer only once the views reach this position */
+                /** @description wait until the views have reached this position */
                 min_position?: string;
-                /** @description how long to wait for it; 1000 unless given */
+                /** @description how long to wait, milliseconds; default 1000 */
                 wait_ms?: number;
             };
             header?: never;
@@ -7918,7 +7914,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description another member's, for whoever signed in; or the view is not kept */
+            /** @description another member, for members; or the view is disabled */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -7927,10 +7923,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -7964,7 +7960,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description it is being looked into */
+            /** @description accepted */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -8009,7 +8005,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description it is set: sign in */
+            /** @description the password is set: sign in */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -8024,7 +8020,7 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
-            /** @description cookies are for the shop's own pages */
+            /** @description cookies are accepted from the shop's own pages only */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -8033,10 +8029,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "insufficient_scope",
-                     *       "detail": "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key",
+                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "The key does not reach this far",
+                     *       "title": "Insufficient scope",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/insufficient_scope"
                      *     }
@@ -8055,10 +8051,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "token_gone",
-                     *       "detail": "a link of a mail works once and for some time; ask for a new one",
+                     *       "detail": "a mailed link works once and for a limited time; request a new one",
                      *       "instance": "/v1/…",
                      *       "status": 410,
-                     *       "title": "The link is used or expired",
+                     *       "title": "Link used or expired",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/token_gone"
                      *     }
@@ -8097,7 +8093,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description it is being sent */
+            /** @description accepted */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -8123,10 +8119,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -8146,27 +8142,27 @@ export interface operations {
     show_popular_items: {
         parameters: {
             query?: {
-                /** @description a category path joined by `/`; items below it count */
+                /** @description a category path joined by `/`; includes subcategories */
                 category?: string;
-                /** @description a kind of interaction; `purchase` unless given */
+                /** @description a kind of interaction; default `purchase` */
                 kind?: "cart" | "click" | "comment" | "dismiss" | "favorite" | "follow" | "impression" | "purchase" | "view";
-                /** @description over so many days; 30 unless given */
+                /** @description number of days; default 30 */
                 days?: number;
-                /** @description the last of them, like 2026-01-05; today (UTC) unless given */
+                /** @description the last day, like 2026-01-05; default today (UTC) */
                 as_of?: string;
-                /** @description 12 unless given */
+                /** @description default 12 */
                 limit?: number;
-                /** @description as this member sees it; with a service key */
+                /** @description read on behalf of this member; needs a service key */
                 member?: string;
-                /** @description answer only once the views reach this position */
+                /** @description wait until the views have reached this position */
                 min_position?: string;
-                /** @description how long to wait for it; 1000 unless given */
+                /** @description how long to wait, milliseconds; default 1000 */
                 wait_ms?: number;
-                /** @description a publishable key, in place of the header: an EventSource can send none */
+                /** @description a publishable key, for clients that cannot send headers (EventSource) */
                 key?: string;
             };
             header?: {
-                /** @description an ETag: 304 when the answer is still that */
+                /** @description an ETag: 304 if the response is unchanged */
                 "If-None-Match"?: string;
             };
             path?: never;
@@ -8207,7 +8203,7 @@ export interface operations {
                     "application/json": components["schemas"]["PopularList"];
                 };
             };
-            /** @description the list is what the ETag names */
+            /** @description not modified */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -8217,7 +8213,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description the view is not kept */
+            /** @description the view is disabled */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -8226,10 +8222,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -8269,7 +8265,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description look into your mailbox */
+            /** @description accepted: a mail follows */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -8296,10 +8292,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "conflict",
-                     *       "detail": "the same work is under way; ask again when it has ended",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "It is being done already",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/conflict"
                      *     }
@@ -8384,7 +8380,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description the second factor is needed: POST /v1/sessions/second-factor */
+            /** @description a second factor is required: POST /v1/sessions/second-factor */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -8423,10 +8419,10 @@ export interface operations {
                 };
             };
             400: components["responses"]["BadRequest"];
-            /** @description account or password are wrong */
+            /** @description wrong account or password */
             401: {
                 headers: {
-                    /** @description which kind of credentials is asked for (RFC 6750) */
+                    /** @description the expected credentials (RFC 6750) */
                     "WWW-Authenticate"?: string;
                     [name: string]: unknown;
                 };
@@ -8434,10 +8430,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "unauthorized",
-                     *       "detail": "no key was presented, or one that is unknown, revoked or has ended: send `Authorization: Bearer <key>`",
+                     *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
                      *       "instance": "/v1/…",
                      *       "status": 401,
-                     *       "title": "A key is needed",
+                     *       "title": "Unauthorized",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/unauthorized"
                      *     }
@@ -8445,7 +8441,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description cookies are for the shop's own pages */
+            /** @description cookies are accepted from the shop's own pages only */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -8454,10 +8450,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "insufficient_scope",
-                     *       "detail": "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key",
+                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "The key does not reach this far",
+                     *       "title": "Insufficient scope",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/insufficient_scope"
                      *     }
@@ -8488,7 +8484,7 @@ export interface operations {
             /** @description signed out */
             204: {
                 headers: {
-                    /** @description the browsing session with which the browser goes on, as nobody */
+                    /** @description the new anonymous browsing session */
                     "Kindred-Session"?: string;
                     [name: string]: unknown;
                 };
@@ -8548,7 +8544,7 @@ export interface operations {
             /** @description the session has ended: sign in again */
             401: {
                 headers: {
-                    /** @description which kind of credentials is asked for (RFC 6750) */
+                    /** @description the expected credentials (RFC 6750) */
                     "WWW-Authenticate"?: string;
                     [name: string]: unknown;
                 };
@@ -8556,10 +8552,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "unauthorized",
-                     *       "detail": "no key was presented, or one that is unknown, revoked or has ended: send `Authorization: Bearer <key>`",
+                     *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
                      *       "instance": "/v1/…",
                      *       "status": 401,
-                     *       "title": "A key is needed",
+                     *       "title": "Unauthorized",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/unauthorized"
                      *     }
@@ -8567,7 +8563,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description the cookie is for the shop's own pages */
+            /** @description cookies are accepted from the shop's own pages only */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -8576,10 +8572,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "insufficient_scope",
-                     *       "detail": "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key",
+                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "The key does not reach this far",
+                     *       "title": "Insufficient scope",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/insufficient_scope"
                      *     }
@@ -8644,7 +8640,7 @@ export interface operations {
             /** @description the challenge has expired: sign in again */
             401: {
                 headers: {
-                    /** @description which kind of credentials is asked for (RFC 6750) */
+                    /** @description the expected credentials (RFC 6750) */
                     "WWW-Authenticate"?: string;
                     [name: string]: unknown;
                 };
@@ -8652,10 +8648,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "unauthorized",
-                     *       "detail": "no key was presented, or one that is unknown, revoked or has ended: send `Authorization: Bearer <key>`",
+                     *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
                      *       "instance": "/v1/…",
                      *       "status": 401,
-                     *       "title": "A key is needed",
+                     *       "title": "Unauthorized",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/unauthorized"
                      *     }
@@ -8663,7 +8659,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description cookies are for the shop's own pages */
+            /** @description cookies are accepted from the shop's own pages only */
             403: {
                 headers: {
                     [name: string]: unknown;
@@ -8672,10 +8668,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "insufficient_scope",
-                     *       "detail": "the key is known, but is not for this: a publishable key reads lists and posts browser events of sessions, all else needs a service key",
+                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "The key does not reach this far",
+                     *       "title": "Insufficient scope",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/insufficient_scope"
                      *     }
@@ -8697,13 +8693,13 @@ export interface operations {
     follow_lists: {
         parameters: {
             query: {
-                /** @description the path of a list without `/v1/` and with its query, percent-encoded as a value: `items/tents-01/similar?limit=8`. Given once for each list, at most 20 */
+                /** @description path and query of a list without `/v1/`, percent-encoded: `items/tents-01/similar?limit=8`. Repeated for each list, at most 20 */
                 list: string[];
-                /** @description a publishable key, in place of the header: an EventSource can send none */
+                /** @description a publishable key, for clients that cannot send headers (EventSource) */
                 key?: string;
             };
             header?: {
-                /** @description the id of the last event seen */
+                /** @description the id of the last received event */
                 "Last-Event-ID"?: string;
             };
             path?: never;
@@ -8711,7 +8707,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description events whose data is a SimilarList and `list`, the list it is of; `id` begins with the position */
+            /** @description events whose data is a SimilarList with `list`; `id` begins with the position */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -8723,10 +8719,10 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description too many streams of the key */
+            /** @description too many open streams */
             429: {
                 headers: {
-                    /** @description after how many seconds asking again makes sense */
+                    /** @description seconds after which to retry */
                     "Retry-After"?: number;
                     [name: string]: unknown;
                 };
@@ -8734,10 +8730,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "throttled",
-                     *       "detail": "of this account or from this address; wait for `Retry-After` seconds",
+                     *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
                      *       "instance": "/v1/…",
                      *       "status": 429,
-                     *       "title": "Too many tries",
+                     *       "title": "Too many attempts",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/throttled"
                      *     }
@@ -8752,19 +8748,19 @@ export interface operations {
     list_tags: {
         parameters: {
             query?: {
-                /** @description 50 unless given */
+                /** @description default 50 */
                 limit?: number;
-                /** @description as this member sees it; with a service key */
+                /** @description read on behalf of this member; needs a service key */
                 member?: string;
-                /** @description answer only once the views reach this position */
+                /** @description wait until the views have reached this position */
                 min_position?: string;
-                /** @description how long to wait for it; 1000 unless given */
+                /** @description how long to wait, milliseconds; default 1000 */
                 wait_ms?: number;
-                /** @description a publishable key, in place of the header: an EventSource can send none */
+                /** @description a publishable key, for clients that cannot send headers (EventSource) */
                 key?: string;
             };
             header?: {
-                /** @description an ETag: 304 when the answer is still that */
+                /** @description an ETag: 304 if the response is unchanged */
                 "If-None-Match"?: string;
             };
             path?: never;
@@ -8791,7 +8787,7 @@ export interface operations {
                     "application/json": components["schemas"]["Tags"];
                 };
             };
-            /** @description they are what the ETag names */
+            /** @description not modified */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -8809,16 +8805,16 @@ export interface operations {
     show_rows: {
         parameters: {
             query?: {
-                /** @description `ndjson` or `csv`; ndjson unless given */
+                /** @description `ndjson` or `csv`; default ndjson */
                 format?: "ndjson" | "csv";
-                /** @description a day like 2026-01-05; today in program.tz unless given */
+                /** @description a day like 2026-01-05; default today in program.tz */
                 as_of?: string;
             };
             header?: never;
             path: {
                 /** @description the name of a view */
                 view: "also_bought" | "histories" | "member_orders" | "points" | "popularity";
-                /** @description an item, a member or a session, as the first columns of the view have it */
+                /** @description an item, a member or a session: the key of the view */
                 key: string;
             };
             cookie?: never;
@@ -8838,7 +8834,7 @@ export interface operations {
             400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
-            /** @description no such view, or it is not kept */
+            /** @description no such view, or it is disabled */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -8847,10 +8843,10 @@ export interface operations {
                     /**
                      * @example {
                      *       "code": "not_found",
-                     *       "detail": "no route, or nothing under this identity",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "There is nothing here",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
                      *       "type": "/problems/not_found"
                      *     }
@@ -8866,7 +8862,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description an ETag: 304 when the file is still that */
+                /** @description an ETag: 304 if unchanged */
                 "If-None-Match"?: string;
             };
             path?: never;
@@ -8883,7 +8879,7 @@ export interface operations {
                     "text/javascript": string;
                 };
             };
-            /** @description the file is what the ETag names */
+            /** @description not modified */
             304: {
                 headers: {
                     [name: string]: unknown;

@@ -8,23 +8,23 @@ import type { components } from "./schema.js";
 type SimilarList = components["schemas"]["SimilarList"];
 type Entry = SimilarList["items"][number];
 
-/** The element. Each attribute is a property, too, and setting the one sets the other; null removes it. */
+/** The element. Each attribute is reflected by a property; null removes it. */
 export interface KindredListElement extends HTMLElement {
   /** The item whose list is shown. */
   item: string | null;
   /** The publishable key, `kd_pk_…`. */
   publicKey: string | null;
-  /** The same under its older name, which frameworks keep for themselves. */
+  /** The older name of `publicKey`; frameworks reserve `key`. */
   key: string | null;
-  /** Where Kindred is; by default where the script was loaded from. */
+  /** The base URL of Kindred; default that of the script. */
   base: string | null;
-  /** How many entries, 1 to 50. */
+  /** Number of entries, 1 to 50. */
   limit: number;
-  /** Which list; one of the views of the API. */
+  /** A list view of the API. */
   view: string | null;
   /** The text above the list. */
   heading: string | null;
-  /** Load once, do not follow. */
+  /** Load once, without a stream. */
   noStream: boolean;
   /** Send no impressions and clicks. */
   noTrack: boolean;
@@ -36,7 +36,7 @@ export interface KindredListElement extends HTMLElement {
   addEventListener(type: string, listener: EventListenerOrEventListenerObject, options?: boolean | AddEventListenerOptions): void;
 }
 
-/** The attributes, as a template or JSX has them. */
+/** The attributes in templates and JSX. */
 export interface KindredListAttributes {
   item?: string;
   "public-key"?: string;
@@ -48,7 +48,7 @@ export interface KindredListAttributes {
   "no-track"?: boolean | "";
 }
 
-/** What moved between two lists. */
+/** A change between two lists. */
 export interface KindredListChange {
   item: string;
   kind: "new" | "moved-up" | "moved-down" | "changed" | "gone";

@@ -1,9 +1,9 @@
-//! The two cookies of the shop's own pages, and what keeps other sites from using them (V3.3, V3.5).
+//! The cookies of the shop's own pages, and their protection against other sites (V3.3, V3.5).
 //!
 //! ```text
-//! Set-Cookie: __Host-kindred-refresh   the refresh token: no script reads it      Secure; HttpOnly; SameSite=Strict; Path=/
-//!             __Host-kindred-device    marks the browser of a member (V6.1.1)     the same
-//! ◀── a request with either: `Kindred-Csrf: 1` (no form sends it) and the same origin
+//! Set-Cookie: __Host-kindred-refresh   the refresh token, hidden from scripts    Secure; HttpOnly; SameSite=Strict; Path=/
+//!             __Host-kindred-device    identifies the browser (V6.1.1)           the same
+//! ◀── a request with either: `Kindred-Csrf: 1` (no form can send it) and the same origin
 //! ```
 
 use http::header::SET_COOKIE;
@@ -13,16 +13,14 @@ use warp::reply::Response;
 
 use crate::problem::{Code, Problem};
 
-/// Carries the refresh token.
 const REFRESH: &str = "__Host-kindred-refresh";
-/// Carries [`kindred_members::Grant::device`].
 const DEVICE: &str = "__Host-kindred-device";
-/// How long a browser is known, seconds: the longest that browsers keep a cookie (400 days).
+/// Lifetime of the device cookie, seconds: the maximum of browsers (400 days).
 const DEVICE_S: i64 = 400 * 86_400;
-/// With the value `1` it shows that a script of the page asks: a form cannot set it, and other origins are not let.
+/// Required value `1`: forms cannot set a header, and CORS forbids it to other origins.
 const CSRF: &str = "kindred-csrf";
 
-/// The browser that asks.
+/// The cookies of a request.
 #[derive(Debug)]
 pub(crate) struct Browser {
     refresh: Option<SecretString>,
@@ -31,52 +29,44 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Of the headers of a request.
     pub fn of(headers: &HeaderMap) -> Self {
         let cookie = |name| cookie(headers, name).map(Into::into);
         Self { refresh: cookie(REFRESH), device: cookie(DEVICE), same_origin: is_same_origin(headers) }
     }
 
-    /// Asks for the shop's own page, before a cookie is read or set.
-    ///
-    /// # Errors
-    /// A 403.
+    /// A 403 unless the request comes from the shop's own page.
     pub fn own_page(&self) -> Result<(), Problem> {
         if self.same_origin { Ok(()) } else { Err(Problem::new(Code::CrossSite, Code::CrossSite.meaning())) }
     }
 
-    /// Whether there is a refresh token in a cookie.
     pub fn has_refresh(&self) -> bool {
         self.refresh.is_some()
     }
 
-    /// The refresh token of the cookie, for the shop's own page.
-    ///
-    /// # Errors
-    /// A 403 for any other; a 401 where there is none.
+    /// The refresh token of the cookie. Errors: 403 for other pages, 401 without a cookie.
     pub fn refresh(&self) -> Result<&SecretString, Problem> {
         self.own_page()?;
-        let none = || Problem::new(Code::Unauthenticated, "there is neither a refresh_token nor a cookie with one");
+        let none = || Problem::new(Code::Unauthenticated, "the refresh token is missing");
         self.refresh.as_ref().ok_or_else(none)
     }
 
-    /// The mark of the browser, where its own page asks.
+    /// The device token, on the shop's own pages.
     pub fn device(&self) -> Option<String> {
         self.device.as_ref().filter(|_| self.same_origin).map(|device| device.expose_secret().to_owned())
     }
 }
 
-/// Keeps the refresh token in the browser for so many seconds.
+/// Sets the refresh cookie.
 pub(super) fn keep_refresh(response: &mut Response, token: &SecretString, seconds: i64) {
     set(response, REFRESH, token.expose_secret(), seconds);
 }
 
-/// Has the browser forget it.
+/// Deletes the refresh cookie.
 pub(super) fn drop_refresh(response: &mut Response) {
     set(response, REFRESH, "", 0);
 }
 
-/// Marks the browser.
+/// Sets the device cookie.
 pub(super) fn keep_device(response: &mut Response, device: &str) {
     set(response, DEVICE, device, DEVICE_S);
 }
@@ -88,7 +78,7 @@ fn set(response: &mut Response, name: &str, value: &str, seconds: i64) {
     response.headers_mut().append(SET_COOKIE, header);
 }
 
-/// A cookie; one that is sent twice is none, since nobody knows which is ours.
+/// A cookie; none if sent twice, since either could be forged.
 fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let pairs = headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));
     let mut found = pairs.filter_map(|pair| pair.trim().split_once('=')).filter(|(key, _)| *key == name).map(|(_, value)| value);
@@ -98,8 +88,7 @@ fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     }
 }
 
-/// What the browser says of the page that asks. `Sec-Fetch-Site` is the browser's own word, and not sent where there is no TLS; there
-/// and in older ones `Origin` has to name the host that is asked.
+/// Uses `Sec-Fetch-Site`; without it (no TLS, older browsers) `Origin` must match `Host`.
 fn is_same_origin(headers: &HeaderMap) -> bool {
     let one = |name: &str| {
         let mut values = headers.get_all(name).iter();
@@ -112,7 +101,7 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
         return one("sec-fetch-site") == Some("same-origin");
     }
     let host = one("origin").and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    host.zip(one("host")).is_some_and(|(of_page, asked)| of_page.eq_ignore_ascii_case(asked))
+    host.zip(one("host")).is_some_and(|(page, host)| page.eq_ignore_ascii_case(host))
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Changing what one signs in with (V6.2, V7.5.1): the password, e-mail and phone, each with the current password; and the way back in
-//! for whoever forgot it.
+//! Changes of credentials (V6.2, V7.5.1): password, e-mail and phone, each with the current password; and password resets.
 
 use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
@@ -12,54 +11,57 @@ use crate::routes::endpoint::prelude::*;
 use crate::routes::request::current;
 use crate::routes::{Accepted, accepted, done, json};
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "account",
         [
             post("/v1/members/me/password", SignedIn, change_password)
-                .says("Changes the password; the other sessions end with it.")
-                .answers_nothing(204, "it is changed"),
+                .says("Changes the password and ends the other sessions.")
+                .answers_nothing(204, "changed"),
             post("/v1/members/me/email", SignedIn, change_email)
-                .says("Sends a mail to a new address; it takes the old one's place when the token of the mail comes back. The answer is \
-                the same where the address is another's.")
-                .answers::<Accepted>(202, "it is being sent"),
+                .says(
+                    "Sends a confirmation mail to the new address. The response does not reveal whether the address is \
+                    registered.",
+                )
+                .answers::<Accepted>(202, "accepted"),
             post("/v1/email-changes/confirm", Anyone, confirm_email)
-                .says("Takes the new address in place of the old by the token of its mail.")
-                .answers_nothing(204, "it is changed")
-                .fails(409, "the address is another's")
+                .says("Confirms the new e-mail address with the token of the mail.")
+                .answers_nothing(204, "changed")
+                .fails(409, "the address is taken")
                 .fails(410, "the link is used or expired"),
             post("/v1/members/me/phone", SignedIn, change_phone)
-                .says("Sends a code to a new phone.")
-                .answers::<Accepted>(202, "it is being sent"),
+                .says("Sends a code to the new phone.")
+                .answers::<Accepted>(202, "accepted"),
             post("/v1/members/me/phone/confirm", SignedIn, confirm_phone)
-                .says("Takes the new phone in place of the old.")
-                .answers_nothing(204, "it is changed")
-                .fails(409, "the phone is another's"),
+                .says("Confirms the new phone with the code.")
+                .answers_nothing(204, "changed")
+                .fails(409, "the phone is taken"),
             post("/v1/password-resets", Anyone, request_reset)
-                .says("Sends a mail with a link to set the password anew, good for half an hour; the answer is the same where there is \
-                no such account.")
-                .answers::<Accepted>(202, "it is being looked into"),
+                .says(
+                    "Sends a mail with a link to reset the password, valid for 30 minutes. The response does not reveal \
+                    whether the account exists.",
+                )
+                .answers::<Accepted>(202, "accepted"),
             post("/v1/password-resets/redeem", Anyone, reset_password)
-                .says("Sets a new password. Every session ends; a second factor is asked for as before (V6.4.3).")
-                .answers::<PasswordReset>(200, "it is set: sign in")
-                .fails(403, "cookies are for the shop's own pages")
+                .says("Sets a new password and ends all sessions. A second factor is still required (V6.4.3).")
+                .answers::<PasswordReset>(200, "the password is set: sign in")
+                .fails(403, "cookies are accepted from the shop's own pages only")
                 .fails(410, "the link is used or expired"),
         ],
     )
 }
 
-/// A new password, by the current one.
+/// A change of the password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PasswordChange {
-    /// Without it the answer is 403.
+    /// Without it the response is 403.
     #[schema(value_type = String, format = Password, required)]
     current_password: Option<SecretString>,
-    /// The new one.
+    /// The new password.
     #[schema(value_type = String, format = Password)]
     password: SecretString,
-    /// Whether sessions elsewhere go on; they end unless it is true (V7.4.3).
+    /// Keep other sessions; default false (V7.4.3).
     #[serde(default)]
     keep_other_sessions: bool,
 }
@@ -69,19 +71,19 @@ async fn change_password(request: Request, form: PasswordChange) -> Answered {
     let end_others = !form.keep_other_sessions;
     let staff = members.profile(&claims.sub).await?.role.is_some();
     let changed = members.change_password(claims, &current, form.password, end_others, request.from()).await;
-    // Staff is told its own least length.
+    // The message names the minimum length for staff.
     changed.map_err(|error| request.told(error.into(), staff))?;
     Ok(done())
 }
 
-/// A new e-mail address.
+/// A change of the e-mail address.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EmailChange {
-    /// Without it the answer is 403.
+    /// Without it the response is 403.
     #[schema(value_type = String, format = Password, required)]
     current_password: Option<SecretString>,
-    /// The new one.
+    /// The new address.
     email: String,
 }
 
@@ -96,14 +98,14 @@ async fn confirm_email(request: Request, MailToken { token }: MailToken) -> Answ
     Ok(done())
 }
 
-/// A new phone.
+/// A change of the phone.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PhoneChange {
-    /// Without it the answer is 403.
+    /// Without it the response is 403.
     #[schema(value_type = String, format = Password, required)]
     current_password: Option<SecretString>,
-    /// The new one.
+    /// The new phone.
     phone: String,
 }
 
@@ -113,16 +115,16 @@ async fn change_phone(request: Request, form: PhoneChange) -> Answered {
     accepted()
 }
 
-/// A new phone with its code.
+/// The confirmation of a new phone.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PhoneProof {
-    /// Without it the answer is 403.
+    /// Without it the response is 403.
     #[schema(value_type = String, format = Password, required)]
     current_password: Option<SecretString>,
-    /// The new one.
+    /// The new phone.
     phone: String,
-    /// That was sent to it.
+    /// The code sent to the new phone.
     #[schema(value_type = String, format = Password)]
     code: SecretString,
 }
@@ -133,7 +135,7 @@ async fn confirm_phone(request: Request, form: PhoneProof) -> Answered {
     Ok(done())
 }
 
-/// Whose password is to be set anew.
+/// A request to reset a password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResetAsked {
@@ -148,17 +150,17 @@ async fn request_reset(request: Request, form: ResetAsked) -> Answered {
     accepted()
 }
 
-/// A new password, by the token of a mail.
+/// A password reset.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResetForm {
-    /// What the link carries behind its `#`.
+    /// The token of the link, after `#`.
     #[schema(value_type = String, format = Password)]
     token: SecretString,
-    /// The new one.
+    /// The new password.
     #[schema(value_type = String, format = Password)]
     password: SecretString,
-    /// For the shop's own pages: `device` goes into a cookie. Needs `Kindred-Csrf: 1`, from the same origin.
+    /// Store `device` in a cookie. Needs `Kindred-Csrf: 1`, from the same origin.
     #[serde(default)]
     cookie: bool,
 }
@@ -166,7 +168,7 @@ pub(crate) struct ResetForm {
 /// The password is set.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PasswordReset {
-    /// As in POST /v1/sessions; absent where it stands in a cookie.
+    /// As in POST /v1/sessions; absent if stored in a cookie.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
 }

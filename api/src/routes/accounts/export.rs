@@ -1,4 +1,4 @@
-//! Everything that is held about a member, for the member: a ZIP of JSON.
+//! Export of all data of a member as a ZIP of JSON files.
 //!
 //! ```text
 //! Members::export ──▶ account.json │ merged record ──▶ membership.json │ views ──▶ points.json, history.json, orders.json
@@ -25,21 +25,19 @@ use zip::write::SimpleFileOptions;
 use crate::api::Api;
 use crate::problem::Problem;
 use crate::routes::endpoint::prelude::*;
-use crate::routes::members::{HistoryItem, merged_record, place, with_sessions};
+use crate::routes::members::{HistoryItem, history_key, merged_record, with_sessions};
 use crate::routes::orders::{OrderShown, orders};
 use crate::routes::{NO_STORE, blocking, program_today};
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "account",
         [get("/v1/members/me/export", SignedIn, export_own)
             .says(
-                "Everything that is held about whoever asks, as a ZIP of JSON: the account with its sessions and audit log, the \
-                merged record of the log, the points, the history, the orders, and every interaction behind them: searches and \
-                ratings too.",
+                "All data of the caller as a ZIP of JSON: the account with its sessions and audit log, the merged member record, \
+                    points, history, orders, and all interactions including searches and ratings.",
             )
-            .fails(429, "as many exports as the hour has (`members.limits.exports_hour`)")
+            .fails(429, "hourly limit of exports exceeded (`members.limits.exports_hour`)")
             .answers_bytes(
                 200,
                 "application/zip",
@@ -56,7 +54,7 @@ async fn export_own(request: Request) -> Answered {
     zipped(blocking(move || archive(&files)).await?)
 }
 
-/// What the pipeline keeps of a member.
+/// The files with data of the pipeline.
 async fn derived(api: &Api, member: MemberId) -> Result<Vec<(&'static str, Vec<u8>)>, Problem> {
     let serving = api.live();
     let merged = merged_record(&serving, Owner::Member(member.clone())).await?;
@@ -76,13 +74,13 @@ async fn derived(api: &Api, member: MemberId) -> Result<Vec<(&'static str, Vec<u
         });
         files.push(("points.json", file(&points)?));
     }
-    // Both of one reading, and their sessions looked at once.
+    // Read from one snapshot.
     let activity = |rows: &dyn Rows, owner: &Owner, sessions: &[SessionId]| {
         Ok((read_history(rows, owner, sessions)?, read_interactions(rows, owner, sessions)?))
     };
     let ((mut entries, interactions), _) = with_sessions(&serving, &member, activity).await?;
     if views.histories.enabled {
-        entries.sort_by_cached_key(place);
+        entries.sort_by_cached_key(history_key);
         files.push(("history.json", file(&entries.iter().map(HistoryItem::of).collect::<Vec<_>>())?));
     }
     if views.member_orders.enabled {
@@ -93,7 +91,7 @@ async fn derived(api: &Api, member: MemberId) -> Result<Vec<(&'static str, Vec<u
     Ok(files)
 }
 
-/// The merged interactions of a member and of their sessions, in the form of `schemas/events/interactions.json`.
+/// The merged interactions of a member and their sessions, as in `schemas/events/interactions.json`.
 fn read_interactions(rows: &dyn Rows, member: &Owner, sessions: &[SessionId]) -> Result<Vec<Value>, ReadError> {
     let mut found = Vec::new();
     for owner in std::iter::once(member.clone()).chain(sessions.iter().cloned().map(Owner::Session)) {
@@ -116,7 +114,7 @@ fn interaction(owner: &Owner, key: &InteractionKey, held: &StoredInteraction) ->
     if !key.scenario.is_empty() && *key.scenario != *SCENARIO {
         fields.insert("scenario".to_owned(), Value::from(&*key.scenario));
     }
-    // Of a search it has the query as it was typed, too.
+    // Contains the query of a search as it was typed.
     if let Ok(Value::Object(payload)) = serde_json::from_slice(&held.payload) {
         fields.extend(payload);
     }

@@ -1,4 +1,4 @@
-//! The second factor (V6.5): an authenticator app, and recovery codes for whoever lost it.
+//! The second factor (V6.5): authenticator app and recovery codes.
 
 use http::StatusCode;
 use qrcode::QrCode;
@@ -12,54 +12,52 @@ use crate::routes::endpoint::prelude::*;
 use crate::routes::request::current;
 use crate::routes::{done, json};
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "account",
         [
             post("/v1/members/me/totp", SignedIn, enrol_totp)
-                .says("Begins to set up an authenticator app; nothing is asked for until a code of it was shown.")
-                .answers::<TotpEnrolment>(201, "for the app")
-                .fails(409, "there is a second factor already"),
+                .says("Starts the set-up of an authenticator app. It takes effect when confirmed with a code.")
+                .answers::<TotpEnrolment>(201, "the secret for the app")
+                .fails(409, "a second factor is already set up"),
             post("/v1/members/me/totp/confirm", SignedIn, confirm_totp)
-                .says("Ends setting up: from now on a code is asked for when signing in. The other sessions end.")
-                .answers::<RecoveryCodes>(200, "it is asked for from now on")
-                .fails(409, "no app is being set up"),
+                .says("Confirms the set-up: sign-in requires a code from now on. Other sessions end.")
+                .answers::<RecoveryCodes>(200, "the second factor is active")
+                .fails(409, "no set-up in progress"),
             delete("/v1/members/me/totp", SignedIn, remove_totp)
-                .says("Removes the second factor. The other sessions end.")
-                .answers_nothing(204, "it is removed"),
+                .says("Removes the second factor. Other sessions end.")
+                .answers_nothing(204, "removed"),
             post("/v1/members/me/recovery-codes", SignedIn, renew_recovery_codes)
-                .says("New recovery codes in place of those that are left.")
+                .says("Replaces the recovery codes.")
                 .answers::<RecoveryCodes>(200, "the codes")
                 .fails(409, "there is no second factor"),
         ],
     )
 }
 
-/// The password again.
+/// The current password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reauthentication {
-    /// Without it the answer is 403.
+    /// Without it the response is 403.
     #[schema(value_type = String, format = Password, required)]
     pub current_password: Option<SecretString>,
 }
 
-/// What an authenticator app is set up with.
+/// The set-up of an authenticator app.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct TotpEnrolment {
-    /// Base32, to be typed.
+    /// Base32, for manual entry.
     secret: String,
-    /// `otpauth://…`, what the QR code says.
+    /// The `otpauth://…` URI of the QR code.
     uri: String,
-    /// The QR code, as SVG: an app takes a picture of it.
+    /// The QR code as SVG.
     qr_svg: String,
 }
 
-/// Least side of the QR code, in pixels: a camera reads it from a screen at arm's length.
+/// Minimum side of the QR code in pixels, readable at arm's length.
 const QR_PIXELS: u32 = 240;
 
-/// A text as a QR code; black on white, whatever the page is.
 fn qr_svg(text: &str) -> Result<String, Problem> {
     let code = QrCode::new(text).map_err(Problem::internal)?;
     Ok(code.render::<svg::Color<'_>>().min_dimensions(QR_PIXELS, QR_PIXELS).build())
@@ -82,10 +80,10 @@ pub(crate) struct TotpCode {
     code: SecretString,
 }
 
-/// Codes for whoever lost the app.
+/// Recovery codes.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RecoveryCodes {
-    /// Each works once in place of a code of the app. They are shown this once.
+    /// Each works once in place of a code of the app. Returned once.
     recovery_codes: Vec<String>,
 }
 
@@ -100,14 +98,14 @@ async fn confirm_totp(request: Request, TotpCode { code }: TotpCode) -> Answered
     json(StatusCode::OK, &RecoveryCodes::of(&codes))
 }
 
-/// What the second factor is removed by.
+/// Removes the second factor.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TotpRemoval {
-    /// Without it the answer is 403.
+    /// Without it the response is 403.
     #[schema(value_type = String, format = Password, required)]
     current_password: Option<SecretString>,
-    /// Of the app, or a recovery code.
+    /// A code of the app, or a recovery code.
     #[schema(value_type = String, format = Password)]
     code: SecretString,
 }

@@ -1,4 +1,4 @@
-//! The public keys of access tokens, for servers that check them by themselves (RFC 7517).
+//! Public keys for verifying access tokens (RFC 7517).
 
 use http::header::CACHE_CONTROL;
 use http::{HeaderValue, StatusCode};
@@ -8,15 +8,14 @@ use utoipa::ToSchema;
 use crate::routes::endpoint::prelude::*;
 use crate::routes::json;
 
-/// They are public, and a new one is published five minutes before it signs: whoever keeps them for a minute misses none.
+/// A new key is published five minutes before it is used.
 const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=60");
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "sessions",
         [get("/.well-known/jwks.json", Anyone, show_keys)
-            .says("The public keys that access tokens are signed with.")
+            .says("The public keys for verifying access tokens.")
             .answers::<KeySet>(200, "the keys")],
     )
 }

@@ -1,8 +1,7 @@
-//! People: registration, sign-in, their own account, and the administration of members. Rules and state are
-//! [`kindred_members`]'s; here is what they look like over HTTP.
+//! Accounts over HTTP: registration, sign-in, own account, member administration. Rules and state are in [`kindred_members`].
 //!
 //! ```text
-//! Request + body ──▶ handler ──▶ Members ──▶ JSON, or a Problem in the language of who asks
+//! Request + body ──▶ handler ──▶ Members ──▶ JSON, or a Problem in the language of the client
 //! ```
 
 pub(crate) mod cookies;
@@ -18,7 +17,6 @@ pub(crate) mod staff;
 
 use super::endpoint::Endpoint;
 
-/// All endpoints of people's own side.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     let modules = [
         profile::endpoints(),

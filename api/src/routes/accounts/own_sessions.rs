@@ -1,4 +1,4 @@
-//! Where one is signed in, and how to end it there (V7.5.2, V7.4.3).
+//! The caller's own sessions (V7.5.2, V7.4.3).
 
 use http::StatusCode;
 use kindred_members::SessionShown;
@@ -10,37 +10,36 @@ use super::sessions::browse_as_nobody;
 use crate::routes::endpoint::prelude::*;
 use crate::routes::{done, json};
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "sessions",
         [
             get("/v1/members/me/sessions", SignedIn, list_own_sessions)
-                .says("Where one is signed in (V7.5.2).")
+                .says("The sessions of the caller (V7.5.2).")
                 .answers::<SessionList>(200, "the sessions"),
             delete("/v1/members/me/sessions", SignedIn, end_own_sessions)
-                .says("Signs out everywhere, or everywhere else (V7.4.3).")
-                .query("keep_current", Flag, "whether the session that asks goes on; false unless given")
-                .answers_nothing(204, "they have ended"),
+                .says("Ends all sessions of the caller, or all others (V7.4.3).")
+                .query("keep_current", Flag, "keep the current session; default false")
+                .answers_nothing(204, "ended"),
             delete("/v1/members/me/sessions/{id}", SignedIn, end_own_session)
-                .says("Signs out in one place (V7.5.2).")
-                .path("id", "the session")
-                .answers_nothing(204, "it has ended"),
+                .says("Ends one session (V7.5.2).")
+                .path("id", "the session id")
+                .answers_nothing(204, "ended"),
         ],
     )
 }
 
-/// The sessions of whoever asks.
+/// The sessions of the caller.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SessionList {
-    /// The latest used first.
+    /// Most recently used first.
     sessions: Vec<SessionListed>,
 }
 
-/// One of them.
+/// A session.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SessionListed {
-    /// Whether it is the one that asks.
+    /// Whether it is the current session.
     current: bool,
     #[serde(flatten)]
     session: SessionShown,

@@ -1,4 +1,4 @@
-//! The own account: read, changed as it was read, and closed.
+//! The caller's own account: read, change, close.
 
 use http::StatusCode;
 use http::header::ETAG;
@@ -19,44 +19,45 @@ use crate::routes::precondition::{etag, names_version};
 use crate::routes::request::current;
 use crate::routes::{in_time, json, versioned};
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "account",
         [
             get("/v1/members/me", SignedIn, show_profile)
-                .says("The own account, with the `ETag` that a change has to name.")
-                .header("If-None-Match", "the ETag of what one has")
+                .says("The account of the caller, with the `ETag` for changes.")
+                .header("If-None-Match", "an ETag: 304 if unchanged")
                 .answers::<ProfileShown>(200, "the account")
-                .answers_nothing(304, "it is as it was"),
+                .answers_nothing(304, "not modified"),
             patch("/v1/members/me", SignedIn, change_profile)
-                .says("Changes the own account as it was read.")
+                .says("Changes the account of the caller.")
                 .needs_if_match()
-                .answers::<ProfileShown>(200, "as it is now"),
+                .answers::<ProfileShown>(200, "the changed account"),
             delete("/v1/members/me", SignedIn, close_account)
-                .takes_its_time()
-                .says("Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events \
-                within `erasure.raw_days`. It cannot be taken back.")
-                .answers::<AccountClosed>(200, "forgotten, durably")
-                .answers::<AccountClosed>(202, "the account is; the views follow by themselves"),
+                .no_time_limit()
+                .says(
+                    "Closes the account and erases the member: the account at once, view rows before a 200, raw events within \
+                    `erasure.raw_days`. Cannot be undone.",
+                )
+                .answers::<AccountClosed>(200, "erased, durably")
+                .answers::<AccountClosed>(202, "the account is erased; the views will follow"),
         ],
     )
 }
 
-/// A place that goods are sent to.
+/// A postal address.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PostalAddress {
-    /// Who receives.
+    /// Recipient.
     name: String,
-    /// Their phone.
+    /// Phone of the recipient.
     phone: String,
     /// ISO 3166.
     country: String,
     /// Province or state.
     region: String,
     city: String,
-    /// Street, house, and whatever else leads there.
+    /// Street and number.
     lines: String,
     postal_code: String,
 }
@@ -75,7 +76,7 @@ impl From<PostalAddress> for Address {
     }
 }
 
-/// The agreement that was accepted.
+/// The accepted user agreement.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AgreementShown {
     version: String,
@@ -83,31 +84,31 @@ pub(crate) struct AgreementShown {
     accepted_at: EventTime,
 }
 
-/// The own account.
+/// The account of the caller.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ProfileShown {
     member: String,
-    /// `activated`: others do not sign in.
+    /// `activated`; members in other states cannot sign in.
     #[schema(value_type = String)]
     state: State,
     username: String,
     /// E.164.
     phone: String,
     email: String,
-    /// The level.
+    /// The tier.
     #[schema(value_type = String)]
     tier: Tier,
-    /// A staff role.
+    /// The staff role.
     role: Option<String>,
-    /// Of messages.
+    /// Language of messages.
     language: LanguageTag,
-    /// Whether marketing may be sent.
+    /// Consent to marketing messages.
     marketing_consent: bool,
     addresses: Vec<PostalAddress>,
     agreement: AgreementShown,
-    /// What others register with to be this member's invitees.
+    /// The code that invites others.
     invite_code: String,
-    /// Whether a second factor is asked for.
+    /// Whether a second factor is set up.
     second_factor: bool,
     #[schema(value_type = String)]
     registered_at: EventTime,
@@ -150,15 +151,15 @@ async fn show_profile(request: Request) -> Answered {
     versioned(&request, &profile.version.clone(), &ProfileShown::from(profile))
 }
 
-/// What is changed of the own account; what is absent stays. Nothing else can be: not the tier, not a role (V8.2.3).
+/// Changes of the account; absent fields stay as they are. Tier and role cannot be changed (V8.2.3).
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProfilePatch {
-    /// Of messages.
+    /// Language of messages.
     language: Option<LanguageTag>,
-    /// Whether marketing may be sent.
+    /// Consent to marketing messages.
     marketing_consent: Option<bool>,
-    /// All addresses, 20 at most.
+    /// Replaces all addresses; at most 20.
     addresses: Option<Vec<PostalAddress>>,
     /// Accepts this version of the user agreement.
     agreement_version: Option<String>,
@@ -181,18 +182,18 @@ async fn change_profile(request: Request, form: ProfilePatch) -> Answered {
     shown(members.change_profile(member, &version, &change).await?)
 }
 
-/// The account is closed.
+/// The receipt of a closed account.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AccountClosed {
-    /// The member, who has no name any more.
+    /// The member id.
     member: String,
-    /// When the account was emptied.
+    /// When the account was erased.
     #[schema(value_type = String)]
     account_erased_at: EventTime,
-    /// When the last entry of the audit log that has the member's id expires.
+    /// When the last audit entry with the member id expires.
     #[schema(value_type = String)]
     audit_until: EventTime,
-    /// What was derived from the events, with the date by which the raw ones are gone; null while it is being forgotten.
+    /// The erasure of views and raw events; null while in progress.
     views: Option<ErasureReceipt>,
 }
 
@@ -201,11 +202,11 @@ async fn close_account(request: Request, form: Reauthentication) -> Answered {
     let member = MemberId::parse(&claims.sub).map_err(Problem::internal)?;
     let receipt =
         in_time(&request.api, async { Ok(request.members()?.erase_own(claims, &current, request.from()).await?) }).await?;
-    // The outbox has the event for the log, whatever becomes of what follows: nobody can ask again for an account that is gone.
+    // The outbox appends the event in any case: the caller cannot retry without an account.
     let views = match in_time(&request.api, forget(&request.api, member)).await {
         Ok(views) => Some(views),
         Err(problem) => {
-            tracing::warn!(code = problem.code.name(), "an account is erased, and the views will follow");
+            tracing::warn!(code = problem.code.name(), "an account is erased; the erasure of its views is still pending");
             None
         }
     };

@@ -1,5 +1,5 @@
-//! Registration in five steps (R8 to R15): challenge, phone code, the form, the link in the mail. Which phones and e-mails are
-//! registered is told by no answer (V6.3.8).
+//! Registration (R8 to R15): challenge, phone code, form, link in the mail. No response reveals whether a phone or an e-mail is
+//! registered (V6.3.8).
 
 use http::StatusCode;
 use kindred_members::{EMAIL_BYTES_MAX, Language, PASSWORD_BYTES_MAX, Registration, Solution, USERNAME_CHARS};
@@ -11,42 +11,47 @@ use utoipa::ToSchema;
 use crate::routes::endpoint::prelude::*;
 use crate::routes::{Accepted, accepted, json};
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "registration",
         [
             post("/v1/captcha/challenges", Anyone, give_challenge)
-                .says("A challenge against robots: a browser solves it in a moment, a thousand registrations take a while. It works \
-                once.")
+                .says("A proof-of-work challenge against bots. It can be used once.")
                 .answers::<ChallengeShown>(201, "the challenge")
-                .fails(429, "too many from this address"),
+                .fails(429, "too many challenges for this address"),
             get("/v1/registrations/rules", Anyone, show_rules)
-                .says("What a registration has to keep to: for the form that a person fills in.")
+                .says("The rules for registrations, for forms.")
                 .answers::<RegistrationRules>(200, "the rules"),
             post("/v1/phone-codes", Anyone, send_phone_code)
-                .says("Sends a code to a phone, whoever's it is; good for ten minutes. One a minute, and some an hour. Where the other \
-                fields of a registration are given they are checked as POST /v1/registrations does, before anything is sent.")
-                .answers::<Accepted>(202, "it is being sent")
+                .says(
+                    "Sends a code to a phone, valid for ten minutes; limited to one a minute and some an hour. Other fields of \
+                    the registration, if given, are validated first as by POST /v1/registrations. The response does not reveal \
+                    whether the phone is registered.",
+                )
+                .answers::<Accepted>(202, "accepted")
                 .fails(409, "the username is taken"),
             post("/v1/registrations", Anyone, register)
-                .says("Registers. Whether the phone or the e-mail is somebody's is told by the mail alone; a username may be seen to be \
-                taken.")
-                .answers::<RegistrationAccepted>(202, "look into your mailbox")
+                .says(
+                    "Registers a member. The response does not reveal whether phone or e-mail are registered, only whether the \
+                    username is taken.",
+                )
+                .answers::<RegistrationAccepted>(202, "accepted: a mail follows")
                 .fails(409, "the username is taken"),
             post("/v1/email-verifications", Anyone, verify_email)
-                .says("Ends a registration by the token of its mail: from now on the person can sign in.")
+                .says("Completes a registration with the token of the mail. The member can sign in from now on.")
                 .answers::<EmailVerified>(200, "registered")
                 .fails(410, "the link is used or expired"),
             post("/v1/email-verifications/resend", Anyone, resend_verification)
-                .says("Sends the mail of a registration again, with a new link in place of the old; the answer is the same where there \
-                is none.")
-                .answers::<Accepted>(202, "it is being looked into"),
+                .says(
+                    "Sends the verification mail again, with a new link. The response does not reveal whether the address is \
+                    registered.",
+                )
+                .answers::<Accepted>(202, "accepted"),
         ],
     )
 }
 
-/// A language that people are spoken to in.
+/// A language of messages.
 #[derive(Clone, Copy, Serialize, Deserialize, ToSchema)]
 pub(crate) enum LanguageTag {
     /// Simplified Chinese.
@@ -75,24 +80,24 @@ impl From<Language> for LanguageTag {
     }
 }
 
-/// A proof of work to be done before a registration, a phone code or a reset.
+/// A proof-of-work challenge for registrations, phone codes and password resets.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ChallengeShown {
-    /// Given back with the solution.
+    /// To be sent with the solution.
     token: String,
-    /// Leading zero bits of SHA-256(`token.nonce`) to find a nonce for.
+    /// Required leading zero bits of SHA-256(`token.nonce`).
     bits: u32,
-    /// Milliseconds since 1970 UTC at which it is worthless.
+    /// When it expires, milliseconds since 1970 UTC.
     expires_at: i64,
 }
 
-/// A challenge with what was found for it.
+/// A solved challenge.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChallengeSolved {
-    /// Of the challenge.
+    /// The token of the challenge.
     token: String,
-    /// What was found.
+    /// The nonce that was found.
     nonce: String,
 }
 
@@ -108,37 +113,37 @@ async fn give_challenge(request: Request) -> Answered {
     json(StatusCode::CREATED, &shown)
 }
 
-/// What a registration has to keep to.
+/// The rules for registrations.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RegistrationRules {
     /// The version of the user agreement to accept.
     agreement_version: String,
-    /// Fewest and most characters of a username.
+    /// Minimum and maximum length of a username, characters.
     username_chars: [usize; 2],
-    /// Fewest characters of a password.
+    /// Minimum length of a password, characters.
     password_min: usize,
-    /// Most bytes of a password.
+    /// Maximum length of a password, bytes.
     password_bytes_max: usize,
-    /// Most bytes of an e-mail address.
+    /// Maximum length of an e-mail address, bytes.
     email_bytes_max: usize,
-    /// Regions whose phones are accepted (ISO 3166; `*` is any); a number without `+` is one of the first.
+    /// Accepted phone regions (ISO 3166; `*` is any); numbers without `+` belong to the first.
     phone_regions: Vec<String>,
-    /// Leading zero bits that a challenge asks for.
+    /// Leading zero bits that challenges require.
     challenge_bits: u32,
-    /// Languages that messages are written in; the first is that of whoever says none.
+    /// Languages of messages, the default first.
     languages: Vec<LanguageTag>,
-    /// Whether an e-mail address signs in beside username and phone.
+    /// Whether members can sign in with their e-mail address.
     email_signs_in: bool,
-    /// The levels above the first, and at how many points earned they begin.
+    /// The tiers above the first and the points that they require.
     levels: Vec<LevelShown>,
 }
 
-/// A level of members.
+/// A tier.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct LevelShown {
     #[schema(value_type = String)]
     tier: Tier,
-    /// Points earned at which it begins.
+    /// The required points.
     points: u32,
 }
 
@@ -164,7 +169,7 @@ async fn show_rules(request: Request) -> Answered {
     json(StatusCode::OK, &rules)
 }
 
-/// Where a code is sent.
+/// A request for a phone code.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PhoneCodeAsked {
@@ -172,10 +177,9 @@ pub(crate) struct PhoneCodeAsked {
     phone: String,
     /// A solved challenge.
     challenge: ChallengeSolved,
-    /// The language of the message; that of `Accept-Language` unless given.
+    /// The language of the message; default that of `Accept-Language`.
     language: Option<LanguageTag>,
-    /// What the form of the registration has been filled in with so far: looked at first, so that no message is sent for a form that
-    /// would be refused.
+    /// A field of the registration, validated before the code is sent.
     username: Option<String>,
     /// As `username`.
     email: Option<String>,
@@ -193,39 +197,39 @@ async fn send_phone_code(request: Request, form: PhoneCodeAsked) -> Answered {
     accepted()
 }
 
-/// What a person sends to register.
+/// A registration.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegistrationForm {
-    /// Letters, digits and `. _ - '`; unique without regard to case and to look-alikes.
+    /// Letters, digits and `. _ - '`; unique regardless of case and look-alikes.
     username: String,
-    /// With its code from POST /v1/phone-codes.
+    /// The phone that received `phone_code`.
     phone: String,
-    /// To where the link is mailed.
+    /// The address for the verification mail.
     email: String,
     #[schema(value_type = String, format = Password)]
     password: SecretString,
-    /// A solved challenge; another than the one for the code.
+    /// A solved challenge, not the one used for the phone code.
     challenge: ChallengeSolved,
-    /// The code that was sent to the phone.
+    /// The code from POST /v1/phone-codes.
     phone_code: String,
-    /// The version of the user agreement that is accepted.
+    /// The accepted version of the user agreement.
     agreement_version: String,
-    /// Of whoever invited them.
+    /// The invite code of another member.
     invite_code: Option<String>,
-    /// The language of messages; that of `Accept-Language` unless given.
+    /// Language of messages; default that of `Accept-Language`.
     language: Option<LanguageTag>,
-    /// Whether marketing may be sent.
+    /// Consent to marketing messages.
     #[serde(default)]
     marketing_consent: bool,
 }
 
-/// What a registration is answered: the same whether phone and e-mail were free or not.
+/// The same whether phone and e-mail are registered or not.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RegistrationAccepted {
     /// Always `accepted`.
     status: &'static str,
-    /// For the person, in their language.
+    /// Message in the language of the client.
     message: &'static str,
 }
 
@@ -248,20 +252,20 @@ async fn register(request: Request, form: RegistrationForm) -> Answered {
     json(StatusCode::ACCEPTED, &RegistrationAccepted { status: "accepted", message })
 }
 
-/// What the link of a mail carries behind its `#`.
+/// The token of a mailed link.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MailToken {
-    /// All of it.
+    /// The part after `#`.
     #[schema(value_type = String, format = Password)]
     pub token: SecretString,
 }
 
-/// A member from now on.
+/// A completed registration.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EmailVerified {
     member: String,
-    /// For the person, in their language.
+    /// Message in the language of the client.
     message: &'static str,
 }
 
@@ -270,11 +274,11 @@ async fn verify_email(request: Request, MailToken { token }: MailToken) -> Answe
     json(StatusCode::OK, &EmailVerified { member, message: request.text("registered") })
 }
 
-/// To whom the mail is sent again.
+/// A request to resend the verification mail.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct VerificationAsked {
-    /// As it was registered with.
+    /// The address of the registration.
     email: String,
     /// A solved challenge.
     challenge: ChallengeSolved,

@@ -1,11 +1,12 @@
-//! Sign-in (R16, R17) and the session that comes of it: begun, gone on with, ended.
+//! Sign-in (R16, R17) and sessions: begin, refresh, end.
 //!
 //! ```text
-//! POST sessions ──▶ 201 tokens │ 200 a challenge ──second-factor──▶ 201 tokens ──refresh──▶ 200 tokens … DELETE current
-//! `cookie: true`: the refresh token and the mark of the browser stand in cookies, and nowhere a script reads them
+//! POST sessions ──▶ 201 tokens │ 200 challenge ──second-factor──▶ 201 tokens ──refresh──▶ 200 tokens … DELETE current
+//! `cookie: true`: refresh token and device token are stored in HttpOnly cookies
 //! ```
 //!
-//! Signing in and out begin a new browsing session, `Kindred-Session`: on a shared computer what one person browses is never another's.
+//! Signing in and out start a new browsing session, `Kindred-Session`, so that people who share a computer do not share their
+//! history.
 
 use http::{HeaderValue, StatusCode};
 use kindred_members::{Grant, MemberError, SignIn, SignedIn as Entered};
@@ -22,97 +23,101 @@ use crate::routes::endpoint::prelude::*;
 use crate::routes::members::merged_record;
 use crate::routes::{done, json};
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "sessions",
         [
             post("/v1/sessions", Anyone, sign_in)
-                .says("Signs in. One answer for everything that is wrong, in the same time; too many wrong ones have to wait.")
+                .says(
+                    "Signs in. Wrong account and wrong password are indistinguishable, in timing too. Repeated failures are \
+                    throttled.",
+                )
                 .answers::<SessionGrant>(201, "signed in")
-                .answers::<SecondFactorAsked>(200, "the second factor is needed: POST /v1/sessions/second-factor")
-                .fails(401, "account or password are wrong")
-                .fails(403, "cookies are for the shop's own pages"),
+                .answers::<SecondFactorAsked>(200, "a second factor is required: POST /v1/sessions/second-factor")
+                .fails(401, "wrong account or password")
+                .fails(403, "cookies are accepted from the shop's own pages only"),
             post("/v1/sessions/second-factor", Anyone, show_second_factor)
-                .says("Ends signing in with a code of the authenticator, or one of the recovery codes; each works once.")
+                .says("Completes a sign-in with a code of the authenticator or a recovery code; each works once.")
                 .answers::<SessionGrant>(201, "signed in")
                 .fails(401, "the challenge has expired: sign in again")
-                .fails(403, "cookies are for the shop's own pages"),
+                .fails(403, "cookies are accepted from the shop's own pages only"),
             post("/v1/sessions/refresh", Anyone, refresh)
-                .says("New tokens in place of the refresh token, which works once. Used a second time within 30 s by the same device it \
-                gives the same refresh token again, since the answer may have been lost; used by another, or later, it ends the \
-                session.")
+                .says(
+                    "Exchanges the refresh token, which works once, for new tokens. Reuse within 30 s by the same device \
+                    returns the same tokens, since the response may have been lost; any other reuse ends the session.",
+                )
                 .answers::<SessionGrant>(200, "the tokens")
                 .fails(401, "the session has ended: sign in again")
-                .fails(403, "the cookie is for the shop's own pages"),
+                .fails(403, "cookies are accepted from the shop's own pages only"),
             delete("/v1/sessions/current", SignedIn, sign_out)
                 .by_cookie()
-                .says("Signs out: from now on no token of the session works, here or in any other process within a second. By the \
-                access token; or, for the shop's own pages that have none at hand, by the cookie, with `Kindred-Csrf: 1`, from \
-                the same origin.")
+                .says(
+                    "Signs out: tokens of the session stop working, in other processes within a second. Authenticated by the \
+                    access token or, on the shop's own pages, by the refresh cookie with `Kindred-Csrf: 1`.",
+                )
                 .answers_nothing(204, "signed out")
-                    .sends("Kindred-Session", "the browsing session with which the browser goes on, as nobody"),
+                .sends("Kindred-Session", "the new anonymous browsing session"),
         ],
     )
 }
 
-/// What a person sends to sign in.
+/// A sign-in.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SignInForm {
-    /// Username or phone; an e-mail where GET /v1/registrations/rules says so.
+    /// Username or phone; e-mail if allowed by GET /v1/registrations/rules.
     account: String,
     #[schema(value_type = String, format = Password)]
     password: SecretString,
-    /// The `device` of an earlier sign-in here, where it does not stand in a cookie.
+    /// `device` of an earlier sign-in, unless stored in a cookie.
     #[schema(value_type = Option<String>, format = Password)]
     device: Option<SecretString>,
-    /// The browsing session until now: what it did becomes the member's, unless it is some member's already.
+    /// The current browsing session. Its history is linked to the member unless it belongs to a member already.
     session: Option<String>,
-    /// For the shop's own pages: the refresh token and `device` go into cookies. Needs `Kindred-Csrf: 1`, from the same origin.
+    /// Store the refresh token and `device` in cookies. Needs `Kindred-Csrf: 1`, from the same origin.
     #[serde(default)]
     cookie: bool,
 }
 
-/// Signed in.
+/// The tokens of a session.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SessionGrant {
     member: String,
-    /// The session: `sid` of its access tokens.
+    /// The session id: `sid` of its access tokens.
     session: String,
-    /// For `Authorization: Bearer`: a JWT as RFC 9068 has it.
+    /// For `Authorization: Bearer`; a JWT (RFC 9068).
     access_token: String,
     /// Always `Bearer`.
     token_type: &'static str,
-    /// Life of the access token, seconds.
+    /// Lifetime of the access token, seconds.
     expires_in: u32,
-    /// What may be done, words with spaces between.
+    /// Granted permissions, separated by spaces.
     scope: String,
-    /// Good once, for POST /v1/sessions/refresh; absent where it stands in a cookie.
+    /// For POST /v1/sessions/refresh, once; absent if stored in a cookie.
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
     /// When the refresh token expires.
     refresh_until: String,
-    /// To be kept and sent with the next sign-in here: others' guesses then lock nobody out. Absent where it stands in a cookie, and
-    /// when refreshing.
+    /// Identifies this browser at the next sign-in, so that guesses by others do not lock it out. Absent on refresh and if stored
+    /// in a cookie.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
-    /// The browsing session that begins: the widget goes on with it (`localStorage["kindred.session"]`). It is the member's where the form
-    /// named a `session`. Absent when refreshing.
+    /// The new browsing session, for the widget (`localStorage["kindred.session"]`); linked to the member if the form had a
+    /// `session`. Absent on refresh.
     #[serde(skip_serializing_if = "Option::is_none")]
     browsing_session: Option<String>,
 }
 
-/// The second factor is needed.
+/// A second factor is required.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SecondFactorAsked {
-    /// Given back with the code.
+    /// To be sent with the code.
     challenge: String,
-    /// Seconds until it is worthless.
+    /// Seconds until it expires.
     expires_in: u64,
 }
 
-/// Signed in: what the browser's cookie was of until now ends (V7.2.4).
+/// Ends the previous session of the cookie (V7.2.4).
 async fn begun(request: &Request, grant: Grant, in_cookies: bool) -> Answered {
     let browser = request.browser();
     if in_cookies && browser.has_refresh() {
@@ -148,7 +153,6 @@ fn granted(request: &Request, status: StatusCode, grant: Grant, in_cookies: bool
     Ok(response)
 }
 
-/// The header that names the browsing session with which a browser goes on.
 const KINDRED_SESSION: &str = "kindred-session";
 
 fn begin_browsing(response: &mut Response, session: &SessionId) {
@@ -156,13 +160,13 @@ fn begin_browsing(response: &mut Response, session: &SessionId) {
     response.headers_mut().insert(KINDRED_SESSION, value);
 }
 
-/// Has the browser go on as nobody, after somebody signed out.
+/// Starts an anonymous browsing session after signing out.
 pub(super) fn browse_as_nobody(response: &mut Response) {
     begin_browsing(response, &kindred_members::new_browsing_session());
 }
 
-/// A browsing session to be linked: one that is some member's already stays theirs, and is not linked again. Where that cannot be found
-/// out it is not linked either: what was browsed is then nobody's, and never another's.
+/// The browsing session, unless it belongs to a member already. If that is unknown it is not linked: better anonymous than
+/// another member's.
 async fn unowned(request: &Request, session: Option<SessionId>) -> Option<SessionId> {
     let session = session?;
     match merged_record(&request.api.live(), Owner::Session(session.clone())).await {
@@ -199,14 +203,14 @@ fn session_id(request: &Request, text: &str) -> Result<SessionId, Problem> {
     SessionId::parse(text).map_err(|error| request.invalid("/session".to_owned(), "invalid", error.reason))
 }
 
-/// What ends a sign-in with a second factor.
+/// The second step of a sign-in.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SecondFactorForm {
-    /// Of the first step.
+    /// The challenge of the first step.
     #[schema(value_type = String, format = Password)]
     challenge: SecretString,
-    /// Of the authenticator, or one of the recovery codes.
+    /// A code of the authenticator, or a recovery code.
     #[schema(value_type = String, format = Password)]
     code: SecretString,
     /// As in POST /v1/sessions.
@@ -222,11 +226,11 @@ async fn show_second_factor(request: Request, form: SecondFactorForm) -> Answere
     begun(&request, grant, form.cookie).await
 }
 
-/// What a session goes on with.
+/// A refresh.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RefreshForm {
-    /// The newest; absent where it stands in a cookie, with `Kindred-Csrf: 1`, from the same origin.
+    /// The latest refresh token; absent if stored in a cookie.
     #[schema(value_type = Option<String>, format = Password)]
     refresh_token: Option<SecretString>,
 }
@@ -263,7 +267,7 @@ async fn sign_out(request: Request) -> Answered {
     Ok(response)
 }
 
-/// Ends the session of the cookie. One that has ended already is as it was asked for.
+/// Ends the session of the cookie, if it has not ended already.
 async fn end_session_of_cookie(request: &Request, browser: &Browser) -> Result<(), Problem> {
     let (token, members, label) = (browser.refresh()?, request.members()?, &request.visitor().label);
     let ended = async {

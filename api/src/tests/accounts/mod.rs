@@ -23,7 +23,7 @@ use totp_rs::{Builder, Secret};
 
 use super::inbox::Inbox;
 use super::*;
-use crate::MembersToLog;
+use crate::LogEventSink;
 use crate::server::Peer;
 
 /// 18 characters: staff need 15.
@@ -275,9 +275,9 @@ async fn open(
     inbox: &Arc<Inbox>,
     resources: crate::resources::Resources,
 ) -> Arc<Keeper> {
-    let sink = Arc::new(MembersToLog(bench.log.clone()));
+    let sink = Arc::new(LogEventSink(bench.log.clone()));
     let opened = Keeper::open_weak_for_tests(records.clone(), bench.clock.clone(), config, sink, inbox.clone());
-    Arc::new(opened.await.unwrap().with_resources(crate::resources::kept_of_members(resources)))
+    Arc::new(opened.await.unwrap().with_resources(crate::resources::member_resources(resources)))
 }
 
 /// A process of the API.

@@ -22,7 +22,7 @@ async fn a_registration_is_walked_through() {
     let form = town.form_with("mara", "13812345678", &town.inbox.code("+8613812345678")).await;
     let registered = town.reply(chinese("/v1/registrations", &form)).await;
     assert_eq!(registered.status(), 202);
-    assert_eq!(body(&registered), json!({ "status": "accepted", "message": "如果该邮箱是新的,您将收到一封邮件" }));
+    assert_eq!(body(&registered), json!({ "status": "accepted", "message": "如果该邮箱尚未注册，您将收到一封邮件" }));
     town.deliver().await;
     let mail = town.inbox.last("mara@example.com");
     assert_eq!(mail.language, Language::ZhCn);
@@ -221,8 +221,8 @@ async fn answers_are_in_the_language_that_was_asked_for() {
     for (accepted, detail) in [
         ("zh-CN", "用户名或密码错误"),
         ("de,zh;q=0.4,en;q=0.3", "用户名或密码错误"),
-        ("en-GB,en;q=0.9", "The account or the password is wrong"),
-        ("de", "The account or the password is wrong"),
+        ("en-GB,en;q=0.9", "Wrong account or password"),
+        ("de", "Wrong account or password"),
     ] {
         let answer = town.reply(with_form(town.nobody("POST", "/v1/sessions"), &wrong).header("accept-language", accepted)).await;
         assert_eq!(assert_problem(&answer, 401, "unauthenticated", accepted)["detail"], detail, "{accepted}");

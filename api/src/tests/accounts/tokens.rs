@@ -88,10 +88,7 @@ async fn v16_5_1_v16_5_2_v16_5_3_the_store_is_away() {
     ] {
         let answer = town.post(path, &form).await;
         let problem = assert_problem(&answer, 503, "unavailable", path);
-        assert_eq!(
-            (header(&answer, "retry-after"), &problem["detail"]),
-            ("1", &json!("The service is not available for the moment"))
-        );
+        assert_eq!((header(&answer, "retry-after"), &problem["detail"]), ("1", &json!("The service is temporarily unavailable")));
         assert!(!problem.to_string().contains("away"), "nothing of the reason is told: {problem}");
     }
     for (method, path) in [("GET", "/v1/members/me"), ("DELETE", "/v1/sessions/current"), ("GET", "/v1/members/me/export")] {

@@ -1,4 +1,4 @@
-//! The audit log, searched (V16.2.1).
+//! Search of the audit log (V16.2.1).
 
 use std::collections::BTreeMap;
 
@@ -15,36 +15,35 @@ use crate::routes::{json, link_next, today};
 const LIMIT_DEFAULT: u64 = kindred_members::LIMIT as u64;
 const LIMIT_MAX: u64 = kindred_members::LIMIT_MAX as u64;
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "staff",
-        [
-            get("/v1/admin/audit", Staff(Permission::AuditRead), search_audit)
-                .says("Administrative and security events, the newest first: who did what to whom, when, from where, and whether it was \
-                done. A page may come back short, with a cursor: then more has to be looked at.")
-                .query("from", Text, "the first UTC day; 400 days are searched at most")
-                .query("to", Text, "the last UTC day; today unless given")
-                .query("actor", Text, "of this actor")
-                .query("subject", Text, "about this member or thing")
-                .query("kind", Text, "of this kind, or of those that begin with it and a dot")
-                .query("cursor", Text, "`next_cursor` of the page before")
-                .query("limit", Whole(1, 200), "50 unless given")
-                .answers::<AuditPage>(200, "a page; `Link` names the next. Without days: today's"),
-        ],
+        [get("/v1/admin/audit", Staff(Permission::AuditRead), search_audit)
+            .says(
+                "Administrative and security events, newest first. A short page with a cursor means that the search is not \
+                    complete.",
+            )
+            .query("from", Text, "the first UTC day; at most 400 days are searched")
+            .query("to", Text, "the last UTC day; default today")
+            .query("actor", Text, "filter by actor")
+            .query("subject", Text, "filter by subject: a member or an object")
+            .query("kind", Text, "filter by kind or by prefix: `member` matches `member.suspend`")
+            .query("cursor", Text, "`next_cursor` of the previous page")
+            .query("limit", Whole(1, 200), "default 50")
+            .answers::<AuditPage>(200, "a page; `Link` names the next. Without days: today only")],
     )
 }
 
 /// A page of the audit log.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AuditPage {
-    /// The newest first.
+    /// Newest first.
     entries: Vec<AuditEntry>,
-    /// Where the next page begins; null on the last.
+    /// The cursor of the next page; null on the last.
     next_cursor: Option<String>,
 }
 
-/// What was done. Every text is one line.
+/// An audit entry. Every text is a single line.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AuditEntry {
     id: String,
@@ -52,15 +51,15 @@ pub(crate) struct AuditEntry {
     at: EventTime,
     /// A member's id, `operator:NAME`, `key:ID`, `setup`, or `anonymous`.
     actor: String,
-    /// A stable word: `member.suspend`.
+    /// A stable name: `member.suspend`.
     kind: String,
-    /// About whom or what.
+    /// The member or object concerned.
     subject: String,
-    /// From where; empty for the machine itself.
+    /// The client address; empty for local operations.
     address: String,
-    /// Whether it was done.
+    /// Whether it succeeded.
     ok: bool,
-    /// More, by name.
+    /// Further details by name.
     detail: BTreeMap<String, String>,
 }
 
@@ -75,7 +74,7 @@ async fn search_audit(request: Request) -> Answered {
     let params = &request.params;
     let owned = |name| text(params, name).map(|text| text.map(str::to_owned));
     let query = AuditQuery {
-        // Nothing is written beyond today, and every day is looked into.
+        // There are no entries after today, and every day costs a read.
         days: days(params)?.map(|(from, to)| (from, to.min(today(&request.api)))),
         actor: owned("actor")?,
         subject: owned("subject")?,

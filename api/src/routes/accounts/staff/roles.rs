@@ -1,4 +1,4 @@
-//! Staff roles (R18 to R20): named sets of permissions, and which permission each route asks for.
+//! Staff roles (R18 to R20) and the permissions that endpoints require.
 
 use http::StatusCode;
 use http::header::ETAG;
@@ -11,7 +11,6 @@ use crate::routes::endpoint::prelude::*;
 use crate::routes::precondition::{etag, required_seen};
 use crate::routes::{done, json};
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "staff",
@@ -21,23 +20,23 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .answers::<RoleList>(200, "the roles"),
             get("/v1/admin/roles/{name}", Staff(Permission::MemberRead), show_role)
                 .says("One role.")
-                .path("name", "its name")
+                .path("name", "the name of the role")
                 .answers::<RoleShown>(200, "the role")
-                .sends("ETag", "its version, for If-Match; none of the product's own"),
+                .sends("ETag", "the version for If-Match; absent for built-in roles"),
             put("/v1/admin/roles/{name}", Staff(Permission::RoleManage), put_role)
                 .says(
-                    "Makes a role, or says anew what it allows, whole. Nobody gives it more than they have. What its holders may \
-                changes when their tokens are refreshed, within ten minutes.",
+                    "Creates or replaces a role. Nobody can grant permissions that they lack. Changes apply when holders refresh \
+                        their tokens, within ten minutes.",
                 )
-                .path("name", "1 to 32 of `a-z 0-9 _ -`, and none of the product's")
-                .header("If-Match", "to change one: the ETag of the role as it was read")
-                .header("If-None-Match", "to make one: `*`")
-                .answers_nothing(204, "the role is this")
-                .fails(412, "the role was changed meanwhile; or there is one, and there was to be none")
-                .fails(422, "the name or a permission is not accepted")
-                .fails(428, "there is neither If-Match nor If-None-Match"),
+                .path("name", "1 to 32 of `a-z 0-9 _ -`, not the name of a built-in role")
+                .header("If-Match", "to change a role: the ETag that was read")
+                .header("If-None-Match", "to create a role: `*`")
+                .answers_nothing(204, "created or changed")
+                .fails(412, "the version has changed, or the role exists already")
+                .fails(422, "the name or a permission is invalid")
+                .fails(428, "If-Match or If-None-Match is missing"),
             get("/v1/admin/permissions", Staff(Permission::MemberRead), list_permissions)
-                .says("All permissions, and which routes ask for each.")
+                .says("All permissions and the routes that require them.")
                 .answers::<PermissionList>(200, "the permissions"),
         ],
     )
@@ -46,17 +45,17 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 /// All roles.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RoleList {
-    /// Those of the product first.
+    /// Built-in roles first.
     roles: Vec<RoleShown>,
 }
 
-/// A named set of permissions of staff.
+/// A named set of permissions.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RoleShown {
     name: String,
-    /// What its holders may, beside what every member may.
+    /// Permissions beyond those of every member.
     permissions: Vec<&'static str>,
-    /// Whether it comes with the product; such a role is not changed.
+    /// Built-in roles cannot be changed.
     built_in: bool,
 }
 
@@ -74,7 +73,7 @@ async fn list_roles(request: Request) -> Answered {
 
 async fn show_role(request: Request) -> Answered {
     let found = request.members()?.show_role(&request.actor(), &request.segment("name")?).await?;
-    let (role, version) = found.ok_or_else(|| Problem::new(Code::NotFound, "there is no role of this name"))?;
+    let (role, version) = found.ok_or_else(|| Problem::new(Code::NotFound, "there is no role with this name"))?;
     let mut response = json(StatusCode::OK, &RoleShown::from(role))?;
     if let Some(version) = version {
         response.headers_mut().insert(ETAG, etag(&version)?);
@@ -82,11 +81,11 @@ async fn show_role(request: Request) -> Answered {
     Ok(response)
 }
 
-/// What a role is to allow.
+/// The permissions of a role.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RoleSet {
-    /// Words of GET /v1/admin/permissions.
+    /// Names from GET /v1/admin/permissions.
     permissions: Vec<String>,
 }
 
@@ -101,7 +100,7 @@ impl RoleSet {
                     place: "body",
                     pointer: format!("/permissions/{n}"),
                     code: "permission_unknown",
-                    message: "there is no such permission; GET /v1/admin/permissions lists them".into(),
+                    message: "unknown permission; see GET /v1/admin/permissions".into(),
                 }),
             }
         }
@@ -110,7 +109,7 @@ impl RoleSet {
             permissions.dedup();
             return Ok(permissions);
         }
-        Err(Problem { errors, ..Problem::new(Code::Invalid, "not every permission is known") })
+        Err(Problem { errors, ..Problem::new(Code::Invalid, "unknown permissions") })
     }
 }
 
@@ -127,14 +126,14 @@ pub(crate) struct PermissionList {
     permissions: Vec<PermissionShown>,
 }
 
-/// One of them.
+/// A permission.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PermissionShown {
-    /// The word in a role, and in the `scope` of an access token.
+    /// Its name in roles and in the `scope` of access tokens.
     name: &'static str,
     /// Whether every member has it.
     members: bool,
-    /// Which routes ask for it, each as `METHOD /path`.
+    /// Routes that require it, each as `METHOD /path`.
     routes: Vec<&'static str>,
 }
 

@@ -1,10 +1,11 @@
-//! The first administrator (V6.3.2: no account comes with the product), and the keys that sign access tokens.
+//! The first administrator (V6.3.2: there is no default account), and the signing keys of access tokens.
 //!
 //! ```text
-//! operator's service key ──setup-tokens──▶ token, an hour ──▶ a member who signed in ──setup──▶ role; it counts with a second factor
+//! operator's service key ──setup-tokens──▶ token, an hour ──▶ a signed-in member ──setup──▶ role; takes effect with a second factor
 //! ```
 //!
-//! A token is worth what its maker is when it is redeemed: the key has to be good still, the member has to have the role's permissions.
+//! When a token is redeemed, its creator must still be able to assign the role: the key must be valid, the member must have its
+//! permissions.
 
 use http::StatusCode;
 use kindred_members::SetupShown;
@@ -16,53 +17,58 @@ use warp::Reply;
 use crate::routes::endpoint::prelude::*;
 use crate::routes::{done, json};
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "staff",
         [
             post("/v1/admin/setup-tokens", Staff(Permission::RoleManage), make_setup_token)
-                .says("A token with which one member gets a staff role, once, within the hour. Nobody gives more than they have.")
+                .says(
+                    "Creates a token that gives one member a staff role, once, within an hour. Nobody can grant permissions \
+                    that they lack.",
+                )
                 .answers::<SetupToken>(201, "the token")
                 .fails(422, "there is no such role"),
             get("/v1/admin/setup-tokens", Staff(Permission::RoleManage), list_setup_tokens)
-                .says("The set-up tokens that may still be redeemed, without their texts: which role each gives, and who made it.")
+                .says("The open set-up tokens, without their texts: the role of each and who created it.")
                 .answers::<SetupTokenList>(200, "the tokens"),
             delete("/v1/admin/setup-tokens/{id}", Staff(Permission::RoleManage), withdraw_setup_token)
-                .says("Withdraws a set-up token: nobody can redeem it any more. Nobody withdraws one that gives more than they have.")
-                .path("id", "the token's id, as listed")
-                .answers_nothing(204, "it is withdrawn")
-                .fails(404, "there is none of this id: it was redeemed, withdrawn, or has expired"),
+                .says("Revokes a set-up token. Nobody can revoke one that grants permissions that they lack.")
+                .path("id", "the token id")
+                .answers_nothing(204, "revoked")
+                .fails(404, "there is no such token, or it was redeemed, revoked or has expired"),
             post("/v1/admin/setup", SignedIn, redeem_setup_token)
-                .says("Gives the token's role to whoever asks, if its maker could give it now. All their sessions end: they sign in \
-                anew, with a second factor, for the role to count.")
-                .answers_nothing(204, "the role is given; sign in anew")
-                .fails(410, "the token is used, expired, withdrawn, or was never given; or its maker may not give the role any more"),
+                .says(
+                    "Assigns the role of the token to the caller, if its creator could still do so. All sessions of the caller \
+                    end; the role takes effect after signing in with a second factor.",
+                )
+                .answers_nothing(204, "assigned; sign in again")
+                .fails(410, "the token is unknown, used, expired or revoked; or its creator may no longer assign the role"),
             post("/v1/admin/signing-keys/rotate", Staff(Permission::KeyManage), rotate_signing_keys)
-                .says("Makes the next key that signs access tokens. It signs in five minutes, when every process knows it; tokens of \
-                the key before stay good until they expire. With `withdraw=true`, where a key may be known to others: the new \
-                one signs at once, and no token of the keys before is taken any more, anywhere within a second. Sessions go on: \
-                whoever is signed in refreshes.")
-                .query("withdraw", Flag, "withdraw the keys before; false unless given")
-                .answers_nothing(202, "the key is made"),
+                .says(
+                    "Creates the next signing key of access tokens. It signs in five minutes, when every process knows it; \
+                    tokens of earlier keys stay valid until they expire. With `withdraw=true` (a key may be compromised) it \
+                    signs at once, and tokens of earlier keys are refused within a second. Sessions continue: clients refresh.",
+                )
+                .query("withdraw", Flag, "withdraw earlier keys; default false")
+                .answers_nothing(202, "created"),
         ],
     )
 }
 
-/// Which role a set-up token gives.
+/// The role of a set-up token.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetupRole {
-    /// The name of a role: `admin` for the first.
+    /// The name of a role: `admin` for the first administrator.
     role: String,
 }
 
 /// A set-up token.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SetupToken {
-    /// Told this once; whoever signs in and presents it has the role.
+    /// The token, returned once; redeemed by a signed-in member.
     token: String,
-    /// Seconds until it is worthless.
+    /// Seconds until it expires.
     expires_in_s: u64,
 }
 
@@ -72,10 +78,10 @@ async fn make_setup_token(request: Request, SetupRole { role }: SetupRole) -> An
     json(StatusCode::CREATED, &shown)
 }
 
-/// The set-up tokens that may still be redeemed.
+/// The open set-up tokens.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SetupTokenList {
-    /// The oldest first.
+    /// Oldest first.
     setup_tokens: Vec<SetupShown>,
 }
 
@@ -89,11 +95,11 @@ async fn withdraw_setup_token(request: Request) -> Answered {
     Ok(done())
 }
 
-/// A set-up token, presented.
+/// A set-up token to redeem.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetupRedeemed {
-    /// As it was given.
+    /// The token.
     token: String,
 }
 

@@ -37,15 +37,15 @@ impl kindred_members::Resource for Wishlist {
 impl Resource for Wishlist {
     fn endpoints(&self) -> Vec<Endpoint> {
         let list = get("/v1/members/me/wishlist", SignedIn, list_wishes)
-            .says("What one means to buy one day.")
-            .answers::<WishesShown>(200, "the items, in the order of their names");
+            .says("The wishlist of the caller.")
+            .answers::<WishesShown>(200, "the items, ordered by id");
         let add = put("/v1/members/me/wishlist/{item}", SignedIn, add_wish)
-            .says("Puts an item into one's wishlist.")
-            .answers_nothing(204, "it stands there")
-            .fails(409, "there are 200 items, which is the most");
+            .says("Adds an item to the wishlist.")
+            .answers_nothing(204, "added")
+            .fails(409, "the wishlist has 200 items, the limit");
         let remove = delete("/v1/members/me/wishlist/{item}", SignedIn, remove_wish)
-            .says("Takes an item out of one's wishlist.")
-            .answers_nothing(204, "it does not stand there");
+            .says("Removes an item from the wishlist.")
+            .answers_nothing(204, "removed");
         tagged("account", [list, add, remove])
     }
 }

@@ -1,7 +1,7 @@
-//! Answers for callers who take gzip: what is served is text, and a fifth of it goes over the wire.
+//! Compresses responses with gzip for clients that accept it.
 //!
 //! ```text
-//! answer of a GET ──text, 1 KB or more, no event stream, Accept-Encoding──▶ gzip, piece by piece as it is written
+//! text response of a GET, 1 KB or more, not an event stream ──Accept-Encoding──▶ gzip, compressed piece by piece as it is sent
 //! ```
 
 use std::io::Write;
@@ -17,13 +17,13 @@ use hyper::body::Body;
 use warp::Reply;
 use warp::reply::Response;
 
-/// Bytes below which compressing gains nothing: it all goes into one packet.
+/// Smaller responses fit into one packet anyway.
 const LEAST_BYTES: u64 = 1_000;
-/// Bytes that are compressed at once, so that one large answer does not hold up the others of its thread: some 0.3 ms.
+/// Bytes compressed at once (about 0.3 ms), so that a large response does not block others on its thread.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// Whether a request takes gzip (RFC 9110, 12.5.3).
-pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
+/// Whether a request accepts gzip (RFC 9110, 12.5.3).
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let accepted =
         headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let mut any = None;
@@ -39,19 +39,18 @@ pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
     any.unwrap_or(false)
 }
 
-/// The answer, compressed where that is worth it.
-pub(crate) fn compressed(takes_gzip: bool, mut response: Response) -> Response {
+pub(crate) fn compress(accepts_gzip: bool, mut response: Response) -> Response {
     if !is_compressible(&response) {
         return response;
     }
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
-    if !takes_gzip {
+    if !accepts_gzip {
         return response;
     }
     let (mut parts, body) = response.into_parts();
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    // The same list, in other bytes (RFC 9110, 8.8.1).
+    // The encoded body needs a weak validator (RFC 9110, 8.8.1).
     let weak = parts.headers.get(ETAG).and_then(|etag| etag.to_str().ok()).filter(|etag| !etag.starts_with("W/"));
     if let Some(weak) = weak.and_then(|etag| HeaderValue::from_str(&format!("W/{etag}")).ok()) {
         parts.headers.insert(ETAG, weak);
@@ -66,7 +65,7 @@ fn is_compressible(response: &Response) -> bool {
     let content_type = header(CONTENT_TYPE).split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let is_text = content_type.starts_with("text/") && content_type != "text/event-stream"
         || ["application/json", "application/javascript", "application/x-ndjson", "image/svg+xml"].contains(&&*content_type);
-    // The version of what can be changed is compared byte by byte (`If-Match`), so it stays strong.
+    // `If-Match` compares strongly, so the ETag of a versioned resource stays strong.
     let is_versioned = headers.contains_key(ETAG) && header(CACHE_CONTROL).contains("no-store");
     response.status() == StatusCode::OK
         && is_text
@@ -75,12 +74,11 @@ fn is_compressible(response: &Response) -> bool {
         && response.body().size_hint().exact().is_none_or(|bytes| bytes >= LEAST_BYTES)
 }
 
-/// What is left to do with a body.
 struct Gzip<S> {
-    /// `None` once its end was given out.
+    /// `None` after the end was sent.
     encoder: Option<GzEncoder<Vec<u8>>>,
     pieces: S,
-    /// Of a piece, what is not compressed yet.
+    /// The rest of the current piece.
     rest: Bytes,
 }
 
@@ -104,7 +102,7 @@ fn gzip(
             } else {
                 gzip.rest.split_to(gzip.rest.len().min(PIECE_BYTES))
             };
-            // Into memory: it does not fail.
+            // Writing to memory does not fail.
             let _ = encoder.write_all(&piece);
             let out = std::mem::take(encoder.get_mut());
             if !out.is_empty() {
@@ -125,10 +123,10 @@ mod tests {
     #[test]
     fn an_encoding_is_taken_by_its_weight() {
         let takes =
-            |accepted: &'static str| takes_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(accepted))]));
+            |accepted: &'static str| accepts_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(accepted))]));
         assert!(takes("gzip, deflate, br") && takes("br;q=1, gzip;q=0.2") && takes("*") && takes("GZIP"));
         assert!(!takes("br") && !takes("gzip;q=0, *") && !takes("") && !takes("identity") && !takes("*;q=0"));
-        assert!(!takes_gzip(&HeaderMap::new()));
+        assert!(!accepts_gzip(&HeaderMap::new()));
     }
 
     /// If it failed, a browser would be shown something else than was served.
@@ -141,7 +139,7 @@ mod tests {
             response.headers_mut().insert(ETAG, HeaderValue::from_static("\"a\""));
             response
         };
-        let packed = compressed(true, answer(&text, "application/json; charset=utf-8"));
+        let packed = compress(true, answer(&text, "application/json; charset=utf-8"));
         assert!(packed.headers()[CONTENT_ENCODING] == "gzip" && packed.headers()[ETAG] == "W/\"a\"");
         let bytes = packed.into_body().collect().await.unwrap().to_bytes();
         assert!(bytes.len() * 2 < text.len());
@@ -154,7 +152,7 @@ mod tests {
             (true, &text, "text/event-stream"),
             (true, &text, "image/png"),
         ] {
-            let plain = compressed(takes, answer(text, content_type));
+            let plain = compress(takes, answer(text, content_type));
             assert!(!plain.headers().contains_key(CONTENT_ENCODING) && plain.headers()[ETAG] == "\"a\"", "{content_type}");
         }
     }

@@ -1,12 +1,11 @@
-//! Work that runs to its end, whether or not its caller waits for it.
+//! Work that runs to completion even if the client disconnects.
 //!
 //! ```text
-//! request that changes state ──spawn──▶ task ──▶ the answer, if the caller is still there
-//!                                        └── a step exceeds its time ──▶ the caller is answered 503, and the task goes on
+//! request that changes state ──spawn──▶ task ──▶ the response, if the client is still there
+//!                                         └── a step times out ──▶ the client gets a 503, and the task continues
 //! ```
 //!
-//! A future that is dropped stops at whichever `await` it stands, so a caller that hangs up could leave an operation half done. Code
-//! within [`to_the_end`] is never dropped before it returns, short of the end of the process.
+//! A dropped future stops at its current `await`, which could leave an operation half done.
 
 use std::future::Future;
 
@@ -16,15 +15,13 @@ use tokio::sync::oneshot;
 use crate::problem::Problem;
 
 tokio::task_local! {
-    /// Where the caller of the running task is answered before the task has ended.
+    /// Sends the client of the running task an early response.
     static CALLER: Mutex<Option<oneshot::Sender<Problem>>>;
 }
 
-/// Runs `work` in a task of its own; within such a task, as a part of it.
-///
-/// # Errors
-/// What [`answer_caller`] was given; a 500 where the work panicked.
-pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Problem> {
+/// Runs `work` in a task of its own; within such a task, as part of it. Returns early with what [`respond_early`] was given, or
+/// with a 500 after a panic.
+pub(crate) async fn run_to_completion<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Problem> {
     if CALLER.try_with(|_| ()).is_ok() {
         return Ok(work.await);
     }
@@ -37,11 +34,12 @@ pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> 
     }
 }
 
-/// Answers the caller now, unless that was done before. False outside of [`to_the_end`]: there whoever is called has to answer.
-pub(crate) fn answer_caller(problem: Problem) -> bool {
+/// Responds to the client now, unless that happened before. False outside of [`run_to_completion`], where the caller has to
+/// respond.
+pub(crate) fn respond_early(problem: Problem) -> bool {
     let answered = CALLER.try_with(|caller| {
         if let Some(caller) = caller.lock().take() {
-            // An error is a caller that is gone.
+            // Fails if the client is gone.
             let _ = caller.send(problem);
         }
     });
@@ -63,7 +61,7 @@ mod tests {
         let (go, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let work = {
             let (go, ended) = (go.clone(), ended.clone());
-            to_the_end(async move {
+            run_to_completion(async move {
                 go.notified().await;
                 ended.notify_one();
             })
@@ -77,18 +75,18 @@ mod tests {
     async fn a_caller_is_answered_once_and_the_work_goes_on() {
         let ended = Arc::new(Notify::new());
         let told = ended.clone();
-        let answered = to_the_end(async move {
+        let answered = run_to_completion(async move {
             assert!(
-                answer_caller(Problem::new(Code::Unavailable, "too long")) && answer_caller(Problem::new(Code::Busy, "never"))
+                respond_early(Problem::new(Code::Unavailable, "too long")) && respond_early(Problem::new(Code::Busy, "never"))
             );
-            to_the_end(async {}).await.expect("within the task it is a part of it");
+            run_to_completion(async {}).await.expect("within the task it is a part of it");
             told.notify_one();
             std::future::pending::<()>().await;
         });
         assert_eq!(answered.await.expect_err("an early answer").code, Code::Unavailable);
         ended.notified().await;
-        assert!(!answer_caller(Problem::new(Code::Busy, "no task")));
-        let panicked = to_the_end(async { panic!("on purpose") }).await;
+        assert!(!respond_early(Problem::new(Code::Busy, "no task")));
+        let panicked = run_to_completion(async { panic!("on purpose") }).await;
         assert_eq!(panicked.expect_err("an answer").code, Code::Internal);
     }
 }

@@ -1,4 +1,4 @@
-//! Where the records that members cause go: the topic `members` of the log.
+//! Appends the records of the members service to the topic `members`.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use kindred_members::EventSink;
 use kindred_model::Topic;
 use kindred_model::records::MemberRecord;
 
-/// Appends what members do to a log.
-pub struct MembersToLog(pub Arc<dyn EventLog>);
+/// An [`EventSink`] on an event log.
+pub struct LogEventSink(pub Arc<dyn EventLog>);
 
 #[async_trait]
-impl EventSink for MembersToLog {
+impl EventSink for LogEventSink {
     async fn append(&self, record: MemberRecord) -> Result<(), String> {
         let appended = self.0.append(Topic::Members, vec![record.canonical()], None).await;
         kindred_telemetry::fail_point("log: members");

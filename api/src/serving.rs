@@ -1,12 +1,12 @@
-//! What is served: the live generation, replaced in one step, and others that were asked for by name.
+//! The served generations: the live one, replaced in one step, and others requested by name.
 //!
 //! ```text
-//! promote(g2): open g2 ──▶ load its memory aside ──▶ wait until it is as far as the live one ──▶ durable ──▶ live = g2
-//! promoted elsewhere: standing().live ≠ live ──▶ the same, but for the durable step
+//! promote(g2): open g2 ──▶ load its memory ──▶ wait until it has caught up with the live one ──▶ durable ──▶ live = g2
+//! promoted elsewhere: standing().live ≠ live ──▶ the same without the durable step
 //! ```
 //!
-//! A generation is its memory, its store and its settings together; a request takes them once. The one before stays in memory, so that
-//! rolling back takes no loading.
+//! A request takes memory, store and settings of a generation together, once. The previous generation stays in memory, so a
+//! rollback loads nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,19 +18,19 @@ use kindred_store::ViewStore;
 use tokio::sync::watch;
 
 use crate::api::Api;
+use crate::completion::run_to_completion;
 use crate::context::{GenerationOperations, GenerationSource, OperationError, Standing};
 use crate::problem::{Code, Problem};
 use crate::recommend::Memory;
-use crate::to_the_end::to_the_end;
 
-/// How long a promotion waits until the new memory is as far as the live one.
+/// How long a promotion waits for the new memory to catch up with the live one.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(10);
-/// As long as that when another process has promoted: it is done then, and is followed whether or not.
+/// The same after a promotion by another process, which is followed even if this expires.
 const TURN_WAIT: Duration = Duration::from_secs(30);
-/// How often to look what other processes promoted and dropped.
+/// How often promotions and drops by other processes are polled.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// One generation, ready to be served.
+/// A generation loaded into memory.
 pub(crate) struct Serving {
     pub generation: String,
     pub memory: Arc<Memory>,
@@ -38,10 +38,10 @@ pub(crate) struct Serving {
     pub settings: Arc<Semantics>,
 }
 
-/// All that is in memory.
+/// The loaded generations.
 pub(crate) struct Served {
     live: ArcSwap<Serving>,
-    /// Those that are not live, by name. Locked while one is loaded: two that ask for the same load it once.
+    /// Generations that are not live, by name. Locked while one is loaded, so concurrent requests load it once.
     others: tokio::sync::Mutex<HashMap<String, Arc<Serving>>>,
     /// Counts promotions, for streams.
     promotions: watch::Sender<u64>,
@@ -56,19 +56,17 @@ impl Served {
         self.live.load_full()
     }
 
-    /// Serves another one from now on.
     fn turn(&self, others: &mut HashMap<String, Arc<Serving>>, next: Arc<Serving>) {
         let name = next.generation.clone();
         let left = self.live.swap(next);
         others.remove(&name);
         if left.generation != name {
-            tracing::info!(generation = name, "serves generation {name}");
+            tracing::info!(generation = name, "serving generation {name}");
             others.insert(left.generation.clone(), left);
             self.promotions.send_modify(|count| *count += 1);
         }
     }
 
-    /// Marked after each promotion.
     pub fn promotions(&self) -> watch::Receiver<u64> {
         self.promotions.subscribe()
     }
@@ -81,34 +79,30 @@ impl From<OperationError> for Problem {
             OperationError::Unavailable(reason) => Self::new(Code::Unavailable, reason).retry_after(1),
             OperationError::Unknown(reason) => Self::new(Code::NotFound, reason),
             OperationError::Refused(reason) => Self::new(Code::Refused, reason),
-            OperationError::Failed(reason) => Self::internal(format_args!("it failed: {reason}")),
+            OperationError::Failed(reason) => Self::internal(format_args!("operation failed: {reason}")),
         }
     }
 }
 
-/// What can be done with generations here.
-///
-/// # Errors
-/// The process serves one, and knows of no others.
+/// A 404 where this process serves a single generation.
 pub(crate) fn operations(api: &Api) -> Result<&Arc<dyn GenerationOperations>, Problem> {
-    let none = || Problem::new(Code::NotFound, "this server keeps one generation and cannot turn to another");
+    let none = || Problem::new(Code::NotFound, "this server has a single generation");
     api.context.generations.as_ref().ok_or_else(none)
 }
 
-/// A generation by name, loaded when it is first asked for.
+/// A generation by name, loaded on first use.
 pub(crate) async fn named(api: &Arc<Api>, name: &str) -> Result<Arc<Serving>, Problem> {
     let live = api.live();
     if live.generation == name {
         return Ok(live);
     }
-    // The lock is held until it is loaded, also when whoever asked for it is gone: the next would load it a second time.
+    // Runs to completion even if the client disconnects, so that the next request does not load it again.
     let (api, name) = (api.clone(), name.to_owned());
-    to_the_end(async move { load_named(&api, &name).await }).await?
+    run_to_completion(async move { load_named(&api, &name).await }).await?
 }
 
 async fn load_named(api: &Api, name: &str) -> Result<Arc<Serving>, Problem> {
     let mut others = api.served.others.lock().await;
-    // A promotion may have come between.
     let live = api.live();
     if live.generation == name {
         return Ok(live);
@@ -127,18 +121,18 @@ async fn load_named(api: &Api, name: &str) -> Result<Arc<Serving>, Problem> {
     Ok(loaded)
 }
 
-/// Turns to another generation; returns the name of the one before. No request fails or sees both: what runs ends on the old one.
+/// Promotes a generation and returns the previous one. Running requests finish on the one that they took.
 pub(crate) async fn promote(api: &Arc<Api>, name: &str) -> Result<String, Problem> {
     let operations = operations(api)?;
     operations.promotable(name).await?;
     let next = named(api, name).await?;
-    // Whoever was promised a position must not fall behind it.
+    // Clients that have seen a position must not fall behind it.
     let position = api.live().memory.published().position.clone();
     if !next.memory.reached(&position, CATCH_UP_WAIT).await {
-        let detail = format!("{name} has not caught up with the live generation; look at its lag, and promote it then");
+        let detail = format!("{name} has not caught up with the live generation yet; check its lag and retry");
         return Err(Problem::new(Code::Unavailable, detail).retry_after(10));
     }
-    // Under the lock, so that what is durable and what is served turn in the same order.
+    // Under the lock, so that the durable and the served generation change in the same order.
     let mut others = api.served.others.lock().await;
     let before = operations.promote(name).await?;
     api.served.turn(&mut others, next);
@@ -146,12 +140,12 @@ pub(crate) async fn promote(api: &Arc<Api>, name: &str) -> Result<String, Proble
     Ok(before)
 }
 
-/// Turns to what other processes promote, and lets go of what they drop; never ends.
+/// Follows promotions and drops by other processes; never returns.
 pub(crate) async fn follow(api: Arc<Api>) {
     let Some(operations) = &api.context.generations else { return };
     let mut due = tokio::time::interval(LOOK);
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told = false;
+    let mut logged = false;
     loop {
         due.tick().await;
         let followed = async {
@@ -161,23 +155,22 @@ pub(crate) async fn follow(api: Arc<Api>) {
         };
         let followed: Result<(), Problem> = followed.await;
         let failed = followed.err();
-        // Told once, not every second.
-        if let Some(problem) = failed.as_ref().filter(|_| !told) {
-            tracing::warn!("could not follow what is promoted elsewhere: {}", problem.detail);
+        // Logged once, not every second.
+        if let Some(problem) = failed.as_ref().filter(|_| !logged) {
+            tracing::warn!("could not follow promotions of other processes: {}", problem.detail);
         }
-        told = failed.is_some();
+        logged = failed.is_some();
     }
 }
 
-/// Turns to what another process promoted.
 async fn turn(api: &Arc<Api>, operations: &Arc<dyn GenerationOperations>, name: &str) -> Result<(), Problem> {
     let next = named(api, name).await?;
     let position = api.live().memory.published().position.clone();
     if !next.memory.reached(&position, TURN_WAIT).await {
-        tracing::warn!("generation {name} is live, and does not reach {position}: does a pipeline follow it?");
+        tracing::warn!("generation {name} was promoted but does not reach {position}: check that its pipeline is running");
     }
     let mut others = api.served.others.lock().await;
-    // It may have been taken back meanwhile.
+    // It may have been rolled back meanwhile.
     if operations.standing().await?.live == name {
         api.served.turn(&mut others, next);
         operations.turned_to(name);
@@ -185,11 +178,10 @@ async fn turn(api: &Arc<Api>, operations: &Arc<dyn GenerationOperations>, name: 
     Ok(())
 }
 
-/// Lets go of a generation and deletes it.
 pub(crate) async fn drop_generation(api: &Api, name: &str) -> Result<(), Problem> {
     let operations = operations(api)?;
     let mut others = api.served.others.lock().await;
     others.remove(name);
-    // Still locked: nobody loads it again meanwhile.
+    // Still locked, so that it is not loaded again meanwhile.
     Ok(operations.drop_generation(name).await?)
 }

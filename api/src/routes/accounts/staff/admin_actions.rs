@@ -1,5 +1,5 @@
-//! What staff does to a member: suspend and activate, role, tier, sessions, the verification mail. Each act is in the audit log, in the
-//! transaction of what it does.
+//! Administrative actions on members: suspend and activate, role, tier, sessions, verification mail. Each writes its audit entry
+//! in the same transaction.
 
 use http::StatusCode;
 use kindred_model::units::Tier;
@@ -13,52 +13,51 @@ use crate::routes::done;
 use crate::routes::endpoint::prelude::*;
 use crate::routes::precondition::{optional_version, required_version};
 
-/// Longest reason, in characters: it stands in the audit log for as long as that is kept.
+/// Longest reason, characters.
 const REASON_CHARS_MAX: usize = 500;
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "staff",
         [
             post("/v1/admin/members/{member}/suspend", Staff(Permission::MemberWrite), suspend_member)
-                .says("Locks a member out: all sessions end, and their access tokens stop working at once.")
+                .says("Suspends a member: all sessions end and their access tokens stop working at once.")
                 .if_match()
                 .answers_nothing(204, "the member is suspended")
-                .fails(409, "the member is in another state")
+                .fails(409, "not possible in the state of the member")
                 .fails(422, "the reason is missing"),
             post("/v1/admin/members/{member}/activate", Staff(Permission::MemberWrite), activate_member)
-                .says("Lets a suspended member in again.")
+                .says("Reactivates a suspended member.")
                 .if_match()
-                .answers_nothing(204, "the member may sign in again")
-                .fails(409, "the member is in another state")
+                .answers_nothing(204, "the member can sign in again")
+                .fails(409, "not possible in the state of the member")
                 .fails(422, "the reason is missing"),
             put("/v1/admin/members/{member}/role", Staff(Permission::RoleManage), change_role)
                 .says(
-                    "Gives a member a staff role, or takes it. Their sessions end, so that no token keeps what was taken; nobody \
-                gives more than they have. The role counts once the member has signed in with a second factor.",
+                    "Assigns or removes a staff role. The sessions of the member end. Nobody can assign permissions that they \
+                        lack. The role takes effect when the member signs in with a second factor.",
                 )
                 .needs_if_match()
-                .answers_nothing(204, "the member has this role")
+                .answers_nothing(204, "changed")
                 .fails(422, "there is no such role"),
             put("/v1/admin/members/{member}/tier", Staff(Permission::MemberWrite), set_tier)
-                .says("Sets a member's level. It gives benefits and no permission.")
+                .says("Sets the tier of a member. Tiers give benefits and no permissions.")
                 .needs_if_match()
-                .answers_nothing(204, "the member has this level")
-                .fails(422, "there is no such level"),
+                .answers_nothing(204, "changed")
+                .fails(422, "there is no such tier"),
             delete("/v1/admin/members/{member}/sessions", Staff(Permission::MemberWrite), end_member_sessions)
-                .says("Ends all sessions of a member: their access tokens stop working at once.")
-                .answers_nothing(204, "there are none any more"),
+                .says("Ends all sessions of a member; their access tokens stop working at once.")
+                .answers_nothing(204, "ended"),
             post("/v1/admin/members/{member}/resend-verification", Staff(Permission::MemberWrite), resend_member_verification)
-                .says("Sends the verification mail of a registration again; the link of the one before is worthless then.")
-                .answers_nothing(202, "the mail is on its way")
-                .fails(429, "as many mails as the hour has (`members.limits.mails_hour`)")
-                .fails(409, "the e-mail is verified already"),
+                .says("Sends the verification mail again; earlier links become invalid.")
+                .answers_nothing(202, "accepted")
+                .fails(429, "hourly limit of mails exceeded (`members.limits.mails_hour`)")
+                .fails(409, "the e-mail is already verified"),
         ],
     )
 }
 
-/// Why it is done.
+/// The reason of an action.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reason {
@@ -73,7 +72,7 @@ impl Reason {
         if (1..=REASON_CHARS_MAX).contains(&reason.chars().count()) {
             return Ok(reason.to_owned());
         }
-        let message = format!("has not from 1 to {REASON_CHARS_MAX} characters");
+        let message = format!("must have 1 to {REASON_CHARS_MAX} characters");
         let error = FieldError { place: "body", pointer: "/reason".into(), code: "invalid", message: message.clone() };
         Err(Problem { errors: vec![error], ..Problem::new(Code::Invalid, format!("reason: {message}")) })
     }
@@ -93,11 +92,11 @@ async fn activate_member(request: Request, form: Reason) -> Answered {
     Ok(done())
 }
 
-/// A staff role to give, or none.
+/// The role of a member.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RoleGiven {
-    /// The name of a role; null takes it away. It has to be there: to forget it must not take a role.
+    /// The name of a role; null removes it. Required, so that omitting it by mistake does not remove a role.
     #[serde(deserialize_with = "Option::deserialize")]
     #[schema(required = true)]
     role: Option<String>,
@@ -109,18 +108,18 @@ async fn change_role(request: Request, RoleGiven { role }: RoleGiven) -> Answere
     Ok(done())
 }
 
-/// A level to set.
+/// The tier of a member.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TierSet {
-    /// The level.
+    /// The tier.
     #[schema(schema_with = tier_words)]
     tier: Tier,
 }
 
 fn tier_words() -> Object {
     let words = Tier::ALL.iter().map(|tier| tier.name());
-    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).description(Some("The level.")).build()
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).description(Some("The tier.")).build()
 }
 
 async fn set_tier(request: Request, TierSet { tier }: TierSet) -> Answered {

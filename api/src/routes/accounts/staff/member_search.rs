@@ -1,4 +1,4 @@
-//! Members, found and seen (R21).
+//! Search and details of members (R21).
 
 use http::StatusCode;
 use kindred_members::{Kind, MemberError, MemberQuery, Profile, SessionShown, State};
@@ -13,40 +13,38 @@ use crate::problem::Problem;
 use crate::routes::endpoint::prelude::*;
 use crate::routes::{json, link_next, versioned};
 
-/// Members of a page unless told: the seed's `USER_PER_PAGE`, and every other list's.
 const LIMIT_DEFAULT: u64 = kindred_members::LIMIT as u64;
 const LIMIT_MAX: u64 = kindred_members::LIMIT_MAX as u64;
-/// The greatest number of a page that is looked for: pages are counted from the first, so a far one is dear. Cursors have no end.
+/// Largest page number: pages are counted from the first, so later ones are expensive. Cursors are not limited.
 const PAGE_MAX: u64 = 10_000;
 
-/// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
         "staff",
         [
             get("/v1/admin/members", Staff(Permission::MemberRead), list_members)
                 .says(
-                    "Members by the beginning of what is theirs, by state, role, tier and day of registration; the newest first \
-                unless something is searched for. A page may come back short, with a cursor: then more has to be looked at.",
+                    "Searches members by prefix, state, role, tier and day of registration; newest first unless `q` is given. A \
+                        short page with a cursor means that the search is not complete.",
                 )
-                .query("q", Text, "the beginning of a username, a phone or an e-mail")
-                .query("by", Text, "what q is: `username`, `phone` or `email`; found out from it unless given")
+                .query("q", Text, "prefix of a username, a phone or an e-mail address")
+                .query("by", Text, "type of `q`: `username`, `phone` or `email`; default guessed from `q`")
                 .query("state", Text, "`registered`, `activating`, `activated` or `suspended`")
-                .query("role", Text, "the name of a staff role")
+                .query("role", Text, "a staff role")
                 .query("tier", Text, "`normal`, `vip` or `svip`")
                 .query("from", Text, "registered on this UTC day or later")
                 .query("to", Text, "registered on this UTC day or earlier")
-                .query("cursor", Text, "`next_cursor` of the page before")
-                .query("page", Whole(1, 10_000), "a page by its number; one beyond the last is empty")
-                .query("limit", Whole(1, 200), "50 unless given")
+                .query("cursor", Text, "`next_cursor` of the previous page")
+                .query("page", Whole(1, 10_000), "page number; pages after the last are empty")
+                .query("limit", Whole(1, 200), "default 50")
                 .answers::<MemberPage>(200, "a page; `Link` names the next"),
             get("/v1/admin/members/{member}", Staff(Permission::MemberRead), show_member)
-                .says("One member. The `ETag` is the version that changes of it have to name.")
-                .header("If-None-Match", "an ETag: 304 when the member still is that")
+                .says("One member. The `ETag` is the version for changes.")
+                .header("If-None-Match", "an ETag: 304 if unchanged")
                 .answers::<MemberShown>(200, "the member")
-                .answers_nothing(304, "the member is what the ETag names"),
+                .answers_nothing(304, "not modified"),
             get("/v1/admin/members/{member}/sessions", Staff(Permission::MemberRead), list_member_sessions)
-                .says("Where a member is signed in.")
+                .says("The sessions of a member.")
                 .answers::<MemberSessions>(200, "the sessions"),
         ],
     )
@@ -56,11 +54,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct MemberPage {
     members: Vec<MemberListed>,
-    /// Where the next page begins; null on the last, and where a page was asked for by its number.
+    /// The cursor of the next page; null on the last page and on numbered pages.
     next_cursor: Option<String>,
 }
 
-/// A member as staff finds them.
+/// A member in a list.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct MemberListed {
     member: String,
@@ -74,9 +72,9 @@ pub(crate) struct MemberListed {
     /// `normal`, `vip`, `svip`.
     #[schema(value_type = String)]
     tier: Tier,
-    /// A staff role.
+    /// The staff role.
     role: Option<String>,
-    /// Whether a second factor is asked for; without one a role gives no permission.
+    /// Whether a second factor is set up; without one a role gives no permissions.
     second_factor: bool,
     #[schema(value_type = String)]
     registered_at: EventTime,
@@ -91,9 +89,9 @@ pub(crate) struct MemberShown {
     listed: MemberListed,
     /// Language of messages.
     language: String,
-    /// Whether marketing may be sent.
+    /// Consent to marketing messages.
     marketing_consent: bool,
-    /// The version of the agreement that was accepted.
+    /// The accepted version of the user agreement.
     agreement_version: String,
     #[schema(value_type = String)]
     agreement_accepted_at: EventTime,
@@ -128,10 +126,10 @@ fn prefix(params: &Params) -> Result<Option<(Kind, String)>, Problem> {
         Some("username") => Some(Kind::Username),
         Some("phone") => Some(Kind::Phone),
         Some("email") => Some(Kind::Email),
-        Some(_) => return Err(Problem::query("by", "is none of username, phone, email")),
+        Some(_) => return Err(Problem::query("by", "must be one of username, phone, email")),
     };
     match (text, by) {
-        (None, Some(_)) => Err(Problem::query("by", "says what q is, and there is no q")),
+        (None, Some(_)) => Err(Problem::query("by", "needs q")),
         (None, None) => Ok(None),
         (Some(text), by) => Ok(Some((by.unwrap_or_else(|| kindred_members::guessed(text)), text.to_owned()))),
     }
@@ -144,13 +142,13 @@ fn state(params: &Params) -> Result<Option<State>, Problem> {
         Some("activating") => State::Activating,
         Some("activated") => State::Activated,
         Some("suspended") => State::Suspended,
-        Some(_) => return Err(Problem::query("state", "is none of registered, activating, activated, suspended")),
+        Some(_) => return Err(Problem::query("state", "must be one of registered, activating, activated, suspended")),
     }))
 }
 
 async fn list_members(request: Request) -> Answered {
-    // Not what is searched for: that is somebody's name, phone or mail.
-    request.audit_reading("search", "").await?;
+    // Without the search text, which is personal data.
+    request.audit_read("search", "").await?;
     let params = &request.params;
     let query = MemberQuery {
         prefix: prefix(params)?,
@@ -165,7 +163,7 @@ async fn list_members(request: Request) -> Answered {
     let refused = |error: MemberError| of_query(request.told(error.into(), false));
     if params.get("page").is_some() {
         if query.cursor.is_some() {
-            return Err(Problem::query("page", "must not stand beside a cursor"));
+            return Err(Problem::query("page", "must not be combined with cursor"));
         }
         let page = usize::try_from(params.number("page", 1, 1..=PAGE_MAX)?).expect("bounded");
         let found = members.members_page(&actor, &query, page).await.map_err(refused)?;
@@ -180,7 +178,7 @@ async fn list_members(request: Request) -> Answered {
 
 async fn show_member(request: Request) -> Answered {
     let member = request.member()?;
-    request.audit_reading("profile", member.as_str()).await?;
+    request.audit_read("profile", member.as_str()).await?;
     let (profile, _) = request.members()?.member(&request.actor(), member.as_str()).await?;
     versioned(&request, &profile.version.clone(), &MemberShown::from(profile))
 }
@@ -188,13 +186,13 @@ async fn show_member(request: Request) -> Answered {
 /// The sessions of a member.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct MemberSessions {
-    /// The latest used first.
+    /// Most recently used first.
     sessions: Vec<SessionShown>,
 }
 
 async fn list_member_sessions(request: Request) -> Answered {
     let member = request.member()?;
-    request.audit_reading("sessions", member.as_str()).await?;
+    request.audit_read("sessions", member.as_str()).await?;
     let (_, sessions) = request.members()?.member(&request.actor(), member.as_str()).await?;
     json(StatusCode::OK, &MemberSessions { sessions })
 }

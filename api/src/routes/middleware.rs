@@ -1,5 +1,5 @@
-//! What every answer passes: problems get their body, every answer its security headers, a line in the access log and its place
-//! in the metrics. The log names routes, never paths: identities of people stand in them.
+//! Applied to every response: problem bodies, security headers, access log, metrics. Logs contain routes, never paths, which may
+//! identify people.
 
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -21,20 +21,19 @@ use crate::api::Api;
 use crate::problem::no_route;
 use crate::problem::{Code, Problem, from_rejection};
 
-/// The trace of a request: the caller's (`traceparent`, W3C), or its own.
+/// The trace id of `traceparent` (W3C); 0 means none.
 #[derive(Clone, Copy)]
 struct TraceId(u128);
 
 impl FromStr for TraceId {
     type Err = Infallible;
-    /// What is no `traceparent` is as if it were not there; so the standard wants it.
+    /// The standard demands that an invalid header is ignored.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let trace = text.split('-').nth(1).filter(|id| id.len() == 32 && !id.starts_with('+'));
         Ok(Self(trace.and_then(|id| u128::from_str_radix(id, 16).ok()).unwrap_or(0)))
     }
 }
 
-/// The trace that a `traceparent` names, or a new one.
 pub(crate) fn trace(header: &str) -> String {
     header.parse::<TraceId>().unwrap_or(TraceId(0)).shown()
 }
@@ -46,7 +45,7 @@ impl TraceId {
     }
 }
 
-/// The routes with everything around them.
+/// Wraps routes with the middleware.
 pub(crate) fn finished(
     api: &Arc<Api>,
     routed: impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static,
@@ -61,19 +60,18 @@ pub(crate) fn finished(
         .and(warp::header::optional::<Origin>("origin").or_else(|_| async { Ok::<_, Infallible>((None,)) }))
         .and(routed.recover(rejected).unify())
         .map(move |begun, method, path: FullPath, trace, origin, response| {
-            let finish = Finish { begun, method, path: path.as_str().to_owned(), trace, origin };
+            let finish = Exchange { begun, method, path: path.as_str().to_owned(), trace, origin };
             finish.finish(&api, response)
         })
         .boxed()
 }
 
-/// Routing failures become problems like any other.
 pub(super) async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {
     Ok(from_rejection(&rejection).into_response())
 }
 
-/// What is known of a request when its answer is finished.
-pub(crate) struct Finish {
+/// What the middleware knows of the request.
+pub(crate) struct Exchange {
     begun: Instant,
     method: Method,
     path: String,
@@ -81,7 +79,6 @@ pub(crate) struct Finish {
     origin: Option<Origin>,
 }
 
-/// The page that asks.
 struct Origin(HeaderValue);
 
 impl FromStr for Origin {
@@ -91,26 +88,25 @@ impl FromStr for Origin {
     }
 }
 
-impl Finish {
-    /// Of a request, for an answer that no route gives.
+impl Exchange {
+    /// For responses that are made before routing.
     pub fn of<B>(begun: Instant, request: &Request<B>) -> Self {
         let trace = request.headers().get("traceparent").and_then(|value| value.to_str().ok()?.parse().ok());
         let origin = request.headers().get(ORIGIN).cloned().map(Origin);
         Self { begun, method: request.method().clone(), path: request.uri().path().to_owned(), trace, origin }
     }
 
-    /// As of a request that is of no route: it is refused before anybody looks for one.
+    /// Without a route, for requests refused before routing.
     pub fn unrouted(self) -> Self {
         Self { path: "/".to_owned(), ..self }
     }
 
-    /// Gives an answer what every answer has.
+    /// Finalizes a response.
     pub fn finish(self, api: &Api, mut response: Response) -> Response {
         let Self { begun, method, path, trace, origin } = self;
         let route = api.table.template_of(&path);
         if method == Method::TRACE {
-            // No route takes it, so nothing was done.
-            response = Problem::new(Code::MethodNotAllowed, "TRACE is not answered").into_response();
+            response = Problem::new(Code::MethodNotAllowed, "TRACE is not supported").into_response();
         }
         #[cfg(test)]
         let unrouted = response.extensions().get::<Problem>().is_some_and(|problem| problem.detail == no_route().detail);
@@ -118,27 +114,27 @@ impl Finish {
             let trace_id = trace.unwrap_or(TraceId(0)).shown();
             let allow = (problem.code == Code::MethodNotAllowed).then(|| match (route, &method) {
                 (Some(template), _) => &*template.allow,
-                // Of the further routes (the demo's pages) each is read, or posted to by a page.
+                // The extra routes (pages of the demo) are GET or POST.
                 (None, &Method::GET) => "POST",
                 (None, _) => "GET, HEAD",
             });
-            let worn = std::mem::take(response.headers_mut());
+            let previous = std::mem::take(response.headers_mut());
             if problem.code.status().is_server_error() {
                 let route = route.map_or("none", |template| template.path);
-                tracing::warn!(trace_id, route, code = problem.code.name(), "answered a request with {}", problem.code.name());
+                tracing::warn!(trace_id, route, code = problem.code.name(), "server error: {}", problem.code.name());
             }
             response = problem.render(path.as_str(), &trace_id, allow);
-            // What the admission put on it stays: CORS and rates.
-            for (name, value) in &worn {
+            // Keeps the CORS and rate-limit headers.
+            for (name, value) in &previous {
                 response.headers_mut().append(name, value.clone());
             }
-            // Where pages ask at all, whichever asked may read why it was refused: a problem has nothing in it but that.
+            // Any page may read why it was refused on routes for pages: a problem contains nothing else.
             let for_pages = route.is_none_or(|template| template.is_for_pages);
-            if let Some(Origin(origin)) = origin.filter(|_| for_pages && !worn.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)) {
+            if let Some(Origin(origin)) = origin.filter(|_| for_pages && !previous.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)) {
                 let headers = response.headers_mut();
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
                 headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After"));
-                if !worn.contains_key(VARY) {
+                if !previous.contains_key(VARY) {
                     headers.append(VARY, HeaderValue::from_static("Origin"));
                 }
             }
@@ -146,31 +142,30 @@ impl Finish {
         let headers = response.headers_mut();
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        // For this host alone: what binds the hosts below it, the proxy decides. It speaks TLS; a browser that comes without it ignores this (RFC 6797, 8.1).
+        // For this host only; subdomains are up to the proxy. Browsers ignore it without TLS (RFC 6797, 8.1).
         headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
-        // The page of the contract and those of the demo bring their own.
+        // /docs and the demo set their own.
         headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
 
         let status = response.status().as_u16();
         let template = route.map_or("none", |template| template.path);
-        // Every test of a route is one of the contract, too.
+        // Every route test is also a contract test.
         #[cfg(test)]
         assert!(
             unrouted || crate::openapi::describes(route, &method, status),
             "{method} {template}: {status} is not in the contract"
         );
         let took = begun.elapsed();
-        api.measures.answered(method_label(&method), template, status, took.as_secs_f64());
+        api.metrics.record(method_label(&method), template, status, took.as_secs_f64());
         if status >= 400 || method != Method::GET {
-            tracing::info!(method = method_label(&method), route = template, status, us = took.as_micros(), "answered {status}");
+            tracing::info!(method = method_label(&method), route = template, status, us = took.as_micros(), "response {status}");
         } else {
-            tracing::debug!(method = method_label(&method), route = template, status, us = took.as_micros(), "answered {status}");
+            tracing::debug!(method = method_label(&method), route = template, status, us = took.as_micros(), "response {status}");
         }
         response
     }
 }
 
-/// A closed set: labels must not be made by callers.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

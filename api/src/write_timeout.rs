@@ -1,7 +1,7 @@
-//! A connection whose caller has to read: one that takes nothing of an answer for too long is cut.
+//! Closes connections whose client does not read its response.
 //!
 //! ```text
-//! hyper ──write──▶ Paced ──▶ socket      no room for `stall`, without 16 KiB going through ──▶ an error, which ends the connection
+//! hyper ──write──▶ WriteTimeout ──▶ socket      fewer than 16 KiB written within `stall` ──▶ TimedOut, which ends the connection
 //! ```
 
 use std::io;
@@ -14,25 +14,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// Bytes that have to go through for the caller to be given its time once more: whoever reads a byte a second does not go on for ever.
+/// Bytes to be written before the timer restarts: a client that reads one byte a second does not hold a connection for ever.
 const PROGRESS_BYTES: usize = 16 << 10;
-/// Bytes of an answer that the system keeps for a caller who does not read: by itself it would grow to some 4 MB.
+/// Socket send buffer; the default would grow to about 4 MB per client that does not read.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 
-/// A stream whose writes have to go on.
-pub(crate) struct Paced {
+pub(crate) struct WriteTimeout {
     stream: TcpStream,
     stall: Duration,
-    /// Since when writes have had to wait, and what went through meanwhile.
+    /// The timer of a blocked write, and the bytes written since it started.
     waiting: Option<Pin<Box<Sleep>>>,
     passed: usize,
 }
 
-impl Paced {
-    /// Of an accepted connection.
+impl WriteTimeout {
     pub fn new(stream: TcpStream, stall: Duration) -> Self {
         let socket = SockRef::from(&stream);
-        // What was written and is not taken by the other side ends with the same time, also after the answer is complete.
+        // Bounds unacknowledged data too, also after the response is complete.
         #[cfg(target_os = "linux")]
         if let Err(error) = socket.set_tcp_user_timeout(Some(stall)) {
             tracing::debug!("could not set TCP_USER_TIMEOUT: {error}");
@@ -43,11 +41,16 @@ impl Paced {
         Self { stream, stall, waiting: None, passed: 0 }
     }
 
-    fn pace(&mut self, context: &mut Context<'_>, asked: usize, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn check(
+        &mut self,
+        context: &mut Context<'_>,
+        requested: usize,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Ok(passed)) => {
                 self.passed += passed;
-                if passed == asked || self.passed >= PROGRESS_BYTES {
+                if passed == requested || self.passed >= PROGRESS_BYTES {
                     (self.waiting, self.passed) = (None, 0);
                 }
                 Poll::Ready(Ok(passed))
@@ -57,23 +60,23 @@ impl Paced {
                 let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(self.stall)));
                 waiting.as_mut().poll(context).map(|()| {
                     metrics::counter!("api_connections_cut_total").increment(1);
-                    Err(io::Error::new(io::ErrorKind::TimedOut, "the caller does not read"))
+                    Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))
                 })
             }
         }
     }
 }
 
-impl AsyncRead for Paced {
+impl AsyncRead for WriteTimeout {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Paced {
+impl AsyncWrite for WriteTimeout {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.pace(context, bytes.len(), written)
+        self.check(context, bytes.len(), written)
     }
 
     fn poll_write_vectored(
@@ -82,7 +85,7 @@ impl AsyncWrite for Paced {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.pace(context, parts.iter().map(|part| part.len()).sum(), written)
+        self.check(context, parts.iter().map(|part| part.len()).sum(), written)
     }
 
     fn is_write_vectored(&self) -> bool {
