@@ -1,21 +1,19 @@
 //! `kindred keys`: the keys of the API.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use kindred_config::Loaded;
-use kindred_store::keys::{Key, KeyError, KeyStore, Rotated, Scope};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::audit::Audit;
 use crate::cli::{TargetArgs, span};
+use crate::client::Client;
 use crate::directory::{replace_service_key, service_key_path};
 use crate::failure::{Failure, exit};
-use crate::installation::{Installation, Open, Place};
-use crate::remote::{Target, segment, text};
+use crate::installation::{Installation, Open};
+use crate::remote::{helped, segment, text};
 use crate::table;
 
 /// What kind of key.
@@ -133,6 +131,9 @@ pub struct KeysRevokeArgs {
     pub target: TargetArgs,
 }
 
+/// What helps where there is no such key.
+const LISTED: &str = "`kindred keys list` shows the keys";
+
 /// Runs `kindred keys`.
 ///
 /// # Errors
@@ -157,40 +158,17 @@ fn create(app: &App, loaded: &Loaded, args: &KeysCreateArgs) -> Result<u8> {
     if !publishable && (!args.origin.is_empty() || args.read_only) {
         return Err(Failure::usage("--origin and --read-only are for publishable keys: a service key may do everything").into());
     }
-    let name = args.name.as_deref().unwrap_or(if publishable { "publishable" } else { "service" });
-    let scopes: &[Scope] = if args.read_only { &[Scope::ListsRead] } else { &[Scope::ListsRead, Scope::EventsWrite] };
-    let (id, token) = match Target::of(&args.target, loaded)? {
-        Target::Server(remote) => {
-            let mut body = json!({ "kind": if publishable { "publishable" } else { "service" }, "name": name });
-            if publishable {
-                body["origins"] = json!(args.origin);
-                body["scopes"] = json!(scopes);
-                body["rate_limit_per_minute"] = json!(args.rate_limit);
-            }
-            let made = remote.post("/v1/admin/keys", &body)?;
-            (text(&made["id"]).to_owned(), text(&made["key"]).to_owned())
-        }
-        Target::Here(place) => app.runtime.block_on(async {
-            let installation = Installation::open(&place, loaded, Open::OrCreate, "keys create").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.records)).await.context("could not read the keys")?;
-            let audit = Audit::open(&installation, loaded, &app.clock).await?;
-            let make = async {
-                let made = if publishable {
-                    keys.create_publishable(name, &args.origin, scopes, args.rate_limit, app.clock.now()).await
-                } else {
-                    keys.create_service(name, app.clock.now()).await
-                };
-                made.map_err(|error| match error {
-                    KeyError::Invalid(invalid) => anyhow::Error::from(Failure::usage(invalid.to_string())),
-                    other => other.into(),
-                })
-            };
-            // Its id is drawn when it is made: the entry is of its name.
-            let kind = if publishable { "publishable" } else { "service" };
-            let made = audit.noted("key.create", name, &[("name", name), ("kind", kind)], make).await?;
-            anyhow::Ok((made.key.id.clone(), made.token))
-        })?,
-    };
+    let kind = if publishable { "publishable" } else { "service" };
+    let name = args.name.as_deref().unwrap_or(kind);
+    let mut body = json!({ "kind": kind, "name": name });
+    if publishable {
+        let scopes: &[&str] = if args.read_only { &["lists:read"] } else { &["lists:read", "events:write"] };
+        body["origins"] = json!(args.origin);
+        body["scopes"] = json!(scopes);
+        body["rate_limit_per_minute"] = json!(args.rate_limit);
+    }
+    let made = Client::open(app, loaded, &args.target, Open::OrCreate, "keys create")?.post("/v1/admin/keys", &body)?;
+    let (id, token) = (text(&made["id"]), text(&made["key"]));
     println!("{token}");
     let once = if publishable { "" } else { "; it is told this once" };
     eprintln!("key {id} ({name}){once}; `kindred keys revoke {id}` ends it");
@@ -198,21 +176,9 @@ fn create(app: &App, loaded: &Loaded, args: &KeysCreateArgs) -> Result<u8> {
 }
 
 fn list(app: &App, loaded: &Loaded, args: &KeysListArgs) -> Result<u8> {
-    let keys: Vec<Value> = match Target::of(&args.target, loaded)? {
-        Target::Server(remote) => remote.get("/v1/admin/keys")?["keys"].as_array().cloned().unwrap_or_default(),
-        Target::Here(place) => app.runtime.block_on(async {
-            let installation = Installation::open(&place, loaded, Open::Existing, "keys list").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.records)).await.context("could not read the keys")?;
-            let shown = |key: Arc<Key>| {
-                let mut shown = serde_json::to_value(&*key).expect("a key serialises");
-                shown["last_used_at"] = json!(keys.last_use(&key.id).and_then(|used| used.at()));
-                shown
-            };
-            anyhow::Ok(keys.list().into_iter().map(shown).collect())
-        })?,
-    };
+    let listed = Client::open(app, loaded, &args.target, Open::Existing, "keys list")?.get("/v1/admin/keys")?;
     let mut rows = Vec::new();
-    for key in keys {
+    for key in listed["keys"].as_array().into_iter().flatten() {
         if args.json {
             println!("{key}");
             continue;
@@ -233,34 +199,13 @@ fn list(app: &App, loaded: &Loaded, args: &KeysListArgs) -> Result<u8> {
 }
 
 fn rotate(app: &App, loaded: &Loaded, args: &KeysRotateArgs) -> Result<u8> {
-    let target = Target::of(&args.target, loaded)?;
-    let directory = match &target {
-        Target::Server(_) => args.target.data.clone(),
-        Target::Here(Place::Directory(path)) => Some(path.clone()),
-        Target::Here(Place::Services) => None,
-    };
-    let rotated = match target {
-        Target::Server(remote) => {
-            let path = format!("/v1/admin/keys/{}/rotate", segment(&args.id));
-            remote.post(&path, &json!({ "overlap_seconds": args.overlap.as_secs() }))?
-        }
-        Target::Here(place) => app.runtime.block_on(async {
-            let installation = Installation::open(&place, loaded, Open::Existing, "keys rotate").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.records)).await.context("could not read the keys")?;
-            let audit = Audit::open(&installation, loaded, &app.clock).await?;
-            let rotate = async {
-                let rotated = async { keys.rotate(keys.draw_successor(&args.id)?, app.clock.now(), args.overlap).await };
-                rotated.await.map_err(|error| not_rotated(&args.id, error))
-            };
-            let overlap = args.overlap.as_secs().to_string();
-            let Rotated { made, expires_at, .. } =
-                audit.noted("key.rotate", &args.id, &[("overlap_seconds", &overlap)], rotate).await?;
-            let mut shown = serde_json::to_value(&*made.key).expect("a key serialises");
-            shown["key"] = json!(made.token);
-            shown["replaces"] = json!({ "expires_at": expires_at });
-            anyhow::Ok(shown)
-        })?,
-    };
+    let client = Client::open(app, loaded, &args.target, Open::Existing, "keys rotate")?;
+    let path = format!("/v1/admin/keys/{}/rotate", segment(&args.id));
+    let rotated = client.post(&path, &json!({ "overlap_seconds": args.overlap.as_secs() }));
+    let ends = format!("`kindred keys revoke {}` ends it now", args.id);
+    let rotated = rotated.map_err(helped(404, LISTED)).map_err(helped(409, ends))?;
+    let of_installation = client.installation().and_then(Installation::directory).map(|directory| directory.path.clone());
+    let directory = of_installation.or_else(|| args.target.data.clone());
     let [token, id, name, kind] = ["key", "id", "name", "kind"].map(|field| text(&rotated[field]));
     println!("{token}");
     let once = if kind == "publishable" { "" } else { "; it is told this once" };
@@ -277,54 +222,17 @@ fn rotate(app: &App, loaded: &Loaded, args: &KeysRotateArgs) -> Result<u8> {
     Ok(exit::FINE)
 }
 
-fn not_rotated(id: &str, error: KeyError) -> anyhow::Error {
-    match error {
-        KeyError::Invalid(_) => Failure::usage("the old key stays good for thirty days (30d) at most").into(),
-        KeyError::Unknown(_) => unknown(id).into(),
-        KeyError::Replaced(by) => Failure::new(format!("key {id} is being replaced by {by} already"))
-            .help(format!("`kindred keys revoke {id}` ends it now"))
-            .into(),
-        other => anyhow::Error::from(other).context("could not rotate the key"),
-    }
-}
-
-fn unknown(id: &str) -> Failure {
-    Failure::new(format!("there is no key {id}")).help("`kindred keys list` shows them")
-}
-
 fn change_origins(app: &App, loaded: &Loaded, args: &KeysOriginsArgs) -> Result<u8> {
-    match Target::of(&args.target, loaded)? {
-        Target::Server(remote) => {
-            remote.patch(&format!("/v1/admin/keys/{}", segment(&args.id)), &json!({ "origins": args.origin }))?;
-        }
-        Target::Here(place) => app.runtime.block_on(async {
-            let installation = Installation::open(&place, loaded, Open::Existing, "keys origins").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.records)).await.context("could not read the keys")?;
-            keys.set_origins(&args.id, &args.origin).await.map(drop).map_err(|error| match error {
-                KeyError::Invalid(invalid) => anyhow::Error::from(Failure::usage(invalid.to_string())),
-                KeyError::Unknown(id) => unknown(&id).into(),
-                other => anyhow::Error::from(other).context("could not change the key"),
-            })
-        })?,
-    }
+    let client = Client::open(app, loaded, &args.target, Open::Existing, "keys origins")?;
+    let changed = client.patch(&format!("/v1/admin/keys/{}", segment(&args.id)), &json!({ "origins": args.origin }));
+    changed.map_err(helped(404, LISTED))?;
     println!("key {} is for pages of {}", args.id, args.origin.join(" "));
     Ok(exit::FINE)
 }
 
 fn revoke(app: &App, loaded: &Loaded, args: &KeysRevokeArgs) -> Result<u8> {
-    match Target::of(&args.target, loaded)? {
-        Target::Server(remote) => drop(remote.delete(&format!("/v1/admin/keys/{}", segment(&args.id)))?),
-        Target::Here(place) => app.runtime.block_on(async {
-            let installation = Installation::open(&place, loaded, Open::Existing, "keys revoke").await?;
-            let keys = KeyStore::open(Arc::clone(&installation.records)).await.context("could not read the keys")?;
-            let audit = Audit::open(&installation, loaded, &app.clock).await?;
-            let revoke = async {
-                let revoked = keys.revoke(&args.id).await.context("could not revoke the key")?;
-                if revoked { Ok(()) } else { Err(unknown(&args.id).into()) }
-            };
-            audit.noted("key.revoke", &args.id, &[], revoke).await
-        })?,
-    }
+    let client = Client::open(app, loaded, &args.target, Open::Existing, "keys revoke")?;
+    client.delete(&format!("/v1/admin/keys/{}", segment(&args.id))).map_err(helped(404, LISTED))?;
     println!("key {} is revoked", args.id);
     Ok(exit::FINE)
 }

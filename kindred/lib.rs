@@ -18,6 +18,7 @@ mod ask;
 mod audit;
 pub mod changes;
 pub mod cli;
+mod client;
 pub mod directory;
 mod export;
 mod fail_points;

@@ -20,9 +20,10 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::changes::ChangeStreamStatus;
 use crate::cli::TargetArgs;
+use crate::client::Client;
 use crate::failure::{Failure, bytes, counted, exit, thousands};
 use crate::installation::{Installation, Open};
-use crate::remote::{Target, text};
+use crate::remote::text;
 
 /// `kindred status`
 #[derive(Args, Clone, Debug)]
@@ -140,24 +141,11 @@ pub async fn observe(observed: Observed<'_>) -> Result<Value> {
 /// # Errors
 /// When the directory or the server cannot be used.
 pub fn run(app: &App, loaded: &Loaded, args: &StatusArgs) -> Result<u8> {
-    let status = match Target::of(&args.target, loaded)? {
-        Target::Server(remote) => remote.status()?,
-        Target::Here(place) => app.runtime.block_on(async {
-            let installation = Installation::open(&place, loaded, Open::Existing, "status").await?;
-            if let Some(services) = installation.services() {
-                count_rows(&services.store).await;
-            }
-            observe(Observed {
-                log: &*installation.log,
-                store: Arc::clone(&installation.store),
-                semantics: &installation.semantics,
-                pipeline: None,
-                uptime: None,
-                feed: None,
-            })
-            .await
-        })?,
-    };
+    let client = Client::open(app, loaded, &args.target, Open::Existing, "status")?;
+    if let Some(services) = client.installation().and_then(Installation::services) {
+        app.runtime.block_on(count_rows(&services.store));
+    }
+    let status = client.status()?;
     if args.json {
         println!("{status}");
     } else {

@@ -77,11 +77,13 @@ pub struct MemoryConfig {
     /// `catalog.strict_listed_after`: members of the free tier see, of what is for registered members, only what was put on sale
     /// since they came (R7, literally).
     pub strict_listed_after: bool,
+    /// Whether rows are held at all. Without them no list is answered; how far the views are is asked of the store.
+    pub rows: bool,
 }
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        Self { lists_bytes_max: 4 << 30, answers_bytes_max: 64 << 20, strict_listed_after: false }
+        Self { lists_bytes_max: 4 << 30, answers_bytes_max: 64 << 20, strict_listed_after: false, rows: true }
     }
 }
 
@@ -106,11 +108,11 @@ pub trait Operations: Send + Sync {
     /// Topics, positions, durable frontier, lag, rows a view, memory, disk: the body of `GET /v1/admin/status`.
     async fn status(&self) -> Value;
 
-    /// Recomputes every view by the oracle and compares; mends what differs where `repair`.
+    /// Recomputes every view by the oracle, compares, and names the `first` differences; mends what differs where `repair`.
     ///
     /// # Errors
     /// [`OperationError`].
-    async fn verify(&self, repair: bool) -> Result<VerifyReport, OperationError>;
+    async fn verify(&self, repair: bool, first: usize) -> Result<VerifyReport, OperationError>;
 
     /// Whether requests should be sent here: `Ok`, or what is not ready. Must not block: `/readyz` asks.
     fn readiness(&self) -> Vec<Check>;
@@ -243,13 +245,25 @@ pub enum OperationError {
 }
 
 /// What `verify` found.
-#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct VerifyReport {
-    /// Whether every row is what the oracle computes.
+    /// Whether every row is what the oracle computes, in the end.
     pub ok: bool,
     /// Whether the differences were mended.
     pub repaired: bool,
-    /// Each table that was compared: merged inputs with the log, rows of views with the merged inputs.
+    /// Rows that were mended.
+    pub mended: u64,
+    /// Merged inputs that were compared.
+    pub inputs: u64,
+    /// Rows of views that were compared.
+    pub rows: u64,
+    /// Whether there are more differences than were asked for.
+    pub more: bool,
+    /// Records of the log that are not taken in yet; what was compared is of those before.
+    pub lag: u64,
+    /// Whether a unit was not finished when the last process ended; the next start mends it.
+    pub unfinished: bool,
+    /// Each table that was compared, as it was found: merged inputs with the log, rows of views with the merged inputs.
     pub tables: Vec<VerifiedTable>,
     /// Records of the log that were read.
     pub records: u64,
@@ -258,13 +272,13 @@ pub struct VerifyReport {
 }
 
 /// What `verify` found in one table.
-#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct VerifiedTable {
     /// The table.
     pub table: String,
-    /// Rows compared.
+    /// Rows of it.
     pub rows: u64,
-    /// Rows that differ.
+    /// Rows that differ, of the first that were asked for.
     pub differences: u64,
     /// The first of them, for a person.
     pub first: Vec<String>,

@@ -19,6 +19,7 @@ mod context;
 pub mod export_writer;
 #[doc(hidden)]
 pub mod fuzzing;
+mod in_process;
 mod measure;
 pub mod openapi;
 mod paced;
@@ -50,6 +51,7 @@ pub use context::{
     ApiConfig, Check, Context, GenerationOperations, GenerationShown, GenerationSource, MemoryConfig, OperationError, Operations,
     Standing, VerifiedTable, VerifyReport,
 };
+pub use in_process::InProcess;
 pub use problem::{Code, FieldError, Problem};
 pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};
 pub use to_log::MembersToLog;

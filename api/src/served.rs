@@ -127,15 +127,19 @@ async fn load_named(api: &Api, name: &str) -> Result<Arc<Serving>, Problem> {
     Ok(loaded)
 }
 
-/// Turns to another generation; returns the name of the one before. No request fails or sees both: what runs ends on the old one.
-pub(crate) async fn promote(api: &Arc<Api>, name: &str) -> Result<String, Problem> {
+/// Turns to another generation; returns the name of the one before. No request fails or sees both: what runs ends on the old one. One
+/// that has not caught up is refused, unless forced.
+pub(crate) async fn promote(api: &Arc<Api>, name: &str, force: bool) -> Result<String, Problem> {
     let operations = operations(api)?;
     operations.promotable(name).await?;
     let next = named(api, name).await?;
     // Whoever was promised a position must not fall behind it.
-    let position = api.live().memory.published().position.clone();
-    if !next.memory.reached(&position, CATCH_UP_WAIT).await {
-        let detail = format!("{name} has not caught up with the live generation; look at its lag, and promote it then");
+    let position = api.live().memory.position();
+    if !force && !next.memory.reached(&position, CATCH_UP_WAIT).await {
+        let detail = format!(
+            "{name} has not caught up with the live generation: let a pipeline follow it (on services kindred pipeline --generation \
+             {name}), or force it"
+        );
         return Err(Problem::new(Code::Unavailable, detail).retry_after(10));
     }
     // Under the lock, so that what is durable and what is served turn in the same order.
@@ -172,7 +176,7 @@ pub(crate) async fn follow(api: Arc<Api>) {
 /// Turns to what another process promoted.
 async fn turn(api: &Arc<Api>, operations: &Arc<dyn GenerationOperations>, name: &str) -> Result<(), Problem> {
     let next = named(api, name).await?;
-    let position = api.live().memory.published().position.clone();
+    let position = api.live().memory.position();
     if !next.memory.reached(&position, TURN_WAIT).await {
         tracing::warn!("generation {name} is live, and does not reach {position}: does a pipeline follow it?");
     }

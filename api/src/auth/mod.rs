@@ -92,6 +92,8 @@ pub(crate) struct Grant {
     pub id: String,
     /// Everything.
     pub service: bool,
+    /// Whether it is the operator's at the machine, by a command in this process, and no key's: then the id is a name.
+    operator: bool,
     /// Who signed in, where it is a person.
     pub person: Option<Arc<AccessClaims>>,
     /// `lists:read`.
@@ -129,14 +131,27 @@ fn ask(limiter: &Limiter) -> (u32, Option<Duration>) {
 impl Grant {
     /// A service key's.
     pub fn service(id: String) -> Self {
-        Self { id, service: true, person: None, reads_lists: true, writes_events: true, origins: Vec::new(), rate: None }
+        Self {
+            id,
+            service: true,
+            operator: false,
+            person: None,
+            reads_lists: true,
+            writes_events: true,
+            origins: Vec::new(),
+            rate: None,
+        }
+    }
+
+    /// The operator's, who may everything.
+    pub fn operator(name: String) -> Self {
+        Self { operator: true, ..Self::service(name) }
     }
 
     /// Nothing: of whoever asks an endpoint that asks for nothing.
     pub fn nobody() -> Arc<Self> {
         static NOBODY: LazyLock<Arc<Grant>> = LazyLock::new(|| {
-            let (id, origins) = (String::new(), Vec::new());
-            Arc::new(Grant { id, service: false, person: None, reads_lists: false, writes_events: false, origins, rate: None })
+            Arc::new(Grant { service: false, reads_lists: false, writes_events: false, ..Grant::service(String::new()) })
         });
         NOBODY.clone()
     }
@@ -144,13 +159,11 @@ impl Grant {
     /// A person's who signed in.
     pub fn person(claims: Arc<AccessClaims>) -> Self {
         Self {
-            id: claims.sub.clone(),
             service: false,
             reads_lists: claims.permissions().contains(&Permission::CatalogBrowse),
             writes_events: false,
-            origins: Vec::new(),
-            rate: None,
-            person: Some(claims),
+            person: Some(claims.clone()),
+            ..Self::service(claims.sub.clone())
         }
     }
 
@@ -170,7 +183,7 @@ impl Grant {
             addresses,
         });
         let (reads_lists, writes_events) = scopes;
-        Self { id, service: false, person: None, reads_lists, writes_events, origins, rate }
+        Self { service: false, reads_lists, writes_events, origins, rate, ..Self::service(id) }
     }
 
     /// Whether it reaches as far as a route asks for; what is left to decide, its handler knows.
@@ -203,6 +216,7 @@ impl Grant {
     pub fn actor(&self, address: &str) -> Actor {
         match &self.person {
             Some(claims) => claims.actor(address),
+            None if self.operator => Actor::operator(&self.id),
             None => {
                 let permissions = if self.service { Permission::ALL.to_vec() } else { Vec::new() };
                 Actor { id: format!("key:{}", self.id), permissions, address: address.to_owned() }

@@ -33,6 +33,10 @@ const CHUNKS_WAITING: usize = 4;
 const PAGE_DEFAULT: u64 = 100;
 /// The most rejected records of a page, and of a retry.
 const PAGE_MAX: u64 = 1_000;
+/// Differences that `verify` names unless asked otherwise.
+const FIRST_DEFAULT: u64 = 10;
+/// The most of them: each is a line for a person.
+const FIRST_MAX: u64 = 10_000;
 
 /// All endpoints of this module.
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -76,6 +80,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .says("Drops a rejected record for good.")
                 .path("id", "its id, percent-encoded")
                 .answers_nothing(204, "it is gone, or never was"),
+            post("/v1/admin/rejected/delete", Staff(Permission::GenerationManage), delete_rejected)
+                .says("Drops rejected records for good, those named.")
+                .answers::<RejectedDeleted>(200, "how many there were"),
             post("/v1/admin/rejected/retry", Staff(Permission::GenerationManage), retry_rejected)
                 .says("Validates rejected records again (a newer version may accept them), appends those that pass and drops them from \
                 `rejected`.")
@@ -85,6 +92,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .says("Recomputes the merged inputs from the log, as far as it reaches back, and every view from the merged inputs, by \
                 brute force, and compares; `repair=true` mends rows of views that differ. It takes as long as it takes.")
                 .query("repair", Flag, "mend what differs; false unless given")
+                .query("first", Whole(0, FIRST_MAX), "how many differences to name; 10 unless given")
                 .answers::<VerifyReport>(200, "what was found")
                 .fails(409, "it is being verified already")
                 .fails(503, "not now"),
@@ -273,10 +281,40 @@ async fn drop_rejected(request: Request) -> Answered {
     Ok(done())
 }
 
-/// Which rejected records to try again.
+/// Rejected records that were dropped.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RejectedDeleted {
+    /// How many.
+    deleted: usize,
+    /// There were no rejected records of these ids.
+    unknown: Vec<String>,
+}
+
+async fn delete_rejected(request: Request, RejectedIds { ids }: RejectedIds) -> Answered {
+    at_most_a_page(&ids)?;
+    let log = &request.api.context.log;
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for id in ids {
+        let is_there = log.rejected_one(&id).await?.is_some();
+        if is_there { &mut known } else { &mut unknown }.push(id);
+    }
+    if !known.is_empty() {
+        let (subject, records) = (if known.len() == 1 { known[0].as_str() } else { "" }, known.len().to_string());
+        let act = Act { kind: "rejected.drop", subject, detail: &[("records", &records)] };
+        request.audited(act, async { Ok(log.rejected_remove(&known).await?) }).await?;
+    }
+    json(StatusCode::OK, &RejectedDeleted { deleted: known.len(), unknown })
+}
+
+fn at_most_a_page(ids: &[String]) -> Result<(), Problem> {
+    let too_many = || Problem::new(Code::PayloadTooLarge, format!("at most {PAGE_MAX} ids are accepted at once"));
+    if ids.len() as u64 > PAGE_MAX { Err(too_many()) } else { Ok(()) }
+}
+
+/// Which rejected records are meant.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Retry {
+pub(crate) struct RejectedIds {
     /// At most 1,000.
     ids: Vec<String>,
 }
@@ -300,10 +338,8 @@ pub(crate) struct StillRejected {
     reason: String,
 }
 
-async fn retry_rejected(request: Request, Retry { ids }: Retry) -> Answered {
-    if ids.len() as u64 > PAGE_MAX {
-        return Err(Problem::new(Code::PayloadTooLarge, format!("at most {PAGE_MAX} ids are accepted at once")));
-    }
+async fn retry_rejected(request: Request, RejectedIds { ids }: RejectedIds) -> Answered {
+    at_most_a_page(&ids)?;
     let records = ids.len().to_string();
     let act = Act { kind: "rejected.retry", subject: "", detail: &[("records", &records)] };
     json(StatusCode::OK, &request.audited(act, retry_all(&request.api, ids)).await?)
@@ -338,7 +374,8 @@ async fn retry_all(api: &Api, ids: Vec<String>) -> Result<Retried, Problem> {
 
 async fn verify_views(request: Request) -> Answered {
     let repair = request.params.boolean("repair", false)?;
+    let first = usize::try_from(request.params.number("first", FIRST_DEFAULT, 0..=FIRST_MAX)?).expect("bounded");
     let act = Act { kind: "views.verify", subject: "", detail: &[("repair", if repair { "true" } else { "false" })] };
-    let verified = async { Ok(request.api.context.operations.verify(repair).await?) };
+    let verified = async { Ok(request.api.context.operations.verify(repair, first).await?) };
     json(StatusCode::OK, &request.audited(act, verified).await?)
 }

@@ -34,6 +34,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .says("Makes a generation the live one: its memory is loaded aside, then all readers turn to it in one step. No request \
                 fails, and no answer is of both.")
                 .path("name", "the generation")
+                .query("force", Flag, "also one that has not caught up: readers go back to what it has taken in; false unless given")
                 .answers::<Promoted>(200, "it is live, and durably so")
                 .fails(404, "no such generation")
                 .fails(409, "it cannot be promoted: other rules, or a part of the events")
@@ -79,7 +80,8 @@ pub(crate) struct Promoted {
 async fn promote_generation(request: Request) -> Answered {
     let live = request.segment("name")?.into_owned();
     let act = Act { kind: "generation.promote", subject: &live, detail: &[] };
-    let before = request.audited(act, promote(&request.api, &live)).await?;
+    let force = request.params.boolean("force", false)?;
+    let before = request.audited(act, promote(&request.api, &live, force)).await?;
     json(StatusCode::OK, &Promoted { live, before })
 }
 
