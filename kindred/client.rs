@@ -8,7 +8,6 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use kindred_api::{Context, InProcess};
@@ -27,7 +26,9 @@ use crate::remote::{Remote, Target};
 use crate::server::{api_config, explain_start};
 
 /// How long a request of a command may take: nobody else waits.
-const REQUEST_MAX: Duration = Duration::from_secs(3_600);
+const REQUEST_MS_MAX: u64 = 3_600_000;
+/// How long an erasure waits for views that stood at the end of the log just before.
+const ERASURE_WAIT_MS: u64 = 60_000;
 /// How often what follows from an erased account is tried; the next server goes on with what is left.
 const SWEEPS: usize = 5;
 
@@ -74,8 +75,7 @@ impl Client {
         let mut config = api_config(&loaded.settings, loaded.settings.api.listen, None, installation.live());
         // No command asks for lists, and most would wait for them.
         config.memory.rows = false;
-        let request_ms = u64::try_from(REQUEST_MAX.as_millis()).expect("an hour");
-        (config.limits.handler_ms, config.limits.erasure_wait_ms) = (request_ms, request_ms);
+        (config.limits.handler_ms, config.limits.erasure_wait_ms) = (REQUEST_MS_MAX, ERASURE_WAIT_MS);
         let api = InProcess::open(config, context, operator()).await.map_err(explain_start)?;
         Ok(Self { remote: Remote::in_process(api), here: Some(Here { installation, members }) })
     }

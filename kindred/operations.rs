@@ -17,7 +17,7 @@ use crate::changes::ChangeStreamStatus;
 use crate::fingerprint::FINGERPRINT;
 use crate::generations::{Fleet, Followers};
 use crate::installation::Installation;
-use crate::status::{Observed, observe};
+use crate::status::observe;
 
 /// How often rows are compared while a pipeline of another process writes to them.
 const ATTEMPTS: u32 = 4;
@@ -220,15 +220,8 @@ impl Operations for Process {
         let pipeline = self.views.progress().map(|progress| progress.status());
         let feed = self.views.feed();
         let Some((store, semantics)) = self.views.live() else { return json!({ "pipeline": pipeline, "changes": feed }) };
-        let observed = Observed {
-            log: &*self.log,
-            store,
-            semantics: &semantics,
-            pipeline: pipeline.clone(),
-            uptime: (!matches!(self.views, Views::AtRest(_))).then(|| self.started.elapsed()),
-            feed: feed.clone(),
-        };
-        observe(observed)
+        let uptime = (!matches!(self.views, Views::AtRest(_))).then(|| self.started.elapsed());
+        observe(&*self.log, (store, &semantics), pipeline.as_ref(), feed.as_ref(), uptime)
             .await
             .unwrap_or_else(|error| json!({ "error": format!("{error:#}"), "pipeline": pipeline, "changes": feed }))
     }
