@@ -516,6 +516,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/admin/rejected/delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Drops rejected records for good, those named
+         * @description Drops rejected records for good, those named.
+         */
+        post: operations["delete_rejected"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/admin/rejected/retry": {
         parameters: {
             query?: never;
@@ -2735,6 +2755,18 @@ export interface components {
             /** @description Fewest and most characters of a username. */
             username_chars: number[];
         };
+        /** @description Rejected records that were dropped. */
+        RejectedDeleted: {
+            /** @description How many. */
+            deleted: number;
+            /** @description There were no rejected records of these ids. */
+            unknown: string[];
+        };
+        /** @description Which rejected records are meant. */
+        RejectedIds: {
+            /** @description At most 1,000. */
+            ids: string[];
+        };
         /** @description A page of rejected records. */
         RejectedPage: {
             /** @description Where the next page begins; null on the last. */
@@ -2792,11 +2824,6 @@ export interface components {
             rejected: components["schemas"]["StillRejected"][];
             /** @description There are no rejected records of these ids. */
             unknown: string[];
-        };
-        /** @description Which rejected records to try again. */
-        Retry: {
-            /** @description At most 1,000. */
-            ids: string[];
         };
         /** @description A staff role to give, or none. */
         RoleGiven: {
@@ -3035,14 +3062,14 @@ export interface components {
         VerifiedTable: {
             /**
              * Format: int64
-             * @description Rows that differ.
+             * @description Rows that differ, of the first that were asked for.
              */
             differences: number;
             /** @description The first of them, for a person. */
             first: string[];
             /**
              * Format: int64
-             * @description Rows compared.
+             * @description Rows of it.
              */
             rows: number;
             /** @description The table. */
@@ -3050,9 +3077,26 @@ export interface components {
         };
         /** @description What `verify` found. */
         VerifyReport: {
+            /**
+             * Format: int64
+             * @description Merged inputs that were compared.
+             */
+            inputs: number;
+            /**
+             * Format: int64
+             * @description Records of the log that are not taken in yet; what was compared is of those before.
+             */
+            lag: number;
+            /**
+             * Format: int64
+             * @description Rows that were mended.
+             */
+            mended: number;
+            /** @description Whether there are more differences than were asked for. */
+            more: boolean;
             /** @description What could not be compared, and why: a log that does not reach back to its beginning says nothing about what came before. */
             not_compared: string[];
-            /** @description Whether every row is what the oracle computes. */
+            /** @description Whether every row is what the oracle computes, in the end. */
             ok: boolean;
             /**
              * Format: int64
@@ -3061,8 +3105,15 @@ export interface components {
             records: number;
             /** @description Whether the differences were mended. */
             repaired: boolean;
-            /** @description Each table that was compared: merged inputs with the log, rows of views with the merged inputs. */
+            /**
+             * Format: int64
+             * @description Rows of views that were compared.
+             */
+            rows: number;
+            /** @description Each table that was compared, as it was found: merged inputs with the log, rows of views with the merged inputs. */
             tables: components["schemas"]["VerifiedTable"][];
+            /** @description Whether a unit was not finished when the last process ended; the next start mends it. */
+            unfinished: boolean;
         };
     };
     responses: {
@@ -3883,7 +3934,10 @@ export interface operations {
     };
     promote_generation: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description also one that has not caught up: readers go back to what it has taken in; false unless given */
+                force?: boolean;
+            };
             header?: {
                 /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
                 "Idempotency-Key"?: string;
@@ -5175,6 +5229,61 @@ export interface operations {
             503: components["responses"]["ServiceUnavailable"];
         };
     };
+    delete_rejected: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "ids": [
+                 *         "01a2b3c4"
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["RejectedIds"];
+            };
+        };
+        responses: {
+            /** @description how many there were */
+            200: {
+                headers: {
+                    /** @description `true` where the answer is that of an earlier request of the same Idempotency-Key */
+                    "Idempotency-Replayed"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "deleted": 1,
+                     *       "unknown": [
+                     *         "interactions:0:99"
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["RejectedDeleted"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["BeingDone"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["UnprocessableContent"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
+        };
+    };
     retry_rejected: {
         parameters: {
             query?: never;
@@ -5194,7 +5303,7 @@ export interface operations {
                  *       ]
                  *     }
                  */
-                "application/json": components["schemas"]["Retry"];
+                "application/json": components["schemas"]["RejectedIds"];
             };
         };
         responses: {
@@ -5801,6 +5910,8 @@ export interface operations {
             query?: {
                 /** @description mend what differs; false unless given */
                 repair?: boolean;
+                /** @description how many differences to name; 10 unless given */
+                first?: number;
             };
             header?: {
                 /** @description names the request, a UUID for one: asked for again under it within a day, it is not done again, and the answer is that of the first time, with `Idempotency-Replayed: true`. Only a success is kept */
@@ -5821,12 +5932,17 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "inputs": 1,
+                     *       "lag": 1,
+                     *       "mended": 1,
+                     *       "more": true,
                      *       "not_compared": [
                      *         "whether the inputs of interactions hold more than the log has: the log begins at record 1200 of it"
                      *       ],
                      *       "ok": true,
                      *       "records": 1,
                      *       "repaired": true,
+                     *       "rows": 1,
                      *       "tables": [
                      *         {
                      *           "differences": 1,
@@ -5836,7 +5952,8 @@ export interface operations {
                      *           "rows": 1,
                      *           "table": "also_bought_lists"
                      *         }
-                     *       ]
+                     *       ],
+                     *       "unfinished": true
                      *     }
                      */
                     "application/json": components["schemas"]["VerifyReport"];
