@@ -1,7 +1,6 @@
-//! `kindred admin`: members, roles and the audit log, through the API of a running server. The API checks, does and notes it.
+//! `kindred admin`: members, roles and the audit log. The API checks, does and notes it.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -9,9 +8,12 @@ use kindred_config::Loaded;
 use kindred_model::Day;
 use serde_json::{Value, json};
 
+use crate::app::App;
 use crate::cli::TargetArgs;
-use crate::failure::{Failure, exit};
-use crate::remote::{Target, segment, text};
+use crate::client::Client;
+use crate::failure::exit;
+use crate::installation::Open;
+use crate::remote::{segment, text};
 
 /// `kindred admin`
 #[derive(Args, Clone, Debug)]
@@ -19,15 +21,9 @@ pub struct AdminArgs {
     /// What.
     #[command(subcommand)]
     pub command: AdminCommand,
-    /// The server [env: KINDRED_URL]
-    #[arg(long, value_name = "URL", global = true)]
-    pub url: Option<String>,
-    /// The file that its service key is in [env: KINDRED_KEY_FILE]
-    #[arg(long, value_name = "FILE", global = true, conflicts_with = "key")]
-    pub key_file: Option<PathBuf>,
-    /// Its service key [env: KINDRED_KEY]; whoever lists the processes of the machine sees it: --key-file is better
-    #[arg(long, value_name = "KEY", global = true)]
-    pub key: Option<String>,
+    /// Where.
+    #[command(flatten)]
+    pub target: TargetArgs,
     /// For programs: JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -167,13 +163,8 @@ pub enum AdminCommand {
 ///
 /// # Errors
 /// When the server does not answer, or refuses.
-pub fn run(args: &AdminArgs, loaded: &Loaded) -> Result<u8> {
-    let target = TargetArgs { data: None, url: args.url.clone(), key: args.key.clone(), key_file: args.key_file.clone() };
-    let Target::Server(server) = Target::of(&target, loaded)? else {
-        return Err(Failure::usage("members are administered through a running server")
-            .help("name it with --url and --key-file, or KINDRED_URL and KINDRED_KEY_FILE")
-            .into());
-    };
+pub fn run(app: &App, loaded: &Loaded, args: &AdminArgs) -> Result<u8> {
+    let server = Client::open(app, loaded, &args.target, Open::Existing, "admin")?;
     let member = |member: &str, rest: &str| format!("/v1/admin/members/{}{rest}", segment(member));
     match &args.command {
         AdminCommand::Create { role } => {
@@ -215,7 +206,7 @@ pub fn run(args: &AdminArgs, loaded: &Loaded) -> Result<u8> {
         AdminCommand::Show { member: id } => {
             let shown = server.get(&member(id, ""))?;
             let sessions = server.get(&member(id, "/sessions"))?;
-            println!("{}", pretty(&json!({ "member": shown, "sessions": sessions["sessions"] })));
+            println!("{:#}", json!({ "member": shown, "sessions": sessions["sessions"] }));
         }
         AdminCommand::Suspend { member: id, reason } => {
             server.post(&member(id, "/suspend"), &json!({ "reason": reason }))?;
@@ -329,10 +320,6 @@ fn done(args: &AdminArgs, what: &str) {
     } else {
         println!("{what}");
     }
-}
-
-fn pretty(value: &Value) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use crate::export::ExportArgs;
 use crate::forget::ForgetArgs;
 use crate::generations::{CompareArgs, DropArgs, GenerationsArgs, PromoteArgs, ReplayArgs};
 use crate::import::ImportArgs;
-use crate::keys::KeysCommand;
+use crate::keys::KeysArgs;
 use crate::pipeline::PipelineArgs;
-use crate::rejected::RejectedCommand;
+use crate::rejected::RejectedArgs;
 use crate::serve::{DemoArgs, ServeArgs};
 use crate::settings::{ConfigCommand, ViewsArgs};
 use crate::status::StatusArgs;
@@ -170,8 +170,7 @@ pub enum Command {
     )]
     Forget(ForgetArgs),
     /// Look at records that could not be accepted, retry or delete them
-    #[command(subcommand)]
-    Rejected(RejectedCommand),
+    Rejected(RejectedArgs),
     /// Show topics, positions, lag, rows a view, memory and disk
     #[command(
         long_about = "Shows what lies in the log, how far the views are, what is waiting, and what it costs in rows, memory and disk. Of a \
@@ -209,12 +208,12 @@ pub enum Command {
     /// Delete a generation that is not live
     Drop(DropArgs),
     /// Make, list, rotate and revoke keys of the API
-    #[command(subcommand)]
-    Keys(KeysCommand),
-    /// Members, roles and the audit log of a running server
+    Keys(KeysArgs),
+    /// Members, roles and the audit log
     #[command(
-        long_about = "Members, roles and the audit log, through the API of a running server (--url and --key-file, or KINDRED_URL and \
-                      KINDRED_KEY_FILE). There is no account until somebody registers, and none of staff until a set-up token is redeemed.\n\n\
+        long_about = "Members, roles and the audit log, of a running server (--url and --key-file, or KINDRED_URL and KINDRED_KEY_FILE), or \
+                      of a directory that nobody uses (--data). There is no account until somebody registers, and none of staff until a \
+                      set-up token is redeemed.\n\n\
                       Example:\n  kindred admin create --url http://127.0.0.1:8080 --key-file shop/service.key\n\n\
                       prints a token that the first administrator enters under My account, or posts to /v1/admin/setup, within the hour."
     )]
@@ -230,16 +229,16 @@ pub enum Command {
 #[derive(Args, Clone, Debug, Default)]
 pub struct TargetArgs {
     /// The data directory; without it the services that the settings name, or data.dir (data)
-    #[arg(long, value_name = "DIR", help_heading = "Where the data is")]
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Where the data is")]
     pub data: Option<PathBuf>,
     /// A running server to ask instead [env: KINDRED_URL, unless --data is given]
-    #[arg(long, value_name = "URL", help_heading = "Where the data is")]
+    #[arg(long, value_name = "URL", global = true, help_heading = "Where the data is")]
     pub url: Option<String>,
     /// The file that its service key is in [env: KINDRED_KEY_FILE; with --data, DIR/service.key]
-    #[arg(long, value_name = "FILE", help_heading = "Where the data is", conflicts_with = "key")]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Where the data is", conflicts_with = "key")]
     pub key_file: Option<PathBuf>,
     /// Its service key [env: KINDRED_KEY]; whoever lists the processes of the machine sees it: --key-file is better
-    #[arg(long, value_name = "KEY", help_heading = "Where the data is")]
+    #[arg(long, value_name = "KEY", global = true, help_heading = "Where the data is")]
     pub key: Option<String>,
 }
 

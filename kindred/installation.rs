@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
+use kindred_clock::Clock;
 use kindred_config::Loaded;
 use kindred_log::EventLog;
+use kindred_members::Members;
 use kindred_model::Semantics;
 use kindred_store::ViewStore;
 use kindred_store::generations::Generations;
@@ -20,6 +22,7 @@ use kindred_store::records::RecordStore;
 
 use crate::directory::Directory;
 use crate::failure::Failure;
+use crate::members;
 use crate::services::Services;
 
 /// Whether what is not there is made.
@@ -123,6 +126,16 @@ impl Installation {
             Place::Directory(path) => Directory::open(path, loaded, open, command).await?.into(),
             Place::Services => Services::open(loaded, open).await?.into(),
         })
+    }
+
+    /// Its members, where it keeps some.
+    ///
+    /// # Errors
+    /// As [`members::open`].
+    pub async fn members(&self, loaded: &Loaded, clock: &Clock) -> Result<Option<Arc<Members>>> {
+        let directory = self.directory().map(|directory| &*directory.path);
+        let (records, log) = (Arc::clone(&self.records), Arc::clone(&self.log));
+        members::open(&loaded.settings, directory, records, log, clock, None).await
     }
 
     /// The generations that lie side by side in it.

@@ -18,6 +18,7 @@ mod ask;
 mod audit;
 pub mod changes;
 pub mod cli;
+mod client;
 pub mod directory;
 mod export;
 pub mod failure;
@@ -93,15 +94,15 @@ pub fn run(cli: Cli) -> Result<u8> {
         Command::Export(args) => export::run(&app, &loaded, &args),
         Command::Verify(args) => verify::run(&app, &loaded, &args),
         Command::Forget(args) => forget::run(&app, &loaded, &args),
-        Command::Rejected(command) => rejected::run(&app, &loaded, &command),
+        Command::Rejected(args) => rejected::run(&app, &loaded, &args),
         Command::Status(args) => status::run(&app, &loaded, &args),
         Command::Replay(args) => generations::replay(&app, &loaded, &args),
         Command::Generations(args) => generations::list(&app, &loaded, &args),
         Command::Compare(args) => generations::compare(&app, &loaded, &args),
         Command::Promote(args) => generations::promote(&app, &loaded, &args),
         Command::Drop(args) => generations::drop_one(&app, &loaded, &args),
-        Command::Keys(command) => keys::run(&app, &loaded, &command),
-        Command::Admin(args) => admin::run(&args, &loaded),
+        Command::Keys(args) => keys::run(&app, &loaded, &args),
+        Command::Admin(args) => admin::run(&app, &loaded, &args),
         Command::Config(_) | Command::Views(_) => unreachable!("answered above, without a runtime"),
     }
 }

@@ -39,7 +39,7 @@ pub fn pipeline_config(settings: &Settings, semantics: &Semantics, generation: &
 /// An installation whose views follow its log.
 pub struct Local {
     /// The installation.
-    pub installation: Installation,
+    pub installation: Arc<Installation>,
     /// What keeps its views; none where another process does.
     pipeline: Option<Pipeline>,
 }
@@ -49,7 +49,8 @@ impl Local {
     ///
     /// # Errors
     /// What the pipeline says.
-    pub fn start(app: &App, loaded: &Loaded, installation: Installation) -> Result<Self> {
+    pub fn start(app: &App, loaded: &Loaded, installation: impl Into<Arc<Installation>>) -> Result<Self> {
+        let installation = installation.into();
         let pipeline = match installation.make {
             Make::Services(_) => None,
             Make::Directory(_) => {
@@ -82,13 +83,22 @@ impl Local {
         }
     }
 
+    /// Waits until the views reach the end that the log has now, and returns it.
+    ///
+    /// # Errors
+    /// As [`Local::wait_for`]; when the log does not answer.
+    pub fn catch_up(&self, app: &App) -> Result<Position> {
+        let end = app.runtime.block_on(self.installation.log.end()).context("could not read the end of the log")?;
+        self.wait_for(app, &end, |_| ())?;
+        Ok(end)
+    }
+
     /// Waits until the views reach the end of the log and survive a loss of power, and ends cleanly. Returns how far they are.
     ///
     /// # Errors
     /// What the pipeline or the store say.
     pub fn stop(self, app: &App) -> Result<Position> {
-        let end = app.runtime.block_on(self.installation.log.end()).context("could not read the end of the log")?;
-        self.wait_for(app, &end, |_| ())?;
+        let end = self.catch_up(app)?;
         if let Some(pipeline) = self.pipeline {
             pipeline.stop().context("could not end the pipeline")?;
         }

@@ -5,20 +5,24 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kindred_api::{Check, OperationError, Operations, VerifiedTable, VerifyReport};
-use kindred_log::EventLog;
+use kindred_log::{EventLog, PartitionStatus};
 use kindred_model::Semantics;
 use kindred_pipeline::{InputsReport, PipelineError, PipelineState, Progress};
 use kindred_store::ViewStore;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use crate::changes::ChangeStreamStatus;
 use crate::fingerprint::FINGERPRINT;
 use crate::generations::{Fleet, Followers};
-use crate::status::{Observed, observe};
+use crate::installation::Installation;
+use crate::status::observe;
 
-/// Differences that `verify` names for each table.
-const DIFFERENCES_NAMED: usize = 10;
+/// How often rows are compared while a pipeline of another process writes to them.
+const ATTEMPTS: u32 = 4;
+/// After how long this process has heard how far another's writes reach.
+const SETTLE: Duration = Duration::from_secs(1);
 /// How often log and store are asked whether they answer.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 /// How long one of them may be silent before requests are sent elsewhere: a leader that moves takes some seconds.
@@ -44,6 +48,8 @@ pub enum Views {
     },
     /// By pipelines in other processes.
     Elsewhere(Arc<Followers>, Arc<Reach>),
+    /// By nobody here: a command has opened it.
+    AtRest(Arc<Installation>),
 }
 
 impl Views {
@@ -51,13 +57,13 @@ impl Views {
         match self {
             Self::Here(fleet) => Some(fleet.progress()),
             Self::OnServices { progress, .. } => Some(Arc::clone(progress)),
-            Self::Elsewhere(..) => None,
+            Self::Elsewhere(..) | Self::AtRest(_) => None,
         }
     }
 
     fn reach(&self) -> Option<&Reach> {
         match self {
-            Self::Here(_) => None,
+            Self::Here(_) | Self::AtRest(_) => None,
             Self::OnServices { reach, .. } | Self::Elsewhere(_, reach) => Some(reach),
         }
     }
@@ -78,7 +84,40 @@ impl Views {
             }
             Self::OnServices { store, semantics, .. } => Some((Arc::clone(store), Arc::clone(semantics))),
             Self::Elsewhere(followers, _) => followers.serving(),
+            Self::AtRest(installation) => Some((Arc::clone(&installation.store), Arc::new(installation.semantics.clone()))),
         }
+    }
+
+    /// Whether another process may write rows meanwhile.
+    fn is_shared(&self) -> bool {
+        match self {
+            Self::Here(_) => false,
+            Self::OnServices { .. } | Self::Elsewhere(..) => true,
+            Self::AtRest(installation) => installation.services().is_some(),
+        }
+    }
+
+    /// Refuses to mend rows that a pipeline writes to: on services it would be replaced, and end.
+    async fn check_nothing_writes(&self) -> Result<(), OperationError> {
+        let help = match self {
+            Self::Here(_) => "stop the server, then kindred verify --data DIR --repair".to_owned(),
+            Self::OnServices { .. } | Self::Elsewhere(..) => {
+                "stop the pipeline, then kindred verify --config FILE --repair".to_owned()
+            }
+            Self::AtRest(installation) => {
+                let Some(services) = installation.services() else { return Ok(()) };
+                let generation = services.row().await.map_err(|error| OperationError::Failed(format!("{error:#}")))?;
+                if generation.clean || generation.incarnation == 0 {
+                    return Ok(());
+                }
+                format!(
+                    "the pipeline of generation {} runs, or did not end in order: stop `kindred pipeline` with SIGTERM and try again; \
+                     after a kill or a crash start it, which writes every row again by itself",
+                    generation.name
+                )
+            }
+        };
+        Err(OperationError::Refused(format!("rows are mended while nothing writes to them: {help}")))
     }
 }
 
@@ -181,41 +220,39 @@ impl Operations for Process {
         let pipeline = self.views.progress().map(|progress| progress.status());
         let feed = self.views.feed();
         let Some((store, semantics)) = self.views.live() else { return json!({ "pipeline": pipeline, "changes": feed }) };
-        let observed = Observed {
-            log: &*self.log,
-            store,
-            semantics: &semantics,
-            pipeline: pipeline.clone(),
-            uptime: Some(self.started.elapsed()),
-            feed: feed.clone(),
-        };
-        observe(observed)
+        let uptime = (!matches!(self.views, Views::AtRest(_))).then(|| self.started.elapsed());
+        observe(&*self.log, (store, &semantics), pipeline.as_ref(), feed.as_ref(), uptime)
             .await
             .unwrap_or_else(|error| json!({ "error": format!("{error:#}"), "pipeline": pipeline, "changes": feed }))
     }
 
-    async fn verify(&self, repair: bool) -> Result<VerifyReport, OperationError> {
+    async fn verify(&self, repair: bool, first: usize) -> Result<VerifyReport, OperationError> {
         if repair {
-            let help = match self.views {
-                Views::Here(_) => "stop the server, then kindred verify --data DIR --repair",
-                _ => "stop the pipeline, then kindred verify --config FILE --repair",
-            };
-            return Err(OperationError::Refused(format!("rows are mended while nothing writes to them: {help}")));
+            self.views.check_nothing_writes().await?;
         }
         let nothing = || OperationError::Unavailable("nothing is served yet".to_owned());
         let (store, semantics) = self.views.live().ok_or_else(nothing)?;
         let busy = |_| OperationError::Busy("the views are being verified already".to_owned());
         let permit = Arc::clone(&self.verifying).try_lock_owned().map_err(busy)?;
-        let log = Arc::clone(&self.log);
-        let partitions = log.partitions().await;
+        let (shared, log, runtime) = (self.views.is_shared(), Arc::clone(&self.log), Handle::current());
+        let (partitions, end) = tokio::join!(log.partitions(), log.end());
         // The permit belongs to the work and not to whoever waits for it: a caller that goes away ends neither.
         let compared = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let (partitions, snapshot) = (partitions?, store.snapshot()?);
-            let views = kindred_pipeline::verify(&*snapshot.rows, &semantics, DIFFERENCES_NAMED)?;
-            let inputs = kindred_pipeline::verify_inputs(&*log, &partitions, &snapshot, &semantics, DIFFERENCES_NAMED)?;
-            // Counting rows reads the disk as well.
-            Ok::<_, PipelineError>(by_table(&views, &inputs, &*store))
+            let comparing = Comparing { log: &*log, partitions: &partitions?, store: &*store, semantics: &semantics, first };
+            let (views, inputs, wrote_all_the_while) = comparing.compare(if shared { ATTEMPTS } else { 1 })?;
+            let frontier = store.frontier();
+            let mut report = by_table(&views, &inputs, &*store);
+            (report.lag, report.unfinished) = (frontier.position.lag_behind(&end?), frontier.unfinished);
+            if wrote_all_the_while {
+                report.not_compared.push("rows of one moment: a pipeline wrote all the while, stop it to be sure".to_owned());
+            }
+            if repair && inputs.holds() && (!views.holds() || frontier.unfinished) {
+                report.mended = runtime.block_on(kindred_pipeline::repair(Arc::clone(&store), &semantics))?;
+                let (views, ..) = comparing.compare(1)?;
+                (report.repaired, report.ok, report.unfinished) = (true, views.holds(), false);
+            }
+            Ok::<_, PipelineError>(report)
         });
         let report = compared.await.map_err(|error| OperationError::Failed(error.to_string()))?;
         report.map_err(|error| OperationError::Failed(error.to_string()))
@@ -249,6 +286,39 @@ fn check_pipeline(progress: &Progress) -> Check {
     Check { name: "pipeline".to_owned(), ready, detail }
 }
 
+/// What is compared.
+struct Comparing<'a> {
+    log: &'a dyn EventLog,
+    partitions: &'a [PartitionStatus],
+    store: &'a dyn ViewStore,
+    semantics: &'a Semantics,
+    first: usize,
+}
+
+impl Comparing<'_> {
+    /// Compares. Where a pipeline writes meanwhile, rows and inputs may be read of different moments: then it is done again. Whether
+    /// one wrote during every attempt stands beside the reports.
+    fn compare(&self, attempts: u32) -> Result<(kindred_pipeline::VerifyReport, InputsReport, bool), PipelineError> {
+        let mut left = attempts;
+        loop {
+            let before = self.store.frontier();
+            let snapshot = self.store.snapshot()?;
+            let views = kindred_pipeline::verify(&*snapshot.rows, self.semantics, self.first)?;
+            let inputs = kindred_pipeline::verify_inputs(self.log, self.partitions, &snapshot, self.semantics, self.first)?;
+            left -= 1;
+            if (views.holds() && inputs.holds()) || attempts == 1 {
+                return Ok((views, inputs, false));
+            }
+            // What was written while it was read is heard of a moment later.
+            std::thread::sleep(SETTLE);
+            let stood_still = self.store.frontier() == before;
+            if stood_still || left == 0 {
+                return Ok((views, inputs, !stood_still));
+            }
+        }
+    }
+}
+
 /// The report of the pipeline, table by table.
 fn by_table(views: &kindred_pipeline::VerifyReport, inputs: &InputsReport, store: &dyn ViewStore) -> VerifyReport {
     let tables = kindred_model::views::input_tables().into_iter().chain(kindred_model::views::view_tables());
@@ -268,9 +338,12 @@ fn by_table(views: &kindred_pipeline::VerifyReport, inputs: &InputsReport, store
     });
     VerifyReport {
         ok: views.holds() && inputs.holds(),
-        repaired: false,
+        inputs: inputs.rows,
+        rows: views.rows,
+        more: views.more || inputs.more,
         tables: tables.collect(),
         records: inputs.records,
         not_compared: inputs.not_compared.clone(),
+        ..VerifyReport::default()
     }
 }

@@ -23,11 +23,12 @@ use warp::http::StatusCode;
 use warp::{Filter, Reply};
 
 use crate::app::App;
-use crate::audit::Audit;
+use crate::audit::note;
 use crate::failure::{Failure, exit};
 use crate::generations::holds_forgotten;
 use crate::installation::Open;
 use crate::local::pipeline_config;
+use crate::members;
 use crate::operations::{Process, Reach, Views};
 use crate::serve::From;
 use crate::serve::Signals;
@@ -94,8 +95,9 @@ impl Running {
         };
         let services = Services::open_generation(loaded, open, args.generation.as_deref()).await?;
         if from_beginning && leads {
-            let audit = Audit::on_services(&services, loaded, &app.clock).await?;
-            audit.note("views.rebuild", &services.generation, true, &[]).await?;
+            let (records, log) = (Arc::clone(&services.records), Arc::clone(&services.log) as _);
+            let members = members::open(&loaded.settings, None, records, log, &app.clock, None).await?;
+            note(members.as_deref(), "views.rebuild", &services.generation, true, &[]).await?;
         }
         let store = services.published(&services.generation, Arc::clone(&services.store) as _);
         // The live generation's pipeline repairs the log; others must not.

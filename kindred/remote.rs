@@ -1,14 +1,16 @@
-//! A running server, asked over HTTP with its service key.
+//! An API, asked: that of a running server, over HTTP with its service key, or one of this process.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kindred_api::InProcess;
 use kindred_config::Loaded;
 use kindred_model::{Position, Topic};
 use serde_json::Value;
-use ureq::http::{Response, StatusCode};
+use ureq::http::{Method, Request, Response, StatusCode};
 use ureq::{Agent, Body};
 
 use crate::cli::TargetArgs;
@@ -26,6 +28,7 @@ const KEY_HELP: &str =
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often to ask how far the views are.
 const LOOK: Duration = Duration::from_millis(200);
+const JSON: &str = "application/json";
 /// Reasons of refused records that are shown of one batch.
 const REASONS_SHOWN: usize = 3;
 /// The largest answer that is read whole.
@@ -81,24 +84,40 @@ fn key_in(file: &Path) -> Result<String> {
     Ok(key.to_owned())
 }
 
-/// A server answered, but not as hoped.
+/// An API answered, but not as hoped.
 #[derive(Debug, thiserror::Error)]
-#[error("the server answered {status} to {path}: {detail}")]
+#[error("{asked}{detail}")]
 pub struct AnswerError {
     /// The HTTP status.
     pub status: u16,
-    /// What was asked for.
-    pub path: String,
-    /// What the server says, for a person.
+    /// What a server was asked for; of the API of this process nothing is said of that.
+    asked: String,
+    /// What the API says, for a person.
     pub detail: String,
 }
 
-/// A server and the key to it.
+/// Adds what helps against an answer of a status.
+pub fn helped(status: u16, help: impl Into<String>) -> impl FnOnce(anyhow::Error) -> anyhow::Error {
+    move |error| match error.downcast_ref::<AnswerError>() {
+        Some(answer) if answer.status == status => {
+            let failure = Failure::new(answer.to_string()).help(help);
+            error.context(failure)
+        }
+        _ => error,
+    }
+}
+
+/// An API: of a server, with the key to it, or of this process.
 #[derive(Clone)]
 pub struct Remote {
-    agent: Agent,
-    base: String,
+    backend: Backend,
     authorization: String,
+}
+
+#[derive(Clone)]
+enum Backend {
+    Server { agent: Agent, base: String },
+    InProcess(Arc<InProcess>),
 }
 
 /// What a server did with a batch of records.
@@ -129,7 +148,12 @@ impl Remote {
             .http_status_as_error(false)
             .build()
             .into();
-        Ok(Self { agent, base, authorization: format!("Bearer {}", key.trim()) })
+        Ok(Self { backend: Backend::Server { agent, base }, authorization: format!("Bearer {}", key.trim()) })
+    }
+
+    /// An API of this process.
+    pub fn in_process(api: InProcess) -> Self {
+        Self { backend: Backend::InProcess(Arc::new(api)), authorization: String::new() }
     }
 
     /// The same server, asked with another key or an access token.
@@ -137,26 +161,21 @@ impl Remote {
         Self { authorization: format!("Bearer {}", key.trim()), ..self.clone() }
     }
 
-    /// With the key, and in the language of the commands.
-    fn asks<Body>(&self, request: ureq::RequestBuilder<Body>) -> ureq::RequestBuilder<Body> {
-        request.header("authorization", &self.authorization).header("accept-language", "en")
-    }
-
     /// `GET`, the answer as JSON.
     ///
     /// # Errors
-    /// When the server does not answer or refuses.
+    /// When the API does not answer or refuses.
     pub fn get(&self, path: &str) -> Result<Value> {
-        self.json(self.asks(self.agent.get(self.url(path))).call(), path)
+        self.ask(Method::GET, path, None)
     }
 
     /// `GET`, the answer as a stream.
     ///
     /// # Errors
     /// As [`Remote::get`].
-    pub fn stream(&self, path: &str) -> Result<impl BufRead + use<>> {
-        let answer = self.checked(self.asks(self.agent.get(self.url(path))).call(), path)?;
-        Ok(BufReader::with_capacity(64 << 10, answer.into_body().into_reader()))
+    pub fn stream(&self, path: &str) -> Result<impl Read + use<>> {
+        let answer = self.send(Method::GET, path, &[], None)?;
+        Ok(self.checked(answer, path)?.into_body().into_reader())
     }
 
     /// `POST` of JSON.
@@ -164,8 +183,7 @@ impl Remote {
     /// # Errors
     /// As [`Remote::get`].
     pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        let request = self.asks(self.agent.post(self.url(path)));
-        self.json(request.send_json(body), path)
+        self.ask(Method::POST, path, Some(body))
     }
 
     /// `PATCH` of JSON.
@@ -173,8 +191,7 @@ impl Remote {
     /// # Errors
     /// As [`Remote::get`].
     pub fn patch(&self, path: &str, body: &Value) -> Result<Value> {
-        let request = self.asks(self.agent.patch(self.url(path)));
-        self.json(request.send_json(body), path)
+        self.ask(Method::PATCH, path, Some(body))
     }
 
     /// `PUT` of JSON to what was read just now (`If-Match` of the ETag of `read`): nobody's change is lost.
@@ -182,11 +199,12 @@ impl Remote {
     /// # Errors
     /// As [`Remote::get`].
     pub fn change(&self, read: &str, path: &str, body: &Value) -> Result<Value> {
-        let answer = self.checked(self.asks(self.agent.get(self.url(read))).call(), read)?;
-        let etag = answer.headers().get("etag").cloned();
+        let answer = self.checked(self.send(Method::GET, read, &[], None)?, read)?;
+        let etag = answer.headers().get("etag").and_then(|etag| etag.to_str().ok());
         let etag = etag.ok_or_else(|| Failure::new("the server does not tell a version; is it of another version?"))?;
-        let request = self.asks(self.agent.put(self.url(path))).header("if-match", etag);
-        self.json(request.send_json(body), path)
+        let answer =
+            self.send(Method::PUT, path, &[("content-type", JSON), ("if-match", etag)], Some(body.to_string().into()))?;
+        self.json(answer, path)
     }
 
     /// `DELETE`.
@@ -194,7 +212,38 @@ impl Remote {
     /// # Errors
     /// As [`Remote::get`].
     pub fn delete(&self, path: &str) -> Result<Value> {
-        self.json(self.asks(self.agent.delete(self.url(path))).call(), path)
+        self.ask(Method::DELETE, path, None)
+    }
+
+    fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let headers: &[_] = if body.is_some() { &[("content-type", JSON)] } else { &[] };
+        let answer = self.send(method, path, headers, body.map(|body| body.to_string().into()))?;
+        self.json(answer, path)
+    }
+
+    /// Sends a request with the key, in the language of the commands.
+    fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Result<Response<Body>> {
+        let mut request = Request::builder().method(method).uri(self.url(path)).header("accept-language", "en");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        match &self.backend {
+            Backend::Server { agent, base } => {
+                let request = request.header("authorization", &self.authorization);
+                let answer = match body {
+                    Some(body) => agent.run(request.body(body)?),
+                    None => agent.run(request.body(())?),
+                };
+                Ok(answer.map_err(|error| {
+                    Failure::new(format!("{base} does not answer: {error}"))
+                        .help("is the server running there? `kindred serve` starts one")
+                })?)
+            }
+            Backend::InProcess(api) => {
+                let answer = api.answer(request.body(body.unwrap_or_default())?);
+                Ok(answer.map(|body| Body::builder().reader(body)))
+            }
+        }
     }
 
     /// The shop's currency.
@@ -228,9 +277,7 @@ impl Remote {
             body.push(b'\n');
         }
         let path = format!("/v1/events/{topic}");
-        let request = self.asks(self.agent.post(self.url(&path)));
-        let answer = request.header("content-type", "application/x-ndjson").send(&body[..]);
-        let answer = answer.map_err(|error| self.no_answer(&error))?;
+        let answer = self.send(Method::POST, &path, &[("content-type", "application/x-ndjson")], Some(body))?;
         if answer.status() == StatusCode::UNPROCESSABLE_ENTITY {
             // Not one of them is acceptable to the server.
             let problem = read_json(answer).unwrap_or_default();
@@ -238,7 +285,7 @@ impl Remote {
             let reasons = reasons.map(|error| format!("{} {}", text(&error["pointer"]), text(&error["message"]))).collect();
             return Ok(Posted { position: Position::beginning(), refused: records.len() as u64, reasons, conflicts: Vec::new() });
         }
-        let receipt = self.json(Ok(answer), &path)?;
+        let receipt = self.json(answer, &path)?;
         let position = text(&receipt["position"]).parse().map_err(|_| Failure::new("the server gave no position"))?;
         let results = receipt["results"].as_array().into_iter().flatten();
         let refused = results.filter(|result| result["status"] == "rejected");
@@ -271,30 +318,36 @@ impl Remote {
     }
 
     fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
+        match &self.backend {
+            Backend::Server { base, .. } => format!("{base}{path}"),
+            Backend::InProcess(_) => path.to_owned(),
+        }
     }
 
-    fn no_answer(&self, error: &ureq::Error) -> Failure {
-        Failure::new(format!("{} does not answer: {error}", self.base))
-            .help("is the server running there? `kindred serve` starts one")
-    }
-
-    fn checked(&self, answer: std::result::Result<Response<Body>, ureq::Error>, path: &str) -> Result<Response<Body>> {
-        let answer = answer.map_err(|error| self.no_answer(&error))?;
+    fn checked(&self, answer: Response<Body>, path: &str) -> Result<Response<Body>> {
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
         }
         let problem = read_json(answer).unwrap_or_default();
         let detail = problem["detail"].as_str().or(problem["title"].as_str()).unwrap_or("it says no more");
-        let answer = AnswerError { status: status.as_u16(), path: path.to_owned(), detail: detail.to_owned() };
-        if status != StatusCode::UNAUTHORIZED {
-            return Err(answer.into());
-        }
-        Err(Failure::new(answer.to_string()).help(KEY_HELP).into())
+        let asked = match &self.backend {
+            Backend::Server { .. } => format!("the server answered {status} to {path}: "),
+            Backend::InProcess(_) => String::new(),
+        };
+        let answer = AnswerError { status: status.as_u16(), asked, detail: detail.to_owned() };
+        let text = answer.to_string();
+        Err(match status {
+            StatusCode::UNAUTHORIZED => anyhow::Error::from(answer).context(Failure::new(text).help(KEY_HELP)),
+            // What was given on the command line.
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
+                anyhow::Error::from(answer).context(Failure::usage(text))
+            }
+            _ => answer.into(),
+        })
     }
 
-    fn json(&self, answer: std::result::Result<Response<Body>, ureq::Error>, path: &str) -> Result<Value> {
+    fn json(&self, answer: Response<Body>, path: &str) -> Result<Value> {
         let answer = self.checked(answer, path)?;
         // 204, and 202 where there is nothing to tell.
         if matches!(answer.status(), StatusCode::NO_CONTENT | StatusCode::ACCEPTED) {

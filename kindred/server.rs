@@ -28,7 +28,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use warp::{Filter, Reply};
 
-use crate::audit::Audit;
+use crate::audit::note;
 use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::generations::{Fleet, explain_end};
@@ -131,7 +131,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     }
     let members = members::open(&settings, Some(&directory.path), records, Arc::clone(&log), &clock, mailbox.clone()).await?;
     if from_beginning {
-        Audit::of(members.clone()).note("views.rebuild", &directory.live, true, &[]).await?;
+        note(members.as_deref(), "views.rebuild", &directory.live, true, &[]).await?;
     }
     let fleet = Fleet::start(&directory, &loaded.settings, &clock, from_beginning).await?;
     let operations = Arc::new(Process::new(Arc::clone(&directory.log), Views::Here(Arc::clone(&fleet))));
@@ -246,6 +246,7 @@ pub fn api_config(settings: &Settings, listen: SocketAddr, admin_listen: Option<
             lists_bytes_max: settings.api.lists_bytes_max,
             answers_bytes_max: settings.api.answers_bytes_max,
             strict_listed_after: settings.catalog.strict_listed_after,
+            rows: true,
         },
         trusted_proxies: settings.api.trusted_proxies.clone(),
         docs: settings.api.docs,

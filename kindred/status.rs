@@ -20,9 +20,10 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::changes::ChangeStreamStatus;
 use crate::cli::TargetArgs;
+use crate::client::Client;
 use crate::failure::{Failure, bytes, counted, exit, thousands};
 use crate::installation::{Installation, Open};
-use crate::remote::{Target, text};
+use crate::remote::text;
 
 /// `kindred status`
 #[derive(Args, Clone, Debug)]
@@ -41,22 +42,6 @@ const REJECTED_COUNTED: usize = 10_000;
 /// How long `kindred status` counts rows that no process has counted.
 const COUNT_MAX: Duration = Duration::from_secs(30);
 
-/// What a status is made of.
-pub struct Observed<'a> {
-    /// The log.
-    pub log: &'a dyn EventLog,
-    /// The store.
-    pub store: Arc<dyn ViewStore>,
-    /// The pinned settings.
-    pub semantics: &'a Semantics,
-    /// The pipeline, where one runs.
-    pub pipeline: Option<PipelineStatus>,
-    /// How long this process has served, if it does.
-    pub uptime: Option<Duration>,
-    /// How well this process hears what a pipeline elsewhere changes, if it listens.
-    pub feed: Option<ChangeStreamStatus>,
-}
-
 #[derive(Serialize)]
 struct TopicStatus {
     topic: &'static str,
@@ -67,12 +52,18 @@ struct TopicStatus {
     lag: u64,
 }
 
-/// Everything, as `status --json` prints it.
+/// Everything, as `status --json` prints it: of the log and the store, of the pipeline and the change feed where there are any, and for
+/// how long this process has served, if it does.
 ///
 /// # Errors
 /// When log or store do not answer.
-pub async fn observe(observed: Observed<'_>) -> Result<Value> {
-    let Observed { log, store, semantics, pipeline, uptime, feed } = observed;
+pub async fn observe(
+    log: &dyn EventLog,
+    (store, semantics): (Arc<dyn ViewStore>, &Semantics),
+    pipeline: Option<&PipelineStatus>,
+    feed: Option<&ChangeStreamStatus>,
+    uptime: Option<Duration>,
+) -> Result<Value> {
     let frontier = store.frontier();
     let partitions = log.partitions().await.context("could not read the log")?;
     let topics: Vec<TopicStatus> = partitions
@@ -140,24 +131,11 @@ pub async fn observe(observed: Observed<'_>) -> Result<Value> {
 /// # Errors
 /// When the directory or the server cannot be used.
 pub fn run(app: &App, loaded: &Loaded, args: &StatusArgs) -> Result<u8> {
-    let status = match Target::of(&args.target, loaded)? {
-        Target::Server(remote) => remote.status()?,
-        Target::Here(place) => app.runtime.block_on(async {
-            let installation = Installation::open(&place, loaded, Open::Existing, "status").await?;
-            if let Some(services) = installation.services() {
-                count_rows(&services.store).await;
-            }
-            observe(Observed {
-                log: &*installation.log,
-                store: Arc::clone(&installation.store),
-                semantics: &installation.semantics,
-                pipeline: None,
-                uptime: None,
-                feed: None,
-            })
-            .await
-        })?,
-    };
+    let client = Client::open(app, loaded, &args.target, Open::Existing, "status")?;
+    if let Some(services) = client.installation().and_then(Installation::services) {
+        app.runtime.block_on(count_rows(&services.store));
+    }
+    let status = client.status()?;
     if args.json {
         println!("{status}");
     } else {

@@ -171,6 +171,11 @@ fn what_a_command_changes_is_in_the_audit_log() {
         .find(|line| line.contains("  shop  "))
         .and_then(|line| line.split_whitespace().next())
         .expect("it is listed");
+    kindred_ok(&["keys", "create", "publishable", "--origin", "https://one.example", "--data", &data]);
+    let pages = kindred_ok(&["keys", "list", "--data", &data]);
+    let page = pages.lines().find(|line| line.contains("https://one.example")).expect("it is listed");
+    let page = page.split_whitespace().next().expect("an id");
+    kindred_ok(&["keys", "origins", page, "--origin", "https://other.example", "--data", &data]);
     let rotated = kindred_ok(&["keys", "rotate", id, "--overlap", "1h", "--data", &data]);
     assert_ne!(key, rotated);
     kindred_ok(&["keys", "revoke", id, "--data", &data]);
@@ -201,7 +206,8 @@ fn what_a_command_changes_is_in_the_audit_log() {
         })
         .collect();
     for (kind, subject) in [
-        ("key.create", "shop"),
+        ("key.create", id),
+        ("key.change", page),
         ("key.rotate", id),
         ("key.revoke", id),
         ("rejected.drop", ids[0].as_str()),

@@ -75,11 +75,13 @@ pub struct MemoryConfig {
     /// `catalog.strict_listed_after`: of items for registered members, free-tier members see only those listed after they joined
     /// (R7).
     pub strict_listed_after: bool,
+    /// Whether rows are held at all. Without them no list is answered; how far the views are is asked of the store.
+    pub rows: bool,
 }
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        Self { lists_bytes_max: 4 << 30, answers_bytes_max: 64 << 20, strict_listed_after: false }
+        Self { lists_bytes_max: 4 << 30, answers_bytes_max: 64 << 20, strict_listed_after: false, rows: true }
     }
 }
 
@@ -104,8 +106,8 @@ pub trait Operations: Send + Sync {
     /// The body of `GET /v1/admin/status`.
     async fn status(&self) -> Value;
 
-    /// Recomputes every view with the oracle and compares; `repair` fixes rows that differ.
-    async fn verify(&self, repair: bool) -> Result<VerifyReport, OperationError>;
+    /// Recomputes every view with the oracle, compares, and names the `first` differences; `repair` fixes rows that differ.
+    async fn verify(&self, repair: bool, first: usize) -> Result<VerifyReport, OperationError>;
 
     /// The checks behind `/readyz`. Must not block.
     fn readiness(&self) -> Vec<Check>;
@@ -217,13 +219,25 @@ pub enum OperationError {
 }
 
 /// The result of a verification.
-#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct VerifyReport {
-    /// Whether every row equals what the oracle computes.
+    /// Whether every row equals what the oracle computes, after repairs.
     pub ok: bool,
     /// Whether the differences were repaired.
     pub repaired: bool,
-    /// The compared tables: merged inputs against the log, view rows against the merged inputs.
+    /// Rows that were repaired.
+    pub mended: u64,
+    /// Merged inputs compared.
+    pub inputs: u64,
+    /// View rows compared.
+    pub rows: u64,
+    /// Whether there are more differences than were asked for.
+    pub more: bool,
+    /// Log records that are not applied yet; the comparison covers those before.
+    pub lag: u64,
+    /// Whether the last process ended within a unit; the next start repairs it.
+    pub unfinished: bool,
+    /// The compared tables, as found: merged inputs against the log, view rows against the merged inputs.
     pub tables: Vec<VerifiedTable>,
     /// Log records read.
     pub records: u64,
@@ -232,13 +246,13 @@ pub struct VerifyReport {
 }
 
 /// The result of a verification for one table.
-#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct VerifiedTable {
     /// The table.
     pub table: String,
-    /// Rows compared.
+    /// Rows of it.
     pub rows: u64,
-    /// Rows that differ.
+    /// Rows that differ, of the first that were asked for.
     pub differences: u64,
     /// The first differences, for humans.
     pub first: Vec<String>,

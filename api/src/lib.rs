@@ -18,6 +18,7 @@ mod event_sink;
 pub mod export_writer;
 #[doc(hidden)]
 pub mod fuzzing;
+mod in_process;
 pub mod openapi;
 mod params;
 mod problem;
@@ -48,6 +49,8 @@ pub use context::{
     Standing, VerifiedTable, VerifyReport,
 };
 pub use event_sink::LogEventSink;
+pub use in_process::InProcess;
+pub use problem::{Code, FieldError, Problem};
 pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};
 
 use crate::api::{Api, RecoIds};

@@ -121,15 +121,19 @@ async fn load_named(api: &Api, name: &str) -> Result<Arc<Serving>, Problem> {
     Ok(loaded)
 }
 
-/// Promotes a generation and returns the previous one. Running requests finish on the one that they took.
-pub(crate) async fn promote(api: &Arc<Api>, name: &str) -> Result<String, Problem> {
+/// Promotes a generation and returns the previous one. Running requests finish on the one that they took. One that has not
+/// caught up is refused unless forced.
+pub(crate) async fn promote(api: &Arc<Api>, name: &str, force: bool) -> Result<String, Problem> {
     let operations = operations(api)?;
     operations.promotable(name).await?;
     let next = named(api, name).await?;
     // Clients that have seen a position must not fall behind it.
-    let position = api.live().memory.published().position.clone();
-    if !next.memory.reached(&position, CATCH_UP_WAIT).await {
-        let detail = format!("{name} has not caught up with the live generation yet; check its lag and retry");
+    let position = api.live().memory.position();
+    if !force && !next.memory.reached(&position, CATCH_UP_WAIT).await {
+        let detail = format!(
+            "{name} has not caught up with the live generation: let a pipeline follow it (on services kindred pipeline --generation \
+             {name}), or force it"
+        );
         return Err(Problem::new(Code::Unavailable, detail).retry_after(10));
     }
     // Under the lock, so that the durable and the served generation change in the same order.
@@ -165,7 +169,7 @@ pub(crate) async fn follow(api: Arc<Api>) {
 
 async fn turn(api: &Arc<Api>, operations: &Arc<dyn GenerationOperations>, name: &str) -> Result<(), Problem> {
     let next = named(api, name).await?;
-    let position = api.live().memory.published().position.clone();
+    let position = api.live().memory.position();
     if !next.memory.reached(&position, TURN_WAIT).await {
         tracing::warn!("generation {name} was promoted but does not reach {position}: check that its pipeline is running");
     }

@@ -4,6 +4,7 @@
 //! replay g2 ──▶ a store beside the live one ──compare──▶ what moved ──promote──▶ it is live; promote g1 rolls back
 //! ```
 
+mod at_rest;
 mod capacity;
 mod fleet;
 mod followers;
@@ -14,7 +15,6 @@ mod replay;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -28,17 +28,18 @@ use kindred_store::{StoreError, ViewStore};
 use provenance::Provenance;
 use serde_json::{Value, json};
 
+pub use at_rest::AtRest;
 pub use fleet::{Fleet, explain_end};
 pub use followers::Followers;
 pub use replay::{ReplayArgs, run as replay};
 
 use crate::app::App;
 use crate::ask::confirm;
-use crate::audit::Audit;
 use crate::cli::{TargetArgs, day};
-use crate::failure::{Failure, exit, thousands};
-use crate::installation::{Installation, Open, Place};
-use crate::remote::{Remote, Target, segment};
+use crate::client::Client;
+use crate::failure::{exit, thousands};
+use crate::installation::Open;
+use crate::remote::{Remote, segment, text as text_of};
 
 /// `kindred generations`
 #[derive(Args, Clone, Debug)]
@@ -102,25 +103,13 @@ pub struct DropArgs {
     pub target: TargetArgs,
 }
 
-/// How long a promotion on services waits for the generation to catch up.
-const CATCH_UP_WAIT: Duration = Duration::from_secs(10);
-/// The polling interval.
-const LOOK: Duration = Duration::from_millis(100);
-
 /// Runs `kindred generations`.
 ///
 /// # Errors
 /// When the directory or the server cannot be used.
 pub fn list(app: &App, loaded: &Loaded, args: &GenerationsArgs) -> Result<u8> {
-    let shown: Vec<GenerationShown> = match Target::of(&args.target, loaded)? {
-        Target::Server(remote) => {
-            let answer = remote.get("/v1/admin/generations")?;
-            serde_json::from_value(answer["generations"].clone()).context("could not decode the server's list")?
-        }
-        Target::Here(place) => app
-            .runtime
-            .block_on(async { describe_all(&Installation::open(&place, loaded, Open::Existing, "generations").await?).await })?,
-    };
+    let client = Client::open(app, loaded, &args.target, Open::Existing, "generations")?;
+    let shown = all(&client)?;
     if args.json {
         println!("{}", json!({ "generations": shown }));
         return Ok(exit::FINE);
@@ -150,19 +139,9 @@ pub fn list(app: &App, loaded: &Loaded, args: &GenerationsArgs) -> Result<u8> {
     Ok(exit::FINE)
 }
 
-async fn describe_all(installation: &Installation) -> Result<Vec<GenerationShown>> {
-    let end = installation.log.end().await.context("could not read the end of the log")?;
-    let live = (installation.live(), &installation.semantics);
-    let mut shown = Vec::new();
-    for generation in installation.generations().list().await.context("could not list the generations")? {
-        if generation.dropping {
-            shown.push(half_dropped(generation));
-            continue;
-        }
-        let (store, settings) = installation.generation(&generation.name).await?;
-        shown.push(describe(&generation, &*store, &settings, live, &end).await?);
-    }
-    Ok(shown)
+fn all(remote: &Remote) -> Result<Vec<GenerationShown>> {
+    let answer = remote.get("/v1/admin/generations")?;
+    serde_json::from_value(answer["generations"].clone()).context("could not decode the list of generations")
 }
 
 /// A generation whose drop did not finish: some of its rows may be gone.
@@ -282,20 +261,10 @@ type Compared<'a> = (&'a str, Arc<dyn ViewStore>, Arc<Semantics>);
 /// # Errors
 /// When one of them does not exist, or the directory or the server cannot be used.
 pub fn compare(app: &App, loaded: &Loaded, args: &CompareArgs) -> Result<u8> {
-    let comparison = match Target::of(&args.target, loaded)? {
-        Target::Server(remote) => {
-            let day = args.as_of.map(|day| format!("&as_of={day}")).unwrap_or_default();
-            let path = format!("/v1/admin/generations/{}/compare?with={}{day}", segment(&args.a), segment(&args.b));
-            serde_json::from_value(remote.get(&path)?).context("could not decode the server's comparison")?
-        }
-        Target::Here(place) => {
-            let installation = app.runtime.block_on(Installation::open(&place, loaded, Open::Existing, "compare"))?;
-            let (a, settings_a) = app.runtime.block_on(installation.generation(&args.a))?;
-            let (b, settings_b) = app.runtime.block_on(installation.generation(&args.b))?;
-            let day = args.as_of.unwrap_or_else(|| settings_a.program.zone().day(app.clock.now()));
-            compare_stores((&args.a, &*a, &settings_a), (&args.b, &*b, &settings_b), day)?
-        }
-    };
+    let client = Client::open(app, loaded, &args.target, Open::Existing, "compare")?;
+    let day = args.as_of.map(|day| format!("&as_of={day}")).unwrap_or_default();
+    let path = format!("/v1/admin/generations/{}/compare?with={}{day}", segment(&args.a), segment(&args.b));
+    let comparison: Comparison = serde_json::from_value(client.get(&path)?).context("could not decode the comparison")?;
     if args.json {
         println!("{}", serde_json::to_string(&comparison).context("could not write the comparison")?);
     } else {
@@ -331,59 +300,21 @@ fn compare_stores(
 /// When it cannot be promoted, or the directory or the server cannot be used.
 pub fn promote(app: &App, loaded: &Loaded, args: &PromoteArgs) -> Result<u8> {
     let name = &args.name;
-    let before = match Target::of(&args.target, loaded)? {
-        Target::Server(_) if args.force => {
-            return Err(Failure::usage("--force is for services; a server turns to what has caught up alone").into());
-        }
-        Target::Server(remote) => {
-            let answer = remote.post(&format!("/v1/admin/generations/{}/promote", segment(name)), &json!({}))?;
-            answer["before"].as_str().unwrap_or_default().to_owned()
-        }
-        Target::Here(place) => app.runtime.block_on(async {
-            let installation = Installation::open(&place, loaded, Open::Existing, "promote").await?;
-            let (store, settings) = installation.generation(name).await?;
-            if let Some(reason) = Provenance::shown(name, &*store).await?.not_promotable(&settings, &installation.semantics) {
-                return Err(Failure::new(format!("{name} cannot be promoted: {reason}")).into());
-            }
-            if installation.services().is_some() && !args.force {
-                catch_up(&*installation.store, &*store, name).await?;
-            }
-            let end = installation.log.end().await.context("could not read the end of the log")?;
-            let lag = store.frontier().position.lag_behind(&end);
-            if lag > 0 {
-                println!("{} records of the log are not in {name} yet; its pipeline will apply them", thousands(lag));
-            }
-            let audit = Audit::open(&installation, loaded, &app.clock).await?;
-            let promote =
-                async { installation.generations().promote(name).await.with_context(|| format!("could not promote {name}")) };
-            let before = audit.noted("generation.promote", name, &[], promote).await?;
-            Ok::<_, anyhow::Error>(before.unwrap_or_default())
-        })?,
-    };
-    if before == *name {
+    let client = Client::open(app, loaded, &args.target, Open::Existing, "promote")?;
+    // Nobody reads from a directory that is not served.
+    let force = args.force || client.is_on_directory();
+    let promoted = client.post(&format!("/v1/admin/generations/{}/promote?force={force}", segment(name)), &json!({}))?;
+    let before = text_of(&promoted["before"]);
+    let lag = all(&client)?.iter().find(|generation| generation.name == *name).map_or(0, |generation| generation.lag);
+    if lag > 0 {
+        println!("{} records of the log are not in {name} yet; its pipeline will apply them", thousands(lag));
+    }
+    if before == name {
         println!("{name} was live already");
     } else {
         println!("{name} is live; kindred promote {before} rolls back");
     }
     Ok(exit::FINE)
-}
-
-/// Waits until the generation reaches the live one's position: APIs switch as soon as it is promoted.
-async fn catch_up(live: &dyn ViewStore, store: &dyn ViewStore, name: &str) -> Result<()> {
-    let wanted = live.frontier().position;
-    let begun = Instant::now();
-    while !store.frontier().position.reaches(&wanted) {
-        if begun.elapsed() > CATCH_UP_WAIT {
-            let behind = thousands(store.frontier().position.lag_behind(&wanted));
-            return Err(Failure::new(format!("{name} is {behind} records behind what is served, and does not catch up"))
-                .help(format!(
-                    "let a pipeline follow it: kindred pipeline --generation {name}; or promote it as it is with --force"
-                ))
-                .into());
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    Ok(())
 }
 
 /// Runs `kindred drop`.
@@ -395,29 +326,16 @@ pub fn drop_one(app: &App, loaded: &Loaded, args: &DropArgs) -> Result<u8> {
     if !args.yes {
         confirm(&format!("delete generation {name} with all of its rows?"), &format!("dropping {name} deletes its rows"))?;
     }
-    match Target::of(&args.target, loaded)? {
-        Target::Server(remote) => drop_on_server(&remote, name)?,
-        Target::Here(place) => drop_here(app, loaded, &place, name)?,
-    }
+    let client = Client::open(app, loaded, &args.target, Open::Existing, "drop")?;
+    client.delete(&format!("/v1/admin/generations/{}", segment(name)))?;
     println!("dropped {name}");
     Ok(exit::FINE)
 }
 
-fn drop_on_server(remote: &Remote, name: &str) -> Result<()> {
-    remote.delete(&format!("/v1/admin/generations/{}", segment(name))).map(drop)
-}
-
-fn drop_here(app: &App, loaded: &Loaded, place: &Place, name: &str) -> Result<()> {
-    app.runtime.block_on(async {
-        let installation = Installation::open(place, loaded, Open::Existing, "drop").await?;
-        let audit = Audit::open(&installation, loaded, &app.clock).await?;
-        let drop = async { installation.generations().drop(name).await.map_err(|error| Failure::new(error.to_string()).into()) };
-        audit.noted("generation.drop", name, &[], drop).await
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use kindred_store::embedded::EmbeddedStore;
 
     use super::*;
@@ -437,7 +355,9 @@ mod tests {
         loop {
             match compare().await {
                 Ok(_) => break,
-                Err(OperationError::Busy(_)) if begun.elapsed() < CATCH_UP_WAIT => tokio::time::sleep(LOOK).await,
+                Err(OperationError::Busy(_)) if begun.elapsed() < Duration::from_secs(10) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
                 Err(error) => panic!("{error}"),
             }
         }

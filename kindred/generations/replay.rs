@@ -28,7 +28,7 @@ use super::capacity;
 use super::log_range::{Bound, LogRange};
 use super::provenance::Provenance;
 use crate::app::App;
-use crate::audit::Audit;
+use crate::audit::note;
 use crate::failure::{Failure, exit, thousands};
 use crate::installation::{Installation, Open, Place};
 use crate::local::pipeline_config;
@@ -173,12 +173,14 @@ async fn replay(app: &App, loaded: &Loaded, installation: &Installation, semanti
             estimate.check(installation.directory().map(|directory| &*directory.path))?;
         }
         let settings = pinned_toml(semantics);
-        let create = async {
-            let created = installation.generations().create(name, &settings, app.clock.now()).await;
-            created.with_context(|| format!("could not make generation {name}"))
-        };
-        let audit = Audit::open(installation, loaded, &app.clock).await?;
-        audit.noted("generation.create", name, &[("from", &args.from.to_string())], create).await?;
+        let (members, from) = (installation.members(loaded, &app.clock).await?, args.from.to_string());
+        let note = async |ok| note(members.as_deref(), "generation.create", name, ok, &[("from", &from)]).await;
+        note(true).await?;
+        let created = installation.generations().create(name, &settings, app.clock.now()).await;
+        if created.is_err() {
+            note(false).await?;
+        }
+        created.with_context(|| format!("could not make generation {name}"))?;
     }
     let (store, theirs) = installation.generation(name).await?;
     match Provenance::of(name, &*store).await? {

@@ -88,6 +88,8 @@ pub(crate) struct Grant {
     /// The public id of the key, or the member id.
     pub id: String,
     pub service: bool,
+    /// Whether it is the operator of this machine, by a command in this process; then the id is a name.
+    operator: bool,
     /// The claims of a person's access token.
     pub person: Option<Arc<AccessClaims>>,
     pub reads_lists: bool,
@@ -122,27 +124,38 @@ fn check_rate(limiter: &Limiter) -> (u32, Option<Duration>) {
 
 impl Grant {
     pub fn service(id: String) -> Self {
-        Self { id, service: true, person: None, reads_lists: true, writes_events: true, origins: Vec::new(), rate: None }
+        Self {
+            id,
+            service: true,
+            operator: false,
+            person: None,
+            reads_lists: true,
+            writes_events: true,
+            origins: Vec::new(),
+            rate: None,
+        }
+    }
+
+    /// The operator's, who may everything.
+    pub fn operator(name: String) -> Self {
+        Self { operator: true, ..Self::service(name) }
     }
 
     /// The grant of an unauthenticated request.
     pub fn anonymous() -> Arc<Self> {
         static ANONYMOUS: LazyLock<Arc<Grant>> = LazyLock::new(|| {
-            let (id, origins) = (String::new(), Vec::new());
-            Arc::new(Grant { id, service: false, person: None, reads_lists: false, writes_events: false, origins, rate: None })
+            Arc::new(Grant { service: false, reads_lists: false, writes_events: false, ..Grant::service(String::new()) })
         });
         ANONYMOUS.clone()
     }
 
     pub fn person(claims: Arc<AccessClaims>) -> Self {
         Self {
-            id: claims.sub.clone(),
             service: false,
             reads_lists: claims.permissions().contains(&Permission::CatalogBrowse),
             writes_events: false,
-            origins: Vec::new(),
-            rate: None,
-            person: Some(claims),
+            person: Some(claims.clone()),
+            ..Self::service(claims.sub.clone())
         }
     }
 
@@ -162,7 +175,7 @@ impl Grant {
             addresses,
         });
         let (reads_lists, writes_events) = scopes;
-        Self { id, service: false, person: None, reads_lists, writes_events, origins, rate }
+        Self { service: false, reads_lists, writes_events, origins, rate, ..Self::service(id) }
     }
 
     /// Whether the endpoint may be called; checks on the object are left to the handler.
@@ -191,6 +204,7 @@ impl Grant {
     pub fn actor(&self, address: &str) -> Actor {
         match &self.person {
             Some(claims) => claims.actor(address),
+            None if self.operator => Actor::operator(&self.id),
             None => {
                 let permissions = if self.service { Permission::ALL.to_vec() } else { Vec::new() };
                 Actor { id: format!("key:{}", self.id), permissions, address: address.to_owned() }

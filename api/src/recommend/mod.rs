@@ -44,6 +44,9 @@ pub use visibility::Sight;
 
 use crate::context::MemoryConfig;
 
+/// How often to look how far a store is that is not followed.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// The published state of the memory.
 #[derive(Debug)]
 pub struct Published {
@@ -91,6 +94,8 @@ pub enum ListError {
 pub struct Memory {
     /// Holds the lists that are not in memory.
     store: Arc<dyn ViewStore>,
+    /// Whether it holds rows and follows the store.
+    follows: bool,
     settings: Arc<Semantics>,
     generation: Box<str>,
     clock: Clock,
@@ -171,6 +176,7 @@ impl Memory {
         let now = clock.now();
         let memory = Arc::new(Self {
             store,
+            follows: config.rows,
             settings,
             generation: generation.into(),
             state: RwLock::new(State::empty(now.day(), config)),
@@ -185,6 +191,9 @@ impl Memory {
             rewriting: AtomicBool::new(false),
             clock,
         });
+        if !config.rows {
+            return Ok(memory);
+        }
         let snapshot = memory.store.listen(Arc::new(Follower(Arc::downgrade(&memory))))?;
         let mut state = State::empty(now.day(), config);
         state.read(&*snapshot.rows)?;
@@ -380,9 +389,14 @@ impl Memory {
         (state.sessions(member), self.published.load_full())
     }
 
+    /// How far the views are.
+    pub fn position(&self) -> Position {
+        if self.follows { self.published.load().position.clone() } else { self.store.frontier().position }
+    }
+
     /// Waits for a position; false on timeout.
     pub async fn reached(&self, position: &Position, within: Duration) -> bool {
-        let reached = || self.published.load().position.reaches(position);
+        let reached = || self.position().reaches(position);
         if reached() {
             return true;
         }
@@ -394,7 +408,8 @@ impl Memory {
                 if reached() {
                     return;
                 }
-                moved.await;
+                // Without rows nobody notifies.
+                let _ = tokio::time::timeout(LOOK, moved).await;
             }
         };
         tokio::time::timeout(within, wait).await.is_ok()

@@ -33,6 +33,10 @@ const CHUNKS_WAITING: usize = 4;
 const PAGE_DEFAULT: u64 = 100;
 /// Maximum page size, and of a retry.
 const PAGE_MAX: u64 = 1_000;
+/// Differences that `verify` names unless asked otherwise.
+const FIRST_DEFAULT: u64 = 10;
+/// The most of them: each is a line for a person.
+const FIRST_MAX: u64 = 10_000;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     tagged(
@@ -79,6 +83,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .says("Deletes a rejected record.")
                 .path("id", "the record id, percent-encoded")
                 .answers_nothing(204, "deleted, or it did not exist"),
+            post("/v1/admin/rejected/delete", Staff(Permission::GenerationManage), delete_rejected)
+                .says("Deletes the named rejected records.")
+                .answers::<RejectedDeleted>(200, "how many were deleted"),
             post("/v1/admin/rejected/retry", Staff(Permission::GenerationManage), retry_rejected)
                 .says("Validates rejected records again (a newer version may accept them) and appends those that pass.")
                 .answers::<Retried>(200, "the result of each record"),
@@ -89,6 +96,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                     inputs, and compares. `repair=true` rewrites view rows that differ. May run for minutes.",
                 )
                 .query("repair", Flag, "repair differences; default false")
+                .query("first", Whole(0, FIRST_MAX), "how many differences to name; default 10")
                 .answers::<VerifyReport>(200, "the differences")
                 .fails(409, "a verification is already running")
                 .fails(503, "not available now"),
@@ -276,11 +284,41 @@ async fn drop_rejected(request: Request) -> Answered {
     Ok(done())
 }
 
-/// The rejected records to retry.
+/// Rejected records that were dropped.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RejectedDeleted {
+    /// How many.
+    deleted: usize,
+    /// There were no rejected records of these ids.
+    unknown: Vec<String>,
+}
+
+async fn delete_rejected(request: Request, RejectedIds { ids }: RejectedIds) -> Answered {
+    at_most_a_page(&ids)?;
+    let log = &request.api.context.log;
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for id in ids {
+        let is_there = log.rejected_one(&id).await?.is_some();
+        if is_there { &mut known } else { &mut unknown }.push(id);
+    }
+    if !known.is_empty() {
+        let (subject, records) = (if known.len() == 1 { known[0].as_str() } else { "" }, known.len().to_string());
+        let action = AuditAction { kind: "rejected.drop", subject, detail: &[("records", &records)] };
+        request.audited(action, async { Ok(log.rejected_remove(&known).await?) }).await?;
+    }
+    json(StatusCode::OK, &RejectedDeleted { deleted: known.len(), unknown })
+}
+
+fn at_most_a_page(ids: &[String]) -> Result<(), Problem> {
+    let too_many = || Problem::new(Code::PayloadTooLarge, format!("at most {PAGE_MAX} ids are accepted at once"));
+    if ids.len() as u64 > PAGE_MAX { Err(too_many()) } else { Ok(()) }
+}
+
+/// Which rejected records are meant.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Retry {
-    /// At most 1,000 ids.
+pub(crate) struct RejectedIds {
+    /// At most 1,000.
     ids: Vec<String>,
 }
 
@@ -303,10 +341,8 @@ pub(crate) struct StillRejected {
     reason: String,
 }
 
-async fn retry_rejected(request: Request, Retry { ids }: Retry) -> Answered {
-    if ids.len() as u64 > PAGE_MAX {
-        return Err(Problem::new(Code::PayloadTooLarge, format!("at most {PAGE_MAX} ids per request")));
-    }
+async fn retry_rejected(request: Request, RejectedIds { ids }: RejectedIds) -> Answered {
+    at_most_a_page(&ids)?;
     let records = ids.len().to_string();
     let action = AuditAction { kind: "rejected.retry", subject: "", detail: &[("records", &records)] };
     json(StatusCode::OK, &request.audited(action, retry_all(&request.api, ids)).await?)
@@ -341,7 +377,8 @@ async fn retry_all(api: &Api, ids: Vec<String>) -> Result<Retried, Problem> {
 
 async fn verify_views(request: Request) -> Answered {
     let repair = request.params.boolean("repair", false)?;
+    let first = usize::try_from(request.params.number("first", FIRST_DEFAULT, 0..=FIRST_MAX)?).expect("bounded");
     let action = AuditAction { kind: "views.verify", subject: "", detail: &[("repair", if repair { "true" } else { "false" })] };
-    let verified = async { Ok(request.api.context.operations.verify(repair).await?) };
+    let verified = async { Ok(request.api.context.operations.verify(repair, first).await?) };
     json(StatusCode::OK, &request.audited(action, verified).await?)
 }

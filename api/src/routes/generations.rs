@@ -35,6 +35,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                     fails, and no response mixes the two.",
                 )
                 .path("name", "the generation")
+                .query("force", Flag, "also one that has not caught up; default false")
                 .answers::<Promoted>(200, "it is live, durably")
                 .fails(404, "no such generation")
                 .fails(409, "it cannot be promoted: different rules, or built from a part of the events")
@@ -80,7 +81,8 @@ pub(crate) struct Promoted {
 async fn promote_generation(request: Request) -> Answered {
     let live = request.segment("name")?.into_owned();
     let action = AuditAction { kind: "generation.promote", subject: &live, detail: &[] };
-    let before = request.audited(action, promote(&request.api, &live)).await?;
+    let force = request.params.boolean("force", false)?;
+    let before = request.audited(action, promote(&request.api, &live, force)).await?;
     json(StatusCode::OK, &Promoted { live, before })
 }
 

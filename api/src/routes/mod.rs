@@ -51,6 +51,7 @@ use self::request::Request;
 use crate::api::Api;
 use crate::auth::{Admission, Caller, Grant, language_of, preflight};
 use crate::completion::respond_early;
+use crate::in_process::Operator;
 use crate::params::{Freshness, Params, form_decoded};
 use crate::problem::{Code, Problem, no_route};
 use crate::recommend::{Memory, Published};
@@ -97,11 +98,12 @@ fn endpoints(api: &Arc<Api>, is_shown: fn(&Endpoint) -> bool) -> BoxedFilter<(Re
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional::<Peer>())
         .and(warp::ext::optional::<Address>())
+        .and(warp::ext::optional::<Operator>())
         .and(warp::body::stream())
-        .then(move |path: FullPath, method, query, headers, peer, address: Option<Address>, body| {
+        .then(move |path: FullPath, method, query, headers, peer, address: Option<Address>, operator, body| {
             let (api, path) = (api.clone(), path.as_str().to_owned());
             let address = address.map(|Address(address)| address);
-            Incoming { api, path, method, query, headers, peer, address }.answer(body)
+            Incoming { api, path, method, query, headers, peer, address, operator }.answer(body)
         })
         .boxed()
 }
@@ -114,6 +116,7 @@ struct Incoming {
     headers: HeaderMap,
     peer: Option<Peer>,
     address: Option<std::net::IpAddr>,
+    operator: Option<Operator>,
 }
 
 impl Incoming {
@@ -121,6 +124,10 @@ impl Incoming {
         let api = self.api.clone();
         let Some((template, segments)) = api.table.matched(&self.path) else { return no_route().into_response() };
         let Some(endpoint) = template.endpoint(&self.method) else { return self.other_method(template) };
+        if let Some(Operator(grant)) = self.operator.clone() {
+            let answer = self.let_in(endpoint.clone(), segments, grant, body).await;
+            return answer.unwrap_or_else(Problem::into_response);
+        }
         let caller = match Caller::of(&self.headers, self.address) {
             Ok(caller) => caller,
             Err(problem) => return problem.into_response(),

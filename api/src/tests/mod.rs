@@ -67,7 +67,7 @@ impl Operations for Process {
         json!({ "epoch": 7 })
     }
 
-    async fn verify(&self, repair: bool) -> Result<VerifyReport, OperationError> {
+    async fn verify(&self, repair: bool, _first: usize) -> Result<VerifyReport, OperationError> {
         if self.busy.load(Ordering::Relaxed) {
             return Err(OperationError::Busy("a verify is under way".to_owned()));
         }
