@@ -50,7 +50,6 @@ pub use context::{
 };
 pub use event_sink::LogEventSink;
 pub use in_process::InProcess;
-pub use problem::{Code, FieldError, Problem};
 pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};
 
 use crate::api::{Api, RecoIds};

@@ -1,7 +1,6 @@
 //! `freshness`: from when a post of an event is due until the list that shows it is served, in an open loop over HTTP, on the
 //! binary that users run.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,45 +10,80 @@ use kindred_model::Topic;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::options::{Common, Product, Running, quick};
 use crate::plot::Panel;
 use crate::post::{self, Batch, Pace, Posted, Poster, Reader, Traffic};
 use crate::progress;
 use crate::replay::plan_parameters;
 use crate::report::{PERCENTILES, Report, Target, curve, latencies, number, percentile_row, quantile_ms, record};
-use crate::server::{Binary, Endpoint, Preloaded, Server};
+use crate::server::{Endpoint, Preloaded, Server};
 use crate::synthetic::{BEGINS_MS, Mix, Plan};
 use crate::usage::{Process, difference};
 
-/// The kind of measurement.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Which {
-    /// Purchases at a steady rate.
-    Steady,
-    /// New pairs, beside a running load.
-    PairTrial,
-    /// The whole product's mix, at ten times the rate, for minutes.
-    Sustained,
+/// The options.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// Every measurement's.
+    #[command(flatten)]
+    pub common: Common,
+    /// The log.
+    #[command(flatten)]
+    pub plan: Plan,
+    /// Events a second [default: 1000, or 10000 with --sustained]
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Events a request [default: 1, or 100 with --sustained]
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// How long, in seconds
+    #[arg(long, default_value_t = 60)]
+    pub seconds: u64,
+    /// How long, in minutes, with --sustained
+    #[arg(long, default_value_t = 10)]
+    pub minutes: u64,
+    /// New pairs, beside the running load
+    #[arg(long, conflicts_with = "sustained")]
+    pub pair_trial: bool,
+    /// How many pairs
+    #[arg(long, default_value_t = 100)]
+    pub trials: u64,
+    /// The whole product's mix, for minutes
+    #[arg(long)]
+    pub sustained: bool,
+    /// Connections
+    #[arg(long, default_value_t = 32)]
+    pub connections: usize,
+    /// One in this many requests is followed to its list [default: 10, or 5 with --sustained]
+    #[arg(long)]
+    pub sample_each: Option<u64>,
+    /// The product.
+    #[command(flatten)]
+    pub product: Product,
+    /// Another server.
+    #[command(flatten)]
+    pub running: Running,
 }
 
-/// The options.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The kind of measurement.
-    pub which: Which,
-    /// The preloaded log.
-    pub plan: Plan,
-    /// The rate of posting.
-    pub pace: Pace,
-    /// Trials of the pair trial.
-    pub trials: u64,
-    /// New members a trial, who all take both items.
-    pub takers: u64,
-    /// The binary; by default the one beside this program.
-    pub binary: Option<PathBuf>,
-    /// A running server instead.
-    pub running: Option<Endpoint>,
-    /// The folder for data; a slow disk makes a slow fsync.
-    pub within: Option<PathBuf>,
+quick!(|options| {
+    options.plan.quicken();
+    options.trials = 5;
+});
+
+/// New members a trial, who all take both items.
+const TAKERS: u64 = 50;
+
+impl Options {
+    fn pace(&self) -> Pace {
+        let (rate, batch, sample_each) = if self.sustained { (10_000.0, 100, 5) } else { (1_000.0, 1, 10) };
+        let seconds = if self.sustained { self.minutes * 60 } else { self.seconds };
+        Pace {
+            rate: self.rate.unwrap_or(rate),
+            batch: self.batch.unwrap_or(batch),
+            lasting: Duration::from_secs(if self.common.quick { 3 } else { seconds }),
+            sample_each: self.sample_each.unwrap_or(sample_each),
+            connections: self.connections,
+        }
+    }
 }
 
 /// The server under test: our own, or a running one.
@@ -59,16 +93,6 @@ struct Subject {
 }
 
 impl Subject {
-    async fn prepare(options: &Options) -> Result<Self> {
-        if let Some(endpoint) = &options.running {
-            return Ok(Self { endpoint: endpoint.clone(), own: None });
-        }
-        let binary = Binary::find(options.binary.as_deref())?;
-        let preloaded = Preloaded::make(&binary, &options.plan, None, Vec::new(), options.within.as_deref())?;
-        let server = preloaded.serve(&binary).await?;
-        Ok(Self { endpoint: server.endpoint.clone(), own: Some((server, preloaded)) })
-    }
-
     fn process(&self) -> Option<Process> {
         self.own.as_ref().map(|(server, _)| server.process())
     }
@@ -79,21 +103,23 @@ impl Subject {
 /// # Errors
 /// When the server does not start, or an event is not accepted or not shown.
 pub async fn run(options: &Options) -> Result<Report> {
-    let mut report = Report::new(match options.which {
-        Which::Steady => "freshness",
-        Which::PairTrial => "freshness-pair-trial",
-        Which::Sustained => "freshness-sustained",
+    let mut report = Report::new(match (options.sustained, options.pair_trial) {
+        (true, _) => "freshness-sustained",
+        (_, true) => "freshness-pair-trial",
+        _ => "freshness",
     });
+    let pace = options.pace();
     plan_parameters(&mut report, &options.plan);
-    report.parameter("rate_per_second", options.pace.rate);
-    report.parameter("events_a_request", options.pace.batch);
-    report.parameter("seconds", options.pace.lasting.as_secs_f64());
-    report.parameter("connections", options.pace.connections);
-    let subject = Subject::prepare(options).await?;
-    match options.which {
-        Which::Steady => steady(&mut report, &subject, options).await?,
-        Which::PairTrial => pair_trial(&mut report, &subject, options).await?,
-        Which::Sustained => sustained(&mut report, &subject, options).await?,
+    report.parameter("rate_per_second", pace.rate);
+    report.parameter("events_a_request", pace.batch);
+    report.parameter("seconds", pace.lasting.as_secs_f64());
+    report.parameter("connections", pace.connections);
+    let (endpoint, own) = options.running.or_own(&options.product, &options.plan).await?;
+    let subject = Subject { endpoint, own };
+    match (options.sustained, options.pair_trial) {
+        (true, _) => sustained(&mut report, &subject, options).await?,
+        (_, true) => pair_trial(&mut report, &subject, options).await?,
+        _ => steady(&mut report, &subject, options).await?,
     }
     Ok(report)
 }
@@ -140,7 +166,7 @@ async fn posting(subject: &Subject, traffic: Traffic, pace: Pace, name: &'static
 const WARM_UP: Duration = Duration::from_secs(2);
 
 async fn steady(report: &mut Report, subject: &Subject, options: &Options) -> Result<()> {
-    let pace = options.pace;
+    let pace = options.pace();
     let warm_up = Pace { lasting: WARM_UP.min(pace.lasting), ..pace };
     // Another seed, so that the measured events are new.
     let other = Plan { seed: options.plan.seed + 1, events: 0, ..options.plan };
@@ -202,7 +228,7 @@ fn pieces(over_time: &[(f64, f64)], seconds: f64) -> Vec<(f64, f64, f64)> {
 }
 
 async fn sustained(report: &mut Report, subject: &Subject, options: &Options) -> Result<()> {
-    let pace = options.pace;
+    let pace = options.pace();
     let traffic = Traffic::whole(&options.plan, Mix::usual(), pace.batch);
     let (posted, used) = posting(subject, traffic, pace, "posting the whole mix").await?;
     let minutes = number(pace.lasting.as_secs_f64() / 60.0);
@@ -242,16 +268,17 @@ const TRIAL_GAP: Duration = Duration::from_millis(150);
 
 async fn pair_trial(report: &mut Report, subject: &Subject, options: &Options) -> Result<()> {
     report.parameter("trials", options.trials);
-    report.parameter("takers", options.takers);
+    report.parameter("takers", TAKERS);
+    let pace = options.pace();
     let stop = Arc::new(AtomicBool::new(false));
     let load = tokio::spawn({
-        let (endpoint, stop, pace) = (subject.endpoint.clone(), Arc::clone(&stop), options.pace);
+        let (endpoint, stop) = (subject.endpoint.clone(), Arc::clone(&stop));
         let traffic = Traffic::purchases(&options.plan, pace.batch);
         // Stopped when the trials are over.
         let pace = Pace { lasting: Duration::from_secs(86_400), ..pace };
         async move { post::run(&endpoint, traffic, pace, stop).await }
     });
-    tokio::time::sleep(WARM_UP.min(options.pace.lasting)).await;
+    tokio::time::sleep(WARM_UP.min(pace.lasting)).await;
     let trials = run_trials(subject, options, &load).await;
     stop.store(true, Ordering::Relaxed);
     let posted = load.await.context("the load generator panicked")??;
@@ -270,7 +297,7 @@ async fn pair_trial(report: &mut Report, subject: &Subject, options: &Options) -
     report.measure("slowest pair", histogram.max() as f64 / 1e6, "ms", None);
     report.measure("running load", posted.per_second(), "events/s", None);
     report.table(
-        format!("{} new members take X and Y, which nobody had, in one request", options.takers),
+        format!("{TAKERS} new members take X and Y, which nobody had, in one request"),
         &PERCENTILES,
         vec![percentile_row("post to both lists", &histogram), percentile_row("running load: post to 202", &posted.accepted)],
     );
@@ -297,7 +324,7 @@ async fn run_trials(subject: &Subject, options: &Options, load: &tokio::task::Jo
             break;
         }
         let (x, y) = (format!("trial-{run}-{n}-x"), format!("trial-{run}-{n}-y"));
-        let batch = trial_batch(&x, &y, n, options.takers);
+        let batch = trial_batch(&x, &y, n, TAKERS);
         let began = Instant::now();
         let position = poster.post(&batch).await?;
         let (of_x, of_y) = tokio::try_join!(readers.0.list_at(&x, &position), readers.1.list_at(&y, &position))?;

@@ -12,17 +12,25 @@ use crate::progress;
 use crate::synthetic::{Entry, Mix, Plan, ShopLog, purchase_record, purchases};
 
 /// The options.
-#[derive(Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// The plan.
+    #[command(flatten)]
     pub plan: Plan,
-    /// The whole product's log with this mix; by default purchases alone.
-    pub mix: Option<Mix>,
-    /// Adds a catalog to purchases; the whole product's log always has one.
+    /// The whole product's log: interactions of all kinds, orders with refunds, catalog and members
+    #[arg(long)]
+    pub whole: bool,
+    /// Weights of the kinds in the whole product's log, like view=60,cart=10,purchase=5; a purchase becomes an order
+    #[arg(long, requires = "whole")]
+    pub kinds: Option<Mix>,
+    /// A catalog of the items beside the purchases; the whole product's log always has one
+    #[arg(long)]
     pub catalog: bool,
-    /// The folder for `interactions.ndjson` and so on.
+    /// Folder for the files
+    #[arg(long, default_value = ".")]
     pub out: PathBuf,
-    /// Compress the files (`.ndjson.zst`).
+    /// Compress the files
+    #[arg(long)]
     pub zstd: bool,
 }
 
@@ -38,11 +46,11 @@ pub fn run(options: &Options) -> Result<Written> {
     let plan = &options.plan;
     let bar = progress::bar("writing the synthetic log", plan.events as u64);
     let mut files = Files { out: &options.out, zstd: options.zstd, open: BTreeMap::new() };
-    if let Some(mix) = &options.mix {
+    if options.whole {
         for entry in ShopLog::catalog(plan).chain(ShopLog::members(plan)) {
             files.write(&entry)?;
         }
-        for entry in bar.wrap_iter(ShopLog::new(plan, mix.clone()).take(plan.events)) {
+        for entry in bar.wrap_iter(ShopLog::new(plan, options.kinds.clone().unwrap_or_else(Mix::usual)).take(plan.events)) {
             files.write(&entry)?;
         }
     } else {
@@ -114,7 +122,7 @@ mod tests {
     fn files_hold_every_record_plain_and_compressed() {
         let folder = tempfile::tempdir().unwrap();
         let plan = Plan { members: 100, items: 50, events: 2_000, seed: 7 };
-        let plain = Options { plan, mix: None, catalog: false, out: folder.path().join("plain"), zstd: false };
+        let plain = Options { plan, whole: false, kinds: None, catalog: false, out: folder.path().join("plain"), zstd: false };
         let written = run(&plain).unwrap();
         let (path, count) = &written[&Topic::Interactions];
         assert_eq!((written.len(), *count), (1, 2_000));
@@ -126,7 +134,7 @@ mod tests {
         let written = run(&Options { catalog: true, out: folder.path().join("catalog"), ..plain }).unwrap();
         assert_eq!((written.len(), written[&Topic::Catalog].1), (2, 50));
 
-        let whole = Options { plan, mix: Some(Mix::usual()), catalog: false, out: folder.path().join("whole"), zstd: true };
+        let whole = Options { plan, whole: true, kinds: None, catalog: false, out: folder.path().join("whole"), zstd: true };
         let written = run(&whole).unwrap();
         let total: u64 = written.values().map(|(_, count)| count).sum();
         assert_eq!((written.len(), total), (4, 2_000 + 100 + 50));

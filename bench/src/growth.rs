@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use kindred_dataflow::update::Stats;
 use serde::Serialize;
 
 use crate::dataflow::{Engine, Fact, run};
+use crate::options::{Common, at_least_one, quick};
 use crate::plot::Panel;
 use crate::progress;
 use crate::report::{Report, Target, number};
@@ -14,28 +15,33 @@ use crate::synthetic::{Plan, purchases};
 use crate::usage::Process;
 
 /// The options.
-#[derive(Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Sizes of the log in events, smallest first.
+    /// Every measurement's.
+    #[command(flatten)]
+    pub common: Common,
+    /// Sizes of the log in millions of events, smallest first
+    #[arg(long, value_delimiter = ',', default_value = "1,2,5,10", value_parser = millions)]
     pub sizes: Vec<usize>,
-    /// Events fed live at each size.
+    /// Events fed live at each size
+    #[arg(long, default_value_t = 100_000, value_parser = at_least_one())]
     pub live: usize,
-    /// Events of a live epoch.
+    /// Events of a live epoch
+    #[arg(long, default_value_t = 1_000, value_parser = at_least_one())]
     pub epoch: usize,
-    /// Seed of the logs.
+    /// The same seed gives the same logs
+    #[arg(long, default_value_t = 7)]
     pub seed: u64,
 }
 
-impl Options {
-    /// From 1 M to 10 M events.
-    pub fn full() -> Self {
-        Self { sizes: vec![1_000_000, 2_000_000, 5_000_000, 10_000_000], live: 100_000, epoch: 1_000, seed: 7 }
-    }
+quick!(|options| {
+    options.sizes = vec![10_000, 20_000];
+    (options.live, options.epoch) = (1_000, 100);
+});
 
-    /// A smoke run within seconds.
-    pub fn quick() -> Self {
-        Self { sizes: vec![10_000, 20_000], live: 1_000, epoch: 100, seed: 7 }
-    }
+fn millions(text: &str) -> Result<usize, String> {
+    let millions = text.parse().ok().filter(|millions| *millions > 0.0 && f64::is_finite(*millions));
+    millions.map(|millions| (millions * 1e6) as usize).ok_or_else(|| "a number of millions above 0 is accepted".to_owned())
 }
 
 #[derive(Serialize)]
@@ -56,6 +62,7 @@ struct Step {
 /// # Errors
 /// When a figure cannot be kept.
 pub fn run_growth(options: &Options) -> Result<Report> {
+    ensure!(options.sizes.len() >= 2 && options.sizes.is_sorted(), "at least two sizes, the smallest first");
     let mut report = Report::new("growth");
     report.parameter("sizes", options.sizes.as_slice());
     report.parameter("live_events", options.live);

@@ -9,6 +9,7 @@ pub mod http;
 pub mod load;
 pub mod machine;
 pub mod members;
+pub mod options;
 pub mod pace;
 pub mod people;
 pub mod plot;

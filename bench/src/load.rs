@@ -6,7 +6,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,13 +17,14 @@ use serde_json::{Value, json};
 use warp::Filter;
 
 use crate::http::{Connection, get};
-use crate::pace::{Reads, closed_loop, open_loop};
+use crate::options::{Common, Product, Running, quick, seconds};
+use crate::pace::{closed_loop, open_loop};
 use crate::plot::Panel;
 use crate::post::{self, Pace, Traffic};
 use crate::progress;
 use crate::replay::plan_parameters;
 use crate::report::{PERCENTILES, Report, Target, curve, number, percentile_row, quantile_ms};
-use crate::server::{Binary, Endpoint, Preloaded};
+use crate::server::Endpoint;
 use crate::synthetic::{Plan, item_id, popular_items};
 use crate::usage::Process;
 
@@ -33,29 +34,45 @@ const LIST_ITEMS: usize = 20;
 const REQUESTS: usize = 8_192;
 
 /// The options.
-#[derive(Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// The preloaded log.
+    /// Every measurement's.
+    #[command(flatten)]
+    pub common: Common,
+    /// The log.
+    #[command(flatten)]
     pub plan: Plan,
-    /// Connections.
+    /// Connections
+    #[arg(long, default_value_t = 64)]
     pub connections: usize,
-    /// Turns of each server at full speed.
+    /// Turns of each server at full speed
+    #[arg(long, default_value_t = 5)]
     pub rounds: usize,
-    /// The duration of a turn.
+    /// Seconds of a turn
+    #[arg(long, default_value = "5", value_parser = seconds)]
     pub turn: Duration,
-    /// Reads a second of the open loop.
+    /// Reads a second, open loop
+    #[arg(long, default_value_t = 2_000.0)]
     pub rate: f64,
-    /// Duration of the open loop.
+    /// Seconds of the open loop
+    #[arg(long = "seconds", default_value = "30", value_parser = seconds)]
     pub lasting: Duration,
-    /// Events a second ingested meanwhile, in the second part.
+    /// Events a second ingested meanwhile, in the second part
+    #[arg(long, default_value_t = 1_000.0)]
     pub ingest: f64,
-    /// The binary; by default the one beside this program.
-    pub binary: Option<PathBuf>,
-    /// A running server instead.
-    pub running: Option<Endpoint>,
-    /// The folder for data.
-    pub within: Option<PathBuf>,
+    /// The product.
+    #[command(flatten)]
+    pub product: Product,
+    /// Another server.
+    #[command(flatten)]
+    pub running: Running,
 }
+
+quick!(|options| {
+    options.plan.quicken();
+    options.rounds = 1;
+    (options.turn, options.lasting) = (Duration::from_secs(1), Duration::from_secs(1));
+});
 
 /// Serves one body from memory under every path of a list: the limit of warp on this machine.
 ///
@@ -111,6 +128,7 @@ impl Drop for Bare {
 /// # Errors
 /// When a server does not start, or an answer is not 200.
 pub async fn run(options: &Options) -> Result<Report> {
+    ensure!(options.rounds > 0 && options.connections > 0, "at least one round and one connection");
     let mut report = Report::new("load");
     plan_parameters(&mut report, &options.plan);
     report.parameter("connections", options.connections);
@@ -119,15 +137,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     report.parameter("rate_per_second", options.rate);
     report.parameter("seconds_by_the_clock", options.lasting.as_secs_f64());
     report.parameter("ingested_per_second", options.ingest);
-    let (endpoint, _own) = match &options.running {
-        Some(endpoint) => (endpoint.clone(), None),
-        None => {
-            let binary = Binary::find(options.binary.as_deref())?;
-            let preloaded = Preloaded::make(&binary, &options.plan, None, Vec::new(), options.within.as_deref())?;
-            let server = preloaded.serve(&binary).await?;
-            (server.endpoint.clone(), Some((server, preloaded)))
-        }
-    };
+    let (endpoint, _own) = options.running.or_own(&options.product, &options.plan).await?;
     let body = sample_body(&endpoint).await?;
     report.parameter("body_bytes", body.len());
     let bare = Bare::start(&body)?;
@@ -162,11 +172,6 @@ async fn sample_body(endpoint: &Endpoint) -> Result<Vec<u8>> {
     Ok(response.body.to_vec())
 }
 
-fn all_well(name: &str, reads: &Reads) -> Result<()> {
-    ensure!(reads.failed == 0, "{} of {} answers of {name} were no success", reads.failed, reads.latencies.len());
-    Ok(())
-}
-
 type Driven<'a> = (SocketAddr, &'a Arc<Vec<Vec<u8>>>);
 
 async fn full_speed(report: &mut Report, options: &Options, ours: Driven<'_>, theirs: Driven<'_>) -> Result<()> {
@@ -182,7 +187,7 @@ async fn full_speed(report: &mut Report, options: &Options, ours: Driven<'_>, th
         for (name, (address, requests)) in [("bare warp", theirs), ("kindred", ours)] {
             let cpu = Process::Own.cpu();
             let reads = closed_loop(address, Arc::clone(requests), options.connections, options.turn).await?;
-            all_well(name, &reads)?;
+            reads.check(name)?;
             let generator = (Process::Own.cpu() - cpu).as_secs_f64() / reads.took.as_secs_f64();
             rows.push(vec![
                 format!("{round}, {name}"),
@@ -219,7 +224,7 @@ async fn by_the_clock(report: &mut Report, options: &Options, endpoint: &Endpoin
     bar.tick();
     let read = || open_loop(endpoint.address, Arc::clone(requests), options.connections, options.rate, options.lasting);
     let alone = read().await?;
-    all_well("the server alone", &alone)?;
+    alone.check("the server alone")?;
     bar.inc(1);
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -235,7 +240,7 @@ async fn by_the_clock(report: &mut Report, options: &Options, endpoint: &Endpoin
     stop.store(true, Ordering::Relaxed);
     let posted = ingest.await.context("the load generator panicked")??;
     let meanwhile = meanwhile?;
-    all_well("the server while events are taken in", &meanwhile)?;
+    meanwhile.check("the server while events are taken in")?;
     bar.finish_and_clear();
 
     let (rate, ingested) = (number(options.rate), number(options.ingest));

@@ -20,11 +20,12 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::options::{Common, quick};
 use crate::people::{self, PASSWORD, email, phone, username};
 use crate::plot::Panel;
 use crate::progress;
 use crate::report::{Report, Target, latencies, number, quantile_ms, record};
-use crate::usage::{Process, thread_cpu};
+use crate::usage::{Process, disk_bytes, thread_cpu};
 
 /// Members of the small shop.
 pub(crate) const FEW: u32 = 1_000;
@@ -38,19 +39,32 @@ const AT_REST: f64 = 0.1;
 const REST_MAX: Duration = Duration::from_secs(180);
 
 /// The options.
-#[derive(Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Members of the large shop.
+    /// Every measurement's.
+    #[command(flatten)]
+    pub common: Common,
+    /// Members of the large shop; the small one has 1,000
+    #[arg(long = "accounts", default_value_t = 1_000_000)]
     pub members: u32,
-    /// Sessions in it.
+    /// Sessions in it, one a member
+    #[arg(long, default_value_t = 100_000)]
     pub sessions: u32,
-    /// Sign-ins timed in each shop.
+    /// Sign-ins timed in each shop
+    #[arg(long, default_value_t = 500)]
     pub sign_ins: usize,
-    /// Searches of each sort timed in each shop.
+    /// Searches of each sort timed in each shop
+    #[arg(long, default_value_t = 500)]
     pub searches: usize,
-    /// The folder for data.
+    /// Where to put the data [default: the system's folder for temporary files]
+    #[arg(long, value_name = "DIR")]
     pub within: Option<PathBuf>,
 }
+
+quick!(|options| {
+    (options.members, options.sessions) = (5_000, FEW);
+    (options.sign_ins, options.searches) = (10, 10);
+});
 
 /// A shop with members, the first ones with a session.
 struct Shop {
@@ -82,7 +96,7 @@ impl Shop {
         let written = began.elapsed();
         let tokens = begin_sessions(Arc::new(weak), sessions).await?;
         let members = Arc::new(people::open(store, config(), false).await?);
-        let bytes = size_of(folder.path());
+        let bytes = disk_bytes(folder.path());
         Ok(Self { members, count, tokens, written, bytes, _folder: folder })
     }
 
@@ -131,17 +145,6 @@ async fn sign_in(members: &Members, number: u32) -> Result<kindred_members::Gran
             Err(error) => return Err(error).with_context(|| format!("{} could not sign in", username(number))),
         }
     }
-}
-
-fn size_of(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }
 
 /// Runs the measurement.

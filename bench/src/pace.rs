@@ -77,6 +77,15 @@ pub struct Reads {
 }
 
 impl Reads {
+    /// Fails if an answer was none of 2xx.
+    ///
+    /// # Errors
+    /// Their number.
+    pub fn check(&self, name: &str) -> Result<()> {
+        ensure!(self.failed == 0, "{} of {} answers of {name} were no success", self.failed, self.latencies.len());
+        Ok(())
+    }
+
     /// Answers a second.
     pub fn per_second(&self) -> f64 {
         self.latencies.len() as f64 / self.took.as_secs_f64()
@@ -97,26 +106,12 @@ pub async fn open_loop(
     let began = Instant::now();
     let opened = connect(address, connections).await?;
     let lanes = start(rate, lasting, connections, Arc::new(AtomicBool::new(false)))?;
-    let tasks: Vec<_> = opened
+    let readers = opened
         .into_iter()
         .zip(lanes)
-        .map(|(mut connection, mut lane)| {
-            let requests = Arc::clone(&requests);
-            tokio::spawn(async move {
-                let (mut histogram, mut failed) = (latencies(), 0u64);
-                while let Some(due) = lane.recv().await {
-                    let request = &requests[due.number as usize % requests.len()];
-                    let status = connection.exchange(request).await.context("an open loop of reads")?.status;
-                    failed += u64::from(!is_success(status));
-                    record(&mut histogram, due.at.elapsed());
-                }
-                anyhow::Ok((histogram, failed))
-            })
-        })
-        .collect();
-    let collected = tokio::time::timeout(lasting + LAST_ANSWERS, collect(tasks)).await;
-    let (latencies, failed) = collected.context("answers stayed out for 30 s after the last request")??;
-    Ok(Reads { latencies, failed, took: began.elapsed() })
+        .map(|(connection, mut lane)| Reader::new(connection, &requests).run(async move || lane.recv().await));
+    let reads = tokio::time::timeout(lasting + LAST_ANSWERS, collect(readers, began)).await;
+    reads.context("answers stayed out for 30 s after the last request")?
 }
 
 /// Reads in a closed loop over `connections`.
@@ -132,31 +127,39 @@ pub async fn closed_loop(
     let opened = connect(address, connections).await?;
     let next = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
-    let tasks: Vec<_> = opened
-        .into_iter()
-        .map(|mut connection| {
-            let (requests, next) = (Arc::clone(&requests), Arc::clone(&next));
-            tokio::spawn(async move {
-                let (mut histogram, mut failed) = (latencies(), 0u64);
-                let mut left = Instant::now();
-                while left - began < lasting {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let status = connection.exchange(&requests[number as usize % requests.len()]).await?.status;
-                    failed += u64::from(!is_success(status));
-                    let now = Instant::now();
-                    record(&mut histogram, now - left);
-                    left = now;
-                }
-                anyhow::Ok((histogram, failed))
-            })
+    let readers = opened.into_iter().map(|connection| {
+        let next = Arc::clone(&next);
+        Reader::new(connection, &requests).run(async move || {
+            let at = Instant::now();
+            (at - began < lasting).then(|| Due { number: next.fetch_add(1, Ordering::Relaxed), at })
         })
-        .collect();
-    let (latencies, failed) = collect(tasks).await?;
-    Ok(Reads { latencies, failed, took: began.elapsed() })
+    });
+    collect(readers, began).await
 }
 
-fn is_success(status: u16) -> bool {
-    (200..300).contains(&status)
+/// One connection of a loop.
+struct Reader {
+    connection: Connection,
+    requests: Arc<Vec<Vec<u8>>>,
+    reads: Reads,
+}
+
+impl Reader {
+    fn new(connection: Connection, requests: &Arc<Vec<Vec<u8>>>) -> Self {
+        let reads = Reads { latencies: latencies(), failed: 0, took: Duration::ZERO };
+        Self { connection, requests: Arc::clone(requests), reads }
+    }
+
+    /// Sends each request that is due, the next once the last was answered.
+    async fn run(mut self, mut next: impl AsyncFnMut() -> Option<Due>) -> Result<Reads> {
+        while let Some(due) = next().await {
+            let request = &self.requests[due.number as usize % self.requests.len()];
+            let status = self.connection.exchange(request).await.context("a loop of reads")?.status;
+            self.reads.failed += u64::from(!(200..300).contains(&status));
+            record(&mut self.reads.latencies, due.at.elapsed());
+        }
+        Ok(self.reads)
+    }
 }
 
 async fn connect(address: SocketAddr, connections: usize) -> Result<Vec<Connection>> {
@@ -167,17 +170,16 @@ async fn connect(address: SocketAddr, connections: usize) -> Result<Vec<Connecti
     Ok(opened)
 }
 
-/// The result of a task: its latencies and failures.
-type Part = Result<(Histogram<u64>, u64)>;
-
-async fn collect(tasks: Vec<tokio::task::JoinHandle<Part>>) -> Part {
-    let (mut all, mut failed) = (latencies(), 0);
+async fn collect(readers: impl Iterator<Item: Future<Output = Result<Reads>> + Send + 'static>, began: Instant) -> Result<Reads> {
+    let tasks: Vec<_> = readers.map(tokio::spawn).collect();
+    let mut all = Reads { latencies: latencies(), failed: 0, took: Duration::ZERO };
     for task in tasks {
-        let (histogram, of_task) = task.await.context("a task of the load generator panicked")??;
-        all.add(&histogram).expect("the same bounds");
-        failed += of_task;
+        let reads = task.await.context("a task of the load generator panicked")??;
+        all.latencies.add(&reads.latencies).expect("the same bounds");
+        all.failed += reads.failed;
     }
-    Ok((all, failed))
+    all.took = began.elapsed();
+    Ok(all)
 }
 
 #[cfg(test)]

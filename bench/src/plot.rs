@@ -57,21 +57,16 @@ impl Panel {
 
     /// Lines over a number.
     pub fn lines(title: impl Into<String>, x: impl Into<String>, y: impl Into<String>) -> Self {
-        let drawing =
-            Drawing::Lines { x: x.into(), y: y.into(), across: Across::Numbers, logarithmic: false, series: Vec::new() };
-        Self { title: title.into(), drawing, target: None }
+        Self::of_lines(title.into(), x.into(), y.into(), Across::Numbers, false)
     }
 
     /// Latencies in milliseconds over the nines of their quantile, from [`crate::report::curve`].
     pub fn percentiles(title: impl Into<String>) -> Self {
-        let drawing = Drawing::Lines {
-            x: "percentile".to_owned(),
-            y: "ms".to_owned(),
-            across: Across::Nines,
-            logarithmic: true,
-            series: Vec::new(),
-        };
-        Self { title: title.into(), drawing, target: None }
+        Self::of_lines(title.into(), "percentile".to_owned(), "ms".to_owned(), Across::Nines, true)
+    }
+
+    fn of_lines(title: String, x: String, y: String, across: Across, logarithmic: bool) -> Self {
+        Self { title, drawing: Drawing::Lines { x, y, across, logarithmic, series: Vec::new() }, target: None }
     }
 
     /// Adds a bar.
@@ -105,81 +100,76 @@ impl Panel {
 /// # Errors
 /// When a panel is empty, or a value is not finite.
 pub fn draw(panels: &[Panel], caption: &str) -> Result<String> {
-    let mut body = String::new();
+    let mut canvas = Canvas::default();
     let mut top = 16.0;
     for panel in panels {
-        top = draw_panel(&mut body, panel, top)?;
+        top = draw_panel(&mut canvas, panel, top)?;
     }
-    let _ = writeln!(body, r#"<text class="small soft" x="16" y="{}">{}</text>"#, top + 8.0, escaped(caption));
-    let height = top + 22.0;
+    canvas.text("small soft", "start", (16.0, top + 8.0), caption);
+    let (height, body) = (top + 22.0, canvas.0);
     Ok(format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n\
          {STYLE}{body}</svg>\n"
     ))
 }
 
-fn draw_panel(body: &mut String, panel: &Panel, top: f64) -> Result<f64> {
-    let _ = writeln!(body, r#"<text class="title" x="16" y="{}">{}</text>"#, top + 12.0, escaped(&panel.title));
+/// The elements of the picture.
+#[derive(Default)]
+struct Canvas(String);
+
+impl Canvas {
+    fn line(&mut self, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
+        let _ = writeln!(self.0, r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"/>"#);
+    }
+
+    fn text(&mut self, class: &str, anchor: &str, (x, y): (f64, f64), text: &str) {
+        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let _ = writeln!(self.0, r#"<text class="{class}" text-anchor="{anchor}" x="{x:.1}" y="{y:.1}">{text}</text>"#);
+    }
+
+    fn rectangle(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), colour: &str) {
+        let _ = writeln!(self.0, r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" fill="{colour}"/>"#);
+    }
+}
+
+fn draw_panel(canvas: &mut Canvas, panel: &Panel, top: f64) -> Result<f64> {
+    canvas.text("title", "start", (16.0, top + 12.0), &panel.title);
     let top = top + 40.0;
     match &panel.drawing {
         Drawing::Bars { unit, bars } => {
             ensure!(bars.iter().all(|(_, value)| value.is_finite()) && !bars.is_empty(), "{:?} has no bars to draw", panel.title);
-            Ok(draw_bars(body, unit, bars, panel.target, top))
+            Ok(draw_bars(canvas, unit, bars, panel.target, top))
         }
         Drawing::Lines { series, x, y, across, logarithmic } => {
             let points = || series.iter().flat_map(|(_, points)| points);
             ensure!(points().all(|(x, y)| x.is_finite() && y.is_finite()), "{:?} has a point that is no number", panel.title);
             ensure!(points().next().is_some(), "{:?} has no points to draw", panel.title);
-            Ok(draw_lines(body, Frame::around(points().copied(), panel.target, *logarithmic, top), (x, y), *across, series))
+            Ok(draw_lines(canvas, Frame::around(points().copied(), panel.target, *logarithmic, top), (x, y), *across, series))
         }
     }
 }
 
-fn draw_bars(body: &mut String, unit: &str, bars: &[(String, f64)], target: Option<f64>, top: f64) -> f64 {
+fn draw_bars(canvas: &mut Canvas, unit: &str, bars: &[(String, f64)], target: Option<f64>, top: f64) -> f64 {
     let most = bars.iter().map(|(_, value)| *value).chain(target).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     let bottom = top + BAR_HEIGHT * bars.len() as f64 + 4.0;
     let span = WIDTH - LEFT_OF_BARS - RIGHT - 60.0;
     let x = |value: f64| LEFT_OF_BARS + span * (value / most);
     for tick in ticks(0.0, most, 5) {
-        let at = x(tick);
-        let _ = writeln!(body, r#"<line class="grid" x1="{at:.1}" y1="{top}" x2="{at:.1}" y2="{bottom}"/>"#);
-        let _ = writeln!(
-            body,
-            r#"<text class="small soft" text-anchor="middle" x="{at:.1}" y="{}">{}</text>"#,
-            bottom + 14.0,
-            tick_text(tick)
-        );
+        canvas.line("grid", (x(tick), top), (x(tick), bottom));
+        canvas.text("small soft", "middle", (x(tick), bottom + 14.0), &tick_text(tick));
     }
     for (n, (name, value)) in bars.iter().enumerate() {
         let y = top + BAR_HEIGHT * n as f64 + 3.0;
-        let colour = COLOURS[n % COLOURS.len()];
-        let _ =
-            writeln!(body, r#"<text text-anchor="end" x="{}" y="{}">{}</text>"#, LEFT_OF_BARS - 10.0, y + 13.0, escaped(name));
+        canvas.text("", "end", (LEFT_OF_BARS - 10.0, y + 13.0), name);
         let width = (x(*value) - LEFT_OF_BARS).max(1.0);
-        let _ = writeln!(
-            body,
-            r#"<rect x="{LEFT_OF_BARS}" y="{y}" width="{width:.1}" height="{}" fill="{colour}"/>"#,
-            BAR_HEIGHT - 6.0
-        );
-        let _ = writeln!(body, r#"<text class="small" x="{:.1}" y="{}">{}</text>"#, x(*value) + 6.0, y + 12.5, number(*value));
+        canvas.rectangle((LEFT_OF_BARS, y), (width, BAR_HEIGHT - 6.0), COLOURS[n % COLOURS.len()]);
+        canvas.text("small", "start", (x(*value) + 6.0, y + 12.5), &number(*value));
     }
     if let Some(target) = target {
-        let at = x(target);
-        let _ = writeln!(body, r#"<line class="target" x1="{at:.1}" y1="{}" x2="{at:.1}" y2="{bottom}"/>"#, top - 4.0);
-        let _ = writeln!(
-            body,
-            r#"<text class="small wanted" text-anchor="middle" x="{at:.1}" y="{}">target {}</text>"#,
-            top - 7.0,
-            number(target)
-        );
+        canvas.line("target", (x(target), top - 4.0), (x(target), bottom));
+        canvas.text("small wanted", "middle", (x(target), top - 7.0), &format!("target {}", number(target)));
     }
-    let _ = writeln!(
-        body,
-        r#"<text class="small soft" text-anchor="end" x="{}" y="{}">{}</text>"#,
-        WIDTH - RIGHT,
-        bottom + 30.0,
-        escaped(unit)
-    );
+    canvas.text("small soft", "end", (WIDTH - RIGHT, bottom + 30.0), unit);
     bottom + 54.0
 }
 
@@ -227,24 +217,17 @@ impl Frame {
 }
 
 fn draw_lines(
-    body: &mut String,
+    canvas: &mut Canvas,
     frame: Frame,
     (x, y): (&str, &str),
     across: Across,
     series: &[(String, Vec<(f64, f64)>)],
 ) -> f64 {
     let (right, bottom) = (WIDTH - RIGHT, frame.bottom());
-    let rows = if frame.logarithmic { decades(frame.y) } else { ticks(frame.y.0, frame.y.1, 5) };
-    for tick in rows {
+    for tick in if frame.logarithmic { decades(frame.y) } else { ticks(frame.y.0, frame.y.1, 5) } {
         let at = frame.up(tick);
-        let _ = writeln!(body, r#"<line class="grid" x1="{LEFT}" y1="{at:.1}" x2="{right}" y2="{at:.1}"/>"#);
-        let _ = writeln!(
-            body,
-            r#"<text class="small soft" text-anchor="end" x="{}" y="{:.1}">{}</text>"#,
-            LEFT - 8.0,
-            at + 4.0,
-            tick_text(tick)
-        );
+        canvas.line("grid", (LEFT, at), (right, at));
+        canvas.text("small soft", "end", (LEFT - 8.0, at + 4.0), &tick_text(tick));
     }
     let columns = match across {
         Across::Numbers => ticks(frame.x.0, frame.x.1, 8).into_iter().map(|tick| (tick, tick_text(tick))).collect(),
@@ -252,44 +235,29 @@ fn draw_lines(
     };
     for (tick, text) in columns {
         let at = frame.across(tick);
-        let _ = writeln!(body, r#"<line class="grid" x1="{at:.1}" y1="{}" x2="{at:.1}" y2="{bottom}"/>"#, frame.top);
-        let _ =
-            writeln!(body, r#"<text class="small soft" text-anchor="middle" x="{at:.1}" y="{}">{text}</text>"#, bottom + 15.0);
+        canvas.line("grid", (at, frame.top), (at, bottom));
+        canvas.text("small soft", "middle", (at, bottom + 15.0), &text);
     }
-    let _ = writeln!(body, r#"<line class="axis" x1="{LEFT}" y1="{bottom}" x2="{right}" y2="{bottom}"/>"#);
-    let _ = writeln!(body, r#"<text class="small soft" x="{LEFT}" y="{}">{}</text>"#, frame.top - 8.0, escaped(y));
-    let _ =
-        writeln!(body, r#"<text class="small soft" text-anchor="end" x="{right}" y="{}">{}</text>"#, bottom + 30.0, escaped(x));
-    for (n, (_, points)) in series.iter().enumerate() {
-        let mut path = String::new();
-        for (place, &(x, y)) in points.iter().enumerate() {
-            let _ = write!(path, "{}{:.1},{:.1} ", if place == 0 { "M" } else { "L" }, frame.across(x), frame.up(y));
+    canvas.line("axis", (LEFT, bottom), (right, bottom));
+    canvas.text("small soft", "start", (LEFT, frame.top - 8.0), y);
+    canvas.text("small soft", "end", (right, bottom + 30.0), x);
+    let mut legend = LEFT;
+    for (n, (name, points)) in series.iter().enumerate() {
+        let colour = COLOURS[n % COLOURS.len()];
+        let places: Vec<(f64, f64)> = points.iter().map(|&(x, y)| (frame.across(x), frame.up(y))).collect();
+        let path = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ");
+        let _ = writeln!(canvas.0, r#"<polyline class="line" stroke="{colour}" points="{path}"/>"#);
+        for (x, y) in places.iter().filter(|_| places.len() <= 12) {
+            let _ = writeln!(canvas.0, r#"<circle cx="{x:.1}" cy="{y:.1}" r="3.5" fill="{colour}"/>"#);
         }
-        let _ = writeln!(body, r#"<path class="line" stroke="{}" d="{}"/>"#, COLOURS[n % COLOURS.len()], path.trim_end());
-        if points.len() <= 12 {
-            for &(x, y) in points {
-                let (x, y, colour) = (frame.across(x), frame.up(y), COLOURS[n % COLOURS.len()]);
-                let _ = writeln!(body, r#"<circle cx="{x:.1}" cy="{y:.1}" r="3.5" fill="{colour}"/>"#);
-            }
-        }
+        canvas.rectangle((legend, bottom + 28.0), (14.0, 4.0), colour);
+        canvas.text("small", "start", (legend + 20.0, bottom + 34.0), name);
+        legend += 44.0 + 7.0 * name.chars().count() as f64;
     }
     if let Some(target) = frame.target {
         let at = frame.up(target);
-        let _ = writeln!(body, r#"<line class="target" x1="{LEFT}" y1="{at:.1}" x2="{right}" y2="{at:.1}"/>"#);
-        let _ = writeln!(
-            body,
-            r#"<text class="small wanted" text-anchor="end" x="{right}" y="{:.1}">target {}</text>"#,
-            at - 5.0,
-            number(target)
-        );
-    }
-    let mut x = LEFT;
-    for (n, (name, _)) in series.iter().enumerate() {
-        let y = bottom + 34.0;
-        let _ =
-            writeln!(body, r#"<rect x="{x:.1}" y="{}" width="14" height="4" fill="{}"/>"#, y - 6.0, COLOURS[n % COLOURS.len()]);
-        let _ = writeln!(body, r#"<text class="small" x="{:.1}" y="{y}">{}</text>"#, x + 20.0, escaped(name));
-        x += 44.0 + 7.0 * name.chars().count() as f64;
+        canvas.line("target", (LEFT, at), (right, at));
+        canvas.text("small wanted", "end", (right, at - 5.0), &format!("target {}", number(target)));
     }
     bottom + 62.0
 }
@@ -318,10 +286,6 @@ fn nines(most: f64) -> Vec<(f64, String)> {
 fn tick_text(value: f64) -> String {
     // Six decimals at most, to hide rounding noise.
     if value.abs() < 100.0 { format!("{}", (value * 1e6).round() / 1e6) } else { number(value) }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `replay`: the cost of the views. `also_bought` alone beside alternatives; with `--all-views` everything from a file to durable
 //! rows.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,38 +10,56 @@ use kindred_model::{Semantics, Topic};
 use serde::{Deserialize, Serialize};
 
 use crate::dataflow::{Cost, Engine, Fact, run};
+use crate::options::{Common, Product, quick};
 use crate::plot::Panel;
 use crate::progress;
 use crate::report::{Report, Target, latencies, number, percentile_row, record};
 use crate::scipy;
-use crate::server::{Binary, Finished, Preloaded};
+use crate::server::{Finished, Preloaded};
 use crate::synthetic::{Mix, Plan, purchases};
-use crate::usage::Process;
+use crate::usage::{Process, disk_bytes};
 
 /// Events per live epoch.
 const EPOCHS: [usize; 2] = [1_000, 100];
 
 /// The options.
-#[derive(Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Options {
+    /// Every measurement's.
+    #[command(flatten)]
+    pub common: Common,
     /// The log.
+    #[command(flatten)]
     pub plan: Plan,
+    /// From NDJSON files to durable rows of all views, by `kindred import`
+    #[arg(long)]
+    pub all_views: bool,
+    /// With --all-views: the whole product's log too
+    #[arg(long, requires = "all_views")]
+    pub whole: bool,
     /// Events fed live beyond the log, for each epoch size.
+    #[arg(skip = [200_000, 100_000])]
     pub live: [usize; 2],
     /// CPU limit of the reference for each epoch size.
+    #[arg(skip = Duration::from_secs(20))]
     pub reference_live: Duration,
+    /// The product.
+    #[command(flatten)]
+    pub product: Product,
 }
 
-impl Options {
-    /// The measurement of the targets.
-    pub fn full(plan: Plan) -> Self {
-        Self { plan, live: [200_000, 100_000], reference_live: Duration::from_secs(20) }
-    }
+quick!(|options| {
+    options.plan.quicken();
+    options.live = [2_000, 500];
+    options.reference_live = Duration::from_millis(500);
+});
 
-    /// A smoke run within seconds.
-    pub fn quick() -> Self {
-        Self { plan: Plan::QUICK, live: [2_000, 500], reference_live: Duration::from_millis(500) }
-    }
+/// Runs the measurement.
+///
+/// # Errors
+/// Those of [`run_also_bought`] and [`run_all_views`].
+pub fn run_replay(options: &Options) -> Result<Report> {
+    if options.all_views { run_all_views(options) } else { run_also_bought(options) }
 }
 
 /// The cost of one engine.
@@ -255,19 +272,19 @@ fn memory_in_child(plan: &Plan) -> Result<Memory> {
     serde_json::from_slice(&output.stdout).context("could not read the figures of memory")
 }
 
-/// Measures `kindred import` from NDJSON files to durable rows of all views, in a new directory below `within`. `mix` adds the
-/// whole product's log to the purchases.
+/// Measures `kindred import` from NDJSON files to durable rows of all views, in a new directory.
 ///
 /// # Errors
 /// When the binary is missing or an import fails.
-pub fn run_all_views(plan: &Plan, mix: Option<Mix>, binary: Option<&Path>, within: Option<&Path>) -> Result<Report> {
+pub fn run_all_views(options: &Options) -> Result<Report> {
+    let (plan, within) = (&options.plan, options.product.within.as_deref());
     let mut report = Report::new("replay-all-views");
     plan_parameters(&mut report, plan);
-    report.parameter("whole_mix", mix.is_some());
-    let binary = Binary::find(binary)?;
+    report.parameter("whole_mix", options.whole);
+    let binary = options.product.binary()?;
     let mut logs = vec![("the purchases alone", Preloaded::make(&binary, plan, None, Vec::new(), within)?)];
-    if mix.is_some() {
-        logs.push(("the whole product's mix", Preloaded::make(&binary, plan, mix, Vec::new(), within)?));
+    if options.whole {
+        logs.push(("the whole product's mix", Preloaded::make(&binary, plan, Some(Mix::usual()), Vec::new(), within)?));
     }
     let mut panel = Panel::bars("From a file to durable rows of all views", "records/s (more is better)").with_target(80_000.0);
     let (mut rows, mut stages) = (Vec::new(), Vec::new());
@@ -315,17 +332,6 @@ pub fn run_all_views(plan: &Plan, mix: Option<Mix>, binary: Option<&Path>, withi
     Ok(report)
 }
 
-/// Bytes of all files in a folder.
-fn disk_bytes(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
-    });
-    sizes.sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,7 +340,11 @@ mod tests {
     #[test]
     fn a_quick_replay_reports_every_figure() {
         let plan = Plan { members: 300, items: 200, events: 5_000, seed: 7 };
-        let report = run_also_bought(&Options { plan, live: [1_000, 200], reference_live: Duration::from_millis(200) }).unwrap();
+        let common = Common::default();
+        let product = Product { binary: None, within: None };
+        let (live, reference_live) = ([1_000, 200], Duration::from_millis(200));
+        let report =
+            run_replay(&Options { common, plan, all_views: false, whole: false, live, reference_live, product }).unwrap();
         for part in
             ["the log in one epoch", "1,000 events an epoch", "100 events an epoch", "similarity state", "plain differential"]
         {

@@ -1,7 +1,6 @@
 //! `restart`: `kill -9` under load, and the time until the server is ready and lists are live again. Also each phase alone, in
 //! this process on the same directory: opening the store, reading the inputs, deriving the views.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,33 +15,47 @@ use kindred_store::embedded::EmbeddedStore;
 use serde::Serialize;
 
 use crate::dataflow::{Engine, run as run_dataflow};
+use crate::options::{Common, Product, quick};
 use crate::plot::Panel;
 use crate::post::{self, Pace, Poster, Reader, Traffic};
 use crate::progress;
 use crate::replay::plan_parameters;
 use crate::report::{Report, Target, number};
-use crate::server::{Binary, Preloaded, also_bought_alone};
+use crate::server::{Preloaded, also_bought_alone};
 use crate::synthetic::Plan;
 use crate::usage::thread_cpu;
 
 /// The options.
-#[derive(Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// The log of the restored state.
+    /// Every measurement's.
+    #[command(flatten)]
+    pub common: Common,
+    /// The log.
+    #[command(flatten)]
     pub plan: Plan,
-    /// How often the server is killed.
-    pub kills: usize,
-    /// Events a second posted until the kill.
+    /// How often the server is killed
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub kills: u32,
+    /// Events a second that are posted when the kill comes
+    #[arg(long, default_value_t = 1_000.0)]
     pub rate: f64,
     /// Duration of the load.
+    #[arg(skip = Duration::from_secs(3))]
     pub load: Duration,
-    /// Only `also_bought`.
+    /// No other view than also_bought
+    #[arg(long)]
     pub also_bought_only: bool,
-    /// The binary; by default the one beside this program.
-    pub binary: Option<PathBuf>,
-    /// The folder for data.
-    pub within: Option<PathBuf>,
+    /// The product.
+    #[command(flatten)]
+    pub product: Product,
 }
+
+quick!(|options| {
+    options.plan.quicken();
+    options.kills = 1;
+    options.load = Duration::from_secs(1);
+});
 
 /// One restart, since the start of the process.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -72,11 +85,11 @@ pub async fn run(options: &Options) -> Result<Report> {
     report.parameter("kills", options.kills);
     report.parameter("rate_per_second", options.rate);
     report.parameter("also_bought_only", options.also_bought_only);
-    let binary = Binary::find(options.binary.as_deref())?;
+    let binary = options.product.binary()?;
     let settings = if options.also_bought_only { also_bought_alone() } else { Vec::new() };
-    let preloaded = Preloaded::make(&binary, &options.plan, None, settings, options.within.as_deref())?;
+    let preloaded = Preloaded::make(&binary, &options.plan, None, settings, options.product.within.as_deref())?;
 
-    let bar = progress::bar("kill -9 and restart", options.kills as u64);
+    let bar = progress::bar("kill -9 and restart", options.kills.into());
     bar.tick();
     let mut restarts = Vec::new();
     let mut pairs = None;

@@ -5,7 +5,6 @@
 //! many: 1,000,000 members ── kindred serve ──┘
 //! ```
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::http::get;
 use crate::members::{FEW, rest};
+use crate::options::{Common, Product, quick, seconds};
 use crate::pace::closed_loop;
 use crate::people::{self, RECORDS, email, phone, username};
 use crate::plot::Panel;
@@ -37,19 +37,29 @@ const SORTS: [Sort; 4] = [
 ];
 
 /// The options.
-#[derive(Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Members of the large shop.
+    /// Every measurement's.
+    #[command(flatten)]
+    pub common: Common,
+    /// Members of the large shop; the small one has 1,000
+    #[arg(long = "accounts", default_value_t = 1_000_000)]
     pub members: u32,
-    /// Turns of each kind and shop.
+    /// Turns of each kind of search and shop
+    #[arg(long, default_value_t = 5)]
     pub rounds: usize,
-    /// The duration of a turn.
+    /// How long a turn lasts
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     pub turn: Duration,
-    /// The binary; by default the one beside this program.
-    pub binary: Option<PathBuf>,
-    /// The folder for data.
-    pub within: Option<PathBuf>,
+    /// The product.
+    #[command(flatten)]
+    pub product: Product,
 }
+
+quick!(|options| {
+    (options.members, options.rounds) = (5_000, 1);
+    options.turn = Duration::from_secs(1);
+});
 
 /// A served shop with this many members.
 struct Shop {
@@ -60,7 +70,7 @@ struct Shop {
 
 impl Shop {
     async fn open(count: u32, binary: &Binary, options: &Options) -> Result<Self> {
-        let data = Preloaded::empty(Vec::new(), options.within.as_deref())?;
+        let data = Preloaded::empty(Vec::new(), options.product.within.as_deref())?;
         // The first start creates the directory.
         data.serve(binary).await?.kill()?;
         {
@@ -92,7 +102,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     report.parameter("few_members", FEW);
     report.parameter("rounds", options.rounds);
     report.parameter("seconds_a_turn", options.turn.as_secs_f64());
-    let binary = Binary::find(options.binary.as_deref())?;
+    let binary = options.product.binary()?;
     let shops = [Shop::open(FEW, &binary, options).await?, Shop::open(options.members, &binary, options).await?];
     let bar = progress::bar("searches, in turns", (SORTS.len() * options.rounds * shops.len()) as u64);
     bar.tick();
@@ -103,7 +113,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         for _ in 0..options.rounds {
             for ((shop, requests), times) in shops.iter().zip(&requests).zip(&mut times) {
                 let reads = closed_loop(shop.server.endpoint.address, Arc::clone(requests), 1, options.turn).await?;
-                ensure!(reads.failed == 0, "{} of {} answers to searches were no success", reads.failed, reads.latencies.len());
+                reads.check("searches")?;
                 times.add(&reads.latencies).context("the same sort of histogram")?;
                 bar.inc(1);
             }

@@ -295,26 +295,22 @@ impl Preloaded {
     /// # Errors
     /// When that fails, or the disk is full.
     pub fn make(binary: &Binary, plan: &Plan, mix: Option<Mix>, settings: Vec<String>, within: Option<&Path>) -> Result<Self> {
-        let folder = match within {
-            Some(within) => tempfile::tempdir_in(within),
-            None => tempfile::tempdir(),
-        };
-        let folder = folder.context("could not make a temporary folder")?;
-        let files = folder.path().join("files");
-        let written = generate::run(&generate::Options { plan: *plan, mix, catalog: true, out: files.clone(), zstd: false })?;
+        let mut preloaded = Self::empty(settings, within)?;
+        let files = preloaded.folder.path().join("files");
+        let (whole, out) = (mix.is_some(), files.clone());
+        let written = generate::run(&generate::Options { plan: *plan, whole, kinds: mix, catalog: true, out, zstd: false })?;
         let bar = progress::bar("importing it", written.len() as u64);
         bar.tick();
-        let mut imports = Vec::new();
         for topic in [Topic::Catalog, Topic::Members, Topic::Orders, Topic::Interactions] {
             if let Some((file, records)) = written.get(&topic) {
-                let finished = binary.import(topic, file, &folder.path().join("data"), &settings)?;
-                imports.push(Import { topic, records: *records, finished });
+                let finished = binary.import(topic, file, &preloaded.data(), &preloaded.settings)?;
+                preloaded.imports.push(Import { topic, records: *records, finished });
                 bar.inc(1);
             }
         }
         bar.finish_and_clear();
         std::fs::remove_dir_all(files).context("could not remove the files that were imported")?;
-        Ok(Self { folder, imports, settings })
+        Ok(preloaded)
     }
 
     /// The data directory.

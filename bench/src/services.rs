@@ -27,6 +27,7 @@ use kindred_store::embedded::EmbeddedStore;
 use kindred_store::generations::Generations;
 
 use crate::dataflow::{Engine, run};
+use crate::options::{Common, quick};
 use crate::plot::Panel;
 use crate::progress;
 use crate::report::{Report, Target, number};
@@ -39,19 +40,29 @@ const APPENDED: usize = 5_000;
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
 /// The options.
-#[derive(Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Options {
+    /// Every measurement's.
+    #[command(flatten)]
+    pub common: Common,
     /// The log.
+    #[command(flatten)]
     pub plan: Plan,
-    /// The brokers, `host:port`.
+    /// The brokers
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:19092")]
     pub kafka: String,
-    /// A node of the database, `host:port`.
+    /// A node of the database
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:19042")]
     pub cql: String,
-    /// Partitions of each topic.
+    /// Partitions of each topic
+    #[arg(long, default_value_t = 4)]
     pub partitions: u32,
-    /// Timely workers.
+    /// Timely workers
+    #[arg(long, default_value_t = 1)]
     pub workers: usize,
 }
+
+quick!(|options| options.plan.quicken());
 
 /// The cost of a replay.
 struct Replayed {

@@ -11,32 +11,32 @@ use kindred_dataflow::update::{OutputFn, Stats};
 use serde::{Deserialize, Serialize};
 
 use crate::dataflow::{Engine, Fact};
+use crate::options::{Common, at_least_one, quick};
 use crate::progress;
 use crate::report::{Report, Target, number};
 use crate::synthetic::{Plan, purchases};
 
 /// The options.
-#[derive(Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Options {
+    /// Every measurement's.
+    #[command(flatten)]
+    pub common: Common,
     /// The log.
+    #[command(flatten)]
     pub plan: Plan,
-    /// Events fed live beyond the log.
+    /// Events fed live beyond the log
+    #[arg(long, default_value_t = 200_000)]
     pub live: usize,
-    /// Events of a live epoch.
+    /// Events of a live epoch
+    #[arg(long, default_value_t = 1_000, value_parser = at_least_one())]
     pub epoch: usize,
 }
 
-impl Options {
-    /// The measurement of the targets.
-    pub fn full(plan: Plan) -> Self {
-        Self { plan, live: 200_000, epoch: 1_000 }
-    }
-
-    /// A smoke run within seconds.
-    pub fn quick() -> Self {
-        Self { plan: Plan::QUICK, live: 2_000, epoch: 100 }
-    }
-}
+quick!(|options| {
+    options.plan.quicken();
+    (options.live, options.epoch) = (2_000, 100);
+});
 
 /// Processes, workers of each, and the highest load of a worker relative to an even share.
 const LAYOUTS: [(usize, usize, f64); 4] = [(1, 2, 1.25), (1, 4, 1.25), (2, 2, 1.25), (1, 8, 1.5)];
@@ -180,7 +180,7 @@ mod tests {
     /// If it failed, the figures would be of other work than one worker's.
     #[test]
     fn the_workers_hold_together_what_one_holds() {
-        let options = Options::quick();
+        let options = Options { common: Common::default(), plan: Plan::QUICK, live: 2_000, epoch: 100 };
         let one = count(1, 1, &options).unwrap();
         let four = count(1, 4, &options).unwrap();
         assert!(one.pairs[0] > 0 && one.updates[0] > 0);

@@ -6,7 +6,6 @@
 //! open loop:    GET similar alone             │ GET similar while sign-ins run
 //! ```
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,13 +19,14 @@ use serde_json::json;
 
 use crate::http::{get, post};
 use crate::load::list_path;
+use crate::options::{Common, Product, quick, seconds};
 use crate::pace::{Reads, closed_loop, open_loop};
 use crate::people::{self, PASSWORD, RECORDS};
 use crate::plot::Panel;
 use crate::progress;
 use crate::replay::plan_parameters;
 use crate::report::{PERCENTILES, Report, Target, curve, number, percentile_row, quantile_ms};
-use crate::server::{Binary, Preloaded};
+use crate::server::Preloaded;
 use crate::stats::median;
 use crate::synthetic::{Plan, popular_items};
 use crate::usage::{Process, difference, thread_cpu};
@@ -37,33 +37,49 @@ const REQUESTS: usize = 8_192;
 const READERS: usize = 32;
 
 /// The options.
-#[derive(Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// The log whose lists are read.
+    /// Every measurement's.
+    #[command(flatten)]
+    pub common: Common,
+    /// The log.
+    #[command(flatten)]
     pub plan: Plan,
-    /// Members who sign in, in turn.
+    /// Members who sign in, in turn
+    #[arg(long, default_value_t = 2_000)]
     pub accounts: u32,
-    /// Concurrent sign-ins.
+    /// Concurrent sign-ins, at most 59, the limit of an address
+    #[arg(long, default_value_t = 16)]
     pub connections: usize,
-    /// Turns of the bare hash and of sign-in.
+    /// Turns of the bare hash and of sign-in
+    #[arg(long, default_value_t = 5)]
     pub rounds: usize,
-    /// The duration of a turn.
+    /// Seconds of a turn
+    #[arg(long, default_value = "5", value_parser = seconds)]
     pub turn: Duration,
-    /// Reads of lists a second.
+    /// Reads of lists a second, open loop
+    #[arg(long, default_value_t = 1_000.0)]
     pub rate: f64,
-    /// Duration of the open loop of reads.
+    /// Seconds of the open loop
+    #[arg(long = "seconds", default_value = "30", value_parser = seconds)]
     pub lasting: Duration,
-    /// The binary; by default the one beside this program.
-    pub binary: Option<PathBuf>,
-    /// The folder for data.
-    pub within: Option<PathBuf>,
+    /// The product.
+    #[command(flatten)]
+    pub product: Product,
 }
+
+quick!(|options| {
+    options.plan.quicken();
+    (options.accounts, options.rounds) = (100, 1);
+    (options.turn, options.lasting) = (Duration::from_secs(1), Duration::from_secs(1));
+});
 
 /// Runs the measurement.
 ///
 /// # Errors
 /// When the server does not start, or an answer is not 2xx.
 pub async fn run(options: &Options) -> Result<Report> {
+    ensure!(options.rounds > 0 && options.connections > 0, "at least one round and one connection");
     // An attempt in progress counts as a failure: five an account, sixty an address (docs/design/0008-sign-in.md).
     ensure!(options.connections <= 59 && options.accounts as usize >= options.connections, "at most 59 at once, each another's");
     let mut report = Report::new("sign-in");
@@ -74,8 +90,8 @@ pub async fn run(options: &Options) -> Result<Report> {
     report.parameter("seconds_a_turn", options.turn.as_secs_f64());
     report.parameter("rate_per_second", options.rate);
     report.parameter("seconds_by_the_clock", options.lasting.as_secs_f64());
-    let binary = Binary::find(options.binary.as_deref())?;
-    let preloaded = Preloaded::make(&binary, &options.plan, None, Vec::new(), options.within.as_deref())?;
+    let binary = options.product.binary()?;
+    let preloaded = Preloaded::make(&binary, &options.plan, None, Vec::new(), options.product.within.as_deref())?;
     {
         let records = EmbeddedRecords::open(&preloaded.data().join(RECORDS)).context("could not open the records")?;
         let members = people::open(Arc::new(records), MembersConfig::default(), true).await?;
@@ -101,15 +117,15 @@ pub async fn run(options: &Options) -> Result<Report> {
     bar.tick();
     let read = || open_loop(address, Arc::clone(&lists), READERS, options.rate, options.lasting);
     let alone = read().await?;
-    all_well("lists", &alone)?;
+    alone.check("lists")?;
     bar.inc(1);
     let before = Duration::from_secs(1).min(options.turn);
     let limit = tokio::spawn(closed_loop(address, sign_ins, options.connections, before + options.lasting));
     tokio::time::sleep(before).await;
     let meanwhile = read().await?;
     let limit = limit.await.context("the load generator panicked")??;
-    all_well("lists while members sign in", &meanwhile)?;
-    all_well("sign-ins while lists are read", &limit)?;
+    meanwhile.check("lists while members sign in")?;
+    limit.check("sign-ins while lists are read")?;
     bar.finish_and_clear();
 
     let rate = number(options.rate);
@@ -131,18 +147,13 @@ pub async fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-fn all_well(name: &str, reads: &Reads) -> Result<()> {
-    ensure!(reads.failed == 0, "{} of {} answers to {name} were no success", reads.failed, reads.latencies.len());
-    Ok(())
-}
-
 async fn full_speed<Turn>(report: &mut Report, options: &Options, server: Process, turn: impl Fn() -> Turn) -> Result<()>
 where
     Turn: Future<Output = Result<Reads>>,
 {
     let bar = progress::bar("hashes and sign-ins, in turns", 2 * options.rounds as u64);
     bar.tick();
-    all_well("sign-ins", &turn().await?)?; // The first of each browser and address writes more.
+    turn().await?.check("sign-ins")?; // The first of each browser and address writes more.
     let (mut rows, mut rounds) = (Vec::new(), Vec::new());
     for round in 1..=options.rounds {
         let lasting = options.turn;
@@ -150,7 +161,7 @@ where
         bar.inc(1);
         let (cpu, cpu_of_server) = (Process::Own.cpu(), server.cpu_by_thread());
         let sign_ins = turn().await?;
-        all_well("sign-ins", &sign_ins)?;
+        sign_ins.check("sign-ins")?;
         let generator = (Process::Own.cpu() - cpu).as_secs_f64() / sign_ins.took.as_secs_f64();
         let cpu_of_server: Duration = difference(&cpu_of_server, &server.cpu_by_thread()).values().sum();
         let cpu_ms = cpu_of_server.as_secs_f64() * 1e3 / sign_ins.latencies.len() as f64;

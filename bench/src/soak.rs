@@ -18,32 +18,29 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::dataflow::{Engine, run, run_into};
+use crate::options::{Common, quick};
 use crate::progress;
 use crate::report::{Report, Target, number};
 use crate::usage::Process;
 
 /// The duration, and how often everything is checked.
-#[derive(Clone, Copy, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Epochs of all shops together.
+    /// Every measurement's.
+    #[command(flatten)]
+    pub common: Common,
+    /// Epochs of all shops together
+    #[arg(long, default_value_t = 1_000_000)]
     pub epochs: u64,
-    /// Checks of figures and rows within a shop.
+    /// How often everything is compared within a shop
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     pub looks: u64,
-    /// Another seed gives another history.
+    /// Another seed gives another history
+    #[arg(long, default_value_t = 12)]
     pub seed: u64,
 }
 
-impl Options {
-    /// The measurement of the targets.
-    pub fn full() -> Self {
-        Self { epochs: 1_000_000, looks: 10, seed: 12 }
-    }
-
-    /// A smoke run within seconds; what CI does.
-    pub fn quick() -> Self {
-        Self { epochs: 3_000, looks: 3, seed: 12 }
-    }
-}
+quick!(|options| (options.epochs, options.looks) = (3_000, 3));
 
 /// A shop.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +80,7 @@ struct Soaked {
 ///
 /// # Errors
 /// When a figure differs from a recount, or a row from brute force.
-pub fn run_soak(options: Options) -> Result<Report> {
+pub fn run_soak(options: &Options) -> Result<Report> {
     let mut report = Report::new("soak");
     report.parameter("epochs", options.epochs);
     report.parameter("looks", options.looks);
@@ -330,6 +327,7 @@ mod tests {
     /// If it failed, a long-running shop would lose its pipeline to a wrong figure, or show wrong lists.
     #[test]
     fn a_short_soak_holds() {
-        run_soak(Options::quick()).expect("every figure and every row is right");
+        run_soak(&Options { common: Common::default(), epochs: 3_000, looks: 3, seed: 12 })
+            .expect("every figure and every row is right");
     }
 }

@@ -1,14 +1,15 @@
 //! Compares two samples of times: two rank tests, free of assumptions on the distributions, and the difference of medians with an
 //! interval.
 //!
-//! Mann and Whitney's U (Ann. Math. Stat. 18, 1947; normal approximation with ties and continuity, as in Hollander and Wolfe,
-//! Nonparametric Statistical Methods, ch. 4) detects a shift. Kolmogorov and Smirnov's D (p after Stephens, J. R. Stat. Soc. B
-//! 32, 1970, as in Numerical Recipes, ch. 14.3) detects other differences too: of the spread, or of the fastest tenth. The
-//! interval is Efron's percentile bootstrap.
+//! Mann and Whitney's U (normal approximation with ties and continuity) detects a shift. Kolmogorov and Smirnov's D (asymptotic)
+//! detects other differences too: of the spread, or of the fastest tenth. The interval is Efron's percentile bootstrap.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
+use statrs::stats_tests::ks_test::{KSTwoSampleAlternativeMethod, ks_twosample};
+use statrs::stats_tests::mannwhitneyu::{MannWhitneyUMethod, mannwhitneyu};
+use statrs::stats_tests::{Alternative, NaNPolicy};
 
 /// Bootstrap samples: the ends of a 95 % interval are the 50th and the 1,950th.
 const RESAMPLES: usize = 2_000;
@@ -64,47 +65,16 @@ fn median_of_sorted(sorted: &[f64]) -> f64 {
     }
 }
 
-/// Two-sided p of U. Both are sorted.
+/// Two-sided p of U.
 fn mann_whitney(first: &[f64], second: &[f64]) -> f64 {
-    let (n1, n2) = (first.len() as f64, second.len() as f64);
-    let n = n1 + n2;
-    let mut all: Vec<(f64, bool)> = first.iter().map(|&value| (value, true)).collect();
-    all.extend(second.iter().map(|&value| (value, false)));
-    all.sort_by(|one, other| one.0.total_cmp(&other.0));
-    // Equal values share the mean of their ranks, and reduce the variance.
-    let (mut rank_sum, mut ties, mut before) = (0.0, 0.0, 0.0);
-    for equal in all.chunk_by(|one, other| one.0 == other.0) {
-        let count = equal.len() as f64;
-        rank_sum += (before + (count + 1.0) / 2.0) * equal.iter().filter(|(_, is_first)| *is_first).count() as f64;
-        ties += count.powi(3) - count;
-        before += count;
-    }
-    let u = rank_sum - n1 * (n1 + 1.0) / 2.0;
-    let variance = n1 * n2 / 12.0 * (n + 1.0 - ties / (n * (n - 1.0)));
-    if variance <= 0.0 {
-        return 1.0; // All values are equal.
-    }
-    let z = ((u - n1 * n2 / 2.0).abs() - 0.5).max(0.0) / variance.sqrt();
-    libm::erfc(z / std::f64::consts::SQRT_2)
+    let method = MannWhitneyUMethod::AsymptoticInclContinuityCorrection;
+    mannwhitneyu(first, second, method, Alternative::TwoSided).expect("two samples of numbers").1
 }
 
-/// p of D. Both are sorted.
+/// p of D.
 fn kolmogorov_smirnov(first: &[f64], second: &[f64]) -> f64 {
-    let (n1, n2) = (first.len() as f64, second.len() as f64);
-    let (mut at1, mut at2, mut d) = (0, 0, 0.0_f64);
-    while at1 < first.len() && at2 < second.len() {
-        let value = first[at1].min(second[at2]);
-        at1 += first[at1..].iter().take_while(|&&other| other == value).count();
-        at2 += second[at2..].iter().take_while(|&&other| other == value).count();
-        d = d.max((at1 as f64 / n1 - at2 as f64 / n2).abs());
-    }
-    let root = (n1 * n2 / (n1 + n2)).sqrt();
-    let lambda = (root + 0.12 + 0.11 / root) * d;
-    if lambda < 0.2 {
-        return 1.0; // To fifteen digits; the sum below converges slowly there.
-    }
-    let term = |j: i32| (if j % 2 == 1 { 2.0 } else { -2.0 }) * (-2.0 * f64::from(j * j) * lambda * lambda).exp();
-    (1..=100).map(term).sum::<f64>().clamp(0.0, 1.0)
+    let method = KSTwoSampleAlternativeMethod::TwoSidedAsymptotic;
+    ks_twosample(first.to_vec(), second.to_vec(), method, NaNPolicy::Error).expect("two samples of numbers").1
 }
 
 fn bootstrap(first: &[f64], second: &[f64]) -> (f64, f64) {
@@ -130,36 +100,6 @@ mod tests {
 
     fn close(value: f64, wanted: f64) -> bool {
         (value - wanted).abs() < 1e-9
-    }
-
-    /// The example of scipy's documentation of `mannwhitneyu` (asymptotic, with continuity); with ties by hand: the ranks of 1, 2
-    /// and 2 are 1.5, 4 and 4 of six, so U is 3.5 and its variance 9/12 · (7 − 30/30).
-    #[test]
-    fn u_is_as_elsewhere() {
-        let sorted = |mut sample: Vec<f64>| {
-            sample.sort_by(f64::total_cmp);
-            sample
-        };
-        let (males, females) = (sorted(vec![19.0, 22.0, 16.0, 29.0, 24.0]), sorted(vec![20.0, 11.0, 17.0, 12.0]));
-        assert!(close(mann_whitney(&males, &females), 0.111_346_886_533_140_41), "{}", mann_whitney(&males, &females));
-        assert!(close(mann_whitney(&females, &males), mann_whitney(&males, &females)));
-        let z = (1.0 - 0.5) / (9.0 / 12.0 * 6.0_f64).sqrt();
-        assert!(close(mann_whitney(&[1.0, 2.0, 2.0], &[1.0, 2.0, 3.0]), libm::erfc(z / std::f64::consts::SQRT_2)));
-        assert!(close(mann_whitney(&[1.0; 5], &[1.0; 7]), 1.0));
-    }
-
-    /// The table of the limiting distribution: 5 % lie beyond 1.358, 1 % beyond 1.628.
-    #[test]
-    fn d_is_as_in_the_tables() {
-        let evenly = |from: f64, count: u32| (0..count).map(|n| from + f64::from(n)).collect::<Vec<_>>();
-        let count = 20_000;
-        for (lambda, wanted) in [(1.358, 0.05), (1.628, 0.01)] {
-            // Two ladders that start apart differ by exactly that many steps.
-            let steps = lambda / f64::from(count / 2).sqrt() * f64::from(count);
-            let p = kolmogorov_smirnov(&evenly(0.0, count), &evenly(steps.round() - 0.5, count));
-            assert!((p - wanted).abs() < wanted * 0.03, "{p} and not {wanted}");
-        }
-        assert!(close(kolmogorov_smirnov(&evenly(0.0, 50), &evenly(0.0, 50)), 1.0));
     }
 
     /// The test must detect a shift of a thirtieth of a hash among a thousand attempts, and a difference of spread alone, without

@@ -30,15 +30,19 @@ const ITEM_EXPONENT: f64 = 1.05;
 const ACTIVITY_SIGMA: f64 = 1.0;
 
 /// The size of a log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(clap::Args, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// Members; some may be inactive.
+    /// Members of the synthetic log
+    #[arg(long, help_heading = "Log", default_value_t = Plan::TWO_MILLION.members, value_parser = clap::value_parser!(u32).range(1..))]
     pub members: u32,
-    /// Items of the shop.
+    /// Items of the synthetic log
+    #[arg(long, help_heading = "Log", default_value_t = Plan::TWO_MILLION.items, value_parser = clap::value_parser!(u32).range(1..))]
     pub items: u32,
-    /// Events, without catalog and members.
+    /// Events of the synthetic log, without catalog and members
+    #[arg(long, help_heading = "Log", default_value_t = Plan::TWO_MILLION.events)]
     pub events: usize,
-    /// The same seed gives the same log.
+    /// The same seed gives the same log
+    #[arg(long, help_heading = "Log", default_value_t = Plan::TWO_MILLION.seed)]
     pub seed: u64,
 }
 
@@ -47,6 +51,13 @@ impl Plan {
     pub const TWO_MILLION: Self = Self { members: 100_000, items: 20_000, events: 2_000_000, seed: 7 };
     /// A small log for a smoke run within seconds.
     pub const QUICK: Self = Self { members: 1_000, items: 500, events: 20_000, seed: 7 };
+
+    /// The small log for a smoke run, unless another one was asked for.
+    pub fn quicken(&mut self) {
+        if *self == Self::TWO_MILLION {
+            *self = Self::QUICK;
+        }
+    }
 
     /// The arguments with which another process draws the same.
     pub fn arguments(&self) -> Vec<String> {

@@ -8,7 +8,6 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,11 +24,12 @@ use tokio::sync::{mpsc, watch};
 use warp::Filter;
 
 use crate::http::{Connection, post};
+use crate::options::{Common, Product, quick};
 use crate::people::{self, PASSWORD, RECORDS, email, phone, username};
 use crate::plot::Panel;
 use crate::progress;
 use crate::report::{Report, Target, curve, latencies, number, record};
-use crate::server::{Binary, Preloaded};
+use crate::server::Preloaded;
 use crate::stats::{Comparison, compare};
 
 /// False alarms of a test: one in a hundred.
@@ -50,15 +50,20 @@ const SETTINGS: [&str; 5] = [
 ];
 
 /// The options.
-#[derive(Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Attempts with known and with unknown values, of each kind.
+    /// Every measurement's.
+    #[command(flatten)]
+    pub common: Common,
+    /// Attempts with known and with unknown values, of each kind
+    #[arg(long, default_value_t = 1_000)]
     pub tries: u32,
-    /// The binary; by default the one beside this program.
-    pub binary: Option<PathBuf>,
-    /// The folder for data.
-    pub within: Option<PathBuf>,
+    /// The product.
+    #[command(flatten)]
+    pub product: Product,
 }
+
+quick!(|options| options.tries = 20);
 
 /// The kind of attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,14 +104,14 @@ pub async fn run(options: &Options) -> Result<Report> {
     let mut report = Report::new("timing");
     report.parameter("tries_each", options.tries);
     report.parameter("settings", SETTINGS.as_slice());
-    let binary = Binary::find(options.binary.as_deref())?;
+    let binary = options.product.binary()?;
     let gateways = Gateways::start().await?;
     let mut settings: Vec<String> = SETTINGS.map(ToOwned::to_owned).to_vec();
     settings.push(format!("members.phone.url=http://{}/", gateways.phones));
     settings.push("members.mail.host=127.0.0.1".to_owned());
     settings.push(format!("members.mail.port={}", gateways.mails));
     settings.push("members.mail.security=none".to_owned());
-    let preloaded = Preloaded::empty(settings, options.within.as_deref())?;
+    let preloaded = Preloaded::empty(settings, options.product.within.as_deref())?;
     // The server creates the directory.
     preloaded.serve(&binary).await?.kill()?;
     let known = options.tries + WARM_UP;

@@ -136,7 +136,7 @@ impl Grant {
         }
     }
 
-    /// The operator's, who may everything.
+    /// The grant of the operator of this machine: everything.
     pub fn operator(name: String) -> Self {
         Self { operator: true, ..Self::service(name) }
     }

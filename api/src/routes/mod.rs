@@ -125,7 +125,7 @@ impl Incoming {
         let Some((template, segments)) = api.table.matched(&self.path) else { return no_route().into_response() };
         let Some(endpoint) = template.endpoint(&self.method) else { return self.other_method(template) };
         if let Some(Operator(grant)) = self.operator.clone() {
-            let answer = self.let_in(endpoint.clone(), segments, grant, body).await;
+            let answer = self.dispatch(endpoint.clone(), segments, grant, body).await;
             return answer.unwrap_or_else(Problem::into_response);
         }
         let caller = match Caller::of(&self.headers, self.address) {
