@@ -104,7 +104,8 @@ mod tests {
             let contract =
                 json!({ "info": { "description": "" }, "tags": [], "paths": {}, "components": { "schemas": schemas } });
             let page = render(contract).unwrap();
-            page.split("<td>").nth(1).unwrap().split("</td>").next().unwrap().to_owned()
+            let row = page.split("id=\"X\"").nth(1).unwrap();
+            row.split("<td>").nth(1).unwrap().split("</td>").next().unwrap().to_owned()
         };
         assert_eq!(described(json!({ "type": "integer", "minimum": 0, "maximum": 50 })), "integer, 0 to 50");
         assert_eq!(described(json!({ "type": ["string", "null"], "maxLength": 9 })), "string, to 9 characters or null");
