@@ -1,67 +1,20 @@
 //! The pipeline on the embedded log and store: the store must hold the oracle's rows after any cut into appends, a restart, a
 //! rebuild from the log and an erasure sweep.
 
-use std::path::Path;
+mod support;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use kindred_clock::Clock;
-use kindred_log::embedded::EmbeddedLog;
-use kindred_log::{EventLog, Share};
-use kindred_model::{EventTime, Position, Record, Semantics, Topic};
+use kindred_log::Share;
+use kindred_model::{Position, Record, Semantics, Topic};
+use kindred_oracle::inputs;
 use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
-use kindred_oracle::{first_differences, inputs, tables};
-use kindred_pipeline::{Pipeline, PipelineConfig, PipelineState, repair, verify};
-use kindred_store::embedded::EmbeddedStore;
-use kindred_store::{Change, EpochChanges, ViewStore};
+use kindred_pipeline::{PipelineConfig, PipelineState, repair, verify};
+use kindred_store::{Change, EpochChanges};
+use support::Shop;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Shop {
-    log: Arc<dyn EventLog>,
-    store: Arc<dyn ViewStore>,
-}
-
-fn open(dir: &Path) -> Shop {
-    let log = Arc::new(EmbeddedLog::open(&dir.join("log")).expect("a log"));
-    let store = Arc::new(EmbeddedStore::open(&dir.join("store")).expect("a store"));
-    Shop { log, store }
-}
-
-impl Shop {
-    async fn start(&self, config: PipelineConfig) -> Pipeline {
-        let clock = Clock::fixed(EventTime(1_780_000_000_000));
-        Pipeline::start(config, Arc::clone(&self.log), Arc::clone(&self.store), clock).await.expect("it starts")
-    }
-
-    async fn append(&self, records: &[Record]) {
-        for topic in Topic::ALL {
-            let payloads: Vec<Vec<u8>> = records.iter().filter(|record| record.topic() == *topic).map(Record::to_json).collect();
-            if !payloads.is_empty() {
-                self.log.append(*topic, payloads, None).await.expect("it appends");
-            }
-        }
-    }
-
-    fn assert_is(&self, records: &[Record], semantics: &Semantics, when: &str) {
-        let expected = tables(&inputs(records.iter().cloned(), semantics), semantics);
-        let snapshot = self.store.snapshot().expect("a snapshot");
-        let differences = first_differences(&expected, &*snapshot.rows, 5).expect("rows");
-        let shown: Vec<String> = differences
-            .iter()
-            .map(|d| {
-                format!(
-                    "{} {}: expected {:?}, stored {:?}",
-                    d.table,
-                    d.describe_key(),
-                    d.describe_expected(),
-                    d.describe_actual()
-                )
-            })
-            .collect();
-        assert!(differences.is_empty(), "{when}: {shown:#?}");
-    }
-}
 
 /// If this failed, the store would differ from a batch job over the same events.
 #[tokio::test(flavor = "multi_thread")]
@@ -73,17 +26,17 @@ async fn the_store_holds_what_the_oracle_says() {
         let mut feed: Vec<Record> = records.clone();
         feed.extend(records.iter().filter(|_| rng.chance(30)).cloned());
         rng.shuffle(&mut feed);
-        let mut shop = open(temp.path());
+        let mut shop = Shop::open(temp.path());
         let config = PipelineConfig { workers, ..PipelineConfig::new(semantics.clone()) };
-        let mut pipeline = shop.start(config.clone()).await;
+        let mut pipeline = shop.start(&config).await;
         for (n, portion) in feed.chunks(97).enumerate() {
             shop.append(portion).await;
             if n % 3 == 2 {
                 // Restarts at an arbitrary point, from what the store holds by then.
                 pipeline.stop().expect("it stops");
                 drop(shop);
-                shop = open(temp.path());
-                pipeline = shop.start(config.clone()).await;
+                shop = Shop::open(temp.path());
+                pipeline = shop.start(&config).await;
             }
         }
         pipeline.settle(PATIENCE).await.expect("it settles");
@@ -94,7 +47,7 @@ async fn the_store_holds_what_the_oracle_says() {
         pipeline.stop().expect("it stops");
 
         let rebuild = PipelineConfig { from_beginning: true, ..config };
-        let pipeline = shop.start(rebuild).await;
+        let pipeline = shop.start(&rebuild).await;
         pipeline.settle(PATIENCE).await.expect("it settles");
         shop.assert_is(&records, &semantics, &format!("seed {seed}, rebuilt"));
         pipeline.stop().expect("it stops");
@@ -106,9 +59,9 @@ async fn the_store_holds_what_the_oracle_says() {
 async fn verify_names_a_wrong_row_and_repair_mends_it() {
     let temp = tempfile::tempdir().expect("a directory");
     let semantics = Semantics::default();
-    let shop = open(temp.path());
+    let shop = Shop::open(temp.path());
     let records = random_log(7, 300, &Shape::default());
-    let pipeline = shop.start(PipelineConfig::new(semantics.clone())).await;
+    let pipeline = shop.start(&PipelineConfig::new(semantics.clone())).await;
     shop.append(&records).await;
     pipeline.settle(PATIENCE).await.expect("it settles");
     pipeline.stop().expect("it stops");
@@ -128,8 +81,8 @@ async fn verify_names_a_wrong_row_and_repair_mends_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_accepted_is_in_rejected_with_its_place_and_reason() {
     let temp = tempfile::tempdir().expect("a directory");
-    let shop = open(temp.path());
-    let pipeline = shop.start(PipelineConfig::new(Semantics::default())).await;
+    let shop = Shop::open(temp.path());
+    let pipeline = shop.start(&PipelineConfig::new(Semantics::default())).await;
     let good = br#"{"member":"m","item":"i","kind":"view","at":"2026-01-05T10:00:00Z"}"#.to_vec();
     let bad = br#"{"member":"m","item":"i","kind":"stare","at":"2026-01-05T10:00:00Z"}"#.to_vec();
     shop.log
@@ -151,7 +104,7 @@ async fn what_cannot_be_accepted_is_in_rejected_with_its_place_and_reason() {
 async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
     let temp = tempfile::tempdir().expect("a directory");
     let semantics = Semantics::default();
-    let shop = open(temp.path());
+    let shop = Shop::open(temp.path());
     let lines = |topic, lines: &[&str]| -> Vec<Record> {
         lines.iter().map(|line| Record::decode(topic, line.as_bytes(), &semantics.rules()).expect("valid")).collect()
     };
@@ -188,7 +141,7 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
     ));
     shop.append(&records).await;
     // The sweep runs once the state is restored.
-    let pipeline = shop.start(PipelineConfig { raw_days: 0, ..PipelineConfig::new(semantics.clone()) }).await;
+    let pipeline = shop.start(&PipelineConfig { raw_days: 0, ..PipelineConfig::new(semantics.clone()) }).await;
     pipeline.settle(PATIENCE).await.expect("it settles");
     let begin = std::time::Instant::now();
     while shop.store.named().get("swept:ann").await.expect("it answers").is_none() {
@@ -273,7 +226,7 @@ async fn raw_records_of_an_erased_member_leave_and_no_result_changes() {
     let cancelled = shown.orders.values().filter(|order| order.version == 9 && order.lines.iter().any(|line| line.quantity == 3));
     assert_eq!(cancelled.count(), 1, "what came late of an order is of it, without its member: {:?}", shown.orders);
     pipeline.stop().expect("it stops");
-    let pipeline = shop.start(PipelineConfig { from_beginning: true, ..PipelineConfig::new(semantics.clone()) }).await;
+    let pipeline = shop.start(&PipelineConfig { from_beginning: true, ..PipelineConfig::new(semantics.clone()) }).await;
     pipeline.settle(PATIENCE).await.expect("it settles");
     shop.assert_is(&remaining, &semantics, "rebuilt after the sweep");
     pipeline.stop().expect("it stops");

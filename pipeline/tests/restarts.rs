@@ -1,144 +1,40 @@
 //! Starts and stops of the pipeline at bad moments: a store that fails during the restore, and a stop under load.
 
+mod support;
+
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use kindred_clock::Clock;
-use kindred_log::EventLog;
-use kindred_log::embedded::EmbeddedLog;
-use kindred_model::views::{ReadError, Rows, Visit};
-use kindred_model::{EventTime, Position, Record, Semantics, Topic};
+use kindred_model::views::Visit;
 use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
-use kindred_oracle::{first_differences, inputs, tables};
 use kindred_pipeline::{Pipeline, PipelineConfig, PipelineState};
-use kindred_store::embedded::EmbeddedStore;
-use kindred_store::{Change, EpochChanges, Frontier, Incarnation, Listener, NamedValues, Snapshot, StoreError, ViewStore};
+use kindred_store::{Change, EpochChanges, Frontier, ViewStore};
+use support::{Shop, append};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A store whose reads fail after a number of rows.
-struct FailingReads {
-    store: Arc<dyn ViewStore>,
-    rows_left: Arc<AtomicUsize>,
+async fn settle_and_stop(pipeline: Pipeline) {
+    pipeline.settle(PATIENCE).await.expect("it settles");
+    pipeline.stop().expect("it stops");
 }
 
-struct FailingRows {
-    rows: Box<dyn Rows + Send + Sync>,
-    rows_left: Arc<AtomicUsize>,
+/// All rows of a table.
+fn rows_of(store: &dyn ViewStore, table: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut rows = Vec::new();
+    let visit: Visit<'_> = &mut |key, row| {
+        rows.push((key.to_vec(), row.to_vec()));
+        ControlFlow::Continue(())
+    };
+    store.snapshot().expect("a snapshot").rows.scan(table, &[], visit).expect("rows");
+    assert!(!rows.is_empty(), "{table} is empty");
+    rows
 }
 
-impl Rows for FailingRows {
-    fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        self.rows.get(table, key)
-    }
-
-    fn scan(&self, table: &str, prefix: &[u8], visit: Visit<'_>) -> Result<(), ReadError> {
-        self.rows.scan(table, prefix, &mut |key, row| {
-            let take = |left: usize| left.checked_sub(1);
-            match self.rows_left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
-                Ok(_) => visit(key, row),
-                Err(_) => ControlFlow::Break(Err(ReadError::Unavailable("the disk does not answer".to_owned()))),
-            }
-        })
-    }
-}
-
-#[async_trait]
-impl ViewStore for FailingReads {
-    async fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.store.get(table, key).await
-    }
-
-    fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let Snapshot { frontier, rows } = self.store.snapshot()?;
-        Ok(Snapshot { frontier, rows: Box::new(FailingRows { rows, rows_left: Arc::clone(&self.rows_left) }) })
-    }
-
-    fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError> {
-        self.store.listen(listener)
-    }
-
-    fn frontier(&self) -> Frontier {
-        self.store.frontier()
-    }
-
-    async fn begin(&self) -> Result<Incarnation, StoreError> {
-        self.store.begin().await
-    }
-
-    async fn join(&self, number: u64) -> Result<Incarnation, StoreError> {
-        self.store.join(number).await
-    }
-
-    async fn write(&self, epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError> {
-        self.store.write(epoch, changes).await
-    }
-
-    async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError> {
-        self.store.commit(epoch, position).await
-    }
-
-    async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError> {
-        self.store.apply(changes).await
-    }
-
-    async fn end_clean(&self) -> Result<(), StoreError> {
-        self.store.end_clean().await
-    }
-
-    async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
-        self.store.clear(tables).await
-    }
-
-    async fn reset_position(&self, position: Position) -> Result<(), StoreError> {
-        self.store.reset_position(position).await
-    }
-
-    async fn sync(&self) -> Result<(), StoreError> {
-        self.store.sync().await
-    }
-
-    fn named(&self) -> &dyn NamedValues {
-        self.store.named()
-    }
-
-    fn row_count(&self, table: &str) -> Result<u64, StoreError> {
-        self.store.row_count(table)
-    }
-
-    fn disk_bytes(&self) -> Option<u64> {
-        self.store.disk_bytes()
-    }
-}
-
-fn open(dir: &Path) -> (Arc<dyn EventLog>, Arc<dyn ViewStore>) {
-    let log = EmbeddedLog::open(&dir.join("log")).expect("a log");
-    (Arc::new(log), Arc::new(EmbeddedStore::open(&dir.join("store")).expect("a store")))
-}
-
-async fn start(log: &Arc<dyn EventLog>, store: &Arc<dyn ViewStore>, config: &PipelineConfig) -> Pipeline {
-    let clock = Clock::fixed(EventTime(1_780_000_000_000));
-    Pipeline::start(config.clone(), Arc::clone(log), Arc::clone(store), clock).await.expect("it starts")
-}
-
-async fn append(log: &Arc<dyn EventLog>, records: &[Record]) {
-    for topic in Topic::ALL {
-        let payloads: Vec<Vec<u8>> = records.iter().filter(|record| record.topic() == *topic).map(Record::to_json).collect();
-        if !payloads.is_empty() {
-            log.append(*topic, payloads, None).await.expect("it appends");
-        }
-    }
-}
-
-/// The number of rows that differ from the oracle's.
-fn differences(store: &Arc<dyn ViewStore>, records: &[Record], semantics: &Semantics) -> usize {
-    let expected = tables(&inputs(records.iter().cloned(), semantics), semantics);
-    let snapshot = store.snapshot().expect("a snapshot");
-    first_differences(&expected, &*snapshot.rows, 1_000).expect("rows").len()
+async fn apply(store: &dyn ViewStore, changes: Vec<Change>) {
+    let Frontier { epoch, position, .. } = store.frontier();
+    store.apply(EpochChanges { epoch, position, changes: changes.into() }).await.expect("applied");
 }
 
 /// If this failed, a store that fails during a restore would end up with the views of a part of the events, marked as complete.
@@ -148,35 +44,35 @@ async fn what_is_restored_in_part_is_not_written_for_the_whole() {
     let semantics = small_semantics();
     let config = PipelineConfig { workers: 2, ..PipelineConfig::new(semantics.clone()) };
     let records = random_log(21, 500, &Shape::default());
-    let (log, store) = open(temp.path());
-    let pipeline = start(&log, &store, &config).await;
-    append(&log, &records).await;
-    pipeline.settle(PATIENCE).await.expect("it settles");
-    pipeline.stop().expect("it stops");
-    assert_eq!(differences(&store, &records, &semantics), 0);
+    let shop = Shop::open(temp.path());
+    let pipeline = shop.start(&config).await;
+    shop.append(&records).await;
+    settle_and_stop(pipeline).await;
+    shop.assert_is(&records, &semantics, "at first");
 
-    // The last unit is unfinished, so the next start rewrites all rows.
-    store.clear(&["points"]).await.expect("emptied");
-    drop((log, store));
-    let (log, store) = open(temp.path());
-    assert!(store.frontier().unfinished);
-    let lacking = differences(&store, &records, &semantics);
-    assert!(lacking > 0);
-    let failing: Arc<dyn ViewStore> =
-        Arc::new(FailingReads { store: Arc::clone(&store), rows_left: Arc::new(AtomicUsize::new(30)) });
-    let pipeline = start(&log, &failing, &config).await;
+    // One of its inputs, not the first, cannot be read; and the last unit is unfinished, so the next start rewrites all rows.
+    let (key, row) = rows_of(&*shop.store, "inputs_orders").pop().expect("a row");
+    let unfinished_with = async |shop: Shop, row: Vec<u8>| {
+        apply(&*shop.store, vec![Change { table: "inputs_orders", key: key.clone(), row: Some(row) }]).await;
+        shop.store.clear(&["points"]).await.expect("emptied");
+        drop(shop);
+        Shop::open(temp.path())
+    };
+    let shop = unfinished_with(shop, vec![0xff]).await;
+    let lacking = shop.differences(&records, &semantics);
+    assert!(shop.store.frontier().unfinished && lacking.len() > 1, "{lacking:?}");
+    let pipeline = shop.start(&config).await;
     tokio::time::timeout(PATIENCE, pipeline.progress().ended()).await.expect("it ends by itself");
     let status = pipeline.status();
     assert_eq!(status.state, PipelineState::Failed);
-    assert!(status.reason.is_some_and(|reason| reason.contains("the disk does not answer")));
+    assert!(status.reason.is_some_and(|reason| reason.contains("could not read the merged inputs")));
     tokio::task::spawn_blocking(|| pipeline.stop()).await.expect("joined").expect_err("it failed");
-    assert_eq!(differences(&store, &records, &semantics), lacking, "nothing was written");
-    assert!(store.frontier().unfinished, "and it does not count as whole");
+    assert_eq!(shop.differences(&records, &semantics), lacking, "nothing was written");
+    assert!(shop.store.frontier().unfinished, "and it does not count as whole");
 
-    let pipeline = start(&log, &store, &config).await;
-    pipeline.settle(PATIENCE).await.expect("it settles");
-    pipeline.stop().expect("it stops");
-    assert_eq!(differences(&store, &records, &semantics), 0, "the next start writes it");
+    let shop = unfinished_with(shop, row).await;
+    settle_and_stop(shop.start(&config).await).await;
+    shop.assert_is(&records, &semantics, "the next start writes it");
 }
 
 /// If this failed, a directory filled by an earlier version would silently lack the rows of a newer view.
@@ -186,35 +82,25 @@ async fn a_view_that_is_new_to_a_store_is_derived_at_the_next_start() {
     let semantics = small_semantics();
     let config = PipelineConfig::new(semantics.clone());
     let records = random_log(23, 500, &Shape::default());
-    let (log, store) = open(temp.path());
-    let pipeline = start(&log, &store, &config).await;
-    append(&log, &records).await;
-    pipeline.settle(PATIENCE).await.expect("it settles");
-    pipeline.stop().expect("it stops");
+    let shop = Shop::open(temp.path());
+    let pipeline = shop.start(&config).await;
+    shop.append(&records).await;
+    settle_and_stop(pipeline).await;
 
     // As left by a version without member_orders.
-    let mut rows = Vec::new();
-    let snapshot = store.snapshot().expect("a snapshot");
-    let visit: Visit<'_> = &mut |key, _| {
-        rows.push(Change { table: "member_orders", key: key.to_vec(), row: None });
-        ControlFlow::Continue(())
-    };
-    snapshot.rows.scan("member_orders", &[], visit).expect("rows");
-    assert!(!rows.is_empty());
-    let Frontier { epoch, position, .. } = snapshot.frontier;
+    let store = &shop.store;
+    let gone = rows_of(&**store, "member_orders").into_iter().map(|(key, _)| Change { table: "member_orders", key, row: None });
     store.begin().await.expect("begun");
-    store.apply(EpochChanges { epoch, position, changes: rows.into() }).await.expect("applied");
+    apply(&**store, gone.collect()).await;
     store.end_clean().await.expect("whole");
-    assert!(differences(&store, &records, &semantics) > 0);
+    assert!(!shop.differences(&records, &semantics).is_empty());
     let known = store.named().get("tables").await.expect("read").expect("the store names its tables");
     let known = String::from_utf8(known).expect("text").replace("member_orders", "");
     store.named().put("tables", known.as_bytes()).await.expect("written");
 
     for start_number in 1..=2 {
-        let pipeline = start(&log, &store, &config).await;
-        pipeline.settle(PATIENCE).await.expect("it settles");
-        pipeline.stop().expect("it stops");
-        assert_eq!(differences(&store, &records, &semantics), 0, "start {start_number}");
+        settle_and_stop(shop.start(&config).await).await;
+        shop.assert_is(&records, &semantics, &format!("start {start_number}"));
         assert!(!store.frontier().unfinished, "start {start_number}");
     }
 }
@@ -226,10 +112,10 @@ async fn a_stop_under_load_ends_in_order_and_loses_nothing() {
     let semantics = small_semantics();
     let config = PipelineConfig { workers: 4, epoch_min: Duration::ZERO, ..PipelineConfig::new(semantics.clone()) };
     let records = random_log(22, 4_000, &Shape::default());
-    let (log, store) = open(temp.path());
+    let shop = Shop::open(temp.path());
     let (ended, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let poster = {
-        let (log, records, ended, sent) = (Arc::clone(&log), records.clone(), Arc::clone(&ended), Arc::clone(&sent));
+        let (log, records, ended, sent) = (Arc::clone(&shop.log), records.clone(), Arc::clone(&ended), Arc::clone(&sent));
         tokio::spawn(async move {
             for portion in records.chunks(7).cycle() {
                 if ended.load(Ordering::Acquire) && sent.load(Ordering::Acquire) >= records.len() {
@@ -242,7 +128,7 @@ async fn a_stop_under_load_ends_in_order_and_loses_nothing() {
     };
     let mut rng = Rng::new(22);
     for round in 0..30 {
-        let pipeline = start(&log, &store, &config).await;
+        let pipeline = shop.start(&config).await;
         tokio::time::sleep(Duration::from_millis(5 + rng.below(60))).await;
         let stopped = tokio::task::spawn_blocking(|| pipeline.stop());
         let stopped = tokio::time::timeout(PATIENCE, stopped).await;
@@ -250,8 +136,6 @@ async fn a_stop_under_load_ends_in_order_and_loses_nothing() {
     }
     ended.store(true, Ordering::Release);
     poster.await.expect("it posts");
-    let pipeline = start(&log, &store, &config).await;
-    pipeline.settle(PATIENCE).await.expect("it settles");
-    pipeline.stop().expect("it stops");
-    assert_eq!(differences(&store, &records, &semantics), 0);
+    settle_and_stop(shop.start(&config).await).await;
+    shop.assert_is(&records, &semantics, "after 30 stops");
 }

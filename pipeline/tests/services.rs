@@ -2,6 +2,8 @@
 //! oracle's after restarts, a takeover from a running pipeline and a rebuild, for any number of processes and workers. Skipped,
 //! with a message, without the variables.
 
+mod support;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,31 +18,20 @@ use kindred_model::views::inputs::Interactions;
 use kindred_model::views::{Table, scan};
 use kindred_model::{EventTime, Kind, Record, Semantics, Topic};
 use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
-use kindred_oracle::{first_differences, inputs, tables};
 use kindred_pipeline::{Cluster, Pipeline, PipelineConfig, PipelineState, migrate_from_format_1, repair, verify};
 use kindred_store::cql::{CqlConfig, CqlStore};
 use kindred_store::generations::Generations;
 use kindred_store::{Change, EpochChanges, ViewStore};
+use support::append;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn append(log: &Arc<dyn EventLog>, records: &[Record]) {
-    for topic in Topic::ALL {
-        let payloads: Vec<Vec<u8>> = records.iter().filter(|record| record.topic() == *topic).map(Record::to_json).collect();
-        if !payloads.is_empty() {
-            log.append(*topic, payloads, None).await.expect("it appends");
-        }
-    }
-}
 
 async fn assert_is(store: &Arc<CqlStore>, records: &[Record], semantics: &Semantics, when: &'static str) {
     let (store, records, semantics) = (Arc::clone(store), records.to_vec(), semantics.clone());
     tokio::task::spawn_blocking(move || {
+        let differences = support::differences(&*store, &records, &semantics);
+        assert!(differences.is_empty(), "{when}: {differences:#?}");
         let snapshot = store.snapshot().expect("a snapshot");
-        let expected = tables(&inputs(records, &semantics), &semantics);
-        let differences = first_differences(&expected, &*snapshot.rows, 5).expect("rows");
-        let shown: Vec<String> = differences.iter().map(|d| format!("{} {}", d.table, d.describe_key())).collect();
-        assert!(differences.is_empty(), "{when}: {shown:#?}");
         assert!(verify(&*snapshot.rows, &semantics, 3).expect("it reads").holds(), "{when}");
     })
     .await
