@@ -1,10 +1,7 @@
 //! Tests against a real database, at `KINDRED_TEST_CASSANDRA` (host:port); `tests/run` starts one. Without it they print that
 //! they did not run. All share one keyspace, since schema changes are slow; each store has its own generation.
 
-use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use kindred_model::units::EventTime;
 use kindred_model::views::{input_tables, view_tables};
@@ -203,93 +200,4 @@ async fn rows_are_read_and_a_store_is_dropped_on_any_thread() {
     read();
     std::thread::scope(|scope| scope.spawn(read).join().expect("no panic"));
     drop(snapshot);
-}
-
-/// If this failed, a restart of the database would lose or halve acknowledged writes, or end the pipeline. It restarts the
-/// database with `KINDRED_TEST_CASSANDRA_STOP` and `_START`, so it runs alone: `cargo test -- --ignored`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "stops the database that other tests use"]
-async fn a_database_that_stops_in_the_middle_of_writes_loses_nothing() {
-    const UNITS: u64 = 60;
-    const ROWS: u64 = 2_000;
-    let Some(config) = keyspace().await else { return };
-    let command = |name: &str| std::env::var(format!("KINDRED_TEST_CASSANDRA_{name}")).ok();
-    let (Some(stop), Some(start)) = (command("STOP"), command("START")) else {
-        eprintln!(
-            "NOT RUN: the database stopped in the middle of writes: KINDRED_TEST_CASSANDRA_STOP and _START name no commands"
-        );
-        return;
-    };
-    let config = CqlConfig { request_timeout_ms: 3_000, attempts: 2, ..config };
-    let store = opened(&config, "stopped").await;
-    store.begin().await.expect("begun");
-    let tables = [input_tables()[0].name, view_tables()[0].name];
-    let row = |epoch: u64, n: u64| (tables[(n % 2) as usize], format!("item {}\0", (n * 7 + epoch) % 5_000).into_bytes());
-    let unit = |epoch: u64| {
-        let mut position = Position::beginning();
-        position.passed(Topic::Orders, 0, epoch);
-        let changes = (0..ROWS).map(|n| {
-            let (table, key) = row(epoch, n);
-            Change { table, key, row: (n % 11 != 0).then(|| epoch.to_string().into_bytes()) }
-        });
-        EpochChanges { epoch, position, changes: Arc::new(changes.collect()) }
-    };
-    let done = Arc::new(AtomicBool::new(false));
-    let meddler = std::thread::spawn({
-        let done = done.clone();
-        move || {
-            let mut stops = 0;
-            while !done.load(Ordering::Relaxed) && stops < 2 {
-                std::thread::sleep(Duration::from_millis(700));
-                for command in [&stop, &start] {
-                    let status = Command::new("sh").arg("-c").arg(command).status().expect("a shell");
-                    assert!(status.success(), "{command} failed");
-                }
-                stops += 1;
-            }
-            stops
-        }
-    });
-    let mut unavailable = 0;
-    for epoch in 1..=UNITS {
-        while let Err(error) = store.apply(unit(epoch)).await {
-            assert!(matches!(error, StoreError::Unavailable(_)), "only an answer is missing, but: {error}");
-            unavailable += 1;
-            assert!(unavailable < 1_000, "the database never came back: {error}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        if epoch % 10 == 0 {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
-    }
-    done.store(true, Ordering::Relaxed);
-    let stops = tokio::task::spawn_blocking(move || meddler.join().expect("no panic")).await.expect("joined");
-    assert!(stops > 0 && unavailable > 0, "the database was stopped {stops} times, and {unavailable} calls noticed");
-    let mut expected: BTreeMap<(&str, Vec<u8>), u64> = BTreeMap::new();
-    for epoch in 1..=UNITS {
-        for change in unit(epoch).changes.iter().cloned() {
-            match change.row {
-                Some(_) => expected.insert((change.table, change.key), epoch),
-                None => expected.remove(&(change.table, change.key)),
-            };
-        }
-    }
-    store.end_clean().await.expect("a clean end");
-    drop(store);
-    let store = opened(&config, "stopped").await;
-    assert_eq!((store.frontier().epoch, store.frontier().position), (UNITS, unit(UNITS).position));
-    let mut found = BTreeMap::new();
-    tokio::task::spawn_blocking(move || {
-        let snapshot = store.snapshot().expect("a snapshot");
-        for table in tables {
-            let visit = &mut |key: &[u8], row: &[u8]| {
-                found.insert((table, key.to_vec()), String::from_utf8_lossy(row).parse::<u64>().expect("an epoch"));
-                std::ops::ControlFlow::Continue(())
-            };
-            snapshot.rows.scan(table, b"", visit).expect("scanned");
-        }
-        assert!(found == expected, "rows are those of the last unit: {} found, {} expected", found.len(), expected.len());
-    })
-    .await
-    .expect("compared");
 }

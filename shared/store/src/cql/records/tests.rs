@@ -1,7 +1,5 @@
 //! Records on a real database, in the keyspace of `cql::tests`.
 
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::*;
@@ -152,41 +150,4 @@ async fn what_is_told_is_true_though_answers_get_lost() {
         late += took.iter().filter(|took| took.as_millis() > u128::from(timeout_ms)).count();
     }
     assert!(late > 20, "hardly an answer was lost: {late}");
-}
-
-/// The same with a database that is paused (SIGSTOP, SIGCONT) and then executes old requests. It uses the shell commands in
-/// `KINDRED_TEST_CASSANDRA_PAUSE` and `_RESUME`, so it runs alone: `cargo test -- --ignored`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "pauses the database that other tests use"]
-async fn what_is_told_is_true_though_the_database_hangs() {
-    let Some(config) = keyspace().await else { return };
-    let command = |name: &str| std::env::var(format!("KINDRED_TEST_CASSANDRA_{name}")).ok();
-    let (Some(pause), Some(resume)) = (command("PAUSE"), command("RESUME")) else {
-        eprintln!("NOT RUN: records on a database that hangs: KINDRED_TEST_CASSANDRA_PAUSE and _RESUME name no commands");
-        return;
-    };
-    let patient = opened(&config).await;
-    let config = CqlConfig { request_timeout_ms: 300, ..config };
-    let stores = [opened(&config).await, opened(&config).await];
-    let done = Arc::new(AtomicBool::new(false));
-    let meddler = std::thread::spawn({
-        let done = Arc::clone(&done);
-        move || {
-            let mut pauses = 0;
-            while !done.load(Ordering::Relaxed) {
-                for (command, then) in [(&pause, 400 + pauses % 3 * 700), (&resume, 30 + pauses % 4 * 40)] {
-                    assert!(Command::new("sh").arg("-c").arg(command).status().expect("a shell").success(), "{command} failed");
-                    std::thread::sleep(Duration::from_millis(then));
-                }
-                pauses += 1;
-            }
-            pauses
-        }
-    });
-    let took = contests(&stores, &patient, 1_000..1_020).await;
-    done.store(true, Ordering::Relaxed);
-    let pauses = tokio::task::spawn_blocking(move || meddler.join().expect("no panic")).await.expect("joined");
-    let late = took.iter().filter(|took| **took > Duration::from_millis(300)).count();
-    eprintln!("{} transactions, {late} of them through one of {pauses} pauses", took.len());
-    assert!(pauses > 5 && late > 20, "{pauses} pauses, {late} late answers");
 }
