@@ -119,16 +119,7 @@ async fn v16_3_1_what_was_done_is_in_the_audit_log() {
     assert_eq!((failed.len(), failed[0].ok, failed[0].subject.as_str()), (1, false, members[2].as_str()));
     let everything = all(AuditQuery { limit: Some(200), ..Default::default() }).await;
     assert!(everything.is_sorted_by(|one, next| one.at >= next.at));
-    let mut query = AuditQuery { limit: Some(3), ..Default::default() };
-    let mut paged = Vec::new();
-    loop {
-        let page = world.members.search_audit(&admin, &query).await.unwrap();
-        paged.extend(page.items);
-        query.cursor = page.next_cursor;
-        if query.cursor.is_none() {
-            break;
-        }
-    }
+    let paged = world.audited(AuditQuery { limit: Some(3), ..Default::default() }).await;
     assert_eq!(paged, everything);
 }
 

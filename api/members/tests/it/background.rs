@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kindred_members::senders::{Channel, Message};
-use kindred_members::{AuditQuery, Language, MemberError, Members, Sender};
+use kindred_members::{AuditQuery, Language, MemberError, Sender};
 use kindred_store::StoreError;
 use kindred_store::records::Step;
 
@@ -38,9 +38,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 async fn a_dead_mail_host_holds_up_mails_alone() {
     let mut world = World::with(config()).await;
     let sender = Arc::new(DeadMail(world.inbox.clone()));
-    let (store, clock, log) = (world.store.clone(), world.clock.clone(), world.log.clone());
-    let members = Members::open_weak_for_tests(store, clock, config(), log, sender).await.unwrap();
-    world.members = Arc::new(members);
+    world.members = world.open(&config(), sender).await.unwrap();
     let running = tokio::spawn({
         let members = world.members.clone();
         async move { members.run().await }
@@ -83,16 +81,8 @@ async fn the_audit_log_is_spread_and_read_in_order() {
     assert!(partitions.len() > 4, "{partitions:?}");
     let mut wanted: Vec<String> = entries.iter().map(|(_, id, ..)| id.clone()).chain([old_id]).collect();
     wanted.sort_unstable_by(|one, other| other.cmp(one));
-    let mut found = Vec::new();
-    let mut query = AuditQuery { limit: Some(200), ..AuditQuery::default() };
-    loop {
-        let page = world.members.search_audit(&admin, &query).await.unwrap();
-        found.extend(page.items.into_iter().map(|entry| entry.id));
-        query.cursor = page.next_cursor;
-        if query.cursor.is_none() {
-            break;
-        }
-    }
+    let query = AuditQuery { limit: Some(200), ..AuditQuery::default() };
+    let found: Vec<String> = world.audited(query).await.into_iter().map(|entry| entry.id).collect();
     assert_eq!(found.len(), wanted.len());
     assert!(found == wanted, "another order");
 }

@@ -574,8 +574,7 @@ async fn a_lower_limit_of_sessions_holds_at_once() {
 /// Lifetimes are read when they are used: a session that began under a longer one ends by the shorter.
 #[tokio::test]
 async fn v7_3_1_lifetimes_are_read_when_used() {
-    let world = World::new().await;
-    world.member("mara", PHONE).await;
+    let world = World::of_mara().await;
     let grant = world.sign_in("mara").await;
     let mut shorter = config();
     (shorter.tokens.idle_days, shorter.tokens.access_s) = (1, 60);
@@ -591,8 +590,7 @@ async fn v7_3_1_lifetimes_are_read_when_used() {
 /// The address until then hears that another was asked for, and a new password stops it.
 #[tokio::test]
 async fn the_old_address_hears_of_a_change_that_is_asked_for() {
-    let world = World::new().await;
-    world.member("mara", PHONE).await;
+    let world = World::of_mara().await;
     let claims = world.claims(&world.sign_in("mara").await);
     let token = email_token(&world, &claims, "evil@example.com").await.unwrap();
     world.deliver().await;
@@ -608,8 +606,7 @@ async fn the_old_address_hears_of_a_change_that_is_asked_for() {
 #[tokio::test]
 async fn v10_4_5_a_lost_answer_is_given_again() {
     let again = async |wait: u64, address: &str, label: &str| {
-        let world = World::new().await;
-        world.member("mara", PHONE).await;
+        let world = World::of_mara().await;
         let first = world.sign_in("mara").await;
         let lost = world.members.refresh(&first.refresh_token, ADDRESS, "Firefox").await.unwrap();
         world.pass(wait);

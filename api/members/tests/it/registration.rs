@@ -74,6 +74,10 @@ async fn v2_3_1_no_step_is_skipped() {
     assert_eq!(world.members.register(again.clone()).await, Err(MemberError::ChallengeFailed), "a solution is good once");
     again.solution = world.solution().await;
     assert_eq!(world.members.register(again).await, Err(MemberError::CodeWrong), "a code is good once");
+    let forged = Solution { token: "forged".into(), nonce: "0".into() };
+    assert_eq!(world.members.request_verification("a@b.cc", &forged, ADDRESS).await, Err(MemberError::ChallengeFailed));
+    assert_eq!(world.members.request_reset("mara", &forged, ADDRESS).await, Err(MemberError::ChallengeFailed));
+    assert_eq!(world.members.verify_email("x.y", ADDRESS).await, Err(MemberError::TokenGone), "a forged link");
     let late = Solution::find(&world.members.challenge(ADDRESS).await.unwrap());
     world.pass(kindred_members::CHALLENGE_S);
     let asked = world.members.request_phone_code("13800000000", Language::En, &late, ADDRESS).await;
@@ -112,8 +116,7 @@ async fn v2_4_1_registrations_and_codes_are_limited() {
 /// V6.3.8: what exists makes no difference to an answer, nor to what is written before it is given.
 #[tokio::test]
 async fn v6_3_8_nobody_learns_who_is_registered() {
-    let world = World::new().await;
-    world.member("mara", "13812345678").await;
+    let world = World::of_mara().await;
     world.pass(7_200);
     let mut calls = Vec::new();
     for (name, phone, email) in [

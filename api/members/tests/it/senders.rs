@@ -157,14 +157,7 @@ async fn what_cannot_be_sent_is_sent_later() {
     world.member("mara", "13812345678").await;
     let before = world.inbox.0.lock().len();
     let down = Arc::new(Down(parking_lot::Mutex::new(3), world.inbox.clone()));
-    let opened = kindred_members::Members::open_weak_for_tests(
-        world.store.clone(),
-        world.clock.clone(),
-        config(),
-        world.log.clone(),
-        down,
-    );
-    world.members = Arc::new(opened.await.unwrap());
+    world.members = world.open(&config(), down).await.unwrap();
     world.members.request_reset("mara", &world.solution().await, "192.0.2.1").await.unwrap();
     for _ in 0..4 {
         assert!(world.members.sweep().await.is_ok());

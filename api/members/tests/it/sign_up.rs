@@ -29,8 +29,7 @@ impl World {
 
 /// Finding 12, V6.3.8: everything that an asker can try within the day after a registration that names an address, and sees.
 async fn asked_about(taken: bool) -> Vec<String> {
-    let world = World::new().await;
-    world.member("mara", "13812345678").await;
+    let world = World::of_mara().await;
     world.pass(7_200);
     let asked = if taken { "Mara@example.com" } else { "free@example.com" };
     let mut seen = vec![format!("{:?}", world.registers("asker", "13812345001", asked).await)];
@@ -56,8 +55,7 @@ async fn v6_3_8_registering_twice_tells_nothing() {
     assert_eq!(taken.iter().filter(|seen| seen.contains("UsernameTaken")).count(), 3, "{taken:?}");
     // A day later both names are free again.
     for mail in ["mara@example.com", "free@example.com"] {
-        let world = World::new().await;
-        world.member("mara", "13812345678").await;
+        let world = World::of_mara().await;
         world.pass(7_200);
         assert_eq!(world.registers("asker", "13812345001", mail).await, Ok(()));
         world.pass(kindred_members::UNVERIFIED_S + 1);
@@ -125,8 +123,7 @@ async fn the_last_to_prove_an_address_has_it() {
 /// Finding 14: what a stranger writes into a form reaches no address that has not been proved.
 #[tokio::test]
 async fn no_text_of_a_form_is_mailed_to_an_address_that_is_not_proved() {
-    let world = World::new().await;
-    world.member("mara", "13812345678").await;
+    let world = World::of_mara().await;
     for name in ["https://evil.example/gift", "evil.example/gift", "a<b", "a:b"] {
         let form = world.form_without_code(name, "13812345001", "000000").await.unwrap();
         assert_eq!(codes(world.members.register(form).await)[0], ("username", "username_invalid"), "{name}");
@@ -203,8 +200,7 @@ async fn v2_4_1_every_quota_refuses() {
     let solution = world.solution().await;
     assert!(throttled(&world.members.request_verification("one@example.com", &solution, ADDRESS).await));
 
-    let world = World::new().await;
-    world.member("mara", "13812345678").await;
+    let world = World::of_mara().await;
     world.pass(3_601);
     let before = world.mails("mara@example.com").len();
     for account in ["mara", "13812345678", "MARA", "+86 138 1234 5678"] {
@@ -264,8 +260,7 @@ async fn what_costs_comes_after_what_is_cheap() {
 /// V6.1.1 behind one address: others' guesses at other accounts lock nobody out who is known here.
 #[tokio::test]
 async fn v6_1_1_who_shares_the_address_of_a_guesser_signs_in() {
-    let world = World::new().await;
-    world.member("mara", "13812345678").await;
+    let world = World::of_mara().await;
     let device = world.sign_in("mara").await.device.unwrap();
     for number in 0..65 {
         let guess = world.credentials(&format!("account{number}"), "wrong password");

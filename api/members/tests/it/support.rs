@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use kindred_clock::Clock;
 use kindred_members::senders::{Channel, Message};
 pub use kindred_members::{Actor, MemberError, Members};
-use kindred_members::{EventSink, Grant, Language, MembersConfig, Registration, Result, Sender, SignIn, SignedIn, Solution};
+use kindred_members::{
+    AuditQuery, Entry, EventSink, Grant, Language, MembersConfig, Registration, Result, Sender, SignIn, SignedIn, Solution,
+};
 use kindred_model::records::{MemberRecord, MemberState, Membership};
 use kindred_model::units::EventTime;
 use kindred_store::StoreError;
@@ -246,24 +248,28 @@ impl World {
         Self::over(memory.clone(), memory, config).await
     }
 
+    /// With a member, mara.
+    pub async fn of_mara() -> Self {
+        let world = Self::new().await;
+        world.member("mara", "13812345678").await;
+        world
+    }
+
     pub async fn over(memory: Arc<Memory>, store: Arc<dyn RecordStore>, config: MembersConfig) -> Self {
         let clock = Clock::fixed(EventTime::parse("now", "2026-11-24T12:00:00Z").unwrap());
         let (log, inbox) = (Arc::new(Log::default()), Arc::new(Inbox::default()));
-        let opened = Members::open_weak_for_tests(store.clone(), clock.clone(), config.clone(), log.clone(), inbox.clone());
-        let members = Arc::new(opened.await.unwrap());
+        let members = open(&store, &clock, &config, &log, inbox.clone()).await.unwrap();
         Self { memory, store, clock, log, inbox, config, members }
+    }
+
+    /// Opens another process, or is refused.
+    pub async fn open(&self, config: &MembersConfig, sender: Arc<dyn Sender>) -> Result<Arc<Members>> {
+        open(&self.store, &self.clock, config, &self.log, sender).await
     }
 
     /// Another process on the same store.
     pub async fn another(&self) -> Self {
-        let opened = Members::open_weak_for_tests(
-            self.store.clone(),
-            self.clock.clone(),
-            self.config.clone(),
-            self.log.clone(),
-            self.inbox.clone(),
-        );
-        Self { members: Arc::new(opened.await.unwrap()), ..self.clone() }
+        Self { members: self.open(&self.config, self.inbox.clone()).await.unwrap(), ..self.clone() }
     }
 
     pub fn pass(&self, seconds: u64) {
@@ -345,9 +351,32 @@ impl World {
         self.members.authenticate(grant.access_token.expose_secret()).unwrap()
     }
 
+    /// What the audit log says, read page by page.
+    pub async fn audited(&self, mut query: AuditQuery) -> Vec<Entry> {
+        let mut all = Vec::new();
+        loop {
+            let page = self.members.search_audit(&self.admin(), &query).await.unwrap();
+            all.extend(page.items);
+            query.cursor = page.next_cursor;
+            if query.cursor.is_none() {
+                return all;
+            }
+        }
+    }
+
     pub fn admin(&self) -> Actor {
         Actor::operator("test")
     }
+}
+
+async fn open(
+    store: &Arc<dyn RecordStore>,
+    clock: &Clock,
+    config: &MembersConfig,
+    log: &Arc<Log>,
+    sender: Arc<dyn Sender>,
+) -> Result<Arc<Members>> {
+    Members::open_weak_for_tests(store.clone(), clock.clone(), config.clone(), log.clone(), sender).await.map(Arc::new)
 }
 
 /// The fields of a refusal with their codes.
