@@ -334,3 +334,17 @@ fn done(args: &AdminArgs, what: &str) {
 fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// V1.2.10: no username or phone runs as a formula in a spreadsheet.
+    #[test]
+    fn v1_2_10_a_report_for_people_has_no_formulas() {
+        for formula in ["=1+1", "+8613800138001", "-cmd.x", "@x", "\t=1", "\r=1", "\n=1"] {
+            assert_eq!(neutral(formula), format!("'{formula}"));
+        }
+        assert_eq!(neutral("plain=1"), "plain=1");
+    }
+}

@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use kindred_api::{Context, GenerationOperations as _};
 use kindred_config::Loaded;
+use kindred_log::EventLog;
 use kindred_store::keys::KeyStore;
 use kindred_telemetry::vital_task;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
-use crate::fail_points;
 use crate::failure::exit;
 use crate::generations::Followers;
 use crate::installation::Open;
@@ -80,7 +80,7 @@ impl Running {
         let views = Views::Elsewhere(Arc::clone(&followers), Arc::clone(&reach));
         let process = Process::new(Arc::clone(&services.log) as _, views);
         let records = Arc::clone(&services.records);
-        let log = fail_points::log(Arc::clone(&services.log) as _);
+        let log: Arc<dyn EventLog> = Arc::clone(&services.log) as _;
         let members = members::open(settings, None, records, Arc::clone(&log), &app.clock, None).await?;
         let rendered = metrics.clone();
         let context = Context {

@@ -20,7 +20,6 @@ pub mod changes;
 pub mod cli;
 pub mod directory;
 mod export;
-mod fail_points;
 pub mod failure;
 mod fingerprint;
 mod forget;

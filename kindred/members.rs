@@ -23,7 +23,6 @@ use kindred_store::records::embedded::EmbeddedRecords;
 use secrecy::SecretString;
 
 use crate::directory::{SEALING_KEY, write_durably};
-use crate::fail_points;
 use crate::failure::Failure;
 
 /// Where the records of a data directory are.
@@ -111,7 +110,6 @@ pub async fn open(
             Arc::new(ByChannel { mail, phone })
         }
     };
-    let (records, sender) = (fail_points::records(records), fail_points::sender(sender));
     let opened = Members::open(records, clock.clone(), config, Arc::new(MembersToLog(log)), sender).await;
     let opened = opened.map_err(|error| Failure::new(format!("could not open the members: {error}")))?;
     Ok(Some(Arc::new(opened.with_resources(kindred_api::kept_of_members()))))

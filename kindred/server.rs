@@ -30,7 +30,6 @@ use warp::{Filter, Reply};
 
 use crate::audit::Audit;
 use crate::directory::Directory;
-use crate::fail_points;
 use crate::failure::Failure;
 use crate::generations::{Fleet, explain_end};
 use crate::installation::Open;
@@ -120,7 +119,6 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     let metrics = kindred_telemetry::metrics_handle().context("could not set up metrics")?;
     let records = Arc::clone(&directory.records);
     let accounts = Arc::clone(&records);
-    let log = fail_points::log(log);
     let mailbox = demo.then(|| Mailbox::new(Arc::clone(&records), clock.clone()));
     let mut settings = loaded.settings.clone();
     // Whoever tries it out has a phone of any region.

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kindred_model::Record;
 use kindred_oracle::testing::{Shape, random_log};
@@ -17,8 +17,8 @@ use rand::seq::SliceRandom;
 
 use crate::faults::{Ends, Services, Shop, post};
 use crate::foreign::tool;
-use crate::law::{oracle_export, small};
-use crate::support::{AS_OF, PATIENCE, VIEWS, free_port, own_services, stopped};
+use crate::law::small;
+use crate::support::{free_port, own_services, stopped, until_so};
 
 /// The pause between two faults, under load.
 const CALM: Duration = Duration::from_secs(2);
@@ -26,12 +26,8 @@ const CALM: Duration = Duration::from_secs(2);
 const MEANWHILE: usize = 200;
 
 /// Polls until a condition holds.
-fn until(what: &str, shop: &Shop, mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < PATIENCE, "{what} within {PATIENCE:?}\n{}", shop.logs());
-        sleep(Duration::from_millis(100));
-    }
+fn until(what: &str, shop: &Shop, is_so: impl FnMut() -> bool) {
+    until_so(|| format!("{what}\n{}", shop.logs()), is_so);
 }
 
 /// If it failed, a lost or stopped broker would stop the shop, although others have all its data; or acknowledged events would be
@@ -94,18 +90,8 @@ fn a_leader_that_moves_stops_nothing_and_loses_nothing() {
         poster.join().unwrap_or_else(|_| panic!("posting failed\n{}", shop.logs()))
     });
 
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
-    let last = positions.last().expect("something was posted");
-    until("the last event is served", &shop, || {
-        let request = agent.get(format!("{url}/v1/items/i1/similar?min_position={last}&wait_ms=5000"));
-        request.header("Authorization", format!("Bearer {}", shop.key)).call().is_ok_and(|answer| answer.status() == 200)
-    });
+    shop.serves(&url, positions.last().expect("something was posted"));
     let status = stopped(&mut pipeline, || shop.logs());
     assert!(status.success(), "the pipeline ended with {status}: nothing of this ends it\n{}", shop.logs());
-    shop.run(&["verify"]);
-    for view in VIEWS {
-        let served = shop.run(&["export", view, "--format", "csv", "--as-of", AS_OF]);
-        assert_eq!(served, oracle_export(view, &records, &variant.semantics), "{view}\n{}", shop.logs());
-    }
+    shop.is_as(&records, &variant.semantics);
 }

@@ -2,7 +2,7 @@
 //! `KINDRED_SCREENSHOT=FILE` saves a screenshot. The account pages are in [`crate::member_pages`].
 
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -16,15 +16,8 @@ pub struct Browser {
 }
 
 /// Polls until there is a value, or panics.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begin.elapsed() < PATIENCE, "{what} did not come within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    crate::support::until(PATIENCE, || format!("{what} did not come"), look)
 }
 
 impl Browser {

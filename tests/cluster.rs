@@ -2,9 +2,9 @@
 //! `KINDRED_TEST_KAFKA` and `KINDRED_TEST_CASSANDRA` (host:port; `tests/run` starts them). Without them it prints NOT RUN.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kindred_model::{Record, Topic};
+use kindred_model::Record;
 use kindred_oracle::testing::{Shape, random_log};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -12,19 +12,16 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::installation::{Installation, key_in};
-use crate::support::{AS_OF, Server, VIEWS, free_port, interaction, kindred, kindred_ok, text};
+use crate::support::{
+    AS_OF, PATIENCE, Server, VIEWS, agent, free_port, interaction, kindred, kindred_ok, lines_by_topic, text, until,
+};
 
 /// Posts a batch by topic; joins the positions.
 fn post(server: &Server, batch: &[&Record], position: &mut kindred_model::Position) {
-    for topic in &Topic::OF_SHOPS {
-        let records: Vec<Value> = batch
-            .iter()
-            .filter(|record| record.topic() == *topic)
-            .map(|record| serde_json::from_slice(&record.to_json()).expect("JSON"))
-            .collect();
-        if !records.is_empty() {
-            position.join(&server.post_events(topic.name(), &records).parse().expect("a position"));
-        }
+    for (topic, lines) in lines_by_topic(batch) {
+        let answer = server.post(&format!("/v1/events/{topic}"), "application/x-ndjson", &lines);
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        position.join(&answer.json()["position"].as_str().and_then(|position| position.parse().ok()).expect("a position"));
     }
 }
 
@@ -127,16 +124,13 @@ fn commands_work_beside_the_processes() {
 
     let made = text(&kindred(&["keys", "create", "service", "--name", "second", "--config", on.config()]).stdout);
     let status = |key: &str| {
-        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let request = agent.get(format!("{}/v1/items/tea/similar", api.url)).header("Authorization", format!("Bearer {key}"));
+        let request =
+            agent(PATIENCE).get(format!("{}/v1/items/tea/similar", api.url)).header("Authorization", format!("Bearer {key}"));
         request.call().expect("it answers").status().as_u16()
     };
     let becomes = |key: &str, wanted: u16| {
-        let begin = Instant::now();
-        while status(key.trim()) != wanted {
-            assert!(begin.elapsed() < Duration::from_secs(10), "the key does not become {wanted}");
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let is_so = || (status(key.trim()) == wanted).then_some(());
+        until(Duration::from_secs(10), || format!("the key does not become {wanted}"), is_so);
     };
     becomes(&made, 200);
     let listed = on.ok(&["keys", "list"]);
@@ -183,20 +177,16 @@ fn two_processes_share_the_work_and_end_together() {
     let (mut first, second) = (start("first", "cluster.process=0"), start("second", "cluster.process=1"));
     let events = on.dir().join("events.ndjson");
     let records = random_log(12, 300, &Shape::default());
-    for topic in &Topic::OF_SHOPS {
-        let lines: Vec<u8> =
-            records.iter().filter(|r| r.topic() == *topic).flat_map(|r| [r.to_json(), b"\n".to_vec()].concat()).collect();
-        if !lines.is_empty() {
-            std::fs::write(&events, lines).expect("a file");
-            on.import(topic.name(), &events);
-        }
+    let feed: Vec<&Record> = records.iter().collect();
+    for (topic, lines) in lines_by_topic(&feed) {
+        std::fs::write(&events, lines).expect("a file");
+        on.import(topic.name(), &events);
     }
     on.ok(&["verify"]);
     second.kill();
     let status = first.ends();
     assert!(!status.success(), "a process whose other was lost ends, and not with 0: {status}");
     let pipeline = on.pipeline();
-    let feed: Vec<&Record> = records.iter().collect();
     let (expected, _) = embedded(&on.dir().join("shop"), &feed, &[]);
     assert!(pipeline.stop().success());
     assert_eq!(on.exports(), expected);

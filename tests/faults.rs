@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use kindred_model::{Record, Topic};
+use kindred_model::{Record, Semantics};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -23,7 +23,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::law::{oracle_export, small};
-use crate::support::{AS_OF, PATIENCE, VIEWS, command, ended, free_port, kindred_ok, own_services, text};
+use crate::support::{
+    AS_OF, PATIENCE, VIEWS, agent, command, ended, free_port, kindred_ok, lines_by_topic, own_services, text, until, until_so,
+};
 
 /// The longest pause between two faults.
 const CALM: Duration = Duration::from_secs(3);
@@ -99,8 +101,7 @@ impl Services {
         self.send("kafka", "KILL");
         self.send("cassandra", "KILL");
         let begin = Instant::now();
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
+        let agent = agent(PATIENCE);
         let get = |path: &str| {
             let request = agent.get(format!("{url}{path}")).header("Authorization", format!("Bearer {key}"));
             let mut answer = request.call().expect("the API answers");
@@ -175,6 +176,26 @@ impl Shop {
         Process(command.stdin(Stdio::null()).spawn().expect("the binary starts"))
     }
 
+    /// Waits until its API shows what is at a position.
+    pub fn serves(&self, url: &str, position: &str) {
+        let agent = agent(PATIENCE);
+        let shows = || {
+            let request = agent.get(format!("{url}/v1/items/i1/similar?min_position={position}&wait_ms=10000"));
+            let answer = request.header("Authorization", format!("Bearer {}", self.key)).call();
+            answer.is_ok_and(|answer| answer.status() == 200)
+        };
+        until_so(|| format!("the last event is not served\n{}", self.logs()), shows);
+    }
+
+    /// Its views are those of the oracle.
+    pub fn is_as(&self, records: &[Record], semantics: &Semantics) {
+        self.run(&["verify"]);
+        for view in VIEWS {
+            let served = self.run(&["export", view, "--format", "csv", "--as-of", AS_OF]);
+            assert_eq!(served, oracle_export(view, records, semantics), "{view}\n{}", self.logs());
+        }
+    }
+
     fn start_processes(&self) -> Vec<Process> {
         let hosts = format!("cluster.hosts=[\"127.0.0.1:{}\",\"127.0.0.1:{}\"]", free_port(), free_port());
         let start = |process: usize| {
@@ -234,11 +255,8 @@ impl Supervisor {
 
     /// Waits until the processes have been restarted after a fault that ends them.
     fn await_restart(&self, before: usize, shop: &Shop) {
-        let begin = Instant::now();
-        while self.restarts.load(Ordering::Acquire) == before {
-            assert!(begin.elapsed() < Duration::from_secs(20), "a lost process did not end the others\n{}", shop.logs());
-            sleep(Duration::from_millis(50));
-        }
+        let restarted = || (self.restarts.load(Ordering::Acquire) != before).then_some(());
+        until(Duration::from_secs(20), || format!("a lost process did not end the others\n{}", shop.logs()), restarted);
     }
 }
 
@@ -268,20 +286,14 @@ impl Drop for Process {
 
 /// Posts everything in small batches with retries; returns the position after each.
 pub fn post(url: &str, key: &str, feed: &[&Record], rng: &mut StdRng, done: &AtomicUsize) -> Vec<String> {
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(20))).build().into();
+    let agent = agent(Duration::from_secs(20));
     let (mut rest, mut positions) = (feed, Vec::new());
     while !rest.is_empty() {
         let (batch, later) = rest.split_at(rng.random_range(1..=8.min(rest.len())));
         rest = later;
-        for topic in &Topic::OF_SHOPS {
-            let lines: Vec<u8> = batch
-                .iter()
-                .filter(|record| record.topic() == *topic)
-                .flat_map(|record| [record.to_json(), b"\n".to_vec()].concat())
-                .collect();
+        for (topic, lines) in lines_by_topic(batch) {
             let begin = Instant::now();
-            while !lines.is_empty() {
+            loop {
                 let request = agent.post(format!("{url}/v1/events/{topic}")).header("Authorization", format!("Bearer {key}"));
                 if let Ok(mut answer) = request.header("Content-Type", "application/x-ndjson").send(&lines[..])
                     && answer.status() == 202
@@ -375,19 +387,7 @@ fn faults_leave_no_trace() {
     });
 
     // An API in another process shows the last event.
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
-    let last = positions.last().expect("something was posted");
-    let begin = Instant::now();
-    loop {
-        let request = agent.get(format!("{url}/v1/items/i1/similar?min_position={last}&wait_ms=10000"));
-        let answer = request.header("Authorization", format!("Bearer {}", shop.key)).call();
-        if answer.as_ref().is_ok_and(|answer| answer.status() == 200) {
-            break;
-        }
-        assert!(begin.elapsed() < PATIENCE, "the last event is not served: {answer:?}\n{}", shop.logs());
-        sleep(Duration::from_millis(500));
-    }
+    shop.serves(&url, positions.last().expect("something was posted"));
     for process in supervisor.processes.lock().expect("nobody panicked with it").iter_mut() {
         kill_process(Pid::from_child(process), Signal::TERM).expect("it can be asked to stop");
     }
@@ -395,10 +395,6 @@ fn faults_leave_no_trace() {
         let status = ended(process, || shop.logs());
         assert!(status.success(), "a process of the pipeline ended with {status}\n{}", shop.logs());
     }
-    shop.run(&["verify"]);
-    for view in VIEWS {
-        let served = shop.run(&["export", view, "--format", "csv", "--as-of", AS_OF]);
-        assert_eq!(served, oracle_export(view, &records, &variant.semantics), "{view}\n{}", shop.logs());
-    }
+    shop.is_as(&records, &variant.semantics);
     drop(api);
 }

@@ -123,23 +123,12 @@ fn a_second_content_under_a_version_is_told_with_its_ids() {
     server.stop();
 }
 
-/// If this fails, rows are lost silently, or a file is refused without help.
+/// If this fails, rows are lost silently, or a file is refused without help. `kindred/import/tests.rs` has every form and mistake.
 #[test]
 fn what_a_file_has_is_imported_or_told() {
     let files = Files::new();
     let data = files.path("shop");
     let import = |topic: &str, file: &str, more: &[&str]| run(&[&["import", topic, file, "--data", &data], more].concat());
-    let quote = files
-        .write("q.csv", format!("{HEADER},note\no1,m,tea,1,500,1767600000000,paid,\"ring\no2,n,tea,1,500,1767600000000,paid,\n"));
-    let (code, _, stderr) = import("orders", &quote, &[]);
-    assert!(code == 3 && stderr.contains("line 2"), "{code} {stderr}");
-    for (name, content, word) in
-        [("a.xlsx", &b"PK\x03\x04\x00"[..], "CSV UTF-8"), ("b.csv", b"a\0b\0c\0,\0", "--encoding UTF-16LE")]
-    {
-        let (code, _, stderr) = import("orders", &files.write(name, content), &[]);
-        assert!(code == 3 && stderr.contains(word), "{code} {stderr}");
-    }
-    assert!(!Path::new(&data).exists(), "what failed has made nothing");
     let utf_16: Vec<u8> = "\u{feff}item;title;price\r\nkaffee;Kaffee für zwei;12,90\r\ntee;Tee;3\r\n"
         .encode_utf16()
         .flat_map(u16::to_le_bytes)
@@ -147,6 +136,7 @@ fn what_a_file_has_is_imported_or_told() {
     let catalog = files.write("c.csv", utf_16);
     let (code, told, stderr) = import("catalog", &catalog, &["--map", "price_minor=price"]);
     assert!(code == 3 && stderr.contains("--decimal-money"), "{code} {told}{stderr}");
+    assert!(!Path::new(&data).exists(), "what failed has made nothing");
     let (code, told, _) = import("catalog", &catalog, &["--map", "price_minor=price", "--decimal-money"]);
     assert!(code == 0 && told.contains("imported 2 items"), "{code} {told}");
     let local = files.write("l.csv", format!("{HEADER}\nL,ann ,tea,1,500,2026-01-05 10:00:00,placed\n"));
@@ -158,17 +148,9 @@ fn what_a_file_has_is_imported_or_told() {
         "{code} {told}"
     );
     assert!(told.contains("blanks around ids were taken off, of 1 value"), "{told}");
-    // A file without a header has personal data: none of it is shown.
-    let bare = files.write("m.csv", "m1,joe@secret.example,Joe Secret,vip\nm2,bob@secret.example,Bob Secret,normal\n");
-    let (code, told, stderr) = import("members", &bare, &[]);
-    assert!(code == 3 && stderr.contains("looks like data") && !format!("{told}{stderr}").contains("secret"), "{told}{stderr}");
     let sheet = files.write("s.csv", "item,title\nkaffee,Kaffee\n,\n  ,  \n");
     let (code, told, _) = import("catalog", &sheet, &["--version", "2"]);
     assert!(code == 0 && told.contains("skipped: 2 rows without a value") && !told.contains("blanks"), "{code} {told}");
-    // One mistake is one reason, whatever the values.
-    let rows: String = (0..30).map(|n| format!("X{n},ann,tea,{n}x,500,1767600000000,paid\n")).collect();
-    let (_, told, _) = import("orders", &files.write("x.csv", format!("{HEADER}\n{rows}")), &[]);
-    assert!(told.contains("30 × quantity: … is not a whole number (lines 2, 3"), "{told}");
 }
 
 /// If this fails, a change leaves no audit entry, or rejected records cannot be removed.

@@ -3,14 +3,13 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use kindred_model::{Record, Topic};
 use serde_json::Value;
 
 use crate::faults::Shop;
 use crate::law::{oracle_export, small};
-use crate::support::{AS_OF, PATIENCE, VIEWS, text};
+use crate::support::{AS_OF, VIEWS, text, until_so};
 
 /// Runs one of Kafka's tools; returns its output.
 pub fn tool(name: &str, args: &[&str], input: &[u8]) -> String {
@@ -79,11 +78,7 @@ fn others_write_and_read_the_topics() {
 
     let expected = VIEWS.map(|view| oracle_export(view, &records, &variant.semantics));
     let export = || VIEWS.map(|view| shop.run(&["export", view, "--format", "csv", "--as-of", AS_OF]));
-    let begin = Instant::now();
-    while export() != expected {
-        assert!(begin.elapsed() < PATIENCE, "what others wrote is not served:\n{}", shop.logs());
-        std::thread::sleep(Duration::from_millis(500));
-    }
+    until_so(|| format!("what others wrote is not served:\n{}", shop.logs()), || export() == expected);
     let rejected = shop.run(&["rejected", "list"]);
     assert!(rejected.contains("interactions") && rejected.contains("the record is not JSON"), "{rejected}");
 

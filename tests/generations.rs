@@ -11,7 +11,9 @@ use crate::installation::{Installation, key_in};
 use crate::law::oracle_export;
 use crate::place::{Backend, Place, on_both_back_ends};
 use crate::running::some_order;
-use crate::support::{AS_OF, PATIENCE, Points, Server, VIEWS, command, interaction, kindred, kindred_ok, order, text};
+use crate::support::{
+    AS_OF, Points, Server, VIEWS, command, interaction, kindred, kindred_ok, lines_by_topic, order, text, until_so,
+};
 
 /// The settings of the second generation.
 const OTHER: [&str; 4] = ["--set", "views.also_bought.window=3", "--set", "views.also_bought.top=4"];
@@ -228,7 +230,7 @@ fn a_change_of_generations_that_is_killed_in_any_step_is_done_again(backend: Bac
         for step in steps {
             place.ok(back);
             let before = live();
-            points.arm(&format!("before {step}"));
+            points.arm(&format!("kill {step}"));
             let killed = place.run_with(points.command(), act);
             points.disarm();
             assert!(killed.status.code().is_none(), "kindred {act:?} passed {step} alive: {}", text(&killed.stderr));
@@ -249,7 +251,7 @@ fn a_change_of_generations_that_is_killed_in_any_step_is_done_again(backend: Bac
         Backend::Services => ["dropping", "turned", "emptied", "forgotten"],
     };
     for step in steps {
-        points.arm(&format!("before generations: {step}#1"));
+        points.arm(&format!("kill generations: {step}#1"));
         let killed = place.run_with(points.command(), &drop);
         points.disarm();
         assert!(killed.status.code().is_none(), "kindred {drop:?} passed {step} alive: {}", text(&killed.stderr));
@@ -277,11 +279,7 @@ fn a_generation_that_stands_still_goes_when_somebody_in_it_is_forgotten(backend:
         let shown = server.get_json("/v1/admin/generations");
         shown["generations"].as_array().expect("a list").iter().map(|g| g["name"].as_str().expect("a name").to_owned()).collect()
     };
-    let begin = Instant::now();
-    while names().contains(&"rest".to_owned()) {
-        assert!(begin.elapsed() < PATIENCE, "it stays: {}", server.log());
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    until_so(|| format!("it stays: {}", server.log()), || !names().contains(&"rest".to_owned()));
     assert_eq!(names(), ["g1", "half"], "who was forgotten is in the one alone");
     server.stop();
 }
@@ -319,37 +317,12 @@ fn a_running_server_turns_to_another_generation_without_a_failed_or_mixed_answer
         new
     };
     assert_ne!(old, new);
-    let done = AtomicBool::new(false);
-    let answers = std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..4)
-            .map(|reader| {
-                let (server, done, old, new) = (&server, &done, &old, &new);
-                scope.spawn(move || {
-                    let mut answers = 0_u64;
-                    while !done.load(Ordering::Acquire) {
-                        let n = (reader + answers as usize) % 5;
-                        let answer = server.get(&path(n));
-                        assert_eq!(answer.status, 200, "{}", answer.body);
-                        assert!(
-                            answer.body == old[n] || answer.body == new[n],
-                            "an answer of neither: {}\nold {}\nnew {}",
-                            answer.body,
-                            old[n],
-                            new[n]
-                        );
-                        answers += 1;
-                    }
-                    answers
-                })
-            })
-            .collect();
+    let asked: Vec<String> = (0..5).map(path).collect();
+    under_readers(&[&server], &asked, [&old, &new], || {
         for turn in 0..20 {
             assert_eq!(promote(["g2", "g1"][turn % 2]).status, 200);
         }
-        done.store(true, Ordering::Release);
-        readers.into_iter().map(|reader| reader.join().expect("no reader failed")).sum::<u64>()
     });
-    assert!(answers > 20, "there was load: {answers}");
     assert_eq!((0..5).map(|n| server.get(&path(n)).body).collect::<Vec<_>>(), old, "rolling back gives the old bytes");
 
     // Both follow the log: new events are in either.
@@ -392,6 +365,31 @@ fn a_running_server_turns_to_another_generation_without_a_failed_or_mixed_answer
     assert!(anew.exports() == exports, "the exports are not those of an installation with these settings");
 }
 
+/// Runs `act` while four readers ask: each answer is that of one of two generations.
+fn under_readers(apis: &[&Server], asked: &[String], [old, new]: [&[String]; 2], act: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    let answers = std::thread::scope(|scope| {
+        let done = &done;
+        let read = move |reader: usize| {
+            let mut answers = 0;
+            while !done.load(Ordering::Acquire) {
+                let n = (reader + answers) % asked.len();
+                let answer = apis[reader % apis.len()].get(&asked[n]);
+                assert_eq!(answer.status, 200, "{}", answer.body);
+                let (body, old, new) = (&answer.body, &old[n], &new[n]);
+                assert!(body == old || body == new, "an answer of neither: {body}\nold {old}\nnew {new}");
+                answers += 1;
+            }
+            answers
+        };
+        let readers: Vec<_> = (0..4).map(|reader| scope.spawn(move || read(reader))).collect();
+        act();
+        done.store(true, Ordering::Release);
+        readers.into_iter().map(|reader| reader.join().expect("no reader failed")).sum::<usize>()
+    });
+    assert!(answers > 20, "there was load: {answers}");
+}
+
 fn path(n: usize) -> String {
     format!("/v1/items/i{n}/similar?fill=false&explain=true")
 }
@@ -404,12 +402,7 @@ fn generations_on_services_are_what_the_oracle_says() {
     let key = key_in(&on.ok(&["migrate"]));
     let records = kindred_oracle::testing::random_log(21, 500, &kindred_oracle::testing::Shape::default());
     let live = on.pipeline();
-    for topic in &kindred_model::Topic::OF_SHOPS {
-        let lines: Vec<u8> = records
-            .iter()
-            .filter(|record| record.topic() == *topic)
-            .flat_map(|record| [record.to_json(), b"\n".to_vec()].concat())
-            .collect();
+    for (topic, lines) in lines_by_topic(&records.iter().collect::<Vec<_>>()) {
         let file = on.dir().join(format!("{topic}.ndjson"));
         std::fs::write(&file, lines).expect("a file");
         on.import(topic.name(), &file);
@@ -474,30 +467,8 @@ fn generations_on_services_are_what_the_oracle_says() {
     assert_eq!(all(""), old);
     assert_ne!(old, new);
 
-    let done = AtomicBool::new(false);
-    let answers = std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..4_usize)
-            .map(|reader| {
-                let (apis, done, old, new, items, path) = (&apis, &done, &old, &new, &items, &path);
-                scope.spawn(move || {
-                    let mut answers = 0_u64;
-                    while !done.load(Ordering::Acquire) {
-                        let n = (reader + answers as usize) % items.len();
-                        let answer = apis[reader % 2].get(&path(&items[n]));
-                        assert_eq!(answer.status, 200, "{}", answer.body);
-                        assert!(
-                            answer.body == old[n] || answer.body == new[n],
-                            "an answer of neither: {}\nold {}\nnew {}",
-                            answer.body,
-                            old[n],
-                            new[n]
-                        );
-                        answers += 1;
-                    }
-                    answers
-                })
-            })
-            .collect();
+    let asked: Vec<String> = items.iter().map(|item| path(item)).collect();
+    under_readers(&apis.each_ref(), &asked, [&old, &new], || {
         for turn in 0..6 {
             let (name, bodies) = [("g2", &new), ("g1", &old)][turn % 2];
             // By the command, and by one of the APIs.
@@ -506,20 +477,14 @@ fn generations_on_services_are_what_the_oracle_says() {
             } else {
                 let answer = apis[turn % 2].post(&format!("/v1/admin/generations/{name}/promote"), "application/json", b"{}");
                 assert_eq!(answer.status, 200, "{}", answer.body);
-                assert_eq!(&apis[turn % 2].get(&path(&items[0])).body, &bodies[0], "whoever promoted has turned");
+                assert_eq!(&apis[turn % 2].get(&asked[0]).body, &bodies[0], "whoever promoted has turned");
             }
-            let begin = Instant::now();
             for api in &apis {
-                while items.iter().zip(bodies).any(|(item, body)| &api.get(&path(item)).body != body) {
-                    assert!(begin.elapsed() < PATIENCE, "{name} is not served: {}", api.log());
-                    std::thread::sleep(Duration::from_millis(20));
-                }
+                let serves = || asked.iter().zip(bodies).all(|(path, body)| &api.get(path).body == body);
+                until_so(|| format!("{name} is not served: {}", api.log()), serves);
             }
         }
-        done.store(true, Ordering::Release);
-        readers.into_iter().map(|reader| reader.join().expect("no reader failed")).sum::<u64>()
     });
-    assert!(answers > 20, "there was load: {answers}");
 
     on.ok(&["promote", "g2"]);
     let extra = kindred_model::Record::decode(
@@ -534,11 +499,8 @@ fn generations_on_services_are_what_the_oracle_says() {
     assert_eq!(follows.stop().code(), Some(0));
     on.ok(&["drop", "g2", "--yes"]);
     assert!(!on.ok(&["generations"]).contains("g2"));
-    let begin = Instant::now();
-    while apis.iter().any(|api| api.get(&format!("{}&generation=g2", path(&items[0]))).status != 404) {
-        assert!(begin.elapsed() < PATIENCE, "an API keeps what was dropped");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let dropped = |api: &Server| api.get(&format!("{}&generation=g2", path(&items[0]))).status == 404;
+    until_so(|| "an API keeps what was dropped".to_owned(), || apis.iter().all(dropped));
     assert_eq!(all(""), old);
     live.stop();
 }

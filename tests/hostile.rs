@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::place::{Backend, Place, on_both_back_ends};
-use crate::support::{Server, interaction};
+use crate::support::{PATIENCE, Server, interaction, until};
 
 /// If this fails, a broken record gets no explanation, or ends the server.
 fn broken_records_get_a_4xx_that_names_the_field(backend: Backend) {
@@ -134,20 +134,16 @@ fn a_full_disk_is_a_507_and_it_goes_on_when_there_is_room() {
     assert_eq!(server.get("/v1/items/x/similar?fill=false").status, 200, "reading goes on");
 
     std::fs::remove_file(&ballast).expect("it can be removed");
-    let begin = std::time::Instant::now();
-    let position = loop {
-        let answer = server.post(
-            "/v1/events/interactions",
-            "application/json",
-            interaction("b", "z", "purchase", at).to_string().as_bytes(),
-        );
-        if answer.status == 202 {
-            break answer.json()["position"].as_str().expect("a position").to_owned();
-        }
-        assert_eq!(answer.status, 507, "{}", answer.body);
-        assert!(begin.elapsed() < crate::support::PATIENCE, "it does not go on: {}", answer.body);
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    };
+    let record = interaction("b", "z", "purchase", at).to_string();
+    let position = until(
+        PATIENCE,
+        || "it does not go on".to_owned(),
+        || {
+            let answer = server.post("/v1/events/interactions", "application/json", record.as_bytes());
+            assert!([202, 507].contains(&answer.status), "{}", answer.body);
+            (answer.status == 202).then(|| answer.json()["position"].as_str().expect("a position").to_owned())
+        },
+    );
     server.list("x", &position);
     let histories = server.export("histories");
     assert_eq!(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use scylla::client::session_builder::SessionBuilder;
 use scylla::value::{CqlValue, Row};
 
-use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, ended, kindred, kindred_ok, stopped, text};
+use crate::support::{AS_OF, PATIENCE, Server, VIEWS, agent, command, ended, kindred, kindred_ok, stopped, text};
 
 /// Its own topics and keyspace, and their settings file.
 pub struct Installation {
@@ -227,6 +227,11 @@ impl Running {
         stopped(&mut child, || self.log())
     }
 
+    /// The exit status, if it ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().expect("it can be asked")
+    }
+
     /// The exit status when it ends by itself.
     pub fn ends(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
@@ -235,9 +240,7 @@ impl Running {
 
     /// A GET of its admin address.
     pub fn get(&self, path: &str) -> (u16, String) {
-        let agent: ureq::Agent =
-            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
-        let mut answer = agent.get(format!("{}{path}", self.url)).call().expect("the admin address answers");
+        let mut answer = agent(PATIENCE).get(format!("{}{path}", self.url)).call().expect("the admin address answers");
         (answer.status().as_u16(), answer.body_mut().read_to_string().expect("a body"))
     }
 }

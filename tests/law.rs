@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::place::{Backend, Place, on_both_back_ends};
-use crate::support::{AS_OF, VIEWS};
+use crate::support::{AS_OF, VIEWS, lines_by_topic};
 
 /// The settings of a run, for the command and for the oracle.
 pub struct Variant {
@@ -73,16 +73,9 @@ fn run(backend: Backend, seed: u64, workers: usize, variant: &Variant) {
     while !rest.is_empty() {
         let (batch, later) = rest.split_at(rng.random_range(1..=60.min(rest.len())));
         rest = later;
-        for topic in &kindred_model::Topic::OF_SHOPS {
-            let lines: Vec<u8> = batch
-                .iter()
-                .filter(|record| record.topic() == *topic)
-                .flat_map(|record| [record.to_json(), b"\n".to_vec()].concat())
-                .collect();
-            if !lines.is_empty() {
-                let answer = server.post(&format!("/v1/events/{topic}"), "application/x-ndjson", &lines);
-                assert_eq!(answer.status, 202, "{}", answer.body);
-            }
+        for (topic, lines) in lines_by_topic(batch) {
+            let answer = server.post(&format!("/v1/events/{topic}"), "application/x-ndjson", &lines);
+            assert_eq!(answer.status, 202, "{}", answer.body);
         }
         if rng.random_bool(0.25) {
             server.kill();

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use crate::place::{Backend, Place, on_both_back_ends};
-use crate::support::{PATIENCE, interaction, order};
+use crate::support::{interaction, order, until_so};
 
 /// The table of docs/OPERATIONS.md: metric and availability.
 fn documented() -> BTreeMap<String, String> {
@@ -79,8 +78,7 @@ fn what_the_table_lists_is_told_after_some_traffic(backend: Backend) {
         .map(|(name, _)| name)
         .collect();
     assert!(expected.len() > 20);
-    let begin = Instant::now();
-    loop {
+    let lacks = || {
         let told = server.metrics();
         let value =
             |name: &str| told.lines().any(|line| line.starts_with(&format!("{name} ")) || line.starts_with(&format!("{name}{{")));
@@ -91,11 +89,9 @@ fn what_the_table_lists_is_told_after_some_traffic(backend: Backend) {
         let settled = line("pipeline_frontier_age_seconds{", " 0") && line("pipeline_input_age_seconds{", " 0");
         let pairs = told.lines().any(|line| line.contains("what=\"pairs\"") && line.ends_with(" 2"));
         let lag = told.lines().filter(|line| line.starts_with("pipeline_lag_records{")).all(|line| line.ends_with(" 0"));
-        if missing.is_empty() && settled && pairs && lag {
-            break;
-        }
-        assert!(begin.elapsed() < PATIENCE, "missing: {missing:?}; settled: {settled}, pairs: {pairs}, lag 0: {lag}\n{told}");
-        std::thread::sleep(Duration::from_millis(500));
-    }
+        let whole = missing.is_empty() && settled && pairs && lag;
+        (!whole).then(|| format!("missing: {missing:?}; settled: {settled}, pairs: {pairs}, lag 0: {lag}\n{told}"))
+    };
+    until_so(|| format!("{:?}", lacks()), || lacks().is_none());
 }
 on_both_back_ends!(what_the_table_lists_is_told_after_some_traffic);

@@ -8,12 +8,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, until};
 
 /// Everybody's password.
 pub const PASSWORD: &str = "violet harbour 92 lantern";
@@ -92,15 +91,9 @@ pub fn phone_gateway() -> (u16, Sent) {
 
 /// Waits for a message that yields a value.
 pub fn wait_for<T>(sent: &Sent, to: &str, find: impl Fn(&str) -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        let found = sent.lock().expect("no sink panics").iter().rev().filter(|(of, _)| of == to).find_map(|(_, text)| find(text));
-        if let Some(found) = found {
-            return found;
-        }
-        assert!(begin.elapsed() < PATIENCE, "nothing came to {to}: {:?}", sent.lock().expect("no sink panics"));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let sent = || sent.lock().expect("no sink panics");
+    let found = || sent().iter().rev().filter(|(of, _)| of == to).find_map(|(_, text)| find(text));
+    until(PATIENCE, || format!("nothing came to {to}: {:?}", sent()), found)
 }
 
 /// The code in a phone message.
@@ -127,9 +120,7 @@ pub fn settings(smtp: u16, gateway: u16) -> Vec<String> {
         "members.limits.phone_codes_address_hour=1000".to_owned(),
         "members.limits.challenges_hour=10000".to_owned(),
     ]
-    .into_iter()
-    .flat_map(|set| ["--set".to_owned(), set])
-    .collect()
+    .into()
 }
 
 /// A challenge and its solution.

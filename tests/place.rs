@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::installation::{Installation, Running};
-use crate::support::{AS_OF, PATIENCE, Server, VIEWS, kindred, kindred_ok, output};
+use crate::support::{AS_OF, PATIENCE, Server, VIEWS, command, kindred, kindred_ok, output};
 
 /// The backend of a test.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,9 +78,26 @@ impl Place {
         self.temp.path()
     }
 
+    /// Its directory, where it has one.
+    pub fn dir(&self) -> PathBuf {
+        self.temp.path().join("shop")
+    }
+
+    /// What holds one of some texts: files of the directory, rows of the keyspace.
+    pub fn with_texts(&self, texts: &[&str]) -> Vec<String> {
+        match &self.on {
+            On::Directory(dir) => files_with(dir, texts),
+            On::Services { on, .. } => on.rows_with(texts),
+        }
+    }
+
+    fn set(&self) -> Vec<&str> {
+        self.set.iter().map(String::as_str).collect()
+    }
+
     /// The arguments of every command on it.
     fn common(&self) -> Vec<&str> {
-        let mut common: Vec<&str> = self.set.iter().map(String::as_str).collect();
+        let mut common = self.set();
         match &self.on {
             On::Directory(dir) => common.extend(["--data", dir.to_str().expect("a path")]),
             On::Services { on, .. } => common.extend(["--config", on.config()]),
@@ -90,19 +107,32 @@ impl Place {
 
     /// Starts the whole product and waits until it is ready; `more` are arguments of the pipeline.
     pub fn start(&self, more: &[&str]) -> Server {
-        let set: Vec<&str> = self.set.iter().map(String::as_str).collect();
+        self.start_with(|| command(&[]), more)
+    }
+
+    /// The same with prepared commands (environment).
+    pub fn start_with(&self, command: impl Fn() -> Command, more: &[&str]) -> Server {
+        let set = self.set();
         match &self.on {
-            On::Directory(dir) => Server::start(dir, &[&set[..], more].concat()),
+            On::Directory(dir) => Server::start_with(command(), dir, &[&set[..], more].concat()),
             On::Services { on, key } => {
-                let pipeline = on.start("pipeline", &[&["pipeline"], &set[..], more].concat());
-                on.api("api", key, &set).with(pipeline)
+                let pipeline = on.start_with(command(), "pipeline", &[&["pipeline"], &set[..], more].concat());
+                on.api_with(command(), "api", key, &set).with(pipeline)
             }
+        }
+    }
+
+    /// Another API on services, beside the one that was started.
+    pub fn another_api(&self) -> Option<Server> {
+        match &self.on {
+            On::Directory(_) => None,
+            On::Services { on, key } => Some(on.api("other", key, &self.set())),
         }
     }
 
     /// Rebuilds everything from the log with a prepared command (environment); `None` if killed before it was ready.
     pub fn rebuild_with(&self, command: Command) -> Option<Server> {
-        let set: Vec<&str> = self.set.iter().map(String::as_str).collect();
+        let set = self.set();
         let more = ["--from", "beginning"];
         match &self.on {
             On::Directory(dir) => Server::try_start_with(command, dir, &[&set[..], &more].concat()).ok(),
@@ -116,10 +146,9 @@ impl Place {
 
     /// Runs beside commands that write to the log: the pipeline on services, nothing on a directory.
     pub fn beside_commands(&self) -> Option<Running> {
-        let set: Vec<&str> = self.set.iter().map(String::as_str).collect();
         match &self.on {
             On::Directory(_) => None,
-            On::Services { on, .. } => Some(on.start("pipeline", &[&["pipeline"], &set[..]].concat())),
+            On::Services { on, .. } => Some(on.start("pipeline", &[&["pipeline"], &self.set()[..]].concat())),
         }
     }
 
@@ -143,4 +172,21 @@ impl Place {
     pub fn exports(&self) -> [String; VIEWS.len()] {
         VIEWS.map(|view| self.ok(&["export", view, "--format", "csv", "--as-of", AS_OF]))
     }
+}
+
+/// The files below a directory that contain one of some texts.
+fn files_with(dir: &Path, texts: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files_with(&path, texts));
+            continue;
+        }
+        // A file may be deleted meanwhile.
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        let holds = |text: &&&str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        found.extend(texts.iter().filter(holds).map(|text| format!("{text} in {}", path.display())));
+    }
+    found
 }

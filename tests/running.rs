@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::place::{Backend, Place, on_both_back_ends};
-use crate::support::{PATIENCE, Points, Server, VIEWS, kindred, kindred_ok, order, text};
+use crate::support::{PATIENCE, Points, Server, VIEWS, kindred, kindred_ok, order, text, until, until_so};
 
 /// The exit code of a failed process.
 const FAILED: i32 = 3;
@@ -17,13 +17,8 @@ const FAILED: i32 = 3;
 /// The exit status of a server that ends by itself.
 fn end_of(server: &mut Server) -> (ExitStatus, Duration) {
     let begin = Instant::now();
-    loop {
-        if let Some(status) = server.ended() {
-            return (status, begin.elapsed());
-        }
-        assert!(begin.elapsed() < PATIENCE, "it runs on:\n{}", server.log());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let status = until(PATIENCE, || "it runs on".to_owned(), || server.ended());
+    (status, begin.elapsed())
 }
 
 /// Order `n` of member `m<n % 3>`, of shared items.
@@ -83,8 +78,6 @@ fn an_order_that_is_paid_and_cancelled_in_turns_stops_nothing() {
 fn a_panic_in_any_thread_ends_the_process_and_loses_nothing() {
     for (workers, thread) in [
         (1, "thread: worker 0"),
-        (2, "thread: worker 0"),
-        (2, "thread: worker 1"),
         (4, "thread: worker 3"),
         (3, "thread: source"),
         (2, "thread: sink"),
@@ -127,11 +120,7 @@ fn a_panic_in_any_thread_ends_the_process_and_loses_nothing() {
         points.disarm();
         let server = Server::start(&dir, &[]);
         // It is ready with the restored state, and applies the backlog now.
-        let begin = Instant::now();
-        while server.get_json("/v1/admin/status")["lag"] != 0 {
-            assert!(begin.elapsed() < PATIENCE, "{thread}: {}", server.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        server.caught_up();
         let orders = server.get_json("/v1/members/m0/orders");
         let lag = server.get_json("/v1/admin/status");
         let expected = accepted.iter().filter(|order| order["member"] == "m0").count();
@@ -185,11 +174,8 @@ fn a_worker_that_hangs_is_told_of_and_does_not_hold_up_the_end() {
         server.post_events("members", &[json!({ "member": "m9", "version": n, "state": "activated" })]);
         server.post_events("catalog", &[json!({ "item": "i1", "version": n, "kind": "good", "title": "One" })]);
     }
-    let begin = Instant::now();
-    while server.get("/readyz").status != 503 {
-        assert!(begin.elapsed() < PATIENCE, "it says that it is ready:\n{}", server.get("/readyz?verbose").body);
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    let verbose = || format!("it says that it is ready:\n{}", server.get("/readyz?verbose").body);
+    until_so(verbose, || server.get("/readyz").status == 503);
     let verbose = server.get("/readyz?verbose").body;
     assert!(verbose.contains("the frontier has not moved for"), "{verbose}");
     let status = server.get_json("/v1/admin/status");
@@ -222,7 +208,7 @@ fn a_rebuild_that_is_killed_in_any_step_ends_in_the_next_start(backend: Backend)
     assert!(steps.len() >= 12, "{steps:?}");
     assert_eq!(place.exports(), expected);
     for step in steps {
-        points.arm(&format!("before {step}"));
+        points.arm(&format!("kill {step}"));
         assert!(place.rebuild_with(points.command()).is_none(), "it passed {step} alive");
         points.disarm();
         // The next start knows nothing of the killed one.

@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use kindred_model::{Record, Topic};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -47,6 +48,25 @@ pub fn output(mut command: Command, within: Duration) -> Output {
         },
         |output| output.expect("its output reads"),
     )
+}
+
+/// Polls until something is there; `what` tells what is missing.
+#[track_caller]
+pub fn until<T>(within: Duration, what: impl Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begin.elapsed() < within, "{} (waited {within:?})", what());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Polls until a condition holds.
+#[track_caller]
+pub fn until_so(what: impl Fn() -> String, mut is_so: impl FnMut() -> bool) {
+    until(PATIENCE, what, || is_so().then_some(()));
 }
 
 /// Waits for the end of a process; `log` is its output.
@@ -142,7 +162,7 @@ impl Server {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.with_extension("log")).expect("a log file");
         let child =
             command.args(more).stdout(log.try_clone().expect("a second handle")).stderr(log).spawn().expect("the binary starts");
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
+        let agent = agent(PATIENCE);
         let mut server = Self { child, pipeline: None, dir: dir.to_owned(), url: String::new(), key: String::new(), agent };
         let begin = Instant::now();
         loop {
@@ -167,13 +187,9 @@ impl Server {
 
     /// An API started otherwise: waits until it is ready. Its output is in the file beside `dir`.
     pub fn attach(child: Child, dir: &Path, url: &str, key: &str) -> Self {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into();
+        let agent = agent(PATIENCE);
         let server = Self { child, pipeline: None, dir: dir.to_owned(), url: url.to_owned(), key: key.to_owned(), agent };
-        let begin = Instant::now();
-        while server.get("/readyz").status != 200 {
-            assert!(begin.elapsed() < PATIENCE, "the API is not ready after {PATIENCE:?}:\n{}", server.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        until_so(|| format!("the API is not ready:\n{}", server.log()), || server.get("/readyz").status == 200);
         server
     }
 
@@ -227,15 +243,7 @@ impl Server {
     /// and a separate pipeline is waited for.
     pub fn stop(mut self) {
         if let Some(pipeline) = self.pipeline.take() {
-            let begin = Instant::now();
-            loop {
-                let status = self.get("/v1/admin/status");
-                if status.status == 200 && status.json()["lag"] == 0 {
-                    break;
-                }
-                assert!(begin.elapsed() < PATIENCE, "the views do not catch up: {}\n{}", status.body, pipeline.log());
-                std::thread::sleep(Duration::from_millis(50));
-            }
+            self.caught_up();
             let log = pipeline.log();
             let status = pipeline.stop();
             assert!(status.success(), "the pipeline ended with {status}:\n{log}");
@@ -317,6 +325,18 @@ impl Server {
         self.child.try_wait().expect("it can be asked")
     }
 
+    /// The same of any of its processes.
+    pub fn ended_any(&mut self) -> Option<ExitStatus> {
+        self.pipeline.as_mut().and_then(Running::ended).or_else(|| self.ended())
+    }
+
+    /// Waits until the views have reached the end of the log.
+    pub fn caught_up(&self) {
+        let status = || self.get("/v1/admin/status");
+        let what = || format!("the views do not catch up: {}\n{}", status().body, self.log());
+        until_so(what, || Some(status()).is_some_and(|status| status.status == 200 && status.json()["lag"] == 0));
+    }
+
     /// The unfilled list of an item as of a position.
     pub fn list(&self, item: &str, position: &str) -> Value {
         self.get_json(&format!("/v1/items/{item}/similar?fill=false&min_position={position}&wait_ms=10000"))
@@ -352,6 +372,20 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The records of each topic as lines of JSON; topics without any are left out.
+pub fn lines_by_topic(records: &[&Record]) -> Vec<(Topic, Vec<u8>)> {
+    let lines = |topic: &Topic| {
+        let of_topic = records.iter().filter(|record| record.topic() == *topic);
+        (*topic, of_topic.flat_map(|record| [record.to_json(), b"\n".to_vec()].concat()).collect::<Vec<u8>>())
+    };
+    Topic::OF_SHOPS.iter().map(lines).filter(|(_, lines)| !lines.is_empty()).collect()
+}
+
+/// A client that waits, and takes every status for an answer.
+pub fn agent(patience: Duration) -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(patience)).build().into()
 }
 
 /// One interaction as JSON.

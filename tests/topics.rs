@@ -1,13 +1,13 @@
 //! Operations on topics from outside: a topic is deleted and recreated, retention removes unread records, or records are too
 //! large. Pipeline and API report each, and the advice of docs/OPERATIONS.md helps.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::foreign::tool;
 use crate::installation::{Installation, Running, key_in};
-use crate::support::{PATIENCE, Server, interaction, order};
+use crate::support::{PATIENCE, Server, interaction, order, until_so};
 
 /// An installation with one partition a topic, its pipeline and its API.
 fn start(name: &str) -> Option<(Installation, Running, Server)> {
@@ -23,12 +23,8 @@ fn brokers() -> String {
 }
 
 /// Polls until a condition holds.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < PATIENCE, "{what} within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+fn until(what: &str, is_so: impl FnMut() -> bool) {
+    until_so(|| what.to_owned(), is_so);
 }
 
 /// What the manual advises for invalid positions: rebuild the views from the log.

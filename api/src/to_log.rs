@@ -14,6 +14,8 @@ pub struct MembersToLog(pub Arc<dyn EventLog>);
 #[async_trait]
 impl EventSink for MembersToLog {
     async fn append(&self, record: MemberRecord) -> Result<(), String> {
-        self.0.append(Topic::Members, vec![record.canonical()], None).await.map(drop).map_err(|error| error.to_string())
+        let appended = self.0.append(Topic::Members, vec![record.canonical()], None).await;
+        kindred_telemetry::fail_point("log: members");
+        appended.map(drop).map_err(|error| error.to_string())
     }
 }

@@ -160,7 +160,11 @@ impl Db {
     /// # Errors
     /// What the store says.
     pub async fn transact(&self, table: &str, partition: &str, steps: &[Step]) -> Result<bool> {
-        Ok(matches!(self.store.transact(table, partition.as_bytes(), steps, self.now()).await?, Outcome::Done(_)))
+        let outcome = self.store.transact(table, partition.as_bytes(), steps, self.now()).await?;
+        if cfg!(debug_assertions) {
+            kindred_telemetry::fail_point(&format!("records: {table}"));
+        }
+        Ok(matches!(outcome, Outcome::Done(_)))
     }
 
     /// Writes what is not there; whether it was not.

@@ -2,20 +2,20 @@
 //! builds.
 //!
 //! `KINDRED_FAIL_POINTS=DIR` names the directory at the start. It is read at every step, so that a running process can be armed:
-//! `DIR/armed` holds `before NAME#N`, `after NAME#N`, `panic NAME#N` or `hang NAME#N`, where N counts the steps of this name from
+//! `DIR/armed` holds `kill NAME#N`, `panic NAME#N` or `hang NAME#N`, where N counts the steps of this name from
 //! 1 since the file was written, or `never`, which only traces. `DIR/trace` gets a line for each step while something is armed.
 
-/// A step without a write: the thread can die or panic here.
+/// A step at which the thread can die, panic or hang.
 #[cfg(not(debug_assertions))]
 #[inline]
 pub fn fail_point(_name: &str) {}
 
 #[cfg(debug_assertions)]
-pub use armed::{Step, fail_point, fail_points_armed, watched_step};
+pub use armed::fail_point;
 
 #[cfg(debug_assertions)]
 mod armed {
-    use std::collections::{HashMap, HashSet};
+    use std::collections::HashMap;
     use std::fs::OpenOptions;
     use std::io::Write;
     use std::path::PathBuf;
@@ -28,114 +28,46 @@ mod armed {
 
     struct Points {
         directory: PathBuf,
-        passed: Mutex<Passed>,
-    }
-
-    /// The steps passed since arming.
-    #[derive(Default)]
-    struct Passed {
-        armed: String,
-        times: HashMap<String, u32>,
-        /// The changes begun by this process; other outbox work is an earlier process's.
-        begun: HashSet<String>,
-    }
-
-    /// A step about to be done.
-    pub struct Step {
-        /// Its name.
-        pub name: String,
-        /// The outbox change it belongs to, if known, and whether it begins it. Steps of a change that an earlier process began
-        /// are traced as `earlier: NAME` and not counted.
-        pub change: Option<(String, bool)>,
-    }
-
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    enum Fails {
-        Before,
-        After,
-        Panics,
-        Hangs,
-        Not,
+        /// What is armed, and how often each step was passed since.
+        passed: Mutex<(String, HashMap<String, u32>)>,
     }
 
     impl Points {
-        fn pass(&self, step: Step) -> Fails {
+        /// Notes a step; what is to happen at it.
+        fn pass(&self, step: &str) -> Option<String> {
             // An intended panic poisons nothing here.
             let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
-            let Ok(armed) = std::fs::read_to_string(self.directory.join("armed")) else {
-                passed.armed.clear();
-                return Fails::Not;
-            };
-            if passed.armed != armed {
-                *passed = Passed { armed: armed.clone(), ..Passed::default() };
+            let armed = std::fs::read_to_string(self.directory.join("armed")).unwrap_or_default();
+            if passed.0 != armed {
+                *passed = (armed.clone(), HashMap::new());
             }
-            match step.change {
-                Some((change, true)) => drop(passed.begun.insert(change)),
-                Some((change, false)) if !passed.begun.contains(&change) => {
-                    self.trace(&format!("earlier: {}", step.name));
-                    return Fails::Not;
-                }
-                _ => {}
+            if armed.is_empty() {
+                return None;
             }
-            let times = passed.times.entry(step.name.clone()).or_default();
+            let times = passed.1.entry(step.to_owned()).or_default();
             *times += 1;
-            let line = format!("{}#{times}", step.name);
-            self.trace(&line);
-            match armed.trim().split_once(' ') {
-                Some(("before", name)) if name == line => Fails::Before,
-                Some(("after", name)) if name == line => Fails::After,
-                Some(("panic", name)) if name == line => Fails::Panics,
-                Some(("hang", name)) if name == line => Fails::Hangs,
-                _ => Fails::Not,
-            }
-        }
-
-        fn trace(&self, line: &str) {
+            let line = format!("{step}#{times}");
             let trace = OpenOptions::new().create(true).append(true).open(self.directory.join("trace"));
             let written = trace.and_then(|mut trace| writeln!(trace, "{line}"));
             written.expect("a test that arms a fail point can be told of what is passed");
+            let (does, name) = armed.trim().split_once(' ')?;
+            (name == line).then(|| does.to_owned())
         }
     }
 
-    /// Like `kill -9`: no destructor runs, nothing is flushed.
-    fn die() -> ! {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        std::process::abort();
-    }
-
-    fn pass(step: impl FnOnce() -> Step) -> Fails {
-        POINTS.as_ref().map_or(Fails::Not, |points| points.pass(step()))
-    }
-
-    fn fail(fails: Fails) {
-        match fails {
-            Fails::Panics => panic!("a fail point was armed"),
-            Fails::Hangs => loop {
+    /// A step at which the thread can die, panic or hang.
+    pub fn fail_point(name: &str) {
+        match POINTS.as_ref().and_then(|points| points.pass(name)).as_deref() {
+            None => {}
+            Some("panic") => panic!("a fail point was armed"),
+            Some("hang") => loop {
                 std::thread::park();
             },
-            Fails::Before | Fails::After => die(),
-            Fails::Not => {}
+            // Like `kill -9`: no destructor runs, nothing is flushed.
+            Some(_) => {
+                let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+                std::process::abort();
+            }
         }
-    }
-
-    /// Whether this process can be armed.
-    pub fn fail_points_armed() -> bool {
-        POINTS.is_some()
-    }
-
-    /// A step without a write: the thread can die or panic here.
-    pub fn fail_point(name: &str) {
-        fail(pass(|| Step { name: name.to_owned(), change: None }));
-    }
-
-    /// Runs a write, or dies before it, or after it and before anybody sees its result.
-    pub async fn watched_step<T>(step: impl FnOnce() -> Step, write: impl Future<Output = T>) -> T {
-        let fails = pass(step);
-        if fails != Fails::After {
-            fail(fails);
-        }
-        let done = write.await;
-        fail(fails);
-        done
     }
 }

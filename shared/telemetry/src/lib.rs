@@ -21,8 +21,6 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 pub use fail_points::fail_point;
-#[cfg(debug_assertions)]
-pub use fail_points::{Step, fail_points_armed, watched_step};
 pub use usage::{cpu_by_thread, peak_rss_bytes, process_cpu, rss_bytes, spawn_named, thread_cpu};
 pub use vital::{HASH_THREAD, IO_THREAD, end_on_panic, vital_task};
 
