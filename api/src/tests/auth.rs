@@ -142,7 +142,7 @@ async fn a_publishable_key_posts_browser_events_of_sessions_alone() {
 
 #[tokio::test]
 async fn a_session_has_its_records_an_hour() {
-    let bench = Bench::with(|limits| limits.records_per_session_hour = 3, |_| {}).await;
+    let bench = Bench::limited(|limits| limits.records_per_session_hour = 3).await;
     let post = async |session: &str, count: usize| {
         let records: Vec<Value> = (0..count).map(|n| view(session, &format!("i{n}"))).collect();
         let request = bench.publicly("POST", "/v1/events/interactions").header("content-type", "application/json");

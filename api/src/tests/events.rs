@@ -1,8 +1,6 @@
 //! Ingestion: what is accepted, what is refused, and the messages.
 
-use std::sync::atomic::AtomicU8;
-
-use kindred_log::{EventReader, LogError, Mark, PartitionStatus, Place, Predicate, Rejected, Share};
+use kindred_log::{LogError, Share};
 use serde_json::json;
 
 use super::*;
@@ -162,13 +160,10 @@ async fn other_content_types_are_415() {
 
 #[tokio::test]
 async fn bodies_and_batches_are_bounded() {
-    let bench = Bench::with(
-        |limits| {
-            limits.body_bytes = 2_000;
-            limits.records = 3;
-        },
-        |_| {},
-    )
+    let bench = Bench::limited(|limits| {
+        limits.body_bytes = 2_000;
+        limits.records = 3;
+    })
     .await;
     let record = view("s", "a");
     let large = format!("{}{}", record, " ".repeat(2_000));
@@ -181,81 +176,32 @@ async fn bodies_and_batches_are_bounded() {
     assert_eq!(bench.post(INTERACTIONS, JSON, json!([record, record, record]).to_string()).await.status(), 202);
 }
 
-/// A log that answers like a full disk, a lost broker or a damaged file.
-struct Failing {
-    how: AtomicU8,
-}
-
-#[async_trait]
-impl EventLog for Failing {
-    fn identity(&self) -> &str {
-        "failing"
-    }
-    fn compacts(&self) -> bool {
-        false
-    }
-    async fn append(&self, _: Topic, _: Vec<Vec<u8>>, _: Option<Mark>) -> Result<Vec<Place>, LogError> {
-        let reason = "/dev/secret/path".to_owned();
-        Err(match self.how.load(Ordering::Relaxed) {
-            0 => LogError::Full(reason),
-            1 => LogError::Unavailable(reason),
-            2 => LogError::Refused("a record of 2 GB".to_owned()),
-            _ => LogError::Corrupt(reason),
-        })
-    }
-    async fn mark(&self, _: &str) -> Result<Option<u64>, LogError> {
-        Ok(None)
-    }
-    fn reader(&self, _: Share) -> Result<Box<dyn EventReader>, LogError> {
-        Err(LogError::Refused("nothing to read".to_owned()))
-    }
-    async fn end(&self) -> Result<Position, LogError> {
-        Ok(Position::beginning())
-    }
-    async fn partitions(&self) -> Result<Vec<PartitionStatus>, LogError> {
-        Ok(Vec::new())
-    }
-    fn disk_bytes(&self) -> Option<u64> {
-        None
-    }
-    async fn reject(&self, _: Vec<Rejected>) -> Result<(), LogError> {
-        Ok(())
-    }
-    async fn rejected(&self, _: Option<&str>, _: usize) -> Result<Vec<Rejected>, LogError> {
-        Ok(Vec::new())
-    }
-    async fn rejected_one(&self, _: &str) -> Result<Option<Rejected>, LogError> {
-        Ok(None)
-    }
-    async fn rejected_remove(&self, _: &[String]) -> Result<(), LogError> {
-        Ok(())
-    }
-    async fn purge(&self, _: Topic, _: &Position, _: &Predicate<'_>) -> Result<u64, LogError> {
-        Ok(0)
-    }
-}
-
 /// A full disk is 507, a lost log 503; a session may post again after a failure.
 #[tokio::test]
 async fn what_the_log_says_becomes_the_status() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = Arc::new(Failing { how: AtomicU8::new(0) });
-    let store: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
-    let bench = Bench::over(log.clone(), store, dir, |limits| limits.records_per_session_hour = 1, |_| {}).await;
-    let record = view("s", "a").to_string();
-    for (how, status, code) in
-        [(0, 507, "insufficient_storage"), (1, 503, "unavailable"), (2, 422, "log_refused"), (3, 500, "internal")]
-    {
-        log.how.store(how, Ordering::Relaxed);
-        let answer = bench.post(INTERACTIONS, JSON, &record).await;
-        let problem = assert_problem(&answer, status, code, code);
-        assert!(!problem.to_string().contains("secret"), "the answer tells of our files");
-        assert_eq!(answer.headers().contains_key("retry-after"), status == 507 || status == 503);
+    let reason = || "/dev/secret/path".to_owned();
+    for (error, status, code) in [
+        (LogError::Full(reason()), 507, "insufficient_storage"),
+        (LogError::Unavailable(reason()), 503, "unavailable"),
+        (LogError::Refused("a record of 2 GB".to_owned()), 422, "log_refused"),
+        (LogError::Corrupt(reason()), 500, "internal"),
+    ] {
+        let problem = crate::problem::Problem::from(error);
+        assert_eq!((problem.code.status().as_u16(), problem.code.name()), (status, code));
+        assert!(!format!("{problem:?}").contains("secret"), "the answer tells of our files");
     }
-    log.how.store(0, Ordering::Relaxed);
-    for _ in 0..3 {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("log");
+    drop(EmbeddedLog::open(&at).unwrap());
+    // From here on its reserve is more than any disk has.
+    let log = Arc::new(EmbeddedLog::open_with(&at, u64::MAX / 2).unwrap());
+    let store = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+    let bench = Bench::over(log, store, dir, |limits| limits.records_per_session_hour = 1, |_| {}).await;
+    for key in [&bench.service, &bench.publishable, &bench.publishable] {
         let posted = warp::test::request().method("POST").path(INTERACTIONS).header("content-type", JSON);
-        let posted = posted.header("authorization", format!("Bearer {}", bench.publishable)).body(&record);
-        assert_problem(&posted.reply(&bench.public).await, 507, "insufficient_storage", "counted for nothing");
+        let posted = posted.header("authorization", format!("Bearer {key}")).body(view("s", "a").to_string());
+        let full = posted.reply(&bench.public).await;
+        assert_problem(&full, 507, "insufficient_storage", "counted for nothing");
+        assert_eq!(header(&full, "retry-after"), "30");
     }
 }

@@ -187,7 +187,7 @@ async fn what_changes_state_ends_though_its_caller_hangs_up() {
 /// If it failed, a slow step would be cancelled, or its caller would wait as long.
 #[tokio::test]
 async fn a_caller_is_answered_in_time_and_what_was_begun_ends() {
-    let bench = Bench::with(|limits| limits.handler_ms = 20, |_| {}).await;
+    let bench = Bench::limited(|limits| limits.handler_ms = 20).await;
     let (go, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (api, held, told) = (bench.api.clone(), go.clone(), ended.clone());
     let changing = to_the_end(async move {

@@ -68,19 +68,13 @@ async fn a_history_has_the_sessions_and_is_read_in_pages() {
     assert_eq!((&shown["items"][0]["kind"], &shown["next_cursor"]), (&json!("cart"), &json!(null)));
 
     let mut seen = Vec::new();
-    let mut path = "/v1/members/m/history?limit=1".to_owned();
-    loop {
-        let page = bench.get(&path).await;
-        seen.extend(items(&page));
-        let Some(cursor) = body(&page)["next_cursor"].as_str().map(str::to_owned) else {
-            assert!(!page.headers().contains_key("link"));
-            break;
-        };
-        assert_eq!(header(&page, "link"), format!("<?limit=1&cursor={cursor}>; rel=\"next\""));
-        path = format!("/v1/members/m/history?limit=1&cursor={cursor}");
+    let get = async |path: &str| bench.get(path).await;
+    pages("/v1/members/m/history?limit=1", get, async |page| {
+        seen.extend(items(page));
         // New records sort before the cursor and do not shift pages.
         bench.apply(vec![did(&me, "new", Kind::View, &format!("2026-01-04T0{}:00:00Z", seen.len()))]).await;
-    }
+    })
+    .await;
     assert_eq!(seen, ["b", "b", "c", "a"]);
     assert_eq!(items(&bench.get("/v1/members/nobody/history").await).len(), 0);
 }
@@ -127,17 +121,14 @@ async fn orders_of_any_status_are_read_in_pages_the_latest_first() {
     });
     assert_eq!(body(&whole)["items"][3], expected);
 
-    let (mut seen, mut path) = (Vec::new(), "/v1/members/m/orders?limit=1".to_owned());
-    loop {
-        let page = bench.get(&path).await;
-        seen.extend(named(&body(&page)));
-        let Some(cursor) = body(&page)["next_cursor"].as_str().map(str::to_owned) else { break };
-        assert_eq!(header(&page, "link"), format!("<?limit=1&cursor={cursor}>; rel=\"next\""));
-        path = format!("/v1/members/m/orders?limit=1&cursor={cursor}");
-        // New records sort before the cursor and do not shift pages.
+    let mut seen = Vec::new();
+    let get = async |path: &str| bench.get(path).await;
+    pages("/v1/members/m/orders?limit=1", get, async |page| {
+        seen.extend(named(&body(page)));
         let later = order(&format!("n{}", seen.len()), "m", &format!("2026-01-04T0{}:00:00Z", seen.len()), "placed");
         bench.apply(ordered(&later)).await;
-    }
+    })
+    .await;
     assert_eq!(seen, ["o4", "o2", "o3", "o1"]);
     assert_eq!(
         body(&bench.get("/v1/members/nobody/orders").await),
@@ -188,7 +179,7 @@ async fn an_erasure_keeps_what_the_inviter_earned_and_answers_the_same_again() {
 /// Copying from an incomplete record would lose the inviter's points: the erasure waits, or reports that it did not.
 #[tokio::test]
 async fn an_erasure_does_not_overtake_the_log() {
-    let bench = Bench::with(|limits| limits.erasure_wait_ms = 30, |_| {}).await;
+    let bench = Bench::limited(|limits| limits.erasure_wait_ms = 30).await;
     let known = json!({"member": "m", "version": 1, "state": "activated", "invited_by": "inviter"});
     bench.post("/v1/events/members", "application/json", known.to_string()).await;
     let behind = bench.request(Method::DELETE, "/v1/members/m").reply(&bench.public).await;

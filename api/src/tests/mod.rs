@@ -15,7 +15,6 @@ mod members;
 mod public_costs;
 mod security;
 mod sockets;
-mod staff;
 mod streams;
 
 use std::sync::Arc;
@@ -104,6 +103,10 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         Self::with(|_| {}, |_| {}).await
+    }
+
+    async fn limited(limits: impl FnOnce(&mut ApiLimits)) -> Self {
+        Self::with(limits, |_| {}).await
     }
 
     async fn with(limits: impl FnOnce(&mut ApiLimits), settings: impl FnOnce(&mut Semantics)) -> Self {
@@ -262,6 +265,26 @@ fn header<'r>(response: &'r http::Response<bytes::Bytes>, name: &str) -> &'r str
 fn items(response: &http::Response<bytes::Bytes>) -> Vec<String> {
     let body = body(response);
     body["items"].as_array().unwrap().iter().map(|item| item["item"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Reads page after page, from a path with a query, and checks their links; `page` sees each.
+async fn pages(
+    path: &str,
+    get: impl AsyncFn(&str) -> http::Response<bytes::Bytes>,
+    mut page: impl AsyncFnMut(&http::Response<bytes::Bytes>),
+) {
+    let (_, query) = path.split_once('?').expect("a query");
+    let mut next = path.to_owned();
+    loop {
+        let answer = get(&next).await;
+        page(&answer).await;
+        let Some(cursor) = body(&answer)["next_cursor"].as_str().map(str::to_owned) else {
+            assert!(!answer.headers().contains_key("link"));
+            return;
+        };
+        assert_eq!(header(&answer, "link"), format!("<?{query}&cursor={cursor}>; rel=\"next\""));
+        next = format!("{path}&cursor={cursor}");
+    }
 }
 
 /// Checks that an answer is a complete problem of this status and code.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::sockets::{exchange, exchange_on};
 use super::streams::{Reader, SOON};
 use super::*;
 
@@ -21,12 +22,7 @@ async fn connect(from: u8, to: SocketAddr) -> TcpStream {
 /// A GET from an address: status and the whole answer.
 async fn get(from: u8, to: SocketAddr, path: &str, headers: &str) -> (u16, String) {
     let request = format!("GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{headers}\r\n");
-    let mut socket = connect(from, to).await;
-    let mut answer = Vec::new();
-    if socket.write_all(request.as_bytes()).await.is_ok() {
-        let _cut = tokio::time::timeout(SOON, socket.read_to_end(&mut answer)).await;
-    }
-    let text = String::from_utf8_lossy(&answer).into_owned();
+    let text = exchange_on(connect(from, to).await, &[request.as_bytes()]).await;
     (text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0), text)
 }
 
@@ -64,13 +60,10 @@ async fn one_address_has_a_share_of_the_rate_of_a_key() {
 /// If it failed, one client could hold all streams.
 #[tokio::test]
 async fn one_address_has_a_share_of_the_streams_of_a_key() {
-    let bench = Bench::with(
-        |limits| {
-            limits.streams_per_key = 40;
-            limits.address_share = 2;
-        },
-        |_| {},
-    )
+    let bench = Bench::limited(|limits| {
+        limits.streams_per_key = 40;
+        limits.address_share = 2;
+    })
     .await;
     let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
     let request = format!("GET /v1/stream?list=items/a/similar&key={} HTTP/1.1\r\nHost: t\r\n\r\n", bench.publishable);
@@ -90,7 +83,7 @@ async fn one_address_has_a_share_of_the_streams_of_a_key() {
 /// If it failed, one client could hold every connection; behind a proxy all visitors would share one limit.
 #[tokio::test]
 async fn one_address_has_so_many_connections_and_a_trusted_proxy_any_number() {
-    let bench = Bench::with(|limits| limits.connections_per_address = 4, |_| {}).await;
+    let bench = Bench::limited(|limits| limits.connections_per_address = 4).await;
     let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
     let mut open = Vec::new();
     for _ in 0..4 {
@@ -127,7 +120,7 @@ async fn one_address_has_so_many_connections_and_a_trusted_proxy_any_number() {
 /// If it failed, a client that requests much and reads nothing would hold memory and a connection forever.
 #[tokio::test]
 async fn whoever_does_not_read_is_cut_off() {
-    let bench = Bench::with(|limits| limits.write_stall_ms = 1_000, |_| {}).await;
+    let bench = Bench::limited(|limits| limits.write_stall_ms = 1_000).await;
     let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 << 10).unwrap();
@@ -150,13 +143,10 @@ async fn whoever_does_not_read_is_cut_off() {
 /// If it failed, endless bodies would fill the memory.
 #[tokio::test]
 async fn bodies_under_way_have_a_budget_and_an_address_a_part_of_it() {
-    let bench = Bench::with(
-        |limits| {
-            limits.bodies_bytes = 500_000;
-            limits.bodies_bytes_per_address = 300_000;
-        },
-        |_| {},
-    )
+    let bench = Bench::limited(|limits| {
+        limits.bodies_bytes = 500_000;
+        limits.bodies_bytes_per_address = 300_000;
+    })
     .await;
     let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
     let begin = async |from: u8, bytes: usize| {
@@ -227,13 +217,10 @@ async fn a_publishable_key_posts_little_and_nothing_old() {
 /// If it failed, one address could fill memory with invented sessions.
 #[tokio::test]
 async fn one_address_posts_for_so_many_sessions_and_records() {
-    let bench = Bench::with(
-        |limits| {
-            limits.page_sessions_per_hour = 10;
-            limits.page_records_per_minute = 250;
-        },
-        |_| {},
-    )
+    let bench = Bench::limited(|limits| {
+        limits.page_sessions_per_hour = 10;
+        limits.page_records_per_minute = 250;
+    })
     .await;
     let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
     let post = async |from: u8, sessions: std::ops::Range<usize>, of_each: usize| {
@@ -286,7 +273,7 @@ async fn what_the_catalog_does_not_know_is_not_taken_from_pages() {
     let search = json!({ "session": "s1", "kind": "search", "query": "tents", "at": "2026-01-05T10:00:00Z" });
     assert_eq!(bench.posted_by_a_page(&[search]).await.status(), 202);
     assert_eq!(bench.post(EVENTS, "application/json", view("s2", "new").to_string()).await.status(), 202);
-    let any = Bench::with(|limits| limits.page_unknown_items = true, |_| {}).await;
+    let any = Bench::limited(|limits| limits.page_unknown_items = true).await;
     any.apply(vec![card("tent")]).await;
     assert_eq!(any.posted_by_a_page(&[view("s", "new")]).await.status(), 202, "where the settings say so");
 }
@@ -331,11 +318,7 @@ async fn every_method_is_answered_and_head_wherever_get_is() {
     let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
     let ask = async |method: &str, path: &str, headers: &str| {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{headers}\r\n");
-        let mut socket = connect(1, running.address).await;
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        tokio::time::timeout(SOON, socket.read_to_end(&mut answer)).await.expect("it ends").unwrap();
-        let text = String::from_utf8_lossy(&answer).to_lowercase();
+        let text = exchange(running.address, &[request.as_bytes()]).await.to_lowercase();
         let (head, body) = text.split_once("\r\n\r\n").map(|(head, body)| (head.to_owned(), body.to_owned())).unwrap();
         (head.split(' ').nth(1).unwrap().parse::<u16>().unwrap(), head, body)
     };
@@ -364,11 +347,8 @@ async fn every_method_is_answered_and_head_wherever_get_is() {
     assert!(status == 405 && head.contains("allow: "), "{head}");
     // A request has one Host.
     for hosts in ["", "Host: t\r\nHost: u\r\n"] {
-        let mut socket = connect(1, running.address).await;
-        socket.write_all(format!("GET /livez HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n").as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        tokio::time::timeout(SOON, socket.read_to_end(&mut answer)).await.expect("it ends").unwrap();
-        assert!(answer.starts_with(b"HTTP/1.1 400"), "{hosts}");
+        let request = format!("GET /livez HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        assert!(exchange(running.address, &[request.as_bytes()]).await.starts_with("HTTP/1.1 400"), "{hosts}");
     }
     // Text is compressed if accepted.
     let (_, head, _) = ask("GET", "/openapi.json", "Accept-Encoding: gzip, br\r\n").await;

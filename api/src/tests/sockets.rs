@@ -5,8 +5,12 @@ use tokio::net::TcpStream;
 
 use super::*;
 
-async fn exchange(address: std::net::SocketAddr, parts: &[&[u8]]) -> String {
-    let mut socket = TcpStream::connect(address).await.unwrap();
+/// The answer to what is sent.
+pub(super) async fn exchange(address: std::net::SocketAddr, parts: &[&[u8]]) -> String {
+    exchange_on(TcpStream::connect(address).await.unwrap(), parts).await
+}
+
+pub(super) async fn exchange_on(mut socket: TcpStream, parts: &[&[u8]]) -> String {
     for part in parts {
         // The server may close before everything is sent, after a 413.
         if socket.write_all(part).await.is_err() {
@@ -37,13 +41,10 @@ async fn exchange(address: std::net::SocketAddr, parts: &[&[u8]]) -> String {
 
 #[tokio::test]
 async fn bodies_are_capped_while_they_are_read() {
-    let bench = Bench::with(
-        |limits| {
-            limits.body_bytes = 100_000;
-            limits.body_read_ms = 300;
-        },
-        |_| {},
-    )
+    let bench = Bench::limited(|limits| {
+        limits.body_bytes = 100_000;
+        limits.body_read_ms = 300;
+    })
     .await;
     let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
     let head = |rest: &str| {

@@ -191,7 +191,7 @@ async fn a_busy_row_is_coalesced() {
 
 #[tokio::test]
 async fn streams_of_a_key_are_capped_and_end_with_their_readers_and_the_server() {
-    let bench = Bench::with(|limits| limits.streams_per_key = 2, |_| {}).await;
+    let bench = Bench::limited(|limits| limits.streams_per_key = 2).await;
     let running = crate::start(bench.config.clone(), bench.context.clone()).await.unwrap();
     let mut open = Vec::new();
     for _ in 0..2 {

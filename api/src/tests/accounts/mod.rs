@@ -9,25 +9,31 @@ mod registration;
 mod second_factor;
 mod sessions;
 mod sockets;
+mod staff;
 mod tokens;
 mod wishlist;
 
 use std::collections::BTreeSet;
 
-use kindred_members::{Challenge, Language, Members as People, MembersConfig, Solution};
+use kindred_members::{Actor, Challenge, Language, Members as Keeper, MembersConfig, Solution};
 use kindred_store::StoreError;
 use kindred_store::records::{Around, Call, Outcome, Range, RecordStore, Surrounded, Write};
 use parking_lot::Mutex;
+use totp_rs::{Builder, Secret};
 
 use super::inbox::Inbox;
 use super::*;
 use crate::MembersToLog;
 use crate::server::Peer;
 
+/// 18 characters: staff need 15.
 const PASSWORD: &str = "qzvw kxjp 71 umbra";
+const ADDRESS: &str = "192.0.2.7";
 const FORM: &str = "/v1/sessions";
 const REFRESH: &str = "/v1/sessions/refresh";
 const CURRENT: &str = "/v1/sessions/current";
+const SECOND: &str = "/v1/sessions/second-factor";
+const TOTP: &str = "/v1/members/me/totp";
 const HOST: &str = "shop.example";
 
 /// Wraps the records, and can make them unavailable.
@@ -61,7 +67,7 @@ type Records = Surrounded<Watch>;
 /// An API with accounts.
 struct Town {
     bench: Bench,
-    people: Arc<People>,
+    members: Arc<Keeper>,
     inbox: Arc<Inbox>,
     records: Arc<Records>,
 }
@@ -91,15 +97,19 @@ impl Town {
         config.registration.challenge_bits = 1;
         config.password.threads = 1;
         configure(&mut config);
-        let sink = Arc::new(MembersToLog(bench.log.clone()));
-        let opened = People::open_weak_for_tests(records.clone(), bench.clock.clone(), config, sink, inbox.clone());
-        let people = Arc::new(opened.await.unwrap().with_resources(crate::resources::kept_of_members(resources)));
-        bench.context.members = Some(people.clone());
-        let stopping = bench.stop.subscribe();
-        let api = crate::prepare_with(resources, bench.config.clone(), bench.context.clone(), stopping).await;
-        bench.api = api.unwrap();
-        bench.public = crate::routes::public(&bench.api);
-        Self { bench, people, inbox, records }
+        let members = open(&bench, &records, config, &inbox, resources).await;
+        (bench.api, bench.public) = process(&bench, &members, resources).await;
+        bench.context.members = Some(members.clone());
+        Self { bench, members, inbox, records }
+    }
+
+    /// Another process over the same records.
+    async fn another(&self) -> (Arc<Keeper>, BoxedFilter<(Response,)>) {
+        let resources = crate::resources::RESOURCES;
+        let config = self.members.config().clone();
+        let members = open(&self.bench, &self.records, config, &self.inbox, resources).await;
+        let (_, public) = process(&self.bench, &members, resources).await;
+        (members, public)
     }
 
     /// A town with a registered member, mara.
@@ -112,7 +122,7 @@ impl Town {
     /// Drains the outbox.
     async fn deliver(&self) {
         for _ in 0..50 {
-            if self.people.sweep().await.unwrap() == 0 && self.people.sweep().await.unwrap() == 0 {
+            if self.members.sweep().await.unwrap() == 0 && self.members.sweep().await.unwrap() == 0 {
                 return;
             }
             self.pass(40);
@@ -135,7 +145,7 @@ impl Town {
     }
 
     fn nobody(&self, method: &str, path: &str) -> warp::test::RequestBuilder {
-        self.from("192.0.2.7", method, path)
+        self.from(ADDRESS, method, path)
     }
 
     async fn reply(&self, request: warp::test::RequestBuilder) -> Answer {
@@ -182,11 +192,16 @@ impl Town {
         })
     }
 
-    /// The id of a new member, registered and verified.
-    async fn member(&self, name: &str, phone: &str) -> String {
+    /// Registers; the e-mail is not verified.
+    async fn register(&self, name: &str, phone: &str) {
         let form = self.form(name, phone).await;
         assert_eq!(self.post("/v1/registrations", &form).await.status(), 202);
         self.deliver().await;
+    }
+
+    /// The id of a new member, registered and verified.
+    async fn member(&self, name: &str, phone: &str) -> String {
+        self.register(name, phone).await;
         let token = self.inbox.token(&format!("{name}@example.com"));
         let verified = self.post("/v1/email-verifications", &json!({ "token": token })).await;
         assert_eq!(verified.status(), 200);
@@ -210,6 +225,38 @@ impl Town {
         self.post("/v1/sessions/refresh", &json!({ "refresh_token": token })).await
     }
 
+    fn code(&self, secret: &str) -> String {
+        let totp = Builder::new().with_secret(Secret::try_from_base32(secret).unwrap()).with_account_name("x").build().unwrap();
+        totp.generate((self.bench.clock.now().0 / 1_000).unsigned_abs()).to_string()
+    }
+
+    /// Sets up a second factor: (secret, recovery codes).
+    async fn enrol(&self, token: &str) -> (String, Vec<String>) {
+        let begun = self.send(token, "POST", TOTP, &json!({ "current_password": PASSWORD })).await;
+        assert_eq!(begun.status(), 201);
+        let begun = body(&begun);
+        let secret = text(&begun, "secret");
+        assert!(text(&begun, "uri").starts_with("otpauth://totp/Teahouse"));
+        let picture = text(&begun, "qr_svg");
+        assert!(picture.contains("<svg") && !picture.contains("script"), "{picture}");
+        let confirmed = self.send(token, "POST", &format!("{TOTP}/confirm"), &json!({ "code": self.code(&secret) })).await;
+        assert_eq!(confirmed.status(), 200);
+        (secret, serde_json::from_value(body(&confirmed)["recovery_codes"].clone()).unwrap())
+    }
+
+    /// The first step of signing in with two factors: its challenge.
+    async fn first(&self, account: &str) -> String {
+        let answer = self.post(FORM, &json!({ "account": account, "password": PASSWORD })).await;
+        assert_eq!(answer.status(), 200);
+        let asked = body(&answer);
+        assert!(asked["access_token"].is_null() && asked["expires_in"] == 300 && cookies(&answer).is_empty());
+        text(&asked, "challenge")
+    }
+
+    async fn second(&self, challenge: &str, code: &str) -> Answer {
+        self.post(SECOND, &json!({ "challenge": challenge, "code": code })).await
+    }
+
     /// Whether an access token is still valid.
     async fn works(&self, token: &str) -> bool {
         let answer = self.ask(token, "GET", "/v1/members/me").await;
@@ -219,6 +266,30 @@ impl Town {
             other => panic!("{other}: {}", body(&answer)),
         }
     }
+}
+
+async fn open(
+    bench: &Bench,
+    records: &Arc<Records>,
+    config: MembersConfig,
+    inbox: &Arc<Inbox>,
+    resources: crate::resources::Resources,
+) -> Arc<Keeper> {
+    let sink = Arc::new(MembersToLog(bench.log.clone()));
+    let opened = Keeper::open_weak_for_tests(records.clone(), bench.clock.clone(), config, sink, inbox.clone());
+    Arc::new(opened.await.unwrap().with_resources(crate::resources::kept_of_members(resources)))
+}
+
+/// A process of the API.
+async fn process(
+    bench: &Bench,
+    members: &Arc<Keeper>,
+    resources: crate::resources::Resources,
+) -> (Arc<Api>, BoxedFilter<(Response,)>) {
+    let context = Context { members: Some(members.clone()), ..bench.context.clone() };
+    let api = crate::prepare_with(resources, bench.config.clone(), context, bench.stop.subscribe()).await.unwrap();
+    let public = crate::routes::public(&api);
+    (api, public)
 }
 
 fn with_form(request: warp::test::RequestBuilder, form: &Value) -> warp::test::RequestBuilder {

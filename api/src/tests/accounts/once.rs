@@ -159,32 +159,6 @@ async fn what_is_kept_is_sealed() {
     assert_eq!(found, 1);
 }
 
-/// Two at once: one executes, the other is told to wait or gets the answer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_at_once_one_is_done() {
-    let town = Arc::new(Town::new().await);
-    let tasks: Vec<_> = (0..32)
-        .map(|_| {
-            let town = town.clone();
-            tokio::spawn(async move { town.make_key(KEY, "n1").await })
-        })
-        .collect();
-    let (mut first, mut bodies) = (0, std::collections::HashSet::new());
-    for task in tasks {
-        let answer = task.await.unwrap();
-        if answer.status() == 409 {
-            assert_problem(&answer, 409, "conflict", "at once");
-            assert_eq!(header(&answer, "retry-after"), "1");
-        } else {
-            assert_eq!(answer.status(), 201);
-            first += usize::from(!is_replayed(&answer));
-            bodies.insert(answer.body().clone());
-        }
-    }
-    assert_eq!((first, bodies.len()), (1, 1));
-    assert_eq!(town.key_names().await, ["n1"]);
-}
-
 /// The caller disconnects after each number of steps: the request completes, and a retry gets its answer. If it failed, the retry
 /// would be told for a minute that the request is in progress.
 #[tokio::test]
@@ -206,6 +180,7 @@ async fn what_nobody_waits_for_is_done_to_its_end() {
             if again.status() != 409 {
                 break again;
             }
+            assert_eq!(header(&again, "retry-after"), "1");
             assert!(began.elapsed() < Duration::from_secs(20), "left after {steps} steps, it is never done");
             tokio::time::sleep(Duration::from_millis(2)).await;
         };

@@ -37,13 +37,13 @@ async fn a_resource_is_served_given_out_and_erased() {
     let allow = town.ask(&token, "POST", wishes).await;
     assert_eq!((allow.status().as_u16(), header(&allow, "allow")), (405, "GET, HEAD, OPTIONS"));
     assert_eq!(town.ask(&token, "DELETE", &format!("{wishes}/sku-2")).await.status(), 204);
-    let exported = serde_json::to_value(town.people.export(&member).await.unwrap()).unwrap();
+    let exported = serde_json::to_value(town.members.export(&member).await.unwrap()).unwrap();
     assert_eq!(exported["wishlist"], json!(["sku-1"]));
 
     let closed = town.send(&token, "DELETE", "/v1/members/me", &json!({ "current_password": PASSWORD })).await;
     assert!(closed.status().is_success(), "{}", body(&closed));
     town.deliver().await;
-    let held = town.people.records().all::<()>("wishlists", &member, "").await.unwrap();
+    let held = town.members.records().all::<()>("wishlists", &member, "").await.unwrap();
     assert!(held.is_empty(), "{held:?}");
     town.bench.stop.send_replace(true);
 }

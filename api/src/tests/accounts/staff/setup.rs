@@ -1,4 +1,4 @@
-//! The first administrator, roles, and signing keys.
+//! The first administrator, and roles.
 
 use super::*;
 
@@ -90,23 +90,4 @@ async fn r20_roles_are_made_and_shown() {
     assert_eq!(permissions.len(), kindred_members::Permission::ALL.len());
     let audit = permissions.iter().find(|permission| permission["name"] == "audit:read").unwrap();
     assert_eq!(*audit, json!({"name": "audit:read", "members": false, "routes": ["GET /v1/admin/audit"]}));
-}
-
-/// A new key signs five minutes later; tokens of the old one stay valid.
-#[tokio::test]
-async fn signing_keys_are_rotated() {
-    let shop = Shop::new().await;
-    shop.member("mara").await;
-    let before = shop.token("mara").await;
-    let kids = || shop.members.jwks()["keys"].as_array().unwrap().len();
-    assert_eq!(kids(), 1);
-    assert_eq!(shop.ask(&shop.bench.service, "POST", "/v1/admin/signing-keys/rotate").await.status(), 202);
-    assert_eq!(kids(), 2);
-    shop.bench.clock.advance(Duration::from_secs(301));
-    let after = shop.token("mara").await;
-    assert_ne!(before.split('.').next(), after.split('.').next(), "another kid");
-    for token in [before, after] {
-        assert_eq!(shop.ask(&token, "GET", "/v1/members/me/sessions").await.status(), 200);
-    }
-    assert_eq!(shop.audited("&kind=signing_key.rotate").await.len(), 1);
 }

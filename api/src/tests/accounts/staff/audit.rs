@@ -76,7 +76,7 @@ async fn v16_2_1_v16_3_1_each_act_is_noted() {
             detail["id"] = entry["detail"]["id"].clone();
         }
         let expected = json!({
-            "id": entry["id"], "at": now, "actor": boss, "kind": kind, "subject": subject, "address": DESK, "ok": true,
+            "id": entry["id"], "at": now, "actor": boss, "kind": kind, "subject": subject, "address": ADDRESS, "ok": true,
             "detail": detail,
         });
         assert_eq!(*entry, expected);
@@ -186,14 +186,9 @@ async fn v16_2_1_the_audit_log_is_read_in_pages() {
     let whole = shop.audited("&kind=role.put").await;
     assert_eq!(whole.len(), 12);
     let mut paged = Vec::new();
-    let mut path = "/v1/admin/audit?from=2026-01-05&limit=5&kind=role".to_owned();
-    loop {
-        let page = shop.get(&path).await;
-        paged.extend(body(&page)["entries"].as_array().unwrap().clone());
-        let Some(cursor) = body(&page)["next_cursor"].as_str().map(str::to_owned) else { break };
-        assert_eq!(header(&page, "link"), format!("<?from=2026-01-05&limit=5&kind=role&cursor={cursor}>; rel=\"next\""));
-        path = format!("/v1/admin/audit?from=2026-01-05&limit=5&kind=role&cursor={cursor}");
-    }
+    let get = async |path: &str| shop.get(path).await;
+    let page = async |page: &Answer| paged.extend(body(page)["entries"].as_array().unwrap().clone());
+    pages("/v1/admin/audit?from=2026-01-05&limit=5&kind=role", get, page).await;
     assert_eq!(paged, whole);
     assert_eq!(shop.audited("&to=2026-01-05").await.iter().filter(|entry| entry["kind"] == "role.put").count(), 2);
     let read = shop.get("/v1/admin/audit?kind=role.put").await;
