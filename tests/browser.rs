@@ -155,15 +155,37 @@ pub fn has_browser() -> bool {
     has
 }
 
+/// A demo and a browser, and their directory; `None` without a browser.
+fn demo_in_a_browser() -> Option<(tempfile::TempDir, Demo, Browser)> {
+    let temp = has_browser().then(|| tempfile::tempdir().expect("a directory"))?;
+    let demo = Demo::start(temp.path());
+    let browser = Browser::start(&temp.path().join("profile"), "en-US");
+    Some((temp, demo, browser))
+}
+
+/// There is a list, and something can be bought.
+const READY: &str = "return document.querySelector('kindred-list')?.shadowRoot?.querySelector('.card .title') && !document.getElementById('buy').disabled";
+
+impl Browser {
+    /// Waits until a script returns true.
+    fn until_true(&self, what: &str, script: &str) {
+        until(what, || self.run(script).as_bool().filter(|is_so| *is_so));
+    }
+
+    /// What the page says of a click, with the class of its box.
+    fn effect(&self) -> String {
+        until("an effect", || {
+            let text = self.run("const box = document.getElementById('effect'); return box.className + '|' + box.textContent");
+            let text = text.as_str().unwrap_or_default().to_owned();
+            (text.contains("moved|") || text.contains("did not move") || text.contains("failed|")).then_some(text)
+        })
+    }
+}
+
 /// If this fails, the page does not show what the product does.
 #[test]
 fn a_purchase_made_with_the_button_appears_in_the_widget_without_a_reload() {
-    if !has_browser() {
-        return;
-    }
-    let temp = tempfile::tempdir().expect("a directory");
-    let demo = Demo::start(temp.path());
-    let browser = Browser::start(&temp.path().join("profile"), "en-US");
+    let Some((_temp, demo, browser)) = demo_in_a_browser() else { return };
     browser.open(&demo.url);
     let entries = "return document.querySelector('kindred-list')?.shadowRoot?.querySelectorAll('li').length ?? 0";
     until("a list in the widget", || browser.run(entries).as_u64().filter(|&entries| entries > 2));
@@ -173,19 +195,13 @@ fn a_purchase_made_with_the_button_appears_in_the_widget_without_a_reload() {
          const slider = document.getElementById('speed'); slider.value = slider.min;
          slider.dispatchEvent(new Event('input', { bubbles: true })); slider.dispatchEvent(new Event('change', { bubbles: true }));",
     );
-    until("an enabled button", || {
-        browser.run("return !document.getElementById('buy').disabled").as_bool().filter(|enabled| *enabled)
-    });
+    browser.until_true("an enabled button", "return !document.getElementById('buy').disabled");
     let widget = "return document.querySelector('kindred-list').shadowRoot.textContent";
     // The page proposes a product that would move a list; retry where the member's list is not affected.
     let (before, effect) = until("a list that moves", || {
         let before = browser.run(widget);
         browser.run("document.getElementById('buy').click()");
-        let effect = until("an effect", || {
-            let text = browser.run("const box = document.getElementById('effect'); return box.className + '|' + box.textContent");
-            let text = text.as_str().unwrap_or_default().to_owned();
-            (text.contains("moved|") || text.contains("did not move") || text.contains("failed|")).then_some(text)
-        });
+        let effect = browser.effect();
         if effect.contains("moved|") {
             return Some((before, effect));
         }
@@ -206,30 +222,17 @@ fn a_purchase_made_with_the_button_appears_in_the_widget_without_a_reload() {
 /// If it failed, the demo would attribute other shoppers' changes to a click.
 #[test]
 fn the_demo_measures_its_own_click_alone() {
-    if !has_browser() {
-        return;
-    }
-    let temp = tempfile::tempdir().expect("a directory");
-    let demo = Demo::start(temp.path());
-    let browser = Browser::start(&temp.path().join("profile"), "en-US");
+    let Some((_temp, demo, browser)) = demo_in_a_browser() else { return };
     browser.open(&format!("{}/?item=blankets-09", demo.url));
-    let ready = "return document.querySelector('kindred-list')?.shadowRoot?.querySelector('.card .title') && !document.getElementById('buy').disabled";
-    until("a list and the buttons", || browser.run(ready).as_bool().filter(|ready| *ready));
+    browser.until_true("a list and the buttons", READY);
     // The maximum rate: this list moves many times a second.
     browser.run(
         "window.moved = 0; document.addEventListener('kindred:list', ({ detail }) => { window.moved += detail.changes.length });
          const slider = document.getElementById('speed'); slider.value = slider.max;
          slider.dispatchEvent(new Event('input', { bubbles: true })); slider.dispatchEvent(new Event('change', { bubbles: true }));",
     );
-    let effect = || {
-        until("an effect", || {
-            let text = browser.run("const box = document.getElementById('effect'); return box.className + '|' + box.textContent");
-            let text = text.as_str().unwrap_or_default().to_owned();
-            (text.contains("moved|") || text.contains("did not move") || text.contains("failed|")).then_some(text)
-        })
-    };
     browser.run("document.getElementById('buy').click()");
-    effect();
+    browser.effect();
     let last = browser.run("return document.getElementById('last').textContent");
     // A member who owns it moves nothing by buying it again.
     for _ in 0..4 {
@@ -237,7 +240,7 @@ fn the_demo_measures_its_own_click_alone() {
         browser.run("document.getElementById('buy').click()");
         // The effect of the previous click is hidden at once.
         assert_eq!(browser.run("return document.getElementById('effect').classList.contains('moved')"), false);
-        let told = effect();
+        let told = browser.effect();
         assert!(told.contains("did not move") && told.contains("each buyer counts once"), "{told}");
         until("another change of the list", || browser.run("return window.moved").as_u64().filter(|now| *now > moved));
         let told = browser.run("return document.getElementById('effect').textContent");
@@ -256,15 +259,9 @@ fn the_demo_measures_its_own_click_alone() {
 /// If it failed, keyboard users would need two hundred Tabs, and lose their place with each action.
 #[test]
 fn the_demo_is_walked_by_keyboard() {
-    if !has_browser() {
-        return;
-    }
-    let temp = tempfile::tempdir().expect("a directory");
-    let demo = Demo::start(temp.path());
-    let browser = Browser::start(&temp.path().join("profile"), "en-US");
+    let Some((_temp, demo, browser)) = demo_in_a_browser() else { return };
     browser.open(&demo.url);
-    let ready = "return document.querySelector('kindred-list')?.shadowRoot?.querySelector('.card .title') && !document.getElementById('buy').disabled";
-    until("a list and the buttons", || browser.run(ready).as_bool().filter(|ready| *ready));
+    browser.until_true("a list and the buttons", READY);
     let press = |key: &str| {
         let keys = json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
         browser.call("actions", &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": keys }] }));
@@ -308,12 +305,7 @@ fn the_demo_is_walked_by_keyboard() {
 /// If it failed, the API reference would be unusable by keyboard, or wider than a phone.
 #[test]
 fn the_pages_for_reading_fit_a_phone_and_a_keyboard() {
-    if !has_browser() {
-        return;
-    }
-    let temp = tempfile::tempdir().expect("a directory");
-    let demo = Demo::start(temp.path());
-    let browser = Browser::start(&temp.path().join("profile"), "en-US");
+    let Some((_temp, demo, browser)) = demo_in_a_browser() else { return };
     for width in [320, 390, 700, 1440] {
         let size = json!({ "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": false });
         browser.cdp("Emulation.setDeviceMetricsOverride", &size);
@@ -338,12 +330,7 @@ fn the_pages_for_reading_fit_a_phone_and_a_keyboard() {
 /// If it failed, the demo's fourth window would hang: HTTP/1.1 allows six connections for all windows of a browser.
 #[test]
 fn many_windows_of_the_demo_work_at_once() {
-    if !has_browser() {
-        return;
-    }
-    let temp = tempfile::tempdir().expect("a directory");
-    let demo = Demo::start(temp.path());
-    let browser = Browser::start(&temp.path().join("profile"), "en-US");
+    let Some((_temp, demo, browser)) = demo_in_a_browser() else { return };
     for n in 1..=6 {
         if n > 1 {
             let made = browser.call("window/new", &json!({ "type": "window" }));
@@ -352,6 +339,6 @@ fn many_windows_of_the_demo_work_at_once() {
         browser.open(&demo.url);
         let shown = "return Boolean(document.querySelector('kindred-list')?.shadowRoot?.querySelector('.card .title'))
             && document.getElementById('available').textContent !== '–'";
-        until(&format!("window {n}"), || browser.run(shown).as_bool().filter(|shown| *shown));
+        browser.until_true(&format!("window {n}"), shown);
     }
 }

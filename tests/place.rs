@@ -86,7 +86,13 @@ impl Place {
     /// What holds one of some texts: files of the directory, rows of the keyspace.
     pub fn with_texts(&self, texts: &[&str]) -> Vec<String> {
         match &self.on {
-            On::Directory(dir) => files_with(dir, texts),
+            On::Directory(dir) => {
+                let of = |text: &&str| {
+                    let files = kindred_embedded::files_with(dir, text.as_bytes()).into_iter();
+                    files.map(|path| format!("{text} in {}", path.display())).collect::<Vec<_>>()
+                };
+                texts.iter().flat_map(of).collect()
+            }
             On::Services { on, .. } => on.rows_with(texts),
         }
     }
@@ -172,21 +178,4 @@ impl Place {
     pub fn exports(&self) -> [String; VIEWS.len()] {
         VIEWS.map(|view| self.ok(&["export", view, "--format", "csv", "--as-of", AS_OF]))
     }
-}
-
-/// The files below a directory that contain one of some texts.
-fn files_with(dir: &Path, texts: &[&str]) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files_with(&path, texts));
-            continue;
-        }
-        // A file may be deleted meanwhile.
-        let bytes = std::fs::read(&path).unwrap_or_default();
-        let holds = |text: &&&str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-        found.extend(texts.iter().filter(holds).map(|text| format!("{text} in {}", path.display())));
-    }
-    found
 }

@@ -133,7 +133,6 @@ pub struct Server {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    pub headers: ureq::http::HeaderMap,
     pub body: String,
 }
 
@@ -274,7 +273,7 @@ impl Server {
             Ok(response) => {
                 let (parts, mut body) = response.into_parts();
                 let body = body.read_to_string().ok()?;
-                Some(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+                Some(Answer { status: parts.status.as_u16(), body })
             }
             Err(_) => None,
         }
@@ -317,7 +316,7 @@ impl Server {
             request = request.header("Content-Type", "application/json");
         }
         let (parts, mut body) = self.agent.run(request.body(bytes).expect("a request"))?.into_parts();
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.read_to_string()? })
+        Ok(Answer { status: parts.status.as_u16(), body: body.read_to_string()? })
     }
 
     /// The exit status of the API's process, if it ended.
@@ -364,7 +363,7 @@ pub const VIEWS: [&str; kindred_model::views::NAMES.len()] = kindred_model::view
 fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
     let (parts, mut body) = result.expect("the server answers").into_parts();
     let body = body.read_to_string().expect("a body");
-    Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    Answer { status: parts.status.as_u16(), body }
 }
 
 impl Drop for Server {
