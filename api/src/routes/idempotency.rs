@@ -29,7 +29,7 @@ use warp::reply::Response;
 use super::body::Posted;
 use super::endpoint::Answered;
 use super::request::Request;
-use crate::problem::{Code, FieldError, Problem};
+use crate::problem::{Code, Problem};
 use crate::to_the_end::to_the_end;
 
 /// The header of the request.
@@ -73,8 +73,7 @@ impl FromStr for Key {
             return Ok(Self(bare.to_owned()));
         }
         let message = format!("is not of {} to {} visible ASCII characters; a UUID is one", KEY_CHARS.start(), KEY_CHARS.end());
-        let error = FieldError { place: "header", pointer: "/Idempotency-Key".into(), code: "invalid", message: message.clone() };
-        Err(Problem { errors: vec![error], ..Problem::new(Code::InvalidParameter, format!("Idempotency-Key: {message}")) })
+        Err(Problem::field(Code::InvalidParameter, "header", "Idempotency-Key", message))
     }
 }
 

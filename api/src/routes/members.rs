@@ -285,18 +285,7 @@ pub(crate) struct ErasureReceipt {
     raw_erased_by: String,
     /// The account, where members are kept here and this is one of them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    account: Option<AccountErased>,
-}
-
-/// What became of the account.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct AccountErased {
-    /// Since when it holds nothing of the person, nobody signs in to it, and its username, phone and e-mail are free.
-    #[schema(value_type = String)]
-    erased_at: EventTime,
-    /// When the last entry of the audit log that has the member's id, and nothing else of the person, expires.
-    #[schema(value_type = String)]
-    audit_until: EventTime,
+    account: Option<kindred_members::ErasureReceipt>,
 }
 
 async fn forget_member(request: Request) -> Answered {
@@ -332,10 +321,10 @@ async fn has_account(request: &Request, member: &MemberId) -> Result<bool, Probl
 
 /// Erases the account first: nobody signs in any more while the views follow. Who has none here (a shop's own member, or somebody
 /// who never registered) is forgotten all the same.
-async fn erase_account(request: &Request, member: &MemberId) -> Result<Option<AccountErased>, Problem> {
+async fn erase_account(request: &Request, member: &MemberId) -> Result<Option<kindred_members::ErasureReceipt>, Problem> {
     let Some(members) = &request.api.context.members else { return Ok(None) };
     match members.erase_member(&request.actor(), member.as_str()).await {
-        Ok(receipt) => Ok(Some(AccountErased { erased_at: receipt.erased_at, audit_until: receipt.audit_until })),
+        Ok(receipt) => Ok(Some(receipt)),
         Err(MemberError::NotFound) => {
             let act = Act { kind: "member.erase", subject: member.as_str(), detail: &[("account", "none")] };
             request.audit(act, true).await?;

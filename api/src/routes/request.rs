@@ -113,14 +113,12 @@ impl Request {
 
     /// A problem in the language of who asks; `staff` has another least length of passwords.
     pub fn told(&self, problem: Problem, staff: bool) -> Problem {
-        let members = self.api.context.members.as_ref();
-        problem.told(self.language(), members.map_or(0, |members| members.password_min(staff)))
+        problem.told(&self.api, self.language(), staff)
     }
 
     /// A field that is not accepted.
     pub fn invalid(&self, pointer: String, code: &'static str, message: impl Into<String>) -> Problem {
-        let error = FieldError { place: "body", pointer, code, message: message.into() };
-        Problem { errors: vec![error], ..Problem::new(Code::Invalid, self.text("invalid")) }
+        Problem { errors: vec![FieldError::body(pointer, code, message)], ..Problem::new(Code::Invalid, self.text("invalid")) }
     }
 
     /// What a person is told, in their language.

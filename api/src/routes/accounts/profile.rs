@@ -2,15 +2,14 @@
 
 use http::StatusCode;
 use http::header::ETAG;
-use kindred_members::{Address, MemberError, Profile, ProfileChange, State};
-use kindred_model::{EventTime, MemberId, Tier};
-use serde::{Deserialize, Serialize};
+use kindred_members::{MemberError, Profile, ProfileChange};
+use kindred_model::{EventTime, MemberId};
+use serde::Serialize;
 use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::cookies::drop_refresh;
 use super::factor::Reauthentication;
-use super::registration::LanguageTag;
 use super::sessions::browse_as_nobody;
 use crate::problem::{Code, Problem};
 use crate::routes::endpoint::prelude::*;
@@ -27,12 +26,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             get("/v1/members/me", SignedIn, show_profile)
                 .says("The own account, with the `ETag` that a change has to name.")
                 .header("If-None-Match", "the ETag of what one has")
-                .answers::<ProfileShown>(200, "the account")
+                .answers::<Profile>(200, "the account")
                 .answers_nothing(304, "it is as it was"),
             patch("/v1/members/me", SignedIn, change_profile)
                 .says("Changes the own account as it was read.")
                 .needs_if_match()
-                .answers::<ProfileShown>(200, "as it is now"),
+                .answers::<Profile>(200, "as it is now"),
             delete("/v1/members/me", SignedIn, close_account)
                 .takes_its_time()
                 .says("Closes the account and forgets the person: the account at once, the views when this answers 200, the raw events \
@@ -43,142 +42,27 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     )
 }
 
-/// A place that goods are sent to.
-#[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PostalAddress {
-    /// Who receives.
-    name: String,
-    /// Their phone.
-    phone: String,
-    /// ISO 3166.
-    country: String,
-    /// Province or state.
-    region: String,
-    city: String,
-    /// Street, house, and whatever else leads there.
-    lines: String,
-    postal_code: String,
-}
-
-impl From<Address> for PostalAddress {
-    fn from(address: Address) -> Self {
-        let Address { name, phone, country, region, city, lines, postal_code } = address;
-        Self { name, phone, country, region, city, lines, postal_code }
-    }
-}
-
-impl From<PostalAddress> for Address {
-    fn from(address: PostalAddress) -> Self {
-        let PostalAddress { name, phone, country, region, city, lines, postal_code } = address;
-        Self { name, phone, country, region, city, lines, postal_code }
-    }
-}
-
-/// The agreement that was accepted.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct AgreementShown {
-    version: String,
-    #[schema(value_type = String)]
-    accepted_at: EventTime,
-}
-
-/// The own account.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ProfileShown {
-    member: String,
-    /// `activated`: others do not sign in.
-    #[schema(value_type = String)]
-    state: State,
-    username: String,
-    /// E.164.
-    phone: String,
-    email: String,
-    /// The level.
-    #[schema(value_type = String)]
-    tier: Tier,
-    /// A staff role.
-    role: Option<String>,
-    /// Of messages.
-    language: LanguageTag,
-    /// Whether marketing may be sent.
-    marketing_consent: bool,
-    addresses: Vec<PostalAddress>,
-    agreement: AgreementShown,
-    /// What others register with to be this member's invitees.
-    invite_code: String,
-    /// Whether a second factor is asked for.
-    second_factor: bool,
-    #[schema(value_type = String)]
-    registered_at: EventTime,
-    #[schema(value_type = Option<String>)]
-    activated_at: Option<EventTime>,
-}
-
-impl From<Profile> for ProfileShown {
-    fn from(profile: Profile) -> Self {
-        let kindred_members::Agreement { version, accepted_at } = profile.agreement;
-        Self {
-            member: profile.member,
-            state: profile.state,
-            username: profile.username,
-            phone: profile.phone,
-            email: profile.email,
-            tier: profile.tier,
-            role: profile.role,
-            language: profile.language.into(),
-            marketing_consent: profile.marketing_consent,
-            addresses: profile.addresses.into_iter().map(Into::into).collect(),
-            agreement: AgreementShown { version, accepted_at },
-            invite_code: profile.invite_code,
-            second_factor: profile.second_factor,
-            registered_at: profile.registered_at,
-            activated_at: profile.activated_at,
-        }
-    }
-}
-
-fn shown(profile: Profile) -> Result<Response, Problem> {
+fn shown(profile: &Profile) -> Result<Response, Problem> {
     let etag = etag(&profile.version)?;
-    let mut response = json(StatusCode::OK, &ProfileShown::from(profile))?;
+    let mut response = json(StatusCode::OK, profile)?;
     response.headers_mut().insert(ETAG, etag);
     Ok(response)
 }
 
 async fn show_profile(request: Request) -> Answered {
     let profile = request.members()?.profile(&request.person()?.sub).await?;
-    versioned(&request, &profile.version.clone(), &ProfileShown::from(profile))
+    versioned(&request, &profile.version, &profile)
 }
 
-/// What is changed of the own account; what is absent stays. Nothing else can be: not the tier, not a role (V8.2.3).
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ProfilePatch {
-    /// Of messages.
-    language: Option<LanguageTag>,
-    /// Whether marketing may be sent.
-    marketing_consent: Option<bool>,
-    /// All addresses, 20 at most.
-    addresses: Option<Vec<PostalAddress>>,
-    /// Accepts this version of the user agreement.
-    agreement_version: Option<String>,
-}
-
-async fn change_profile(request: Request, form: ProfilePatch) -> Answered {
+async fn change_profile(request: Request, change: ProfileChange) -> Answered {
     let required = || Problem::new(Code::PreconditionRequired, Code::PreconditionRequired.meaning());
     let if_match = request.header("if-match")?.ok_or_else(required)?;
-    let change = ProfileChange {
-        language: form.language.map(Into::into),
-        marketing_consent: form.marketing_consent,
-        addresses: form.addresses.map(|addresses| addresses.into_iter().map(Into::into).collect()),
-        agreement_version: form.agreement_version,
-    };
     let (members, member) = (request.members()?, &request.person()?.sub);
     let version = members.profile(member).await?.version;
     if !names_version(if_match, &version) {
         return Err(MemberError::Changed.into());
     }
-    shown(members.change_profile(member, &version, &change).await?)
+    shown(&members.change_profile(member, &version, &change).await?)
 }
 
 /// The account is closed.

@@ -2,7 +2,7 @@
 //! registered is told by no answer (V6.3.8).
 
 use http::StatusCode;
-use kindred_members::{EMAIL_BYTES_MAX, Language, PASSWORD_BYTES_MAX, Registration, Solution, USERNAME_CHARS};
+use kindred_members::{Challenge, EMAIL_BYTES_MAX, Language, PASSWORD_BYTES_MAX, Registration, Solution, USERNAME_CHARS};
 use kindred_model::Tier;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             post("/v1/captcha/challenges", Anyone, give_challenge)
                 .says("A challenge against robots: a browser solves it in a moment, a thousand registrations take a while. It works \
                 once.")
-                .answers::<ChallengeShown>(201, "the challenge")
+                .answers::<Challenge>(201, "the challenge")
                 .fails(429, "too many from this address"),
             get("/v1/registrations/rules", Anyone, show_rules)
                 .says("What a registration has to keep to: for the form that a person fills in.")
@@ -46,66 +46,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     )
 }
 
-/// A language that people are spoken to in.
-#[derive(Clone, Copy, Serialize, Deserialize, ToSchema)]
-pub(crate) enum LanguageTag {
-    /// Simplified Chinese.
-    #[serde(rename = "zh-CN")]
-    ZhCn,
-    /// English.
-    #[serde(rename = "en")]
-    En,
-}
-
-impl From<LanguageTag> for Language {
-    fn from(tag: LanguageTag) -> Self {
-        match tag {
-            LanguageTag::ZhCn => Self::ZhCn,
-            LanguageTag::En => Self::En,
-        }
-    }
-}
-
-impl From<Language> for LanguageTag {
-    fn from(language: Language) -> Self {
-        match language {
-            Language::ZhCn => Self::ZhCn,
-            Language::En => Self::En,
-        }
-    }
-}
-
-/// A proof of work to be done before a registration, a phone code or a reset.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ChallengeShown {
-    /// Given back with the solution.
-    token: String,
-    /// Leading zero bits of SHA-256(`token.nonce`) to find a nonce for.
-    bits: u32,
-    /// Milliseconds since 1970 UTC at which it is worthless.
-    expires_at: i64,
-}
-
-/// A challenge with what was found for it.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ChallengeSolved {
-    /// Of the challenge.
-    token: String,
-    /// What was found.
-    nonce: String,
-}
-
-impl From<ChallengeSolved> for Solution {
-    fn from(solved: ChallengeSolved) -> Self {
-        Self { token: solved.token, nonce: solved.nonce }
-    }
-}
-
 async fn give_challenge(request: Request) -> Answered {
-    let made = request.members()?.challenge(request.from()).await?;
-    let shown = ChallengeShown { token: made.token, bits: made.bits, expires_at: made.expires_at };
-    json(StatusCode::CREATED, &shown)
+    json(StatusCode::CREATED, &request.members()?.challenge(request.from()).await?)
 }
 
 /// What a registration has to keep to.
@@ -126,7 +68,7 @@ pub(crate) struct RegistrationRules {
     /// Leading zero bits that a challenge asks for.
     challenge_bits: u32,
     /// Languages that messages are written in; the first is that of whoever says none.
-    languages: Vec<LanguageTag>,
+    languages: Vec<Language>,
     /// Whether an e-mail address signs in beside username and phone.
     email_signs_in: bool,
     /// The levels above the first, and at how many points earned they begin.
@@ -155,7 +97,7 @@ async fn show_rules(request: Request) -> Answered {
         email_bytes_max: EMAIL_BYTES_MAX,
         phone_regions: config.registration.phone_regions.clone(),
         challenge_bits: config.registration.challenge_bits,
-        languages: languages.into_iter().map(Into::into).collect(),
+        languages,
         email_signs_in: config.sign_in.email,
         levels: [(Tier::Vip, config.levels.vip), (Tier::Svip, config.levels.svip)]
             .map(|(tier, points)| LevelShown { tier, points })
@@ -171,9 +113,9 @@ pub(crate) struct PhoneCodeAsked {
     /// The phone.
     phone: String,
     /// A solved challenge.
-    challenge: ChallengeSolved,
+    challenge: Solution,
     /// The language of the message; that of `Accept-Language` unless given.
-    language: Option<LanguageTag>,
+    language: Option<Language>,
     /// What the form of the registration has been filled in with so far: looked at first, so that no message is sent for a form that
     /// would be refused.
     username: Option<String>,
@@ -185,39 +127,11 @@ pub(crate) struct PhoneCodeAsked {
 }
 
 async fn send_phone_code(request: Request, form: PhoneCodeAsked) -> Answered {
-    let language = form.language.map_or(request.language(), Into::into);
+    let language = form.language.unwrap_or(request.language());
     let fields = [form.username.as_deref(), form.email.as_deref(), form.password.as_ref().map(|text| text.expose_secret())];
-    let solution = form.challenge.into();
     let members = request.members()?;
-    members.check_and_request_phone_code(&form.phone, fields, language, &solution, request.from()).await?;
+    members.check_and_request_phone_code(&form.phone, fields, language, &form.challenge, request.from()).await?;
     accepted()
-}
-
-/// What a person sends to register.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RegistrationForm {
-    /// Letters, digits and `. _ - '`; unique without regard to case and to look-alikes.
-    username: String,
-    /// With its code from POST /v1/phone-codes.
-    phone: String,
-    /// To where the link is mailed.
-    email: String,
-    #[schema(value_type = String, format = Password)]
-    password: SecretString,
-    /// A solved challenge; another than the one for the code.
-    challenge: ChallengeSolved,
-    /// The code that was sent to the phone.
-    phone_code: String,
-    /// The version of the user agreement that is accepted.
-    agreement_version: String,
-    /// Of whoever invited them.
-    invite_code: Option<String>,
-    /// The language of messages; that of `Accept-Language` unless given.
-    language: Option<LanguageTag>,
-    /// Whether marketing may be sent.
-    #[serde(default)]
-    marketing_consent: bool,
 }
 
 /// What a registration is answered: the same whether phone and e-mail were free or not.
@@ -229,20 +143,9 @@ pub(crate) struct RegistrationAccepted {
     message: &'static str,
 }
 
-async fn register(request: Request, form: RegistrationForm) -> Answered {
-    let registration = Registration {
-        username: form.username,
-        phone: form.phone,
-        email: form.email,
-        password: form.password,
-        solution: form.challenge.into(),
-        phone_code: form.phone_code,
-        agreement_version: form.agreement_version,
-        invite_code: form.invite_code,
-        language: Some(form.language.map_or(request.language(), Into::into)),
-        marketing_consent: form.marketing_consent,
-        address: request.from().to_owned(),
-    };
+async fn register(request: Request, form: Registration) -> Answered {
+    let language = Some(form.language.unwrap_or(request.language()));
+    let registration = Registration { language, address: request.from().to_owned(), ..form };
     request.members()?.register(registration).await?;
     let message = request.text("registration_accepted");
     json(StatusCode::ACCEPTED, &RegistrationAccepted { status: "accepted", message })
@@ -277,10 +180,10 @@ pub(crate) struct VerificationAsked {
     /// As it was registered with.
     email: String,
     /// A solved challenge.
-    challenge: ChallengeSolved,
+    challenge: Solution,
 }
 
 async fn resend_verification(request: Request, form: VerificationAsked) -> Answered {
-    request.members()?.request_verification(&form.email, &form.challenge.into(), request.from()).await?;
+    request.members()?.request_verification(&form.email, &form.challenge, request.from()).await?;
     accepted()
 }

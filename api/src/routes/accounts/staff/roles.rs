@@ -22,7 +22,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             get("/v1/admin/roles/{name}", Staff(Permission::MemberRead), show_role)
                 .says("One role.")
                 .path("name", "its name")
-                .answers::<RoleShown>(200, "the role")
+                .answers::<Role>(200, "the role")
                 .sends("ETag", "its version, for If-Match; none of the product's own"),
             put("/v1/admin/roles/{name}", Staff(Permission::RoleManage), put_role)
                 .says(
@@ -47,35 +47,18 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RoleList {
     /// Those of the product first.
-    roles: Vec<RoleShown>,
-}
-
-/// A named set of permissions of staff.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct RoleShown {
-    name: String,
-    /// What its holders may, beside what every member may.
-    permissions: Vec<&'static str>,
-    /// Whether it comes with the product; such a role is not changed.
-    built_in: bool,
-}
-
-impl From<Role> for RoleShown {
-    fn from(role: Role) -> Self {
-        let permissions = role.permissions.iter().map(|permission| permission.name()).collect();
-        Self { name: role.name, permissions, built_in: role.built_in }
-    }
+    roles: Vec<Role>,
 }
 
 async fn list_roles(request: Request) -> Answered {
     let roles = request.members()?.roles(&request.actor()).await?;
-    json(StatusCode::OK, &RoleList { roles: roles.into_iter().map(Into::into).collect() })
+    json(StatusCode::OK, &RoleList { roles })
 }
 
 async fn show_role(request: Request) -> Answered {
     let found = request.members()?.show_role(&request.actor(), &request.segment("name")?).await?;
     let (role, version) = found.ok_or_else(|| Problem::new(Code::NotFound, "there is no role of this name"))?;
-    let mut response = json(StatusCode::OK, &RoleShown::from(role))?;
+    let mut response = json(StatusCode::OK, &role)?;
     if let Some(version) = version {
         response.headers_mut().insert(ETAG, etag(&version)?);
     }
@@ -97,12 +80,11 @@ impl RoleSet {
         for (n, word) in self.permissions.iter().enumerate() {
             match Permission::of(word) {
                 Some(permission) => permissions.push(permission),
-                None => errors.push(FieldError {
-                    place: "body",
-                    pointer: format!("/permissions/{n}"),
-                    code: "permission_unknown",
-                    message: "there is no such permission; GET /v1/admin/permissions lists them".into(),
-                }),
+                None => errors.push(FieldError::body(
+                    format!("/permissions/{n}"),
+                    "permission_unknown",
+                    "there is no such permission; GET /v1/admin/permissions lists them",
+                )),
             }
         }
         if errors.is_empty() {
