@@ -15,6 +15,8 @@
 
 use kindred_store::records::Step;
 use secrecy::SecretString;
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::account::{ACCOUNT, Account, Extra, State};
 use crate::challenge::{Solution, address_group};
@@ -35,29 +37,35 @@ pub const UNVERIFIED_S: u64 = 86_400;
 const HELD_S: u64 = 600;
 
 /// What a person sends to register.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RegistrationForm)]
 pub struct Registration {
-    /// R9.
+    /// Letters, digits and `. _ - '`; unique without regard to case and to look-alikes.
     pub username: String,
-    /// R10.
+    /// With its code from POST /v1/phone-codes.
     pub phone: String,
-    /// R11.
+    /// To where the link is mailed.
     pub email: String,
     /// R12.
+    #[schema(value_type = String, format = Password)]
     pub password: SecretString,
-    /// The solved challenge.
+    /// A solved challenge; another than the one for the code.
+    #[serde(rename = "challenge")]
     pub solution: Solution,
     /// The code that was sent to the phone.
     pub phone_code: String,
-    /// The version of the agreement that was accepted.
+    /// The version of the user agreement that is accepted.
     pub agreement_version: String,
     /// Of whoever invited them.
     pub invite_code: Option<String>,
-    /// The language of messages; the shop's where absent.
+    /// The language of messages; that of `Accept-Language` unless given.
     pub language: Option<Language>,
     /// Whether marketing may be sent.
+    #[serde(default)]
     pub marketing_consent: bool,
-    /// From where it comes.
+    /// From where it comes; the form does not say it.
+    #[serde(skip)]
     pub address: String,
 }
 
