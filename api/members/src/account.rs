@@ -45,9 +45,9 @@ pub enum State {
 #[serde(deny_unknown_fields)]
 #[schema(as = PostalAddress)]
 pub struct Address {
-    /// Who receives.
+    /// Recipient.
     pub name: String,
-    /// Their phone.
+    /// Phone of the recipient.
     pub phone: String,
     /// ISO 3166.
     pub country: String,
@@ -55,19 +55,19 @@ pub struct Address {
     pub region: String,
     /// City.
     pub city: String,
-    /// Street, house, and whatever else leads there.
+    /// Street and number.
     pub lines: String,
     /// Postal code.
     pub postal_code: String,
 }
 
-/// The agreement that was accepted.
+/// The accepted user agreement.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = AgreementShown)]
 pub struct Agreement {
-    /// Of the user agreement.
+    /// The version of the user agreement.
     pub version: String,
-    /// When.
+    /// When it was accepted.
     #[serde(with = "ms")]
     #[schema(value_type = String)]
     pub accepted_at: EventTime,

@@ -20,22 +20,22 @@ pub const CHALLENGE_S: u64 = 1_200;
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = ChallengeShown)]
 pub struct Challenge {
-    /// Given back with the solution.
+    /// To be sent with the solution.
     pub token: String,
-    /// Leading zero bits of SHA-256(`token.nonce`) to find a nonce for.
+    /// Required leading zero bits of SHA-256(`token.nonce`).
     pub bits: u32,
-    /// Milliseconds since 1970 UTC at which it is worthless.
+    /// When it expires, milliseconds since 1970 UTC.
     pub expires_at: i64,
 }
 
-/// A challenge with what was found for it.
+/// A solved challenge.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ChallengeSolved)]
 pub struct Solution {
-    /// Of the challenge.
+    /// The token of the challenge.
     pub token: String,
-    /// What was found.
+    /// The nonce that was found.
     pub nonce: String,
 }
 

@@ -23,40 +23,40 @@ use crate::tokens::AccessClaims;
 use crate::{Members, db, index};
 use kindred_config::members::Language;
 
-/// The own account.
+/// The account of the caller.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[schema(as = ProfileShown)]
 pub struct Profile {
-    /// Its id.
+    /// The member id.
     pub member: String,
-    /// `activated`: others do not sign in.
+    /// `activated`; members in other states cannot sign in.
     #[schema(value_type = String)]
     pub state: State,
-    /// As it was chosen.
+    /// Username.
     pub username: String,
     /// E.164.
     pub phone: String,
-    /// As it was verified.
+    /// Verified e-mail.
     pub email: String,
-    /// The level.
+    /// The tier.
     #[schema(value_type = String)]
     pub tier: Tier,
-    /// A staff role.
+    /// The staff role.
     pub role: Option<String>,
-    /// Of messages.
+    /// Language of messages.
     pub language: Language,
-    /// Whether marketing may be sent.
+    /// Consent to marketing messages.
     pub marketing_consent: bool,
-    /// Where goods are sent to.
+    /// Postal addresses.
     pub addresses: Vec<Address>,
-    /// The version of the user agreement, and when it was accepted.
+    /// The accepted user agreement.
     #[serde(serialize_with = "Agreement::shown")]
     pub agreement: Agreement,
-    /// What others register with to be this member's invitees.
+    /// The code that invites others.
     pub invite_code: String,
-    /// Whether a second factor is asked for.
+    /// Whether a second factor is set up.
     pub second_factor: bool,
-    /// When the account was made.
+    /// When the account was created.
     #[schema(value_type = String)]
     pub registered_at: EventTime,
     /// When it was verified.
@@ -67,16 +67,16 @@ pub struct Profile {
     pub version: String,
 }
 
-/// What is changed of the own account; what is absent stays. Nothing else can be: not the tier, not a role (V8.2.3).
+/// Changes of the account; absent fields stay as they are. Tier and role cannot be changed (V8.2.3).
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ProfilePatch)]
 pub struct ProfileChange {
-    /// Of messages.
+    /// Language of messages.
     pub language: Option<Language>,
-    /// Whether marketing may be sent.
+    /// Consent to marketing messages.
     pub marketing_consent: Option<bool>,
-    /// All addresses, 20 at most.
+    /// Replaces all addresses; at most 20.
     pub addresses: Option<Vec<Address>>,
     /// Accepts this version of the user agreement.
     pub agreement_version: Option<String>,
@@ -108,13 +108,13 @@ pub struct MemberExport {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[schema(as = AccountErased)]
 pub struct ErasureReceipt {
-    /// The member, who has no name any more.
+    /// The member id.
     #[serde(skip)]
     pub member: String,
-    /// Since when it holds nothing of the person, nobody signs in to it, and its username, phone and e-mail are free.
+    /// When the account was erased and its username, phone and e-mail became free.
     #[schema(value_type = String)]
     pub erased_at: EventTime,
-    /// When the last entry of the audit log that has the member's id, and nothing else of the person, expires.
+    /// When the last audit entry with the member id expires.
     #[schema(value_type = String)]
     pub audit_until: EventTime,
 }

@@ -41,30 +41,30 @@ const HELD_S: u64 = 600;
 #[serde(deny_unknown_fields)]
 #[schema(as = RegistrationForm)]
 pub struct Registration {
-    /// Letters, digits and `. _ - '`; unique without regard to case and to look-alikes.
+    /// Letters, digits and `. _ - '`; unique regardless of case and look-alikes.
     pub username: String,
-    /// With its code from POST /v1/phone-codes.
+    /// The phone that received `phone_code`.
     pub phone: String,
-    /// To where the link is mailed.
+    /// The address for the verification mail.
     pub email: String,
     /// R12.
     #[schema(value_type = String, format = Password)]
     pub password: SecretString,
-    /// A solved challenge; another than the one for the code.
+    /// A solved challenge, not the one used for the phone code.
     #[serde(rename = "challenge")]
     pub solution: Solution,
-    /// The code that was sent to the phone.
+    /// The code from POST /v1/phone-codes.
     pub phone_code: String,
-    /// The version of the user agreement that is accepted.
+    /// The accepted version of the user agreement.
     pub agreement_version: String,
-    /// Of whoever invited them.
+    /// The invite code of another member.
     pub invite_code: Option<String>,
-    /// The language of messages; that of `Accept-Language` unless given.
+    /// Language of messages; default that of `Accept-Language`.
     pub language: Option<Language>,
-    /// Whether marketing may be sent.
+    /// Consent to marketing messages.
     #[serde(default)]
     pub marketing_consent: bool,
-    /// From where it comes; the form does not say it.
+    /// The address of the client; not a field of the form.
     #[serde(skip)]
     pub address: String,
 }
