@@ -1,4 +1,4 @@
-//! How an exported view is written, for the route and for the command alike: CSV (RFC 4180) with a header first, or NDJSON.
+//! How an exported view is written: CSV (RFC 4180) with a header first, or NDJSON.
 //! Lines end in `\n`, identities are raw, numbers are as the view gives them: two exports compare with `diff`.
 
 use std::io::{self, Write};

@@ -16,7 +16,7 @@ mod auth;
 mod compressed;
 mod conflicts;
 mod context;
-pub mod export_writer;
+mod export_writer;
 #[doc(hidden)]
 pub mod fuzzing;
 mod in_process;
