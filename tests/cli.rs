@@ -224,7 +224,7 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
     fails(&["status", "--url", &url, "--key", "kd_sk_any"], 3, &["does not answer", "kindred serve"]);
     kindred_ok(&["verify", "--data", &data]);
 
-    // The same on the directory. Use survives the server; the next one refuses ended keys.
+    // On the directory, too. Use survives the server; the next one refuses ended keys.
     let listed = kindred_ok(&["keys", "list", "--data", &data]);
     let used = listed.lines().find(|line| line.starts_with(successor)).expect("it is listed");
     assert!(used.contains("  used 20"), "{listed}");
@@ -232,9 +232,7 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
         serde_json::from_str(kindred_ok(&["keys", "list", "--json", "--data", &data]).lines().next().expect("a key"))
             .expect("JSON");
     assert_eq!((&json["id"], &json["replaced_by"]), (&Value::from(id.as_str()), &Value::from(successor)));
-    fails(&["keys", "rotate", &id, "--data", &data], 3, &["being replaced by", "keys revoke"]);
-    fails(&["keys", "rotate", "nothing", "--data", &data], 3, &["no key of this id", "keys list"]);
-    fails(&["keys", "rotate", successor, "--overlap", "31d", "--data", &data], 2, &["overlap_seconds"]);
+    fails(&["keys", "rotate", &id, "--data", &data], 3, &["error: the key is being replaced by", "keys revoke"]);
     let last = kindred_ok(&["keys", "rotate", successor, "--overlap", "0", "--data", &data]);
     assert_eq!(std::fs::read_to_string(&file).expect("the key's file"), last);
     let server = Server::start(Path::new(&data), &[]);

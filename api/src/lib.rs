@@ -15,7 +15,7 @@ mod compression;
 mod conflicts;
 mod context;
 mod event_sink;
-pub mod export_writer;
+mod export_writer;
 #[doc(hidden)]
 pub mod fuzzing;
 mod in_process;
