@@ -101,7 +101,7 @@ codes! {
         "`errors` lists the invalid fields; nothing was done";
     ChallengeFailed = "challenge_failed", UNPROCESSABLE_ENTITY, "Challenge failed",
         "the proof of work is wrong, expired or already used: get a new challenge from POST /v1/captcha/challenges";
-    WrongCode = "code_wrong", UNPROCESSABLE_ENTITY, "Wrong or expired code",
+    OneTimeCodeWrong = "code_wrong", UNPROCESSABLE_ENTITY, "Wrong or expired code",
         "a code works once and for some minutes; request a new one";
     InvalidRecord = "invalid_record", UNPROCESSABLE_ENTITY, "Invalid records",
         "no record of the request is valid; `errors` lists what is wrong with each. Nothing was appended";
@@ -358,7 +358,7 @@ impl Problem {
             MemberError::UsernameTaken => problem(Code::UsernameTaken),
             MemberError::IdentifierTaken => problem(Code::IdentifierTaken),
             MemberError::ChallengeFailed => problem(Code::ChallengeFailed),
-            MemberError::CodeWrong => problem(Code::WrongCode),
+            MemberError::CodeWrong => problem(Code::OneTimeCodeWrong),
             MemberError::TokenGone => problem(Code::TokenGone),
             MemberError::Unauthenticated => problem(Code::Unauthenticated),
             MemberError::ReauthenticationFailed => problem(Code::ReauthenticationFailed),
