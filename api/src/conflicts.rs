@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use kindred_model::Topic;
 use kindred_model::records::{Record, Rules};
-use kindred_store::ViewStore;
+use kindred_store::ViewReader;
 
 /// Records remembered, and for how long: longer than the views are ever behind while all is well.
 const REMEMBERED_MAX: u64 = 100_000;
@@ -71,7 +71,7 @@ impl RecentVersions {
 }
 
 /// The merged rows, as far as they can be read in time: what is not told here the pipeline tells.
-pub(crate) async fn rows(store: Arc<dyn ViewStore>, keys: Vec<(usize, Key)>) -> Vec<(usize, Vec<u8>)> {
+pub(crate) async fn rows(store: Arc<dyn ViewReader>, keys: Vec<(usize, Key)>) -> Vec<(usize, Vec<u8>)> {
     let mut asked = Vec::with_capacity(keys.len());
     for (n, key) in keys {
         asked.push(row(Arc::clone(&store), n, key));
@@ -80,7 +80,7 @@ pub(crate) async fn rows(store: Arc<dyn ViewStore>, keys: Vec<(usize, Key)>) -> 
     tokio::time::timeout(WITHIN, read).await.unwrap_or_default().into_iter().flatten().collect()
 }
 
-async fn row(store: Arc<dyn ViewStore>, n: usize, (table, key): Key) -> Option<(usize, Vec<u8>)> {
+async fn row(store: Arc<dyn ViewReader>, n: usize, (table, key): Key) -> Option<(usize, Vec<u8>)> {
     Some((n, store.get(table, &key).await.ok()??))
 }
 

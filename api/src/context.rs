@@ -10,8 +10,8 @@ use kindred_config::ApiLimits;
 use kindred_log::EventLog;
 use kindred_members::Members;
 use kindred_model::{Day, Semantics};
-use kindred_store::ViewStore;
 use kindred_store::keys::KeyStore;
+use kindred_store::{ChangeSource, ViewReader};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -23,8 +23,8 @@ use warp::reply::Response;
 pub struct Context {
     /// Where events go.
     pub log: Arc<dyn EventLog>,
-    /// Where rows are. It belongs to its generation, which may be dropped one day: the API takes it when it starts.
-    pub store: Option<Arc<dyn ViewStore>>,
+    /// The live generation. It may be dropped one day: the API takes it when it starts.
+    pub live: Option<GenerationSource>,
     /// The keys: the API is their one writer.
     pub keys: Arc<KeyStore>,
     /// The pinned settings.
@@ -117,9 +117,12 @@ pub trait Operations: Send + Sync {
 }
 
 /// A generation to read.
+#[derive(Clone)]
 pub struct GenerationSource {
     /// Its rows.
-    pub store: Arc<dyn ViewStore>,
+    pub store: Arc<dyn ViewReader>,
+    /// What changes in them.
+    pub changes: Arc<dyn ChangeSource>,
     /// What it pins.
     pub settings: Arc<Semantics>,
 }

@@ -240,7 +240,7 @@ impl EventLog for Failing {
 async fn what_the_log_says_becomes_the_status() {
     let dir = tempfile::tempdir().unwrap();
     let log = Arc::new(Failing { how: AtomicU8::new(0) });
-    let store: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+    let store = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
     let bench = Bench::over(log.clone(), store, dir, |limits| limits.records_per_session_hour = 1, |_| {}).await;
     let record = view("s", "a").to_string();
     for (how, status, code) in
