@@ -118,7 +118,7 @@ fn a_year_of_orders_is_imported_exported_verified_and_a_member_forgotten() {
 /// If this fails, `verify` misses wrong rows, or does not repair them.
 #[test]
 fn verify_finds_wrong_rows_and_repair_mends_them() {
-    use kindred_store::{Change, EpochChanges, ViewStore};
+    use kindred_store::{Change, EpochChanges, ViewReader, ViewWriter};
     let shop = Shop::new();
     let (data, file) = (shop.data(), shop.file("orders.csv", ORDERS));
     kindred(&["import", "orders", &file, "--map-status", "placed=completed", "--data", &data]);
@@ -141,9 +141,9 @@ fn verify_finds_wrong_rows_and_repair_mends_them() {
         let mut other = rows[1].1.clone();
         other[0] ^= 2;
         let changes = vec![change(&rows[0].0, None), change(&rows[1].0, Some(other)), change(&stray, Some(rows[0].1.clone()))];
-        runtime
-            .block_on(store.apply(EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: changes.into() }))
-            .expect("it applies");
+        let unit = EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: changes.into() };
+        let applied = runtime.block_on(async { store.begin().await?.apply(unit).await });
+        applied.expect("it applies");
         runtime.block_on(store.sync()).expect("it syncs");
     }
     let output = kindred(&["verify", "--data", &data]);
