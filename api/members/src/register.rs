@@ -47,7 +47,7 @@ pub struct Registration {
     pub phone: String,
     /// To where the link is mailed.
     pub email: String,
-    /// R12.
+    /// Its least length is in GET /v1/registrations/rules.
     #[schema(value_type = String, format = Password)]
     pub password: SecretString,
     /// A solved challenge; another than the one for the code.

@@ -1552,7 +1552,9 @@ export interface components {
         };
         /** @description The agreement that was accepted. */
         AgreementShown: {
+            /** @description When. */
             accepted_at: string;
+            /** @description Of the user agreement. */
             version: string;
         };
         /** @description What was done. Every text is one line. */
@@ -2496,6 +2498,7 @@ export interface components {
         };
         /** @description A place that goods are sent to. */
         PostalAddress: {
+            /** @description City. */
             city: string;
             /** @description ISO 3166. */
             country: string;
@@ -2505,6 +2508,7 @@ export interface components {
             name: string;
             /** @description Their phone. */
             phone: string;
+            /** @description Postal code. */
             postal_code: string;
             /** @description Province or state. */
             region: string;
@@ -2578,9 +2582,13 @@ export interface components {
         };
         /** @description The own account. */
         ProfileShown: {
+            /** @description When it was verified. */
             activated_at?: string | null;
+            /** @description Where goods are sent to. */
             addresses: components["schemas"]["PostalAddress"][];
+            /** @description The version of the user agreement, and when it was accepted. */
             agreement: components["schemas"]["AgreementShown"];
+            /** @description As it was verified. */
             email: string;
             /** @description What others register with to be this member's invitees. */
             invite_code: string;
@@ -2588,9 +2596,11 @@ export interface components {
             language: components["schemas"]["LanguageTag"];
             /** @description Whether marketing may be sent. */
             marketing_consent: boolean;
+            /** @description Its id. */
             member: string;
             /** @description E.164. */
             phone: string;
+            /** @description When the account was made. */
             registered_at: string;
             /** @description A staff role. */
             role?: string | null;
@@ -2600,6 +2610,7 @@ export interface components {
             state: string;
             /** @description The level. */
             tier: string;
+            /** @description As it was chosen. */
             username: string;
         };
         /** @description What was live before a promotion. */
@@ -2700,7 +2711,10 @@ export interface components {
             language?: components["schemas"]["LanguageTag"] | null;
             /** @description Whether marketing may be sent. */
             marketing_consent?: boolean;
-            /** Format: password */
+            /**
+             * Format: password
+             * @description Its least length is in GET /v1/registrations/rules.
+             */
             password: string;
             /** @description With its code from POST /v1/phone-codes. */
             phone: string;
@@ -2817,6 +2831,7 @@ export interface components {
         RoleShown: {
             /** @description Whether it comes with the product; such a role is not changed. */
             built_in: boolean;
+            /** @description 1 to 32 of `a-z 0-9 _ -`. */
             name: string;
             /** @description What its holders may, beside what every member may. */
             permissions: string[];
