@@ -1552,7 +1552,9 @@ export interface components {
         };
         /** @description The accepted user agreement. */
         AgreementShown: {
+            /** @description When. */
             accepted_at: string;
+            /** @description Of the user agreement. */
             version: string;
         };
         /** @description An audit entry. Every text is a single line. */
@@ -2492,6 +2494,7 @@ export interface components {
         };
         /** @description A postal address. */
         PostalAddress: {
+            /** @description City. */
             city: string;
             /** @description ISO 3166. */
             country: string;
@@ -2501,6 +2504,7 @@ export interface components {
             name: string;
             /** @description Phone of the recipient. */
             phone: string;
+            /** @description Postal code. */
             postal_code: string;
             /** @description Province or state. */
             region: string;
@@ -2574,9 +2578,13 @@ export interface components {
         };
         /** @description The account of the caller. */
         ProfileShown: {
+            /** @description When it was verified. */
             activated_at?: string | null;
+            /** @description Where goods are sent to. */
             addresses: components["schemas"]["PostalAddress"][];
+            /** @description The version of the user agreement, and when it was accepted. */
             agreement: components["schemas"]["AgreementShown"];
+            /** @description As it was verified. */
             email: string;
             /** @description The code that invites others. */
             invite_code: string;
@@ -2584,9 +2592,11 @@ export interface components {
             language: components["schemas"]["LanguageTag"];
             /** @description Consent to marketing messages. */
             marketing_consent: boolean;
+            /** @description Its id. */
             member: string;
             /** @description E.164. */
             phone: string;
+            /** @description When the account was made. */
             registered_at: string;
             /** @description The staff role. */
             role?: string | null;
@@ -2596,6 +2606,7 @@ export interface components {
             state: string;
             /** @description The tier. */
             tier: string;
+            /** @description As it was chosen. */
             username: string;
         };
         /** @description The result of a promotion. */
@@ -2696,7 +2707,10 @@ export interface components {
             language?: components["schemas"]["LanguageTag"] | null;
             /** @description Consent to marketing messages. */
             marketing_consent?: boolean;
-            /** Format: password */
+            /**
+             * Format: password
+             * @description Its least length is in GET /v1/registrations/rules.
+             */
             password: string;
             /** @description The phone that received `phone_code`. */
             phone: string;
@@ -2813,6 +2827,7 @@ export interface components {
         RoleShown: {
             /** @description Built-in roles cannot be changed. */
             built_in: boolean;
+            /** @description 1 to 32 of `a-z 0-9 _ -`. */
             name: string;
             /** @description Permissions beyond those of every member. */
             permissions: string[];
