@@ -516,6 +516,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/admin/rejected/delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Deletes the named rejected records
+         * @description Deletes the named rejected records.
+         */
+        post: operations["delete_rejected"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/admin/rejected/retry": {
         parameters: {
             query?: never;
@@ -1543,7 +1563,7 @@ export interface components {
             member: string;
             views?: components["schemas"]["ErasureReceipt"] | null;
         };
-        /** @description The erased account. */
+        /** @description What became of the account. */
         AccountErased: {
             /** @description When the last audit entry with the member id expires. */
             audit_until: string;
@@ -1552,9 +1572,9 @@ export interface components {
         };
         /** @description The accepted user agreement. */
         AgreementShown: {
-            /** @description When. */
+            /** @description When it was accepted. */
             accepted_at: string;
-            /** @description Of the user agreement. */
+            /** @description The version of the user agreement. */
             version: string;
         };
         /** @description An audit entry. Every text is a single line. */
@@ -1676,7 +1696,7 @@ export interface components {
             /** @description Its last word. */
             label: string;
         };
-        /** @description A proof-of-work challenge for registrations, phone codes and password resets. */
+        /** @description A proof of work to be done before a registration, a phone code or a reset. */
         ChallengeShown: {
             /**
              * Format: int32
@@ -2016,7 +2036,7 @@ export interface components {
             token?: string | null;
         };
         /**
-         * @description A language of messages.
+         * @description A language that people are spoken to in.
          * @enum {string}
          */
         LanguageTag: "zh-CN" | "en";
@@ -2492,7 +2512,7 @@ export interface components {
             /** @description The view that was read. */
             view: string;
         };
-        /** @description A postal address. */
+        /** @description A place that goods are sent to. */
         PostalAddress: {
             /** @description City. */
             city: string;
@@ -2580,11 +2600,11 @@ export interface components {
         ProfileShown: {
             /** @description When it was verified. */
             activated_at?: string | null;
-            /** @description Where goods are sent to. */
+            /** @description Postal addresses. */
             addresses: components["schemas"]["PostalAddress"][];
-            /** @description The version of the user agreement, and when it was accepted. */
+            /** @description The accepted user agreement. */
             agreement: components["schemas"]["AgreementShown"];
-            /** @description As it was verified. */
+            /** @description Verified e-mail. */
             email: string;
             /** @description The code that invites others. */
             invite_code: string;
@@ -2592,11 +2612,11 @@ export interface components {
             language: components["schemas"]["LanguageTag"];
             /** @description Consent to marketing messages. */
             marketing_consent: boolean;
-            /** @description Its id. */
+            /** @description The member id. */
             member: string;
             /** @description E.164. */
             phone: string;
-            /** @description When the account was made. */
+            /** @description When the account was created. */
             registered_at: string;
             /** @description The staff role. */
             role?: string | null;
@@ -2606,7 +2626,7 @@ export interface components {
             state: string;
             /** @description The tier. */
             tier: string;
-            /** @description As it was chosen. */
+            /** @description Username. */
             username: string;
         };
         /** @description The result of a promotion. */
@@ -2694,7 +2714,7 @@ export interface components {
             /** @description Always `accepted`. */
             status: string;
         };
-        /** @description A registration. */
+        /** @description What a person sends to register. */
         RegistrationForm: {
             /** @description The accepted version of the user agreement. */
             agreement_version: string;
@@ -2744,6 +2764,18 @@ export interface components {
             phone_regions: string[];
             /** @description Minimum and maximum length of a username, characters. */
             username_chars: number[];
+        };
+        /** @description Rejected records that were dropped. */
+        RejectedDeleted: {
+            /** @description How many. */
+            deleted: number;
+            /** @description There were no rejected records of these ids. */
+            unknown: string[];
+        };
+        /** @description Which rejected records are meant. */
+        RejectedIds: {
+            /** @description At most 1,000. */
+            ids: string[];
         };
         /** @description A page of rejected records. */
         RejectedPage: {
@@ -2803,11 +2835,6 @@ export interface components {
             /** @description Ids without a rejected record. */
             unknown: string[];
         };
-        /** @description The rejected records to retry. */
-        Retry: {
-            /** @description At most 1,000 ids. */
-            ids: string[];
-        };
         /** @description The role of a member. */
         RoleGiven: {
             /** @description The name of a role; null removes it. Required, so that omitting it by mistake does not remove a role. */
@@ -2823,13 +2850,13 @@ export interface components {
             /** @description Names from GET /v1/admin/permissions. */
             permissions: string[];
         };
-        /** @description A named set of permissions. */
+        /** @description A named set of permissions of staff. */
         RoleShown: {
-            /** @description Built-in roles cannot be changed. */
+            /** @description Whether it comes with the product; such a role is not changed. */
             built_in: boolean;
             /** @description 1 to 32 of `a-z 0-9 _ -`. */
             name: string;
-            /** @description Permissions beyond those of every member. */
+            /** @description What its holders may, beside what every member may. */
             permissions: string[];
         };
         /**
@@ -3046,14 +3073,14 @@ export interface components {
         VerifiedTable: {
             /**
              * Format: int64
-             * @description Rows that differ.
+             * @description Rows that differ, of the first that were asked for.
              */
             differences: number;
             /** @description The first differences, for humans. */
             first: string[];
             /**
              * Format: int64
-             * @description Rows compared.
+             * @description Rows of it.
              */
             rows: number;
             /** @description The table. */
@@ -3061,9 +3088,26 @@ export interface components {
         };
         /** @description The result of a verification. */
         VerifyReport: {
+            /**
+             * Format: int64
+             * @description Merged inputs compared.
+             */
+            inputs: number;
+            /**
+             * Format: int64
+             * @description Log records that are not applied yet; the comparison covers those before.
+             */
+            lag: number;
+            /**
+             * Format: int64
+             * @description Rows that were repaired.
+             */
+            mended: number;
+            /** @description Whether there are more differences than were asked for. */
+            more: boolean;
             /** @description What could not be compared, and why: for example inputs older than the beginning of a truncated log. */
             not_compared: string[];
-            /** @description Whether every row equals what the oracle computes. */
+            /** @description Whether every row equals what the oracle computes, after repairs. */
             ok: boolean;
             /**
              * Format: int64
@@ -3072,8 +3116,15 @@ export interface components {
             records: number;
             /** @description Whether the differences were repaired. */
             repaired: boolean;
-            /** @description The compared tables: merged inputs against the log, view rows against the merged inputs. */
+            /**
+             * Format: int64
+             * @description View rows compared.
+             */
+            rows: number;
+            /** @description The compared tables, as found: merged inputs against the log, view rows against the merged inputs. */
             tables: components["schemas"]["VerifiedTable"][];
+            /** @description Whether the last process ended within a unit; the next start repairs it. */
+            unfinished: boolean;
         };
     };
     responses: {
@@ -3894,7 +3945,10 @@ export interface operations {
     };
     promote_generation: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description also one that has not caught up; default false */
+                force?: boolean;
+            };
             header?: {
                 /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
@@ -5186,6 +5240,61 @@ export interface operations {
             503: components["responses"]["ServiceUnavailable"];
         };
     };
+    delete_rejected: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "ids": [
+                 *         "01a2b3c4"
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["RejectedIds"];
+            };
+        };
+        responses: {
+            /** @description how many were deleted */
+            200: {
+                headers: {
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
+                    "Idempotency-Replayed"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "deleted": 1,
+                     *       "unknown": [
+                     *         "interactions:0:99"
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["RejectedDeleted"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["RequestInProgress"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["UnprocessableContent"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
+        };
+    };
     retry_rejected: {
         parameters: {
             query?: never;
@@ -5205,7 +5314,7 @@ export interface operations {
                  *       ]
                  *     }
                  */
-                "application/json": components["schemas"]["Retry"];
+                "application/json": components["schemas"]["RejectedIds"];
             };
         };
         responses: {
@@ -5812,6 +5921,8 @@ export interface operations {
             query?: {
                 /** @description repair differences; default false */
                 repair?: boolean;
+                /** @description how many differences to name; default 10 */
+                first?: number;
             };
             header?: {
                 /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
@@ -5832,12 +5943,17 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "inputs": 1,
+                     *       "lag": 1,
+                     *       "mended": 1,
+                     *       "more": true,
                      *       "not_compared": [
                      *         "interactions: the log begins at record 1200, so older inputs were not compared"
                      *       ],
                      *       "ok": true,
                      *       "records": 1,
                      *       "repaired": true,
+                     *       "rows": 1,
                      *       "tables": [
                      *         {
                      *           "differences": 1,
@@ -5847,7 +5963,8 @@ export interface operations {
                      *           "rows": 1,
                      *           "table": "also_bought_lists"
                      *         }
-                     *       ]
+                     *       ],
+                     *       "unfinished": true
                      *     }
                      */
                     "application/json": components["schemas"]["VerifyReport"];
