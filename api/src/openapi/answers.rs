@@ -7,6 +7,7 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::examples::problem;
 use crate::routes::endpoint::{Endpoint, Need, Schemas};
 
 pub(super) fn of(endpoint: &Endpoint, schemas: &mut Schemas) -> Value {
@@ -20,11 +21,14 @@ pub(super) fn of(endpoint: &Endpoint, schemas: &mut Schemas) -> Value {
             let replayed = "`true` when the response of an earlier request with the same Idempotency-Key is replayed";
             headers.insert("Idempotency-Replayed".to_owned(), header("string", replayed));
         }
-        let content: Map<String, Value> = answer
+        let mut content: Map<String, Value> = answer
             .content
             .iter()
             .map(|(media_type, schema)| ((*media_type).to_owned(), json!({ "schema": schema(schemas) })))
             .collect();
+        if let Some(code) = answer.code {
+            content["application/problem+json"]["example"] = problem(code);
+        }
         answers.insert(status, response(answer.description, content, headers));
     }
     for shared in ANSWERS.iter().filter(|shared| (shared.of)(endpoint)) {

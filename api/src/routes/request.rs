@@ -93,8 +93,8 @@ impl Request {
     }
 
     /// A 422 about one field.
-    pub fn invalid(&self, pointer: String, code: &'static str, message: impl Into<String>) -> Problem {
-        let error = FieldError { place: "body", pointer, code, message: message.into() };
+    pub fn invalid(&self, pointer: impl Into<String>, code: &'static str, message: impl Into<String>) -> Problem {
+        let error = FieldError { place: "body", pointer: pointer.into(), code, message: message.into() };
         Problem { errors: vec![error], ..Problem::new(Code::Invalid, self.text("invalid")) }
     }
 
