@@ -1,6 +1,6 @@
 //! Interned identities: a `u32` in place of a string, for what the dataflow holds by the million.
 //!
-//! Numbers are private to a process (DESIGN, rule 4): nothing is ordered by them, stored under them, or sent to another process
+//! Numbers are private to a process (docs/ARCHITECTURE.md, rule 4): nothing is ordered by them, stored under them, or sent to another process
 //! with them. Hence [`Item`] and [`Party`] have no meaningful order, and serialise as strings, which the receiving process
 //! interns again.
 //!
