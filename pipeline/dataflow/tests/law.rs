@@ -12,8 +12,8 @@ use kindred_model::intern::{Item, Party};
 use kindred_model::records::{CatalogRecord, MemberRecord, Record};
 use kindred_model::settings::Owners;
 use kindred_model::similarity::PairWeight;
-use kindred_model::views::ALL;
 use kindred_model::views::points::Earned;
+use kindred_model::views::{ALL, Cell};
 use kindred_model::{Day, ItemId, Owner, Semantics, Topic};
 use kindred_oracle::testing::{Rng, Shape, exported, random_log, small_semantics};
 use kindred_oracle::{Inputs, Tables, first_differences, inputs, tables};
@@ -511,7 +511,11 @@ fn no_view_holds_an_erased_member() {
             let Owner::Member(member) = owner else { continue };
             erased_with_orders += usize::from(record.is_erased() && named.contains(member));
             for view in ALL.iter().filter(|view| view.is_about_persons()) {
-                let rows = exported(view, Some(member.as_str()), &tables, &semantics);
+                let mut rows = exported(view, Some(member.as_str()), &tables, &semantics);
+                // A session may have the same name.
+                rows.retain(|row| {
+                    view.columns.iter().zip(row).any(|(column, cell)| *column != "session" && *cell == Cell::text(member))
+                });
                 assert!(rows.is_empty() || !record.is_erased(), "seed {seed}: {} holds {member}: {rows:?}", view.name);
                 with_rows.extend((!rows.is_empty()).then_some(view.view));
             }
