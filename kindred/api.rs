@@ -58,7 +58,6 @@ pub fn run(app: &App, loaded: &Loaded, args: &ApiArgs) -> Result<u8> {
 
 struct Running {
     services: Arc<Services>,
-    followers: Arc<Followers>,
     api: kindred_api::Running,
     background: [JoinHandle<()>; 3],
 }
@@ -85,9 +84,9 @@ impl Running {
         let rendered = metrics.clone();
         let context = Context {
             log,
-            store: Some(live.store),
+            settings: Arc::clone(&live.settings),
+            live: Some(live),
             keys: Arc::clone(&keys),
-            settings: live.settings,
             operations: Arc::new(process),
             generations: Some(Arc::clone(&followers) as _),
             members,
@@ -105,7 +104,7 @@ impl Running {
                 reach.watch(Arc::clone(&services.log) as _, Arc::clone(&services.store) as _),
             ),
         ];
-        Ok(Self { services, followers, api, background })
+        Ok(Self { services, api, background })
     }
 
     fn banner(&self) -> String {
@@ -120,9 +119,7 @@ impl Running {
     async fn stop(self) -> Result<()> {
         self.background.iter().for_each(JoinHandle::abort);
         self.api.shutdown().await;
-        let followers = self.followers;
-        let stopped = tokio::task::spawn_blocking(move || followers.stop()).await;
-        stopped.context("a thread that hears of changes did not end in order")
+        Ok(())
     }
 }
 

@@ -1,18 +1,16 @@
-//! The change feed from the pipeline's process to the APIs: two store decorators and the topic `changes` between them.
+//! The change feed from the pipeline's process to the APIs, over the topic `changes`.
 //!
 //! ```text
-//! pipeline ──write──▶ Published ──rows──▶ changes ──▶ Followed ──unit, reset──▶ API memory
-//!                        └──────write──▶ store ◀──────reads───┘
+//! sink ──write, commit──▶ PublishingSession ──rows, positions──▶ changes ──▶ RemoteChanges ──ChangeFeed──▶ API memory
+//!                              └──write, commit──▶ store ◀────────────snapshots────────────────────────────┘
 //! ```
 //!
 //! Rows are published once they are readable, a position once it is committed. Values are absolute, so a message may arrive
 //! twice. Each message names its generation and incarnation; those of a replaced incarnation are ignored. After a gap, or a batch
 //! that is too large, the API reloads from a snapshot.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -20,8 +18,12 @@ use kindred_log::LogError;
 use kindred_log::broadcast::{Broadcast, Heard, Subscription};
 use kindred_model::Position;
 use kindred_model::codec::{Corrupt, put_varint, take, take_varint};
+use kindred_store::feed::FeedQueue;
 use kindred_store::generations::Generations;
-use kindred_store::{Change, EpochChanges, Frontier, Incarnation, Listener, NamedValues, Snapshot, StoreError, ViewStore};
+use kindred_store::{
+    Change, ChangeFeed, ChangeSource, EpochChanges, Frontier, Incarnation, Snapshot, StoreError, ViewReader, ViewWriter,
+    WriteSession,
+};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
@@ -90,28 +92,51 @@ impl Message {
     }
 }
 
-/// The pipeline's store: publishes what it writes. The rest delegates to `inner`.
-pub struct Published {
-    inner: Arc<dyn ViewStore>,
+/// A writer whose sessions publish what they write.
+pub struct Publisher {
+    /// The store.
+    pub writer: Arc<dyn ViewWriter>,
+    /// The topic.
+    pub broadcast: Arc<dyn Broadcast>,
+    /// The generation of the store.
+    pub generation: String,
+}
+
+impl Publisher {
+    fn session(&self, session: Box<dyn WriteSession>) -> PublishingSession {
+        let (broadcast, generation) = (Arc::clone(&self.broadcast), self.generation.clone());
+        let incarnation = session.incarnation().clone();
+        PublishingSession { session, incarnation, broadcast, generation, cleared: AtomicBool::new(false) }
+    }
+}
+
+#[async_trait]
+impl ViewWriter for Publisher {
+    /// Publishes the start position, so that subscribers ignore messages of earlier incarnations.
+    async fn begin(&self) -> Result<Box<dyn WriteSession>, StoreError> {
+        let session = self.session(self.writer.begin().await?);
+        let Frontier { epoch, position, .. } = session.incarnation().frontier.clone();
+        session.publish(epoch, ChangeBatch::Committed(position)).await?;
+        Ok(Box::new(session))
+    }
+
+    async fn join(&self, number: u64) -> Result<Box<dyn WriteSession>, StoreError> {
+        Ok(Box::new(self.session(self.writer.join(number).await?)))
+    }
+}
+
+struct PublishingSession {
+    session: Box<dyn WriteSession>,
+    incarnation: Incarnation,
     broadcast: Arc<dyn Broadcast>,
     generation: String,
-    /// Tables whose rows are published: those that the API keeps in memory.
-    tables: BTreeSet<&'static str>,
-    incarnation: AtomicU64,
     /// Tables were emptied: the next commit deletes rows without naming them.
     cleared: AtomicBool,
 }
 
-impl Published {
-    /// Over a store of that generation.
-    pub fn new(inner: Arc<dyn ViewStore>, broadcast: Arc<dyn Broadcast>, generation: &str) -> Self {
-        let tables = kindred_api::FOLLOWED_TABLES.iter().copied().collect();
-        let (incarnation, cleared) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { inner, broadcast, generation: generation.to_owned(), tables, incarnation, cleared }
-    }
-
+impl PublishingSession {
     async fn publish(&self, epoch: u64, batch: ChangeBatch) -> Result<(), StoreError> {
-        let incarnation = self.incarnation.load(Ordering::Acquire);
+        let incarnation = self.incarnation.number;
         let message = Message { generation: self.generation.clone(), incarnation, epoch, batch };
         self.broadcast.publish(message.encode()).await.map_err(|error| match error {
             LogError::Refused(reason) => StoreError::Refused(format!("could not publish changes: {reason}")),
@@ -135,54 +160,28 @@ impl Published {
 }
 
 #[async_trait]
-impl ViewStore for Published {
-    async fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.get(table, key).await
-    }
-
-    fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        self.inner.snapshot()
-    }
-
-    fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError> {
-        self.inner.listen(listener)
-    }
-
-    fn frontier(&self) -> Frontier {
-        self.inner.frontier()
-    }
-
-    /// Publishes the start position, so that subscribers ignore messages of earlier incarnations.
-    async fn begin(&self) -> Result<Incarnation, StoreError> {
-        let begun = self.inner.begin().await?;
-        self.incarnation.store(begun.number, Ordering::Release);
-        self.cleared.store(false, Ordering::Release);
-        self.publish(begun.frontier.epoch, ChangeBatch::Committed(begun.frontier.position.clone())).await?;
-        Ok(begun)
-    }
-
-    async fn join(&self, number: u64) -> Result<Incarnation, StoreError> {
-        let joined = self.inner.join(number).await?;
-        self.incarnation.store(joined.number, Ordering::Release);
-        Ok(joined)
+impl WriteSession for PublishingSession {
+    fn incarnation(&self) -> &Incarnation {
+        &self.incarnation
     }
 
     async fn write(&self, epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError> {
-        let rows: Vec<Change> = changes.iter().filter(|change| self.tables.contains(change.table)).cloned().collect();
-        if self.cleared.load(Ordering::Acquire) {
-            return self.inner.write(epoch, changes).await;
-        }
-        if rows.len() > ROWS_PUBLISHED_MAX {
-            self.inner.write(epoch, changes).await?;
-            return self.publish(epoch, ChangeBatch::Reset).await;
-        }
+        // Those that the API keeps in memory.
+        let followed = |change: &&Change| kindred_api::FOLLOWED_TABLES.contains(&change.table);
+        let rows: Vec<Change> = changes.iter().filter(followed).cloned().collect();
         // In this order: a published row must be readable.
-        self.inner.write(epoch, changes).await?;
-        self.publish_rows(epoch, rows).await
+        self.session.write(epoch, changes).await?;
+        if self.cleared.load(Ordering::Acquire) {
+            Ok(())
+        } else if rows.len() > ROWS_PUBLISHED_MAX {
+            self.publish(epoch, ChangeBatch::Reset).await
+        } else {
+            self.publish_rows(epoch, rows).await
+        }
     }
 
     async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError> {
-        self.inner.commit(epoch, position.clone()).await?;
+        self.session.commit(epoch, position.clone()).await?;
         if self.cleared.load(Ordering::Acquire) {
             self.publish(epoch, ChangeBatch::Reset).await?;
             self.cleared.store(false, Ordering::Release);
@@ -195,34 +194,18 @@ impl ViewStore for Published {
         self.commit(changes.epoch, changes.position).await
     }
 
-    async fn end_clean(&self) -> Result<(), StoreError> {
-        self.inner.end_clean().await
-    }
-
     async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
         self.cleared.store(true, Ordering::Release);
-        self.inner.clear(tables).await
+        self.session.clear(tables).await
     }
 
     async fn reset_position(&self, position: Position) -> Result<(), StoreError> {
-        self.inner.reset_position(position.clone()).await?;
-        self.publish(self.inner.frontier().epoch, ChangeBatch::Committed(position)).await
+        self.session.reset_position(position.clone()).await?;
+        self.publish(self.incarnation.first_epoch, ChangeBatch::Committed(position)).await
     }
 
-    async fn sync(&self) -> Result<(), StoreError> {
-        self.inner.sync().await
-    }
-
-    fn named(&self) -> &dyn NamedValues {
-        self.inner.named()
-    }
-
-    fn row_count(&self, table: &str) -> Result<u64, StoreError> {
-        self.inner.row_count(table)
-    }
-
-    fn disk_bytes(&self) -> Option<u64> {
-        self.inner.disk_bytes()
+    async fn end(self: Box<Self>) -> Result<(), StoreError> {
+        self.session.end().await
     }
 }
 
@@ -242,6 +225,8 @@ struct ChangeStreamState {
     reloads: u64,
     /// The last error, until a message arrives.
     trouble: Option<String>,
+    /// Between the subscription and the API.
+    queue: Option<Arc<FeedQueue>>,
 }
 
 /// The status of a change stream, as operators see it.
@@ -273,7 +258,7 @@ impl ChangeStream {
             heard: state.received.as_ref().map(ToString::to_string),
             behind_ms: u64::try_from(behind.as_millis()).unwrap_or(u64::MAX),
             reloads: state.reloads,
-            trouble: state.trouble.clone(),
+            trouble: state.trouble.clone().or_else(|| state.queue.as_ref()?.trouble()),
         }
     }
 
@@ -310,34 +295,10 @@ impl ChangeStream {
     }
 }
 
-/// The API's store: its listener receives the change feed of a pipeline in another process. The rest delegates to `inner`.
-pub struct Followed {
-    inner: Arc<dyn ViewStore>,
-    subscriber: Arc<ChangeSubscriber>,
-    thread: Arc<SubscriberThread>,
-}
-
-/// The thread of a subscriber. It outlives its store by a second or two.
-#[derive(Default)]
-pub struct SubscriberThread {
-    stop: Arc<AtomicBool>,
-    handle: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl SubscriberThread {
-    /// Stops and joins the thread, within a second or two. Call before the runtime ends.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(handle) = self.handle.lock().take()
-            && handle.join().is_err()
-        {
-            tracing::error!("the change feed subscriber panicked");
-        }
-    }
-}
-
-struct ChangeSubscriber {
-    store: Arc<dyn ViewStore>,
+/// Follows a generation whose pipeline runs in another process.
+#[derive(Clone)]
+pub struct RemoteChanges {
+    store: Arc<dyn ViewReader>,
     broadcast: Arc<dyn Broadcast>,
     generations: Arc<dyn Generations>,
     generation: String,
@@ -345,53 +306,16 @@ struct ChangeSubscriber {
     runtime: Handle,
 }
 
-impl Followed {
-    /// Over a store of that generation; blocks on the current runtime.
-    pub fn new(
-        inner: Arc<dyn ViewStore>,
-        broadcast: Arc<dyn Broadcast>,
-        generations: Arc<dyn Generations>,
-        generation: &str,
-    ) -> Self {
-        let subscriber = ChangeSubscriber {
-            store: Arc::clone(&inner),
-            broadcast,
-            generations,
-            generation: generation.to_owned(),
-            stream: Arc::default(),
-            runtime: Handle::current(),
-        };
-        Self { inner, subscriber: Arc::new(subscriber), thread: Arc::default() }
-    }
-
-    /// The state of its subscription.
-    pub fn stream(&self) -> Arc<ChangeStream> {
-        Arc::clone(&self.subscriber.stream)
-    }
-
-    /// Its thread, to join at shutdown.
-    pub fn thread(&self) -> Arc<SubscriberThread> {
-        Arc::clone(&self.thread)
-    }
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        self.thread.stop.store(true, Ordering::Release);
-    }
-}
-
-/// The state of a subscription.
+/// How far a subscription is. Locked while a unit is queued or a snapshot taken, so that the two fit together.
 struct Cursor {
-    subscription: Box<dyn Subscription>,
     incarnation: u64,
     position: Position,
 }
 
 /// Reports a panic of the subscriber, which would otherwise look like a feed without changes.
-struct PanicReporter<'a>(&'a ChangeStream);
+struct PanicReporter(Arc<ChangeStream>);
 
-impl Drop for PanicReporter<'_> {
+impl Drop for PanicReporter {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.trouble("the change feed subscriber panicked; restart this process".to_owned());
@@ -399,45 +323,97 @@ impl Drop for PanicReporter<'_> {
     }
 }
 
-impl ChangeSubscriber {
-    /// Subscribes, then takes a snapshot that the messages continue.
-    fn begin(&self) -> Result<(Cursor, Snapshot), StoreError> {
+impl ChangeSource for RemoteChanges {
+    fn changes(&self) -> Result<(Snapshot, ChangeFeed), StoreError> {
+        let (subscription, cursor) = self.runtime.block_on(self.subscribe())?;
+        let snapshot = self.snapshot(&cursor)?;
+        self.stream.advanced(&cursor.position);
+        let (queue, cursor) = (Arc::new(FeedQueue::default()), Arc::new(Mutex::new(cursor)));
+        self.stream.state.lock().queue = Some(Arc::clone(&queue));
+        self.runtime.spawn(self.clone().follow(subscription, Arc::clone(&cursor), Arc::clone(&queue)));
+        let (source, restarted) = (self.clone(), Arc::clone(&queue));
+        let take_snapshot = move || {
+            let cursor = cursor.lock();
+            restarted.restart();
+            source.stream.state.lock().reloads += 1;
+            metrics::counter!("changes_read_anew_total").increment(1);
+            source.snapshot(&cursor)
+        };
+        Ok((snapshot, ChangeFeed::new(queue, Box::new(take_snapshot))))
+    }
+}
+
+impl RemoteChanges {
+    /// Of a generation and its store; runs on the current runtime.
+    pub fn new(
+        store: Arc<dyn ViewReader>,
+        broadcast: Arc<dyn Broadcast>,
+        generations: Arc<dyn Generations>,
+        generation: &str,
+    ) -> Self {
+        let (generation, runtime) = (generation.to_owned(), Handle::current());
+        Self { store, broadcast, generations, generation, stream: Arc::default(), runtime }
+    }
+
+    /// The state of its subscription.
+    pub fn stream(&self) -> Arc<ChangeStream> {
+        Arc::clone(&self.stream)
+    }
+
+    /// Subscribes, then looks from where the messages continue.
+    async fn subscribe(&self) -> Result<(Box<dyn Subscription>, Cursor), StoreError> {
         let unavailable = |error: LogError| StoreError::Unavailable(error.to_string());
-        let subscription = self.runtime.block_on(self.broadcast.subscribe()).map_err(unavailable)?;
-        let generations = self.runtime.block_on(self.generations.list())?;
+        let subscription = self.broadcast.subscribe().await.map_err(unavailable)?;
+        let generations = self.generations.list().await?;
         let ours = generations.into_iter().find(|generation| generation.name == self.generation);
         let ours = ours.ok_or_else(|| StoreError::Refused(format!("generation {} was dropped", self.generation)))?;
         // Listed after subscribing, so that no later commit is missed. The store's own frontier may be old.
-        let cursor = Cursor { subscription, incarnation: ours.incarnation, position: ours.frontier.position };
-        let snapshot = self.snapshot(&cursor.position)?;
-        Ok((cursor, snapshot))
+        Ok((subscription, Cursor { incarnation: ours.incarnation, position: ours.frontier.position }))
     }
 
-    /// A snapshot at least as new as the position. A rewrite may be under way: its end is published.
-    fn snapshot(&self, position: &Position) -> Result<Snapshot, StoreError> {
+    /// A snapshot at least as new as the cursor. A rewrite may be under way: its end is published.
+    fn snapshot(&self, cursor: &Cursor) -> Result<Snapshot, StoreError> {
         let Snapshot { frontier, rows } = self.store.snapshot()?;
-        Ok(Snapshot { frontier: Frontier { position: position.clone(), unfinished: false, ..frontier }, rows })
+        Ok(Snapshot { frontier: Frontier { position: cursor.position.clone(), unfinished: false, ..frontier }, rows })
     }
 
-    fn follow(&self, mut cursor: Cursor, listener: &Listener, stop: &AtomicBool) {
-        let _reporter = PanicReporter(&self.stream);
-        self.stream.advanced(&cursor.position);
-        while !stop.load(Ordering::Acquire) {
-            let received =
-                self.runtime.block_on(async { tokio::time::timeout(CHECK_INTERVAL, cursor.subscription.next()).await });
-            let whole = match received {
-                Ok(Some(Heard::Message(message))) => self.handle(&message, &mut cursor, listener, stop),
+    /// Queues what is published, until the queue is closed.
+    async fn follow(self, mut subscription: Box<dyn Subscription>, cursor: Arc<Mutex<Cursor>>, queue: Arc<FeedQueue>) {
+        let _reporter = PanicReporter(self.stream());
+        while !queue.is_closed() {
+            if queue.is_filling() {
+                tokio::time::sleep(CHECK_INTERVAL / 100).await;
+                continue;
+            }
+            let whole = match tokio::time::timeout(CHECK_INTERVAL, subscription.next()).await {
+                Ok(Some(Heard::Message(message))) => self.handle(&message, &mut cursor.lock(), &queue),
                 Ok(Some(Heard::Lost) | None) => false,
                 Err(_) => true,
             };
-            if (!whole || self.stream.is_stale(&self.store.frontier().position)) && !stop.load(Ordering::Acquire) {
-                self.resubscribe(&mut cursor, listener, stop);
+            if whole && !self.stream.is_stale(&self.store.frontier().position) {
+                continue;
+            }
+            tracing::info!("change feed gap; reloading from a snapshot");
+            while !queue.is_closed() {
+                match self.subscribe().await {
+                    Ok((again, from)) => {
+                        subscription = again;
+                        let mut cursor = cursor.lock();
+                        *cursor = from;
+                        self.stream.state.lock().missing = None;
+                        self.stream.advanced(&cursor.position);
+                        queue.lose();
+                        break;
+                    }
+                    Err(error) => self.stream.trouble(error.to_string()),
+                }
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }
 
     /// Passes a message on; false after a gap.
-    fn handle(&self, message: &[u8], cursor: &mut Cursor, listener: &Listener, stop: &AtomicBool) -> bool {
+    fn handle(&self, message: &[u8], cursor: &mut Cursor, queue: &FeedQueue) -> bool {
         let message = match Message::decode(message) {
             Ok(message) => message,
             Err(corrupt) => {
@@ -456,135 +432,25 @@ impl ChangeSubscriber {
                 Vec::new()
             }
             ChangeBatch::Reset => {
-                self.retry(stop, || self.reload(cursor, listener));
+                queue.lose();
                 return true;
             }
         };
-        listener.unit(&EpochChanges { epoch: message.epoch, position: cursor.position.clone(), changes: changes.into() });
+        queue.push(&EpochChanges { epoch: message.epoch, position: cursor.position.clone(), changes: changes.into() });
         self.stream.advanced(&cursor.position);
         true
     }
-
-    fn reload(&self, cursor: &Cursor, listener: &Listener) -> Result<(), StoreError> {
-        let snapshot = self.snapshot(&cursor.position)?;
-        listener.reset(snapshot).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        self.stream.state.lock().reloads += 1;
-        metrics::counter!("changes_read_anew_total").increment(1);
-        self.stream.advanced(&cursor.position);
-        Ok(())
-    }
-
-    fn resubscribe(&self, cursor: &mut Cursor, listener: &Listener, stop: &AtomicBool) {
-        tracing::info!("change feed gap; reloading from a snapshot");
-        self.retry(stop, || {
-            let (next, _) = self.begin()?;
-            *cursor = next;
-            self.stream.state.lock().missing = None;
-            self.reload(cursor, listener)
-        });
-    }
-
-    /// Retries until it succeeds or the thread is stopped.
-    fn retry(&self, stop: &AtomicBool, mut work: impl FnMut() -> Result<(), StoreError>) {
-        while let Err(error) = work() {
-            self.stream.trouble(error.to_string());
-            std::thread::sleep(RETRY_DELAY);
-            if stop.load(Ordering::Acquire) {
-                return;
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl ViewStore for Followed {
-    async fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.get(table, key).await
-    }
-
-    fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        self.inner.snapshot()
-    }
-
-    /// One listener: the API's memory. Blocks: not for threads of an async runtime.
-    fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError> {
-        let mut handle = self.thread.handle.lock();
-        if handle.is_some() {
-            return Err(StoreError::Refused("already subscribed".to_owned()));
-        }
-        let (cursor, snapshot) = self.subscriber.begin()?;
-        let (subscriber, stop) = (Arc::clone(&self.subscriber), Arc::clone(&self.thread.stop));
-        let follow = move || subscriber.follow(cursor, &listener, &stop);
-        let started = std::thread::Builder::new().name("kindred-changes".to_owned()).spawn(follow);
-        *handle = Some(started.map_err(|error| StoreError::Unavailable(format!("could not start a thread: {error}")))?);
-        Ok(snapshot)
-    }
-
-    fn frontier(&self) -> Frontier {
-        self.inner.frontier()
-    }
-
-    async fn begin(&self) -> Result<Incarnation, StoreError> {
-        Err(read_only())
-    }
-
-    async fn join(&self, _: u64) -> Result<Incarnation, StoreError> {
-        Err(read_only())
-    }
-
-    async fn write(&self, _: u64, _: Arc<Vec<Change>>) -> Result<(), StoreError> {
-        Err(read_only())
-    }
-
-    async fn commit(&self, _: u64, _: Position) -> Result<(), StoreError> {
-        Err(read_only())
-    }
-
-    async fn apply(&self, _: EpochChanges) -> Result<(), StoreError> {
-        Err(read_only())
-    }
-
-    async fn end_clean(&self) -> Result<(), StoreError> {
-        Err(read_only())
-    }
-
-    async fn clear(&self, _: &[&'static str]) -> Result<(), StoreError> {
-        Err(read_only())
-    }
-
-    async fn reset_position(&self, _: Position) -> Result<(), StoreError> {
-        Err(read_only())
-    }
-
-    async fn sync(&self) -> Result<(), StoreError> {
-        self.inner.sync().await
-    }
-
-    fn named(&self) -> &dyn NamedValues {
-        self.inner.named()
-    }
-
-    fn row_count(&self, table: &str) -> Result<u64, StoreError> {
-        self.inner.row_count(table)
-    }
-
-    fn disk_bytes(&self) -> Option<u64> {
-        self.inner.disk_bytes()
-    }
-}
-
-fn read_only() -> StoreError {
-    StoreError::Refused("read-only store: the pipeline writes".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use kindred_log::broadcast::InMemory;
     use kindred_model::Topic;
     use kindred_model::units::EventTime;
-    use kindred_model::views::ReadError;
-    use kindred_store::Listen;
     use kindred_store::embedded::EmbeddedStore;
+    use kindred_store::feed::ChangeEvent;
     use kindred_store::generations::Generation;
 
     use super::*;
@@ -592,7 +458,7 @@ mod tests {
     const TABLE: &str = kindred_api::FOLLOWED_TABLES[0];
 
     /// The one generation of an embedded store, under the incarnation of the test.
-    struct One(AtomicU64, Arc<dyn ViewStore>);
+    struct One(AtomicU64, Arc<EmbeddedStore>);
 
     #[async_trait]
     impl Generations for One {
@@ -608,86 +474,110 @@ mod tests {
             }])
         }
         async fn create(&self, _: &str, _: &str, _: EventTime) -> Result<(), StoreError> {
-            Err(read_only())
+            Err(StoreError::Refused("read-only".to_owned()))
         }
         async fn live(&self) -> Result<Option<String>, StoreError> {
             Ok(Some("g1".to_owned()))
         }
         async fn promote(&self, _: &str) -> Result<Option<String>, StoreError> {
-            Err(read_only())
+            Err(StoreError::Refused("read-only".to_owned()))
         }
         async fn drop(&self, _: &str) -> Result<(), StoreError> {
-            Err(read_only())
+            Err(StoreError::Refused("read-only".to_owned()))
         }
     }
 
-    /// Records what its listener receives, a line each.
-    #[derive(Default)]
-    struct Recorder(Mutex<Vec<String>>);
-
-    impl Listen for Recorder {
-        fn unit(&self, unit: &EpochChanges) {
-            let rows: Vec<String> = unit
-                .changes
-                .iter()
-                .map(|change| {
-                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                    format!("{}={}", text(&change.key), change.row.as_deref().map_or("-".to_owned(), text))
-                })
-                .collect();
-            self.0.lock().push(format!("{} at {}", rows.join(" "), unit.position));
-        }
-        fn reset(&self, snapshot: Snapshot) -> Result<(), ReadError> {
-            let row = snapshot.rows.get(TABLE, b"k")?.unwrap_or_default();
-            self.0.lock().push(format!("reset k={} at {}", String::from_utf8_lossy(&row), snapshot.frontier.position));
-            Ok(())
+    /// Notes what a feed brings, a line each.
+    fn record(feed: &ChangeFeed, lines: &Mutex<Vec<String>>) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        loop {
+            let line = match feed.next(Duration::from_secs(60)) {
+                ChangeEvent::Unit(unit) => {
+                    let row =
+                        |change: &Change| format!("{}={}", text(&change.key), change.row.as_deref().map_or("-".to_owned(), text));
+                    let rows: Vec<String> = unit.changes.iter().map(row).collect();
+                    format!("{} at {}", rows.join(" "), unit.position)
+                }
+                ChangeEvent::Reset(snapshot) => {
+                    let row = snapshot.rows.get(TABLE, b"k").unwrap().unwrap_or_default();
+                    format!("reset k={} at {}", text(&row), snapshot.frontier.position)
+                }
+                ChangeEvent::Idle => continue,
+                ChangeEvent::Ended => return,
+            };
+            lines.lock().push(line);
         }
     }
 
     struct Pair {
-        store: Arc<dyn ViewStore>,
+        store: Arc<EmbeddedStore>,
         broadcast: Arc<dyn Broadcast>,
-        published: Published,
-        followed: Arc<Followed>,
-        recorder: Arc<Recorder>,
+        published: PublishingSession,
+        followed: RemoteChanges,
+        queue: Arc<FeedQueue>,
+        lines: Arc<Mutex<Vec<String>>>,
         _dir: tempfile::TempDir,
     }
 
     impl Pair {
         async fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let store: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+            let store = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
             let broadcast: Arc<dyn Broadcast> = Arc::new(InMemory::default());
-            let published = Self::pipeline(&store, &broadcast, "g1", 5);
+            let published = Self::pipeline(&store, &broadcast, "g1", 5).await;
             let generations = Arc::new(One(AtomicU64::new(5), Arc::clone(&store)));
-            let followed = Arc::new(Followed::new(Arc::clone(&store), Arc::clone(&broadcast), generations, "g1"));
-            let recorder = Arc::new(Recorder::default());
-            let (listening, listener) = (Arc::clone(&followed), Arc::clone(&recorder) as Listener);
-            tokio::task::spawn_blocking(move || drop(listening.listen(listener).unwrap())).await.unwrap();
-            Self { store, broadcast, published, followed, recorder, _dir: dir }
+            let followed = RemoteChanges::new(Arc::clone(&store) as _, Arc::clone(&broadcast), generations, "g1");
+            let (_, feed) = tokio::task::block_in_place(|| followed.changes()).unwrap();
+            let (queue, lines) = (feed.queue(), Arc::new(Mutex::new(Vec::new())));
+            let recorded = Arc::clone(&lines);
+            std::thread::spawn(move || record(&feed, &recorded));
+            Self { store, broadcast, published, followed, queue, lines, _dir: dir }
         }
 
-        fn pipeline(store: &Arc<dyn ViewStore>, broadcast: &Arc<dyn Broadcast>, generation: &str, number: u64) -> Published {
-            let published = Published::new(Arc::clone(store), Arc::clone(broadcast), generation);
-            published.incarnation.store(number, Ordering::Release);
-            published
+        async fn pipeline(
+            store: &Arc<EmbeddedStore>,
+            broadcast: &Arc<dyn Broadcast>,
+            generation: &str,
+            number: u64,
+        ) -> PublishingSession {
+            let (writer, broadcast) = (Arc::clone(store) as _, Arc::clone(broadcast));
+            let publisher = Publisher { writer, broadcast, generation: generation.to_owned() };
+            let mut session = publisher.session(store.begin().await.unwrap());
+            session.incarnation.number = number;
+            session
         }
 
         /// Waits for as many lines and compares them.
         async fn receives(&self, wanted: &[&str]) {
             for _ in 0..500 {
-                if self.recorder.0.lock().len() >= wanted.len() {
+                if self.lines.lock().len() >= wanted.len() {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            assert_eq!(*self.recorder.0.lock(), wanted);
+            assert_eq!(*self.lines.lock(), wanted);
+        }
+
+        /// Waits until a line has come since the last call and the position is reached, after so many reloads.
+        async fn reloads(&self, reloads: u64, begins: &str, position: &Position) {
+            let came = || {
+                let lines = self.lines.lock();
+                let reached = lines.last().is_some_and(|line| line.ends_with(&format!(" at {position}")));
+                reached && lines.iter().any(|line| line.starts_with(begins)) && self.queue.is_drained()
+            };
+            for _ in 0..500 {
+                if came() && self.followed.stream().status().reloads == reloads {
+                    return self.lines.lock().clear();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("{begins} at {position} did not come: {:?}, {reloads} reloads", self.lines.lock());
         }
     }
 
     impl Drop for Pair {
         fn drop(&mut self) {
-            self.followed.thread.stop.store(true, Ordering::Release);
+            self.queue.close();
         }
     }
 
@@ -706,16 +596,25 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn it_subscribes_from_the_position_of_the_row() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |name: &str| Arc::new(EmbeddedStore::open(&dir.path().join(name)).unwrap()) as Arc<dyn ViewStore>;
+        let open = |name: &str| Arc::new(EmbeddedStore::open(&dir.path().join(name)).unwrap());
         let (believed, row) = (open("believed"), open("row"));
-        row.apply(EpochChanges { epoch: 1, position: at(7), changes: Vec::new().into() }).await.unwrap();
+        row.begin().await.unwrap().commit(1, at(7)).await.unwrap();
         let generations = Arc::new(One(AtomicU64::new(5), row));
-        let followed = Arc::new(Followed::new(believed, Arc::new(InMemory::default()), generations, "g1"));
-        let listening = Arc::clone(&followed);
-        let listener = Arc::new(Recorder::default()) as Listener;
-        let snapshot = tokio::task::spawn_blocking(move || listening.listen(listener).unwrap()).await.unwrap();
+        let followed = RemoteChanges::new(believed, Arc::new(InMemory::default()), generations, "g1");
+        let (snapshot, _feed) = tokio::task::block_in_place(|| followed.changes()).unwrap();
         assert_eq!(snapshot.frontier.position, at(7));
-        followed.thread.stop.store(true, Ordering::Release);
+    }
+
+    /// If this failed, an API in another process would miss a unit.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_feed_conforms() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+        let broadcast: Arc<dyn Broadcast> = Arc::new(InMemory::default());
+        let generations = Arc::new(One(AtomicU64::new(0), Arc::clone(&store)));
+        let followed = RemoteChanges::new(Arc::clone(&store) as _, Arc::clone(&broadcast), generations, "g1");
+        let publisher = Publisher { writer: store, broadcast, generation: "g1".to_owned() };
+        kindred_store::conformance::run_feed(&publisher, &followed).await;
     }
 
     /// If this failed, an API would claim a position whose rows it lacks, or keep a deleted row.
@@ -729,16 +628,15 @@ mod tests {
         pair.published.commit(1, at(3)).await.unwrap();
         pair.receives(&[&format!("k=1 l=- at {start}"), &format!(" at {}", at(3))]).await;
         assert!(pair.followed.stream().status().is_fresh());
-        assert!(pair.followed.write(2, Arc::default()).await.is_err(), "an API writes no rows");
     }
 
     /// If this failed, a replaced pipeline, or a replay of another generation, could change what an API serves.
     #[tokio::test(flavor = "multi_thread")]
     async fn replaced_incarnations_are_ignored() {
         let pair = Pair::new().await;
-        let old = Pair::pipeline(&pair.store, &pair.broadcast, "g1", 4);
-        let replay = Pair::pipeline(&pair.store, &pair.broadcast, "g2", 9);
-        let new = Pair::pipeline(&pair.store, &pair.broadcast, "g1", 6);
+        let old = Pair::pipeline(&pair.store, &pair.broadcast, "g1", 4).await;
+        let replay = Pair::pipeline(&pair.store, &pair.broadcast, "g2", 9).await;
+        let new = Pair::pipeline(&pair.store, &pair.broadcast, "g1", 6).await;
         old.publish_rows(7, vec![row("k", "old")]).await.unwrap();
         replay.publish_rows(7, vec![row("k", "other")]).await.unwrap();
         new.publish_rows(8, vec![row("k", "new")]).await.unwrap();
@@ -752,30 +650,24 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn gaps_and_large_batches_reload_from_a_snapshot() {
         let pair = Pair::new().await;
-        let start = Position::beginning().to_string();
         let many: Vec<Change> = (0..=ROWS_PUBLISHED_MAX).map(|n| row(&format!("r{n}"), "1")).collect();
         pair.published.write(1, many.into()).await.unwrap();
-        pair.receives(&[&format!("reset k= at {start}")]).await;
+        pair.reloads(1, "reset k=", &Position::beginning()).await;
 
         pair.published.clear(&[TABLE]).await.unwrap();
         pair.published.apply(EpochChanges { epoch: 2, position: at(2), changes: vec![row("k", "2")].into() }).await.unwrap();
-        let so_far = [&format!("reset k= at {start}"), &format!("reset k=2 at {start}"), &format!(" at {}", at(2))];
-        pair.receives(&so_far.map(String::as_str)).await;
+        pair.reloads(2, "reset k=2", &at(2)).await;
 
         pair.broadcast.publish(b"nonsense".to_vec()).await.unwrap();
-        let reset = format!("reset k=2 at {}", at(2));
-        pair.receives(&[so_far[0], so_far[1], so_far[2], &reset].map(String::as_str)).await;
+        pair.reloads(3, "reset k=2", &at(2)).await;
         pair.published.apply(EpochChanges { epoch: 3, position: at(3), changes: vec![row("k", "3")].into() }).await.unwrap();
-        let (rows, reached) = (format!("k=3 at {}", at(2)), format!(" at {}", at(3)));
-        pair.receives(&[so_far[0], so_far[1], so_far[2], &reset, &rows, &reached].map(String::as_str)).await;
-        assert_eq!(pair.followed.stream().status().reloads, 3);
+        pair.reloads(3, "k=3", &at(3)).await;
 
         // The store has been ahead of the subscriber for too long: a message was lost.
         let since = Instant::now().checked_sub(STALE_AFTER + Duration::from_secs(1)).unwrap();
         pair.followed.stream().state.lock().missing = Some((at(9), since));
         assert!(!pair.followed.stream().status().is_fresh());
-        let again = format!("reset k=3 at {}", at(3));
-        pair.receives(&[so_far[0], so_far[1], so_far[2], &reset, &rows, &reached, &again].map(String::as_str)).await;
+        pair.reloads(4, "reset k=3", &at(3)).await;
         assert!(pair.followed.stream().status().is_fresh());
     }
 
@@ -783,10 +675,10 @@ mod tests {
     #[tokio::test]
     async fn large_units_are_published_in_chunks() {
         let dir = tempfile::tempdir().unwrap();
-        let store: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+        let store = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
         let broadcast: Arc<dyn Broadcast> = Arc::new(InMemory::default());
         let mut subscription = broadcast.subscribe().await.unwrap();
-        let published = Pair::pipeline(&store, &broadcast, "g1", 1);
+        let published = Pair::pipeline(&store, &broadcast, "g1", 1).await;
         let value = "x".repeat(1_000);
         let rows: Vec<Change> = (0..2_000).map(|n| row(&format!("r{n}"), &value)).collect();
         published.publish_rows(1, rows.clone()).await.unwrap();

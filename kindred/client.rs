@@ -10,7 +10,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use kindred_api::{Context, InProcess};
+use kindred_api::{Context, GenerationSource, InProcess};
 use kindred_config::Loaded;
 use kindred_members::Members;
 use kindred_store::keys::KeyStore;
@@ -60,11 +60,17 @@ impl Client {
         let installation = Arc::new(Installation::open(place, loaded, open, command).await?);
         let keys = KeyStore::open(Arc::clone(&installation.records)).await.context("could not read the keys")?;
         let members = installation.members(loaded, &app.clock).await?;
+        let settings = Arc::new(installation.semantics.clone());
         let context = Context {
             log: Arc::clone(&installation.log),
-            store: Some(Arc::clone(&installation.store)),
+            // Without changes: no command asks for lists, and most would wait for them.
+            live: Some(GenerationSource {
+                store: Arc::clone(&installation.store) as _,
+                changes: None,
+                settings: Arc::clone(&settings),
+            }),
             keys: Arc::new(keys),
-            settings: Arc::new(installation.semantics.clone()),
+            settings,
             operations: Arc::new(Process::new(Arc::clone(&installation.log), Views::AtRest(Arc::clone(&installation)))),
             generations: Some(Arc::new(AtRest::new(Arc::clone(&installation)))),
             members: members.clone(),
@@ -73,8 +79,6 @@ impl Client {
             extra: None,
         };
         let mut config = api_config(&loaded.settings, loaded.settings.api.listen, None, installation.live());
-        // No command asks for lists, and most would wait for them.
-        config.memory.rows = false;
         (config.limits.handler_ms, config.limits.erasure_wait_ms) = (REQUEST_MS_MAX, ERASURE_WAIT_MS);
         let api = InProcess::open(config, context, operator()).await.map_err(explain_start)?;
         Ok(Self { remote: Remote::in_process(api), here: Some(Here { installation, members }) })

@@ -146,21 +146,24 @@ impl Default for Reach {
 impl Reach {
     /// Asks log and store again and again; never ends.
     pub async fn watch(self: Arc<Self>, log: Arc<dyn EventLog>, store: Arc<dyn ViewStore>) {
-        let ask = async |which: usize, service: &dyn Asks| {
-            let mut due = tokio::time::interval(ASK_EVERY);
-            due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                due.tick().await;
-                let answer = service.ask().await;
-                let asked = &mut self.asked.lock()[which];
-                asked.trouble = answer.err();
-                if asked.trouble.is_none() {
-                    asked.answered = Instant::now();
-                }
-            }
-        };
         // Each by itself: one that hangs must not keep the other from being asked.
-        tokio::join!(ask(0, &log), ask(1, &store));
+        let ask_log = || async { log.end().await.map(drop).map_err(|error| error.to_string()) };
+        let ask_store = || async { store.named().get(FINGERPRINT).await.map(drop).map_err(|error| error.to_string()) };
+        tokio::join!(self.ask_again(0, ask_log), self.ask_again(1, ask_store));
+    }
+
+    async fn ask_again<F: Future<Output = Result<(), String>>>(&self, which: usize, ask: impl Fn() -> F) {
+        let mut due = tokio::time::interval(ASK_EVERY);
+        due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            due.tick().await;
+            let answer = ask().await;
+            let asked = &mut self.asked.lock()[which];
+            asked.trouble = answer.err();
+            if asked.trouble.is_none() {
+                asked.answered = Instant::now();
+            }
+        }
     }
 
     fn checks(&self) -> Vec<Check> {
@@ -170,26 +173,6 @@ impl Reach {
             detail: asked.trouble.clone().unwrap_or_else(|| "answers".to_owned()),
         };
         self.asked.lock().iter().map(check).collect()
-    }
-}
-
-/// What can be asked whether it answers.
-#[async_trait]
-trait Asks: Send + Sync {
-    async fn ask(&self) -> Result<(), String>;
-}
-
-#[async_trait]
-impl Asks for Arc<dyn EventLog> {
-    async fn ask(&self) -> Result<(), String> {
-        self.end().await.map(drop).map_err(|error| error.to_string())
-    }
-}
-
-#[async_trait]
-impl Asks for Arc<dyn ViewStore> {
-    async fn ask(&self) -> Result<(), String> {
-        self.named().get(FINGERPRINT).await.map(drop).map_err(|error| error.to_string())
     }
 }
 

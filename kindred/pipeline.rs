@@ -1,7 +1,7 @@
 //! `kindred pipeline`: maintains the views on services, as one process or as one of a cluster.
 //!
 //! ```text
-//! Kafka ──▶ Pipeline ──▶ Published ──▶ CQL        pipeline.admin_listen: /metrics /livez /readyz /status
+//! Kafka ──▶ Pipeline ──▶ Publisher ──▶ CQL        pipeline.admin_listen: /metrics /livez /readyz /status
 //!                           └──▶ the topic changes ──▶ kindred api
 //! ```
 
@@ -99,7 +99,8 @@ impl Running {
             let members = members::open(&loaded.settings, None, records, log, &app.clock, None).await?;
             note(members.as_deref(), "views.rebuild", &services.generation, true, &[]).await?;
         }
-        let store = services.published(&services.generation, Arc::clone(&services.store) as _);
+        let store = Arc::clone(&services.store);
+        let writer = services.publisher(&services.generation, Arc::clone(&store) as _);
         // The live generation's pipeline repairs the log; others must not.
         let mends_log = services.is_live;
         let config = PipelineConfig {
@@ -108,7 +109,7 @@ impl Running {
             ..pipeline_config(&loaded.settings, &services.semantics, &services.generation)
         };
         let log = Arc::clone(&services.log);
-        let pipeline = Pipeline::start(config, Arc::clone(&log) as _, store, app.clock.clone()).await;
+        let pipeline = Pipeline::start_with(config, Arc::clone(&log) as _, store, writer, app.clock.clone()).await;
         let pipeline = pipeline.context("could not start the pipeline")?;
 
         let reach = Arc::new(Reach::default());

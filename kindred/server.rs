@@ -109,8 +109,7 @@ pub async fn start(config: StartConfig) -> Result<Running> {
         (false, false) => Open::OrCreate,
     };
     let mut directory = Directory::open(&data, &loaded, open, &command).await?;
-    let (log, store) = (Arc::clone(&directory.log), Arc::clone(directory.store()));
-    let semantics = Arc::new(directory.semantics.clone());
+    let log = Arc::clone(&directory.log);
 
     let keys = Arc::new(KeyStore::open(Arc::clone(&directory.records)).await.context("could not read the keys")?);
     let service_key = directory.service_key(&keys, clock.now()).await?;
@@ -144,11 +143,12 @@ pub async fn start(config: StartConfig) -> Result<Running> {
     let extra =
         shop.clone().zip(mailbox).map(|(shop, mailbox)| kindred_demo::routes(shop, mailbox).map(Reply::into_response).boxed());
     let api_config = api_config(&loaded.settings, listen, admin_listen, &directory.live);
+    let live = fleet.open(&directory.live).await.context("could not open the live generation")?;
     let context = Context {
         log,
-        store: Some(store),
+        settings: Arc::clone(&live.settings),
+        live: Some(live),
         keys,
-        settings: semantics,
         operations,
         generations: Some(Arc::clone(&fleet) as Arc<dyn GenerationOperations>),
         members,
@@ -246,7 +246,6 @@ pub fn api_config(settings: &Settings, listen: SocketAddr, admin_listen: Option<
             lists_bytes_max: settings.api.lists_bytes_max,
             answers_bytes_max: settings.api.answers_bytes_max,
             strict_listed_after: settings.catalog.strict_listed_after,
-            rows: true,
         },
         trusted_proxies: settings.api.trusted_proxies.clone(),
         docs: settings.api.docs,

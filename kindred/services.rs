@@ -19,10 +19,10 @@ use kindred_store::cql::{CqlGenerations, CqlStore};
 use kindred_store::generations::{Generation, Generations};
 use kindred_store::keys::{KeyStore, move_from_named_values};
 use kindred_store::records::RecordStore;
-use kindred_store::{StoreError, ViewStore};
+use kindred_store::{StoreError, ViewReader, ViewStore, ViewWriter};
 
 use crate::app::App;
-use crate::changes::Published;
+use crate::changes::Publisher;
 use crate::failure::{Failure, exit};
 use crate::fingerprint::{Subject, check_fingerprint};
 use crate::installation::Open;
@@ -139,9 +139,9 @@ impl Services {
         Ok((Arc::new(store), semantics))
     }
 
-    /// The store of a generation, for its pipeline: what it writes is told to those who follow.
-    pub fn published(&self, name: &str, store: Arc<dyn ViewStore>) -> Arc<dyn ViewStore> {
-        Arc::new(Published::new(store, Arc::new(self.log.broadcast()), name))
+    /// The writer of a generation, for its pipeline: what it writes is published to those who follow.
+    pub fn publisher(&self, name: &str, writer: Arc<dyn ViewWriter>) -> Arc<dyn ViewWriter> {
+        Arc::new(Publisher { writer, broadcast: Arc::new(self.log.broadcast()), generation: name.to_owned() })
     }
 
     /// The row of a generation, if there is one of that name.

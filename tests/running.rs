@@ -253,7 +253,7 @@ fn verify_holds_the_inputs_against_the_log() {
 fn lose_an_order(dir: &Path) {
     use kindred_model::views::view_tables;
     use kindred_store::embedded::EmbeddedStore;
-    use kindred_store::{Change, EpochChanges, ViewStore};
+    use kindred_store::{Change, EpochChanges, ViewReader, ViewWriter};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let store = EmbeddedStore::open(&dir.join("store")).expect("the store opens");
     let frontier = store.frontier();
@@ -267,8 +267,9 @@ fn lose_an_order(dir: &Path) {
     drop(snapshot);
     let change = Change { table: "inputs_orders", key: first.expect("an order"), row: None };
     let unit = EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: vec![change].into() };
-    runtime.block_on(store.apply(unit)).expect("applied");
+    let session = runtime.block_on(store.begin()).expect("begun");
+    runtime.block_on(session.apply(unit)).expect("applied");
     // Leaves an unfinished unit: the next start derives every row again.
-    runtime.block_on(store.clear(&[view_tables()[0].name])).expect("cleared");
+    runtime.block_on(session.clear(&[view_tables()[0].name])).expect("cleared");
     runtime.block_on(store.sync()).expect("synced");
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use kindred_model::Topic;
 use kindred_model::records::{Record, Rules};
-use kindred_store::ViewStore;
+use kindred_store::ViewReader;
 
 /// Remembered records and for how long: longer than the normal lag of the views.
 const REMEMBERED_MAX: u64 = 100_000;
@@ -70,7 +70,7 @@ impl RecentVersions {
 }
 
 /// The merged rows that can be read in time.
-pub(crate) async fn rows(store: Arc<dyn ViewStore>, keys: Vec<(usize, Key)>) -> Vec<(usize, Vec<u8>)> {
+pub(crate) async fn rows(store: Arc<dyn ViewReader>, keys: Vec<(usize, Key)>) -> Vec<(usize, Vec<u8>)> {
     let mut reads = Vec::with_capacity(keys.len());
     for (n, key) in keys {
         reads.push(row(Arc::clone(&store), n, key));
@@ -79,7 +79,7 @@ pub(crate) async fn rows(store: Arc<dyn ViewStore>, keys: Vec<(usize, Key)>) -> 
     tokio::time::timeout(READ_TIMEOUT, read).await.unwrap_or_default().into_iter().flatten().collect()
 }
 
-async fn row(store: Arc<dyn ViewStore>, n: usize, (table, key): Key) -> Option<(usize, Vec<u8>)> {
+async fn row(store: Arc<dyn ViewReader>, n: usize, (table, key): Key) -> Option<(usize, Vec<u8>)> {
     Some((n, store.get(table, &key).await.ok()??))
 }
 

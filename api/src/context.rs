@@ -10,8 +10,8 @@ use kindred_config::ApiLimits;
 use kindred_log::EventLog;
 use kindred_members::Members;
 use kindred_model::{Day, Semantics};
-use kindred_store::ViewStore;
 use kindred_store::keys::KeyStore;
+use kindred_store::{ChangeSource, ViewReader};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -23,8 +23,8 @@ use warp::reply::Response;
 pub struct Context {
     /// The event log.
     pub log: Arc<dyn EventLog>,
-    /// The view store of the served generation. Taken by [`crate::start`], since its generation may be dropped later.
-    pub store: Option<Arc<dyn ViewStore>>,
+    /// The served generation. Taken by [`crate::start`], since it may be dropped later.
+    pub live: Option<GenerationSource>,
     /// The API keys. The API is their only writer.
     pub keys: Arc<KeyStore>,
     /// The pinned settings.
@@ -75,13 +75,11 @@ pub struct MemoryConfig {
     /// `catalog.strict_listed_after`: of items for registered members, free-tier members see only those listed after they joined
     /// (R7).
     pub strict_listed_after: bool,
-    /// Whether rows are held at all. Without them no list is answered; how far the views are is asked of the store.
-    pub rows: bool,
 }
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        Self { lists_bytes_max: 4 << 30, answers_bytes_max: 64 << 20, strict_listed_after: false, rows: true }
+        Self { lists_bytes_max: 4 << 30, answers_bytes_max: 64 << 20, strict_listed_after: false }
     }
 }
 
@@ -114,9 +112,12 @@ pub trait Operations: Send + Sync {
 }
 
 /// An opened generation.
+#[derive(Clone)]
 pub struct GenerationSource {
     /// Its rows.
-    pub store: Arc<dyn ViewStore>,
+    pub store: Arc<dyn ViewReader>,
+    /// Their changes. Without it no rows are held in memory and no list is answered.
+    pub changes: Option<Arc<dyn ChangeSource>>,
     /// Its settings.
     pub settings: Arc<Semantics>,
 }

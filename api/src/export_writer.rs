@@ -1,4 +1,4 @@
-//! Writes exported views, for the API and the command line: CSV (RFC 4180) with a header, or NDJSON. Lines end in `\n`,
+//! Writes exported views: CSV (RFC 4180) with a header, or NDJSON. Lines end in `\n`,
 //! identities are raw and numbers are as in the view, so that exports compare with `diff`.
 
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! The HTTP API: accepts events, serves lists and points. [`start`] binds the addresses and serves until [`Running::shutdown`].
 //!
 //! ```text
-//! POST /v1/events ──▶ EventLog            ViewStore ──listener──▶ recommend (memory) ──▶ GET lists, streams
+//! POST /v1/events ──▶ EventLog            ChangeFeed ──▶ recommend (memory) ──▶ GET lists, streams
 //!                                             └──snapshot──▶ members, export
 //! ```
 
@@ -15,7 +15,7 @@ mod compression;
 mod conflicts;
 mod context;
 mod event_sink;
-pub mod export_writer;
+mod export_writer;
 #[doc(hidden)]
 pub mod fuzzing;
 mod in_process;
@@ -55,7 +55,6 @@ pub use recommend::{LoadError, TABLES as FOLLOWED_TABLES};
 use crate::api::{Api, RecoIds};
 use crate::auth::KeyRing;
 use crate::quota::PageQuotas;
-use crate::recommend::Memory;
 use crate::request_metrics::RequestMetrics;
 use crate::resources::{RESOURCES, Resources};
 use crate::routes::body::BodyBudget;
@@ -199,11 +198,8 @@ async fn prepare_with(
         assert!(names.eq(erased), "the members service was opened without the resources of the API, which it has to erase");
     }
     let ring = Arc::new(KeyRing::new(context.keys.clone(), context.clock.clone(), config.limits.address_share));
-    let store = context.store.take().expect("a context is started only once");
-    let (of_memory, settings, clock) = (store.clone(), context.settings.clone(), context.clock.clone());
-    let (generation, limits) = (config.generation.clone(), config.memory);
-    let memory = tokio::task::spawn_blocking(move || Memory::load(of_memory, settings, &generation, clock, limits)).await??;
-    let live = Serving { generation: config.generation.clone(), memory, store, settings: context.settings.clone() };
+    let live = context.live.take().expect("a context is started only once");
+    let live = Serving::load(live, &config.generation, context.clock.clone(), config.memory).await?;
     let bodies = BodyBudget::new(config.limits.bodies_bytes, config.limits.bodies_bytes_per_address);
     Ok(Arc::new(Api {
         table: Table::of(resources),

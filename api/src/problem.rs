@@ -25,6 +25,7 @@ use warp::reject::Rejection;
 use warp::reply::Response;
 use warp::{Reply, reject};
 
+use crate::api::Api;
 use crate::recommend::ListError;
 
 macro_rules! codes {
@@ -100,7 +101,7 @@ codes! {
         "`errors` lists the invalid fields; nothing was done";
     ChallengeFailed = "challenge_failed", UNPROCESSABLE_ENTITY, "Challenge failed",
         "the proof of work is wrong, expired or already used: get a new challenge from POST /v1/captcha/challenges";
-    WrongCode = "code_wrong", UNPROCESSABLE_ENTITY, "Wrong or expired code",
+    OneTimeCodeWrong = "code_wrong", UNPROCESSABLE_ENTITY, "Wrong or expired code",
         "a code works once and for some minutes; request a new one";
     InvalidRecord = "invalid_record", UNPROCESSABLE_ENTITY, "Invalid records",
         "no record of the request is valid; `errors` lists what is wrong with each. Nothing was appended";
@@ -162,6 +163,13 @@ pub(crate) struct Problem {
     pub(crate) member: Option<Arc<MemberError>>,
 }
 
+impl FieldError {
+    /// A field of a body.
+    pub(crate) fn body(pointer: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+        Self { place: "body", pointer: pointer.into(), code, message: message.into() }
+    }
+}
+
 impl Problem {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         let detail = detail.into();
@@ -169,17 +177,18 @@ impl Problem {
     }
 
     pub fn query(name: &str, reason: impl Into<String>) -> Self {
-        Self::parameter("query", name, reason)
+        Self::field(Code::InvalidParameter, "query", name, reason)
     }
 
     pub fn path(error: &Invalid) -> Self {
-        Self::parameter("path", &error.field, error.reason.clone())
+        Self::field(Code::InvalidParameter, "path", &error.field, error.reason.clone())
     }
 
-    fn parameter(place: &'static str, name: &str, reason: impl Into<String>) -> Self {
-        let message = reason.into();
-        let error = FieldError { place, pointer: pointer(name), code: "invalid", message: message.clone() };
-        Self { errors: vec![error], ..Self::new(Code::InvalidParameter, format!("{name}: {message}")) }
+    /// A field or parameter that is not accepted: `place` as in [`FieldError`].
+    pub(crate) fn field(code: Code, place: &'static str, name: &str, reason: impl Into<String>) -> Self {
+        let detail = reason.into();
+        let error = FieldError { place, ..FieldError::body(pointer(name), "invalid", detail.clone()) };
+        Self { errors: vec![error], ..Self::new(code, format!("{name}: {detail}")) }
     }
 
     /// Logs the reason; the client gets the trace id only.
@@ -322,10 +331,12 @@ impl From<MemberError> for Problem {
 }
 
 impl Problem {
-    /// The problem in the language of the client; `min` is the minimum password length.
-    pub(crate) fn told(self, language: Language, min: usize) -> Self {
-        match &self.member {
-            Some(error) if !matches!(**error, MemberError::Internal(_)) => Self::of_member(error, language, min),
+    /// The problem in the language of the client; the minimum password length may differ for `staff`.
+    pub(crate) fn told(self, api: &Api, language: Language, staff: bool) -> Self {
+        match (&self.member, &api.context.members) {
+            (Some(error), Some(members)) if !matches!(**error, MemberError::Internal(_)) => {
+                Self::of_member(error, language, members.password_min(staff))
+            }
             _ => self,
         }
     }
@@ -341,18 +352,13 @@ impl Problem {
                     (Some(named), Language::ZhCn, _) => format!("{}（可用：{named}）", text(field.code)),
                     (Some(named), Language::En, _) => format!("{}. Accepted: {named}", text(field.code)),
                 };
-                let field = |field: &kindred_members::FieldError| FieldError {
-                    place: "body",
-                    pointer: pointer(field.field),
-                    code: field.code,
-                    message: message(field),
-                };
-                Self { errors: fields.iter().map(field).collect(), ..problem(Code::Invalid) }
+                let errors = fields.iter().map(|field| FieldError::body(pointer(field.field), field.code, message(field)));
+                Self { errors: errors.collect(), ..problem(Code::Invalid) }
             }
             MemberError::UsernameTaken => problem(Code::UsernameTaken),
             MemberError::IdentifierTaken => problem(Code::IdentifierTaken),
             MemberError::ChallengeFailed => problem(Code::ChallengeFailed),
-            MemberError::CodeWrong => problem(Code::WrongCode),
+            MemberError::CodeWrong => problem(Code::OneTimeCodeWrong),
             MemberError::TokenGone => problem(Code::TokenGone),
             MemberError::Unauthenticated => problem(Code::Unauthenticated),
             MemberError::ReauthenticationFailed => problem(Code::ReauthenticationFailed),

@@ -13,15 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use kindred_clock::Clock;
 use kindred_model::Semantics;
-use kindred_store::ViewStore;
+use kindred_store::{StoreError, ViewReader};
 use tokio::sync::watch;
 
 use crate::api::Api;
 use crate::completion::run_to_completion;
-use crate::context::{GenerationOperations, GenerationSource, OperationError, Standing};
+use crate::context::{GenerationOperations, GenerationSource, MemoryConfig, OperationError, Standing};
 use crate::problem::{Code, Problem};
-use crate::recommend::Memory;
+use crate::recommend::{LoadError, Memory};
 
 /// How long a promotion waits for the new memory to catch up with the live one.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(10);
@@ -34,8 +35,22 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct Serving {
     pub generation: String,
     pub memory: Arc<Memory>,
-    pub store: Arc<dyn ViewStore>,
+    pub store: Arc<dyn ViewReader>,
     pub settings: Arc<Semantics>,
+}
+
+impl Serving {
+    /// Loads the memory of a generation.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn load(source: GenerationSource, name: &str, clock: Clock, limits: MemoryConfig) -> Result<Self, LoadError> {
+        let (generation, of_memory) = (name.to_owned(), source.clone());
+        let loading = tokio::task::spawn_blocking(move || Memory::load(of_memory, &generation, clock, limits));
+        let memory = loading.await.map_err(|error| StoreError::Unavailable(format!("the loading ended early: {error}")))??;
+        let GenerationSource { store, settings, .. } = source;
+        Ok(Self { generation: name.to_owned(), memory, store, settings })
+    }
 }
 
 /// The loaded generations.
@@ -110,13 +125,9 @@ async fn load_named(api: &Api, name: &str) -> Result<Arc<Serving>, Problem> {
     if let Some(there) = others.get(name) {
         return Ok(there.clone());
     }
-    let GenerationSource { store, settings } = operations(api)?.open(name).await?;
-    let (clock, generation, limits) = (api.context.clock.clone(), name.to_owned(), api.config.memory);
-    let loaded = tokio::task::spawn_blocking(move || {
-        let memory = Memory::load(store.clone(), settings.clone(), &generation, clock, limits)?;
-        Ok::<_, crate::recommend::LoadError>(Serving { generation, memory, store, settings })
-    });
-    let loaded = Arc::new(loaded.await.map_err(Problem::internal)?.map_err(Problem::internal)?);
+    let source = operations(api)?.open(name).await?;
+    let loaded = Serving::load(source, name, api.context.clock.clone(), api.config.memory).await;
+    let loaded = Arc::new(loaded.map_err(Problem::internal)?);
     others.insert(name.to_owned(), loaded.clone());
     Ok(loaded)
 }

@@ -25,6 +25,7 @@ use crate::progress;
 use crate::replay::plan_parameters;
 use crate::report::{PERCENTILES, Report, Target, curve, number, percentile_row, quantile_ms};
 use crate::server::Endpoint;
+use crate::stats::median;
 use crate::synthetic::{Plan, item_id, popular_items};
 use crate::usage::Process;
 
@@ -77,9 +78,10 @@ quick!(|options| {
 /// Serves one body from memory under every path of a list: the limit of warp on this machine.
 ///
 /// # Errors
-/// When no address can be bound.
-pub async fn bare_warp(body: Vec<u8>) -> Result<()> {
-    let body = bytes::Bytes::from(body);
+/// When the file of the body cannot be read, or no address can be bound.
+pub async fn bare_warp(body: &Path) -> Result<()> {
+    let read = std::fs::read(body).with_context(|| format!("could not read {}", body.display()))?;
+    let body = bytes::Bytes::from(read);
     let route = warp::path!("v1" / "items" / String / "similar").and(warp::get()).map(move |_item| {
         let response = warp::http::Response::builder().header("content-type", "application/json; charset=utf-8");
         response.body(body.clone()).expect("a valid response")
@@ -202,13 +204,9 @@ async fn full_speed(report: &mut Report, options: &Options, ours: Driven<'_>, th
         rounds.push((rates[0], rates[1]));
     }
     bar.finish_and_clear();
-    let median = |values: &mut Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    let ratio = median(&mut rounds.iter().map(|(bare, ours)| ours / bare).collect());
-    let bare = median(&mut rounds.iter().map(|(bare, _)| *bare).collect());
-    let kindred = median(&mut rounds.iter().map(|(_, ours)| *ours).collect());
+    let median_of = |value: fn(&(f64, f64)) -> f64| median(&rounds.iter().map(value).collect::<Vec<_>>());
+    let (bare, kindred) = (median_of(|(bare, _)| *bare), median_of(|(_, ours)| *ours));
+    let ratio = median_of(|(bare, ours)| ours / bare);
     report.measure("GET similar, of what bare warp does with the same body", ratio, "times", Some(Target::AtLeast(0.7)));
     report.measure("GET similar at full speed", kindred, "requests/s", None);
     report.measure("bare warp at full speed", bare, "requests/s", None);
@@ -264,12 +262,4 @@ async fn by_the_clock(report: &mut Report, options: &Options, endpoint: &Endpoin
     let panel = panel.with_series("alone", curve(&alone.latencies));
     report.plot(panel.with_series(format!("with {ingested} events/s taken in"), curve(&meanwhile.latencies)).with_target(1.4));
     Ok(())
-}
-
-/// Reads the body of the bare server.
-///
-/// # Errors
-/// When the file cannot be read.
-pub fn read_body(file: &Path) -> Result<Vec<u8>> {
-    std::fs::read(file).with_context(|| format!("could not read {}", file.display()))
 }

@@ -112,7 +112,7 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string(&shards::count_process(&options, process, workers, &hosts)?)?);
             Ok(())
         }
-        Command::BareWarp { body } => every_core()?.block_on(load::bare_warp(load::read_body(&body)?)),
+        Command::BareWarp { body } => every_core()?.block_on(load::bare_warp(&body)),
     }
 }
 

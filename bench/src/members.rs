@@ -231,13 +231,13 @@ fn token_checks(report: &mut Report, shop: &Shop) -> Result<()> {
 }
 
 /// Times of one kind of call in both shops.
-struct Pair {
+pub(crate) struct Pair {
     name: String,
-    times: [Histogram<u64>; 2],
+    pub times: [Histogram<u64>; 2],
 }
 
 impl Pair {
-    fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), times: [latencies(), latencies()] }
     }
 
@@ -246,7 +246,7 @@ impl Pair {
         quantile_ms(many, 0.5) / quantile_ms(few, 0.5)
     }
 
-    fn row(&self) -> Vec<String> {
+    pub fn row(&self) -> Vec<String> {
         let [few, many] = &self.times;
         let (p50, p99) = (|times| number(quantile_ms(times, 0.5)), |times| number(quantile_ms(times, 0.99)));
         vec![self.name.clone(), p50(few), p50(many), number(self.ratio()), p99(few), p99(many)]
@@ -347,15 +347,19 @@ async fn searches(report: &mut Report, shops: &[Shop; 2], count: usize) -> Resul
         pairs.push(pair);
     }
     bar.finish_and_clear();
-    let worst = pairs.iter().max_by(|one, other| one.ratio().total_cmp(&other.ratio())).context("there are searches")?;
-    report.measure("admin search, of the time with the few, the worst", worst.ratio(), "times", Some(Target::AtMost(1.5)));
-    report.note(worst.name.trim_start_matches("search: "));
-    let mut panel = Panel::bars("admin search with many members, of the time with few", "times");
-    for pair in &pairs {
-        panel = panel.with_bar(pair.name.trim_start_matches("search: "), pair.ratio());
-    }
-    report.plot(panel.with_target(1.5));
+    compare(report, "admin search", &pairs)?;
     Ok(pairs.iter().map(Pair::row).collect())
+}
+
+/// Reports the worst of the searches, and plots all.
+pub(crate) fn compare(report: &mut Report, what: &str, pairs: &[Pair]) -> Result<()> {
+    let worst = pairs.iter().max_by(|one, other| one.ratio().total_cmp(&other.ratio())).context("there are searches")?;
+    report.measure(format!("{what}, of the time with the few, the worst"), worst.ratio(), "times", Some(Target::AtMost(1.5)));
+    let name = |pair: &Pair| pair.name.trim_start_matches("search: ").to_owned();
+    report.note(name(worst));
+    let panel = Panel::bars(format!("{what} with many members, of the time with few"), "times").with_target(1.5);
+    report.plot(pairs.iter().fold(panel, |panel, pair| panel.with_bar(name(pair), pair.ratio())));
+    Ok(())
 }
 
 #[cfg(test)]

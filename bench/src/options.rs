@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
-use crate::report::{Report, Results};
+use crate::report::Report;
 use crate::server::{Binary, Endpoint, Preloaded, Server};
 use crate::synthetic::Plan;
 
@@ -90,7 +90,7 @@ pub trait Options {
             self.quicken();
         }
         let usual = if quick { std::env::temp_dir().join("kindred-bench-quick") } else { PathBuf::from("bench/results") };
-        run(&self)?.finish(&Results { root: results.unwrap_or(usual) }).map(drop)
+        run(&self)?.finish(&results.unwrap_or(usual)).map(drop)
     }
 }
 

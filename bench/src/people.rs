@@ -1,6 +1,7 @@
 //! Members of a synthetic shop, deterministic in any number, and a directory that has them.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -13,13 +14,14 @@ use kindred_members::{EventSink, Members, MembersConfig, NewMember, PasswordConf
 use kindred_model::records::MemberRecord;
 use kindred_model::units::EventTime;
 use kindred_store::records::RecordStore;
+use kindred_store::records::embedded::EmbeddedRecords;
 
 use crate::progress;
 
 /// Everybody's password.
 pub const PASSWORD: &str = "qzvw kxjp 71 umbra";
 /// The folder of records in a data directory.
-pub const RECORDS: &str = "records";
+const RECORDS: &str = "records";
 /// Members per write: the granularity of progress, and the memory.
 const WRITTEN_AT_ONCE: u32 = 5_000;
 /// First letters of usernames and e-mails, and as many phone prefixes: with a thousand members each has a full page.
@@ -96,6 +98,16 @@ pub async fn open(records: Arc<dyn RecordStore>, config: MembersConfig, weak: bo
     opened.context("could not open the members")
 }
 
+/// Writes `count` members with the product's hash into a data directory that nobody has open.
+///
+/// # Errors
+/// Those of the store and of the members service.
+pub async fn fill(data: &Path, count: u32) -> Result<()> {
+    let records = EmbeddedRecords::open(&data.join(RECORDS)).context("could not open the records")?;
+    let members = open(Arc::new(records), MembersConfig::default(), true).await?;
+    write(&members, 0..count, count, &hash(&PasswordConfig::default())?).await
+}
+
 /// Writes the members of `numbers` out of `of`, each with the password of `hash`.
 ///
 /// # Errors
@@ -128,7 +140,6 @@ mod tests {
 
     use kindred_members::{Identifier, Kind};
     use kindred_model::Day;
-    use kindred_store::records::embedded::EmbeddedRecords;
 
     use super::*;
 

@@ -158,12 +158,12 @@ impl Report {
         &self.measures
     }
 
-    /// Prints the tables and writes `<command>.json`, `<command>.svg` and the logs. Returns the path of the JSON.
+    /// Prints the tables and writes `<command>.json`, `<command>.svg` and the logs below `results`. Returns the path of the JSON.
     ///
     /// # Errors
     /// When the folder cannot be written.
-    pub fn finish(self, results: &Results) -> Result<PathBuf> {
-        let folder = results.folder(&self.circumstances);
+    pub fn finish(self, results: &Path) -> Result<PathBuf> {
+        let folder = results.join(self.circumstances.folder());
         std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
         print!("{}", self.text());
         let mut percentiles = BTreeMap::new();
@@ -225,19 +225,6 @@ fn row(measure: &Measure) -> Vec<String> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::write(path, bytes).with_context(|| format!("could not write {}", path.display()))
-}
-
-/// Where results go.
-#[derive(Clone, Debug)]
-pub struct Results {
-    /// `--results`.
-    pub root: PathBuf,
-}
-
-impl Results {
-    fn folder(&self, circumstances: &Circumstances) -> PathBuf {
-        self.root.join(circumstances.folder())
-    }
 }
 
 /// Aligns columns; numbers to the right.
@@ -377,7 +364,7 @@ mod tests {
         report.histogram("all", &histogram);
         report.plot(Panel::lines("latency", "nines", "ms").with_series("all", curve(&histogram)).with_target(30.0));
         assert!(report.text().contains("NO"), "a target that was missed is shown as such: {}", report.text());
-        let path = report.finish(&Results { root: folder.path().to_owned() }).unwrap();
+        let path = report.finish(folder.path()).unwrap();
 
         let json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(json["measures"][0]["met"], false);

@@ -10,7 +10,7 @@ use kindred_dataflow::update::Update;
 use kindred_log::EventLog;
 use kindred_log::embedded::EmbeddedLog;
 use kindred_model::Semantics;
-use kindred_store::ViewStore;
+use kindred_store::ViewReader;
 use kindred_store::embedded::EmbeddedStore;
 use serde::Serialize;
 

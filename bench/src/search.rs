@@ -9,19 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kindred_members::{MembersConfig, PasswordConfig};
-use kindred_store::records::embedded::EmbeddedRecords;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::http::get;
-use crate::members::{FEW, rest};
+use crate::members::{FEW, Pair, compare, rest};
 use crate::options::{Common, Product, quick, seconds};
 use crate::pace::closed_loop;
-use crate::people::{self, RECORDS, email, phone, username};
-use crate::plot::Panel;
+use crate::people::{self, email, phone, username};
 use crate::progress;
-use crate::report::{Report, Target, latencies, number, quantile_ms};
+use crate::report::{Report, number};
 use crate::server::{Binary, Preloaded, Server};
 
 /// Prepared requests of a kind, each for another member, sent in turn.
@@ -73,12 +70,8 @@ impl Shop {
         let data = Preloaded::empty(Vec::new(), options.product.within.as_deref())?;
         // The first start creates the directory.
         data.serve(binary).await?.kill()?;
-        {
-            let records = EmbeddedRecords::open(&data.data().join(RECORDS)).context("could not open the records")?;
-            let members = people::open(Arc::new(records), MembersConfig::default(), true).await?;
-            people::write(&members, 0..count, count, &people::hash(&PasswordConfig::default())?).await?;
-            rest().await;
-        }
+        people::fill(&data.data(), count).await?;
+        rest().await;
         Ok(Self { count, server: data.serve(binary).await?, _data: data })
     }
 
@@ -106,36 +99,25 @@ pub async fn run(options: &Options) -> Result<Report> {
     let shops = [Shop::open(FEW, &binary, options).await?, Shop::open(options.members, &binary, options).await?];
     let bar = progress::bar("searches, in turns", (SORTS.len() * options.rounds * shops.len()) as u64);
     bar.tick();
-    let (mut rows, mut ratios) = (Vec::new(), Vec::new());
+    let mut pairs = Vec::new();
     for (name, text) in SORTS {
         let requests = [shops[0].requests(text), shops[1].requests(text)];
-        let mut times = [latencies(), latencies()];
+        let mut pair = Pair::new(name);
         for _ in 0..options.rounds {
-            for ((shop, requests), times) in shops.iter().zip(&requests).zip(&mut times) {
+            for ((shop, requests), times) in shops.iter().zip(&requests).zip(&mut pair.times) {
                 let reads = closed_loop(shop.server.endpoint.address, Arc::clone(requests), 1, options.turn).await?;
                 reads.check("searches")?;
                 times.add(&reads.latencies).context("the same sort of histogram")?;
                 bar.inc(1);
             }
         }
-        let [few, many] = &times;
-        let ratio = quantile_ms(many, 0.5) / quantile_ms(few, 0.5);
-        let of = |quantile| [number(quantile_ms(few, quantile)), number(quantile_ms(many, quantile))];
-        let ([few_p50, many_p50], [few_p99, many_p99]) = (of(0.5), of(0.99));
-        rows.push(vec![name.to_owned(), few_p50, many_p50, number(ratio), few_p99, many_p99]);
-        ratios.push((name, ratio));
+        pairs.push(pair);
     }
     bar.finish_and_clear();
-    let worst = ratios.iter().max_by(|one, other| one.1.total_cmp(&other.1)).context("there are searches")?;
-    report.measure("a search, of the time with the few, the worst", worst.1, "times", Some(Target::AtMost(1.5)));
-    report.note(worst.0);
+    compare(&mut report, "a search", &pairs)?;
     let header = ["search for", "few, p50 ms", "many, p50 ms", "times", "few, p99 ms", "many, p99 ms"];
     let (few, many) = (number(f64::from(FEW)), number(f64::from(options.members)));
+    let rows = pairs.iter().map(Pair::row).collect();
     report.table(format!("{few} members and {many}, one request after the other"), &header, rows);
-    let mut panel = Panel::bars("a search with many members, of the time with few", "times");
-    for (name, ratio) in ratios {
-        panel = panel.with_bar(name, ratio);
-    }
-    report.plot(panel.with_target(1.5));
     Ok(report)
 }

@@ -257,16 +257,11 @@ fn announced(lock: &Path, stale: &str, data: &Path) -> Option<Endpoint> {
 #[derive(Debug, Serialize)]
 pub struct Import {
     /// Its topic.
-    #[serde(serialize_with = "topic_name")]
     pub topic: Topic,
     /// Its records.
     pub records: u64,
     /// Its resource use.
     pub finished: Finished,
-}
-
-fn topic_name<S: serde::Serializer>(topic: &Topic, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(topic.name())
 }
 
 /// A directory with an imported synthetic log.

@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use argon2::password_hash::PasswordHasher;
-use kindred_members::{MembersConfig, PasswordConfig};
-use kindred_store::records::embedded::EmbeddedRecords;
+use kindred_members::PasswordConfig;
 use serde::Serialize;
 use serde_json::json;
 
@@ -21,7 +20,7 @@ use crate::http::{get, post};
 use crate::load::list_path;
 use crate::options::{Common, Product, quick, seconds};
 use crate::pace::{Reads, closed_loop, open_loop};
-use crate::people::{self, PASSWORD, RECORDS};
+use crate::people::{self, PASSWORD};
 use crate::plot::Panel;
 use crate::progress;
 use crate::replay::plan_parameters;
@@ -92,12 +91,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     report.parameter("seconds_by_the_clock", options.lasting.as_secs_f64());
     let binary = options.product.binary()?;
     let preloaded = Preloaded::make(&binary, &options.plan, None, Vec::new(), options.product.within.as_deref())?;
-    {
-        let records = EmbeddedRecords::open(&preloaded.data().join(RECORDS)).context("could not open the records")?;
-        let members = people::open(Arc::new(records), MembersConfig::default(), true).await?;
-        let hash = people::hash(&PasswordConfig::default())?;
-        people::write(&members, 0..options.accounts, options.accounts, &hash).await?;
-    }
+    people::fill(&preloaded.data(), options.accounts).await?;
     let server = preloaded.serve(&binary).await?;
     let (address, key) = (server.endpoint.address, &server.endpoint.key);
     let sign_ins: Vec<_> = (0..options.accounts)

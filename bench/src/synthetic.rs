@@ -266,26 +266,15 @@ impl ShopLog {
         let price = LogNormal::new(7.5, 0.8).expect("a valid shape");
         (0..plan.items).map(move |item| {
             let category = item / CATEGORY_ITEMS;
+            let title = format!("Item {item} of range {category}").into();
             let record = CatalogRecord {
-                item: item_id(item),
-                version: 1,
-                kind: ItemKind::Good,
-                title: format!("Item {item} of range {category}").into(),
-                description: None,
                 category: vec![format!("Department {}", category % 20).into(), format!("Range {category}").into()],
                 tags: vec![["new", "gift", "garden", "kitchen", "travel"][rng.random_range(0..5usize)].into()],
                 price_minor: Some((price.sample(&mut rng) as i64).max(50)),
                 url: Some(format!("/items/i{item}").into()),
                 image: Some(format!("/images/i{item}.svg").into()),
-                available: None,
-                visibility: None,
                 listed_at: Some(EventTime(BEGINS_MS)),
-                deleted: false,
-                group: None,
-                repeatable: false,
-                sensitive: false,
-                tax_bp: None,
-                stock: None,
+                ..CatalogRecord::new(item_id(item), 1, ItemKind::Good, title)
             };
             Entry { at: BEGINS_MS, topic: Topic::Catalog, json: record.canonical() }
         })
@@ -384,33 +373,17 @@ impl ShopLog {
         let lines: Vec<Line> = items
             .iter()
             .zip(1..)
-            .map(|(&item, line)| Line {
-                line,
-                item: item_id(item),
-                quantity: self.crowd.rng.random_range(1..=3),
-                unit_price_minor: 100 + i64::from(item % 97) * 25,
-                discount_minor: None,
-                coupon: None,
-                discounts: Vec::new(),
+            .map(|(&item, line)| {
+                let (quantity, unit_price_minor) = (self.crowd.rng.random_range(1..=3), 100 + i64::from(item % 97) * 25);
+                Line::new(line, item_id(item), quantity, unit_price_minor)
             })
             .collect();
+        let (id, placed_at) = (OrderId::trusted(format!("o{}", self.orders)), EventTime(at));
         let mut order = OrderRecord {
-            order: OrderId::trusted(format!("o{}", self.orders)),
-            version: 1,
-            status: OrderStatus::Paid,
             member: (!self.crowd.chance(GUEST)).then(|| member_id(visit.member)),
             tier: tier(visit.member),
-            promotion: None,
-            placed_at: EventTime(at),
-            paid_at: Some(EventTime(at)),
-            completed_at: None,
-            cancelled_at: None,
-            currency: "EUR".into(),
-            lines,
-            refunds: Vec::new(),
-            erased: false,
-            discount_minor: None,
-            shipping_minor: None,
+            paid_at: Some(placed_at),
+            ..OrderRecord::new(id, 1, OrderStatus::Paid, placed_at, "EUR".into(), lines)
         };
         let first = Entry { at, topic: Topic::Orders, json: order.canonical() };
         if self.crowd.chance(CANCELLED) {

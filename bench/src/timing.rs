@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use kindred_members::{MembersConfig, PasswordConfig};
-use kindred_store::records::embedded::EmbeddedRecords;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -25,7 +23,7 @@ use warp::Filter;
 
 use crate::http::{Connection, post};
 use crate::options::{Common, Product, quick};
-use crate::people::{self, PASSWORD, RECORDS, email, phone, username};
+use crate::people::{self, PASSWORD, email, phone, username};
 use crate::plot::Panel;
 use crate::progress;
 use crate::report::{Report, Target, curve, latencies, number, record};
@@ -115,11 +113,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     // The server creates the directory.
     preloaded.serve(&binary).await?.kill()?;
     let known = options.tries + WARM_UP;
-    {
-        let records = EmbeddedRecords::open(&preloaded.data().join(RECORDS)).context("could not open the records")?;
-        let members = people::open(Arc::new(records), MembersConfig::default(), true).await?;
-        people::write(&members, 0..known, known, &people::hash(&PasswordConfig::default())?).await?;
-    }
+    people::fill(&preloaded.data(), known).await?;
     let server = preloaded.serve(&binary).await?;
     let mut prober = Prober {
         connection: Connection::open(server.endpoint.address).await.context("could not connect")?,

@@ -181,25 +181,15 @@ impl Catalog {
     /// The records of the topic `catalog`, listed at a time.
     pub fn records(&self, listed_at: EventTime) -> impl Iterator<Item = CatalogRecord> + '_ {
         self.products.iter().map(move |product| CatalogRecord {
-            item: product.item.clone(),
-            version: 1,
-            kind: ItemKind::Good,
-            title: product.title.into(),
             description: Some(product.description.as_str().into()),
             category: product.category.iter().map(|&level| level.into()).collect(),
             tags: product.tags.iter().map(|&tag| tag.into()).collect(),
             price_minor: Some(product.price_minor),
             url: Some(format!("{}?item={}", if product.is_public() { "/" } else { "/browse" }, product.item).into()),
             image: Some(format!("/demo/pictures/{}.svg", product.item).into()),
-            available: None,
             visibility: Some(product.visibility).filter(|_| !product.is_public()),
             listed_at: Some(listed_at),
-            deleted: false,
-            group: None,
-            repeatable: false,
-            sensitive: false,
-            tax_bp: None,
-            stock: None,
+            ..CatalogRecord::new(product.item.clone(), 1, ItemKind::Good, product.title.into())
         })
     }
 }

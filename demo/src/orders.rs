@@ -86,32 +86,9 @@ mod tests {
     use super::*;
 
     fn placed() -> OrderRecord {
-        OrderRecord {
-            order: OrderId::trusted("o1"),
-            version: 1,
-            status: OrderStatus::Placed,
-            member: None,
-            tier: None,
-            promotion: None,
-            placed_at: EventTime(1_700_000_000_000),
-            paid_at: None,
-            completed_at: None,
-            cancelled_at: None,
-            currency: "EUR".into(),
-            lines: vec![Line {
-                line: 1,
-                item: ItemId::trusted("tents-01"),
-                quantity: 2,
-                unit_price_minor: 500,
-                discount_minor: None,
-                coupon: None,
-                discounts: Vec::new(),
-            }],
-            refunds: Vec::new(),
-            erased: false,
-            discount_minor: None,
-            shipping_minor: None,
-        }
+        let lines = vec![Line::new(1, ItemId::trusted("tents-01"), 2, 500)];
+        let (id, at) = (OrderId::trusted("o1"), EventTime(1_700_000_000_000));
+        OrderRecord::new(id, 1, OrderStatus::Placed, at, "EUR".into(), lines)
     }
 
     /// A retried step, as after a restart, must not refund twice.

@@ -179,26 +179,12 @@ impl Scribe<'_> {
     fn order(&self, order: String, member: Option<(&MemberId, Tier)>, basket: &[(usize, i64)], at: EventTime) -> OrderRecord {
         let lines = basket.iter().zip(1..).map(|(&(product, quantity), line)| {
             let product = &self.catalog.products[product];
-            let (item, unit_price_minor) = (product.item.clone(), product.price_minor);
-            Line { line, item, quantity, unit_price_minor, discount_minor: None, coupon: None, discounts: Vec::new() }
+            Line::new(line, product.item.clone(), quantity, product.price_minor)
         });
         OrderRecord {
-            order: OrderId::trusted(order),
-            version: 1,
-            status: OrderStatus::Placed,
             member: member.map(|(member, _)| member.clone()),
             tier: member.map(|(_, tier)| tier),
-            promotion: None,
-            placed_at: at,
-            paid_at: None,
-            completed_at: None,
-            cancelled_at: None,
-            currency: self.currency.into(),
-            lines: lines.collect(),
-            refunds: Vec::new(),
-            erased: false,
-            discount_minor: None,
-            shipping_minor: None,
+            ..OrderRecord::new(OrderId::trusted(order), 1, OrderStatus::Placed, at, self.currency.into(), lines.collect())
         }
     }
 }

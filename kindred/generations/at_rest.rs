@@ -53,7 +53,7 @@ impl GenerationOperations for AtRest {
 
     async fn open(&self, name: &str) -> Result<GenerationSource, OperationError> {
         let (store, settings) = self.there(name).await?;
-        Ok(GenerationSource { store, settings })
+        Ok(GenerationSource { store, changes: None, settings })
     }
 
     async fn promotable(&self, name: &str) -> Result<(), OperationError> {

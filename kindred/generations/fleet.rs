@@ -28,7 +28,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::provenance::Provenance;
-use super::{Comparing, describe, failed, holds_forgotten, of_store, replay};
+use super::{Comparing, describe, failed, holds_forgotten, of_store};
 use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::local::pipeline_config;
@@ -111,7 +111,8 @@ impl Fleet {
         clock: &Clock,
     ) -> Result<()> {
         let semantics = Arc::new(config.semantics.clone());
-        let pipeline = replay::start(config, Arc::clone(&self.log), Arc::clone(&store), clock.clone()).await?;
+        let pipeline = Pipeline::start(config, Arc::clone(&self.log), Arc::clone(&store), clock.clone()).await;
+        let pipeline = pipeline.context("could not start the pipeline")?;
         let progress = pipeline.progress();
         let kept = Kept { store: Arc::clone(&store), semantics, progress: Some(Arc::clone(&progress)) };
         self.kept.lock().insert(name.to_owned(), kept);
@@ -234,8 +235,9 @@ impl GenerationOperations for Fleet {
     }
 
     async fn open(&self, name: &str) -> Result<GenerationSource, OperationError> {
-        let Kept { store, semantics, .. } = self.kept(name)?;
-        Ok(GenerationSource { store, settings: semantics })
+        let settings = self.kept(name)?.semantics;
+        let store = self.generations.store(name).map_err(of_store)?;
+        Ok(GenerationSource { changes: Some(Arc::clone(&store) as _), store, settings })
     }
 
     async fn promotable(&self, name: &str) -> Result<(), OperationError> {

@@ -1,8 +1,8 @@
 //! The generations on services, for an API: pipelines elsewhere maintain them, and this process subscribes to those it serves.
 //!
 //! ```text
-//! Kafka ──▶ kindred pipeline (g1) ──▶ CQL g1 ──changes──▶ Followed g1 ──▶ the API (live)       promote(g2): one row of CQL
-//!    └────▶ kindred pipeline --generation g2 ──▶ CQL g2 ──changes──▶ Followed g2 ──▶ its memory, aside
+//! Kafka ──▶ kindred pipeline (g1) ──▶ CQL g1 ──changes──▶ feed of g1 ──▶ the API (live)       promote(g2): one row of CQL
+//!    └────▶ kindred pipeline --generation g2 ──▶ CQL g2 ──changes──▶ feed of g2 ──▶ its memory, aside
 //! ```
 //!
 //! One row of the store names the live generation. A transaction changes it, and every API follows within a second.
@@ -21,15 +21,14 @@ use serde_json::Value;
 
 use super::provenance::Provenance;
 use super::{Comparing, describe, failed, half_dropped, of_store};
-use crate::changes::{ChangeStream, Followed, SubscriberThread};
+use crate::changes::{ChangeStream, RemoteChanges};
 use crate::services::Services;
 
 /// A followed generation. The API owns it; once the API drops it, it is no longer followed.
 #[derive(Clone)]
 struct Kept {
-    followed: Weak<Followed>,
-    /// May outlive `followed` for a moment.
-    thread: Arc<SubscriberThread>,
+    store: Weak<dyn ViewStore>,
+    stream: Arc<ChangeStream>,
     semantics: Arc<Semantics>,
 }
 
@@ -55,23 +54,17 @@ impl Followers {
 
     /// Rows and settings of the live generation; `None` before it is opened.
     pub fn serving(&self) -> Option<(Arc<dyn ViewStore>, Arc<Semantics>)> {
-        let Kept { followed, semantics, .. } = self.kept_live()?;
-        Some((followed.upgrade()? as _, semantics))
+        let Kept { store, semantics, .. } = self.kept_live()?;
+        Some((store.upgrade()?, semantics))
     }
 
     /// The change stream of the live generation.
     pub fn stream(&self) -> Option<Arc<ChangeStream>> {
-        Some(self.kept_live()?.followed.upgrade()?.stream())
+        self.kept_live().filter(|kept| kept.store.strong_count() > 0).map(|kept| kept.stream)
     }
 
     fn kept_live(&self) -> Option<Kept> {
         self.kept.lock().get(&*self.live.lock()).cloned()
-    }
-
-    /// Stops and joins every subscriber thread, within a second or two. Call before the runtime ends.
-    pub fn stop(&self) {
-        let kept = std::mem::take(&mut *self.kept.lock());
-        kept.into_values().for_each(|kept| kept.thread.stop());
     }
 
     /// Rows and settings of an existing generation.
@@ -120,11 +113,10 @@ impl GenerationOperations for Followers {
     async fn open(&self, name: &str) -> Result<GenerationSource, OperationError> {
         let (store, semantics) = self.there(name).await?;
         let (broadcast, generations) = (Arc::new(self.services.log.broadcast()), Arc::clone(&self.services.generations));
-        let followed = Arc::new(Followed::new(store, broadcast, generations as _, name));
-        let thread = followed.thread();
-        let kept = Kept { followed: Arc::downgrade(&followed), thread, semantics: Arc::clone(&semantics) };
+        let changes = Arc::new(RemoteChanges::new(Arc::clone(&store) as _, broadcast, generations as _, name));
+        let kept = Kept { store: Arc::downgrade(&store), stream: changes.stream(), semantics: Arc::clone(&semantics) };
         self.kept.lock().insert(name.to_owned(), kept);
-        Ok(GenerationSource { store: followed, settings: semantics })
+        Ok(GenerationSource { store, changes: Some(changes), settings: semantics })
     }
 
     async fn promotable(&self, name: &str) -> Result<(), OperationError> {

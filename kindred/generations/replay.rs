@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use kindred_clock::Clock;
 use kindred_config::{Loaded, pinned_toml, varied};
 use kindred_log::EventLog;
 use kindred_model::records::Rules;
@@ -206,7 +205,9 @@ async fn prepare(installation: &Installation, store: &dyn ViewStore, origin: &Pr
     match from {
         ReplayFrom::Beginning | ReplayFrom::At(Bound::Time(_)) => {}
         ReplayFrom::At(Bound::Position(position)) => {
-            store.reset_position(position.clone()).await.context("could not set the position")?;
+            let session = store.begin().await.context("could not set the position")?;
+            session.reset_position(position.clone()).await.context("could not set the position")?;
+            session.end().await.context("could not set the position")?;
         }
         ReplayFrom::Inputs => copy_inputs(&*installation.store, store).await?,
     }
@@ -225,16 +226,17 @@ async fn follow(
     log: Arc<dyn EventLog>,
 ) -> Result<u8> {
     let (store, _) = installation.generation(&args.generation).await?;
-    let store = match installation.services() {
-        Some(services) => services.published(&args.generation, store),
-        None => store,
+    let writer = match installation.services() {
+        Some(services) => services.publisher(&args.generation, Arc::clone(&store) as _),
+        None => Arc::clone(&store) as _,
     };
     let mut signals = Signals::listen()?;
     let begun = Instant::now();
     // The live pipeline repairs the log; this process is not part of a cluster.
     let settings = pipeline_config(&loaded.settings, semantics, &args.generation);
     let config = PipelineConfig { mends_log: false, cluster: None, rate: args.rate, ..settings };
-    let pipeline = start(config, Arc::clone(&log), Arc::clone(&store), app.clock.clone()).await?;
+    let pipeline = Pipeline::start_with(config, Arc::clone(&log), Arc::clone(&store) as _, writer, app.clock.clone()).await;
+    let pipeline = pipeline.context("could not start the pipeline")?;
     let end = log.end().await.context("could not read the end of the log")?;
     let from = store.frontier().position;
     let bar = bar(from.lag_behind(&end));
@@ -288,14 +290,6 @@ async fn follow(
     Ok(exit::FINE)
 }
 
-/// Starts the pipeline of a generation.
-///
-/// # Errors
-/// Those of [`Pipeline::start`].
-pub async fn start(config: PipelineConfig, log: Arc<dyn EventLog>, store: Arc<dyn ViewStore>, clock: Clock) -> Result<Pipeline> {
-    Pipeline::start(config, log, store, clock).await.context("could not start the pipeline")
-}
-
 fn bar(records: u64) -> ProgressBar {
     let bar = ProgressBar::new(records);
     let template = "replaying {bar:30} {human_pos} of {human_len} records, {per_sec}, {eta} left";
@@ -316,18 +310,18 @@ async fn copy_inputs(from: &dyn ViewStore, to: &dyn ViewStore) -> Result<()> {
             .into());
     }
     let Snapshot { frontier, rows } = snapshot;
-    to.begin().await.context(failed)?;
-    to.clear(&inputs).await.context(failed)?;
-    let epoch = to.frontier().epoch;
+    let session = to.begin().await.context(failed)?;
+    session.clear(&inputs).await.context(failed)?;
+    let epoch = session.incarnation().first_epoch;
     let (portions, mut waiting) = tokio::sync::mpsc::channel(PORTIONS_WAITING);
     let reading = tokio::task::spawn_blocking(move || read_portions(&*rows, &inputs, &portions));
     while let Some(changes) = waiting.recv().await {
-        to.apply(EpochChanges { epoch, position: Position::beginning(), changes: changes.into() }).await.context(failed)?;
+        session.apply(EpochChanges { epoch, position: Position::beginning(), changes: changes.into() }).await.context(failed)?;
     }
     reading.await.context(failed)?.context(failed)?;
-    to.clear(&views).await.context(failed)?;
+    session.clear(&views).await.context(failed)?;
     // Last, so that the mark that emptying leaves is seen by the next start, in this process too.
-    to.reset_position(frontier.position).await.context(failed)
+    session.reset_position(frontier.position).await.context(failed)
 }
 
 /// Sends every row of the tables in batches.

@@ -6,7 +6,6 @@ use kindred_model::{OrderId, Topic};
 use serde_json::{Map, Value};
 
 use super::options::ImportOptions;
-use super::orders::OrderRow;
 use super::values::{flag, has_decimals, whole_number};
 
 /// Columns listed in a message.
@@ -290,30 +289,22 @@ impl Columns {
         OrderId::parse(str::from_utf8(row.get(column)?).ok()?.trim()).ok()
     }
 
-    /// The fields of a row of an order line.
-    pub fn order_row<'r>(&self, row: &'r StringRecord) -> OrderRow<'r> {
-        debug_assert_eq!(self.topic, Topic::Orders);
-        // In the order of ORDERS.
-        let mut texts = (0..ORDERS.len()).map(|n| self.text(row, n));
-        let mut next = || texts.next().flatten();
-        OrderRow {
-            order: next(),
-            member: next(),
-            item: next(),
-            quantity: next(),
-            unit_price_minor: next(),
-            placed_at: next(),
-            status: next(),
-            version: next().filter(|_| self.version.is_none()),
-            tier: next(),
-            promotion: next(),
-            currency: next(),
-            discount_minor: next(),
-            coupon: next(),
-            paid_at: next(),
-            completed_at: next(),
-            cancelled_at: next(),
-            version_from: self.version_text(row),
+    /// The text of a field by its name; `None` when empty.
+    pub fn field<'r>(&self, row: &'r StringRecord, name: &str) -> Option<&'r str> {
+        let n = fields(self.topic).iter().position(|field| field.name == name)?;
+        self.text(row, n)
+    }
+
+    /// The version of a row, from the column of `--version-from` or else its own; `None` when empty.
+    ///
+    /// # Errors
+    /// [`Invalid`] naming the field.
+    pub fn version(&self, row: &StringRecord, options: &ImportOptions) -> Result<Option<u64>, Invalid> {
+        let own =
+            |text| u64::try_from(whole_number("version", text)?).map_err(|_| Invalid::new("version", "must not be negative"));
+        match self.version {
+            Some(_) => self.version_text(row).map(|text| version(text, options)).transpose(),
+            None => self.field(row, "version").map(own).transpose(),
         }
     }
 
@@ -364,10 +355,7 @@ fn read(field: &Field, text: &str, options: &ImportOptions) -> Result<Value, Inv
 }
 
 /// The version in the column of `--version-from`: an integer, or a time in milliseconds.
-///
-/// # Errors
-/// [`Invalid`] naming the column.
-pub fn version(text: &str, options: &ImportOptions) -> Result<u64, Invalid> {
+fn version(text: &str, options: &ImportOptions) -> Result<u64, Invalid> {
     let column = options.version_from.as_deref().unwrap_or("version");
     if let Some(number) = text.parse::<u64>().ok().filter(|_| options.time_format.is_none()) {
         return Ok(number);
@@ -444,7 +432,7 @@ pub fn adapt(object: &mut Map<String, Value>, options: &ImportOptions, found: &m
     if options.topic == Topic::Orders
         && let Some(Value::String(word)) = object.get("status")
     {
-        let status = options.status(word).ok_or_else(|| Invalid::new("status", ImportOptions::unknown_status(word)))?;
+        let status = options.status_of(word)?;
         object.insert("status".to_owned(), Value::from(status.name()));
     }
     complete(object, options);

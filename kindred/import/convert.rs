@@ -21,7 +21,7 @@ use super::columns::{Columns, Findings, adapt, check_map, is_plain};
 use super::conflicts::Versions;
 use super::credit_notes::{CreditNoteReport, link, resemble};
 use super::options::{Format, ImportOptions};
-use super::orders::{OrderAssembly, SourcedOrder, sort_by_time};
+use super::orders::{OrderAssembly, OrderRow, SourcedOrder, sort_by_time};
 use super::quotes::StrictQuotes;
 use super::rejects::{Origin, RejectReport, Rejects};
 use super::text::text_of;
@@ -292,7 +292,7 @@ impl Converter<'_, '_> {
             self.decimals_at = Some(origin.clone());
         }
         if self.options.topic == Topic::Orders {
-            return self.assembly.row(origin, &columns.order_row(row), &raw(), &mut self.rejects);
+            return self.assembly.row(origin, &OrderRow { columns, row }, &raw(), &mut self.rejects);
         }
         let json = columns.object(row, self.options).map(|object| serde_json::to_vec(&object).expect("an object serialises"));
         match json {
@@ -527,23 +527,9 @@ fn read_line(reader: &mut dyn BufRead, line: &mut Vec<u8>) -> std::io::Result<bo
 
 /// A row as CSV, quoted where necessary.
 fn raw_row(row: &csv::ByteRecord) -> Vec<u8> {
-    let mut raw = Vec::with_capacity(row.as_slice().len() + row.len());
-    for (n, field) in row.iter().enumerate() {
-        if n > 0 {
-            raw.push(b',');
-        }
-        if field.iter().any(|byte| b",\"\r\n".contains(byte)) {
-            raw.push(b'"');
-            for &byte in field {
-                raw.push(byte);
-                if byte == b'"' {
-                    raw.push(byte);
-                }
-            }
-            raw.push(b'"');
-        } else {
-            raw.extend_from_slice(field);
-        }
-    }
+    let mut writer = csv::WriterBuilder::new().flexible(true).buffer_capacity(row.as_slice().len() + 64).from_writer(Vec::new());
+    writer.write_byte_record(row).expect("memory takes it");
+    let mut raw = writer.into_inner().expect("memory takes it");
+    raw.pop(); // the line feed
     raw
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use clap::builder::TypedValueParser;
 use encoding_rs::Encoding;
 use jiff::tz::TimeZone;
 use kindred_model::Topic;
-use kindred_model::records::OrderStatus;
+use kindred_model::records::{Invalid, OrderStatus};
 use serde::{Serialize, Serializer};
 
-use super::values::shown;
+use super::values::{shown, time_format};
 
 /// Longest word that an example of `--map-status` repeats.
 const WORD_CHARS_MAX: usize = 40;
@@ -56,34 +57,50 @@ pub fn encoding(label: &str) -> Result<&'static Encoding, String> {
 
 /// Everything besides the files that decides which records an import makes. Its digest is part of the import's name: other
 /// options make another import.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(clap::Args, Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ImportOptions {
-    /// The topic.
+    /// What the files hold
+    #[arg(value_name = "TOPIC", value_parser = clap::builder::PossibleValuesParser::new(Topic::OF_SHOPS.map(Topic::name))
+        .map(|topic| topic.parse::<Topic>().expect("a topic's name")))]
     pub topic: Topic,
-    /// `--format`; `None` detects it by the file name.
+    /// How the records stand in the files; without it by the name, then by the first byte
+    #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
     /// `--map field=column`.
+    #[arg(skip)]
     pub map: BTreeMap<String, String>,
     /// `--map-status word=status`.
+    #[arg(skip)]
     pub map_status: BTreeMap<String, OrderStatus>,
-    /// `--link-cancellations`.
+    /// Orders: turn credit notes (status cancelled, an order id of their own) into refunds of the same member's earlier lines of
+    /// that item, latest first
+    #[arg(long)]
     pub link_cancellations: bool,
-    /// `--version`: the default.
+    /// The version of records that name none: a greater one for a newer export of the same
+    #[arg(long, value_name = "N", default_value_t = VERSION_ABSENT)]
     pub version: u64,
-    /// `--version-from`: the column with the version, an integer or a time.
+    /// The column that says a record's version, a whole number or a time that grows with each change, as updated_at does; where it is
+    /// empty, --version holds
+    #[arg(long, value_name = "COLUMN")]
     pub version_from: Option<String>,
     /// `shop.currency`: the default.
+    #[arg(skip)]
     pub currency: String,
-    /// `--delimiter` of CSV; `None` detects it by the header.
+    /// CSV: what stands between the columns, like ; or tab; without it what the header shows
+    #[arg(long, value_name = "CHAR", value_parser = super::delimiter)]
     pub delimiter: Option<char>,
-    /// `--encoding`; `None` is UTF-8, or UTF-16 with a byte order mark.
+    /// How the files are encoded, like windows-1252 or gbk; without it UTF-8, or UTF-16 where the file says so
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
     #[serde(serialize_with = "encoding_name")]
     pub encoding: Option<&'static Encoding>,
-    /// `--time-zone`: of times without an offset.
+    /// The zone of times without an offset, like Europe/Berlin or UTC
+    #[arg(long, value_name = "ZONE")]
     pub time_zone: Option<Zone>,
-    /// `--time-format`.
+    /// How times are written, as in '%d/%m/%Y %H:%M'; without it RFC 3339 and what is near to it, or seconds or their fractions since 1970
+    #[arg(long, value_name = "FORMAT", value_parser = time_format)]
     pub time_format: Option<String>,
-    /// `--decimal-money`: prices have decimals.
+    /// Prices are written with decimals: 12.99 (or 12,99) is 1299, 3 is 300, in a currency of hundredths
+    #[arg(long)]
     pub decimal_money: bool,
 }
 
@@ -111,19 +128,18 @@ impl ImportOptions {
         }
     }
 
-    /// The status that a word of the file means, if any.
-    pub fn status(&self, word: &str) -> Option<OrderStatus> {
-        self.map_status.get(word).copied().or_else(|| word.parse().ok())
-    }
-
-    /// The error for an unknown status.
-    pub fn unknown_status(word: &str) -> String {
+    /// The status that a word of the file means.
+    ///
+    /// # Errors
+    /// [`Invalid`] with what helps, if it means none.
+    pub fn status_of(&self, word: &str) -> Result<OrderStatus, Invalid> {
+        if let Some(status) = self.map_status.get(word).copied().or_else(|| word.parse().ok()) {
+            return Ok(status);
+        }
         // Such a long word is no status: the column is a wrong one.
         let named = if word.chars().count() <= WORD_CHARS_MAX { shell_word(word) } else { "WORD".to_owned() };
-        format!(
-            "{} is none of placed, paid, shipped, completed, cancelled, refunded; say what it means with --map-status {named}=STATUS",
-            shown(word)
-        )
+        let help = "is none of placed, paid, shipped, completed, cancelled, refunded; say what it means with --map-status";
+        Err(Invalid::new("status", format!("{} {help} {named}=STATUS", shown(word))))
     }
 }
 

@@ -14,53 +14,33 @@
 
 use std::collections::HashMap;
 
+use csv::StringRecord;
 use kindred_model::records::{Invalid, OrderRecord, OrderStatus, Rules};
 use kindred_model::{EventTime, MemberId, OrderId};
-use serde::Serialize;
+use serde_json::json;
 
-use super::columns::version;
+use super::columns::Columns;
 use super::credit_notes::refund;
 use super::options::ImportOptions;
 use super::rejects::{Origin, Rejects};
 use super::values::{shown, whole_number};
 
-/// One row of the file; empty fields are `None`.
-#[derive(Clone, Debug, Default)]
+/// One row of the file.
 pub struct OrderRow<'a> {
-    /// The order id.
-    pub order: Option<&'a str>,
-    /// The member.
-    pub member: Option<&'a str>,
-    /// The item.
-    pub item: Option<&'a str>,
-    /// The quantity.
-    pub quantity: Option<&'a str>,
-    /// Unit price in minor units.
-    pub unit_price_minor: Option<&'a str>,
-    /// Discount in minor units.
-    pub discount_minor: Option<&'a str>,
-    /// Its coupon.
-    pub coupon: Option<&'a str>,
-    /// The status.
-    pub status: Option<&'a str>,
-    /// The order's version.
-    pub version: Option<&'a str>,
-    /// The member's tier.
-    pub tier: Option<&'a str>,
-    /// The promotion.
-    pub promotion: Option<&'a str>,
-    /// The currency.
-    pub currency: Option<&'a str>,
-    /// When it was placed.
-    pub placed_at: Option<&'a str>,
-    /// When it was paid.
-    pub paid_at: Option<&'a str>,
-    /// When it was received.
-    pub completed_at: Option<&'a str>,
-    /// When it was cancelled.
-    pub cancelled_at: Option<&'a str>,
-    /// The text for `--version-from`.
-    pub version_from: Option<&'a str>,
+    /// The columns of its file.
+    pub columns: &'a Columns,
+    /// Its values.
+    pub row: &'a StringRecord,
+}
+
+impl<'a> OrderRow<'a> {
+    fn get(&self, field: &str) -> Option<&'a str> {
+        self.columns.field(self.row, field)
+    }
+
+    fn required(&self, field: &str) -> Result<&'a str, Invalid> {
+        self.get(field).ok_or_else(|| Invalid::new(field, "is required"))
+    }
 }
 
 /// An order with its source rows, one a line.
@@ -117,32 +97,6 @@ struct Pending {
     broken: Option<Origin>,
 }
 
-#[derive(Serialize)]
-struct JsonLine<'a> {
-    line: usize,
-    item: &'a str,
-    quantity: i64,
-    unit_price_minor: i64,
-    discount_minor: Option<i64>,
-    coupon: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct JsonOrder<'a> {
-    order: &'a str,
-    version: u64,
-    status: OrderStatus,
-    member: Option<&'a str>,
-    tier: Option<&'a str>,
-    promotion: Option<&'a str>,
-    placed_at: EventTime,
-    paid_at: Option<EventTime>,
-    completed_at: Option<EventTime>,
-    cancelled_at: Option<EventTime>,
-    currency: &'a str,
-    lines: Vec<JsonLine<'a>>,
-}
-
 /// Gathers rows into orders.
 pub struct OrderAssembly<'a> {
     options: &'a ImportOptions,
@@ -152,34 +106,20 @@ pub struct OrderAssembly<'a> {
     overlap: (u64, Option<Origin>),
 }
 
-fn required<'a>(field: &str, value: Option<&'a str>) -> Result<&'a str, Invalid> {
-    value.ok_or_else(|| Invalid::new(field, "is required"))
-}
-
 impl Shared {
-    fn read(row: &OrderRow<'_>, options: &ImportOptions) -> Result<Self, Invalid> {
-        let word = required("status", row.status)?;
-        let status = options.status(word).ok_or_else(|| Invalid::new("status", ImportOptions::unknown_status(word)))?;
-        let optional_time = |field: &str, value: Option<&str>| value.map(|text| options.time(field, text)).transpose();
+    fn read(row: &OrderRow<'_>, status: OrderStatus, options: &ImportOptions) -> Result<Self, Invalid> {
+        let time = |field: &str| row.get(field).map(|text| options.time(field, text)).transpose();
+        let member = |member| MemberId::parse(member)?.check_named().map(|member| member.as_str().into());
         Ok(Self {
-            member: row
-                .member
-                .map(|member| MemberId::parse(member)?.check_named().map(|member| member.as_str().into()))
-                .transpose()?,
+            member: row.get("member").map(member).transpose()?,
             status: Some(status),
-            version: match (row.version_from, row.version) {
-                (Some(text), _) => Some(version(text, options)?),
-                (None, Some(text)) => Some(
-                    u64::try_from(whole_number("version", text)?).map_err(|_| Invalid::new("version", "must not be negative"))?,
-                ),
-                (None, None) => None,
-            },
-            tier: row.tier.map(Into::into),
-            promotion: row.promotion.map(Into::into),
-            currency: row.currency.map(Into::into),
-            paid_at: optional_time("paid_at", row.paid_at)?,
-            completed_at: optional_time("completed_at", row.completed_at)?,
-            cancelled_at: optional_time("cancelled_at", row.cancelled_at)?,
+            version: row.columns.version(row.row, options)?,
+            tier: row.get("tier").map(Into::into),
+            promotion: row.get("promotion").map(Into::into),
+            currency: row.get("currency").map(Into::into),
+            paid_at: time("paid_at")?,
+            completed_at: time("completed_at")?,
+            cancelled_at: time("cancelled_at")?,
         })
     }
 
@@ -242,7 +182,7 @@ impl<'a> OrderAssembly<'a> {
     /// # Errors
     /// When the sink of the rejects fails.
     pub fn row(&mut self, origin: Origin, row: &OrderRow<'_>, raw: &[u8], rejects: &mut Rejects<'_>) -> anyhow::Result<()> {
-        let id = match required("order", row.order).and_then(OrderId::parse) {
+        let id = match row.required("order").and_then(OrderId::parse) {
             Ok(id) => id,
             Err(error) => return rejects.add(&origin, &error.to_string(), raw),
         };
@@ -282,18 +222,18 @@ impl<'a> OrderAssembly<'a> {
         let line = LineRow {
             origin: origin.clone(),
             raw: raw.into(),
-            item: required("item", row.item)?.into(),
-            quantity: whole_number("quantity", required("quantity", row.quantity)?)?,
-            unit_price_minor: money("unit_price_minor", required("unit_price_minor", row.unit_price_minor)?)?,
-            discount_minor: row.discount_minor.map(|text| money("discount_minor", text)).transpose()?,
-            coupon: row.coupon.map(Into::into),
-            at: self.options.time("placed_at", required("placed_at", row.placed_at)?)?,
+            item: row.required("item")?.into(),
+            quantity: whole_number("quantity", row.required("quantity")?)?,
+            unit_price_minor: money("unit_price_minor", row.required("unit_price_minor")?)?,
+            discount_minor: row.get("discount_minor").map(|text| money("discount_minor", text)).transpose()?,
+            coupon: row.get("coupon").map(Into::into),
+            at: self.options.time("placed_at", row.required("placed_at")?)?,
             also_in: Vec::new(),
         };
         let is_return = line.quantity < 0;
         // A return's status is that of the return, not of the order.
-        let status = if is_return { Some(OrderStatus::Cancelled.name()) } else { row.status };
-        let mut shared = Shared::read(&OrderRow { status, ..row.clone() }, self.options)?;
+        let status = if is_return { OrderStatus::Cancelled } else { self.options.status_of(row.required("status")?)? };
+        let mut shared = Shared::read(row, status, self.options)?;
         let n = self.pending_of(id);
         let pending = &mut self.pending[n];
         if is_return && let Some(of_order) = &pending.shared {
@@ -409,29 +349,31 @@ impl Pending {
     /// Decodes it like any other order.
     fn decode(&self, options: &ImportOptions, rules: &Rules) -> Result<OrderRecord, Invalid> {
         let shared = self.shared.as_ref().expect("read with the first row");
-        let lines = self.lines.iter().enumerate().map(|(n, line)| JsonLine {
-            line: n + 1,
-            item: &line.item,
-            quantity: line.quantity,
-            unit_price_minor: line.unit_price_minor,
-            discount_minor: line.discount_minor,
-            coupon: line.coupon.as_deref(),
-        });
-        let json = JsonOrder {
-            order: &self.order,
-            version: shared.version.unwrap_or(options.version),
-            status: shared.status.expect("read with the first row"),
-            member: shared.member.as_deref(),
-            tier: shared.tier.as_deref(),
-            promotion: shared.promotion.as_deref(),
-            placed_at: self.placed_at,
-            paid_at: shared.paid_at,
-            completed_at: shared.completed_at,
-            cancelled_at: shared.cancelled_at,
-            currency: shared.currency.as_deref().unwrap_or(&options.currency),
-            lines: lines.collect(),
+        let line = |(line, number): (&LineRow, usize)| {
+            json!({
+                "line": number,
+                "item": line.item,
+                "quantity": line.quantity,
+                "unit_price_minor": line.unit_price_minor,
+                "discount_minor": line.discount_minor,
+                "coupon": line.coupon,
+            })
         };
-        OrderRecord::decode(&serde_json::to_vec(&json).expect("an order serialises"), rules)
+        let order = json!({
+            "order": self.order,
+            "version": shared.version.unwrap_or(options.version),
+            "status": shared.status,
+            "member": shared.member,
+            "tier": shared.tier,
+            "promotion": shared.promotion,
+            "placed_at": self.placed_at,
+            "paid_at": shared.paid_at,
+            "completed_at": shared.completed_at,
+            "cancelled_at": shared.cancelled_at,
+            "currency": shared.currency.as_deref().unwrap_or(&options.currency),
+            "lines": self.lines.iter().zip(1..).map(line).collect::<Vec<_>>(),
+        });
+        OrderRecord::decode(&serde_json::to_vec(&order).expect("an order serialises"), rules)
     }
 
     /// The row of an error and its text for a row: `lines[3].quantity` is the fourth row's `quantity`.

@@ -53,26 +53,16 @@ struct Summary {
 /// # Errors
 /// When a file, the directory or the server cannot be used.
 pub fn run(app: &App, loaded: &Loaded, args: &ImportArgs) -> Result<u8> {
-    if args.topic != Topic::Orders && (args.link_cancellations || !args.map_status.is_empty()) {
-        return Err(
-            Failure::usage(format!("--map-status and --link-cancellations are for orders, not for {}", args.topic)).into()
-        );
+    let topic = args.options.topic;
+    if topic != Topic::Orders && (args.options.link_cancellations || !args.map_status.is_empty()) {
+        return Err(Failure::usage(format!("--map-status and --link-cancellations are for orders, not for {topic}")).into());
     }
     let started = Instant::now();
     let options = |currency: &str| ImportOptions {
-        topic: args.topic,
-        format: args.format,
         map: args.map.iter().cloned().collect(),
         map_status: args.map_status.iter().cloned().collect(),
-        link_cancellations: args.link_cancellations,
-        version: args.version,
-        version_from: args.version_from.clone(),
         currency: currency.to_owned(),
-        delimiter: args.delimiter,
-        encoding: args.encoding,
-        time_zone: args.time_zone.clone(),
-        time_format: args.time_format.clone(),
-        decimal_money: args.decimal_money,
+        ..args.options.clone()
     };
     let summary = match Target::of(&args.target, loaded)? {
         Target::Here(place) => into_place(app, loaded, &place, args, &options)?,
@@ -82,7 +72,7 @@ pub fn run(app: &App, loaded: &Loaded, args: &ImportArgs) -> Result<u8> {
         }
     };
     let summary = Summary { took: started.elapsed(), ..summary };
-    print!("{}", summary.text(args.version));
+    print!("{}", summary.text(args.options.version));
     Ok(if summary.found() { exit::FOUND } else { exit::FINE })
 }
 
@@ -93,7 +83,8 @@ fn into_place(
     args: &ImportArgs,
     options: &dyn Fn(&str) -> ImportOptions,
 ) -> Result<Summary> {
-    let open = || app.runtime.block_on(Installation::open(place, loaded, Open::OrCreate, &format!("import {}", args.topic)));
+    let open =
+        || app.runtime.block_on(Installation::open(place, loaded, Open::OrCreate, &format!("import {}", args.options.topic)));
     let bar = Bar::new();
     // Created once the files have been converted: a mistake in the command pins no settings.
     let found = if place.is_there() { Some(open()?) } else { None };

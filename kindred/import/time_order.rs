@@ -9,7 +9,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 
 /// Bytes of records in memory, a quarter of a small machine's; beyond, they spill to a temporary file.
 pub const MEMORY_BYTES: usize = 512 << 20;
@@ -111,7 +111,7 @@ impl Run {
     /// Reads the next record and returns its time.
     fn advance(&mut self) -> io::Result<Option<i64>> {
         let mut head = [0; 12];
-        if self.file.fill_buf_is_empty()? {
+        if self.file.fill_buf()?.is_empty() {
             return Ok(None);
         }
         self.file.read_exact(&mut head)?;
@@ -119,16 +119,6 @@ impl Run {
         self.record.resize(u32::from_le_bytes(len.try_into().expect("four bytes")) as usize, 0);
         self.file.read_exact(&mut self.record)?;
         Ok(Some(i64::from_le_bytes(time.try_into().expect("eight bytes"))))
-    }
-}
-
-trait AtEnd {
-    fn fill_buf_is_empty(&mut self) -> io::Result<bool>;
-}
-
-impl<R: Read> AtEnd for BufReader<R> {
-    fn fill_buf_is_empty(&mut self) -> io::Result<bool> {
-        Ok(io::BufRead::fill_buf(self)?.is_empty())
     }
 }
 

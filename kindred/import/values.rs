@@ -5,6 +5,7 @@
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::fmt::strtime;
+use jiff::fmt::temporal::{DateTimeParser, PiecesOffset};
 use jiff::tz::{Offset, TimeZone};
 use kindred_model::EventTime;
 use kindred_model::records::Invalid;
@@ -206,46 +207,24 @@ fn since_1970(field: &str, text: &str, number: &Decimal<'_>) -> Result<EventTime
 /// RFC 3339 with what programs make of it: a blank or nothing for the `T`, no seconds, a comma before their decimals, an offset without a
 /// colon or minutes, `UTC`, or none at all; a day alone is its beginning.
 fn near_rfc_3339(text: &str) -> Option<(DateTime, Option<Offset>)> {
-    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<i16>().ok()).flatten();
-    let small = |text: &str| (text.len() == 2).then(|| number(text)).flatten().and_then(|n| i8::try_from(n).ok());
     let (day, rest) = text.split_at_checked(10)?;
-    let mark = day.chars().nth(4).filter(|mark| ['-', '/'].contains(mark))?;
-    let mut parts = day.split(mark);
-    let date = Date::new(number(parts.next()?)?, small(parts.next()?)?, small(parts.next()?)?).ok()?;
-    if rest.is_empty() {
-        return Some((date.to_datetime(Time::midnight()), None));
-    }
-    let rest = rest.strip_prefix(['T', 't']).or_else(|| rest.strip_prefix(' ').map(str::trim_start))?;
-    let end = rest.find(|c: char| !c.is_ascii_digit() && ![':', '.', ','].contains(&c)).unwrap_or(rest.len());
-    let (clock, offset) = rest.split_at(end);
-    let (clock, decimals) = clock.split_once(['.', ',']).map_or((clock, ""), |(clock, decimals)| (clock, decimals));
-    let mut parts = clock.split(':');
-    let (hour, minute) = (small(parts.next()?)?, small(parts.next()?)?);
-    let second = parts.next().map_or(Some(0), small)?;
-    if parts.next().is_some() || decimals.len() > 9 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
+    let day = if day.as_bytes()[4] == b'/' { day.replace('/', "-") } else { day.to_owned() };
+    let rest = rest.trim_start().replace("UTC", "Z").replace("GMT", "Z");
+    let zone = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
+    let (clock, offset) = rest.split_at(zone);
+    let clock = clock.strip_prefix(['T', 't']).unwrap_or(clock).trim_end();
+    let is_clock = clock.is_empty() && offset.is_empty() || clock.contains(':');
+    // Neither a day of other digits nor an annotation of a zone.
+    if day.matches('-').count() != 2 || !is_clock || offset.contains(['[', ' ']) {
         return None;
     }
-    let nanosecond: i32 = format!("{decimals:0<9}").parse().ok()?;
-    let time = Time::new(hour, minute, second.min(59), nanosecond).ok().filter(|_| second <= 60)?;
-    let offset = match offset.trim() {
-        "" => None,
-        "Z" | "z" | "UTC" | "GMT" => Some(Offset::UTC),
-        offset => {
-            let (east, digits) = match offset.split_at_checked(1)? {
-                ("+", digits) => (1, digits),
-                ("-", digits) => (-1, digits),
-                _ => return None,
-            };
-            let (hours, minutes) = match digits.len() {
-                2 => (digits, "00"),
-                4 => digits.split_at(2),
-                _ => digits.split_once(':')?,
-            };
-            let minutes = i32::from(small(hours)?) * 60 + i32::from(small(minutes).filter(|minutes| *minutes < 60)?);
-            Some(Offset::from_seconds(east * minutes * 60).ok()?)
-        }
-    };
-    Some((date.to_datetime(time), offset))
+    let text = if clock.is_empty() { day } else { format!("{day}T{clock}{offset}") };
+    let read = DateTimeParser::new().parse_pieces(&text).ok()?;
+    let offset = read.offset().map(|offset| match offset {
+        PiecesOffset::Numeric(offset) => offset.offset(),
+        _ => Offset::UTC,
+    });
+    Some((read.date().to_datetime(read.time().unwrap_or(Time::midnight())), offset))
 }
 
 /// A `--time-format`: what is written by it must read as a day at least.

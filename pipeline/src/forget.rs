@@ -29,7 +29,7 @@ use kindred_model::records::{MemberRecord, OrderRecord, Record, Rules};
 use kindred_model::views::inputs::{Members, Orders};
 use kindred_model::views::scan;
 use kindred_model::{EventTime, MemberId, Owner, Position, SessionId, Topic};
-use kindred_store::{StoreError, ViewStore};
+use kindred_store::{StoreError, ViewReader};
 use kindred_telemetry::fail_point;
 use tracing::{info, warn};
 
@@ -63,14 +63,14 @@ static ACTS: AtomicU64 = AtomicU64::new(1);
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn swept_members(store: &dyn ViewStore) -> Result<Vec<MemberId>, StoreError> {
+pub async fn swept_members(store: &dyn ViewReader) -> Result<Vec<MemberId>, StoreError> {
     let swept = store.named().scan(SWEPT).await?;
     Ok(swept.into_iter().map(|(name, _)| MemberId::trusted(name[SWEPT.len()..].to_owned())).collect())
 }
 
 pub(crate) struct Sweeper {
     pub log: Arc<dyn EventLog>,
-    pub store: Arc<dyn ViewStore>,
+    pub store: Arc<dyn ViewReader>,
     pub context: Context,
     pub inject: Feed,
     pub rules: Rules,

@@ -16,7 +16,7 @@ use kindred_dataflow::update::Stats;
 use kindred_log::{EventLog, Share};
 use kindred_model::Position;
 use kindred_model::views::{input_tables, view_tables};
-use kindred_store::ViewStore;
+use kindred_store::ViewReader;
 use kindred_telemetry::fail_point;
 
 use crate::{Context, PipelineError, block_on_runtime};
@@ -34,7 +34,7 @@ const ENDS_MAX: usize = 3_600;
 
 pub(crate) struct Gauges {
     pub log: Arc<dyn EventLog>,
-    pub store: Arc<dyn ViewStore>,
+    pub store: Arc<dyn ViewReader>,
     pub context: Context,
     pub stats: Arc<Stats>,
     /// The generation label: a process may run several.

@@ -2,7 +2,7 @@
 //! between them.
 //!
 //! ```text
-//!  EventLog ──source──▶ Batch ──worker──▶ timely dataflow (all workers of all processes) ──Output──▶ sink ──▶ ViewStore
+//!  EventLog ──source──▶ Batch ──worker──▶ timely dataflow (all workers of all processes) ──Output──▶ sink ──▶ WriteSession
 //!   (reads its share, decodes, rejects)  (keep in step, epochs clock themselves)          (encodes, coalesces, one unit)
 //! ```
 //!
@@ -38,7 +38,7 @@ use kindred_model::calendar::Zone;
 use kindred_model::loyalty::Program;
 use kindred_model::views::{input_tables, view_tables};
 use kindred_model::{Position, Semantics};
-use kindred_store::{Incarnation, ViewStore};
+use kindred_store::{Incarnation, ViewReader, ViewStore, ViewWriter, WriteSession};
 use kindred_telemetry::fail_point;
 pub use migrate::migrate_from_format_1;
 use progress::Waiter;
@@ -152,7 +152,7 @@ impl PipelineConfig {
 pub struct Pipeline {
     stop: Arc<AtomicBool>,
     progress: Arc<Progress>,
-    store: Arc<dyn ViewStore>,
+    store: Arc<dyn ViewReader>,
     log: Arc<dyn EventLog>,
     inject: Feed,
     is_cluster: bool,
@@ -171,11 +171,29 @@ impl Pipeline {
         store: Arc<dyn ViewStore>,
         clock: Clock,
     ) -> Result<Self, PipelineError> {
+        Self::start_with(config, log, Arc::clone(&store) as _, store, clock).await
+    }
+
+    /// As [`Pipeline::start`], with the sessions of another writer, such as one that publishes what is written to `store`.
+    ///
+    /// # Errors
+    /// As [`Pipeline::start`].
+    pub async fn start_with(
+        config: PipelineConfig,
+        log: Arc<dyn EventLog>,
+        store: Arc<dyn ViewReader>,
+        writer: Arc<dyn ViewWriter>,
+        clock: Clock,
+    ) -> Result<Self, PipelineError> {
         config.check()?;
         let role = config.role();
-        let begun = match role {
-            sink::Role::Alone | sink::Role::Leader => Some(begin(&*store, config.from_beginning, &config.semantics).await?),
-            sink::Role::Follower => None,
+        let (begun, session) = match role {
+            sink::Role::Follower => (None, sink::Session::Join(writer)),
+            sink::Role::Alone | sink::Role::Leader => {
+                let session = writer.begin().await?;
+                let begun = begin(&*store, &*session, config.from_beginning, &config.semantics).await?;
+                (Some(begun), sink::Session::Begun(session))
+            }
         };
         let stats = Arc::new(Stats::default());
         let progress = Arc::new(Progress::new(&store.frontier(), Arc::clone(&stats)));
@@ -192,7 +210,7 @@ impl Pipeline {
         let mut threads = Vec::new();
         let mended = config.mends_log.then(|| Arc::clone(&log));
         let sink = sink::Sink::new(Arc::clone(&store), mended, context.clone(), role, config.sync_interval);
-        threads.push(sink::spawn(sink, messages)?);
+        threads.push(sink::spawn(sink, session, messages)?);
         if role != sink::Role::Follower {
             threads.push(forget::spawn(forget::Sweeper {
                 log: Arc::clone(&log),
@@ -361,10 +379,15 @@ const TABLES: &str = "tables";
 /// Key in the store: it is being cleared for a rebuild from the log.
 const REBUILDING: &str = "rebuilding";
 
-/// Begins an incarnation, clearing the store first if it is to be rebuilt. A store without some view of this version has all rows
-/// derived from the merged inputs, as after an unfinished epoch.
-async fn begin(store: &dyn ViewStore, from_beginning: bool, semantics: &Semantics) -> Result<Incarnation, PipelineError> {
-    let mut begun = store.begin().await?;
+/// Prepares the store, clearing it first if it is to be rebuilt, and returns what the pipeline begins from. A store without some
+/// view of this version has all rows derived from the merged inputs, as after an unfinished epoch.
+async fn begin(
+    store: &dyn ViewReader,
+    session: &dyn WriteSession,
+    from_beginning: bool,
+    semantics: &Semantics,
+) -> Result<Incarnation, PipelineError> {
+    let mut begun = session.incarnation().clone();
     fail_point("start: begun");
     let unfinished_rebuild = store.named().get(REBUILDING).await?.is_some();
     if unfinished_rebuild && !from_beginning {
@@ -375,12 +398,12 @@ async fn begin(store: &dyn ViewStore, from_beginning: bool, semantics: &Semantic
         fail_point("start: rebuild noted");
         // The position is reset, and the store marked unfinished, before the first row is deleted: after a crash the log is read
         // again from its beginning, and a partly cleared table is not taken for the merged inputs at the old position.
-        store.clear(&[]).await?;
+        session.clear(&[]).await?;
         fail_point("start: marked unfinished");
-        store.reset_position(Position::beginning()).await?;
+        session.reset_position(Position::beginning()).await?;
         fail_point("start: position reset");
         for table in input_tables().iter().chain(&view_tables()) {
-            store.clear(&[table.name]).await?;
+            session.clear(&[table.name]).await?;
             fail_point("start: table emptied");
         }
         store.named().delete(REBUILDING).await?;
@@ -396,7 +419,7 @@ async fn begin(store: &dyn ViewStore, from_beginning: bool, semantics: &Semantic
     if store.named().get(TABLES).await?.as_deref() != Some(tables.as_bytes()) {
         if begun.frontier.epoch > 0 {
             // Mark before name: a crash between the two is detected by either.
-            store.clear(&[]).await?;
+            session.clear(&[]).await?;
             begun.frontier.unfinished = true;
             info!("the store is of another version of views or time zones; rewriting all rows");
         }

@@ -11,7 +11,7 @@ use kindred_model::views::Table;
 use kindred_model::views::inputs::{Interactions, Orders};
 use kindred_model::views::points::Points;
 use kindred_model::views::popularity::Popularity;
-use kindred_store::{Change, EpochChanges, Incarnation, StoreError, ViewStore};
+use kindred_store::{Change, EpochChanges, StoreError, ViewStore, WriteSession};
 use tracing::{info, warn};
 
 use crate::PipelineError;
@@ -24,7 +24,7 @@ const CHANGES_A_UNIT: usize = 100_000;
 /// # Errors
 /// Those of the store; [`PipelineError::Read`] for a key that is not of format 1.
 pub async fn migrate_from_format_1(store: &dyn ViewStore, rules: &Rules) -> Result<(), PipelineError> {
-    let begun = store.begin().await?;
+    let session = &*store.begin().await?;
     let interactions = |key: &[u8], row: &[u8], changes: &mut Vec<Change>| -> Result<(), Corrupt> {
         if let Some(new) = interaction_key_of_format_1(key)? {
             changes.push(Change { table: Interactions::NAME, key: new, row: Some(row.to_vec()) });
@@ -40,11 +40,11 @@ pub async fn migrate_from_format_1(store: &dyn ViewStore, rules: &Rules) -> Resu
         }
         Ok(())
     };
-    let keys = change(store, &begun, Interactions::NAME, &interactions).await? / 2;
-    change(store, &begun, Orders::NAME, &orders).await?;
+    let keys = change(store, session, Interactions::NAME, &interactions).await? / 2;
+    change(store, session, Orders::NAME, &orders).await?;
     // Deletes the rows that today's code would misread; the others are served until they are derived again.
-    store.clear(&[Points::NAME, Popularity::NAME]).await?;
-    store.reset_position(Position::beginning()).await?;
+    session.clear(&[Points::NAME, Popularity::NAME]).await?;
+    session.reset_position(Position::beginning()).await?;
     store.sync().await?;
     info!(keys, "migrated the store from format 1; rewriting all rows and reading the log again");
     Ok(())
@@ -54,7 +54,13 @@ pub async fn migrate_from_format_1(store: &dyn ViewStore, rules: &Rules) -> Resu
 type Rewrite<'a> = &'a (dyn Fn(&[u8], &[u8], &mut Vec<Change>) -> Result<(), Corrupt> + Sync);
 
 /// Rewrites the rows of a table in units until none is left; returns the number of changes.
-async fn change(store: &dyn ViewStore, begun: &Incarnation, table: &str, rewrite: Rewrite<'_>) -> Result<usize, PipelineError> {
+async fn change(
+    store: &dyn ViewStore,
+    session: &dyn WriteSession,
+    table: &str,
+    rewrite: Rewrite<'_>,
+) -> Result<usize, PipelineError> {
+    let begun = session.incarnation();
     let mut made = 0;
     loop {
         let mut changes = Vec::new();
@@ -71,6 +77,6 @@ async fn change(store: &dyn ViewStore, begun: &Incarnation, table: &str, rewrite
         }
         made += changes.len();
         let position = begun.frontier.position.clone();
-        store.apply(EpochChanges { epoch: begun.first_epoch, position, changes: changes.into() }).await?;
+        session.apply(EpochChanges { epoch: begun.first_epoch, position, changes: changes.into() }).await?;
     }
 }

@@ -16,7 +16,7 @@ use kindred_dataflow::update::{Changes, Output};
 use kindred_log::{EventLog, LogError};
 use kindred_model::views::view_tables;
 use kindred_model::{Position, Topic};
-use kindred_store::{Change, EpochChanges, Incarnation, StoreError, ViewStore};
+use kindred_store::{Change, EpochChanges, Incarnation, StoreError, ViewReader, ViewWriter, WriteSession};
 use kindred_telemetry::fail_point;
 use tracing::{info, warn};
 
@@ -64,8 +64,16 @@ pub(crate) enum Role {
     Follower,
 }
 
+/// Where a sink gets its session.
+pub(crate) enum Session {
+    /// The one that this process began.
+    Begun(Box<dyn WriteSession>),
+    /// Joins what the leader began.
+    Join(Arc<dyn ViewWriter>),
+}
+
 pub(crate) struct Sink {
-    store: Arc<dyn ViewStore>,
+    store: Arc<dyn ViewReader>,
     /// Where merged records are appended again; `None` where another pipeline of the same log does it.
     log: Option<Arc<dyn EventLog>>,
     context: Context,
@@ -88,15 +96,15 @@ pub(crate) struct Sink {
     committable_before: u64,
 }
 
-pub(crate) fn spawn(sink: Sink, messages: Receiver<SinkMessage>) -> Result<JoinHandle<()>, PipelineError> {
+pub(crate) fn spawn(sink: Sink, session: Session, messages: Receiver<SinkMessage>) -> Result<JoinHandle<()>, PipelineError> {
     let runtime = block_on_runtime()?;
     let context = sink.context.clone();
-    context.spawn("kindred-sink", move || sink.run(&messages, &runtime))
+    context.spawn("kindred-sink", move || sink.run(session, &messages, &runtime))
 }
 
 impl Sink {
     pub fn new(
-        store: Arc<dyn ViewStore>,
+        store: Arc<dyn ViewReader>,
         log: Option<Arc<dyn EventLog>>,
         context: Context,
         role: Role,
@@ -119,16 +127,18 @@ impl Sink {
         }
     }
 
-    fn run(mut self, messages: &Receiver<SinkMessage>, runtime: &tokio::runtime::Runtime) {
-        match messages.recv() {
-            Ok(SinkMessage::Begun(begun)) => {
-                if let Err(error) = self.begin(&begun, runtime) {
-                    return self.context.fail(error.to_string());
-                }
-            }
-            // The workers ended before they began.
-            _ => return self.context.progress.stopped(),
-        }
+    fn run(mut self, session: Session, messages: &Receiver<SinkMessage>, runtime: &tokio::runtime::Runtime) {
+        // Otherwise the workers ended before they began.
+        let Ok(SinkMessage::Begun(begun)) = messages.recv() else { return self.context.progress.stopped() };
+        let session = match session {
+            Session::Begun(session) => Ok(session),
+            Session::Join(store) => retry(&self.context, || runtime.block_on(store.join(begun.number))),
+        };
+        let session = match session {
+            Ok(session) => session,
+            Err(error) => return self.context.fail(error.to_string()),
+        };
+        (self.base, self.rewrite) = (begun.first_epoch, begun.frontier.unfinished);
         let mut synced = Instant::now();
         let mut dirty = false;
         loop {
@@ -143,7 +153,8 @@ impl Sink {
             }
             dirty |= self.end.is_some() || !self.uncommitted.is_empty();
             let ended = self.end.take();
-            let written = ended.map_or(Ok(()), |end| self.write(end, runtime)).and_then(|()| self.commit(runtime));
+            let written = ended.map_or(Ok(()), |end| self.write(end, &*session, runtime));
+            let written = written.and_then(|()| self.commit(&*session, runtime));
             if let Err(error) = written {
                 return self.context.fail(error.to_string());
             }
@@ -159,24 +170,16 @@ impl Sink {
                 synced = Instant::now();
             }
             if disconnected {
-                return self.finish(runtime);
+                return self.finish(session, runtime);
             }
         }
     }
 
-    fn begin(&mut self, begun: &Incarnation, runtime: &tokio::runtime::Runtime) -> Result<(), StoreError> {
-        if self.role == Role::Follower {
-            retry(&self.context, || runtime.block_on(self.store.join(begun.number)))?;
-        }
-        (self.base, self.rewrite) = (begun.first_epoch, begun.frontier.unfinished);
-        Ok(())
-    }
-
-    fn finish(self, runtime: &tokio::runtime::Runtime) {
+    fn finish(self, session: Box<dyn WriteSession>, runtime: &tokio::runtime::Runtime) {
         // Failing here only costs the next start a rewrite. An unfinished store that was not rewritten stays marked.
         if self.role != Role::Follower
             && !self.rewrite
-            && let Err(error) = runtime.block_on(self.store.end_clean())
+            && let Err(error) = runtime.block_on(session.end())
         {
             warn!("could not mark a clean shutdown, the next start rewrites all rows: {error}");
         }
@@ -209,7 +212,12 @@ impl Sink {
         }
     }
 
-    fn write(&mut self, end: EpochEnd, runtime: &tokio::runtime::Runtime) -> Result<(), PipelineError> {
+    fn write(
+        &mut self,
+        end: EpochEnd,
+        session: &dyn WriteSession,
+        runtime: &tokio::runtime::Runtime,
+    ) -> Result<(), PipelineError> {
         if end.epoch == 0 && !self.rewrite {
             // The store already holds the restored rows.
             self.context.progress.wrote(0);
@@ -219,7 +227,7 @@ impl Sink {
             info!(rows = self.pending.len(), "the store is unfinished; rewriting all rows");
             if self.role != Role::Follower {
                 let tables: Vec<&'static str> = view_tables().iter().map(|table| table.name).collect();
-                retry(&self.context, || runtime.block_on(self.store.clear(&tables)))?;
+                retry(&self.context, || runtime.block_on(session.clear(&tables)))?;
             }
             self.rewrite = false;
         }
@@ -232,9 +240,9 @@ impl Sink {
         let began = Instant::now();
         if self.role == Role::Alone {
             let unit = EpochChanges { epoch, position: end.position.clone(), changes };
-            retry(&self.context, || runtime.block_on(self.store.apply(unit.clone())))?;
+            retry(&self.context, || runtime.block_on(session.apply(unit.clone())))?;
         } else if rows > 0 {
-            retry(&self.context, || runtime.block_on(self.store.write(epoch, Arc::clone(&changes))))?;
+            retry(&self.context, || runtime.block_on(session.write(epoch, Arc::clone(&changes))))?;
         }
         metrics::histogram!("store_apply_duration_seconds").record(began.elapsed().as_secs_f64());
         metrics::histogram!("store_unit_rows").record(double(rows));
@@ -266,12 +274,12 @@ impl Sink {
     }
 
     /// Commits what all processes have written.
-    fn commit(&mut self, runtime: &tokio::runtime::Runtime) -> Result<(), PipelineError> {
+    fn commit(&mut self, session: &dyn WriteSession, runtime: &tokio::runtime::Runtime) -> Result<(), PipelineError> {
         let ready = self.uncommitted.partition_point(|end| end.epoch < self.committable_before);
         let ready: Vec<EpochEnd> = self.uncommitted.drain(..ready).collect();
         if let Some(last) = ready.last() {
             let epoch = self.base + last.epoch;
-            retry(&self.context, || runtime.block_on(self.store.commit(epoch, last.position.clone())))?;
+            retry(&self.context, || runtime.block_on(session.commit(epoch, last.position.clone())))?;
         }
         ready.iter().for_each(|end| self.reached(end));
         Ok(())

@@ -226,7 +226,8 @@ impl Iterator for &mut Reading {
 /// # Errors
 /// Those of reading and writing.
 pub async fn repair(store: Arc<dyn ViewStore>, semantics: &Semantics) -> Result<u64, PipelineError> {
-    let frontier = store.begin().await?.frontier;
+    let session = store.begin().await?;
+    let frontier = session.incarnation().frontier.clone();
     let snapshot = store.snapshot()?;
     let expected = tables(&Inputs::read(&*snapshot.rows, semantics)?, semantics);
     let differences = first_differences(&expected, &*snapshot.rows, usize::MAX)?;
@@ -235,7 +236,7 @@ pub async fn repair(store: Arc<dyn ViewStore>, semantics: &Semantics) -> Result<
     let changes: Vec<Change> = if frontier.unfinished {
         // All rows, as at a start: late writes of a replaced process must lose against them.
         let views: Vec<&'static str> = view_tables().iter().map(|table| table.name).collect();
-        store.clear(&views).await?;
+        session.clear(&views).await?;
         let rows = |table| expected.rows(table).map(move |(key, row)| Change { table, key: key.into(), row: Some(row.into()) });
         views.into_iter().flat_map(rows).collect()
     } else {
@@ -244,8 +245,8 @@ pub async fn repair(store: Arc<dyn ViewStore>, semantics: &Semantics) -> Result<
             .map(|difference| Change { table: difference.table, key: difference.key, row: difference.expected })
             .collect()
     };
-    store.apply(EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: changes.into() }).await?;
+    session.apply(EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: changes.into() }).await?;
     store.sync().await?;
-    store.end_clean().await?;
+    session.end().await?;
     Ok(mended)
 }

@@ -18,7 +18,7 @@ use kindred_dataflow::update::{Output, OutputFn, Stats};
 use kindred_dataflow::{Dataflow, build, restore};
 use kindred_log::{EventLog, Share};
 use kindred_model::Position;
-use kindred_store::{Incarnation, ViewStore};
+use kindred_store::{Incarnation, ViewReader};
 use kindred_telemetry::fail_point;
 use parking_lot::Mutex;
 use timely::CommunicationConfig;
@@ -50,7 +50,7 @@ pub(crate) struct Workers {
     /// The incarnation; only the leader's process has one.
     pub begun: Option<Incarnation>,
     pub log: Arc<dyn EventLog>,
-    pub store: Arc<dyn ViewStore>,
+    pub store: Arc<dyn ViewReader>,
     pub context: Context,
     /// One per worker.
     pub feeds: Vec<(Feed, Receiver<Batch>)>,
@@ -120,7 +120,7 @@ struct Shared {
     config: PipelineConfig,
     begun: Option<Incarnation>,
     log: Arc<dyn EventLog>,
-    store: Arc<dyn ViewStore>,
+    store: Arc<dyn ViewReader>,
     context: Context,
     outgoing: Sender<SinkMessage>,
     /// Also write the rows of epoch 0, the restored state: the store's last unit was unfinished.

@@ -69,7 +69,7 @@ async fn verify_names_a_wrong_row_and_repair_mends_it() {
     let frontier = shop.store.frontier();
     let invented = Change { table: "points", key: b"nobody\0".to_vec(), row: Some(vec![2]) };
     let unit = EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: vec![invented].into() };
-    shop.store.apply(unit).await.expect("it writes");
+    shop.store.begin().await.expect("begun").apply(unit).await.expect("it writes");
     let report = verify(&*shop.store.snapshot().expect("a snapshot").rows, &semantics, 3).expect("it reads");
     assert_eq!(report.differences.len(), 1, "{report:?}");
     assert_eq!((report.differences[0].key.as_str(), &report.differences[0].expected), ("\"nobody\"", &None));

@@ -10,7 +10,7 @@ use std::time::Duration;
 use kindred_model::views::Visit;
 use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
 use kindred_pipeline::{Pipeline, PipelineConfig, PipelineState};
-use kindred_store::{Change, EpochChanges, Frontier, ViewStore};
+use kindred_store::{Change, EpochChanges, Frontier, ViewStore, WriteSession};
 use support::{Shop, append};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,9 +32,11 @@ fn rows_of(store: &dyn ViewStore, table: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
     rows
 }
 
-async fn apply(store: &dyn ViewStore, changes: Vec<Change>) {
+async fn apply(store: &dyn ViewStore, changes: Vec<Change>) -> Box<dyn WriteSession> {
+    let session = store.begin().await.expect("begun");
     let Frontier { epoch, position, .. } = store.frontier();
-    store.apply(EpochChanges { epoch, position, changes: changes.into() }).await.expect("applied");
+    session.apply(EpochChanges { epoch, position, changes: changes.into() }).await.expect("applied");
+    session
 }
 
 /// If this failed, a store that fails during a restore would end up with the views of a part of the events, marked as complete.
@@ -53,8 +55,9 @@ async fn what_is_restored_in_part_is_not_written_for_the_whole() {
     // One of its inputs, not the first, cannot be read; and the last unit is unfinished, so the next start rewrites all rows.
     let (key, row) = rows_of(&*shop.store, "inputs_orders").pop().expect("a row");
     let unfinished_with = async |shop: Shop, row: Vec<u8>| {
-        apply(&*shop.store, vec![Change { table: "inputs_orders", key: key.clone(), row: Some(row) }]).await;
-        shop.store.clear(&["points"]).await.expect("emptied");
+        let session = apply(&*shop.store, vec![Change { table: "inputs_orders", key: key.clone(), row: Some(row) }]).await;
+        session.clear(&["points"]).await.expect("emptied");
+        drop(session);
         drop(shop);
         Shop::open(temp.path())
     };
@@ -90,9 +93,7 @@ async fn a_view_that_is_new_to_a_store_is_derived_at_the_next_start() {
     // As left by a version without member_orders.
     let store = &shop.store;
     let gone = rows_of(&**store, "member_orders").into_iter().map(|(key, _)| Change { table: "member_orders", key, row: None });
-    store.begin().await.expect("begun");
-    apply(&**store, gone.collect()).await;
-    store.end_clean().await.expect("whole");
+    apply(&**store, gone.collect()).await.end().await.expect("whole");
     assert!(!shop.differences(&records, &semantics).is_empty());
     let known = store.named().get("tables").await.expect("read").expect("the store names its tables");
     let known = String::from_utf8(known).expect("text").replace("member_orders", "");

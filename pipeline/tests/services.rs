@@ -21,7 +21,7 @@ use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
 use kindred_pipeline::{Cluster, Pipeline, PipelineConfig, PipelineState, migrate_from_format_1, repair, verify};
 use kindred_store::cql::{CqlConfig, CqlStore};
 use kindred_store::generations::Generations;
-use kindred_store::{Change, EpochChanges, ViewStore};
+use kindred_store::{Change, EpochChanges, ViewReader, ViewStore, ViewWriter};
 use support::append;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,7 +81,9 @@ async fn restarts_and_take_overs_leave_what_the_oracle_says() {
     // Another pipeline takes over while the old one runs: it rewrites rows that may be half written.
     let replaced = store;
     let stray = Change { table: "points", key: b"nobody\0".to_vec(), row: Some(vec![2]) };
-    replaced.write(replaced.frontier().epoch + 500, vec![stray].into()).await.expect("written");
+    let number = generations.list().await.expect("listed")[0].incarnation;
+    let late = replaced.join(number).await.expect("joined");
+    late.write(replaced.frontier().epoch + 500, vec![stray].into()).await.expect("written");
     let store = open().await;
     let new = start(&store, &pipeline_config).await;
     append(&log, third).await;
@@ -99,10 +101,11 @@ async fn restarts_and_take_overs_leave_what_the_oracle_says() {
     assert_is(&store, &records, &semantics, "rebuilt").await;
     rebuilt.stop().expect("it stops");
 
-    let frontier = store.begin().await.expect("begun").frontier;
+    let session = store.begin().await.expect("begun");
+    let frontier = session.incarnation().frontier.clone();
     let invented = Change { table: "points", key: b"nobody\0".to_vec(), row: Some(vec![2]) };
     let unit = EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: vec![invented].into() };
-    store.apply(unit).await.expect("it writes");
+    session.apply(unit).await.expect("it writes");
     let left: Arc<dyn ViewStore> = open().await;
     repair(Arc::clone(&left), &semantics).await.expect("it mends");
     assert_is(&store, &records, &semantics, "mended").await;
@@ -145,9 +148,10 @@ async fn as_of_format_1(store: &Arc<CqlStore>) {
     .expect("read");
     assert!(changes.len() > 20, "there is something to migrate");
     changes.push(Change { table: "points", key: b"nobody\0".to_vec(), row: Some(vec![2]) });
-    let frontier = store.begin().await.expect("begun").frontier;
+    let session = store.begin().await.expect("begun");
+    let frontier = session.incarnation().frontier.clone();
     let unit = EpochChanges { epoch: frontier.epoch, position: frontier.position, changes: changes.into() };
-    store.apply(unit).await.expect("it writes");
+    session.apply(unit).await.expect("it writes");
 }
 
 /// The worst case of compaction: the last record of each key in compacted topics.

@@ -6,7 +6,8 @@ use kindred_model::MemberId;
 use kindred_model::records::{MemberRecord, MemberState, Membership};
 use kindred_model::units::{EventTime, Tier};
 use kindred_store::records::{Step, Version};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::Members;
 use crate::db::{self, ACCOUNTS, Held, ms};
@@ -40,33 +41,43 @@ pub enum State {
 }
 
 /// A place that goods are sent to.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = PostalAddress)]
 pub struct Address {
-    /// Who receives.
+    /// Recipient.
     pub name: String,
-    /// Their phone.
+    /// Phone of the recipient.
     pub phone: String,
-    /// Country, ISO 3166.
+    /// ISO 3166.
     pub country: String,
     /// Province or state.
     pub region: String,
     /// City.
     pub city: String,
-    /// Street, house, and whatever else leads there.
+    /// Street and number.
     pub lines: String,
     /// Postal code.
     pub postal_code: String,
 }
 
-/// Which version of the user agreement was accepted, and when.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// The accepted user agreement.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = AgreementShown)]
 pub struct Agreement {
-    /// The version.
+    /// The version of the user agreement.
     pub version: String,
-    /// When.
+    /// When it was accepted.
     #[serde(with = "ms")]
+    #[schema(value_type = String)]
     pub accepted_at: EventTime,
+}
+
+impl Agreement {
+    /// With the time as text, as everything that callers see: records hold milliseconds.
+    pub(crate) fn shown<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_json::json!({ "version": self.version, "accepted_at": self.accepted_at }).serialize(serializer)
+    }
 }
 
 /// The second factor.

@@ -5,6 +5,7 @@
 use kindred_model::units::EventTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use crate::Members;
 use crate::db::SPENT;
@@ -15,24 +16,26 @@ use crate::throttle::HOUR_S;
 /// Seconds that a challenge may be solved in: a form is filled in meanwhile.
 pub const CHALLENGE_S: u64 = 1_200;
 
-/// A challenge.
-#[derive(Clone, Debug, Serialize)]
+/// A proof of work to be done before a registration, a phone code or a reset.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = ChallengeShown)]
 pub struct Challenge {
-    /// Given back with the solution.
+    /// To be sent with the solution.
     pub token: String,
-    /// Leading zero bits to find.
+    /// Required leading zero bits of SHA-256(`token.nonce`).
     pub bits: u32,
-    /// Milliseconds since 1970 UTC at which it is worthless.
+    /// When it expires, milliseconds since 1970 UTC.
     pub expires_at: i64,
 }
 
 /// A solved challenge.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ChallengeSolved)]
 pub struct Solution {
-    /// The challenge's token.
+    /// The token of the challenge.
     pub token: String,
-    /// What was found.
+    /// The nonce that was found.
     pub nonce: String,
 }
 

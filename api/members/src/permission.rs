@@ -1,6 +1,7 @@
 //! Who may do what (R18 to R20). A member's tier and a staff role are two fields: points never give staff rights.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::{MemberError, Result};
 
@@ -60,14 +61,17 @@ impl Permission {
 }
 
 /// A named set of permissions of staff.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = RoleShown)]
 pub struct Role {
-    /// Its name: 1 to 32 of `a-z 0-9 _ -`.
+    /// 1 to 32 of `a-z 0-9 _ -`.
     pub name: String,
     /// What its holders may, beside what every member may.
+    #[schema(value_type = Vec<String>)]
     pub permissions: Vec<Permission>,
     /// Whether it comes with the product; such a role is not changed.
     #[serde(default)]
+    #[schema(required)]
     pub built_in: bool,
 }
 

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use kindred_model::units::{EventTime, Tier};
 use secrecy::SecretString;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::account::{ADDRESSES_MAX, Account, Address, Agreement, CredentialEvent, Extra, Factor, Loaded, State};
 use crate::codes::TokenKind;
@@ -22,53 +23,62 @@ use crate::tokens::AccessClaims;
 use crate::{Members, db, index};
 use kindred_config::members::Language;
 
-/// A member's own view.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+/// The account of the caller.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[schema(as = ProfileShown)]
 pub struct Profile {
-    /// The member.
+    /// The member id.
     pub member: String,
-    /// Where the account stands.
+    /// `activated`; members in other states cannot sign in.
+    #[schema(value_type = String)]
     pub state: State,
     /// Username.
     pub username: String,
     /// E.164.
     pub phone: String,
-    /// E-mail.
+    /// Verified e-mail.
     pub email: String,
-    /// The level.
+    /// The tier.
+    #[schema(value_type = String)]
     pub tier: Tier,
-    /// A staff role.
+    /// The staff role.
     pub role: Option<String>,
     /// Language of messages.
     pub language: Language,
-    /// Whether marketing may be sent.
+    /// Consent to marketing messages.
     pub marketing_consent: bool,
-    /// Where goods are sent to.
+    /// Postal addresses.
     pub addresses: Vec<Address>,
-    /// The agreement that was accepted.
+    /// The accepted user agreement.
+    #[serde(serialize_with = "Agreement::shown")]
     pub agreement: Agreement,
-    /// What others register with to be this member's invitees.
+    /// The code that invites others.
     pub invite_code: String,
-    /// Whether a second factor is asked for.
+    /// Whether a second factor is set up.
     pub second_factor: bool,
-    /// When the account was made.
+    /// When the account was created.
+    #[schema(value_type = String)]
     pub registered_at: EventTime,
     /// When it was verified.
+    #[schema(value_type = Option<String>)]
     pub activated_at: Option<EventTime>,
     /// Changes with every change: the ETag.
+    #[serde(skip)]
     pub version: String,
 }
 
-/// What a member changes; what is absent stays.
-#[derive(Clone, Debug, Default)]
+/// Changes of the account; absent fields stay as they are. Tier and role cannot be changed (V8.2.3).
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ProfilePatch)]
 pub struct ProfileChange {
     /// Language of messages.
     pub language: Option<Language>,
-    /// Whether marketing may be sent.
+    /// Consent to marketing messages.
     pub marketing_consent: Option<bool>,
-    /// All addresses.
+    /// Replaces all addresses; at most 20.
     pub addresses: Option<Vec<Address>>,
-    /// Accepts this version of the agreement.
+    /// Accepts this version of the user agreement.
     pub agreement_version: Option<String>,
 }
 
@@ -95,13 +105,17 @@ pub struct MemberExport {
 }
 
 /// What an erasure promises here; the log's and the lists' dates are the erasure's of the rest.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[schema(as = AccountErased)]
 pub struct ErasureReceipt {
-    /// The member, who has no name any more.
+    /// The member id.
+    #[serde(skip)]
     pub member: String,
-    /// When the account was emptied.
+    /// When the account was erased and its username, phone and e-mail became free.
+    #[schema(value_type = String)]
     pub erased_at: EventTime,
-    /// When the last entry of the audit log that has the member's id expires.
+    /// When the last audit entry with the member id expires.
+    #[schema(value_type = String)]
     pub audit_until: EventTime,
 }
 

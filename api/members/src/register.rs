@@ -15,6 +15,8 @@
 
 use kindred_store::records::Step;
 use secrecy::SecretString;
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::account::{ACCOUNT, Account, Extra, State};
 use crate::challenge::{Solution, address_group};
@@ -35,29 +37,35 @@ pub const UNVERIFIED_S: u64 = 86_400;
 const HELD_S: u64 = 600;
 
 /// What a person sends to register.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RegistrationForm)]
 pub struct Registration {
-    /// R9.
+    /// Letters, digits and `. _ - '`; unique regardless of case and look-alikes.
     pub username: String,
-    /// R10.
+    /// The phone that received `phone_code`.
     pub phone: String,
-    /// R11.
+    /// The address for the verification mail.
     pub email: String,
     /// R12.
+    #[schema(value_type = String, format = Password)]
     pub password: SecretString,
-    /// The solved challenge.
+    /// A solved challenge, not the one used for the phone code.
+    #[serde(rename = "challenge")]
     pub solution: Solution,
-    /// The code that was sent to the phone.
+    /// The code from POST /v1/phone-codes.
     pub phone_code: String,
-    /// The version of the agreement that was accepted.
+    /// The accepted version of the user agreement.
     pub agreement_version: String,
-    /// Of whoever invited them.
+    /// The invite code of another member.
     pub invite_code: Option<String>,
-    /// The language of messages; the shop's where absent.
+    /// Language of messages; default that of `Accept-Language`.
     pub language: Option<Language>,
-    /// Whether marketing may be sent.
+    /// Consent to marketing messages.
+    #[serde(default)]
     pub marketing_consent: bool,
-    /// From where it comes.
+    /// The address of the client; not a field of the form.
+    #[serde(skip)]
     pub address: String,
 }
 

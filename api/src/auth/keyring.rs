@@ -363,8 +363,7 @@ impl From<KeyError> for Problem {
     fn from(error: KeyError) -> Self {
         match error {
             KeyError::Invalid(invalid) => {
-                let field =
-                    FieldError { place: "body", pointer: invalid.pointer(), code: "invalid", message: invalid.reason.clone() };
+                let field = FieldError::body(invalid.pointer(), "invalid", invalid.reason.clone());
                 Self { errors: vec![field], ..Self::new(Code::Invalid, invalid.to_string()) }
             }
             KeyError::Store(error) => error.into(),

@@ -2,8 +2,9 @@
 //! bodies.
 //!
 //! ```text
-//! store ──listener (the sink's thread)──▶ State (one lock) ──render──▶ bodies (cache) ──▶ answers, streams
-//!                                           └──Published: version, position──▶ waiters, Kindred-As-Of
+//! ChangeFeed ──the thread of the memory──▶ State (one lock) ──render──▶ bodies (cache) ──▶ answers, streams
+//!                                             │  └──Items (a copy)──▶ pages, popularity
+//!                                             └──Published: version, position──▶ waiters, Kindred-As-Of
 //! ```
 //!
 //! A hit takes no lock of the state: a body valid at the published version needs no render. After a change a body is checked
@@ -30,7 +31,8 @@ use kindred_model::views::also_bought::Lists;
 use kindred_model::views::inputs::Catalog;
 use kindred_model::views::{ReadError, Table};
 use kindred_model::{Day, EventTime, ItemId, MemberId, Position, SessionId};
-use kindred_store::{EpochChanges, Listen, Snapshot, StoreError, ViewStore};
+use kindred_store::feed::{ChangeEvent, FeedQueue};
+use kindred_store::{ChangeFeed, EpochChanges, Snapshot, StoreError, ViewReader};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use tokio::sync::{Notify, watch};
 
@@ -39,10 +41,10 @@ pub use ranking::{DAYS_DEFAULT, KIND_DEFAULT};
 pub use render::{LIMIT_DEFAULT, LIMIT_MAX, ListOptions, PopularOptions, Rendered};
 pub(crate) use render::{PopularList, SimilarList, etag_of};
 pub use state::TABLES;
-use state::{Edit, State, decode_changes};
+use state::{Edit, Items, State, decode_changes};
 pub use visibility::Sight;
 
-use crate::context::MemoryConfig;
+use crate::context::{GenerationSource, MemoryConfig};
 
 /// How often to look how far a store is that is not followed.
 const LOOK: Duration = Duration::from_millis(100);
@@ -71,7 +73,7 @@ impl Published {
 /// An error while loading the memory.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The store refused a listener or a snapshot.
+    /// The store refused a feed or a snapshot.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A table could not be read.
@@ -93,7 +95,7 @@ pub enum ListError {
 /// The serving memory.
 pub struct Memory {
     /// Holds the lists that are not in memory.
-    store: Arc<dyn ViewStore>,
+    store: Arc<dyn ViewReader>,
     /// Whether it holds rows and follows the store.
     follows: bool,
     settings: Arc<Semantics>,
@@ -105,41 +107,39 @@ pub struct Memory {
     moved: Notify,
     watches: RwLock<HashMap<Box<str>, watch::Sender<()>>>,
     bodies: moka::sync::Cache<Box<[u8]>, Arc<Rendered>>,
-    /// Queued while the tables are loading; `None` afterwards.
-    early: Mutex<Option<Vec<Early>>>,
+    /// What the thread of the memory takes from.
+    feed: Arc<FeedQueue>,
+    /// Held by whoever changes the state, but for lists read from the store: what is computed aside stays valid.
+    changing: Mutex<()>,
     /// The store has an unfinished unit: the next one brings every row of the views again, and the others are gone.
     rewriting: AtomicBool,
 }
 
-/// Changes that arrive while loading.
-enum Early {
-    Unit(EpochChanges),
-    Reset(Snapshot),
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.feed.close();
+    }
 }
 
-/// Applies the store's changes to a memory. Weak: the store keeps its listeners, the memory ends with its server.
-struct Follower(Weak<Memory>);
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
-impl Listen for Follower {
-    fn unit(&self, unit: &EpochChanges) {
-        let Some(memory) = self.0.upgrade() else { return };
-        let mut early = memory.early.lock();
-        match &mut *early {
-            Some(queued) => queued.push(Early::Unit(unit.clone())),
-            None => memory.apply_unit(unit),
-        }
-    }
-
-    fn reset(&self, snapshot: Snapshot) -> Result<(), ReadError> {
-        let Some(memory) = self.0.upgrade() else { return Ok(()) };
-        let mut early = memory.early.lock();
-        match &mut *early {
-            Some(queued) => {
-                queued.push(Early::Reset(snapshot));
-                Ok(())
+/// The thread of a memory; it ends with the memory or the store.
+fn follow(memory: &Weak<Memory>, feed: &ChangeFeed, clock: &Clock) {
+    loop {
+        let left_ms = DAY_MS - clock.now().0.rem_euclid(DAY_MS);
+        let event = feed.next(Duration::from_millis(left_ms.unsigned_abs()));
+        let Some(memory) = memory.upgrade() else { return };
+        match event {
+            ChangeEvent::Unit(unit) => memory.apply_unit(&unit),
+            ChangeEvent::Reset(snapshot) => {
+                if let Err(error) = memory.reload(&snapshot) {
+                    feed.failed(&error);
+                }
             }
-            None => memory.reload(&snapshot),
+            ChangeEvent::Idle => {}
+            ChangeEvent::Ended => return,
         }
+        memory.turn_day();
     }
 }
 
@@ -166,61 +166,55 @@ impl Memory {
     ///
     /// # Errors
     /// [`LoadError`].
-    pub fn load(
-        store: Arc<dyn ViewStore>,
-        settings: Arc<Semantics>,
-        generation: &str,
-        clock: Clock,
-        config: MemoryConfig,
-    ) -> Result<Arc<Self>, LoadError> {
+    pub fn load(source: GenerationSource, generation: &str, clock: Clock, config: MemoryConfig) -> Result<Arc<Self>, LoadError> {
+        let GenerationSource { store, changes, settings } = source;
+        let followed = changes.map(|changes| changes.changes()).transpose()?;
         let now = clock.now();
+        let mut state = State::empty(now.day(), config);
+        let frontier = match &followed {
+            Some((snapshot, _)) => {
+                state.read(&*snapshot.rows)?;
+                snapshot.frontier.clone()
+            }
+            None => store.frontier(),
+        };
+        state.version = 1;
+        state.set_day(state.today);
         let memory = Arc::new(Self {
             store,
-            follows: config.rows,
+            follows: followed.is_some(),
             settings,
             generation: generation.into(),
-            state: RwLock::new(State::empty(now.day(), config)),
-            published: ArcSwap::from_pointee(Published::new(0, Position::beginning(), now.day(), now)),
+            published: ArcSwap::from_pointee(Published::new(1, frontier.position, now.day(), now)),
+            state: RwLock::new(state),
             moved: Notify::new(),
             watches: RwLock::default(),
             bodies: moka::sync::Cache::builder()
                 .max_capacity(config.answers_bytes_max)
                 .weigher(|_, rendered: &Arc<Rendered>| rendered.weight())
                 .build(),
-            early: Mutex::new(Some(Vec::new())),
-            rewriting: AtomicBool::new(false),
-            clock,
+            feed: followed.as_ref().map(|(_, feed)| feed.queue()).unwrap_or_default(),
+            changing: Mutex::default(),
+            rewriting: AtomicBool::new(frontier.unfinished),
+            clock: clock.clone(),
         });
-        if !config.rows {
-            return Ok(memory);
-        }
-        let snapshot = memory.store.listen(Arc::new(Follower(Arc::downgrade(&memory))))?;
-        let mut state = State::empty(now.day(), config);
-        state.read(&*snapshot.rows)?;
-        let mut early = memory.early.lock();
-        memory.rewriting.store(snapshot.frontier.unfinished, Ordering::Release);
-        state.version = 1;
-        state.set_day(state.today);
-        *memory.state.write() = state;
-        memory.publish(&memory.state.read(), snapshot.frontier.position);
-        for queued in early.take().unwrap_or_default() {
-            match queued {
-                Early::Unit(unit) => memory.apply_unit(&unit),
-                Early::Reset(snapshot) => memory.reload(&snapshot)?,
-            }
-        }
-        drop(early);
+        let Some((_, feed)) = followed else { return Ok(memory) };
+        let weak = Arc::downgrade(&memory);
+        let follow = move || follow(&weak, &feed, &clock);
+        let started = std::thread::Builder::new().name("kindred-memory".to_owned()).spawn(follow);
+        started.map_err(|error| StoreError::Unavailable(format!("could not start a thread: {error}")))?;
         Ok(memory)
     }
 
     /// Loads all tables into a new state and swaps it in, so that no answer mixes the two.
     pub(crate) fn reload(&self, snapshot: &Snapshot) -> Result<(), ReadError> {
+        let _changing = self.changing.lock();
         let mut fresh = self.state.read().emptied();
         fresh.read(&*snapshot.rows)?;
+        fresh.stamp(fresh.version + 1, fresh.today);
         let mut state = self.state.write();
-        fresh.stamp(state.version + 1, state.today);
-        *state = fresh;
-        self.rewriting.store(false, Ordering::Release);
+        let _replaced = std::mem::replace(&mut *state, fresh);
+        self.rewriting.store(snapshot.frontier.unfinished, Ordering::Release);
         self.publish(&state, snapshot.frontier.position.clone());
         drop(state);
         self.moved.notify_waiters();
@@ -235,6 +229,7 @@ impl Memory {
     fn apply_unit(&self, unit: &EpochChanges) {
         let edits = decode_changes(&unit.changes);
         let watched = self.watched(&edits);
+        let _changing = self.changing.lock();
         let mut state = self.state.write();
         let rewriting = self.rewriting.swap(false, Ordering::AcqRel);
         state.version += u64::from(rewriting || !edits.is_empty());
@@ -270,22 +265,36 @@ impl Memory {
         self.published.store(Arc::new(Published::new(state.version, position, state.today, self.clock.now())));
     }
 
-    /// The current state; "today" follows the clock.
+    /// Moves the window of the rankings on to today, computed aside.
+    fn turn_day(&self) {
+        let today = self.clock.today();
+        if self.published.load().today == today {
+            return;
+        }
+        let _changing = self.changing.lock();
+        let (items, version) = {
+            let state = self.state.read();
+            (state.items.clone(), state.version + 1)
+        };
+        let turn = items.turn(today, version);
+        drop(items);
+        let mut state = self.state.write();
+        state.version = version;
+        state.turn(turn);
+        self.publish(&state, self.published.load().position.clone());
+    }
+
+    /// The current state. Where "today" is over, the thread of the memory is at it.
     pub fn published(&self) -> Arc<Published> {
         let published = self.published.load_full();
-        let today = self.clock.today();
-        if published.today == today {
-            return published;
+        if published.today != self.clock.today() {
+            self.feed.wake();
         }
-        let mut state = self.state.write();
-        if state.today != today {
-            state.version += 1;
-            state.set_day(today);
-            let position = self.published.load().position.clone();
-            self.publish(&state, position);
-        }
-        drop(state);
-        self.published.load_full()
+        published
+    }
+
+    fn items(&self) -> Items {
+        self.state.read().items.clone()
     }
 
     /// The list of an item. A hit costs about a microsecond; a list outside of memory, one read of the store.
@@ -339,7 +348,7 @@ impl Memory {
     /// Popularity. A pass over all items: for a thread that may block.
     pub fn popular(&self, options: &PopularOptions) -> (Vec<u8>, Arc<Published>) {
         let published = self.published();
-        (render::render_popular(&self.settings, &self.generation, options, &self.state.read()), published)
+        (render::render_popular(&self.settings, &self.generation, options, &self.items()), published)
     }
 
     /// What a signed-in member, or an anonymous caller, may see.
@@ -347,10 +356,10 @@ impl Memory {
         member.map_or(Sight::PUBLIC, |member| self.state.read().sight(member))
     }
 
-    /// [`State::is_sold`].
+    /// [`Items::is_sold`].
     pub fn is_sold(&self, item: &str) -> bool {
         let state = self.state.read();
-        state.is_sold(state.find(item).map(|index| state.item(index)))
+        state.items.is_sold(state.find(item).map(|index| state.item(index)))
     }
 
     /// The page of an item, if visible.
@@ -366,21 +375,21 @@ impl Memory {
     /// A page of items. A pass over all items: for a thread that may block.
     pub(crate) fn found(&self, options: &PageOptions) -> Page {
         let published = self.published();
-        let state = self.state.read();
-        let found = Found::of(options, &state, &self.settings.shop.currency);
+        let items = self.items();
+        let found = Found::of(options, &items, &self.settings.shop.currency);
         Page { body: json(&found), next_cursor: found.next_cursor, published }
     }
 
     /// The categories with visible items. A pass over all items.
     pub(crate) fn categories(&self, sight: Sight) -> Page {
         let published = self.published();
-        Page { body: json(&Categories::of(sight, &self.state.read())), next_cursor: None, published }
+        Page { body: json(&Categories::of(sight, &self.items())), next_cursor: None, published }
     }
 
     /// The tags with visible items, largest first. A pass over all items.
     pub(crate) fn tags(&self, sight: Sight, limit: usize) -> Page {
         let published = self.published();
-        Page { body: json(&Tags::of(sight, limit, &self.state.read())), next_cursor: None, published }
+        Page { body: json(&Tags::of(sight, limit, &self.items())), next_cursor: None, published }
     }
 
     /// The sessions of a member, and the state.

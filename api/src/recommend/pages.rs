@@ -2,7 +2,7 @@
 //! (R7, R19).
 //!
 //! ```text
-//! row of the store ──▶ Product          State (all items) ──sight, filter, order, place──▶ Found, Categories, Tags
+//! row of the store ──▶ Product          Items ──sight, filter, order, place──▶ Found, Categories, Tags
 //! ```
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::render::Price;
-use super::state::{Card, Entry, State};
+use super::state::{Card, Entry, Items};
 use super::visibility::Sight;
 use crate::params::opaque;
 
@@ -164,15 +164,15 @@ pub(crate) struct FoundItem<'a> {
 }
 
 /// The visible, available items with a catalog record. Items known only from events have no page.
-fn seen(state: &State, sight: Sight) -> impl Iterator<Item = (&Entry, &Card)> {
-    let offered = state.items().iter().filter(move |entry| sight.is_shown(entry));
+fn seen(items: &Items, sight: Sight) -> impl Iterator<Item = (&Entry, &Card)> {
+    let offered = items.iter().filter(move |entry| sight.is_shown(entry));
     offered.filter_map(|entry| Some((entry, entry.card.as_deref()?)))
 }
 
 impl<'a> Found<'a> {
     /// The requested page.
-    pub fn of(options: &PageOptions, state: &'a State, currency: &'a str) -> Self {
-        let mut fitting: Vec<(i64, &'a Entry, &'a Card)> = seen(state, options.sight)
+    pub fn of(options: &PageOptions, items: &'a Items, currency: &'a str) -> Self {
+        let mut fitting: Vec<(i64, &'a Entry, &'a Card)> = seen(items, options.sight)
             .filter(|(_, card)| options.asks_for(card))
             .map(|(entry, card)| (options.sort.rank(entry, card), entry, card))
             .collect();
@@ -229,9 +229,9 @@ pub(crate) struct Category<'a> {
 
 impl<'a> Categories<'a> {
     /// The visible categories.
-    pub fn of(sight: Sight, state: &'a State) -> Self {
+    pub fn of(sight: Sight, items: &'a Items) -> Self {
         let mut counts: HashMap<&'a Arc<str>, (&'a str, usize)> = HashMap::new();
-        for (_, card) in seen(state, sight) {
+        for (_, card) in seen(items, sight) {
             // A label may contain `/`: it is what follows the parent's path and its `/`.
             let mut begin = 0;
             for category in &card.categories {
@@ -263,9 +263,9 @@ pub(crate) struct Tag<'a> {
 
 impl<'a> Tags<'a> {
     /// The visible tags, limited.
-    pub fn of(sight: Sight, limit: usize, state: &'a State) -> Self {
+    pub fn of(sight: Sight, limit: usize, items: &'a Items) -> Self {
         let mut counts: HashMap<&'a str, usize> = HashMap::new();
-        for tag in seen(state, sight).flat_map(|(_, card)| &card.tags) {
+        for tag in seen(items, sight).flat_map(|(_, card)| &card.tags) {
             *counts.entry(tag).or_default() += 1;
         }
         let mut tags: Vec<Tag<'a>> = counts.into_iter().map(|(tag, items)| Tag { tag, items }).collect();

@@ -21,9 +21,9 @@ pub const DAYS_DEFAULT: u32 = 30;
 /// The default kind, also used for filling: purchases.
 pub const KIND_DEFAULT: Kind = Kind::Purchase;
 
-/// The owners of one item by kind and day, sorted. 12 bytes a row of the view.
-#[derive(Debug, Default)]
-pub(crate) struct Days(Vec<(Kind, Day, u32)>);
+/// The owners of one item by kind and day, sorted. 12 bytes a row of the view. A clone shares them until they change.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Days(Arc<Vec<(Kind, Day, u32)>>);
 
 impl Days {
     /// Sets a row (0 removes it) and returns its old value.
@@ -31,11 +31,11 @@ impl Days {
         // More than there are people.
         let owners = u32::try_from(owners).unwrap_or(u32::MAX);
         match self.0.binary_search_by_key(&(kind, day), |&(kind, day, _)| (kind, day)) {
-            Ok(at) if owners == 0 => u64::from(self.0.remove(at).2),
-            Ok(at) => u64::from(std::mem::replace(&mut self.0[at].2, owners)),
+            Ok(at) if owners == 0 => u64::from(Arc::make_mut(&mut self.0).remove(at).2),
+            Ok(at) => u64::from(std::mem::replace(&mut Arc::make_mut(&mut self.0)[at].2, owners)),
             Err(_) if owners == 0 => 0,
             Err(at) => {
-                self.0.insert(at, (kind, day, owners));
+                Arc::make_mut(&mut self.0).insert(at, (kind, day, owners));
                 0
             }
         }

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::ranking::DAYS_DEFAULT;
-use super::state::{State, neighbors};
+use super::state::{Items, State, neighbors};
 use super::visibility::Sight;
 
 /// The default length of a list: two rows of a product page.
@@ -368,15 +368,15 @@ pub(crate) struct PopularItem<'a> {
 }
 
 /// Renders popularity. A pass over all items: some ms at 20,000.
-pub(super) fn render_popular(settings: &Semantics, generation: &str, options: &PopularOptions, state: &State) -> Vec<u8> {
+pub(super) fn render_popular(settings: &Semantics, generation: &str, options: &PopularOptions, all: &Items) -> Vec<u8> {
     let mut total = 0;
     let mut sums = Vec::new();
-    for entry in state.items() {
+    for entry in all.iter() {
         let within = options.category.as_ref().is_none_or(|category| {
             entry.card.as_ref().is_some_and(|card| card.categories.iter().any(|known| **known == **category))
         });
         // Items known only from browsers are ignored where there is a catalog.
-        if !within || !state.is_sold(Some(entry)) || !options.sight.sees_card(entry.card.as_deref()) {
+        if !within || !all.is_sold(Some(entry)) || !options.sight.sees_card(entry.card.as_deref()) {
             continue;
         }
         let owners = entry.days.sum(options.kind, options.as_of, options.days);

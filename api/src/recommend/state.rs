@@ -7,6 +7,9 @@
 //!
 //! Every part carries the version that last changed it, so that a rendered body can be checked exactly.
 //!
+//! Items stand in chunks that are copied when they change while somebody holds them. So a pass over all items works on a copy of
+//! [`Items`], which costs a microsecond, and holds up nobody; without one nothing is copied.
+//!
 //! Lists are most of the memory, so only they are bounded: beyond the limit the least recently used ones (second chance, Corbató
 //! 1968) are read from the store on request.
 
@@ -73,20 +76,16 @@ impl Card {
 }
 
 /// One item.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub id: Arc<str>,
     /// n: the baskets that hold it.
     pub support: u64,
-    /// Its stored row of `also_bought`, decoded when rendered; empty if there is none. `None`: only in the store.
-    list: Option<Box<[u8]>>,
-    /// The list was read since the clock hand last passed.
-    used: AtomicBool,
-    /// The version that last changed `list`.
+    /// The version that last changed its list.
     pub list_changed: u64,
     /// The version that last changed `support` or `card`.
     pub changed: u64,
-    pub card: Option<Box<Card>>,
+    pub card: Option<Arc<Card>>,
     pub days: Days,
     /// The sum of [`KIND_DEFAULT`] over the window; ranked if offered.
     recent: u64,
@@ -105,7 +104,11 @@ impl Entry {
 
     /// Its owners over the window, as ranked; 0: unranked.
     pub fn ranked(&self) -> u64 {
-        if self.is_offered() { self.recent } else { 0 }
+        self.ranked_with(self.recent)
+    }
+
+    fn ranked_with(&self, recent: u64) -> u64 {
+        if self.is_offered() { recent } else { 0 }
     }
 
     /// Moves it in the rankings from one sum to another.
@@ -121,12 +124,86 @@ impl Entry {
     }
 }
 
+/// Items of a chunk: few enough to be copied in microseconds.
+const CHUNK: usize = 256;
+
+/// All items, by index. A clone shares the chunks until they change.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Items {
+    /// Full, but for the last.
+    chunks: Vec<Arc<Vec<Entry>>>,
+    /// Items with a catalog record.
+    cards: usize,
+}
+
+/// What a day changes: the sums and rankings of its window.
+pub(crate) struct Turn {
+    today: Day,
+    recents: Vec<u64>,
+    rankings: Rankings,
+}
+
+impl Items {
+    /// An item by its index.
+    pub fn get(&self, index: u32) -> &Entry {
+        let index = index as usize;
+        &self.chunks[index / CHUNK][index % CHUNK]
+    }
+
+    fn get_mut(&mut self, index: u32) -> &mut Entry {
+        let index = index as usize;
+        &mut Arc::make_mut(&mut self.chunks[index / CHUNK])[index % CHUNK]
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter())
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.chunks.iter_mut().flat_map(|chunk| Arc::make_mut(chunk).iter_mut())
+    }
+
+    fn push(&mut self, entry: Entry) {
+        match self.chunks.last_mut() {
+            Some(chunk) if chunk.len() < CHUNK => Arc::make_mut(chunk).push(entry),
+            _ => self.chunks.push(Arc::new(vec![entry])),
+        }
+    }
+
+    /// Whether the shop has the item: in the catalog or in an order. Without a catalog, any item.
+    pub fn is_sold(&self, entry: Option<&Entry>) -> bool {
+        self.cards == 0 || entry.is_some_and(Entry::is_sold)
+    }
+
+    /// The sums and rankings of the window that ends with a day, as of a version. A pass over all items.
+    pub fn turn(&self, today: Day, version: u64) -> Turn {
+        let mut rankings = Rankings::emptied(version);
+        let recents = self.iter().zip(0..).map(|(entry, index)| {
+            let recent = entry.days.sum(KIND_DEFAULT, today, DAYS_DEFAULT);
+            entry.move_in(&mut rankings, index, 0, entry.ranked_with(recent), version);
+            recent
+        });
+        let recents = recents.collect();
+        Turn { today, recents, rankings }
+    }
+}
+
+/// A list in memory.
+#[derive(Debug)]
+struct Held {
+    /// Its stored row of `also_bought`, decoded when rendered; empty if there is none. `None`: only in the store.
+    row: Option<Box<[u8]>>,
+    /// It was read since the clock hand last passed.
+    used: AtomicBool,
+}
+
 /// One decoded change.
 #[derive(Debug)]
 pub(crate) enum Edit {
     List { item: Box<str>, row: Box<[u8]> },
     Support { item: Box<str>, support: u64 },
-    Card { item: Box<str>, card: Option<Box<Card>> },
+    Card { item: Box<str>, card: Option<Arc<Card>> },
     Owners { item: Box<str>, kind: Kind, day: Day, owners: u64 },
     Session { session: SessionId, member: Option<MemberId> },
     Member { member: MemberId, facts: Option<MemberFacts> },
@@ -144,7 +221,7 @@ pub(crate) fn decode(table: &str, mut key: &[u8], row: Option<&[u8]>) -> Result<
         Edit::Owners { item: item.as_str().into(), kind, day, owners: row.map_or(Ok(0), u64::decode)? }
     } else if table == Catalog::NAME {
         let record = row.map(CatalogRecord::decode).transpose().map_err(|_| Corrupt("a catalog record that does not decode"))?;
-        Edit::Card { item: item(&mut key)?, card: record.map(|record| Box::new(Card::of(record))) }
+        Edit::Card { item: item(&mut key)?, card: record.map(|record| Arc::new(Card::of(record))) }
     } else if table == Members::NAME {
         let record = row.map(MemberRecord::decode).transpose().map_err(|_| Corrupt("a member record that does not decode"))?;
         match Owner::from_bytes(key)? {
@@ -198,9 +275,9 @@ pub(crate) struct State {
     /// Incremented with each change; private to the process.
     pub version: u64,
     index: HashMap<Arc<str>, u32>,
-    items: Vec<Entry>,
-    /// Items with a catalog record.
-    cards: usize,
+    pub items: Items,
+    /// The lists of the items, by index.
+    lists: Vec<Held>,
     /// B: the number of baskets.
     pub baskets: u64,
     /// The version that last changed `baskets`.
@@ -222,8 +299,8 @@ impl State {
         Self {
             version: 0,
             index: HashMap::new(),
-            items: Vec::new(),
-            cards: 0,
+            items: Items::default(),
+            lists: Vec::new(),
             baskets: 0,
             baskets_changed: 0,
             rankings: Rankings::default(),
@@ -254,7 +331,7 @@ impl State {
         }
         if full {
             // Items without a list may have one in the store.
-            self.items.iter_mut().for_each(|entry| entry.list = entry.list.take().filter(|list| !list.is_empty()));
+            self.lists.iter_mut().for_each(|held| held.row = held.row.take().filter(|row| !row.is_empty()));
         }
         Ok(())
     }
@@ -262,7 +339,7 @@ impl State {
     /// An empty state with the same item indices, which rendered bodies refer to.
     pub fn emptied(&self) -> Self {
         let mut empty = Self { version: self.version, ..Self::empty(self.today, self.config) };
-        for entry in &self.items {
+        for entry in self.items.iter() {
             empty.intern(&entry.id);
         }
         empty
@@ -272,7 +349,7 @@ impl State {
     pub fn stamp(&mut self, version: u64, today: Day) {
         self.version = version;
         self.baskets_changed = version;
-        for entry in &mut self.items {
+        for entry in self.items.iter_mut() {
             entry.list_changed = version;
             entry.changed = version;
         }
@@ -286,17 +363,7 @@ impl State {
 
     /// An item by its index.
     pub fn item(&self, index: u32) -> &Entry {
-        &self.items[index as usize]
-    }
-
-    /// All items.
-    pub fn items(&self) -> &[Entry] {
-        &self.items
-    }
-
-    /// Whether the shop has the item: in the catalog or in an order. Without a catalog, any item.
-    pub fn is_sold(&self, entry: Option<&Entry>) -> bool {
-        self.cards == 0 || entry.is_some_and(Entry::is_sold)
+        self.items.get(index)
     }
 
     /// The sessions of a member.
@@ -314,18 +381,17 @@ impl State {
             return index;
         }
         let id: Arc<str> = item.into();
-        let index = u32::try_from(self.items.len()).expect("fewer than 2^32 items fit into memory");
+        let index = u32::try_from(self.lists.len()).expect("fewer than 2^32 items fit into memory");
         self.items.push(Entry {
             id: id.clone(),
             support: 0,
-            list: Some(Box::default()),
-            used: AtomicBool::new(false),
             list_changed: self.version,
             changed: self.version,
             card: None,
             days: Days::default(),
             recent: 0,
         });
+        self.lists.push(Held { row: Some(Box::default()), used: AtomicBool::new(false) });
         self.index.insert(id, index);
         index
     }
@@ -336,10 +402,9 @@ impl State {
         match edit {
             Edit::List { item, row } => {
                 let index = self.intern(&item);
-                let entry = &mut self.items[index as usize];
-                entry.list_changed = version;
+                self.items.get_mut(index).list_changed = version;
                 // A list outside of memory is current in the store: rows are published once readable.
-                if entry.list.is_some() {
+                if self.lists[index as usize].row.is_some() {
                     self.cache(index, row);
                 }
             }
@@ -349,25 +414,26 @@ impl State {
             }
             Edit::Support { item, support } => {
                 let index = self.intern(&item);
-                let entry = &mut self.items[index as usize];
+                let entry = self.items.get_mut(index);
                 entry.support = support;
                 entry.changed = version;
             }
             Edit::Card { item, card } => {
                 let index = self.intern(&item);
-                let entry = &mut self.items[index as usize];
-                if entry.card == card {
+                let before = &self.items.get(index).card;
+                if *before == card {
                     return;
                 }
+                self.items.cards = self.items.cards + usize::from(card.is_some()) - usize::from(before.is_some());
+                let entry = self.items.get_mut(index);
                 entry.move_in(&mut self.rankings, index, entry.ranked(), 0, version);
-                self.cards = self.cards + usize::from(card.is_some()) - usize::from(entry.card.is_some());
                 entry.card = card;
                 entry.changed = version;
                 entry.move_in(&mut self.rankings, index, 0, entry.ranked(), version);
             }
             Edit::Owners { item, kind, day, owners } => {
                 let index = self.intern(&item);
-                let entry = &mut self.items[index as usize];
+                let entry = self.items.get_mut(index);
                 let before = entry.days.set(kind, day, owners);
                 if kind == KIND_DEFAULT && in_window(day, self.today) {
                     let ranked = entry.ranked();
@@ -403,8 +469,8 @@ impl State {
     /// Clears the views' own tables under the current version; the merged inputs stay.
     pub fn clear_views(&mut self) {
         self.room.bytes = 0;
-        for entry in &mut self.items {
-            entry.list = Some(Box::default());
+        self.lists.iter_mut().for_each(|held| held.row = Some(Box::default()));
+        for entry in self.items.iter_mut() {
             entry.list_changed = self.version;
             entry.support = 0;
             entry.changed = self.version;
@@ -417,30 +483,33 @@ impl State {
 
     /// Moves the window of the rankings, under the current version.
     pub fn set_day(&mut self, today: Day) {
-        self.today = today;
-        self.rankings = Rankings::emptied(self.version);
-        for (index, entry) in self.items.iter_mut().enumerate() {
-            entry.recent = entry.days.sum(KIND_DEFAULT, today, DAYS_DEFAULT);
-            let (ranked, index) = (entry.ranked(), u32::try_from(index).expect("interned"));
-            entry.move_in(&mut self.rankings, index, 0, ranked, self.version);
+        self.turn(self.items.turn(today, self.version));
+    }
+
+    /// As [`State::set_day`], with what was computed aside from the same items.
+    pub fn turn(&mut self, Turn { today, recents, rankings }: Turn) {
+        (self.today, self.rankings) = (today, rankings);
+        for (index, recent) in (0..).zip(recents) {
+            if self.items.get(index).recent != recent {
+                self.items.get_mut(index).recent = recent;
+            }
         }
     }
 
     /// The row of an item, if in memory.
     pub fn row(&self, index: u32) -> Option<&[u8]> {
-        let entry = self.item(index);
+        let held = &self.lists[index as usize];
         // Written only if it changes: reads are concurrent.
-        if !entry.used.load(Ordering::Relaxed) {
-            entry.used.store(true, Ordering::Relaxed);
+        if !held.used.load(Ordering::Relaxed) {
+            held.used.store(true, Ordering::Relaxed);
         }
-        entry.list.as_deref()
+        held.row.as_deref()
     }
 
     /// Caches a row read from the store; false if the list has changed since `list_changed`, as the row may be stale.
     pub fn cache_row(&mut self, index: u32, list_changed: u64, row: Box<[u8]>) -> bool {
-        let entry = self.item(index);
-        let current = entry.list_changed == list_changed;
-        if current && entry.list.is_none() {
+        let current = self.item(index).list_changed == list_changed;
+        if current && self.lists[index as usize].row.is_none() {
             self.cache(index, row);
         }
         current
@@ -454,21 +523,21 @@ impl State {
     /// Caches a row and evicts others if necessary.
     fn cache(&mut self, index: u32, row: Box<[u8]>) {
         self.room.bytes += row.len();
-        if let Some(before) = self.items[index as usize].list.replace(row) {
+        if let Some(before) = self.lists[index as usize].row.replace(row) {
             self.room.bytes -= before.len();
         }
         // Two rounds give every other list its second chance.
-        for _ in 0..2 * self.items.len() {
+        for _ in 0..2 * self.lists.len() {
             if self.room.bytes <= self.room.most {
                 return;
             }
             let at = self.room.hand;
-            self.room.hand = (at + 1) % self.items.len();
-            let entry = &mut self.items[at];
+            self.room.hand = (at + 1) % self.lists.len();
+            let held = &mut self.lists[at];
             // The row itself is about to be rendered.
-            if at == index as usize || *entry.used.get_mut() {
-                *entry.used.get_mut() = false;
-            } else if let Some(list) = entry.list.take_if(|list| !list.is_empty()) {
+            if at == index as usize || *held.used.get_mut() {
+                *held.used.get_mut() = false;
+            } else if let Some(list) = held.row.take_if(|list| !list.is_empty()) {
                 self.room.bytes -= list.len();
             }
         }

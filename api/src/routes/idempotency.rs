@@ -29,7 +29,7 @@ use super::body::UnreadBody;
 use super::endpoint::Answered;
 use super::request::Request;
 use crate::completion::run_to_completion;
-use crate::problem::{Code, FieldError, Problem};
+use crate::problem::{Code, Problem};
 
 pub(crate) const KEY: &str = "idempotency-key";
 /// Marks a replayed response.
@@ -70,8 +70,7 @@ impl FromStr for Key {
         }
         let message =
             format!("must have {} to {} visible ASCII characters, for example a UUID", KEY_CHARS.start(), KEY_CHARS.end());
-        let error = FieldError { place: "header", pointer: "/Idempotency-Key".into(), code: "invalid", message: message.clone() };
-        Err(Problem { errors: vec![error], ..Problem::new(Code::InvalidParameter, format!("Idempotency-Key: {message}")) })
+        Err(Problem::field(Code::InvalidParameter, "header", "Idempotency-Key", message))
     }
 }
 

@@ -283,18 +283,7 @@ pub(crate) struct ErasureReceipt {
     raw_erased_by: String,
     /// The account, if this member has one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    account: Option<AccountErased>,
-}
-
-/// The erased account.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct AccountErased {
-    /// When the account was erased and its username, phone and e-mail became free.
-    #[schema(value_type = String)]
-    erased_at: EventTime,
-    /// When the last audit entry with the member id expires.
-    #[schema(value_type = String)]
-    audit_until: EventTime,
+    account: Option<kindred_members::ErasureReceipt>,
 }
 
 async fn forget_member(request: Request) -> Answered {
@@ -331,10 +320,10 @@ async fn has_account(request: &Request, member: &MemberId) -> Result<bool, Probl
 
 /// Erases the account first, which ends sign-in while the views follow. Members without an account here are erased from the views
 /// only.
-async fn erase_account(request: &Request, member: &MemberId) -> Result<Option<AccountErased>, Problem> {
+async fn erase_account(request: &Request, member: &MemberId) -> Result<Option<kindred_members::ErasureReceipt>, Problem> {
     let Some(members) = &request.api.context.members else { return Ok(None) };
     match members.erase_member(&request.actor(), member.as_str()).await {
-        Ok(receipt) => Ok(Some(AccountErased { erased_at: receipt.erased_at, audit_until: receipt.audit_until })),
+        Ok(receipt) => Ok(Some(receipt)),
         Err(MemberError::NotFound) => {
             let action = AuditAction { kind: "member.erase", subject: member.as_str(), detail: &[("account", "none")] };
             request.audit(action, true).await?;

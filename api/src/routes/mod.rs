@@ -174,10 +174,8 @@ impl Incoming {
         let (shared, accepted) = (api.clone(), headers.get(ACCEPT_LANGUAGE).cloned());
         let visitor = OnceLock::new();
         let request = Request { api, endpoint, grant, params, path, query, headers, address, segments, peer, visitor };
-        idempotency::handle_once(request, posted).await.map_err(|problem| match &shared.context.members {
-            Some(members) => problem.told(language_of(&shared, accepted.as_ref()), members.password_min(false)),
-            None => problem,
-        })
+        let answered = idempotency::handle_once(request, posted).await;
+        answered.map_err(|problem| problem.told(&shared, language_of(&shared, accepted.as_ref()), false))
     }
 }
 

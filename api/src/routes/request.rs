@@ -88,14 +88,15 @@ impl Request {
 
     /// Localizes a problem; `staff` have another minimum password length.
     pub fn told(&self, problem: Problem, staff: bool) -> Problem {
-        let members = self.api.context.members.as_ref();
-        problem.told(self.language(), members.map_or(0, |members| members.password_min(staff)))
+        problem.told(&self.api, self.language(), staff)
     }
 
     /// A 422 about one field.
     pub fn invalid(&self, pointer: impl Into<String>, code: &'static str, message: impl Into<String>) -> Problem {
-        let error = FieldError { place: "body", pointer: pointer.into(), code, message: message.into() };
-        Problem { errors: vec![error], ..Problem::new(Code::Invalid, self.text("invalid")) }
+        Problem {
+            errors: vec![FieldError::body(pointer.into(), code, message)],
+            ..Problem::new(Code::Invalid, self.text("invalid"))
+        }
     }
 
     /// A message in the language of the client.

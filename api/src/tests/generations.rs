@@ -13,8 +13,8 @@ use crate::routes::in_time;
 
 /// Two stores, g1 and g2, and a third generation that cannot be promoted.
 struct Two {
-    first: Arc<dyn ViewStore>,
-    second: Arc<dyn ViewStore>,
+    first: Arc<EmbeddedStore>,
+    second: Arc<EmbeddedStore>,
     settings: Arc<Semantics>,
     live: Mutex<String>,
     /// Promotions and drops signal their start, then wait for permission to continue.
@@ -45,11 +45,11 @@ impl GenerationOperations for Two {
 
     async fn open(&self, name: &str) -> Result<GenerationSource, OperationError> {
         let store = match name {
-            "g1" => self.first.clone(),
-            "g2" => self.second.clone(),
+            "g1" => &self.first,
+            "g2" => &self.second,
             _ => return Err(OperationError::Unknown(format!("there is no generation {name}"))),
         };
-        Ok(GenerationSource { store, settings: self.settings.clone() })
+        Ok(source(store, &self.settings))
     }
 
     async fn promotable(&self, name: &str) -> Result<(), OperationError> {
@@ -90,10 +90,11 @@ async fn two() -> (Bench, Arc<Two>, tempfile::TempDir) {
     let mut bench = Bench::new().await;
     bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1), ("c", 1)]).await;
     let dir = tempfile::tempdir().unwrap();
-    let second: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+    let second = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
     let changes = vec![list("a", &[("c", 1)]), support("a", 1), support("b", 1), support("c", 1)];
     let position = bench.store.frontier().position;
-    second.apply(EpochChanges { epoch: 1, position, changes: changes.into() }).await.unwrap();
+    let unit = EpochChanges { epoch: 1, position, changes: changes.into() };
+    second.begin().await.unwrap().apply(unit).await.unwrap();
     let settings = bench.context.settings.clone();
     let operations = Arc::new(Two {
         first: bench.store.clone(),

@@ -139,7 +139,7 @@ async fn the_memory_that_follows_equals_one_that_is_loaded_anew() {
         }
         bench.apply(changes).await;
         if round % 15 == 14 {
-            bench.clock.advance(Duration::from_secs(86_400));
+            bench.next_day(&[&bench.api.live().memory, &narrow.live().memory]).await;
         }
         let anew = [prepare(&bench.config).await.unwrap(), prepare(&small).await.unwrap(), narrow.clone()];
         for n in 0..9 {
@@ -218,7 +218,7 @@ async fn a_short_list_is_filled_from_its_category_and_then_from_all() {
     let pure = bench.get("/v1/items/nobody/similar?fill=false").await;
     assert_eq!((pure.status().as_u16(), items(&pure).len()), (200, 0));
     // The next day: the oldest day leaves the window.
-    bench.clock.advance(Duration::from_secs(86_400));
+    bench.next_day(&[&bench.api.live().memory]).await;
     assert_eq!(items(&bench.get("/v1/items/a/similar").await), ["b", "d", "e"]);
 }
 

@@ -40,14 +40,15 @@ use kindred_model::{Day, EventTime, ItemId, Kind, MemberId, Position, Semantics,
 use kindred_store::embedded::EmbeddedStore;
 use kindred_store::keys::{KeyStore, Scope};
 use kindred_store::records::embedded::EmbeddedRecords;
-use kindred_store::{Change, EpochChanges, ViewStore};
+use kindred_store::{Change, EpochChanges, ViewReader, ViewWriter, WriteSession};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use crate::api::Api;
-use crate::context::{ApiConfig, Check, Context, OperationError, Operations, VerifiedTable, VerifyReport};
+use crate::context::{ApiConfig, Check, Context, GenerationSource, OperationError, Operations, VerifiedTable, VerifyReport};
+use crate::recommend::Memory;
 
 /// 2026-01-05T10:11:12.123Z.
 const NOW: EventTime = EventTime(1_767_607_872_123);
@@ -85,7 +86,8 @@ impl Operations for Process {
 /// An API and its dependencies.
 struct Bench {
     log: Arc<dyn EventLog>,
-    store: Arc<dyn ViewStore>,
+    store: Arc<EmbeddedStore>,
+    session: Box<dyn WriteSession>,
     records: Arc<EmbeddedRecords>,
     process: Arc<Process>,
     clock: Clock,
@@ -112,13 +114,13 @@ impl Bench {
     async fn with(limits: impl FnOnce(&mut ApiLimits), settings: impl FnOnce(&mut Semantics)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&dir.path().join("log")).unwrap());
-        let store: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+        let store = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
         Self::over(log, store, dir, limits, settings).await
     }
 
     async fn over(
         log: Arc<dyn EventLog>,
-        store: Arc<dyn ViewStore>,
+        store: Arc<EmbeddedStore>,
         dir: tempfile::TempDir,
         limits: impl FnOnce(&mut ApiLimits),
         settings: impl FnOnce(&mut Semantics),
@@ -132,11 +134,12 @@ impl Bench {
         let process = Arc::new(Process::default());
         let mut semantics = Semantics::default();
         settings(&mut semantics);
+        let settings = Arc::new(semantics);
         let context = Context {
             log: log.clone(),
-            store: Some(store.clone()),
+            live: Some(source(&store, &settings)),
             keys,
-            settings: Arc::new(semantics),
+            settings,
             operations: process.clone(),
             generations: None,
             members: None,
@@ -149,8 +152,24 @@ impl Bench {
         let (stop, stopping) = watch::channel(false);
         let api = crate::prepare(config.clone(), context.clone(), stopping).await.unwrap();
         let public = crate::routes::public(&api);
-        let epoch = AtomicU64::new(0);
-        Self { log, store, records, process, clock, context, config, api, public, service, publishable, epoch, stop, _dir: dir }
+        let (epoch, session) = (AtomicU64::new(0), store.begin().await.unwrap());
+        Self {
+            log,
+            store,
+            session,
+            records,
+            process,
+            clock,
+            context,
+            config,
+            api,
+            public,
+            service,
+            publishable,
+            epoch,
+            stop,
+            _dir: dir,
+        }
     }
 
     /// Applies one unit, as the sink would.
@@ -160,7 +179,18 @@ impl Bench {
 
     async fn apply_at(&self, position: Position, changes: Vec<Change>) {
         let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
-        self.store.apply(EpochChanges { epoch, position, changes: changes.into() }).await.unwrap();
+        self.session.apply(EpochChanges { epoch, position, changes: changes.into() }).await.unwrap();
+        while !self.store.feeds_are_drained() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Moves the clock a day on, and waits until the memories have followed.
+    async fn next_day(&self, memories: &[&Memory]) {
+        self.clock.advance(Duration::from_secs(86_400));
+        while memories.iter().any(|memory| memory.published().today != self.clock.today()) {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Sets the list of an item and all supports.
@@ -188,6 +218,7 @@ impl Bench {
         let (log, store) = (self.log.clone(), self.store.clone());
         let mut stopping = self.stop.subscribe();
         tokio::spawn(async move {
+            let session = store.begin().await.unwrap();
             let mut reader = log.reader(Share::ALL).unwrap();
             let mut epoch = 1_000;
             while !*stopping.borrow_and_update() {
@@ -207,10 +238,14 @@ impl Bench {
                     }
                 }
                 epoch += 1;
-                store.apply(EpochChanges { epoch, position, changes: changes.into() }).await.unwrap();
+                session.apply(EpochChanges { epoch, position, changes: changes.into() }).await.unwrap();
             }
         })
     }
+}
+
+fn source(store: &Arc<EmbeddedStore>, settings: &Arc<Semantics>) -> GenerationSource {
+    GenerationSource { store: store.clone(), changes: Some(store.clone()), settings: settings.clone() }
 }
 
 impl Drop for Bench {

@@ -239,12 +239,12 @@ async fn what_is_read_anew_takes_the_place_of_everything_in_one_step() {
     bench.apply_list("a", &[("b", 1)], &[("a", 1), ("b", 1)]).await;
     bench.apply_list("gone", &[("b", 1)], &[("gone", 1)]).await;
     let dir = tempfile::tempdir().unwrap();
-    let other: Arc<dyn ViewStore> = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
+    let other = Arc::new(EmbeddedStore::open(&dir.path().join("store")).unwrap());
     let mut position = Position::beginning();
     position.passed(Topic::Orders, 0, 6);
     let changes = vec![list("a", &[("c", 2)]), support("a", 2), support("c", 2)];
-    other.begin().await.unwrap();
-    other.apply(EpochChanges { epoch: 1, position: position.clone(), changes: changes.into() }).await.unwrap();
+    let unit = EpochChanges { epoch: 1, position: position.clone(), changes: changes.into() };
+    other.begin().await.unwrap().apply(unit).await.unwrap();
     let before = bench.get("/v1/items/a/similar?fill=false&explain=true").await.into_body();
 
     let memory = bench.api.live().memory.clone();
@@ -293,10 +293,10 @@ async fn a_stream_sends_what_is_read_anew() {
     assert!(reader.until("data:", 1, SOON).await);
     let dir = tempfile::tempdir().unwrap();
     let other = EmbeddedStore::open(&dir.path().join("store")).unwrap();
-    other.begin().await.unwrap();
     let changes = vec![list("a", &[("c", 2)]), support("a", 2), support("c", 2)];
-    other.apply(EpochChanges { epoch: 1, position: Position::beginning(), changes: changes.into() }).await.unwrap();
-    let reload = async |store: &dyn ViewStore| {
+    let unit = EpochChanges { epoch: 1, position: Position::beginning(), changes: changes.into() };
+    other.begin().await.unwrap().apply(unit).await.unwrap();
+    let reload = async |store: &EmbeddedStore| {
         let snapshot = store.snapshot().unwrap();
         tokio::task::block_in_place(|| bench.api.live().memory.reload(&snapshot).unwrap());
     };

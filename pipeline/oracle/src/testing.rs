@@ -191,15 +191,7 @@ impl Log<'_> {
     fn order(&mut self) -> OrderRecord {
         let order = OrderId::trusted(name("order", self.rng.below(self.shape.orders)));
         let lines: Vec<Line> = (0..1 + self.rng.below(4))
-            .map(|line| Line {
-                line: line as u32 + 1,
-                item: self.item_id(),
-                quantity: 1 + self.rng.below(3) as i64,
-                unit_price_minor: self.rng.below(10_000) as i64,
-                discount_minor: None,
-                coupon: None,
-                discounts: Vec::new(),
-            })
+            .map(|line| Line::new(line as u32 + 1, self.item_id(), 1 + self.rng.below(3) as i64, self.rng.below(10_000) as i64))
             .collect();
         let mut refunds = Vec::new();
         for line in &lines {
@@ -290,26 +282,15 @@ impl Log<'_> {
     }
 
     fn catalog(&mut self) -> CatalogRecord {
+        let (item, version, title) = (self.item_id(), 1 + self.rng.below(3), format!("Thing {}", self.rng.below(4)).into());
         CatalogRecord {
-            item: self.item_id(),
-            version: 1 + self.rng.below(3),
-            kind: ItemKind::Good,
-            title: format!("Thing {}", self.rng.below(4)).into(),
-            description: None,
             category: vec!["Things".into()],
-            tags: Vec::new(),
             price_minor: Some(self.rng.below(1_000) as i64),
-            url: None,
-            image: None,
             available: self.rng.chance(30).then(|| self.rng.chance(50)),
-            visibility: None,
-            listed_at: None,
             deleted: self.rng.chance(10),
-            group: None,
             repeatable: self.rng.chance(10),
             sensitive: self.rng.chance(10),
-            tax_bp: None,
-            stock: None,
+            ..CatalogRecord::new(item, version, ItemKind::Good, title)
         }
     }
 }

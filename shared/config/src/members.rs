@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 settings! {
     MembersConfig, "members":
@@ -84,8 +85,9 @@ impl LevelsConfig {
     }
 }
 
-/// A language of messages.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+/// A language that people are spoken to in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = LanguageTag)]
 pub enum Language {
     /// Simplified Chinese.
     #[serde(rename = "zh-CN")]

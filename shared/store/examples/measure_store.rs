@@ -92,7 +92,7 @@ async fn main() {
     let buckets = arguments.next().map_or(64, |text| text.parse().expect("a number"));
     let place = Place::of(&place, buckets).await;
     let store = place.open().await;
-    store.begin().await.expect("begun");
+    let session = store.begin().await.expect("begun");
     let (input, view) = (input_tables()[0].name, view_tables()[0].name);
     let unit =
         |epoch: u64, changes: Vec<Change>| EpochChanges { epoch, position: Position::beginning(), changes: changes.into() };
@@ -102,7 +102,7 @@ async fn main() {
     changes.sort_by(|a, b| a.key.cmp(&b.key));
     let first = unit(1, changes);
     let started = Instant::now();
-    store.apply(first).await.expect("applied");
+    session.apply(first).await.expect("applied");
     println!(
         "bulk, one unit of {bulk} sorted rows of 33 + 24 bytes: {:.0} rows/s",
         bulk as f64 / started.elapsed().as_secs_f64()
@@ -113,7 +113,7 @@ async fn main() {
         let changes =
             (0..n).map(|m| Change { table: view, key: list_key(epoch * n + m), row: Some(row(m, LIST_BYTES)) }).collect();
         let started = Instant::now();
-        store.apply(unit(epoch + 2, changes)).await.expect("applied");
+        session.apply(unit(epoch + 2, changes)).await.expect("applied");
         rest += started.elapsed();
     }
     println!(
@@ -140,7 +140,7 @@ async fn main() {
             let due = began + every * u32::try_from(epoch).expect("few");
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let started = Instant::now();
-            store.apply(unit).await.expect("applied");
+            session.apply(unit).await.expect("applied");
             took.push(started.elapsed());
             if last.elapsed() > Duration::from_secs(1) {
                 let started = Instant::now();
@@ -195,7 +195,7 @@ async fn main() {
         println!("scan of {table}: {:.0} rows/s ({count}); told {told}", count as f64 / took.as_secs_f64());
     }
     println!("disk: {} MB", store.disk_bytes().unwrap_or(0) / 1_000_000);
-    store.end_clean().await.expect("a clean end");
+    session.end().await.expect("a clean end");
     let started = Instant::now();
     drop(store);
     println!("close: {:?}", started.elapsed());

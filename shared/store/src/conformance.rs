@@ -6,7 +6,7 @@
 //! kindred_store::conformance::run_atomic(&open).await; // one whose units and snapshots are whole: embedded
 //! # }
 //! ```
-//! [`run_shared`] for one that several processes write. `open(name)` opens the store of that name and makes it where there is
+//! [`run_shared`] for one that several processes write, [`run_feed`] for a change feed. `open(name)` opens the store of that name and makes it where there is
 //! none. The suite drops a store and opens it again by its name; nothing else uses it meanwhile. A check that fails panics and says
 //! which sentence does not hold.
 
@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kindred_model::views::{ReadError, input_tables, view_tables};
+use kindred_model::views::also_bought::Supports;
+use kindred_model::views::{ReadError, Table, input_tables, view_tables};
 use kindred_model::{EventTime, Position, Topic};
-use parking_lot::Mutex;
 
+use crate::feed::ChangeEvent;
 use crate::generations::Generations;
-use crate::{Change, EpochChanges, Frontier, Snapshot, StoreError, ViewStore};
+use crate::{Change, ChangeSource, EpochChanges, Frontier, Snapshot, StoreError, ViewStore, ViewWriter, WriteSession};
 
 type Opened = Arc<dyn ViewStore>;
 type Row = (Vec<u8>, Vec<u8>);
@@ -37,7 +38,6 @@ pub async fn run(open: &impl AsyncFn(&str) -> Opened) {
     what_is_written_is_covered_by_the_next_commit(open).await;
     scans_come_in_the_order_of_keys(open).await;
     scans_of_many_rows_miss_none(open).await;
-    listeners_miss_nothing(open).await;
     clearing_is_a_unit_that_is_not_finished(open).await;
     a_position_can_be_reset(open).await;
     named_values_are_kept_apart(open).await;
@@ -52,7 +52,7 @@ pub async fn run(open: &impl AsyncFn(&str) -> Opened) {
 pub async fn run_atomic(open: &impl AsyncFn(&str) -> Opened) {
     a_snapshot_does_not_move(open).await;
     nobody_sees_half_a_unit(open).await;
-    a_reading_is_of_one_unit(open).await;
+    a_snapshot_is_of_one_unit(open).await;
     a_cleared_table_is_empty(open).await;
 }
 
@@ -61,13 +61,53 @@ pub async fn run_atomic(open: &impl AsyncFn(&str) -> Opened) {
 /// # Panics
 /// When a check fails.
 pub async fn run_shared(open: &impl AsyncFn(&str) -> Opened) {
-    nothing_is_written_before_it_is_begun(open).await;
     an_unclean_end_is_noticed_and_a_clean_one_is_not(open).await;
     a_replaced_pipeline_commits_no_more(open).await;
     a_late_write_does_not_win(open).await;
     a_rewrite_serves_old_rows_until_it_is_through(open).await;
     processes_of_a_cluster_write_under_one_incarnation(open).await;
     a_reader_hears_how_far_the_store_reaches(open).await;
+}
+
+/// Checks that a feed brings every row written after its snapshot, in order. `writer` writes to an empty store; `source` follows
+/// it.
+///
+/// # Panics
+/// When a check fails.
+pub async fn run_feed(writer: &dyn ViewWriter, source: &dyn ChangeSource) {
+    const UNITS: u64 = 60;
+    let table = Supports::NAME;
+    let session = writer.begin().await.expect("begun");
+    let mut consumers = Vec::new();
+    let value = |row: Option<Vec<u8>>| row.map_or(0, |row| String::from_utf8_lossy(&row).parse().expect("a number"));
+    for epoch in 1..=UNITS {
+        if epoch % 10 == 1 {
+            let (snapshot, feed) = tokio::task::block_in_place(|| source.changes()).expect("a feed");
+            let row: u64 = value(snapshot.rows.get(table, b"k").expect("read"));
+            assert!(row >= snapshot.frontier.epoch, "rows are at least as new as the frontier");
+            let mut last = snapshot.frontier.position.clone();
+            consumers.push(std::thread::spawn(move || {
+                let mut rows = Vec::new();
+                while last != position(UNITS) {
+                    match feed.next(Duration::from_secs(20)) {
+                        ChangeEvent::Unit(unit) => {
+                            rows.extend(unit.changes.iter().map(|change| value(change.row.clone())));
+                            assert!(unit.position.reaches(&last), "positions only grow");
+                            last = unit.position;
+                        }
+                        ChangeEvent::Reset(_) => panic!("nothing was lost"),
+                        ChangeEvent::Idle | ChangeEvent::Ended => panic!("the feed ended at {last}, {rows:?}"),
+                    }
+                }
+                (row, rows)
+            }));
+        }
+        session.apply(unit(epoch, vec![put(table, "k", epoch.to_string())])).await.expect("applied");
+    }
+    for consumer in consumers {
+        let (from, rows) = consumer.join().expect("no panic");
+        assert_eq!(rows, (from + 1..=UNITS).collect::<Vec<u64>>(), "every unit after the snapshot, in order, once");
+    }
 }
 
 /// Checks of generations, for every store. Creates and drops some named `c-…`, and leaves `c-live` live.
@@ -137,15 +177,26 @@ fn position(epoch: u64) -> Position {
 }
 
 /// A store opened for writing.
-async fn begun(open: &impl AsyncFn(&str) -> Opened, name: &str) -> Opened {
+struct Begun {
+    session: Box<dyn WriteSession>,
+    store: Opened,
+}
+
+impl std::ops::Deref for Begun {
+    type Target = Opened;
+    fn deref(&self) -> &Opened {
+        &self.store
+    }
+}
+
+async fn begun(open: &impl AsyncFn(&str) -> Opened, name: &str) -> Begun {
     let store = open(name).await;
-    store.begin().await.expect("begun");
-    store
+    Begun { session: store.begin().await.expect("begun"), store }
 }
 
 /// Ends a store cleanly.
-async fn end(store: Opened) {
-    store.end_clean().await.expect("a clean end");
+async fn end(begun: Begun) {
+    begun.session.end().await.expect("a clean end");
 }
 
 /// Waits for a row count, which may lag.
@@ -199,6 +250,7 @@ async fn a_unit_is_readable_once_applied(open: &impl AsyncFn(&str) -> Opened) {
     for (n, table) in tables().into_iter().enumerate() {
         let epoch = n as u64 + 1;
         store
+            .session
             .apply(unit(epoch, vec![put(table, "a", "1"), put(table, "b", vec![0, 255]), put(table, "c", "")]))
             .await
             .expect("applied");
@@ -209,12 +261,12 @@ async fn a_unit_is_readable_once_applied(open: &impl AsyncFn(&str) -> Opened) {
         counts(&store, table, 3).await;
     }
     let table = tables()[0];
-    store.apply(unit(90, vec![put(table, "a", "2"), delete(table, "b"), delete(table, "never")])).await.expect("applied");
+    store.session.apply(unit(90, vec![put(table, "a", "2"), delete(table, "b"), delete(table, "never")])).await.expect("applied");
     assert_eq!(store.get(table, b"a").await.expect("read"), Some(b"2".to_vec()), "a row is replaced");
     assert_eq!(store.get(table, b"b").await.expect("read"), None, "or deleted");
     assert_eq!(store.get(table, b"never").await.expect("read"), None);
     assert_eq!(store.get(tables()[1], b"b").await.expect("read"), Some(vec![0, 255]), "in its table alone");
-    store.apply(unit(91, Vec::new())).await.expect("applied");
+    store.session.apply(unit(91, Vec::new())).await.expect("applied");
     assert_eq!(store.frontier(), finished(91), "a unit without changes moves the frontier");
     store.sync().await.expect("synced");
 }
@@ -222,11 +274,11 @@ async fn a_unit_is_readable_once_applied(open: &impl AsyncFn(&str) -> Opened) {
 async fn applying_again_changes_nothing(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "twice").await;
     let [one, two] = [tables()[0], tables()[1]];
-    store.apply(unit(1, vec![put(one, "gone", "1"), put(two, "x", "1")])).await.expect("applied");
+    store.session.apply(unit(1, vec![put(one, "gone", "1"), put(two, "x", "1")])).await.expect("applied");
     let again = unit(2, vec![put(one, "a", "1"), delete(one, "gone"), put(two, "x", "2")]);
-    store.apply(again.clone()).await.expect("applied");
+    store.session.apply(again.clone()).await.expect("applied");
     let before = all(&store.snapshot().expect("a snapshot"));
-    store.apply(again).await.expect("applied again");
+    store.session.apply(again).await.expect("applied again");
     assert_eq!(all(&store.snapshot().expect("a snapshot")), before, "applying a unit again changes nothing");
     assert_eq!(store.frontier(), finished(2));
 }
@@ -234,31 +286,34 @@ async fn applying_again_changes_nothing(open: &impl AsyncFn(&str) -> Opened) {
 async fn what_is_written_is_covered_by_the_next_commit(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "write").await;
     let [one, two] = [tables()[0], tables()[5]];
-    store.apply(unit(1, vec![put(one, "a", "1"), put(two, "gone", "1")])).await.expect("applied");
-    store.write(2, vec![put(one, "a", "2"), delete(two, "gone")].into()).await.expect("written");
-    store.write(2, vec![put(two, "b", "2")].into()).await.expect("written");
+    store.session.apply(unit(1, vec![put(one, "a", "1"), put(two, "gone", "1")])).await.expect("applied");
+    store.session.write(2, vec![put(one, "a", "2"), delete(two, "gone")].into()).await.expect("written");
+    store.session.write(2, vec![put(two, "b", "2")].into()).await.expect("written");
     assert_eq!(store.frontier(), finished(1), "writing does not move the frontier");
-    let refused = store.end_clean().await;
-    assert!(matches!(refused, Err(StoreError::Refused(_))), "a pipeline does not end cleanly with rows that no commit covers");
-    store.commit(2, position(2)).await.expect("committed");
+    store.session.commit(2, position(2)).await.expect("committed");
     assert_eq!(store.frontier(), finished(2));
     let now = store.snapshot().expect("a snapshot");
     let expected = (vec![(b"a".to_vec(), b"2".to_vec())], vec![(b"b".to_vec(), b"2".to_vec())]);
     assert_eq!((rows(&now, one, b""), rows(&now, two, b"")), expected);
-    let unknown = store.write(3, vec![put("no_such_table", "a", "1")].into()).await;
+    let unknown = store.session.write(3, vec![put("no_such_table", "a", "1")].into()).await;
     assert!(matches!(unknown, Err(StoreError::Refused(_))));
+    drop(now);
     end(store).await;
+    let store = begun(open, "write").await;
+    store.session.write(3, vec![put(one, "a", "3")].into()).await.expect("written");
+    let refused = store.session.end().await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "a pipeline does not end cleanly with rows that no commit covers");
 }
 
 async fn a_snapshot_does_not_move(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "snapshot").await;
     let table = tables()[0];
-    store.apply(unit(1, vec![put(table, "a", "1"), put(table, "b", "1")])).await.expect("applied");
+    store.session.apply(unit(1, vec![put(table, "a", "1"), put(table, "b", "1")])).await.expect("applied");
     let snapshot = store.snapshot().expect("a snapshot");
     let before = all(&snapshot);
     for epoch in 2..12 {
         let changes = vec![put(table, "a", epoch.to_string()), delete(table, "b"), put(table, format!("n{epoch}"), "1")];
-        store.apply(unit(epoch, changes)).await.expect("applied");
+        store.session.apply(unit(epoch, changes)).await.expect("applied");
     }
     assert_eq!(all(&snapshot), before, "later writes do not show in a snapshot");
     assert_eq!(snapshot.frontier, finished(1));
@@ -273,7 +328,7 @@ async fn scans_come_in_the_order_of_keys(open: &impl AsyncFn(&str) -> Opened) {
     let table = tables()[0];
     let keys: [&[u8]; 8] = [b"\0", b"a", b"a\0", b"ab", b"ab\xff", b"ac", b"b", b"\xff\xff"];
     let shuffled = [5, 2, 7, 0, 3, 6, 1, 4].map(|n: usize| put(table, keys[n], vec![u8::try_from(n).expect("small")]));
-    store.apply(unit(1, shuffled.to_vec())).await.expect("applied");
+    store.session.apply(unit(1, shuffled.to_vec())).await.expect("applied");
     let snapshot = store.snapshot().expect("a snapshot");
     let scanned = |prefix: &[u8]| rows(&snapshot, table, prefix).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
     assert_eq!(scanned(b""), keys, "rows come in the order of their keys");
@@ -305,7 +360,7 @@ async fn scans_of_many_rows_miss_none(open: &impl AsyncFn(&str) -> Opened) {
         _ => [&b"bot\0"[..], &n.to_be_bytes()].concat(),
     };
     let changes = (0..ROWS).map(|n| put(table, key(n), n.to_string()));
-    store.apply(unit(1, changes.collect())).await.expect("applied");
+    store.session.apply(unit(1, changes.collect())).await.expect("applied");
     let mut expected: Vec<Row> = (0..ROWS).map(|n| (key(n), n.to_string().into_bytes())).collect();
     expected.sort();
     let snapshot = store.snapshot().expect("a snapshot");
@@ -328,7 +383,7 @@ async fn nobody_sees_half_a_unit(open: &impl AsyncFn(&str) -> Opened) {
         // A row that moves from key to key: readers must find exactly one.
         rows.chain([put(tables[0], format!("m{}", epoch % 5), "m"), delete(tables[0], format!("m{}", (epoch + 4) % 5))]).collect()
     };
-    store.apply(unit(1, changes(1))).await.expect("applied");
+    store.session.apply(unit(1, changes(1))).await.expect("applied");
     let done = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..2)
         .map(|_| {
@@ -354,7 +409,7 @@ async fn nobody_sees_half_a_unit(open: &impl AsyncFn(&str) -> Opened) {
         })
         .collect();
     for epoch in 2..=UNITS {
-        store.apply(unit(epoch, changes(epoch))).await.expect("applied");
+        store.session.apply(unit(epoch, changes(epoch))).await.expect("applied");
         let row = store.get(tables[0], b"k0").await.expect("read");
         assert_eq!(row, Some(epoch.to_string().into_bytes()), "a get serves the last unit");
     }
@@ -365,62 +420,17 @@ async fn nobody_sees_half_a_unit(open: &impl AsyncFn(&str) -> Opened) {
     }
 }
 
-async fn listeners_miss_nothing(open: &impl AsyncFn(&str) -> Opened) {
-    const UNITS: u64 = 60;
-    let store = begun(open, "listen").await;
-    let table = tables()[0];
-    let writer = {
-        let store = store.clone();
-        tokio::spawn(async move {
-            for epoch in 1..=UNITS {
-                store.apply(unit(epoch, vec![put(table, "k", epoch.to_string())])).await.expect("applied");
-            }
-        })
-    };
-    let mut listening = Vec::new();
-    for _ in 0..5 {
-        let heard: Arc<Mutex<Vec<u64>>> = Arc::default();
-        let listener = {
-            let (heard, store) = (heard.clone(), Arc::downgrade(&store));
-            move |unit: &EpochChanges| {
-                // A listener may read, and finds the rows it receives.
-                if let Some(store) = store.upgrade() {
-                    let snapshot = store.snapshot().expect("a snapshot");
-                    assert!(snapshot.frontier.epoch >= unit.epoch && store.frontier().epoch >= unit.epoch);
-                    assert_eq!(unit.position, position(unit.epoch));
-                    assert_eq!(unit.changes.len(), 1);
-                }
-                heard.lock().push(unit.epoch);
-            }
-        };
-        let snapshot = store.listen(Arc::new(listener)).expect("listening");
-        let row = snapshot.rows.get(table, b"k").expect("read");
-        let epoch = row.map_or(0, |row| String::from_utf8(row).expect("a number").parse().expect("a number"));
-        assert!(epoch >= snapshot.frontier.epoch, "rows are at least as new as the frontier");
-        listening.push((snapshot.frontier.epoch, heard));
-        tokio::task::yield_now().await;
-    }
-    writer.await.expect("no panic");
-    store.sync().await.expect("synced");
-    for (from, heard) in listening {
-        let expected: Vec<u64> = (from + 1..=UNITS).collect();
-        assert_eq!(*heard.lock(), expected, "a listener receives every unit after its snapshot, in order, once");
-    }
-}
-
-async fn a_reading_is_of_one_unit(open: &impl AsyncFn(&str) -> Opened) {
+async fn a_snapshot_is_of_one_unit(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "one unit").await;
     let table = tables()[0];
-    let writer = {
-        let store = store.clone();
-        tokio::spawn(async move {
-            for epoch in 1..=60 {
-                store.apply(unit(epoch, vec![put(table, "k", epoch.to_string())])).await.expect("applied");
-            }
-        })
-    };
+    let Begun { session, store } = store;
+    let writer = tokio::spawn(async move {
+        for epoch in 1..=60 {
+            session.apply(unit(epoch, vec![put(table, "k", epoch.to_string())])).await.expect("applied");
+        }
+    });
     for _ in 0..5 {
-        let snapshot = store.listen(Arc::new(|_: &EpochChanges| ())).expect("listening");
+        let snapshot = store.snapshot().expect("a snapshot");
         let row = snapshot.rows.get(table, b"k").expect("read");
         assert_eq!(row, (snapshot.frontier.epoch > 0).then(|| snapshot.frontier.epoch.to_string().into_bytes()));
         tokio::task::yield_now().await;
@@ -432,8 +442,8 @@ async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Op
     let store = begun(open, "clear").await;
     let [one, two] = [tables()[0], tables()[5]];
     store.named().put("fingerprint", b"f").await.expect("written");
-    store.apply(unit(1, vec![put(one, "a", "1"), put(two, "a", "1"), put(two, "b", "1")])).await.expect("applied");
-    store.clear(&[two]).await.expect("cleared");
+    store.session.apply(unit(1, vec![put(one, "a", "1"), put(two, "a", "1"), put(two, "b", "1")])).await.expect("applied");
+    store.session.clear(&[two]).await.expect("cleared");
     let during = store.snapshot().expect("a snapshot");
     assert_eq!(&during.frontier, &finished(1));
     assert_eq!(rows(&during, two, b"").len(), 2, "readers keep the rows of views");
@@ -444,27 +454,27 @@ async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Op
     assert_eq!(store.frontier(), Frontier { unfinished: true, ..finished(1) }, "a stop in between leaves the mark");
     assert_eq!(rows(&store.snapshot().expect("a snapshot"), one, b"").len(), 1, "the other tables are as they were");
     // What a pipeline does when it finds the mark.
-    store.clear(&[two]).await.expect("cleared");
-    store.apply(unit(2, vec![put(two, "b", "2")])).await.expect("applied");
+    store.session.clear(&[two]).await.expect("cleared");
+    store.session.apply(unit(2, vec![put(two, "b", "2")])).await.expect("applied");
     assert_eq!(store.frontier(), finished(2), "the next unit lifts the mark");
     let now = store.snapshot().expect("a snapshot");
     assert_eq!(rows(&now, two, b""), [(b"b".to_vec(), b"2".to_vec())], "and what was not written again is gone");
     assert_eq!(rows(&now, one, b""), [(b"a".to_vec(), b"1".to_vec())]);
     assert_eq!(store.named().get("fingerprint").await.expect("read"), Some(b"f".to_vec()), "named values are no rows");
-    assert!(matches!(store.clear(&["no_such_table"]).await, Err(StoreError::Refused(_))));
+    assert!(matches!(store.session.clear(&["no_such_table"]).await, Err(StoreError::Refused(_))));
     drop(now);
     end(store).await;
     let store = begun(open, "clear").await;
     assert_eq!(store.frontier(), finished(2));
     assert_eq!(rows(&store.snapshot().expect("a snapshot"), two, b""), [(b"b".to_vec(), b"2".to_vec())]);
     // A rebuild from the log.
-    store.clear(&[one, two]).await.expect("cleared");
-    store.reset_position(Position::beginning()).await.expect("reset");
+    store.session.clear(&[one, two]).await.expect("cleared");
+    store.session.reset_position(Position::beginning()).await.expect("reset");
     let expected = Frontier { epoch: 2, position: Position::beginning(), unfinished: true };
     assert_eq!(store.frontier(), expected, "setting the position does not lift the mark");
     let now = store.snapshot().expect("a snapshot");
     assert_eq!(rows(&now, one, b""), [], "merged inputs are gone at once: nothing must be restored from them");
-    store.apply(unit(3, vec![put(one, "c", "3")])).await.expect("applied");
+    store.session.apply(unit(3, vec![put(one, "c", "3")])).await.expect("applied");
     assert_eq!(store.frontier(), finished(3));
     let now = store.snapshot().expect("a snapshot");
     assert_eq!((rows(&now, one, b""), rows(&now, two, b"")), (vec![(b"c".to_vec(), b"3".to_vec())], Vec::new()));
@@ -473,21 +483,21 @@ async fn clearing_is_a_unit_that_is_not_finished(open: &impl AsyncFn(&str) -> Op
 async fn a_cleared_table_is_empty(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "emptied").await;
     let table = tables()[5];
-    store.apply(unit(1, vec![put(table, "a", "1")])).await.expect("applied");
-    store.clear(&[table]).await.expect("cleared");
+    store.session.apply(unit(1, vec![put(table, "a", "1")])).await.expect("applied");
+    store.session.clear(&[table]).await.expect("cleared");
     drop(store);
     let store = begun(open, "emptied").await;
     assert_eq!(rows(&store.snapshot().expect("a snapshot"), table, b""), [], "a stop in between shows the store as it is");
-    store.clear(&[table]).await.expect("cleared");
-    store.reset_position(Position::beginning()).await.expect("reset");
+    store.session.clear(&[table]).await.expect("cleared");
+    store.session.reset_position(Position::beginning()).await.expect("reset");
     assert_eq!(rows(&store.snapshot().expect("a snapshot"), table, b""), [], "and so does setting the position");
 }
 
 async fn a_position_can_be_reset(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "reset").await;
     let table = tables()[0];
-    store.apply(unit(7, vec![put(table, "a", "1")])).await.expect("applied");
-    store.reset_position(Position::beginning()).await.expect("reset");
+    store.session.apply(unit(7, vec![put(table, "a", "1")])).await.expect("applied");
+    store.session.reset_position(Position::beginning()).await.expect("reset");
     let expected = Frontier { epoch: 7, position: Position::beginning(), unfinished: false };
     assert_eq!(store.frontier(), expected, "the position is another, the epoch counts on");
     assert_eq!(store.snapshot().expect("a snapshot").frontier, expected);
@@ -512,7 +522,7 @@ async fn named_values_are_kept_apart(open: &impl AsyncFn(&str) -> Opened) {
     assert_eq!(store.named().scan("").await.expect("read").len(), 5, "nothing of the store's own is among them");
     store.named().delete("key:b").await.expect("deleted");
     store.named().delete("key:b").await.expect("deleting what is not there changes nothing");
-    store.apply(unit(1, vec![put(tables()[0], "key:b", "a row")])).await.expect("applied");
+    store.session.apply(unit(1, vec![put(tables()[0], "key:b", "a row")])).await.expect("applied");
     end(store).await;
     let store = begun(open, "meta").await;
     assert_eq!(store.named().scan("key:").await.expect("read"), [named("key:a", "2")], "named values are durable");
@@ -522,7 +532,7 @@ async fn named_values_are_kept_apart(open: &impl AsyncFn(&str) -> Opened) {
 async fn a_unit_with_an_unknown_table_is_refused(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "unknown").await;
     let table = tables()[0];
-    let refused = store.apply(unit(1, vec![put(table, "a", "1"), put("no_such_table", "a", "1")])).await;
+    let refused = store.session.apply(unit(1, vec![put(table, "a", "1"), put("no_such_table", "a", "1")])).await;
     assert!(matches!(refused, Err(StoreError::Refused(_))));
     assert_eq!(store.get(table, b"a").await.expect("read"), None, "nothing of it is readable");
     assert_eq!(store.frontier(), Frontier::default());
@@ -532,94 +542,87 @@ async fn opening_again_gives_the_same(open: &impl AsyncFn(&str) -> Opened) {
     let store = begun(open, "again").await;
     for epoch in 1..=20 {
         let changes = tables().into_iter().map(|table| put(table, format!("k{}", epoch % 7), epoch.to_string())).collect();
-        store.apply(unit(epoch, changes)).await.expect("applied");
+        store.session.apply(unit(epoch, changes)).await.expect("applied");
     }
     let before = all(&store.snapshot().expect("a snapshot"));
     end(store).await;
     let store = begun(open, "again").await;
     assert_eq!(store.frontier(), finished(20), "a store that is opened again reaches as far");
     assert_eq!(all(&store.snapshot().expect("a snapshot")), before, "with the same rows");
-    store.apply(unit(21, Vec::new())).await.expect("applied");
+    store.session.apply(unit(21, Vec::new())).await.expect("applied");
     assert_eq!(store.frontier(), finished(21), "and resumes");
 }
 
-async fn nothing_is_written_before_it_is_begun(open: &impl AsyncFn(&str) -> Opened) {
-    let store = open("unbegun").await;
-    let change = || vec![put(tables()[0], "a", "1")];
-    assert!(matches!(store.write(1, change().into()).await, Err(StoreError::Refused(_))));
-    assert!(matches!(store.apply(unit(1, change())).await, Err(StoreError::Refused(_))));
-    assert!(matches!(store.commit(1, position(1)).await, Err(StoreError::Refused(_))));
-    assert!(matches!(store.clear(&[tables()[0]]).await, Err(StoreError::Refused(_))));
-    assert_eq!(store.get(tables()[0], b"a").await.expect("read"), None);
-}
-
 async fn an_unclean_end_is_noticed_and_a_clean_one_is_not(open: &impl AsyncFn(&str) -> Opened) {
-    let store = open("unclean").await;
-    let first = store.begin().await.expect("begun");
+    let store = begun(open, "unclean").await;
+    let first = store.session.incarnation().clone();
     assert!(!first.frontier.unfinished, "a new store is whole");
-    store.apply(unit(1, vec![put(tables()[0], "a", "1")])).await.expect("applied");
+    store.session.apply(unit(1, vec![put(tables()[0], "a", "1")])).await.expect("applied");
     end(store).await;
 
-    let store = open("unclean").await;
-    let second = store.begin().await.expect("begun");
+    let store = begun(open, "unclean").await;
+    let second = store.session.incarnation().clone();
     assert_eq!(second.frontier, finished(1), "after a clean end there is nothing to mend");
     assert!(second.number > first.number, "each begin takes a higher number");
-    store.write(2, vec![put(tables()[0], "a", "half")].into()).await.expect("written");
+    store.session.write(2, vec![put(tables()[0], "a", "half")].into()).await.expect("written");
     drop(store);
 
-    let store = open("unclean").await;
-    let third = store.begin().await.expect("begun");
-    assert_eq!(third.frontier, Frontier { unfinished: true, ..finished(1) }, "a pipeline that just ended is noticed");
+    let store = begun(open, "unclean").await;
+    let third = store.session.incarnation().frontier.clone();
+    assert_eq!(third, Frontier { unfinished: true, ..finished(1) }, "a pipeline that just ended is noticed");
     // A clean end without rewritten rows: they remain to be repaired.
     end(store).await;
-    let store = open("unclean").await;
-    let fourth = store.begin().await.expect("begun");
-    assert!(fourth.frontier.unfinished, "the mark stays until a commit");
-    store.apply(unit(2, vec![put(tables()[0], "a", "2")])).await.expect("applied");
+    let store = begun(open, "unclean").await;
+    assert!(store.session.incarnation().frontier.unfinished, "the mark stays until a commit");
+    store.session.apply(unit(2, vec![put(tables()[0], "a", "2")])).await.expect("applied");
     assert_eq!(store.frontier(), finished(2));
     end(store).await;
-    assert_eq!(open("unclean").await.begin().await.expect("begun").frontier, finished(2));
+    assert_eq!(begun(open, "unclean").await.session.incarnation().frontier, finished(2));
 }
 
 async fn a_replaced_pipeline_commits_no_more(open: &impl AsyncFn(&str) -> Opened) {
     let old = begun(open, "replaced").await;
-    old.apply(unit(1, vec![put(tables()[0], "a", "1")])).await.expect("applied");
+    old.session.apply(unit(1, vec![put(tables()[0], "a", "1")])).await.expect("applied");
     let new = begun(open, "replaced").await;
     let assert_refused = |refused: Result<(), StoreError>| match refused {
         Err(StoreError::Refused(reason)) => assert!(reason.contains("taken over"), "it says why: {reason}"),
         other => panic!("a replaced pipeline went on: {other:?}"),
     };
-    assert_refused(old.apply(unit(2, vec![put(tables()[0], "b", "1")])).await);
-    assert_refused(old.commit(3, position(3)).await);
-    assert_refused(old.reset_position(Position::beginning()).await);
-    new.apply(unit(2, vec![put(tables()[0], "a", "new")])).await.expect("the new one continues");
-    assert_refused(old.commit(9, position(9)).await);
+    assert_refused(old.session.apply(unit(2, vec![put(tables()[0], "b", "1")])).await);
+    assert_refused(old.session.commit(3, position(3)).await);
+    assert_refused(old.session.reset_position(Position::beginning()).await);
+    new.session.apply(unit(2, vec![put(tables()[0], "a", "new")])).await.expect("the new one continues");
+    assert_refused(old.session.commit(9, position(9)).await);
     assert_eq!(new.frontier(), finished(2));
-    assert!(matches!(old.end_clean().await, Err(StoreError::Refused(_))), "nor does it end in the new one's name");
+    assert!(matches!(old.session.end().await, Err(StoreError::Refused(_))), "nor does it end in the new one's name");
     drop(new);
-    assert_eq!(open("replaced").await.begin().await.expect("begun").frontier, Frontier { unfinished: true, ..finished(2) });
+    let next = begun(open, "replaced").await;
+    assert_eq!(next.session.incarnation().frontier, Frontier { unfinished: true, ..finished(2) });
 }
 
 async fn a_late_write_does_not_win(open: &impl AsyncFn(&str) -> Opened) {
     let [one, two] = [tables()[0], tables()[5]];
     let old = begun(open, "late").await;
-    old.apply(unit(5, vec![put(one, "a", "old"), put(two, "a", "old"), put(two, "stray", "old")])).await.expect("applied");
+    old.session
+        .apply(unit(5, vec![put(one, "a", "old"), put(two, "a", "old"), put(two, "stray", "old")]))
+        .await
+        .expect("applied");
     let new = begun(open, "late").await;
     assert!(new.frontier().unfinished);
-    new.clear(&[two]).await.expect("cleared");
-    new.apply(unit(5, vec![put(one, "a", "new"), put(two, "a", "new"), delete(one, "b")])).await.expect("applied");
+    new.session.clear(&[two]).await.expect("cleared");
+    new.session.apply(unit(5, vec![put(one, "a", "new"), put(two, "a", "new"), delete(one, "b")])).await.expect("applied");
     // The old one was paused in a later epoch, and resumes.
     let late =
         vec![put(one, "a", "late"), put(one, "b", "late"), put(two, "a", "late"), delete(two, "a"), put(two, "stray", "late")];
     for change in late {
-        old.write(900, vec![change].into()).await.expect("written, to no effect");
+        old.session.write(900, vec![change].into()).await.expect("written, to no effect");
     }
     let now = new.snapshot().expect("a snapshot");
     assert_eq!(rows(&now, one, b""), [(b"a".to_vec(), b"new".to_vec())], "neither a late row nor a late delete wins");
     assert_eq!(rows(&now, two, b""), [(b"a".to_vec(), b"new".to_vec())], "nor a late row where the rewrite deleted one");
     // Within one incarnation the later epoch wins, in any order of arrival.
-    new.write(8, vec![put(one, "c", "8"), delete(one, "d")].into()).await.expect("written");
-    new.write(7, vec![put(one, "c", "7"), put(one, "d", "7")].into()).await.expect("written");
+    new.session.write(8, vec![put(one, "c", "8"), delete(one, "d")].into()).await.expect("written");
+    new.session.write(7, vec![put(one, "c", "7"), put(one, "d", "7")].into()).await.expect("written");
     assert_eq!(new.get(one, b"c").await.expect("read"), Some(b"8".to_vec()));
     assert_eq!(new.get(one, b"d").await.expect("read"), None);
 }
@@ -629,38 +632,41 @@ async fn a_rewrite_serves_old_rows_until_it_is_through(open: &impl AsyncFn(&str)
     let old = begun(open, "rewrite").await;
     let rows_of =
         |epoch: u64, keys: std::ops::Range<u64>| keys.map(move |n| put(table, format!("k{n}"), epoch.to_string())).collect();
-    old.apply(unit(1, rows_of(1, 0..100))).await.expect("applied");
+    old.session.apply(unit(1, rows_of(1, 0..100))).await.expect("applied");
     drop(old);
     let new = begun(open, "rewrite").await;
     assert!(new.frontier().unfinished);
-    new.clear(&[table]).await.expect("cleared");
+    new.session.clear(&[table]).await.expect("cleared");
     assert_eq!(rows(&new.snapshot().expect("a snapshot"), table, b"").len(), 100, "every row is served meanwhile");
-    new.write(1, rows_of(2, 0..60).into()).await.expect("written");
+    new.session.write(1, rows_of(2, 0..60).into()).await.expect("written");
     let between = rows(&new.snapshot().expect("a snapshot"), table, b"");
     assert_eq!(between.len(), 100);
     assert_eq!(between.iter().filter(|(_, row)| row == b"2").count(), 60, "also those that were written again");
-    new.commit(1, position(1)).await.expect("committed");
+    new.session.commit(1, position(1)).await.expect("committed");
     let after = rows(&new.snapshot().expect("a snapshot"), table, b"");
     assert!(after.len() == 60 && after.iter().all(|(_, row)| row == b"2"), "then those are gone that were not");
 }
 
 async fn processes_of_a_cluster_write_under_one_incarnation(open: &impl AsyncFn(&str) -> Opened) {
     let table = tables()[0];
-    let (first, second) = (open("cluster").await, open("cluster").await);
-    let incarnation = first.begin().await.expect("begun");
-    assert_eq!(second.join(incarnation.number).await.expect("joined").number, incarnation.number);
-    first.write(1, vec![put(table, "a", "first")].into()).await.expect("written");
-    second.write(1, vec![put(table, "b", "second")].into()).await.expect("written");
-    assert!(matches!(second.commit(1, position(1)).await, Err(StoreError::Refused(_))), "only the one that began commits");
-    assert!(matches!(second.end_clean().await, Err(StoreError::Refused(_))), "or ends cleanly");
+    let first = begun(open, "cluster").await;
+    let incarnation = first.session.incarnation().clone();
+    let second = open("cluster").await;
+    let second = Begun { session: second.join(incarnation.number).await.expect("joined"), store: second };
+    assert_eq!(second.session.incarnation().number, incarnation.number);
+    first.session.write(1, vec![put(table, "a", "first")].into()).await.expect("written");
+    second.session.write(1, vec![put(table, "b", "second")].into()).await.expect("written");
+    assert!(
+        matches!(second.session.commit(1, position(1)).await, Err(StoreError::Refused(_))),
+        "only the one that began commits"
+    );
+    assert!(matches!(second.session.end().await, Err(StoreError::Refused(_))), "or ends cleanly");
     assert_eq!(first.frontier(), Frontier::default());
-    first.commit(1, position(1)).await.expect("committed");
+    first.session.commit(1, position(1)).await.expect("committed");
     let expected = [(b"a".to_vec(), b"first".to_vec()), (b"b".to_vec(), b"second".to_vec())];
     assert_eq!(rows(&first.snapshot().expect("a snapshot"), table, b""), expected);
-    let next = open("cluster").await;
-    let taken = next.begin().await.expect("begun");
-    assert!(taken.frontier.unfinished);
-    let refused = open("cluster").await.join(incarnation.number).await;
+    assert!(begun(open, "cluster").await.session.incarnation().frontier.unfinished);
+    let refused = open("cluster").await.join(incarnation.number).await.map(drop);
     assert!(matches!(refused, Err(StoreError::Refused(_))), "a replaced incarnation cannot be joined");
 }
 
@@ -668,7 +674,7 @@ async fn a_reader_hears_how_far_the_store_reaches(open: &impl AsyncFn(&str) -> O
     let reader = open("reader").await;
     let writer = begun(open, "reader").await;
     for epoch in 1..=3 {
-        writer.apply(unit(epoch, vec![put(tables()[0], "a", epoch.to_string())])).await.expect("applied");
+        writer.session.apply(unit(epoch, vec![put(tables()[0], "a", epoch.to_string())])).await.expect("applied");
         assert_eq!(reader.get(tables()[0], b"a").await.expect("read"), Some(epoch.to_string().into_bytes()), "rows at once");
     }
     for _ in 0..200 {

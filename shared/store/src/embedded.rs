@@ -1,7 +1,7 @@
 //! The embedded store: one fjall database in a directory of its own, a keyspace a table.
 //!
 //! ```text
-//! apply ──▶ queue ──▶ writer thread: one atomic batch (rows, frontier) ──▶ the readers' view moves on ──▶ listeners
+//! apply ──▶ queue ──▶ writer thread: one atomic batch (rows, frontier) ──▶ the readers' view moves on ──▶ feeds
 //! ```
 //!
 //! A unit goes to the operating system without fsync: a kill of the process loses nothing, a loss of power cuts back to an
@@ -23,7 +23,10 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::{Change, EpochChanges, Frontier, Incarnation, Listener, NamedValues, Snapshot, StoreError, ViewStore};
+use crate::feed::{ChangeFeed, ChangeSource, FeedQueue};
+use crate::{
+    Change, EpochChanges, Frontier, Incarnation, NamedValues, Snapshot, StoreError, ViewReader, ViewWriter, WriteSession,
+};
 
 /// What this code writes and reads; another number in a directory is refused.
 const FORMAT: &str = "1";
@@ -104,7 +107,14 @@ impl Default for Limits {
 /// The embedded store of one directory, which it owns until it is dropped.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
-    writer: Writer<Command, (), StoreError>,
+    writer: Arc<Writer<Command, (), StoreError>>,
+}
+
+/// A session. The directory has one process, so sessions need no protection from each other.
+struct EmbeddedSession {
+    incarnation: Incarnation,
+    shared: Arc<Shared>,
+    writer: Arc<Writer<Command, (), StoreError>>,
     /// What was written and waits for its commit, by table and key.
     waiting: Mutex<Waiting>,
 }
@@ -116,7 +126,7 @@ struct Shared {
     piece_changes: usize,
     /// Whether the stored frontier is marked unfinished; the one that is served may be from before.
     marked: AtomicBool,
-    /// The last whole unit, and who hears of the next. One lock, so that a listener misses nothing.
+    /// The last whole unit, and the feeds of the next. One lock, so that a feed misses nothing.
     served: Mutex<Served>,
     /// Readings that were handed out, to be closed when the database has to be opened again.
     handed_out: Mutex<Vec<std::sync::Weak<Reading>>>,
@@ -124,7 +134,13 @@ struct Shared {
 
 struct Served {
     reading: Arc<Reading>,
-    listeners: Vec<Listener>,
+    feeds: Vec<Arc<FeedQueue>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.served.get_mut().feeds.iter().for_each(|feed| feed.close());
+    }
 }
 
 enum Command {
@@ -209,7 +225,7 @@ impl EmbeddedStore {
         check_format(&database, FORMAT)?;
         let reading = Arc::new(reading(&database)?);
         let marked = AtomicBool::new(reading.frontier.unfinished);
-        let served = Mutex::new(Served { reading, listeners: Vec::new() });
+        let served = Mutex::new(Served { reading, feeds: Vec::new() });
         let shared = Arc::new(Shared { database, piece_changes, marked, served, handed_out: Mutex::new(Vec::new()) });
         let weak = Arc::downgrade(&shared);
         shared.database.on_reopen(move || {
@@ -221,7 +237,12 @@ impl EmbeddedStore {
             let shared = shared.clone();
             move |queue| write_all(&shared, queue)
         })?;
-        Ok(Self { shared, writer, waiting: Mutex::default() })
+        Ok(Self { shared, writer: Arc::new(writer) })
+    }
+
+    /// Whether the consumers of all feeds have processed everything that was applied.
+    pub fn feeds_are_drained(&self) -> bool {
+        self.shared.served.lock().feeds.iter().all(|feed| feed.is_drained())
     }
 }
 
@@ -250,7 +271,11 @@ fn reading(database: &Database) -> Result<Reading, StoreError> {
 fn write_all(shared: &Shared, mut queue: mpsc::Receiver<Asked<Command, (), StoreError>>) {
     while let Some((command, reply)) = queue.blocking_recv() {
         let outcome = match command {
-            Command::Apply(changes) => shared.apply(&changes),
+            Command::Apply(changes) => {
+                let feeds = shared.served.lock().feeds.clone();
+                feeds.iter().for_each(|feed| feed.wait_for_room(&changes));
+                shared.apply(&changes)
+            }
             Command::Clear(tables) => shared.clear(&tables),
             Command::ResetPosition(position) => shared.reset_position(position),
             Command::PutNamed(name, value) => shared.put_named(&name, value.as_deref()),
@@ -275,11 +300,7 @@ impl Shared {
     }
 
     fn apply(&self, unit: &EpochChanges) -> Result<(), StoreError> {
-        let engine = self.database.get()?;
-        if let Some(change) = unit.changes.iter().find(|change| engine.try_space(change.table).is_none()) {
-            return Err(StoreError::Refused(format!("there is no table {}", change.table)));
-        }
-        drop(engine);
+        self.known(unit.changes.iter().map(|change| change.table))?;
         let done = Frontier { epoch: unit.epoch, position: unit.position.clone(), unfinished: false };
         let mut rest = unit.changes.as_slice();
         if rest.len() > self.piece_changes {
@@ -315,29 +336,29 @@ impl Shared {
         Ok(())
     }
 
-    /// Moves readers on to what is written now, and tells the listeners.
+    /// Moves readers on to what is written now, and the feeds with them.
     fn serve(&self, unit: Option<&EpochChanges>) -> Result<(), StoreError> {
         let reading = Arc::new(reading(&self.database)?);
-        let listeners = {
-            let mut served = self.served.lock();
-            served.reading = reading;
-            served.listeners.clone()
-        };
-        // Not under the lock: a listener may read. Who registers from here on has this unit in its snapshot.
+        let mut served = self.served.lock();
+        served.reading = reading;
+        served.feeds.retain(|feed| !feed.is_closed());
         if let Some(unit) = unit {
-            for listener in listeners {
-                listener.unit(unit);
-            }
+            served.feeds.iter().for_each(|feed| feed.push(unit));
         }
         Ok(())
     }
 
-    fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
+    /// Checks the tables of changes before anything is written.
+    fn known(&self, mut tables: impl Iterator<Item = &'static str>) -> Result<(), StoreError> {
         let engine = self.database.get()?;
-        if let Some(table) = tables.iter().find(|table| engine.try_space(table).is_none()) {
-            return Err(StoreError::Refused(format!("there is no table {table}")));
+        match tables.find(|table| engine.try_space(table).is_none()) {
+            Some(table) => Err(StoreError::Refused(format!("there is no table {table}"))),
+            None => Ok(()),
         }
-        drop(engine);
+    }
+
+    fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
+        self.known(tables.iter().copied())?;
         self.write(&[], &Frontier { unfinished: true, ..self.frontier() })?;
         // The mark must not be lost where the emptying is not.
         self.database.sync()?;
@@ -383,7 +404,7 @@ impl Shared {
 }
 
 #[async_trait]
-impl ViewStore for EmbeddedStore {
+impl ViewReader for EmbeddedStore {
     async fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let reading = self.shared.served.lock().reading.clone();
         let (table, key) = (table.to_owned(), key.to_vec());
@@ -395,64 +416,8 @@ impl ViewStore for EmbeddedStore {
         Ok(self.shared.hand_out(&reading))
     }
 
-    fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError> {
-        let mut served = self.shared.served.lock();
-        served.listeners.push(listener);
-        Ok(self.shared.hand_out(&served.reading))
-    }
-
     fn frontier(&self) -> Frontier {
         self.shared.frontier()
-    }
-
-    /// The directory has one process, and a frontier that is left half is marked: there is nothing to take over.
-    async fn begin(&self) -> Result<Incarnation, StoreError> {
-        let frontier = self.frontier();
-        self.waiting.lock().clear();
-        Ok(Incarnation { number: 0, first_epoch: frontier.epoch, frontier })
-    }
-
-    async fn join(&self, number: u64) -> Result<Incarnation, StoreError> {
-        Err(StoreError::Refused(format!("an embedded store has one process, so there is no incarnation {number} to join")))
-    }
-
-    async fn write(&self, _epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError> {
-        let engine = self.shared.database.get()?;
-        if let Some(change) = changes.iter().find(|change| engine.try_space(change.table).is_none()) {
-            return Err(StoreError::Refused(format!("there is no table {}", change.table)));
-        }
-        let changes = Arc::unwrap_or_clone(changes);
-        self.waiting.lock().extend(changes.into_iter().map(|change| ((change.table, change.key), change.row)));
-        Ok(())
-    }
-
-    /// Everything that waits and the frontier, as one unit.
-    async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError> {
-        // Kept until it is done: a commit that found no room is repeated.
-        let waiting = self.waiting.lock().clone();
-        let changes = waiting.into_iter().map(|((table, key), row)| Change { table, key, row }).collect::<Vec<_>>();
-        self.writer.ask(Command::Apply(EpochChanges { epoch, position, changes: changes.into() })).await?;
-        self.waiting.lock().clear();
-        Ok(())
-    }
-
-    async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError> {
-        self.writer.ask(Command::Apply(changes)).await
-    }
-
-    async fn end_clean(&self) -> Result<(), StoreError> {
-        if self.waiting.lock().is_empty() {
-            return Ok(());
-        }
-        Err(StoreError::Refused("rows were written that no commit covers; they are dropped".into()))
-    }
-
-    async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
-        self.writer.ask(Command::Clear(tables.to_vec())).await
-    }
-
-    async fn reset_position(&self, position: Position) -> Result<(), StoreError> {
-        self.writer.ask(Command::ResetPosition(position)).await
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
@@ -494,6 +459,81 @@ impl ViewStore for EmbeddedStore {
 }
 
 #[async_trait]
+impl ViewWriter for EmbeddedStore {
+    /// There is nothing to take over: the directory has one process, and a unit left half is marked.
+    async fn begin(&self) -> Result<Box<dyn WriteSession>, StoreError> {
+        let frontier = self.frontier();
+        let incarnation = Incarnation { number: 0, first_epoch: frontier.epoch, frontier };
+        let (shared, writer) = (self.shared.clone(), self.writer.clone());
+        Ok(Box::new(EmbeddedSession { incarnation, shared, writer, waiting: Mutex::default() }))
+    }
+
+    async fn join(&self, number: u64) -> Result<Box<dyn WriteSession>, StoreError> {
+        Err(StoreError::Refused(format!("an embedded store has one process, so there is no incarnation {number} to join")))
+    }
+}
+
+impl ChangeSource for EmbeddedStore {
+    fn changes(&self) -> Result<(Snapshot, ChangeFeed), StoreError> {
+        let queue = Arc::new(FeedQueue::default());
+        let (restarted, shared) = (queue.clone(), Arc::downgrade(&self.shared));
+        // Weak: a feed does not keep the store open.
+        let take_snapshot = move || {
+            let shared = shared.upgrade().ok_or_else(|| StoreError::Unavailable("the store is closed".into()))?;
+            let served = shared.served.lock();
+            restarted.restart();
+            Ok(shared.hand_out(&served.reading))
+        };
+        let mut served = self.shared.served.lock();
+        served.feeds.push(queue.clone());
+        Ok((self.shared.hand_out(&served.reading), ChangeFeed::new(queue, Box::new(take_snapshot))))
+    }
+}
+
+#[async_trait]
+impl WriteSession for EmbeddedSession {
+    fn incarnation(&self) -> &Incarnation {
+        &self.incarnation
+    }
+
+    async fn write(&self, _epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError> {
+        self.shared.known(changes.iter().map(|change| change.table))?;
+        let changes = Arc::unwrap_or_clone(changes);
+        self.waiting.lock().extend(changes.into_iter().map(|change| ((change.table, change.key), change.row)));
+        Ok(())
+    }
+
+    /// Everything that waits and the frontier, as one unit.
+    async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError> {
+        // Kept until it is done: a commit that found no room is repeated.
+        let waiting = self.waiting.lock().clone();
+        let changes = waiting.into_iter().map(|((table, key), row)| Change { table, key, row }).collect::<Vec<_>>();
+        self.apply(EpochChanges { epoch, position, changes: changes.into() }).await?;
+        self.waiting.lock().clear();
+        Ok(())
+    }
+
+    async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError> {
+        self.writer.ask(Command::Apply(changes)).await
+    }
+
+    async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
+        self.writer.ask(Command::Clear(tables.to_vec())).await
+    }
+
+    async fn reset_position(&self, position: Position) -> Result<(), StoreError> {
+        self.writer.ask(Command::ResetPosition(position)).await
+    }
+
+    async fn end(self: Box<Self>) -> Result<(), StoreError> {
+        if self.waiting.lock().is_empty() {
+            return Ok(());
+        }
+        Err(StoreError::Refused("rows were written that no commit covers; they are dropped".into()))
+    }
+}
+
+#[async_trait]
 impl NamedValues for EmbeddedStore {
     async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let (shared, name) = (self.shared.clone(), name.to_owned());
@@ -531,7 +571,7 @@ mod tests {
     use kindred_embedded::small_disk::SmallDisk;
 
     use super::*;
-    use crate::conformance;
+    use crate::{ViewStore, conformance};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn it_conforms() {
@@ -539,6 +579,8 @@ mod tests {
         let open = async |name: &str| Arc::new(EmbeddedStore::open(&dir.path().join(name)).unwrap()) as Arc<dyn ViewStore>;
         conformance::run(&open).await;
         conformance::run_atomic(&open).await;
+        let store = Arc::new(EmbeddedStore::open(&dir.path().join("feed")).unwrap());
+        conformance::run_feed(&*store, &*store).await;
     }
 
     /// If it failed, a unit in pieces would be seen half, or a crash within it go unnoticed.
@@ -586,13 +628,14 @@ mod tests {
             epochs
         };
         let store = EmbeddedStore::open_with(&dir, limits).unwrap();
+        let session = store.begin().await.unwrap();
         let mut epoch = 0;
         for _ in 0..3 {
             let ballast = disk.fill(2 << 20);
             let reason = loop {
                 epoch += 1;
                 assert!(epoch < 10_000, "the disk was never full");
-                match store.apply(unit(epoch)).await {
+                match session.apply(unit(epoch)).await {
                     Ok(()) => (),
                     Err(StoreError::Full(reason)) => break reason,
                     Err(other) => panic!("{other}"),
@@ -607,7 +650,7 @@ mod tests {
                 assert_eq!((snapshot.frontier.epoch, epochs(&snapshot)), (epoch - 1, vec![epoch - 1; 4]));
             }
             drop((snapshot, ballast));
-            store.apply(unit(epoch)).await.expect("there is room again");
+            session.apply(unit(epoch)).await.expect("there is room again");
             let snapshot = store.snapshot().unwrap();
             assert_eq!(
                 (snapshot.frontier.epoch, snapshot.frontier.unfinished, epochs(&snapshot)),
@@ -615,7 +658,7 @@ mod tests {
             );
         }
         assert!(store.shared.database.reopened() > 0, "the database was never poisoned");
-        drop(store);
+        drop((session, store));
         let store = EmbeddedStore::open_with(&dir, limits).unwrap();
         assert_eq!((store.frontier().epoch, epochs(&store.snapshot().unwrap())), (epoch, vec![epoch; 4]));
     }
@@ -626,6 +669,7 @@ mod tests {
         let Some(disk) = SmallDisk::mount(24) else { return };
         let store =
             EmbeddedStore::open_with(&disk.path().join("store"), Limits { reserve_bytes: 0, ..Limits::default() }).unwrap();
+        let session = store.begin().await.unwrap();
         let table = input_tables()[0].name;
         let put = |n: u64| {
             let row = Some(rand::random_iter::<u8>().take(50_000).collect());
@@ -635,16 +679,16 @@ mod tests {
                 ..EpochChanges::default()
             }
         };
-        store.apply(put(0)).await.unwrap();
+        session.apply(put(0)).await.unwrap();
         let held = store.snapshot().unwrap();
         assert!(held.rows.get(table, &0_u64.to_be_bytes()).unwrap().is_some());
         let ballast = disk.fill(1 << 20);
         let mut n = 0;
-        while store.apply(put(n)).await.is_ok() {
+        while session.apply(put(n)).await.is_ok() {
             n += 1;
         }
         drop(ballast);
-        store.apply(put(n)).await.expect("there is room again");
+        session.apply(put(n)).await.expect("there is room again");
         assert!(matches!(held.rows.get(table, &0_u64.to_be_bytes()), Err(ReadError::Unavailable(_))));
         assert!(store.snapshot().unwrap().rows.get(table, &n.to_be_bytes()).unwrap().is_some());
     }
@@ -654,6 +698,7 @@ mod tests {
     async fn deleted_rows_leave_the_disk() {
         let dir = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(dir.path()).unwrap();
+        let session = store.begin().await.unwrap();
         let marker = b"Zq7xK2vR9mWt4LbN";
         let tables: Vec<&'static str> = view_tables().iter().map(|table| table.name).take(2).collect();
         let unit = |epoch: u64, row: Option<&[u8]>| {
@@ -662,10 +707,10 @@ mod tests {
             let change = |n: usize| Change { table: tables[n % 2], key: key(n), row: row.map(<[u8]>::to_vec) };
             EpochChanges { epoch, position: Position::beginning(), changes: Arc::new((0..50).map(change).collect()) }
         };
-        store.apply(unit(1, Some(marker))).await.unwrap();
+        session.apply(unit(1, Some(marker))).await.unwrap();
         // A reader that is there all the while, and one that goes.
         let early = store.snapshot().unwrap();
-        store.apply(unit(2, None)).await.unwrap();
+        session.apply(unit(2, None)).await.unwrap();
         drop(early);
         assert!(!kindred_embedded::files_with(dir.path(), marker).is_empty(), "the search finds nothing");
         store.shed().await.unwrap();

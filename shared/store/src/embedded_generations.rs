@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::embedded::EmbeddedStore;
 use crate::generations::{Generation, Generations, check_name};
-use crate::{StoreError, ViewStore};
+use crate::{StoreError, ViewReader, ViewWriter};
 
 /// The first generation of every directory.
 pub const FIRST: &str = "g1";
@@ -158,11 +158,11 @@ impl EmbeddedGenerations {
     /// Empties the first one, whose store lies beside the folder of the others.
     async fn empty_first(&self) -> Result<(), StoreError> {
         let tables: Vec<&'static str> = input_tables().into_iter().chain(view_tables()).map(|table| table.name).collect();
-        self.first.clear(&tables).await?;
+        let session = self.first.begin().await?;
+        session.clear(&tables).await?;
         fail_point("generations: emptied");
         // A commit lifts the mark that emptying sets. What stands at the beginning needs not say what it was computed from.
-        let epoch = self.first.frontier().epoch;
-        self.first.commit(epoch, Position::beginning()).await?;
+        session.commit(session.incarnation().first_epoch, Position::beginning()).await?;
         for (name, _) in self.first.named().scan("").await? {
             self.first.named().delete(&name).await?;
         }
@@ -319,7 +319,8 @@ mod tests {
 
     async fn put(store: &EmbeddedStore, epoch: u64) {
         let change = Change { table: view_tables()[0].name, key: vec![1], row: Some(vec![u8::try_from(epoch).unwrap()]) };
-        store.apply(EpochChanges { epoch, changes: vec![change].into(), ..EpochChanges::default() }).await.unwrap();
+        let unit = EpochChanges { epoch, changes: vec![change].into(), ..EpochChanges::default() };
+        store.begin().await.unwrap().apply(unit).await.unwrap();
     }
 
     async fn got(store: &EmbeddedStore) -> Option<Vec<u8>> {

@@ -1,8 +1,8 @@
 //! The store: merged inputs, the rows of the views, and the frontier, behind one port with one conformance suite.
 //!
 //! ```text
-//! pipeline ──begin──▶ sink ──apply(one epoch, one unit)──▶ ViewStore ──snapshot, get──▶ API, export, verify
-//!                       └──────write, then commit──────▶      └──listener (change feed)──▶ API memory
+//! ViewWriter ──begin──▶ WriteSession ──apply, or write and commit──▶ rows ──▶ ViewReader ──▶ API, export, verify
+//!                                                                      └────▶ ChangeSource ──ChangeFeed──▶ API memory
 //! ```
 //!
 //! Implementations: [`embedded`] (fjall, a directory of one process) and [`cql`] (Cassandra, `ScyllaDB`; many processes). Each table
@@ -12,6 +12,7 @@ pub mod conformance;
 pub mod cql;
 pub mod embedded;
 pub mod embedded_generations;
+pub mod feed;
 pub mod generations;
 pub mod keys;
 mod prefix;
@@ -22,7 +23,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kindred_model::Position;
-use kindred_model::views::{ReadError, Rows};
+use kindred_model::views::Rows;
+
+pub use feed::{ChangeFeed, ChangeSource};
 
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +62,7 @@ pub struct EpochChanges {
     pub epoch: u64,
     /// The position of the log once this is applied.
     pub position: Position,
-    /// At most one per (table, key). Shared: retries and listeners do not copy them.
+    /// At most one per (table, key). Shared: retries and feeds do not copy them.
     pub changes: Arc<Vec<Change>>,
 }
 
@@ -75,7 +78,7 @@ pub struct Frontier {
     pub unfinished: bool,
 }
 
-/// The right to write to a store as its pipeline, from one [`ViewStore::begin`] until the next.
+/// The right to write to a store as its pipeline, from one [`ViewWriter::begin`] until the next.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Incarnation {
     /// Its number; on a store of several processes each begin takes a higher one.
@@ -85,32 +88,6 @@ pub struct Incarnation {
     /// The frontier at the begin; [`Frontier::unfinished`] where the previous pipeline did not end cleanly.
     pub frontier: Frontier,
 }
-
-/// A subscriber of changes, called in order on the writer's thread: it must be quick. A closure ignores resets, and is for stores
-/// that never send one.
-pub trait Listen: Send + Sync {
-    /// A unit that is now readable.
-    fn unit(&self, unit: &EpochChanges);
-
-    /// A gap: units were lost or too large to send. Reload from this snapshot, which the next unit continues.
-    ///
-    /// # Errors
-    /// Those of reading; the call is repeated.
-    fn reset(&self, snapshot: Snapshot) -> Result<(), ReadError>;
-}
-
-impl<F: Fn(&EpochChanges) + Send + Sync> Listen for F {
-    fn unit(&self, unit: &EpochChanges) {
-        self(unit);
-    }
-
-    fn reset(&self, _: Snapshot) -> Result<(), ReadError> {
-        unreachable!("a closure listens to a store of its own process, which loses nothing")
-    }
-}
-
-/// A shared listener.
-pub type Listener = Arc<dyn Listen>;
 
 /// A read view of the store. Embedded, it is the state after one applied unit. On CQL, which has no snapshots, every read sees
 /// the current rows: at least as new as `frontier`.
@@ -128,7 +105,7 @@ pub trait NamedValues: Send + Sync {
     /// The value under a name.
     ///
     /// # Errors
-    /// As [`ViewStore::get`]; so of every call here.
+    /// As [`ViewReader::get`]; so of every call here.
     async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Writes a value.
@@ -141,9 +118,9 @@ pub trait NamedValues: Send + Sync {
     async fn delete(&self, name: &str) -> Result<(), StoreError>;
 }
 
-/// What the pipeline maintains and the API reads.
+/// The reading side: what the pipeline maintains and the API serves.
 #[async_trait]
-pub trait ViewStore: Send + Sync {
+pub trait ViewReader: Send + Sync {
     /// The row under a key, as last applied.
     ///
     /// # Errors
@@ -156,67 +133,8 @@ pub trait ViewStore: Send + Sync {
     /// Those of the store.
     fn snapshot(&self) -> Result<Snapshot, StoreError>;
 
-    /// Registers a listener and returns the snapshot that its first unit continues without a gap. It receives what this process
-    /// writes, once readable, and what others write as decoded by [`EpochChanges::decode`].
-    ///
-    /// # Errors
-    /// Those of the store.
-    fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError>;
-
     /// The frontier: the last commit of this process, or the last seen of another's.
     fn frontier(&self) -> Frontier;
-
-    /// Takes over as the pipeline of the store: writes of an earlier one lose, and it can no longer commit. Call it before any
-    /// write, in one process of a cluster.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`]; retry.
-    async fn begin(&self) -> Result<Incarnation, StoreError>;
-
-    /// Joins the incarnation that another process of the cluster has begun.
-    ///
-    /// # Errors
-    /// [`StoreError::Refused`]: it was replaced, or the store belongs to one process.
-    async fn join(&self, number: u64) -> Result<Incarnation, StoreError>;
-
-    /// Writes rows of an epoch, each (table, key) at most once, without moving the frontier: [`ViewStore::commit`] does, once
-    /// every process has written. Embedded, they are buffered until then; on CQL they are readable at once. Idempotent.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`]: some may be written; retry. [`StoreError::Refused`]: nothing was begun.
-    async fn write(&self, epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError>;
-
-    /// Moves the frontier past everything written, and clears [`Frontier::unfinished`].
-    ///
-    /// # Errors
-    /// [`StoreError::Refused`]: another pipeline has taken over, so end this one; or this process only joined.
-    async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError>;
-
-    /// Writes and commits one unit. Embedded it is atomic for readers and crashes; one larger than a batch is written in parts,
-    /// and a crash in between leaves [`Frontier::unfinished`]. On CQL rows are readable one by one, the frontier follows, and the
-    /// next [`ViewStore::begin`] notices a crash. Idempotent.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`]: nothing is readable; retry when there is space. Otherwise those of [`ViewStore::write`] and
-    /// [`ViewStore::commit`].
-    async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError>;
-
-    /// Marks everything as written and committed, so that the next [`ViewStore::begin`] finds complete rows. The last call of a
-    /// pipeline.
-    ///
-    /// # Errors
-    /// [`StoreError::Refused`]: rows are uncommitted, or another pipeline has taken over. The next start derives the rows again.
-    async fn end_clean(&self) -> Result<(), StoreError>;
-
-    /// Empties tables for a rebuild; [`Frontier::unfinished`] until the next [`ViewStore::commit`]. On CQL the rows of views are
-    /// served until then, and deleted with it unless written since.
-    ///
-    /// # Errors
-    /// As [`ViewStore::write`].
-    async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError>;
-
-    /// Sets the position without rows: `--from beginning` restarts at zero.
-    async fn reset_position(&self, position: Position) -> Result<(), StoreError>;
 
     /// Makes what was applied durable (fsync).
     async fn sync(&self) -> Result<(), StoreError>;
@@ -233,7 +151,8 @@ pub trait ViewStore: Send + Sync {
     /// The small named values beside the rows.
     fn named(&self) -> &dyn NamedValues;
 
-    /// Rows of a table, without blocking. Where an exact count is expensive, it returns the last one and starts the next.
+    /// Rows of a table. Embedded, it reads the disk, so call it where blocking is allowed; where an exact count is expensive, it
+    /// returns the last one and starts the next.
     ///
     /// # Errors
     /// [`StoreError::Refused`]: there is no such table.
@@ -241,4 +160,71 @@ pub trait ViewStore: Send + Sync {
 
     /// Bytes on disk, if known.
     fn disk_bytes(&self) -> Option<u64>;
+}
+
+/// The writing side of a store.
+#[async_trait]
+pub trait ViewWriter: Send + Sync {
+    /// Takes over as the pipeline of the store: writes of an earlier one lose, and it can no longer commit. In one process of a
+    /// cluster.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; retry.
+    async fn begin(&self) -> Result<Box<dyn WriteSession>, StoreError>;
+
+    /// Joins the incarnation that another process of the cluster has begun.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`]: it was replaced, or the store belongs to one process.
+    async fn join(&self, number: u64) -> Result<Box<dyn WriteSession>, StoreError>;
+}
+
+/// A store that can be read and written.
+pub trait ViewStore: ViewReader + ViewWriter {}
+
+impl<S: ViewReader + ViewWriter> ViewStore for S {}
+
+/// Writes under one incarnation.
+#[async_trait]
+pub trait WriteSession: Send + Sync {
+    /// The incarnation, as it was at the begin.
+    fn incarnation(&self) -> &Incarnation;
+
+    /// Writes rows of an epoch, each (table, key) at most once, without moving the frontier: [`WriteSession::commit`] does, once
+    /// every process has written. Embedded, they are buffered until then; on CQL they are readable at once. Idempotent.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: some may be written; retry. [`StoreError::Refused`]: there is no such table.
+    async fn write(&self, epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError>;
+
+    /// Moves the frontier past everything written, and clears [`Frontier::unfinished`].
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`]: another pipeline has taken over, so end this one; or this process only joined.
+    async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError>;
+
+    /// Writes and commits one unit. Embedded it is atomic for readers and crashes; one larger than a batch is written in parts,
+    /// and a crash in between leaves [`Frontier::unfinished`]. On CQL rows are readable one by one, the frontier follows, and the
+    /// next [`ViewWriter::begin`] notices a crash. Idempotent.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: nothing is readable; retry when there is space. Otherwise those of [`WriteSession::write`] and
+    /// [`WriteSession::commit`].
+    async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError>;
+
+    /// Empties tables for a rebuild; [`Frontier::unfinished`] until the next [`WriteSession::commit`]. On CQL the rows of views are
+    /// served until then, and deleted with it unless written since.
+    ///
+    /// # Errors
+    /// As [`WriteSession::write`].
+    async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError>;
+
+    /// Sets the position without rows: `--from beginning` restarts at zero.
+    async fn reset_position(&self, position: Position) -> Result<(), StoreError>;
+
+    /// Ends the session and marks everything as written and committed, so that the next [`ViewWriter::begin`] finds complete rows.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`]: rows are uncommitted, or another pipeline has taken over. The next start derives the rows again.
+    async fn end(self: Box<Self>) -> Result<(), StoreError>;
 }

@@ -182,7 +182,7 @@ pub trait RecordStore: Send + Sync {
     /// key, a value or the whole is too long, two steps name one record, there is no step or there are too many.
     async fn transact(&self, table: &str, partition: &[u8], steps: &[Step], now: EventTime) -> Result<Outcome, StoreError>;
 
-    /// Makes the bytes of replaced and deleted records leave the disk, as [`crate::ViewStore::shed`] does.
+    /// Makes the bytes of replaced and deleted records leave the disk, as [`crate::ViewReader::shed`] does.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Full`]: the bytes leave later.

@@ -1,12 +1,13 @@
 //! Changes of credentials (V6.2, V7.5.1): password, e-mail and phone, each with the current password; and password resets.
 
 use http::StatusCode;
+use kindred_members::Solution;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::cookies::keep_device;
-use super::registration::{ChallengeSolved, MailToken};
+use super::registration::MailToken;
 use crate::routes::endpoint::prelude::*;
 use crate::routes::request::current;
 use crate::routes::{Accepted, accepted, done, json};
@@ -142,11 +143,11 @@ pub(crate) struct ResetAsked {
     /// Username, phone or e-mail.
     account: String,
     /// A solved challenge.
-    challenge: ChallengeSolved,
+    challenge: Solution,
 }
 
 async fn request_reset(request: Request, form: ResetAsked) -> Answered {
-    request.members()?.request_reset(&form.account, &form.challenge.into(), request.from()).await?;
+    request.members()?.request_reset(&form.account, &form.challenge, request.from()).await?;
     accepted()
 }
 

@@ -2,15 +2,14 @@
 
 use http::StatusCode;
 use http::header::ETAG;
-use kindred_members::{Address, MemberError, Profile, ProfileChange, State};
-use kindred_model::{EventTime, MemberId, Tier};
-use serde::{Deserialize, Serialize};
+use kindred_members::{MemberError, Profile, ProfileChange};
+use kindred_model::{EventTime, MemberId};
+use serde::Serialize;
 use utoipa::ToSchema;
 use warp::reply::Response;
 
 use super::cookies::drop_refresh;
 use super::factor::Reauthentication;
-use super::registration::LanguageTag;
 use super::sessions::browse_as_nobody;
 use crate::problem::{Code, Problem};
 use crate::routes::endpoint::prelude::*;
@@ -26,12 +25,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             get("/v1/members/me", SignedIn, show_profile)
                 .says("The account of the caller, with the `ETag` for changes.")
                 .header("If-None-Match", "an ETag: 304 if unchanged")
-                .answers::<ProfileShown>(200, "the account")
+                .answers::<Profile>(200, "the account")
                 .answers_nothing(304, "not modified"),
             patch("/v1/members/me", SignedIn, change_profile)
                 .says("Changes the account of the caller.")
                 .needs_if_match()
-                .answers::<ProfileShown>(200, "the changed account"),
+                .answers::<Profile>(200, "the changed account"),
             delete("/v1/members/me", SignedIn, close_account)
                 .no_time_limit()
                 .says(
@@ -44,142 +43,27 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     )
 }
 
-/// A postal address.
-#[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PostalAddress {
-    /// Recipient.
-    name: String,
-    /// Phone of the recipient.
-    phone: String,
-    /// ISO 3166.
-    country: String,
-    /// Province or state.
-    region: String,
-    city: String,
-    /// Street and number.
-    lines: String,
-    postal_code: String,
-}
-
-impl From<Address> for PostalAddress {
-    fn from(address: Address) -> Self {
-        let Address { name, phone, country, region, city, lines, postal_code } = address;
-        Self { name, phone, country, region, city, lines, postal_code }
-    }
-}
-
-impl From<PostalAddress> for Address {
-    fn from(address: PostalAddress) -> Self {
-        let PostalAddress { name, phone, country, region, city, lines, postal_code } = address;
-        Self { name, phone, country, region, city, lines, postal_code }
-    }
-}
-
-/// The accepted user agreement.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct AgreementShown {
-    version: String,
-    #[schema(value_type = String)]
-    accepted_at: EventTime,
-}
-
-/// The account of the caller.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ProfileShown {
-    member: String,
-    /// `activated`; members in other states cannot sign in.
-    #[schema(value_type = String)]
-    state: State,
-    username: String,
-    /// E.164.
-    phone: String,
-    email: String,
-    /// The tier.
-    #[schema(value_type = String)]
-    tier: Tier,
-    /// The staff role.
-    role: Option<String>,
-    /// Language of messages.
-    language: LanguageTag,
-    /// Consent to marketing messages.
-    marketing_consent: bool,
-    addresses: Vec<PostalAddress>,
-    agreement: AgreementShown,
-    /// The code that invites others.
-    invite_code: String,
-    /// Whether a second factor is set up.
-    second_factor: bool,
-    #[schema(value_type = String)]
-    registered_at: EventTime,
-    #[schema(value_type = Option<String>)]
-    activated_at: Option<EventTime>,
-}
-
-impl From<Profile> for ProfileShown {
-    fn from(profile: Profile) -> Self {
-        let kindred_members::Agreement { version, accepted_at } = profile.agreement;
-        Self {
-            member: profile.member,
-            state: profile.state,
-            username: profile.username,
-            phone: profile.phone,
-            email: profile.email,
-            tier: profile.tier,
-            role: profile.role,
-            language: profile.language.into(),
-            marketing_consent: profile.marketing_consent,
-            addresses: profile.addresses.into_iter().map(Into::into).collect(),
-            agreement: AgreementShown { version, accepted_at },
-            invite_code: profile.invite_code,
-            second_factor: profile.second_factor,
-            registered_at: profile.registered_at,
-            activated_at: profile.activated_at,
-        }
-    }
-}
-
-fn shown(profile: Profile) -> Result<Response, Problem> {
+fn shown(profile: &Profile) -> Result<Response, Problem> {
     let etag = etag(&profile.version)?;
-    let mut response = json(StatusCode::OK, &ProfileShown::from(profile))?;
+    let mut response = json(StatusCode::OK, profile)?;
     response.headers_mut().insert(ETAG, etag);
     Ok(response)
 }
 
 async fn show_profile(request: Request) -> Answered {
     let profile = request.members()?.profile(&request.person()?.sub).await?;
-    versioned(&request, &profile.version.clone(), &ProfileShown::from(profile))
+    versioned(&request, &profile.version, &profile)
 }
 
-/// Changes of the account; absent fields stay as they are. Tier and role cannot be changed (V8.2.3).
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ProfilePatch {
-    /// Language of messages.
-    language: Option<LanguageTag>,
-    /// Consent to marketing messages.
-    marketing_consent: Option<bool>,
-    /// Replaces all addresses; at most 20.
-    addresses: Option<Vec<PostalAddress>>,
-    /// Accepts this version of the user agreement.
-    agreement_version: Option<String>,
-}
-
-async fn change_profile(request: Request, form: ProfilePatch) -> Answered {
+async fn change_profile(request: Request, change: ProfileChange) -> Answered {
     let required = || Problem::new(Code::PreconditionRequired, Code::PreconditionRequired.meaning());
     let if_match = request.header("if-match")?.ok_or_else(required)?;
-    let change = ProfileChange {
-        language: form.language.map(Into::into),
-        marketing_consent: form.marketing_consent,
-        addresses: form.addresses.map(|addresses| addresses.into_iter().map(Into::into).collect()),
-        agreement_version: form.agreement_version,
-    };
     let (members, member) = (request.members()?, &request.person()?.sub);
     let version = members.profile(member).await?.version;
     if !names_version(if_match, &version) {
         return Err(MemberError::Changed.into());
     }
-    shown(members.change_profile(member, &version, &change).await?)
+    shown(&members.change_profile(member, &version, &change).await?)
 }
 
 /// The receipt of a closed account.

@@ -2,7 +2,7 @@
 //! registered (V6.3.8).
 
 use http::StatusCode;
-use kindred_members::{EMAIL_BYTES_MAX, Language, PASSWORD_BYTES_MAX, Registration, Solution, USERNAME_CHARS};
+use kindred_members::{Challenge, EMAIL_BYTES_MAX, Language, PASSWORD_BYTES_MAX, Registration, Solution, USERNAME_CHARS};
 use kindred_model::Tier;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         [
             post("/v1/captcha/challenges", Anyone, give_challenge)
                 .says("A proof-of-work challenge against bots. It can be used once.")
-                .answers::<ChallengeShown>(201, "the challenge")
+                .answers::<Challenge>(201, "the challenge")
                 .fails(429, "too many challenges for this address"),
             get("/v1/registrations/rules", Anyone, show_rules)
                 .says("The rules for registrations, for forms.")
@@ -51,66 +51,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     )
 }
 
-/// A language of messages.
-#[derive(Clone, Copy, Serialize, Deserialize, ToSchema)]
-pub(crate) enum LanguageTag {
-    /// Simplified Chinese.
-    #[serde(rename = "zh-CN")]
-    ZhCn,
-    /// English.
-    #[serde(rename = "en")]
-    En,
-}
-
-impl From<LanguageTag> for Language {
-    fn from(tag: LanguageTag) -> Self {
-        match tag {
-            LanguageTag::ZhCn => Self::ZhCn,
-            LanguageTag::En => Self::En,
-        }
-    }
-}
-
-impl From<Language> for LanguageTag {
-    fn from(language: Language) -> Self {
-        match language {
-            Language::ZhCn => Self::ZhCn,
-            Language::En => Self::En,
-        }
-    }
-}
-
-/// A proof-of-work challenge for registrations, phone codes and password resets.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ChallengeShown {
-    /// To be sent with the solution.
-    token: String,
-    /// Required leading zero bits of SHA-256(`token.nonce`).
-    bits: u32,
-    /// When it expires, milliseconds since 1970 UTC.
-    expires_at: i64,
-}
-
-/// A solved challenge.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ChallengeSolved {
-    /// The token of the challenge.
-    token: String,
-    /// The nonce that was found.
-    nonce: String,
-}
-
-impl From<ChallengeSolved> for Solution {
-    fn from(solved: ChallengeSolved) -> Self {
-        Self { token: solved.token, nonce: solved.nonce }
-    }
-}
-
 async fn give_challenge(request: Request) -> Answered {
-    let made = request.members()?.challenge(request.from()).await?;
-    let shown = ChallengeShown { token: made.token, bits: made.bits, expires_at: made.expires_at };
-    json(StatusCode::CREATED, &shown)
+    json(StatusCode::CREATED, &request.members()?.challenge(request.from()).await?)
 }
 
 /// The rules for registrations.
@@ -131,7 +73,7 @@ pub(crate) struct RegistrationRules {
     /// Leading zero bits that challenges require.
     challenge_bits: u32,
     /// Languages of messages, the default first.
-    languages: Vec<LanguageTag>,
+    languages: Vec<Language>,
     /// Whether members can sign in with their e-mail address.
     email_signs_in: bool,
     /// The tiers above the first and the points that they require.
@@ -160,7 +102,7 @@ async fn show_rules(request: Request) -> Answered {
         email_bytes_max: EMAIL_BYTES_MAX,
         phone_regions: config.registration.phone_regions.clone(),
         challenge_bits: config.registration.challenge_bits,
-        languages: languages.into_iter().map(Into::into).collect(),
+        languages,
         email_signs_in: config.sign_in.email,
         levels: [(Tier::Vip, config.levels.vip), (Tier::Svip, config.levels.svip)]
             .map(|(tier, points)| LevelShown { tier, points })
@@ -176,9 +118,9 @@ pub(crate) struct PhoneCodeAsked {
     /// The phone.
     phone: String,
     /// A solved challenge.
-    challenge: ChallengeSolved,
+    challenge: Solution,
     /// The language of the message; default that of `Accept-Language`.
-    language: Option<LanguageTag>,
+    language: Option<Language>,
     /// A field of the registration, validated before the code is sent.
     username: Option<String>,
     /// As `username`.
@@ -189,39 +131,11 @@ pub(crate) struct PhoneCodeAsked {
 }
 
 async fn send_phone_code(request: Request, form: PhoneCodeAsked) -> Answered {
-    let language = form.language.map_or(request.language(), Into::into);
+    let language = form.language.unwrap_or(request.language());
     let fields = [form.username.as_deref(), form.email.as_deref(), form.password.as_ref().map(|text| text.expose_secret())];
-    let solution = form.challenge.into();
     let members = request.members()?;
-    members.check_and_request_phone_code(&form.phone, fields, language, &solution, request.from()).await?;
+    members.check_and_request_phone_code(&form.phone, fields, language, &form.challenge, request.from()).await?;
     accepted()
-}
-
-/// A registration.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RegistrationForm {
-    /// Letters, digits and `. _ - '`; unique regardless of case and look-alikes.
-    username: String,
-    /// The phone that received `phone_code`.
-    phone: String,
-    /// The address for the verification mail.
-    email: String,
-    #[schema(value_type = String, format = Password)]
-    password: SecretString,
-    /// A solved challenge, not the one used for the phone code.
-    challenge: ChallengeSolved,
-    /// The code from POST /v1/phone-codes.
-    phone_code: String,
-    /// The accepted version of the user agreement.
-    agreement_version: String,
-    /// The invite code of another member.
-    invite_code: Option<String>,
-    /// Language of messages; default that of `Accept-Language`.
-    language: Option<LanguageTag>,
-    /// Consent to marketing messages.
-    #[serde(default)]
-    marketing_consent: bool,
 }
 
 /// The same whether phone and e-mail are registered or not.
@@ -233,20 +147,9 @@ pub(crate) struct RegistrationAccepted {
     message: &'static str,
 }
 
-async fn register(request: Request, form: RegistrationForm) -> Answered {
-    let registration = Registration {
-        username: form.username,
-        phone: form.phone,
-        email: form.email,
-        password: form.password,
-        solution: form.challenge.into(),
-        phone_code: form.phone_code,
-        agreement_version: form.agreement_version,
-        invite_code: form.invite_code,
-        language: Some(form.language.map_or(request.language(), Into::into)),
-        marketing_consent: form.marketing_consent,
-        address: request.from().to_owned(),
-    };
+async fn register(request: Request, form: Registration) -> Answered {
+    let language = Some(form.language.unwrap_or(request.language()));
+    let registration = Registration { language, address: request.from().to_owned(), ..form };
     request.members()?.register(registration).await?;
     let message = request.text("registration_accepted");
     json(StatusCode::ACCEPTED, &RegistrationAccepted { status: "accepted", message })
@@ -281,10 +184,10 @@ pub(crate) struct VerificationAsked {
     /// The address of the registration.
     email: String,
     /// A solved challenge.
-    challenge: ChallengeSolved,
+    challenge: Solution,
 }
 
 async fn resend_verification(request: Request, form: VerificationAsked) -> Answered {
-    request.members()?.request_verification(&form.email, &form.challenge.into(), request.from()).await?;
+    request.members()?.request_verification(&form.email, &form.challenge, request.from()).await?;
     accepted()
 }

@@ -84,6 +84,7 @@ record! {
         /// Units in stock; not tracked if absent.
         stock: Option<i64> = within(0..=STOCK_MAX),
     }
+    new(item: ItemId, version: u64, kind: ItemKind, title: Box<str>);
 }
 
 fn title(field: &str, value: Text<'_>) -> Result<Box<str>, Invalid> {

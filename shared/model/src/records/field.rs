@@ -171,13 +171,15 @@ pub(crate) fn text(max: usize) -> impl Fn(&str, Text<'_>) -> Result<Box<str>, In
 /// Declares a record, or an object within one. Its fields are public.
 ///
 /// A field with `= rule` is read by that rule, which may name the fields before it; any other by its type. `raw Name` names the
-/// raw form, which has the fields after `beside` too; `=> check` runs on the record as a whole.
+/// raw form, which has the fields after `beside` too. `new(…)` lists the fields that no record lacks, for a constructor.
+/// `=> check` runs on the record as a whole.
 macro_rules! record {
     (
         $(#[$doc:meta])*
         pub struct $Name:ident, raw $Raw:ident {
             $($(#[$field_doc:meta])* $field:ident: $Type:ty $(= $rule:expr)?,)+
         }
+        $(new($($given:ident: $Given:ty),+);)?
         $(beside { $($beside:ident: $Beside:ty,)+ })?
         $(=> $check:expr)?
     ) => {
@@ -192,6 +194,8 @@ macro_rules! record {
             $(#[serde(borrow)] $field: Option<<$Type as $crate::records::Field>::Raw<'a>>,)+
             $($(#[serde(borrow)] $beside: Option<<$Beside as $crate::records::Field>::Raw<'a>>,)+)?
         }
+
+        $crate::records::record!(@new $Name [$($field: $Type),+] $($($given: $Given),+)?);
 
         impl $Name {
             fn of(raw: $Raw<'_>) -> Result<Self, Invalid> {
@@ -214,6 +218,20 @@ macro_rules! record {
         impl $crate::records::Plain for $Name {
             fn rule(_field: &str, raw: Self::Raw<'_>) -> Result<Self, Invalid> {
                 Self::of(raw.0)
+            }
+        }
+    };
+    (@new $Name:ident [$($field:ident: $Type:ty),+]) => {};
+    (@new $Name:ident [$($field:ident: $Type:ty),+] $($given:ident: $Given:ty),+) => {
+        impl $Name {
+            /// One with only these fields.
+            #[allow(unused_variables, reason = "what is given takes the place of what is absent")]
+            pub fn new($($given: $Given),+) -> Self {
+                let given = ($($given,)+);
+                $(let $field = <$Type as $crate::records::Field>::absent(stringify!($field));)+
+                let ($($given,)+) = given;
+                $(let $given = Ok::<_, Invalid>($given);)+
+                Self { $($field: $field.expect("what is not given may be absent")),+ }
             }
         }
     };

@@ -48,6 +48,7 @@ record! {
         /// When the invite qualified, where the program requires more than activation.
         qualified_at: Option<EventTime>,
     }
+    new(member: MemberId, version: u64, state: MemberState);
     beside {
         session: SessionId,
         merged_into: MemberId,
@@ -55,21 +56,6 @@ record! {
 }
 
 impl Membership {
-    /// A member with only these fields.
-    pub fn new(member: MemberId, version: u64, state: MemberState) -> Self {
-        Self {
-            member,
-            version,
-            state,
-            tier: None,
-            invited_by: None,
-            registered_at: None,
-            activated_at: None,
-            invite_approved: false,
-            qualified_at: None,
-        }
-    }
-
     /// The record that erases `member`, given the merged one: a newer version that keeps only the invite's fields, because the
     /// inviter keeps the points.
     pub fn erased(member: MemberId, known: Option<Self>) -> Self {

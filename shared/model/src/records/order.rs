@@ -70,6 +70,7 @@ record! {
         /// The parts of the discount, if the shop names them; `discount_minor` is their sum.
         discounts: Vec<Discount>,
     }
+    new(line: u32, item: ItemId, quantity: i64, unit_price_minor: i64);
     => Line::with_discount
 }
 
@@ -141,6 +142,7 @@ record! {
         /// Shipping cost in minor units.
         shipping_minor: Option<i64> = within(0..=AMOUNT_MINOR_MAX),
     }
+    new(order: OrderId, version: u64, status: OrderStatus, placed_at: EventTime, currency: Box<str>, lines: Vec<Line>);
 }
 
 impl Line {

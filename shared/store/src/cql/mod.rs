@@ -1,11 +1,11 @@
 //! The store on a CQL database: Apache Cassandra or `ScyllaDB`, within what both support.
 //!
 //! ```text
-//! apply ──▶ write: batches by partition, USING the epoch's TIMESTAMP ──▶ commit: the frontier, IF the incarnation stands ──▶ listeners
+//! apply ──▶ write: batches by partition, USING the epoch's TIMESTAMP ──▶ commit: the frontier, IF the incarnation stands
 //! get, scan ◀── (generation, table, bucket) → key → row        begin: a new incarnation, and whether the last ended cleanly
 //! ```
 //!
-//! Nothing is atomic over partitions, so a unit is written first and the frontier follows. The next [`ViewStore::begin`] notices
+//! Nothing is atomic over partitions, so a unit is written first and the frontier follows. The next [`ViewWriter::begin`] notices
 //! half a unit, and the pipeline derives every row again. `frontier` explains the timestamps that make a replaced process lose.
 
 mod bucket;
@@ -42,7 +42,9 @@ use self::count::Counts;
 use self::frontier::{Held, before};
 use self::runtime::StoreRuntime;
 use self::scan::CqlRows;
-use crate::{Change, EpochChanges, Frontier, Incarnation, Listener, NamedValues, Snapshot, StoreError, ViewStore};
+use crate::{
+    Change, EpochChanges, Frontier, Incarnation, NamedValues, Snapshot, StoreError, ViewReader, ViewWriter, WriteSession,
+};
 
 /// One generation of the store in a keyspace. Any process may open it; one cluster of processes writes.
 pub struct CqlStore {
@@ -55,21 +57,38 @@ struct Shared {
     generation: String,
     counts: Counts,
     state: Mutex<State>,
-    /// Serializes writes and notifications.
-    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
     frontier: Frontier,
-    held: Option<Held>,
+    /// Sessions of this process: their commits are seen at once.
+    sessions: usize,
+}
+
+/// A session of this process.
+struct CqlSession {
+    session: Arc<Session>,
+    runtime: Arc<StoreRuntime>,
+}
+
+struct Session {
+    shared: Arc<Shared>,
+    incarnation: Incarnation,
+    held: Held,
+    written: Mutex<Written>,
+    /// Serializes writes.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Written {
     /// Rows were written and not committed.
     uncommitted: bool,
     /// The highest timestamp written.
-    last_written: Option<i64>,
+    last: Option<i64>,
     /// View tables that the next commit clears up to a timestamp.
     stale: BTreeMap<&'static str, i64>,
-    listeners: Vec<Listener>,
 }
 
 impl CqlStore {
@@ -92,7 +111,7 @@ impl CqlStore {
         Ok(CqlGenerations { connection, runtime })
     }
 
-    /// Opens a generation for reading; [`ViewStore::begin`] or [`ViewStore::join`] is for writing.
+    /// Opens a generation for reading; [`ViewWriter::begin`] or [`ViewWriter::join`] is for writing.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: no answer. [`StoreError::Refused`]: there is no such generation, or the schema is of another
@@ -116,7 +135,6 @@ impl CqlStore {
             generation: generation.to_owned(),
             counts: Counts::default(),
             state: Mutex::new(State { frontier, ..State::default() }),
-            turn: tokio::sync::Mutex::new(()),
         });
         runtime.spawn(follow(Arc::downgrade(&shared), poll));
         Ok(Self { shared, runtime })
@@ -127,7 +145,7 @@ impl CqlStore {
         CqlGenerations { connection: Arc::clone(&self.shared.connection), runtime: Arc::clone(&self.runtime) }
     }
 
-    /// Counts the rows of a table now, which is slow; [`ViewStore::row_count`] returns the last count.
+    /// Counts the rows of a table now, which is slow; [`ViewReader::row_count`] returns the last count.
     ///
     /// # Errors
     /// [`StoreError::Refused`]: there is no such table.
@@ -158,14 +176,14 @@ async fn follow(shared: Weak<Shared>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
         let Some(shared) = shared.upgrade() else { return };
-        if shared.state.lock().held.is_some() {
+        if shared.state.lock().sessions > 0 {
             continue;
         }
         match shared.connection.kept_generation(&shared.generation).await.and_then(|row| row.frontier()) {
             Ok(frontier) => {
                 answered = true;
                 let mut state = shared.state.lock();
-                if state.held.is_none() {
+                if state.sessions == 0 {
                     state.frontier = frontier;
                 }
             }
@@ -190,111 +208,117 @@ fn describe_metrics() {
     metrics::counter!("store_request_failures_total", "statement" => "write").increment(0);
 }
 
-impl Shared {
-    fn held(&self) -> Result<Held, StoreError> {
-        self.state.lock().held.ok_or_else(|| {
-            StoreError::Refused(format!(
-                "nothing was begun on generation {}: begin or join an incarnation first",
-                self.generation
-            ))
-        })
+impl Session {
+    fn new(shared: Arc<Shared>, incarnation: Incarnation, joined: bool) -> Arc<Self> {
+        let held = Held { number: incarnation.number, first_epoch: incarnation.first_epoch, joined };
+        {
+            let mut state = shared.state.lock();
+            state.sessions += 1;
+            state.frontier = incarnation.frontier.clone();
+        }
+        Arc::new(Self { shared, incarnation, held, written: Mutex::default(), turn: tokio::sync::Mutex::new(()) })
     }
 
-    /// As [`Shared::held`], for the process that began the incarnation.
-    fn held_first(&self) -> Result<Held, StoreError> {
-        let held = self.held()?;
-        if held.joined {
+    /// Refuses what only the process that began the incarnation may do.
+    fn first(&self) -> Result<(&Connection, &str, Held), StoreError> {
+        if self.held.joined {
             return Err(StoreError::Refused(
                 "this process joined an incarnation: the one that began it commits, and ends it cleanly".into(),
             ));
         }
-        Ok(held)
-    }
-
-    fn hold(&self, incarnation: &Incarnation, joined: bool) {
-        let mut state = self.state.lock();
-        state.held = Some(Held { number: incarnation.number, first_epoch: incarnation.first_epoch, joined });
-        state.frontier = incarnation.frontier.clone();
-        state.uncommitted = false;
-        state.last_written = None;
-        state.stale.clear();
+        Ok((&self.shared.connection, &self.shared.generation, self.held))
     }
 
     async fn write(&self, epoch: u64, changes: &[Change]) -> Result<(), StoreError> {
-        let timestamp = self.held()?.timestamp(epoch)?;
+        let Shared { connection, generation, .. } = &*self.shared;
+        let timestamp = self.held.timestamp(epoch)?;
         for change in changes {
-            self.connection.layout(change.table)?;
+            connection.layout(change.table)?;
         }
         {
-            let mut state = self.state.lock();
-            state.uncommitted = true;
-            state.last_written = state.last_written.max(Some(timestamp));
+            let mut written = self.written.lock();
+            written.uncommitted = true;
+            written.last = written.last.max(Some(timestamp));
         }
-        self.connection.write(&self.generation, timestamp, changes).await
+        connection.write(generation, timestamp, changes).await
     }
 
-    /// Returns the listeners of that moment: later ones have the unit in their snapshot.
-    async fn commit(&self, epoch: u64, position: Position) -> Result<Vec<Listener>, StoreError> {
-        let held = self.held_first()?;
-        let stale = self.state.lock().stale.clone();
+    async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError> {
+        let (connection, generation, held) = self.first()?;
+        let stale = self.written.lock().stale.clone();
         for (table, timestamp) in stale {
-            self.connection.clear(&self.generation, table, timestamp).await?;
-            self.state.lock().stale.remove(table);
+            connection.clear(generation, table, timestamp).await?;
+            self.written.lock().stale.remove(table);
         }
-        self.connection.commit(&self.generation, held, epoch, &position).await?;
-        let mut state = self.state.lock();
-        state.uncommitted = false;
-        state.frontier = Frontier { epoch, position, unfinished: false };
-        Ok(state.listeners.clone())
+        connection.commit(generation, held, epoch, &position).await?;
+        self.written.lock().uncommitted = false;
+        self.shared.state.lock().frontier = Frontier { epoch, position, unfinished: false };
+        Ok(())
     }
 
     async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
-        let held = self.held()?;
-        let layouts = tables.iter().map(|table| self.connection.layout(table)).collect::<Result<Vec<_>, _>>()?;
-        let older = before(held.number)?;
-        let timestamp = self.state.lock().last_written.map_or(older, |last| last.max(older));
+        let Shared { connection, generation, .. } = &*self.shared;
+        let layouts = tables.iter().map(|table| connection.layout(table)).collect::<Result<Vec<_>, _>>()?;
+        let older = before(self.held.number)?;
+        let timestamp = self.written.lock().last.map_or(older, |last| last.max(older));
         for layout in layouts {
             if layout.input {
-                self.connection.clear(&self.generation, layout.name, timestamp).await?;
+                connection.clear(generation, layout.name, timestamp).await?;
             }
             // Inputs too, for the mark: the rewrite lasts until the next commit.
-            self.state.lock().stale.insert(layout.name, timestamp);
+            self.written.lock().stale.insert(layout.name, timestamp);
         }
         Ok(())
     }
 
     async fn reset_position(&self, position: Position) -> Result<(), StoreError> {
-        self.connection.reset_position(&self.generation, self.held_first()?, &position).await?;
-        let mut state = self.state.lock();
+        let (connection, generation, held) = self.first()?;
+        connection.reset_position(generation, held, &position).await?;
+        let stale = !self.written.lock().stale.is_empty();
+        let mut state = self.shared.state.lock();
         state.frontier.position = position;
-        state.frontier.unfinished |= !state.stale.is_empty();
+        state.frontier.unfinished |= stale;
         Ok(())
     }
 
-    async fn end_clean(&self) -> Result<(), StoreError> {
-        let held = self.held_first()?;
+    async fn end(&self) -> Result<(), StoreError> {
+        let (connection, generation, held) = self.first()?;
         let unfinished = {
-            let state = self.state.lock();
-            if state.uncommitted {
+            let written = self.written.lock();
+            if written.uncommitted {
                 return Err(StoreError::Refused("rows are uncommitted; the next start derives every row again".into()));
             }
-            state.frontier.unfinished || !state.stale.is_empty()
+            !written.stale.is_empty() || self.shared.state.lock().frontier.unfinished
         };
-        self.connection.end_clean(&self.generation, held, unfinished).await?;
-        self.state.lock().held = None;
-        Ok(())
+        connection.end_clean(generation, held, unfinished).await
     }
 }
 
-/// Notifies the listeners, which may read.
-fn notify(listeners: &[Listener], unit: &EpochChanges) {
-    if !listeners.is_empty() {
-        tokio::task::block_in_place(|| listeners.iter().for_each(|listener| listener.unit(unit)));
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.shared.state.lock().sessions -= 1;
+    }
+}
+
+impl CqlSession {
+    /// Runs one call after the other, each to its end.
+    async fn run<F>(&self, task: impl FnOnce(Arc<Session>) -> F) -> Result<(), StoreError>
+    where
+        F: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        let task = task(Arc::clone(&self.session));
+        let session = Arc::clone(&self.session);
+        self.runtime
+            .run(async move {
+                let _turn = session.turn.lock().await;
+                task.await
+            })
+            .await
     }
 }
 
 #[async_trait]
-impl ViewStore for CqlStore {
+impl ViewReader for CqlStore {
     async fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let (table, key) = (table.to_owned(), key.to_vec());
         self.run(async move |shared| shared.connection.get(&shared.generation, &table, &key).await).await
@@ -304,96 +328,8 @@ impl ViewStore for CqlStore {
         Ok(self.snapshot_at(self.frontier()))
     }
 
-    fn listen(&self, listener: Listener) -> Result<Snapshot, StoreError> {
-        let mut state = self.shared.state.lock();
-        state.listeners.push(listener);
-        let frontier = state.frontier.clone();
-        drop(state);
-        Ok(self.snapshot_at(frontier))
-    }
-
     fn frontier(&self) -> Frontier {
         self.shared.state.lock().frontier.clone()
-    }
-
-    async fn begin(&self) -> Result<Incarnation, StoreError> {
-        self.run(async |shared| {
-            let _turn = shared.turn.lock().await;
-            let incarnation = shared.connection.begin(&shared.generation).await?;
-            shared.hold(&incarnation, false);
-            Ok(incarnation)
-        })
-        .await
-    }
-
-    async fn join(&self, number: u64) -> Result<Incarnation, StoreError> {
-        self.run(async move |shared| {
-            let _turn = shared.turn.lock().await;
-            let incarnation = shared.connection.join(&shared.generation, number).await?;
-            shared.hold(&incarnation, true);
-            Ok(incarnation)
-        })
-        .await
-    }
-
-    async fn write(&self, epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError> {
-        self.run(async move |shared| {
-            let _turn = shared.turn.lock().await;
-            shared.write(epoch, &changes).await?;
-            let (listeners, position) = {
-                let state = shared.state.lock();
-                (state.listeners.clone(), state.frontier.position.clone())
-            };
-            notify(&listeners, &EpochChanges { epoch, position, changes });
-            Ok(())
-        })
-        .await
-    }
-
-    async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError> {
-        self.run(async move |shared| {
-            let _turn = shared.turn.lock().await;
-            let listeners = shared.commit(epoch, position.clone()).await?;
-            notify(&listeners, &EpochChanges { epoch, position, ..EpochChanges::default() });
-            Ok(())
-        })
-        .await
-    }
-
-    async fn apply(&self, changes: EpochChanges) -> Result<(), StoreError> {
-        self.run(async move |shared| {
-            let _turn = shared.turn.lock().await;
-            shared.write(changes.epoch, &changes.changes).await?;
-            let listeners = shared.commit(changes.epoch, changes.position.clone()).await?;
-            notify(&listeners, &changes);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn end_clean(&self) -> Result<(), StoreError> {
-        self.run(async |shared| {
-            let _turn = shared.turn.lock().await;
-            shared.end_clean().await
-        })
-        .await
-    }
-
-    async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
-        let tables = tables.to_vec();
-        self.run(async move |shared| {
-            let _turn = shared.turn.lock().await;
-            shared.clear(&tables).await
-        })
-        .await
-    }
-
-    async fn reset_position(&self, position: Position) -> Result<(), StoreError> {
-        self.run(async move |shared| {
-            let _turn = shared.turn.lock().await;
-            shared.reset_position(position).await
-        })
-        .await
     }
 
     /// Acknowledged writes are in the commit logs of as many nodes as the consistency says; the nodes decide when to sync them.
@@ -424,6 +360,61 @@ impl ViewStore for CqlStore {
 
     fn disk_bytes(&self) -> Option<u64> {
         None
+    }
+}
+
+#[async_trait]
+impl ViewWriter for CqlStore {
+    async fn begin(&self) -> Result<Box<dyn WriteSession>, StoreError> {
+        let begun = self.run(async |shared| {
+            let incarnation = shared.connection.begin(&shared.generation).await?;
+            Ok(Session::new(shared, incarnation, false))
+        });
+        Ok(Box::new(CqlSession { session: begun.await?, runtime: Arc::clone(&self.runtime) }))
+    }
+
+    async fn join(&self, number: u64) -> Result<Box<dyn WriteSession>, StoreError> {
+        let joined = self.run(async move |shared| {
+            let incarnation = shared.connection.join(&shared.generation, number).await?;
+            Ok(Session::new(shared, incarnation, true))
+        });
+        Ok(Box::new(CqlSession { session: joined.await?, runtime: Arc::clone(&self.runtime) }))
+    }
+}
+
+#[async_trait]
+impl WriteSession for CqlSession {
+    fn incarnation(&self) -> &Incarnation {
+        &self.session.incarnation
+    }
+
+    async fn write(&self, epoch: u64, changes: Arc<Vec<Change>>) -> Result<(), StoreError> {
+        self.run(async move |session| session.write(epoch, &changes).await).await
+    }
+
+    async fn commit(&self, epoch: u64, position: Position) -> Result<(), StoreError> {
+        self.run(async move |session| session.commit(epoch, position).await).await
+    }
+
+    async fn apply(&self, unit: EpochChanges) -> Result<(), StoreError> {
+        self.run(async move |session| {
+            session.write(unit.epoch, &unit.changes).await?;
+            session.commit(unit.epoch, unit.position).await
+        })
+        .await
+    }
+
+    async fn clear(&self, tables: &[&'static str]) -> Result<(), StoreError> {
+        let tables = tables.to_vec();
+        self.run(async move |session| session.clear(&tables).await).await
+    }
+
+    async fn reset_position(&self, position: Position) -> Result<(), StoreError> {
+        self.run(async move |session| session.reset_position(position).await).await
+    }
+
+    async fn end(self: Box<Self>) -> Result<(), StoreError> {
+        self.run(async |session| session.end().await).await
     }
 }
 

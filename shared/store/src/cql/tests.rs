@@ -9,8 +9,8 @@ use kindred_model::{Position, Topic};
 use tokio::sync::OnceCell;
 
 use super::*;
-use crate::conformance;
 use crate::generations::Generations;
+use crate::{ViewStore, conformance};
 
 const AT: EventTime = EventTime(1_767_600_000_000);
 
@@ -116,22 +116,24 @@ async fn generations_live_side_by_side() {
     let (first, second) = (opened(&config, "side-1").await, opened(&config, "side-2").await);
     let mut position = Position::beginning();
     position.passed(Topic::Orders, 3, 7);
+    let mut sessions = Vec::new();
     for (store, row) in [(&first, "of the first"), (&second, "of the second")] {
-        store.begin().await.expect("begun");
+        let session = store.begin().await.expect("begun");
         let changes = vec![put(one, "a\0", row), put(two, "b\0", row)];
-        store.apply(EpochChanges { epoch: 4, position: position.clone(), changes: changes.into() }).await.expect("applied");
+        session.apply(EpochChanges { epoch: 4, position: position.clone(), changes: changes.into() }).await.expect("applied");
+        sessions.push(session);
         store.named().put("fingerprint", row.as_bytes()).await.expect("written");
     }
     first.named().put("key:abc", b"a key").await.expect("written");
-    assert_eq!(ViewStore::get(&*first, one, b"a\0").await.expect("read"), Some(b"of the first".to_vec()));
-    assert_eq!(ViewStore::get(&*second, one, b"a\0").await.expect("read"), Some(b"of the second".to_vec()));
+    assert_eq!(ViewReader::get(&*first, one, b"a\0").await.expect("read"), Some(b"of the first".to_vec()));
+    assert_eq!(ViewReader::get(&*second, one, b"a\0").await.expect("read"), Some(b"of the second".to_vec()));
     assert_eq!(second.named().get("fingerprint").await.expect("read"), Some(b"of the second".to_vec()));
     assert_eq!(
         second.named().get("key:abc").await.expect("read"),
         Some(b"a key".to_vec()),
         "the API's keys are the same for all"
     );
-    second.end_clean().await.expect("a clean end");
+    sessions.pop().expect("of the second").end().await.expect("a clean end");
     let listed = generations.list().await.expect("listed");
     let of = |name: &str| listed.iter().find(|generation| generation.name == name).expect("listed").clone();
     assert_eq!((of("side-1").settings.as_str(), of("side-1").created_at, of("side-1").clean), ("K=50", AT, false));
@@ -152,23 +154,24 @@ async fn generations_live_side_by_side() {
     generations.create("side-2", "K=10", AT).await.expect("a name may be used again");
     let again = opened(&config, "side-2").await;
     assert_eq!(
-        (ViewStore::get(&*again, one, b"a\0").await.expect("read"), ViewStore::get(&*again, two, b"b\0").await.expect("read")),
+        (ViewReader::get(&*again, one, b"a\0").await.expect("read"), ViewReader::get(&*again, two, b"b\0").await.expect("read")),
         (None, None)
     );
     assert_eq!(again.named().get("fingerprint").await.expect("read"), None);
-    let begun = again.begin().await.expect("begun");
-    assert_eq!((begun.frontier, begun.number > of("side-2").incarnation), (Frontier::default(), true));
-    again
+    let session = again.begin().await.expect("begun");
+    let begun = session.incarnation();
+    assert_eq!((begun.frontier.clone(), begun.number > of("side-2").incarnation), (Frontier::default(), true));
+    session
         .apply(EpochChanges { epoch: 1, changes: vec![put(one, "a\0", "new")].into(), ..EpochChanges::default() })
         .await
         .expect("applied");
     assert_eq!(
-        ViewStore::get(&*again, one, b"a\0").await.expect("read"),
+        ViewReader::get(&*again, one, b"a\0").await.expect("read"),
         Some(b"new".to_vec()),
         "and what was dropped does not hide its rows"
     );
     assert_eq!(
-        ViewStore::get(&*first, one, b"a\0").await.expect("read"),
+        ViewReader::get(&*first, one, b"a\0").await.expect("read"),
         Some(b"of the first".to_vec()),
         "the others are as they were"
     );
@@ -181,12 +184,12 @@ async fn generations_live_side_by_side() {
 async fn rows_are_read_and_a_store_is_dropped_on_any_thread() {
     let Some(config) = keyspace().await else { return };
     let store = opened(&config, "any-thread").await;
-    store.begin().await.expect("begun");
+    let session = store.begin().await.expect("begun");
     let table = input_tables()[0].name;
     let changes = vec![Change { table, key: b"a\0".to_vec(), row: Some(b"1".to_vec()) }];
-    store.apply(EpochChanges { epoch: 1, changes: changes.into(), ..EpochChanges::default() }).await.expect("applied");
+    session.apply(EpochChanges { epoch: 1, changes: changes.into(), ..EpochChanges::default() }).await.expect("applied");
     let snapshot = store.snapshot().expect("a snapshot");
-    drop(store);
+    drop((session, store));
     let read = || {
         assert_eq!(snapshot.rows.get(table, b"a\0").expect("read"), Some(b"1".to_vec()));
         let mut rows = 0;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{Object, ObjectBuilder, Type};
 use warp::Reply;
 
-use crate::problem::{Code, FieldError, Problem};
+use crate::problem::{Code, Problem};
 use crate::routes::done;
 use crate::routes::endpoint::prelude::*;
 use crate::routes::precondition::{optional_version, required_version};
@@ -72,9 +72,7 @@ impl Reason {
         if (1..=REASON_CHARS_MAX).contains(&reason.chars().count()) {
             return Ok(reason.to_owned());
         }
-        let message = format!("must have 1 to {REASON_CHARS_MAX} characters");
-        let error = FieldError { place: "body", pointer: "/reason".into(), code: "invalid", message: message.clone() };
-        Err(Problem { errors: vec![error], ..Problem::new(Code::Invalid, format!("reason: {message}")) })
+        Err(Problem::field(Code::Invalid, "body", "reason", format!("must have 1 to {REASON_CHARS_MAX} characters")))
     }
 }
 

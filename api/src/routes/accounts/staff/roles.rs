@@ -21,7 +21,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             get("/v1/admin/roles/{name}", Staff(Permission::MemberRead), show_role)
                 .says("One role.")
                 .path("name", "the name of the role")
-                .answers::<RoleShown>(200, "the role")
+                .answers::<Role>(200, "the role")
                 .sends("ETag", "the version for If-Match; absent for built-in roles"),
             put("/v1/admin/roles/{name}", Staff(Permission::RoleManage), put_role)
                 .says(
@@ -46,35 +46,18 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RoleList {
     /// Built-in roles first.
-    roles: Vec<RoleShown>,
-}
-
-/// A named set of permissions.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct RoleShown {
-    name: String,
-    /// Permissions beyond those of every member.
-    permissions: Vec<&'static str>,
-    /// Built-in roles cannot be changed.
-    built_in: bool,
-}
-
-impl From<Role> for RoleShown {
-    fn from(role: Role) -> Self {
-        let permissions = role.permissions.iter().map(|permission| permission.name()).collect();
-        Self { name: role.name, permissions, built_in: role.built_in }
-    }
+    roles: Vec<Role>,
 }
 
 async fn list_roles(request: Request) -> Answered {
     let roles = request.members()?.roles(&request.actor()).await?;
-    json(StatusCode::OK, &RoleList { roles: roles.into_iter().map(Into::into).collect() })
+    json(StatusCode::OK, &RoleList { roles })
 }
 
 async fn show_role(request: Request) -> Answered {
     let found = request.members()?.show_role(&request.actor(), &request.segment("name")?).await?;
     let (role, version) = found.ok_or_else(|| Problem::new(Code::NotFound, "there is no role with this name"))?;
-    let mut response = json(StatusCode::OK, &RoleShown::from(role))?;
+    let mut response = json(StatusCode::OK, &role)?;
     if let Some(version) = version {
         response.headers_mut().insert(ETAG, etag(&version)?);
     }
@@ -96,12 +79,11 @@ impl RoleSet {
         for (n, word) in self.permissions.iter().enumerate() {
             match Permission::of(word) {
                 Some(permission) => permissions.push(permission),
-                None => errors.push(FieldError {
-                    place: "body",
-                    pointer: format!("/permissions/{n}"),
-                    code: "permission_unknown",
-                    message: "unknown permission; see GET /v1/admin/permissions".into(),
-                }),
+                None => errors.push(FieldError::body(
+                    format!("/permissions/{n}"),
+                    "permission_unknown",
+                    "unknown permission; see GET /v1/admin/permissions",
+                )),
             }
         }
         if errors.is_empty() {
