@@ -27,7 +27,7 @@ pub struct Interner {
 
 impl Interner {
     /// An empty table.
-    pub const fn new() -> Self {
+    pub const fn empty() -> Self {
         let numbers = RwLock::new(HashMap::with_hasher(BuildHasherDefault::new()));
         Self { numbers, buckets: [const { OnceLock::new() }; BUCKETS] }
     }
@@ -73,7 +73,7 @@ impl Interner {
 
 macro_rules! interned {
     ($(#[$doc:meta])* $Name:ident in $TABLE:ident) => {
-        static $TABLE: Interner = Interner::new();
+        static $TABLE: Interner = Interner::empty();
 
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
