@@ -104,7 +104,7 @@ pub struct MemberExport {
     pub resources: BTreeMap<&'static str, serde_json::Value>,
 }
 
-/// What an erasure promises here; the log's and the lists' dates are the erasure's of the rest.
+/// What became of the account.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[schema(as = AccountErased)]
 pub struct ErasureReceipt {

@@ -47,7 +47,7 @@ pub struct Registration {
     pub phone: String,
     /// The address for the verification mail.
     pub email: String,
-    /// R12.
+    /// Its least length is in GET /v1/registrations/rules.
     #[schema(value_type = String, format = Password)]
     pub password: SecretString,
     /// A solved challenge, not the one used for the phone code.

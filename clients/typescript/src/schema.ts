@@ -516,26 +516,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/v1/admin/rejected/delete": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Deletes the named rejected records
-         * @description Deletes the named rejected records.
-         */
-        post: operations["delete_rejected"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/v1/admin/rejected/retry": {
         parameters: {
             query?: never;
@@ -1563,7 +1543,7 @@ export interface components {
             member: string;
             views?: components["schemas"]["ErasureReceipt"] | null;
         };
-        /** @description What an erasure promises here; the log's and the lists' dates are the erasure's of the rest. */
+        /** @description The erased account. */
         AccountErased: {
             /** @description When the last audit entry with the member id expires. */
             audit_until: string;
@@ -1572,9 +1552,9 @@ export interface components {
         };
         /** @description The accepted user agreement. */
         AgreementShown: {
-            /** @description When it was accepted. */
+            /** @description When. */
             accepted_at: string;
-            /** @description The version of the user agreement. */
+            /** @description Of the user agreement. */
             version: string;
         };
         /** @description An audit entry. Every text is a single line. */
@@ -1696,7 +1676,7 @@ export interface components {
             /** @description Its last word. */
             label: string;
         };
-        /** @description A proof of work to be done before a registration, a phone code or a reset. */
+        /** @description A proof-of-work challenge for registrations, phone codes and password resets. */
         ChallengeShown: {
             /**
              * Format: int32
@@ -2036,7 +2016,7 @@ export interface components {
             token?: string | null;
         };
         /**
-         * @description A language that people are spoken to in.
+         * @description A language of messages.
          * @enum {string}
          */
         LanguageTag: "zh-CN" | "en";
@@ -2512,7 +2492,7 @@ export interface components {
             /** @description The view that was read. */
             view: string;
         };
-        /** @description A place that goods are sent to. */
+        /** @description A postal address. */
         PostalAddress: {
             /** @description City. */
             city: string;
@@ -2600,11 +2580,11 @@ export interface components {
         ProfileShown: {
             /** @description When it was verified. */
             activated_at?: string | null;
-            /** @description Postal addresses. */
+            /** @description Where goods are sent to. */
             addresses: components["schemas"]["PostalAddress"][];
-            /** @description The accepted user agreement. */
+            /** @description The version of the user agreement, and when it was accepted. */
             agreement: components["schemas"]["AgreementShown"];
-            /** @description Verified e-mail. */
+            /** @description As it was verified. */
             email: string;
             /** @description The code that invites others. */
             invite_code: string;
@@ -2612,11 +2592,11 @@ export interface components {
             language: components["schemas"]["LanguageTag"];
             /** @description Consent to marketing messages. */
             marketing_consent: boolean;
-            /** @description The member id. */
+            /** @description Its id. */
             member: string;
             /** @description E.164. */
             phone: string;
-            /** @description When the account was created. */
+            /** @description When the account was made. */
             registered_at: string;
             /** @description The staff role. */
             role?: string | null;
@@ -2626,7 +2606,7 @@ export interface components {
             state: string;
             /** @description The tier. */
             tier: string;
-            /** @description Username. */
+            /** @description As it was chosen. */
             username: string;
         };
         /** @description The result of a promotion. */
@@ -2714,7 +2694,7 @@ export interface components {
             /** @description Always `accepted`. */
             status: string;
         };
-        /** @description What a person sends to register. */
+        /** @description A registration. */
         RegistrationForm: {
             /** @description The accepted version of the user agreement. */
             agreement_version: string;
@@ -2729,7 +2709,7 @@ export interface components {
             marketing_consent?: boolean;
             /**
              * Format: password
-             * @description R12.
+             * @description Its least length is in GET /v1/registrations/rules.
              */
             password: string;
             /** @description The phone that received `phone_code`. */
@@ -2764,18 +2744,6 @@ export interface components {
             phone_regions: string[];
             /** @description Minimum and maximum length of a username, characters. */
             username_chars: number[];
-        };
-        /** @description Rejected records that were dropped. */
-        RejectedDeleted: {
-            /** @description How many. */
-            deleted: number;
-            /** @description There were no rejected records of these ids. */
-            unknown: string[];
-        };
-        /** @description Which rejected records are meant. */
-        RejectedIds: {
-            /** @description At most 1,000. */
-            ids: string[];
         };
         /** @description A page of rejected records. */
         RejectedPage: {
@@ -2835,6 +2803,11 @@ export interface components {
             /** @description Ids without a rejected record. */
             unknown: string[];
         };
+        /** @description The rejected records to retry. */
+        Retry: {
+            /** @description At most 1,000 ids. */
+            ids: string[];
+        };
         /** @description The role of a member. */
         RoleGiven: {
             /** @description The name of a role; null removes it. Required, so that omitting it by mistake does not remove a role. */
@@ -2850,13 +2823,13 @@ export interface components {
             /** @description Names from GET /v1/admin/permissions. */
             permissions: string[];
         };
-        /** @description A named set of permissions of staff. */
+        /** @description A named set of permissions. */
         RoleShown: {
-            /** @description Whether it comes with the product; such a role is not changed. */
+            /** @description Built-in roles cannot be changed. */
             built_in: boolean;
             /** @description 1 to 32 of `a-z 0-9 _ -`. */
             name: string;
-            /** @description What its holders may, beside what every member may. */
+            /** @description Permissions beyond those of every member. */
             permissions: string[];
         };
         /**
@@ -3073,14 +3046,14 @@ export interface components {
         VerifiedTable: {
             /**
              * Format: int64
-             * @description Rows that differ, of the first that were asked for.
+             * @description Rows that differ.
              */
             differences: number;
             /** @description The first differences, for humans. */
             first: string[];
             /**
              * Format: int64
-             * @description Rows of it.
+             * @description Rows compared.
              */
             rows: number;
             /** @description The table. */
@@ -3088,26 +3061,9 @@ export interface components {
         };
         /** @description The result of a verification. */
         VerifyReport: {
-            /**
-             * Format: int64
-             * @description Merged inputs compared.
-             */
-            inputs: number;
-            /**
-             * Format: int64
-             * @description Log records that are not applied yet; the comparison covers those before.
-             */
-            lag: number;
-            /**
-             * Format: int64
-             * @description Rows that were repaired.
-             */
-            mended: number;
-            /** @description Whether there are more differences than were asked for. */
-            more: boolean;
             /** @description What could not be compared, and why: for example inputs older than the beginning of a truncated log. */
             not_compared: string[];
-            /** @description Whether every row equals what the oracle computes, after repairs. */
+            /** @description Whether every row equals what the oracle computes. */
             ok: boolean;
             /**
              * Format: int64
@@ -3116,15 +3072,8 @@ export interface components {
             records: number;
             /** @description Whether the differences were repaired. */
             repaired: boolean;
-            /**
-             * Format: int64
-             * @description View rows compared.
-             */
-            rows: number;
-            /** @description The compared tables, as found: merged inputs against the log, view rows against the merged inputs. */
+            /** @description The compared tables: merged inputs against the log, view rows against the merged inputs. */
             tables: components["schemas"]["VerifiedTable"][];
-            /** @description Whether the last process ended within a unit; the next start repairs it. */
-            unfinished: boolean;
         };
     };
     responses: {
@@ -3583,7 +3532,7 @@ export interface operations {
                      * @example {
                      *       "checks": [
                      *         {
-                     *           "detail": "12 records behind",
+                     *           "detail": "…",
                      *           "name": "storefront",
                      *           "ready": true
                      *         }
@@ -3608,7 +3557,7 @@ export interface operations {
                      * @example {
                      *       "checks": [
                      *         {
-                     *           "detail": "12 records behind",
+                     *           "detail": "…",
                      *           "name": "storefront",
                      *           "ready": true
                      *         }
@@ -3852,13 +3801,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "refused",
-                     *       "detail": "the current state does not allow the operation; retrying does not help",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Not allowed in this state",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/refused"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -3945,10 +3894,7 @@ export interface operations {
     };
     promote_generation: {
         parameters: {
-            query?: {
-                /** @description also one that has not caught up; default false */
-                force?: boolean;
-            };
+            query?: never;
             header?: {
                 /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
@@ -3972,7 +3918,7 @@ export interface operations {
                     /**
                      * @example {
                      *       "before": "g1",
-                     *       "live": "g2"
+                     *       "live": "…"
                      *     }
                      */
                     "application/json": components["schemas"]["Promoted"];
@@ -4009,13 +3955,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "refused",
-                     *       "detail": "the current state does not allow the operation; retrying does not help",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Not allowed in this state",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/refused"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -4421,13 +4367,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "refused",
-                     *       "detail": "the current state does not allow the operation; retrying does not help",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Not allowed in this state",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/refused"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -4632,13 +4578,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "refused",
-                     *       "detail": "the current state does not allow the operation; retrying does not help",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Not allowed in this state",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/refused"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -4728,13 +4674,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "refused",
-                     *       "detail": "the current state does not allow the operation; retrying does not help",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Not allowed in this state",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/refused"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -4991,13 +4937,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "refused",
-                     *       "detail": "the current state does not allow the operation; retrying does not help",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Not allowed in this state",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/refused"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -5177,7 +5123,7 @@ export interface operations {
                      *           "members": true,
                      *           "name": "storefront",
                      *           "routes": [
-                     *             "GET /v1/items"
+                     *             "…"
                      *           ]
                      *         }
                      *       ]
@@ -5240,61 +5186,6 @@ export interface operations {
             503: components["responses"]["ServiceUnavailable"];
         };
     };
-    delete_rejected: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
-                "Idempotency-Key"?: string;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                /**
-                 * @example {
-                 *       "ids": [
-                 *         "01a2b3c4"
-                 *       ]
-                 *     }
-                 */
-                "application/json": components["schemas"]["RejectedIds"];
-            };
-        };
-        responses: {
-            /** @description how many were deleted */
-            200: {
-                headers: {
-                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
-                    "Idempotency-Replayed"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    /**
-                     * @example {
-                     *       "deleted": 1,
-                     *       "unknown": [
-                     *         "interactions:0:99"
-                     *       ]
-                     *     }
-                     */
-                    "application/json": components["schemas"]["RejectedDeleted"];
-                };
-            };
-            400: components["responses"]["BadRequest"];
-            401: components["responses"]["Unauthorized"];
-            403: components["responses"]["Forbidden"];
-            408: components["responses"]["RequestTimeout"];
-            409: components["responses"]["RequestInProgress"];
-            413: components["responses"]["PayloadTooLarge"];
-            415: components["responses"]["UnsupportedMediaType"];
-            422: components["responses"]["UnprocessableContent"];
-            500: components["responses"]["InternalServerError"];
-            503: components["responses"]["ServiceUnavailable"];
-            507: components["responses"]["InsufficientStorage"];
-        };
-    };
     retry_rejected: {
         parameters: {
             query?: never;
@@ -5314,7 +5205,7 @@ export interface operations {
                  *       ]
                  *     }
                  */
-                "application/json": components["schemas"]["RejectedIds"];
+                "application/json": components["schemas"]["Retry"];
             };
         };
         responses: {
@@ -5921,8 +5812,6 @@ export interface operations {
             query?: {
                 /** @description repair differences; default false */
                 repair?: boolean;
-                /** @description how many differences to name; default 10 */
-                first?: number;
             };
             header?: {
                 /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
@@ -5943,17 +5832,12 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "inputs": 1,
-                     *       "lag": 1,
-                     *       "mended": 1,
-                     *       "more": true,
                      *       "not_compared": [
                      *         "interactions: the log begins at record 1200, so older inputs were not compared"
                      *       ],
                      *       "ok": true,
                      *       "records": 1,
                      *       "repaired": true,
-                     *       "rows": 1,
                      *       "tables": [
                      *         {
                      *           "differences": 1,
@@ -5963,8 +5847,7 @@ export interface operations {
                      *           "rows": 1,
                      *           "table": "also_bought_lists"
                      *         }
-                     *       ],
-                     *       "unfinished": true
+                     *       ]
                      *     }
                      */
                     "application/json": components["schemas"]["VerifyReport"];
@@ -6166,13 +6049,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "identifier_taken",
-                     *       "detail": "the username, the phone or the e-mail address is taken; choose another",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Identifier taken",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/identifier_taken"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -6404,13 +6287,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "invalid_record",
-                     *       "detail": "no record of the request is valid; `errors` lists what is wrong with each. Nothing was appended",
+                     *       "code": "invalid",
+                     *       "detail": "`errors` lists the invalid fields; nothing was done",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Invalid records",
+                     *       "title": "Invalid fields",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/invalid_record"
+                     *       "type": "/problems/invalid"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -6806,13 +6689,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "too_many_streams",
-                     *       "detail": "the limit of open streams is reached; close one or poll the list",
+                     *       "code": "throttled",
+                     *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
                      *       "instance": "/v1/…",
                      *       "status": 429,
-                     *       "title": "Too many streams",
+                     *       "title": "Too many attempts",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/too_many_streams"
+                     *       "type": "/problems/throttled"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -6847,7 +6730,7 @@ export interface operations {
                      *         {
                      *           "city": "Berlin",
                      *           "country": "DE",
-                     *           "lines": "Main street 1",
+                     *           "lines": "…",
                      *           "name": "storefront",
                      *           "phone": "+8613800138000",
                      *           "postal_code": "10115",
@@ -6996,7 +6879,7 @@ export interface operations {
                  *         {
                  *           "city": "Berlin",
                  *           "country": "DE",
-                 *           "lines": "Main street 1",
+                 *           "lines": "…",
                  *           "name": "storefront",
                  *           "phone": "+8613800138000",
                  *           "postal_code": "10115",
@@ -7025,7 +6908,7 @@ export interface operations {
                      *         {
                      *           "city": "Berlin",
                      *           "country": "DE",
-                     *           "lines": "Main street 1",
+                     *           "lines": "…",
                      *           "name": "storefront",
                      *           "phone": "+8613800138000",
                      *           "postal_code": "10115",
@@ -7352,13 +7235,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "identifier_taken",
-                     *       "detail": "the username, the phone or the e-mail address is taken; choose another",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Identifier taken",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/identifier_taken"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -7425,13 +7308,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "refused",
-                     *       "detail": "the current state does not allow the operation; retrying does not help",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Not allowed in this state",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/refused"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -7595,13 +7478,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "refused",
-                     *       "detail": "the current state does not allow the operation; retrying does not help",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Not allowed in this state",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/refused"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -7708,13 +7591,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "refused",
-                     *       "detail": "the current state does not allow the operation; retrying does not help",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Not allowed in this state",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/refused"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8160,13 +8043,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "cross_site",
-                     *       "detail": "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin",
+                     *       "code": "insufficient_scope",
+                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "Cross-site request",
+                     *       "title": "Insufficient scope",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/cross_site"
+                     *       "type": "/problems/insufficient_scope"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8250,13 +8133,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "username_taken",
-                     *       "detail": "the username is taken or being registered; choose another",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Username taken",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/username_taken"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8353,13 +8236,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "view_disabled",
-                     *       "detail": "the view is disabled in the settings; it can be enabled for a new data directory",
+                     *       "code": "not_found",
+                     *       "detail": "there is no such route, or no object with this id",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "View disabled",
+                     *       "title": "Not found",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/view_disabled"
+                     *       "type": "/problems/not_found"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8423,13 +8306,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "username_taken",
-                     *       "detail": "the username is taken or being registered; choose another",
+                     *       "code": "conflict",
+                     *       "detail": "the same operation is in progress; retry when it has finished",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Username taken",
+                     *       "title": "Conflict",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/username_taken"
+                     *       "type": "/problems/conflict"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8561,13 +8444,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "unauthenticated",
-                     *       "detail": "the account, the password or the code is wrong, or the session has ended; the response does not reveal which",
+                     *       "code": "unauthorized",
+                     *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
                      *       "instance": "/v1/…",
                      *       "status": 401,
-                     *       "title": "Sign-in failed",
+                     *       "title": "Unauthorized",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/unauthenticated"
+                     *       "type": "/problems/unauthorized"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8581,13 +8464,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "cross_site",
-                     *       "detail": "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin",
+                     *       "code": "insufficient_scope",
+                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "Cross-site request",
+                     *       "title": "Insufficient scope",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/cross_site"
+                     *       "type": "/problems/insufficient_scope"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8683,13 +8566,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "unauthenticated",
-                     *       "detail": "the account, the password or the code is wrong, or the session has ended; the response does not reveal which",
+                     *       "code": "unauthorized",
+                     *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
                      *       "instance": "/v1/…",
                      *       "status": 401,
-                     *       "title": "Sign-in failed",
+                     *       "title": "Unauthorized",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/unauthenticated"
+                     *       "type": "/problems/unauthorized"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8703,13 +8586,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "cross_site",
-                     *       "detail": "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin",
+                     *       "code": "insufficient_scope",
+                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "Cross-site request",
+                     *       "title": "Insufficient scope",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/cross_site"
+                     *       "type": "/problems/insufficient_scope"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8779,13 +8662,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "unauthenticated",
-                     *       "detail": "the account, the password or the code is wrong, or the session has ended; the response does not reveal which",
+                     *       "code": "unauthorized",
+                     *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
                      *       "instance": "/v1/…",
                      *       "status": 401,
-                     *       "title": "Sign-in failed",
+                     *       "title": "Unauthorized",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/unauthenticated"
+                     *       "type": "/problems/unauthorized"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8799,13 +8682,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "cross_site",
-                     *       "detail": "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin",
+                     *       "code": "insufficient_scope",
+                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "Cross-site request",
+                     *       "title": "Insufficient scope",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/cross_site"
+                     *       "type": "/problems/insufficient_scope"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8861,13 +8744,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "too_many_streams",
-                     *       "detail": "the limit of open streams is reached; close one or poll the list",
+                     *       "code": "throttled",
+                     *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
                      *       "instance": "/v1/…",
                      *       "status": 429,
-                     *       "title": "Too many streams",
+                     *       "title": "Too many attempts",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/too_many_streams"
+                     *       "type": "/problems/throttled"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
