@@ -516,6 +516,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/admin/rejected/delete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Deletes the named rejected records
+         * @description Deletes the named rejected records.
+         */
+        post: operations["delete_rejected"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/admin/rejected/retry": {
         parameters: {
             query?: never;
@@ -1543,7 +1563,7 @@ export interface components {
             member: string;
             views?: components["schemas"]["ErasureReceipt"] | null;
         };
-        /** @description The erased account. */
+        /** @description What became of the account. */
         AccountErased: {
             /** @description When the last audit entry with the member id expires. */
             audit_until: string;
@@ -1552,9 +1572,9 @@ export interface components {
         };
         /** @description The accepted user agreement. */
         AgreementShown: {
-            /** @description When. */
+            /** @description When it was accepted. */
             accepted_at: string;
-            /** @description Of the user agreement. */
+            /** @description The version of the user agreement. */
             version: string;
         };
         /** @description An audit entry. Every text is a single line. */
@@ -1676,7 +1696,7 @@ export interface components {
             /** @description Its last word. */
             label: string;
         };
-        /** @description A proof-of-work challenge for registrations, phone codes and password resets. */
+        /** @description A proof of work to be done before a registration, a phone code or a reset. */
         ChallengeShown: {
             /**
              * Format: int32
@@ -2016,7 +2036,7 @@ export interface components {
             token?: string | null;
         };
         /**
-         * @description A language of messages.
+         * @description A language that people are spoken to in.
          * @enum {string}
          */
         LanguageTag: "zh-CN" | "en";
@@ -2492,7 +2512,7 @@ export interface components {
             /** @description The view that was read. */
             view: string;
         };
-        /** @description A postal address. */
+        /** @description A place that goods are sent to. */
         PostalAddress: {
             /** @description City. */
             city: string;
@@ -2580,11 +2600,11 @@ export interface components {
         ProfileShown: {
             /** @description When it was verified. */
             activated_at?: string | null;
-            /** @description Where goods are sent to. */
+            /** @description Postal addresses. */
             addresses: components["schemas"]["PostalAddress"][];
-            /** @description The version of the user agreement, and when it was accepted. */
+            /** @description The accepted user agreement. */
             agreement: components["schemas"]["AgreementShown"];
-            /** @description As it was verified. */
+            /** @description Verified e-mail. */
             email: string;
             /** @description The code that invites others. */
             invite_code: string;
@@ -2592,11 +2612,11 @@ export interface components {
             language: components["schemas"]["LanguageTag"];
             /** @description Consent to marketing messages. */
             marketing_consent: boolean;
-            /** @description Its id. */
+            /** @description The member id. */
             member: string;
             /** @description E.164. */
             phone: string;
-            /** @description When the account was made. */
+            /** @description When the account was created. */
             registered_at: string;
             /** @description The staff role. */
             role?: string | null;
@@ -2606,7 +2626,7 @@ export interface components {
             state: string;
             /** @description The tier. */
             tier: string;
-            /** @description As it was chosen. */
+            /** @description Username. */
             username: string;
         };
         /** @description The result of a promotion. */
@@ -2694,7 +2714,7 @@ export interface components {
             /** @description Always `accepted`. */
             status: string;
         };
-        /** @description A registration. */
+        /** @description What a person sends to register. */
         RegistrationForm: {
             /** @description The accepted version of the user agreement. */
             agreement_version: string;
@@ -2744,6 +2764,18 @@ export interface components {
             phone_regions: string[];
             /** @description Minimum and maximum length of a username, characters. */
             username_chars: number[];
+        };
+        /** @description Rejected records that were dropped. */
+        RejectedDeleted: {
+            /** @description How many. */
+            deleted: number;
+            /** @description There were no rejected records of these ids. */
+            unknown: string[];
+        };
+        /** @description Which rejected records are meant. */
+        RejectedIds: {
+            /** @description At most 1,000. */
+            ids: string[];
         };
         /** @description A page of rejected records. */
         RejectedPage: {
@@ -2803,11 +2835,6 @@ export interface components {
             /** @description Ids without a rejected record. */
             unknown: string[];
         };
-        /** @description The rejected records to retry. */
-        Retry: {
-            /** @description At most 1,000 ids. */
-            ids: string[];
-        };
         /** @description The role of a member. */
         RoleGiven: {
             /** @description The name of a role; null removes it. Required, so that omitting it by mistake does not remove a role. */
@@ -2823,13 +2850,13 @@ export interface components {
             /** @description Names from GET /v1/admin/permissions. */
             permissions: string[];
         };
-        /** @description A named set of permissions. */
+        /** @description A named set of permissions of staff. */
         RoleShown: {
-            /** @description Built-in roles cannot be changed. */
+            /** @description Whether it comes with the product; such a role is not changed. */
             built_in: boolean;
             /** @description 1 to 32 of `a-z 0-9 _ -`. */
             name: string;
-            /** @description Permissions beyond those of every member. */
+            /** @description What its holders may, beside what every member may. */
             permissions: string[];
         };
         /**
@@ -3046,14 +3073,14 @@ export interface components {
         VerifiedTable: {
             /**
              * Format: int64
-             * @description Rows that differ.
+             * @description Rows that differ, of the first that were asked for.
              */
             differences: number;
             /** @description The first differences, for humans. */
             first: string[];
             /**
              * Format: int64
-             * @description Rows compared.
+             * @description Rows of it.
              */
             rows: number;
             /** @description The table. */
@@ -3061,9 +3088,26 @@ export interface components {
         };
         /** @description The result of a verification. */
         VerifyReport: {
+            /**
+             * Format: int64
+             * @description Merged inputs compared.
+             */
+            inputs: number;
+            /**
+             * Format: int64
+             * @description Log records that are not applied yet; the comparison covers those before.
+             */
+            lag: number;
+            /**
+             * Format: int64
+             * @description Rows that were repaired.
+             */
+            mended: number;
+            /** @description Whether there are more differences than were asked for. */
+            more: boolean;
             /** @description What could not be compared, and why: for example inputs older than the beginning of a truncated log. */
             not_compared: string[];
-            /** @description Whether every row equals what the oracle computes. */
+            /** @description Whether every row equals what the oracle computes, after repairs. */
             ok: boolean;
             /**
              * Format: int64
@@ -3072,8 +3116,15 @@ export interface components {
             records: number;
             /** @description Whether the differences were repaired. */
             repaired: boolean;
-            /** @description The compared tables: merged inputs against the log, view rows against the merged inputs. */
+            /**
+             * Format: int64
+             * @description View rows compared.
+             */
+            rows: number;
+            /** @description The compared tables, as found: merged inputs against the log, view rows against the merged inputs. */
             tables: components["schemas"]["VerifiedTable"][];
+            /** @description Whether the last process ended within a unit; the next start repairs it. */
+            unfinished: boolean;
         };
     };
     responses: {
@@ -3532,7 +3583,7 @@ export interface operations {
                      * @example {
                      *       "checks": [
                      *         {
-                     *           "detail": "…",
+                     *           "detail": "12 records behind",
                      *           "name": "storefront",
                      *           "ready": true
                      *         }
@@ -3557,7 +3608,7 @@ export interface operations {
                      * @example {
                      *       "checks": [
                      *         {
-                     *           "detail": "…",
+                     *           "detail": "12 records behind",
                      *           "name": "storefront",
                      *           "ready": true
                      *         }
@@ -3801,13 +3852,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -3894,7 +3945,10 @@ export interface operations {
     };
     promote_generation: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description also one that has not caught up; default false */
+                force?: boolean;
+            };
             header?: {
                 /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
                 "Idempotency-Key"?: string;
@@ -3918,7 +3972,7 @@ export interface operations {
                     /**
                      * @example {
                      *       "before": "g1",
-                     *       "live": "…"
+                     *       "live": "g2"
                      *     }
                      */
                     "application/json": components["schemas"]["Promoted"];
@@ -3955,13 +4009,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -4367,13 +4421,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -4578,13 +4632,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -4674,13 +4728,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -4937,13 +4991,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -5123,7 +5177,7 @@ export interface operations {
                      *           "members": true,
                      *           "name": "storefront",
                      *           "routes": [
-                     *             "…"
+                     *             "GET /v1/items"
                      *           ]
                      *         }
                      *       ]
@@ -5186,6 +5240,61 @@ export interface operations {
             503: components["responses"]["ServiceUnavailable"];
         };
     };
+    delete_rejected: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "ids": [
+                 *         "01a2b3c4"
+                 *       ]
+                 *     }
+                 */
+                "application/json": components["schemas"]["RejectedIds"];
+            };
+        };
+        responses: {
+            /** @description how many were deleted */
+            200: {
+                headers: {
+                    /** @description `true` when the response of an earlier request with the same Idempotency-Key is replayed */
+                    "Idempotency-Replayed"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "deleted": 1,
+                     *       "unknown": [
+                     *         "interactions:0:99"
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["RejectedDeleted"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["RequestInProgress"];
+            413: components["responses"]["PayloadTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            422: components["responses"]["UnprocessableContent"];
+            500: components["responses"]["InternalServerError"];
+            503: components["responses"]["ServiceUnavailable"];
+            507: components["responses"]["InsufficientStorage"];
+        };
+    };
     retry_rejected: {
         parameters: {
             query?: never;
@@ -5205,7 +5314,7 @@ export interface operations {
                  *       ]
                  *     }
                  */
-                "application/json": components["schemas"]["Retry"];
+                "application/json": components["schemas"]["RejectedIds"];
             };
         };
         responses: {
@@ -5812,6 +5921,8 @@ export interface operations {
             query?: {
                 /** @description repair differences; default false */
                 repair?: boolean;
+                /** @description how many differences to name; default 10 */
+                first?: number;
             };
             header?: {
                 /** @description identifies the request, for example a UUID: a repetition within a day is not executed again and returns the first response, with `Idempotency-Replayed: true`. Only successes are stored */
@@ -5832,12 +5943,17 @@ export interface operations {
                 content: {
                     /**
                      * @example {
+                     *       "inputs": 1,
+                     *       "lag": 1,
+                     *       "mended": 1,
+                     *       "more": true,
                      *       "not_compared": [
                      *         "interactions: the log begins at record 1200, so older inputs were not compared"
                      *       ],
                      *       "ok": true,
                      *       "records": 1,
                      *       "repaired": true,
+                     *       "rows": 1,
                      *       "tables": [
                      *         {
                      *           "differences": 1,
@@ -5847,7 +5963,8 @@ export interface operations {
                      *           "rows": 1,
                      *           "table": "also_bought_lists"
                      *         }
-                     *       ]
+                     *       ],
+                     *       "unfinished": true
                      *     }
                      */
                     "application/json": components["schemas"]["VerifyReport"];
@@ -6049,13 +6166,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "identifier_taken",
+                     *       "detail": "the username, the phone or the e-mail address is taken; choose another",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Identifier taken",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/identifier_taken"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -6287,13 +6404,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "invalid",
-                     *       "detail": "`errors` lists the invalid fields; nothing was done",
+                     *       "code": "invalid_record",
+                     *       "detail": "no record of the request is valid; `errors` lists what is wrong with each. Nothing was appended",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Invalid fields",
+                     *       "title": "Invalid records",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/invalid"
+                     *       "type": "/problems/invalid_record"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -6689,13 +6806,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "throttled",
-                     *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
+                     *       "code": "too_many_streams",
+                     *       "detail": "the limit of open streams is reached; close one or poll the list",
                      *       "instance": "/v1/…",
                      *       "status": 429,
-                     *       "title": "Too many attempts",
+                     *       "title": "Too many streams",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/throttled"
+                     *       "type": "/problems/too_many_streams"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -6730,7 +6847,7 @@ export interface operations {
                      *         {
                      *           "city": "Berlin",
                      *           "country": "DE",
-                     *           "lines": "…",
+                     *           "lines": "Main street 1",
                      *           "name": "storefront",
                      *           "phone": "+8613800138000",
                      *           "postal_code": "10115",
@@ -6879,7 +6996,7 @@ export interface operations {
                  *         {
                  *           "city": "Berlin",
                  *           "country": "DE",
-                 *           "lines": "…",
+                 *           "lines": "Main street 1",
                  *           "name": "storefront",
                  *           "phone": "+8613800138000",
                  *           "postal_code": "10115",
@@ -6908,7 +7025,7 @@ export interface operations {
                      *         {
                      *           "city": "Berlin",
                      *           "country": "DE",
-                     *           "lines": "…",
+                     *           "lines": "Main street 1",
                      *           "name": "storefront",
                      *           "phone": "+8613800138000",
                      *           "postal_code": "10115",
@@ -7235,13 +7352,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "identifier_taken",
+                     *       "detail": "the username, the phone or the e-mail address is taken; choose another",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Identifier taken",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/identifier_taken"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -7308,13 +7425,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -7478,13 +7595,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -7591,13 +7708,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8043,13 +8160,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "insufficient_scope",
-                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
+                     *       "code": "cross_site",
+                     *       "detail": "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "Insufficient scope",
+                     *       "title": "Cross-site request",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/insufficient_scope"
+                     *       "type": "/problems/cross_site"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8133,13 +8250,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "username_taken",
+                     *       "detail": "the username is taken or being registered; choose another",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Username taken",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/username_taken"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8236,13 +8353,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "not_found",
-                     *       "detail": "there is no such route, or no object with this id",
+                     *       "code": "view_disabled",
+                     *       "detail": "the view is disabled in the settings; it can be enabled for a new data directory",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "Not found",
+                     *       "title": "View disabled",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/not_found"
+                     *       "type": "/problems/view_disabled"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8306,13 +8423,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "username_taken",
+                     *       "detail": "the username is taken or being registered; choose another",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Username taken",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/username_taken"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8444,13 +8561,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "unauthorized",
-                     *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
+                     *       "code": "unauthenticated",
+                     *       "detail": "the account, the password or the code is wrong, or the session has ended; the response does not reveal which",
                      *       "instance": "/v1/…",
                      *       "status": 401,
-                     *       "title": "Unauthorized",
+                     *       "title": "Sign-in failed",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/unauthorized"
+                     *       "type": "/problems/unauthenticated"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8464,13 +8581,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "insufficient_scope",
-                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
+                     *       "code": "cross_site",
+                     *       "detail": "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "Insufficient scope",
+                     *       "title": "Cross-site request",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/insufficient_scope"
+                     *       "type": "/problems/cross_site"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8566,13 +8683,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "unauthorized",
-                     *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
+                     *       "code": "unauthenticated",
+                     *       "detail": "the account, the password or the code is wrong, or the session has ended; the response does not reveal which",
                      *       "instance": "/v1/…",
                      *       "status": 401,
-                     *       "title": "Unauthorized",
+                     *       "title": "Sign-in failed",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/unauthorized"
+                     *       "type": "/problems/unauthenticated"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8586,13 +8703,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "insufficient_scope",
-                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
+                     *       "code": "cross_site",
+                     *       "detail": "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "Insufficient scope",
+                     *       "title": "Cross-site request",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/insufficient_scope"
+                     *       "type": "/problems/cross_site"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8662,13 +8779,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "unauthorized",
-                     *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
+                     *       "code": "unauthenticated",
+                     *       "detail": "the account, the password or the code is wrong, or the session has ended; the response does not reveal which",
                      *       "instance": "/v1/…",
                      *       "status": 401,
-                     *       "title": "Unauthorized",
+                     *       "title": "Sign-in failed",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/unauthorized"
+                     *       "type": "/problems/unauthenticated"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8682,13 +8799,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "insufficient_scope",
-                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
+                     *       "code": "cross_site",
+                     *       "detail": "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "Insufficient scope",
+                     *       "title": "Cross-site request",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/insufficient_scope"
+                     *       "type": "/problems/cross_site"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8744,13 +8861,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "throttled",
-                     *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
+                     *       "code": "too_many_streams",
+                     *       "detail": "the limit of open streams is reached; close one or poll the list",
                      *       "instance": "/v1/…",
                      *       "status": 429,
-                     *       "title": "Too many attempts",
+                     *       "title": "Too many streams",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/throttled"
+                     *       "type": "/problems/too_many_streams"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
