@@ -248,11 +248,7 @@ fn what_is_wrong_is_said_with_what_helps() {
     let shop = Shop::new();
     let data = shop.data();
     fails(&["export", "points", "--data", &data], 3, &["no data directory", "kindred import"]);
-    fails(
-        &["export", "point", "--data", &data],
-        2,
-        &["no view \"point\"", "also_bought, histories, member_orders, points, popularity"],
-    );
+    fails(&["export", "point", "--data", &data], 2, &["no view \"point\"", &kindred_model::views::NAMES.join(", ")]);
     let set = ["import", "orders", "-", "--data", &data, "--set", "views.also_bought.windw=3"];
     fails(&set, 2, &["views.also_bought.windw", "did you mean views.also_bought.window?"]);
     fails(&["import", "orders", "/nonexistent.csv", "--data", &shop.path("other")], 3, &["could not open /nonexistent.csv"]);

@@ -84,7 +84,7 @@ fn kindred_exported(data: &str, view: &str) -> String {
     kindred_ok(&["export", view, "--data", data])
 }
 
-/// If this fails, results differ from DESIGN: guests are owners, scenarios are separate, a day's figures do not depend on later
+/// If this fails, results differ from their definition: guests are owners, scenarios are separate, a day's figures do not depend on later
 /// events, and a dismissal is an interaction.
 #[test]
 fn the_definitions_of_format_2_hold_over_the_api() {

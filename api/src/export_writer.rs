@@ -2,10 +2,11 @@
 //! identities are raw and numbers are as in the view, so that exports compare with `diff`.
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::str::FromStr;
 
 use kindred_model::Invalid;
-use kindred_model::views::Cell;
+use kindred_model::views::{Cell, ExportContext, Rows, ViewInfo};
 
 /// The format of an export.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,6 +88,29 @@ impl<W: Write> ExportWriter<W> {
         self.out.flush()?;
         Ok(self.out)
     }
+}
+
+/// Writes the rows of a view, of one item or member or all.
+pub(crate) fn write_view<W: Write>(
+    view: &ViewInfo,
+    rows: &dyn Rows,
+    of: Option<&str>,
+    context: ExportContext<'_>,
+    format: Format,
+    out: W,
+) -> io::Result<W> {
+    let mut writer = ExportWriter::begin(format, view.columns, out)?;
+    let mut broken = Ok(());
+    let read = (view.export)(rows, of, context, &mut |cells| match writer.row(cells) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            broken = Err(error);
+            ControlFlow::Break(())
+        }
+    });
+    broken?;
+    read.map_err(|error| io::Error::other(error.to_string()))?;
+    writer.finish()
 }
 
 fn put_csv(line: &mut Vec<u8>, cell: &Cell) -> io::Result<()> {

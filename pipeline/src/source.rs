@@ -187,7 +187,7 @@ impl Source {
 
     fn decode(&self, record: &LogRecord, updates: &mut Vec<Update>, rejected: &mut Vec<Rejected>) {
         let payload = &record.payload;
-        // A record without a value deletes nothing (DESIGN, Events): it was purged, or is a tombstone of a compacted topic.
+        // A record without a value deletes nothing: it was purged, or is a tombstone of a compacted topic.
         if is_tombstone(payload) {
             if let Some(key) = &record.tombstone {
                 let topic = record.place.topic;
@@ -250,7 +250,7 @@ impl Source {
     }
 }
 
-/// Null values are ignored (DESIGN, Events): a tombstone of a compacted topic, or a purged record.
+/// Null values are ignored: a tombstone of a compacted topic, or a purged record.
 pub(crate) fn is_tombstone(payload: &[u8]) -> bool {
     payload.is_empty() || payload == b"null"
 }

@@ -61,11 +61,22 @@ pub struct Held<T> {
 pub struct Db {
     store: Arc<dyn RecordStore>,
     clock: Clock,
+    /// What names of tables start with.
+    prefix: &'static str,
 }
 
 impl Db {
     pub(crate) fn new(store: Arc<dyn RecordStore>, clock: Clock) -> Self {
-        Self { store, clock }
+        Self { store, clock, prefix: "" }
+    }
+
+    /// The records of resources: no name of theirs is a table of accounts.
+    pub(crate) fn of_resources(&self) -> Self {
+        Self { prefix: "resource_", ..self.clone() }
+    }
+
+    fn table(&self, name: &str) -> String {
+        [self.prefix, name].concat()
     }
 
     /// The time.
@@ -86,7 +97,7 @@ impl Db {
         if partition.len().max(sort.len()) > KEY_BYTES_MAX {
             return Ok(None); // Nothing lies under a key that cannot be.
         }
-        let record = self.store.read(table, partition.as_bytes(), sort.as_bytes(), self.now()).await?;
+        let record = self.store.read(&self.table(table), partition.as_bytes(), sort.as_bytes(), self.now()).await?;
         record.map(|record| held(table, record)).transpose()
     }
 
@@ -122,7 +133,7 @@ impl Db {
         if partition.len() > KEY_BYTES_MAX {
             return Ok(Vec::new());
         }
-        let page = self.store.scan(table, partition.as_bytes(), range, limit, self.now()).await?;
+        let page = self.store.scan(&self.table(table), partition.as_bytes(), range, limit, self.now()).await?;
         page.into_iter().map(|(sort, record)| Ok((text_of(table, sort)?, held(table, record)?))).collect()
     }
 
@@ -160,7 +171,7 @@ impl Db {
     /// # Errors
     /// What the store says.
     pub async fn transact(&self, table: &str, partition: &str, steps: &[Step]) -> Result<bool> {
-        let outcome = self.store.transact(table, partition.as_bytes(), steps, self.now()).await?;
+        let outcome = self.store.transact(&self.table(table), partition.as_bytes(), steps, self.now()).await?;
         if cfg!(debug_assertions) {
             kindred_telemetry::fail_point(&format!("records: {table}"));
         }
@@ -195,7 +206,7 @@ impl Db {
         expires_at: Option<EventTime>,
     ) -> Result<()> {
         let insert = Step::insert(sort, encode(value), expires_at);
-        Ok(self.store.append(table, partition.as_bytes(), insert, self.now()).await?)
+        Ok(self.store.append(&self.table(table), partition.as_bytes(), insert, self.now()).await?)
     }
 
     /// Deletes whatever is there.
@@ -204,7 +215,8 @@ impl Db {
     /// What the store says.
     pub async fn remove(&self, table: &str, partition: &str, sort: &str) -> Result<()> {
         for _ in 0..TRIES_MAX {
-            let Some(record) = self.store.read(table, partition.as_bytes(), sort.as_bytes(), self.now()).await? else {
+            let Some(record) = self.store.read(&self.table(table), partition.as_bytes(), sort.as_bytes(), self.now()).await?
+            else {
                 return Ok(());
             };
             if self.transact(table, partition, &[Step::delete(sort, record.version)]).await? {
@@ -283,7 +295,7 @@ fn text_of(table: &str, bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| StoreError::Corrupt(format!("a key of {table} is no text")).into())
 }
 
-/// An [`EventTime`] as its milliseconds: the model's own form is written and not read back.
+/// An [`EventTime`] as its milliseconds: the form of stored records, shorter than the model's text.
 pub(crate) mod ms {
     use kindred_model::units::EventTime;
     use serde::{Deserialize, Deserializer, Serializer};

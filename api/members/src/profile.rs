@@ -100,7 +100,7 @@ pub struct MemberExport {
     /// What the audit log says of them in the time that it is kept.
     pub audit: Vec<crate::audit::Entry>,
     /// What else is kept of them, by resource.
-    #[serde(flatten)]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub resources: BTreeMap<&'static str, serde_json::Value>,
 }
 

@@ -5,6 +5,8 @@
 //! export ──────────each resource──▶ a section of account.json
 //! ```
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -34,7 +36,7 @@ pub(crate) const AGAIN_S: u64 = 120;
 /// ```
 #[async_trait]
 pub trait Resource: Send + Sync {
-    /// A stable word: the section of the export, and what an item of the outbox is found by.
+    /// A stable word of its own: the section of the export, and what an item of the outbox is found by.
     fn name(&self) -> &'static str;
 
     /// Deletes all that it keeps of a member whose account is emptied. It is done until it has succeeded, and may be done again.
@@ -55,8 +57,13 @@ pub type Resources = Vec<&'static dyn Resource>;
 
 impl Members {
     /// With what else keeps something of members.
+    ///
+    /// # Panics
+    /// Where two resources have one name: an erasure would miss one.
     #[must_use]
     pub fn with_resources(self, resources: Resources) -> Self {
+        let names: BTreeSet<_> = resources.iter().map(|resource| resource.name()).collect();
+        assert_eq!(names.len(), resources.len(), "two resources have one name");
         Self { resources, ..self }
     }
 
@@ -65,9 +72,9 @@ impl Members {
         &self.resources
     }
 
-    /// The records of resources.
-    pub fn records(&self) -> &crate::Records {
-        &self.db
+    /// The records of resources (`db.rs`), in tables of their own.
+    pub fn records(&self) -> crate::Records {
+        self.db.of_resources()
     }
 
     pub(crate) async fn erase_resource(&self, name: &str, member: &str) -> Result<()> {

@@ -7,6 +7,7 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::examples::problem;
 use crate::routes::endpoint::{Endpoint, Need, Schemas};
 
 pub(super) fn of(endpoint: &Endpoint, schemas: &mut Schemas) -> Value {
@@ -20,27 +21,29 @@ pub(super) fn of(endpoint: &Endpoint, schemas: &mut Schemas) -> Value {
             let replayed = "`true` when the response of an earlier request with the same Idempotency-Key is replayed";
             headers.insert("Idempotency-Replayed".to_owned(), header("string", replayed));
         }
-        let content: Map<String, Value> = answer
+        let mut content: Map<String, Value> = answer
             .content
             .iter()
             .map(|(media_type, schema)| ((*media_type).to_owned(), json!({ "schema": schema(schemas) })))
             .collect();
+        if let Some(code) = answer.code {
+            content["application/problem+json"]["example"] = problem(code);
+        }
         answers.insert(status, response(answer.description, content, headers));
     }
-    for shared in ANSWERS.iter().filter(|shared| (shared.of)(endpoint)) {
-        let reference = || json!({ "$ref": format!("#/components/responses/{}", shared.name) });
-        answers.entry(shared.status).or_insert_with(reference);
+    for (status, name, ..) in ANSWERS.iter().filter(|(.., can_return)| can_return(endpoint)) {
+        answers.entry(*status).or_insert_with(|| json!({ "$ref": format!("#/components/responses/{name}") }));
     }
     answers.into()
 }
 
 pub(super) fn shared() -> Value {
-    let shared = |answer: &Answer| {
+    let shared = |(status, name, description, _): &Shared| {
         let mut headers = Map::new();
-        name_headers(answer.status, &mut headers);
+        name_headers(status, &mut headers);
         let problem = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
         let content = Map::from_iter([("application/problem+json".to_owned(), problem)]);
-        (answer.name.to_owned(), response(answer.description, content, headers))
+        ((*name).to_owned(), response(description, content, headers))
     };
     ANSWERS.iter().map(shared).collect::<Map<String, Value>>().into()
 }
@@ -56,103 +59,56 @@ fn response(description: &str, content: Map<String, Value>, headers: Map<String,
     response
 }
 
-/// A response shared by many endpoints.
-struct Answer {
-    status: &'static str,
-    /// The name of its component.
-    name: &'static str,
-    description: &'static str,
-    /// Which endpoints can return it.
-    of: fn(&Endpoint) -> bool,
-}
+/// A response shared by many endpoints: status, the name of its component, description, and which endpoints can return it.
+type Shared = (&'static str, &'static str, &'static str, fn(&Endpoint) -> bool);
 
 pub(super) fn status_of(name: &str) -> Option<&'static str> {
-    ANSWERS.iter().find(|answer| answer.name == name).map(|answer| answer.status)
+    ANSWERS.iter().find(|(_, shared, ..)| *shared == name).map(|(status, ..)| *status)
 }
 
-const ANSWERS: &[Answer] = &[
-    Answer {
-        status: "400",
-        name: "BadRequest",
-        description: "malformed request, or an invalid parameter",
-        of: |endpoint| reads(endpoint),
-    },
-    Answer {
-        status: "401",
-        name: "Unauthorized",
-        description: "missing, invalid or expired credentials",
-        of: |endpoint| is_guarded(endpoint),
-    },
-    Answer {
-        status: "403",
-        name: "Forbidden",
-        description: "missing permission or scope; or the current password is wrong",
-        of: |endpoint| is_guarded(endpoint),
-    },
-    Answer {
-        status: "404",
-        name: "NotFound",
-        description: "not found; or this installation has no member accounts",
-        of: |endpoint| endpoint.path.contains('{') || is_of_people(endpoint),
-    },
-    Answer {
-        status: "408",
-        name: "RequestTimeout",
-        description: "the body did not arrive in time; nothing was processed",
-        of: |endpoint| endpoint.body.is_some(),
-    },
-    Answer {
-        status: "409",
-        name: "RequestInProgress",
-        description: "a request with this Idempotency-Key is in progress; retry after `Retry-After` seconds",
-        of: |endpoint| endpoint.takes_idempotency_keys(),
-    },
-    Answer {
-        status: "413",
-        name: "PayloadTooLarge",
-        description: "the body is too large; nothing was processed",
-        of: |endpoint| endpoint.body.is_some(),
-    },
-    Answer {
-        status: "415",
-        name: "UnsupportedMediaType",
-        description: "unsupported content type, charset or content encoding",
-        of: |endpoint| endpoint.body.is_some(),
-    },
-    Answer {
-        status: "422",
-        name: "UnprocessableContent",
-        description: "invalid fields, listed in `errors`; or the Idempotency-Key was used with another request",
-        of: |endpoint| endpoint.body.is_some() || endpoint.takes_idempotency_keys(),
-    },
-    Answer {
-        status: "429",
-        name: "TooManyRequests",
-        description: "rate limit of the key, the account or the address exceeded; retry after `Retry-After` seconds",
-        of: |endpoint| {
+const ANSWERS: &[Shared] = &[
+    ("400", "BadRequest", "malformed request, or an invalid parameter", reads),
+    ("401", "Unauthorized", "missing, invalid or expired credentials", is_guarded),
+    ("403", "Forbidden", "missing permission or scope; or the current password is wrong", is_guarded),
+    ("404", "NotFound", "not found; or this installation has no member accounts", |endpoint| {
+        endpoint.path.contains('{') || is_of_people(endpoint)
+    }),
+    ("408", "RequestTimeout", "the body did not arrive in time; nothing was processed", takes_body),
+    (
+        "409",
+        "RequestInProgress",
+        "a request with this Idempotency-Key is in progress; retry after `Retry-After` seconds",
+        Endpoint::takes_idempotency_keys,
+    ),
+    ("413", "PayloadTooLarge", "the body is too large; nothing was processed", takes_body),
+    ("415", "UnsupportedMediaType", "unsupported content type, charset or content encoding", takes_body),
+    (
+        "422",
+        "UnprocessableContent",
+        "invalid fields, listed in `errors`; or the Idempotency-Key was used with another request",
+        |endpoint| takes_body(endpoint) || endpoint.takes_idempotency_keys(),
+    ),
+    (
+        "429",
+        "TooManyRequests",
+        "rate limit of the key, the account or the address exceeded; retry after `Retry-After` seconds",
+        |endpoint| {
             let is_rated = matches!(endpoint.need, Need::ReadLists | Need::WriteEvents);
-            is_rated || is_of_people(endpoint) && endpoint.body.is_some()
+            is_rated || is_of_people(endpoint) && takes_body(endpoint)
         },
-    },
-    Answer {
-        status: "500",
-        name: "InternalServerError",
-        description: "internal error; the server log has details under the same `trace_id`",
-        of: |endpoint| reads(endpoint),
-    },
-    Answer {
-        status: "503",
-        name: "ServiceUnavailable",
-        description: "the store or the log is unavailable, or the server is over capacity; retry",
-        of: |endpoint| is_guarded(endpoint) || is_of_people(endpoint),
-    },
-    Answer {
-        status: "507",
-        name: "InsufficientStorage",
-        description: "out of disk space; nothing was done",
-        of: |endpoint| endpoint.method != Method::GET && (is_guarded(endpoint) || is_of_people(endpoint)),
-    },
+    ),
+    ("500", "InternalServerError", "internal error; the server log has details under the same `trace_id`", reads),
+    ("503", "ServiceUnavailable", "the store or the log is unavailable, or the server is over capacity; retry", |endpoint| {
+        is_guarded(endpoint) || is_of_people(endpoint)
+    }),
+    ("507", "InsufficientStorage", "out of disk space; nothing was done", |endpoint| {
+        endpoint.method != Method::GET && (is_guarded(endpoint) || is_of_people(endpoint))
+    }),
 ];
+
+fn takes_body(endpoint: &Endpoint) -> bool {
+    endpoint.body.is_some()
+}
 
 fn reads(endpoint: &Endpoint) -> bool {
     !endpoint.ignores_query || endpoint.path.contains('{') || !endpoint.parameters.is_empty()

@@ -37,6 +37,7 @@ const VALUES: &[(&str, &str)] = &[
     ("cursor", "eyJhIjoxfQ"),
     ("day", "2026-01-05"),
     ("description", "For two, three kilograms."),
+    ("detail", "12 records behind"),
     ("device", "d_9c2f"),
     ("email", "mara@example.com"),
     ("first", "also_bought sku-1"),
@@ -51,6 +52,8 @@ const VALUES: &[(&str, &str)] = &[
     ("label", "Firefox on Linux"),
     ("language", "en"),
     ("line", "Main street 1"),
+    ("lines", "Main street 1"),
+    ("live", "g2"),
     ("locale", "en"),
     ("made_by", "m_7f3c"),
     ("member", "m1"),
@@ -83,6 +86,7 @@ const VALUES: &[(&str, &str)] = &[
     ("region", "CN"),
     ("replaced_by", "01a2b3c5"),
     ("role", "support"),
+    ("route", "GET /v1/items"),
     ("scenario", "similar"),
     ("scope", "profile"),
     ("secret", "JBSWY3DPEHPK3PXP"),
@@ -155,17 +159,19 @@ fn exemplify(of: &mut Value, contract: &Value, way: Way, status: Option<&str>) {
     let Some(content) = of.get_mut("content").and_then(Value::as_object_mut) else { return };
     for (content_type, body) in content {
         body["example"] = match content_type.as_str() {
-            "application/problem+json" => problem(status),
+            _ if body.get("example").is_some() => continue,
+            "application/problem+json" => {
+                let is_of = |code: &&Code| status.is_some_and(|status| code.status().as_str() == status);
+                problem(*Code::ALL.iter().find(is_of).unwrap_or(&Code::Internal))
+            }
             "application/json" => sample(contract, &body["schema"], "", way, 0),
             _ => continue,
         };
     }
 }
 
-/// An example problem with a status.
-fn problem(status: Option<&str>) -> Value {
-    let is_of = |code: &&Code| status.is_some_and(|status| code.status().as_str() == status);
-    let code = *Code::ALL.iter().find(is_of).unwrap_or(&Code::Internal);
+/// An example problem.
+pub(super) fn problem(code: Code) -> Value {
     json!({
         "type": format!("/problems/{}", code.name()),
         "title": code.title(),
@@ -238,7 +244,8 @@ fn sample(contract: &Value, schema: &Value, name: &str, way: Way, depth: usize) 
             (Some("date"), _) => "2026-03-01".into(),
             (_, Some(known)) => known.into(),
             _ if name.ends_with("_at") => "2026-01-05T10:11:12.123Z".into(),
-            _ => "…".into(),
+            _ if ["", "kind"].contains(&name) => "…".into(),
+            _ => panic!("the example of `{name}` would say nothing: give its schema a format, or it a value in VALUES"),
         },
         "integer" => least("minimum", 0).max(1).min(least("maximum", i64::MAX)).into(),
         "number" => json!(0.5),

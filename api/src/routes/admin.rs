@@ -1,7 +1,5 @@
 //! Administration: status, export, rejected records, verification.
 
-use std::ops::ControlFlow;
-
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
@@ -9,8 +7,7 @@ use kindred_log::Rejected;
 use kindred_members::MemberError;
 use kindred_model::Topic;
 use kindred_model::records::Record;
-use kindred_model::views::{ExportContext, ViewInfo, ViewName};
-use kindred_store::Snapshot;
+use kindred_model::views::{ExportContext, ViewName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,7 +19,7 @@ use super::endpoint::prelude::*;
 use super::{AS_OF, NO_STORE, done, json, program_today};
 use crate::api::Api;
 use crate::context::VerifyReport;
-use crate::export_writer::{ExportWriter, Format};
+use crate::export_writer::{Format, write_view};
 use crate::problem::{Code, Problem};
 
 /// Bytes of a chunk of an export.
@@ -146,7 +143,14 @@ async fn rows_of(request: &Request, key: Option<String>) -> Answered {
     let settings = serving.settings.clone();
     tokio::task::spawn_blocking(move || {
         let context = ExportContext { settings: &settings, as_of };
-        write_rows(view, key.as_deref(), &snapshot, context, format, chunks);
+        let out = ChunkWriter { chunks: chunks.clone(), waiting: Vec::new() };
+        if let Err(error) = write_view(view, &*snapshot.rows, key.as_deref(), context, format, out)
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            tracing::error!(view = view.name, "export failed: {error}");
+            // Aborts the connection, so that the client notices; fails if it is gone.
+            let _ = chunks.blocking_send(Err(error));
+        }
     });
     let mut response = warp::reply::stream(ReceiverStream::new(receiver)).into_response();
     let headers = response.headers_mut();
@@ -180,40 +184,6 @@ impl std::io::Write for ChunkWriter {
         }
         let chunk = std::mem::replace(&mut self.waiting, Vec::with_capacity(CHUNK_BYTES + 512));
         self.chunks.blocking_send(Ok(chunk.into())).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-fn write_rows(
-    view: &ViewInfo,
-    of: Option<&str>,
-    snapshot: &Snapshot,
-    context: ExportContext<'_>,
-    format: Format,
-    chunks: Chunks,
-) {
-    let failed = chunks.clone();
-    let out = ChunkWriter { chunks, waiting: Vec::new() };
-    let written = ExportWriter::begin(format, view.columns, out).and_then(|mut writer| {
-        let mut broken = None;
-        let read = (view.export)(&*snapshot.rows, of, context, &mut |cells| match writer.row(cells) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                broken = Some(error);
-                ControlFlow::Break(())
-            }
-        });
-        match (broken, read) {
-            (Some(error), _) => Err(error),
-            (None, Err(error)) => Err(std::io::Error::other(error.to_string())),
-            (None, Ok(())) => writer.finish().map(drop),
-        }
-    });
-    if let Err(error) = written
-        && error.kind() != std::io::ErrorKind::BrokenPipe
-    {
-        tracing::error!(view = view.name, "export failed: {error}");
-        // Aborts the connection, so that the client notices; fails if it is gone.
-        let _ = failed.blocking_send(Err(error));
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .path("id", "the id of the key to replace")
                 .answers::<KeyRotated>(201, "the new key")
                 .fails(404, "no such key")
-                .fails(409, "it is already being replaced")
+                .fails_as(Code::Refused, "it is already being replaced")
                 .fails(422, "the overlap is invalid"),
             delete("/v1/admin/keys/{id}", Staff(Permission::KeyManage), revoke_key)
                 .says(

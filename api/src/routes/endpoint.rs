@@ -21,7 +21,7 @@ use super::request::Request;
 use super::{
     accounts, admin, admin_keys, catalog, events, generations, health, in_time, members, orders, popular, similar, stream,
 };
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::resources::Resources;
 
 /// For modules that declare endpoints.
@@ -31,6 +31,7 @@ pub(crate) mod prelude {
     pub(crate) use super::Need::{Anyone, OwnOr, ReadLists, SignedIn, Staff, WriteEvents};
     pub(crate) use super::Shape::{Flag, Text, Texts, Whole};
     pub(crate) use super::{Answered, Endpoint, delete, get, patch, post, put, tagged};
+    pub(crate) use crate::problem::Code;
     pub(crate) use crate::routes::request::Request;
 }
 
@@ -108,6 +109,8 @@ pub(crate) struct Parameter {
 pub(crate) struct Answer {
     pub status: u16,
     pub description: &'static str,
+    /// Of a problem, where the status has several.
+    pub code: Option<Code>,
     /// Media types and their schemas.
     pub content: Vec<(&'static str, SchemaOf)>,
     /// Names and descriptions.
@@ -345,7 +348,7 @@ impl Endpoint {
     }
 
     fn answer(mut self, status: u16, description: &'static str, content: Vec<(&'static str, SchemaOf)>) -> Self {
-        self.answers.push(Answer { status, description, content, headers: Vec::new() });
+        self.answers.push(Answer { status, description, code: None, content, headers: Vec::new() });
         self
     }
 
@@ -382,6 +385,13 @@ impl Endpoint {
             description,
             vec![("application/problem+json", |_| json!({ "$ref": "#/components/schemas/Problem" }))],
         )
+    }
+
+    /// The same, with its code where the status has several and this is not the first.
+    pub fn fails_as(self, code: Code, description: &'static str) -> Self {
+        let mut failing = self.fails(code.status().as_u16(), description);
+        failing.answers.last_mut().expect("it was added").code = Some(code);
+        failing
     }
 
     /// A header of the last declared response.

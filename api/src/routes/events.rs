@@ -55,7 +55,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .path("topic", "`interactions`, `orders`, `catalog` or `members`")
             .answers::<Receipt>(202, "the records are durable; the result of each")
             .fails(404, "no such topic")
-            .fails(422, "no record is valid")
+            .fails_as(Code::InvalidRecord, "no record is valid")
             .fails(429, "rate limit of the key, the address or the session exceeded")
             .fails(503, "the log did not respond; retrying is safe")],
     )

@@ -38,7 +38,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .query("force", Flag, "also one that has not caught up; default false")
                 .answers::<Promoted>(200, "it is live, durably")
                 .fails(404, "no such generation")
-                .fails(409, "it cannot be promoted: different rules, or built from a part of the events")
+                .fails_as(Code::Refused, "it cannot be promoted: different rules, or built from a part of the events")
                 .fails(503, "it has not caught up yet"),
             delete("/v1/admin/generations/{name}", Staff(Permission::GenerationManage), delete_generation)
                 .no_time_limit()
@@ -46,7 +46,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .path("name", "the generation")
                 .answers_nothing(204, "deleted")
                 .fails(404, "no such generation")
-                .fails(409, "it is live"),
+                .fails_as(Code::Refused, "it is live"),
         ],
     )
 }

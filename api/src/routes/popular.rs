@@ -27,7 +27,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             .query("limit", Whole(1, 50), "default 12")
             .answers::<PopularList>(200, "the items")
             .answers_nothing(304, "not modified")
-            .fails(404, "the view is disabled")],
+            .fails_as(Code::ViewDisabled, "the view is disabled")],
     )
 }
 

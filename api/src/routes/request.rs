@@ -92,7 +92,7 @@ impl Request {
     }
 
     /// A 422 about one field.
-    pub fn invalid(&self, pointer: String, code: &'static str, message: impl Into<String>) -> Problem {
+    pub fn invalid(&self, pointer: impl Into<String>, code: &'static str, message: impl Into<String>) -> Problem {
         Problem { errors: vec![FieldError::body(pointer, code, message)], ..Problem::new(Code::Invalid, self.text("invalid")) }
     }
 

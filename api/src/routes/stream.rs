@@ -62,7 +62,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .query("explain", Flag, "add the counts behind each item")
                 .header("Last-Event-ID", "the id of the last received event")
                 .answers_as(200, &["text/event-stream"], "events whose data is a SimilarList; `id` begins with the position")
-                .fails(429, "too many open streams"),
+                .fails_as(Code::TooManyStreams, "too many open streams"),
             get("/v1/stream", ReadLists, follow_lists)
                 .says(
                     "Several lists in one stream. The data of each event is the body of one list, with `list` as given in the \
@@ -80,7 +80,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                     &["text/event-stream"],
                     "events whose data is a SimilarList with `list`; `id` begins with the position",
                 )
-                .fails(429, "too many open streams"),
+                .fails_as(Code::TooManyStreams, "too many open streams"),
         ],
     )
 }

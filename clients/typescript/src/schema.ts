@@ -3583,7 +3583,7 @@ export interface operations {
                      * @example {
                      *       "checks": [
                      *         {
-                     *           "detail": "…",
+                     *           "detail": "12 records behind",
                      *           "name": "storefront",
                      *           "ready": true
                      *         }
@@ -3608,7 +3608,7 @@ export interface operations {
                      * @example {
                      *       "checks": [
                      *         {
-                     *           "detail": "…",
+                     *           "detail": "12 records behind",
                      *           "name": "storefront",
                      *           "ready": true
                      *         }
@@ -3852,13 +3852,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -3972,7 +3972,7 @@ export interface operations {
                     /**
                      * @example {
                      *       "before": "g1",
-                     *       "live": "…"
+                     *       "live": "g2"
                      *     }
                      */
                     "application/json": components["schemas"]["Promoted"];
@@ -4009,13 +4009,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -4421,13 +4421,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -4632,13 +4632,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -4728,13 +4728,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -4991,13 +4991,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -5177,7 +5177,7 @@ export interface operations {
                      *           "members": true,
                      *           "name": "storefront",
                      *           "routes": [
-                     *             "…"
+                     *             "GET /v1/items"
                      *           ]
                      *         }
                      *       ]
@@ -6166,13 +6166,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "identifier_taken",
+                     *       "detail": "the username, the phone or the e-mail address is taken; choose another",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Identifier taken",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/identifier_taken"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -6404,13 +6404,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "invalid",
-                     *       "detail": "`errors` lists the invalid fields; nothing was done",
+                     *       "code": "invalid_record",
+                     *       "detail": "no record of the request is valid; `errors` lists what is wrong with each. Nothing was appended",
                      *       "instance": "/v1/…",
                      *       "status": 422,
-                     *       "title": "Invalid fields",
+                     *       "title": "Invalid records",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/invalid"
+                     *       "type": "/problems/invalid_record"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -6806,13 +6806,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "throttled",
-                     *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
+                     *       "code": "too_many_streams",
+                     *       "detail": "the limit of open streams is reached; close one or poll the list",
                      *       "instance": "/v1/…",
                      *       "status": 429,
-                     *       "title": "Too many attempts",
+                     *       "title": "Too many streams",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/throttled"
+                     *       "type": "/problems/too_many_streams"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -6847,7 +6847,7 @@ export interface operations {
                      *         {
                      *           "city": "Berlin",
                      *           "country": "DE",
-                     *           "lines": "…",
+                     *           "lines": "Main street 1",
                      *           "name": "storefront",
                      *           "phone": "+8613800138000",
                      *           "postal_code": "10115",
@@ -6996,7 +6996,7 @@ export interface operations {
                  *         {
                  *           "city": "Berlin",
                  *           "country": "DE",
-                 *           "lines": "…",
+                 *           "lines": "Main street 1",
                  *           "name": "storefront",
                  *           "phone": "+8613800138000",
                  *           "postal_code": "10115",
@@ -7025,7 +7025,7 @@ export interface operations {
                      *         {
                      *           "city": "Berlin",
                      *           "country": "DE",
-                     *           "lines": "…",
+                     *           "lines": "Main street 1",
                      *           "name": "storefront",
                      *           "phone": "+8613800138000",
                      *           "postal_code": "10115",
@@ -7352,13 +7352,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "identifier_taken",
+                     *       "detail": "the username, the phone or the e-mail address is taken; choose another",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Identifier taken",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/identifier_taken"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -7425,13 +7425,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -7595,13 +7595,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -7708,13 +7708,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "refused",
+                     *       "detail": "the current state does not allow the operation; retrying does not help",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Not allowed in this state",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/refused"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8160,13 +8160,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "insufficient_scope",
-                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
+                     *       "code": "cross_site",
+                     *       "detail": "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "Insufficient scope",
+                     *       "title": "Cross-site request",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/insufficient_scope"
+                     *       "type": "/problems/cross_site"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8250,13 +8250,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "username_taken",
+                     *       "detail": "the username is taken or being registered; choose another",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Username taken",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/username_taken"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8353,13 +8353,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "not_found",
-                     *       "detail": "there is no such route, or no object with this id",
+                     *       "code": "view_disabled",
+                     *       "detail": "the view is disabled in the settings; it can be enabled for a new data directory",
                      *       "instance": "/v1/…",
                      *       "status": 404,
-                     *       "title": "Not found",
+                     *       "title": "View disabled",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/not_found"
+                     *       "type": "/problems/view_disabled"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8423,13 +8423,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "conflict",
-                     *       "detail": "the same operation is in progress; retry when it has finished",
+                     *       "code": "username_taken",
+                     *       "detail": "the username is taken or being registered; choose another",
                      *       "instance": "/v1/…",
                      *       "status": 409,
-                     *       "title": "Conflict",
+                     *       "title": "Username taken",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/conflict"
+                     *       "type": "/problems/username_taken"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8561,13 +8561,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "unauthorized",
-                     *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
+                     *       "code": "unauthenticated",
+                     *       "detail": "the account, the password or the code is wrong, or the session has ended; the response does not reveal which",
                      *       "instance": "/v1/…",
                      *       "status": 401,
-                     *       "title": "Unauthorized",
+                     *       "title": "Sign-in failed",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/unauthorized"
+                     *       "type": "/problems/unauthenticated"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8581,13 +8581,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "insufficient_scope",
-                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
+                     *       "code": "cross_site",
+                     *       "detail": "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "Insufficient scope",
+                     *       "title": "Cross-site request",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/insufficient_scope"
+                     *       "type": "/problems/cross_site"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8683,13 +8683,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "unauthorized",
-                     *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
+                     *       "code": "unauthenticated",
+                     *       "detail": "the account, the password or the code is wrong, or the session has ended; the response does not reveal which",
                      *       "instance": "/v1/…",
                      *       "status": 401,
-                     *       "title": "Unauthorized",
+                     *       "title": "Sign-in failed",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/unauthorized"
+                     *       "type": "/problems/unauthenticated"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8703,13 +8703,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "insufficient_scope",
-                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
+                     *       "code": "cross_site",
+                     *       "detail": "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "Insufficient scope",
+                     *       "title": "Cross-site request",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/insufficient_scope"
+                     *       "type": "/problems/cross_site"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8779,13 +8779,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "unauthorized",
-                     *       "detail": "credentials are missing, unknown, revoked or expired: send `Authorization: Bearer <key>`",
+                     *       "code": "unauthenticated",
+                     *       "detail": "the account, the password or the code is wrong, or the session has ended; the response does not reveal which",
                      *       "instance": "/v1/…",
                      *       "status": 401,
-                     *       "title": "Unauthorized",
+                     *       "title": "Sign-in failed",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/unauthorized"
+                     *       "type": "/problems/unauthenticated"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8799,13 +8799,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "insufficient_scope",
-                     *       "detail": "the credentials are valid but do not allow this: a publishable key reads lists and posts browser events of sessions, other requests need a service key or a permission",
+                     *       "code": "cross_site",
+                     *       "detail": "cookies are accepted from the shop's own pages only: send `Kindred-Csrf: 1`, from the same origin",
                      *       "instance": "/v1/…",
                      *       "status": 403,
-                     *       "title": "Insufficient scope",
+                     *       "title": "Cross-site request",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/insufficient_scope"
+                     *       "type": "/problems/cross_site"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -8861,13 +8861,13 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "code": "throttled",
-                     *       "detail": "too many attempts for this account or from this address; wait `Retry-After` seconds",
+                     *       "code": "too_many_streams",
+                     *       "detail": "the limit of open streams is reached; close one or poll the list",
                      *       "instance": "/v1/…",
                      *       "status": 429,
-                     *       "title": "Too many attempts",
+                     *       "title": "Too many streams",
                      *       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
-                     *       "type": "/problems/throttled"
+                     *       "type": "/problems/too_many_streams"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];

@@ -72,7 +72,7 @@ pub enum MemberFact {
     Session(Party),
 }
 
-/// A counting line (DESIGN, Definitions: Bought).
+/// A counting line: of a paid, shipped or completed order, and not refunded in full.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct OrderLine {
     /// What was bought.

@@ -13,8 +13,9 @@ use kindred_model::records::{CatalogRecord, MemberRecord, Record};
 use kindred_model::settings::Owners;
 use kindred_model::similarity::PairWeight;
 use kindred_model::views::points::Earned;
+use kindred_model::views::{ALL, Cell};
 use kindred_model::{Day, ItemId, Owner, Semantics, Topic};
-use kindred_oracle::testing::{Rng, Shape, random_log, small_semantics};
+use kindred_oracle::testing::{Rng, Shape, exported, random_log, small_semantics};
 use kindred_oracle::{Inputs, Tables, first_differences, inputs, tables};
 
 /// The updates of one epoch, and the tables expected after it, where checked.
@@ -494,6 +495,38 @@ fn a_purged_session_is_as_if_it_had_never_been() {
         epochs.push(Epoch { updates, expected: Some(expected) });
         run(2, &semantics, epochs, &format!("purge, seed {seed}"));
     }
+}
+
+/// If this failed, a view would hold an erased member although the erasure was answered, which promises that none does.
+#[test]
+fn no_view_holds_an_erased_member() {
+    let (mut erased_with_orders, mut with_rows) = (0, HashSet::new());
+    for seed in 400..410 {
+        let semantics = semantics_of(seed);
+        let records = random_log(seed, 500, &Shape { erasures_pct: 20, ..Shape::default() });
+        let merged = inputs(records, &semantics);
+        let tables = tables(&merged, &semantics);
+        let named: HashSet<_> = merged.orders.values().filter_map(|order| order.member.as_ref()).collect();
+        for (owner, record) in &merged.members {
+            let Owner::Member(member) = owner else { continue };
+            erased_with_orders += usize::from(record.is_erased() && named.contains(member));
+            for view in ALL.iter().filter(|view| view.is_about_persons()) {
+                let mut rows = exported(view, Some(member.as_str()), &tables, &semantics);
+                // A session or an item may have the same name.
+                rows.retain(|row| {
+                    view.columns
+                        .iter()
+                        .zip(row)
+                        .any(|(column, cell)| matches!(*column, "member" | "owner") && *cell == Cell::text(member))
+                });
+                assert!(rows.is_empty() || !record.is_erased(), "seed {seed}: {} holds {member}: {rows:?}", view.name);
+                with_rows.extend((!rows.is_empty()).then_some(view.view));
+            }
+        }
+    }
+    assert!(erased_with_orders > 0, "no member with orders is erased");
+    let empty = ALL.iter().find(|view| view.is_about_persons() && !with_rows.contains(&view.view));
+    assert!(empty.is_none(), "no member has rows of {}", empty.unwrap().name);
 }
 
 /// If this failed, a disabled view would still write rows.

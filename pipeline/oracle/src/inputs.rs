@@ -70,9 +70,10 @@ fn records<T: Table<Row = Canonical>, R>(
     decode: impl Fn(&[u8]) -> Result<R, Invalid>,
 ) -> Result<BTreeMap<T::Key, R>, ReadError> {
     let mut records = BTreeMap::new();
-    scan::<T, _>(rows, &[], |key, Canonical(bytes)| match decode(&bytes) {
-        Ok(record) => Ok(drop(records.insert(key, record))),
-        Err(_) => Err(ReadError::from(Corrupt("a merged record that is not valid"))),
+    scan::<T, _>(rows, &[], |key, Canonical(bytes)| {
+        let record = decode(&bytes).map_err(|_| Corrupt("a merged record that is not valid"))?;
+        records.insert(key, record);
+        Ok::<_, ReadError>(())
     })?;
     Ok(records)
 }

@@ -58,22 +58,11 @@ pub fn tables(inputs: &Inputs, semantics: &Semantics) -> Tables {
 
 #[cfg(test)]
 mod tests {
-    use kindred_model::views::{Cell, ExportContext, Rows, ViewName, view_tables};
-    use kindred_model::{Day, Owner};
+    use kindred_model::Owner;
+    use kindred_model::views::{Cell, Rows, ViewName, view_tables};
 
-    use super::testing::{Shape, random_log, small_semantics};
+    use super::testing::{Shape, exported, random_log, small_semantics};
     use super::*;
-
-    fn exported(view: ViewName, tables: &Tables, semantics: &Semantics) -> Vec<Vec<Cell>> {
-        let mut rows = Vec::new();
-        let context = ExportContext { settings: semantics, as_of: Day(20_000) };
-        (view.info().export)(tables, None, context, &mut |cells| {
-            rows.push(cells.to_vec());
-            std::ops::ControlFlow::Continue(())
-        })
-        .unwrap();
-        rows
-    }
 
     /// If this failed, `verify` would miss a table that an oracle forgets.
     #[test]
@@ -92,7 +81,7 @@ mod tests {
             let semantics = if seed % 2 == 0 { small_semantics() } else { Semantics::default() };
             let inputs = inputs(random_log(seed, 600, &Shape::default()), &semantics);
             let tables = inputs.tables();
-            let exported = exported(ViewName::Histories, &tables, &semantics);
+            let exported = exported(ViewName::Histories.info(), None, &tables, &semantics);
             let expected: Vec<Vec<Cell>> = histories(&inputs)
                 .into_iter()
                 .flat_map(|(owner, entries)| {
@@ -137,7 +126,7 @@ mod tests {
                 erased += usize::from(expected.is_empty());
                 assert_eq!(read.iter().collect::<Vec<_>>(), expected, "{member}, seed {seed}");
             }
-            let exported = exported(ViewName::MemberOrders, &tables, &semantics).into_iter();
+            let exported = exported(ViewName::MemberOrders.info(), None, &tables, &semantics).into_iter();
             let exported: Vec<(Cell, Cell)> = exported.map(|cells| (cells[0].clone(), cells[2].clone())).collect();
             let expected: Vec<(Cell, Cell)> = expected
                 .iter()

@@ -1,11 +1,16 @@
 //! Random logs for tests: small alphabets, so that ties, collisions, conflicts, refunds, retracts, merges and erasures meet
 //! often. The same seed gives the same log everywhere.
 
+use std::ops::ControlFlow;
+
 use kindred_model::records::{
     CatalogRecord, Interaction, ItemKind, LedgerEntry, LedgerRecord, Line, MemberRecord, MemberState, Membership, OrderRecord,
     OrderStatus, Payload, Record, Refund, Subject, normalise_query,
 };
-use kindred_model::{EntryId, EventTime, ItemId, Kind, LedgerKind, MemberId, OrderId, Owner, Semantics, SessionId, Tier};
+use kindred_model::views::{Cell, ExportContext, ViewInfo};
+use kindred_model::{Day, EntryId, EventTime, ItemId, Kind, LedgerKind, MemberId, OrderId, Owner, Semantics, SessionId, Tier};
+
+use crate::Tables;
 
 /// A random number generator (xorshift64*) for tests.
 #[derive(Clone, Debug)]
@@ -288,4 +293,16 @@ impl Log<'_> {
             ..CatalogRecord::new(item, version, ItemKind::Good, title)
         }
     }
+}
+
+/// The rows that a view exports, of one member or item or all, as of some days after the events.
+pub fn exported(view: &ViewInfo, of: Option<&str>, tables: &Tables, semantics: &Semantics) -> Vec<Vec<Cell>> {
+    let mut rows = Vec::new();
+    let context = ExportContext { settings: semantics, as_of: Day(20_470) };
+    let keep = &mut |row: &[Cell]| {
+        rows.push(row.to_vec());
+        ControlFlow::Continue(())
+    };
+    (view.export)(tables, of, context, keep).expect("tables in memory are readable");
+    rows
 }

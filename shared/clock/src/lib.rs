@@ -1,7 +1,7 @@
 //! The wall clock, read only here. Code that needs the time holds a [`Clock`]: the system's in a server, a virtual one in tests
 //! and replays.
 //!
-//! Views never see a clock: time is data, an event's `at` and a reader's as-of day (DESIGN, The one law). For durations use the
+//! Views never see a clock: time is data, an event's `at` and a reader's as-of day (docs/ARCHITECTURE.md, The one law). For durations use the
 //! monotonic `std::time::Instant`.
 
 use std::sync::Arc;

@@ -125,7 +125,7 @@ mod tests {
         assert!(matches!(read_pinned("views = 1"), Err(ConfigError::Unreadable(_))));
     }
 
-    /// The rule of DESIGN: inherit, repeat, or be refused.
+    /// The rule: inherit, repeat, or be refused.
     #[test]
     fn a_directory_s_settings_are_inherited_repeated_or_refused() {
         let pinned = loaded(&["views.also_bought.window=100", "program.hold_days=3"]).settings.semantics;

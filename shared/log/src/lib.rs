@@ -185,7 +185,7 @@ pub trait EventLog: Send + Sync {
     async fn partitions(&self) -> Result<Vec<PartitionStatus>, LogError>;
 
     /// Whether `orders`, `catalog`, `members` and `ledger` are compacted. If so, a merged record that differs from the last one
-    /// of its key has to be appended again (DESIGN, Events).
+    /// of its key has to be appended again (schemas/README.md).
     fn compacts(&self) -> bool;
 
     /// Bytes on disk, if known.

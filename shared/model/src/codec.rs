@@ -19,10 +19,7 @@ pub struct Corrupt(pub &'static str);
 pub trait KeyCodec: Sized + Clone + Ord + fmt::Debug {
     /// Appends the encoding.
     fn encode(&self, out: &mut Vec<u8>);
-    /// Decodes, advancing `bytes`.
-    ///
-    /// # Errors
-    /// [`Corrupt`] when the bytes do not decode.
+    /// Decodes, advancing `bytes`; [`Corrupt`] when they do not decode.
     fn decode(bytes: &mut &[u8]) -> Result<Self, Corrupt>;
 
     /// The encoding as a vector.
@@ -31,10 +28,7 @@ pub trait KeyCodec: Sized + Clone + Ord + fmt::Debug {
         self.encode(&mut out);
         out
     }
-    /// Decodes a whole key.
-    ///
-    /// # Errors
-    /// [`Corrupt`] when the bytes do not decode, or some are left over.
+    /// Decodes a whole key; [`Corrupt`] when the bytes do not decode, or some are left over.
     fn from_bytes(mut bytes: &[u8]) -> Result<Self, Corrupt> {
         let key = Self::decode(&mut bytes)?;
         if bytes.is_empty() { Ok(key) } else { Err(Corrupt("a key with bytes left over")) }
@@ -45,10 +39,7 @@ pub trait KeyCodec: Sized + Clone + Ord + fmt::Debug {
 pub trait RowCodec: Sized + Clone + PartialEq + fmt::Debug {
     /// Appends the encoding.
     fn encode(&self, out: &mut Vec<u8>);
-    /// Decodes a whole row.
-    ///
-    /// # Errors
-    /// [`Corrupt`] when the bytes do not decode.
+    /// Decodes a whole row; [`Corrupt`] when the bytes do not decode.
     fn decode(bytes: &[u8]) -> Result<Self, Corrupt>;
 }
 
@@ -58,10 +49,7 @@ pub fn put_text(out: &mut Vec<u8>, text: &str) {
     out.push(0);
 }
 
-/// Reads an identity up to its terminator.
-///
-/// # Errors
-/// [`Corrupt`] without a terminator or UTF-8.
+/// Reads an identity up to its terminator; [`Corrupt`] without one or UTF-8.
 pub fn take_text<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, Corrupt> {
     let end = bytes.iter().position(|&byte| byte == 0).ok_or(Corrupt("a text without a terminator"))?;
     let (text, rest) = bytes.split_at(end);
@@ -69,10 +57,7 @@ pub fn take_text<'a>(bytes: &mut &'a [u8]) -> Result<&'a str, Corrupt> {
     std::str::from_utf8(text).map_err(|_| Corrupt("a text that is not UTF-8"))
 }
 
-/// Reads `N` bytes.
-///
-/// # Errors
-/// [`Corrupt`] when there are fewer.
+/// Reads `N` bytes; [`Corrupt`] when there are fewer.
 pub fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Corrupt> {
     let (taken, rest) = bytes.split_first_chunk::<N>().ok_or(Corrupt("too few bytes"))?;
     *bytes = rest;
@@ -88,10 +73,7 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Reads a variable-length integer.
-///
-/// # Errors
-/// [`Corrupt`] when it does not end within 64 bits.
+/// Reads a variable-length integer; [`Corrupt`] when it does not end within 64 bits.
 pub fn take_varint(bytes: &mut &[u8]) -> Result<u64, Corrupt> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
@@ -113,26 +95,26 @@ pub fn put_signed(out: &mut Vec<u8>, value: i64) {
     put_varint(out, ((value << 1) ^ (value >> 63)) as u64);
 }
 
-/// Reads a signed variable-length integer.
-///
-/// # Errors
-/// As [`take_varint`].
+/// Reads a signed variable-length integer; errors as [`take_varint`].
 pub fn take_signed(bytes: &mut &[u8]) -> Result<i64, Corrupt> {
     let value = take_varint(bytes)?;
     Ok((value >> 1) as i64 ^ -((value & 1) as i64))
 }
 
-/// Reads a time.
-///
-/// # Errors
-/// [`Corrupt`] when it is out of range.
+/// Reads a time; [`Corrupt`] when it is out of range.
 pub fn take_time(bytes: &mut &[u8]) -> Result<EventTime, Corrupt> {
     let ms = take_signed(bytes)?;
     let has_day = i32::try_from(ms.div_euclid(86_400_000)).is_ok();
     if has_day { Ok(EventTime(ms)) } else { Err(Corrupt("a time out of range")) }
 }
 
-fn whole<T>(rest: &[u8], value: T) -> Result<T, Corrupt> {
+/// Reads a day of a row; [`Corrupt`] when it is out of range.
+pub fn take_day(bytes: &mut &[u8]) -> Result<Day, Corrupt> {
+    i32::try_from(take_signed(bytes)?).map(Day).map_err(|_| Corrupt("a day out of range"))
+}
+
+/// A decoded row; [`Corrupt`] when bytes are left over.
+pub fn whole<T>(rest: &[u8], value: T) -> Result<T, Corrupt> {
     if rest.is_empty() { Ok(value) } else { Err(Corrupt("a row with bytes left over")) }
 }
 

@@ -1,4 +1,4 @@
-//! Identities: opaque strings of 1 to 128 bytes of UTF-8 without control characters (DESIGN, Events).
+//! Identities: opaque strings of 1 to 128 bytes of UTF-8 without control characters (schemas/README.md).
 //!
 //! Without control characters, `0x00` can terminate an identity in a key of the store, and byte order is string order.
 

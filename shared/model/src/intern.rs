@@ -1,6 +1,6 @@
 //! Interned identities: a `u32` in place of a string, for what the dataflow holds by the million.
 //!
-//! Numbers are private to a process (DESIGN, rule 4): nothing is ordered by them, stored under them, or sent to another process
+//! Numbers are private to a process (docs/ARCHITECTURE.md, rule 4): nothing is ordered by them, stored under them, or sent to another process
 //! with them. Hence [`Item`] and [`Party`] have no meaningful order, and serialise as strings, which the receiving process
 //! interns again.
 //!
@@ -27,7 +27,7 @@ pub struct Interner {
 
 impl Interner {
     /// An empty table.
-    pub const fn new() -> Self {
+    pub const fn empty() -> Self {
         let numbers = RwLock::new(HashMap::with_hasher(BuildHasherDefault::new()));
         Self { numbers, buckets: [const { OnceLock::new() }; BUCKETS] }
     }
@@ -73,7 +73,7 @@ impl Interner {
 
 macro_rules! interned {
     ($(#[$doc:meta])* $Name:ident in $TABLE:ident) => {
-        static $TABLE: Interner = Interner::new();
+        static $TABLE: Interner = Interner::empty();
 
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

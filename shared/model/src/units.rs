@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::calendar;
 use crate::records::Invalid;
@@ -65,6 +65,13 @@ impl fmt::Display for EventTime {
 impl Serialize for EventTime {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for EventTime {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        calendar::parse_time(&text).map(Self).ok_or_else(|| serde::de::Error::custom(format_args!("{text:?} is not a time")))
     }
 }
 
@@ -221,7 +228,7 @@ words! {
 }
 
 words! {
-    /// The event topics of the log (DESIGN, Events).
+    /// The event topics of the log (schemas/README.md).
     Topic, "topic" {
         /// What owners did with items.
         Interactions "interactions" = 0,
@@ -370,6 +377,7 @@ mod tests {
         assert_eq!(time.day().to_string(), "2026-01-05");
         assert_eq!("2026-01-05".parse::<Day>().unwrap(), time.day());
         assert_eq!(EventTime::parse("at", "2026-01-05T10:11:12Z").unwrap().to_string(), "2026-01-05T10:11:12.000Z");
+        assert_eq!(serde_json::from_value::<EventTime>(serde_json::to_value(time).unwrap()).unwrap(), time);
         for bad in
             ["1989-12-31T23:59:59Z", "1970-01-01T00:00:00Z", "9999-01-01T00:00:00Z", "2026-01-05T10:11:12", "2026-01-05", "now"]
         {

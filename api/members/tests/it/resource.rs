@@ -48,7 +48,7 @@ async fn what_a_resource_keeps_leaves_with_the_member() {
     let write = async || assert!(records.insert(TABLE, &member, "note", &"likes tea", None).await.unwrap());
     write().await;
     let exported = serde_json::to_value(world.members.export(&member).await.unwrap()).unwrap();
-    assert_eq!(exported[TABLE], json!({ "note": "likes tea" }));
+    assert_eq!(exported["resources"][TABLE], json!({ "note": "likes tea" }));
 
     IS_AWAY.store(true, Ordering::Relaxed);
     world.members.erase_member(&world.admin(), &member).await.unwrap();

@@ -28,7 +28,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             post("/v1/email-changes/confirm", Anyone, confirm_email)
                 .says("Confirms the new e-mail address with the token of the mail.")
                 .answers_nothing(204, "changed")
-                .fails(409, "the address is taken")
+                .fails_as(Code::IdentifierTaken, "the address is taken")
                 .fails(410, "the link is used or expired"),
             post("/v1/members/me/phone", SignedIn, change_phone)
                 .says("Sends a code to the new phone.")
@@ -36,7 +36,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             post("/v1/members/me/phone/confirm", SignedIn, confirm_phone)
                 .says("Confirms the new phone with the code.")
                 .answers_nothing(204, "changed")
-                .fails(409, "the phone is taken"),
+                .fails_as(Code::IdentifierTaken, "the phone is taken"),
             post("/v1/password-resets", Anyone, request_reset)
                 .says(
                     "Sends a mail with a link to reset the password, valid for 30 minutes. The response does not reveal \
@@ -46,7 +46,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             post("/v1/password-resets/redeem", Anyone, reset_password)
                 .says("Sets a new password and ends all sessions. A second factor is still required (V6.4.3).")
                 .answers::<PasswordReset>(200, "the password is set: sign in")
-                .fails(403, "cookies are accepted from the shop's own pages only")
+                .fails_as(Code::CrossSite, "cookies are accepted from the shop's own pages only")
                 .fails(410, "the link is used or expired"),
         ],
     )

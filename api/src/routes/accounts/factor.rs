@@ -19,18 +19,18 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             post("/v1/members/me/totp", SignedIn, enrol_totp)
                 .says("Starts the set-up of an authenticator app. It takes effect when confirmed with a code.")
                 .answers::<TotpEnrolment>(201, "the secret for the app")
-                .fails(409, "a second factor is already set up"),
+                .fails_as(Code::Refused, "a second factor is already set up"),
             post("/v1/members/me/totp/confirm", SignedIn, confirm_totp)
                 .says("Confirms the set-up: sign-in requires a code from now on. Other sessions end.")
                 .answers::<RecoveryCodes>(200, "the second factor is active")
-                .fails(409, "no set-up in progress"),
+                .fails_as(Code::Refused, "no set-up in progress"),
             delete("/v1/members/me/totp", SignedIn, remove_totp)
                 .says("Removes the second factor. Other sessions end.")
                 .answers_nothing(204, "removed"),
             post("/v1/members/me/recovery-codes", SignedIn, renew_recovery_codes)
                 .says("Replaces the recovery codes.")
                 .answers::<RecoveryCodes>(200, "the codes")
-                .fails(409, "there is no second factor"),
+                .fails_as(Code::Refused, "there is no second factor"),
         ],
     )
 }

@@ -29,14 +29,14 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                     whether the phone is registered.",
                 )
                 .answers::<Accepted>(202, "accepted")
-                .fails(409, "the username is taken"),
+                .fails_as(Code::UsernameTaken, "the username is taken"),
             post("/v1/registrations", Anyone, register)
                 .says(
                     "Registers a member. The response does not reveal whether phone or e-mail are registered, only whether the \
                     username is taken.",
                 )
                 .answers::<RegistrationAccepted>(202, "accepted: a mail follows")
-                .fails(409, "the username is taken"),
+                .fails_as(Code::UsernameTaken, "the username is taken"),
             post("/v1/email-verifications", Anyone, verify_email)
                 .says("Completes a registration with the token of the mail. The member can sign in from now on.")
                 .answers::<EmailVerified>(200, "registered")

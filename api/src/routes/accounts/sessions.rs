@@ -34,21 +34,21 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 )
                 .answers::<SessionGrant>(201, "signed in")
                 .answers::<SecondFactorAsked>(200, "a second factor is required: POST /v1/sessions/second-factor")
-                .fails(401, "wrong account or password")
-                .fails(403, "cookies are accepted from the shop's own pages only"),
+                .fails_as(Code::Unauthenticated, "wrong account or password")
+                .fails_as(Code::CrossSite, "cookies are accepted from the shop's own pages only"),
             post("/v1/sessions/second-factor", Anyone, show_second_factor)
                 .says("Completes a sign-in with a code of the authenticator or a recovery code; each works once.")
                 .answers::<SessionGrant>(201, "signed in")
-                .fails(401, "the challenge has expired: sign in again")
-                .fails(403, "cookies are accepted from the shop's own pages only"),
+                .fails_as(Code::Unauthenticated, "the challenge has expired: sign in again")
+                .fails_as(Code::CrossSite, "cookies are accepted from the shop's own pages only"),
             post("/v1/sessions/refresh", Anyone, refresh)
                 .says(
                     "Exchanges the refresh token, which works once, for new tokens. Reuse within 30 s by the same device \
                     returns the same tokens, since the response may have been lost; any other reuse ends the session.",
                 )
                 .answers::<SessionGrant>(200, "the tokens")
-                .fails(401, "the session has ended: sign in again")
-                .fails(403, "cookies are accepted from the shop's own pages only"),
+                .fails_as(Code::Unauthenticated, "the session has ended: sign in again")
+                .fails_as(Code::CrossSite, "cookies are accepted from the shop's own pages only"),
             delete("/v1/sessions/current", SignedIn, sign_out)
                 .by_cookie()
                 .says(
@@ -200,7 +200,7 @@ async fn sign_in(request: Request, form: SignInForm) -> Answered {
 }
 
 fn session_id(request: &Request, text: &str) -> Result<SessionId, Problem> {
-    SessionId::parse(text).map_err(|error| request.invalid("/session".to_owned(), "invalid", error.reason))
+    SessionId::parse(text).map_err(|error| request.invalid("/session", "invalid", error.reason))
 }
 
 /// The second step of a sign-in.

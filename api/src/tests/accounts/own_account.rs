@@ -273,6 +273,8 @@ async fn an_export_has_everything() {
     assert_eq!(header(&answer, "cache-control"), "no-store");
     assert_secured(&answer, "export");
     let mut archive = zip::ZipArchive::new(std::io::Cursor::new(answer.body().to_vec())).unwrap();
+    let of_persons = kindred_model::views::ALL.iter().filter(|view| view.is_about_persons());
+    assert_eq!(archive.len(), 3 + of_persons.count(), "a file of each view about persons");
     let mut read = |name: &str| -> Value {
         let mut text = String::new();
         archive.by_name(name).unwrap().read_to_string(&mut text).unwrap();

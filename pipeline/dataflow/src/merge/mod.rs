@@ -1,4 +1,4 @@
-//! Merging: records in any order and multiplicity become the merged inputs (DESIGN, rule 1).
+//! Merging: records in any order and multiplicity become the merged inputs (docs/ARCHITECTURE.md, rule 1).
 //!
 //! Custom operators, keyed by natural key. Each emits an epoch's net changes: the rows of its table, and the facts added and
 //! retracted.

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use crate::update::{InteractionUpdate, SubjectKey};
 
-static QUERIES: Interner = Interner::new();
+static QUERIES: Interner = Interner::empty();
 
 /// Items shown in another scenario than [`SCENARIO`].
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! The five records of the log, and how each merges (DESIGN, Events).
+//! The five records of the log, and how each merges (schemas/README.md).
 //!
 //! ```text
 //! bytes ──decode──▶ record ──merge by natural key──▶ the merged input ──canonical──▶ bytes of its table

@@ -40,7 +40,7 @@ words! {
 }
 
 impl OrderStatus {
-    /// Whether an order of this status counts as bought (DESIGN, Definitions: Bought).
+    /// Whether an order of this status counts as bought.
     pub const fn counts(self) -> bool {
         matches!(self, Self::Paid | Self::Shipped | Self::Completed)
     }
@@ -298,7 +298,7 @@ impl OrderRecord {
         self.refunds.iter().map(|refund| refund.amount_minor).sum()
     }
 
-    /// Each line with a net quantity above 0, if the status counts (DESIGN, Definitions: Bought).
+    /// Each line with a net quantity above 0, if the status counts.
     pub fn counting_lines(&self) -> impl Iterator<Item = (&Line, i64)> + '_ {
         self.net_lines().filter(|&(_, net)| self.status.counts() && net > 0)
     }

@@ -71,7 +71,7 @@ pub struct Scored {
     pub score: f64,
 }
 
-/// A list as served: ordered by the key with exact supports, then item bytes (DESIGN, Served and exported).
+/// A list as served: ordered by the key with exact supports, then item bytes.
 pub fn ranked(settings: &Similarity, n_i: u64, neighbors: Vec<(ItemId, u64, u64)>) -> Vec<Scored> {
     let damping = settings.popularity_damping;
     let mut keyed: Vec<(f64, Scored)> = neighbors

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::{Cell, EmitRow, ExportContext, ReadError, Rows, Table, TableInfo, View, prefix_of, scan};
-use crate::codec::{Corrupt, RowCodec, put_signed, take, take_signed};
+use crate::codec::{Corrupt, RowCodec, put_signed, take, take_day, take_signed};
 use crate::ids::MemberId;
 use crate::loyalty::Lot;
 use crate::settings::Switch;
@@ -130,12 +130,9 @@ impl RowCodec for Earned {
         if take(&mut bytes)? != [FORMAT_2] {
             return Err(Corrupt("a row of points of an older format"));
         }
-        fn day(bytes: &mut &[u8]) -> Result<Day, Corrupt> {
-            i32::try_from(take_signed(bytes)?).map(Day).map_err(|_| Corrupt("a day out of range"))
-        }
         let mut earned = Self::default();
         while !bytes.is_empty() {
-            let (known_from, available_from, expires_on) = (day(&mut bytes)?, day(&mut bytes)?, day(&mut bytes)?);
+            let (known_from, available_from, expires_on) = (take_day(&mut bytes)?, take_day(&mut bytes)?, take_day(&mut bytes)?);
             let lot = Lot { known_from, available_from, expires_on: Some(expires_on).filter(|day| day.0 != -1) };
             let (points, level_points) = (take_signed(&mut bytes)?, take_signed(&mut bytes)?);
             let from_invites = take_signed(&mut bytes)?;

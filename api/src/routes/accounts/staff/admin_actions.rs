@@ -24,13 +24,13 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .says("Suspends a member: all sessions end and their access tokens stop working at once.")
                 .if_match()
                 .answers_nothing(204, "the member is suspended")
-                .fails(409, "not possible in the state of the member")
+                .fails_as(Code::Refused, "not possible in the state of the member")
                 .fails(422, "the reason is missing"),
             post("/v1/admin/members/{member}/activate", Staff(Permission::MemberWrite), activate_member)
                 .says("Reactivates a suspended member.")
                 .if_match()
                 .answers_nothing(204, "the member can sign in again")
-                .fails(409, "not possible in the state of the member")
+                .fails_as(Code::Refused, "not possible in the state of the member")
                 .fails(422, "the reason is missing"),
             put("/v1/admin/members/{member}/role", Staff(Permission::RoleManage), change_role)
                 .says(
@@ -52,7 +52,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
                 .says("Sends the verification mail again; earlier links become invalid.")
                 .answers_nothing(202, "accepted")
                 .fails(429, "hourly limit of mails exceeded (`members.limits.mails_hour`)")
-                .fails(409, "the e-mail is already verified"),
+                .fails_as(Code::Refused, "the e-mail is already verified"),
         ],
     )
 }

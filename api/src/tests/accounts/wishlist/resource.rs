@@ -1,4 +1,6 @@
-//! `wishlist`: what a member means to buy one day.
+//! `wishlist`: items that a member wants to buy later.
+
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use http::StatusCode;
@@ -11,8 +13,9 @@ use crate::resources::Resource;
 use crate::routes::endpoint::prelude::*;
 use crate::routes::{done, json};
 
-/// By member, then by item.
+/// One record a member, so that its limit holds when two items are added at once.
 const TABLE: &str = "wishlists";
+const RECORD: &str = "items";
 /// Items of a wishlist.
 const ITEMS_MAX: usize = 200;
 
@@ -42,7 +45,7 @@ impl Resource for Wishlist {
         let add = put("/v1/members/me/wishlist/{item}", SignedIn, add_wish)
             .says("Adds an item to the wishlist.")
             .answers_nothing(204, "added")
-            .fails(409, "the wishlist has 200 items, the limit");
+            .fails_as(Code::Refused, "the wishlist has 200 items, the limit");
         let remove = delete("/v1/members/me/wishlist/{item}", SignedIn, remove_wish)
             .says("Removes an item from the wishlist.")
             .answers_nothing(204, "removed");
@@ -50,15 +53,15 @@ impl Resource for Wishlist {
     }
 }
 
-async fn items(members: &Members, member: &str) -> Result<Vec<String>, MemberError> {
-    let held = members.records().all::<()>(TABLE, member, "").await?;
-    Ok(held.into_iter().map(|(item, _)| item).collect())
+async fn items(members: &Members, member: &str) -> Result<BTreeSet<String>, MemberError> {
+    let held = members.records().read(TABLE, member, RECORD).await?;
+    Ok(held.map(|held| held.value).unwrap_or_default())
 }
 
 /// A wishlist.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct WishesShown {
-    items: Vec<String>,
+    items: BTreeSet<String>,
 }
 
 async fn list_wishes(request: Request) -> Answered {
@@ -67,15 +70,23 @@ async fn list_wishes(request: Request) -> Answered {
 }
 
 async fn add_wish(request: Request) -> Answered {
-    let (members, member, item) = (request.members()?, &request.person()?.sub, request.item()?);
-    if items(members, member).await?.len() >= ITEMS_MAX {
-        return Err(MemberError::Refused("wishlist_full").into());
-    }
-    members.records().insert(TABLE, member, item.as_str(), &(), None).await?;
-    Ok(done())
+    let (member, item) = (&request.person()?.sub, request.item()?);
+    let add = |held: Option<BTreeSet<String>>| {
+        let mut items = held.unwrap_or_default();
+        items.insert(item.to_string());
+        let fits = items.len() <= ITEMS_MAX;
+        (fits.then_some((items, None)), fits)
+    };
+    let added = request.members()?.records().update(TABLE, member, RECORD, add).await?;
+    if added { Ok(done()) } else { Err(MemberError::Refused("wishlist_full").into()) }
 }
 
 async fn remove_wish(request: Request) -> Answered {
-    request.members()?.records().remove(TABLE, &request.person()?.sub, request.item()?.as_str()).await?;
+    let (member, item) = (&request.person()?.sub, request.item()?);
+    let remove = |held: Option<BTreeSet<String>>| {
+        let left = held.map(|items| items.into_iter().filter(|held| held != item.as_str()).collect::<BTreeSet<_>>());
+        (left.map(|items| (items, None)), ())
+    };
+    request.members()?.records().update(TABLE, member, RECORD, remove).await?;
     Ok(done())
 }
