@@ -102,7 +102,7 @@ fn a_year_of_orders_is_imported_exported_verified_and_a_member_forgotten() {
     let told = kindred_ok(&["forget", "m1", "--yes", "--data", &data]);
     assert_eq!(kindred_ok(&["forget", "m1", "--yes", "--data", &data]), told, "once more changes nothing");
     fails(&["forget", "m2", "--data", &data], 2, &["--yes"]);
-    fails(&["forget", "nobody", "--yes", "--data", &data], 3, &["nobody of this id is known", "--unknown"]);
+    fails(&["forget", "nobody", "--yes", "--data", &data], 3, &["unknown member; nothing was erased", "--unknown"]);
     fails(&["forget", "me", "--yes", "--data", &data], 2, &["reserved for the signed-in member"]);
     assert_eq!(shop.export("points"), "member,pending,available,from_items,from_invites\nm2,0,20,20,0\n");
     assert!(shop.export("also_bought").contains("x,1,y,0.707107,1,2,1"), "the pair stands on m2 alone");
@@ -187,7 +187,7 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
     assert!(on_server(&["verify"]).starts_with("verified: "));
     assert!(on_server(&["status"]).contains("pipeline   running"));
     assert!(on_server(&["forget", "m1", "--yes"]).contains("m1 is forgotten"));
-    fails(&[&["forget", "nobody", "--yes"], &remote[..]].concat(), 3, &["nobody of this id is known"]);
+    fails(&[&["forget", "nobody", "--yes"], &remote[..]].concat(), 3, &["unknown member; nothing was erased"]);
     assert!(server.delete("/v1/members/me").status >= 400, "it is no member's id");
     let again = server.delete("/v1/members/m1");
     assert_eq!((again.status, &again.json()["erased"]), (200, &true.into()), "asking again answers the same: {}", again.body);
