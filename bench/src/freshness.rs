@@ -10,7 +10,7 @@ use kindred_model::Topic;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::options::{Common, Product, Running, quick};
+use crate::options::{Product, Running, quick};
 use crate::plot::Panel;
 use crate::post::{self, Batch, Pace, Posted, Poster, Reader, Traffic};
 use crate::progress;
@@ -23,9 +23,6 @@ use crate::usage::{Process, difference};
 /// The options.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Every measurement's.
-    #[command(flatten)]
-    pub common: Common,
     /// The log.
     #[command(flatten)]
     pub plan: Plan,
@@ -56,6 +53,9 @@ pub struct Options {
     /// One in this many requests is followed to its list [default: 10, or 5 with --sustained]
     #[arg(long)]
     pub sample_each: Option<u64>,
+    /// A smoke run.
+    #[arg(skip)]
+    pub quick: bool,
     /// The product.
     #[command(flatten)]
     pub product: Product,
@@ -66,7 +66,7 @@ pub struct Options {
 
 quick!(|options| {
     options.plan.quicken();
-    options.trials = 5;
+    (options.trials, options.quick) = (5, true);
 });
 
 /// New members a trial, who all take both items.
@@ -79,7 +79,7 @@ impl Options {
         Pace {
             rate: self.rate.unwrap_or(rate),
             batch: self.batch.unwrap_or(batch),
-            lasting: Duration::from_secs(if self.common.quick { 3 } else { seconds }),
+            lasting: Duration::from_secs(if self.quick { 3 } else { seconds }),
             sample_each: self.sample_each.unwrap_or(sample_each),
             connections: self.connections,
         }

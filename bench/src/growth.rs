@@ -7,7 +7,7 @@ use kindred_dataflow::update::Stats;
 use serde::Serialize;
 
 use crate::dataflow::{Engine, Fact, run};
-use crate::options::{Common, at_least_one, quick};
+use crate::options::{at_least_one, quick};
 use crate::plot::Panel;
 use crate::progress;
 use crate::report::{Report, Target, number};
@@ -17,9 +17,6 @@ use crate::usage::Process;
 /// The options.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Every measurement's.
-    #[command(flatten)]
-    pub common: Common,
     /// Sizes of the log in millions of events, smallest first
     #[arg(long, value_delimiter = ',', default_value = "1,2,5,10", value_parser = millions)]
     pub sizes: Vec<usize>,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use warp::Filter;
 
 use crate::http::{Connection, get};
-use crate::options::{Common, Product, Running, quick, seconds};
+use crate::options::{Product, Running, quick, seconds};
 use crate::pace::{closed_loop, open_loop};
 use crate::plot::Panel;
 use crate::post::{self, Pace, Traffic};
@@ -37,9 +37,6 @@ const REQUESTS: usize = 8_192;
 /// The options.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Every measurement's.
-    #[command(flatten)]
-    pub common: Common,
     /// The log.
     #[command(flatten)]
     pub plan: Plan,

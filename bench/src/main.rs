@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use kindred_bench::options::Options;
+use kindred_bench::options::Measurement;
 use kindred_bench::synthetic::Plan;
 use kindred_bench::{
     freshness, generate, growth, load, members, replay, restart, search, services, shards, sign_in, soak, timing,
@@ -34,29 +34,29 @@ enum Command {
     /// Write the seeded synthetic log as NDJSON, a file a topic
     Generate(generate::Options),
     /// CPU time and memory of also_bought beside scipy and plain differential; or from a file to durable rows
-    Replay(replay::Options),
+    Replay(Measurement<replay::Options>),
     /// From posting an event to the list that shows it
-    Freshness(freshness::Options),
+    Freshness(Measurement<freshness::Options>),
     /// Reads of lists: at full speed beside bare warp, and by the clock
-    Load(load::Options),
+    Load(Measurement<load::Options>),
     /// kill -9, and how long until lists are live again
-    Restart(restart::Options),
+    Restart(Measurement<restart::Options>),
     /// Cost of an event as the log grows
-    Growth(growth::Options),
+    Growth(Measurement<growth::Options>),
     /// A million epochs of orders, refunds, cancellations and erasures: whether figures, rows and memory stay right
-    Soak(soak::Options),
+    Soak(Measurement<soak::Options>),
     /// Sign-ins at full speed beside the bare password hash, and lists meanwhile
-    SignIn(sign_in::Options),
+    SignIn(Measurement<sign_in::Options>),
     /// The cost of sign-in, search and token checks with a million members
-    Members(members::Options),
+    Members(Measurement<members::Options>),
     /// Latency of member search among a million members, over HTTP
-    Search(search::Options),
+    Search(Measurement<search::Options>),
     /// Whether response times reveal that an account exists
-    Timing(timing::Options),
+    Timing(Measurement<timing::Options>),
     /// How evenly pairs and pair updates are distributed over the workers: counted, not timed
-    Shards(shards::Options),
+    Shards(Measurement<shards::Options>),
     /// The pipeline between Kafka and a CQL database beside the embedded one (`deploy/local/up` starts both services)
-    Services(services::Options),
+    Services(Measurement<services::Options>),
     /// The memory of also_bought in a process by itself; `replay` runs it
     #[command(name = replay::MEMORY_COMMAND, hide = true)]
     DataflowMemory(Plan),
@@ -92,18 +92,18 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        Command::Replay(options) => options.measure(replay::run_replay),
-        Command::Freshness(options) => options.measure(|options| client()?.block_on(freshness::run(options))),
-        Command::Load(options) => options.measure(|options| client()?.block_on(load::run(options))),
-        Command::Restart(options) => options.measure(|options| client()?.block_on(restart::run(options))),
-        Command::Growth(options) => options.measure(growth::run_growth),
-        Command::Soak(options) => options.measure(soak::run_soak),
-        Command::SignIn(options) => options.measure(|options| client()?.block_on(sign_in::run(options))),
-        Command::Members(options) => options.measure(|options| every_core()?.block_on(members::run(options))),
-        Command::Search(options) => options.measure(|options| client()?.block_on(search::run(options))),
-        Command::Timing(options) => options.measure(|options| client()?.block_on(timing::run(options))),
-        Command::Shards(options) => options.measure(shards::run_shards),
-        Command::Services(options) => options.measure(|options| client()?.block_on(services::run_services(options))),
+        Command::Replay(measured) => measured.run(replay::run_replay),
+        Command::Freshness(measured) => measured.run(|options| client()?.block_on(freshness::run(options))),
+        Command::Load(measured) => measured.run(|options| client()?.block_on(load::run(options))),
+        Command::Restart(measured) => measured.run(|options| client()?.block_on(restart::run(options))),
+        Command::Growth(measured) => measured.run(growth::run_growth),
+        Command::Soak(measured) => measured.run(soak::run_soak),
+        Command::SignIn(measured) => measured.run(|options| client()?.block_on(sign_in::run(options))),
+        Command::Members(measured) => measured.run(|options| every_core()?.block_on(members::run(options))),
+        Command::Search(measured) => measured.run(|options| client()?.block_on(search::run(options))),
+        Command::Timing(measured) => measured.run(|options| client()?.block_on(timing::run(options))),
+        Command::Shards(measured) => measured.run(shards::run_shards),
+        Command::Services(measured) => measured.run(|options| client()?.block_on(services::run_services(options))),
         Command::DataflowMemory(plan) => {
             println!("{}", serde_json::to_string(&replay::memory(&plan))?);
             Ok(())
@@ -130,6 +130,8 @@ fn every_core() -> Result<tokio::runtime::Runtime> {
 mod tests {
     use clap::CommandFactory;
 
+    use kindred_bench::options::Options;
+
     use super::*;
 
     #[test]
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn a_quick_run_is_small_unless_a_log_was_asked_for() {
         let parse = |args: &[&str]| match Cli::parse_from(["kindred-bench", "load"].iter().chain(args)).command {
-            Command::Load(mut options) => {
+            Command::Load(Measurement { mut options, .. }) => {
                 options.quicken();
                 options
             }

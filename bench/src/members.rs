@@ -20,7 +20,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::options::{Common, quick};
+use crate::options::quick;
 use crate::people::{self, PASSWORD, email, phone, username};
 use crate::plot::Panel;
 use crate::progress;
@@ -41,9 +41,6 @@ const REST_MAX: Duration = Duration::from_secs(180);
 /// The options.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Every measurement's.
-    #[command(flatten)]
-    pub common: Common,
     /// Members of the large shop; the small one has 1,000
     #[arg(long = "accounts", default_value_t = 1_000_000)]
     pub members: u32,

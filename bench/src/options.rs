@@ -11,14 +11,39 @@ use crate::server::{Binary, Endpoint, Preloaded, Server};
 use crate::synthetic::Plan;
 
 /// Every measurement's.
-#[derive(Args, Clone, Default, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Common {
     /// A smoke run within seconds, on little data: its figures mean nothing
     #[arg(long)]
-    pub quick: bool,
+    quick: bool,
     /// Where results go [default: bench/results, or a temporary folder with --quick]
     #[arg(long, value_name = "DIR")]
-    pub results: Option<PathBuf>,
+    results: Option<PathBuf>,
+}
+
+/// A measurement's own options, and every measurement's.
+#[derive(Args, Clone, Debug)]
+pub struct Measurement<O: Args> {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    /// Its own.
+    pub options: O,
+}
+
+impl<O: Args + Options> Measurement<O> {
+    /// Runs the measurement and leaves its results.
+    ///
+    /// # Errors
+    /// Those of the measurement, or when the results cannot be written.
+    pub fn run(mut self, run: impl FnOnce(&O) -> Result<Report>) -> Result<()> {
+        let Common { quick, results } = self.common;
+        if quick {
+            self.options.quicken();
+        }
+        let usual = if quick { std::env::temp_dir().join("kindred-bench-quick") } else { PathBuf::from("bench/results") };
+        run(&self.options)?.finish(&results.unwrap_or(usual)).map(drop)
+    }
 }
 
 /// Those of measurements of the product.
@@ -71,37 +96,14 @@ impl Running {
 
 /// The options of a measurement.
 pub trait Options {
-    /// Those of every measurement.
-    fn common(&self) -> &Common;
-
     /// Makes a smoke run of it.
     fn quicken(&mut self);
-
-    /// Runs the measurement and leaves its results.
-    ///
-    /// # Errors
-    /// Those of the measurement, or when the results cannot be written.
-    fn measure(mut self, run: impl FnOnce(&Self) -> Result<Report>) -> Result<()>
-    where
-        Self: Sized,
-    {
-        let Common { quick, results } = self.common().clone();
-        if quick {
-            self.quicken();
-        }
-        let usual = if quick { std::env::temp_dir().join("kindred-bench-quick") } else { PathBuf::from("bench/results") };
-        run(&self)?.finish(&results.unwrap_or(usual)).map(drop)
-    }
 }
 
 /// Implements [`Options`] for a module's options with what a smoke run changes.
 macro_rules! quick {
     (|$options:ident| $quicken:expr) => {
         impl crate::options::Options for Options {
-            fn common(&self) -> &crate::options::Common {
-                &self.common
-            }
-
             fn quicken(&mut self) {
                 let $options = self;
                 $quicken

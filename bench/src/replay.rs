@@ -10,7 +10,7 @@ use kindred_model::{Semantics, Topic};
 use serde::{Deserialize, Serialize};
 
 use crate::dataflow::{Cost, Engine, Fact, run};
-use crate::options::{Common, Product, quick};
+use crate::options::{Product, quick};
 use crate::plot::Panel;
 use crate::progress;
 use crate::report::{Report, Target, latencies, number, percentile_row, record};
@@ -25,9 +25,6 @@ const EPOCHS: [usize; 2] = [1_000, 100];
 /// The options.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Every measurement's.
-    #[command(flatten)]
-    pub common: Common,
     /// The log.
     #[command(flatten)]
     pub plan: Plan,
@@ -340,11 +337,9 @@ mod tests {
     #[test]
     fn a_quick_replay_reports_every_figure() {
         let plan = Plan { members: 300, items: 200, events: 5_000, seed: 7 };
-        let common = Common::default();
         let product = Product { binary: None, within: None };
         let (live, reference_live) = ([1_000, 200], Duration::from_millis(200));
-        let report =
-            run_replay(&Options { common, plan, all_views: false, whole: false, live, reference_live, product }).unwrap();
+        let report = run_replay(&Options { plan, all_views: false, whole: false, live, reference_live, product }).unwrap();
         for part in
             ["the log in one epoch", "1,000 events an epoch", "100 events an epoch", "similarity state", "plain differential"]
         {

@@ -15,7 +15,7 @@ use kindred_store::embedded::EmbeddedStore;
 use serde::Serialize;
 
 use crate::dataflow::{Engine, run as run_dataflow};
-use crate::options::{Common, Product, quick};
+use crate::options::{Product, quick};
 use crate::plot::Panel;
 use crate::post::{self, Pace, Poster, Reader, Traffic};
 use crate::progress;
@@ -28,9 +28,6 @@ use crate::usage::thread_cpu;
 /// The options.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Every measurement's.
-    #[command(flatten)]
-    pub common: Common,
     /// The log.
     #[command(flatten)]
     pub plan: Plan,

@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::http::get;
 use crate::members::{FEW, Pair, compare, rest};
-use crate::options::{Common, Product, quick, seconds};
+use crate::options::{Product, quick, seconds};
 use crate::pace::closed_loop;
 use crate::people::{self, email, phone, username};
 use crate::progress;
@@ -36,9 +36,6 @@ const SORTS: [Sort; 4] = [
 /// The options.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Every measurement's.
-    #[command(flatten)]
-    pub common: Common,
     /// Members of the large shop; the small one has 1,000
     #[arg(long = "accounts", default_value_t = 1_000_000)]
     pub members: u32,

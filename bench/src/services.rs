@@ -27,7 +27,7 @@ use kindred_store::embedded::EmbeddedStore;
 use kindred_store::generations::Generations;
 
 use crate::dataflow::{Engine, run};
-use crate::options::{Common, quick};
+use crate::options::quick;
 use crate::plot::Panel;
 use crate::progress;
 use crate::report::{Report, Target, number};
@@ -42,9 +42,6 @@ const PATIENCE: Duration = Duration::from_secs(1_800);
 /// The options.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Every measurement's.
-    #[command(flatten)]
-    pub common: Common,
     /// The log.
     #[command(flatten)]
     pub plan: Plan,

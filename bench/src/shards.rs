@@ -11,7 +11,7 @@ use kindred_dataflow::update::{OutputFn, Stats};
 use serde::{Deserialize, Serialize};
 
 use crate::dataflow::{Engine, Fact};
-use crate::options::{Common, at_least_one, quick};
+use crate::options::{at_least_one, quick};
 use crate::progress;
 use crate::report::{Report, Target, number};
 use crate::synthetic::{Plan, purchases};
@@ -19,9 +19,6 @@ use crate::synthetic::{Plan, purchases};
 /// The options.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Every measurement's.
-    #[command(flatten)]
-    pub common: Common,
     /// The log.
     #[command(flatten)]
     pub plan: Plan,
@@ -180,7 +177,7 @@ mod tests {
     /// If it failed, the figures would be of other work than one worker's.
     #[test]
     fn the_workers_hold_together_what_one_holds() {
-        let options = Options { common: Common::default(), plan: Plan::QUICK, live: 2_000, epoch: 100 };
+        let options = Options { plan: Plan::QUICK, live: 2_000, epoch: 100 };
         let one = count(1, 1, &options).unwrap();
         let four = count(1, 4, &options).unwrap();
         assert!(one.pairs[0] > 0 && one.updates[0] > 0);

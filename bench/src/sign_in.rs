@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::http::{get, post};
 use crate::load::list_path;
-use crate::options::{Common, Product, quick, seconds};
+use crate::options::{Product, quick, seconds};
 use crate::pace::{Reads, closed_loop, open_loop};
 use crate::people::{self, PASSWORD};
 use crate::plot::Panel;
@@ -38,9 +38,6 @@ const READERS: usize = 32;
 /// The options.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Every measurement's.
-    #[command(flatten)]
-    pub common: Common,
     /// The log.
     #[command(flatten)]
     pub plan: Plan,

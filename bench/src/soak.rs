@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::dataflow::{Engine, run, run_into};
-use crate::options::{Common, quick};
+use crate::options::quick;
 use crate::progress;
 use crate::report::{Report, Target, number};
 use crate::usage::Process;
@@ -26,9 +26,6 @@ use crate::usage::Process;
 /// The duration, and how often everything is checked.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Every measurement's.
-    #[command(flatten)]
-    pub common: Common,
     /// Epochs of all shops together
     #[arg(long, default_value_t = 1_000_000)]
     pub epochs: u64,
@@ -327,7 +324,6 @@ mod tests {
     /// If it failed, a long-running shop would lose its pipeline to a wrong figure, or show wrong lists.
     #[test]
     fn a_short_soak_holds() {
-        run_soak(&Options { common: Common::default(), epochs: 3_000, looks: 3, seed: 12 })
-            .expect("every figure and every row is right");
+        run_soak(&Options { epochs: 3_000, looks: 3, seed: 12 }).expect("every figure and every row is right");
     }
 }

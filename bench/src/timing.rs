@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use warp::Filter;
 
 use crate::http::{Connection, post};
-use crate::options::{Common, Product, quick};
+use crate::options::{Product, quick};
 use crate::people::{self, PASSWORD, email, phone, username};
 use crate::plot::Panel;
 use crate::progress;
@@ -50,9 +50,6 @@ const SETTINGS: [&str; 5] = [
 /// The options.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Every measurement's.
-    #[command(flatten)]
-    pub common: Common,
     /// Attempts with known and with unknown values, of each kind
     #[arg(long, default_value_t = 1_000)]
     pub tries: u32,
