@@ -511,7 +511,7 @@ impl Template {
 
 /// The routing table.
 pub(crate) struct Table {
-    templates: Vec<Template>,
+    templates: Vec<Arc<Template>>,
     router: matchit::Router<usize>,
 }
 
@@ -559,18 +559,18 @@ impl Table {
             template.endpoints.push(Arc::new(endpoint));
         }
         templates.iter_mut().for_each(|template| template.allow.push_str("OPTIONS"));
-        Self { templates, router }
+        Self { templates: templates.into_iter().map(Arc::new).collect(), router }
     }
 
     /// The template of a path and its parameters. One trailing slash is ignored.
-    pub fn matched(&self, path: &str) -> Option<(&Template, Segments)> {
+    pub fn matched(&self, path: &str) -> Option<(Arc<Template>, Segments)> {
         let found = self.router.at(path.strip_suffix('/').unwrap_or(path)).ok()?;
         let segments = found.params.iter().map(|(name, segment)| (name.to_owned(), segment.to_owned())).collect();
-        Some((&self.templates[*found.value], segments))
+        Some((self.templates[*found.value].clone(), segments))
     }
 
     pub fn template_of(&self, path: &str) -> Option<&Template> {
-        self.router.at(path.strip_suffix('/').unwrap_or(path)).ok().map(|found| &self.templates[*found.value])
+        self.router.at(path.strip_suffix('/').unwrap_or(path)).ok().map(|found| &*self.templates[*found.value])
     }
 
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
@@ -585,7 +585,7 @@ pub(crate) type Segments = Vec<(String, String)>;
 static PRODUCT: std::sync::LazyLock<Table> = std::sync::LazyLock::new(|| Table::of(crate::resources::RESOURCES));
 
 #[cfg(test)]
-pub(crate) fn templates() -> &'static [Template] {
+pub(crate) fn templates() -> &'static [Arc<Template>] {
     &PRODUCT.templates
 }
 

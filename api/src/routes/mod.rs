@@ -53,7 +53,7 @@ use crate::auth::{Admission, Caller, Grant, language_of, preflight};
 use crate::completion::respond_early;
 use crate::in_process::Operator;
 use crate::params::{Freshness, Params, form_decoded};
-use crate::problem::{Code, Problem, no_route};
+use crate::problem::{Code, Problem};
 use crate::recommend::{Memory, Published};
 use crate::server::{Address, Peer};
 
@@ -85,14 +85,14 @@ pub(crate) fn admin_address(api: &Arc<Api>) -> BoxedFilter<(Response,)> {
 /// The endpoints of one address. Other paths are rejected before anything is read.
 fn endpoints(api: &Arc<Api>, is_shown: fn(&Endpoint) -> bool) -> BoxedFilter<(Response,)> {
     let (api, table) = (api.clone(), api.clone());
-    let is_shown = move |path: FullPath| {
-        let template = table.table.template_of(path.as_str());
-        let is_shown = template.is_some_and(|template| template.endpoints().iter().any(|endpoint| is_shown(endpoint)));
-        std::future::ready(if is_shown { Ok(path) } else { Err(warp::reject::not_found()) })
+    let matched = move |path: FullPath| {
+        let matched = table.table.matched(path.as_str());
+        let shown = matched.filter(|(template, _)| template.endpoints().iter().any(|endpoint| is_shown(endpoint)));
+        std::future::ready(shown.map(|shown| (path, shown)).ok_or_else(warp::reject::not_found))
     };
     let query = warp::query::raw().or_else(|_| async { Ok::<_, Infallible>((String::new(),)) });
     warp::path::full()
-        .and_then(is_shown)
+        .and_then(matched)
         .and(warp::method())
         .and(query)
         .and(warp::header::headers_cloned())
@@ -100,17 +100,21 @@ fn endpoints(api: &Arc<Api>, is_shown: fn(&Endpoint) -> bool) -> BoxedFilter<(Re
         .and(warp::ext::optional::<Address>())
         .and(warp::ext::optional::<Operator>())
         .and(warp::body::stream())
-        .then(move |path: FullPath, method, query, headers, peer, address: Option<Address>, operator, body| {
-            let (api, path) = (api.clone(), path.as_str().to_owned());
-            let address = address.map(|Address(address)| address);
-            Incoming { api, path, method, query, headers, peer, address, operator }.answer(body)
+        .then(move |matched: Matched, method, query, headers, peer, address: Option<Address>, operator, body| {
+            let (api, (path, (template, segments))) = (api.clone(), matched);
+            let (path, address) = (path.as_str().to_owned(), address.map(|Address(address)| address));
+            Incoming { api, path, segments, method, query, headers, peer, address, operator }.answer(template, body)
         })
         .boxed()
 }
 
+/// A path and what it belongs to.
+type Matched = (FullPath, (Arc<Template>, Segments));
+
 struct Incoming {
     api: Arc<Api>,
     path: String,
+    segments: Segments,
     method: Method,
     query: String,
     headers: HeaderMap,
@@ -120,12 +124,15 @@ struct Incoming {
 }
 
 impl Incoming {
-    async fn answer<B: Buf>(self, body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static) -> Response {
+    async fn answer<B: Buf>(
+        self,
+        template: Arc<Template>,
+        body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    ) -> Response {
         let api = self.api.clone();
-        let Some((template, segments)) = api.table.matched(&self.path) else { return no_route().into_response() };
-        let Some(endpoint) = template.endpoint(&self.method) else { return self.other_method(template) };
+        let Some(endpoint) = template.endpoint(&self.method) else { return self.other_method(&template) };
         if let Some(Operator(grant)) = self.operator.clone() {
-            let answer = self.dispatch(endpoint.clone(), segments, grant, body).await;
+            let answer = self.dispatch(endpoint.clone(), grant, body).await;
             return answer.unwrap_or_else(Problem::into_response);
         }
         let caller = match Caller::of(&self.headers, self.address) {
@@ -134,13 +141,13 @@ impl Incoming {
         };
         let by_cookie = endpoint.by_cookie && !caller.has_authorization();
         if endpoint.need == Need::Anyone || by_cookie && Browser::of(&self.headers).has_refresh() {
-            let answer = self.dispatch(endpoint.clone(), segments, Grant::anonymous(), body).await;
+            let answer = self.dispatch(endpoint.clone(), Grant::anonymous(), body).await;
             return answer.unwrap_or_else(Problem::into_response);
         }
         let query_key = if endpoint.need == Need::ReadLists { query_key(&self.query) } else { None };
         let mut admission = Admission::of(&api.ring, api.context.members.as_deref(), &caller, query_key, endpoint.need);
         let answer = match admission.take_outcome() {
-            Ok(grant) => self.dispatch(endpoint.clone(), segments, grant, body).await,
+            Ok(grant) => self.dispatch(endpoint.clone(), grant, body).await,
             Err(problem) => Err(problem),
         };
         admission.add_headers(answer.unwrap_or_else(Problem::into_response))
@@ -164,11 +171,10 @@ impl Incoming {
     async fn dispatch<B: Buf>(
         self,
         endpoint: Arc<Endpoint>,
-        segments: Segments,
         grant: Arc<Grant>,
         body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
     ) -> Answered {
-        let Self { api, path, query, headers, peer, address, .. } = self;
+        let Self { api, path, segments, query, headers, peer, address, .. } = self;
         let posted = UnreadBody::of(&headers, address, body)?;
         let params = Params::of(&endpoint, if endpoint.ignores_query { "" } else { &query })?;
         let (shared, accepted) = (api.clone(), headers.get(ACCEPT_LANGUAGE).cloned());

@@ -99,9 +99,8 @@ async fn what_is_not_there_is_404() {
 #[tokio::test]
 async fn other_methods_are_405_and_name_those_that_are() {
     let bench = Bench::new().await;
-    for crate::routes::endpoint::Template { path: template, allow: methods, .. } in
-        crate::routes::endpoint::templates().iter().filter(|template| template.path != "/metrics")
-    {
+    for template in crate::routes::endpoint::templates().iter().filter(|template| template.path != "/metrics") {
+        let (template, methods) = (template.path, &template.allow);
         let path = template.replace(['{', '}'], "");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "HEAD"] {
             // `retry` is also an id below `/v1/admin/rejected/`.
