@@ -232,7 +232,7 @@ fn a_directory_in_use_says_by_whom_and_where_to_ask() {
         serde_json::from_str(kindred_ok(&["keys", "list", "--json", "--data", &data]).lines().next().expect("a key"))
             .expect("JSON");
     assert_eq!((&json["id"], &json["replaced_by"]), (&Value::from(id.as_str()), &Value::from(successor)));
-    fails(&["keys", "rotate", &id, "--data", &data], 3, &["error: the key is being replaced by", "keys revoke"]);
+    fails(&["keys", "rotate", &id, "--data", &data], 3, &["error: the key is already being replaced by", "keys revoke"]);
     let last = kindred_ok(&["keys", "rotate", successor, "--overlap", "0", "--data", &data]);
     assert_eq!(std::fs::read_to_string(&file).expect("the key's file"), last);
     let server = Server::start(Path::new(&data), &[]);
