@@ -24,6 +24,7 @@ use kindred_store::{
     Change, ChangeFeed, ChangeSource, EpochChanges, Frontier, Incarnation, Snapshot, StoreError, ViewReader, ViewWriter,
     WriteSession,
 };
+use kindred_telemetry::vital_task;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
@@ -312,17 +313,6 @@ struct Cursor {
     position: Position,
 }
 
-/// Reports a panic of the subscriber, which would otherwise look like a feed without changes.
-struct PanicReporter(Arc<ChangeStream>);
-
-impl Drop for PanicReporter {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.trouble("the change feed subscriber panicked; restart this process".to_owned());
-        }
-    }
-}
-
 impl ChangeSource for RemoteChanges {
     fn changes(&self) -> Result<(Snapshot, ChangeFeed), StoreError> {
         let (subscription, cursor) = self.runtime.block_on(self.subscribe())?;
@@ -330,7 +320,8 @@ impl ChangeSource for RemoteChanges {
         self.stream.advanced(&cursor.position);
         let (queue, cursor) = (Arc::new(FeedQueue::default()), Arc::new(Mutex::new(cursor)));
         self.stream.state.lock().queue = Some(Arc::clone(&queue));
-        self.runtime.spawn(self.clone().follow(subscription, Arc::clone(&cursor), Arc::clone(&queue)));
+        let _entered = self.runtime.enter();
+        vital_task("the change feed subscriber", self.clone().follow(subscription, Arc::clone(&cursor), Arc::clone(&queue)));
         let (source, restarted) = (self.clone(), Arc::clone(&queue));
         let take_snapshot = move || {
             let cursor = cursor.lock();
@@ -379,7 +370,6 @@ impl RemoteChanges {
 
     /// Queues what is published, until the queue is closed.
     async fn follow(self, mut subscription: Box<dyn Subscription>, cursor: Arc<Mutex<Cursor>>, queue: Arc<FeedQueue>) {
-        let _reporter = PanicReporter(self.stream());
         while !queue.is_closed() {
             if queue.is_filling() {
                 tokio::time::sleep(CHECK_INTERVAL / 100).await;

@@ -176,8 +176,8 @@ async fn replay(app: &App, loaded: &Loaded, installation: &Installation, semanti
         let note = async |ok| note(members.as_deref(), "generation.create", name, ok, &[("from", &from)]).await;
         note(true).await?;
         let created = installation.generations().create(name, &settings, app.clock.now()).await;
-        if created.is_err() {
-            note(false).await?;
+        if created.is_err() && note(false).await.is_err() {
+            tracing::warn!("could not write to the audit log that making the generation failed");
         }
         created.with_context(|| format!("could not make generation {name}"))?;
     }

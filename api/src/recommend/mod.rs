@@ -214,7 +214,8 @@ impl Memory {
         fresh.stamp(fresh.version + 1, fresh.today);
         let mut state = self.state.write();
         let _replaced = std::mem::replace(&mut *state, fresh);
-        self.rewriting.store(snapshot.frontier.unfinished, Ordering::Release);
+        // A rewrite that is expected goes on; a unit that is half written is none.
+        self.rewriting.fetch_and(snapshot.frontier.unfinished, Ordering::AcqRel);
         self.publish(&state, snapshot.frontier.position.clone());
         drop(state);
         self.moved.notify_waiters();

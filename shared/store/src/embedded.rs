@@ -340,6 +340,11 @@ impl Shared {
     fn serve(&self, unit: Option<&EpochChanges>) -> Result<(), StoreError> {
         let reading = Arc::new(reading(&self.database)?);
         let mut served = self.served.lock();
+        let is_older = reading.frontier.epoch < served.reading.frontier.epoch;
+        if unit.is_none() && is_older && served.reading.open.read().is_some() {
+            // The writer has served a newer one meanwhile.
+            return Ok(());
+        }
         served.reading = reading;
         served.feeds.retain(|feed| !feed.is_closed());
         if let Some(unit) = unit {

@@ -73,8 +73,11 @@ impl ChangeFeed {
                 return ChangeEvent::Ended;
             }
             if state.gap {
-                let failed = state.trouble.is_some();
-                if failed && !self.queue.changed.wait_for(&mut state, RETRY_DELAY).timed_out() && state.closed {
+                if state.trouble.is_some() {
+                    let again = Instant::now() + RETRY_DELAY;
+                    while !state.closed && !self.queue.changed.wait_until(&mut state, again).timed_out() {}
+                }
+                if state.closed {
                     return ChangeEvent::Ended;
                 }
                 drop(state);
@@ -199,7 +202,10 @@ impl FeedQueue {
 
     /// Ends the feed.
     pub fn close(&self) {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.lose();
+        state.closed = true;
+        drop(state);
         self.changed.notify_all();
         self.room.notify_all();
     }
