@@ -8,8 +8,7 @@ use kindred_model::{Day, Semantics};
 use kindred_store::ViewStore;
 use serde_json::Value;
 
-use super::provenance::Provenance;
-use super::{Comparing, describe, failed, half_dropped, of_store};
+use super::{Comparing, check_promotable, failed, list_all, of_store};
 use crate::installation::Installation;
 
 /// All generations of an installation.
@@ -36,19 +35,13 @@ impl AtRest {
 #[async_trait]
 impl GenerationOperations for AtRest {
     async fn list(&self) -> Result<Vec<GenerationShown>, OperationError> {
-        let end = self.installation.log.end().await.map_err(|error| OperationError::Unavailable(error.to_string()))?;
-        let live = (self.installation.live(), &self.installation.semantics);
-        let mut shown = Vec::new();
-        for generation in self.installation.generations().list().await.map_err(of_store)? {
-            if generation.dropping {
-                shown.push(half_dropped(generation));
-                continue;
-            }
-            let (store, settings) = self.there(&generation.name).await?;
-            let described = describe(&generation, &*store, &settings, live, &end).await;
-            shown.push(described.map_err(|error| failed(&error))?);
-        }
-        Ok(shown)
+        let installation = &self.installation;
+        let live = (installation.live(), &installation.semantics);
+        let open = |name: String| async move {
+            let (store, settings) = installation.generation(&name).await.map_err(|error| failed(&error))?;
+            Ok((store, Arc::new(settings)))
+        };
+        list_all(&*installation.log, installation.generations(), live, open).await
     }
 
     async fn open(&self, name: &str) -> Result<GenerationSource, OperationError> {
@@ -58,11 +51,7 @@ impl GenerationOperations for AtRest {
 
     async fn promotable(&self, name: &str) -> Result<(), OperationError> {
         let (store, settings) = self.there(name).await?;
-        let origin = Provenance::shown(name, &*store).await.map_err(|error| failed(&error))?;
-        match origin.not_promotable(&settings, &self.installation.semantics) {
-            Some(reason) => Err(OperationError::Refused(format!("{name} cannot be promoted: {reason}"))),
-            None => Ok(()),
-        }
+        check_promotable(name, &*store, &settings, &self.installation.semantics).await
     }
 
     async fn standing(&self) -> Result<Standing, OperationError> {

@@ -28,7 +28,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::provenance::Provenance;
-use super::{Comparing, describe, failed, holds_forgotten, of_store};
+use super::{Comparing, check_promotable, describe, failed, holds_forgotten, of_store};
 use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::local::pipeline_config;
@@ -242,10 +242,7 @@ impl GenerationOperations for Fleet {
 
     async fn promotable(&self, name: &str) -> Result<(), OperationError> {
         let kept = self.kept(name)?;
-        let origin = Provenance::shown(name, &*kept.store).await.map_err(|error| failed(&error))?;
-        if let Some(reason) = origin.not_promotable(&kept.semantics, &self.live().semantics) {
-            return Err(OperationError::Refused(format!("{name} cannot be promoted: {reason}")));
-        }
+        check_promotable(name, &*kept.store, &kept.semantics, &self.live().semantics).await?;
         let state = || kept.progress.as_ref().map(|progress| progress.state());
         // Right after a start; a promotion must not cost readiness.
         let waited = tokio::time::Instant::now();

@@ -12,15 +12,13 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use kindred_api::{GenerationOperations, GenerationShown, GenerationSource, OperationError, Standing};
-use kindred_log::EventLog;
 use kindred_model::{Day, Semantics};
 use kindred_store::ViewStore;
 use kindred_store::generations::Generations;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::provenance::Provenance;
-use super::{Comparing, describe, failed, half_dropped, of_store};
+use super::{Comparing, check_promotable, failed, list_all, of_store};
 use crate::changes::{ChangeStream, RemoteChanges};
 use crate::services::Services;
 
@@ -91,23 +89,9 @@ impl Followers {
 #[async_trait]
 impl GenerationOperations for Followers {
     async fn list(&self) -> Result<Vec<GenerationShown>, OperationError> {
-        let end = self.services.log.end().await.map_err(|error| OperationError::Unavailable(error.to_string()))?;
         let (live, settings) = (self.live(), self.settings_of_live().await?);
-        let mut shown = Vec::new();
-        for generation in self.services.generations.list().await.map_err(of_store)? {
-            if generation.dropping {
-                shown.push(half_dropped(generation));
-                continue;
-            }
-            let (store, semantics) = match self.there(&generation.name).await {
-                // Dropped meanwhile.
-                Err(OperationError::Unknown(_)) => continue,
-                there => there?,
-            };
-            let described = describe(&generation, &*store, &semantics, (&live, &settings), &end).await;
-            shown.push(described.map_err(|error| failed(&error))?);
-        }
-        Ok(shown)
+        let open = |name: String| async move { self.there(&name).await };
+        list_all(&*self.services.log, &*self.services.generations, (&live, &settings), open).await
     }
 
     async fn open(&self, name: &str) -> Result<GenerationSource, OperationError> {
@@ -121,12 +105,8 @@ impl GenerationOperations for Followers {
 
     async fn promotable(&self, name: &str) -> Result<(), OperationError> {
         let (store, semantics) = self.there(name).await?;
-        let origin = Provenance::shown(name, &*store).await.map_err(|error| failed(&error))?;
-        match origin.not_promotable(&semantics, &*self.settings_of_live().await?) {
-            Some(reason) => Err(OperationError::Refused(format!("{name} cannot be promoted: {reason}"))),
-            // Whether a pipeline follows it shows when it catches up with the live one.
-            None => Ok(()),
-        }
+        // Whether a pipeline follows it shows when it catches up with the live one.
+        check_promotable(name, &*store, &semantics, &*self.settings_of_live().await?).await
     }
 
     async fn standing(&self) -> Result<Standing, OperationError> {

@@ -21,9 +21,10 @@ use clap::Args;
 use kindred_api::{GenerationShown, OperationError};
 use kindred_compare::{Comparison, Side, compare as compare_rows, page, text};
 use kindred_config::{Loaded, pinned_toml};
+use kindred_log::EventLog;
 use kindred_model::views::inputs::knows;
 use kindred_model::{Day, MemberId, Semantics};
-use kindred_store::generations::Generation;
+use kindred_store::generations::{Generation, Generations};
 use kindred_store::{StoreError, ViewStore};
 use provenance::Provenance;
 use serde_json::{Value, json};
@@ -188,6 +189,47 @@ async fn describe(
         settings: pinned_toml(settings),
         differing: differing.into_iter().map(|change| (change.name, change.b)).collect(),
     })
+}
+
+/// All generations of an installation; `open` gives rows and settings of one.
+async fn list_all<F>(
+    log: &dyn EventLog,
+    generations: &dyn Generations,
+    live: (&str, &Semantics),
+    open: impl Fn(String) -> F,
+) -> Result<Vec<GenerationShown>, OperationError>
+where
+    F: Future<Output = Result<(Arc<dyn ViewStore>, Arc<Semantics>), OperationError>>,
+{
+    let end = log.end().await.map_err(|error| OperationError::Unavailable(error.to_string()))?;
+    let mut shown = Vec::new();
+    for generation in generations.list().await.map_err(of_store)? {
+        if generation.dropping {
+            shown.push(half_dropped(generation));
+            continue;
+        }
+        let (store, settings) = match open(generation.name.clone()).await {
+            // Dropped meanwhile.
+            Err(OperationError::Unknown(_)) => continue,
+            opened => opened?,
+        };
+        shown.push(describe(&generation, &*store, &settings, live, &end).await.map_err(|error| failed(&error))?);
+    }
+    Ok(shown)
+}
+
+/// Refuses a generation that can never be promoted.
+async fn check_promotable(
+    name: &str,
+    store: &dyn ViewStore,
+    settings: &Semantics,
+    live: &Semantics,
+) -> Result<(), OperationError> {
+    let origin = Provenance::shown(name, store).await.map_err(|error| failed(&error))?;
+    match origin.not_promotable(settings, live) {
+        Some(reason) => Err(OperationError::Refused(format!("{name} cannot be promoted: {reason}"))),
+        None => Ok(()),
+    }
 }
 
 fn failed(error: &anyhow::Error) -> OperationError {
