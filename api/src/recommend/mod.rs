@@ -406,7 +406,10 @@ impl Memory {
 
     /// Waits for a position; false on timeout.
     pub async fn reached(&self, position: &Position, within: Duration) -> bool {
-        let reached = || self.position().reaches(position);
+        let reached = || match self.follows {
+            true => self.published.load().position.reaches(position),
+            false => self.store.frontier().position.reaches(position),
+        };
         if reached() {
             return true;
         }
@@ -418,8 +421,12 @@ impl Memory {
                 if reached() {
                     return;
                 }
-                // Without rows nobody notifies.
-                let _ = tokio::time::timeout(LOOK, moved).await;
+                if self.follows {
+                    moved.await;
+                } else {
+                    // Nobody notifies.
+                    tokio::time::sleep(LOOK).await;
+                }
             }
         };
         tokio::time::timeout(within, wait).await.is_ok()

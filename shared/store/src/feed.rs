@@ -212,8 +212,10 @@ impl FeedQueue {
 
     /// Makes [`ChangeFeed::next`] return.
     pub fn wake(&self) {
-        self.state.lock().woken = true;
-        self.changed.notify_all();
+        // Requests call it until the consumer has come.
+        if !std::mem::replace(&mut self.state.lock().woken, true) {
+            self.changed.notify_all();
+        }
     }
 
     /// Whether the consumer is behind: a producer that can wait should.
