@@ -10,7 +10,7 @@ use kindred_model::Topic;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::options::{Product, Running, quick};
+use crate::options::{Running, quick};
 use crate::plot::Panel;
 use crate::post::{self, Batch, Pace, Posted, Poster, Reader, Traffic};
 use crate::progress;
@@ -56,10 +56,7 @@ pub struct Options {
     /// A smoke run.
     #[arg(skip)]
     pub quick: bool,
-    /// The product.
-    #[command(flatten)]
-    pub product: Product,
-    /// Another server.
+    /// The server.
     #[command(flatten)]
     pub running: Running,
 }
@@ -114,7 +111,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     report.parameter("events_a_request", pace.batch);
     report.parameter("seconds", pace.lasting.as_secs_f64());
     report.parameter("connections", pace.connections);
-    let (endpoint, own) = options.running.or_own(&options.product, &options.plan).await?;
+    let (endpoint, own) = options.running.or_own(&options.plan).await?;
     let subject = Subject { endpoint, own };
     match (options.sustained, options.pair_trial) {
         (true, _) => sustained(&mut report, &subject, options).await?,

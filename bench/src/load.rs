@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use warp::Filter;
 
 use crate::http::{Connection, get};
-use crate::options::{Product, Running, quick, seconds};
+use crate::options::{Running, quick, seconds};
 use crate::pace::{closed_loop, open_loop};
 use crate::plot::Panel;
 use crate::post::{self, Pace, Traffic};
@@ -58,10 +58,7 @@ pub struct Options {
     /// Events a second ingested meanwhile, in the second part
     #[arg(long, default_value_t = 1_000.0)]
     pub ingest: f64,
-    /// The product.
-    #[command(flatten)]
-    pub product: Product,
-    /// Another server.
+    /// The server.
     #[command(flatten)]
     pub running: Running,
 }
@@ -136,7 +133,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     report.parameter("rate_per_second", options.rate);
     report.parameter("seconds_by_the_clock", options.lasting.as_secs_f64());
     report.parameter("ingested_per_second", options.ingest);
-    let (endpoint, _own) = options.running.or_own(&options.product, &options.plan).await?;
+    let (endpoint, _own) = options.running.or_own(&options.plan).await?;
     let body = sample_body(&endpoint).await?;
     report.parameter("body_bytes", body.len());
     let bare = Bare::start(&body)?;

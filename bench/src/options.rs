@@ -26,8 +26,8 @@ pub struct Common {
 pub struct Measurement<O: Args> {
     #[command(flatten)]
     common: Common,
-    #[command(flatten)]
     /// Its own.
+    #[command(flatten)]
     pub options: O,
 }
 
@@ -67,9 +67,12 @@ impl Product {
     }
 }
 
-/// A running server instead of our own.
+/// Our own server, or a running one.
 #[derive(Args, Clone, Debug)]
 pub struct Running {
+    /// Our own.
+    #[command(flatten)]
+    pub product: Product,
     /// A running server instead, like http://127.0.0.1:8080; give the options of the log it holds
     #[arg(long, requires = "key")]
     pub url: Option<String>,
@@ -83,12 +86,12 @@ impl Running {
     ///
     /// # Errors
     /// When it does not start.
-    pub async fn or_own(&self, product: &Product, plan: &Plan) -> Result<(Endpoint, Option<(Server, Preloaded)>)> {
+    pub async fn or_own(&self, plan: &Plan) -> Result<(Endpoint, Option<(Server, Preloaded)>)> {
         if let (Some(url), Some(key)) = (&self.url, &self.key) {
             return Ok((Endpoint::parse(url, key)?, None));
         }
-        let binary = product.binary()?;
-        let preloaded = Preloaded::make(&binary, plan, None, Vec::new(), product.within.as_deref())?;
+        let binary = self.product.binary()?;
+        let preloaded = Preloaded::make(&binary, plan, None, Vec::new(), self.product.within.as_deref())?;
         let server = preloaded.serve(&binary).await?;
         Ok((server.endpoint.clone(), Some((server, preloaded))))
     }
