@@ -18,6 +18,6 @@ pub fn operator() -> String {
 /// What the store says.
 pub async fn note(members: Option<&Members>, kind: &str, subject: &str, ok: bool, detail: &[(&str, &str)]) -> Result<()> {
     let Some(members) = members else { return Ok(()) };
-    let noted = members.record(&Actor::operator(&operator()), kind, subject, ok, detail).await;
+    let noted = members.audit.record(&Actor::operator(&operator()), kind, subject, ok, detail).await;
     noted.context("could not write the audit log; nothing was done")
 }

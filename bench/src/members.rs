@@ -134,7 +134,7 @@ async fn sign_in(members: &Members, number: u32) -> Result<kindred_members::Gran
         browses: false,
     };
     loop {
-        match members.sign_in(sign_in.clone()).await {
+        match members.sign_in.first(sign_in.clone()).await {
             Ok(SignedIn::Session(grant)) => return Ok(*grant),
             Ok(SignedIn::SecondFactor { .. }) => anyhow::bail!("nobody has a second factor"),
             // The queue of hashes is full: retry.
@@ -213,7 +213,7 @@ fn token_checks(report: &mut Report, shop: &Shop) -> Result<()> {
         tokens.shuffle(&mut random);
         let cpu = thread_cpu();
         for token in tokens.iter() {
-            shop.members.authenticate(token.expose_secret()).context("a token that was given is not taken")?;
+            shop.members.sessions.authenticate(token.expose_secret()).context("a token that was given is not taken")?;
         }
         bar.inc(tokens.len() as u64);
         anyhow::Ok(thread_cpu() - cpu)
@@ -262,7 +262,11 @@ async fn sign_ins(report: &mut Report, shops: &[Shop; 2], count: usize) -> Resul
             let grant = sign_in(&shop.members, number).await?;
             record(&mut signed_in.times[at], began.elapsed());
             let began = Instant::now();
-            shop.members.refresh(&grant.refresh_token, "10.0.0.1", "bench").await.context("a session could not be refreshed")?;
+            shop.members
+                .sessions
+                .refresh(&grant.refresh_token, "10.0.0.1", "bench")
+                .await
+                .context("a session could not be refreshed")?;
             record(&mut refreshed.times[at], began.elapsed());
         }
         bar.inc(1);
@@ -325,7 +329,7 @@ async fn searches(report: &mut Report, shops: &[Shop; 2], count: usize) -> Resul
     let mut random = StdRng::seed_from_u64(2);
     let mut further_on = Vec::new();
     for shop in shops {
-        let newest = shop.members.search_members(&actor, &MemberQuery::default()).await?;
+        let newest = shop.members.staff.search_members(&actor, &MemberQuery::default()).await?;
         further_on.push(newest.next_cursor.context("there is more than one page")?);
     }
     let mut pairs = Vec::new();
@@ -335,7 +339,7 @@ async fn searches(report: &mut Report, shops: &[Shop; 2], count: usize) -> Resul
             for (at, shop) in shops.iter().enumerate() {
                 let (query, wanted) = search.query(random.random_range(0..shop.count), &further_on[at]);
                 let began = Instant::now();
-                let found = shop.members.search_members(&actor, &query).await?.items.len();
+                let found = shop.members.staff.search_members(&actor, &query).await?.items.len();
                 record(&mut pair.times[at], began.elapsed());
                 ensure!(found == wanted, "a search for {name} found {found} of {wanted} among {} members", shop.count);
             }

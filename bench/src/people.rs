@@ -164,13 +164,13 @@ mod tests {
         let members = open(records, MembersConfig::default(), true).await.unwrap();
         write(&members, 0..40, 40, "none").await.unwrap();
         let query = kindred_members::MemberQuery { prefix: Some((Kind::Phone, phone(17))), ..Default::default() };
-        let found = members.search_members(&kindred_members::Actor::operator("test"), &query).await.unwrap();
+        let found = members.staff.search_members(&kindred_members::Actor::operator("test"), &query).await.unwrap();
         assert_eq!(found.items.len(), 1);
         assert_eq!(found.items[0].email, email(17));
         let today = Clock::system().today();
         let days = Some((Day(today.0 - 366), today));
         let all = kindred_members::MemberQuery { registered: days, ..Default::default() };
-        assert_eq!(members.search_members(&kindred_members::Actor::operator("test"), &all).await.unwrap().items.len(), 40);
+        assert_eq!(members.staff.search_members(&kindred_members::Actor::operator("test"), &all).await.unwrap().items.len(), 40);
         assert!(hash(&PasswordConfig::default()).unwrap().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
     }
 }

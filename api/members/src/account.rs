@@ -1,6 +1,7 @@
 //! The account: one document of a member, with everything that has to change together with it in the same partition.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kindred_model::MemberId;
 use kindred_model::records::{MemberRecord, MemberState, Membership};
@@ -9,11 +10,16 @@ use kindred_store::records::{Step, Version};
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use crate::Members;
-use crate::db::{self, ACCOUNTS, Held, ms};
+use crate::audit::Audit;
+use crate::db::{self, ACCOUNTS, Db, Held, ms};
 use crate::error::{MemberError, Result};
-use crate::outbox::{Op, Work};
+use crate::marks::Marks;
+use crate::outbox::{Op, Outbox, Work};
+use crate::revocations::Revocations;
+use crate::sealing::Sealing;
 use crate::sessions::{self, Session};
+use crate::throttle::Throttle;
+use crate::tokens::Tokens;
 use crate::validate::{Identifier, Kind};
 use kindred_config::members::{Language, MembersConfig};
 
@@ -93,6 +99,11 @@ pub(crate) struct Factor {
     pub recovery: Vec<String>,
 }
 
+/// What the secret of a member's second factor is sealed as.
+pub(crate) fn factor_secret_of(member: &str) -> String {
+    format!("the second factor of {member}")
+}
+
 /// An account as it is stored.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Account {
@@ -152,22 +163,36 @@ impl Account {
         invite_code: String,
     ) -> Self {
         Self {
-            member,
-            state: State::Pending,
             username: Some(username),
             phone: Some(phone),
             email: Some(email),
-            changing: None,
             password,
             password_for_staff,
+            agreement: Agreement { version: config.agreement_version.clone(), accepted_at: now },
+            invite_code,
+            ..Self::blank(member, State::Pending, config.default_language, now)
+        }
+    }
+
+    /// One that says nothing of a person.
+    pub fn blank(member: String, state: State, language: Language, now: EventTime) -> Self {
+        Self {
+            member,
+            state,
+            username: None,
+            phone: None,
+            email: None,
+            changing: None,
+            password: String::new(),
+            password_for_staff: false,
             password_changed_at: now,
             tier: None,
             role: None,
-            language: config.default_language,
+            language,
             marketing_consent: false,
             addresses: Vec::new(),
-            agreement: Agreement { version: config.agreement_version.clone(), accepted_at: now },
-            invite_code,
+            agreement: Agreement { version: String::new(), accepted_at: now },
+            invite_code: String::new(),
             invited_by: None,
             invited_before: false,
             factor: Factor::default(),
@@ -210,6 +235,17 @@ impl Account {
     /// What a person may not make a password of.
     pub fn own_words(&self) -> Vec<&str> {
         self.identifiers().map(|identifier| identifier.shown.as_str()).collect()
+    }
+
+    /// Seals what it has of secrets as new ones are: what was stored before there was a key, or under another one.
+    fn reseal(&mut self, sealing: &Sealing) -> Result<()> {
+        let what = factor_secret_of(&self.member);
+        for secret in [&mut self.factor.secret, &mut self.factor.enrolling].into_iter().flatten() {
+            if !sealing.is_current(&what, secret) {
+                *secret = sealing.seal(&what, &sealing.open(&what, secret)?)?;
+            }
+        }
+        Ok(())
     }
 
     /// Raises the version and gives the record of `members` that says how it stands now.
@@ -354,7 +390,20 @@ impl Loaded {
     }
 }
 
-impl Members {
+/// The accounts, each changed with all that follows from it; and what every service needs beside them.
+pub struct Accounts {
+    pub(crate) db: Db,
+    pub(crate) config: MembersConfig,
+    pub(crate) marks: Marks,
+    pub(crate) sealing: Arc<Sealing>,
+    pub(crate) tokens: Tokens,
+    pub(crate) revocations: Arc<Revocations>,
+    pub(crate) throttle: Throttle,
+    pub(crate) audit: Audit,
+    pub(crate) outbox: Outbox,
+}
+
+impl Accounts {
     /// The account of a member.
     pub(crate) async fn account(&self, member: &str) -> Result<Option<Held<Account>>> {
         self.db.read(ACCOUNTS, member, ACCOUNT).await
@@ -378,7 +427,7 @@ impl Members {
         let mut op: Option<Op> = None;
         for tried in db::tries() {
             let Some(held) = self.account(member).await? else {
-                self.cancel(op).await;
+                self.outbox.cancel(op).await;
                 return Err(MemberError::NotFound);
             };
             let mut loaded =
@@ -390,29 +439,25 @@ impl Members {
             }
             let (extra, said) = match change(&mut loaded) {
                 Ok((Some(extra), said)) => (extra, said),
-                Ok((None, said)) => {
-                    self.cancel(op).await;
-                    return Ok(said);
-                }
-                Err(error) => {
-                    self.cancel(op).await;
-                    return Err(error);
+                otherwise => {
+                    self.outbox.cancel(op).await;
+                    return otherwise.map(|(_, said)| said);
                 }
             };
             let mut steps = extra.steps;
-            self.reseal(&mut loaded.account)?;
+            loaded.account.reseal(&self.sealing)?;
             let value = db::encode(&loaded.account);
             steps.push(Step::replace(ACCOUNT, loaded.version, value, loaded.expires_at));
             if !extra.works.is_empty() && op.is_none() {
-                op = Some(self.point(ACCOUNTS, member).await?);
+                op = Some(self.outbox.point(ACCOUNTS, member).await?);
             }
-            if self.commit(op.as_ref(), ACCOUNTS, member, steps, extra.works, loaded.expires_at).await? {
+            if self.outbox.commit(op.as_ref(), ACCOUNTS, member, steps, extra.works, loaded.expires_at).await? {
                 return Ok(said);
             }
-            op = self.still_pointed(op, ACCOUNTS, member).await?;
+            op = self.outbox.still_pointed(op, ACCOUNTS, member).await?;
             db::pause(tried).await;
         }
-        self.cancel(op).await;
+        self.outbox.cancel(op).await;
         Err(db::contended(ACCOUNTS))
     }
 }

@@ -8,38 +8,24 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::account::{Account, CredentialEvent, Extra, Loaded, State};
-use crate::db::{Held, INDEX, ROLES, SETUP};
+use crate::audit::{LIMIT, Page, check_limit};
+use crate::base::{Core, service};
+use crate::db::{Held, INDEX, SETUP};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
-use crate::permission::{Actor, Permission, Role};
-use crate::profile::{ErasureReceipt, Profile};
+use crate::permission::{Actor, Permission};
+use crate::profile::Profile;
+use crate::register::Registrations;
 use crate::sessions::SessionShown;
 use crate::validate::{self, Identifier, Kind};
-use crate::{Members, db, index, random};
+use crate::{db, index, random};
 
-/// Items of a page unless told.
-pub const LIMIT: usize = 50;
-/// Most items of a page.
-pub const LIMIT_MAX: usize = 200;
 /// Entries of the index looked at for one page, whatever is filtered: a page may come back short, with a cursor.
 const LOOKED_AT_MAX: usize = 2_000;
 /// Life of a set-up token, seconds.
 pub const SETUP_S: u64 = 3_600;
 /// Members begin with the first shop: no month before is asked.
 const FIRST_DAY: Day = Day(18_262); // 2020-01-01
-
-/// A page, and where the next begins.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Page<T> {
-    /// Its items; fewer than asked for says nothing about the next page.
-    pub items: Vec<T>,
-    /// Absent on the last page.
-    pub next_cursor: Option<String>,
-}
-
-pub(crate) fn check_limit(limit: usize) -> Result<usize> {
-    if (1..=LIMIT_MAX).contains(&limit) { Ok(limit) } else { Err(MemberError::field("limit", "limit_invalid")) }
-}
 
 /// Which members.
 #[derive(Clone, Debug, Default)]
@@ -105,7 +91,12 @@ fn setup_id(digest: &str) -> &str {
     &digest[..digest.len().min(16)]
 }
 
-impl Members {
+service! {
+    /// Administration.
+    Staff on Core, registrations: Registrations
+}
+
+impl Staff {
     /// A token with which one member becomes administrator, once, within the hour (V6.3.2: there is no default account). For the
     /// command line.
     ///
@@ -113,12 +104,12 @@ impl Members {
     /// [`MemberError::Forbidden`] without `role:manage` or of permissions that the actor lacks; `role_unknown`; what the store says.
     pub async fn create_setup_token(&self, actor: &Actor, role: &str) -> Result<secrecy::SecretString> {
         actor.needs(Permission::RoleManage)?;
-        let given = self.role(role).await?.ok_or_else(|| MemberError::field("role", "role_unknown"))?;
+        let given = self.roles.get(role).await?.ok_or_else(|| MemberError::field("role", "role_unknown"))?;
         actor.covers(&given.permissions)?;
         let token = random::text::<32>();
         let digest = random::digest(&token);
         let setup = Setup { role: role.to_owned(), made_by: actor.id.clone(), made_at: self.db.now() };
-        self.record(actor, "setup_token.create", role, true, &[("id", setup_id(&digest))]).await?;
+        self.audit.record(actor, "setup_token.create", role, true, &[("id", setup_id(&digest))]).await?;
         self.db.insert(SETUP, SETUPS, &digest, &setup, Some(self.db.in_s(SETUP_S))).await?;
         Ok(token.into())
     }
@@ -152,10 +143,10 @@ impl Members {
         let all = self.db.all::<Setup>(SETUP, SETUPS, id).await?;
         let found = all.into_iter().find(|(digest, _)| setup_id(digest) == id);
         let (digest, held) = found.ok_or(MemberError::NotFound)?;
-        if let Some(role) = self.role(&held.value.role).await? {
+        if let Some(role) = self.roles.get(&held.value.role).await? {
             actor.covers(&role.permissions)?;
         }
-        self.record(actor, "setup_token.withdraw", &held.value.role, true, &[("id", id)]).await?;
+        self.audit.record(actor, "setup_token.withdraw", &held.value.role, true, &[("id", id)]).await?;
         self.db.remove(SETUP, SETUPS, &digest).await
     }
 
@@ -190,7 +181,7 @@ impl Members {
         }
         let Setup { role, made_by, .. } = held.value;
         let detail = [("made_by", made_by.as_str()), ("id", setup_id(&digest))];
-        let given = self.role(&role).await?.ok_or(MemberError::TokenGone)?;
+        let given = self.roles.get(&role).await?.ok_or(MemberError::TokenGone)?;
         let stands = match made_by.split_once(':') {
             Some(("operator", _)) => true,
             Some(("key", id)) => key_is_good(id),
@@ -200,7 +191,7 @@ impl Members {
             }),
         };
         if !stands {
-            self.append_audit(&self.entry(&claims.sub, "setup_token.redeem", &role, address, false, &detail)).await?;
+            self.audit.record(&claims.actor(address), "setup_token.redeem", &role, false, &detail).await?;
             return Err(MemberError::TokenGone);
         }
         self.give_role(&claims.sub, None, Some(&role), "setup", address, None, &detail).await
@@ -211,26 +202,18 @@ impl Members {
         let Some(held) = self.account(member).await?.filter(|held| held.value.is_active()) else { return Ok(None) };
         let counts = held.value.factor.secret.is_some() && held.value.password_for_staff;
         let role = held.value.role.as_deref().filter(|_| counts);
-        Ok(Some(self.permissions_of_role(role).await?))
-    }
-
-    async fn permissions_of_role(&self, role: Option<&str>) -> Result<Vec<Permission>> {
-        let role = match role {
-            Some(name) => self.role(name).await?,
-            None => None,
-        };
-        Ok(role.map(|role| role.permissions).unwrap_or_default())
+        Ok(Some(self.roles.permissions(role).await?))
     }
 
     /// Asks whether an actor may do something to a member: the one way to every act about another. Who may not give roles does nothing
     /// to those who have one, and nobody does anything to somebody who may more. Gives the role that was looked at; the change refuses
     /// if it is another by then ([`same_role`]).
-    async fn guard(&self, actor: &Actor, permission: Permission, member: &str) -> Result<Option<String>> {
+    pub(crate) async fn guard(&self, actor: &Actor, permission: Permission, member: &str) -> Result<Option<String>> {
         actor.needs(permission)?;
         let role = self.account(member).await?.ok_or(MemberError::NotFound)?.value.role;
         if role.is_some() {
             actor.needs(Permission::RoleManage)?;
-            actor.covers(&self.permissions_of_role(role.as_deref()).await?)?;
+            actor.covers(&self.roles.permissions(role.as_deref()).await?)?;
         }
         Ok(role)
     }
@@ -244,7 +227,9 @@ impl Members {
         let limit = check_limit(query.limit.unwrap_or(LIMIT))?;
         let cursor = match &query.cursor {
             None => Cursor { partition: 0, after: None, newest: Some(self.db.now().0) },
-            Some(text) => self.unseal("member cursor", text).ok_or_else(|| MemberError::field("cursor", "cursor_invalid"))?,
+            Some(text) => {
+                self.marks.unseal("member cursor", text).ok_or_else(|| MemberError::field("cursor", "cursor_invalid"))?
+            }
         };
         let newest = EventTime(cursor.newest.unwrap_or_else(|| self.db.now().0));
         let (partitions, prefix, descending) = self.partitions_of(query, newest)?;
@@ -260,7 +245,7 @@ impl Members {
             for (sort, held) in page {
                 if items.len() == limit || looked_at == LOOKED_AT_MAX {
                     let cursor = Cursor { partition: at, after, newest: Some(newest.0) };
-                    return Ok(Page { items, next_cursor: Some(self.seal("member cursor", &cursor)) });
+                    return Ok(Page { items, next_cursor: Some(self.marks.seal("member cursor", &cursor)) });
                 }
                 looked_at += 1;
                 if let Some(account) = self.account(&held.value).await?
@@ -344,7 +329,7 @@ impl Members {
     /// [`MemberError::Forbidden`] without `member:read`, [`MemberError::NotFound`]; what the store says.
     pub async fn member(&self, actor: &Actor, member: &str) -> Result<(Profile, Vec<SessionShown>)> {
         actor.needs(Permission::MemberRead)?;
-        Ok((self.profile(member).await?, self.sessions(member).await?))
+        Ok((Profile::of(&self.living(member).await?), self.sessions.of(member).await?))
     }
 
     /// Locks a member out: all sessions end and their tokens stop working, at once (V7.4.2).
@@ -388,7 +373,7 @@ impl Members {
             stale.retain(|(partition, _)| partition.starts_with("state/"));
             loaded.account.state = to;
             loaded.account.suspended_at = (to == State::Suspended).then(|| self.db.now());
-            let audit = self.audit(&actor.id, kind, member, &actor.address, &[("reason", reason)]);
+            let audit = self.audit.work(&actor.id, kind, member, &actor.address, &[("reason", reason)]);
             let mut extra = Extra::works(vec![loaded.account.event(), audit, Work::Index { stale }]);
             loaded.raise_epoch(event, None, &mut extra);
             Ok((Some(extra), ()))
@@ -405,7 +390,7 @@ impl Members {
     pub async fn change_role(&self, actor: &Actor, member: &str, version: Option<&str>, role: Option<&str>) -> Result<()> {
         let has = self.guard(actor, Permission::RoleManage, member).await?;
         if let Some(name) = role {
-            let role = self.role(name).await?.ok_or_else(|| MemberError::field("role", "role_unknown"))?;
+            let role = self.roles.get(name).await?.ok_or_else(|| MemberError::field("role", "role_unknown"))?;
             actor.covers(&role.permissions)?;
         }
         self.give_role(member, Some(&has), role, &actor.id, &actor.address, version, &[]).await?;
@@ -435,7 +420,7 @@ impl Members {
             loaded.account.role = role.map(str::to_owned);
             let mut detail = vec![("from", before.as_str()), ("to", role.unwrap_or_default())];
             detail.extend(more);
-            let works = vec![self.audit(actor, "role.change", member, address, &detail), Work::Index { stale }];
+            let works = vec![self.audit.work(actor, "role.change", member, address, &detail), Work::Index { stale }];
             let mut extra = Extra::works(works);
             loaded.raise_epoch(CredentialEvent::RoleChange, None, &mut extra);
             Ok((Some(extra), ()))
@@ -456,7 +441,7 @@ impl Members {
                 return Err(MemberError::NotFound);
             }
             loaded.account.tier = Some(tier);
-            let audit = self.audit(&actor.id, "tier.change", member, &actor.address, &[("to", tier.name())]);
+            let audit = self.audit.work(&actor.id, "tier.change", member, &actor.address, &[("to", tier.name())]);
             Ok((Some(Extra::works(vec![loaded.account.event(), audit])), ()))
         })
         .await
@@ -468,7 +453,7 @@ impl Members {
     /// [`MemberError::Forbidden`] without `member:write`, [`MemberError::NotFound`]; what the store says.
     pub async fn end_member_sessions(&self, actor: &Actor, member: &str) -> Result<()> {
         self.guard(actor, Permission::MemberWrite, member).await?;
-        self.end_sessions(member, None, &actor.id, &actor.address).await
+        self.sessions.end_sessions(member, None, &actor.id, &actor.address).await
     }
 
     /// Sends the verification mail of a registration again.
@@ -477,85 +462,9 @@ impl Members {
     /// [`MemberError::Forbidden`] without `member:write`, [`MemberError::NotFound`], [`MemberError::Refused`]; what the store says.
     pub async fn resend_verification(&self, actor: &Actor, member: &str) -> Result<()> {
         self.guard(actor, Permission::MemberWrite, member).await?;
-        self.quota("mail member", member, self.config.limits.mails_hour, crate::throttle::HOUR_S).await?;
-        self.resend(member).await?;
-        self.record(actor, "verification.resend", member, true, &[]).await
-    }
-
-    /// Forgets a member.
-    ///
-    /// # Errors
-    /// [`MemberError::Forbidden`] without `member:write`, [`MemberError::NotFound`]; what the store says: repeat it.
-    pub async fn erase_member(&self, actor: &Actor, member: &str) -> Result<ErasureReceipt> {
-        self.guard(actor, Permission::MemberWrite, member).await?;
-        self.erase(member, None, &actor.id, &actor.address).await
-    }
-
-    /// All roles, those of the product first.
-    ///
-    /// # Errors
-    /// [`MemberError::Forbidden`] without `member:read`; what the store says.
-    pub async fn roles(&self, actor: &Actor) -> Result<Vec<Role>> {
-        actor.needs(Permission::MemberRead)?;
-        let mut roles = Role::built_in();
-        roles.extend(self.db.all::<Role>(ROLES, "all", "").await?.into_iter().map(|(_, held)| held.value));
-        Ok(roles)
-    }
-
-    pub(crate) async fn role(&self, name: &str) -> Result<Option<Role>> {
-        Ok(self.versioned_role(name).await?.map(|(role, _)| role))
-    }
-
-    /// One role, with its version; those of the product have none.
-    ///
-    /// # Errors
-    /// As [`Self::roles`].
-    pub async fn show_role(&self, actor: &Actor, name: &str) -> Result<Option<(Role, Option<String>)>> {
-        actor.needs(Permission::MemberRead)?;
-        self.versioned_role(name).await
-    }
-
-    async fn versioned_role(&self, name: &str) -> Result<Option<(Role, Option<String>)>> {
-        if let Some(role) = Role::built_in().into_iter().find(|role| role.name == name) {
-            return Ok(Some((role, None)));
-        }
-        let held = self.db.read::<Role>(ROLES, "all", name).await?;
-        Ok(held.map(|held| (held.value, Some(db::shown(held.version)))))
-    }
-
-    /// Makes or changes a role, of which the actor has seen this. What its holders may changes when their tokens are refreshed, within
-    /// ten minutes.
-    ///
-    /// # Errors
-    /// [`MemberError::Forbidden`] without `role:manage` or of permissions that the actor lacks; `role_invalid`;
-    /// [`MemberError::Changed`]; what the store says.
-    pub async fn put_role(&self, actor: &Actor, role: &Role, seen: &Seen) -> Result<()> {
-        actor.needs(Permission::RoleManage)?;
-        actor.covers(&role.permissions)?;
-        let named = (1..=32).contains(&role.name.len())
-            && role.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
-        if !named || Role::built_in().iter().any(|own| own.name == role.name) {
-            return Err(MemberError::field("role", "role_invalid"));
-        }
-        let stored = db::encode(&Role { built_in: false, ..role.clone() });
-        let held = self.db.read::<Role>(ROLES, "all", &role.name).await?;
-        if let Some(held) = &held {
-            // Those who have it keep what the actor may not judge.
-            actor.covers(&held.value.permissions)?;
-        }
-        let step = match (held, seen) {
-            (None, Seen::Absent) => Step::insert(role.name.as_str(), stored, None),
-            (Some(held), Seen::Any) => Step::replace(role.name.as_str(), held.version, stored, None),
-            (Some(held), Seen::Version(version)) if db::shown(held.version) == *version => {
-                Step::replace(role.name.as_str(), held.version, stored, None)
-            }
-            _ => return Err(MemberError::Changed),
-        };
-        if !self.db.transact(ROLES, "all", &[step]).await? {
-            return Err(MemberError::Changed);
-        }
-        let words: Vec<&str> = role.permissions.iter().map(|permission| permission.name()).collect();
-        self.record(actor, "role.put", &role.name, true, &[("permissions", &words.join(" "))]).await
+        self.throttle.quota("mail member", member, self.config.limits.mails_hour, crate::throttle::HOUR_S).await?;
+        self.registrations.resend(member).await?;
+        self.audit.record(actor, "verification.resend", member, true, &[]).await
     }
 
     /// Whether an identifier of the index still is the account's is checked when read; this finds a member by a whole identifier.
@@ -565,21 +474,10 @@ impl Members {
     pub async fn find(&self, actor: &Actor, account: &str) -> Result<Option<Profile>> {
         actor.needs(Permission::MemberRead)?;
         match Identifier::of_account(account, &self.config.registration.phone_regions) {
-            Some(identifier) => Ok(self.member_of(&identifier).await?.map(|held| Profile::of(&held))),
+            Some(identifier) => Ok(self.claims.member_of(&identifier).await?.map(|held| Profile::of(&held))),
             None => Ok(None),
         }
     }
-}
-
-/// What whoever changes something has seen of it (RFC 9110, 13.1).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Seen {
-    /// That there is none.
-    Absent,
-    /// That there is one, whichever.
-    Any,
-    /// The one of this version.
-    Version(String),
 }
 
 /// The member has the role still that was looked at when it was asked who may act.

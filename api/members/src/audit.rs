@@ -14,14 +14,18 @@ use kindred_model::units::EventTime;
 use kindred_store::records::Range;
 use serde::{Deserialize, Serialize};
 
-use crate::Members;
-use crate::admin::{LIMIT, Page, check_limit};
-use crate::db::{self, AUDIT, Held, ms};
+use crate::db::{self, AUDIT, Db, Held, ms};
 use crate::error::{MemberError, Result};
+use crate::marks::Marks;
+use crate::outbox::Work;
 use crate::permission::{Actor, Permission};
 use crate::random;
 use crate::validate::one_line;
 
+/// Items of a page unless told.
+pub const LIMIT: usize = 50;
+/// Most items of a page.
+pub const LIMIT_MAX: usize = 200;
 /// Entries looked at for one page: a rare kind over many days is found over several pages, none of which takes long.
 const LOOKED_AT_MAX: usize = 5_000;
 /// Partitions of a day. The entries of earlier versions lie in one that is named by the day alone.
@@ -53,6 +57,19 @@ pub struct Entry {
     pub detail: BTreeMap<String, String>,
 }
 
+/// A page, and where the next begins.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Page<T> {
+    /// Its items; fewer than asked for says nothing about the next page.
+    pub items: Vec<T>,
+    /// Absent on the last page.
+    pub next_cursor: Option<String>,
+}
+
+pub(crate) fn check_limit(limit: usize) -> Result<usize> {
+    if (1..=LIMIT_MAX).contains(&limit) { Ok(limit) } else { Err(MemberError::field("limit", "limit_invalid")) }
+}
+
 /// What is searched for.
 #[derive(Clone, Debug, Default)]
 pub struct AuditQuery {
@@ -70,17 +87,18 @@ pub struct AuditQuery {
     pub limit: Option<usize>,
 }
 
-impl Members {
+/// The log.
+#[derive(Clone)]
+pub struct Audit {
+    pub(crate) db: Db,
+    pub(crate) marks: Marks,
+    /// How long entries are kept, days.
+    pub(crate) days: u32,
+}
+
+impl Audit {
     /// An entry about now. Every text is made one line.
-    pub(crate) fn entry(
-        &self,
-        actor: &str,
-        kind: &str,
-        subject: &str,
-        address: &str,
-        ok: bool,
-        detail: &[(&str, &str)],
-    ) -> Entry {
+    fn entry(&self, actor: &str, kind: &str, subject: &str, address: &str, ok: bool, detail: &[(&str, &str)]) -> Entry {
         let at = self.db.now();
         Entry {
             id: format!("{:015}-{}", at.0.max(0), random::text::<9>()),
@@ -95,24 +113,22 @@ impl Members {
     }
 
     /// The work of writing such an entry, for the transaction that it is about.
-    pub(crate) fn audit(
-        &self,
-        actor: &str,
-        kind: &str,
-        subject: &str,
-        address: &str,
-        detail: &[(&str, &str)],
-    ) -> crate::outbox::Work {
-        crate::outbox::Work::Audit { entry: Box::new(self.entry(actor, kind, subject, address, true, detail)) }
+    pub(crate) fn work(&self, actor: &str, kind: &str, subject: &str, address: &str, detail: &[(&str, &str)]) -> Work {
+        Work::Audit { entry: Box::new(self.entry(actor, kind, subject, address, true, detail)) }
     }
 
     /// Appends an entry, and says in the logs that there is one: who, about whom and from where is in the entry alone, which is read with
     /// a permission and ends after `audit_days`. Lines of a log go where no erasure comes. The same entry again changes nothing.
-    pub(crate) async fn append_audit(&self, entry: &Entry) -> Result<()> {
-        let expires_at = db::after(entry.at, u64::from(self.config.audit_days) * 86_400);
+    pub(crate) async fn append(&self, entry: &Entry) -> Result<()> {
+        let expires_at = db::after(entry.at, u64::from(self.days) * 86_400);
         self.db.append(AUDIT, &partition_of(entry), &entry.id, entry, Some(expires_at)).await?;
         tracing::info!(target: "audit", entry = %entry.id, kind = %entry.kind, ok = entry.ok, at = %entry.at, "audit");
         Ok(())
+    }
+
+    /// Writes an entry now, of what no transaction goes with.
+    pub(crate) async fn write(&self, actor: &str, kind: &str, subject: &str, address: &str, ok: bool) -> Result<()> {
+        self.append(&self.entry(actor, kind, subject, address, ok, &[])).await
     }
 
     /// Writes an entry of something that an administrator or the machine did, for whoever calls this crate.
@@ -120,14 +136,14 @@ impl Members {
     /// # Errors
     /// What the store says.
     pub async fn record(&self, actor: &Actor, kind: &str, subject: &str, ok: bool, detail: &[(&str, &str)]) -> Result<()> {
-        self.append_audit(&self.entry(&actor.id, kind, subject, &actor.address, ok, detail)).await
+        self.append(&self.entry(&actor.id, kind, subject, &actor.address, ok, detail)).await
     }
 
     /// Entries, the newest first.
     ///
     /// # Errors
     /// [`MemberError::Forbidden`] without `audit:read`; `cursor_invalid`, `limit_invalid`; what the store says.
-    pub async fn search_audit(&self, actor: &Actor, query: &AuditQuery) -> Result<Page<Entry>> {
+    pub async fn search(&self, actor: &Actor, query: &AuditQuery) -> Result<Page<Entry>> {
         actor.needs(Permission::AuditRead)?;
         let limit = check_limit(query.limit.unwrap_or(LIMIT))?;
         let today = self.db.now().day();
@@ -137,7 +153,7 @@ impl Members {
             None => (last, None),
             Some(cursor) => {
                 let (day, after): (String, String) =
-                    self.unseal("audit cursor", cursor).ok_or_else(|| MemberError::field("cursor", "cursor_invalid"))?;
+                    self.marks.unseal("audit cursor", cursor).ok_or_else(|| MemberError::field("cursor", "cursor_invalid"))?;
                 (day.parse().map_err(|_| MemberError::field("cursor", "cursor_invalid"))?, Some(after))
             }
         };
@@ -152,7 +168,7 @@ impl Members {
                     items.push(entry);
                 }
                 if items.len() == limit || looked_at >= LOOKED_AT_MAX {
-                    let next_cursor = Some(self.seal("audit cursor", &(day.to_string(), after)));
+                    let next_cursor = Some(self.marks.seal("audit cursor", &(day.to_string(), after)));
                     return Ok(Page { items, next_cursor });
                 }
             }

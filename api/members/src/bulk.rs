@@ -68,7 +68,7 @@ impl Members {
         let codes = &codes;
         let transactions = places.iter().flat_map(|((table, partition), steps)| {
             steps.chunks(STEPS_MAX).map(move |steps| async move {
-                let written = self.db.transact(table, partition, steps).await?;
+                let written = self.core.db.transact(table, partition, steps).await?;
                 // Of a million codes some are drawn twice; a registration draws another, and no measurement uses them.
                 if written || codes.contains(partition) { Ok(()) } else { Err(db::contended(table)) }
             })
@@ -80,12 +80,12 @@ impl Members {
     fn activated(&self, member: &NewMember) -> Result<Account> {
         let at = member.registered_at;
         let identifiers = [
-            Identifier::username(&member.username, &self.config.shop_name)?,
-            Identifier::phone(&member.phone, &self.config.registration.phone_regions)?,
+            Identifier::username(&member.username, &self.core.config.shop_name)?,
+            Identifier::phone(&member.phone, &self.core.config.registration.phone_regions)?,
             Identifier::email(&member.email)?,
         ];
         let password = (member.password_hash.clone(), member.password_for_staff);
-        let mut account = Account::new(random::id(at), identifiers, password, at, &self.config, invite_code());
+        let mut account = Account::new(random::id(at), identifiers, password, at, &self.core.config, invite_code());
         // Both records of `members` are made, as for one that registers and is verified: the version counts them.
         account.state = State::Registered;
         let _not_told = account.event();

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use crate::Members;
+use crate::account::Accounts;
+use crate::base::service;
 use crate::db::SPENT;
 use crate::error::{MemberError, Result};
 use crate::random;
@@ -65,17 +66,22 @@ fn leading_zeros(token: &str, nonce: &str) -> u32 {
     u128::from_be_bytes(digest[..16].try_into().expect("a digest has 32 bytes")).leading_zeros()
 }
 
-impl Members {
+service! {
+    /// Gives challenges, and takes each solution once.
+    Challenges on Accounts
+}
+
+impl Challenges {
     /// A challenge for whoever comes from an address.
     ///
     /// # Errors
     /// [`MemberError::Throttled`]; what the store says.
-    pub async fn challenge(&self, address: &str) -> Result<Challenge> {
-        self.quota("challenge", &address_group(address), self.config.limits.challenges_hour, HOUR_S).await?;
+    pub async fn draw(&self, address: &str) -> Result<Challenge> {
+        self.throttle.quota("challenge", &address_group(address), self.config.limits.challenges_hour, HOUR_S).await?;
         let bits = self.config.registration.challenge_bits;
         let expires_at = self.db.in_s(CHALLENGE_S).0;
         let claims = Claims { id: random::text::<16>(), bits, expires_at };
-        Ok(Challenge { token: self.seal("challenge", &claims), bits, expires_at })
+        Ok(Challenge { token: self.marks.seal("challenge", &claims), bits, expires_at })
     }
 
     /// Whether a challenge of ours is solved, in time. It may have been used before.
@@ -84,7 +90,7 @@ impl Members {
     }
 
     fn solved(&self, solution: &Solution) -> Result<Claims> {
-        let claims: Claims = self.unseal("challenge", &solution.token).ok_or(MemberError::ChallengeFailed)?;
+        let claims: Claims = self.marks.unseal("challenge", &solution.token).ok_or(MemberError::ChallengeFailed)?;
         let good = solution.solves(claims.bits) && claims.expires_at > self.db.now().0;
         if good { Ok(claims) } else { Err(MemberError::ChallengeFailed) }
     }
@@ -96,37 +102,8 @@ impl Members {
         let first = self.db.insert(SPENT, &claims.id, "spent", &(), until).await?;
         if first { Ok(()) } else { Err(MemberError::ChallengeFailed) }
     }
-
-    /// A value that only we can have written, readable by whoever holds it.
-    pub(crate) fn seal<T: Serialize>(&self, purpose: &str, value: &T) -> String {
-        seal(&self.secret, purpose, value)
-    }
-
-    /// The value, if we wrote it for this purpose.
-    pub(crate) fn unseal<T: serde::de::DeserializeOwned>(&self, purpose: &str, text: &str) -> Option<T> {
-        unseal(&self.secret, purpose, text)
-    }
 }
 
-/// As [`Members::seal`], with a secret.
-pub(crate) fn seal<T: Serialize>(secret: &[u8; 32], purpose: &str, value: &T) -> String {
-    let body = random::encode(&serde_json::to_vec(value).expect("our values serialise"));
-    let mac = random::encode(&random::mac(secret, purpose, &[&body]));
-    format!("{body}.{mac}")
-}
-
-/// As [`Members::unseal`], with a secret.
-pub(crate) fn unseal<T: serde::de::DeserializeOwned>(secret: &[u8; 32], purpose: &str, text: &str) -> Option<T> {
-    let (body, mac) = text.split_once('.').filter(|_| text.len() <= SEALED_BYTES_MAX)?;
-    let expected = random::encode(&random::mac(secret, purpose, &[body]));
-    if !random::same(mac, &expected) {
-        return None;
-    }
-    serde_json::from_slice(&random::decode(body)?).ok()
-}
-
-/// Longest sealed value that is looked at.
-const SEALED_BYTES_MAX: usize = 4_096;
 /// Longest nonce: more than any number that is found in a life.
 const NONCE_BYTES_MAX: usize = 64;
 

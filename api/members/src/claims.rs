@@ -12,10 +12,12 @@ use kindred_model::units::EventTime;
 use kindred_store::records::Step;
 use serde::{Deserialize, Serialize};
 
+use crate::account::{Account, Accounts};
+use crate::base::service;
+use crate::codes::Codes;
 use crate::db::{self, CLAIMS, INVITEES};
 use crate::error::Result;
 use crate::validate::{Identifier, Kind};
-use crate::{Members, random};
 
 const CLAIM: &str = "claim";
 /// Invite codes are claimed beside the identifiers: they lead to a member as well.
@@ -73,10 +75,15 @@ pub(crate) fn taken_by(member: &str, expires_at: Option<EventTime>) -> Step {
     Step::insert(CLAIM, db::encode(&Claim { member: member.to_owned(), proved_at: 0, phone: None }), expires_at)
 }
 
-impl Members {
+service! {
+    /// The claims.
+    Claims on Accounts, codes: Codes
+}
+
+impl Claims {
     /// What a registration at `at` with a phone has shown of a name and of that phone.
     pub(crate) fn proof(&self, phone: Option<&Identifier>, at: EventTime) -> Proof {
-        Proof { at, phone: phone.map(|phone| self.throttle_key("proved phone", &[&phone.canonical])) }
+        Proof { at, phone: phone.map(|phone| self.marks.key("proved phone", &[&phone.canonical])) }
     }
 
     /// Takes an identifier for a member, or changes when their claim expires.
@@ -197,8 +204,8 @@ impl Members {
         let mut first = true;
         // A name is chosen anew each time.
         for identifier in identifiers.filter(|identifier| identifier.kind != Kind::Username) {
-            let person = random::encode(&random::mac(&self.secret, "invitee", &[identifier.kind.name(), &identifier.canonical]));
-            let by = random::encode(&random::mac(&self.secret, "invited member", &[member]));
+            let person = self.marks.digest("invitee", &[identifier.kind.name(), &identifier.canonical]);
+            let by = self.marks.digest("invited member", &[member]);
             let remembered = |before: Option<String>| match before {
                 Some(before) => (None, before == by),
                 None => (Some((by.clone(), None)), true),
@@ -209,18 +216,7 @@ impl Members {
     }
 
     async fn release_at(&self, partition: &str, member: &str) -> Result<()> {
-        for tried in db::tries() {
-            match self.db.read::<Claim>(CLAIMS, partition, CLAIM).await? {
-                Some(held) if held.value.member == member => {
-                    if self.db.transact(CLAIMS, partition, &[Step::delete(CLAIM, held.version)]).await? {
-                        return Ok(());
-                    }
-                }
-                _ => return Ok(()),
-            }
-            db::pause(tried).await;
-        }
-        Err(db::contended(CLAIMS))
+        self.db.remove_if(CLAIMS, partition, CLAIM, |claim: &Claim| claim.member == member).await
     }
 
     /// Gives back a claim of a member, if it is theirs.
@@ -246,7 +242,7 @@ impl Members {
             });
             if !holds {
                 if identifier.kind == Kind::Phone {
-                    self.forget_code(identifier).await?;
+                    self.codes.forget_code(identifier).await?;
                 }
                 self.release(identifier, member).await?;
             }
@@ -255,7 +251,7 @@ impl Members {
     }
 
     /// The member whose verified identifier it is, with the account.
-    pub(crate) async fn member_of(&self, identifier: &Identifier) -> Result<Option<db::Held<crate::account::Account>>> {
+    pub(crate) async fn member_of(&self, identifier: &Identifier) -> Result<Option<db::Held<Account>>> {
         let Some(member) = self.claimant(identifier).await? else { return Ok(None) };
         let held = self.account(&member).await?;
         Ok(held.filter(|held| held.value.identifier(identifier.kind).is_some_and(|own| own.is(identifier))))

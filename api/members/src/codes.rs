@@ -5,22 +5,20 @@
 //! accounts[member]  token/KIND   ──▶ digest of 32 random bytes, single use
 //! ```
 
+use kindred_store::records::{Step, Version};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use kindred_store::records::{Step, Version};
-use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
-
-use crate::account::Loaded;
-use crate::challenge::{Solution, address_group};
+use crate::account::{Accounts, Loaded};
+use crate::base::service;
+use crate::challenge::address_group;
 use crate::db::{self, CODES};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
-use crate::register::keep;
+use crate::random;
 use crate::senders::Template;
 use crate::throttle::HOUR_S;
 use crate::validate::{self, Identifier};
-use crate::{Members, random};
 use kindred_config::members::Language;
 
 /// Life of a code to a phone, seconds (V6.5.5: at most 10 minutes).
@@ -70,6 +68,26 @@ impl Loaded {
     pub(crate) fn pending_phone(&self) -> Result<Option<Identifier>> {
         Ok(self.token(TokenKind::Phone)?.and_then(|(token, _)| token.proves))
     }
+
+    /// The step that uses up a token, if it is the one that was sent.
+    pub fn spend_token(&self, kind: TokenKind, secret: &str) -> Result<(Step, Token)> {
+        let (token, version) = self.token(kind)?.ok_or(MemberError::TokenGone)?;
+        if token.epoch != self.account.epoch || !random::same(&token.digest, &random::digest(secret)) {
+            return Err(MemberError::TokenGone);
+        }
+        Ok((Step::delete(kind.sort(), version), token))
+    }
+
+    /// The step that uses up the change of the phone that was asked for, if it is to this one.
+    pub fn spend_phone_change(&self, phone: &Identifier) -> Result<Step> {
+        let (token, version) = self.token(TokenKind::Phone)?.ok_or(MemberError::CodeWrong)?;
+        let asked = token.proves.is_some_and(|asked| asked.canonical == phone.canonical);
+        if asked && token.epoch == self.account.epoch {
+            Ok(Step::delete(TokenKind::Phone.sort(), version))
+        } else {
+            Err(MemberError::CodeWrong)
+        }
+    }
 }
 
 impl TokenKind {
@@ -108,64 +126,24 @@ pub(crate) struct Proves {
     pub session: Option<String>,
 }
 
-impl Members {
-    /// Sends a code to a phone, if limits allow; the same answer whoever's the phone is. The limits on a phone are told as well: they
-    /// are as they are whoever asks.
-    ///
-    /// # Errors
-    /// `phone_invalid`; [`MemberError::ChallengeFailed`], [`MemberError::Throttled`]; what the store says.
-    pub async fn request_phone_code(&self, phone: &str, language: Language, solution: &Solution, address: &str) -> Result<()> {
-        self.check_and_request_phone_code(phone, [None; 3], language, solution, address).await
-    }
+service! {
+    /// Gives codes and tokens, and takes them.
+    Codes on Accounts
+}
 
-    /// As [`Self::request_phone_code`], once what was filled in before it, a username, an e-mail, a password, would be accepted: no
-    /// message is sent for a form that is turned away for them.
-    ///
-    /// # Errors
-    /// As [`Self::request_phone_code`]; each field that is not accepted; [`MemberError::UsernameTaken`].
-    pub async fn check_and_request_phone_code(
-        &self,
-        phone: &str,
-        [username, email, password]: [Option<&str>; 3],
-        language: Language,
-        solution: &Solution,
-        address: &str,
-    ) -> Result<()> {
-        let mut errors = Vec::new();
-        let mut field = |checked: Option<Result<Identifier>>| -> Result<Option<Identifier>> {
-            Ok(keep(&mut errors, checked.transpose())?.flatten())
-        };
-        let name = field(username.map(|username| Identifier::username(username, &self.config.shop_name)))?;
-        let phone = field(Some(Identifier::phone(phone, &self.config.registration.phone_regions)))?;
-        field(email.map(Identifier::email))?;
-        let password = password.map(|password| SecretString::from(password.to_owned()));
-        keep(&mut errors, password.as_ref().map_or(Ok(()), |password| self.policy.fits(password, false)))?;
-        let (Some(phone), true) = (phone, errors.is_empty()) else { return Err(MemberError::Invalid(errors)) };
-        self.redeem(solution).await?;
-        if let Some(name) = &name
-            && self.is_anothers(name, "").await?
-        {
-            return Err(MemberError::UsernameTaken);
-        }
-        if let Some(password) = password {
-            let own = [username, email, Some(&*phone.canonical)].into_iter().flatten().map(str::to_owned).collect();
-            self.hasher.judge(self.policy.clone(), password, own, false, &address_group(address)).await?;
-        }
-        self.send_phone_code(phone, language, address).await
-    }
-
+impl Codes {
     pub(crate) async fn send_phone_code(&self, phone: Identifier, language: Language, address: &str) -> Result<()> {
         let limits = &self.config.limits;
-        self.quota("code address", &address_group(address), limits.phone_codes_address_hour, HOUR_S).await?;
-        self.quota("code minute", &phone.canonical, 1, PHONE_CODE_EVERY_S).await?;
-        self.quota("code hour", &phone.canonical, limits.phone_codes_hour, HOUR_S).await?;
+        self.throttle.quota("code address", &address_group(address), limits.phone_codes_address_hour, HOUR_S).await?;
+        self.throttle.quota("code minute", &phone.canonical, 1, PHONE_CODE_EVERY_S).await?;
+        self.throttle.quota("code hour", &phone.canonical, limits.phone_codes_hour, HOUR_S).await?;
         // What all of it may cost, whoever asks for it from however many addresses, for however many phones.
-        if let Err(refused) = self.quota("codes", "all", limits.phone_codes_all_hour, HOUR_S).await {
+        if let Err(refused) = self.throttle.quota("codes", "all", limits.phone_codes_all_hour, HOUR_S).await {
             metrics::counter!("members_codes_refused_total").increment(1);
             tracing::warn!(most = limits.phone_codes_all_hour, "no code is sent: members.limits.phone_codes_all_hour is used up");
             return Err(refused);
         }
-        self.request(vec![Work::CodeRequest { phone, language, code: random::digits() }], PHONE_CODE_S).await
+        self.outbox.request(vec![Work::CodeRequest { phone, language, code: random::digits() }], PHONE_CODE_S).await
     }
 
     /// Stores the digest of a code and has it sent. Done twice, it comes twice. One that takes the place of another is for the same
@@ -180,26 +158,26 @@ impl Members {
         let minutes = (PHONE_CODE_S / 60).to_string();
         let params = self.params(&[("code", code), ("minutes", &minutes)]);
         let work = Work::Message { to: phone.canonical.clone(), template: Template::PhoneCode, language, params };
-        self.request(vec![work], PHONE_CODE_S).await
+        self.outbox.request(vec![work], PHONE_CODE_S).await
     }
 
     /// A million codes are tried in no time: the digest is keyed.
     fn code_digest(&self, phone: &Identifier, code: &str) -> String {
-        random::encode(&random::mac(&self.secret, "phone code", &[&phone.canonical, code]))
+        self.marks.digest("phone code", &[&phone.canonical, code])
     }
 
     /// Whether the code is the phone's; wrong ones are limited for the phone, whichever codes they are tried against (V6.6.3).
     pub(crate) async fn check_phone_code(&self, phone: &Identifier, code: &str) -> Result<Checked> {
         let code = &validate::code(code);
-        let tried = self.attempt(self.throttle_key("phone code", &[&phone.canonical])).await?;
+        let tried = self.throttle.attempt(self.marks.key("phone code", &[&phone.canonical])).await?;
         let held = self.db.read::<Code>(CODES, &phone.canonical, CODE).await?;
         match held {
             Some(held) if random::same(&held.value.digest, &self.code_digest(phone, code)) => {
-                self.succeeded(tried).await?;
+                self.throttle.succeeded(tried).await?;
                 Ok(Checked { version: held.version, member: held.value.member })
             }
             _ => {
-                self.failed(tried).await?;
+                self.throttle.failed(tried).await?;
                 Err(MemberError::CodeWrong)
             }
         }
@@ -213,24 +191,12 @@ impl Members {
 
     /// Uses up the code by which a member registered, if it is still there. It may be done again.
     pub(crate) async fn spend_code_of(&self, phone: &Identifier, member: &str) -> Result<()> {
-        self.delete_code(phone, |code| code.member == member).await
+        self.db.remove_if(CODES, &phone.canonical, CODE, |code: &Code| code.member == member).await
     }
 
     /// Deletes the code that went to a phone, whoever's it is.
     pub(crate) async fn forget_code(&self, phone: &Identifier) -> Result<()> {
-        self.delete_code(phone, |_| true).await
-    }
-
-    async fn delete_code(&self, phone: &Identifier, which: impl Fn(&Code) -> bool) -> Result<()> {
-        for tried in db::tries() {
-            let held = self.db.read::<Code>(CODES, &phone.canonical, CODE).await?;
-            let Some(held) = held.filter(|held| which(&held.value)) else { return Ok(()) };
-            if self.db.transact(CODES, &phone.canonical, &[Step::delete(CODE, held.version)]).await? {
-                return Ok(());
-            }
-            db::pause(tried).await;
-        }
-        Err(db::contended(CODES))
+        self.db.remove(CODES, &phone.canonical, CODE).await
     }
 
     /// A new token of a kind for a member: (the step that stores it in place of one before, what the mail's link carries).
@@ -245,26 +211,6 @@ impl Members {
             None => Step::insert(sort, value, expires_at),
         };
         (step, format!("{}.{secret}", loaded.account.member))
-    }
-
-    /// The step that uses up a token, if it is the one that was sent.
-    pub(crate) fn spend_token(&self, loaded: &Loaded, kind: TokenKind, secret: &str) -> Result<(Step, Token)> {
-        let (token, version) = loaded.token(kind)?.ok_or(MemberError::TokenGone)?;
-        if token.epoch != loaded.account.epoch || !random::same(&token.digest, &random::digest(secret)) {
-            return Err(MemberError::TokenGone);
-        }
-        Ok((Step::delete(kind.sort(), version), token))
-    }
-
-    /// The step that uses up the change of the phone that was asked for, if it is to this one.
-    pub(crate) fn spend_phone_change(&self, loaded: &Loaded, phone: &Identifier) -> Result<Step> {
-        let (token, version) = loaded.token(TokenKind::Phone)?.ok_or(MemberError::CodeWrong)?;
-        let asked = token.proves.is_some_and(|asked| asked.canonical == phone.canonical);
-        if asked && token.epoch == loaded.account.epoch {
-            Ok(Step::delete(TokenKind::Phone.sort(), version))
-        } else {
-            Err(MemberError::CodeWrong)
-        }
     }
 
     /// The values of every message, and these.

@@ -8,8 +8,8 @@
 
 use secrecy::SecretString;
 
-use crate::Members;
 use crate::account::{Account, CredentialEvent, Extra, Loaded};
+use crate::base::{Core, service};
 use crate::challenge::{Solution, address_group};
 use crate::codes::{PHONE_CODE_S, Proves, TokenKind, split_token};
 use crate::error::{MemberError, Result};
@@ -27,7 +27,12 @@ const NEW_PASSWORDS_HOUR: u32 = 20;
 /// Life of the token for a new e-mail, seconds.
 const NEW_EMAIL_S: u64 = 86_400;
 
-impl Members {
+service! {
+    /// Changes of credentials.
+    Credentials on Core
+}
+
+impl Credentials {
     /// Changes the password; the member's other sessions end unless they are kept (V7.4.3).
     ///
     /// # Errors
@@ -40,14 +45,10 @@ impl Members {
         end_others: bool,
         address: &str,
     ) -> Result<()> {
-        self.policy.fits(&new, false)?;
-        self.quota("new password", &claims.sub, NEW_PASSWORDS_HOUR, HOUR_S).await?;
-        let held = self.reauthenticate(&claims.sub, current, address).await?;
-        let account = held.value;
-        let own = account.own_words().into_iter().map(str::to_owned).collect();
-        self.hasher.judge(self.policy.clone(), new.clone(), own, account.role.is_some(), &claims.sub).await?;
-        let for_staff = self.policy.fits_staff(&new);
-        let hash = self.hasher.hash(new, &claims.sub).await?;
+        self.passwords.policy.fits(&new, false)?;
+        self.throttle.quota("new password", &claims.sub, NEW_PASSWORDS_HOUR, HOUR_S).await?;
+        let account = self.passwords.reauthenticate(&claims.sub, current, address).await?.value;
+        let new = self.passwords.accept(&account, new).await?;
         let event = match end_others {
             true => CredentialEvent::PasswordChange,
             false => CredentialEvent::PasswordChangeKeepingSessions,
@@ -55,21 +56,25 @@ impl Members {
         self.change(&claims.sub, &[&sessions::sort(&claims.sid)], |loaded| {
             // Changed or reset meanwhile: what was shown is the current one no more.
             loaded.same_epoch(&account)?;
-            let mut extra = self.new_password(loaded, (&hash, for_staff), "password.change", address);
+            let mut extra = self.new_password(loaded, &new, "password.change", address);
             loaded.raise_epoch(event, Some(&claims.sid), &mut extra);
             Ok((Some(extra), ()))
         })
         .await
     }
 
-    fn new_password(&self, loaded: &mut Loaded, (hash, for_staff): (&str, bool), kind: &str, address: &str) -> Extra {
-        loaded.account.password = hash.to_owned();
-        loaded.account.password_for_staff = for_staff;
+    fn new_password(&self, loaded: &mut Loaded, (hash, for_staff): &(String, bool), kind: &str, address: &str) -> Extra {
+        loaded.account.password.clone_from(hash);
+        loaded.account.password_for_staff = *for_staff;
         // Told apart even within one millisecond.
         loaded.account.password_changed_at.0 = self.db.now().0.max(loaded.account.password_changed_at.0 + 1);
         let member = &loaded.account.member;
-        let mut extra = Extra::works(vec![self.audit(member, kind, member, address, &[])]);
-        extra.works.extend(self.mail(&loaded.account, Template::PasswordChanged, &[("link", &self.link("reset-password", ""))]));
+        let mut extra = Extra::works(vec![self.audit.work(member, kind, member, address, &[])]);
+        extra.works.extend(self.mail(
+            &loaded.account,
+            Template::PasswordChanged,
+            &[("link", &self.codes.link("reset-password", ""))],
+        ));
         extra
     }
 
@@ -77,7 +82,7 @@ impl Members {
     fn mail(&self, account: &Account, template: Template, more: &[(&str, &str)]) -> Option<Work> {
         let to = account.email.as_ref()?.shown.clone();
         let username = account.username.as_ref().map_or("", |name| name.shown.as_str());
-        let mut params = self.params(more);
+        let mut params = self.codes.params(more);
         params.insert("username".into(), username.to_owned());
         Some(Work::Message { to, template, language: account.language, params })
     }
@@ -87,19 +92,23 @@ impl Members {
     /// # Errors
     /// [`MemberError::ChallengeFailed`], [`MemberError::Throttled`]; what the store says.
     pub async fn request_reset(&self, account: &str, solution: &Solution, address: &str) -> Result<()> {
-        self.redeem(solution).await?;
-        self.quota("mail address", &address_group(address), self.config.limits.registrations_hour, HOUR_S).await?;
+        self.challenges.redeem(solution).await?;
+        self.throttle.quota("mail address", &address_group(address), self.config.limits.registrations_hour, HOUR_S).await?;
         let account: String = account.trim().chars().take(ACCOUNT_CHARS_MAX).collect();
         let canonical = Identifier::of_account(&account, &self.config.registration.phone_regions).map(|id| id.canonical);
-        self.quota("mail", canonical.as_deref().unwrap_or(&account), self.config.limits.mails_hour, HOUR_S).await?;
-        self.request(vec![Work::ResetRequest { account }], RESET_S).await
+        self.throttle.quota("mail", canonical.as_deref().unwrap_or(&account), self.config.limits.mails_hour, HOUR_S).await?;
+        self.outbox.request(vec![Work::ResetRequest { account }], RESET_S).await
     }
 
     pub(crate) async fn look_into_reset(&self, account: &str) -> Result<()> {
-        let Some(identifier) = Identifier::of_account(account, &self.config.registration.phone_regions) else { return Ok(()) };
-        let Some(held) = self.member_of(&identifier).await?.filter(|held| held.value.is_active()) else { return Ok(()) };
+        let Some(identifier) = Identifier::of_account(account, &self.config.registration.phone_regions) else {
+            return Ok(());
+        };
+        let Some(held) = self.claims.member_of(&identifier).await?.filter(|held| held.value.is_active()) else {
+            return Ok(());
+        };
         // By whichever of an account's names it was asked for: the mails go to one address.
-        match self.quota("reset", &held.value.member, self.config.limits.mails_hour, HOUR_S).await {
+        match self.throttle.quota("reset", &held.value.member, self.config.limits.mails_hour, HOUR_S).await {
             Err(MemberError::Throttled { .. }) => return Ok(()),
             asked => asked?,
         }
@@ -107,9 +116,9 @@ impl Members {
             if !loaded.account.is_active() {
                 return Ok((None, ()));
             }
-            let (step, token) = self.token_step(loaded, TokenKind::Reset, None, RESET_S);
+            let (step, token) = self.codes.token_step(loaded, TokenKind::Reset, None, RESET_S);
             let minutes = (RESET_S / 60).to_string();
-            let link = self.link("reset-password", &token);
+            let link = self.codes.link("reset-password", &token);
             let mail = self.mail(&loaded.account, Template::ResetPassword, &[("minutes", &minutes), ("link", &link)]);
             Ok((Some(Extra { steps: vec![step], works: mail.into_iter().collect() }), ()))
         })
@@ -122,7 +131,7 @@ impl Members {
     /// # Errors
     /// [`MemberError::TokenGone`], the codes of passwords; [`MemberError::Busy`]; what the store says.
     pub async fn reset_password(&self, token: &str, new: SecretString, address: &str) -> Result<String> {
-        self.policy.fits(&new, false)?;
+        self.passwords.policy.fits(&new, false)?;
         let (member, secret) = split_token(token)?;
         let gone = |error| if error == MemberError::NotFound { MemberError::TokenGone } else { error };
         let account = self.account(member).await?.ok_or(MemberError::TokenGone)?.value;
@@ -134,22 +143,19 @@ impl Members {
         if !held.is_some_and(|held| good(&held.value)) {
             return Err(MemberError::TokenGone);
         }
-        let own = account.own_words().into_iter().map(str::to_owned).collect();
-        self.hasher.judge(self.policy.clone(), new.clone(), own, account.role.is_some(), member).await?;
-        let for_staff = self.policy.fits_staff(&new);
-        let hash = self.hasher.hash(new, member).await?;
+        let new = self.passwords.accept(&account, new).await?;
         let changed = self.change(member, &["token/"], |loaded| {
-            let (step, _) = self.spend_token(loaded, TokenKind::Reset, secret)?;
+            let (step, _) = loaded.spend_token(TokenKind::Reset, secret)?;
             if !loaded.account.is_active() {
                 return Err(MemberError::TokenGone);
             }
-            let mut extra = self.new_password(loaded, (&hash, for_staff), "password.reset", address);
+            let mut extra = self.new_password(loaded, &new, "password.reset", address);
             extra.steps.push(step);
             loaded.raise_epoch(CredentialEvent::PasswordReset, None, &mut extra);
             Ok((Some(extra), loaded.account.epoch))
         });
         let epoch = changed.await.map_err(gone)?;
-        Ok(self.device_of(member, epoch))
+        Ok(self.sessions.device_of(member, epoch))
     }
 
     /// Has a mail sent to a new address; it counts when its token comes back. The answer is the same if the address is another's.
@@ -158,21 +164,21 @@ impl Members {
     /// `email_invalid`; [`MemberError::ReauthenticationFailed`], [`MemberError::Throttled`]; what the store says.
     pub async fn change_email(&self, claims: &AccessClaims, password: &SecretString, email: &str, address: &str) -> Result<()> {
         let email = Identifier::email(email)?;
-        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
-        self.quota("mail", &email.canonical, self.config.limits.mails_hour, HOUR_S).await?;
-        self.quota("mail member", &claims.sub, self.config.limits.mails_hour, HOUR_S).await?;
+        let shown = self.passwords.reauthenticate(&claims.sub, password, address).await?.value;
+        self.throttle.quota("mail", &email.canonical, self.config.limits.mails_hour, HOUR_S).await?;
+        self.throttle.quota("mail member", &claims.sub, self.config.limits.mails_hour, HOUR_S).await?;
         self.change(&claims.sub, &["token/"], |loaded| {
             loaded.same_epoch(&shown)?;
             let proves = Proves { identifier: email.clone(), session: Some(claims.sid.clone()) };
-            let (step, token) = self.token_step(loaded, TokenKind::Email, Some(proves), NEW_EMAIL_S);
+            let (step, token) = self.codes.token_step(loaded, TokenKind::Email, Some(proves), NEW_EMAIL_S);
             let hours = (NEW_EMAIL_S / 3_600).to_string();
-            let link = self.link("verify-new-email", &token);
+            let link = self.codes.link("verify-new-email", &token);
             let mail = self.mail(&loaded.account, Template::VerifyNewEmail, &[("hours", &hours), ("link", &link)]);
             let mut works: Vec<Work> = mail.map(|work| to_other(work, &email.shown)).into_iter().collect();
             // To the address that is good until then: a new password stops the change.
-            let stop = self.link("reset-password", "");
+            let stop = self.codes.link("reset-password", "");
             works.extend(self.mail(&loaded.account, Template::EmailChangeAsked, &[("hours", &hours), ("link", &stop)]));
-            works.push(self.audit(&claims.sub, "identifier.change_asked", &claims.sub, address, &[("kind", "email")]));
+            works.push(self.audit.work(&claims.sub, "identifier.change_asked", &claims.sub, address, &[("kind", "email")]));
             Ok((Some(Extra { steps: vec![step], works }), ()))
         })
         .await
@@ -185,12 +191,14 @@ impl Members {
     pub async fn confirm_email(&self, token: &str, address: &str) -> Result<()> {
         let (member, secret) = split_token(token)?;
         let begun = self.change(member, &["token/"], |loaded| {
-            let (step, token) = self.spend_token(loaded, TokenKind::Email, secret)?;
+            let (step, token) = loaded.spend_token(TokenKind::Email, secret)?;
             let new = token.proves.ok_or(MemberError::TokenGone)?;
-            Ok((Some(self.begin_identifier(loaded, new.clone(), token.session, vec![step], address)?), new))
+            let session = token.session.clone();
+            Ok((Some(self.begin_identifier(loaded, new.clone(), token.session, vec![step], address)?), (new, session)))
         });
-        let wanted = begun.await.map_err(|error| if error == MemberError::NotFound { MemberError::TokenGone } else { error })?;
-        self.identifier_outcome(member, &wanted).await
+        let (wanted, session) =
+            begun.await.map_err(|error| if error == MemberError::NotFound { MemberError::TokenGone } else { error })?;
+        self.identifier_outcome(member, &wanted, session.as_deref()).await
     }
 
     /// Has a code sent to a new phone.
@@ -199,13 +207,13 @@ impl Members {
     /// `phone_invalid`; [`MemberError::ReauthenticationFailed`], [`MemberError::Throttled`]; what the store says.
     pub async fn change_phone(&self, claims: &AccessClaims, password: &SecretString, phone: &str, address: &str) -> Result<()> {
         let phone = Identifier::phone(phone, &self.config.registration.phone_regions)?;
-        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
-        self.send_phone_code(phone.clone(), shown.language, address).await?;
+        let shown = self.passwords.reauthenticate(&claims.sub, password, address).await?.value;
+        self.codes.send_phone_code(phone.clone(), shown.language, address).await?;
         self.change(&claims.sub, &["token/"], |loaded| {
             loaded.same_epoch(&shown)?;
             let proves = Proves { identifier: phone.clone(), session: Some(claims.sid.clone()) };
-            let (step, _) = self.token_step(loaded, TokenKind::Phone, Some(proves), PHONE_CODE_S);
-            let audit = self.audit(&claims.sub, "identifier.change_asked", &claims.sub, address, &[("kind", "phone")]);
+            let (step, _) = self.codes.token_step(loaded, TokenKind::Phone, Some(proves), PHONE_CODE_S);
+            let audit = self.audit.work(&claims.sub, "identifier.change_asked", &claims.sub, address, &[("kind", "phone")]);
             Ok((Some(Extra { steps: vec![step], works: vec![audit] }), ()))
         })
         .await
@@ -225,16 +233,16 @@ impl Members {
         address: &str,
     ) -> Result<()> {
         let phone = Identifier::phone(phone, &self.config.registration.phone_regions)?;
-        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
-        let checked = self.check_phone_code(&phone, code).await?;
-        self.spend_phone_code(&phone, checked).await?;
+        let shown = self.passwords.reauthenticate(&claims.sub, password, address).await?.value;
+        let checked = self.codes.check_phone_code(&phone, code).await?;
+        self.codes.spend_phone_code(&phone, checked).await?;
         self.change(&claims.sub, &["token/"], |loaded| {
             loaded.same_epoch(&shown)?;
-            let step = self.spend_phone_change(loaded, &phone)?;
+            let step = loaded.spend_phone_change(&phone)?;
             Ok((Some(self.begin_identifier(loaded, phone.clone(), Some(claims.sid.clone()), vec![step], address)?), ()))
         })
         .await?;
-        self.identifier_outcome(&claims.sub, &phone).await
+        self.identifier_outcome(&claims.sub, &phone, Some(&claims.sid)).await
     }
 
     fn begin_identifier(
@@ -249,7 +257,7 @@ impl Members {
             return Err(MemberError::Refused("account_changing"));
         }
         let member = loaded.account.member.clone();
-        let audit = self.audit(&member, "identifier.change", &member, address, &[("kind", new.kind.name())]);
+        let audit = self.audit.work(&member, "identifier.change", &member, address, &[("kind", new.kind.name())]);
         let work = Work::Identifier { kind: new.kind, new: Some(new.clone()), session };
         loaded.account.changing = Some(new);
         Ok(Extra { steps, works: vec![work, audit] })
@@ -266,9 +274,10 @@ impl Members {
         let held = self.account(member).await?;
         let Some(new) = held.and_then(|held| held.value.changing).filter(|new| new.kind == kind) else {
             // Done, or given up by a credential event; perhaps after it was claimed.
-            return self.release_unused(member, wanted.map(std::slice::from_ref).unwrap_or_default()).await;
+            return self.claims.release_unused(member, wanted.map(std::slice::from_ref).unwrap_or_default()).await;
         };
-        let ours = self.claim(&new, member, None, &self.proof(None, self.db.now())).await? == crate::claims::Claimed::Ours;
+        let ours =
+            self.claims.claim(&new, member, None, &self.claims.proof(None, self.db.now())).await? == crate::claims::Claimed::Ours;
         let asked_by = session.map(sessions::sort);
         let beside = asked_by.as_deref();
         let completed = self.change(member, beside.as_slice(), |loaded| {
@@ -279,12 +288,12 @@ impl Members {
             if !ours {
                 return Ok((Some(Extra::default()), true));
             }
-            let link = self.link("reset-password", "");
+            let link = self.codes.link("reset-password", "");
             // To the address that was good until now.
             let told = self.mail(&loaded.account, Template::IdentifierChanged, &[("what", kind.name()), ("link", &link)]);
-            let stale = crate::index::entries(&loaded.account).into_iter().map(|(at, _)| at).collect();
+            let index = crate::index::follow(&loaded.account);
             let old = loaded.account.identifier_mut(kind).replace(new.clone());
-            let mut works = vec![Work::Index { stale }, Work::Release { identifiers: old.into_iter().collect() }];
+            let mut works = vec![index, Work::Release { identifiers: old.into_iter().collect() }];
             works.extend(told);
             let mut extra = Extra::works(works);
             let event = if kind == Kind::Phone { CredentialEvent::PhoneChange } else { CredentialEvent::EmailChange };
@@ -292,11 +301,12 @@ impl Members {
             Ok((Some(extra), true))
         });
         // Somebody else has done it, or the account was erased meanwhile: what it does not hold is given back.
-        if !completed.await? { self.release_unused(member, &[new]).await } else { Ok(()) }
+        if !completed.await? { self.claims.release_unused(member, &[new]).await } else { Ok(()) }
     }
 
-    /// What was asked for is in place, or it was another's.
-    async fn identifier_outcome(&self, member: &str, wanted: &Identifier) -> Result<()> {
+    /// Puts in place what was asked for, unless it is another's.
+    async fn identifier_outcome(&self, member: &str, wanted: &Identifier, session: Option<&str>) -> Result<()> {
+        self.complete_identifier(member, wanted.kind, Some(wanted), session).await?;
         let account = self.living(member).await?.value;
         let in_place = account.identifier(wanted.kind).is_some_and(|now| now.canonical == wanted.canonical);
         if in_place { Ok(()) } else { Err(MemberError::IdentifierTaken) }

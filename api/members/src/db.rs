@@ -75,7 +75,7 @@ impl Db {
         Self { prefix: "resource_", ..self.clone() }
     }
 
-    fn table(&self, name: &str) -> String {
+    pub(crate) fn table(&self, name: &str) -> String {
         [self.prefix, name].concat()
     }
 
@@ -106,8 +106,16 @@ impl Db {
     /// # Errors
     /// What the store says.
     pub async fn all<T: DeserializeOwned>(&self, table: &str, partition: &str, prefix: &str) -> Result<Vec<(String, Held<T>)>> {
+        self.all_in(table, partition, Range { prefix: prefix.into(), ..Range::default() }).await
+    }
+
+    pub(crate) async fn all_in<T: DeserializeOwned>(
+        &self,
+        table: &str,
+        partition: &str,
+        mut range: Range,
+    ) -> Result<Vec<(String, Held<T>)>> {
         let mut found = Vec::new();
-        let mut range = Range { prefix: prefix.into(), ..Range::default() };
         loop {
             let page = self.page(table, partition, &range, PAGE_MAX).await?;
             let last = page.len() < PAGE_MAX;
@@ -222,6 +230,25 @@ impl Db {
             if self.transact(table, partition, &[Step::delete(sort, record.version)]).await? {
                 return Ok(());
             }
+        }
+        Err(contended(table))
+    }
+
+    /// Deletes what is there if it is `such`.
+    pub(crate) async fn remove_if<T: DeserializeOwned>(
+        &self,
+        table: &str,
+        partition: &str,
+        sort: &str,
+        such: impl Fn(&T) -> bool,
+    ) -> Result<()> {
+        for tried in tries() {
+            let held = self.read::<T>(table, partition, sort).await?.filter(|held| such(&held.value));
+            let Some(held) = held else { return Ok(()) };
+            if self.transact(table, partition, &[Step::delete(sort, held.version)]).await? {
+                return Ok(());
+            }
+            pause(tried).await;
         }
         Err(contended(table))
     }

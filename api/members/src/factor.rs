@@ -1,14 +1,15 @@
 //! The second factor: codes of an authenticator app (RFC 6238) and recovery codes, each good once (V6.5). Staff need it: without it
 //! their tokens carry no permission beyond a member's (V6.3.3).
 
+use kindred_model::units::EventTime;
 use secrecy::SecretString;
 use totp_rs::{Builder, Secret, Totp};
 
-use crate::account::{Account, CredentialEvent, Extra, Factor};
+use crate::account::{CredentialEvent, Extra, Factor, factor_secret_of};
+use crate::base::{Core, service};
 use crate::error::{MemberError, Result};
-use crate::sign_in::alone;
 use crate::tokens::AccessClaims;
-use crate::{Members, random, sessions};
+use crate::{random, sessions};
 
 /// Recovery codes that are given.
 pub const RECOVERY_CODES: usize = 10;
@@ -24,13 +25,18 @@ pub struct Enrolment {
     pub uri: SecretString,
 }
 
-impl Members {
-    /// Begins to set up an authenticator; nothing is asked for until [`Members::confirm_totp`].
+service! {
+    /// Second factors.
+    Factors on Core
+}
+
+impl Factors {
+    /// Begins to set up an authenticator; nothing is asked for until [`Factors::confirm_totp`].
     ///
     /// # Errors
     /// [`MemberError::ReauthenticationFailed`]; what the store says.
     pub async fn enrol_totp(&self, claims: &AccessClaims, password: &SecretString, address: &str) -> Result<Enrolment> {
-        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
+        let shown = self.passwords.reauthenticate(&claims.sub, password, address).await?.value;
         let bytes = random::bytes::<20>();
         let secret = Secret::from(bytes.to_vec()).to_base32();
         self.change(&claims.sub, &[], |loaded| {
@@ -38,7 +44,7 @@ impl Members {
             if loaded.account.factor.secret.is_some() {
                 return Err(MemberError::Refused("factor_there"));
             }
-            loaded.account.factor.enrolling = Some(self.sealing.seal(&secret_of(&claims.sub), &secret)?);
+            loaded.account.factor.enrolling = Some(self.sealing.seal(&factor_secret_of(&claims.sub), &secret)?);
             let name = loaded.account.username.as_ref().map_or("member", |name| name.shown.as_str()).replace(':', "_");
             let uri = self.totp(&secret, &name)?.to_url().map_err(|error| MemberError::Internal(error.to_string()))?;
             Ok((Some(Extra::default()), Enrolment { secret: secret.clone().into(), uri: uri.into() }))
@@ -52,7 +58,7 @@ impl Members {
     /// # Errors
     /// [`MemberError::CodeWrong`], [`MemberError::Throttled`], [`MemberError::Refused`]; what the store says.
     pub async fn confirm_totp(&self, claims: &AccessClaims, code: &str, address: &str) -> Result<Vec<SecretString>> {
-        let tried = self.attempt(self.throttle_key("second factor", &[&claims.sub])).await?;
+        let tried = self.throttle.attempt(self.marks.key("second factor", &[&claims.sub])).await?;
         let codes = recovery_codes();
         let digests: Vec<String> = codes.iter().map(|code| random::digest(&normal(code))).collect();
         let own = sessions::sort(&claims.sid);
@@ -63,14 +69,14 @@ impl Members {
             let step = self.step_of(&claims.sub, &secret, code, 0)?.ok_or(MemberError::CodeWrong)?;
             loaded.account.factor = Factor { secret: Some(secret), enrolling: None, last_step: step, recovery: digests.clone() };
             let member = &loaded.account.member;
-            let mut extra = Extra::works(vec![self.audit(member, "totp.enrol", member, address, &[])]);
+            let mut extra = Extra::works(vec![self.audit.work(member, "totp.enrol", member, address, &[])]);
             loaded.raise_epoch(CredentialEvent::SecondFactorOn, Some(&claims.sid), &mut extra);
             Ok((Some(extra), ()))
         });
         match confirmed.await {
-            Ok(()) => self.succeeded(tried).await?,
+            Ok(()) => self.throttle.succeeded(tried).await?,
             Err(MemberError::CodeWrong) => {
-                self.failed(tried).await?;
+                self.throttle.failed(tried).await?;
                 return Err(MemberError::CodeWrong);
             }
             Err(error) => return Err(error),
@@ -83,13 +89,13 @@ impl Members {
     /// # Errors
     /// [`MemberError::ReauthenticationFailed`], [`MemberError::CodeWrong`], [`MemberError::Throttled`]; what the store says.
     pub async fn remove_totp(&self, claims: &AccessClaims, password: &SecretString, code: &str, address: &str) -> Result<()> {
-        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
-        self.take_second_factor(&claims.sub, code, address).await?;
+        let shown = self.passwords.reauthenticate(&claims.sub, password, address).await?.value;
+        self.take(&claims.sub, code, address).await?;
         self.change(&claims.sub, &[&sessions::sort(&claims.sid)], |loaded| {
             loaded.same_epoch(&shown)?;
             loaded.account.factor = Factor::default();
             let member = &loaded.account.member;
-            let mut extra = Extra::works(vec![self.audit(member, "totp.remove", member, address, &[])]);
+            let mut extra = Extra::works(vec![self.audit.work(member, "totp.remove", member, address, &[])]);
             loaded.raise_epoch(CredentialEvent::SecondFactorOff, Some(&claims.sid), &mut extra);
             Ok((Some(extra), ()))
         })
@@ -106,7 +112,7 @@ impl Members {
         password: &SecretString,
         address: &str,
     ) -> Result<Vec<SecretString>> {
-        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
+        let shown = self.passwords.reauthenticate(&claims.sub, password, address).await?.value;
         let codes = recovery_codes();
         let digests: Vec<String> = codes.iter().map(|code| random::digest(&normal(code))).collect();
         self.change(&claims.sub, &[], |loaded| {
@@ -116,7 +122,7 @@ impl Members {
             }
             loaded.account.factor.recovery.clone_from(&digests);
             let member = &loaded.account.member;
-            Ok((alone(vec![self.audit(member, "totp.recovery_codes", member, address, &[])]), ()))
+            Ok((Some(Extra::works(vec![self.audit.work(member, "totp.recovery_codes", member, address, &[])])), ()))
         })
         .await?;
         Ok(codes.into_iter().map(Into::into).collect())
@@ -124,8 +130,8 @@ impl Members {
 
     /// Takes a code, once: no code of the same or an earlier step is taken again, a recovery code is gone. Wrong ones are limited for
     /// the account, through however many sign-ins (V6.6.3).
-    pub(crate) async fn take_second_factor(&self, member: &str, code: &str, address: &str) -> Result<()> {
-        let tried = self.attempt(self.throttle_key("second factor", &[member])).await?;
+    pub(crate) async fn take(&self, member: &str, code: &str, address: &str) -> Result<()> {
+        let tried = self.throttle.attempt(self.marks.key("second factor", &[member])).await?;
         let taken = self.change(member, &[], |loaded| {
             let account = &mut loaded.account;
             let secret = account.factor.secret.clone().ok_or(MemberError::CodeWrong)?;
@@ -140,30 +146,19 @@ impl Members {
                 return Err(MemberError::CodeWrong);
             }
             let left = account.factor.recovery.len().to_string();
-            let audit = self.audit(&account.member, "totp.recovery_code_used", &account.member, address, &[("left", &left)]);
-            Ok((alone(vec![audit]), ()))
+            let audit = self.audit.work(&account.member, "totp.recovery_code_used", &account.member, address, &[("left", &left)]);
+            Ok((Some(Extra::works(vec![audit])), ()))
         });
         match taken.await {
-            Ok(()) => self.succeeded(tried).await,
+            Ok(()) => self.throttle.succeeded(tried).await,
             Err(MemberError::CodeWrong) => {
-                self.failed(tried).await?;
+                self.throttle.failed(tried).await?;
                 metrics::counter!("auth_failures_total", "reason" => "second_factor").increment(1);
-                self.append_audit(&self.entry("anonymous", "sign_in.second_factor", member, address, false, &[])).await?;
+                self.audit.write("anonymous", "sign_in.second_factor", member, address, false).await?;
                 Err(MemberError::CodeWrong)
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Seals what an account has of secrets as new ones are: what was stored before there was a key, or under another one.
-    pub(crate) fn reseal(&self, account: &mut Account) -> Result<()> {
-        let what = secret_of(&account.member);
-        for secret in [&mut account.factor.secret, &mut account.factor.enrolling].into_iter().flatten() {
-            if !self.sealing.is_current(&what, secret) {
-                *secret = self.sealing.seal(&what, &self.sealing.open(&what, secret)?)?;
-            }
-        }
-        Ok(())
     }
 
     /// The step that a code is of, if it is of one beyond `last`.
@@ -172,8 +167,8 @@ impl Members {
         if code.len() != 6 || !code.bytes().all(|b| b.is_ascii_digit()) {
             return Ok(None);
         }
-        let secret = self.sealing.open(&secret_of(member), sealed)?;
-        Ok(self.totp(&secret, "member")?.check(code, self.totp_time()).filter(|&step| step > last))
+        let secret = self.sealing.open(&factor_secret_of(member), sealed)?;
+        Ok(self.totp(&secret, "member")?.check(code, seconds(self.db.now())).filter(|&step| step > last))
     }
 
     fn totp(&self, secret: &str, account_name: &str) -> Result<Totp> {
@@ -189,24 +184,11 @@ impl Members {
             .build()
             .map_err(|error| internal(&error))
     }
-
-    /// The scope of a token of an account: a staff role counts with a second factor and a password as long as staff's has to be.
-    pub(crate) async fn scope_of(&self, account: &Account, second_factor: bool) -> Result<String> {
-        let mut words = vec!["catalog:browse", "order:trade"];
-        if let Some(role) = account.role.as_deref().filter(|_| second_factor && account.password_for_staff)
-            && let Some(role) = self.role(role).await?
-        {
-            words.extend(role.permissions.iter().map(|permission| permission.name()));
-        }
-        words.sort_unstable();
-        words.dedup();
-        Ok(words.join(" "))
-    }
 }
 
-/// What a member's secret is sealed as.
-fn secret_of(member: &str) -> String {
-    format!("the second factor of {member}")
+/// The time in seconds.
+fn seconds(now: EventTime) -> u64 {
+    (now.0.max(0) / 1_000).unsigned_abs()
 }
 
 /// Codes of 80 bits, in groups that are read aloud: `abcd-efgh-ijkl-mnop`.

@@ -6,10 +6,11 @@ use kindred_config::members::PasswordConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::marks::Marks;
 use crate::password::Policy;
 use crate::{Identifier, Kind, MemberError, Solution, challenge, claims, codes, sessions};
 
-const SECRET: [u8; 32] = [7; 32];
+const MARKS: Marks = Marks([7; 32]);
 
 /// A link's token as member and secret.
 pub fn link_token(text: &str) -> Option<(&str, &str)> {
@@ -23,12 +24,12 @@ pub fn refresh_token(text: &str) -> Option<[&str; 4]> {
 
 /// A cursor or a challenge as it is given out, under a secret that is none.
 pub fn seal<T: Serialize>(purpose: &str, value: &T) -> String {
-    challenge::seal(&SECRET, purpose, value)
+    MARKS.seal(purpose, value)
 }
 
 /// And as it comes back.
 pub fn unseal<T: DeserializeOwned>(purpose: &str, text: &str) -> Option<T> {
-    challenge::unseal(&SECRET, purpose, text)
+    MARKS.unseal(purpose, text)
 }
 
 /// Whether a proof of work is one of so many bits.

@@ -12,9 +12,10 @@
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
 
-use crate::db::IDEMPOTENCY;
+use crate::db::{Db, IDEMPOTENCY};
 use crate::error::{MemberError, Result};
-use crate::{Members, random};
+use crate::marks::Marks;
+use crate::random;
 
 /// How long an answer is kept, seconds.
 pub const ANSWER_S: u64 = 86_400;
@@ -35,7 +36,7 @@ struct Entry {
 
 /// What is to become of a request that names a key.
 pub enum Once {
-    /// It is the first: do it, then [`Members::keep_answer`] or [`Members::free_key`].
+    /// It is the first: do it, then [`Idempotency::keep_answer`] or [`Idempotency::free_key`].
     First(Attempt),
     /// It was done; this was answered.
     Answered(Vec<u8>),
@@ -79,14 +80,20 @@ impl Attempt {
     }
 }
 
-impl Members {
+/// The keys of requests, with what was answered.
+pub struct Idempotency {
+    pub(crate) db: Db,
+    pub(crate) marks: Marks,
+}
+
+impl Idempotency {
     /// Begins a request, unless one of the same key has begun. `who` is the caller, whose keys are their own; `request` is all that
     /// makes it this one; another may begin it anew after `lease_s`, for the process that does it may die.
     ///
     /// # Errors
     /// What the store says.
     pub async fn begin_once(&self, who: &str, key: &str, request: &[&str], lease_s: u64) -> Result<Once> {
-        let attempt = Attempt { seal: random::mac(&self.secret, "idempotency", &[who, key]), id: random::text::<16>() };
+        let attempt = Attempt { seal: random::mac(&self.marks.0, "idempotency", &[who, key]), id: random::text::<16>() };
         let request = random::encode(&random::mac(&attempt.seal, "request", request));
         let (partition, lease) = (attempt.partition(), Some(self.db.in_s(lease_s)));
         let begun = self.db.update(IDEMPOTENCY, &partition, SORT, |held: Option<Entry>| match held {
@@ -127,7 +134,7 @@ impl Members {
     /// It was not done: the key is free again.
     ///
     /// # Errors
-    /// As [`Members::keep_answer`].
+    /// As [`Idempotency::keep_answer`].
     pub async fn free_key(&self, attempt: &Attempt) -> Result<()> {
         // Expired is as good as absent, and what another has begun meanwhile stays.
         let now = Some(self.db.now());

@@ -10,10 +10,10 @@
 
 use kindred_model::units::EventTime;
 
-use crate::Members;
-use crate::account::{Account, State};
+use crate::account::{Account, Accounts, State};
 use crate::db::INDEX;
 use crate::error::Result;
+use crate::outbox::Work;
 use crate::validate::Kind;
 
 /// Bytes of a phone by which its partition is named: country and the first digits. A shorter search asks several.
@@ -50,7 +50,12 @@ pub(crate) fn entries(account: &Account) -> Vec<((String, String), String)> {
     at.into_iter().map(|at| (at, member.clone())).collect()
 }
 
-impl Members {
+/// The index follows an account that is about to change: whatever stands of it now may be wrong then.
+pub(crate) fn follow(account: &Account) -> Work {
+    Work::Index { stale: entries(account).into_iter().map(|(at, _)| at).collect() }
+}
+
+impl Accounts {
     /// Makes the index what the account says: adds what is missing, takes away of `stale` what is no longer so. Where the account
     /// changed meanwhile it begins again, so that of two that run at once the later account decides.
     pub(crate) async fn reindex(&self, member: &str, stale: &[(String, String)]) -> Result<()> {

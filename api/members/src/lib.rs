@@ -14,6 +14,7 @@
 mod account;
 mod admin;
 mod audit;
+mod base;
 mod bulk;
 mod challenge;
 mod claims;
@@ -27,15 +28,18 @@ pub mod fuzzing;
 mod hasher;
 mod idempotency;
 mod index;
+mod marks;
 pub mod messages;
 mod outbox;
 mod password;
+mod passwords;
 mod permission;
 mod profile;
 mod random;
 mod register;
 mod resource;
 mod revocations;
+mod roles;
 mod sealing;
 pub mod senders;
 mod sessions;
@@ -47,33 +51,39 @@ mod validate;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use kindred_clock::Clock;
-use kindred_store::records::{RecordStore, Step};
+use kindred_model::records::MemberRecord;
+use kindred_store::records::RecordStore;
+
+use crate::outbox::{Perform, Work};
+use crate::senders::Message;
 
 pub use account::{ADDRESSES_MAX, Address, Agreement, CredentialEvent, State};
-pub use admin::{LIMIT, LIMIT_MAX, MemberQuery, Page, SETUP_S, Seen, SetupShown};
-pub use audit::{AuditQuery, Entry};
+pub use admin::{MemberQuery, SETUP_S, SetupShown, Staff};
+pub use audit::{Audit, AuditQuery, Entry, LIMIT, LIMIT_MAX, Page};
 pub use bulk::NewMember;
-pub use challenge::{CHALLENGE_S, Challenge, Solution};
+pub use challenge::{CHALLENGE_S, Challenge, Challenges, Solution};
 pub use codes::{PHONE_CODE_S, TokenKind};
-pub use credentials::RESET_S;
+pub use credentials::{Credentials, RESET_S};
 pub use db::{Db as Records, Held};
 pub use error::{FieldError, MemberError, Result};
-pub use factor::{Enrolment, RECOVERY_CODES};
-pub use idempotency::{ANSWER_BYTES_MAX, ANSWER_S, Attempt, Once};
+pub use factor::{Enrolment, Factors, RECOVERY_CODES};
+pub use idempotency::{ANSWER_BYTES_MAX, ANSWER_S, Attempt, Idempotency, Once};
 pub use kindred_config::members::{
     Language, LimitsConfig, MembersConfig, PasswordConfig, PasswordProfile, RegistrationConfig, SESSIONS_MAX, SignInConfig,
     TokenConfig,
 };
 pub use password::PASSWORD_BYTES_MAX;
 pub use permission::{Actor, Permission, Role};
-pub use profile::{ErasureReceipt, MemberExport, Profile, ProfileChange};
-pub use register::{Registration, UNVERIFIED_S};
-pub use resource::{Resource, Resources};
+pub use profile::{ErasureReceipt, MemberExport, Profile, ProfileChange, Profiles};
+pub use register::{Registration, Registrations, UNVERIFIED_S};
+pub use resource::{Job, Resource, Resources};
+pub use roles::{Roles, Seen};
 pub use sealing::draw_sealing_key;
 pub use senders::{EventSink, Sender};
-pub use sessions::{Grant, KNOWN_MAX, SessionShown, new_browsing_session};
-pub use sign_in::{DEVICE_S, SECOND_FACTOR_S, SignIn, SignedIn};
+pub use sessions::{DEVICE_S, Grant, KNOWN_MAX, SessionShown, Sessions, new_browsing_session};
+pub use sign_in::{SECOND_FACTOR_S, SignIn, SignIns, SignedIn};
 pub use tokens::AccessClaims;
 pub use validate::{EMAIL_BYTES_MAX, Identifier, Kind, USERNAME_CHARS, guessed, one_line};
 
@@ -83,22 +93,41 @@ const REVOCATIONS_EVERY: Duration = Duration::from_millis(500);
 const KEYS_EVERY: Duration = Duration::from_secs(60);
 
 /// Members and sign-in over one store. Share it by `Arc`; run [`Members::run`] beside it in every process.
+///
+/// ```text
+/// Members              export, erasure, what follows from changes: it alone knows all services
+/// staff ─▶ registrations      sign_in ─▶ factors      credentials   profiles
+/// claims ─▶ codes   passwords   challenges   sessions ─▶ roles   accounts
+/// outbox ─▶ revocations   audit   throttle   tokens ─▶ sealing   marks   db
+/// ```
 pub struct Members {
-    db: db::Db,
-    config: MembersConfig,
-    policy: Arc<password::Policy>,
-    hasher: hasher::Hasher,
-    /// Marks what we have given out: challenges, cursors, refresh tokens, browsers. One for all processes, kept in records.
-    secret: [u8; 32],
-    sealing: Arc<sealing::Sealing>,
-    tokens: tokens::Tokens,
-    revocations: revocations::Revocations,
+    core: Arc<base::Core>,
     templates: senders::Templates,
-    under_way: throttle::UnderWay,
     sink: Arc<dyn EventSink>,
     sender: Arc<dyn Sender>,
-    outbox: outbox::Outbox,
     resources: Resources,
+    /// The audit log.
+    pub audit: Audit,
+    /// Proofs of work.
+    pub challenges: Arc<Challenges>,
+    /// Passwords, phones and e-mails are changed.
+    pub credentials: Credentials,
+    /// Second factors.
+    pub factors: Arc<Factors>,
+    /// Requests that are done once.
+    pub idempotency: Idempotency,
+    /// What members see and change of their accounts.
+    pub profiles: Profiles,
+    /// Registrations.
+    pub registrations: Arc<Registrations>,
+    /// Staff roles.
+    pub roles: Arc<Roles>,
+    /// Sessions and their tokens.
+    pub sessions: Arc<Sessions>,
+    /// Signing in.
+    pub sign_in: SignIns,
+    /// Administration.
+    pub staff: Staff,
 }
 
 impl Members {
@@ -147,36 +176,64 @@ impl Members {
         }
         let db = db::Db::new(store, clock);
         let sealing = Arc::new(sealing::Sealing::new(&config.sealing.key)?);
-        let secret = secret_of(&db, &sealing).await?;
-        let members = Self {
-            policy: Arc::new(password::Policy::new(&config.password, &config.shop_name)?),
-            tokens: tokens::Tokens::new(config.tokens.clone(), sealing.clone()),
-            revocations: revocations::Revocations::default(),
-            templates: senders::Templates::new()?,
-            under_way: throttle::UnderWay::default(),
-            outbox: outbox::Outbox::default(),
-            resources: Vec::new(),
+        let marks = marks::Marks::open(&db, &sealing).await?;
+        let revocations = Arc::new(revocations::Revocations::new(db.clone(), config.tokens.access_s));
+        let policy = Arc::new(password::Policy::new(&config.password, &config.shop_name)?);
+        let accounts = Arc::new(account::Accounts {
+            tokens: tokens::Tokens::new(db.clone(), config.tokens.clone(), sealing.clone()),
+            throttle: throttle::Throttle::new(db.clone(), marks.clone(), config.limits.clone()),
+            audit: Audit { db: db.clone(), marks: marks.clone(), days: config.audit_days },
+            outbox: outbox::Outbox::new(db.clone(), revocations.clone()),
             db,
             config,
-            hasher,
-            secret,
+            marks,
             sealing,
+            revocations,
+        });
+        let codes = Arc::new(codes::Codes { on: accounts.clone() });
+        let roles = Arc::new(Roles { on: accounts.clone() });
+        let core = Arc::new(base::Core {
+            challenges: Arc::new(Challenges { on: accounts.clone() }),
+            claims: claims::Claims { on: accounts.clone(), codes: codes.clone() },
+            passwords: passwords::Passwords { accounts: accounts.clone(), policy, hasher },
+            sessions: Arc::new(Sessions { on: accounts.clone(), roles: roles.clone() }),
+            accounts,
+            codes,
+            roles,
+        });
+        let factors = Arc::new(Factors { on: core.clone() });
+        let registrations = Arc::new(Registrations { on: core.clone() });
+        let members = Self {
+            audit: core.audit.clone(),
+            challenges: core.challenges.clone(),
+            credentials: Credentials { on: core.clone() },
+            idempotency: Idempotency { db: core.db.clone(), marks: core.marks.clone() },
+            profiles: Profiles { on: core.clone() },
+            roles: core.roles.clone(),
+            sessions: core.sessions.clone(),
+            sign_in: SignIns { on: core.clone(), factors: factors.clone() },
+            staff: Staff { on: core.clone(), registrations: registrations.clone() },
+            templates: senders::Templates::new()?,
+            resources: Vec::new(),
+            core,
+            factors,
+            registrations,
             sink,
             sender,
         };
-        members.tokens.refresh(&members.db, tokens::Rotation::WhenDue).await?;
+        members.core.tokens.refresh(tokens::Rotation::WhenDue).await?;
         members.refresh_revocations().await?;
         Ok(members)
     }
 
     /// The settings it runs with.
     pub fn config(&self) -> &MembersConfig {
-        &self.config
+        &self.core.config
     }
 
     /// Fewest characters of a password, for the text of `password_short`.
     pub fn password_min(&self, staff: bool) -> usize {
-        self.policy.min(staff)
+        self.core.passwords.policy.min(staff)
     }
 
     /// Reads which sessions other processes have ended. [`Members::run`] does it twice a second.
@@ -184,8 +241,8 @@ impl Members {
     /// # Errors
     /// What the store says.
     pub async fn refresh_revocations(&self) -> Result<()> {
-        if self.revocations.refresh(&self.db, self.config.tokens.access_s).await? {
-            self.tokens.refresh(&self.db, tokens::Rotation::WhenDue).await?;
+        if self.core.revocations.refresh().await? {
+            self.core.tokens.refresh(tokens::Rotation::WhenDue).await?;
         }
         Ok(())
     }
@@ -204,27 +261,59 @@ impl Members {
         let keys = async {
             loop {
                 tokio::time::sleep(KEYS_EVERY).await;
-                if let Err(error) = self.tokens.refresh(&self.db, tokens::Rotation::WhenDue).await {
+                if let Err(error) = self.core.tokens.refresh(tokens::Rotation::WhenDue).await {
                     tracing::warn!(%error, "could not read the signing keys; it is tried again in a minute");
                 }
             }
         };
-        tokio::join!(self.deliver_forever(), revocations, keys);
+        tokio::join!(self.core.outbox.deliver_forever(self), revocations, keys);
+    }
+
+    /// Does all that is due, of every process; how many changes still have something that waits. Errors of single items are logged
+    /// and tried again; an error is that the outbox cannot be read.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn sweep(&self) -> Result<usize> {
+        self.core.outbox.sweep(self).await
     }
 }
 
-/// The secret of all processes: whoever comes first makes it.
-async fn secret_of(db: &db::Db, sealing: &sealing::Sealing) -> Result<[u8; 32]> {
-    const WHAT: &str = "the secret of marks";
-    let damaged = || MemberError::Internal("the secret in the store is damaged".into());
-    let made = sealing.seal(WHAT, &random::text::<32>())?;
-    db.insert(db::SECRETS, "marks", "secret", &made, None).await?;
-    let held = db.read::<String>(db::SECRETS, "marks", "secret").await?.ok_or_else(damaged)?;
-    let secret = sealing.open(WHAT, &held.value)?;
-    if !sealing.is_current(WHAT, &held.value) {
-        let step = Step::replace("secret", held.version, db::encode(&sealing.seal(WHAT, &secret)?), None);
-        // A conflict: another process has done it.
-        db.transact(db::SECRETS, "marks", &[step]).await?;
+#[async_trait]
+impl Perform for Members {
+    async fn perform(&self, partition: &str, id: String, work: &Work) -> Result<()> {
+        match work {
+            Work::Event { record } => {
+                let record = MemberRecord::decode(record.as_bytes())
+                    .map_err(|invalid| MemberError::Internal(format!("a record of the outbox is not valid: {invalid}")))?;
+                self.sink.append(record).await.map_err(MemberError::Internal)
+            }
+            Work::Message { to, template, language, params } => {
+                let (channel, at) = (template.channel(), self.core.db.now());
+                let rendered = self.templates.render(*template, *language, params)?;
+                let message = Message { id, to: to.clone(), channel, language: *language, at, rendered };
+                self.sender.send(message).await.map_err(MemberError::Internal)
+            }
+            Work::Audit { entry } => self.audit.append(entry).await,
+            // So that an item of them is never taken for done here: it would be lost.
+            Work::Revoke { .. } | Work::RevokeBefore { .. } => Err(MemberError::Internal("the outbox revokes by itself".into())),
+            Work::Tidy => self.sessions.tidy(partition).await,
+            Work::Register => self.registrations.complete(partition).await,
+            Work::Activate => self.registrations.complete_activation(partition).await,
+            Work::Identifier { kind, new, session } => {
+                self.credentials.complete_identifier(partition, *kind, new.as_ref(), session.as_deref()).await
+            }
+            Work::Release { identifiers } => self.core.claims.release_unused(partition, identifiers).await,
+            Work::ReleaseInvite { code } => self.core.claims.release_invite(code, partition).await,
+            Work::Invitee { identifiers } => self.core.claims.first_invitation(partition, identifiers.iter()).await.map(drop),
+            Work::Erase { resource, late: _ } => self.resource(resource)?.erase(self, partition).await,
+            Work::Job(Job { resource, job, payload, .. }) => {
+                self.resource(resource)?.perform(self, partition, job, payload).await
+            }
+            Work::Index { stale } => self.core.reindex(partition, stale).await,
+            Work::ResetRequest { account } => self.credentials.look_into_reset(account).await,
+            Work::ResendRequest { email } => self.registrations.look_into_resend(email).await,
+            Work::CodeRequest { phone, language, code } => self.core.codes.give_phone_code(phone, *language, code).await,
+        }
     }
-    random::decode(&secret).and_then(|bytes| bytes.try_into().ok()).ok_or_else(damaged)
 }

@@ -16,25 +16,26 @@
 //! pointer is taken away for that, its first item's place is filled by a mark, so that the late change conflicts and begins again.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::future::{BoxFuture, try_join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use kindred_model::records::MemberRecord;
 use kindred_model::units::EventTime;
-use kindred_store::records::{Range, Step};
+use kindred_store::records::Step;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::audit::Entry;
-use crate::db::{self, Held, OUTBOX, ms};
+use crate::db::{self, Db, Held, OUTBOX, ms};
 use crate::error::{MemberError, Result};
-use crate::random::hex;
-use crate::resource::AGAIN_S;
-use crate::senders::{Channel, Message, Template};
+use crate::random::{self, hex};
+use crate::resource::{AGAIN_S, Job};
+use crate::revocations::Revocations;
+use crate::senders::{Channel, Template};
 use crate::validate::{Identifier, Kind};
-use crate::{Members, random};
 use kindred_config::members::Language;
 
 /// A pointer whose change has not shown itself for so long is taken for abandoned, milliseconds.
@@ -69,17 +70,22 @@ impl Lane {
     const ALL: usize = Self::Phone as usize + 1;
 }
 
-/// The places of the lanes, and the changes of this process that nobody follows yet.
+/// What follows from changes. It knows no service: [`Perform`] does an item, but for what ends sessions, which is in force at once.
 pub(crate) struct Outbox {
+    db: Db,
+    revocations: Arc<Revocations>,
+    /// The places of the lanes.
     places: [Semaphore; Lane::ALL],
+    /// The changes of this process that nobody follows yet.
     begun: Mutex<Vec<(Op, Pointer)>>,
     kicked: Notify,
 }
 
-impl Default for Outbox {
-    fn default() -> Self {
-        Self { places: PLACES.map(Semaphore::new), begun: Mutex::default(), kicked: Notify::new() }
-    }
+/// Does what follows from changes.
+#[async_trait]
+pub(crate) trait Perform: Sync {
+    /// Does one item, of a change in a partition. `id` is the item's, however often it is done.
+    async fn perform(&self, partition: &str, id: String, work: &Work) -> Result<()>;
 }
 
 /// Something that has to happen because of a change. Doing it twice is as good as once (a message: may arrive twice, under one id).
@@ -133,7 +139,7 @@ pub(crate) enum Work {
     ReleaseInvite {
         code: String,
     },
-    /// What an invited person was known by last, for [`Members::first_invitation`].
+    /// What an invited person was known by last, for [`crate::claims::Claims::first_invitation`].
     Invitee {
         identifiers: Vec<Identifier>,
     },
@@ -142,6 +148,8 @@ pub(crate) enum Work {
         resource: String,
         late: bool,
     },
+    /// Work of a resource's own.
+    Job(Job),
     /// The search index follows; the entries that may have become wrong.
     Index {
         stale: Vec<(String, String)>,
@@ -165,7 +173,16 @@ pub(crate) enum Work {
 impl Work {
     /// Whether it is in force before the caller is answered.
     fn at_once(&self) -> bool {
-        matches!(self, Self::Revoke { .. } | Self::RevokeBefore { .. } | Self::Activate | Self::Identifier { .. })
+        matches!(self, Self::Revoke { .. } | Self::RevokeBefore { .. })
+    }
+
+    /// When it is due, where the change is made now.
+    fn not_before(&self, now: EventTime) -> EventTime {
+        match self {
+            Self::Erase { late: true, .. } => db::after(now, AGAIN_S),
+            Self::Job(job) => job.not_before.map_or(now, |at| now.max(at)),
+            _ => now,
+        }
     }
 
     fn is_message(&self) -> bool {
@@ -217,16 +234,13 @@ impl Op {
     }
 }
 
-/// Which items are done.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Only {
-    AtOnce,
-    Due,
-}
+impl Outbox {
+    pub fn new(db: Db, revocations: Arc<Revocations>) -> Self {
+        Self { db, revocations, places: PLACES.map(Semaphore::new), begun: Mutex::default(), kicked: Notify::new() }
+    }
 
-impl Members {
     /// Writes the pointer of a change that is about to be made.
-    pub(crate) async fn point(&self, table: &str, partition: &str) -> Result<Op> {
+    pub async fn point(&self, table: &str, partition: &str) -> Result<Op> {
         let op = Op(hex(&random::bytes::<16>()));
         let pointer = Pointer { table: table.into(), partition: partition.into(), since: self.db.now() };
         self.db.insert(OUTBOX, op.shard(), &op.0, &pointer, None).await?;
@@ -235,7 +249,7 @@ impl Members {
 
     /// Makes the change with what follows from it; false on a conflict. Afterwards what has to be in force is, or the error is that it
     /// is not yet certain; the rest follows by itself.
-    pub(crate) async fn commit(
+    pub async fn commit(
         &self,
         op: Option<&Op>,
         table: &str,
@@ -248,8 +262,7 @@ impl Members {
         let at_once = works.iter().any(Work::at_once);
         if let Some(op) = op {
             for (number, work) in works.into_iter().enumerate() {
-                let not_before = if matches!(work, Work::Erase { late: true, .. }) { db::after(now, AGAIN_S) } else { now };
-                let item = Item { work: Some(work), attempts: 0, not_before };
+                let item = Item { not_before: work.not_before(now), work: Some(work), attempts: 0 };
                 steps.push(Step::insert(op.sort(number), db::encode(&item), expires_at));
             }
         }
@@ -258,32 +271,46 @@ impl Members {
         }
         let Some(op) = op else { return Ok(true) };
         if at_once {
-            // Boxed: what is done here may make changes of its own.
-            Box::pin(self.follow(op, table, partition, Only::AtOnce)).await?;
+            self.follow(op, table, partition, None).await?;
         }
         let pointer = Pointer { table: table.into(), partition: partition.into(), since: now };
-        let mut begun = self.outbox.begun.lock();
+        let mut begun = self.begun.lock();
         // Where nobody takes them, the look at all pointers finds them.
         if begun.len() < FOLLOWED_MAX {
             begun.push((op.clone(), pointer));
         }
         drop(begun);
-        self.outbox.kicked.notify_one();
+        self.kicked.notify_one();
         Ok(true)
     }
 
+    /// Makes a change that is tried once, with its pointer; false on a conflict.
+    pub async fn transact(
+        &self,
+        table: &str,
+        partition: &str,
+        steps: Vec<Step>,
+        works: Vec<Work>,
+        expires_at: Option<EventTime>,
+    ) -> Result<bool> {
+        let op = if works.is_empty() { None } else { Some(self.point(table, partition).await?) };
+        let done = self.commit(op.as_ref(), table, partition, steps, works, expires_at).await?;
+        if !done {
+            self.cancel(op).await;
+        }
+        Ok(done)
+    }
+
     /// A request that is looked into after it was answered: one write, whatever will be found.
-    pub(crate) async fn request(&self, works: Vec<Work>, life_s: u64) -> Result<()> {
+    pub async fn request(&self, works: Vec<Work>, life_s: u64) -> Result<()> {
         let partition = hex(&random::bytes::<16>());
-        let op = self.point(db::REQUESTS, &partition).await?;
-        let expires_at = Some(self.db.in_s(life_s));
         // The partition is new: only the mark of a pointer that was given up can be in the way.
-        let done = self.commit(Some(&op), db::REQUESTS, &partition, Vec::new(), works, expires_at).await?;
+        let done = self.transact(db::REQUESTS, &partition, Vec::new(), works, Some(self.db.in_s(life_s))).await?;
         if done { Ok(()) } else { Err(db::contended(db::REQUESTS)) }
     }
 
     /// The pointer, unless it was given up meanwhile because this process stood still: then the change needs a new one.
-    pub(crate) async fn still_pointed(&self, op: Option<Op>, table: &str, partition: &str) -> Result<Option<Op>> {
+    pub async fn still_pointed(&self, op: Option<Op>, table: &str, partition: &str) -> Result<Option<Op>> {
         match op {
             Some(op) if self.db.read::<Item>(table, partition, &op.sort(0)).await?.is_some() => Ok(None),
             op => Ok(op),
@@ -291,7 +318,7 @@ impl Members {
     }
 
     /// Takes away the pointer of a change that was not made. What fails here, the sweep does.
-    pub(crate) async fn cancel(&self, op: Option<Op>) {
+    pub async fn cancel(&self, op: Option<Op>) {
         if let Some(op) = op {
             let _swept_later = self.db.remove(OUTBOX, op.shard(), &op.0).await;
         }
@@ -299,14 +326,11 @@ impl Members {
 
     /// Does all that is due, of every process; how many changes still have something that waits. Errors of single items are logged
     /// and tried again; an error is that the outbox cannot be read.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn sweep(&self) -> Result<usize> {
+    pub async fn sweep(&self, performer: &dyn Perform) -> Result<usize> {
         let pointers = self.pointers().await?;
         let mut waiting = 0;
         for chunk in pointers.chunks(PLACES.iter().sum()) {
-            let mut settling: FuturesUnordered<_> = chunk.iter().map(|(op, at)| self.follow_up(op, at)).collect();
+            let mut settling: FuturesUnordered<_> = chunk.iter().map(|(op, at)| self.follow_up(op, at, performer)).collect();
             while let Some(is_settled) = settling.next().await {
                 waiting += usize::from(!is_settled);
             }
@@ -319,24 +343,16 @@ impl Members {
     async fn pointers(&self) -> Result<Vec<(Op, Pointer)>> {
         let mut pointers = Vec::new();
         for shard in "0123456789abcdef".chars() {
-            let mut range = Range::default();
-            loop {
-                let page: Vec<(String, Held<Pointer>)> = self.db.page(OUTBOX, &shard.to_string(), &range, SWEEP_PAGE).await?;
-                let full = page.len() == SWEEP_PAGE;
-                range.after = page.last().map(|(op, _)| op.clone().into_bytes());
-                pointers.extend(page.into_iter().map(|(op, pointer)| (Op(op), pointer.value)));
-                if !full {
-                    break;
-                }
-            }
+            let found: Vec<(String, Held<Pointer>)> = self.db.all(OUTBOX, &shard.to_string(), "").await?;
+            pointers.extend(found.into_iter().map(|(op, pointer)| (Op(op), pointer.value)));
         }
         Ok(pointers)
     }
 
     /// Does what is due of a change; whether nothing of it is left.
-    async fn follow_up(&self, op: &Op, at: &Pointer) -> bool {
+    async fn follow_up(&self, op: &Op, at: &Pointer, performer: &dyn Perform) -> bool {
         let settled = async {
-            match self.follow(op, &at.table, &at.partition, Only::Due).await? {
+            match self.follow(op, &at.table, &at.partition, Some(performer)).await? {
                 Some(0) => self.db.remove(OUTBOX, op.shard(), &op.0).await.map(|()| true),
                 Some(_) => Ok(false),
                 None => self.abandon(op, at).await,
@@ -350,7 +366,7 @@ impl Members {
 
     /// Does what follows from each change of this process at once, and looks at those of all processes every second, for as long as it is
     /// polled.
-    pub async fn deliver_forever(&self) {
+    pub async fn deliver_forever(&self, performer: &dyn Perform) {
         enum Done {
             Settled(Op),
             Looked(Result<Vec<(Op, Pointer)>>),
@@ -367,8 +383,8 @@ impl Members {
         let mut waiting = 0;
         loop {
             let found = tokio::select! {
-                () = self.outbox.kicked.notified() => {
-                    let begun = std::mem::take(&mut *self.outbox.begun.lock());
+                () = self.kicked.notified() => {
+                    let begun = std::mem::take(&mut *self.begun.lock());
                     waiting += begun.len();
                     begun
                 }
@@ -393,7 +409,7 @@ impl Members {
             for (op, at) in found {
                 if followed.len() < FOLLOWED_MAX && followed.insert(op.0.clone()) {
                     running.push(Box::pin(async move {
-                        self.follow_up(&op, &at).await;
+                        self.follow_up(&op, &at, performer).await;
                         Done::Settled(op)
                     }));
                 }
@@ -415,8 +431,9 @@ impl Members {
         Ok(false) // It came after all.
     }
 
-    /// Does items of a change: how many are left, or `None` where there are none and may never have been.
-    async fn follow(&self, op: &Op, table: &str, partition: &str, only: Only) -> Result<Option<usize>> {
+    /// Does the items of a change that are due, or without a performer those that are in force before the caller is answered: how many
+    /// are left, or `None` where there are none and may never have been.
+    async fn follow(&self, op: &Op, table: &str, partition: &str, performer: Option<&dyn Perform>) -> Result<Option<usize>> {
         let items: Vec<(String, Held<Item>)> = self.db.all(table, partition, &format!("outbox/{}/", op.0)).await?;
         if items.is_empty() {
             return Ok(None);
@@ -427,26 +444,22 @@ impl Members {
             // The mark expires by itself.
             let Some(work) = held.value.work.clone() else { continue };
             left += 1;
-            let wanted = match only {
-                Only::AtOnce => work.at_once(),
-                Only::Due => held.value.not_before <= self.db.now(),
-            };
-            if wanted {
+            if performer.map_or(work.at_once(), |_| held.value.not_before <= self.db.now()) {
                 lanes[work.lane() as usize].push((sort, held, work));
             }
         }
         // In their order within a lane; one lane does not wait for another.
-        let lanes = lanes.into_iter().zip(&self.outbox.places).map(async |(items, places)| {
+        let lanes = lanes.into_iter().zip(&self.places).map(async |(items, places)| {
             let (mut done, mut failed) = (0, None);
             for (sort, held, work) in items {
                 // What is in force before the caller is answered waits for nobody.
-                let _place = match only {
-                    Only::AtOnce => None,
-                    Only::Due => places.acquire().await.ok(),
+                let _place = match performer {
+                    None => None,
+                    Some(_) => places.acquire().await.ok(),
                 };
-                match self.follow_item(op, (table, partition), sort, held, work, only).await {
+                match self.follow_item(op, (table, partition), sort, held, work, performer).await {
                     Ok(is_done) => done += usize::from(is_done),
-                    Err(error) if only == Only::AtOnce => failed = failed.or(Some(error)),
+                    Err(error) if performer.is_none() => failed = failed.or(Some(error)),
                     Err(error) => return Err(error),
                 }
             }
@@ -464,7 +477,7 @@ impl Members {
         sort: String,
         held: Held<Item>,
         work: Work,
-        only: Only,
+        performer: Option<&dyn Perform>,
     ) -> Result<bool> {
         let mut version = held.version;
         let attempts = held.value.attempts + 1;
@@ -481,13 +494,22 @@ impl Members {
                 None => return Ok(false),
             }
         }
-        match Box::pin(self.perform(table, partition, op, &sort, &work)).await {
+        let id = format!("{}.{}", op.0, &sort[sort.len() - 2..]);
+        let performed = match (&work, performer) {
+            (Work::Revoke { sessions }, _) => self.revocations.revoke(sessions).await,
+            (Work::RevokeBefore { epoch, except }, _) => {
+                self.revocations.revoke_before(partition, *epoch, except.as_deref()).await
+            }
+            (work, Some(performer)) => performer.perform(partition, id, work).await,
+            (_, None) => return Ok(false),
+        };
+        match performed {
             Ok(()) => {
                 // A conflict is that another sweep has done it as well.
                 self.db.transact(table, partition, &[Step::delete(&*sort, version)]).await?;
                 Ok(true)
             }
-            Err(error) if only == Only::AtOnce => Err(error),
+            Err(error) if performer.is_none() => Err(error),
             Err(error) => {
                 tracing::warn!(%error, attempts, "an item of the outbox failed; it is tried again");
                 metrics::counter!("members_outbox_failures_total").increment(1);
@@ -499,47 +521,4 @@ impl Members {
             }
         }
     }
-
-    async fn perform(&self, table: &str, partition: &str, op: &Op, sort: &str, work: &Work) -> Result<()> {
-        match work {
-            Work::Event { record } => {
-                let record = MemberRecord::decode(record.as_bytes())
-                    .map_err(|invalid| MemberError::Internal(format!("a record of the outbox is not valid: {invalid}")))?;
-                self.sink.append(record).await.map_err(MemberError::Internal)
-            }
-            Work::Message { to, template, language, params } => {
-                let rendered = self.templates.render(*template, *language, params)?;
-                let id = format!("{}.{}", op.0, &sort[sort.len() - 2..]);
-                let message =
-                    Message { id, to: to.clone(), channel: template.channel(), language: *language, at: self.db.now(), rendered };
-                self.sender.send(message).await.map_err(MemberError::Internal)
-            }
-            Work::Audit { entry } => self.append_audit(entry).await,
-            Work::Revoke { sessions } => self.revocations.revoke(&self.db, sessions, self.config.tokens.access_s).await,
-            Work::RevokeBefore { epoch, except } => {
-                let access_s = self.config.tokens.access_s;
-                self.revocations.revoke_before(&self.db, partition, *epoch, except.as_deref(), access_s).await
-            }
-            Work::Tidy => self.tidy(partition).await,
-            Work::Register => self.complete_registration(partition).await,
-            Work::Activate => self.complete_activation(partition).await,
-            Work::Identifier { kind, new, session } => {
-                self.complete_identifier(partition, *kind, new.as_ref(), session.as_deref()).await
-            }
-            Work::Release { identifiers } => {
-                debug_assert_eq!(table, db::ACCOUNTS);
-                self.release_unused(partition, identifiers).await
-            }
-            Work::ReleaseInvite { code } => self.release_invite(code, partition).await,
-            Work::Invitee { identifiers } => self.first_invitation(partition, identifiers.iter()).await.map(drop),
-            Work::Erase { resource, late: _ } => self.erase_resource(resource, partition).await,
-            Work::Index { stale } => self.reindex(partition, stale).await,
-            Work::ResetRequest { account } => self.look_into_reset(account).await,
-            Work::ResendRequest { email } => self.look_into_resend(email).await,
-            Work::CodeRequest { phone, language, code } => self.give_phone_code(phone, *language, code).await,
-        }
-    }
 }
-
-/// Pointers of a page.
-const SWEEP_PAGE: usize = 500;

@@ -4,20 +4,20 @@
 //! erase: password again ─▶ one transaction: document emptied, epoch raised ─▶ outbox: `erased` event, claims and index freed, the rest deleted
 //! ```
 
-use std::collections::BTreeMap;
-
 use kindred_model::units::{EventTime, Tier};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-use crate::account::{ADDRESSES_MAX, Account, Address, Agreement, CredentialEvent, Extra, Factor, Loaded, State};
+use crate::account::{ADDRESSES_MAX, Account, Address, Agreement, CredentialEvent, Extra, Loaded, State};
+use crate::base::{Core, service};
 use crate::codes::TokenKind;
 use crate::db::{ACCOUNTS, Held};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
+use crate::permission::{Actor, Permission};
 use crate::sessions::{KNOWN, SessionShown};
-use crate::sign_in::alone;
 use crate::throttle::HOUR_S;
 use crate::tokens::AccessClaims;
 use crate::{Members, db, index};
@@ -146,12 +146,17 @@ impl Profile {
     }
 }
 
-impl Members {
+service! {
+    /// Profiles.
+    Profiles on Core
+}
+
+impl Profiles {
     /// The profile of a member.
     ///
     /// # Errors
     /// [`MemberError::NotFound`]; what the store says.
-    pub async fn profile(&self, member: &str) -> Result<Profile> {
+    pub async fn of(&self, member: &str) -> Result<Profile> {
         Ok(Profile::of(&self.living(member).await?))
     }
 
@@ -159,7 +164,7 @@ impl Members {
     ///
     /// # Errors
     /// [`MemberError::Changed`] where it was changed since; `address_invalid`, `addresses_many`, `agreement_stale`; what the store says.
-    pub async fn change_profile(&self, member: &str, version: &str, change: &ProfileChange) -> Result<Profile> {
+    pub async fn update(&self, member: &str, version: &str, change: &ProfileChange) -> Result<Profile> {
         if let Some(addresses) = &change.addresses {
             if addresses.len() > ADDRESSES_MAX {
                 return Err(MemberError::field("addresses", "addresses_many"));
@@ -194,31 +199,34 @@ impl Members {
             if let Some(accepted) = &change.agreement_version {
                 account.agreement = Agreement { version: accepted.clone(), accepted_at: self.db.now() };
             }
-            Ok((alone(Vec::new()), ()))
+            Ok((Some(Extra::default()), ()))
         })
         .await?;
-        self.profile(member).await
+        self.of(member).await
     }
+}
 
+/// What is about all that is kept of a member, and so of every service and resource.
+impl Members {
     /// Everything that is held here about a member.
     ///
     /// # Errors
     /// [`MemberError::NotFound`]; [`MemberError::Throttled`] after `members.limits.exports_hour`; what the store says.
     pub async fn export(&self, member: &str) -> Result<MemberExport> {
-        let held = self.living(member).await?;
-        self.quota("export", member, self.config.limits.exports_hour, HOUR_S).await?;
-        let known = self.db.all::<()>(ACCOUNTS, member, KNOWN).await?;
-        let today = self.db.now().day();
-        let auditor = crate::Actor::operator("export");
+        let held = self.core.living(member).await?;
+        self.core.throttle.quota("export", member, self.core.config.limits.exports_hour, HOUR_S).await?;
+        let known = self.core.db.all::<()>(ACCOUNTS, member, KNOWN).await?;
+        let today = self.core.db.now().day();
+        let auditor = Actor::operator("export");
         let mut query = crate::AuditQuery {
-            days: Some((kindred_model::Day(today.0 - self.config.audit_days as i32), today)),
+            days: Some((kindred_model::Day(today.0 - self.core.config.audit_days as i32), today)),
             subject: Some(member.to_owned()),
             limit: Some(200),
             ..Default::default()
         };
         let mut audit = Vec::new();
         loop {
-            let page = self.search_audit(&auditor, &query).await?;
+            let page = self.audit.search(&auditor, &query).await?;
             audit.extend(page.items);
             query.cursor = page.next_cursor;
             if query.cursor.is_none() {
@@ -234,7 +242,7 @@ impl Members {
             invited_by: held.value.invited_by.clone(),
             password_changed_at: held.value.password_changed_at,
             recovery_codes_left: held.value.factor.recovery.len(),
-            sessions: self.sessions(member).await?,
+            sessions: self.sessions.of(member).await?,
             known_addresses: known.len(),
             audit,
             resources,
@@ -246,8 +254,17 @@ impl Members {
     /// # Errors
     /// [`MemberError::ReauthenticationFailed`], [`MemberError::Throttled`]; what the store says: repeat it.
     pub async fn erase_own(&self, claims: &AccessClaims, password: &SecretString, address: &str) -> Result<ErasureReceipt> {
-        let shown = self.reauthenticate(&claims.sub, password, address).await?.value;
+        let shown = self.core.passwords.reauthenticate(&claims.sub, password, address).await?.value;
         self.erase(&claims.sub, Some(&shown), &claims.sub, address).await
+    }
+
+    /// Forgets a member.
+    ///
+    /// # Errors
+    /// [`MemberError::Forbidden`] without `member:write`, [`MemberError::NotFound`]; what the store says: repeat it.
+    pub async fn erase_member(&self, actor: &Actor, member: &str) -> Result<ErasureReceipt> {
+        self.staff.guard(actor, Permission::MemberWrite, member).await?;
+        self.erase(member, None, &actor.id, &actor.address).await
     }
 
     /// Empties the account and ends all that belongs to it; what lies beside it leaves by the outbox. Again on an erased account: the
@@ -260,15 +277,16 @@ impl Members {
         address: &str,
     ) -> Result<ErasureReceipt> {
         let erased_at = self
+            .core
             .change(member, &[TokenKind::Phone.sort().as_str()], |loaded| {
                 if let Some(erased_at) = loaded.account.erased_at {
                     return Ok((None, erased_at));
                 }
                 shown.map_or(Ok(()), |shown| loaded.same_epoch(shown))?;
-                let now = self.db.now();
-                let mut extra = Extra::works(vec![self.audit(actor, "member.erase", member, address, &[])]);
+                let now = self.core.db.now();
+                let mut extra = Extra::works(vec![self.audit.work(actor, "member.erase", member, address, &[])]);
                 loaded.raise_epoch(CredentialEvent::Erasure, None, &mut extra);
-                let stale = index::entries(&loaded.account).into_iter().map(|(at, _)| at).collect();
+                let index = index::follow(&loaded.account);
                 let mut identifiers: Vec<_> = loaded.account.identifiers().cloned().collect();
                 // A code went to a phone that the member wanted to change to.
                 identifiers.extend(loaded.pending_phone()?);
@@ -278,7 +296,7 @@ impl Members {
                 }
                 let invite = loaded.account.invite_code.clone();
                 forget(loaded, now);
-                extra.works.extend([loaded.account.event(), Work::Release { identifiers }, Work::Index { stale }]);
+                extra.works.extend([loaded.account.event(), Work::Release { identifiers }, index]);
                 extra.works.push(Work::ReleaseInvite { code: invite });
                 for (resource, late) in self.resources.iter().flat_map(|resource| [(resource, false), (resource, true)]) {
                     extra.works.push(Work::Erase { resource: resource.name().to_owned(), late });
@@ -286,7 +304,7 @@ impl Members {
                 Ok((Some(extra), now))
             })
             .await?;
-        let audit_until = db::after(erased_at, u64::from(self.config.audit_days) * 86_400);
+        let audit_until = db::after(erased_at, u64::from(self.core.config.audit_days) * 86_400);
         Ok(ErasureReceipt { member: member.to_owned(), erased_at, audit_until })
     }
 }
@@ -296,31 +314,12 @@ fn forget(loaded: &mut Loaded, now: EventTime) {
     let account = &mut loaded.account;
     loaded.expires_at = None;
     *account = Account {
-        member: std::mem::take(&mut account.member),
-        state: State::Erased,
-        username: None,
-        phone: None,
-        email: None,
-        changing: None,
-        password: String::new(),
-        password_for_staff: false,
-        password_changed_at: now,
-        tier: None,
-        role: None,
-        language: account.language,
-        marketing_consent: false,
-        addresses: Vec::new(),
-        agreement: Agreement { version: String::new(), accepted_at: now },
-        invite_code: String::new(),
         invited_by: account.invited_by.take(),
-        invited_before: false,
-        factor: Factor::default(),
-        registered_at: now,
         activated_at: account.activated_at,
-        suspended_at: None,
         erased_at: Some(now),
         event_version: account.event_version,
         epoch: account.epoch,
         sessions_from: account.sessions_from,
+        ..Account::blank(std::mem::take(&mut account.member), State::Erased, account.language, now)
     };
 }

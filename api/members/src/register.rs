@@ -19,16 +19,17 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::account::{ACCOUNT, Account, Extra, State};
+use crate::base::{Core, service};
 use crate::challenge::{Solution, address_group};
 use crate::claims::Claimed;
 use crate::codes::{Proves, TokenKind, split_token};
 use crate::db::{self, ACCOUNTS};
 use crate::error::{FieldError, MemberError, Result};
 use crate::outbox::Work;
+use crate::random;
 use crate::senders::Template;
 use crate::throttle::HOUR_S;
 use crate::validate::{Identifier, Kind};
-use crate::{Members, random};
 use kindred_config::members::Language;
 
 /// Life of a claim and of an account that is not verified, seconds (R13).
@@ -69,7 +70,57 @@ pub struct Registration {
     pub address: String,
 }
 
-impl Members {
+service! {
+    /// Registrations.
+    Registrations on Core
+}
+
+impl Registrations {
+    /// Sends a code to a phone, if limits allow; the same answer whoever's the phone is. The limits on a phone are told as well: they
+    /// are as they are whoever asks.
+    ///
+    /// # Errors
+    /// `phone_invalid`; [`MemberError::ChallengeFailed`], [`MemberError::Throttled`]; what the store says.
+    pub async fn request_phone_code(&self, phone: &str, language: Language, solution: &Solution, address: &str) -> Result<()> {
+        self.check_and_request_phone_code(phone, [None; 3], language, solution, address).await
+    }
+
+    /// As [`Self::request_phone_code`], once what was filled in before it, a username, an e-mail, a password, would be accepted: no
+    /// message is sent for a form that is turned away for them.
+    ///
+    /// # Errors
+    /// As [`Self::request_phone_code`]; each field that is not accepted; [`MemberError::UsernameTaken`].
+    pub async fn check_and_request_phone_code(
+        &self,
+        phone: &str,
+        [username, email, password]: [Option<&str>; 3],
+        language: Language,
+        solution: &Solution,
+        address: &str,
+    ) -> Result<()> {
+        let mut errors = Vec::new();
+        let mut field = |checked: Option<Result<Identifier>>| -> Result<Option<Identifier>> {
+            Ok(keep(&mut errors, checked.transpose())?.flatten())
+        };
+        let name = field(username.map(|username| Identifier::username(username, &self.config.shop_name)))?;
+        let phone = field(Some(Identifier::phone(phone, &self.config.registration.phone_regions)))?;
+        field(email.map(Identifier::email))?;
+        let password = password.map(|password| SecretString::from(password.to_owned()));
+        keep(&mut errors, password.as_ref().map_or(Ok(()), |password| self.passwords.policy.fits(password, false)))?;
+        let (Some(phone), true) = (phone, errors.is_empty()) else { return Err(MemberError::Invalid(errors)) };
+        self.challenges.redeem(solution).await?;
+        if let Some(name) = &name
+            && self.claims.is_anothers(name, "").await?
+        {
+            return Err(MemberError::UsernameTaken);
+        }
+        if let Some(password) = password {
+            let own = [username, email, Some(&*phone.canonical)].into_iter().flatten().map(str::to_owned).collect();
+            self.passwords.judge(&password, own, false, &address_group(address)).await?;
+        }
+        self.codes.send_phone_code(phone, language, address).await
+    }
+
     /// Takes a registration. That it returns says nothing about phone and e-mail; the mail does.
     ///
     /// # Errors
@@ -82,7 +133,7 @@ impl Members {
         let username = field(Identifier::username(&registration.username, &self.config.shop_name))?;
         let phone = field(Identifier::phone(&registration.phone, regions))?;
         let email = field(Identifier::email(&registration.email))?;
-        keep(&mut errors, self.policy.fits(&registration.password, false))?;
+        keep(&mut errors, self.passwords.policy.fits(&registration.password, false))?;
         if registration.agreement_version != self.config.agreement_version {
             errors.push(FieldError::of("agreement_version", "agreement_stale"));
         }
@@ -90,37 +141,37 @@ impl Members {
             return Err(MemberError::Invalid(errors));
         };
         let address = address_group(&registration.address);
-        self.quota("register", &address, self.config.limits.registrations_hour, HOUR_S).await?;
+        self.throttle.quota("register", &address, self.config.limits.registrations_hour, HOUR_S).await?;
         // Looked at before the password is judged, and used up after: whoever chose a weak one tries again with the same solution. How
         // often that may be is bounded by the quota.
-        self.is_solved(&registration.solution)?;
+        self.challenges.is_solved(&registration.solution)?;
         let own =
             [&registration.username, &registration.phone, &registration.email, &phone.canonical].map(String::clone).to_vec();
-        self.hasher.judge(self.policy.clone(), registration.password.clone(), own, false, &address).await?;
-        self.redeem(&registration.solution).await?;
+        self.passwords.judge(&registration.password, own, false, &address).await?;
+        self.challenges.redeem(&registration.solution).await?;
         let invited_by = match registration.invite_code.as_deref().filter(|code| !code.trim().is_empty()) {
             None => None,
             Some(code) => {
-                let inviter = self.inviter(code).await?;
+                let inviter = self.claims.inviter(code).await?;
                 Some(inviter.ok_or_else(|| MemberError::field("invite_code", "invite_unknown"))?)
             }
         };
-        let code = self.check_phone_code(&phone, &registration.phone_code).await?;
+        let code = self.codes.check_phone_code(&phone, &registration.phone_code).await?;
         // Whatever becomes of it from here on, one mail goes to this address.
-        self.quota("mail", &email.canonical, self.config.limits.mails_hour, HOUR_S).await?;
-        let password_for_staff = self.policy.fits_staff(&registration.password);
-        let password = self.hasher.hash(registration.password, &address).await?;
+        self.throttle.quota("mail", &email.canonical, self.config.limits.mails_hour, HOUR_S).await?;
+        let password_for_staff = self.passwords.policy.fits_staff(&registration.password);
+        let password = self.passwords.hasher.hash(registration.password, &address).await?;
         let now = self.db.now();
         // The code's, not a new one: sent again after a crash, the form finds its name held for itself, and not for ten minutes by nobody.
         let member = code.member;
         if self.config.registration.reveal_taken {
             for identifier in [&username, &phone, &email] {
-                if self.is_anothers(identifier, &member).await? {
+                if self.claims.is_anothers(identifier, &member).await? {
                     return Err(MemberError::IdentifierTaken);
                 }
             }
         }
-        if !self.hold(&username, &member, self.db.in_s(HELD_S), &self.proof(Some(&phone), now)).await? {
+        if !self.claims.hold(&username, &member, self.db.in_s(HELD_S), &self.claims.proof(Some(&phone), now)).await? {
             return Err(MemberError::UsernameTaken);
         }
         let password = (password, password_for_staff);
@@ -131,16 +182,14 @@ impl Members {
             invited_by,
             ..Account::new(member.clone(), identifiers, password, now, &self.config, invite_code())
         };
-        let audit = self.audit("anonymous", "registration", &member, &registration.address, &[]);
+        let audit = self.audit.work("anonymous", "registration", &member, &registration.address, &[]);
         let works = vec![Work::Register, audit];
         let expires_at = Some(self.db.in_s(UNVERIFIED_S));
-        let op = self.point(ACCOUNTS, &member).await?;
         let step = Step::insert(ACCOUNT, db::encode(&account), expires_at);
-        if self.commit(Some(&op), ACCOUNTS, &member, vec![step], works, expires_at).await? {
+        if self.outbox.transact(ACCOUNTS, &member, vec![step], works, expires_at).await? {
             // The code is used up with the claims: until then it makes this member alone, who is there.
             return Ok(());
         }
-        self.cancel(Some(op)).await;
         let Some(there) = self.account(&member).await? else {
             // The mark of a pointer that was given up.
             return Err(db::contended(ACCOUNTS));
@@ -150,23 +199,23 @@ impl Members {
         if same(&username) && same(&email) {
             return Ok(()); // By this form, whose answer got lost, or which was sent twice.
         }
-        self.release_unused(&member, &[username]).await?;
+        self.claims.release_unused(&member, &[username]).await?;
         Err(MemberError::CodeWrong)
     }
 
     /// Claims what a registration names, or turns it away: of that, the address given is told alone. The claims are the same.
-    pub(crate) async fn complete_registration(&self, member: &str) -> Result<()> {
+    pub(crate) async fn complete(&self, member: &str) -> Result<()> {
         let Some(held) = self.account(member).await?.filter(|held| held.value.state == State::Pending) else {
             return Ok(()); // Done, or expired.
         };
         // Before anything else: a registration that is turned away leaves no code that names its member.
         if let Some(phone) = &held.value.phone {
-            self.spend_code_of(phone, member).await?;
+            self.codes.spend_code_of(phone, member).await?;
         }
-        let proof = self.proof(held.value.phone.as_ref(), held.value.registered_at);
+        let proof = self.claims.proof(held.value.phone.as_ref(), held.value.registered_at);
         let mut refused = None;
         for identifier in held.value.identifiers() {
-            let claimed = self.claim(identifier, member, held.expires_at, &proof).await?;
+            let claimed = self.claims.claim(identifier, member, held.expires_at, &proof).await?;
             // Nobody has shown yet that they read its mail: another registration may go on beside this one.
             if claimed == Claimed::Taken || claimed == Claimed::Passed && identifier.kind != Kind::Email {
                 refused = refused.or(Some((identifier.kind, claimed)));
@@ -194,10 +243,10 @@ impl Members {
             Ok(true) => Ok(()),
             Ok(false) | Err(MemberError::NotFound) => {
                 let identifiers: Vec<Identifier> = claimed.identifiers().cloned().collect();
-                self.release_unused(member, &identifiers).await?;
+                self.claims.release_unused(member, &identifiers).await?;
                 let now = self.account(member).await?;
                 if now.is_none_or(|held| held.value.invite_code != claimed.invite_code) {
-                    self.release_invite(&claimed.invite_code, member).await?;
+                    self.claims.release_invite(&claimed.invite_code, member).await?;
                 }
                 Ok(())
             }
@@ -210,20 +259,18 @@ impl Members {
         let email = loaded.account.email.clone();
         let Some(to) = email.as_ref().map(|email| email.shown.clone()) else { return };
         let proves = email.map(|identifier| Proves { identifier, session: None });
-        let (step, token) = self.token_step(loaded, TokenKind::Verify, proves, UNVERIFIED_S);
+        let (step, token) = self.codes.token_step(loaded, TokenKind::Verify, proves, UNVERIFIED_S);
         extra.steps.push(step);
         let hours = (UNVERIFIED_S / 3_600).to_string();
-        let params = self.params(&[("hours", &hours), ("link", &self.link("verify-email", &token))]);
+        let params = self.codes.params(&[("hours", &hours), ("link", &self.codes.link("verify-email", &token))]);
         extra.works.push(Work::Message { to, template: Template::VerifyEmail, language: loaded.account.language, params });
     }
 
     /// Takes a registration back: the account goes, the address is told where a member was in the way. Claims of one that is not
     /// verified stay until they expire, as those of one that went on do.
     async fn refuse(&self, member: &str, from: State, (taken, claimed): (Kind, Claimed)) -> Result<()> {
-        let op = self.point(ACCOUNTS, member).await?;
         let tokens = self.db.all::<serde_json::Value>(ACCOUNTS, member, "token/").await?;
         let Some(held) = self.account(member).await?.filter(|held| held.value.state == from) else {
-            self.cancel(Some(op)).await;
             return Ok(());
         };
         let mut account = held.value;
@@ -237,20 +284,17 @@ impl Members {
             // It was announced as registered.
             account.state = State::Erased;
             works.push(account.event());
-            works.push(Work::Index { stale: crate::index::entries(&account).into_iter().map(|(at, _)| at).collect() });
+            works.push(crate::index::follow(&account));
         }
         if let Some(email) = account.email.as_ref().filter(|_| claimed == Claimed::Taken) {
             let template = if taken == Kind::Email { Template::AccountExists } else { Template::PhoneTaken };
-            let params = self.params(&[("link", &self.link("reset-password", ""))]);
+            let params = self.codes.params(&[("link", &self.codes.link("reset-password", ""))]);
             works.push(Work::Message { to: email.shown.clone(), template, language: account.language, params });
         }
         // A conflict: somebody else is at it. The work that called comes again and looks.
         let expires_at = Some(self.db.in_s(UNVERIFIED_S));
-        if !self.commit(Some(&op), ACCOUNTS, member, steps, works, expires_at).await? {
-            self.cancel(Some(op)).await;
-            return Err(db::contended(ACCOUNTS));
-        }
-        Ok(())
+        let done = self.outbox.transact(ACCOUNTS, member, steps, works, expires_at).await?;
+        if done { Ok(()) } else { Err(db::contended(ACCOUNTS)) }
     }
 
     /// Verifies the e-mail of a registration by the token of the mail: the member's account is active when this returns.
@@ -260,17 +304,18 @@ impl Members {
     pub async fn verify_email(&self, token: &str, address: &str) -> Result<String> {
         let (member, secret) = split_token(token)?;
         let begun = self.change(member, &["token/"], |loaded| {
-            let (step, _) = self.spend_token(loaded, TokenKind::Verify, secret)?;
+            let (step, _) = loaded.spend_token(TokenKind::Verify, secret)?;
             if loaded.account.state != State::Registered {
                 return Err(MemberError::TokenGone);
             }
             loaded.account.state = State::Activating;
             // From here on it is ended one way or the other, however long that takes: its claims last or it is taken back.
             loaded.expires_at = None;
-            let audit = self.audit(&loaded.account.member, "email.verified", &loaded.account.member, address, &[]);
+            let audit = self.audit.work(&loaded.account.member, "email.verified", &loaded.account.member, address, &[]);
             Ok((Some(Extra { steps: vec![step], works: vec![Work::Activate, audit] }), ()))
         });
         begun.await.map_err(|error| if error == MemberError::NotFound { MemberError::TokenGone } else { error })?;
+        self.complete_activation(member).await?;
         match self.account(member).await? {
             Some(held) if held.value.state == State::Activated => Ok(member.to_owned()),
             _ => Err(MemberError::TokenGone),
@@ -282,22 +327,22 @@ impl Members {
         let Some(held) = self.account(member).await?.filter(|held| held.value.state == State::Activating) else {
             return Ok(());
         };
-        let registered = self.proof(held.value.phone.as_ref(), held.value.registered_at);
+        let registered = self.claims.proof(held.value.phone.as_ref(), held.value.registered_at);
         for identifier in held.value.identifiers() {
             // Phone and name as they were proved when it was registered; the mailbox is proved now.
-            let now = self.proof(None, self.db.now());
+            let now = self.claims.proof(None, self.db.now());
             let proof = if identifier.kind == Kind::Email { &now } else { &registered };
-            let claimed = self.claim(identifier, member, None, proof).await?;
+            let claimed = self.claims.claim(identifier, member, None, proof).await?;
             if claimed != Claimed::Ours {
                 return self.refuse(member, State::Activating, (identifier.kind, claimed)).await;
             }
         }
         let mut code = held.value.invite_code.clone();
-        while !self.claim_invite(&code, member).await? {
+        while !self.claims.claim_invite(&code, member).await? {
             code = invite_code(); // One in 2^40 is somebody's.
         }
         let invited = held.value.invited_by.is_some();
-        let invited_before = invited && !self.first_invitation(member, held.value.identifiers()).await?;
+        let invited_before = invited && !self.claims.first_invitation(member, held.value.identifiers()).await?;
         let completed = self.change(member, &[], |loaded| {
             if loaded.account.state != State::Activating {
                 return Ok((None, false));
@@ -322,14 +367,14 @@ impl Members {
     /// `email_invalid`; [`MemberError::ChallengeFailed`], [`MemberError::Throttled`]; what the store says.
     pub async fn request_verification(&self, email: &str, solution: &Solution, address: &str) -> Result<()> {
         let email = Identifier::email(email)?;
-        self.redeem(solution).await?;
-        self.quota("mail address", &address_group(address), self.config.limits.registrations_hour, HOUR_S).await?;
-        self.quota("mail", &email.canonical, self.config.limits.mails_hour, HOUR_S).await?;
-        self.request(vec![Work::ResendRequest { email: email.canonical }], HOUR_S).await
+        self.challenges.redeem(solution).await?;
+        self.throttle.quota("mail address", &address_group(address), self.config.limits.registrations_hour, HOUR_S).await?;
+        self.throttle.quota("mail", &email.canonical, self.config.limits.mails_hour, HOUR_S).await?;
+        self.outbox.request(vec![Work::ResendRequest { email: email.canonical }], HOUR_S).await
     }
 
     pub(crate) async fn look_into_resend(&self, email: &str) -> Result<()> {
-        match self.member_of(&Identifier::email(email)?).await? {
+        match self.claims.member_of(&Identifier::email(email)?).await? {
             Some(held) if held.value.state == State::Registered => self.resend(&held.value.member).await,
             _ => Ok(()),
         }

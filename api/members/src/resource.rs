@@ -8,10 +8,15 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
+use kindred_model::units::EventTime;
+use kindred_store::records::Step;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Members;
-use crate::error::Result;
+use crate::db::ms;
+use crate::error::{MemberError, Result};
+use crate::outbox::Work;
 
 /// How long after an erasure what is left is looked for again, seconds. A request that had begun before may still write; after a minute
 /// no process takes a token that it cannot tell to be good.
@@ -50,6 +55,28 @@ pub trait Resource: Send + Sync {
     /// # Errors
     /// What the store says.
     async fn export(&self, members: &Members, member: &str) -> Result<Value>;
+
+    /// Does a job that [`Members::transact`] has left in a partition. It is done until it has succeeded, and may be done again.
+    ///
+    /// # Errors
+    /// A job that it does not know; whatever keeps one from being done. It is tried again.
+    async fn perform(&self, _members: &Members, _partition: &str, job: &str, _payload: &Value) -> Result<()> {
+        Err(MemberError::Internal(format!("the resource {} of this version has no job {job}", self.name())))
+    }
+}
+
+/// Work that follows from a resource's transaction.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// [`Resource::name`].
+    pub resource: String,
+    /// A stable word of the resource's own.
+    pub job: String,
+    /// What it is done with.
+    pub payload: Value,
+    /// It is not done before then.
+    #[serde(with = "ms::option")]
+    pub not_before: Option<EventTime>,
 }
 
 /// All resources of a product.
@@ -74,12 +101,21 @@ impl Members {
 
     /// The records of resources (`db.rs`), in tables of their own.
     pub fn records(&self) -> crate::Records {
-        self.db.of_resources()
+        self.core.db.of_resources()
     }
 
-    pub(crate) async fn erase_resource(&self, name: &str, member: &str) -> Result<()> {
+    /// Takes the steps of a resource in one of its partitions, and leaves jobs that [`Resource::perform`] does once they are taken; false
+    /// on a conflict. Until they are done the jobs lie in the partition, under sort keys that begin with `outbox/`.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn transact(&self, table: &str, partition: &str, steps: Vec<Step>, jobs: Vec<Job>) -> Result<bool> {
+        let works = jobs.into_iter().map(Work::Job).collect();
+        self.core.outbox.transact(&self.records().table(table), partition, steps, works, None).await
+    }
+
+    pub(crate) fn resource(&self, name: &str) -> Result<&'static dyn Resource> {
         let resource = self.resources.iter().find(|resource| resource.name() == name);
-        let unknown = || crate::MemberError::Internal(format!("the resource {name} is not known to this version"));
-        resource.ok_or_else(unknown)?.erase(self, member).await
+        resource.copied().ok_or_else(|| MemberError::Internal(format!("the resource {name} is not known to this version")))
     }
 }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use kindred_model::units::EventTime;
-use kindred_store::records::{PAGE_MAX, Range};
+use kindred_store::records::Range;
 use parking_lot::RwLock;
 
 use crate::db::{self, Db, Held, REVOCATIONS};
@@ -28,8 +28,12 @@ const RING: &str = "#ring";
 const STALE: Duration = Duration::from_secs(60);
 
 /// The sessions whose tokens are worthless.
-#[derive(Default)]
-pub(crate) struct Revocations(RwLock<Known>);
+pub(crate) struct Revocations {
+    db: Db,
+    /// Life of an access token, seconds.
+    access_s: u32,
+    known: RwLock<Known>,
+}
 
 #[derive(Default)]
 struct Known {
@@ -88,59 +92,53 @@ fn sort(ms: i64) -> String {
 }
 
 impl Revocations {
-    /// Revokes sessions: here at once, elsewhere when it is read. Doing it again does no harm.
-    pub async fn revoke(&self, db: &Db, sessions: &[String], access_s: u32) -> Result<()> {
-        self.enter(db, sessions, access_s).await
+    pub fn new(db: Db, access_s: u32) -> Self {
+        Self { db, access_s, known: RwLock::default() }
     }
 
-    /// Revokes the sessions of a member that began before an epoch, but for one.
-    pub async fn revoke_before(&self, db: &Db, member: &str, epoch: u64, except: Option<&str>, access_s: u32) -> Result<()> {
-        self.enter(db, &[format!("@{member}/{epoch}/{}", except.unwrap_or_default())], access_s).await
-    }
-
-    /// Has every process read the key ring: a key was withdrawn.
-    pub async fn announce_ring(&self, db: &Db, access_s: u32) -> Result<()> {
-        self.enter(db, &[RING.to_owned()], access_s).await
-    }
-
-    async fn enter(&self, db: &Db, entries: &[String], access_s: u32) -> Result<()> {
-        let now = db.now();
-        let until = db::after(now, u64::from(access_s) + BEYOND_S);
+    /// Revokes sessions, by id: here at once, elsewhere when it is read. Doing it again does no harm.
+    pub async fn revoke(&self, entries: &[String]) -> Result<()> {
+        let now = self.db.now();
+        let until = db::after(now, u64::from(self.access_s) + BEYOND_S);
         {
-            let mut known = self.0.write();
+            let mut known = self.known.write();
             entries.iter().for_each(|entry| known.learn(entry, until));
         }
         for entry in entries {
-            db.insert(REVOCATIONS, &hour(now.0), &format!("{}{entry}", sort(now.0)), &until.0, Some(until)).await?;
+            let sort = format!("{}{entry}", sort(now.0));
+            self.db.insert(REVOCATIONS, &hour(now.0), &sort, &until.0, Some(until)).await?;
         }
         Ok(())
     }
 
+    /// Revokes the sessions of a member that began before an epoch, but for one.
+    pub async fn revoke_before(&self, member: &str, epoch: u64, except: Option<&str>) -> Result<()> {
+        self.revoke(&[format!("@{member}/{epoch}/{}", except.unwrap_or_default())]).await
+    }
+
+    /// Has every process read the key ring: a key was withdrawn.
+    pub async fn announce_ring(&self) -> Result<()> {
+        self.revoke(&[RING.to_owned()]).await
+    }
+
     /// Reads what others have revoked since the last time; whether the key ring may have changed.
-    pub async fn refresh(&self, db: &Db, access_s: u32) -> Result<bool> {
+    pub async fn refresh(&self) -> Result<bool> {
         let started = Instant::now();
-        let now = db.now().0;
-        let oldest = now - (i64::from(access_s) + BEYOND_S as i64) * 1_000;
-        let from = self.0.read().read_to.map_or(oldest, |read_to| (read_to - SKEW_MS).max(oldest));
+        let now = self.db.now().0;
+        let oldest = now - (i64::from(self.access_s) + BEYOND_S as i64) * 1_000;
+        let from = self.known.read().read_to.map_or(oldest, |read_to| (read_to - SKEW_MS).max(oldest));
         let mut found = Vec::new();
         for bucket in from.div_euclid(MS_AN_HOUR)..=(now + SKEW_MS).div_euclid(MS_AN_HOUR) {
             let bucket = format!("{bucket:010}");
-            let mut range = Range { after: Some(sort(from).into_bytes()), ..Range::default() };
-            loop {
-                let page: Vec<(String, Held<i64>)> = db.page(REVOCATIONS, &bucket, &range, PAGE_MAX).await?;
-                range.after = page.last().map(|(sort, _)| sort.clone().into_bytes());
-                let full = page.len() == PAGE_MAX;
-                found.extend(
-                    page.into_iter().filter_map(|(sort, held)| {
-                        sort.split_once('/').map(|(_, entry)| (entry.to_owned(), EventTime(held.value)))
-                    }),
-                );
-                if !full {
-                    break;
-                }
-            }
+            let range = Range { after: Some(sort(from).into_bytes()), ..Range::default() };
+            let entries: Vec<(String, Held<i64>)> = self.db.all_in(REVOCATIONS, &bucket, range).await?;
+            found.extend(
+                entries
+                    .into_iter()
+                    .filter_map(|(sort, held)| sort.split_once('/').map(|(_, entry)| (entry.to_owned(), EventTime(held.value)))),
+            );
         }
-        let mut known = self.0.write();
+        let mut known = self.known.write();
         known.forget(now);
         found.iter().for_each(|(entry, until)| known.learn(entry, *until));
         known.read_to = Some(now);
@@ -150,13 +148,13 @@ impl Revocations {
 
     /// Whether the tokens of a member's session, of an epoch, are worthless; so are all when what was revoked is not known.
     pub fn is_revoked(&self, member: &str, session: &str, epoch: u64) -> bool {
-        let known = self.0.read();
+        let known = self.known.read();
         let ended = |floor: &Floor| epoch < floor.epoch && floor.except.as_deref() != Some(session);
         known.sessions.contains_key(session) || known.floors.get(member).is_some_and(|floors| floors.iter().any(ended))
     }
 
     /// Whether it was read recently enough to decide by.
     pub fn is_fresh(&self) -> bool {
-        self.0.read().read_at.is_some_and(|at| at.elapsed() < STALE)
+        self.known.read().read_at.is_some_and(|at| at.elapsed() < STALE)
     }
 }

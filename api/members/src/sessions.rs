@@ -12,6 +12,8 @@
 //!
 //! A session belongs to the epoch of its account in which it began: see [`crate::account::Loaded::raise_epoch`].
 
+use std::sync::Arc;
+
 use kindred_model::SessionId;
 use kindred_model::records::MemberRecord;
 use kindred_model::units::EventTime;
@@ -20,20 +22,25 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::account::{ACCOUNT, Account, CredentialEvent, Extra, State};
+use crate::account::{ACCOUNT, Account, Accounts, CredentialEvent, Extra, State};
+use crate::base::service;
 use crate::challenge::address_group;
 use crate::codes::Token;
 use crate::db::{self, ACCOUNTS, Held, ms};
 use crate::error::{MemberError, Result};
 use crate::outbox::Work;
-use crate::tokens::{ACR, AccessClaims};
+use crate::permission::{Actor, Permission};
+use crate::random;
+use crate::roles::Roles;
+use crate::tokens::{ACR, AccessClaims, Rotation};
 use crate::validate::one_line;
-use crate::{Members, random};
 
 /// Longest refresh token that is looked at.
 const REFRESH_BYTES_MAX: usize = 512;
 /// For how long the answer to a refresh is given again, milliseconds: a browser notices a lost one and repeats it by then.
 const REPEATED_MS: i64 = 30_000;
+/// How long a mark of a browser is good: as long as browsers keep a cookie (400 days).
+pub const DEVICE_S: u64 = 400 * 86_400;
 /// Most addresses from which a member is known to sign in; one more forgets the oldest.
 pub const KNOWN_MAX: usize = 20;
 /// Most records of one kind that beginning a session takes away in its own transaction. What is beyond it is left to the outbox.
@@ -140,6 +147,22 @@ pub(crate) const KNOWN: &str = "known/";
 /// The prefix of [`crate::TokenKind`].
 const TOKENS: &str = "token/";
 
+/// Marks a browser in which a member has signed in.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Device {
+    member: String,
+    pub id: String,
+    /// A credential event makes it worthless.
+    epoch: u64,
+    until: i64,
+}
+
+impl Device {
+    pub fn is_of(&self, account: &Account, now: EventTime) -> bool {
+        self.member == account.member && self.epoch == account.epoch && self.until > now.0
+    }
+}
+
 /// How a session begins.
 pub(crate) struct Beginning {
     pub second_factor: bool,
@@ -167,7 +190,12 @@ pub(crate) fn split_refresh(text: &str) -> Option<[&str; 4]> {
     (text.len() <= REFRESH_BYTES_MAX && parts.next().is_none()).then_some(split)
 }
 
-impl Members {
+service! {
+    /// Sessions and their tokens.
+    Sessions on Accounts, roles: Roles
+}
+
+impl Sessions {
     /// Begins a session of an account as it was read; [`MemberError::Changed`] if it was changed since.
     pub(crate) async fn begin_session(&self, held: &Held<Account>, beginning: Beginning) -> Result<Grant> {
         let account = &held.value;
@@ -215,12 +243,7 @@ impl Members {
             let record = MemberRecord::Session { session, version, merged_into };
             works.push(Work::Event { record: String::from_utf8(record.canonical()).expect("JSON is text") });
         }
-        let op = match works.is_empty() {
-            true => None,
-            false => Some(self.point(ACCOUNTS, &account.member).await?),
-        };
-        if !self.commit(op.as_ref(), ACCOUNTS, &account.member, steps, works, None).await? {
-            self.cancel(op).await;
+        if !self.outbox.transact(ACCOUNTS, &account.member, steps, works, None).await? {
             return Err(MemberError::Changed);
         }
         let mut grant = self.grant(account, &sid, &session, &secret, now).await?;
@@ -263,7 +286,7 @@ impl Members {
             let over = |token: &Token| token.epoch != account.epoch || account.state == State::Erased;
             gone.extend(tokens.into_iter().filter(|(_, held)| over(&held.value)).map(|(sort, held)| (sort, held.version)));
             let ended: Vec<String> = sessions.iter().map(|(sort, _)| sid_of(sort)).collect();
-            self.revocations.revoke(&self.db, &ended, self.config.tokens.access_s).await?;
+            self.revocations.revoke(&ended).await?;
             gone.extend(sessions);
             if self.db.delete_all(ACCOUNTS, member, &gone).await? {
                 return Ok(());
@@ -315,11 +338,11 @@ impl Members {
     }
 
     fn refresh_mark(&self, member: &str, sid: &str, secret: &str) -> String {
-        random::encode(&random::mac(&self.secret, "refresh", &[member, sid, secret])[..16])
+        self.marks.key("refresh", &[member, sid, secret])
     }
 
     fn next_secret(&self, member: &str, sid: &str, secret: &str, nonce: &str) -> String {
-        random::encode(&random::mac(&self.secret, "refresh successor", &[member, sid, secret, nonce]))
+        self.marks.digest("refresh successor", &[member, sid, secret, nonce])
     }
 
     /// A new access token, and a new refresh token in place of this one. Again within 30 s from the same device (address and `label`,
@@ -334,8 +357,7 @@ impl Members {
         if !random::same(mark, &self.refresh_mark(member, sid, secret)) {
             return Err(MemberError::Unauthenticated);
         }
-        let (presented, device) =
-            (random::digest(secret), self.throttle_key("refresh device", &[&address_group(address), label]));
+        let (presented, device) = (random::digest(secret), self.marks.key("refresh device", &[&address_group(address), label]));
         for tried in db::tries() {
             let held = self.db.read::<Session>(ACCOUNTS, member, &sort(sid)).await?.ok_or(MemberError::Unauthenticated)?;
             let account = self.account(member).await?.filter(|account| account.value.is_active());
@@ -379,7 +401,7 @@ impl Members {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn sessions(&self, member: &str) -> Result<Vec<SessionShown>> {
+    pub async fn of(&self, member: &str) -> Result<Vec<SessionShown>> {
         let Some(account) = self.account(member).await? else { return Ok(Vec::new()) };
         let (account, now) = (account.value, self.db.now());
         let mut found: Vec<SessionShown> = self
@@ -410,7 +432,7 @@ impl Members {
         self.change(member, &[&at], |loaded| {
             let Some(held) = loaded.beside.get(&at) else { return Ok((None, false)) };
             let steps = vec![Step::delete(&*at, held.version)];
-            let works = vec![Work::Revoke { sessions: vec![sid.to_owned()] }, self.audit(actor, kind, member, address, &[])];
+            let works = vec![Work::Revoke { sessions: vec![sid.to_owned()] }, self.audit.work(actor, kind, member, address, &[])];
             Ok((Some(Extra { steps, works }), true))
         })
         .await
@@ -447,10 +469,85 @@ impl Members {
             if loaded.account.state == State::Erased {
                 return Ok((None, ()));
             }
-            let mut extra = Extra::works(vec![self.audit(actor, "session.end_all", member, address, &[])]);
+            let mut extra = Extra::works(vec![self.audit.work(actor, "session.end_all", member, address, &[])]);
             loaded.raise_epoch(CredentialEvent::SignOutEverywhere, except, &mut extra);
             Ok((Some(extra), ()))
         })
         .await
+    }
+
+    /// The scope of a token of an account: a staff role counts with a second factor and a password as long as staff's has to be.
+    pub(crate) async fn scope_of(&self, account: &Account, second_factor: bool) -> Result<String> {
+        let mut words = vec!["catalog:browse", "order:trade"];
+        if let Some(role) = account.role.as_deref().filter(|_| second_factor && account.password_for_staff)
+            && let Some(role) = self.roles.get(role).await?
+        {
+            words.extend(role.permissions.iter().map(|permission| permission.name()));
+        }
+        words.sort_unstable();
+        words.dedup();
+        Ok(words.join(" "))
+    }
+
+    /// A mark of a browser for a member, in an epoch of the account.
+    pub(crate) fn device_of(&self, member: &str, epoch: u64) -> String {
+        let until = self.db.in_s(DEVICE_S).0;
+        self.marks.seal("device", &Device { member: member.to_owned(), id: random::text::<12>(), epoch, until })
+    }
+
+    /// A mark of a browser that we gave.
+    pub(crate) fn device(&self, text: &str) -> Option<Device> {
+        self.marks.unseal("device", text)
+    }
+
+    /// The claims of an access token that is ours, good now, and whose session has not ended (V9.1, V9.2, V7.4.1). No I/O.
+    ///
+    /// # Errors
+    /// [`MemberError::Unauthenticated`], whatever is wrong with it; [`MemberError::Store`] where what was revoked is not known.
+    pub fn authenticate(&self, token: &str) -> Result<Arc<AccessClaims>> {
+        let claims = self.tokens.check(token, self.db.now()).ok_or(MemberError::Unauthenticated)?;
+        self.still_good(&claims)?;
+        Ok(claims)
+    }
+
+    /// Whether what an access token claimed when it was checked still holds: for what goes on long after, a stream.
+    ///
+    /// # Errors
+    /// As [`Sessions::authenticate`].
+    pub fn still_good(&self, claims: &AccessClaims) -> Result<()> {
+        if !self.revocations.is_fresh() {
+            let text = "ended sessions could not be read for a minute";
+            return Err(kindred_store::StoreError::Unavailable(text.into()).into());
+        }
+        let revoked = self.revocations.is_revoked(&claims.sub, &claims.sid, claims.epoch);
+        let good = self.tokens.hold(claims, self.db.now()) && !revoked;
+        if good { Ok(()) } else { Err(MemberError::Unauthenticated) }
+    }
+
+    /// The public keys, for `/.well-known/jwks.json`.
+    pub fn jwks(&self) -> serde_json::Value {
+        self.tokens.jwks()
+    }
+
+    /// Makes the next signing key now; it signs in five minutes, when every process knows it.
+    ///
+    /// # Errors
+    /// [`MemberError::Forbidden`] without `key:manage`; what the store says.
+    pub async fn rotate_keys(&self, actor: &Actor) -> Result<()> {
+        actor.needs(Permission::KeyManage)?;
+        self.tokens.refresh(Rotation::Now).await?;
+        self.audit.record(actor, "signing_key.rotate", "", true, &[]).await
+    }
+
+    /// Withdraws all signing keys, because one may be known to others, and makes a new one that signs at once. No access token of before
+    /// is taken any more: here at once, in other processes within a second. Sessions go on; everybody refreshes.
+    ///
+    /// # Errors
+    /// As [`Sessions::rotate_keys`].
+    pub async fn withdraw_keys(&self, actor: &Actor) -> Result<()> {
+        actor.needs(Permission::KeyManage)?;
+        self.tokens.refresh(Rotation::Withdraw).await?;
+        self.revocations.announce_ring().await?;
+        self.audit.record(actor, "signing_key.withdraw", "", true, &[]).await
     }
 }

@@ -7,26 +7,24 @@
 //! ```
 
 use kindred_model::SessionId;
-use kindred_model::units::EventTime;
 use kindred_store::records::Step;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::account::{ACCOUNT, Account, Extra};
+use crate::account::{ACCOUNT, Account};
+use crate::base::{Core, service};
 use crate::challenge::address_group;
 use crate::db::{self, ACCOUNTS, Held};
 use crate::error::{MemberError, Result};
+use crate::factor::Factors;
 use crate::hasher::Checked;
 use crate::sessions::{Beginning, Grant, KNOWN};
 use crate::validate::Identifier;
-use crate::{Members, random};
 
 /// Seconds within which the second factor has to be shown.
 pub const SECOND_FACTOR_S: u64 = 300;
 /// Days for which an address from which a member signed in is known.
 const KNOWN_S: u64 = 90 * 86_400;
-/// How long a mark of a browser is good: as long as browsers keep a cookie (400 days).
-pub const DEVICE_S: u64 = 400 * 86_400;
 /// Longest name of an account that is looked at.
 const ACCOUNT_BYTES_MAX: usize = 320;
 
@@ -79,41 +77,31 @@ struct FirstFactor {
     browses: bool,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Device {
-    member: String,
-    id: String,
-    /// A credential event makes it worthless.
-    epoch: u64,
-    until: i64,
-}
-
-impl Device {
-    fn is_of(&self, account: &Account, now: EventTime) -> bool {
-        self.member == account.member && self.epoch == account.epoch && self.until > now.0
-    }
-}
-
 impl FirstFactor {
     fn is_of(&self, account: &Account) -> bool {
         self.epoch == account.epoch && account.is_active()
     }
 }
 
-impl Members {
+service! {
+    /// Signing in.
+    SignIns on Core, factors: Factors
+}
+
+impl SignIns {
     /// Signs in.
     ///
     /// # Errors
     /// [`MemberError::Unauthenticated`] for every reason; [`MemberError::Throttled`], [`MemberError::Busy`]; what the store says.
-    pub async fn sign_in(&self, sign_in: SignIn) -> Result<SignedIn> {
+    pub async fn first(&self, sign_in: SignIn) -> Result<SignedIn> {
         let group = address_group(&sign_in.address);
         let text = &sign_in.account;
         let identifier = (text.len() <= ACCOUNT_BYTES_MAX)
             .then(|| Identifier::of_account(text, &self.config.registration.phone_regions))
             .flatten()
-            .filter(|identifier| self.signs_in(identifier.kind));
+            .filter(|identifier| self.claims.signs_in(identifier.kind));
         let held = match &identifier {
-            Some(identifier) => self.member_of(identifier).await?,
+            Some(identifier) => self.claims.member_of(identifier).await?,
             None => None,
         };
         if held.is_none() {
@@ -121,11 +109,11 @@ impl Members {
             self.account(NOBODY).await?;
         }
         let held = held.filter(|held| held.value.is_active());
-        let device = sign_in.device.as_deref().and_then(|device| self.unseal::<Device>("device", device));
+        let device = sign_in.device.as_deref().and_then(|device| self.sessions.device(device));
         let device = device.filter(|device| held.as_ref().is_some_and(|held| device.is_of(&held.value, self.db.now())));
         // Asked for nobody as well: it takes as long.
         let member = held.as_ref().map_or_else(|| NOBODY.to_owned(), |held| held.value.member.clone());
-        let known_sort = format!("{KNOWN}{}", self.throttle_key("known", &[&member, &group]));
+        let known_sort = format!("{KNOWN}{}", self.marks.key("known", &[&member, &group]));
         let known = self.db.read::<()>(ACCOUNTS, &member, &known_sort).await?;
         // By what was typed: how an account that does not exist is limited says nothing about those that do.
         let typed = identifier.as_ref().map_or_else(
@@ -133,32 +121,32 @@ impl Members {
             |identifier| format!("{}/{}", identifier.kind.name(), identifier.canonical),
         );
         let key = match (&device, &known) {
-            (Some(device), _) => self.throttle_key("sign-in device", &[&member, &device.id]),
-            (None, Some(_)) => self.throttle_key("sign-in known", &[&typed, &group]),
-            (None, None) => self.throttle_key("sign-in", &[&typed]),
+            (Some(device), _) => self.marks.key("sign-in device", &[&member, &device.id]),
+            (None, Some(_)) => self.marks.key("sign-in known", &[&typed, &group]),
+            (None, None) => self.marks.key("sign-in", &[&typed]),
         };
         // Whoever has signed in with this browser, or from this address, is not kept out by what others behind the address guess (V6.1.1).
         let of_address = match device.is_some() || known.is_some() {
             true => None,
             false => {
-                let key = self.throttle_key("sign-in address", &[&group]);
-                Some(self.attempt_of_hour(key, self.config.limits.sign_in_failures_hour).await?)
+                let key = self.marks.key("sign-in address", &[&group]);
+                Some(self.throttle.attempt_of_hour(key, self.config.limits.sign_in_failures_hour).await?)
             }
         };
-        let of_account = self.attempt(key).await?;
+        let of_account = self.throttle.attempt(key).await?;
         let turn = if device.is_some() { &member } else { &group };
         let hash = held.as_ref().map(|held| held.value.password.as_str());
-        let checked = self.hasher.verify(sign_in.password.clone(), hash, turn).await?;
+        let checked = self.passwords.hasher.verify(sign_in.password.clone(), hash, turn).await?;
         let (Some(held), Checked::Right { outdated }) = (held, checked) else {
-            self.failed(of_account).await?;
+            self.throttle.failed(of_account).await?;
             if let Some(of_address) = of_address {
-                self.failed_of_hour(of_address).await?;
+                self.throttle.failed_of_hour(of_address).await?;
             }
             metrics::counter!("auth_failures_total", "reason" => "password").increment(1);
-            self.append_audit(&self.entry("anonymous", "sign_in", &member, &sign_in.address, false, &[])).await?;
+            self.audit.write("anonymous", "sign_in", &member, &sign_in.address, false).await?;
             return Err(MemberError::Unauthenticated);
         };
-        self.succeeded(of_account).await?;
+        self.throttle.succeeded(of_account).await?;
         let held = if outdated { self.rehash(held, sign_in.password).await? } else { held };
         let factor = FirstFactor {
             member: member.clone(),
@@ -170,8 +158,11 @@ impl Members {
             browses: sign_in.browses,
         };
         if held.value.factor.secret.is_some() {
-            self.append_audit(&self.entry(&member, "sign_in.password", &member, &factor.address, true, &[])).await?;
-            return Ok(SignedIn::SecondFactor { challenge: self.seal("first factor", &factor), expires_in_s: SECOND_FACTOR_S });
+            self.audit.write(&member, "sign_in.password", &member, &factor.address, true).await?;
+            return Ok(SignedIn::SecondFactor {
+                challenge: self.marks.seal("first factor", &factor),
+                expires_in_s: SECOND_FACTOR_S,
+            });
         }
         let grant = self.signed_in(held, factor, false).await?;
         Ok(SignedIn::Session(Box::new(grant)))
@@ -182,14 +173,14 @@ impl Members {
     /// # Errors
     /// [`MemberError::Unauthenticated`]: the challenge has expired; [`MemberError::CodeWrong`], [`MemberError::Throttled`]; what the
     /// store says.
-    pub async fn sign_in_second(&self, challenge: &str, code: &str) -> Result<Grant> {
-        let factor: FirstFactor = self.unseal("first factor", challenge).ok_or(MemberError::Unauthenticated)?;
+    pub async fn second(&self, challenge: &str, code: &str) -> Result<Grant> {
+        let factor: FirstFactor = self.marks.unseal("first factor", challenge).ok_or(MemberError::Unauthenticated)?;
         if factor.until <= self.db.now().0 {
             return Err(MemberError::Unauthenticated);
         }
         let held = self.account(&factor.member).await?.filter(|held| factor.is_of(&held.value));
         held.ok_or(MemberError::Unauthenticated)?;
-        self.take_second_factor(&factor.member, code, &factor.address).await?;
+        self.factors.take(&factor.member, code, &factor.address).await?;
         // Read anew: the code was used up in it.
         let held = self.account(&factor.member).await?.filter(|held| factor.is_of(&held.value));
         self.signed_in(held.ok_or(MemberError::Unauthenticated)?, factor, true).await
@@ -198,8 +189,8 @@ impl Members {
     async fn signed_in(&self, mut held: Held<Account>, factor: FirstFactor, second_factor: bool) -> Result<Grant> {
         let member = &factor.member;
         // Before the session: what is in the log and did not happen is better than the reverse.
-        self.append_audit(&self.entry(member, "sign_in", member, &factor.address, true, &[])).await?;
-        let known_sort = format!("{KNOWN}{}", self.throttle_key("known", &[member, &address_group(&factor.address)]));
+        self.audit.write(member, "sign_in", member, &factor.address, true).await?;
+        let known_sort = format!("{KNOWN}{}", self.marks.key("known", &[member, &address_group(&factor.address)]));
         for tried in db::tries() {
             let known = self.db.read::<()>(ACCOUNTS, member, &known_sort).await?;
             let until = self.db.in_s(KNOWN_S);
@@ -219,7 +210,7 @@ impl Members {
                 browses: factor.browses,
                 known_address: step,
             };
-            match self.begin_session(&held, beginning).await {
+            match self.sessions.begin_session(&held, beginning).await {
                 Err(MemberError::Changed) => {
                     let again = self.account(member).await?.filter(|held| factor.is_of(&held.value));
                     held = again.ok_or(MemberError::Unauthenticated)?;
@@ -233,7 +224,7 @@ impl Members {
 
     /// Hashes with today's parameters. That it cannot be stored is no reason not to sign in.
     async fn rehash(&self, held: Held<Account>, password: SecretString) -> Result<Held<Account>> {
-        let Ok(hash) = self.hasher.hash(password, &held.value.member).await else { return Ok(held) };
+        let Ok(hash) = self.passwords.hasher.hash(password, &held.value.member).await else { return Ok(held) };
         let account = Account { password: hash, ..held.value.clone() };
         let step = Step::replace(ACCOUNT, held.version, db::encode(&account), held.expires_at);
         self.db.transact(ACCOUNTS, &held.value.member, &[step]).await?;
@@ -242,38 +233,4 @@ impl Members {
         let same = again.filter(|again| again.value.is_active() && again.value.epoch == held.value.epoch);
         same.ok_or(MemberError::Unauthenticated)
     }
-
-    /// A mark of a browser for a member, in an epoch of the account.
-    pub(crate) fn device_of(&self, member: &str, epoch: u64) -> String {
-        let until = self.db.in_s(DEVICE_S).0;
-        self.seal("device", &Device { member: member.to_owned(), id: random::text::<12>(), epoch, until })
-    }
-
-    /// Asks for the password again before something that matters (V6.2.3, V7.5.1).
-    pub(crate) async fn reauthenticate(&self, member: &str, password: &SecretString, address: &str) -> Result<Held<Account>> {
-        let held = self.account(member).await?.filter(|held| held.value.is_active()).ok_or(MemberError::Unauthenticated)?;
-        let tried = self.attempt(self.throttle_key("reauthenticate", &[member])).await?;
-        match self.hasher.verify(password.clone(), Some(&held.value.password), member).await? {
-            Checked::Right { .. } => {
-                self.succeeded(tried).await?;
-                Ok(held)
-            }
-            Checked::Wrong => {
-                self.failed(tried).await?;
-                self.append_audit(&self.entry(member, "reauthentication", member, address, false, &[])).await?;
-                Err(MemberError::ReauthenticationFailed)
-            }
-        }
-    }
-
-    /// When a step of 30 s of the authenticator is.
-    pub(crate) fn totp_time(&self) -> u64 {
-        let EventTime(now) = self.db.now();
-        (now.max(0) / 1_000).unsigned_abs()
-    }
-}
-
-/// Nothing beside the account is changed.
-pub(crate) fn alone(works: Vec<crate::outbox::Work>) -> Option<Extra> {
-    Some(Extra::works(works))
 }

@@ -9,14 +9,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use kindred_config::members::LimitsConfig;
 use kindred_model::units::EventTime;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::Members;
-use crate::db::{self, THROTTLE, ms};
+use crate::db::{self, Db, THROTTLE, ms};
 use crate::error::{MemberError, Result};
-use crate::random;
+use crate::marks::Marks;
 
 const COUNTER: &str = "counter";
 /// Failures are forgotten after a day without one.
@@ -33,10 +33,17 @@ struct Counter {
 }
 
 /// What is under way in this process, by key.
-#[derive(Clone, Default)]
-pub(crate) struct UnderWay(Arc<Mutex<HashMap<String, u32>>>);
+type UnderWay = Arc<Mutex<HashMap<String, u32>>>;
 
-/// A try that is under way. It says what became of it with [`Members::failed`] or [`Members::succeeded`].
+/// The counters.
+pub(crate) struct Throttle {
+    db: Db,
+    marks: Marks,
+    limits: LimitsConfig,
+    under_way: UnderWay,
+}
+
+/// A try that is under way. It says what became of it with [`Throttle::failed`] or [`Throttle::succeeded`].
 pub(crate) struct Try {
     key: String,
     under_way: UnderWay,
@@ -45,7 +52,7 @@ pub(crate) struct Try {
 
 impl Drop for Try {
     fn drop(&mut self) {
-        let mut under_way = self.under_way.0.lock();
+        let mut under_way = self.under_way.lock();
         if let Some(count) = under_way.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {
@@ -55,18 +62,17 @@ impl Drop for Try {
     }
 }
 
-impl Members {
-    /// A key that names no one: it is stored for hours, and an address is a person's.
-    pub(crate) fn throttle_key(&self, purpose: &str, parts: &[&str]) -> String {
-        random::encode(&random::mac(&self.secret, purpose, parts)[..16])
+impl Throttle {
+    pub fn new(db: Db, marks: Marks, limits: LimitsConfig) -> Self {
+        Self { db, marks, limits, under_way: UnderWay::default() }
     }
 
     /// Takes one of so many in a window.
     ///
     /// # Errors
     /// [`MemberError::Throttled`] until the window ends.
-    pub(crate) async fn quota(&self, purpose: &str, part: &str, most: u32, window_s: u64) -> Result<()> {
-        let key = self.throttle_key(purpose, &[part]);
+    pub async fn quota(&self, purpose: &str, part: &str, most: u32, window_s: u64) -> Result<()> {
+        let key = self.marks.key(purpose, &[part]);
         let now = self.db.now();
         let refused = self
             .db
@@ -88,13 +94,13 @@ impl Members {
     ///
     /// # Errors
     /// [`MemberError::Throttled`].
-    pub(crate) async fn attempt(&self, key: String) -> Result<Try> {
-        let limits = &self.config.limits;
+    pub async fn attempt(&self, key: String) -> Result<Try> {
+        let limits = &self.limits;
         let counter = self.db.read::<Counter>(THROTTLE, &key, COUNTER).await?.map(|held| held.value);
         let now = self.db.now();
         let failures = counter.as_ref().map_or(0, |counter| counter.count);
         let last = counter.map_or(now, |counter| counter.at);
-        let mut under_way = self.under_way.0.lock();
+        let mut under_way = self.under_way.lock();
         let here = under_way.get(&key).copied().unwrap_or(0);
         if failures + here >= limits.free_failures {
             // Beyond the free ones, one at a time, each after its wait.
@@ -112,12 +118,12 @@ impl Members {
     ///
     /// # Errors
     /// [`MemberError::Throttled`].
-    pub(crate) async fn attempt_of_hour(&self, key: String, most: u32) -> Result<Try> {
+    pub async fn attempt_of_hour(&self, key: String, most: u32) -> Result<Try> {
         let counter = self.db.read::<Counter>(THROTTLE, &key, COUNTER).await?;
         let now = self.db.now();
         let open = counter.filter(|held| db::after(held.value.at, HOUR_S) > now);
         let failures = open.as_ref().map_or(0, |held| held.value.count);
-        let mut under_way = self.under_way.0.lock();
+        let mut under_way = self.under_way.lock();
         let here = under_way.get(&key).copied().unwrap_or(0);
         if failures + here >= most {
             let until = open.map_or(db::after(now, 1), |held| db::after(held.value.at, HOUR_S));
@@ -129,12 +135,12 @@ impl Members {
     }
 
     fn wait_s(&self, failures: u32) -> u64 {
-        let beyond = failures.saturating_sub(self.config.limits.free_failures).min(30);
-        (1_u64 << beyond).min(self.config.limits.wait_max_s.into())
+        let beyond = failures.saturating_sub(self.limits.free_failures).min(30);
+        (1_u64 << beyond).min(self.limits.wait_max_s.into())
     }
 
     /// It failed: counted, before it is no longer under way.
-    pub(crate) async fn failed(&self, tried: Try) -> Result<()> {
+    pub async fn failed(&self, tried: Try) -> Result<()> {
         let now = self.db.now();
         let counted = |held: Option<Counter>| {
             let counter = Counter { count: held.map_or(0, |counter| counter.count).saturating_add(1), at: now };
@@ -144,7 +150,7 @@ impl Members {
     }
 
     /// It failed, of those that are counted by the hour.
-    pub(crate) async fn failed_of_hour(&self, tried: Try) -> Result<()> {
+    pub async fn failed_of_hour(&self, tried: Try) -> Result<()> {
         let now = self.db.now();
         let counted = |held: Option<Counter>| {
             let counter = match held {
@@ -158,7 +164,7 @@ impl Members {
     }
 
     /// It succeeded: what failed before is forgotten.
-    pub(crate) async fn succeeded(&self, tried: Try) -> Result<()> {
+    pub async fn succeeded(&self, tried: Try) -> Result<()> {
         if tried.failures > 0 {
             self.db.remove(THROTTLE, &tried.key, COUNTER).await?;
         }

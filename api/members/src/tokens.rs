@@ -22,8 +22,8 @@ use sha2::{Digest, Sha256};
 use crate::db::{self, Db, Held, SECRETS, ms};
 use crate::error::{MemberError, Result};
 use crate::permission::{Actor, Permission};
+use crate::random;
 use crate::sealing::Sealing;
-use crate::{Members, random};
 use kindred_config::members::TokenConfig;
 use kindred_store::records::Step;
 
@@ -123,6 +123,7 @@ struct Ring {
 
 /// The key ring, and the tokens that were checked with it.
 pub(crate) struct Tokens {
+    db: Db,
     config: TokenConfig,
     sealing: Arc<Sealing>,
     ring: ArcSwap<Ring>,
@@ -130,19 +131,20 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    pub fn new(config: TokenConfig, sealing: Arc<Sealing>) -> Self {
+    pub fn new(db: Db, config: TokenConfig, sealing: Arc<Sealing>) -> Self {
         let life = std::time::Duration::from_secs(u64::from(config.access_s) + 2 * LEEWAY_S.unsigned_abs());
         let checked = moka::sync::Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(life).build();
-        Self { config, sealing, ring: ArcSwap::default(), checked }
+        Self { db, config, sealing, ring: ArcSwap::default(), checked }
     }
 
     /// Whether claims are good at a time, in the life that tokens have now and by the keys that are in the ring now.
-    fn hold(&self, claims: &AccessClaims, now: EventTime) -> bool {
+    pub fn hold(&self, claims: &AccessClaims, now: EventTime) -> bool {
         claims.hold_at(now, self.config.access_s) && self.ring.load().keys.contains_key(&claims.kid)
     }
 
     /// Reads the ring; makes the first key, or the next when the newest has signed long enough.
-    pub async fn refresh(&self, db: &Db, rotation: Rotation) -> Result<()> {
+    pub async fn refresh(&self, rotation: Rotation) -> Result<()> {
+        let db = &self.db;
         let mut rotate_now = rotation != Rotation::WhenDue;
         for _ in db::tries() {
             let now = db.now();
@@ -285,57 +287,4 @@ fn ring_key(stored: StoredKey, sealing: &Sealing) -> Result<RingKey> {
     let der = SigningKey::from_bytes(&seed).to_pkcs8_der().map_err(|_| damaged())?;
     let decoding = DecodingKey::from_ed_components(&stored.x).map_err(|_| damaged())?;
     Ok(RingKey { encoding: EncodingKey::from_ed_der(der.as_bytes()), decoding, stored })
-}
-
-impl Members {
-    /// The claims of an access token that is ours, good now, and whose session has not ended (V9.1, V9.2, V7.4.1). No I/O.
-    ///
-    /// # Errors
-    /// [`MemberError::Unauthenticated`], whatever is wrong with it; [`MemberError::Store`] where what was revoked is not known.
-    pub fn authenticate(&self, token: &str) -> Result<Arc<AccessClaims>> {
-        let claims = self.tokens.check(token, self.db.now()).ok_or(MemberError::Unauthenticated)?;
-        self.still_good(&claims)?;
-        Ok(claims)
-    }
-
-    /// Whether what an access token claimed when it was checked still holds: for what goes on long after, a stream.
-    ///
-    /// # Errors
-    /// As [`Members::authenticate`].
-    pub fn still_good(&self, claims: &AccessClaims) -> Result<()> {
-        if !self.revocations.is_fresh() {
-            let text = "ended sessions could not be read for a minute";
-            return Err(kindred_store::StoreError::Unavailable(text.into()).into());
-        }
-        let revoked = self.revocations.is_revoked(&claims.sub, &claims.sid, claims.epoch);
-        let good = self.tokens.hold(claims, self.db.now()) && !revoked;
-        if good { Ok(()) } else { Err(MemberError::Unauthenticated) }
-    }
-
-    /// The public keys, for `/.well-known/jwks.json`.
-    pub fn jwks(&self) -> serde_json::Value {
-        self.tokens.jwks()
-    }
-
-    /// Makes the next signing key now; it signs in five minutes, when every process knows it.
-    ///
-    /// # Errors
-    /// [`MemberError::Forbidden`] without `key:manage`; what the store says.
-    pub async fn rotate_keys(&self, actor: &Actor) -> Result<()> {
-        actor.needs(Permission::KeyManage)?;
-        self.tokens.refresh(&self.db, Rotation::Now).await?;
-        self.record(actor, "signing_key.rotate", "", true, &[]).await
-    }
-
-    /// Withdraws all signing keys, because one may be known to others, and makes a new one that signs at once. No access token of before
-    /// is taken any more: here at once, in other processes within a second. Sessions go on; everybody refreshes.
-    ///
-    /// # Errors
-    /// As [`Members::rotate_keys`].
-    pub async fn withdraw_keys(&self, actor: &Actor) -> Result<()> {
-        actor.needs(Permission::KeyManage)?;
-        self.tokens.refresh(&self.db, Rotation::Withdraw).await?;
-        self.revocations.announce_ring(&self.db, self.config.tokens.access_s).await?;
-        self.record(actor, "signing_key.withdraw", "", true, &[]).await
-    }
 }

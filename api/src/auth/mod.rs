@@ -382,7 +382,7 @@ fn grant_of(ring: &KeyRing, members: Option<&Members>, token: &str) -> Result<Ar
         let unknown = || (Some("unknown_key"), Problem::new(Code::Unauthorized, "the key is unknown, revoked or expired"));
         return ring.grant_of(token).ok_or_else(unknown);
     };
-    match members.authenticate(token) {
+    match members.sessions.authenticate(token) {
         Ok(claims) => Ok(Arc::new(Grant::person(claims))),
         Err(MemberError::Unauthenticated) => {
             Err((Some("invalid_token"), Problem::new(Code::Unauthorized, "the access token is invalid or expired")))

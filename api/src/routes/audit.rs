@@ -42,7 +42,7 @@ impl Request {
 
     pub async fn audit(&self, action: AuditAction<'_>, ok: bool) -> Result<(), Problem> {
         let Some(members) = &self.api.context.members else { return Ok(()) };
-        Ok(members.record(&self.actor(), action.kind, action.subject, ok, action.detail).await?)
+        Ok(members.audit.record(&self.actor(), action.kind, action.subject, ok, action.detail).await?)
     }
 
     /// Writes an entry when staff read personal data (V16.3.2); `member` is empty for searches. Reads with a service key are not

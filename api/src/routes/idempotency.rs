@@ -83,7 +83,7 @@ async fn execute_once(members: &Members, key: &str, request: Request, body: Byte
     let digest = STANDARD.encode(Sha256::digest(&body));
     let named = [request.path.as_str(), &request.query, request.header("if-match")?.unwrap_or_default(), &digest];
     let lease = Duration::from_millis(request.api.config.limits.handler_ms) + LEASE_MARGIN;
-    let begun = members.begin_once(&request.grant.actor("").id, key, &named, lease.as_secs()).await?;
+    let begun = members.idempotency.begin_once(&request.grant.actor("").id, key, &named, lease.as_secs()).await?;
     let outcome = match &begun {
         Once::First(_) => "first",
         Once::Answered(_) => "replayed",
@@ -109,7 +109,7 @@ async fn settle(members: &Members, attempt: &Attempt, outcome: Answered) -> Answ
     let response = match outcome {
         Ok(response) if response.status().is_success() => response,
         refused => {
-            members.free_key(attempt).await.unwrap_or_else(warn);
+            members.idempotency.free_key(attempt).await.unwrap_or_else(warn);
             return refused;
         }
     };
@@ -122,7 +122,7 @@ async fn settle(members: &Members, attempt: &Attempt, outcome: Answered) -> Answ
             "the response of an Idempotency-Key is too large to store: a repeated request is executed again"
         );
     }
-    members.keep_answer(attempt, &kept).await.unwrap_or_else(warn);
+    members.idempotency.keep_answer(attempt, &kept).await.unwrap_or_else(warn);
     Ok(Response::from_parts(parts, body.into()))
 }
 

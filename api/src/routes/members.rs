@@ -311,7 +311,7 @@ async fn known_in_views(api: &Arc<Api>, member: &MemberId) -> Result<bool, Probl
 
 async fn has_account(request: &Request, member: &MemberId) -> Result<bool, Problem> {
     let Some(members) = &request.api.context.members else { return Ok(false) };
-    match members.member(&request.actor(), member.as_str()).await {
+    match members.staff.member(&request.actor(), member.as_str()).await {
         Ok(_) => Ok(true),
         Err(MemberError::NotFound) => Ok(false),
         Err(error) => Err(error.into()),

@@ -223,7 +223,7 @@ impl StreamTask {
     /// Whether the session, the token or the key of the stream is still valid (V7.4.1).
     fn is_authorized(&self) -> bool {
         let Some(claims) = &self.grant.person else { return self.api.ring.is_good(&self.grant) };
-        self.api.context.members.as_ref().is_some_and(|members| members.still_good(claims).is_ok())
+        self.api.context.members.as_ref().is_some_and(|members| members.sessions.still_good(claims).is_ok())
     }
 
     /// Sends all changed lists; whether the stream continues.

@@ -47,11 +47,11 @@ async fn a_dead_mail_host_holds_up_mails_alone() {
     for n in 0..12 {
         let (name, phone) = (format!("person{n}"), format!("138123456{n:02}"));
         let solution = world.solution().await;
-        world.members.request_phone_code(&phone, Language::En, &solution, ADDRESS).await.unwrap();
+        world.registrations.request_phone_code(&phone, Language::En, &solution, ADDRESS).await.unwrap();
         let number = format!("+86{phone}");
         until("no code came to the phone", || world.inbox.last(&number).is_some()).await;
         let form = world.form_without_code(&name, &phone, &world.inbox.code(&number)).await.unwrap();
-        world.members.register(form).await.unwrap();
+        world.registrations.register(form).await.unwrap();
         until("the log did not hear of a registration", || world.log.merged().len() == n + 1).await;
     }
     let mails = world.inbox.0.lock().iter().filter(|message| message.channel == Channel::Mail).count();
@@ -65,7 +65,7 @@ async fn the_audit_log_is_spread_and_read_in_order() {
     let world = World::new().await;
     let admin = world.admin();
     for n in 0..1_300 {
-        world.members.record(&admin, "test.done", &format!("s{n}"), true, &[]).await.unwrap();
+        world.audit.record(&admin, "test.done", &format!("s{n}"), true, &[]).await.unwrap();
         world.clock.advance(Duration::from_millis(n % 3));
     }
     // One of an earlier version lies in the partition of the day.

@@ -51,7 +51,7 @@ async fn a_member_written_for_a_measurement_is_as_one_who_registered() {
     assert!(written.memory.table("outbox", written.clock.now()).is_empty() && written.log.0.lock().is_empty());
 
     assert_eq!(written.sign_in("mara").await.member, ids[0]);
-    let found = written.members.search_members(&written.admin(), &MemberQuery::default()).await.unwrap();
+    let found = written.members.staff.search_members(&written.admin(), &MemberQuery::default()).await.unwrap();
     assert_eq!(found.items[0].member, ids[0]);
     assert!(written.members.write_for_measurement(&[member]).await.is_err(), "the name is taken");
 }
@@ -69,6 +69,6 @@ async fn many_are_written_at_once() {
         registered_at: EventTime(world.clock.now().0 - i64::from(number)),
     };
     let ids = world.members.write_for_measurement(&(0..150).map(member).collect::<Vec<_>>()).await.unwrap();
-    let found = world.members.members_page(&world.admin(), &MemberQuery { limit: Some(150), ..Default::default() }, 1).await;
+    let found = world.staff.members_page(&world.admin(), &MemberQuery { limit: Some(150), ..Default::default() }, 1).await;
     assert_eq!(found.unwrap().into_iter().map(|member| member.member).collect::<Vec<_>>(), ids, "the newest first");
 }

@@ -90,7 +90,7 @@ impl Prepared {
             if !matches!(event, E::Erasure | E::SignOutEverywhere) {
                 return None;
             }
-            world.members.register(world.form("mara", PHONE).await.unwrap()).await.unwrap();
+            world.registrations.register(world.form("mara", PHONE).await.unwrap()).await.unwrap();
             world.deliver().await;
             let member = world.inbox.token("mara@example.com").split('.').next().unwrap().to_owned();
             return Some(Self { member, ..none });
@@ -104,7 +104,7 @@ impl Prepared {
         let mut recovery = Vec::new();
         if with_factor {
             let secret = enrol(world, &claims).await.unwrap();
-            let codes = world.members.confirm_totp(&claims, &code(world, &secret, 0), ADDRESS).await.unwrap();
+            let codes = world.factors.confirm_totp(&claims, &code(world, &secret, 0), ADDRESS).await.unwrap();
             recovery = codes.iter().map(|code| code.expose_secret().to_owned()).collect();
         }
         let proof = match event {
@@ -130,7 +130,7 @@ impl Prepared {
 }
 
 async fn enrol(world: &World, claims: &AccessClaims) -> Result<String> {
-    let enrolment = world.members.enrol_totp(claims, &PASSWORD.into(), ADDRESS).await?;
+    let enrolment = world.factors.enrol_totp(claims, &PASSWORD.into(), ADDRESS).await?;
     Ok(enrolment.secret.expose_secret().to_owned())
 }
 
@@ -141,7 +141,7 @@ async fn reset_token(world: &World) -> Result<String> {
         tokens.map(|(_, rest)| rest.split_whitespace().next().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let sent = resets().len();
-    world.members.request_reset("mara", &world.solution().await, ADDRESS).await?;
+    world.credentials.request_reset("mara", &world.solution().await, ADDRESS).await?;
     world.members.sweep().await?;
     world.members.sweep().await?;
     // No mail comes for an account that is locked or gone.
@@ -149,13 +149,13 @@ async fn reset_token(world: &World) -> Result<String> {
 }
 
 async fn email_token(world: &World, claims: &AccessClaims, email: &str) -> Result<String> {
-    world.members.change_email(claims, &PASSWORD.into(), email, ADDRESS).await?;
+    world.credentials.change_email(claims, &PASSWORD.into(), email, ADDRESS).await?;
     world.members.sweep().await?;
     Ok(world.inbox.token(email))
 }
 
 async fn phone_code(world: &World, claims: &AccessClaims, phone: &str) -> Result<String> {
-    world.members.change_phone(claims, &PASSWORD.into(), phone, ADDRESS).await?;
+    world.credentials.change_phone(claims, &PASSWORD.into(), phone, ADDRESS).await?;
     world.members.sweep().await?;
     world.members.sweep().await?;
     Ok(world.inbox.code(&format!("+86{phone}")))
@@ -171,20 +171,24 @@ async fn happen(world: &World, event: CredentialEvent, prepared: &Prepared) -> R
     let (members, member, admin) = (&world.members, &prepared.member, world.admin());
     let password = SecretString::from(PASSWORD);
     match event {
-        E::PasswordChange => members.change_password(prepared.claims(), &password, NEW.into(), true, ADDRESS).await,
+        E::PasswordChange => members.credentials.change_password(prepared.claims(), &password, NEW.into(), true, ADDRESS).await,
         E::PasswordChangeKeepingSessions => {
-            members.change_password(prepared.claims(), &password, NEW.into(), false, ADDRESS).await
+            members.credentials.change_password(prepared.claims(), &password, NEW.into(), false, ADDRESS).await
         }
-        E::PasswordReset => members.reset_password(&prepared.proof, NEW.into(), ADDRESS).await.map(drop),
-        E::EmailChange => members.confirm_email(&prepared.proof, ADDRESS).await,
-        E::PhoneChange => members.confirm_phone(prepared.claims(), &password, NEW_PHONE, &prepared.proof, ADDRESS).await,
-        E::SecondFactorOn => members.confirm_totp(prepared.claims(), &code(world, &prepared.proof, 0), ADDRESS).await.map(drop),
-        E::SecondFactorOff => members.remove_totp(prepared.claims(), &password, &prepared.recovery[0], ADDRESS).await,
-        E::Suspension => members.suspend(&admin, member, None, "test").await,
-        E::Activation => members.activate(&admin, member, None, "test").await,
+        E::PasswordReset => members.credentials.reset_password(&prepared.proof, NEW.into(), ADDRESS).await.map(drop),
+        E::EmailChange => members.credentials.confirm_email(&prepared.proof, ADDRESS).await,
+        E::PhoneChange => {
+            members.credentials.confirm_phone(prepared.claims(), &password, NEW_PHONE, &prepared.proof, ADDRESS).await
+        }
+        E::SecondFactorOn => {
+            members.factors.confirm_totp(prepared.claims(), &code(world, &prepared.proof, 0), ADDRESS).await.map(drop)
+        }
+        E::SecondFactorOff => members.factors.remove_totp(prepared.claims(), &password, &prepared.recovery[0], ADDRESS).await,
+        E::Suspension => members.staff.suspend(&admin, member, None, "test").await,
+        E::Activation => members.staff.activate(&admin, member, None, "test").await,
         E::Erasure => members.erase_member(&admin, member).await.map(drop),
-        E::RoleChange => members.change_role(&admin, member, None, Some("support")).await,
-        E::SignOutEverywhere => members.end_member_sessions(&admin, member).await,
+        E::RoleChange => members.staff.change_role(&admin, member, None, Some("support")).await,
+        E::SignOutEverywhere => members.staff.end_member_sessions(&admin, member).await,
     }
 }
 
@@ -192,18 +196,16 @@ async fn happen(world: &World, event: CredentialEvent, prepared: &Prepared) -> R
 async fn begin(world: &World, thing: Thing, prepared: &Prepared) -> Result<Begun> {
     match thing {
         Thing::Session | Thing::Device => {
-            let grant = match world.members.sign_in(elsewhere(world, PASSWORD)).await? {
+            let grant = match world.sign_in.first(elsewhere(world, PASSWORD)).await? {
                 SignedIn::Session(grant) => *grant,
-                SignedIn::SecondFactor { challenge, .. } => {
-                    world.members.sign_in_second(&challenge, &prepared.recovery[1]).await?
-                }
+                SignedIn::SecondFactor { challenge, .. } => world.sign_in.second(&challenge, &prepared.recovery[1]).await?,
             };
             Ok(match thing {
                 Thing::Session => Begun::Session(Box::new(grant)),
                 _ => Begun::Device(grant.device.unwrap()),
             })
         }
-        Thing::FirstFactor => match world.members.sign_in(elsewhere(world, PASSWORD)).await? {
+        Thing::FirstFactor => match world.sign_in.first(elsewhere(world, PASSWORD)).await? {
             SignedIn::SecondFactor { challenge, .. } => Ok(Begun::FirstFactor(challenge)),
             SignedIn::Session(_) => panic!("the second factor was not asked for"),
         },
@@ -212,7 +214,7 @@ async fn begin(world: &World, thing: Thing, prepared: &Prepared) -> Result<Begun
         Thing::Token(TokenKind::Email) => email_token(world, prepared.claims(), "evil@example.com").await.map(Begun::Token),
         Thing::Token(TokenKind::Phone) => phone_code(world, prepared.claims(), "13800000002").await.map(Begun::Token),
         Thing::Token(TokenKind::Verify) => {
-            world.members.resend_verification(&world.admin(), &prepared.member).await?;
+            world.staff.resend_verification(&world.admin(), &prepared.member).await?;
             // Not until the outbox is empty: time would pass, and the pointer of the event's change would be given up.
             world.members.sweep().await?;
             Ok(Begun::Token(world.inbox.token("mara@example.com")))
@@ -225,7 +227,7 @@ async fn is_good(world: &World, thing: Thing, begun: &Begun, prepared: &Prepared
     let members = &world.members;
     let current = async || {
         for password in [NEW, PASSWORD] {
-            if members.sign_in(world.credentials("mara", password)).await.is_ok() {
+            if members.sign_in.first(world.credentials("mara", password)).await.is_ok() {
                 return password;
             }
         }
@@ -233,40 +235,44 @@ async fn is_good(world: &World, thing: Thing, begun: &Begun, prepared: &Prepared
     };
     match (thing, begun) {
         (_, Begun::Session(grant)) => {
-            let listed = members.sessions(&grant.member).await.unwrap();
-            let refreshed = members.refresh(&grant.refresh_token, ELSEWHERE, "Firefox").await.is_ok();
+            let listed = members.sessions.of(&grant.member).await.unwrap();
+            let refreshed = members.sessions.refresh(&grant.refresh_token, ELSEWHERE, "Firefox").await.is_ok();
             refreshed
-                || members.authenticate(grant.access_token.expose_secret()).is_ok()
+                || members.sessions.authenticate(grant.access_token.expose_secret()).is_ok()
                 || listed.iter().any(|session| session.id == grant.session)
         }
         (_, Begun::FirstFactor(challenge)) => {
             let Some(code) = prepared.recovery.get(3) else { return false };
-            members.sign_in_second(challenge, code).await.is_ok()
+            members.sign_in.second(challenge, code).await.is_ok()
         }
         (_, Begun::Device(device)) => {
             // A good mark is judged by itself, however often others have failed.
             for number in 0..6 {
                 let guess = SignIn { address: format!("203.0.113.{number}"), ..world.credentials("mara", "wrong password") };
-                assert!(members.sign_in(guess).await.is_err());
+                assert!(members.sign_in.first(guess).await.is_err());
             }
             let mut judged = false;
             for password in [PASSWORD, NEW] {
                 let mut marked = SignIn { device: Some(device.clone()), ..world.credentials("mara", password) };
                 marked.address = "203.0.113.99".into();
-                judged |= !matches!(members.sign_in(marked).await, Err(MemberError::Throttled { .. }));
+                judged |= !matches!(members.sign_in.first(marked).await, Err(MemberError::Throttled { .. }));
             }
             judged
         }
-        (_, Begun::Enrolment(secret)) => members.confirm_totp(prepared.claims(), &code(world, secret, 0), ADDRESS).await.is_ok(),
-        (Thing::Token(TokenKind::Reset), Begun::Token(token)) => {
-            members.reset_password(token, "quux vlor 88 stamp".into(), ADDRESS).await.is_ok()
+        (_, Begun::Enrolment(secret)) => {
+            members.factors.confirm_totp(prepared.claims(), &code(world, secret, 0), ADDRESS).await.is_ok()
         }
-        (Thing::Token(TokenKind::Email), Begun::Token(token)) => members.confirm_email(token, ADDRESS).await.is_ok(),
+        (Thing::Token(TokenKind::Reset), Begun::Token(token)) => {
+            members.credentials.reset_password(token, "quux vlor 88 stamp".into(), ADDRESS).await.is_ok()
+        }
+        (Thing::Token(TokenKind::Email), Begun::Token(token)) => members.credentials.confirm_email(token, ADDRESS).await.is_ok(),
         (Thing::Token(TokenKind::Phone), Begun::Token(code)) => {
             let password = current().await;
-            members.confirm_phone(prepared.claims(), &password.into(), "13800000002", code, ADDRESS).await.is_ok()
+            members.credentials.confirm_phone(prepared.claims(), &password.into(), "13800000002", code, ADDRESS).await.is_ok()
         }
-        (Thing::Token(TokenKind::Verify), Begun::Token(token)) => members.verify_email(token, ADDRESS).await.is_ok(),
+        (Thing::Token(TokenKind::Verify), Begun::Token(token)) => {
+            members.registrations.verify_email(token, ADDRESS).await.is_ok()
+        }
         _ => panic!("{thing:?} is not begun like that"),
     }
 }
@@ -350,13 +356,13 @@ async fn play(
         Order::Before => {
             let begun = begin(world, thing, prepared).await.ok();
             if event == CredentialEvent::Activation {
-                world.members.suspend(&world.admin(), &prepared.member, None, "test").await.unwrap();
+                world.staff.suspend(&world.admin(), &prepared.member, None, "test").await.unwrap();
             }
             (begun, happen(world, event, prepared).await)
         }
         Order::Within => {
             if event == CredentialEvent::Activation {
-                world.members.suspend(&world.admin(), &prepared.member, None, "test").await.unwrap();
+                world.staff.suspend(&world.admin(), &prepared.member, None, "test").await.unwrap();
             }
             let begun: Arc<Mutex<Option<Begun>>> = Arc::default();
             let (at, own, with) = (begun.clone(), world.clone(), prepared.clone());
@@ -465,7 +471,7 @@ async fn v7_4_2_v7_4_3_no_session_survives_a_race_with_a_credential_event() {
                     if number == 20 {
                         let happened = happen(&world, event, &prepared).await;
                         *done.lock() = Some(happened);
-                    } else if let Ok(SignedIn::Session(grant)) = world.members.sign_in(elsewhere(&world, PASSWORD)).await {
+                    } else if let Ok(SignedIn::Session(grant)) = world.sign_in.first(elsewhere(&world, PASSWORD)).await {
                         grants.lock().push(*grant);
                     }
                     true
@@ -478,8 +484,8 @@ async fn v7_4_2_v7_4_3_no_session_survives_a_race_with_a_credential_event() {
             let again = matches!(event, E::RoleChange | E::SignOutEverywhere);
             let before = world.another().await;
             for grant in grants {
-                let claims = before.members.authenticate(grant.access_token.expose_secret());
-                let refreshed = world.members.refresh(&grant.refresh_token, ELSEWHERE, "Firefox").await;
+                let claims = before.members.sessions.authenticate(grant.access_token.expose_secret());
+                let refreshed = world.sessions.refresh(&grant.refresh_token, ELSEWHERE, "Firefox").await;
                 let lives = claims.is_ok() || refreshed.is_ok();
                 assert!(!lives || (again && claims.is_ok_and(|claims| claims.epoch > 0)), "{event:?}: a session of before lives");
             }
@@ -518,7 +524,7 @@ async fn what_grows_is_emptied_in_pieces() {
         }
         assert_eq!((of_member("session/").len(), of_member("known/").len()), (sessions, 200));
         assert_eq!(happen(&world, event, &prepared).await, Ok(()), "{event:?}");
-        let listed = world.members.sessions(&prepared.member).await.unwrap().len();
+        let listed = world.sessions.of(&prepared.member).await.unwrap().len();
         let kept = usize::from(event == E::PasswordChange);
         assert_eq!(listed, kept, "{event:?}: they have ended when it is answered");
         world.deliver().await;
@@ -538,7 +544,7 @@ async fn known_addresses_are_bounded() {
     world.member("mara", PHONE).await;
     for number in 0..60 {
         let sign_in = SignIn { address: format!("198.51.100.{number}"), ..world.credentials("mara", PASSWORD) };
-        world.members.sign_in(sign_in).await.unwrap();
+        world.sign_in.first(sign_in).await.unwrap();
         world.pass(1);
         let known = world.memory.table("accounts", world.clock.now());
         let known = known.iter().filter(|(_, sort, ..)| sort.starts_with("known/")).count();
@@ -562,11 +568,11 @@ async fn a_lower_limit_of_sessions_holds_at_once() {
     world.pass(1);
     let last = world.sign_in("mara").await;
     world.deliver().await;
-    let listed: Vec<String> = world.members.sessions(&last.member).await.unwrap().into_iter().map(|session| session.id).collect();
+    let listed: Vec<String> = world.sessions.of(&last.member).await.unwrap().into_iter().map(|session| session.id).collect();
     assert_eq!(listed.len(), 3);
     assert_eq!(listed[0], last.session, "the newest are left");
     for (number, grant) in grants.iter().enumerate() {
-        let good = world.members.authenticate(grant.access_token.expose_secret()).is_ok();
+        let good = world.sessions.authenticate(grant.access_token.expose_secret()).is_ok();
         assert_eq!(good, number >= 38, "session {number}");
     }
 }
@@ -579,11 +585,11 @@ async fn v7_3_1_lifetimes_are_read_when_used() {
     let mut shorter = config();
     (shorter.tokens.idle_days, shorter.tokens.access_s) = (1, 60);
     let world = World { config: shorter, ..world }.another().await;
-    let access = world.members.authenticate(grant.access_token.expose_secret());
+    let access = world.sessions.authenticate(grant.access_token.expose_secret());
     assert_eq!(access.err(), Some(MemberError::Unauthenticated), "its life is longer than any may have now");
     world.pass(86_400);
-    assert_eq!(world.members.sessions(&grant.member).await.unwrap(), []);
-    let refreshed = world.members.refresh(&grant.refresh_token, ADDRESS, "Firefox").await;
+    assert_eq!(world.sessions.of(&grant.member).await.unwrap(), []);
+    let refreshed = world.sessions.refresh(&grant.refresh_token, ADDRESS, "Firefox").await;
     assert_eq!(refreshed.err(), Some(MemberError::Unauthenticated));
 }
 
@@ -598,8 +604,8 @@ async fn the_old_address_hears_of_a_change_that_is_asked_for() {
     assert!(told.rendered.subject.contains("new e-mail address"), "{}", told.rendered.subject);
     assert!(told.rendered.body.contains("/reset-password") && !told.rendered.body.contains("evil"), "{}", told.rendered.body);
     let reset = reset_token(&world).await.unwrap();
-    world.members.reset_password(&reset, NEW.into(), ADDRESS).await.unwrap();
-    assert_eq!(world.members.confirm_email(&token, ADDRESS).await, Err(MemberError::TokenGone));
+    world.credentials.reset_password(&reset, NEW.into(), ADDRESS).await.unwrap();
+    assert_eq!(world.credentials.confirm_email(&token, ADDRESS).await, Err(MemberError::TokenGone));
 }
 
 /// A lost answer is given again for 30 s to the device that asked, and to no other; beyond that, reuse ends the session.
@@ -608,26 +614,26 @@ async fn v10_4_5_a_lost_answer_is_given_again() {
     let again = async |wait: u64, address: &str, label: &str| {
         let world = World::of_mara().await;
         let first = world.sign_in("mara").await;
-        let lost = world.members.refresh(&first.refresh_token, ADDRESS, "Firefox").await.unwrap();
+        let lost = world.sessions.refresh(&first.refresh_token, ADDRESS, "Firefox").await.unwrap();
         world.pass(wait);
-        let repeated = world.members.refresh(&first.refresh_token, address, label).await;
+        let repeated = world.sessions.refresh(&first.refresh_token, address, label).await;
         (world, first, lost, repeated)
     };
     let (world, first, lost, repeated) = again(29, ADDRESS, "Firefox").await;
     let repeated = repeated.unwrap();
     assert_eq!(repeated.refresh_token.expose_secret(), lost.refresh_token.expose_secret(), "the same successor");
     assert_eq!(repeated.refresh_until, lost.refresh_until);
-    assert!(world.members.authenticate(repeated.access_token.expose_secret()).is_ok());
-    let next = world.members.refresh(&repeated.refresh_token, ADDRESS, "Firefox").await.unwrap();
+    assert!(world.sessions.authenticate(repeated.access_token.expose_secret()).is_ok());
+    let next = world.sessions.refresh(&repeated.refresh_token, ADDRESS, "Firefox").await.unwrap();
     assert_ne!(next.refresh_token.expose_secret(), repeated.refresh_token.expose_secret());
     // The successor was used: the one before it is old, within the 30 s as well.
-    let old = world.members.refresh(&first.refresh_token, ADDRESS, "Firefox").await;
+    let old = world.sessions.refresh(&first.refresh_token, ADDRESS, "Firefox").await;
     assert_eq!(old.err(), Some(MemberError::Unauthenticated));
-    assert_eq!(world.members.authenticate(next.access_token.expose_secret()).err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.sessions.authenticate(next.access_token.expose_secret()).err(), Some(MemberError::Unauthenticated));
     for (wait, address, label) in [(30, ADDRESS, "Firefox"), (0, ELSEWHERE, "Firefox"), (0, ADDRESS, "Chrome")] {
         let (world, _, lost, repeated) = again(wait, address, label).await;
         assert_eq!(repeated.err(), Some(MemberError::Unauthenticated), "{wait} s, {address}, {label}");
-        let family = world.members.refresh(&lost.refresh_token, ADDRESS, "Firefox").await;
+        let family = world.sessions.refresh(&lost.refresh_token, ADDRESS, "Firefox").await;
         assert_eq!(family.err(), Some(MemberError::Unauthenticated), "the session has ended");
     }
 }

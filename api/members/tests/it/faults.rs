@@ -133,28 +133,28 @@ async fn v2_3_3_a_registration_that_dies_anywhere() {
     at_every_call(
         async |_| (),
         async |world| {
-            let solution = kindred_members::Solution::find(&world.members.challenge(ADDRESS).await?);
-            world.members.request_phone_code("13812345678", kindred_members::Language::En, &solution, ADDRESS).await?;
+            let solution = kindred_members::Solution::find(&world.challenges.draw(ADDRESS).await?);
+            world.registrations.request_phone_code("13812345678", kindred_members::Language::En, &solution, ADDRESS).await?;
             sweep(world).await?;
             if world.inbox.last("+8613812345678").is_none() {
                 return Err(kindred_members::MemberError::Busy); // The sweeps failed one by one.
             }
             let code = world.inbox.code("+8613812345678");
-            world.members.register(world.form_without_code("mara", "13812345678", &code).await?).await?;
+            world.registrations.register(world.form_without_code("mara", "13812345678", &code).await?).await?;
             sweep(world).await?;
             if world.inbox.last("mara@example.com").is_none() {
                 return Err(kindred_members::MemberError::Busy);
             }
-            world.members.verify_email(&world.inbox.token("mara@example.com"), ADDRESS).await?;
+            world.registrations.verify_email(&world.inbox.token("mara@example.com"), ADDRESS).await?;
             sweep(world).await
         },
         async |world, case| {
             // The person comes back a day later at the latest: the account is theirs, or everything is free.
-            if world.members.sign_in(world.credentials("mara", PASSWORD)).await.is_err() {
+            if world.sign_in.first(world.credentials("mara", PASSWORD)).await.is_err() {
                 world.pass(UNVERIFIED_S + 3_600);
                 world.member("mara", "13812345678").await;
             }
-            assert!(world.members.sign_in(world.credentials("13812345678", PASSWORD)).await.is_ok(), "{case}");
+            assert!(world.sign_in.first(world.credentials("13812345678", PASSWORD)).await.is_ok(), "{case}");
             let active = world.log.merged().values().filter(|member| member.state == MemberState::Activated).count();
             assert_eq!(active, 1, "{case}");
         },
@@ -169,8 +169,8 @@ async fn a_code_that_comes_twice_is_one_code() {
     at_every_call(
         async |_| (),
         async |world| {
-            let solution = kindred_members::Solution::find(&world.members.challenge(ADDRESS).await?);
-            world.members.request_phone_code("13812345678", kindred_members::Language::En, &solution, ADDRESS).await?;
+            let solution = kindred_members::Solution::find(&world.challenges.draw(ADDRESS).await?);
+            world.registrations.request_phone_code("13812345678", kindred_members::Language::En, &solution, ADDRESS).await?;
             sweep(world).await
         },
         async |world, case| {
@@ -179,7 +179,7 @@ async fn a_code_that_comes_twice_is_one_code() {
             twice.set(twice.get() + usize::from(sent.len() > 1));
             assert!(sent.iter().all(|body| body == first), "{case}: {sent:?}");
             let form = world.form_without_code("mara", "13812345678", &world.inbox.code("+8613812345678")).await.unwrap();
-            assert_eq!(world.members.register(form).await, Ok(()), "{case}");
+            assert_eq!(world.registrations.register(form).await, Ok(()), "{case}");
         },
     )
     .await;
@@ -193,28 +193,28 @@ async fn v2_3_3_a_registration_that_died_is_sent_again() {
         async |world| {
             let solution = world.solution().await;
             let english = kindred_members::Language::En;
-            world.members.request_phone_code("13812345678", english, &solution, ADDRESS).await.unwrap();
+            world.registrations.request_phone_code("13812345678", english, &solution, ADDRESS).await.unwrap();
             world.deliver().await;
         },
         async |world| {
             let code = world.inbox.code("+8613812345678");
-            world.members.register(world.form_without_code("mara", "13812345678", &code).await?).await?;
+            world.registrations.register(world.form_without_code("mara", "13812345678", &code).await?).await?;
             sweep(world).await
         },
         async |world, case| {
             if world.inbox.last("mara@example.com").is_none() {
                 let mut form = world.form_without_code("mara", "13812345678", &world.inbox.code("+8613812345678")).await.unwrap();
-                let mut sent = world.members.register(form.clone()).await;
+                let mut sent = world.registrations.register(form.clone()).await;
                 if sent == Err(kindred_members::MemberError::CodeWrong) {
                     form = world.form("mara", "13812345678").await.expect(case);
-                    sent = world.members.register(form).await;
+                    sent = world.registrations.register(form).await;
                 }
                 assert_eq!(sent, Ok(()), "{case}");
                 world.deliver().await;
             }
-            world.members.verify_email(&world.inbox.token("mara@example.com"), ADDRESS).await.expect(case);
+            world.registrations.verify_email(&world.inbox.token("mara@example.com"), ADDRESS).await.expect(case);
             world.deliver().await;
-            assert!(world.members.sign_in(world.credentials("mara", PASSWORD)).await.is_ok(), "{case}");
+            assert!(world.sign_in.first(world.credentials("mara", PASSWORD)).await.is_ok(), "{case}");
             assert_eq!(world.log.merged().len(), 1, "{case}: one member of one form");
         },
     )
@@ -227,17 +227,17 @@ async fn of_a_form_sent_twice_one_registration_comes_about() {
     let world = World::new().await;
     let form = world.form("mara", "13812345678").await.unwrap();
     let twin = kindred_members::Registration { solution: world.solution().await, ..form.clone() };
-    let (one, two) = tokio::join!(world.members.register(form), world.members.register(twin));
+    let (one, two) = tokio::join!(world.registrations.register(form), world.registrations.register(twin));
     assert!(one.is_ok() || two.is_ok(), "{one:?}, {two:?}");
     for outcome in [one, two] {
         // The second came when the code had been used up, or was the same registration.
         assert!([Ok(()), Err(kindred_members::MemberError::CodeWrong)].contains(&outcome), "{outcome:?}");
     }
     world.deliver().await;
-    world.members.verify_email(&world.inbox.token("mara@example.com"), ADDRESS).await.unwrap();
+    world.registrations.verify_email(&world.inbox.token("mara@example.com"), ADDRESS).await.unwrap();
     world.pass(UNVERIFIED_S + 3_600);
     world.deliver().await;
-    assert!(world.members.sign_in(world.credentials("mara", PASSWORD)).await.is_ok(), "the name is theirs for good");
+    assert!(world.sign_in.first(world.credentials("mara", PASSWORD)).await.is_ok(), "the name is theirs for good");
     world.deliver().await;
     check(&world, "sent twice");
 }
@@ -249,17 +249,17 @@ async fn a_password_change_that_dies_anywhere() {
     at_every_call(
         async |world| drop(world.member("mara", "13812345678").await),
         async |world| {
-            let kindred_members::SignedIn::Session(grant) = world.members.sign_in(world.credentials("mara", PASSWORD)).await?
+            let kindred_members::SignedIn::Session(grant) = world.sign_in.first(world.credentials("mara", PASSWORD)).await?
             else {
                 panic!("no second factor")
             };
             let claims = world.claims(&grant);
-            world.members.change_password(&claims, &PASSWORD.into(), NEW.into(), true, ADDRESS).await?;
+            world.credentials.change_password(&claims, &PASSWORD.into(), NEW.into(), true, ADDRESS).await?;
             sweep(world).await
         },
         async |world, case| {
-            let old = world.members.sign_in(world.credentials("mara", PASSWORD)).await.is_ok();
-            let new = world.members.sign_in(world.credentials("mara", NEW)).await.is_ok();
+            let old = world.sign_in.first(world.credentials("mara", PASSWORD)).await.is_ok();
+            let new = world.sign_in.first(world.credentials("mara", NEW)).await.is_ok();
             assert!(old != new, "{case}: one of the two passwords is good (old {old}, new {new})");
             let told = world.inbox.last("mara@example.com").is_some_and(|mail| mail.rendered.subject.contains("changed"));
             assert_eq!(told, new, "{case}: the mail goes with the change");
@@ -274,20 +274,20 @@ async fn an_email_change_that_dies_anywhere() {
         async |world| {
             world.member("mara", "13812345678").await;
             let claims = world.claims(&world.sign_in("mara").await);
-            world.members.change_email(&claims, &PASSWORD.into(), "new@example.com", ADDRESS).await.unwrap();
+            world.credentials.change_email(&claims, &PASSWORD.into(), "new@example.com", ADDRESS).await.unwrap();
             world.deliver().await;
         },
         async |world| {
-            world.members.confirm_email(&world.inbox.token("new@example.com"), ADDRESS).await?;
+            world.credentials.confirm_email(&world.inbox.token("new@example.com"), ADDRESS).await?;
             sweep(world).await
         },
         async |world, case| {
-            let found = world.members.find(&world.admin(), "new@example.com").await.unwrap();
+            let found = world.staff.find(&world.admin(), "new@example.com").await.unwrap();
             if found.is_none() {
-                world.members.confirm_email(&world.inbox.token("new@example.com"), ADDRESS).await.expect(case);
+                world.credentials.confirm_email(&world.inbox.token("new@example.com"), ADDRESS).await.expect(case);
                 world.deliver().await;
             }
-            let before = world.members.find(&world.admin(), "mara@example.com").await.unwrap();
+            let before = world.staff.find(&world.admin(), "mara@example.com").await.unwrap();
             assert_eq!(before, None, "{case}");
         },
     )
@@ -336,12 +336,12 @@ async fn a_suspension_that_dies_anywhere_ends_sessions_or_nothing() {
         },
         async |world| {
             let member = world.log.merged().keys().next().cloned().unwrap();
-            world.members.suspend(&world.admin(), &member, None, "test").await?;
+            world.staff.suspend(&world.admin(), &member, None, "test").await?;
             sweep(world).await
         },
         async |world, case| {
             let member = world.log.merged().keys().next().cloned().unwrap();
-            let (profile, sessions) = world.members.member(&world.admin(), &member).await.unwrap();
+            let (profile, sessions) = world.staff.member(&world.admin(), &member).await.unwrap();
             let revoked = world.memory.table("revocations", world.clock.now()).len();
             match profile.state {
                 State::Suspended => {
@@ -384,7 +384,7 @@ async fn a_pointer_that_was_given_up_makes_its_change_begin_again() {
     let standing = Arc::new(Surrounded { store: world.memory.clone(), around });
     let stands = World { store: standing.clone(), ..world.clone() }.another().await;
     let admin = world.admin();
-    let suspended = async { stands.members.suspend(&admin, &member, None, "test").await };
+    let suspended = async { stands.members.staff.suspend(&admin, &member, None, "test").await };
     let meanwhile = async {
         standing.around.reached.notified().await;
         world.pass(61);

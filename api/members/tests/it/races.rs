@@ -117,7 +117,7 @@ async fn activated(world: &World) -> usize {
         .collect();
     let mut active = 0;
     for token in tokens {
-        active += usize::from(world.members.verify_email(&token, ADDRESS).await.is_ok());
+        active += usize::from(world.registrations.verify_email(&token, ADDRESS).await.is_ok());
     }
     active
 }
@@ -140,7 +140,7 @@ async fn one_of_64_gets_a_username() {
         let won = race(&world, |members, n| {
             let form = forms[n].clone();
             async move {
-                match members.register(form).await {
+                match members.registrations.register(form).await {
                     Ok(()) => true,
                     Err(MemberError::UsernameTaken) => false,
                     Err(other) => panic!("{other}"),
@@ -164,7 +164,7 @@ async fn one_of_64_gets_a_phone_or_an_email() {
             let forms = Arc::new(forms);
             let won = race(&world, |members, n| {
                 let form = forms[n].clone();
-                async move { members.register(form).await.is_ok() }
+                async move { members.registrations.register(form).await.is_ok() }
             })
             .await;
             // With one code for one phone, the code itself is good once; with 64 phones nobody learns who was first.
@@ -177,10 +177,12 @@ async fn one_of_64_gets_a_phone_or_an_email() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_of_64_redeems_a_challenge() {
     for (world, _dir) in worlds().await {
-        let solution = Solution::find(&world.members.challenge(ADDRESS).await.unwrap());
+        let solution = Solution::find(&world.challenges.draw(ADDRESS).await.unwrap());
         let won = race(&world, |members, n| {
             let (solution, phone) = (solution.clone(), number(13_800_000_000, n));
-            async move { members.request_phone_code(&phone, kindred_members::Language::En, &solution, ADDRESS).await.is_ok() }
+            async move {
+                members.registrations.request_phone_code(&phone, kindred_members::Language::En, &solution, ADDRESS).await.is_ok()
+            }
         })
         .await;
         assert_eq!(won, 1);
@@ -196,7 +198,7 @@ async fn v10_4_5_64_refreshes_give_one_successor() {
         let won = race(&world, |members, _| {
             let (token, next) = (token.clone().into(), next.clone());
             async move {
-                let grant = members.refresh(&token, ADDRESS, "Firefox").await;
+                let grant = members.sessions.refresh(&token, ADDRESS, "Firefox").await;
                 grant.is_ok_and(|grant| {
                     next.lock().insert(grant.refresh_token.expose_secret().to_owned());
                     true
@@ -215,19 +217,19 @@ async fn v10_4_5_64_refreshes_give_one_successor() {
 async fn v6_4_1_one_of_64_resets() {
     for (world, _dir) in worlds().await {
         world.member("mara", "13812345678").await;
-        world.members.request_reset("mara", &world.solution().await, ADDRESS).await.unwrap();
+        world.credentials.request_reset("mara", &world.solution().await, ADDRESS).await.unwrap();
         world.deliver().await;
         let token = world.inbox.token("mara@example.com");
         let password = |n: usize| format!("{PASSWORD} {n}");
         let won = race(&world, |members, n| {
             let (token, password) = (token.clone(), password(n));
-            async move { members.reset_password(&token, password.into(), ADDRESS).await.is_ok() }
+            async move { members.credentials.reset_password(&token, password.into(), ADDRESS).await.is_ok() }
         })
         .await;
         assert_eq!(won, 1);
         let mut good = 0;
         for n in 0..64 {
-            good += usize::from(world.members.sign_in(world.credentials("mara", &password(n))).await.is_ok());
+            good += usize::from(world.sign_in.first(world.credentials("mara", &password(n))).await.is_ok());
         }
         assert_eq!(good, 1, "the password is the winner's");
     }
@@ -237,10 +239,11 @@ async fn v6_4_1_one_of_64_resets() {
 async fn one_of_64_does_what_an_idempotency_key_names() {
     for (world, _dir) in worlds().await {
         let won = race(&world, |members, _| async move {
-            let begun = members.begin_once("key:1", "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46", &["/v1/x", "body"], 60).await;
+            let begun =
+                members.idempotency.begin_once("key:1", "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46", &["/v1/x", "body"], 60).await;
             match begun.unwrap() {
                 Once::First(attempt) => {
-                    members.keep_answer(&attempt, b"done").await.unwrap();
+                    members.idempotency.keep_answer(&attempt, b"done").await.unwrap();
                     true
                 }
                 Once::Answered(answer) => {
@@ -260,21 +263,21 @@ async fn one_of_64_does_what_an_idempotency_key_names() {
 #[tokio::test]
 async fn what_a_dead_process_began_is_begun_anew() {
     let world = World::new().await;
-    let begin = || world.members.begin_once("key:1", "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46", &["body"], 60);
+    let begin = || world.idempotency.begin_once("key:1", "019ac2c4-8f6e-7b1e-9d55-2f7a3c1e0b46", &["body"], 60);
     let Once::First(dead) = begin().await.unwrap() else { panic!("it is the first") };
     world.clock.advance(std::time::Duration::from_secs(59));
     assert!(matches!(begin().await.unwrap(), Once::UnderWay));
     world.clock.advance(std::time::Duration::from_secs(1));
     let Once::First(second) = begin().await.unwrap() else { panic!("the lease is over") };
-    world.members.keep_answer(&dead, b"late").await.unwrap();
-    world.members.free_key(&dead).await.unwrap();
+    world.idempotency.keep_answer(&dead, b"late").await.unwrap();
+    world.idempotency.free_key(&dead).await.unwrap();
     assert!(matches!(begin().await.unwrap(), Once::UnderWay));
-    world.members.keep_answer(&second, b"done").await.unwrap();
-    world.members.free_key(&dead).await.unwrap();
+    world.idempotency.keep_answer(&second, b"done").await.unwrap();
+    world.idempotency.free_key(&dead).await.unwrap();
     assert!(matches!(begin().await.unwrap(), Once::Answered(answer) if answer == b"done"));
     let large = vec![0; kindred_members::ANSWER_BYTES_MAX + 1];
-    let Once::First(third) = world.members.begin_once("key:1", "another key", &["body"], 60).await.unwrap() else { panic!() };
-    world.members.keep_answer(&third, &large).await.unwrap();
-    let anew = world.members.begin_once("key:1", "another key", &["body"], 60).await.unwrap();
+    let Once::First(third) = world.idempotency.begin_once("key:1", "another key", &["body"], 60).await.unwrap() else { panic!() };
+    world.idempotency.keep_answer(&third, &large).await.unwrap();
+    let anew = world.idempotency.begin_once("key:1", "another key", &["body"], 60).await.unwrap();
     assert!(matches!(anew, Once::First(_)), "what is too large is not kept");
 }

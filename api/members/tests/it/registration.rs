@@ -9,25 +9,25 @@ use crate::support::{ADDRESS, PASSWORD, World, codes};
 async fn r8_five_steps_make_a_member() {
     let world = World::new().await;
     let form = world.form("mara", "13812345678").await.unwrap();
-    world.members.register(form).await.unwrap();
+    world.registrations.register(form).await.unwrap();
     world.deliver().await;
     let states = |world: &World| world.log.merged().values().map(|member| member.state).collect::<Vec<_>>();
     assert_eq!(states(&world), [MemberState::Registered]);
-    let refused = world.members.sign_in(world.credentials("mara", PASSWORD)).await;
+    let refused = world.sign_in.first(world.credentials("mara", PASSWORD)).await;
     assert_eq!(refused.err(), Some(MemberError::Unauthenticated), "only verified identifiers sign in");
     let token = world.inbox.token("mara@example.com");
-    let member = world.members.verify_email(&token, ADDRESS).await.unwrap();
+    let member = world.registrations.verify_email(&token, ADDRESS).await.unwrap();
     world.deliver().await;
     assert_eq!(states(&world), [MemberState::Activated]);
-    let profile = world.members.profile(&member).await.unwrap();
+    let profile = world.profiles.of(&member).await.unwrap();
     assert_eq!((profile.agreement.version.as_str(), profile.agreement.accepted_at), ("1", world.clock.now()));
     assert_eq!(profile.phone, "+8613812345678");
     for account in ["mara", "MARA", "13812345678", "+8613812345678"] {
         assert_eq!(world.sign_in(account).await.member, member);
     }
-    let by_mail = world.members.sign_in(world.credentials("mara@example.com", PASSWORD)).await;
+    let by_mail = world.sign_in.first(world.credentials("mara@example.com", PASSWORD)).await;
     assert_eq!(by_mail.err(), Some(MemberError::Unauthenticated), "not by e-mail unless the settings say so");
-    assert_eq!(world.members.verify_email(&token, ADDRESS).await, Err(MemberError::TokenGone), "once");
+    assert_eq!(world.registrations.verify_email(&token, ADDRESS).await, Err(MemberError::TokenGone), "once");
 }
 
 /// R9 to R12, R15: every field that is wrong is named, with the seed's messages.
@@ -37,7 +37,7 @@ async fn v2_2_1_every_field_is_judged() {
     let mut form = world.form_without_code("mara", "13812345678", "000000").await.unwrap();
     (form.username, form.phone, form.email) = (" a ".into(), "12812345678".into(), "a@b.c\r\nBcc: x@y.zz".into());
     (form.password, form.agreement_version) = ("short".into(), "0".into());
-    let errors = codes(world.members.register(form).await);
+    let errors = codes(world.registrations.register(form).await);
     assert_eq!(
         errors,
         [
@@ -63,24 +63,24 @@ async fn v2_3_1_no_step_is_skipped() {
     let form = world.form("mara", "13812345678").await.unwrap();
     let mut unsolved = form.clone();
     unsolved.solution.token.insert(0, 'A');
-    assert_eq!(world.members.register(unsolved).await, Err(MemberError::ChallengeFailed));
+    assert_eq!(world.registrations.register(unsolved).await, Err(MemberError::ChallengeFailed));
     let mut wrong = form.clone();
     wrong.solution = world.solution().await;
     wrong.phone_code = if form.phone_code == "000000" { "000001".into() } else { "000000".into() };
-    assert_eq!(world.members.register(wrong).await, Err(MemberError::CodeWrong));
-    assert_eq!(world.members.register(form.clone()).await, Ok(()));
+    assert_eq!(world.registrations.register(wrong).await, Err(MemberError::CodeWrong));
+    assert_eq!(world.registrations.register(form.clone()).await, Ok(()));
     let mut again = form;
     (again.username, again.email) = ("other".into(), "other@example.com".into());
-    assert_eq!(world.members.register(again.clone()).await, Err(MemberError::ChallengeFailed), "a solution is good once");
+    assert_eq!(world.registrations.register(again.clone()).await, Err(MemberError::ChallengeFailed), "a solution is good once");
     again.solution = world.solution().await;
-    assert_eq!(world.members.register(again).await, Err(MemberError::CodeWrong), "a code is good once");
+    assert_eq!(world.registrations.register(again).await, Err(MemberError::CodeWrong), "a code is good once");
     let forged = Solution { token: "forged".into(), nonce: "0".into() };
-    assert_eq!(world.members.request_verification("a@b.cc", &forged, ADDRESS).await, Err(MemberError::ChallengeFailed));
-    assert_eq!(world.members.request_reset("mara", &forged, ADDRESS).await, Err(MemberError::ChallengeFailed));
-    assert_eq!(world.members.verify_email("x.y", ADDRESS).await, Err(MemberError::TokenGone), "a forged link");
-    let late = Solution::find(&world.members.challenge(ADDRESS).await.unwrap());
+    assert_eq!(world.registrations.request_verification("a@b.cc", &forged, ADDRESS).await, Err(MemberError::ChallengeFailed));
+    assert_eq!(world.credentials.request_reset("mara", &forged, ADDRESS).await, Err(MemberError::ChallengeFailed));
+    assert_eq!(world.registrations.verify_email("x.y", ADDRESS).await, Err(MemberError::TokenGone), "a forged link");
+    let late = Solution::find(&world.challenges.draw(ADDRESS).await.unwrap());
     world.pass(kindred_members::CHALLENGE_S);
-    let asked = world.members.request_phone_code("13800000000", Language::En, &late, ADDRESS).await;
+    let asked = world.registrations.request_phone_code("13800000000", Language::En, &late, ADDRESS).await;
     assert_eq!(asked, Err(MemberError::ChallengeFailed), "expired");
 }
 
@@ -92,16 +92,16 @@ async fn v2_4_1_registrations_and_codes_are_limited() {
     let mut form = form;
     for number in 0..world.config.limits.registrations_hour {
         let expected = if number == 0 { Ok(()) } else { Err(MemberError::ChallengeFailed) };
-        assert_eq!(world.members.register(form.clone()).await, expected);
+        assert_eq!(world.registrations.register(form.clone()).await, expected);
     }
     form.solution = world.solution().await;
-    let refused = world.members.register(form.clone()).await;
+    let refused = world.registrations.register(form.clone()).await;
     assert!(matches!(refused, Err(MemberError::Throttled { retry_after_s: 3_400..=3_600 })), "{refused:?}");
     form.address = "192.0.2.8".into();
-    assert!(!matches!(world.members.register(form).await, Err(MemberError::Throttled { .. })), "another address");
+    assert!(!matches!(world.registrations.register(form).await, Err(MemberError::Throttled { .. })), "another address");
     let ask = async |phone: &str| {
         let solution = world.solution().await;
-        world.members.request_phone_code(phone, Language::En, &solution, ADDRESS).await
+        world.registrations.request_phone_code(phone, Language::En, &solution, ADDRESS).await
     };
     assert_eq!(ask("13900000000").await, Ok(()));
     assert!(matches!(ask("13900000000").await, Err(MemberError::Throttled { retry_after_s: 60 })), "one a minute");
@@ -127,7 +127,7 @@ async fn v6_3_8_nobody_learns_who_is_registered() {
         let mut form = world.form(name, phone).await.unwrap();
         form.email = email.into();
         let before = world.memory.calls();
-        assert_eq!(world.members.register(form).await, Ok(()));
+        assert_eq!(world.registrations.register(form).await, Ok(()));
         calls.push(world.memory.calls() - before);
         world.pass(100);
         world.deliver().await;
@@ -139,13 +139,13 @@ async fn v6_3_8_nobody_learns_who_is_registered() {
     world.pass(3_600);
     for (name, phone) in [("nora", "13812345671"), ("olga", "13812345670"), ("pia", "13812345672")] {
         let form = world.form(name, phone).await.unwrap();
-        assert_eq!(world.members.register(form).await, Err(MemberError::UsernameTaken), "{name}");
+        assert_eq!(world.registrations.register(form).await, Err(MemberError::UsernameTaken), "{name}");
     }
     let mut resets = Vec::new();
     for account in ["mara", "nobody", "13812345678", "13999999999"] {
         let solution = world.solution().await;
         let before = world.memory.calls();
-        assert_eq!(world.members.request_reset(account, &solution, ADDRESS).await, Ok(()));
+        assert_eq!(world.credentials.request_reset(account, &solution, ADDRESS).await, Ok(()));
         resets.push(world.memory.calls() - before);
     }
     assert_eq!(resets, vec![resets[0]; 4]);
@@ -154,7 +154,7 @@ async fn v6_3_8_nobody_learns_who_is_registered() {
         let before = world.memory.calls();
         let mut credentials = world.credentials(account, "wrong password");
         credentials.address = "198.51.100.1".into();
-        assert_eq!(world.members.sign_in(credentials).await.err(), Some(MemberError::Unauthenticated));
+        assert_eq!(world.sign_in.first(credentials).await.err(), Some(MemberError::Unauthenticated));
         sign_ins.push(world.memory.calls() - before);
     }
     // Of a name more places are looked at than of a phone; of one that exists, as many as of one that does not.
@@ -168,22 +168,22 @@ async fn v6_3_8_nobody_learns_who_is_registered() {
 async fn r13_claims_expire_unless_verified() {
     let world = World::new().await;
     let form = world.form("mara", "13812345678").await.unwrap();
-    world.members.register(form).await.unwrap();
+    world.registrations.register(form).await.unwrap();
     world.deliver().await;
     world.pass(3_600);
     let again = world.form("mara", "13812345670").await.unwrap();
-    assert_eq!(world.members.register(again).await, Err(MemberError::UsernameTaken));
+    assert_eq!(world.registrations.register(again).await, Err(MemberError::UsernameTaken));
     let late = world.inbox.token("mara@example.com");
     world.pass(kindred_members::UNVERIFIED_S);
-    assert_eq!(world.members.verify_email(&late, ADDRESS).await, Err(MemberError::TokenGone));
+    assert_eq!(world.registrations.verify_email(&late, ADDRESS).await, Err(MemberError::TokenGone));
     let member = world.member("mara", "13812345678").await;
     world.pass(400 * 86_400);
     let solution = world.solution().await;
-    world.members.request_phone_code("13812345699", Language::En, &solution, ADDRESS).await.unwrap();
+    world.registrations.request_phone_code("13812345699", Language::En, &solution, ADDRESS).await.unwrap();
     world.deliver().await;
     let code = world.inbox.code("+8613812345699");
     let late = world.form_without_code("mara", "13812345699", &code).await.unwrap();
-    assert_eq!(world.members.register(late).await, Err(MemberError::UsernameTaken));
+    assert_eq!(world.registrations.register(late).await, Err(MemberError::UsernameTaken));
     assert_eq!(world.sign_in("mara").await.member, member);
 }
 
@@ -192,14 +192,14 @@ async fn r13_claims_expire_unless_verified() {
 async fn r22_an_invite_binds_the_inviter() {
     let world = World::new().await;
     let inviter = world.member("mara", "13812345678").await;
-    let code = world.members.profile(&inviter).await.unwrap().invite_code;
+    let code = world.profiles.of(&inviter).await.unwrap().invite_code;
     let mut form = world.form("nora", "13812345679").await.unwrap();
     form.invite_code = Some("ZZZZZZZZ".into());
-    assert_eq!(codes(world.members.register(form.clone()).await), [("invite_code", "invite_unknown")]);
+    assert_eq!(codes(world.registrations.register(form.clone()).await), [("invite_code", "invite_unknown")]);
     (form.invite_code, form.solution) = (Some(code.to_lowercase()), world.solution().await);
-    world.members.register(form).await.unwrap();
+    world.registrations.register(form).await.unwrap();
     world.deliver().await;
-    let invitee = world.members.verify_email(&world.inbox.token("nora@example.com"), ADDRESS).await.unwrap();
+    let invitee = world.registrations.verify_email(&world.inbox.token("nora@example.com"), ADDRESS).await.unwrap();
     world.deliver().await;
     let merged = world.log.merged();
     assert_eq!(merged[&invitee].invited_by.as_ref().map(|by| by.as_str().to_owned()), Some(inviter));
@@ -211,14 +211,14 @@ async fn r22_an_invite_binds_the_inviter() {
 async fn an_invite_pays_once_a_person() {
     let world = World::new().await;
     let inviter = world.member("mara", "13812345678").await;
-    let code = world.members.profile(&inviter).await.unwrap().invite_code;
+    let code = world.profiles.of(&inviter).await.unwrap().invite_code;
     let join = async |name: &str, phone: &str, email: &str| {
         world.pass(3_600);
         let mut form = world.form(name, phone).await.unwrap();
         (form.invite_code, form.email) = (Some(code.clone()), email.into());
-        world.members.register(form).await.unwrap();
+        world.registrations.register(form).await.unwrap();
         world.deliver().await;
-        let member = world.members.verify_email(&world.inbox.token(email), ADDRESS).await.unwrap();
+        let member = world.registrations.verify_email(&world.inbox.token(email), ADDRESS).await.unwrap();
         world.deliver().await;
         let paid = world.log.merged()[&member].invited_by.is_some();
         (member, paid)
@@ -227,10 +227,10 @@ async fn an_invite_pays_once_a_person() {
     assert!(paid);
     // She changes her phone before she leaves.
     let claims = world.claims(&world.sign_in("nora").await);
-    world.members.change_phone(&claims, &PASSWORD.into(), "13800000001", ADDRESS).await.unwrap();
+    world.credentials.change_phone(&claims, &PASSWORD.into(), "13800000001", ADDRESS).await.unwrap();
     world.deliver().await;
     let sent = world.inbox.code("+8613800000001");
-    world.members.confirm_phone(&claims, &PASSWORD.into(), "13800000001", &sent, ADDRESS).await.unwrap();
+    world.credentials.confirm_phone(&claims, &PASSWORD.into(), "13800000001", &sent, ADDRESS).await.unwrap();
     world.deliver().await;
     let leave = async |member: &str| {
         world.members.erase_member(&world.admin(), member).await.unwrap();

@@ -62,6 +62,6 @@ async fn what_a_resource_keeps_leaves_with_the_member() {
     write().await;
     world.deliver().await;
     assert_eq!(note().await, None);
-    assert_eq!(world.members.profile(&member).await, Err(MemberError::NotFound));
-    assert!(world.members.challenge(ADDRESS).await.is_ok());
+    assert_eq!(world.profiles.of(&member).await, Err(MemberError::NotFound));
+    assert!(world.challenges.draw(ADDRESS).await.is_ok());
 }

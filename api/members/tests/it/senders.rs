@@ -158,7 +158,7 @@ async fn what_cannot_be_sent_is_sent_later() {
     let before = world.inbox.0.lock().len();
     let down = Arc::new(Down(parking_lot::Mutex::new(3), world.inbox.clone()));
     world.members = world.open(&config(), down).await.unwrap();
-    world.members.request_reset("mara", &world.solution().await, "192.0.2.1").await.unwrap();
+    world.credentials.request_reset("mara", &world.solution().await, "192.0.2.1").await.unwrap();
     for _ in 0..4 {
         assert!(world.members.sweep().await.is_ok());
     }
@@ -174,7 +174,7 @@ async fn a_session_is_merged_when_it_signs_in() {
     let member = world.member("mara", "13812345678").await;
     let mut credentials = world.credentials("mara", crate::support::PASSWORD);
     (credentials.session, credentials.browses) = (Some(SessionId::parse("browser-1").unwrap()), true);
-    let kindred_members::SignedIn::Session(grant) = world.members.sign_in(credentials).await.unwrap() else {
+    let kindred_members::SignedIn::Session(grant) = world.sign_in.first(credentials).await.unwrap() else {
         panic!("no second factor")
     };
     world.deliver().await;

@@ -18,18 +18,18 @@ async fn v6_1_1_a_guesser_does_not_lock_the_owner_out() {
     for number in 0..50 {
         let mut guess = world.credentials("mara", "wrong password");
         guess.address = format!("198.51.100.{number}");
-        assert!(world.members.sign_in(guess).await.is_err());
+        assert!(world.sign_in.first(guess).await.is_err());
     }
     let mut elsewhere = world.credentials("mara", PASSWORD);
     elsewhere.address = "203.0.113.1".into();
-    let refused = world.members.sign_in(elsewhere.clone()).await.err();
+    let refused = world.sign_in.first(elsewhere.clone()).await.err();
     assert!(matches!(refused, Some(MemberError::Throttled { .. })), "an unknown browser waits: {refused:?}");
     elsewhere.device = Some(device.clone());
-    assert!(world.members.sign_in(elsewhere.clone()).await.is_ok(), "a known browser does not");
-    assert!(world.members.sign_in(world.credentials("mara", PASSWORD)).await.is_ok(), "nor a known address");
+    assert!(world.sign_in.first(elsewhere.clone()).await.is_ok(), "a known browser does not");
+    assert!(world.sign_in.first(world.credentials("mara", PASSWORD)).await.is_ok(), "nor a known address");
     let mut stranger = elsewhere;
     (stranger.account, stranger.address) = ("nobody".into(), "203.0.113.2".into());
-    assert_eq!(world.members.sign_in(stranger).await.err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.sign_in.first(stranger).await.err(), Some(MemberError::Unauthenticated));
 }
 
 /// V6.3.1: over 100 accounts from one address 60 are checked; on one account the wait doubles.
@@ -39,14 +39,14 @@ async fn v6_3_1_guessing_is_slow() {
     let mut checked = 0;
     for number in 0..1_000 {
         let guess = world.credentials(&format!("account{}", number % 100), "wrong password");
-        checked += usize::from(world.members.sign_in(guess).await.err() == Some(MemberError::Unauthenticated));
+        checked += usize::from(world.sign_in.first(guess).await.err() == Some(MemberError::Unauthenticated));
     }
     assert_eq!(checked, 60);
     let mut waits = Vec::new();
     for number in 0..200 {
         let mut guess = world.credentials("mara", "wrong password");
         guess.address = format!("198.51.{number}.1");
-        match world.members.sign_in(guess).await.err() {
+        match world.sign_in.first(guess).await.err() {
             Some(MemberError::Throttled { retry_after_s }) => {
                 waits.push(retry_after_s);
                 world.pass(retry_after_s.into());
@@ -67,20 +67,23 @@ async fn v10_4_5_a_refresh_token_used_twice_ends_the_session() {
     let first = world.sign_in("mara").await;
     let secret = first.refresh_token.expose_secret().split('.').nth(2).unwrap().to_owned();
     assert_eq!(B64.decode(&secret).unwrap().len(), 32);
-    let second = world.members.refresh(&first.refresh_token, ADDRESS, "Firefox").await.unwrap();
+    let second = world.sessions.refresh(&first.refresh_token, ADDRESS, "Firefox").await.unwrap();
     assert_ne!(first.refresh_token.expose_secret(), second.refresh_token.expose_secret());
     let mut forged = second.refresh_token.expose_secret().to_owned();
     forged.replace_range(forged.len() - 3.., "AAA");
-    assert_eq!(world.members.refresh(&forged.into(), ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
-    assert_eq!(world.members.sessions(&first.member).await.unwrap().len(), 1, "a forged token ends nothing");
-    let third = world.members.refresh(&second.refresh_token, ADDRESS, "Firefox").await.unwrap();
+    assert_eq!(world.sessions.refresh(&forged.into(), ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.sessions.of(&first.member).await.unwrap().len(), 1, "a forged token ends nothing");
+    let third = world.sessions.refresh(&second.refresh_token, ADDRESS, "Firefox").await.unwrap();
     for old in [&first, &third] {
-        assert_eq!(world.members.refresh(&old.refresh_token, ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
+        assert_eq!(
+            world.sessions.refresh(&old.refresh_token, ADDRESS, "Firefox").await.err(),
+            Some(MemberError::Unauthenticated)
+        );
     }
-    assert_eq!(world.members.authenticate(third.access_token.expose_secret()).err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.sessions.authenticate(third.access_token.expose_secret()).err(), Some(MemberError::Unauthenticated));
     world.deliver().await;
     let query = kindred_members::AuditQuery { kind: Some("token".into()), ..Default::default() };
-    let audit = world.members.search_audit(&world.admin(), &query).await.unwrap();
+    let audit = world.audit.search(&world.admin(), &query).await.unwrap();
     assert_eq!(audit.items.iter().map(|entry| entry.kind.as_str()).collect::<Vec<_>>(), ["token.reuse"]);
 }
 
@@ -90,14 +93,14 @@ async fn v7_3_1_v7_3_2_sessions_end_by_themselves() {
     let world = World::of_mara().await;
     let grant = world.sign_in("mara").await;
     world.pass(30 * 86_400);
-    assert_eq!(world.members.refresh(&grant.refresh_token, ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.sessions.refresh(&grant.refresh_token, ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
     let mut grant = world.sign_in("mara").await;
     for _ in 0..3 {
         world.pass(29 * 86_400);
-        grant = world.members.refresh(&grant.refresh_token, ADDRESS, "Firefox").await.unwrap();
+        grant = world.sessions.refresh(&grant.refresh_token, ADDRESS, "Firefox").await.unwrap();
     }
     world.pass(3 * 86_400);
-    assert_eq!(world.members.refresh(&grant.refresh_token, ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.sessions.refresh(&grant.refresh_token, ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
 }
 
 /// V7.4.1, V7.4.2, V7.5.2: signing out and suspension end access tokens at once, in other processes when they look.
@@ -107,19 +110,19 @@ async fn v7_4_1_v7_4_2_ended_sessions_take_their_access_tokens_along() {
     let other = world.another().await;
     let (one, two) = (world.sign_in("mara").await, world.sign_in("mara").await);
     let good =
-        |world: &World, grant: &kindred_members::Grant| world.members.authenticate(grant.access_token.expose_secret()).is_ok();
+        |world: &World, grant: &kindred_members::Grant| world.sessions.authenticate(grant.access_token.expose_secret()).is_ok();
     assert!(good(&world, &one) && good(&other, &one) && good(&other, &two));
-    world.members.sign_out(&world.claims(&one), ADDRESS).await.unwrap();
+    world.sessions.sign_out(&world.claims(&one), ADDRESS).await.unwrap();
     assert!(!good(&world, &one) && good(&world, &two));
     other.members.refresh_revocations().await.unwrap();
     assert!(!good(&other, &one) && good(&other, &two));
-    world.members.suspend(&world.admin(), &two.member, None, "test").await.unwrap();
+    world.staff.suspend(&world.admin(), &two.member, None, "test").await.unwrap();
     assert!(!good(&world, &two));
-    assert_eq!(world.members.refresh(&two.refresh_token, ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
-    assert_eq!(world.members.sign_in(world.credentials("mara", PASSWORD)).await.err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.sessions.refresh(&two.refresh_token, ADDRESS, "Firefox").await.err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.sign_in.first(world.credentials("mara", PASSWORD)).await.err(), Some(MemberError::Unauthenticated));
     let late = world.another().await;
     assert!(!good(&late, &two), "a process that starts knows it");
-    world.members.activate(&world.admin(), &two.member, None, "test").await.unwrap();
+    world.staff.activate(&world.admin(), &two.member, None, "test").await.unwrap();
     world.sign_in("mara").await;
 }
 
@@ -130,7 +133,7 @@ async fn v9_1_v9_2_what_is_no_access_token() {
     let other = World::new().await;
     other.member("mara", "13812345678").await;
     let token = world.sign_in("mara").await.access_token.expose_secret().to_owned();
-    let good = |token: &str| world.members.authenticate(token).is_ok();
+    let good = |token: &str| world.sessions.authenticate(token).is_ok();
     assert!(good(&token));
     let parts: Vec<&str> = token.split('.').collect();
     let json = |part: &str| -> serde_json::Value { serde_json::from_slice(&B64.decode(part).unwrap()).unwrap() };
@@ -159,7 +162,7 @@ async fn v9_1_v9_2_what_is_no_access_token() {
     let foreign = |header: &serde_json::Value| by(&ed25519_dalek::SigningKey::from_bytes(&[7; 32]), header, &claims);
     assert!(good(&signed(&header, &claims)), "the table below is about what it changes");
     let now = world.clock.now().0 / 1_000;
-    let x = world.members.jwks()["keys"][0]["x"].as_str().unwrap().to_owned();
+    let x = world.sessions.jwks()["keys"][0]["x"].as_str().unwrap().to_owned();
     let hmac = {
         use hmac::Mac;
         let text = format!("{}.{}", part(&with(&header, "alg", "HS256".into())), parts[1]);
@@ -217,29 +220,29 @@ async fn v9_1_3_a_key_that_left_the_ring_ends_what_it_signed() {
     let other = world.another().await;
     let before = world.sign_in("mara").await;
     let good =
-        |world: &World, grant: &kindred_members::Grant| world.members.authenticate(grant.access_token.expose_secret()).is_ok();
+        |world: &World, grant: &kindred_members::Grant| world.sessions.authenticate(grant.access_token.expose_secret()).is_ok();
     assert!(good(&world, &before) && good(&other, &before), "both remember it");
     let (claims, of_other) = (world.claims(&before), other.claims(&before));
-    assert_eq!(world.members.still_good(&claims), Ok(()));
-    let forbidden = world.members.withdraw_keys(&kindred_members::Actor { permissions: Vec::new(), ..world.admin() }).await;
+    assert_eq!(world.sessions.still_good(&claims), Ok(()));
+    let forbidden = world.sessions.withdraw_keys(&kindred_members::Actor { permissions: Vec::new(), ..world.admin() }).await;
     assert!(matches!(forbidden, Err(MemberError::Forbidden(_))), "{forbidden:?}");
-    world.members.withdraw_keys(&world.admin()).await.unwrap();
+    world.sessions.withdraw_keys(&world.admin()).await.unwrap();
     assert!(!good(&world, &before));
-    assert_eq!(world.members.still_good(&claims), Err(MemberError::Unauthenticated), "a stream ends");
-    assert_eq!(world.members.jwks()["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(world.sessions.still_good(&claims), Err(MemberError::Unauthenticated), "a stream ends");
+    assert_eq!(world.sessions.jwks()["keys"].as_array().unwrap().len(), 1);
     other.members.refresh_revocations().await.unwrap();
     assert!(!good(&other, &before));
-    assert_eq!(other.members.still_good(&of_other), Err(MemberError::Unauthenticated));
+    assert_eq!(other.members.sessions.still_good(&of_other), Err(MemberError::Unauthenticated));
     // The session goes on, by a token of the new key, which every process knows.
-    let after = world.members.refresh(&before.refresh_token, ADDRESS, "Firefox").await.unwrap();
+    let after = world.sessions.refresh(&before.refresh_token, ADDRESS, "Firefox").await.unwrap();
     assert!(good(&world, &after) && good(&other, &after));
     let late = world.another().await;
     assert!(good(&late, &after) && !good(&late, &before));
     // Without withdrawal a key leaves the ring when the last token that it signed has expired.
-    world.members.rotate_keys(&world.admin()).await.unwrap();
+    world.sessions.rotate_keys(&world.admin()).await.unwrap();
     world.pass(300 + 600 + 3_601);
     let last = world.another().await;
-    assert_eq!(last.members.jwks()["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(last.members.sessions.jwks()["keys"].as_array().unwrap().len(), 1);
 }
 
 /// V13.3.1, V14.2: signing seeds, secrets of authenticators and the secret of all marks lie sealed where there is a key. What lay there
@@ -248,9 +251,9 @@ async fn v9_1_3_a_key_that_left_the_ring_ends_what_it_signed() {
 async fn v13_3_1_secrets_lie_sealed_in_the_database() {
     let plain = World::of_mara().await;
     let claims = plain.claims(&plain.sign_in("mara").await);
-    let enrolment = plain.members.enrol_totp(&claims, &PASSWORD.into(), ADDRESS).await.unwrap();
+    let enrolment = plain.members.factors.enrol_totp(&claims, &PASSWORD.into(), ADDRESS).await.unwrap();
     let secret = enrolment.secret.expose_secret().to_owned();
-    let recovery = plain.members.confirm_totp(&claims, &code(&plain, &secret, 0), ADDRESS).await.unwrap();
+    let recovery = plain.members.factors.confirm_totp(&claims, &code(&plain, &secret, 0), ADDRESS).await.unwrap();
     let stored = |world: &World| {
         let records = ["secrets", "accounts"].map(|table| world.memory.table(table, world.clock.now()));
         records.concat().into_iter().map(|(_, _, value, _)| value.to_string()).collect::<Vec<_>>().join("\n")
@@ -271,8 +274,8 @@ async fn v13_3_1_secrets_lie_sealed_in_the_database() {
         let sealed = with_keys(keys).await.another().await;
         sealed.pass(30);
         let challenge = second(&sealed).await;
-        let grant = sealed.members.sign_in_second(&challenge, &code(&sealed, &secret, 0)).await.unwrap();
-        assert!(sealed.members.authenticate(grant.access_token.expose_secret()).is_ok());
+        let grant = sealed.members.sign_in.second(&challenge, &code(&sealed, &secret, 0)).await.unwrap();
+        assert!(sealed.members.sessions.authenticate(grant.access_token.expose_secret()).is_ok());
         for secret in [&secret, &seed, &mark] {
             assert!(!stored(&sealed).contains(secret.as_str()), "{secret} lies there in clear");
         }
@@ -291,8 +294,8 @@ async fn v13_3_1_secrets_lie_sealed_in_the_database() {
 async fn keys_rotate_with_overlap() {
     let world = World::of_mara().await;
     let before = world.sign_in("mara").await;
-    let kids = || world.members.jwks()["keys"].as_array().unwrap().len();
-    world.members.rotate_keys(&world.admin()).await.unwrap();
+    let kids = || world.sessions.jwks()["keys"].as_array().unwrap().len();
+    world.sessions.rotate_keys(&world.admin()).await.unwrap();
     assert_eq!(kids(), 2);
     let kid = |grant: &kindred_members::Grant| grant.access_token.expose_secret().split('.').next().unwrap().to_owned();
     assert_eq!(kid(&before), kid(&world.sign_in("mara").await), "not before every process knows the new one");
@@ -300,7 +303,7 @@ async fn keys_rotate_with_overlap() {
     let after = world.sign_in("mara").await;
     assert_ne!(kid(&before), kid(&after));
     for grant in [&before, &after] {
-        assert!(world.members.authenticate(grant.access_token.expose_secret()).is_ok());
+        assert!(world.sessions.authenticate(grant.access_token.expose_secret()).is_ok());
     }
 }
 
@@ -310,7 +313,7 @@ pub fn code(world: &World, secret: &str, steps_ago: u64) -> String {
 }
 
 async fn second(world: &World) -> String {
-    match world.members.sign_in(world.credentials("mara", PASSWORD)).await.unwrap() {
+    match world.sign_in.first(world.credentials("mara", PASSWORD)).await.unwrap() {
         SignedIn::SecondFactor { challenge, .. } => challenge,
         SignedIn::Session(_) => panic!("the second factor was not asked for"),
     }
@@ -322,51 +325,51 @@ async fn v6_5_1_v6_5_5_v6_6_3_second_factor() {
     let world = World::of_mara().await;
     let grant = world.sign_in("mara").await;
     let claims = world.claims(&grant);
-    let wrong = world.members.enrol_totp(&claims, &"wrong password".into(), ADDRESS).await;
+    let wrong = world.factors.enrol_totp(&claims, &"wrong password".into(), ADDRESS).await;
     assert_eq!(wrong.err(), Some(MemberError::ReauthenticationFailed), "V7.5.1");
-    let enrolment = world.members.enrol_totp(&claims, &PASSWORD.into(), ADDRESS).await.unwrap();
+    let enrolment = world.factors.enrol_totp(&claims, &PASSWORD.into(), ADDRESS).await.unwrap();
     let secret = enrolment.secret.expose_secret().to_owned();
     assert!(enrolment.uri.expose_secret().starts_with("otpauth://totp/Teahouse"));
-    let recovery = world.members.confirm_totp(&claims, &code(&world, &secret, 0), ADDRESS).await.unwrap();
+    let recovery = world.factors.confirm_totp(&claims, &code(&world, &secret, 0), ADDRESS).await.unwrap();
     assert_eq!(recovery.len(), 10);
-    let token = world.members.create_setup_token(&world.admin(), "admin").await.unwrap();
-    world.members.redeem_setup_token(&claims, token.expose_secret(), ADDRESS, |_| false).await.unwrap();
-    let again = world.members.redeem_setup_token(&claims, token.expose_secret(), ADDRESS, |_| false).await;
+    let token = world.staff.create_setup_token(&world.admin(), "admin").await.unwrap();
+    world.staff.redeem_setup_token(&claims, token.expose_secret(), ADDRESS, |_| false).await.unwrap();
+    let again = world.staff.redeem_setup_token(&claims, token.expose_secret(), ADDRESS, |_| false).await;
     assert_eq!(again, Err(MemberError::TokenGone), "V6.3.2: once");
     let challenge = second(&world).await;
-    let used = world.members.sign_in_second(&challenge, &code(&world, &secret, 0)).await;
+    let used = world.sign_in.second(&challenge, &code(&world, &secret, 0)).await;
     assert_eq!(used.err(), Some(MemberError::CodeWrong), "that step was used to enrol");
     world.pass(90);
-    let older = world.members.sign_in_second(&challenge, &code(&world, &secret, 2)).await;
+    let older = world.sign_in.second(&challenge, &code(&world, &secret, 2)).await;
     assert_eq!(older.err(), Some(MemberError::CodeWrong), "two steps late");
     let previous = code(&world, &secret, 1);
-    assert!(world.members.sign_in_second(&challenge, &previous).await.is_ok(), "one step late");
-    assert_eq!(world.members.sign_in_second(&challenge, &previous).await.err(), Some(MemberError::CodeWrong), "once");
+    assert!(world.sign_in.second(&challenge, &previous).await.is_ok(), "one step late");
+    assert_eq!(world.sign_in.second(&challenge, &previous).await.err(), Some(MemberError::CodeWrong), "once");
     let now = code(&world, &secret, 0);
     let now = format!(" {} {} ", &now[..3], &now[3..]);
-    let grant = world.members.sign_in_second(&challenge, &now).await.unwrap();
+    let grant = world.sign_in.second(&challenge, &now).await.unwrap();
     assert!(grant.scope.contains("member:write") && grant.scope.contains("order:trade"), "{}", grant.scope);
     let staff =
-        world.members.change_password(&world.claims(&grant), &PASSWORD.into(), "vextro 93 quip".into(), true, ADDRESS).await;
+        world.credentials.change_password(&world.claims(&grant), &PASSWORD.into(), "vextro 93 quip".into(), true, ADDRESS).await;
     assert_eq!(crate::support::codes(staff), [("password", "password_short")], "staff needs 15");
     assert_eq!(world.claims(&grant).acr, "aal2");
-    assert_eq!(world.members.sign_in_second(&challenge, &now).await.err(), Some(MemberError::CodeWrong), "once");
+    assert_eq!(world.sign_in.second(&challenge, &now).await.err(), Some(MemberError::CodeWrong), "once");
     let spare = recovery[0].expose_secret().to_uppercase();
-    assert!(world.members.sign_in_second(&second(&world).await, &spare).await.is_ok());
-    assert_eq!(world.members.sign_in_second(&second(&world).await, &spare).await.err(), Some(MemberError::CodeWrong));
+    assert!(world.sign_in.second(&second(&world).await, &spare).await.is_ok());
+    assert_eq!(world.sign_in.second(&second(&world).await, &spare).await.err(), Some(MemberError::CodeWrong));
     for _ in 0..4 {
-        let failed = world.members.sign_in_second(&second(&world).await, "000000").await.err();
+        let failed = world.sign_in.second(&second(&world).await, "000000").await.err();
         assert_eq!(failed, Some(MemberError::CodeWrong));
     }
     world.pass(30);
     for _ in 0..2 {
-        let _wait_grows = world.members.sign_in_second(&second(&world).await, "000000").await;
+        let _wait_grows = world.sign_in.second(&second(&world).await, "000000").await;
     }
-    let limited = world.members.sign_in_second(&second(&world).await, &code(&world, &secret, 0)).await.err();
+    let limited = world.sign_in.second(&second(&world).await, &code(&world, &secret, 0)).await.err();
     assert!(matches!(limited, Some(MemberError::Throttled { .. })), "a new sign-in does not help: {limited:?}");
     let late = second(&world).await;
     world.pass(301);
-    assert_eq!(world.members.sign_in_second(&late, &code(&world, &secret, 0)).await.err(), Some(MemberError::Unauthenticated));
+    assert_eq!(world.sign_in.second(&late, &code(&world, &secret, 0)).await.err(), Some(MemberError::Unauthenticated));
 }
 
 /// V6.3.3: the role alone gives nothing.
@@ -374,7 +377,7 @@ async fn v6_5_1_v6_5_5_v6_6_3_second_factor() {
 async fn v6_3_3_staff_without_a_second_factor_has_no_permission() {
     let world = World::of_mara().await;
     let member = world.sign_in("mara").await.member;
-    world.members.change_role(&world.admin(), &member, None, Some("admin")).await.unwrap();
+    world.staff.change_role(&world.admin(), &member, None, Some("admin")).await.unwrap();
     assert_eq!(world.sign_in("mara").await.scope, "catalog:browse order:trade");
 }
 
@@ -384,24 +387,24 @@ async fn v6_4_1_v6_4_3_reset() {
     let world = World::of_mara().await;
     let grant = world.sign_in("mara").await;
     let claims = world.claims(&grant);
-    let enrolment = world.members.enrol_totp(&claims, &PASSWORD.into(), ADDRESS).await.unwrap();
-    world.members.confirm_totp(&claims, &code(&world, enrolment.secret.expose_secret(), 0), ADDRESS).await.unwrap();
+    let enrolment = world.factors.enrol_totp(&claims, &PASSWORD.into(), ADDRESS).await.unwrap();
+    world.factors.confirm_totp(&claims, &code(&world, enrolment.secret.expose_secret(), 0), ADDRESS).await.unwrap();
     let ask = async || {
-        world.members.request_reset("13812345678", &world.solution().await, ADDRESS).await.unwrap();
+        world.credentials.request_reset("13812345678", &world.solution().await, ADDRESS).await.unwrap();
         world.deliver().await;
         world.inbox.token("mara@example.com")
     };
     let late = ask().await;
     world.pass(1_800);
-    assert_eq!(world.members.reset_password(&late, NEW.into(), ADDRESS).await, Err(MemberError::TokenGone));
+    assert_eq!(world.credentials.reset_password(&late, NEW.into(), ADDRESS).await, Err(MemberError::TokenGone));
     let token = ask().await;
-    let weak = world.members.reset_password(&token, "password1".into(), ADDRESS).await;
+    let weak = world.credentials.reset_password(&token, "password1".into(), ADDRESS).await;
     assert!(matches!(weak, Err(MemberError::Invalid(_))), "{weak:?}");
-    world.members.reset_password(&token, NEW.into(), ADDRESS).await.unwrap();
-    assert_eq!(world.members.reset_password(&token, NEW.into(), ADDRESS).await, Err(MemberError::TokenGone));
-    assert!(world.members.authenticate(grant.access_token.expose_secret()).is_err(), "the old session is over");
-    assert!(world.members.sign_in(world.credentials("mara", PASSWORD)).await.is_err());
-    let signed_in = world.members.sign_in(world.credentials("mara", NEW)).await.unwrap();
+    world.credentials.reset_password(&token, NEW.into(), ADDRESS).await.unwrap();
+    assert_eq!(world.credentials.reset_password(&token, NEW.into(), ADDRESS).await, Err(MemberError::TokenGone));
+    assert!(world.sessions.authenticate(grant.access_token.expose_secret()).is_err(), "the old session is over");
+    assert!(world.sign_in.first(world.credentials("mara", PASSWORD)).await.is_err());
+    let signed_in = world.sign_in.first(world.credentials("mara", NEW)).await.unwrap();
     assert!(matches!(signed_in, SignedIn::SecondFactor { .. }));
 }
 
@@ -412,19 +415,19 @@ async fn v7_5_1_new_phone_and_email() {
     world.member("nora", "13812345679").await;
     let claims = world.claims(&world.sign_in("mara").await);
     let password = PASSWORD.into();
-    let wrong = world.members.change_email(&claims, &"wrong password".into(), "new@example.com", ADDRESS).await;
+    let wrong = world.credentials.change_email(&claims, &"wrong password".into(), "new@example.com", ADDRESS).await;
     assert_eq!(wrong, Err(MemberError::ReauthenticationFailed));
-    world.members.change_email(&claims, &password, "Nora@example.com", ADDRESS).await.unwrap();
+    world.credentials.change_email(&claims, &password, "Nora@example.com", ADDRESS).await.unwrap();
     world.deliver().await;
-    let taken = world.members.confirm_email(&world.inbox.token("Nora@example.com"), ADDRESS).await;
+    let taken = world.credentials.confirm_email(&world.inbox.token("Nora@example.com"), ADDRESS).await;
     assert_eq!(taken, Err(MemberError::IdentifierTaken));
-    world.members.change_phone(&claims, &password, "13800000001", ADDRESS).await.unwrap();
+    world.credentials.change_phone(&claims, &password, "13800000001", ADDRESS).await.unwrap();
     world.deliver().await;
     let code = world.inbox.code("+8613800000001");
-    world.members.confirm_phone(&claims, &password, "13800000001", &code, ADDRESS).await.unwrap();
+    world.credentials.confirm_phone(&claims, &password, "13800000001", &code, ADDRESS).await.unwrap();
     world.deliver().await;
-    assert!(world.members.sign_in(world.credentials("13800000001", PASSWORD)).await.is_ok());
-    assert!(world.members.sign_in(world.credentials("13812345678", PASSWORD)).await.is_err());
+    assert!(world.sign_in.first(world.credentials("13800000001", PASSWORD)).await.is_ok());
+    assert!(world.sign_in.first(world.credentials("13812345678", PASSWORD)).await.is_err());
     let told = world.inbox.last("mara@example.com").unwrap();
     assert!(told.rendered.subject.contains("phone"), "{}", told.rendered.subject);
     let by_mail = World::with({
@@ -446,18 +449,18 @@ async fn v6_6_3_wrong_phone_codes_are_limited_through_new_codes() {
     form.phone_code = if right == "000000" { "000001".into() } else { "000000".into() };
     for _ in 0..5 {
         form.solution = world.solution().await;
-        assert_eq!(world.members.register(form.clone()).await, Err(MemberError::CodeWrong));
+        assert_eq!(world.registrations.register(form.clone()).await, Err(MemberError::CodeWrong));
     }
     world.pass(60);
     let mut fresh = world.form("mara", "13812345678").await.unwrap();
     fresh.phone_code = "000002".into();
-    assert_eq!(world.members.register(fresh.clone()).await, Err(MemberError::CodeWrong), "one more, after its wait");
+    assert_eq!(world.registrations.register(fresh.clone()).await, Err(MemberError::CodeWrong), "one more, after its wait");
     (fresh.phone_code, fresh.solution) = (world.inbox.code("+8613812345678"), world.solution().await);
-    let limited = world.members.register(fresh.clone()).await;
+    let limited = world.registrations.register(fresh.clone()).await;
     assert!(matches!(limited, Err(MemberError::Throttled { .. })), "{limited:?}");
     world.pass(3);
     fresh.solution = world.solution().await;
-    assert_eq!(world.members.register(fresh).await, Ok(()), "the right one, after the wait");
+    assert_eq!(world.registrations.register(fresh).await, Ok(()), "the right one, after the wait");
 }
 
 /// V11.4.2: a hash of weaker settings is made anew when its member signs in.
@@ -478,9 +481,9 @@ async fn v11_4_2_old_hashes_are_made_anew() {
         world.inbox.clone(),
     );
     let strong = strong.await.unwrap();
-    strong.sign_in(world.credentials("mara", PASSWORD)).await.unwrap();
+    strong.sign_in.first(world.credentials("mara", PASSWORD)).await.unwrap();
     assert!(stored(&world).starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-    strong.sign_in(world.credentials("mara", PASSWORD)).await.unwrap();
+    strong.sign_in.first(world.credentials("mara", PASSWORD)).await.unwrap();
 }
 
 /// A member who is erased while something of theirs is under way leaves no claim behind.
@@ -489,13 +492,13 @@ async fn an_erasure_in_the_midst_of_an_activation_leaves_no_claim() {
     for calls in 1..40 {
         let world = World::new().await;
         let form = world.form("mara", "13812345678").await.unwrap();
-        world.members.register(form).await.unwrap();
+        world.registrations.register(form).await.unwrap();
         world.deliver().await;
         let token = world.inbox.token("mara@example.com");
         let member = token.split('.').next().unwrap().to_owned();
         // The activation stops at some call, the erasure happens, and the outbox goes on with the activation.
         world.memory.die_at(calls, true);
-        let _stopped = world.members.verify_email(&token, ADDRESS).await;
+        let _stopped = world.registrations.verify_email(&token, ADDRESS).await;
         world.memory.revive();
         world.members.erase_member(&world.admin(), &member).await.unwrap();
         world.pass(61);
@@ -511,26 +514,26 @@ async fn r12_staff_with_a_short_password_has_no_permission() {
     let world = World::new().await;
     let mut form = world.form("mara", "13812345678").await.unwrap();
     form.password = "vextro 93 quip".into();
-    world.members.register(form).await.unwrap();
+    world.registrations.register(form).await.unwrap();
     world.deliver().await;
-    let member = world.members.verify_email(&world.inbox.token("mara@example.com"), ADDRESS).await.unwrap();
-    world.members.change_role(&world.admin(), &member, None, Some("admin")).await.unwrap();
-    let SignedIn::Session(grant) = world.members.sign_in(world.credentials("mara", "vextro 93 quip")).await.unwrap() else {
+    let member = world.registrations.verify_email(&world.inbox.token("mara@example.com"), ADDRESS).await.unwrap();
+    world.staff.change_role(&world.admin(), &member, None, Some("admin")).await.unwrap();
+    let SignedIn::Session(grant) = world.sign_in.first(world.credentials("mara", "vextro 93 quip")).await.unwrap() else {
         panic!("no second factor yet")
     };
     let claims = world.claims(&grant);
-    let enrolment = world.members.enrol_totp(&claims, &"vextro 93 quip".into(), ADDRESS).await.unwrap();
-    world.members.confirm_totp(&claims, &code(&world, enrolment.secret.expose_secret(), 0), ADDRESS).await.unwrap();
+    let enrolment = world.factors.enrol_totp(&claims, &"vextro 93 quip".into(), ADDRESS).await.unwrap();
+    world.factors.confirm_totp(&claims, &code(&world, enrolment.secret.expose_secret(), 0), ADDRESS).await.unwrap();
     for (password, staff) in [("vextro 93 quip", false), (NEW, true)] {
         world.pass(30);
-        let signed_in = world.members.sign_in(world.credentials("mara", password)).await.unwrap();
+        let signed_in = world.sign_in.first(world.credentials("mara", password)).await.unwrap();
         let SignedIn::SecondFactor { challenge, .. } = signed_in else { panic!("the second factor is asked for") };
         let code = code(&world, enrolment.secret.expose_secret(), 0);
-        let grant = world.members.sign_in_second(&challenge, &code).await.unwrap();
+        let grant = world.sign_in.second(&challenge, &code).await.unwrap();
         assert_eq!(grant.scope.contains("member:write"), staff, "{}", grant.scope);
         if !staff {
             let claims = world.claims(&grant);
-            world.members.change_password(&claims, &password.into(), NEW.into(), true, ADDRESS).await.unwrap();
+            world.credentials.change_password(&claims, &password.into(), NEW.into(), true, ADDRESS).await.unwrap();
         }
     }
 }

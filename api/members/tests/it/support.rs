@@ -288,19 +288,19 @@ impl World {
     }
 
     pub async fn solution(&self) -> Solution {
-        Solution::find(&self.members.challenge(ADDRESS).await.unwrap())
+        Solution::find(&self.challenges.draw(ADDRESS).await.unwrap())
     }
 
     /// What a person sends, with the code from the phone.
     pub async fn form(&self, name: &str, phone: &str) -> Result<Registration> {
         let solution = self.solution().await;
-        self.members.request_phone_code(phone, Language::En, &solution, ADDRESS).await?;
+        self.registrations.request_phone_code(phone, Language::En, &solution, ADDRESS).await?;
         self.deliver().await;
         self.form_without_code(name, phone, &self.inbox.code(&format!("+86{phone}"))).await
     }
 
     pub async fn form_without_code(&self, name: &str, phone: &str, code: &str) -> Result<Registration> {
-        let challenge = self.members.challenge(ADDRESS).await?;
+        let challenge = self.challenges.draw(ADDRESS).await?;
         Ok(Registration {
             username: name.into(),
             phone: phone.into(),
@@ -319,10 +319,10 @@ impl World {
     /// A member, registered and verified.
     pub async fn member(&self, name: &str, phone: &str) -> String {
         let form = self.form(name, phone).await.unwrap();
-        self.members.register(form).await.unwrap();
+        self.registrations.register(form).await.unwrap();
         self.deliver().await;
         let token = self.inbox.token(&format!("{name}@example.com"));
-        let member = self.members.verify_email(&token, ADDRESS).await.unwrap();
+        let member = self.registrations.verify_email(&token, ADDRESS).await.unwrap();
         self.deliver().await;
         member
     }
@@ -340,7 +340,7 @@ impl World {
     }
 
     pub async fn sign_in(&self, account: &str) -> Grant {
-        match self.members.sign_in(self.credentials(account, PASSWORD)).await.unwrap() {
+        match self.sign_in.first(self.credentials(account, PASSWORD)).await.unwrap() {
             SignedIn::Session(grant) => *grant,
             SignedIn::SecondFactor { .. } => panic!("no second factor was expected"),
         }
@@ -348,14 +348,14 @@ impl World {
 
     pub fn claims(&self, grant: &Grant) -> Arc<kindred_members::AccessClaims> {
         use secrecy::ExposeSecret;
-        self.members.authenticate(grant.access_token.expose_secret()).unwrap()
+        self.sessions.authenticate(grant.access_token.expose_secret()).unwrap()
     }
 
     /// What the audit log says, read page by page.
     pub async fn audited(&self, mut query: AuditQuery) -> Vec<Entry> {
         let mut all = Vec::new();
         loop {
-            let page = self.members.search_audit(&self.admin(), &query).await.unwrap();
+            let page = self.audit.search(&self.admin(), &query).await.unwrap();
             all.extend(page.items);
             query.cursor = page.next_cursor;
             if query.cursor.is_none() {
@@ -377,6 +377,14 @@ async fn open(
     sender: Arc<dyn Sender>,
 ) -> Result<Arc<Members>> {
     Members::open_weak_for_tests(store.clone(), clock.clone(), config.clone(), log.clone(), sender).await.map(Arc::new)
+}
+
+impl std::ops::Deref for World {
+    type Target = Members;
+
+    fn deref(&self) -> &Members {
+        &self.members
+    }
 }
 
 /// The fields of a refusal with their codes.

@@ -70,8 +70,8 @@ pub(crate) struct PasswordChange {
 async fn change_password(request: Request, form: PasswordChange) -> Answered {
     let (members, claims, current) = (request.members()?, request.person()?, current(form.current_password)?);
     let end_others = !form.keep_other_sessions;
-    let staff = members.profile(&claims.sub).await?.role.is_some();
-    let changed = members.change_password(claims, &current, form.password, end_others, request.from()).await;
+    let staff = members.profiles.of(&claims.sub).await?.role.is_some();
+    let changed = members.credentials.change_password(claims, &current, form.password, end_others, request.from()).await;
     // The message names the minimum length for staff.
     changed.map_err(|error| request.told(error.into(), staff))?;
     Ok(done())
@@ -90,12 +90,12 @@ pub(crate) struct EmailChange {
 
 async fn change_email(request: Request, form: EmailChange) -> Answered {
     let current = current(form.current_password)?;
-    request.members()?.change_email(request.person()?, &current, &form.email, request.from()).await?;
+    request.members()?.credentials.change_email(request.person()?, &current, &form.email, request.from()).await?;
     accepted()
 }
 
 async fn confirm_email(request: Request, MailToken { token }: MailToken) -> Answered {
-    request.members()?.confirm_email(token.expose_secret(), request.from()).await?;
+    request.members()?.credentials.confirm_email(token.expose_secret(), request.from()).await?;
     Ok(done())
 }
 
@@ -112,7 +112,7 @@ pub(crate) struct PhoneChange {
 
 async fn change_phone(request: Request, form: PhoneChange) -> Answered {
     let current = current(form.current_password)?;
-    request.members()?.change_phone(request.person()?, &current, &form.phone, request.from()).await?;
+    request.members()?.credentials.change_phone(request.person()?, &current, &form.phone, request.from()).await?;
     accepted()
 }
 
@@ -132,7 +132,7 @@ pub(crate) struct PhoneProof {
 
 async fn confirm_phone(request: Request, form: PhoneProof) -> Answered {
     let (current, code) = (current(form.current_password)?, form.code.expose_secret());
-    request.members()?.confirm_phone(request.person()?, &current, &form.phone, code, request.from()).await?;
+    request.members()?.credentials.confirm_phone(request.person()?, &current, &form.phone, code, request.from()).await?;
     Ok(done())
 }
 
@@ -147,7 +147,7 @@ pub(crate) struct ResetAsked {
 }
 
 async fn request_reset(request: Request, form: ResetAsked) -> Answered {
-    request.members()?.request_reset(&form.account, &form.challenge, request.from()).await?;
+    request.members()?.credentials.request_reset(&form.account, &form.challenge, request.from()).await?;
     accepted()
 }
 
@@ -178,7 +178,7 @@ async fn reset_password(request: Request, form: ResetForm) -> Answered {
     if form.cookie {
         request.browser().own_page()?;
     }
-    let device = request.members()?.reset_password(form.token.expose_secret(), form.password, request.from()).await?;
+    let device = request.members()?.credentials.reset_password(form.token.expose_secret(), form.password, request.from()).await?;
     let mut response = json(StatusCode::OK, &PasswordReset { device: (!form.cookie).then(|| device.clone()) })?;
     if form.cookie {
         keep_device(&mut response, &device);

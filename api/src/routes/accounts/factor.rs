@@ -65,7 +65,7 @@ fn qr_svg(text: &str) -> Result<String, Problem> {
 
 async fn enrol_totp(request: Request, form: Reauthentication) -> Answered {
     let current = current(form.current_password)?;
-    let made = request.members()?.enrol_totp(request.person()?, &current, request.from()).await?;
+    let made = request.members()?.factors.enrol_totp(request.person()?, &current, request.from()).await?;
     let (secret, uri) = (made.secret.expose_secret().to_owned(), made.uri.expose_secret().to_owned());
     let qr_svg = qr_svg(&uri)?;
     json(StatusCode::CREATED, &TotpEnrolment { secret, uri, qr_svg })
@@ -94,7 +94,7 @@ impl RecoveryCodes {
 }
 
 async fn confirm_totp(request: Request, TotpCode { code }: TotpCode) -> Answered {
-    let codes = request.members()?.confirm_totp(request.person()?, code.expose_secret(), request.from()).await?;
+    let codes = request.members()?.factors.confirm_totp(request.person()?, code.expose_secret(), request.from()).await?;
     json(StatusCode::OK, &RecoveryCodes::of(&codes))
 }
 
@@ -112,12 +112,12 @@ pub(crate) struct TotpRemoval {
 
 async fn remove_totp(request: Request, form: TotpRemoval) -> Answered {
     let current = current(form.current_password)?;
-    request.members()?.remove_totp(request.person()?, &current, form.code.expose_secret(), request.from()).await?;
+    request.members()?.factors.remove_totp(request.person()?, &current, form.code.expose_secret(), request.from()).await?;
     Ok(done())
 }
 
 async fn renew_recovery_codes(request: Request, form: Reauthentication) -> Answered {
     let current = current(form.current_password)?;
-    let codes = request.members()?.new_recovery_codes(request.person()?, &current, request.from()).await?;
+    let codes = request.members()?.factors.new_recovery_codes(request.person()?, &current, request.from()).await?;
     json(StatusCode::OK, &RecoveryCodes::of(&codes))
 }

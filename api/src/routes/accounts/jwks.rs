@@ -29,7 +29,7 @@ pub(crate) struct KeySet {
 }
 
 async fn show_keys(request: Request) -> Answered {
-    let keys = request.members()?.jwks()["keys"].take();
+    let keys = request.members()?.sessions.jwks()["keys"].take();
     let mut response = json(StatusCode::OK, &KeySet { keys })?;
     response.headers_mut().insert(CACHE_CONTROL, KEPT);
     Ok(response)

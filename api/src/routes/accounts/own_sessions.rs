@@ -47,14 +47,14 @@ pub(crate) struct SessionListed {
 
 async fn list_own_sessions(request: Request) -> Answered {
     let claims = request.person()?;
-    let sessions = request.members()?.sessions(&claims.sub).await?;
+    let sessions = request.members()?.sessions.of(&claims.sub).await?;
     let listed = sessions.into_iter().map(|session| SessionListed { current: session.id == claims.sid, session });
     json(StatusCode::OK, &SessionList { sessions: listed.collect() })
 }
 
 async fn end_own_sessions(request: Request) -> Answered {
     let keep = request.params.boolean("keep_current", false)?;
-    request.members()?.end_own_sessions(request.person()?, keep, request.from()).await?;
+    request.members()?.sessions.end_own_sessions(request.person()?, keep, request.from()).await?;
     let mut response = done();
     if !keep {
         browse_as_nobody(&mut response);
@@ -66,6 +66,6 @@ async fn end_own_sessions(request: Request) -> Answered {
 }
 
 async fn end_own_session(request: Request) -> Answered {
-    request.members()?.end_own_session(request.person()?, &request.segment("id")?, request.from()).await?;
+    request.members()?.sessions.end_own_session(request.person()?, &request.segment("id")?, request.from()).await?;
     Ok(done())
 }

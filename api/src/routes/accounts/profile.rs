@@ -51,7 +51,7 @@ fn shown(profile: &Profile) -> Result<Response, Problem> {
 }
 
 async fn show_profile(request: Request) -> Answered {
-    let profile = request.members()?.profile(&request.person()?.sub).await?;
+    let profile = request.members()?.profiles.of(&request.person()?.sub).await?;
     versioned(&request, &profile.version, &profile)
 }
 
@@ -59,11 +59,11 @@ async fn change_profile(request: Request, change: ProfileChange) -> Answered {
     let required = || Problem::new(Code::PreconditionRequired, Code::PreconditionRequired.meaning());
     let if_match = request.header("if-match")?.ok_or_else(required)?;
     let (members, member) = (request.members()?, &request.person()?.sub);
-    let version = members.profile(member).await?.version;
+    let version = members.profiles.of(member).await?.version;
     if !names_version(if_match, &version) {
         return Err(MemberError::Changed.into());
     }
-    shown(&members.change_profile(member, &version, &change).await?)
+    shown(&members.profiles.update(member, &version, &change).await?)
 }
 
 /// The receipt of a closed account.

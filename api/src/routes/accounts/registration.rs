@@ -52,7 +52,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 }
 
 async fn give_challenge(request: Request) -> Answered {
-    json(StatusCode::CREATED, &request.members()?.challenge(request.from()).await?)
+    json(StatusCode::CREATED, &request.members()?.challenges.draw(request.from()).await?)
 }
 
 /// The rules for registrations.
@@ -134,7 +134,7 @@ async fn send_phone_code(request: Request, form: PhoneCodeAsked) -> Answered {
     let language = form.language.unwrap_or(request.language());
     let fields = [form.username.as_deref(), form.email.as_deref(), form.password.as_ref().map(|text| text.expose_secret())];
     let members = request.members()?;
-    members.check_and_request_phone_code(&form.phone, fields, language, &form.challenge, request.from()).await?;
+    members.registrations.check_and_request_phone_code(&form.phone, fields, language, &form.challenge, request.from()).await?;
     accepted()
 }
 
@@ -150,7 +150,7 @@ pub(crate) struct RegistrationAccepted {
 async fn register(request: Request, form: Registration) -> Answered {
     let language = Some(form.language.unwrap_or(request.language()));
     let registration = Registration { language, address: request.from().to_owned(), ..form };
-    request.members()?.register(registration).await?;
+    request.members()?.registrations.register(registration).await?;
     let message = request.text("registration_accepted");
     json(StatusCode::ACCEPTED, &RegistrationAccepted { status: "accepted", message })
 }
@@ -173,7 +173,7 @@ pub(crate) struct EmailVerified {
 }
 
 async fn verify_email(request: Request, MailToken { token }: MailToken) -> Answered {
-    let member = request.members()?.verify_email(token.expose_secret(), request.from()).await?;
+    let member = request.members()?.registrations.verify_email(token.expose_secret(), request.from()).await?;
     json(StatusCode::OK, &EmailVerified { member, message: request.text("registered") })
 }
 
@@ -188,6 +188,6 @@ pub(crate) struct VerificationAsked {
 }
 
 async fn resend_verification(request: Request, form: VerificationAsked) -> Answered {
-    request.members()?.request_verification(&form.email, &form.challenge, request.from()).await?;
+    request.members()?.registrations.request_verification(&form.email, &form.challenge, request.from()).await?;
     accepted()
 }

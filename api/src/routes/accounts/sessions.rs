@@ -191,7 +191,7 @@ async fn sign_in(request: Request, form: SignInForm) -> Answered {
         browses: session.is_some(),
         session: unowned(&request, session).await,
     };
-    match request.members()?.sign_in(sign_in).await? {
+    match request.members()?.sign_in.first(sign_in).await? {
         Entered::Session(grant) => begun(&request, *grant, form.cookie).await,
         Entered::SecondFactor { challenge, expires_in_s } => {
             json(StatusCode::OK, &SecondFactorAsked { challenge, expires_in: expires_in_s })
@@ -222,7 +222,7 @@ async fn show_second_factor(request: Request, form: SecondFactorForm) -> Answere
     if form.cookie {
         request.browser().own_page()?;
     }
-    let grant = request.members()?.sign_in_second(form.challenge.expose_secret(), form.code.expose_secret()).await?;
+    let grant = request.members()?.sign_in.second(form.challenge.expose_secret(), form.code.expose_secret()).await?;
     begun(&request, grant, form.cookie).await
 }
 
@@ -241,7 +241,7 @@ async fn refresh(request: Request, form: RefreshForm) -> Answered {
         Some(token) => (token, false),
         None => (browser.refresh()?, true),
     };
-    match request.members()?.refresh(token, request.from(), &request.visitor().label).await {
+    match request.members()?.sessions.refresh(token, request.from(), &request.visitor().label).await {
         Ok(grant) => granted(&request, StatusCode::OK, grant, in_cookie),
         Err(MemberError::Unauthenticated) if in_cookie => {
             let mut response = request.told(MemberError::Unauthenticated.into(), false).into_response();
@@ -255,7 +255,7 @@ async fn refresh(request: Request, form: RefreshForm) -> Answered {
 async fn sign_out(request: Request) -> Answered {
     let browser = request.browser();
     if request.grant.person.is_some() {
-        request.members()?.sign_out(request.person()?, request.from()).await?;
+        request.members()?.sessions.sign_out(request.person()?, request.from()).await?;
     } else {
         end_session_of_cookie(&request, &browser).await?;
     }
@@ -271,9 +271,9 @@ async fn sign_out(request: Request) -> Answered {
 async fn end_session_of_cookie(request: &Request, browser: &Browser) -> Result<(), Problem> {
     let (token, members, label) = (browser.refresh()?, request.members()?, &request.visitor().label);
     let ended = async {
-        let grant = members.refresh(token, request.from(), label).await?;
-        let claims = members.authenticate(grant.access_token.expose_secret())?;
-        members.sign_out(&claims, request.from()).await
+        let grant = members.sessions.refresh(token, request.from(), label).await?;
+        let claims = members.sessions.authenticate(grant.access_token.expose_secret())?;
+        members.sessions.sign_out(&claims, request.from()).await
     };
     match ended.await {
         Err(MemberError::Unauthenticated) => Ok(()),

@@ -79,14 +79,14 @@ impl Reason {
 async fn suspend_member(request: Request, form: Reason) -> Answered {
     let (member, version) = (request.member()?, optional_version(request.header("if-match")?)?);
     let reason = form.checked()?;
-    request.members()?.suspend(&request.actor(), member.as_str(), version.as_deref(), &reason).await?;
+    request.members()?.staff.suspend(&request.actor(), member.as_str(), version.as_deref(), &reason).await?;
     Ok(done())
 }
 
 async fn activate_member(request: Request, form: Reason) -> Answered {
     let (member, version) = (request.member()?, optional_version(request.header("if-match")?)?);
     let reason = form.checked()?;
-    request.members()?.activate(&request.actor(), member.as_str(), version.as_deref(), &reason).await?;
+    request.members()?.staff.activate(&request.actor(), member.as_str(), version.as_deref(), &reason).await?;
     Ok(done())
 }
 
@@ -102,7 +102,7 @@ pub(crate) struct RoleGiven {
 
 async fn change_role(request: Request, RoleGiven { role }: RoleGiven) -> Answered {
     let (member, version) = (request.member()?, required_version(request.header("if-match")?)?);
-    request.members()?.change_role(&request.actor(), member.as_str(), version.as_deref(), role.as_deref()).await?;
+    request.members()?.staff.change_role(&request.actor(), member.as_str(), version.as_deref(), role.as_deref()).await?;
     Ok(done())
 }
 
@@ -122,16 +122,16 @@ fn tier_words() -> Object {
 
 async fn set_tier(request: Request, TierSet { tier }: TierSet) -> Answered {
     let (member, version) = (request.member()?, required_version(request.header("if-match")?)?);
-    request.members()?.set_tier(&request.actor(), member.as_str(), version.as_deref(), tier).await?;
+    request.members()?.staff.set_tier(&request.actor(), member.as_str(), version.as_deref(), tier).await?;
     Ok(done())
 }
 
 async fn end_member_sessions(request: Request) -> Answered {
-    request.members()?.end_member_sessions(&request.actor(), request.member()?.as_str()).await?;
+    request.members()?.staff.end_member_sessions(&request.actor(), request.member()?.as_str()).await?;
     Ok(done())
 }
 
 async fn resend_member_verification(request: Request) -> Answered {
-    request.members()?.resend_verification(&request.actor(), request.member()?.as_str()).await?;
+    request.members()?.staff.resend_verification(&request.actor(), request.member()?.as_str()).await?;
     Ok(StatusCode::ACCEPTED.into_response())
 }

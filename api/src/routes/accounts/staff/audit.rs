@@ -82,7 +82,7 @@ async fn search_audit(request: Request) -> Answered {
         cursor: params.get("cursor").map(str::to_owned),
         limit: usize::try_from(params.number("limit", LIMIT_DEFAULT, 1..=LIMIT_MAX)?).ok(),
     };
-    let found = request.members()?.search_audit(&request.actor(), &query).await;
+    let found = request.members()?.audit.search(&request.actor(), &query).await;
     let found = found.map_err(|error| of_query(request.told(error.into(), false)))?;
     let page = AuditPage { entries: found.items.into_iter().map(Into::into).collect(), next_cursor: found.next_cursor };
     Ok(link_next(json(StatusCode::OK, &page)?, &request.query, page.next_cursor.as_deref()))

@@ -166,11 +166,11 @@ async fn list_members(request: Request) -> Answered {
             return Err(Problem::query("page", "must not be combined with cursor"));
         }
         let page = usize::try_from(params.number("page", 1, 1..=PAGE_MAX)?).expect("bounded");
-        let found = members.members_page(&actor, &query, page).await.map_err(refused)?;
+        let found = members.staff.members_page(&actor, &query, page).await.map_err(refused)?;
         let members = found.into_iter().map(Into::into).collect();
         return json(StatusCode::OK, &MemberPage { members, next_cursor: None });
     }
-    let found = members.search_members(&actor, &query).await.map_err(refused)?;
+    let found = members.staff.search_members(&actor, &query).await.map_err(refused)?;
     let members = found.items.into_iter().map(Into::into).collect();
     let page = MemberPage { members, next_cursor: found.next_cursor };
     Ok(link_next(json(StatusCode::OK, &page)?, &request.query, page.next_cursor.as_deref()))
@@ -179,7 +179,7 @@ async fn list_members(request: Request) -> Answered {
 async fn show_member(request: Request) -> Answered {
     let member = request.member()?;
     request.audit_read("profile", member.as_str()).await?;
-    let (profile, _) = request.members()?.member(&request.actor(), member.as_str()).await?;
+    let (profile, _) = request.members()?.staff.member(&request.actor(), member.as_str()).await?;
     versioned(&request, &profile.version.clone(), &MemberShown::from(profile))
 }
 
@@ -193,6 +193,6 @@ pub(crate) struct MemberSessions {
 async fn list_member_sessions(request: Request) -> Answered {
     let member = request.member()?;
     request.audit_read("sessions", member.as_str()).await?;
-    let (_, sessions) = request.members()?.member(&request.actor(), member.as_str()).await?;
+    let (_, sessions) = request.members()?.staff.member(&request.actor(), member.as_str()).await?;
     json(StatusCode::OK, &MemberSessions { sessions })
 }

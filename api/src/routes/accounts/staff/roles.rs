@@ -50,12 +50,12 @@ pub(crate) struct RoleList {
 }
 
 async fn list_roles(request: Request) -> Answered {
-    let roles = request.members()?.roles(&request.actor()).await?;
+    let roles = request.members()?.roles.all(&request.actor()).await?;
     json(StatusCode::OK, &RoleList { roles })
 }
 
 async fn show_role(request: Request) -> Answered {
-    let found = request.members()?.show_role(&request.actor(), &request.segment("name")?).await?;
+    let found = request.members()?.roles.show(&request.actor(), &request.segment("name")?).await?;
     let (role, version) = found.ok_or_else(|| Problem::new(Code::NotFound, "there is no role with this name"))?;
     let mut response = json(StatusCode::OK, &role)?;
     if let Some(version) = version {
@@ -98,7 +98,7 @@ impl RoleSet {
 async fn put_role(request: Request, form: RoleSet) -> Answered {
     let seen = required_seen(request.header("if-match")?, request.header("if-none-match")?)?;
     let role = Role { name: request.segment("name")?.into_owned(), permissions: form.checked()?, built_in: false };
-    request.members()?.put_role(&request.actor(), &role, &seen).await?;
+    request.members()?.roles.put(&request.actor(), &role, &seen).await?;
     Ok(done())
 }
 

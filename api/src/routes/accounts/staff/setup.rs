@@ -73,7 +73,7 @@ pub(crate) struct SetupToken {
 }
 
 async fn make_setup_token(request: Request, SetupRole { role }: SetupRole) -> Answered {
-    let token = request.members()?.create_setup_token(&request.actor(), &role).await?;
+    let token = request.members()?.staff.create_setup_token(&request.actor(), &role).await?;
     let shown = SetupToken { token: token.expose_secret().to_owned(), expires_in_s: kindred_members::SETUP_S };
     json(StatusCode::CREATED, &shown)
 }
@@ -86,12 +86,12 @@ pub(crate) struct SetupTokenList {
 }
 
 async fn list_setup_tokens(request: Request) -> Answered {
-    let setup_tokens = request.members()?.setup_tokens(&request.actor()).await?;
+    let setup_tokens = request.members()?.staff.setup_tokens(&request.actor()).await?;
     json(StatusCode::OK, &SetupTokenList { setup_tokens })
 }
 
 async fn withdraw_setup_token(request: Request) -> Answered {
-    request.members()?.withdraw_setup_token(&request.actor(), &request.segment("id")?).await?;
+    request.members()?.staff.withdraw_setup_token(&request.actor(), &request.segment("id")?).await?;
     Ok(done())
 }
 
@@ -105,16 +105,16 @@ pub(crate) struct SetupRedeemed {
 
 async fn redeem_setup_token(request: Request, SetupRedeemed { token }: SetupRedeemed) -> Answered {
     let is_good = |id: &str| request.api.ring.is_good_service_key(id);
-    request.members()?.redeem_setup_token(request.person()?, &token, request.from(), is_good).await?;
+    request.members()?.staff.redeem_setup_token(request.person()?, &token, request.from(), is_good).await?;
     Ok(done())
 }
 
 async fn rotate_signing_keys(request: Request) -> Answered {
     let (members, actor) = (request.members()?, request.actor());
     if request.params.boolean("withdraw", false)? {
-        members.withdraw_keys(&actor).await?;
+        members.sessions.withdraw_keys(&actor).await?;
     } else {
-        members.rotate_keys(&actor).await?;
+        members.sessions.rotate_keys(&actor).await?;
     }
     Ok(StatusCode::ACCEPTED.into_response())
 }

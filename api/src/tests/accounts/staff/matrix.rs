@@ -63,7 +63,7 @@ async fn v8_2_1_every_route_for_everybody_as_the_table_says() {
     for tier in [Tier::Normal, Tier::Vip, Tier::Svip] {
         let name = format!("shopper-{}", tier.name());
         let member = shop.member(&name).await;
-        shop.members.set_tier(&operator, &member, None, tier).await.unwrap();
+        shop.members.staff.set_tier(&operator, &member, None, tier).await.unwrap();
         everybody.push((name.clone(), Who::Person { name, secret: None }, May::AsPerson(of_members())));
     }
     for role in Role::built_in() {
@@ -71,7 +71,7 @@ async fn v8_2_1_every_route_for_everybody_as_the_table_says() {
             let name = format!("{}-{second_factor}", role.name);
             let member = shop.member(&name).await;
             let secret = if second_factor { Some(shop.enrol(&name).await) } else { None };
-            shop.members.change_role(&operator, &member, None, Some(&role.name)).await.unwrap();
+            shop.members.staff.change_role(&operator, &member, None, Some(&role.name)).await.unwrap();
             let mut permissions = of_members();
             if second_factor {
                 permissions.extend(&role.permissions);
@@ -100,7 +100,7 @@ async fn v8_2_1_every_route_for_everybody_as_the_table_says() {
             assert_eq!(refusal, expected, "{} as {called}: {} {problem}", route.name, answer.status());
             checked += 1;
             // A route may have ended the session.
-            if matches!(who, Who::Person { .. }) && shop.members.authenticate(token.as_ref().unwrap()).is_err() {
+            if matches!(who, Who::Person { .. }) && shop.members.sessions.authenticate(token.as_ref().unwrap()).is_err() {
                 token = shop.token_of(who).await;
             }
         }

@@ -68,7 +68,7 @@ impl Shop {
     async fn staff(&self, name: &str, role: &str) -> (String, String) {
         let member = self.member(name).await;
         let secret = self.enrol(name).await;
-        self.members.change_role(&Actor::operator("test"), &member, None, Some(role)).await.unwrap();
+        self.members.staff.change_role(&Actor::operator("test"), &member, None, Some(role)).await.unwrap();
         self.deliver().await;
         (member, self.token_by_both(name, &secret).await)
     }

@@ -11,10 +11,10 @@ impl Shop {
     async fn staff_with(&self, name: &str, permissions: &[Permission]) -> (String, String) {
         let operator = Actor::operator("test");
         let role = Role { name: format!("of-{name}"), permissions: permissions.to_vec(), built_in: false };
-        self.members.put_role(&operator, &role, &kindred_members::Seen::Absent).await.unwrap();
+        self.members.roles.put(&operator, &role, &kindred_members::Seen::Absent).await.unwrap();
         let member = self.member(name).await;
         let secret = self.enrol(name).await;
-        self.members.change_role(&operator, &member, None, Some(&role.name)).await.unwrap();
+        self.members.staff.change_role(&operator, &member, None, Some(&role.name)).await.unwrap();
         self.deliver().await;
         (member, self.token_by_both(name, &secret).await)
     }
@@ -87,7 +87,7 @@ async fn v8_2_1_nobody_acts_on_who_may_more() {
         if route.name != "DELETE /v1/members/{member}" {
             assert!(![401, 403].contains(&ask(&plain).await.status().as_u16()), "{}", route.name);
             if route.path.ends_with("/suspend") {
-                shop.members.activate(&operator, &plain, None, "test").await.unwrap();
+                shop.members.staff.activate(&operator, &plain, None, "test").await.unwrap();
             }
         }
         routes += 1;

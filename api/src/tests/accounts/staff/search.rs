@@ -54,8 +54,8 @@ async fn r21_members_are_found() {
     let (nora, _) = shop.staff("nora", "support").await;
     shop.register(&["olga".to_owned()]).await;
     let operator = Actor::operator("test");
-    shop.members.set_tier(&operator, &mara, None, kindred_model::units::Tier::Vip).await.unwrap();
-    shop.members.suspend(&operator, &mara, None, "test").await.unwrap();
+    shop.members.staff.set_tier(&operator, &mara, None, kindred_model::units::Tier::Vip).await.unwrap();
+    shop.members.staff.suspend(&operator, &mara, None, "test").await.unwrap();
     shop.deliver().await;
     for (query, found) in [
         ("q=MAR", vec!["mara"]),
