@@ -1,9 +1,6 @@
 //! What services are made of. Each stands on a layer and sees what is in it: accounts with the parts that know no account, or above them
 //! the core. It names what it uses beside that, and nothing below it can name it: there is no circle.
 
-use std::ops::Deref;
-use std::sync::Arc;
-
 use crate::account::Accounts;
 use crate::challenge::Challenges;
 use crate::claims::Claims;
@@ -14,11 +11,17 @@ use crate::sessions::Sessions;
 
 /// `NAME on LAYER, other: OTHER`
 macro_rules! service {
-    ($(#[$doc:meta])* $name:ident on $layer:ident $(, $field:ident: $other:ident)?) => {
+    ($(#[$doc:meta])* $name:ident on $layer:ident $(, $field:ident: $other:ident)*) => {
         $(#[$doc])*
         pub struct $name {
-            pub(crate) on: std::sync::Arc<$layer>,
-            $(pub(crate) $field: std::sync::Arc<$other>,)?
+            on: std::sync::Arc<$layer>,
+            $(pub(crate) $field: std::sync::Arc<$other>,)*
+        }
+
+        impl $name {
+            pub(crate) fn new(on: &std::sync::Arc<$layer>, $($field: &std::sync::Arc<$other>),*) -> std::sync::Arc<Self> {
+                std::sync::Arc::new(Self { on: on.clone(), $($field: $field.clone()),* })
+            }
         }
 
         impl std::ops::Deref for $name {
@@ -32,21 +35,7 @@ macro_rules! service {
 }
 pub(crate) use service;
 
-/// What is claimed, given out and begun for accounts.
-pub struct Core {
-    pub(crate) accounts: Arc<Accounts>,
-    pub(crate) challenges: Arc<Challenges>,
-    pub(crate) claims: Claims,
-    pub(crate) codes: Arc<Codes>,
-    pub(crate) passwords: Passwords,
-    pub(crate) roles: Arc<Roles>,
-    pub(crate) sessions: Arc<Sessions>,
-}
-
-impl Deref for Core {
-    type Target = Accounts;
-
-    fn deref(&self) -> &Accounts {
-        &self.accounts
-    }
+service! {
+    /// What is claimed, given out and begun for accounts.
+    Core on Accounts, challenges: Challenges, claims: Claims, codes: Codes, passwords: Passwords, roles: Roles, sessions: Sessions
 }

@@ -17,7 +17,7 @@ use crate::error::{MemberError, Result};
 use crate::outbox::Work;
 use crate::random;
 use crate::senders::Template;
-use crate::throttle::HOUR_S;
+use crate::throttle::{Failures, HOUR_S};
 use crate::validate::{self, Identifier};
 use kindred_config::members::Language;
 
@@ -169,18 +169,11 @@ impl Codes {
     /// Whether the code is the phone's; wrong ones are limited for the phone, whichever codes they are tried against (V6.6.3).
     pub(crate) async fn check_phone_code(&self, phone: &Identifier, code: &str) -> Result<Checked> {
         let code = &validate::code(code);
-        let tried = self.throttle.attempt(self.marks.key("phone code", &[&phone.canonical])).await?;
+        let tried = self.throttle.attempt(self.marks.key("phone code", &[&phone.canonical]), Failures::Double).await?;
         let held = self.db.read::<Code>(CODES, &phone.canonical, CODE).await?;
-        match held {
-            Some(held) if random::same(&held.value.digest, &self.code_digest(phone, code)) => {
-                self.throttle.succeeded(tried).await?;
-                Ok(Checked { version: held.version, member: held.value.member })
-            }
-            _ => {
-                self.throttle.failed(tried).await?;
-                Err(MemberError::CodeWrong)
-            }
-        }
+        let right = held.filter(|held| random::same(&held.value.digest, &self.code_digest(phone, code)));
+        let checked = right.map(|held| Checked { version: held.version, member: held.value.member });
+        self.throttle.settle(tried, checked.ok_or(MemberError::CodeWrong)).await
     }
 
     /// Uses up a code that was checked; of many who try, one does.

@@ -56,6 +56,9 @@ pub struct Held<T> {
     pub expires_at: Option<EventTime>,
 }
 
+/// Records of a partition, by sort key.
+pub type Listed<T> = Vec<(String, Held<T>)>;
+
 /// The records with a clock. A transaction is of one partition.
 #[derive(Clone)]
 pub struct Db {
@@ -105,16 +108,11 @@ impl Db {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn all<T: DeserializeOwned>(&self, table: &str, partition: &str, prefix: &str) -> Result<Vec<(String, Held<T>)>> {
+    pub async fn all<T: DeserializeOwned>(&self, table: &str, partition: &str, prefix: &str) -> Result<Listed<T>> {
         self.all_in(table, partition, Range { prefix: prefix.into(), ..Range::default() }).await
     }
 
-    pub(crate) async fn all_in<T: DeserializeOwned>(
-        &self,
-        table: &str,
-        partition: &str,
-        mut range: Range,
-    ) -> Result<Vec<(String, Held<T>)>> {
+    pub(crate) async fn all_in<T: DeserializeOwned>(&self, table: &str, partition: &str, mut range: Range) -> Result<Listed<T>> {
         let mut found = Vec::new();
         loop {
             let page = self.page(table, partition, &range, PAGE_MAX).await?;
@@ -137,7 +135,7 @@ impl Db {
         partition: &str,
         range: &Range,
         limit: usize,
-    ) -> Result<Vec<(String, Held<T>)>> {
+    ) -> Result<Listed<T>> {
         if partition.len() > KEY_BYTES_MAX {
             return Ok(Vec::new());
         }

@@ -8,6 +8,7 @@ use totp_rs::{Builder, Secret, Totp};
 use crate::account::{CredentialEvent, Extra, Factor, factor_secret_of};
 use crate::base::{Core, service};
 use crate::error::{MemberError, Result};
+use crate::throttle::Failures;
 use crate::tokens::AccessClaims;
 use crate::{random, sessions};
 
@@ -58,9 +59,8 @@ impl Factors {
     /// # Errors
     /// [`MemberError::CodeWrong`], [`MemberError::Throttled`], [`MemberError::Refused`]; what the store says.
     pub async fn confirm_totp(&self, claims: &AccessClaims, code: &str, address: &str) -> Result<Vec<SecretString>> {
-        let tried = self.throttle.attempt(self.marks.key("second factor", &[&claims.sub])).await?;
-        let codes = recovery_codes();
-        let digests: Vec<String> = codes.iter().map(|code| random::digest(&normal(code))).collect();
+        let tried = self.throttle.attempt(self.marks.key("second factor", &[&claims.sub]), Failures::Double).await?;
+        let (codes, digests) = recovery_codes();
         let own = sessions::sort(&claims.sid);
         let beside = [own.as_str()];
         let confirmed = self.change(&claims.sub, &beside, |loaded| {
@@ -73,15 +73,8 @@ impl Factors {
             loaded.raise_epoch(CredentialEvent::SecondFactorOn, Some(&claims.sid), &mut extra);
             Ok((Some(extra), ()))
         });
-        match confirmed.await {
-            Ok(()) => self.throttle.succeeded(tried).await?,
-            Err(MemberError::CodeWrong) => {
-                self.throttle.failed(tried).await?;
-                return Err(MemberError::CodeWrong);
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(codes.into_iter().map(Into::into).collect())
+        self.throttle.settle(tried, confirmed.await).await?;
+        Ok(codes)
     }
 
     /// Removes the second factor, with the password and a code of it.
@@ -113,8 +106,7 @@ impl Factors {
         address: &str,
     ) -> Result<Vec<SecretString>> {
         let shown = self.passwords.reauthenticate(&claims.sub, password, address).await?.value;
-        let codes = recovery_codes();
-        let digests: Vec<String> = codes.iter().map(|code| random::digest(&normal(code))).collect();
+        let (codes, digests) = recovery_codes();
         self.change(&claims.sub, &[], |loaded| {
             loaded.same_epoch(&shown)?;
             if loaded.account.factor.secret.is_none() {
@@ -125,13 +117,13 @@ impl Factors {
             Ok((Some(Extra::works(vec![self.audit.work(member, "totp.recovery_codes", member, address, &[])])), ()))
         })
         .await?;
-        Ok(codes.into_iter().map(Into::into).collect())
+        Ok(codes)
     }
 
     /// Takes a code, once: no code of the same or an earlier step is taken again, a recovery code is gone. Wrong ones are limited for
     /// the account, through however many sign-ins (V6.6.3).
     pub(crate) async fn take(&self, member: &str, code: &str, address: &str) -> Result<()> {
-        let tried = self.throttle.attempt(self.marks.key("second factor", &[member])).await?;
+        let tried = self.throttle.attempt(self.marks.key("second factor", &[member]), Failures::Double).await?;
         let taken = self.change(member, &[], |loaded| {
             let account = &mut loaded.account;
             let secret = account.factor.secret.clone().ok_or(MemberError::CodeWrong)?;
@@ -149,16 +141,12 @@ impl Factors {
             let audit = self.audit.work(&account.member, "totp.recovery_code_used", &account.member, address, &[("left", &left)]);
             Ok((Some(Extra::works(vec![audit])), ()))
         });
-        match taken.await {
-            Ok(()) => self.throttle.succeeded(tried).await,
-            Err(MemberError::CodeWrong) => {
-                self.throttle.failed(tried).await?;
-                metrics::counter!("auth_failures_total", "reason" => "second_factor").increment(1);
-                self.audit.write("anonymous", "sign_in.second_factor", member, address, false).await?;
-                Err(MemberError::CodeWrong)
-            }
-            Err(error) => Err(error),
+        let taken = self.throttle.settle(tried, taken.await).await;
+        if taken == Err(MemberError::CodeWrong) {
+            metrics::counter!("auth_failures_total", "reason" => "second_factor").increment(1);
+            self.audit.write("anonymous", "sign_in.second_factor", member, address, false).await?;
         }
+        taken
     }
 
     /// The step that a code is of, if it is of one beyond `last`.
@@ -191,14 +179,16 @@ fn seconds(now: EventTime) -> u64 {
     (now.0.max(0) / 1_000).unsigned_abs()
 }
 
-/// Codes of 80 bits, in groups that are read aloud: `abcd-efgh-ijkl-mnop`.
-fn recovery_codes() -> Vec<String> {
+/// Codes of 80 bits, in groups that are read aloud: `abcd-efgh-ijkl-mnop`; with their digests.
+fn recovery_codes() -> (Vec<SecretString>, Vec<String>) {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let code = || {
         let letters: Vec<char> = random::bytes::<16>().iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect();
-        letters.chunks(4).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join("-")
+        let code = letters.chunks(4).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join("-");
+        let digest = random::digest(&normal(&code));
+        (code.into(), digest)
     };
-    (0..RECOVERY_CODES).map(|_| code()).collect()
+    (0..RECOVERY_CODES).map(|_| code()).unzip()
 }
 
 /// As it is digested: without the marks between its groups.

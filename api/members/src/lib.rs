@@ -111,13 +111,13 @@ pub struct Members {
     /// Proofs of work.
     pub challenges: Arc<Challenges>,
     /// Passwords, phones and e-mails are changed.
-    pub credentials: Credentials,
+    pub credentials: Arc<Credentials>,
     /// Second factors.
     pub factors: Arc<Factors>,
     /// Requests that are done once.
     pub idempotency: Idempotency,
     /// What members see and change of their accounts.
-    pub profiles: Profiles,
+    pub profiles: Arc<Profiles>,
     /// Registrations.
     pub registrations: Arc<Registrations>,
     /// Staff roles.
@@ -125,9 +125,9 @@ pub struct Members {
     /// Sessions and their tokens.
     pub sessions: Arc<Sessions>,
     /// Signing in.
-    pub sign_in: SignIns,
+    pub sign_in: Arc<SignIns>,
     /// Administration.
-    pub staff: Staff,
+    pub staff: Arc<Staff>,
 }
 
 impl Members {
@@ -190,34 +190,28 @@ impl Members {
             sealing,
             revocations,
         });
-        let codes = Arc::new(codes::Codes { on: accounts.clone() });
-        let roles = Arc::new(Roles { on: accounts.clone() });
-        let core = Arc::new(base::Core {
-            challenges: Arc::new(Challenges { on: accounts.clone() }),
-            claims: claims::Claims { on: accounts.clone(), codes: codes.clone() },
-            passwords: passwords::Passwords { accounts: accounts.clone(), policy, hasher },
-            sessions: Arc::new(Sessions { on: accounts.clone(), roles: roles.clone() }),
-            accounts,
-            codes,
-            roles,
-        });
-        let factors = Arc::new(Factors { on: core.clone() });
-        let registrations = Arc::new(Registrations { on: core.clone() });
+        let (challenges, roles) = (Challenges::new(&accounts), Roles::new(&accounts));
+        let codes = codes::Codes::new(&accounts);
+        let claims = claims::Claims::new(&accounts, &codes);
+        let passwords = passwords::Passwords::new(&accounts, &policy, &Arc::new(hasher));
+        let sessions = Sessions::new(&accounts, &roles);
+        let core = base::Core::new(&accounts, &challenges, &claims, &codes, &passwords, &roles, &sessions);
+        let (factors, registrations) = (Factors::new(&core), Registrations::new(&core));
         let members = Self {
             audit: core.audit.clone(),
-            challenges: core.challenges.clone(),
-            credentials: Credentials { on: core.clone() },
+            credentials: Credentials::new(&core),
             idempotency: Idempotency { db: core.db.clone(), marks: core.marks.clone() },
-            profiles: Profiles { on: core.clone() },
-            roles: core.roles.clone(),
-            sessions: core.sessions.clone(),
-            sign_in: SignIns { on: core.clone(), factors: factors.clone() },
-            staff: Staff { on: core.clone(), registrations: registrations.clone() },
+            profiles: Profiles::new(&core),
+            sign_in: SignIns::new(&core, &factors),
+            staff: Staff::new(&core, &registrations),
             templates: senders::Templates::new()?,
             resources: Vec::new(),
+            challenges,
             core,
             factors,
             registrations,
+            roles,
+            sessions,
             sink,
             sender,
         };

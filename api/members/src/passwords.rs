@@ -1,20 +1,18 @@
 //! Passwords of members: chosen, and shown again before something that matters.
 
-use std::sync::Arc;
-
 use secrecy::SecretString;
 
 use crate::account::{Account, Accounts};
+use crate::base::service;
 use crate::db::Held;
 use crate::error::{MemberError, Result};
 use crate::hasher::{Checked, Hasher};
 use crate::password::Policy;
+use crate::throttle::Failures;
 
-/// Passwords of members.
-pub struct Passwords {
-    pub(crate) accounts: Arc<Accounts>,
-    pub(crate) policy: Arc<Policy>,
-    pub(crate) hasher: Hasher,
+service! {
+    /// Passwords of members.
+    Passwords on Accounts, policy: Policy, hasher: Hasher
 }
 
 impl Passwords {
@@ -33,17 +31,16 @@ impl Passwords {
 
     /// Asks for the password again before something that matters (V6.2.3, V7.5.1).
     pub(crate) async fn reauthenticate(&self, member: &str, password: &SecretString, address: &str) -> Result<Held<Account>> {
-        let held =
-            self.accounts.account(member).await?.filter(|held| held.value.is_active()).ok_or(MemberError::Unauthenticated)?;
-        let tried = self.accounts.throttle.attempt(self.accounts.marks.key("reauthenticate", &[member])).await?;
+        let held = self.account(member).await?.filter(|held| held.value.is_active()).ok_or(MemberError::Unauthenticated)?;
+        let tried = self.throttle.attempt(self.marks.key("reauthenticate", &[member]), Failures::Double).await?;
         match self.hasher.verify(password.clone(), Some(&held.value.password), member).await? {
             Checked::Right { .. } => {
-                self.accounts.throttle.succeeded(tried).await?;
+                self.throttle.succeeded(tried).await?;
                 Ok(held)
             }
             Checked::Wrong => {
-                self.accounts.throttle.failed(tried).await?;
-                self.accounts.audit.write(member, "reauthentication", member, address, false).await?;
+                self.throttle.failed(tried).await?;
+                self.audit.write(member, "reauthentication", member, address, false).await?;
                 Err(MemberError::ReauthenticationFailed)
             }
         }

@@ -1,4 +1,6 @@
-//! What is kept of members beside their accounts: each part of the product that keeps something declares what becomes of it.
+//! What is kept of members beside their accounts: each part of the product that keeps something declares what becomes of it. Sessions,
+//! claims, codes and entries of the index are no resources: only the transaction that empties the account still knows their names, and
+//! raises the epoch by which sessions end. Entries of the audit log expire.
 //!
 //! ```text
 //! account emptied ──outbox, one item a resource──▶ erase, and once more when no token of the member is taken any more

@@ -19,6 +19,7 @@ use crate::error::{MemberError, Result};
 use crate::factor::Factors;
 use crate::hasher::Checked;
 use crate::sessions::{Beginning, Grant, KNOWN};
+use crate::throttle::Failures;
 use crate::validate::Identifier;
 
 /// Seconds within which the second factor has to be shown.
@@ -130,17 +131,17 @@ impl SignIns {
             true => None,
             false => {
                 let key = self.marks.key("sign-in address", &[&group]);
-                Some(self.throttle.attempt_of_hour(key, self.config.limits.sign_in_failures_hour).await?)
+                Some(self.throttle.attempt(key, Failures::AnHour(self.config.limits.sign_in_failures_hour)).await?)
             }
         };
-        let of_account = self.throttle.attempt(key).await?;
+        let of_account = self.throttle.attempt(key, Failures::Double).await?;
         let turn = if device.is_some() { &member } else { &group };
         let hash = held.as_ref().map(|held| held.value.password.as_str());
         let checked = self.passwords.hasher.verify(sign_in.password.clone(), hash, turn).await?;
         let (Some(held), Checked::Right { outdated }) = (held, checked) else {
             self.throttle.failed(of_account).await?;
             if let Some(of_address) = of_address {
-                self.throttle.failed_of_hour(of_address).await?;
+                self.throttle.failed(of_address).await?;
             }
             metrics::counter!("auth_failures_total", "reason" => "password").increment(1);
             self.audit.write("anonymous", "sign_in", &member, &sign_in.address, false).await?;

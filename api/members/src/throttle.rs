@@ -47,7 +47,18 @@ pub(crate) struct Throttle {
 pub(crate) struct Try {
     key: String,
     under_way: UnderWay,
-    failures: u32,
+    failures: Failures,
+    /// Those before it.
+    counted: u32,
+}
+
+/// What failures lead to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failures {
+    /// Some are free; each beyond them doubles the wait.
+    Double,
+    /// No more than so many an hour.
+    AnHour(u32),
 }
 
 impl Drop for Try {
@@ -90,48 +101,30 @@ impl Throttle {
         refused.map_or(Ok(()), |until| Err(wait(now, until)))
     }
 
-    /// Whether one more try may be made, of something whose failures double the wait.
+    /// Whether one more try may be made.
     ///
     /// # Errors
     /// [`MemberError::Throttled`].
-    pub async fn attempt(&self, key: String) -> Result<Try> {
-        let limits = &self.limits;
+    pub async fn attempt(&self, key: String, failures: Failures) -> Result<Try> {
         let counter = self.db.read::<Counter>(THROTTLE, &key, COUNTER).await?.map(|held| held.value);
-        let now = self.db.now();
-        let failures = counter.as_ref().map_or(0, |counter| counter.count);
-        let last = counter.map_or(now, |counter| counter.at);
+        let (now, free) = (self.db.now(), self.limits.free_failures);
+        let (count, at) = counter.map_or((0, now), |counter| (counter.count, counter.at));
+        let (counted, most, until) = match failures {
+            Failures::Double if count >= free => (count, free, db::after(at, self.wait_s(count))),
+            Failures::Double => (count, free, now),
+            Failures::AnHour(most) if count > 0 && db::after(at, HOUR_S) > now => (count, most, db::after(at, HOUR_S)),
+            Failures::AnHour(most) => (0, most, now),
+        };
         let mut under_way = self.under_way.lock();
         let here = under_way.get(&key).copied().unwrap_or(0);
-        if failures + here >= limits.free_failures {
-            // Beyond the free ones, one at a time, each after its wait.
-            let until = if failures >= limits.free_failures { db::after(last, self.wait_s(failures)) } else { now };
-            if until > now || here > 0 {
-                return Err(wait(now, until.max(db::after(now, 1))));
-            }
+        // Beyond the free ones, one at a time, each after its wait.
+        let over = until > now || here > 0 || failures != Failures::Double;
+        if counted + here >= most && over {
+            return Err(wait(now, until.max(db::after(now, 1))));
         }
         *under_way.entry(key.clone()).or_default() += 1;
         drop(under_way);
-        Ok(Try { key, under_way: self.under_way.clone(), failures })
-    }
-
-    /// Whether one more try may be made, of something that may fail so often in an hour.
-    ///
-    /// # Errors
-    /// [`MemberError::Throttled`].
-    pub async fn attempt_of_hour(&self, key: String, most: u32) -> Result<Try> {
-        let counter = self.db.read::<Counter>(THROTTLE, &key, COUNTER).await?;
-        let now = self.db.now();
-        let open = counter.filter(|held| db::after(held.value.at, HOUR_S) > now);
-        let failures = open.as_ref().map_or(0, |held| held.value.count);
-        let mut under_way = self.under_way.lock();
-        let here = under_way.get(&key).copied().unwrap_or(0);
-        if failures + here >= most {
-            let until = open.map_or(db::after(now, 1), |held| db::after(held.value.at, HOUR_S));
-            return Err(wait(now, until));
-        }
-        *under_way.entry(key.clone()).or_default() += 1;
-        drop(under_way);
-        Ok(Try { key, under_way: self.under_way.clone(), failures })
+        Ok(Try { key, under_way: self.under_way.clone(), failures, counted })
     }
 
     fn wait_s(&self, failures: u32) -> u64 {
@@ -143,29 +136,32 @@ impl Throttle {
     pub async fn failed(&self, tried: Try) -> Result<()> {
         let now = self.db.now();
         let counted = |held: Option<Counter>| {
-            let counter = Counter { count: held.map_or(0, |counter| counter.count).saturating_add(1), at: now };
-            (Some((counter, Some(db::after(now, FORGET_S)))), ())
+            let (count, since) = held.map_or((0, now), |counter| (counter.count, counter.at));
+            let counter = match tried.failures {
+                Failures::AnHour(_) if db::after(since, HOUR_S) <= now => Counter { count: 1, at: now },
+                Failures::AnHour(_) => Counter { count: count + 1, at: since },
+                Failures::Double => Counter { count: count.saturating_add(1), at: now },
+            };
+            let kept_s = if tried.failures == Failures::Double { FORGET_S } else { HOUR_S };
+            let until = Some(db::after(counter.at, kept_s));
+            (Some((counter, until)), ())
         };
         self.db.update(THROTTLE, &tried.key, COUNTER, counted).await
     }
 
-    /// It failed, of those that are counted by the hour.
-    pub async fn failed_of_hour(&self, tried: Try) -> Result<()> {
-        let now = self.db.now();
-        let counted = |held: Option<Counter>| {
-            let counter = match held {
-                Some(counter) if db::after(counter.at, HOUR_S) > now => Counter { count: counter.count + 1, ..counter },
-                _ => Counter { count: 1, at: now },
-            };
-            let ends = db::after(counter.at, HOUR_S);
-            (Some((counter, Some(ends))), ())
-        };
-        self.db.update(THROTTLE, &tried.key, COUNTER, counted).await
+    /// Counts what became of a try. What is wrong is a failure; any other error is none.
+    pub async fn settle<T>(&self, tried: Try, outcome: Result<T>) -> Result<T> {
+        match &outcome {
+            Ok(_) => self.succeeded(tried).await?,
+            Err(MemberError::CodeWrong | MemberError::ReauthenticationFailed) => self.failed(tried).await?,
+            Err(_) => {}
+        }
+        outcome
     }
 
     /// It succeeded: what failed before is forgotten.
     pub async fn succeeded(&self, tried: Try) -> Result<()> {
-        if tried.failures > 0 {
+        if tried.counted > 0 {
             self.db.remove(THROTTLE, &tried.key, COUNTER).await?;
         }
         Ok(())
